@@ -1,0 +1,205 @@
+"""Telemetry directories: canonical tables as Parquet, read lazily, written whole or not at all.
+
+A table is `NAME.parquet`, a dataset `NAME/*.parquet`, or both. Converted parts are named
+`NAME/converted-ID.parquet` and count only once `sources.json` lists their ID, so a conversion that
+was killed leaves nothing behind that a reader would see.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, Table, conform
+
+SOURCES = "sources.json"
+_PART = "converted-"
+
+
+class TelemetryDirectory:
+    """A directory of canonical tables, read on demand.
+
+    Raises:
+        TelemetryError: the path is not a directory, or holds no canonical table.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise TelemetryError(f"{self.path} is not a directory; expected one made by 'appcadence convert'")
+        self.sources: list[dict[str, Any]] = _read_sources(self.path)
+        """What was converted into this directory, one entry a source file."""
+        self._committed = {entry["conversion"] for entry in self.sources}
+        self.unknown = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if entry.name != SOURCES and entry.name.removesuffix(".parquet") not in DIRECTORY_TABLES
+        )
+        """Names of files that are no canonical table and are ignored."""
+        if not self.tables():
+            raise TelemetryError(
+                f"{self.path} holds no telemetry table; expected flows.parquet or flows/*.parquet"
+            )
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that are present."""
+        return tuple(name for name in DIRECTORY_TABLES if self.files(name))
+
+    def files(self, name: str) -> list[Path]:
+        """The Parquet files of a table, in a fixed order."""
+        single = self.path / f"{name}.parquet"
+        parts = sorted((self.path / name).glob("*.parquet"))
+        committed = [
+            part
+            for part in parts
+            if not part.name.startswith(_PART) or part.stem.removeprefix(_PART) in self._committed
+        ]
+        return ([single] if single.exists() else []) + committed
+
+    def read(self, name: str) -> pa.Table:
+        """The whole table in memory; an absent table is empty.
+
+        Raises:
+            TelemetryError: a file is not readable as Parquet.
+            SchemaError: a file does not fit the declaration.
+        """
+        table = DIRECTORY_TABLES[name]
+        parts = [_read_part(table, file) for file in self.files(name)]
+        return pa.concat_tables(parts).unify_dictionaries() if parts else table.empty()
+
+    def scan(self, name: str, rows: int = 1_000_000) -> Iterator[pa.Table]:
+        """The table in pieces of at most `rows` rows."""
+        table = DIRECTORY_TABLES[name]
+        for file in self.files(name):
+            with _opened(table, file) as handle:
+                for batch in handle.iter_batches(rows):
+                    yield conform(table, batch, str(file))
+
+
+class DirectoryWriter:
+    """Writes canonical tables as a stream; nothing is visible until the `with` block ends well.
+
+    With `conversion` (an id) the tables are added to the directory as parts of that id, and `sources`
+    entries are recorded. Without it the directory must not exist yet, or be empty.
+
+    Raises:
+        TelemetryError: the target is a file, or is not empty and nothing is to be added.
+    """
+
+    def __init__(self, path: str | Path, conversion: str | None = None) -> None:
+        self.path = Path(path)
+        self.conversion = conversion
+        self.sources: list[dict[str, Any]] = []
+        self.rows: dict[str, int] = {}
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._staging = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        if self.path.exists() and not self.path.is_dir():
+            raise TelemetryError(f"{self.path} is a file; give a directory to write into")
+        if conversion is None and self.path.is_dir() and any(self.path.iterdir()):
+            raise TelemetryError(f"{self.path} is not empty; choose another directory or remove it first")
+
+    def __enter__(self) -> DirectoryWriter:
+        self._staging.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._staging.mkdir()
+        return self
+
+    def write(self, name: str, data: pa.Table | pa.RecordBatch) -> None:
+        """Append rows to a table, validated against its declaration."""
+        table = conform(DIRECTORY_TABLES[name], data)
+        if name not in self._writers:
+            file = self._staging / self._relative(name)
+            file.parent.mkdir(exist_ok=True)
+            self._writers[name] = pq.ParquetWriter(file, table.schema, compression="zstd")
+        self._writers[name].write_table(table, row_group_size=1_000_000)
+        self.rows[name] = self.rows.get(name, 0) + len(table)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for writer in self._writers.values():
+                writer.close()
+            if kind is None:
+                self._commit()
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+
+    def _relative(self, name: str) -> str:
+        return f"{name}.parquet" if self.conversion is None else f"{name}/{_PART}{self.conversion}.parquet"
+
+    def _commit(self) -> None:
+        if self.conversion is not None:
+            for entry in self.sources:
+                entry["conversion"] = self.conversion
+            known = _read_sources(self.path) if self.path.is_dir() else []
+            _write_sources(self._staging, known + self.sources)
+        if not self.path.is_dir():
+            self._staging.rename(self.path)
+            return
+        for name in self._writers:
+            target = self.path / self._relative(name)
+            target.parent.mkdir(exist_ok=True)
+            (self._staging / self._relative(name)).replace(target)
+        if self.conversion is not None:
+            (self._staging / SOURCES).replace(self.path / SOURCES)
+
+
+def write_directory(path: str | Path, tables: Mapping[str, pa.Table]) -> None:
+    """Write whole tables as a new telemetry directory."""
+    with DirectoryWriter(path) as writer:
+        for name, table in tables.items():
+            writer.write(name, table)
+
+
+def read_tables(source: TelemetryDirectory, names: Sequence[str]) -> dict[str, pa.Table]:
+    """Several tables of a directory, absent ones left out."""
+    present = source.tables()
+    return {name: source.read(name) for name in names if name in present}
+
+
+def unify(tables: Iterable[pa.Table]) -> pa.Table:
+    """One table of many, with one dictionary a column."""
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def _opened(table: Table, file: Path) -> pq.ParquetFile:
+    try:
+        schema = pq.read_schema(file)
+        names = [c.name for c in table.columns if c.type == NAME and c.name in schema.names]
+        return pq.ParquetFile(file, read_dictionary=names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+
+
+def _read_part(table: Table, file: Path) -> pa.Table:
+    with _opened(table, file) as handle:
+        wanted = [c.name for c in table.columns if c.name in handle.schema_arrow.names]
+        try:
+            return conform(table, handle.read(wanted), str(file))
+        except OSError as error:
+            raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+
+
+def _read_sources(path: Path) -> list[dict[str, Any]]:
+    file = path / SOURCES
+    if not file.exists():
+        return []
+    try:
+        entries: list[dict[str, Any]] = json.loads(file.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise TelemetryError(f"{file} is damaged ({error}); remove it and convert again") from None
+    return entries
+
+
+def _write_sources(path: Path, entries: list[dict[str, Any]]) -> None:
+    (path / SOURCES).write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,265 @@
+"""The canonical tables, declared once; validation, empty tables and documentation derive from here.
+
+All times are UTC with microsecond resolution. A nullable column may be absent from a file: it then
+reads as all null. Null means "not known", never zero and never "no".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import SchemaError
+
+TIME = pa.timestamp("us", tz="UTC")
+NAME = pa.dictionary(pa.int32(), pa.string())
+"""Type of identifiers and enumerations: few distinct values, many rows."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a canonical table."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    nullable: bool = False
+    values: tuple[str, ...] = ()
+    """Allowed values of an enumeration; empty = any."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One canonical table: its name, what a row is, and its columns in order."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+
+    def column(self, name: str) -> Column:
+        return next(c for c in self.columns if c.name == name)
+
+    def empty(self) -> pa.Table:
+        return self.schema.empty_table()
+
+
+_DEVICE = Column("device_id", NAME, "the monitored device")
+_APP = Column("app_id", NAME, "bundle id of the app; null where the source cannot attribute", nullable=True)
+_SOURCE = Column("source", NAME, "the kind of log the row comes from")
+_RESOLUTION = Column("time_resolution_seconds", pa.float64(), "grid on which the source reports times", "s")
+
+FLOWS = Table(
+    "flows",
+    "one connection or datagram exchange opened by a monitored device",
+    (
+        Column("start", TIME, "when the flow started"),
+        Column("duration_seconds", pa.float64(), "how long it lasted", "s", nullable=True),
+        _DEVICE,
+        _APP,
+        Column(
+            "app_attribution",
+            NAME,
+            "how the source knows the app",
+            values=("exact", "process", "display_name", "none"),
+        ),
+        Column("dest_host", NAME, "destination host name, lower case", nullable=True),
+        Column(
+            "dest_host_source",
+            NAME,
+            "observed in the flow itself, or passive: tied to the address by other records",
+            nullable=True,
+            values=("observed", "passive"),
+        ),
+        Column("dest_ip", NAME, "destination address", nullable=True),
+        Column("dest_port", pa.int32(), "destination port", nullable=True),
+        Column("transport", NAME, "transport protocol", nullable=True, values=("tcp", "udp")),
+        Column("service", NAME, "application protocol: tls, quic, http, apns, dns, ntp ...", nullable=True),
+        Column("outcome", NAME, "did the flow come about", values=("established", "failed", "unknown")),
+        Column("bytes_out", pa.int64(), "payload bytes sent by the device", "bytes", nullable=True),
+        Column("bytes_in", pa.int64(), "payload bytes received by the device", "bytes", nullable=True),
+        _RESOLUTION,
+        _SOURCE,
+        Column("source_uid", pa.string(), "the source's own id of the flow", nullable=True),
+    ),
+)
+
+ACTIVITY = Table(
+    "activity",
+    "one interval of device or app state",
+    (
+        _DEVICE,
+        _APP,
+        Column(
+            "kind",
+            NAME,
+            "what was the case",
+            values=("app_foreground", "device_unlocked", "screen_on", "low_power", "charging"),
+        ),
+        Column("start", TIME, "when it began"),
+        Column("end", TIME, "when it ended; null = still the case", nullable=True),
+        _SOURCE,
+        _RESOLUTION,
+    ),
+)
+
+NOTIFICATIONS = Table(
+    "notifications",
+    "one push or notification event",
+    (
+        _DEVICE,
+        _APP,
+        Column("time", TIME, "when it happened"),
+        Column(
+            "kind",
+            NAME,
+            "what happened",
+            values=(
+                "push_received",
+                "notification_shown",
+                "notification_opened",
+                "apns_keepalive",
+                "apns_connected",
+                "background_transfer",
+            ),
+        ),
+        Column("priority", pa.int8(), "APNs priority: 10 at once, 5 power-conserving", nullable=True),
+        Column("content_available", pa.bool_(), "a silent (background) push", nullable=True),
+        Column("size_bytes", pa.int64(), "size of the payload", "bytes", nullable=True),
+        _SOURCE,
+        _RESOLUTION,
+    ),
+)
+
+INVENTORY = Table(
+    "inventory",
+    "what one app declares and who approved it, as of one snapshot",
+    (
+        Column("app_id", NAME, "bundle id"),
+        Column("device_id", NAME, "device; null = fleet-wide", nullable=True),
+        Column("app_name", NAME, "display name", nullable=True),
+        Column("version", NAME, "app version", nullable=True),
+        Column("managed", pa.bool_(), "installed by device management", nullable=True),
+        Column("approved", pa.bool_(), "approved for use", nullable=True),
+        Column("category", NAME, "App Store category", nullable=True),
+        Column("declared_purpose", NAME, "purpose in the owner's words", nullable=True),
+        Column("background_modes", pa.list_(pa.string()), "UIBackgroundModes; null = unknown", nullable=True),
+        Column("push_entitled", pa.bool_(), "may register for pushes", nullable=True),
+        Column("expected_hosts", pa.list_(pa.string()), "hosts the app declares", nullable=True),
+        Column("snapshot_time", TIME, "when this was the case"),
+    ),
+)
+
+CONTACT_SUMMARIES = Table(
+    "contact_summaries",
+    "the App Privacy Report's aggregate of one app and host; never a flow",
+    (
+        _DEVICE,
+        Column("app_id", NAME, "bundle id"),
+        Column("dest_host", NAME, "host name or literal address"),
+        Column("first_seen", TIME, "first contact of the report's span"),
+        Column("last_seen", TIME, "most recent contact"),
+        Column("hits", pa.int64(), "contacts in the span"),
+        Column("initiated", NAME, "who started the contacts", values=("app", "user")),
+        Column("dest_owner", NAME, "owner of the host", nullable=True),
+    ),
+)
+
+_DEST = Column("dest", NAME, "destination: host name, else address; * = all of the app")
+
+VERDICTS = Table(
+    "verdicts",
+    "one analyst's decision on one window",
+    (
+        _DEVICE,
+        _APP,
+        _DEST,
+        Column("window_start", TIME, "start of the window"),
+        Column("window_end", TIME, "end of the window"),
+        Column("verdict", NAME, "the decision", values=("malicious", "benign", "unexplained")),
+        Column("analyst", NAME, "who decided"),
+        Column("justification", pa.string(), "why"),
+        Column("decided_at", TIME, "when"),
+    ),
+)
+
+LABELS = Table(
+    "labels",
+    "ground truth for one channel over one interval; kept outside telemetry directories",
+    (
+        _DEVICE,
+        _APP,
+        _DEST,
+        Column("start", TIME, "start of the interval"),
+        Column("end", TIME, "end of the interval"),
+        Column("label", NAME, "the truth", values=("malicious", "benign", "ignore")),
+        Column("kind", NAME, "kind of behaviour", nullable=True),
+    ),
+)
+
+REJECTED = Table(
+    "rejected",
+    "one input row that could not be used",
+    (
+        Column("file", NAME, "name of the file"),
+        Column("line", pa.int64(), "line in the file, from 1"),
+        Column("reason", NAME, "what was wrong"),
+    ),
+)
+
+DIRECTORY_TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (FLOWS, ACTIVITY, NOTIFICATIONS, INVENTORY, CONTACT_SUMMARIES, VERDICTS, REJECTED)
+}
+"""The tables a telemetry directory may hold, by name."""
+
+
+def conform(table: Table, data: pa.Table | pa.RecordBatch, origin: str = "") -> pa.Table:
+    """Return `data` with exactly the declared columns, order and types.
+
+    Absent nullable columns become null, undeclared ones are dropped. `origin` names the file in errors.
+
+    Raises:
+        SchemaError: a required column is absent or holds nulls, a type does not fit, or an
+            enumeration holds an undeclared value.
+    """
+    where = f"{origin}: " if origin else ""
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    columns = []
+    for column in table.columns:
+        if column.name not in data.column_names:
+            if not column.nullable:
+                raise SchemaError(f"{where}table {table.name} lacks the required column {column.name!r}")
+            columns.append(pa.nulls(len(data), pa.null()).cast(column.type))
+            continue
+        columns.append(_fit(where, table, column, data[column.name]))
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.ChunkedArray:
+    label = f"{where}table {table.name}, column {column.name!r}"
+    if data.type != column.type:
+        try:
+            if column.type == NAME:
+                if not pa.types.is_dictionary(data.type):
+                    data = data.cast(pa.string()).dictionary_encode()
+                data = data.cast(NAME)
+            else:
+                data = data.cast(column.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise SchemaError(f"{label}: {data.type} does not fit {column.type} ({error})") from None
+    if not column.nullable and data.null_count:
+        raise SchemaError(f"{label}: {data.null_count} of {len(data)} values are null, none may be")
+    if column.values:
+        found = set(pc.unique(data.cast(pa.string())).to_pylist()) - {None} - set(column.values)
+        if found:
+            allowed = ", ".join(column.values)
+            raise SchemaError(f"{label}: {sorted(found)[0]!r} is not one of {allowed}")
+    return data
