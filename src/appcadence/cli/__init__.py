@@ -1,0 +1,36 @@
+"""The command line: each command is a few lines over a public function."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from appcadence.cli.convert import convert
+from appcadence.cli.demo import demo
+from appcadence.cli.detect import evaluate, features, score, train
+from appcadence.cli.report import report
+from appcadence.cli.simulate import simulate
+from appcadence.errors import AppcadenceError
+
+app = typer.Typer(
+    name="appcadence",
+    help="Finds iOS apps whose network rhythm neither the user nor the app's purpose explains.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (demo, simulate, convert, features, train, evaluate, score, report):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run a command; bad input ends in one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except (AppcadenceError, OSError) as error:
+        text = str(error) if isinstance(error, AppcadenceError) else f"{error.filename}: {error.strerror}"
+        Console(stderr=True, soft_wrap=True).print(f"appcadence: {text}", markup=False, highlight=False)
+        sys.exit(2)

@@ -1,0 +1,37 @@
+"""Progress on anything over two seconds, on a terminal only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+_PATIENCE_SECONDS = 2.0
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, float], None]]:
+    """Yields `report(what, share)`, share in [0, 1]; the bar shows from two seconds on."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )
+    began = time.monotonic()
+    tasks: dict[str, TaskID] = {}
+
+    def report(what: str, share: float) -> None:
+        if time.monotonic() - began < _PATIENCE_SECONDS or not console.is_terminal:
+            return
+        bar.start()
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=1.0)
+        bar.update(tasks[what], completed=share)
+
+    try:
+        yield report
+    finally:
+        bar.stop()

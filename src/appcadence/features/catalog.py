@@ -1,0 +1,49 @@
+"""The families in one tuple: the schema of the feature table, of model signatures and of the docs page."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+
+from appcadence.features import companion, interaction, interval, notification, novelty, session, size
+from appcadence.features.feature import Family, Feature
+
+FAMILIES: tuple[Family, ...] = (
+    interval.FAMILY,
+    session.FAMILY,
+    interaction.FAMILY,
+    companion.FAMILY,
+    notification.FAMILY,
+    size.FAMILY,
+)
+"""Families that windows alone fill, in column order; novelty follows, which needs the history too."""
+
+FEATURES: tuple[Feature, ...] = tuple(f for family in FAMILIES for f in family.features) + novelty.FEATURES
+NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
+FAMILY_OF: dict[str, str] = {f.name: family.name for family in FAMILIES for f in family.features} | {
+    f.name: "novelty" for f in novelty.FEATURES
+}
+_INPUTS: dict[str, tuple[str, ...]] = {family.name: family.inputs for family in FAMILIES} | {
+    "novelty": ("flows", "history")
+}
+
+SCHEMA_ID: str = hashlib.sha256(
+    "\n".join(f"{f.name} {f.unit} {f.direction} {f.meaning}" for f in FEATURES).encode()
+).hexdigest()[:12]
+"""Changes whenever a feature's name, unit, direction or meaning does; bundles carry it."""
+
+
+def describe() -> pd.DataFrame:
+    """The catalogue as a frame, one row a feature."""
+    return pd.DataFrame(
+        {
+            "feature": NAMES,
+            "family": [FAMILY_OF[name] for name in NAMES],
+            "unit": [f.unit for f in FEATURES],
+            "inputs": [", ".join(_INPUTS[FAMILY_OF[name]]) for name in NAMES],
+            "suspicious": [{1: "high", -1: "low", 0: "-"}[f.direction] for f in FEATURES],
+            "meaning": [f.meaning for f in FEATURES],
+            "source": [f.source for f in FEATURES],
+        }
+    )

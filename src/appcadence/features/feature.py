@@ -1,0 +1,47 @@
+"""How a feature and a family of features are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from appcadence.features.windows import Windows
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of the feature table. NaN always means "not known", never zero."""
+
+    name: str
+    unit: str
+    """s, 1/h, bytes, days, ratio, count or s/kB; heavy-tailed units are compared on a log scale."""
+    direction: int
+    """+1: high is suspicious, -1: low is suspicious, 0: neither alone."""
+    meaning: str
+    phrase: str
+    """The feature as a noun phrase, for reasons."""
+    source: str = ""
+    """Where the method comes from."""
+
+    @property
+    def heavy_tailed(self) -> bool:
+        return self.unit in ("s", "1/h", "bytes", "days", "count", "s/kB")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Features that one kernel fills together."""
+
+    name: str
+    inputs: tuple[str, ...]
+    """Canonical tables without which all its features are NaN."""
+    features: tuple[Feature, ...]
+    compute: Callable[[Windows], Matrix]
+    """Windows -> (n_windows, n_features), columns in declared order."""

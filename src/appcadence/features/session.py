@@ -1,0 +1,120 @@
+"""Persistence: how long, how often and how thinly a channel stays connected."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from appcadence.features._parallel import fill
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.windows import Windows
+
+_jit = numba.njit(cache=True, nogil=True)
+
+FEATURES = (
+    Feature("longest_session_seconds", "s", 1, "longest session", "longest session"),
+    Feature("total_session_seconds", "s", 1, "sum of session lengths: the time covered", "time in sessions"),
+    Feature("connected_ratio", "ratio", 1, "time in sessions / observed time", "share of the time connected"),
+    Feature("median_session_seconds", "s", 1, "median session length", "median session"),
+    Feature("longest_flow_seconds", "s", 1, "longest single flow", "longest single connection"),
+    Feature(
+        "longest_chain_seconds",
+        "s",
+        1,
+        "longest run of sessions in which each gap is shorter than both its neighbours",
+        "longest chain of reconnecting sessions",
+    ),
+    Feature("sessions_per_hour", "1/h", 0, "sessions per observed hour", "sessions an hour"),
+    Feature(
+        "seconds_per_kilobyte",
+        "s/kB",
+        1,
+        "time in sessions / (1 kB + all bytes): low-volume persistence",
+        "seconds connected per kilobyte",
+    ),
+    Feature("bytes_per_hour", "bytes", 0, "bytes both ways per observed hour", "bytes an hour"),
+    Feature("upload_ratio", "ratio", 1, "bytes sent / all bytes", "share of bytes sent"),
+    Feature("failed_ratio", "ratio", 1, "share of flows that failed", "share of failed connections"),
+)
+
+
+def compute(windows: Windows) -> Matrix:
+    """(n, 11) session features; NaN where no flow of the window has a duration (or bytes) at all."""
+    s = windows.sessions
+    return fill(
+        _kernel,
+        windows.offsets,
+        len(FEATURES),
+        windows.flow_start,
+        windows.flow_end,
+        windows.bytes_out,
+        windows.bytes_in,
+        windows.failed,
+        s.offsets,
+        s.start,
+        s.end,
+        windows.observed_seconds,
+    )
+
+
+@_jit
+def _chain(start, end):  # type: ignore[no-untyped-def]
+    longest, since = 0.0, start[0]
+    for i in range(len(start)):
+        if i and start[i] - end[i - 1] >= min(end[i] - start[i], end[i - 1] - start[i - 1]):
+            since = start[i]
+        longest = max(longest, end[i] - since)
+    return longest
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo,
+    hi,
+    out,
+    offsets,
+    start,
+    end,
+    sent,
+    received,
+    failed,
+    session_offsets,
+    session_start,
+    session_end,
+    observed,
+):
+    for g in range(lo, hi):
+        a, b = session_offsets[g], session_offsets[g + 1]
+        flows = offsets[g + 1] - offsets[g]
+        known, longest_flow, total_out, total_in, sized, fails = False, 0.0, 0.0, 0.0, False, 0
+        for i in range(offsets[g], offsets[g + 1]):
+            fails += failed[i]
+            if not np.isnan(end[i]):
+                known = True
+                longest_flow = max(longest_flow, end[i] - start[i])
+            if not np.isnan(sent[i]) and not np.isnan(received[i]):
+                sized = True
+                total_out += sent[i]
+                total_in += received[i]
+        hours = observed[g] / 3600.0
+        out[g, 6] = (b - a) / hours
+        out[g, 10] = fails / flows
+        if sized:
+            out[g, 8] = (total_out + total_in) / hours
+            if total_out + total_in > 0:
+                out[g, 9] = total_out / (total_out + total_in)
+        if not known:
+            continue
+        lengths = np.sort(session_end[a:b] - session_start[a:b])
+        total = lengths.sum()
+        out[g, 0] = lengths[-1]
+        out[g, 1] = total
+        out[g, 2] = min(total / observed[g], 1.0)
+        out[g, 3] = 0.5 * (lengths[(b - a - 1) // 2] + lengths[(b - a) // 2])
+        out[g, 4] = longest_flow
+        out[g, 5] = _chain(session_start[a:b], session_end[a:b])
+        if sized:
+            out[g, 7] = total / (1.0 + (total_out + total_in) / 1000.0)
+
+
+FAMILY = Family("session", ("flows",), FEATURES, compute)

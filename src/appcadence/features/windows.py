@@ -1,0 +1,386 @@
+"""Flows grouped into windows: one channel (or one app, dest `*`) over one aligned interval.
+
+All arrays are ordered by window and, inside it, by time (CSR: window i owns offsets[i]:offsets[i+1]).
+Times are seconds since the window's start, so that shifting a whole telemetry by days changes no bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numba
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import AppcadenceError
+
+SESSION_GAP_SECONDS = 30.0
+BEAT_GAP_SECONDS = 2.0
+COVERAGE_GAP_SECONDS = 4 * 3600.0
+"""A device silent for longer than this counts as not observed."""
+MAX_DURATION_SECONDS = 30 * 86400.0
+"""Longer durations are cut: no capture holds them, and each window they cross costs a row."""
+APP_LEVEL = "*"
+
+_jit = numba.njit(cache=True, nogil=True)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows with their flows, sessions and beats. `n` windows, channel windows first, then app windows."""
+
+    seconds: float
+    device: np.ndarray
+    """(n,) codes into `devices`; likewise `app` (-1 = unknown) into `apps` and `dest` into `dests`."""
+    app: np.ndarray
+    dest: np.ndarray
+    start_us: np.ndarray
+    """(n,) start of each window, microseconds since the epoch."""
+    devices: pd.Index[Any]
+    apps: pd.Index[Any]
+    dests: pd.Index[Any]
+    attribution: np.ndarray
+    """(n,) how the app is known."""
+    observed_seconds: np.ndarray
+    offsets: np.ndarray
+    flow_start: np.ndarray
+    flow_end: np.ndarray
+    """NaN where the duration is unknown."""
+    bytes_out: np.ndarray
+    bytes_in: np.ndarray
+    fresh: np.ndarray
+    """The flow started in this window, and is no continuation over the border."""
+    failed: np.ndarray
+    tables: dict[str, pa.Table] = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.start_us)
+
+    @property
+    def n_channels(self) -> int:
+        return int(np.count_nonzero(self.dest >= 0))
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return Sessions(*_sessions(self.offsets, self.flow_start, self.flow_end, self.fresh))
+
+    @cached_property
+    def beats(self) -> tuple[np.ndarray, np.ndarray]:
+        """(offsets, times) of flow starts, those less than 2 s apart merged."""
+        return _beats(self.offsets, self.flow_start, self.fresh)
+
+    def codes(self, column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
+        """Codes of a name column of another table in one of this object's indexes; -1 = not in it."""
+        values, names = _codes(column)
+        lookup = index.get_indexer(names) if len(names) else np.empty(0, np.int64)
+        return np.where(values >= 0, lookup[np.maximum(values, 0)] if len(lookup) else -1, -1)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions of all windows, CSR like the flows."""
+
+    offsets: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    fresh: np.ndarray
+    """The session began in this window; a continued one has no start to judge."""
+
+
+def window_seconds(text: str) -> int:
+    """Length of a window such as `24h`: whole hours that divide a day, or whole days.
+
+    Raises:
+        AppcadenceError: not of that form.
+    """
+    unit = {"h": 3600, "d": 86400}.get(text[-1:], 0)
+    number = text[:-1]
+    seconds = int(number) * unit if number.isascii() and number.isdigit() else 0
+    if seconds <= 0 or (86400 % seconds and seconds % 86400):
+        raise AppcadenceError(
+            f"window must be hours that divide a day or whole days, such as 1h, 6h, 24h or 7d; got {text!r}"
+        )
+    return seconds
+
+
+def build(tables: dict[str, pa.Table], seconds: int) -> Windows:
+    """Group the flows of canonical tables into windows of `seconds`, aligned to UTC.
+
+    DNS look-ups are context, not channels, and are left out.
+    """
+    flows = tables["flows"]
+    observed = _Observed(tables, seconds)
+    if "dns" in pc.unique(flows["service"]).to_pylist():
+        flows = flows.filter(pc.fill_null(pc.not_equal(flows["service"].cast(pa.string()), "dns"), True))
+    device, devices = _codes(flows["device_id"])
+    app, apps = _codes(flows["app_id"])
+    dest, dests = _destinations(flows)
+    start_us = micros(flows["start"])
+    duration = np.minimum(_floats(flows["duration_seconds"]), MAX_DURATION_SECONDS)
+    outcome, outcomes = _codes(flows["outcome"])
+    failed = outcome == (outcomes.get_loc("failed") if "failed" in outcomes else -2)
+    attribution, kinds = _codes(flows["app_attribution"])
+
+    row, window = _pieces(start_us, duration, seconds * 1_000_000)
+    channel_key = _pack((device[row], len(devices)), (app[row] + 1, len(apps) + 1), (dest[row], len(dests)))
+    origin = int(window.min()) if len(window) else 0
+    span = int(window.max()) - origin + 1 if len(window) else 1
+    order, offsets, first = _group(channel_key * span + (window - origin))
+    known = np.flatnonzero(app[row[order]] >= 0)
+    app_key = _pack((device[row], len(devices)), (app[row] + 1, len(apps) + 1))
+    order2, offsets2, first2 = _group((app_key * span + (window - origin))[order[known]])
+    order2, first2 = order[known[order2]], order[known[first2]]
+
+    index = np.concatenate([order, order2])
+    all_offsets = np.concatenate([offsets, offsets[-1] + offsets2[1:]])
+    head = np.concatenate([first, first2])
+    piece_row, piece_window = row[index], window[index]
+    base = piece_window * (seconds * 1_000_000)
+    relative = (start_us[piece_row] - base) * 1e-6
+    end = relative + duration[piece_row]
+    whole = np.maximum(duration[piece_row], 1e-9)
+    begin, stop = np.maximum(relative, 0.0), np.minimum(end, float(seconds))
+    share = np.where(np.isnan(duration[piece_row]) | (stop - begin >= whole), 1.0, (stop - begin) / whole)
+    out = _floats(flows["bytes_out"])[piece_row] * share
+    inn = _floats(flows["bytes_in"])[piece_row] * share
+    arrays = [begin, stop, out, inn, relative >= 0, failed[piece_row]]
+    _sort_inside(all_offsets, *arrays)
+
+    starts = window[head] * (seconds * 1_000_000)
+    return Windows(
+        seconds=float(seconds),
+        device=device[row[head]],
+        app=app[row[head]],
+        dest=np.concatenate([dest[row[first]], np.full(len(first2), -1, dest.dtype)]),
+        start_us=starts,
+        devices=devices,
+        apps=apps,
+        dests=dests,
+        attribution=np.asarray(kinds, dtype=object)[attribution[row[head]]],
+        observed_seconds=observed.of(devices, device[row[head]], window[head]),
+        offsets=all_offsets,
+        flow_start=arrays[0],
+        flow_end=arrays[1],
+        bytes_out=arrays[2],
+        bytes_in=arrays[3],
+        fresh=arrays[4],
+        failed=arrays[5],
+        tables=tables,
+    )
+
+
+class _Observed:
+    """How much of each (device, window) the telemetry covers, by the times at which the device was seen."""
+
+    def __init__(self, tables: dict[str, pa.Table], seconds: int) -> None:
+        names, times = [], []
+        for table, column in (("flows", "start"), ("activity", "start"), ("notifications", "time")):
+            if table in tables and len(tables[table]):
+                codes, index = _codes(tables[table]["device_id"])
+                names.append(pd.Categorical.from_codes(codes, index))
+                times.append(micros(tables[table][column]))
+                if table == "flows":
+                    duration = np.nan_to_num(_floats(tables[table]["duration_seconds"]))
+                    names.append(names[-1])
+                    times.append(
+                        times[-1] + (np.minimum(duration, MAX_DURATION_SECONDS) * 1e6).astype(np.int64)
+                    )
+        union = pd.api.types.union_categoricals(names, ignore_order=True) if names else pd.Categorical([])
+        self.devices = union.categories
+        when = np.concatenate(times) if times else np.empty(0, np.int64)
+        codes = np.asarray(union.codes, np.int64)
+        order = np.lexsort((when, codes))
+        self.width = seconds * 1_000_000
+        self.first = int(when.min() // self.width) if len(when) else 0
+        count = int(when.max() // self.width) - self.first + 1 if len(when) else 1
+        self.table = _coverage(
+            codes[order], when[order], self.first, count, self.width, len(self.devices), COVERAGE_GAP_SECONDS
+        )
+
+    def of(self, devices: pd.Index[Any], device: np.ndarray, window: np.ndarray) -> np.ndarray:
+        lookup = self.devices.get_indexer(devices)
+        column = np.clip(window - self.first, 0, self.table.shape[1] - 1)
+        return np.maximum(self.table[lookup[device], column], 60.0) if len(device) else np.empty(0)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pd.Index[Any]]:
+    """Dense codes (-1 = null) and the sorted names that occur, independent of row order."""
+    array = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    array = array.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.chunked_array(array.chunks or [pa.array([], array.type)]).chunk(0)
+    raw = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    names = np.asarray(array.dictionary.to_pylist(), dtype=object)
+    used = (
+        np.flatnonzero(np.bincount(raw[raw >= 0], minlength=len(names))) if len(names) else np.empty(0, int)
+    )
+    used = used[np.argsort(names[used].astype(str), kind="stable")] if len(used) else used
+    rank = np.full(len(names) + 1, -1, np.int64)
+    rank[used] = np.arange(len(used))
+    return rank[raw], pd.Index(names[used] if len(used) else [], dtype="object")
+
+
+def _destinations(flows: pa.Table) -> tuple[np.ndarray, pd.Index[Any]]:
+    host, hosts = _codes(flows["dest_host"])
+    address, addresses = _codes(flows["dest_ip"])
+    names = pd.Index(["unknown"], dtype="object").union(hosts.union(addresses), sort=True)
+    by_host, by_address = names.get_indexer(hosts), names.get_indexer(addresses)
+    unknown = int(names.get_loc("unknown"))  # type: ignore[arg-type]
+    by_host, by_address = np.append(by_host, unknown), np.append(by_address, unknown)
+    return np.where(host >= 0, by_host[host], by_address[address]), names
+
+
+def micros(column: pa.ChunkedArray) -> np.ndarray:
+    """Timestamps as int64 microseconds since the epoch."""
+    return column.cast(pa.int64()).to_numpy()
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    """float64 with NaN for null; negative values are unknown too."""
+    values = column.cast(pa.float64()).to_numpy().copy()
+    values[~(values >= 0) | ~np.isfinite(values)] = np.nan
+    return values
+
+
+def _pack(*parts: tuple[np.ndarray, int]) -> np.ndarray:
+    key = np.zeros(len(parts[0][0]), np.int64)
+    for codes, size in parts:
+        key = key * max(size, 1) + codes
+    return key
+
+
+def _pieces(start_us: np.ndarray, duration: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and window number of every (flow, window it touches)."""
+    first = start_us // width
+    end = start_us + (np.nan_to_num(duration) * 1e6).astype(np.int64)
+    # A flow that ends exactly on the border does not touch the next window.
+    last = np.maximum((end - 1) // width, first)
+    extra = last - first
+    if not extra.any():
+        return np.arange(len(start_us)), first
+    row = np.repeat(np.arange(len(start_us)), extra + 1)
+    step = np.arange(len(row)) - np.repeat(np.cumsum(extra + 1) - (extra + 1), extra + 1)
+    return row, first[row] + step
+
+
+def _group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows in key order, CSR offsets, and the first row of each group."""
+    codes, unique = pd.factorize(key)
+    rank = np.empty(len(unique), np.int64)
+    rank[np.argsort(unique, kind="stable")] = np.arange(len(unique))
+    order, offsets = _scatter(rank[codes], len(unique))
+    return order, offsets, order[offsets[:-1]]
+
+
+@_jit
+def _scatter(group, n_groups):  # type: ignore[no-untyped-def]
+    offsets = np.zeros(n_groups + 1, np.int64)
+    for g in group:
+        offsets[g + 1] += 1
+    for g in range(n_groups):
+        offsets[g + 1] += offsets[g]
+    position = offsets[:-1].copy()
+    order = np.empty(len(group), np.int64)
+    for row in range(len(group)):
+        g = group[row]
+        order[position[g]] = row
+        position[g] += 1
+    return order, offsets
+
+
+@_jit
+def _before(start, end, out, inn, a, b):  # type: ignore[no-untyped-def]
+    """Total order of flows, so that the row order of the input never shows."""
+    if start[a] != start[b]:
+        return start[a] < start[b]
+    # NaN compares false both ways: equal.
+    if end[a] != end[b] and (end[a] < end[b] or end[b] < end[a]):
+        return end[a] < end[b]
+    if out[a] != out[b] and (out[a] < out[b] or out[b] < out[a]):
+        return out[a] < out[b]
+    return inn[a] < inn[b]
+
+
+@_jit
+def _sort_inside(offsets, start, end, out, inn, fresh, failed):  # type: ignore[no-untyped-def]
+    for g in range(len(offsets) - 1):
+        lo, hi = offsets[g], offsets[g + 1]
+        disorder = False
+        for i in range(lo + 1, hi):
+            if _before(start, end, out, inn, i, i - 1):
+                disorder = True
+                break
+        if not disorder:
+            continue
+        order = lo + np.argsort(start[lo:hi], kind="mergesort")
+        for i in range(1, hi - lo):
+            j = i
+            while j > 0 and _before(start, end, out, inn, order[j], order[j - 1]):
+                order[j], order[j - 1] = order[j - 1], order[j]
+                j -= 1
+        start[lo:hi] = start[order].copy()
+        end[lo:hi] = end[order].copy()
+        out[lo:hi] = out[order].copy()
+        inn[lo:hi] = inn[order].copy()
+        fresh[lo:hi] = fresh[order].copy()
+        failed[lo:hi] = failed[order].copy()
+
+
+@_jit
+def _sessions(offsets, start, end, fresh):  # type: ignore[no-untyped-def]
+    n = len(offsets) - 1
+    session_offsets = np.zeros(n + 1, np.int64)
+    first = np.empty(len(start))
+    last = np.empty(len(start))
+    opened = np.empty(len(start), np.bool_)
+    k = 0
+    for g in range(n):
+        reach = -np.inf
+        for i in range(offsets[g], offsets[g + 1]):
+            stop = start[i] if np.isnan(end[i]) else end[i]
+            if i == offsets[g] or start[i] > reach + SESSION_GAP_SECONDS:
+                first[k], last[k], opened[k] = start[i], stop, fresh[i]
+                k += 1
+                reach = stop
+            elif stop > reach:
+                reach = stop
+                last[k - 1] = stop
+        session_offsets[g + 1] = k
+    return session_offsets, first[:k].copy(), last[:k].copy(), opened[:k].copy()
+
+
+@_jit
+def _beats(offsets, start, fresh):  # type: ignore[no-untyped-def]
+    n = len(offsets) - 1
+    beat_offsets = np.zeros(n + 1, np.int64)
+    beat = np.empty(len(start))
+    k = 0
+    for g in range(n):
+        previous = -np.inf
+        for i in range(offsets[g], offsets[g + 1]):
+            if not fresh[i]:
+                continue
+            if start[i] - previous >= BEAT_GAP_SECONDS:
+                beat[k] = start[i]
+                k += 1
+            previous = start[i]
+        beat_offsets[g + 1] = k
+    return beat_offsets, beat[:k].copy()
+
+
+@_jit
+def _coverage(device, when, first, count, width, n_devices, gap_seconds):  # type: ignore[no-untyped-def]
+    covered = np.zeros((n_devices, count))
+    for i in range(1, len(when)):
+        if device[i] != device[i - 1] or (when[i] - when[i - 1]) * 1e-6 > gap_seconds:
+            continue
+        lo, hi = when[i - 1], when[i]
+        for w in range(lo // width - first, min(hi // width - first, count - 1) + 1):
+            begin, stop = (w + first) * width, (w + first + 1) * width
+            covered[device[i], w] += max(min(hi, stop) - max(lo, begin), 0) * 1e-6
+    return covered

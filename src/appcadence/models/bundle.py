@@ -1,0 +1,174 @@
+"""A detector on disk: arrays, Parquet, text and a manifest of checksums. Loading runs no code from it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from appcadence import __version__
+from appcadence.errors import BundleError
+from appcadence.features.catalog import NAMES, SCHEMA_ID
+from appcadence.features.history import History
+from appcadence.features.windows import window_seconds
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.calibration import Calibration
+from appcadence.models.detector import STRATA, Detector
+from appcadence.models.evidence import BEHAVIOURS
+from appcadence.models.surprise import TailSurprise
+from appcadence.models.trees import Trees
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_PARTS = ("arrays.npz", "baseline.parquet", "history.parquet", "calibration.parquet", "classifier.txt")
+
+
+def save(detector: Detector, path: str | Path) -> str:
+    """Write a bundle directory, whole or not at all, replacing an older bundle; return its id.
+
+    The id is the SHA-256 of the manifest, which holds the SHA-256 of every part. Equal detectors give
+    equal bytes.
+
+    Raises:
+        BundleError: the path exists and is not a bundle.
+    """
+    path = Path(path)
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+    parts = _parts(detector)
+    manifest = {
+        "format": FORMAT,
+        "appcadence": __version__,
+        "feature_schema": SCHEMA_ID,
+        "features": list(NAMES),
+        "window": detector.window,
+        "parts": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(parts.items())},
+        "excluded_families": list(detector.excluded_families),
+        "card": detector.card,
+    }
+    text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
+    staging = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for name, data in parts.items():
+        (staging / name).write_bytes(data)
+    (staging / MANIFEST).write_text(text)
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    staging.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: str | Path) -> tuple[Detector, str]:
+    """Read a bundle and return (detector, id).
+
+    Raises:
+        BundleError: a part is missing or altered, or the bundle is of another format or feature schema.
+    """
+    path = Path(path)
+    manifest, identity = _manifest(path)
+    data: dict[str, bytes] = {}
+    for name in _PARTS:
+        file = path / name
+        if not file.is_file():
+            raise BundleError(f"{path}: part {name} is missing; copy the whole bundle again")
+        data[name] = file.read_bytes()
+        if hashlib.sha256(data[name]).hexdigest() != manifest["parts"].get(name):
+            raise BundleError(f"{path}: part {name} was altered (its SHA-256 differs); copy the bundle again")
+    try:
+        return _assemble(manifest, data), identity
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{path}: not a usable bundle ({error})") from None
+
+
+def _manifest(path: Path) -> tuple[dict[str, Any], str]:
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path} is not a model bundle (no {MANIFEST}); make one with 'appcadence train'")
+    text = file.read_bytes()
+    try:
+        manifest = json.loads(text)
+        found, schema, parts = manifest["format"], manifest["feature_schema"], manifest["parts"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{file} is damaged ({error})") from None
+    if found != FORMAT:
+        raise BundleError(f"{path} has bundle format {found}, this version reads {FORMAT}; train again")
+    if schema != SCHEMA_ID or manifest.get("features") != list(NAMES):
+        raise BundleError(f"{path} was trained on feature schema {schema}, this version computes {SCHEMA_ID}; train again")
+    if not isinstance(parts, dict):
+        raise BundleError(f"{file} is damaged (parts)")
+    return manifest, hashlib.sha256(text).hexdigest()
+
+
+def _parts(detector: Detector) -> dict[str, bytes]:
+    arrays = {
+        **detector.classifier.arrays("classifier."),
+        **detector.forest.arrays("forest."),
+        "surprise.tails": detector.surprise.tails,
+        "surprise.sizes": detector.surprise.sizes,
+        "weights": detector.weights,
+        **{f"behaviour.{name}": values for name, values in detector.behaviours.items()},
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    frames = [c.to_frame().assign(stratum=stratum) for stratum, c in detector.calibration.items()]
+    calibration = pa.concat_tables(
+        pa.table({"stratum": pa.array(f["stratum"], pa.string()), "kind": pa.array(f["kind"], pa.string()),
+                  "value": pa.array(f["value"], pa.float64())})
+        for f in frames
+    )
+    return {
+        "arrays.npz": buffer.getvalue(),
+        "baseline.parquet": _parquet(detector.baseline.to_arrow()),
+        "history.parquet": _parquet(detector.history.to_arrow()),
+        "calibration.parquet": _parquet(calibration),
+        "classifier.txt": detector.classifier_text.encode(),
+    }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
+    with np.load(io.BytesIO(data["arrays.npz"]), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+
+    def table(name: str) -> pa.Table:
+        return pq.read_table(pa.BufferReader(data[name]))
+
+    width = len(NAMES)
+    calibration = table("calibration.parquet").to_pandas()
+    classifier = Trees.from_arrays(arrays, "classifier.")
+    forest = Trees.from_arrays(arrays, "forest.")
+    if (classifier.n_features, forest.n_features) != (2 * width, width) or arrays["surprise.tails"].shape[0] != width:
+        raise BundleError("an ensemble has another number of features than the catalogue")
+    window_seconds(manifest["window"])
+    return Detector(
+        window=manifest["window"],
+        baseline=AppBaseline.from_arrow(table("baseline.parquet")),
+        history=History.from_arrow(table("history.parquet")),
+        classifier=classifier,
+        classifier_text=data["classifier.txt"].decode(),
+        forest=forest,
+        surprise=TailSurprise(arrays["surprise.tails"], arrays["surprise.sizes"]),
+        weights=arrays["weights"],
+        calibration={s: Calibration.from_frame(calibration[calibration["stratum"] == s]) for s in STRATA},
+        behaviours={name: arrays[f"behaviour.{name}"] for name in BEHAVIOURS},
+        excluded_families=tuple(manifest["excluded_families"]),
+        card=manifest["card"],
+    )

@@ -1,0 +1,110 @@
+"""From raw scores to the score's scale, p-values and the alert budget, on held-out benign windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from appcadence.errors import BundleError
+
+Vector = npt.NDArray[np.float64]
+
+_TAIL_UNITS_PER_DAY = 3.0
+_MIN_TAIL = 8
+
+
+def alert_unit(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """(n,) code of each window's alert unit: device-app-day, or device-dest-day where the app is unknown."""
+    app = frame["app_id"].astype(object)
+    what = np.where(app.isna(), "dest:" + frame["dest"].astype(object).astype(str), "app:" + app.astype(str))
+    day = frame["window_start"].dt.floor("D")
+    return np.asarray(
+        pd.DataFrame({"d": frame["device_id"].astype(object), "w": what, "t": day}).groupby(["d", "w", "t"]).ngroup()
+    )
+
+
+def device_days(frame: pd.DataFrame) -> float:
+    """Observed device-days of a feature table."""
+    distinct = frame.loc[:, ["device_id", "window_start", "observed_seconds"]].astype({"device_id": object})
+    return float(distinct.drop_duplicates(["device_id", "window_start"])["observed_seconds"].sum() / 86400.0)
+
+
+def strongest(unit: npt.NDArray[np.int64], score: Vector) -> Vector:
+    """Highest score of each unit."""
+    best = np.full(int(unit.max()) + 1 if len(unit) else 0, -np.inf)
+    np.maximum.at(best, unit, score)
+    return best[np.isfinite(best)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Benign held-out scores, sorted, and the two constants of the scale.
+
+    With k unit scores above t_k in D device-days, the tail above t_k is taken as exponential with scale
+    `spread` = mean excess (peaks over threshold); `origin` = t_k + spread * ln(k / D) is the level that one
+    unit per device-day exceeds. On the scale (raw - origin) / spread, exp(-score) units per device-day
+    exceed a score, so 0 is one alert per device-day. Valid while later windows are exchangeable with the
+    calibration windows: same telemetry, same apps, same season.
+    """
+
+    origin: float
+    spread: float
+    device_days: float
+    windows: Vector
+    """(n,) sorted raw scores of benign windows."""
+    units: Vector
+    """(m,) sorted raw scores of benign alert units."""
+
+    @classmethod
+    def fit(cls, raw: Vector, unit: npt.NDArray[np.int64], days: float) -> Calibration:
+        """`raw` (n,) benign scores, `unit` (n,) their alert units, `days` observed device-days."""
+        units = np.sort(strongest(unit, raw))
+        if len(units) < 2 or days <= 0:
+            return cls(0.0, 1.0, max(days, 1e-9), np.sort(raw), units)
+        k = int(min(max(_TAIL_UNITS_PER_DAY * days, _MIN_TAIL), len(units) - 1))
+        at = units[-k - 1]
+        spread = max(float(np.mean(units[-k:] - at)), 1e-3)
+        return cls(float(at + spread * np.log(k / days)), spread, days, np.sort(raw), units)
+
+    def scale(self, raw: Vector) -> Vector:
+        return (raw - self.origin) / self.spread
+
+    def p_values(self, raw: Vector) -> Vector:
+        """Split-conformal (1 + #benign >= raw) / (n + 1), in (0, 1]; floor 1 / (n + 1)."""
+        above = len(self.windows) - np.searchsorted(self.windows, raw, "left")
+        return np.asarray((1.0 + above) / (len(self.windows) + 1.0))
+
+    def threshold(self, alerts_per_device_day: float) -> float:
+        """The score that benign units exceed `alerts_per_device_day` times a device-day.
+
+        Raises:
+            ValueError: the rate is not positive.
+        """
+        if not alerts_per_device_day > 0:
+            raise ValueError(f"alerts per device-day must be positive, got {alerts_per_device_day}")
+        k = int(alerts_per_device_day * self.device_days)
+        if _MIN_TAIL <= k < len(self.units):
+            return float(self.scale(self.units[-k - 1]))
+        return float(-np.log(alerts_per_device_day))
+
+    def to_frame(self) -> pd.DataFrame:
+        kinds = {"windows": self.windows, "units": self.units}
+        constants = {"origin": self.origin, "spread": self.spread, "device_days": self.device_days}
+        rows = [pd.DataFrame({"kind": name, "value": values}) for name, values in kinds.items()]
+        rows += [pd.DataFrame({"kind": [name], "value": [value]}) for name, value in constants.items()]
+        return pd.concat(rows, ignore_index=True)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Calibration:
+        values = {str(kind): rows.to_numpy(np.float64) for kind, rows in frame.groupby("kind")["value"]}
+        try:
+            origin, spread, days = (float(values[name][0]) for name in ("origin", "spread", "device_days"))
+        except KeyError as error:
+            raise BundleError(f"calibration lacks {error}") from None
+        if not (np.isfinite(frame["value"]).all() and spread > 0 and days > 0):
+            raise BundleError("calibration holds a value that is not finite, or a spread or span that is not positive")
+        empty = np.empty(0)
+        return cls(origin, spread, days, np.sort(values.get("windows", empty)), np.sort(values.get("units", empty)))

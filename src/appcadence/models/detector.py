@@ -1,0 +1,259 @@
+"""The detector: baseline, classifier, tail surprise and forest fused into one calibrated, additive score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from appcadence.errors import SchemaError
+from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
+from appcadence.features.history import History
+from appcadence.models import reasons
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.calibration import Calibration
+from appcadence.models.evidence import BEHAVIOURS, CADENCE_ALONE_STARTS, eligible, judged
+from appcadence.models.surprise import TailSurprise
+from appcadence.models.trees import Trees
+
+Matrix = npt.NDArray[np.float64]
+
+STRATA = ("attributed", "unattributed")
+"""Windows with and without an app are calibrated apart: they show different things."""
+BEHAVIOUR_P = 0.05
+_EXPLAINED_ROWS = 1000
+_TOP_CONTRIBUTIONS = 8
+
+_BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
+_CONTRIBUTION = pa.struct(
+    [("feature", pa.string()), ("value", pa.float64()), ("expected", pa.float64()), ("contribution", pa.float64())]
+)
+_TIME = pa.timestamp("us", tz="UTC")
+SCORES = pa.schema(
+    [
+        ("device_id", pa.string()),
+        ("app_id", pa.string()),
+        ("dest", pa.string()),
+        ("window_start", _TIME),
+        ("window_end", _TIME),
+        ("observed_seconds", pa.float64()),
+        ("n_flows", pa.int64()),
+        ("n_sessions", pa.int64()),
+        ("app_attribution", pa.string()),
+        ("status", pa.string()),
+        ("score", pa.float64()),
+        ("p_value", pa.float64()),
+        ("rank", pa.int64()),
+        ("alert", pa.bool_()),
+        *((name, _BEHAVIOUR) for name in BEHAVIOURS),
+        ("behaviours", pa.list_(pa.string())),
+        ("explained_by", pa.list_(pa.string())),
+        ("reasons", pa.list_(pa.string())),
+        ("contributions", pa.list_(_CONTRIBUTION)),
+        ("exception_id", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+    ]
+)
+"""The scores table."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Everything that scoring needs; immutable and thread-safe."""
+
+    window: str
+    baseline: AppBaseline
+    history: History
+    classifier: Trees
+    classifier_text: str
+    """LightGBM's own text of the classifier, for audit; scoring never reads it."""
+    forest: Trees
+    surprise: TailSurprise
+    weights: npt.NDArray[np.float64]
+    """(3,) weights of classifier log-odds, tail surprise and forest in the fused score."""
+    calibration: dict[str, Calibration]
+    """By stratum."""
+    behaviours: dict[str, npt.NDArray[np.float64]]
+    """Sorted benign scores of each behaviour."""
+    excluded_families: tuple[str, ...] = ()
+    """Feature families the detector was trained without, and must not see."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on and how rough its promises are."""
+
+    def parts(self, frame: pd.DataFrame) -> tuple[Matrix, npt.NDArray[np.float64]]:
+        """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
+        values = aligned(frame)
+        distances = self.baseline.distances(frame)
+        return fuse(values, distances, self.classifier, self.surprise, self.forest, self.weights)
+
+    def score(
+        self, frame: pd.DataFrame, *, alerts_per_device_day: float = 1.0, version: str = "", name: str = "appcadence"
+    ) -> pa.Table:
+        """The scores table (see `SCORES`) of a feature table, in its row order.
+
+        `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
+        factor e fewer; null where there is too little evidence. It equals the sum of all contributions
+        plus a constant of the stratum. Reasons are worded for alerts and the first 1,000 windows.
+
+        Raises:
+            SchemaError: a feature column is missing.
+            ValueError: the alert budget is not positive.
+        """
+        frame = hide(frame, self.excluded_families)
+        contributions, raw = self.parts(frame)
+        n = len(frame)
+        able = judged(frame)
+        scored = eligible(frame)
+        score, p, threshold = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+        spread = np.ones(n)
+        for stratum, rows in strata(frame).items():
+            calibration = self.calibration[stratum]
+            score[rows] = calibration.scale(raw[rows])
+            p[rows] = calibration.p_values(raw[rows])
+            threshold[rows] = calibration.threshold(alerts_per_device_day)
+            spread[rows] = calibration.spread
+        contributions = contributions / spread[:, None]
+        score[~scored] = np.nan
+        p[~scored] = np.nan
+        parts = {b: self._behaviour(b, contributions * spread[:, None], able[b]) for b in BEHAVIOURS}
+        shown = {b: parts[b][1] <= BEHAVIOUR_P for b in BEHAVIOURS}
+        alert = scored & (np.nan_to_num(score, nan=-np.inf) >= threshold)
+        few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
+        alert &= ~(few & shown["structured_cadence"] & ~shown["session_persistence"] & ~shown["notification_burst"])
+        order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
+        rank = np.empty(n, np.int64)
+        rank[order] = np.arange(1, n + 1)
+        worded = alert | (scored & (rank <= _EXPLAINED_ROWS))
+        columns: dict[str, Any] = {
+            column: frame[column].astype(object)
+            for column in ("device_id", "app_id", "dest", "app_attribution")
+        }
+        columns |= {c: frame[c] for c in ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")}
+        columns |= {
+            "status": np.where(scored, "scored", "insufficient_evidence"),
+            "score": _nullable(score),
+            "p_value": _nullable(p),
+            "rank": pa.array(rank, mask=~scored),
+            "alert": alert,
+            "behaviours": [[b for b in BEHAVIOURS if shown[b][i]] if scored[i] else [] for i in range(n)],
+            "explained_by": reasons.explained_by(frame, self.baseline.distances(frame)),
+            "reasons": self._reasons(frame, contributions, worded),
+            "contributions": self._top(frame, contributions),
+            "exception_id": pa.nulls(n, pa.string()),
+            "model_name": [name] * n,
+            "model_version": [version] * n,
+        }
+        for b, (value, p_value) in parts.items():
+            columns[b] = pa.StructArray.from_arrays(
+                [_nullable(value), _nullable(p_value)], fields=list(_BEHAVIOUR)
+            )
+        arrays = [
+            c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True) for f in SCORES
+        ]
+        return pa.Table.from_arrays(arrays, schema=SCORES)
+
+    def constant(self, stratum: str) -> float:
+        """What contributions do not explain: score = constant + sum of contributions."""
+        base = self.weights[0] * self.classifier.base + self.weights[2] * self.forest.base
+        c = self.calibration[stratum]
+        return float((base - c.origin) / c.spread)
+
+    def _behaviour(
+        self, behaviour: str, contributions: Matrix, able: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        value = behaviour_score(behaviour, contributions)
+        benign = self.behaviours[behaviour]
+        above = len(benign) - np.searchsorted(benign, value, "left")
+        p = (1.0 + above) / (len(benign) + 1.0)
+        return np.where(able, value, np.nan), np.where(able, p, np.nan)
+
+    def _reasons(self, frame: pd.DataFrame, contributions: Matrix, rows: npt.NDArray[np.bool_]) -> list[list[str]]:
+        out: list[list[str]] = [[] for _ in range(len(frame))]
+        index = np.flatnonzero(rows)
+        part = frame.iloc[index]
+        values, expected = aligned(part), self.baseline.expected(part)
+        for k, i in enumerate(index):
+            out[i] = reasons.sentences(values[k], expected[k], contributions[i]) + reasons.unchecked(part.iloc[k])
+        return out
+
+    def _top(self, frame: pd.DataFrame, contributions: Matrix) -> pa.Array:
+        top = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
+        row = np.arange(len(frame))[:, None]
+        flat = pa.StructArray.from_arrays(
+            [
+                pa.array(np.asarray(NAMES, dtype=object)[top].ravel(), pa.string()),
+                _nullable(aligned(frame)[row, top].ravel()),
+                _nullable(self.baseline.expected(frame)[row, top].ravel()),
+                pa.array(contributions[row, top].ravel()),
+            ],
+            fields=list(_CONTRIBUTION),
+        )
+        offsets = np.arange(len(frame) + 1, dtype=np.int32) * top.shape[1]
+        return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:
+    """The feature table with some families unknown."""
+    hidden = [name for name in NAMES if FAMILY_OF[name] in families]
+    return table.assign(**dict.fromkeys(hidden, np.nan)) if hidden else table
+
+
+def fuse(
+    values: Matrix,
+    distances: Matrix,
+    classifier: Trees,
+    surprise: TailSurprise,
+    forest: Trees,
+    weights: npt.NDArray[np.float64],
+) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances."""
+    width = len(FEATURES)
+    log_odds, by_column = classifier.contributions(np.hstack([values, distances]))
+    depth, by_distance = forest.contributions(forest_input(distances))
+    tail = surprise.contributions(tail_input(values, distances))
+    contributions = weights[0] * (by_column[:, :width] + by_column[:, width:]) + weights[1] * tail
+    contributions += weights[2] * by_distance
+    return contributions, weights[0] * log_odds + weights[1] * tail.sum(axis=1) + weights[2] * depth
+
+
+def forest_input(distances: Matrix) -> Matrix:
+    """Missing = 0, "as expected", in float32 precision: a forest that routes NaN ranks by what is missing."""
+    return np.nan_to_num(distances).astype(np.float32).astype(np.float64)
+
+
+def tail_input(values: Matrix, distances: Matrix) -> Matrix:
+    """Distances where a feature is compared with the baseline, the value itself for novelty."""
+    return np.where(np.array([FAMILY_OF[name] == "novelty" for name in NAMES]), values, distances)
+
+
+def aligned(frame: pd.DataFrame) -> Matrix:
+    """(n, n_features) float64 in catalogue order, whatever the column order of the frame.
+
+    Raises:
+        SchemaError: feature columns are missing.
+    """
+    missing = [name for name in NAMES if name not in frame.columns]
+    if missing:
+        raise SchemaError(f"the feature table lacks {len(missing)} column(s), first {missing[0]!r}; extract it again")
+    return np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
+
+
+def behaviour_score(behaviour: str, contributions: Matrix) -> npt.NDArray[np.float64]:
+    """(n,) sum of the contributions of the behaviour's families."""
+    columns = [i for i, name in enumerate(NAMES) if FAMILY_OF[name] in BEHAVIOURS[behaviour]]
+    return np.asarray(contributions[:, columns].sum(axis=1))
+
+
+def strata(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
+    """Rows of each calibration stratum."""
+    unknown = frame["app_id"].isna().to_numpy()
+    return {"attributed": ~unknown, "unattributed": unknown}
+
+
+def _nullable(values: npt.NDArray[np.float64]) -> pa.Array:
+    return pa.array(values, pa.float64(), mask=np.isnan(values))

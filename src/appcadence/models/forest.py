@@ -1,0 +1,64 @@
+"""The isolation forest, flattened: mean isolation depth as an additive score."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from appcadence.models.trees import Matrix, Trees, join
+
+TREES = 200
+SUBSAMPLE = 256
+
+
+def average_path_length(n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean depth of an unsuccessful search in a binary tree of n samples (Liu, Ting and Zhou, 2008)."""
+    n = np.asarray(n, np.float64)
+    big = np.maximum(n, 3.0)
+    depth = 2.0 * (np.log(big - 1.0) + np.euler_gamma) - 2.0 * (big - 1.0) / big
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, depth))
+
+
+def fit_forest(rows: Matrix, seed: int) -> Trees:
+    """Fit scikit-learn's isolation forest on (n, n_features) complete rows.
+
+    The raw value of a row is -(mean depth) / c(subsample), in about [-2, 0], higher = more anomalous;
+    `anomaly_score` turns it into scikit-learn's number. Rows are compared in float32, as scikit-learn does.
+    """
+    from sklearn.ensemble import IsolationForest  # needed to train, never to score
+
+    forest = IsolationForest(n_estimators=TREES, max_samples=min(SUBSAMPLE, len(rows)), random_state=seed)
+    forest.fit(rows.astype(np.float32))
+    scale = TREES * float(average_path_length(np.array([forest.max_samples_]))[0])
+    return join([_flatten(e.tree_, rows.shape[1], max(scale, 1e-9)) for e in forest.estimators_])
+
+
+def anomaly_score(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """scikit-learn's anomaly score (its `-score_samples`), in (0, 1], from raw values of the forest."""
+    return np.asarray(2.0**raw)
+
+
+def _flatten(tree, n_features: int, scale: float) -> Trees:  # type: ignore[no-untyped-def]
+    left, right = tree.children_left, tree.children_right
+    samples = tree.n_node_samples.astype(np.float64)
+    depth = np.zeros(len(left))
+    for node in range(len(left)):
+        if left[node] >= 0:
+            depth[left[node]] = depth[right[node]] = depth[node] + 1
+    expected = -(depth + average_path_length(samples)) / scale
+    for node in range(len(left) - 1, -1, -1):
+        if left[node] >= 0:
+            a, b = left[node], right[node]
+            expected[node] = (samples[a] * expected[a] + samples[b] * expected[b]) / samples[node]
+    nodes = len(left)
+    return Trees(
+        feature=np.where(left >= 0, tree.feature, -1).astype(np.int32),
+        threshold=np.where(left >= 0, tree.threshold, 0.0),
+        left=np.maximum(left, 0).astype(np.int32),
+        right=np.maximum(right, 0).astype(np.int32),
+        default_left=np.zeros(nodes, np.bool_),
+        nan_is_zero=np.ones(nodes, np.bool_),
+        expected=expected,
+        roots=np.zeros(1, np.int32),
+        n_features=n_features,
+    )

@@ -1,0 +1,90 @@
+"""The LightGBM classifier: small monotone trees, several bags, flattened."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from appcadence.models.trees import Matrix, Trees, join
+
+BAGS = 5
+TREES_A_BAG = 80
+LEAVES = 5
+
+
+def fit_classifier(
+    rows: Matrix,
+    target: npt.NDArray[np.int64],
+    weight: npt.NDArray[np.float64],
+    names: list[str],
+    directions: npt.NDArray[np.int64],
+    seed: int,
+) -> tuple[Trees, str]:
+    """Fit (n, n_features) rows, NaN allowed, to target 0/1; the raw value is the mean log-odds of the bags.
+
+    `directions` (n_features,) constrains each feature: +1 never lowers, -1 never raises the log-odds, 0 is
+    free. Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
+    """
+    import lightgbm  # needed to train, never to score
+
+    texts, parts = [], []
+    for bag in range(BAGS):
+        data = lightgbm.Dataset(rows, target, weight=weight, feature_name=names, free_raw_data=True)
+        params: dict[str, Any] = {
+            "objective": "binary",
+            "num_leaves": LEAVES,
+            "learning_rate": 0.1,
+            "min_data_in_leaf": 10,
+            "feature_fraction": 0.5,
+            "bagging_fraction": 0.7,
+            "bagging_freq": 1,
+            "lambda_l2": 1.0,
+            "monotone_constraints": [int(d) for d in directions],
+            "monotone_constraints_method": "basic",
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": min(os.cpu_count() or 1, 2),
+            "seed": seed * BAGS + bag,
+            "verbosity": -1,
+        }
+        booster = lightgbm.train(params, data, TREES_A_BAG)
+        texts.append(booster.model_to_string())
+        parts += [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
+    return join(parts), "\n".join(texts)
+
+
+def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
+    """One tree of `Booster.dump_model()`, leaf values times `factor`."""
+    nodes: list[tuple[int, float, int, int, bool, bool, float]] = []
+
+    def add(node: dict[str, Any]) -> tuple[int, float]:
+        index = len(nodes)
+        nodes.append((-1, 0.0, 0, 0, False, False, float(node.get("leaf_value", 0.0)) * factor))
+        if "split_feature" not in node:
+            return index, float(node.get("leaf_count", 1) or 1)
+        if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
+            raise ValueError(f"a split of type {node['decision_type']}, missing {node['missing_type']} is not supported")
+        left, n_left = add(node["left_child"])
+        right, n_right = add(node["right_child"])
+        expected = (nodes[left][6] * n_left + nodes[right][6] * n_right) / (n_left + n_right)
+        threshold = float(node["threshold"])
+        nan_is_zero = node["missing_type"] == "None"
+        nodes[index] = (int(node["split_feature"]), threshold, left, right, bool(node["default_left"]), nan_is_zero, expected)
+        return index, n_left + n_right
+
+    add(tree["tree_structure"])
+    feature, threshold, left, right, default_left, nan_is_zero, expected = zip(*nodes, strict=True)
+    return Trees(
+        feature=np.array(feature, np.int32),
+        threshold=np.array(threshold, np.float64),
+        left=np.array(left, np.int32),
+        right=np.array(right, np.int32),
+        default_left=np.array(default_left, np.bool_),
+        nan_is_zero=np.array(nan_is_zero, np.bool_),
+        expected=np.array(expected, np.float64),
+        roots=np.zeros(1, np.int32),
+        n_features=n_features,
+    )

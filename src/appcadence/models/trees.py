@@ -1,0 +1,153 @@
+"""Tree ensembles as plain arrays, scored and explained by one kernel; no tree library is needed to score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from appcadence.errors import BundleError
+
+Matrix = npt.NDArray[np.float64]
+
+_FIELDS = {
+    "feature": np.int32,
+    "threshold": np.float64,
+    "left": np.int32,
+    "right": np.int32,
+    "default_left": np.bool_,
+    "nan_is_zero": np.bool_,
+    "expected": np.float64,
+    "roots": np.int32,
+    "n_features": np.int64,
+}
+
+
+@dataclass(frozen=True)
+class Trees:
+    """An additive ensemble of binary trees; a row goes left when value <= threshold.
+
+    All arrays but `roots` (n_trees,) are (n_nodes,). `feature` is -1 at leaves. NaN goes where
+    `default_left` says, or is taken as 0 where `nan_is_zero`. `expected` is a leaf's value, and the
+    sample-weighted mean of its leaves at an inner node. Children stand after their parent.
+    """
+
+    feature: npt.NDArray[np.int32]
+    threshold: Matrix
+    left: npt.NDArray[np.int32]
+    right: npt.NDArray[np.int32]
+    default_left: npt.NDArray[np.bool_]
+    nan_is_zero: npt.NDArray[np.bool_]
+    expected: Matrix
+    roots: npt.NDArray[np.int32]
+    n_features: int
+
+    @property
+    def base(self) -> float:
+        """Expected raw value of a row about which nothing is known."""
+        return float(self.expected[self.roots].sum())
+
+    def raw(self, rows: Matrix) -> npt.NDArray[np.float64]:
+        """(n,) sum of the leaf values of float64 rows (n, n_features)."""
+        return self.contributions(rows)[0]
+
+    def contributions(self, rows: Matrix) -> tuple[npt.NDArray[np.float64], Matrix]:
+        """Raw values (n,) and path contributions (n, n_features): the change of the expected value at each split.
+
+        raw = base + contributions.sum(axis=1), up to rounding. Path contributions are not Shapley values.
+
+        Raises:
+            ValueError: the rows have another width than the ensemble.
+        """
+        rows = np.ascontiguousarray(rows, np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise ValueError(f"rows have shape {rows.shape}, the ensemble takes (n, {self.n_features})")
+        raw, out = np.zeros(len(rows)), np.zeros(rows.shape)
+        _walk(
+            rows, self.feature, self.threshold, self.left, self.right, self.default_left, self.nan_is_zero,
+            self.expected, self.roots, raw, out,
+        )
+        return raw, out
+
+    def arrays(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
+        """Plain arrays by name, for an .npz file."""
+        return {prefix + name: np.asarray(getattr(self, name), dtype) for name, dtype in _FIELDS.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]], prefix: str = "") -> Trees:
+        """Rebuild an ensemble; every index is checked, so that no file can make the kernel leave its arrays or loop.
+
+        Raises:
+            BundleError: an array is missing, of another type or length, or points outside.
+        """
+        got: dict[str, npt.NDArray[np.generic]] = {}
+        for name, dtype in _FIELDS.items():
+            array = arrays.get(prefix + name)
+            if array is None or array.dtype != dtype:
+                raise BundleError(f"array {prefix + name!r} is missing or not {np.dtype(dtype)}")
+            got[name] = array
+        nodes = got["feature"].shape
+        if len(nodes) != 1 or any(
+            got[name].shape != nodes for name in _FIELDS if name not in ("roots", "n_features")
+        ):
+            raise BundleError(f"arrays of {prefix or 'the ensemble'!r} differ in length")
+        width = int(got.pop("n_features"))  # type: ignore[call-overload]
+        trees = cls(**got, n_features=width)  # type: ignore[arg-type]
+        index = np.arange(nodes[0])
+        inner = trees.feature >= 0
+        sound = (
+            trees.roots.ndim == 1
+            and bool(((trees.roots >= 0) & (trees.roots < nodes[0])).all())
+            and bool((trees.feature < width).all())
+            and all(bool(((c > index) & (c < nodes[0]))[inner].all()) for c in (trees.left, trees.right))
+            and bool(np.isfinite(trees.expected).all())
+            and not bool(np.isnan(trees.threshold[inner]).any())
+        )
+        if not sound:
+            raise BundleError(f"the trees of {prefix or 'the ensemble'!r} point outside their arrays or hold no numbers")
+        return trees
+
+
+def join(parts: list[Trees]) -> Trees:
+    """One ensemble that adds several of the same width."""
+    shift = np.cumsum([0, *(len(p.feature) for p in parts[:-1])])
+
+    def moved(name: str) -> npt.NDArray[np.int32]:
+        return np.concatenate([getattr(p, name) + s for p, s in zip(parts, shift, strict=True)]).astype(np.int32)
+
+    def stacked(name: str) -> npt.NDArray[np.generic]:
+        return np.concatenate([getattr(p, name) for p in parts])
+
+    return Trees(
+        feature=stacked("feature"),  # type: ignore[arg-type]
+        threshold=stacked("threshold"),  # type: ignore[arg-type]
+        left=moved("left"),
+        right=moved("right"),
+        default_left=stacked("default_left"),  # type: ignore[arg-type]
+        nan_is_zero=stacked("nan_is_zero"),  # type: ignore[arg-type]
+        expected=stacked("expected"),  # type: ignore[arg-type]
+        roots=moved("roots"),
+        n_features=parts[0].n_features,
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _walk(rows, feature, threshold, left, right, default_left, nan_is_zero, expected, roots, raw, out):  # type: ignore[no-untyped-def]
+    for i in range(len(rows)):
+        for root in roots:
+            node = root
+            while feature[node] >= 0:
+                f = feature[node]
+                value = rows[i, f]
+                if np.isnan(value) and nan_is_zero[node]:
+                    value = 0.0
+                if np.isnan(value):
+                    child = left[node] if default_left[node] else right[node]
+                else:
+                    child = left[node] if value <= threshold[node] else right[node]
+                out[i, f] += expected[child] - expected[node]
+                node = child
+            raw[i] += expected[node]

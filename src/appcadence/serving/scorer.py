@@ -1,0 +1,93 @@
+"""The scoring library: one object, no MLflow, no LightGBM, no scikit-learn, no pickle, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from appcadence.features.extract import frame, load, matrix
+from appcadence.features.history import History
+from appcadence.features.windows import Windows, build, window_seconds
+from appcadence.models.bundle import load as load_bundle
+from appcadence.models.detector import Detector
+from appcadence.telemetry.directory import TelemetryDirectory
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The outcome of scoring some telemetry."""
+
+    scores: pa.Table
+    """The scores table, in window order."""
+    windows: Windows
+    history: History
+    """The history with these windows' contacts added: what the next scoring starts from."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores windows with a trained detector. Immutable, safe to share between threads.
+
+    >>> from appcadence.serving import Scorer
+    >>> scorer = Scorer.load("model")                     # doctest: +SKIP
+    >>> scorer.score("telemetry")                         # doctest: +SKIP
+    """
+
+    detector: Detector
+    version: str
+    """Id of the bundle."""
+
+    @classmethod
+    def load(cls, bundle: str | Path) -> Scorer:
+        """Load a bundle directory.
+
+        Raises:
+            BundleError: the bundle is incomplete, altered, or of another feature schema.
+        """
+        return cls(*load_bundle(bundle))
+
+    def score(
+        self,
+        source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        *,
+        alerts_per_device_day: float = 1.0,
+    ) -> pd.DataFrame:
+        """The scores table of a telemetry directory, or of canonical tables by name.
+
+        Raises:
+            TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
+        """
+        return self.run(source, alerts_per_device_day=alerts_per_device_day).scores.to_pandas()
+
+    def score_windows(self, features: pd.DataFrame, *, alerts_per_device_day: float = 1.0) -> pd.DataFrame:
+        """The scores table of a feature table that `appcadence.features.extract` made.
+
+        Raises:
+            SchemaError: a feature column is missing.
+        """
+        return self._score(features, alerts_per_device_day).to_pandas()
+
+    def run(
+        self,
+        source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        *,
+        alerts_per_device_day: float = 1.0,
+        history: History | None = None,
+    ) -> Scored:
+        """Score and keep what the batch job needs: scores, windows and the advanced history.
+
+        `history` replaces the detector's own, for a job that rolls it from night to night.
+        """
+        past = self.detector.history if history is None else history
+        windows = build(load(source), window_seconds(self.detector.window))
+        features = frame(windows, matrix(windows, past))
+        return Scored(self._score(features, alerts_per_device_day), windows, past.update(windows))
+
+    def _score(self, features: pd.DataFrame, alerts_per_device_day: float) -> pa.Table:
+        return self.detector.score(
+            features, alerts_per_device_day=alerts_per_device_day, version=self.version[:12]
+        )

@@ -1,0 +1,40 @@
+"""Look-up of the latest record at or before a time, per key, without a loop over rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+class AsOf:
+    """Records of (key, time), asked for the latest record of a key at or before a time.
+
+    `keys` are any comparable numbers, `times` int64. Of equal records the last one given wins.
+    """
+
+    def __init__(self, keys: npt.NDArray[Any], times: Ints) -> None:
+        self._keys, groups = np.unique(keys, return_inverse=True)
+        self._times = np.unique(times)
+        # A (group, rank of the time) pair as one integer, so that one binary search answers both.
+        self._width = len(self._times) + 1
+        joint = groups.astype(np.int64) * self._width + np.searchsorted(self._times, times) + 1
+        self._order = np.argsort(joint, kind="stable")
+        self._joint = joint[self._order]
+
+    def find(self, keys: npt.NDArray[Any], times: Ints) -> Ints:
+        """Index of the record for each (key, time), -1 where there is none."""
+        found = np.full(len(keys), -1, np.int64)
+        if not len(self._joint):
+            return found
+        group = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        rank = np.searchsorted(self._times, times, "right")
+        at = np.searchsorted(self._joint, group * self._width + rank, "right") - 1
+        hit = (self._keys[group] == keys) & (at >= 0)
+        # The record before may belong to another key.
+        hit[hit] = self._joint[at[hit]] // self._width == group[hit]
+        found[hit] = self._order[at[hit]]
+        return found

@@ -1,0 +1,94 @@
+"""Log files as blocks of whole lines, plain or gzip, with one-sentence errors."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+from appcadence.errors import TelemetryError
+
+BLOCK_BYTES = 32 << 20
+MAX_LINE_BYTES = 64 << 20
+"""A longer line means that the file is no line-based log; reading on would only fill the memory."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some whole lines of a file (the last line of the file may lack its line end)."""
+
+    data: bytes
+    line: int
+    """1-based number of the first line."""
+    size: int
+    """Bytes of the file on disk that were read for this block."""
+
+
+def head(path: Path, expected: str, size: int = 1 << 16) -> bytes:
+    """The first bytes of a file, uncompressed.
+
+    Raises:
+        TelemetryError: the file is missing, empty or unreadable; `expected` says what should be there.
+    """
+    with _opened(path, expected) as (stream, _):
+        data: bytes = stream.read(size)
+    if not data:
+        raise TelemetryError(f"{path} is empty; expected {expected}")
+    return data
+
+
+def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block]:
+    """The file as blocks of about `size` bytes (default 32 MB) cut at line ends.
+
+    Raises:
+        TelemetryError: the file is missing, unreadable, cut off inside its gzip data, or has no lines.
+    """
+    size = size or BLOCK_BYTES
+    line, seen, rest = 1, 0, b""
+    with _opened(path, expected) as (stream, raw):
+        while chunk := stream.read(size):
+            cut = chunk.rfind(b"\n") + 1
+            if not cut:
+                rest += chunk
+                if len(rest) > MAX_LINE_BYTES:
+                    raise TelemetryError(
+                        f"{path}: line {line} is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}"
+                    )
+                continue
+            data = rest + chunk[:cut]
+            rest = chunk[cut:]
+            at = raw.tell()
+            yield Block(data, line, at - seen)
+            seen = at
+            line += data.count(b"\n")
+        if rest:
+            yield Block(rest, line, raw.tell() - seen)
+
+
+@contextmanager
+def _opened(path: Path, expected: str) -> Iterator[tuple[BufferedReader | gzip.GzipFile, BufferedReader]]:
+    try:
+        with path.open("rb") as raw:
+            # The content decides, not the name: rotated logs are called anything.
+            if raw.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.GzipFile(fileobj=raw) as stream:
+                    yield stream, raw
+            else:
+                yield raw, raw
+    except FileNotFoundError:
+        raise TelemetryError(f"{path} does not exist; expected {expected}") from None
+    except IsADirectoryError:
+        raise TelemetryError(f"{path} is a directory; give the log files themselves") from None
+    except EOFError:
+        raise TelemetryError(f"{path} is cut off inside its gzip data; expected {expected}") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise TelemetryError(f"{path} is damaged gzip ({error}); expected {expected}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, TelemetryError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise TelemetryError(f"{path} cannot be read ({reason}); expected {expected}") from None

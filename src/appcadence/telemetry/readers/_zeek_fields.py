@@ -1,0 +1,91 @@
+"""Which fields of which Zeek logs are read, and how a log is recognised by its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+EXPECTED = "a Zeek log (TSV or JSON)"
+OTHER = "other"
+"""Kind of a Zeek log that holds nothing of use here, such as files.log."""
+
+_TEXT = pa.string()
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_NUMBER = pa.float64()
+_COUNT = pa.int64()
+
+WANTED: dict[str, dict[str, pa.DataType]] = {
+    "conn": {
+        "ts": _NUMBER,
+        "uid": _TEXT,
+        "id.orig_h": _WORD,
+        "id.resp_h": _WORD,
+        "id.resp_p": _COUNT,
+        "proto": _WORD,
+        "service": _WORD,
+        "duration": _NUMBER,
+        "orig_bytes": _COUNT,
+        "resp_bytes": _COUNT,
+        "conn_state": _WORD,
+        "local_orig": pa.bool_(),
+    },
+    "ssl": {"uid": _TEXT, "server_name": _WORD},
+    "quic": {"uid": _TEXT, "server_name": _WORD},
+    "http": {"uid": _TEXT, "host": _WORD},
+    "dns": {
+        "ts": _NUMBER,
+        "id.orig_h": _WORD,
+        "query": _WORD,
+        "answers": pa.list_(pa.string()),
+        "TTLs": pa.list_(pa.float64()),
+    },
+    OTHER: {},
+}
+"""Fields read of each kind of log, with the type they are given."""
+
+REQUIRED = {
+    "conn": ("ts", "id.orig_h", "id.resp_h", "id.resp_p", "proto", "conn_state"),
+    "ssl": ("uid",),
+    "quic": ("uid",),
+    "http": ("uid",),
+    "dns": ("ts", "id.orig_h", "query"),
+    OTHER: (),
+}
+"""Fields without which a TSV log of that kind is of no use; JSON leaves out what is unset."""
+
+# In this order: a quic log has a server_name too, a conn log has none of the others' fields.
+_TRAITS = (
+    ("dns", {"trans_id", "qclass", "qtype", "rcode", "rcode_name"}),
+    ("http", {"trans_depth", "request_body_len", "response_body_len", "status_code"}),
+    ("quic", {"client_initial_dcid", "client_scid", "server_scid", "client_protocol"}),
+    ("ssl", {"cipher", "server_name", "established", "next_protocol", "ssl_history"}),
+    ("conn", {"conn_state", "orig_pkts", "orig_ip_bytes", "missed_bytes", "orig_bytes"}),
+)
+
+
+def kind_of(fields: Collection[str], path: str | None) -> str:
+    """The kind of log: by the `#path` or `_path` it states, else by the fields it has."""
+    if path in WANTED:
+        return path
+    if path is None:
+        for kind, traits in _TRAITS:
+            if traits & set(fields):
+                return kind
+    return OTHER
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows parsed from one block of one log, columns as in WANTED; and the lines that could not be."""
+
+    table: pa.Table
+    lines: npt.NDArray[np.int64]
+    """1-based line of each row."""
+    read: int
+    """Data rows met, good and bad."""
+    bad_lines: Sequence[int] = field(default_factory=tuple)
+    reasons: Sequence[str] = field(default_factory=tuple)

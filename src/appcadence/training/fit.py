@@ -1,0 +1,190 @@
+"""Fits the models on injected windows and calibrates them on windows they did not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from appcadence.features.catalog import NAMES
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.calibration import Calibration, alert_unit, device_days
+from appcadence.models.detector import STRATA, aligned, behaviour_score, forest_input, fuse, strata, tail_input
+from appcadence.models.evidence import BEHAVIOURS, judged
+from appcadence.models.forest import fit_forest
+from appcadence.models.supervised import fit_classifier
+from appcadence.models.surprise import DIRECTIONS, TailSurprise
+from appcadence.models.trees import Trees
+from appcadence.training.evaluate import Quality, quality
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+FOLDS = 5
+MIN_STRATUM = 100
+"""A stratum with fewer calibration windows is calibrated with all of them."""
+SHARES = np.array([1.0, 0.5, 0.1])
+"""Weights of classifier, surprise and forest in their own benign standard deviations: the classifier leads,
+the surprise covers what nobody injected, the forest is a second opinion. Set before any evaluation."""
+_NAMES = [*NAMES, *(f"{name}_distance" for name in NAMES)]
+_DIRECTIONS = np.concatenate([DIRECTIONS, DIRECTIONS])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Eligible windows of one round, with features (n, n_features) and distances from its baseline."""
+
+    frame: pd.DataFrame
+    values: Matrix
+    distances: Matrix
+    implant: npt.NDArray[np.int64]
+    round: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, implant: npt.NDArray[np.int64], baseline: AppBaseline, number: int) -> Sample:
+        return cls(frame, aligned(frame), baseline.distances(frame), implant, np.full(len(frame), number))
+
+    @classmethod
+    def joined(cls, samples: list[Sample]) -> Sample:
+        # Categories differ between rounds; plain objects join without a warning.
+        frames = [s.frame.astype({c: object for c in s.frame.columns if s.frame[c].dtype == "category"}) for s in samples]
+        return cls(
+            pd.concat(frames, ignore_index=True),
+            np.vstack([s.values for s in samples]),
+            np.vstack([s.distances for s in samples]),
+            np.concatenate([s.implant for s in samples]),
+            np.concatenate([s.round for s in samples]),
+        )
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> Sample:
+        return Sample(
+            self.frame[mask].reset_index(drop=True),
+            self.values[mask],
+            self.distances[mask],
+            self.implant[mask],
+            self.round[mask],
+        )
+
+    @property
+    def malicious(self) -> npt.NDArray[np.bool_]:
+        return self.implant >= 0
+
+    def units(self) -> npt.NDArray[np.int64]:
+        """(n,) alert units; the same day of two rounds is two."""
+        return np.asarray(np.unique(alert_unit(self.frame) + self.round * (len(self.frame) + 1), return_inverse=True)[1])
+
+    def days(self) -> float:
+        return sum(device_days(self.frame[self.round == r]) for r in np.unique(self.round))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted and calibrated models."""
+
+    classifier: Trees
+    classifier_text: str
+    forest: Trees
+    surprise: TailSurprise
+    weights: Vector
+    calibration: dict[str, Calibration]
+    behaviours: dict[str, Vector]
+    quality: Quality
+    calibration_windows: int
+    calibration_days: float
+
+
+def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int) -> Fit:
+    """Fit on `learn`; calibrate on `clean` and measure on `check` (both of held-out devices).
+
+    Without held-out devices both are out-of-fold scores of `learn`, folded by channel.
+    """
+    rows = Sample.joined(learn)
+    benign = rows.take(~rows.malicious)
+    surprise = TailSurprise.fit(tail_input(benign.values, benign.distances))
+    forest = fit_forest(forest_input(benign.distances), seed)
+    classifier, text = _classifier(rows, seed)
+    if clean:
+        held, tested = Sample.joined(clean), Sample.joined(check)
+        models = [(classifier, np.ones(len(held.frame), np.bool_))]
+        test_models = [(classifier, np.ones(len(tested.frame), np.bool_))]
+    else:
+        fold = _folds(rows)
+        folds = [k for k in range(FOLDS) if (fold == k).any()]
+        by_fold = {k: _classifier(rows.take(fold != k), seed)[0] for k in folds}
+        tested, held = rows, benign
+        test_models = [(by_fold[k], fold == k) for k in folds]
+        models = [(by_fold[k], (fold == k)[~rows.malicious]) for k in folds]
+
+    weights = SHARES.copy()
+    for i in range(3):
+        one = np.zeros(3)
+        one[i] = 1.0
+        spread = float(np.std(_fused(held, models, surprise, forest, one)[1]))
+        weights[i] /= max(spread, 1e-6)
+    contributions, raw = _fused(held, models, surprise, forest, weights)
+    calibration = _calibrate(held, raw)
+    able = judged(held.frame)
+    behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
+    test_raw = _fused(tested, test_models, surprise, forest, weights)[1]
+    score = np.empty(len(test_raw))
+    for stratum, mask in strata(tested.frame).items():
+        score[mask] = calibration[stratum].scale(test_raw[mask])
+    return Fit(
+        classifier=classifier,
+        classifier_text=text,
+        forest=forest,
+        surprise=surprise,
+        weights=weights,
+        calibration=calibration,
+        behaviours=behaviours,
+        quality=quality(score, tested.malicious, tested.units(), tested.days()),
+        calibration_windows=len(raw),
+        calibration_days=held.days(),
+    )
+
+
+def _classifier(rows: Sample, seed: int) -> tuple[Trees, str]:
+    """Every implant weighs the same however many windows it fills; both classes weigh the same."""
+    key = rows.implant + rows.round * (int(rows.implant.max()) + 2)
+    _, code, count = np.unique(key, return_inverse=True, return_counts=True)
+    weight = np.where(rows.malicious, 1.0 / count[code], 1.0)
+    weight[rows.malicious] *= (~rows.malicious).sum() / max(weight[rows.malicious].sum(), 1e-9)
+    return fit_classifier(
+        np.hstack([rows.values, rows.distances]), rows.malicious.astype(np.int64), weight, _NAMES, _DIRECTIONS, seed
+    )
+
+
+def _folds(rows: Sample) -> npt.NDArray[np.int64]:
+    """(n,) fold of each window; all windows of a channel (or of an app) share one, over all rounds."""
+    app = rows.frame["app_id"].astype(object)
+    channel = rows.frame["device_id"].astype(str) + "\x1f" + app.where(app.notna(), rows.frame["dest"].astype(object)).astype(str)
+    return np.asarray(pd.util.hash_array(channel.to_numpy(dtype=object), categorize=False) % FOLDS, np.int64)
+
+
+def _fused(
+    rows: Sample,
+    models: list[tuple[Trees, npt.NDArray[np.bool_]]],
+    surprise: TailSurprise,
+    forest: Trees,
+    weights: Vector,
+) -> tuple[Matrix, Vector]:
+    contributions, raw = np.empty(rows.values.shape), np.empty(len(rows.frame))
+    for classifier, mask in models:
+        contributions[mask], raw[mask] = fuse(
+            rows.values[mask], rows.distances[mask], classifier, surprise, forest, weights
+        )
+    return contributions, raw
+
+
+def _calibrate(held: Sample, raw: Vector) -> dict[str, Calibration]:
+    unit, days = held.units(), held.days()
+    out = {}
+    for stratum, mask in strata(held.frame).items():
+        if mask.sum() < MIN_STRATUM:
+            out[stratum] = Calibration.fit(raw, unit, days)
+        else:
+            part = held.take(mask)
+            out[stratum] = Calibration.fit(raw[mask], part.units(), part.days())
+    return {stratum: out[stratum] for stratum in STRATA}

@@ -1,0 +1,102 @@
+"""Labelled windows: known implants grafted as flows into benign telemetry, features computed after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.features.extract import frame, keys, matrix
+from appcadence.features.history import History
+from appcadence.features.windows import build, micros, window_seconds
+from appcadence.models.evidence import eligible
+from appcadence.telemetry.simulate.implants import inject
+from appcadence.training.augment import vary
+
+_KEY = ["device_id", "app_id", "dest", "window_start"]
+_IMPLANT_SHARE = 0.3
+"""A window counts as an implant's when at least this share of its flows is; a smaller share is left out."""
+
+Tables = dict[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Eligible windows with their truth."""
+
+    frame: pd.DataFrame
+    implant: npt.NDArray[np.int64]
+    """(n,) code of the carrier of an implant, -1 = benign."""
+
+    @property
+    def malicious(self) -> npt.NDArray[np.bool_]:
+        return self.implant >= 0
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> Rows:
+        return Rows(self.frame[mask].reset_index(drop=True), self.implant[mask])
+
+
+def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
+    """Flows that start before and from a moment on; context tables stay whole."""
+    before = pa.array(micros(tables["flows"]["start"]) < cut_us)
+    return (
+        tables | {"flows": tables["flows"].filter(before)},
+        tables | {"flows": tables["flows"].filter(pc.invert(before))},
+    )
+
+
+def history_of(tables: Tables, window: str) -> History:
+    return History.empty().update(build(tables, window_seconds(window)))
+
+
+def labelled(
+    tables: Tables,
+    cut_us: int,
+    window: str,
+    seed: int,
+    per_device_day: float,
+    *,
+    devices: list[str] | None = None,
+    varied: bool = False,
+) -> tuple[Rows, pd.DataFrame]:
+    """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
+
+    `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context. With
+    `varied` the benign telemetry is first turned into a variant of itself.
+    """
+    if varied:
+        tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
+    past, future = past_and_future(tables, cut_us)
+    flows = future["flows"]
+    mine = flows if devices is None else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
+    if per_device_day > 0 and len(mine):
+        grafts, specs = inject(future | {"flows": mine}, seed, per_device_day=per_device_day)
+    else:
+        grafts, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
+    both = future | {"flows": pa.concat_tables([flows, grafts]).unify_dictionaries()}
+    windows = build(both, window_seconds(window))
+    table = frame(windows, matrix(windows, history_of(past, window)))
+    implant, share = _truth(table, grafts, window)
+    keep = eligible(table) & ((implant < 0) | (share >= _IMPLANT_SHARE))
+    if devices is not None:
+        keep &= table["device_id"].astype(object).isin(devices).to_numpy()
+    return Rows(table, implant).take(keep), specs
+
+
+def _truth(
+    table: pd.DataFrame, grafts: pa.Table, window: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(n,) code of the carrier whose implant shares the window (-1 = none), and the share of its flows."""
+    if not len(grafts):
+        return np.full(len(table), -1), np.zeros(len(table))
+    rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
+    injected = keys(build({"flows": grafts}, window_seconds(window)))[[*_KEY, "n_flows"]]
+    injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
+    count = rows.merge(injected, on=_KEY, how="left")["n_flows"].fillna(0).to_numpy()
+    who = rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows["dest"])
+    code = pd.factorize(who.where(count > 0), use_na_sentinel=True)[0]
+    return code, np.minimum(count / np.maximum(table["n_flows"].to_numpy(), 1), 1.0)

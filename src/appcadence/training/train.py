@@ -1,0 +1,198 @@
+"""A local baseline -> a detector: a past, later windows with implants, and held-out windows to calibrate on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.compute as pc
+
+from appcadence.errors import TelemetryError
+from appcadence.features.catalog import FAMILY_OF
+from appcadence.features.extract import frame, matrix
+from appcadence.features.windows import build, micros, window_seconds
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.detector import Detector, hide
+from appcadence.models.evidence import eligible
+from appcadence.training.evaluate import Quality
+from appcadence.training.fit import Sample, fit
+from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
+
+HELD_OUT_SHARE = 1 / 3
+FEW_DEVICES = 4
+"""Fewer devices than this are held out by channel: so few are no sample of devices."""
+FEW_WINDOWS = 3
+"""Fewer windows in time than this are cut at several moments instead of at a border."""
+_MOMENTS = 8
+_IMPLANTS_PER_DEVICE_DAY = 1.5
+_IMPLANTS_A_ROUND = 16
+_BENIGN_WANTED = 4000
+_MAX_ROUNDS = 40
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training returns."""
+
+    detector: Detector
+    params: dict[str, Any]
+    quality: Quality
+    """On implants injected into held-out devices (or channels): no estimate of recall on real ones."""
+    injection: pd.DataFrame
+    """Every injected implant, one row each."""
+    example: pd.DataFrame
+    """A few benign feature rows."""
+
+
+def train(
+    tables: Tables,
+    window: str = "24h",
+    seed: int = 0,
+    *,
+    exclude_families: tuple[str, ...] = (),
+    progress: Progress = lambda what, share: None,
+) -> Training:
+    """Learn a detector from the canonical tables of a benign period.
+
+    Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
+    families the detector must not see.
+
+    Raises:
+        TelemetryError: too little telemetry; the message says how much there is.
+    """
+    unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
+    if unknown:
+        raise TelemetryError(f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}")
+    flows = tables["flows"]
+    if not len(flows):
+        raise TelemetryError("the flows table is empty; nothing can be learned from it")
+    devices = sorted(pc.unique(flows["device_id"].cast("string")).to_pylist())
+    learners, held_out = _split(devices, seed)
+    cuts = _cuts(micros(flows["start"]), window_seconds(window), seed)
+
+    learn: list[Sample] = []
+    clean: list[Sample] = []
+    check: list[Sample] = []
+    injection: list[pd.DataFrame] = []
+    baselines = {cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families) for cut in set(cuts)}
+    small = False
+    for number in range(_MAX_ROUNDS):
+        cut = cuts[number % len(cuts)]
+        baseline = baselines[cut]
+
+        def sample(rows: Rows, baseline: AppBaseline = baseline, number: int = number) -> Sample:
+            return Sample.of(hide(rows.frame, exclude_families), rows.implant, baseline, number)
+
+        rate = _rate(tables, cut, learners, small)
+        rows, specs = labelled(
+            tables, cut, window, seed * 1000 + number, rate, devices=learners, varied=small and number > 0
+        )
+        learn.append(sample(rows))
+        injection.append(specs.assign(round=number))
+        if held_out is not None:
+            if number < len(cuts):
+                clean.append(sample(labelled(tables, cut, window, 0, 0.0, devices=held_out)[0]))
+            rows, specs = labelled(tables, cut, window, seed * 1000 + 500 + number, rate, devices=held_out)
+            check.append(sample(rows))
+            injection.append(specs.assign(round=number))
+        benign = sum(int((s.implant < 0).sum()) for s in learn)
+        if number == 0:
+            small = benign < _BENIGN_WANTED / 2
+        progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
+        if number >= 1 and benign >= _BENIGN_WANTED:
+            break
+    if not any((s.implant < 0).any() for s in learn) or not any((s.implant >= 0).any() for s in learn):
+        raise TelemetryError(
+            f"{len(flows)} flows of {len(devices)} device(s) hold no channel with 6 flows or a session of half an hour "
+            "after the first part of their span; train on a longer capture"
+        )
+    progress("fitting", 0.0)
+    result = fit(learn, clean, check, seed)
+    everything = build(tables, window_seconds(window))
+    whole = hide(frame(everything, matrix(everything, None)), exclude_families)
+    params = {
+        "window": window,
+        "seed": seed,
+        "devices": len(devices),
+        "held_out": "channels" if held_out is None else f"{len(held_out)} devices",
+        "cuts": len(cuts),
+        "rounds": len(injection) if held_out is None else len(injection) // 2,
+        "implants": int(sum(len(part) for part in injection)),
+        "excluded_families": ",".join(exclude_families) or "none",
+        "flows": len(flows),
+        "calibration_windows": result.calibration_windows,
+        "calibration_device_days": round(result.calibration_days, 3),
+    }
+    detector = Detector(
+        window=window,
+        baseline=AppBaseline.fit(_judgeable(whole)),
+        history=history_of(tables, window),
+        classifier=result.classifier,
+        classifier_text=result.classifier_text,
+        forest=result.forest,
+        surprise=result.surprise,
+        weights=result.weights,
+        calibration=result.calibration,
+        behaviours=result.behaviours,
+        excluded_families=tuple(sorted(exclude_families)),
+        card={**params, "roughness": _roughness(result.calibration_windows, result.calibration_days, held_out is None)},
+    )
+    progress("fitting", 1.0)
+    example = whole[eligible(whole)].head(5)
+    return Training(detector, params, result.quality, pd.concat(injection, ignore_index=True), example)
+
+
+def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] | None]:
+    if len(devices) < FEW_DEVICES:
+        return None, None
+    order = np.random.default_rng(seed).permutation(len(devices))
+    k = max(1, round(len(devices) * HELD_OUT_SHARE))
+    return sorted(devices[i] for i in order[k:]), sorted(devices[i] for i in order[:k])
+
+
+def _cuts(start_us: npt.NDArray[np.int64], seconds: int, seed: int) -> list[int]:
+    """Moments that part past from future: the middle border, or several moments of a short span."""
+    first, last = int(start_us.min()), int(start_us.max())
+    width = seconds * 1_000_000
+    count = last // width - first // width + 1
+    if count >= FEW_WINDOWS:
+        return [(first // width + (count + 1) // 2) * width]
+    shares = np.random.default_rng(seed).uniform(0.35, 0.65, _MOMENTS)
+    return [int(first + share * (last - first)) for share in shares]
+
+
+def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> float:
+    """Implants per device-day: a few on a fleet, a handful a round on a small baseline."""
+    if not small:
+        return _IMPLANTS_PER_DEVICE_DAY
+    flows = tables["flows"]
+    last = int(micros(flows["start"]).max())
+    count = len(devices) if devices is not None else len(pc.unique(flows["device_id"]))
+    days = max((last - cut) / 86_400e6, 1 / 24) * count
+    return max(_IMPLANTS_A_ROUND / days, _IMPLANTS_PER_DEVICE_DAY)
+
+
+def _baseline(past: Tables, window: str, exclude_families: tuple[str, ...]) -> AppBaseline:
+    windows = build(past, window_seconds(window))
+    return AppBaseline.fit(_judgeable(hide(frame(windows, matrix(windows, None)), exclude_families)))
+
+
+def _judgeable(table: pd.DataFrame) -> pd.DataFrame:
+    """Windows that can be judged, or all of them when none can."""
+    mask = eligible(table)
+    return table[mask] if mask.any() else table
+
+
+def _roughness(windows: int, days: float, by_channel: bool) -> str:
+    held = "channels of the same device(s), for want of devices" if by_channel else "devices that no model saw"
+    return (
+        f"Calibrated on {windows} windows over {days:.2f} device-days, held out as {held}. No p-value can be below "
+        f"{1 / (windows + 1):.2g}; a promise of one alert per device-day is good to about "
+        f"{100 / max(np.sqrt(days), 0.1):.0f}% (one standard deviation of counts)."
+    )
