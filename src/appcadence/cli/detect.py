@@ -29,7 +29,9 @@ from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.train import train as train_detector
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
-Model = Annotated[str, typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion.")]
+Model = Annotated[
+    str, typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion.")
+]
 Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
@@ -49,7 +51,10 @@ def features(
     console = Console(soft_wrap=True)
     if describe_only:
         for row in describe().itertuples():
-            console.print(f"[bold]{row.feature}[/] ({row.family}, {row.unit}, suspicious: {row.suspicious})", highlight=False)
+            console.print(
+                f"[bold]{row.feature}[/] ({row.family}, {row.unit}, suspicious: {row.suspicious})",
+                highlight=False,
+            )
             console.print(f"    {row.meaning}", markup=False, highlight=False)
         return
     if directory is None or out is None:
@@ -72,7 +77,9 @@ def train(
     exclude_family: Annotated[
         list[str] | None, typer.Option(help="A feature family the detector must not see; repeatable.")
     ] = None,
-    register: Annotated[bool, typer.Option(help="Track the run in MLflow and register it as challenger.")] = False,
+    register: Annotated[
+        bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Learn a detector from the telemetry of a benign period.
@@ -95,7 +102,12 @@ def train(
 
         version = publish(result, source, out).model_version
     if json:
-        answer = {"bundle": str(out), "id": identity, "params": result.params, "metrics": result.quality.metrics()}
+        answer = {
+            "bundle": str(out),
+            "id": identity,
+            "params": result.params,
+            "metrics": result.quality.metrics(),
+        }
         typer.echo(jsonlib.dumps(answer | {"registered_version": version}))
         return
     console.print(f"Bundle {out} ({identity[:12]}), window {window}.", markup=False, highlight=False)
@@ -131,7 +143,9 @@ def score(
     directory: Directory,
     model: Model,
     out: Annotated[Path, typer.Option(help="The output directory.")],
-    alerts_per_device_day: Annotated[float, typer.Option(help="Alert budget: benign alerts per device-day.")] = 1.0,
+    alerts_per_device_day: Annotated[
+        float, typer.Option(help="Alert budget: benign alerts per device-day.")
+    ] = 1.0,
     history: Annotated[Path | None, typer.Option(help="OUT/history.parquet of the run before.")] = None,
     json: Json = False,
 ) -> None:
@@ -165,14 +179,19 @@ def load_scorer(model: str) -> Scorer:
 def print_run(console: Console, run: Run, out: Path) -> None:
     """The facts of a run and its first ten windows."""
     console.print(
-        f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; {run.scored} had "
-        f"enough evidence; {run.alerts} alerting windows at a budget of {run.alerts_per_device_day:g} per device-day.",
+        f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; {run.scored} "
+        f"had enough evidence; {run.alerts} alerting windows at a budget of {run.alerts_per_device_day:g} a "
+        "device-day.",
         highlight=False,
     )
     for spot in run.blind_spots:
         console.print(spot, markup=False, highlight=False)
-    scores = pq.read_table(out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"])
-    rows = scores.filter(pa.array(scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy() <= 10)).sort_by("rank")
+    scores = pq.read_table(
+        out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
+    )
+    rows = scores.filter(pa.array(scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy() <= 10)).sort_by(
+        "rank"
+    )
     table = Table(box=None, width=80, pad_edge=False)
     table.add_column("rank", justify="right", width=4)
     table.add_column("score", justify="right", width=5)
@@ -182,11 +201,16 @@ def print_run(console: Console, run: Run, out: Path) -> None:
     for row in rows.to_pylist():
         what = f"{row['app_id'] or '(unknown app)'} -> {row['dest']}"
         table.add_row(
-            str(row["rank"]), f"{row['score']:.1f}", _plain(row["device_id"]), _plain(what),
+            str(row["rank"]),
+            f"{row['score']:.1f}",
+            _plain(row["device_id"]),
+            _plain(what),
             _plain(next(iter(row["reasons"]), "")),
         )
     console.print(table)
-    console.print(f"Written to {out}; next: appcadence report {out} --html report.html", markup=False, highlight=False)
+    console.print(
+        f"Written to {out}; next: appcadence report {out} --html report.html", markup=False, highlight=False
+    )
 
 
 def print_quality(console: Console, outcome: Quality) -> None:

@@ -17,8 +17,13 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
     """Yields `report(what, share)`, share in [0, 1]; the bar shows from two seconds on."""
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
     began = time.monotonic()
     tasks: dict[str, TaskID] = {}

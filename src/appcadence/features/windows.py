@@ -143,9 +143,9 @@ def build(tables: dict[str, pa.Table], seconds: int) -> Windows:
     base = piece_window * (seconds * 1_000_000)
     relative = (start_us[piece_row] - base) * 1e-6
     end = relative + duration[piece_row]
-    whole = np.maximum(duration[piece_row], 1e-9)
     begin, stop = np.maximum(relative, 0.0), np.minimum(end, float(seconds))
-    share = np.where(np.isnan(duration[piece_row]) | (stop - begin >= whole), 1.0, (stop - begin) / whole)
+    inside = np.isnan(end) | ((relative >= 0) & (end <= seconds))
+    share = np.where(inside, 1.0, (stop - begin) / np.where(inside, 1.0, duration[piece_row]))
     out = _floats(flows["bytes_out"])[piece_row] * share
     inn = _floats(flows["bytes_in"])[piece_row] * share
     arrays = [begin, stop, out, inn, relative >= 0, failed[piece_row]]

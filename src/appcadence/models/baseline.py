@@ -18,8 +18,10 @@ from appcadence.features.windows import APP_LEVEL
 
 Matrix = npt.NDArray[np.float64]
 
-SHRINKAGE_WINDOWS = 5.0
-"""A group of this many windows weighs as much as its parent."""
+SHRINKAGE_WINDOWS = (0.5, 5.0, 2.0, 0.5)
+"""By level (kind, category, profile, destination), how many windows weigh as much as the parent: channels
+differ from each other far more than one channel differs from itself, so a single window of its own past
+already says what is usual for a channel."""
 CLIP = 8.0
 _MIN_SCALE_SHARE = 0.2
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
@@ -35,7 +37,7 @@ class AppBaseline:
     Groups are nested: all channel windows (all app windows) of the fleet, then category, then profile (the
     app, or the registrable domain where the app is unknown), then profile and destination. With n windows,
     a group's median m and spread s (1.4826 times the median absolute deviation) are shrunk to its parent's:
-    `w m + (1 - w) m_parent` with `w = n / (n + 5)`, likewise s, which never falls below a fifth of the
+    `w m + (1 - w) m_parent` with `w = n / (n + k)`, k by level, likewise s, which never falls below a fifth of the
     fleet's. Heavy-tailed features (seconds, rates, bytes) are compared as log(1 + x).
     """
 
@@ -55,7 +57,7 @@ class AppBaseline:
         parent_of_row = np.zeros(len(frame), np.int64)
         size = 1
         floor = None
-        for level in levels:
+        for shrinkage, level in zip(SHRINKAGE_WINDOWS, levels, strict=True):
             codes, names = pd.factorize(level, sort=True)
             order = np.argsort(codes, kind="stable")
             offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
@@ -63,13 +65,13 @@ class AppBaseline:
             parent[codes] = parent_of_row
             up_location, up_scale = np.vstack(location)[parent], np.vstack(scale)[parent]
             count, median, spread = _robust(values[order], offsets)
-            weight = count / (count + (SHRINKAGE_WINDOWS if floor is not None else 0.5))
+            weight = count / (count + shrinkage)
             median, spread = np.where(count > 0, median, 0.0), np.where(count > 0, spread, 0.0)
             here = weight * median + (1 - weight) * up_location
             width = weight * spread + (1 - weight) * up_scale
             if floor is None:
                 width = np.maximum(width, 0.02)
-                floor = _MIN_SCALE_SHARE * width.max(axis=0)
+                floor = _MIN_SCALE_SHARE * width.max(axis=0, initial=0.02)
             location.append(here)
             scale.append(np.maximum(width, floor))
             keys.append(np.asarray(names, dtype=object))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,6 @@ from appcadence.features.history import History
 from appcadence.features.windows import Windows
 from appcadence.models.calibration import device_days
 from appcadence.serving.scorer import Scorer
-from appcadence.telemetry.directory import TelemetryDirectory
 
 RUN = "run.json"
 _PICTURED = 200
@@ -47,14 +47,14 @@ class Run:
 
 
 def score_directory(
-    source: str | Path,
+    source: str | Path | Mapping[str, pa.Table],
     scorer: Scorer,
     out: str | Path,
     *,
     alerts_per_device_day: float = 1.0,
     history: str | Path | None = None,
 ) -> Run:
-    """Score a telemetry directory and write scores.parquet, alerts.csv, sessions.parquet, activity.parquet,
+    """Score a telemetry directory (or its canonical tables) and write scores.parquet, alerts.csv, sessions.parquet, activity.parquet,
     history.parquet and run.json into `out`, replacing an earlier output.
 
     Memory: about 400 bytes a flow and 2 kB a window.
@@ -65,7 +65,7 @@ def score_directory(
     out = Path(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
-    tables = load(TelemetryDirectory(source))
+    tables = load(source)
     past = None if history is None else read_history(history)
     result = scorer.run(tables, alerts_per_device_day=alerts_per_device_day, history=past)
     scores = result.scores

@@ -101,7 +101,9 @@ class DirectoryWriter:
         self.sources: list[dict[str, Any]] = []
         self.rows: dict[str, int] = {}
         self._writers: dict[str, pq.ParquetWriter] = {}
-        self._staging = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        # Resolved, as "." and ".." have no name of their own.
+        real = self.path.resolve()
+        self._staging = real.with_name(f".{real.name}.{os.getpid()}.tmp")
         if self.path.exists() and not self.path.is_dir():
             raise TelemetryError(f"{self.path} is a file; give a directory to write into")
         if conversion is None and self.path.is_dir() and any(self.path.iterdir()):

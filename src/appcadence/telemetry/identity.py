@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.asof import AsOf, Ints
+from appcadence.telemetry.arrays import AsOf, Ints, one_array
 from appcadence.telemetry.schema import TIME
 
 _COLUMNS = ("address", "device_id", "from", "to")
@@ -58,7 +58,7 @@ class Devices:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise TelemetryError(
-                f"{path} cannot be read ({reason}); expected a CSV file with the columns {', '.join(_COLUMNS)}"
+                f"{path} cannot be read ({reason}); expected CSV with the columns {', '.join(_COLUMNS)}"
             ) from None
         leases = [_lease(path, line, row) for line, row in rows]
         _no_overlap(path, leases)
@@ -83,7 +83,7 @@ class Devices:
         values = encoded.dictionary.to_pylist()
         codes = np.array([self._code.get(_canonical(value), -1) for value in values] + [-1], np.int64)
         index = np.asarray(encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False), np.int64)
-        micros = np.asarray(_plain(times).cast(TIME).cast(pa.int64()))
+        micros = np.asarray(one_array(times).cast(TIME).cast(pa.int64()))
         lease = self._leases.find(codes[index], micros)
         mapped = lease >= 0
         mapped[mapped] = micros[mapped] < self._end[lease[mapped]]
@@ -95,12 +95,8 @@ class Devices:
 
 
 def _encoded(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    values = _plain(values)
+    values = one_array(values)
     return values if pa.types.is_dictionary(values.type) else values.cast(pa.string()).dictionary_encode()
-
-
-def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(values.unify_dictionaries().chunks) if isinstance(values, pa.ChunkedArray) else values
 
 
 def _canonical(address: str) -> str:
@@ -144,6 +140,6 @@ def _no_overlap(path: Path, leases: list[tuple[str, str, int, int, int]]) -> Non
     for before, after in zip(ordered, ordered[1:], strict=False):
         if before[0] == after[0] and after[2] < before[3]:
             raise TelemetryError(
-                f"{path}, line {max(before[4], after[4])}: address {after[0]} is given twice at the same time "
+                f"{path}, line {max(before[4], after[4])}: address {after[0]} is given twice at one time "
                 f"(see line {min(before[4], after[4])})"
             )

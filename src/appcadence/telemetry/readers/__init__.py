@@ -8,6 +8,7 @@ batches of the table `rejected`.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,6 @@ import pyarrow as pa
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.identity import Devices
-from appcadence.telemetry.schema import REJECTED
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -76,12 +76,16 @@ def detect(path: Path) -> Reader:
 
 def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Table:
     """Mark a batch with its file, the data rows read for it (kept or not), and the bytes got through."""
-    return batch.replace_schema_metadata({"file": str(path), "read": str(read), "size": str(size)})
+    return batch.replace_schema_metadata({"file": os.fsencode(path), "read": str(read), "size": str(size)})
 
 
 def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str]) -> pa.Table:
     """A batch of the table `rejected`: 1-based lines of one file and what is wrong with them."""
-    columns = [pa.array([path.name] * len(lines), pa.string()), pa.array(lines, pa.int64()), pa.array(reasons)]
-    names = [column.name for column in REJECTED.columns]
-    encoded = [columns[0].dictionary_encode(), columns[1], columns[2].cast(pa.string()).dictionary_encode()]
-    return tagged(pa.table(encoded, names=names), path)
+    # A file name need not be text.
+    name = path.name.encode("utf-8", "replace").decode()
+    columns = {
+        "file": pa.array([name] * len(lines), pa.string()).dictionary_encode(),
+        "line": pa.array(lines, pa.int64()),
+        "reason": pa.array(reasons, pa.string()).dictionary_encode(),
+    }
+    return tagged(pa.table(columns), path)

@@ -24,6 +24,8 @@ class Block:
     data: bytes
     line: int
     """1-based number of the first line."""
+    ends: int
+    """Line ends in the data."""
     size: int
     """Bytes of the file on disk that were read for this block."""
 
@@ -48,25 +50,20 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
         TelemetryError: the file is missing, unreadable, cut off inside its gzip data, or has no lines.
     """
     size = size or BLOCK_BYTES
-    line, seen, rest = 1, 0, b""
+    line, seen = 1, 0
     with _opened(path, expected) as (stream, raw):
-        while chunk := stream.read(size):
-            cut = chunk.rfind(b"\n") + 1
-            if not cut:
-                rest += chunk
-                if len(rest) > MAX_LINE_BYTES:
+        while data := stream.read(size):
+            if not data.endswith(b"\n"):
+                data += stream.readline(MAX_LINE_BYTES)
+                if len(data) >= size + MAX_LINE_BYTES:
                     raise TelemetryError(
-                        f"{path}: line {line} is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}"
+                        f"{path}: a line is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}"
                     )
-                continue
-            data = rest + chunk[:cut]
-            rest = chunk[cut:]
             at = raw.tell()
-            yield Block(data, line, at - seen)
+            ends = data.count(b"\n")
+            yield Block(data, line, ends, at - seen)
             seen = at
-            line += data.count(b"\n")
-        if rest:
-            yield Block(rest, line, raw.tell() - seen)
+            line += ends
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.readers._lines import Block
 from appcadence.telemetry.readers._zeek_fields import EXPECTED, REQUIRED, WANTED, Rows, kind_of
 
@@ -47,20 +48,25 @@ class Header:
             # The IoT-23 copies glue their labels to the last field by three spaces.
             fields = tuple(part.split("   ")[0] for part in value.split(self.separator))
             return replace(self, fields=fields, kind=_kind(fields, self.path, origin))
-        setting = {"#set_separator": "set_separator", "#unset_field": "unset", "#empty_field": "empty"}
         if name == "#path":
             return replace(self, path=value)
-        return replace(self, **{setting[name]: value}) if name in setting else self
+        if name == "#set_separator" and value:
+            return replace(self, set_separator=value)
+        if name == "#unset_field":
+            return replace(self, unset=value)
+        if name == "#empty_field":
+            return replace(self, empty=value)
+        return self
 
 
-def plain_header(line: bytes) -> Header | None:
+def plain_header(path: Path, line: bytes) -> Header | None:
     """The header of a copy whose first line only names the fields: "ts|uid|id.orig_h|..."."""
     match = _PLAIN.match(line)
     if not match:
         return None
     separator = match[1].decode("ascii", "replace")
     fields = tuple(match[0].decode("utf-8", "replace").lstrip("\ufeff").split(separator))
-    return Header(separator, fields=fields, kind=_kind(fields, None, "line 1"))
+    return Header(separator, fields=fields, kind=_kind(fields, None, f"{path}, line 1"))
 
 
 def first_header(path: Path, head: bytes) -> Header:
@@ -69,7 +75,7 @@ def first_header(path: Path, head: bytes) -> Header:
     Raises:
         TelemetryError: there are rows before any line of fields, or no such line at all.
     """
-    found = plain_header(head)
+    found = plain_header(path, head)
     if found:
         return found
     header = Header()
@@ -104,17 +110,17 @@ def parse(path: Path, block: Block, header: Header) -> Iterator[tuple[Header, Ro
             header, at, line = replace(new, kind=new.kind or header.kind), end, line + 1
             continue
         end = data.find(b"\n#", at) + 1 or len(data)
-        piece = data[at:end] if at or end < len(data) else data
+        piece, ends = (data[at:end], None) if at or end < len(data) else (data, block.ends)
+        ends = piece.count(b"\n") if ends is None else ends
         if not header.fields:
             raise TelemetryError(f"{path}, line {line}: a row before any #fields line; expected {EXPECTED}")
-        yield header, _rows(path, piece, line, header)
-        line += piece.count(b"\n")
+        yield header, _rows(path, piece, line, ends + (not piece.endswith(b"\n")), header)
+        line += ends
         at = end
     yield header, Rows(_finish({}, header, 0), np.empty(0, np.int64), 0)
 
 
-def _rows(path: Path, data: bytes, line: int, header: Header) -> Rows:
-    count = data.count(b"\n") + (not data.endswith(b"\n"))
+def _rows(path: Path, data: bytes, line: int, count: int, header: Header) -> Rows:
     try:
         table = _table(data, header, _PARSE_BYTES)
         if len(table) == count:
@@ -176,7 +182,9 @@ class _Check:
 def _table(data: bytes, header: Header, block: int) -> pa.Table:
     wanted = WANTED[header.kind]
     # Unread columns get names that cannot clash.
-    names = [f if f in wanted and f not in header.fields[:i] else f"#{i}" for i, f in enumerate(header.fields)]
+    names = [
+        f if f in wanted and f not in header.fields[:i] else f"#{i}" for i, f in enumerate(header.fields)
+    ]
     include = [name for name in names if name in wanted] or names[:1]
     types = {name: _csv_type(wanted.get(name, pa.string())) for name in include}
     table = pacsv.read_csv(
@@ -224,7 +232,7 @@ def _finish(columns: dict[str, pa.ChunkedArray], header: Header, rows: int) -> p
 
 def _numbers(parts: pa.ChunkedArray) -> pa.Array:
     """Lists of text as lists of numbers; what is none becomes null."""
-    lists = parts.combine_chunks()
+    lists = one_array(parts)
     values = lists.flatten()
     numeric = pc.match_substring_regex(values, r"^-?\d{1,18}(\.\d+)?$")
     numbers = pc.if_else(numeric, values, None).cast(pa.float64())

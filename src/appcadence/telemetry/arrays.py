@@ -1,4 +1,4 @@
-"""Look-up of the latest record at or before a time, per key, without a loop over rows."""
+"""Array helpers: one array of many chunks, and the latest record at or before a time, per key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,3 +39,12 @@ class AsOf:
         hit[hit] = self._joint[at[hit]] // self._width == group[hit]
         found[hit] = self._order[at[hit]]
         return found
+
+
+def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The column as a single array, dictionaries with one dictionary; chunks may be none, one or many."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if not column.num_chunks:
+        return pa.array([], column.type)
+    return pa.concat_arrays(column.unify_dictionaries().chunks)

@@ -1,0 +1,18 @@
+PY := .venv/bin/python
+
+.PHONY: demo test lint bench clean
+.venv/.core: pyproject.toml
+	python3 -m venv .venv && .venv/bin/pip install -q -e . && touch $@
+.venv/.dev: pyproject.toml
+	python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && touch .venv/.core $@
+
+demo: .venv/.core
+	rm -rf demo && .venv/bin/appcadence demo --out demo
+test: .venv/.dev
+	$(PY) -m pytest
+lint: .venv/.dev
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+bench: .venv/.core
+	$(PY) benchmarks/features.py && $(PY) benchmarks/transplant.py
+clean:
+	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,85 @@
+"""The command that turns native logs into a telemetry directory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from appcadence.cli.progress import progress_bar
+from appcadence.telemetry import convert as conversion
+
+_WIDTH = 80
+
+
+def convert(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Log files, plain or gzip.")],
+    out: Annotated[Path, typer.Option(help="Telemetry directory to make or to add to.")],
+    format: Annotated[str | None, typer.Option(help="Format of the files [default: found out].")] = None,
+    device_id: Annotated[str | None, typer.Option(help="The device that all rows belong to.")] = None,
+    devices: Annotated[
+        Path | None, typer.Option(help="CSV: address, device_id, from, to (who had which address when).")
+    ] = None,
+    local_net: Annotated[
+        list[str] | None, typer.Option(help="Network of your devices (CIDR); may be given several times.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Turn native logs into a telemetry directory, or add them to one.
+
+    Files that were converted before are skipped. Give logs that belong together in one call, such as
+    Zeek's conn, ssl, quic, http and dns logs. Rows that cannot be used are counted here and listed in
+    the table 'rejected'.
+
+    Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
+    """
+    with progress_bar() as progress:
+        report = conversion.convert(
+            paths,
+            out,
+            format=format,
+            local_nets=local_net or (),
+            devices=devices,
+            device_id=device_id,
+            progress=lambda done, total: progress("Converting", done / max(total, 1)),
+        )
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=1))
+    else:
+        _print(report)
+
+
+def _print(report: conversion.ConversionReport) -> None:
+    console = Console(width=_WIDTH, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("file", overflow="fold", ratio=1)
+    table.add_column("format", no_wrap=True)
+    for name in ("read", "kept", "rejected", "devices"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("first, last UTC", no_wrap=True)
+    for file in report.files:
+        if file.skipped:
+            table.add_row(file.name, "skipped", *("-" for _ in range(4)), "-")
+            continue
+        counts = (f"{count:,}" for count in (file.read, file.rows, file.rejected, file.devices))
+        span = "-" if not (file.first and file.last) else f"{_minute(file.first)}\n{_minute(file.last)}"
+        table.add_row(file.name, file.format, *counts, span)
+    console.print(table)
+    for note in report.notes:
+        console.print(note, markup=False)
+    if report.rejected:
+        rows = "1 row" if report.rejected == 1 else f"{report.rejected:,} rows"
+        console.print(f"{rows} rejected: see file, line and reason in the table 'rejected'.")
+    if not report.changed:
+        console.print(f"Nothing new: {report.out} is unchanged.", markup=False)
+        return
+    added = ", ".join(f"{rows:,} {name}" for name, rows in report.tables.items())
+    console.print(f"Added to {report.out}: {added}.", markup=False)
+
+
+def _minute(iso: str) -> str:
+    return iso[:16].replace("T", " ")

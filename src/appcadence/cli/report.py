@@ -1,0 +1,25 @@
+"""report: the triage page of a batch output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from appcadence.serving.report import write_report
+
+
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")],
+    html: Annotated[Path, typer.Option(help="The HTML file to write.")],
+) -> None:
+    """Write the triage page: one HTML file with the ranked windows, their pictures and their reasons.
+
+    The page holds no scripts and loads nothing, so it can be mailed and opened anywhere.
+
+    Example: appcadence report scored --html report.html
+    """
+    write_report(out, html)
+    Console(soft_wrap=True).print(f"Report written to {html}", markup=False, highlight=False)

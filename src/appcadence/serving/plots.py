@@ -1,0 +1,161 @@
+"""The report's style and inline SVG drawings: strings without JavaScript or inline style."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+Intervals = Sequence[tuple[int, int]]
+"""(start, end) in microseconds since the epoch, UTC."""
+
+_DAY = 86_400
+_TICKS = (900, 1800, 3600, 7200, 14_400, 28_800, _DAY, 2 * _DAY, 7 * _DAY)
+_MOST_TICKS = 7
+_RESOLUTION = 2000
+"""Bars nearer than 1/2000 of the window are drawn as one: no screen parts them, and it bounds the page."""
+_LABEL = 15
+_GAP = 12
+
+STYLE = """
+:root{--bg:#fbfbfa;--card:#fff;--ink:#1d232b;--dim:#5c6672;--line:#d9dde2;--session:#1f5fbf;
+--fore:#1a8a5a;
+--unlock:#a8741a;--up:#b3402a;--down:#2b6f9e;--track:#eef0f3}
+@media (prefers-color-scheme:dark){
+:root{--bg:#14171b;--card:#1c2127;--ink:#e4e8ec;--dim:#9aa5b1;--line:#343c45;
+--session:#6ea8ff;--fore:#4cc38a;--unlock:#e0ad52;--up:#f08a70;--down:#6fb7e6;--track:#252b32}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1120px;padding:1rem;background:var(--bg);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.25rem;margin:1.6rem 0 .6rem}
+h3{font-size:1.05rem;margin:0 0 .3rem}
+h4{font-size:.95rem;margin:.8rem 0 .2rem}p{margin:.3rem 0}ul{margin:.2rem 0;padding-left:1.2rem}
+a{color:var(--session)}code{font:.82em ui-monospace,Menlo,Consolas,monospace;color:var(--dim)}
+.dim,.meta,header p,caption{color:var(--dim)}
+.facts{display:grid;grid-template-columns:repeat(4,1fr) 2fr;gap:.6rem;margin:0 0 1rem}
+.facts div{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .8rem}
+.facts dt{color:var(--dim);font-size:.85rem}.facts dd{margin:0;font-size:.85rem}
+.facts strong{font-size:1.3rem;display:block}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;border-bottom:1px solid var(--line)}
+thead th{color:var(--dim);font-weight:600;font-size:.85rem}caption{text-align:left;padding:.6rem 0 0}
+.ranked th,.ranked td:nth-child(2),.ranked td:nth-child(5){white-space:nowrap}
+.ranked td:nth-child(3){min-width:8rem}.ranked td:nth-child(4){min-width:13rem}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem;margin:1rem 0}
+.rank{display:inline-block;min-width:1.8em;color:var(--dim)}
+.alert{background:var(--up);color:var(--card);border-radius:4px;padding:0 .4em;
+font-size:.8rem;font-weight:600}
+figure{margin:.6rem 0}svg{display:block;overflow:visible}
+svg text{fill:var(--dim);font:11px system-ui,sans-serif}.axis,.zero{stroke:var(--dim)}
+.track{fill:var(--track)}
+.session{fill:var(--session);stroke:var(--session)}.foreground{fill:var(--fore);stroke:var(--fore)}
+.unlocked{fill:var(--unlock);stroke:var(--unlock)}.up{fill:var(--up)}.down{fill:var(--down)}
+.why th[scope=row]{font-weight:400;width:46%}.why code{display:block}.why td{white-space:nowrap}
+.drawn{width:30%}.drawn div{display:flex;gap:.6rem;align-items:center}.drawn svg{flex:1;min-width:0}
+.drawn span{color:var(--dim);font-size:.85rem;min-width:2.8rem;text-align:right}
+@media (max-width:640px){
+.facts{grid-template-columns:1fr 1fr}.facts div:last-child{grid-column:1/-1}
+.ranked,.ranked tbody,.ranked tr,.ranked td{display:block}.ranked thead{position:absolute;left:-9999px}
+.ranked tr{border:1px solid var(--line);border-radius:8px;background:var(--card);
+padding:.4rem .7rem;margin:.6rem 0}
+.ranked td{display:flex;gap:.6rem;border:0;padding:.1rem 0}.ranked td div{flex:1;min-width:0}
+.ranked td:nth-child(n){white-space:normal;min-width:0}
+.ranked td::before{content:attr(data-label);flex:0 0 5.5rem;color:var(--dim);font-size:.85rem}
+.card{padding:.8rem}.why th[scope=row]{width:40%}.why td{white-space:normal}.drawn{width:26%}
+.drawn div{display:block}.drawn span{display:block;text-align:left}
+}
+"""
+"""The page's only style; no name from the telemetry enters it."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One labelled row of bars."""
+
+    label: str
+    kind: str
+    """CSS class of the bars: `session`, `foreground` or `unlocked`."""
+    intervals: Intervals
+    height: int
+    """In px."""
+
+
+def text(value: object) -> str:
+    """A value as inert HTML text: escaped, invisible and direction-changing characters spelled out."""
+    return html.escape("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in str(value)))
+
+
+def raster(start: int, end: int, lanes: Sequence[Lane], label: str) -> str:
+    """An SVG of lanes over the window [start, end) in microseconds, with a UTC axis; `label` is read aloud.
+
+    Every bar is at least 1 px wide, whatever its length. Positions are percentages, so that the picture
+    stretches with the page and its letters do not.
+    """
+    rows, y = [], 0
+    for lane in lanes:
+        top = y + _LABEL + 4
+        rows.append(f'<text class="lane" x="0" y="{y + _LABEL - 3}">{text(lane.label)}</text>')
+        rows.append(f'<rect class="track" x="0" y="{top}" width="100%" height="{lane.height}"/>')
+        for left, right in _merged(lane.intervals, start, end):
+            # The stroke, half a pixel to each side, is what makes a bar of no length one pixel wide.
+            rows.append(
+                f'<rect class="{lane.kind}" x="{left:.3f}%" y="{top}" width="{right - left:.3f}%" '
+                f'height="{lane.height}" stroke-width="1"/>'
+            )
+        y = top + lane.height + _GAP
+    rows.append(_axis(start, end, y))
+    return (
+        f'<svg class="raster" role="img" aria-label="{text(label)}" width="100%" height="{y + 22}">'
+        f"{''.join(rows)}</svg>"
+    )
+
+
+def bar(value: float, low: float, high: float) -> str:
+    """An SVG bar from zero to `value` on the scale [min(low, 0), max(high, 0)]."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    width = (high - low) or 1.0
+    zero, at = 100 * -low / width, 100 * (value - low) / width
+    left, right = min(zero, at), max(zero, at)
+    return (
+        '<svg class="bar" aria-hidden="true" width="100%" height="14">'
+        f'<rect class="{"up" if value >= 0 else "down"}" x="{left:.2f}%" y="2" '
+        f'width="{right - left:.2f}%" height="10"/>'
+        f'<line class="zero" x1="{zero:.2f}%" x2="{zero:.2f}%" y1="0" y2="14"/></svg>'
+    )
+
+
+def moment(micros: int, form: str = "%Y-%m-%d %H:%M") -> str:
+    """A time in microseconds since the epoch as UTC text."""
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime(form)
+
+
+def _axis(start: int, end: int, y: int) -> str:
+    seconds = (end - start) / 1e6
+    step = next((s for s in _TICKS if seconds / s <= _MOST_TICKS), seconds / 4)
+    form = "%H:%M" if step < _DAY else "%b %d"
+    out = [f'<line class="axis" x1="0" x2="100%" y1="{y}" y2="{y}"/>']
+    count = int(seconds // step)
+    for k in range(count + 1):
+        share = 100 * k * step / seconds if seconds else 0.0
+        anchor = "start" if k == 0 else "end" if share > 97 else "middle"
+        label = moment(int(start + k * step * 1e6), form)
+        out.append(f'<line class="axis" x1="{share:.3f}%" x2="{share:.3f}%" y1="{y}" y2="{y + 4}"/>')
+        out.append(f'<text class="tick" x="{share:.3f}%" y="{y + 17}" text-anchor="{anchor}">{label}</text>')
+    return "".join(out)
+
+
+def _merged(intervals: Intervals, start: int, end: int) -> list[tuple[float, float]]:
+    """Bars in percent of the window, clipped to it, in order, near ones joined."""
+    width = max(end - start, 1)
+    out: list[tuple[float, float]] = []
+    for first, last in sorted(intervals):
+        if last < start or first >= end:
+            continue
+        left = 100 * (max(first, start) - start) / width
+        right = 100 * (min(max(last, first), end) - start) / width
+        if out and left - out[-1][1] < 100 / _RESOLUTION:
+            out[-1] = (out[-1][0], max(out[-1][1], right))
+        else:
+            out.append((left, right))
+    return out

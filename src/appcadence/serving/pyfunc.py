@@ -1,0 +1,67 @@
+"""The MLflow model, from code: MLflow runs this file to load it. No other file of serving needs MLflow."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from appcadence.models.detector import SCORES
+from appcadence.serving.scorer import Scorer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
+    import mlflow.models
+    from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+NESTED = [field.name for field in SCORES if pa.types.is_nested(field.type)]
+_NAMES = ("device_id", "app_id", "dest", "app_attribution", "category")
+_TIMES = ("window_start", "window_end")
+
+
+class CadenceModel(PythonModel):
+    """Feature rows in, score rows out, in the same order.
+
+    Rows are those of `appcadence.features.extract`, times in UTC without a zone. Scores are those of
+    `Scorer.score_windows` without lists and structs; ranks are ranks within the rows of one call.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle that was logged with the model."""
+        self.scorer = Scorer.load(context.artifacts["bundle"])
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Score feature rows; `params` may hold alerts_per_device_day, the alert budget.
+
+        Raises:
+            SchemaError: a feature column is missing.
+        """
+        budget = float((params or {}).get("alerts_per_device_day", 1.0))
+        scores = self.scorer.score_windows(_restored(model_input), alerts_per_device_day=budget)
+        return _plain(scores.drop(columns=NESTED))
+
+
+def _restored(rows: pd.DataFrame) -> pd.DataFrame:
+    """Feature rows as `extract` types them, from the plain types that JSON and MLflow's signature allow."""
+    rows = rows.reset_index(drop=True).copy()
+    if "category" not in rows:
+        rows["category"] = None
+    rows = _plain(rows, _NAMES)
+    for name in _TIMES:
+        rows[name] = pd.to_datetime(rows[name], utc=True).dt.as_unit("us")
+    return rows
+
+
+def _plain(rows: pd.DataFrame, names: tuple[str, ...] = ()) -> pd.DataFrame:
+    """String columns as objects, unknown = None, which JSON writes as null."""
+    for name in names or [c for c in rows.columns if pd.api.types.is_string_dtype(rows[c].dtype)]:
+        values = rows[name].astype(object)
+        rows[name] = values.where(values.notna(), None)
+    return rows
+
+
+mlflow.models.set_model(CadenceModel())

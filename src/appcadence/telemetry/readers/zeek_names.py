@@ -1,0 +1,169 @@
+"""Host names of Zeek's connections: stated by ssl, quic and http logs, or implied by DNS answers.
+
+The names are held as sorted arrays: 13 bytes a named connection, up to 44 a DNS answer, and each
+distinct host name once. Connections are told apart by a 64-bit hash of their uid: any two of a
+hundred million share one with a probability below one in a thousand.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.telemetry.arrays import AsOf, one_array
+
+KINDS = ("ssl", "quic", "http")
+SERVICES = ("tls", "quic", "http")
+"""Service that a row in the log of the same place in KINDS proves."""
+
+Hashes = npt.NDArray[np.uint64]
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_LITERAL = re.compile(r"[0-9.]+|.*:.*|\[.*")
+_ADDRESS = r"^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$|^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$"
+
+
+def host_name(text: str | None) -> str | None:
+    """A host name in canonical form: lower case, without port and trailing dot; None for an address.
+
+    >>> host_name("WWW.Example.com.:8080"), host_name("192.0.2.1:80"), host_name("[2001:db8::1]")
+    ('www.example.com', None, None)
+    """
+    name = re.sub(r":\d*$", "", (text or "").strip().lower()).rstrip(".")
+    return None if not name or _LITERAL.fullmatch(name) else name
+
+
+def hash_text(texts: pa.Array) -> Hashes:
+    """A 64-bit hash of each string, the same on every machine; a null counts as the empty string."""
+    texts = pc.fill_null(texts, "").cast(pa.large_string())
+    if not len(texts):
+        return np.empty(0, np.uint64)
+    _, offsets_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    start, length = offsets[:-1], np.diff(offsets)
+    # Eight bytes at any place as one integer: a view that moves byte by byte.
+    padded = (data.to_pybytes() if data else b"") + bytes(8)
+    words: Hashes = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
+    hashes = length.astype(np.uint64)
+    rows = np.arange(len(texts))
+    for at in range(0, int(length.max()), 8):
+        rows = rows[length[rows] > at]
+        bits = (8 * np.maximum(8 - (length[rows] - at), 0)).astype(np.uint64)
+        # Shifting out the bytes behind the end leaves those of the string.
+        word = words[start[rows] + at] << bits
+        mixed = (hashes[rows] ^ word) * _MULTIPLIER
+        hashes[rows] = mixed ^ (mixed >> np.uint64(29))
+    mixed = hashes * _MULTIPLIER
+    return mixed ^ (mixed >> np.uint64(32))
+
+
+class Names:
+    """Collects names from the logs that hold them, then answers for connections.
+
+    Add everything, call `finish` once, then ask.
+    """
+
+    def __init__(self) -> None:
+        self.hosts: list[str] = []
+        """Every host name; the answers below are indices into it, -1 = no name."""
+        self._code: dict[str, int] = {}
+        self._uids: list[tuple[Hashes, npt.NDArray[np.int32], npt.NDArray[np.int8]]] = []
+        self._answers: list[tuple[Hashes, npt.NDArray[np.int64], npt.NDArray[np.int64], Any]] = []
+
+    def add_connections(self, kind: str, table: pa.Table) -> None:
+        """Rows of an ssl, quic or http log (columns `uid` and `server_name` or `host`)."""
+        table = table.filter(table["uid"].is_valid())
+        codes = self._encode(table["host" if kind == "http" else "server_name"])
+        kinds = np.full(len(table), KINDS.index(kind), np.int8)
+        self._uids.append((hash_text(one_array(table["uid"])), codes, kinds))
+
+    def add_answers(self, table: pa.Table) -> None:
+        """Rows of a dns log (columns ts, id.orig_h, query, answers, TTLs)."""
+        same = pc.equal(pc.list_value_length(table["answers"]), pc.list_value_length(table["TTLs"]))
+        finite = pc.and_(pc.is_finite(table["ts"]), pc.less(pc.abs(table["ts"]), 1e11))
+        table = table.filter(pc.and_(pc.and_(same, finite), table["id.orig_h"].is_valid()))
+        codes = self._encode(table["query"])
+        parent = pc.list_parent_indices(one_array(table["answers"])).to_numpy()
+        answers = one_array(table["answers"]).flatten()
+        seconds = one_array(table["TTLs"]).flatten().to_numpy(zero_copy_only=False)
+        keep = np.array(pc.fill_null(pc.match_substring_regex(answers, _ADDRESS), False))
+        # Out of range or null means that nobody knows how long the answer held.
+        keep &= (seconds >= 0) & (seconds <= 2**31)
+        keep &= codes[parent] >= 0
+        parent = parent[keep]
+        start = np.rint(table["ts"].to_numpy()[parent] * 1e6).astype(np.int64)
+        end = start + (seconds[keep] * 1e6).astype(np.int64)
+        device = _hash_words(table["id.orig_h"])[parent]
+        keys = _pair(device, hash_text(answers.filter(pa.array(keep))))
+        self._answers.append((keys, start, end, codes[parent]))
+
+    def finish(self) -> None:
+        """Sort what was added; nothing may be added after it."""
+        keys, codes, kinds = _joined(self._uids, (np.uint64, np.int32, np.int8))
+        # Of several rows of one connection the named one counts, then TLS before HTTP, then the first.
+        order = np.lexsort((kinds + np.where(codes < 0, 8, 0).astype(np.int8), keys))
+        keys = keys[order]
+        first = np.ones(len(keys), bool)
+        first[1:] = keys[1:] != keys[:-1]
+        self._keys, order = keys[first], order[first]
+        self._uid_codes, self._uid_kinds = codes[order], kinds[order]
+        pairs, start, self._end, self._answer_codes = _joined(
+            self._answers, (np.uint64, np.int64, np.int64, np.int32)
+        )
+        self._as_of = AsOf(pairs, start)
+        self._uids, self._answers = [], []
+
+    def of_connections(self, uids: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
+        """Host code and place in KINDS of each uid, -1 where unknown."""
+        codes, kinds = np.full(len(uids), -1, np.int32), np.full(len(uids), -1, np.int8)
+        if len(self._keys):
+            hashes = hash_text(uids)
+            at = np.minimum(np.searchsorted(self._keys, hashes), len(self._keys) - 1)
+            hit = (self._keys[at] == hashes) & np.asarray(uids.is_valid())
+            codes[hit], kinds[hit] = self._uid_codes[at[hit]], self._uid_kinds[at[hit]]
+        return codes, kinds
+
+    def of_addresses(
+        self, devices: pa.ChunkedArray, addresses: pa.ChunkedArray, micros: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int32]:
+        """Host code of the latest DNS answer to the device that gave the address and still held, else -1."""
+        codes = np.full(len(micros), -1, np.int32)
+        if len(self._end):
+            found = self._as_of.find(_pair(_hash_words(devices), _hash_words(addresses)), micros)
+            hit = found >= 0
+            hit[hit] = micros[hit] <= self._end[found[hit]]
+            codes[hit] = self._answer_codes[found[hit]]
+        return codes
+
+    def _encode(self, words: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+        array = one_array(words)
+        values = [host_name(value) for value in array.dictionary.to_pylist()]
+        codes = np.full(len(values) + 1, -1, np.int32)
+        for index, name in enumerate(values):
+            if name is not None:
+                codes[index] = self._code.setdefault(name, len(self.hosts))
+                if codes[index] == len(self.hosts):
+                    self.hosts.append(name)
+        result: npt.NDArray[np.int32] = codes[np.asarray(array.indices.fill_null(len(values)))]
+        return result
+
+
+def _hash_words(words: pa.ChunkedArray) -> Hashes:
+    array = one_array(words)
+    hashes = np.append(hash_text(array.dictionary), np.uint64(0))
+    result: Hashes = hashes[np.asarray(array.indices.fill_null(len(hashes) - 1))]
+    return result
+
+
+def _pair(first: Hashes, second: Hashes) -> Hashes:
+    mixed = (first ^ (first >> np.uint64(31))) * _MULTIPLIER + second
+    return mixed ^ (mixed >> np.uint64(32))
+
+
+def _joined(parts: list[Any], types: tuple[Any, ...]) -> tuple[npt.NDArray[Any], ...]:
+    columns = zip(*parts, strict=True) if parts else [[] for _ in types]
+    return tuple(np.concatenate([np.empty(0, t), *c]) for t, c in zip(types, columns, strict=True))

@@ -1,0 +1,217 @@
+"""How each kind of implant spends its time: starts, durations and outcomes, in seconds from its beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+Rng = np.random.Generator
+
+MAX_FLOWS = 4000
+"""A faster implant is cut off after this many flows."""
+_SNAP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an implant finds on its device. Times are seconds from the implant's beginning."""
+
+    seconds: float
+    """Length of the implant's life."""
+    clock: float
+    """UTC second of the day at which it begins."""
+    device_starts: Vector
+    """Sorted starts of the device's own flows within its life."""
+    pushes: Vector
+    """Sorted pushes of the carrier app within its life."""
+    busy: tuple[Vector, Vector]
+    """Starts and ends of the user's presence, or empty where it is not known."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The flows of one implant; all arrays have one length."""
+
+    starts: Vector
+    durations: Vector
+    failed: npt.NDArray[np.bool_]
+    size_factor: Vector
+    period: float = np.nan
+    jitter: float = np.nan
+    missed: float = np.nan
+
+
+def rhythm(rng: Rng, seconds: float, period: float, jitter: float, missed: float) -> Vector:
+    """Starts with one-sided sleep jitter: each gap is period * (1 + jitter * U), then some beats are missed."""
+    count = int(min(seconds / period + 2, 2 * MAX_FLOWS))
+    starts = rng.uniform(0, period) + np.cumsum(period * (1.0 + jitter * rng.random(count)))
+    starts = starts[(starts < seconds) & (rng.random(count) >= missed)]
+    return starts[:MAX_FLOWS]
+
+
+def draw_period(rng: Rng, low: float, high: float) -> float:
+    """Log-uniform, and half of the time a round figure, as operators type it."""
+    period = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    if rng.random() < 0.5:
+        steps = np.array(
+            [5, 10, 15, 20, 30, 60, 90, 120, 180, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 14400.0]
+        )
+        period = float(steps[np.argmin(np.abs(np.log(steps / period)))])
+    return period
+
+
+def _short(rng: Rng, n: int) -> Vector:
+    """Durations of short exchanges: one typical length with some spread."""
+    typical = np.exp(rng.normal(np.log(0.6), 1.2))
+    return np.asarray(typical * np.exp(rng.normal(0, rng.uniform(0.02, 0.6), n)))
+
+
+def _plain(rng: Rng, starts: Vector, **known: float) -> Pattern:
+    n = len(starts)
+    return Pattern(
+        starts, _short(rng, n), rng.random(n) < rng.choice([0.0, 0.0, 0.05, 0.3]), np.ones(n), **known
+    )
+
+
+def _beacon(rng: Rng, scene: Scene, low: float, high: float, jitter_high: float = 0.8) -> Pattern:
+    period = draw_period(rng, low, min(high, max(scene.seconds / 8, low * 1.01)))
+    jitter = float(rng.choice([0.0, rng.uniform(0, 0.3), rng.uniform(0, jitter_high)]))
+    missed = float(rng.choice([0.0, rng.uniform(0, 0.4)]))
+    return _plain(
+        rng, rhythm(rng, scene.seconds, period, jitter, missed), period=period, jitter=jitter, missed=missed
+    )
+
+
+def beacon(rng: Rng, scene: Scene) -> Pattern:
+    """A steady beat for all of its life."""
+    return _beacon(rng, scene, 20.0, 14400.0)
+
+
+def burst_beacon(rng: Rng, scene: Scene) -> Pattern:
+    """A dense beat for some minutes, up to hours; sometimes several such bursts."""
+    bursts = int(rng.integers(1, 4))
+    length = float(np.exp(rng.uniform(np.log(180), np.log(max(scene.seconds / bursts, 240)))))
+    parts, last = [], _beacon(rng, Scene(length, 0, scene.device_starts, scene.pushes, scene.busy), 4.0, 90.0)
+    for begin in np.sort(rng.uniform(0, max(scene.seconds - length, 1), bursts)):
+        parts.append(begin + rhythm(rng, length, last.period, last.jitter, last.missed))
+    starts = np.unique(np.concatenate(parts))[:MAX_FLOWS]
+    return _plain(rng, starts, period=last.period, jitter=last.jitter, missed=last.missed)
+
+
+def few_beats(rng: Rng, scene: Scene) -> Pattern:
+    """Six to fourteen beats in all."""
+    period = scene.seconds / rng.uniform(7, 15)
+    jitter = rng.uniform(0, 0.4)
+    return _plain(
+        rng, rhythm(rng, scene.seconds, period, jitter, 0.0), period=period, jitter=jitter, missed=0.0
+    )
+
+
+def hours_beacon(rng: Rng, scene: Scene) -> Pattern:
+    """A beat during some hours of the day only: at night, or at work."""
+    pattern = _beacon(rng, scene, 30.0, 3600.0)
+    begin, length = rng.uniform(0, 24), rng.uniform(4, 10)
+    hour = ((scene.clock + pattern.starts) / 3600.0 - begin) % 24
+    kept = pattern.starts[hour < length]
+    return _plain(
+        rng,
+        kept if len(kept) >= 6 else pattern.starts,
+        period=pattern.period,
+        jitter=pattern.jitter,
+        missed=pattern.missed,
+    )
+
+
+def failing_retries(rng: Rng, scene: Scene) -> Pattern:
+    """Failed attempts in a rhythm; every third ends in one long session."""
+    pattern = _beacon(rng, scene, 4.0, 600.0, 0.4)
+    n = len(pattern.starts)
+    durations = np.where(rng.random(n) < 0.5, 0.0, rng.uniform(0.5, 4.0, n))
+    failed, factor = np.ones(n, np.bool_), np.zeros(n)
+    if n and rng.random() < 1 / 3:
+        failed[-1], factor[-1] = False, 5.0
+        durations[-1] = max(scene.seconds - pattern.starts[-1], 1800.0)
+    return Pattern(pattern.starts, durations, failed, factor, pattern.period, pattern.jitter, pattern.missed)
+
+
+def long_session(rng: Rng, scene: Scene) -> Pattern:
+    """One to three sessions of half an hour to all of its life, with few bytes."""
+    n = int(rng.integers(1, 4))
+    edges = np.sort(rng.uniform(0, scene.seconds, 2 * n))
+    starts, durations = edges[::2], np.maximum(edges[1::2] - edges[::2], 1800.0)
+    return Pattern(starts, durations, np.zeros(n, np.bool_), np.exp(rng.normal(1.0, 1.0, n)))
+
+
+def session_chain(rng: Rng, scene: Scene) -> Pattern:
+    """Sessions that reconnect after a short pause, all of its life."""
+    piece = float(np.exp(rng.uniform(np.log(120), np.log(max(scene.seconds / 4, 240)))))
+    count = int(min(scene.seconds / piece + 2, MAX_FLOWS))
+    lengths = piece * np.exp(rng.normal(0, rng.uniform(0.02, 0.5), count))
+    gaps = rng.exponential(rng.uniform(1, 90), count)
+    starts = np.cumsum(lengths + gaps) - lengths
+    keep = starts < scene.seconds
+    n = int(keep.sum())
+    return Pattern(
+        starts[keep], lengths[keep], np.zeros(n, np.bool_), np.exp(rng.normal(0.5, 0.5, n)), period=piece
+    )
+
+
+def slow_drip(rng: Rng, scene: Scene) -> Pattern:
+    """Long thin sessions that upload a little at a time."""
+    period = draw_period(rng, 600.0, max(scene.seconds / 4, 700.0))
+    starts = rhythm(rng, scene.seconds, period, rng.uniform(0, 0.5), 0.0)
+    n = len(starts)
+    return Pattern(
+        starts, period * rng.uniform(0.4, 0.95, n), np.zeros(n, np.bool_), rng.uniform(1, 4, n), period=period
+    )
+
+
+def push_burst(rng: Rng, scene: Scene) -> Pattern:
+    """A burst of small uploads some seconds after most of the carrier's pushes."""
+    heard = scene.pushes[rng.random(len(scene.pushes)) < rng.uniform(0.5, 1.0)]
+    per = int(rng.integers(1, 5))
+    lag = rng.uniform(0.5, 12.0) + np.cumsum(rng.exponential(1.5, (len(heard), per)), axis=1)
+    starts = np.sort((heard[:, None] + lag).ravel())[:MAX_FLOWS]
+    return _plain(rng, starts)
+
+
+def userless(rng: Rng, scene: Scene) -> Pattern:
+    """Irregular bursts while the user is away."""
+    starts = np.sort(rng.uniform(0, scene.seconds, int(rng.integers(12, 90))))
+    first, last = scene.busy
+    if len(first):
+        before = np.searchsorted(first, starts, "right") - 1
+        starts = starts[(before < 0) | (starts > last[np.maximum(before, 0)] + 60)]
+    return _plain(rng, starts)
+
+
+KINDS: dict[str, Callable[[Rng, Scene], Pattern]] = {
+    "beacon": beacon,
+    "burst_beacon": burst_beacon,
+    "few_beats": few_beats,
+    "hours_beacon": hours_beacon,
+    "rotating_hosts": beacon,
+    "failing_retries": failing_retries,
+    "long_session": long_session,
+    "session_chain": session_chain,
+    "slow_drip": slow_drip,
+    "push_burst": push_burst,
+    "userless": userless,
+}
+"""The behaviours by name; `rotating_hosts` is a beacon over several destinations."""
+
+
+def coupled(rng: Rng, starts: Vector, scene: Scene) -> Vector:
+    """Starts moved to just after the device's next own start, so that independence of it is no give-away."""
+    if not len(scene.device_starts):
+        return starts
+    after = np.searchsorted(scene.device_starts, starts)
+    wake = scene.device_starts[np.minimum(after, len(scene.device_starts) - 1)]
+    moved = np.where(after < len(scene.device_starts), wake, starts) + rng.uniform(
+        0.05, _SNAP_SECONDS, len(starts)
+    )
+    return np.asarray(np.minimum(moved, scene.seconds))

@@ -1,0 +1,284 @@
+"""A simulated fleet of iPhones: telemetry as real sources would deliver it, and the truth about its implants.
+
+Numbers measured on it speak about this simulation and promise nothing for a real fleet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from joblib import Parallel, delayed
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.directory import DirectoryWriter
+from appcadence.telemetry.schema import LABELS, conform
+from appcadence.telemetry.simulate import presence
+from appcadence.telemetry.simulate.apps import APPS
+from appcadence.telemetry.simulate.events import Flows, Pushes, courier_events
+from appcadence.telemetry.simulate.implants import inject
+from appcadence.telemetry.simulate.traffic import World, app_traffic
+from appcadence.telemetry.simulate.visibility import (
+    PROFILE_SHARES,
+    PROFILES,
+    activity_table,
+    flow_table,
+    inventory_table,
+    notification_table,
+    ordered,
+)
+
+BLOCK_DEVICES = 64
+"""Devices made at once, from one child of the seed; part of what a seed means."""
+_DAY_US = 86_400_000_000
+_COURIER = next(i for i, a in enumerate(APPS) if a.app_id == "com.apple.apsd")
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Telemetry and the truth about it."""
+
+    tables: dict[str, pa.Table]
+    """flows, activity, notifications and inventory, canonical."""
+    labels: pa.Table
+    """One row per implant and destination, canonical."""
+    implants: pd.DataFrame
+    """One row per implant, with its parameters."""
+
+
+@dataclass(frozen=True)
+class _Spec:
+    devices: int
+    days: int
+    seed: int
+    origin: int
+    first_weekday: int
+    implants_per_device_day: float
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.devices // BLOCK_DEVICES)
+
+
+def simulate(
+    devices: int, days: int, seed: int, *, start: str = "2026-03-02", implants_per_device_day: float = 0.15
+) -> Simulation:
+    """Simulate a fleet in memory; each table is ordered by time.
+
+    The first half of the span holds no implants, the second about `implants_per_device_day` new ones a
+    device-day. Each device has one profile of visibility: 60 % a per-app filter with activity and pushes,
+    25 % a gateway with hosts and no apps, 15 % NetFlow with addresses only. `start` is a UTC date.
+
+    Raises:
+        TelemetryError: an argument makes no sense.
+    """
+    spec = _spec(devices, days, seed, start, implants_per_device_day)
+    made = [_block(spec, number) for number in range(spec.blocks)]
+    tables = {
+        name: pa.concat_tables([part.tables[name] for part in made]).unify_dictionaries()
+        for name in made[0].tables
+    }
+    tables = {
+        name: ordered(table, "time" if name == "notifications" else "start") for name, table in tables.items()
+    }
+    tables["inventory"] = inventory_table(spec.origin)
+    labels = pa.concat_tables([part.labels for part in made]).unify_dictionaries()
+    return Simulation(tables, labels, _together([part.implants for part in made]))
+
+
+def write(
+    out: Path,
+    devices: int,
+    days: int,
+    seed: int,
+    *,
+    start: str = "2026-03-02",
+    implants_per_device_day: float = 0.15,
+    processes: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Simulate a fleet into a new telemetry directory, and the truth into `OUT.labels.parquet` beside it.
+
+    Made and written block by block of 64 devices, so that memory does not grow with the fleet; rows are
+    ordered by time within a block. Bytes depend on the arguments alone, not on `processes` (default: one
+    for each core).
+    Returns what was written: paths, rows by table, devices, days, implants by kind.
+
+    Raises:
+        TelemetryError: an argument makes no sense, or `out` is not empty.
+    """
+    spec = _spec(devices, days, seed, start, implants_per_device_day)
+    out = Path(out)
+    truth = out.with_name(f"{out.name}.labels.parquet")
+    labels: list[pa.Table] = []
+    implants: list[pd.DataFrame] = []
+    with DirectoryWriter(out) as writer:
+        writer.write("inventory", inventory_table(spec.origin))
+        for number, part in enumerate(_made(spec, processes or os.cpu_count() or 1)):
+            for name, table in part.tables.items():
+                writer.write(name, table)
+            labels.append(part.labels)
+            implants.append(part.implants)
+            if progress:
+                progress("simulating", (number + 1) / spec.blocks)
+        staged = truth.with_name(f".{truth.name}.{os.getpid()}.tmp")
+        pq.write_table(pa.concat_tables(labels).unify_dictionaries(), staged, compression="zstd")
+        staged.replace(truth)
+    every = _together(implants)
+    return {
+        "out": str(out),
+        "labels": str(truth),
+        "devices": devices,
+        "days": days,
+        "seed": seed,
+        "rows": dict(sorted(writer.rows.items())),
+        "label_rows": sum(len(table) for table in labels),
+        "implants": {str(k): int(v) for k, v in every["kind"].value_counts().sort_index().items()},
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    tables: dict[str, pa.Table]
+    labels: pa.Table
+    implants: pd.DataFrame
+
+
+def _spec(devices: int, days: int, seed: int, start: str, implants_per_device_day: float) -> _Spec:
+    if devices < 1 or days < 1:
+        raise TelemetryError(f"{devices} devices over {days} days: give at least one of each")
+    if seed < 0 or not implants_per_device_day >= 0:
+        raise TelemetryError("the seed and the number of implants a device-day must not be negative")
+    try:
+        first = pd.Timestamp(start)
+        first = first.tz_localize("UTC") if first.tzinfo is None else first.tz_convert("UTC")
+    except ValueError:
+        raise TelemetryError(f"{start!r} is no date; write one like 2026-03-02") from None
+    origin = first.value // 1000
+    return _Spec(devices, days, seed, origin, first.weekday(), implants_per_device_day)
+
+
+def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
+    numbers = range(spec.blocks)
+    if min(processes, spec.blocks) == 1:
+        yield from (_block(spec, number) for number in numbers)
+        return
+    pool = Parallel(n_jobs=min(processes, spec.blocks), return_as="generator", pre_dispatch="n_jobs")
+    yield from pool(delayed(_block)(spec, number) for number in numbers)
+
+
+def _block(spec: _Spec, number: int) -> _Part:
+    """One block of devices, a pure function of the arguments."""
+    seeds = np.random.SeedSequence(spec.seed, spawn_key=(number,))
+    rng = np.random.Generator(np.random.SFC64(seeds))
+    first = number * BLOCK_DEVICES
+    count = min(BLOCK_DEVICES, spec.devices - first)
+    names = [f"phone-{i:05d}" for i in range(first, first + count)]
+    profile = rng.choice(len(PROFILE_SHARES), count, p=PROFILE_SHARES)
+    who = presence.people(rng, count, spec.days, spec.first_weekday)
+    unlocked = presence.unlocks(rng, who)
+    segments, segment_app = presence.foreground(rng, who, unlocked)
+    charging, low_power = presence.charging(rng, who), presence.low_power(rng, who)
+    world = World(who, segments, segment_app, low_power, *presence.wakes(rng, who, unlocked))
+    made = [app_traffic(rng, world, index) for index in range(len(APPS))]
+    flows = Flows.joined([flows for flows, _ in made])
+    events = Pushes.joined([events for _, events in made] + [courier_events(rng, flows, _COURIER)])
+    blind = presence.gaps(rng, who)
+    flows = flows.where(~blind.holds(flows.device, flows.time))
+    events = events.where(~blind.holds(events.device, events.time) & (events.time < who.seconds))
+
+    def seen(intervals: presence.Intervals) -> presence.Intervals:
+        return intervals.where(~blind.holds(intervals.device, intervals.start))
+
+    known = ~blind.holds(segments.device, segments.start)
+    tables = {
+        "flows": flow_table(rng, flows, profile, names, spec.origin),
+        "activity": activity_table(
+            [
+                ("app_foreground", segments.where(known), segment_app[known]),
+                ("device_unlocked", seen(unlocked), None),
+                ("screen_on", seen(unlocked), None),
+                ("charging", seen(charging), None),
+                ("low_power", seen(low_power), None),
+            ],
+            profile,
+            names,
+            spec.origin,
+        ),
+        "notifications": notification_table(rng, events, profile, names, spec.origin),
+    }
+    return _with_implants(spec, tables, [int(x) for x in seeds.generate_state(len(PROFILES))])
+
+
+def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> _Part:
+    """Implants in the second half of what is visible, so that the truth names what a detector can see.
+
+    Each source by itself: an implant borrows destinations of other devices, and must not name a host to a
+    source that sees addresses only.
+    """
+    middle = spec.origin + spec.days * _DAY_US // 2
+    end = spec.origin + spec.days * _DAY_US
+    late = tables["flows"].filter(pa.array(tables["flows"]["start"].cast(pa.int64()).to_numpy() >= middle))
+    source = late["source"].cast(pa.string())
+    flows, implants = [], []
+    for profile, seed in zip(PROFILES, seeds, strict=True):
+        view = late.filter(pc.equal(source, profile))
+        grafted, found = inject(
+            tables | {"flows": view},
+            seed,
+            per_device_day=spec.implants_per_device_day if len(view) else 0.0,
+            start=middle,
+            end=end,
+        )
+        flows.append(grafted)
+        implants.append(found)
+    grafted = pa.concat_tables(flows).unify_dictionaries()
+    every = _together(implants)
+    together = pa.concat_tables([tables["flows"], grafted]).unify_dictionaries()
+    return _Part(tables | {"flows": ordered(together, "start")}, _labels(grafted, every), every)
+
+
+def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
+    """One row per implant and each of its destinations that was contacted."""
+    if not len(implants):
+        return LABELS.empty()
+    dest = grafted["dest_host"].cast(pa.string()).to_pandas()
+    dest = dest.where(dest.notna(), grafted["dest_ip"].cast(pa.string()).to_pandas())
+    device = grafted["device_id"].cast(pa.string()).to_pandas()
+    contacted = pd.MultiIndex.from_arrays([device, dest]).unique()
+    rows = implants[["device_id", "app_id", "dests", "kind", "start_us", "end_us"]].explode("dests")
+    rows = rows[pd.MultiIndex.from_arrays([rows["device_id"], rows["dests"]]).isin(contacted)]
+    start = rows["start_us"].to_numpy(np.int64)
+    # A single flow without a duration still needs an interval to stand in.
+    end = np.maximum(rows["end_us"].to_numpy(np.int64), start + 1)
+    return conform(
+        LABELS,
+        pa.table(
+            {
+                "device_id": pa.array(rows["device_id"], pa.string()),
+                "app_id": pa.array(rows["app_id"], pa.string(), from_pandas=True),
+                "dest": pa.array(rows["dests"], pa.string()),
+                "start": pa.array(start, pa.timestamp("us", tz="UTC")),
+                "end": pa.array(end, pa.timestamp("us", tz="UTC")),
+                "label": pa.array(["malicious"] * len(rows)),
+                "kind": pa.array(rows["kind"], pa.string()),
+            }
+        ),
+    )
+
+
+def _together(implants: list[pd.DataFrame]) -> pd.DataFrame:
+    found = [part for part in implants if len(part)]
+    if not found:
+        return implants[0]
+    every = pd.concat(found, ignore_index=True)
+    every["implant_id"] = np.arange(len(every))
+    return every

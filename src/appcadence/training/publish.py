@@ -1,0 +1,78 @@
+"""A finished training -> a run in MLflow and a registered challenger."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from appcadence.errors import AppcadenceError
+from appcadence.features.catalog import describe
+from appcadence.models import bundle
+from appcadence.models.detector import SCORES
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.training.card import model_card
+from appcadence.training.tracking import MISSING, RunInfo, log_run
+from appcadence.training.train import Training
+
+_PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
+
+
+def publish(training: Training, source: TelemetryDirectory, bundle_dir: Path) -> RunInfo:
+    """Record a training in MLflow and register its bundle as appcadence@challenger.
+
+    `source` is the telemetry it was trained on, `bundle_dir` the saved bundle, which stays as it is
+    whatever MLflow does.
+
+    Raises:
+        AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer.
+        BundleError: the bundle is not whole.
+    """
+    try:
+        from appcadence.training.figures import training_figures  # matplotlib is an extra
+    except ImportError:
+        raise AppcadenceError(MISSING) from None
+    dataset = fingerprint(source)
+    # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
+    detector, identity = bundle.load(bundle_dir)
+    scores = detector.score(training.example, version=identity[:12])
+    return log_run(
+        bundle_dir=bundle_dir,
+        params=training.params,
+        metrics=training.quality.metrics(),
+        figures=training_figures(training),
+        card=model_card(training, dataset),
+        dataset=dataset,
+        catalogue=describe(),
+        injection=training.injection,
+        example=training.example,
+        predictions=scores.select(_PLAIN).to_pandas(),
+    )
+
+
+def fingerprint(source: TelemetryDirectory) -> dict[str, Any]:
+    """What a telemetry directory holds: rows and SHA-256 of each Parquet file by table, and the flows' span.
+
+    {"tables": {NAME: {"rows", "files": [{"file", "rows", "sha256"}]}}, "first", "last"}; times as ISO text in
+    UTC, absent when there are no flows.
+    """
+    tables: dict[str, Any] = {}
+    for name in source.tables():
+        files = []
+        for file in source.files(name):
+            with file.open("rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            path = file.relative_to(source.path).as_posix()
+            files.append({"file": path, "rows": pq.read_metadata(file).num_rows, "sha256": digest})
+        tables[name] = {"rows": sum(f["rows"] for f in files), "files": files}
+    return {"tables": tables} | _span(source)
+
+
+def _span(source: TelemetryDirectory) -> dict[str, str]:
+    ends = [pc.min_max(pq.read_table(file, columns=["start"])["start"]) for file in source.files("flows")]
+    starts = [end[side].as_py() for end in ends for side in ("min", "max") if end[side].is_valid]
+    return {"first": min(starts).isoformat(), "last": max(starts).isoformat()} if starts else {}

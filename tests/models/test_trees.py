@@ -1,0 +1,120 @@
+"""Flattened ensembles equal their libraries, explain themselves, and cannot be made to misbehave."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appcadence.errors import BundleError
+from appcadence.models.forest import anomaly_score, fit_forest
+from appcadence.models.supervised import BAGS, fit_classifier
+from appcadence.models.trees import Trees
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 8))
+    x[rng.random(x.shape) < 0.2] = np.nan
+    x[:, 3] = np.nan_to_num(x[:, 3])  # a column that training never saw missing
+    return x
+
+
+@pytest.fixture(scope="module")
+def classifier(rows):
+    target = (np.nan_to_num(rows[:, 0]) + 2 * np.nan_to_num(rows[:, 1]) > 0.5).astype(np.int64)
+    names = [f"f{i}" for i in range(8)]
+    return fit_classifier(rows, target, np.ones(len(rows)), names, np.array([1, 0, -1, 0, 0, 0, 0, 0]), 0)
+
+
+@pytest.fixture(scope="module")
+def forest(rows):
+    return fit_forest(np.nan_to_num(rows), 0)
+
+
+def test_forest_equals_scikit_learn(rows, forest):
+    from sklearn.ensemble import IsolationForest
+
+    x = np.nan_to_num(rows).astype(np.float32)
+    twin = IsolationForest(n_estimators=200, max_samples=256, random_state=0).fit(x)
+    np.testing.assert_allclose(anomaly_score(forest.raw(x)), -twin.score_samples(x), rtol=0, atol=1e-12)
+
+
+def test_classifier_equals_lightgbm_missing_values_included(rows, classifier):
+    import lightgbm
+
+    trees, text = classifier
+    bags = ["tree\n" + part for part in text.split("tree\n") if part.strip()]
+    assert len(bags) == BAGS
+    probe = rows.copy()
+    probe[::7, 3] = np.nan
+    want = np.mean([lightgbm.Booster(model_str=b).predict(probe, raw_score=True) for b in bags], axis=0)
+    np.testing.assert_allclose(trees.raw(probe), want, rtol=0, atol=1e-12)
+
+
+def test_classifier_is_monotone_and_repeatable(rows, classifier):
+    trees, text = classifier
+    low, high = rows.copy(), rows.copy()
+    low[:, 0], high[:, 0] = -1.0, 1.0
+    assert (trees.raw(high) >= trees.raw(low) - 1e-12).all()
+    target = (np.nan_to_num(rows[:, 0]) + 2 * np.nan_to_num(rows[:, 1]) > 0.5).astype(np.int64)
+    again = fit_classifier(
+        rows, target, np.ones(len(rows)), [f"f{i}" for i in range(8)], np.array([1, 0, -1, 0, 0, 0, 0, 0]), 0
+    )
+    assert again[1] == text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.one_of(st.floats(-9, 9), st.just(np.nan)), min_size=8, max_size=8), min_size=1, max_size=20))
+def test_contributions_add_up(forest, classifier, values):
+    probe = np.array(values)
+    for trees in (forest, classifier[0]):
+        raw, parts = trees.contributions(probe)
+        np.testing.assert_allclose(trees.base + parts.sum(axis=1), raw, rtol=0, atol=1e-9)
+
+
+def test_round_trip(forest, rows):
+    again = Trees.from_arrays(forest.arrays("x."), "x.")
+    assert (again.raw(np.nan_to_num(rows)) == forest.raw(np.nan_to_num(rows))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("left", lambda a: a * 0),  # a loop
+        ("right", lambda a: a + 10**6),
+        ("feature", lambda a: a + 100),
+        ("roots", lambda a: a - 5),
+        ("threshold", lambda a: a * np.nan),
+        ("expected", lambda a: a / 0.0),
+        ("feature", lambda a: a[:-1]),
+        ("threshold", lambda a: a.astype(np.float32)),
+        ("left", None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_hostile_arrays_are_refused(forest, name, change):
+    arrays = forest.arrays()
+    if change is None:
+        del arrays[name]
+    else:
+        arrays[name] = change(arrays[name])
+    with pytest.raises(BundleError):
+        Trees.from_arrays(arrays)
+
+
+def test_wrong_width_names_both(forest):
+    with pytest.raises(ValueError, match=r"\(3, 5\).*\(n, 8\)"):
+        forest.raw(np.zeros((3, 5)))
+
+
+def test_scoring_imports_no_training_library():
+    code = (
+        "import sys, appcadence.serving; "
+        "bad = {'sklearn', 'lightgbm', 'mlflow', 'matplotlib', 'appcadence.training'} & set(sys.modules); "
+        "sys.exit(', '.join(sorted(bad)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""

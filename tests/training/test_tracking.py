@@ -1,0 +1,248 @@
+"""A training published to a real MLflow server, read back over HTTP and scored from the registry."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from appcadence.errors import AppcadenceError
+from appcadence.models import bundle
+from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory, write_directory
+from appcadence.telemetry.schema import FLOWS, conform
+from appcadence.training.train import train
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
+    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'appcadence[train]'")
+    pytest.importorskip("mlflow.pyfunc")
+
+from appcadence.serving.pyfunc import NESTED
+from appcadence.training.figures import gains
+from appcadence.training.publish import fingerprint, publish
+from appcadence.training.registry import resolve
+from appcadence.training.tracking import plain, redacted
+
+DAY_US = 86_400_000_000
+START_US = 1_772_409_600_000_000
+CHANNELS = (
+    ("com.mail", "imap.example"),
+    ("com.news", "cdn.example"),
+    ("com.chat", "push.example"),
+    (None, "198.51.100.7"),
+)
+
+FIGURES = {"recall_at_budget", "benign_scores", "calibration_tail", "classifier_gain"}
+
+
+def telemetry(devices=6, days=4, seed=0):
+    """Canonical flows: each device's channels visited in bursts by day and seldom by night."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for device in range(devices):
+        for app, dest in CHANNELS:
+            for day in range(days):
+                bursts = rng.choice(np.arange(7, 23), rng.integers(3, 8), replace=False) * 3600.0
+                gaps = rng.exponential(120.0, (len(bursts), 6)).cumsum(axis=1)
+                seconds = np.sort((bursts[:, None] + rng.uniform(0, 3000, (len(bursts), 1)) + gaps).ravel())
+                parts += [
+                    (START_US + day * DAY_US + int(s * 1e6), f"phone-{device}", app, dest) for s in seconds
+                ]
+    start, device, app, dest = zip(*parts, strict=True)
+    n = len(parts)
+    table = {
+        "start": pa.array(start, pa.timestamp("us", tz="UTC")),
+        "duration_seconds": rng.exponential(20.0, n),
+        "device_id": device,
+        "app_id": pa.array(app, pa.string()),
+        "app_attribution": ["none" if a is None else "exact" for a in app],
+        "dest_host": dest,
+        "outcome": ["established"] * n,
+        "bytes_out": rng.integers(200, 5000, n),
+        "bytes_in": rng.integers(500, 90000, n),
+        "time_resolution_seconds": [0.001] * n,
+        "source": ["synthetic"] * n,
+    }
+    return {"flows": conform(FLOWS, pa.table(table))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(training, telemetry directory, bundle directory)."""
+    path = tmp_path_factory.mktemp("trained")
+    tables = telemetry()
+    write_directory(path / "telemetry", tables)
+    training = train(tables)
+    bundle.save(training.detector, path / "model")
+    return training, TelemetryDirectory(path / "telemetry"), path / "model"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of an MLflow server of its own, on loopback."""
+    path = tmp_path_factory.mktemp("server")
+    address = f"http://127.0.0.1:{_free_port()}"
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        address.rpartition(":")[2],
+    ]
+    command += ["--backend-store-uri", f"sqlite:///{path}/mlflow.db", "--workers", "1"]
+    command += ["--serve-artifacts", "--artifacts-destination", str(path / "artifacts")]
+    with (path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=path, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not _answers(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"no MLflow server: {(path / 'server.log').read_text()[-2000:]}")
+            time.sleep(0.3)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def published(trained, server):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", server)
+        return publish(*trained)
+
+
+def _free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _answers(address):
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _get(address, path):
+    with urllib.request.urlopen(f"{address}{path}", timeout=20) as answer:
+        return answer.read()
+
+
+def test_run_is_complete_over_http(published, trained, server):
+    training, source, model = trained
+    run = json.loads(_get(server, f"/api/2.0/mlflow/runs/get?run_id={published.run_id}"))["run"]
+    params = {p["key"]: p["value"] for p in run["data"]["params"]}
+    metrics = {m["key"]: m["value"] for m in run["data"]["metrics"]}
+    tags = {t["key"]: t["value"] for t in run["data"]["tags"]}
+    assert run["info"]["status"] == "FINISHED"
+    assert params == {key: str(value) for key, value in training.params.items()}
+    assert metrics["average_precision"] == pytest.approx(training.quality.average_precision)
+    assert tags["appcadence.bundle"] == bundle.load(model)[1]
+
+    def artifact(name):
+        return _get(server, f"/get-artifact?run_uuid={published.run_id}&path={name}")
+
+    for figure in FIGURES:
+        assert artifact(f"figures/{figure}.png").startswith(b"\x89PNG")
+    card = artifact("card.md").decode()
+    for words in (
+        "6 devices",
+        "no estimate of recall",
+        training.detector.card["roughness"],
+        "days (2026-03-02 to 2026-03-05)", "## Blind spots",
+    ):
+        assert words in card
+    assert json.loads(artifact("dataset.json")) == fingerprint(source)
+    assert artifact("feature_schema.csv").startswith(b"feature,family,unit")
+    assert len(artifact("injection.csv").splitlines()) == len(training.injection) + 1
+
+
+def test_registered_challenger_scores_as_the_bundle_on_disk(published, trained, server, monkeypatch):
+    training, _, model = trained
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert (published.model_version, published.tracking_uri) == ("1", server)
+    expected = Scorer.load(model).score_windows(training.example)
+    challenger = resolve("models:/appcadence@challenger")
+    assert {f.name: f.read_bytes() for f in challenger.iterdir()} == {
+        f.name: f.read_bytes() for f in model.iterdir()
+    }
+    assert Scorer.load(challenger).score_windows(training.example).equals(expected)
+    assert resolve(f"runs:/{published.run_id}/model").name == "model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = mlflow.pyfunc.load_model("models:/appcadence@challenger")
+        scores = loaded.predict(plain(training.example))
+        strict = loaded.predict(plain(training.example), params={"alerts_per_device_day": 0.001})
+    assert not set(NESTED) & set(scores.columns)
+    np.testing.assert_array_equal(scores["score"], expected["score"])
+    np.testing.assert_array_equal(scores["p_value"], expected["p_value"])
+    assert not strict["alert"].any()
+    assert (
+        scores["app_id"].where(scores["app_id"].notna(), "").tolist()
+        == expected["app_id"].fillna("").tolist()
+    )
+
+
+def test_dead_server_is_one_sentence_and_leaves_the_bundle(trained, monkeypatch):
+    before = {f.name: f.read_bytes() for f in trained[2].iterdir()}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{_free_port()}")
+    began = time.monotonic()
+    with pytest.raises(AppcadenceError, match="does not answer") as error:
+        publish(*trained)
+    assert time.monotonic() - began < 30
+    assert "secret" not in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(AppcadenceError, match="does not answer"):
+        resolve("models:/appcadence@challenger")
+    assert {f.name: f.read_bytes() for f in trained[2].iterdir()} == before
+
+
+def test_what_is_not_there(published, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    with pytest.raises(AppcadenceError, match="refused"):
+        resolve("models:/appcadence@nobody")
+    with pytest.raises(AppcadenceError, match=r"holds no manifest\.json"):
+        resolve(f"runs:/{published.run_id}/figures")
+    with pytest.raises(AppcadenceError, match="no MLflow model"):
+        resolve("models:")
+
+
+def test_without_mlflow(trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(AppcadenceError, match=r"pip install 'appcadence\[train\]'"):
+        resolve("models:/appcadence@challenger")
+    with pytest.raises(AppcadenceError, match=r"pip install 'appcadence\[train\]'"):
+        publish(*trained)
+
+
+def test_default_store_is_sqlite_in_the_working_directory(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    info = publish(*trained)
+    assert (info.model_version, info.tracking_uri) == ("1", "sqlite:///mlflow.db")
+    assert (tmp_path / "mlflow.db").is_file() and "MLFLOW_TRACKING_URI" not in os.environ
+    assert resolve("models:/appcadence/1").name == "model"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_plain_rows_gains_and_redaction(trained):
+    rows = plain(trained[0].example)
+    assert {str(t) for t in rows.dtypes} <= {"object", "float64", "int64", "datetime64[ns]"}
+    total = gains("feature_names=a b a_distance\nsplit_feature=0 2 1\nsplit_gain=1 2 4\n")
+    assert total == {"a": 3.0, "b": 4.0}
+    assert redacted("see http://me:pw@host/x") == "see http://host/x"

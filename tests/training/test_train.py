@@ -1,0 +1,184 @@
+"""Training, bundle and scoring from end to end on a small fleet."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from make import DAY0, fleet, flows, together
+
+from appcadence.errors import AppcadenceError, BundleError, SchemaError, TelemetryError
+from appcadence.features import extract
+from appcadence.features.catalog import NAMES
+from appcadence.features.windows import micros
+from appcadence.models import bundle
+from appcadence.models.detector import STRATA, strata
+from appcadence.serving import Scorer
+from appcadence.serving.batch import RUN, read_history, score_directory
+from appcadence.telemetry.directory import write_directory
+from appcadence.training.injection import labelled, past_and_future
+from appcadence.training.train import train
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return fleet(devices=6, days=4)
+
+
+@pytest.fixture(scope="module")
+def trained(tables):
+    return train(tables, "24h", 0)
+
+
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "model"
+    bundle.save(trained.detector, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def attacked(tables):
+    """A later day on which one chat app also beacons, every five minutes, to a new host."""
+    later = {k: v for k, v in fleet(devices=6, days=5, seed=9).items()}
+    day = past_and_future(later, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
+    start = 4 * 86400 + np.arange(0, 86400, 300.0)
+    beacon = flows(start, "phone-03", "com.chat", "c2.example", 0.5, 310, 180)
+    return {"flows": together(day, beacon)}
+
+
+def test_the_beacon_is_found_and_explained(saved, attacked):
+    scores = Scorer.load(saved).score(attacked).sort_values("rank")
+    first = scores.iloc[0]
+    assert (first["device_id"], first["app_id"]) == ("phone-03", "com.chat")
+    assert first["alert"] and first["score"] > 0 and "structured_cadence" in first["behaviours"]
+    assert len(first["reasons"]) >= 3 and any("usual here" in reason for reason in first["reasons"])
+    assert any("user was present" in reason for reason in first["reasons"])  # said, since it could not be checked
+
+
+def test_contributions_sum_to_the_score(saved, attacked):
+    scorer = Scorer.load(saved)
+    frame = extract(attacked, history=scorer.detector.history)
+    parts, raw = scorer.detector.parts(frame)
+    for stratum, rows in strata(frame).items():
+        c = scorer.detector.calibration[stratum]
+        want = scorer.detector.constant(stratum) + parts[rows].sum(axis=1) / c.spread
+        np.testing.assert_allclose(want, c.scale(raw[rows]), rtol=0, atol=1e-9)
+
+
+def test_equal_input_gives_equal_bytes(trained, tables, saved, tmp_path):
+    again = train(tables, "24h", 0)
+    assert bundle.save(again.detector, tmp_path / "again") == bundle.load(saved)[1]
+    for part in saved.iterdir():
+        assert (tmp_path / "again" / part.name).read_bytes() == part.read_bytes()
+    assert not any(p.suffix in (".pkl", ".joblib") for p in saved.iterdir())
+
+
+def test_library_equals_batch_job(saved, attacked, tmp_path):
+    write_directory(tmp_path / "telemetry", attacked)
+    scorer = Scorer.load(saved)
+    run = score_directory(tmp_path / "telemetry", scorer, tmp_path / "out")
+    batch = pq.read_table(tmp_path / "out" / "scores.parquet")
+    assert batch.equals(scorer.run(attacked).scores)
+    features = extract(attacked, history=scorer.detector.history)
+    shuffled = features[[*reversed(features.columns)]]  # columns are matched by name
+    assert scorer.score_windows(shuffled)["score"].equals(scorer.score(attacked)["score"])
+    assert run.alerts == pc.sum(batch["alert"]).as_py() and json.loads((tmp_path / "out" / RUN).read_text())
+    rows = pd.read_csv(tmp_path / "out" / "alerts.csv")
+    assert rows["rank"].is_monotonic_increasing and len(rows) == run.alerts
+    rolled = read_history(tmp_path / "out" / "history.parquet")
+    assert "c2.example" in set(rolled.contacts["dest"]) and len(rolled.contacts) > len(scorer.detector.history.contacts)
+    score_directory(tmp_path / "telemetry", scorer, tmp_path / "out")  # replaces its own output
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious").touch()
+    with pytest.raises(TelemetryError, match="no output of"):
+        score_directory(tmp_path / "telemetry", scorer, tmp_path / "other")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious"]
+
+
+def test_missing_feature_is_named(saved, attacked):
+    features = extract(attacked)
+    with pytest.raises(SchemaError, match="beats_per_hour"):
+        Scorer.load(saved).score_windows(features.drop(columns="beats_per_hour"))
+
+
+def test_every_altered_part_is_refused(saved, tmp_path):
+    import shutil
+
+    for part in sorted(p.name for p in saved.iterdir()):
+        copy = tmp_path / part
+        shutil.copytree(saved, copy)
+        data = bytearray((copy / part).read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / part).write_bytes(data)
+        if part == bundle.MANIFEST:
+            # The manifest vouches for the parts; a change of it changes the id, or is refused.
+            try:
+                assert bundle.load(copy)[1] != bundle.load(saved)[1]
+            except BundleError:
+                pass
+            continue
+        with pytest.raises(BundleError, match="altered"):
+            bundle.load(copy)
+        (copy / part).unlink()
+        with pytest.raises(BundleError, match="missing"):
+            bundle.load(copy)
+
+
+def test_another_feature_schema_is_refused_with_both_versions(saved, tmp_path):
+    import shutil
+
+    shutil.copytree(saved, tmp_path / "old")
+    manifest = json.loads((saved / bundle.MANIFEST).read_text())
+    (tmp_path / "old" / bundle.MANIFEST).write_text(json.dumps(manifest | {"feature_schema": "cafe"}))
+    with pytest.raises(BundleError, match=f"cafe.*{manifest['feature_schema']}"):
+        bundle.load(tmp_path / "old")
+
+
+def test_excluded_families_are_never_seen(tables, attacked):
+    detector = train(tables, "24h", 0, exclude_families=("novelty", "size")).detector
+    frame = extract(attacked, history=detector.history)
+    hidden = [n for n in NAMES if n.startswith(("out_size", "in_size", "channel_", "destination_"))]
+    garbage = frame.assign(**dict.fromkeys(hidden, 1e6))
+    assert detector.score(frame)["score"].equals(detector.score(garbage)["score"])
+    with pytest.raises(TelemetryError, match="no feature family 'rhythm'"):
+        train(tables, exclude_families=("rhythm",))
+
+
+def test_one_device_and_twelve_hours_is_enough_and_says_how_rough(tables):
+    half = past_and_future(tables, (DAY0 + 20 * 3600) * 1_000_000)[0]["flows"]
+    half = half.filter(pc.equal(half["device_id"].cast("string"), "phone-00"))
+    half = half.filter(pc.greater(half["start"].cast("int64"), (DAY0 + 8 * 3600) * 1_000_000))
+    assert micros(half["start"]).max() - micros(half["start"]).min() < 12 * 3600e6
+    result = train({"flows": half}, "6h", 0)
+    assert result.params["held_out"] == "channels" and "for want of devices" in result.detector.card["roughness"]
+    assert set(result.detector.calibration) == set(STRATA)
+
+
+def test_one_day_of_many_devices_in_one_window_each_is_enough():
+    result = train(fleet(devices=5, days=1), "24h", 0)
+    assert result.params["held_out"] == "2 devices" and result.quality.malicious_units > 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_too_little_is_one_clear_sentence(count):
+    with pytest.raises(AppcadenceError) as error:
+        train({"flows": flows(np.arange(count) * 100.0)})
+    assert "\n" not in str(error.value)
+
+
+def test_features_are_recomputed_and_contacts_counted_alike(tables):
+    cut = (DAY0 + 2 * 86400) * 1_000_000
+    clean, _ = labelled(tables, cut, "24h", 1, 0.0)
+    mixed, specs = labelled(tables, cut, "24h", 1, 2.0)
+    assert not clean.malicious.any() and mixed.malicious.sum() > 3
+    bad, good = mixed.frame[mixed.malicious], mixed.frame[~mixed.malicious]
+    # A destination that only the implant's own device contacts counts for nobody else, injected or real.
+    own = bad[bad["channel_is_new"] == 1]
+    fresh = own[own["destination_is_new_for_fleet"] == 1]
+    assert (fresh["destination_prevalence_ratio"] == 0).all() and len(fresh)
+    # About half of the implants bring nothing new.
+    assert 0.2 < specs["new_destination"].mean() < 0.8
+    assert set(good["device_id"]) == set(clean.frame["device_id"])
