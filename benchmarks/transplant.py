@@ -192,7 +192,8 @@ def _print(tables: list[pd.DataFrame], families: list[str], options: argparse.Na
     bad = first[first["malicious"]]
     days = first.groupby("normal")["days"].first()
     print(
-        f"window {options.window}, {len(tables)} seeds, excluded: {', '.join(options.exclude_family) or 'nothing'}"
+        f"window {options.window}, {len(tables)} seeds, "
+        f"excluded: {', '.join(options.exclude_family) or 'nothing'}"
     )
     for name, span in days.items():
         part = first[(first["normal"] == name) & (first["family"] == families[0]) & ~first["malicious"]]
@@ -216,7 +217,8 @@ def _print(tables: list[pd.DataFrame], families: list[str], options: argparse.Na
             auc = np.mean([_auc(t, method) for t in tables])
             figures = " ".join(f"{each[f].mean():10.2f}" for f in families)
             print(
-                f"{method:20s} {budget:6g} {macro.mean():5.2f} ± {macro.std(ddof=0):4.2f} {every.mean():5.2f}  {figures}  {auc:.3f}"
+                f"{method:20s} {budget:6g} {macro.mean():5.2f} ± {macro.std(ddof=0):4.2f} "
+                f"{every.mean():5.2f}  {figures}  {auc:.3f}"
             )
 
 

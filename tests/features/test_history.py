@@ -20,7 +20,9 @@ def test_a_window_sees_only_what_came_before_it():
     got = rows(extract({"flows": table}, history=History.empty()))
     assert got["channel_is_new"].tolist()[1:] == [0, 0]
     assert np.isnan(got["channel_is_new"].iloc[0])  # the device has no past yet
-    assert got["channel_age_days"].tolist()[1:] == pytest.approx([(90000 - 100) / 86400, (180000 - 100) / 86400])
+    assert got["channel_age_days"].tolist()[1:] == pytest.approx(
+        [(90000 - 100) / 86400, (180000 - 100) / 86400]
+    )
 
 
 def test_history_equals_one_extraction_over_everything():
@@ -37,7 +39,10 @@ def test_history_equals_one_extraction_over_everything():
 
 
 def test_prevalence_counts_other_devices_alone():
-    table = together(*(flows([10.0 * i + 5], device=f"d{i}") for i in range(5)), flows([70.0], device="d9", host="x.example"))
+    table = together(
+        *(flows([10.0 * i + 5], device=f"d{i}") for i in range(5)),
+        flows([70.0], device="d9", host="x.example"),
+    )
     got = extract({"flows": table}, history=History.empty())
     assert set(rows(got)["destination_prevalence_ratio"]) == {4 / 5, np.nan} - {np.nan}
     assert rows(got, "x.example")["destination_prevalence_ratio"].tolist() == [0.0]

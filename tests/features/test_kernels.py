@@ -107,7 +107,9 @@ def test_lag_to_the_user_equals_its_twin(rows, uses):
 @settings(max_examples=60, deadline=None)
 @given(channel, channel)
 def test_companion_share_equals_its_twin(mine, others):
-    tables = together(table_of(mine), flows([r[0] for r in others], host="b.example", app="com.b", duration=0.0))
+    tables = together(
+        table_of(mine), flows([r[0] for r in others], host="b.example", app="com.b", duration=0.0)
+    )
     frame = extract({"flows": tables})
     got = frame[frame["dest"] == "a.example"].iloc[0]
     starts = [s for s, _, _ in naive.sessions([(r[0], r[1], True) for r in ordered(mine)])]
@@ -117,7 +119,10 @@ def test_companion_share_equals_its_twin(mine, others):
         return
     same(
         [got["companion_share"], got["alone_share"]],
-        [naive.share_near(starts, theirs, companion.NEAR_SECONDS), 1 - naive.share_near(starts, theirs, companion.ALONE_SECONDS)],
+        [
+            naive.share_near(starts, theirs, companion.NEAR_SECONDS),
+            1 - naive.share_near(starts, theirs, companion.ALONE_SECONDS),
+        ],
     )
 
 
@@ -142,7 +147,9 @@ def test_removing_a_table_blanks_what_needs_it_and_changes_nothing_else(table):
         "flows": together(
             flows(rng.uniform(0, 86000, 80)), flows(rng.uniform(0, 86000, 30), host="b.example", app="com.b")
         ),
-        "activity": together(activity([(3600, 7200)]), activity([(3600, 4000)], app="com.a", kind="app_foreground")),
+        "activity": together(
+            activity([(3600, 7200)]), activity([(3600, 4000)], app="com.a", kind="app_foreground")
+        ),
         "notifications": pushes(rng.uniform(0, 86000, 20)),
     }
     full, without = extract(tables), extract({k: v for k, v in tables.items() if k != table})
@@ -159,7 +166,9 @@ def test_row_order_changes_no_bit():
     rng = np.random.default_rng(2)
     table = together(
         flows(rng.uniform(0, 200000, 300), duration=rng.exponential(4000, 300)),
-        flows(np.repeat(rng.uniform(0, 200000, 50), 2), host="b.example", app=None, out=rng.integers(0, 9, 100)),
+        flows(
+            np.repeat(rng.uniform(0, 200000, 50), 2), host="b.example", app=None, out=rng.integers(0, 9, 100)
+        ),
     )
     shuffled = table.take(rng.permutation(len(table)))
     a, b = (extract({"flows": t}, "6h", History.empty()) for t in (table, shuffled))

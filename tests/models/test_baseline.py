@@ -32,7 +32,12 @@ def test_an_unknown_channel_falls_back(frame):
         [kind, "profile", "com.weather"] for kind in ("channel", "app")
     ] or all("com.weather" in k for k in keys)
     stranger = extract({"flows": flows([1.0, 2.0], app="com.never", host="never.example")})
-    assert set(baseline.keys[baseline.group_of(stranger)]) <= {"channel", "app", "channel\x1fcategory\x1f", "app\x1fcategory\x1f"}
+    assert set(baseline.keys[baseline.group_of(stranger)]) <= {
+        "channel",
+        "app",
+        "channel\x1fcategory\x1f",
+        "app\x1fcategory\x1f",
+    }
 
 
 def test_three_per_cent_of_bad_windows_move_nothing_much(frame):
@@ -47,7 +52,9 @@ def test_three_per_cent_of_bad_windows_move_nothing_much(frame):
 
 
 def test_without_app_names_the_registrable_domain_stands_in():
-    table = together(*(flows([i * 600.0 + k for i in range(40)], app=None, host=f"edge{k}.cdn.co.uk") for k in range(3)))
+    table = together(
+        *(flows([i * 600.0 + k for i in range(40)], app=None, host=f"edge{k}.cdn.co.uk") for k in range(3))
+    )
     baseline = AppBaseline.fit(extract({"flows": table}))
     new = extract({"flows": flows([i * 600.0 for i in range(40)], app=None, host="edge9.cdn.co.uk")})
     assert list(baseline.keys[baseline.group_of(new)]) == ["channel\x1fprofile\x1fcdn.co.uk"]

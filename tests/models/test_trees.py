@@ -41,6 +41,10 @@ def test_forest_equals_scikit_learn(rows, forest):
     x = np.nan_to_num(rows).astype(np.float32)
     twin = IsolationForest(n_estimators=200, max_samples=256, random_state=0).fit(x)
     np.testing.assert_allclose(anomaly_score(forest.raw(x)), -twin.score_samples(x), rtol=0, atol=1e-12)
+    for n in (1, 2, 3, 50):
+        twin = IsolationForest(n_estimators=200, max_samples=n, random_state=1).fit(x[:n])
+        small = anomaly_score(fit_forest(x[:n].astype(np.float64), 1).raw(x))
+        np.testing.assert_allclose(small, -twin.score_samples(x), rtol=0, atol=1e-12)
 
 
 def test_classifier_equals_lightgbm_missing_values_included(rows, classifier):
@@ -51,6 +55,8 @@ def test_classifier_equals_lightgbm_missing_values_included(rows, classifier):
     assert len(bags) == BAGS
     probe = rows.copy()
     probe[::7, 3] = np.nan
+    extremes = np.array([np.nan, 0.0, 1e-36, 1e300, -1e300, np.inf, -np.inf])
+    probe = np.vstack([probe, np.repeat(extremes[:, None], 8, axis=1)])
     want = np.mean([lightgbm.Booster(model_str=b).predict(probe, raw_score=True) for b in bags], axis=0)
     np.testing.assert_allclose(trees.raw(probe), want, rtol=0, atol=1e-12)
 
@@ -68,7 +74,7 @@ def test_classifier_is_monotone_and_repeatable(rows, classifier):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.one_of(st.floats(-9, 9), st.just(np.nan)), min_size=8, max_size=8), min_size=1, max_size=20))
+@given(st.lists(st.tuples(*[st.floats(-9, 9) | st.just(np.nan)] * 8), min_size=1, max_size=20))
 def test_contributions_add_up(forest, classifier, values):
     probe = np.array(values)
     for trees in (forest, classifier[0]):
@@ -85,10 +91,17 @@ def test_round_trip(forest, rows):
     ("name", "change"),
     [
         ("left", lambda a: a * 0),  # a loop
+        ("roots", lambda a: np.repeat(a, 50)),
+        ("roots", lambda a: a[:, None]),
+        ("left", lambda a: np.where(a > 0, a + 1, a).astype(np.int32)),  # nodes shared by two parents
         ("right", lambda a: a + 10**6),
         ("feature", lambda a: a + 100),
         ("roots", lambda a: a - 5),
         ("threshold", lambda a: a * np.nan),
+        ("threshold", lambda a: a + np.inf),
+        ("n_features", lambda a: a[None]),
+        ("n_features", lambda a: a - 8),
+        ("n_features", lambda a: 8),
         ("expected", lambda a: a / 0.0),
         ("feature", lambda a: a[:-1]),
         ("threshold", lambda a: a.astype(np.float32)),

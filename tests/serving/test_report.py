@@ -228,6 +228,8 @@ def test_missing_or_damaged_file_is_one_sentence(out, tmp_path, name, damage):
 
 
 def test_foreign_facts_and_bad_top(out, tmp_path):
+    with pytest.raises(AppcadenceError, match="is a directory"):
+        write_report(out, tmp_path)
     with pytest.raises(AppcadenceError, match="between 1 and 200"):
         write_report(out, tmp_path / "report.html", top=0)
     (out / "run.json").write_text(json.dumps(asdict(replace(RUN, devices="two"))))

@@ -165,7 +165,8 @@ def test_run_is_complete_over_http(published, trained, server):
         "6 devices",
         "no estimate of recall",
         training.detector.card["roughness"],
-        "days (2026-03-02 to 2026-03-05)", "## Blind spots",
+        "days (2026-03-02 to 2026-03-05)",
+        "## Blind spots",
     ):
         assert words in card
     assert json.loads(artifact("dataset.json")) == fingerprint(source)

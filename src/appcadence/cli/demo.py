@@ -37,7 +37,7 @@ def demo(
 
     Example: appcadence demo --out demo
     """
-    console = Console(soft_wrap=True)
+    console = Console()
     if out.exists():
         raise TelemetryError(f"{out} exists; remove it or choose another --out")
     telemetry = out / "telemetry"
@@ -57,11 +57,11 @@ def demo(
         html = out / "report.html"
         write_report(out / "scored", html)
     console.print(
-        f"A simulated fleet of {_DEVICES} devices: {_DAYS // 2} days to train on, then {_DAYS // 2} days with "
-        "implants to score."
+        f"A simulated fleet of {_DEVICES} devices: {_DAYS // 2} days to train on, then "
+        f"{_DAYS // 2} days with implants to score."
     )
     print_run(console, run, out / "scored")
     console.print("\nMeasured against the simulator's labels (simulated data, no promise for real fleets):")
     scores = pq.read_table(out / "scored" / "scores.parquet").to_pandas()
     print_quality(console, evaluate(scores, pq.read_table(out / "telemetry.labels.parquet")))
-    console.print(f"\nReport: {html.resolve()}", markup=False, highlight=False)
+    console.print(f"\nReport: {html.resolve()}", markup=False, highlight=False, soft_wrap=True)

@@ -48,7 +48,7 @@ def features(
 
     Example: appcadence features telemetry --out features.parquet --window 6h
     """
-    console = Console(soft_wrap=True)
+    console = Console()
     if describe_only:
         for row in describe().itertuples():
             console.print(
@@ -89,7 +89,7 @@ def train(
 
     Example: appcadence train telemetry --window 24h --out model
     """
-    console = Console(soft_wrap=True)
+    console = Console()
     source = TelemetryDirectory(directory)
     with progress_bar() as progress:
         result = train_detector(
@@ -136,7 +136,7 @@ def evaluate(
     if json:
         typer.echo(jsonlib.dumps(outcome.metrics()))
         return
-    print_quality(Console(soft_wrap=True), outcome)
+    print_quality(Console(), outcome)
 
 
 def score(
@@ -164,7 +164,7 @@ def score(
     if json:
         typer.echo(jsonlib.dumps(asdict(run) | {"out": str(out)}))
         return
-    print_run(Console(soft_wrap=True), run, out)
+    print_run(Console(), run, out)
 
 
 def load_scorer(model: str) -> Scorer:
@@ -179,9 +179,9 @@ def load_scorer(model: str) -> Scorer:
 def print_run(console: Console, run: Run, out: Path) -> None:
     """The facts of a run and its first ten windows."""
     console.print(
-        f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; {run.scored} "
-        f"had enough evidence; {run.alerts} alerting windows at a budget of {run.alerts_per_device_day:g} a "
-        "device-day.",
+        f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; "
+        f"{run.scored} had enough evidence; {run.alerts} alerting windows at a budget of "
+        f"{run.alerts_per_device_day:g} a device-day.",
         highlight=False,
     )
     for spot in run.blind_spots:
@@ -209,7 +209,10 @@ def print_run(console: Console, run: Run, out: Path) -> None:
         )
     console.print(table)
     console.print(
-        f"Written to {out}; next: appcadence report {out} --html report.html", markup=False, highlight=False
+        f"Written to {out}; next: appcadence report {out} --html report.html",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 

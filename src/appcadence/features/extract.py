@@ -121,7 +121,7 @@ def keys(windows: Windows) -> pd.DataFrame:
     )
 
 
-def _category(windows: Windows) -> pd.Categorical:
+def _category(windows: Windows) -> pd.Categorical[str]:
     """The app's App Store category by the newest snapshot that names one; null where unknown."""
     inventory = windows.tables.get("inventory")
     names: dict[str, str] = {}
@@ -132,4 +132,4 @@ def _category(windows: Windows) -> pd.Categorical:
     categories = sorted(set(names.values()))
     code = {name: i for i, name in enumerate(categories)}
     by_app = np.array([code.get(names.get(app, ""), -1) for app in windows.apps] + [-1])
-    return pd.Categorical.from_codes(by_app[windows.app], categories)
+    return pd.Categorical.from_codes(by_app[windows.app], pd.Index(categories, dtype="object"))

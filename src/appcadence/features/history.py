@@ -89,5 +89,5 @@ def contacts_of(windows: Windows) -> pd.DataFrame:
 
 
 def _named(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:
-    names = np.append(np.asarray(index, dtype=object), None)
+    names = np.array([*index, None], dtype=object)
     return np.asarray(names[codes], dtype=object)

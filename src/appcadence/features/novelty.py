@@ -78,7 +78,7 @@ def compute(windows: Windows, history: History | None) -> Matrix:
     begin = _began(windows)
 
     def key(d: np.ndarray, a: np.ndarray, t: np.ndarray) -> np.ndarray:
-        return (d * (len(apps) + 1) + a + 1) * len(dests) + t
+        return np.asarray((d * (len(apps) + 1) + a + 1) * len(dests) + t)
 
     zero = np.zeros(1, np.int64)
     channel_first = _first(key(device, app, dest), first, key(own_device, own_app, own_dest))

@@ -72,7 +72,8 @@ class Windows:
     @cached_property
     def beats(self) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, times) of flow starts, those less than 2 s apart merged."""
-        return _beats(self.offsets, self.flow_start, self.fresh)
+        offsets, times = _beats(self.offsets, self.flow_start, self.fresh)
+        return offsets, times
 
     def codes(self, column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
         """Codes of a name column of another table in one of this object's indexes; -1 = not in it."""
@@ -237,12 +238,12 @@ def _destinations(flows: pa.Table) -> tuple[np.ndarray, pd.Index[Any]]:
 
 def micros(column: pa.ChunkedArray) -> np.ndarray:
     """Timestamps as int64 microseconds since the epoch."""
-    return column.cast(pa.int64()).to_numpy()
+    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
 
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray:
     """float64 with NaN for null; negative values are unknown too."""
-    values = column.cast(pa.float64()).to_numpy().copy()
+    values = np.array(column.cast(pa.float64()).to_numpy(), np.float64)
     values[~(values >= 0) | ~np.isfinite(values)] = np.nan
     return values
 

@@ -37,8 +37,8 @@ class AppBaseline:
     Groups are nested: all channel windows (all app windows) of the fleet, then category, then profile (the
     app, or the registrable domain where the app is unknown), then profile and destination. With n windows,
     a group's median m and spread s (1.4826 times the median absolute deviation) are shrunk to its parent's:
-    `w m + (1 - w) m_parent` with `w = n / (n + k)`, k by level, likewise s, which never falls below a fifth of the
-    fleet's. Heavy-tailed features (seconds, rates, bytes) are compared as log(1 + x).
+    `w m + (1 - w) m_parent` with `w = n / (n + k)`, k by level, likewise s, which never falls below a fifth
+    of the fleet's. Heavy-tailed features (seconds, rates, bytes) are compared as log(1 + x).
     """
 
     keys: pd.Index[str]
@@ -97,7 +97,7 @@ class AppBaseline:
     def expected(self, frame: pd.DataFrame) -> Matrix:
         """(n, n_features) the expected value of each feature, in the feature's unit."""
         location = self.location[self.group_of(frame)]
-        return np.where(_LOG, np.expm1(np.minimum(location, 700.0)), location)
+        return np.asarray(np.where(_LOG, np.expm1(np.minimum(location, 700.0)), location))
 
     def to_arrow(self) -> pa.Table:
         width = len(NAMES)
@@ -114,7 +114,9 @@ class AppBaseline:
         def values(name: str) -> Matrix:
             flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             if flat.size != len(table) * len(NAMES) or not np.isfinite(flat).all():
-                raise BundleError(f"baseline column {name!r} is not {len(table)} x {len(NAMES)} finite numbers")
+                raise BundleError(
+                    f"baseline column {name!r} is not {len(table)} x {len(NAMES)} finite numbers"
+                )
             return np.asarray(flat.reshape(len(table), len(NAMES)), np.float64)
 
         scale = values("scale")
@@ -160,7 +162,7 @@ def _compared(frame: pd.DataFrame) -> Matrix:
     return values
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _robust(values, offsets):  # type: ignore[no-untyped-def]
     groups, width = len(offsets) - 1, values.shape[1]
     count = np.zeros((groups, width))

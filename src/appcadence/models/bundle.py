@@ -106,7 +106,9 @@ def _manifest(path: Path) -> tuple[dict[str, Any], str]:
     if found != FORMAT:
         raise BundleError(f"{path} has bundle format {found}, this version reads {FORMAT}; train again")
     if schema != SCHEMA_ID or manifest.get("features") != list(NAMES):
-        raise BundleError(f"{path} was trained on feature schema {schema}, this version computes {SCHEMA_ID}; train again")
+        raise BundleError(
+            f"{path} was trained on feature schema {schema}, this version computes {SCHEMA_ID}; train again"
+        )
     if not isinstance(parts, dict):
         raise BundleError(f"{file} is damaged (parts)")
     return manifest, hashlib.sha256(text).hexdigest()
@@ -122,11 +124,16 @@ def _parts(detector: Detector) -> dict[str, bytes]:
         **{f"behaviour.{name}": values for name, values in detector.behaviours.items()},
     }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     frames = [c.to_frame().assign(stratum=stratum) for stratum, c in detector.calibration.items()]
     calibration = pa.concat_tables(
-        pa.table({"stratum": pa.array(f["stratum"], pa.string()), "kind": pa.array(f["kind"], pa.string()),
-                  "value": pa.array(f["value"], pa.float64())})
+        pa.table(
+            {
+                "stratum": pa.array(f["stratum"], pa.string()),
+                "kind": pa.array(f["kind"], pa.string()),
+                "value": pa.array(f["value"], pa.float64()),
+            }
+        )
         for f in frames
     )
     return {
@@ -155,7 +162,9 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     calibration = table("calibration.parquet").to_pandas()
     classifier = Trees.from_arrays(arrays, "classifier.")
     forest = Trees.from_arrays(arrays, "forest.")
-    if (classifier.n_features, forest.n_features) != (2 * width, width) or arrays["surprise.tails"].shape[0] != width:
+    if (classifier.n_features, forest.n_features) != (2 * width, width) or arrays["surprise.tails"].shape[
+        0
+    ] != width:
         raise BundleError("an ensemble has another number of features than the catalogue")
     window_seconds(manifest["window"])
     return Detector(

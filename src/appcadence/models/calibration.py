@@ -22,7 +22,9 @@ def alert_unit(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
     what = np.where(app.isna(), "dest:" + frame["dest"].astype(object).astype(str), "app:" + app.astype(str))
     day = frame["window_start"].dt.floor("D")
     return np.asarray(
-        pd.DataFrame({"d": frame["device_id"].astype(object), "w": what, "t": day}).groupby(["d", "w", "t"]).ngroup()
+        pd.DataFrame({"d": frame["device_id"].astype(object), "w": what, "t": day})
+        .groupby(["d", "w", "t"])
+        .ngroup()
     )
 
 
@@ -36,7 +38,7 @@ def strongest(unit: npt.NDArray[np.int64], score: Vector) -> Vector:
     """Highest score of each unit."""
     best = np.full(int(unit.max()) + 1 if len(unit) else 0, -np.inf)
     np.maximum.at(best, unit, score)
-    return best[np.isfinite(best)]
+    return np.asarray(best[np.isfinite(best)])
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,10 @@ class Calibration:
         except KeyError as error:
             raise BundleError(f"calibration lacks {error}") from None
         if not (np.isfinite(frame["value"]).all() and spread > 0 and days > 0):
-            raise BundleError("calibration holds a value that is not finite, or a spread or span that is not positive")
+            raise BundleError(
+                "calibration holds a value that is not finite, or a spread or span that is not positive"
+            )
         empty = np.empty(0)
-        return cls(origin, spread, days, np.sort(values.get("windows", empty)), np.sort(values.get("units", empty)))
+        return cls(
+            origin, spread, days, np.sort(values.get("windows", empty)), np.sort(values.get("units", empty))
+        )

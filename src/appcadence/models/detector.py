@@ -30,7 +30,12 @@ _TOP_CONTRIBUTIONS = 8
 
 _BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
 _CONTRIBUTION = pa.struct(
-    [("feature", pa.string()), ("value", pa.float64()), ("expected", pa.float64()), ("contribution", pa.float64())]
+    [
+        ("feature", pa.string()),
+        ("value", pa.float64()),
+        ("expected", pa.float64()),
+        ("contribution", pa.float64()),
+    ]
 )
 _TIME = pa.timestamp("us", tz="UTC")
 SCORES = pa.schema(
@@ -92,7 +97,12 @@ class Detector:
         return fuse(values, distances, self.classifier, self.surprise, self.forest, self.weights)
 
     def score(
-        self, frame: pd.DataFrame, *, alerts_per_device_day: float = 1.0, version: str = "", name: str = "appcadence"
+        self,
+        frame: pd.DataFrame,
+        *,
+        alerts_per_device_day: float = 1.0,
+        version: str = "",
+        name: str = "appcadence",
     ) -> pa.Table:
         """The scores table (see `SCORES`) of a feature table, in its row order.
 
@@ -124,7 +134,9 @@ class Detector:
         shown = {b: parts[b][1] <= BEHAVIOUR_P for b in BEHAVIOURS}
         alert = scored & (np.nan_to_num(score, nan=-np.inf) >= threshold)
         few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
-        alert &= ~(few & shown["structured_cadence"] & ~shown["session_persistence"] & ~shown["notification_burst"])
+        alert &= ~(
+            few & shown["structured_cadence"] & ~shown["session_persistence"] & ~shown["notification_burst"]
+        )
         order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
         rank = np.empty(n, np.int64)
         rank[order] = np.arange(1, n + 1)
@@ -133,7 +145,9 @@ class Detector:
             column: frame[column].astype(object)
             for column in ("device_id", "app_id", "dest", "app_attribution")
         }
-        columns |= {c: frame[c] for c in ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")}
+        columns |= {
+            c: frame[c] for c in ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
+        }
         columns |= {
             "status": np.where(scored, "scored", "insufficient_evidence"),
             "score": _nullable(score),
@@ -153,7 +167,8 @@ class Detector:
                 [_nullable(value), _nullable(p_value)], fields=list(_BEHAVIOUR)
             )
         arrays = [
-            c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True) for f in SCORES
+            c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True)
+            for f in SCORES
         ]
         return pa.Table.from_arrays(arrays, schema=SCORES)
 
@@ -172,13 +187,17 @@ class Detector:
         p = (1.0 + above) / (len(benign) + 1.0)
         return np.where(able, value, np.nan), np.where(able, p, np.nan)
 
-    def _reasons(self, frame: pd.DataFrame, contributions: Matrix, rows: npt.NDArray[np.bool_]) -> list[list[str]]:
+    def _reasons(
+        self, frame: pd.DataFrame, contributions: Matrix, rows: npt.NDArray[np.bool_]
+    ) -> list[list[str]]:
         out: list[list[str]] = [[] for _ in range(len(frame))]
         index = np.flatnonzero(rows)
         part = frame.iloc[index]
         values, expected = aligned(part), self.baseline.expected(part)
         for k, i in enumerate(index):
-            out[i] = reasons.sentences(values[k], expected[k], contributions[i]) + reasons.unchecked(part.iloc[k])
+            out[i] = reasons.sentences(values[k], expected[k], contributions[i]) + reasons.unchecked(
+                part.iloc[k]
+            )
         return out
 
     def _top(self, frame: pd.DataFrame, contributions: Matrix) -> pa.Array:
@@ -239,7 +258,9 @@ def aligned(frame: pd.DataFrame) -> Matrix:
     """
     missing = [name for name in NAMES if name not in frame.columns]
     if missing:
-        raise SchemaError(f"the feature table lacks {len(missing)} column(s), first {missing[0]!r}; extract it again")
+        raise SchemaError(
+            f"the feature table lacks {len(missing)} column(s), first {missing[0]!r}; extract it again"
+        )
     return np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
 
 

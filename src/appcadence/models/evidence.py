@@ -39,4 +39,4 @@ def judged(frame: pd.DataFrame) -> dict[str, Mask]:
 
 def eligible(frame: pd.DataFrame) -> Mask:
     """(n,) whether any behaviour can be judged; the models learn from and score these windows alone."""
-    return np.logical_or.reduce(list(judged(frame).values()))
+    return np.asarray(np.logical_or.reduce(list(judged(frame).values())), np.bool_)

@@ -23,14 +23,16 @@ def fit_forest(rows: Matrix, seed: int) -> Trees:
     """Fit scikit-learn's isolation forest on (n, n_features) complete rows.
 
     The raw value of a row is -(mean depth) / c(subsample), in about [-2, 0], higher = more anomalous;
-    `anomaly_score` turns it into scikit-learn's number. Rows are compared in float32, as scikit-learn does.
+    `anomaly_score` turns it into scikit-learn's number. scikit-learn rounds rows to float32 before it
+    compares them: round the rows to be scored too, or those next to a threshold may take the other side.
+    Missing must be replaced by 0 before fitting; when scoring, NaN is taken as 0.
     """
     from sklearn.ensemble import IsolationForest  # needed to train, never to score
 
     forest = IsolationForest(n_estimators=TREES, max_samples=min(SUBSAMPLE, len(rows)), random_state=seed)
     forest.fit(rows.astype(np.float32))
     scale = TREES * float(average_path_length(np.array([forest.max_samples_]))[0])
-    return join([_flatten(e.tree_, rows.shape[1], max(scale, 1e-9)) for e in forest.estimators_])
+    return join([_flatten(e.tree_, rows.shape[1], scale) for e in forest.estimators_])
 
 
 def anomaly_score(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -45,7 +47,8 @@ def _flatten(tree, n_features: int, scale: float) -> Trees:  # type: ignore[no-u
     for node in range(len(left)):
         if left[node] >= 0:
             depth[left[node]] = depth[right[node]] = depth[node] + 1
-    expected = -(depth + average_path_length(samples)) / scale
+    # A lone sample cannot be isolated: scikit-learn then takes the mean depth for the expected one.
+    expected = -(depth + average_path_length(samples)) / scale if scale else np.full(len(left), -1.0 / TREES)
     for node in range(len(left) - 1, -1, -1):
         if left[node] >= 0:
             a, b = left[node], right[node]

@@ -56,7 +56,13 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> list[list[str]]:
     seen = ~np.isnan(directed)
     usual = (np.where(seen, np.abs(directed), 0.0).sum(axis=1) < np.maximum(seen.sum(axis=1), 1)).tolist()
     return [
-        [text for flag, text in zip(flags, ("user present", "as usual for this app", "known to the fleet"), strict=True) if flag]
+        [
+            text
+            for flag, text in zip(
+                flags, ("user present", "as usual for this app", "known to the fleet"), strict=True
+            )
+            if flag
+        ]
         for flags in zip(present, usual, known, strict=True)
     ]
 
@@ -79,5 +85,3 @@ def quantity(value: float, unit: str) -> str:
         return f"{value:.0f} bytes"
     named = {"1/h": "an hour", "days": "days", "count": "", "s/kB": "s/kB"}[unit]
     return f"{value:.3g} {named}".strip()
-
-

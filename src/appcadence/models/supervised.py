@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from appcadence.models.trees import Matrix, Trees, join
 BAGS = 5
 TREES_A_BAG = 80
 LEAVES = 5
+THREADS = 2
+"""The same on every machine: it stands in the model text, and so in the bundle's id."""
 
 
 def fit_classifier(
@@ -46,7 +47,7 @@ def fit_classifier(
             "monotone_constraints_method": "basic",
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": min(os.cpu_count() or 1, 2),
+            "num_threads": THREADS,
             "seed": seed * BAGS + bag,
             "verbosity": -1,
         }
@@ -66,13 +67,14 @@ def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
         if "split_feature" not in node:
             return index, float(node.get("leaf_count", 1) or 1)
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
-            raise ValueError(f"a split of type {node['decision_type']}, missing {node['missing_type']} is not supported")
+            kind = f"{node['decision_type']}, missing {node['missing_type']}"
+            raise ValueError(f"a split of type {kind} is not supported")
         left, n_left = add(node["left_child"])
         right, n_right = add(node["right_child"])
         expected = (nodes[left][6] * n_left + nodes[right][6] * n_right) / (n_left + n_right)
-        threshold = float(node["threshold"])
-        nan_is_zero = node["missing_type"] == "None"
-        nodes[index] = (int(node["split_feature"]), threshold, left, right, bool(node["default_left"]), nan_is_zero, expected)
+        feature, threshold = int(node["split_feature"]), float(node["threshold"])
+        default_left, nan_is_zero = bool(node["default_left"]), node["missing_type"] == "None"
+        nodes[index] = (feature, threshold, left, right, default_left, nan_is_zero, expected)
         return index, n_left + n_right
 
     add(tree["tree_structure"])

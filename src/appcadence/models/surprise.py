@@ -1,4 +1,4 @@
-"""Tail surprise: how far out a window lies in each feature's suspicious direction; needs no training labels."""
+"""Tail surprise: how far out a window lies in each feature's suspicious direction; needs no labels."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ class TailSurprise:
         for f in np.flatnonzero((DIRECTIONS != 0) & (self.sizes > 0)):
             column = DIRECTIONS[f] * values[:, f]
             # The middle of the two ranks, so that a tie with most benign windows is no surprise.
-            below = np.searchsorted(self.tails[f], column, "left") + np.searchsorted(self.tails[f], column, "right")
+            below = np.searchsorted(self.tails[f], column, "left") + np.searchsorted(
+                self.tails[f], column, "right"
+            )
             share = np.maximum(1.0 - below / (2.0 * _POINTS), 1.0 / (min(self.sizes[f], 2.0 * _POINTS) + 1.0))
             out[:, f] = np.where(np.isnan(column), 0.0, -np.log(share) - 1.0)
         judged = np.maximum((~np.isnan(values[:, DIRECTIONS != 0])).sum(axis=1), 1)
-        return out / judged[:, None]
+        return np.asarray(out / judged[:, None])

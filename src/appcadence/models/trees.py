@@ -55,8 +55,9 @@ class Trees:
         return self.contributions(rows)[0]
 
     def contributions(self, rows: Matrix) -> tuple[npt.NDArray[np.float64], Matrix]:
-        """Raw values (n,) and path contributions (n, n_features): the change of the expected value at each split.
+        """Raw values (n,) and path contributions (n, n_features).
 
+        A split contributes the change of the expected value, to the feature it asks about:
         raw = base + contributions.sum(axis=1), up to rounding. Path contributions are not Shapley values.
 
         Raises:
@@ -67,8 +68,17 @@ class Trees:
             raise ValueError(f"rows have shape {rows.shape}, the ensemble takes (n, {self.n_features})")
         raw, out = np.zeros(len(rows)), np.zeros(rows.shape)
         _walk(
-            rows, self.feature, self.threshold, self.left, self.right, self.default_left, self.nan_is_zero,
-            self.expected, self.roots, raw, out,
+            rows,
+            self.feature,
+            self.threshold,
+            self.left,
+            self.right,
+            self.default_left,
+            self.nan_is_zero,
+            self.expected,
+            self.roots,
+            raw,
+            out,
         )
         return raw, out
 
@@ -78,36 +88,40 @@ class Trees:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]], prefix: str = "") -> Trees:
-        """Rebuild an ensemble; every index is checked, so that no file can make the kernel leave its arrays or loop.
+        """Rebuild an ensemble from `arrays`.
+
+        Everything is checked, so that no file can make the kernel leave its arrays, loop, or visit a node
+        more than once a row.
 
         Raises:
-            BundleError: an array is missing, of another type or length, or points outside.
+            BundleError: an array is missing, of another type or length, not finite, or forms no trees.
         """
         got: dict[str, npt.NDArray[np.generic]] = {}
         for name, dtype in _FIELDS.items():
             array = arrays.get(prefix + name)
-            if array is None or array.dtype != dtype:
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 raise BundleError(f"array {prefix + name!r} is missing or not {np.dtype(dtype)}")
             got[name] = array
         nodes = got["feature"].shape
-        if len(nodes) != 1 or any(
-            got[name].shape != nodes for name in _FIELDS if name not in ("roots", "n_features")
-        ):
+        shapes = {"roots": (got["roots"].size,), "n_features": ()}
+        if len(nodes) != 1 or any(got[name].shape != shapes.get(name, nodes) for name in _FIELDS):
             raise BundleError(f"arrays of {prefix or 'the ensemble'!r} differ in length")
-        width = int(got.pop("n_features"))  # type: ignore[call-overload]
+        width = int(got.pop("n_features"))
         trees = cls(**got, n_features=width)  # type: ignore[arg-type]
         index = np.arange(nodes[0])
         inner = trees.feature >= 0
+        # A node with two ways in is no tree, and lets a small file cost a walk of roots times depth a row.
+        ways_in = np.concatenate([trees.left[inner], trees.right[inner], trees.roots])
         sound = (
-            trees.roots.ndim == 1
-            and bool(((trees.roots >= 0) & (trees.roots < nodes[0])).all())
+            bool(((trees.roots >= 0) & (trees.roots < nodes[0])).all())
             and bool((trees.feature < width).all())
             and all(bool(((c > index) & (c < nodes[0]))[inner].all()) for c in (trees.left, trees.right))
+            and len(np.unique(ways_in)) == len(ways_in)
             and bool(np.isfinite(trees.expected).all())
-            and not bool(np.isnan(trees.threshold[inner]).any())
+            and bool(np.isfinite(trees.threshold[inner]).all())
         )
         if not sound:
-            raise BundleError(f"the trees of {prefix or 'the ensemble'!r} point outside their arrays or hold no numbers")
+            raise BundleError(f"the arrays of {prefix or 'the ensemble'!r} form no trees or hold no numbers")
         return trees
 
 
@@ -116,7 +130,8 @@ def join(parts: list[Trees]) -> Trees:
     shift = np.cumsum([0, *(len(p.feature) for p in parts[:-1])])
 
     def moved(name: str) -> npt.NDArray[np.int32]:
-        return np.concatenate([getattr(p, name) + s for p, s in zip(parts, shift, strict=True)]).astype(np.int32)
+        arrays = [getattr(p, name) + s for p, s in zip(parts, shift, strict=True)]
+        return np.concatenate(arrays).astype(np.int32)
 
     def stacked(name: str) -> npt.NDArray[np.generic]:
         return np.concatenate([getattr(p, name) for p in parts])
@@ -134,7 +149,7 @@ def join(parts: list[Trees]) -> Trees:
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _walk(rows, feature, threshold, left, right, default_left, nan_is_zero, expected, roots, raw, out):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         for root in roots:

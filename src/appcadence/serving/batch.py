@@ -26,8 +26,18 @@ RUN = "run.json"
 _PICTURED = 200
 """Windows whose sessions are kept for the report."""
 _ALERT_COLUMNS = (
-    "rank", "score", "p_value", "device_id", "app_id", "dest", "window_start", "window_end", "n_flows", "n_sessions",
-    "model_name", "model_version",
+    "rank",
+    "score",
+    "p_value",
+    "device_id",
+    "app_id",
+    "dest",
+    "window_start",
+    "window_end",
+    "n_flows",
+    "n_sessions",
+    "model_name",
+    "model_version",
 )
 
 
@@ -54,8 +64,9 @@ def score_directory(
     alerts_per_device_day: float = 1.0,
     history: str | Path | None = None,
 ) -> Run:
-    """Score a telemetry directory (or its canonical tables) and write scores.parquet, alerts.csv, sessions.parquet, activity.parquet,
-    history.parquet and run.json into `out`, replacing an earlier output.
+    """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
+
+    The output: scores.parquet, alerts.csv, sessions.parquet, activity.parquet, history.parquet, run.json.
 
     Memory: about 400 bytes a flow and 2 kB a window.
 
@@ -89,7 +100,9 @@ def score_directory(
         pq.write_table(scores, staging / "scores.parquet", compression="zstd")
         alerts = scores.filter(scores["alert"]).sort_by("rank")
         pacsv.write_csv(_alerts(alerts), staging / "alerts.csv")
-        pq.write_table(_sessions(result.windows, scores, top), staging / "sessions.parquet", compression="zstd")
+        pq.write_table(
+            _sessions(result.windows, scores, top), staging / "sessions.parquet", compression="zstd"
+        )
         if "activity" in tables:
             shown = pc.unique(scores["device_id"].take(pa.array(top)))
             mine = pc.is_in(tables["activity"]["device_id"].cast(pa.string()), shown)
@@ -116,7 +129,9 @@ def read_history(path: str | Path) -> History:
     try:
         return History.from_arrow(pq.read_table(path))
     except (OSError, pa.ArrowInvalid) as error:
-        raise TelemetryError(f"{path} is not a readable history ({error}); expected OUT/history.parquet") from None
+        raise TelemetryError(
+            f"{path} is not a readable history ({error}); expected OUT/history.parquet"
+        ) from None
 
 
 def blind_spots(windows: Windows) -> list[str]:
@@ -126,27 +141,40 @@ def blind_spots(windows: Windows) -> list[str]:
     spots = []
     unknown = int((windows.app[:n] < 0).sum())
     if unknown:
-        spots.append(f"Blind spot: {unknown} of {n} channel windows ({100 * unknown / total:.0f}%) cannot be attributed to an app.")
-    for table, what in (("activity", "whether the user was present"), ("notifications", "whether pushes started it")):
+        spots.append(
+            f"Blind spot: {unknown} of {n} channel windows ({100 * unknown / total:.0f}%) cannot be "
+            "attributed to an app."
+        )
+    for table, what in (
+        ("activity", "whether the user was present"),
+        ("notifications", "whether pushes started it"),
+    ):
         rows = windows.tables.get(table)
         known = len(pc.unique(rows["device_id"])) if rows is not None else 0
         if known < len(windows.devices):
-            spots.append(f"Blind spot: {len(windows.devices) - known} of {len(windows.devices)} devices do not show {what}.")
-    spots.append("Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records.")
+            spots.append(
+                f"Blind spot: {len(windows.devices) - known} of {len(windows.devices)} devices do not show "
+                f"{what}."
+            )
+    spots.append(
+        "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
+    )
     return spots
 
 
 def _pictured(scores: pa.Table) -> np.ndarray:
     rank = scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy()
     order = np.argsort(rank, kind="stable")[:_PICTURED]
-    return order[rank[order] <= _PICTURED]
+    return np.asarray(order[rank[order] <= _PICTURED])
 
 
 def _sessions(windows: Windows, scores: pa.Table, rows: np.ndarray) -> pa.Table:
     """Sessions of some windows, for the report's pictures; bytes are summed over the session's flows."""
     s = windows.sessions
     count = np.diff(s.offsets)[rows]
-    index = np.concatenate([np.arange(s.offsets[r], s.offsets[r + 1]) for r in rows] or [np.empty(0, np.int64)])
+    index = np.concatenate(
+        [np.arange(s.offsets[r], s.offsets[r + 1]) for r in rows] or [np.empty(0, np.int64)]
+    )
     owner = np.repeat(rows, count)
     base = windows.start_us[owner]
 
@@ -154,12 +182,17 @@ def _sessions(windows: Windows, scores: pa.Table, rows: np.ndarray) -> pa.Table:
         return pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(pa.timestamp("us", tz="UTC"))
 
     sent, received = _session_bytes(windows, rows)
-    keys = {name: scores[name].take(pa.array(owner)) for name in ("device_id", "app_id", "dest", "window_start")}
-    return pa.table(keys | {"start": at(s.start[index]), "end": at(s.end[index]), "bytes_out": sent, "bytes_in": received})
+    keys = {
+        name: scores[name].take(pa.array(owner)) for name in ("device_id", "app_id", "dest", "window_start")
+    }
+    return pa.table(
+        keys | {"start": at(s.start[index]), "end": at(s.end[index]), "bytes_out": sent, "bytes_in": received}
+    )
 
 
 def _session_bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    sent, received = [], []
+    sent: list[np.ndarray] = []
+    received: list[np.ndarray] = []
     s = windows.sessions
     for r in rows:
         flows = slice(windows.offsets[r], windows.offsets[r + 1])

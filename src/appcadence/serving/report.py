@@ -45,9 +45,11 @@ def write_report(out_dir: Path, html: Path, top: int = 20) -> None:
     the telemetry could not show stands among the facts.
 
     Raises:
-        AppcadenceError: `top` is not in 1 to 200.
+        AppcadenceError: `top` is not in 1 to 200, or `html` is a directory.
         TelemetryError: `out_dir` is no output of 'appcadence score', or one of its files is unreadable.
     """
+    if html.is_dir():
+        raise AppcadenceError(f"{html} is a directory; name the HTML file to write, such as report.html")
     if not 1 <= top <= MOST:
         raise AppcadenceError(f"top must be between 1 and {MOST}, got {top}")
     page = _page(_Output(out_dir, top))
@@ -161,17 +163,16 @@ def _page(output: _Output) -> str:
 def _facts(output: _Output) -> str:
     run = output.run
     allowed = run.alerts_per_device_day * run.device_days
+    alerts = (
+        f"apps or destinations on a day ({run.alerts:,} windows); the budget of "
+        f"{run.alerts_per_device_day:g} a device-day allows {allowed:,.1f} benign ones"
+    )
     facts = [
         ("Devices", f"{run.devices:,}", ""),
         ("Device-days", f"{run.device_days:,.1f}", "observed"),
         ("Windows", f"{run.windows:,}", f"of {run.window}"),
         ("Scored", f"{run.scored:,}", "had enough evidence"),
-        (
-            "Alerts",
-            f"{output.alert_units:,}",
-            f"apps or destinations on a day ({run.alerts:,} windows); the budget of "
-            f"{run.alerts_per_device_day:g} a device-day allows {allowed:,.1f} benign ones",
-        ),
+        ("Alerts", f"{output.alert_units:,}", alerts),
     ]
     cells = "".join(
         f"<div><dt>{name}</dt><dd><strong>{value}</strong> {text(note)}</dd></div>"
@@ -179,10 +180,8 @@ def _facts(output: _Output) -> str:
     )
     spots = "".join(f"<li>{text(_sentence(spot))}</li>" for spot in run.blind_spots)
     blind = f'<h3>Blind spots</h3><ul class="dim">{spots}</ul>' if spots else ""
-    return (
-        '<section aria-labelledby="facts"><h2 id="facts">Facts</h2>'
-        f'<dl class="facts">{cells}</dl>{blind}</section>'
-    )
+    body = f'<h2 id="facts">Facts</h2><dl class="facts">{cells}</dl>{blind}'
+    return f'<section aria-labelledby="facts">{body}</section>'
 
 
 def _ranked(rows: Sequence[Row]) -> str:
@@ -231,12 +230,8 @@ def _card(row: Row, lanes: list[Lane]) -> str:
     explained = f"<p>Speaks for a benign reading: {benign}.</p>" if benign else ""
     excepted = f"<p>Under exception {text(row['exception_id'])}.</p>" if row["exception_id"] else ""
     bands = "" if len(lanes) > 1 else '<p class="dim">No activity telemetry of this device.</p>'
-    picture = raster(
-        row["window_start"],
-        row["window_end"],
-        lanes,
-        f"{len(lanes[0].intervals)} sessions from {span}",
-    )
+    label = f"{len(lanes[0].intervals)} sessions from {span}"
+    picture = raster(row["window_start"], row["window_end"], lanes, label)
     return (
         f'\n<article class="card" id="w{rank}" aria-labelledby="h{rank}">'
         f'<h3 id="h{rank}"><span class="rank">{rank}</span> {_what(row)}</h3>'

@@ -61,7 +61,7 @@ class Scorer:
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
         """
-        return self.run(source, alerts_per_device_day=alerts_per_device_day).scores.to_pandas()
+        return pd.DataFrame(self.run(source, alerts_per_device_day=alerts_per_device_day).scores.to_pandas())
 
     def score_windows(self, features: pd.DataFrame, *, alerts_per_device_day: float = 1.0) -> pd.DataFrame:
         """The scores table of a feature table that `appcadence.features.extract` made.
@@ -69,7 +69,7 @@ class Scorer:
         Raises:
             SchemaError: a feature column is missing.
         """
-        return self._score(features, alerts_per_device_day).to_pandas()
+        return pd.DataFrame(self._score(features, alerts_per_device_day).to_pandas())
 
     def run(
         self,

@@ -214,8 +214,7 @@ REJECTED = Table(
 )
 
 DIRECTORY_TABLES: dict[str, Table] = {
-    t.name: t
-    for t in (FLOWS, ACTIVITY, NOTIFICATIONS, INVENTORY, CONTACT_SUMMARIES, VERDICTS, REJECTED)
+    t.name: t for t in (FLOWS, ACTIVITY, NOTIFICATIONS, INVENTORY, CONTACT_SUMMARIES, VERDICTS, REJECTED)
 }
 """The tables a telemetry directory may hold, by name."""
 

@@ -12,7 +12,7 @@ from appcadence.features.windows import micros
 def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
     """A plausible other day of the same devices, from one seed.
 
-    Half of the channels keep only a random share of their flows, half have their sizes and durations scaled, a
+    Half of the channels keep only a random share of their flows, half have sizes and durations scaled, a
     third stretch or squeeze their rhythm about the cut, and three in ten lose everything before the cut, so
     that a benign channel is often new. Starts are never jittered: benign clockwork stays clockwork.
     """
@@ -32,7 +32,9 @@ def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
         column = flows[name]
         values = np.nan_to_num(column.cast(pa.float64()).to_numpy()) * factor
         mask = pc.is_null(column).to_numpy()
-        return pa.chunked_array([pa.array(np.rint(values) if column.type == pa.int64() else values, mask=mask).cast(column.type)])
+        return pa.chunked_array(
+            [pa.array(np.rint(values) if column.type == pa.int64() else values, mask=mask).cast(column.type)]
+        )
 
     changes = {
         "start": pa.chunked_array([pa.array(moved).cast(flows["start"].type)]),

@@ -42,9 +42,9 @@ their rhythm.
 
 ## Trained on
 
-{p["devices"]} devices, {p["flows"]:,} flows{_span(dataset)}, windows of {p["window"]}, seed {p["seed"]}. Excluded feature
-families: {p["excluded_families"]}. {p["implants"]:,} implants were injected as flows; no real implant was
-seen.
+{p["devices"]} devices, {p["flows"]:,} flows{_span(dataset)},
+windows of {p["window"]}, seed {p["seed"]}. Excluded feature families: {p["excluded_families"]}.
+{p["implants"]:,} implants were injected as flows; no real implant was seen.
 
 | table | rows | files | SHA-256 (start) |
 |---|---|---|---|

@@ -54,7 +54,7 @@ def quality(
     days: float,
     kind: npt.NDArray[Any] | None = None,
 ) -> Quality:
-    """Quality of window scores (n,); a unit is malicious when one of its windows is, and scores its best window.
+    """Quality of window scores (n,); a unit is malicious when one of its windows is, and scores its best.
 
     NaN scores (too little evidence) rank last, and count as missed.
     """
@@ -76,11 +76,15 @@ def quality(
         recall=recall,
         average_precision=_average_precision(best[seen], bad[seen]),
         alerts_per_device_day=float((benign >= 0).sum() / days) if days else float("nan"),
-        recall_by_kind={str(k): float(np.mean(best[bad & (kinds == k)] > level)) for k in np.unique(kinds[bad]) if k},
+        recall_by_kind={
+            str(k): float(np.mean(best[bad & (kinds == k)] > level)) for k in np.unique(kinds[bad]) if k
+        },
     )
 
 
-def labelled_scores(scores: pd.DataFrame, labels: pa.Table) -> tuple[pd.DataFrame, npt.NDArray[np.bool_], npt.NDArray[Any]]:
+def labelled_scores(
+    scores: pd.DataFrame, labels: pa.Table
+) -> tuple[pd.DataFrame, npt.NDArray[np.bool_], npt.NDArray[Any]]:
     """Scores without ignored windows, and for each the truth and the kind of the implant.
 
     A window is malicious when a malicious label of its device and app names its destination and overlaps it;
@@ -98,10 +102,16 @@ def labelled_scores(scores: pd.DataFrame, labels: pa.Table) -> tuple[pd.DataFram
     rows = scores.reset_index(drop=True).assign(row=np.arange(len(scores)))
     rows["who"] = rows["app_id"].astype(object).fillna("")
     truth["who"] = truth["app_id"].fillna("")
-    joined = rows[["row", "device_id", "who", "dest", "window_start", "window_end"]].astype({"device_id": object}).merge(
-        truth, on=["device_id", "who"], suffixes=("", "_label")
+    joined = (
+        rows[["row", "device_id", "who", "dest", "window_start", "window_end"]]
+        .astype({"device_id": object})
+        .merge(truth, on=["device_id", "who"], suffixes=("", "_label"))
     )
-    hit = joined["dest"].eq(joined["dest_label"]) | joined["dest"].eq(APP_LEVEL) | joined["dest_label"].eq(APP_LEVEL)
+    hit = (
+        joined["dest"].eq(joined["dest_label"])
+        | joined["dest"].eq(APP_LEVEL)
+        | joined["dest_label"].eq(APP_LEVEL)
+    )
     hit &= (joined["start"] < joined["window_end"]) & (joined["end"] >= joined["window_start"])
     for label, code in (("ignore", 2), ("malicious", 1)):
         part = joined[hit & joined["label"].eq(label)]

@@ -11,7 +11,15 @@ import pandas as pd
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, alert_unit, device_days
-from appcadence.models.detector import STRATA, aligned, behaviour_score, forest_input, fuse, strata, tail_input
+from appcadence.models.detector import (
+    STRATA,
+    aligned,
+    behaviour_score,
+    forest_input,
+    fuse,
+    strata,
+    tail_input,
+)
 from appcadence.models.evidence import BEHAVIOURS, judged
 from appcadence.models.forest import fit_forest
 from appcadence.models.supervised import fit_classifier
@@ -43,13 +51,18 @@ class Sample:
     round: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, implant: npt.NDArray[np.int64], baseline: AppBaseline, number: int) -> Sample:
+    def of(
+        cls, frame: pd.DataFrame, implant: npt.NDArray[np.int64], baseline: AppBaseline, number: int
+    ) -> Sample:
         return cls(frame, aligned(frame), baseline.distances(frame), implant, np.full(len(frame), number))
 
     @classmethod
     def joined(cls, samples: list[Sample]) -> Sample:
         # Categories differ between rounds; plain objects join without a warning.
-        frames = [s.frame.astype({c: object for c in s.frame.columns if s.frame[c].dtype == "category"}) for s in samples]
+        frames = [
+            s.frame.astype({c: object for c in s.frame.columns if s.frame[c].dtype == "category"})
+            for s in samples
+        ]
         return cls(
             pd.concat(frames, ignore_index=True),
             np.vstack([s.values for s in samples]),
@@ -73,7 +86,9 @@ class Sample:
 
     def units(self) -> npt.NDArray[np.int64]:
         """(n,) alert units; the same day of two rounds is two."""
-        return np.asarray(np.unique(alert_unit(self.frame) + self.round * (len(self.frame) + 1), return_inverse=True)[1])
+        return np.asarray(
+            np.unique(alert_unit(self.frame) + self.round * (len(self.frame) + 1), return_inverse=True)[1]
+        )
 
     def days(self) -> float:
         return sum(device_days(self.frame[self.round == r]) for r in np.unique(self.round))
@@ -152,14 +167,23 @@ def _classifier(rows: Sample, seed: int) -> tuple[Trees, str]:
     weight = np.where(rows.malicious, 1.0 / count[code], 1.0)
     weight[rows.malicious] *= (~rows.malicious).sum() / max(weight[rows.malicious].sum(), 1e-9)
     return fit_classifier(
-        np.hstack([rows.values, rows.distances]), rows.malicious.astype(np.int64), weight, _NAMES, _DIRECTIONS, seed
+        np.hstack([rows.values, rows.distances]),
+        rows.malicious.astype(np.int64),
+        weight,
+        _NAMES,
+        _DIRECTIONS,
+        seed,
     )
 
 
 def _folds(rows: Sample) -> npt.NDArray[np.int64]:
     """(n,) fold of each window; all windows of a channel (or of an app) share one, over all rounds."""
     app = rows.frame["app_id"].astype(object)
-    channel = rows.frame["device_id"].astype(str) + "\x1f" + app.where(app.notna(), rows.frame["dest"].astype(object)).astype(str)
+    channel = (
+        rows.frame["device_id"].astype(str)
+        + "\x1f"
+        + app.where(app.notna(), rows.frame["dest"].astype(object)).astype(str)
+    )
     return np.asarray(pd.util.hash_array(channel.to_numpy(dtype=object), categorize=False) % FOLDS, np.int64)
 
 

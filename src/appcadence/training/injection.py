@@ -72,7 +72,11 @@ def labelled(
         tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
     past, future = past_and_future(tables, cut_us)
     flows = future["flows"]
-    mine = flows if devices is None else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
+    mine = (
+        flows
+        if devices is None
+        else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
+    )
     if per_device_day > 0 and len(mine):
         grafts, specs = inject(future | {"flows": mine}, seed, per_device_day=per_device_day)
     else:

@@ -1,4 +1,4 @@
-"""A local baseline -> a detector: a past, later windows with implants, and held-out windows to calibrate on."""
+"""A local baseline -> a detector: a past, later windows with implants, held-out windows to calibrate."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def train(
     """
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
     if unknown:
-        raise TelemetryError(f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}")
+        raise TelemetryError(
+            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}"
+        )
     flows = tables["flows"]
     if not len(flows):
         raise TelemetryError("the flows table is empty; nothing can be learned from it")
@@ -80,7 +82,9 @@ def train(
     clean: list[Sample] = []
     check: list[Sample] = []
     injection: list[pd.DataFrame] = []
-    baselines = {cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families) for cut in set(cuts)}
+    baselines = {
+        cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families) for cut in set(cuts)
+    }
     small = False
     for number in range(_MAX_ROUNDS):
         cut = cuts[number % len(cuts)]
@@ -109,7 +113,7 @@ def train(
             break
     if not any((s.implant < 0).any() for s in learn) or not any((s.implant >= 0).any() for s in learn):
         raise TelemetryError(
-            f"{len(flows)} flows of {len(devices)} device(s) hold no channel with 6 flows or a session of half an hour "
+            f"{len(flows)} flows of {len(devices)} device(s) hold no channel with 6 flows or a half-hour session "
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
@@ -141,7 +145,10 @@ def train(
         calibration=result.calibration,
         behaviours=result.behaviours,
         excluded_families=tuple(sorted(exclude_families)),
-        card={**params, "roughness": _roughness(result.calibration_windows, result.calibration_days, held_out is None)},
+        card={
+            **params,
+            "roughness": _roughness(result.calibration_windows, result.calibration_days, held_out is None),
+        },
     )
     progress("fitting", 1.0)
     example = whole[eligible(whole)].head(5)
@@ -190,9 +197,11 @@ def _judgeable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _roughness(windows: int, days: float, by_channel: bool) -> str:
-    held = "channels of the same device(s), for want of devices" if by_channel else "devices that no model saw"
+    held = (
+        "channels of the same device(s), for want of devices" if by_channel else "devices that no model saw"
+    )
     return (
-        f"Calibrated on {windows} windows over {days:.2f} device-days, held out as {held}. No p-value can be below "
-        f"{1 / (windows + 1):.2g}; a promise of one alert per device-day is good to about "
+        f"Calibrated on {windows} windows over {days:.2f} device-days, held out as {held}. No p-value can be "
+        f"below {1 / (windows + 1):.2g}; a promise of one alert per device-day is good to about "
         f"{100 / max(np.sqrt(days), 0.1):.0f}% (one standard deviation of counts)."
     )

@@ -46,7 +46,7 @@ class Pattern:
 
 
 def rhythm(rng: Rng, seconds: float, period: float, jitter: float, missed: float) -> Vector:
-    """Starts with one-sided sleep jitter: each gap is period * (1 + jitter * U), then some beats are missed."""
+    """Starts with one-sided sleep jitter: a gap is period * (1 + jitter * U); some beats are missed."""
     count = int(min(seconds / period + 2, 2 * MAX_FLOWS))
     starts = rng.uniform(0, period) + np.cumsum(period * (1.0 + jitter * rng.random(count)))
     starts = starts[(starts < seconds) & (rng.random(count) >= missed)]

@@ -17,10 +17,40 @@ from appcadence.telemetry.simulate.behaviours import KINDS, Pattern, Scene, coup
 _COUPLED_SHARE = 0.4
 _NEW_SHARE = 0.5
 _CARRIER_SIZES_SHARE = 0.5
-_WORDS = (
-    "sync api edge cdn data metrics static cloud gate relay node mesh pixel nova orbit delta prime vertex lumen "
-    "quanta harbor cobalt ember lattice signal beacon atlas kite fern onyx raven tidal"
-).split()
+_WORDS = [
+    "sync",
+    "api",
+    "edge",
+    "cdn",
+    "data",
+    "metrics",
+    "static",
+    "cloud",
+    "gate",
+    "relay",
+    "node",
+    "mesh",
+    "pixel",
+    "nova",
+    "orbit",
+    "delta",
+    "prime",
+    "vertex",
+    "lumen",
+    "quanta",
+    "harbor",
+    "cobalt",
+    "ember",
+    "lattice",
+    "signal",
+    "beacon",
+    "atlas",
+    "kite",
+    "fern",
+    "onyx",
+    "raven",
+    "tidal",
+]
 _ZONES = ("com", "net", "io", "app", "org", "info", "co")
 _PORTS = np.array([443, 443, 443, 443, 443, 443, 80, 8443, 8080, 5223, 4444, 1337, 8883, 6667])
 
@@ -186,7 +216,7 @@ def _scene(fleet: _Fleet, device: int, model: pd.Series, begin: int, seconds: fl
 
     def inside(times: Int) -> npt.NDArray[np.float64]:
         a, b = np.searchsorted(times, [begin, begin + int(seconds * 1e6)])
-        return (times[a:b] - begin) * 1e-6
+        return np.asarray((times[a:b] - begin) * 1e-6, np.float64)
 
     first, last = fleet.presence.get(name, (np.empty(0, np.int64),) * 2)
     return Scene(
@@ -194,7 +224,7 @@ def _scene(fleet: _Fleet, device: int, model: pd.Series, begin: int, seconds: fl
         clock=begin / 1e6 % 86400,
         device_starts=inside(fleet.device_starts[lo:hi]),
         pushes=inside(fleet.pushes.get((name, model["app_id"]), np.empty(0, np.int64))),
-        busy=((first - begin) * 1e-6, (last - begin) * 1e-6),
+        busy=(np.asarray((first - begin) * 1e-6), np.asarray((last - begin) * 1e-6)),
     )
 
 

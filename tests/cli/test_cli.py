@@ -1,0 +1,126 @@
+"""The commands as a person types them, in their own process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from make import fleet, flows, together
+
+from appcadence.telemetry.directory import write_directory
+
+COMMAND = Path(sys.executable).with_name("appcadence")
+
+
+def run(*words, cwd, **env):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | env
+    return subprocess.run(
+        [COMMAND, *map(str, words)], cwd=cwd, capture_output=True, text=True, env=environment
+    )
+
+
+def fails(done, *parts):
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr.replace("\n", " "), done.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli")
+    write_directory(path / "telemetry", fleet(devices=5, days=4))
+    return path
+
+
+def test_simulate_train_score_evaluate_report(tmp_path):
+    done = run("simulate", "--out", "t", "--devices", 12, "--days", 4, "--seed", 1, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("train", "t", "--window", "24h", "--out", "m", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert len(answer["id"]) == 64 and answer["metrics"]["malicious_units"] > 0
+    done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 0 and "Blind spot" in done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    done = run("evaluate", "t", "--model", "m", "--labels", "t.labels.parquet", "--json", cwd=tmp_path)
+    metrics = json.loads(done.stdout)
+    assert 0 <= metrics["recall_at_1_per_device_day"] <= 1 and metrics["malicious_units"] > 0
+    done = run("report", "o", "--html", "r.html", cwd=tmp_path)
+    assert done.returncode == 0 and "<svg" in (tmp_path / "r.html").read_text()
+    assert pq.read_table(tmp_path / "o" / "scores.parquet").num_rows > 0
+
+
+def test_features_are_written_and_described(place):
+    done = run("features", "telemetry", "--out", "f.parquet", "--window", "6h", cwd=place)
+    assert done.returncode == 0 and pq.read_table(place / "f.parquet").num_rows > 0
+    done = run("features", "--describe", cwd=place)
+    assert "session_interval_entropy_ratio" in done.stdout
+    fails(run("features", "telemetry", cwd=place), "--out")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("train", "nowhere"), ("nowhere", "convert")),
+        (("train", "telemetry", "--window", "5h"), ("5h", "24h")),
+        (("train", "telemetry", "--exclude-family", "rhythm"), ("rhythm", "interval")),
+        (("score", "telemetry", "--model", "nowhere", "--out", "o"), ("nowhere", "appcadence train")),
+        (("score", "nowhere", "--model", "nowhere", "--out", "o"), ("nowhere",)),
+        (("report", "nowhere", "--html", "r.html"), ("nowhere", "appcadence score")),
+        (("convert", "nowhere.log", "--out", "c"), ("nowhere.log",)),
+        (("simulate", "--out", "telemetry", "--devices", "2", "--days", "1"), ("telemetry",)),
+        (("evaluate", "telemetry", "--model", "m", "--labels", "nowhere.parquet"), ("nowhere.parquet",)),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(place, words, parts):
+    before = sorted(p.name for p in place.iterdir())
+    done = run(*words, cwd=place)
+    fails(done, *parts)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(p.name for p in place.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"\x00" * 4096, b"not parquet at all" * 100])
+def test_a_broken_table_is_named(tmp_path, content):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "flows.parquet").write_bytes(content)
+    fails(run("features", "t", "--out", "f.parquet", cwd=tmp_path), "flows.parquet")
+    assert not (tmp_path / "f.parquet").exists()
+
+
+def test_terminal_output_is_inert_under_hostile_names(tmp_path):
+    evil = "\x1b[31mred\x1b[0m[bold]x[/].example"
+    tables = fleet(devices=5, days=4)
+    tables["flows"] = together(
+        tables["flows"],
+        flows(86400 * 3 + np.arange(0, 80000, 60.0), "phone-01", "com.\x1b]0;own\x07ed", evil),
+    )
+    write_directory(tmp_path / "t", tables)
+    assert run("train", "t", "--out", "m", cwd=tmp_path).returncode == 0
+    done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 0 and "\x1b" not in done.stdout and "\x07" not in done.stdout
+
+
+def test_every_command_has_help_with_an_example(place):
+    names = ("demo", "simulate", "convert", "features", "train", "evaluate", "score", "report")
+    for name in names:
+        done = run(name, "--help", cwd=place)
+        assert done.returncode == 0 and "Example" in done.stdout, name
+
+
+def test_second_run_starts_in_two_seconds(place):
+    import time
+
+    run("features", "telemetry", "--out", "warm.parquet", cwd=place)
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        assert run("features", "telemetry", "--out", "warm.parquet", cwd=place).returncode == 0
+        seconds.append(time.perf_counter() - begin)
+    # Kernels come from the cache: compiling them takes over ten seconds.
+    assert min(seconds) < 6
