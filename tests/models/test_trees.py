@@ -55,7 +55,8 @@ def test_classifier_equals_lightgbm_missing_values_included(rows, classifier):
     assert len(bags) == BAGS
     probe = rows.copy()
     probe[::7, 3] = np.nan
-    extremes = np.array([np.nan, 0.0, 1e-36, 1e300, -1e300, np.inf, -np.inf])
+    # The dump writes an infinite threshold as 1e300, so what lies above tells the two apart.
+    extremes = np.array([np.nan, 0.0, 1e-36, 1e300, 1e301, np.finfo(np.float64).max, -1e300, -np.inf])
     probe = np.vstack([probe, np.repeat(extremes[:, None], 8, axis=1)])
     want = np.mean([lightgbm.Booster(model_str=b).predict(probe, raw_score=True) for b in bags], axis=0)
     np.testing.assert_allclose(trees.raw(probe), want, rtol=0, atol=1e-12)

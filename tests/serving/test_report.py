@@ -249,6 +249,18 @@ def test_raster_clips_merges_and_labels():
     assert ">Mar 02<" in week and ">Mar 09<" in week
 
 
+def test_the_shortest_session_is_drawn():
+    # A browser draws no rect whose width is zero, stroke or not.
+    svg = raster(
+        DAY,
+        DAY + 24 * HOUR,
+        [Lane("sessions", "session", [(DAY, DAY), (DAY + HOUR, DAY + HOUR + 1)], 30)],
+        "",
+    )
+    widths = re.findall(r'class="session"[^>]*? width="([\d.]+)%"', svg)
+    assert len(widths) == 2 and all(float(width) > 0 for width in widths)
+
+
 def test_bars_share_a_scale_and_text_is_inert():
     assert 'class="up" x="20.00%" y="2" width="80.00%"' in bar(4.0, -1.0, 4.0)
     assert 'class="down" x="0.00%" y="2" width="20.00%"' in bar(-1.0, -1.0, 4.0)

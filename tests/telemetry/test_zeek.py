@@ -407,38 +407,3 @@ def test_hashes_depend_on_the_text_alone(texts):
 )
 def test_host_name(text, name):
     assert host_name(text) == name
-
-
-DEVICE = "147.32.83.234"
-
-
-def test_a_real_day_gives_every_flow_of_its_device(shared_data):
-    folder = shared_data / "labelled" / "normal_b"
-    lines = (folder / "conn.log.labeled").read_text().splitlines()
-    rows = [line.split("\t") for line in lines if not line.startswith("#")]
-    expected = [row[1] for row in rows if row[2] == DEVICE]
-    flows, bad = load(*folder.iterdir())
-    assert not bad
-    assert [f["source_uid"] for f in flows if f["device_id"] == DEVICE] == expected
-    assert sum(f["dest_host"] is not None for f in flows) > 700
-
-
-@pytest.mark.parametrize(
-    ("folder", "count"),
-    [
-        ("iot_hakai", 10_403),
-        ("iot_mirai", 23_145),
-        ("njrat", 331),
-        ("androidtester", 357),
-        ("normal_a", 1_462),
-    ],
-)
-def test_real_captures_convert(shared_data, folder, count):
-    flows, bad = load(*(shared_data / "labelled" / folder).iterdir())
-    assert (len(flows), bad) == (count, [])
-
-
-@pytest.mark.parametrize(("form", "count"), [("tsv", 32), ("json", 40)])
-def test_real_samples_of_both_forms(shared_data, form, count):
-    flows, bad = load(*(shared_data / "zeek").glob(f"*.{form}.*"))
-    assert (len(flows), bad) == (count, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from appcadence.models.trees import Matrix, Trees, join
 BAGS = 5
 TREES_A_BAG = 80
 LEAVES = 5
+_INFINITE = 1e300
+"""What LightGBM's dump writes for an infinite threshold, at which it parts NaN from every number."""
 THREADS = 2
 """The same on every machine: it stands in the model text, and so in the bundle's id."""
 
@@ -58,7 +61,10 @@ def fit_classifier(
 
 
 def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
-    """One tree of `Booster.dump_model()`, leaf values times `factor`."""
+    """One tree of `Booster.dump_model()`, leaf values times `factor`.
+
+    Equals LightGBM for NaN and every number but plus infinity: thresholds of `Trees` are finite.
+    """
     nodes: list[tuple[int, float, int, int, bool, bool, float]] = []
 
     def add(node: dict[str, Any]) -> tuple[int, float]:
@@ -73,6 +79,7 @@ def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
         right, n_right = add(node["right_child"])
         expected = (nodes[left][6] * n_left + nodes[right][6] * n_right) / (n_left + n_right)
         feature, threshold = int(node["split_feature"]), float(node["threshold"])
+        threshold = sys.float_info.max if threshold >= _INFINITE else threshold
         default_left, nan_is_zero = bool(node["default_left"]), node["missing_type"] == "None"
         nodes[index] = (feature, threshold, left, right, default_left, nan_is_zero, expected)
         return index, n_left + n_right

@@ -15,6 +15,8 @@ _TICKS = (900, 1800, 3600, 7200, 14_400, 28_800, _DAY, 2 * _DAY, 7 * _DAY)
 _MOST_TICKS = 7
 _RESOLUTION = 2000
 """Bars nearer than 1/2000 of the window are drawn as one: no screen parts them, and it bounds the page."""
+_THINNEST = 0.001
+"""In percent; the last digit that is written."""
 _LABEL = 15
 _GAP = 12
 
@@ -62,7 +64,8 @@ padding:.4rem .7rem;margin:.6rem 0}
 .ranked td{display:flex;gap:.6rem;border:0;padding:.1rem 0}.ranked td div{flex:1;min-width:0}
 .ranked td:nth-child(n){white-space:normal;min-width:0}
 .ranked td::before{content:attr(data-label);flex:0 0 5.5rem;color:var(--dim);font-size:.85rem}
-.card{padding:.8rem}.why th[scope=row]{width:40%}.why td{white-space:normal}.drawn{width:26%}
+.card{padding:.8rem}.why th[scope=row]{width:38%}.why td{white-space:normal}.drawn{width:26%}
+.why th,.why td{padding-right:.3rem}.why thead th{overflow-wrap:normal;font-size:.75rem}
 .drawn div{display:block}.drawn span{display:block;text-align:left}
 }
 """
@@ -98,9 +101,11 @@ def raster(start: int, end: int, lanes: Sequence[Lane], label: str) -> str:
         rows.append(f'<text class="lane" x="0" y="{y + _LABEL - 3}">{text(lane.label)}</text>')
         rows.append(f'<rect class="track" x="0" y="{top}" width="100%" height="{lane.height}"/>')
         for left, right in _merged(lane.intervals, start, end):
-            # The stroke, half a pixel to each side, is what makes a bar of no length one pixel wide.
+            # The stroke, half a pixel to each side, makes a short bar one pixel wide; a width of zero would
+            # hide both, and with them most beacons.
+            width = max(right - left, _THINNEST)
             rows.append(
-                f'<rect class="{lane.kind}" x="{left:.3f}%" y="{top}" width="{right - left:.3f}%" '
+                f'<rect class="{lane.kind}" x="{left:.3f}%" y="{top}" width="{width:.3f}%" '
                 f'height="{lane.height}" stroke-width="1"/>'
             )
         y = top + lane.height + _GAP

@@ -113,7 +113,7 @@ def train(
             break
     if not any((s.implant < 0).any() for s in learn) or not any((s.implant >= 0).any() for s in learn):
         raise TelemetryError(
-            f"{len(flows)} flows of {len(devices)} device(s) hold no channel with 6 flows or a half-hour session "
+            f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 flows or half an hour "
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)

@@ -1,0 +1,208 @@
+"""What an implant finds to live in: carriers (device and app), their flows, pushes, users and contacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.telemetry.schema import TIME
+
+_QUIET_HOURS = 8
+# fmt: off
+_WORDS = (
+    "sync", "api", "edge", "cdn", "data", "metrics", "static", "cloud", "gate", "relay", "node", "mesh",
+    "pixel", "nova", "orbit", "delta", "prime", "vertex", "lumen", "quanta", "harbor", "cobalt", "ember",
+    "lattice", "signal", "beacon", "atlas", "kite", "fern", "onyx", "raven", "tidal",
+)
+# fmt: on
+_ZONES = ("com", "net", "io", "app", "org", "info", "co")
+_PORTS = (443, 443, 443, 443, 443, 443, 80, 8443, 8080, 5223, 4444, 1337, 8883, 6667)
+_HTTP_PORTS = (80, 8080)
+# First octets without private or reserved networks.
+_NETS = tuple(x for x in range(20, 220) if x not in (100, 127, 169, 172, 192, 198, 203))
+_NAMES = (
+    "app_id",
+    "app_attribution",
+    "dest_host",
+    "dest_host_source",
+    "dest_ip",
+    "transport",
+    "service",
+    "source",
+)
+
+Int = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One contact as a log shows it; None = the log does not say."""
+
+    host: str | None
+    host_source: str | None
+    ip: str | None
+    port: int | None
+    transport: str | None
+    service: str | None
+
+
+class Carriers:
+    """The benign telemetry as arrays, ordered by device, app and time."""
+
+    def __init__(self, tables: Mapping[str, pa.Table], start: int | None, end: int | None) -> None:
+        flows = tables["flows"]
+        times = flows["start"].cast(TIME).cast(pa.int64()).to_numpy()
+        low = start if start is not None else times.min(initial=np.iinfo(np.int64).max)
+        self.end: int = int(end if end is not None else times.max(initial=0) + 1)
+        dns = pc.fill_null(pc.equal(flows["service"].cast(pa.string()), "dns"), False).to_numpy()
+        kept = np.flatnonzero((times >= low) & (times < self.end) & ~dns)
+        flows, times = flows.take(pa.array(kept)), times[kept]
+        coded = {name: _coded(flows[name]) for name in ("device_id", *_NAMES)}
+        numbers = {
+            name: flows[name].cast(pa.float64()).to_numpy()
+            for name in ("duration_seconds", "dest_port", "bytes_out", "bytes_in", "time_resolution_seconds")
+        }
+        # Sizes and destinations break ties, so that the order of the rows decides nothing.
+        ties = [coded[name][0] for name in ("service", "dest_ip", "dest_host", "source")]
+        device, app = coded["device_id"][0], coded["app_id"][0]
+        order = np.lexsort((*numbers.values(), *ties, times, app, device))
+        self._codes = {name: codes[order] for name, (codes, _) in coded.items()}
+        self._values = {name: values for name, (_, values) in coded.items()}
+        self.numbers: dict[str, Float] = {name: values[order] for name, values in numbers.items()}
+        device, app, self.start = device[order], app[order], times[order]
+        # Running counts of the known values: a carrier's share is then two look-ups.
+        known = {name: codes >= 0 for name, codes in self._codes.items()}
+        known |= {name: ~np.isnan(values) for name, values in self.numbers.items()}
+        self._known: dict[str, Int] = {name: np.append(0, np.cumsum(mask)) for name, mask in known.items()}
+        n = len(self._values["device_id"])
+        self.bounds = np.searchsorted(device, np.arange(n + 1))
+        pair = device * (len(self._values["app_id"]) + 1) + app + 1
+        edges = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])) if len(pair) else np.empty(0, np.int64)
+        self.carrier_start, self.carrier_stop = edges, np.append(edges[1:], len(pair))
+        self.carriers = np.searchsorted(edges, self.bounds)
+        self.device_starts: Int = self.start[np.lexsort((self.start, device))]
+        self.first = self.device_starts[self.bounds[:-1]]
+        self.last = self.device_starts[self.bounds[1:] - 1]
+        self.pushes = _events(tables.get("notifications"), "push_received")
+        self.presence = _presence(tables.get("activity"))
+
+    def known(self, name: str, own: slice) -> float:
+        """Share of a carrier's rows in which a column is known, 0 to 1."""
+        count = self._known[name]
+        return float((count[own.stop] - count[own.start]) / (own.stop - own.start))
+
+    def text(self, name: str, row: int) -> str | None:
+        """A name in one row, None where it is not known."""
+        code = int(self._codes[name][row])
+        return self._values[name][code] if code >= 0 else None
+
+    def column(self, name: str, rows: Int) -> pa.DictionaryArray:
+        """A name in several rows, for a table."""
+        codes = self._codes[name][rows]
+        indices = pa.array(codes.astype(np.int32), mask=codes < 0)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(self._values[name], pa.string()))
+
+    def host_source(self, own: slice) -> str | None:
+        """How the carrier's log came by its host names."""
+        count = self._known["dest_host_source"]
+        row = int(np.searchsorted(count, count[own.start] + 1)) - 1
+        return self.text("dest_host_source", row) if row < own.stop else None
+
+
+def old_destination(rng: np.random.Generator, fleet: Carriers, device: int, own: slice) -> Destination:
+    """A contact of the carrier, or of another app of the device or the fleet if its log could say as much."""
+    ports = fleet.numbers["dest_port"]
+    pools = (own, own, own, slice(*fleet.bounds[device : device + 2]), slice(0, len(fleet.start)))
+    pool = pools[int(rng.integers(len(pools)))]
+    row = int(rng.integers(pool.start, pool.stop))
+    fields = ("dest_host", "dest_ip", "dest_port", "transport", "service")
+    known = {name: fleet.known(name, own) for name in fields}
+    at = slice(row, row + 1)
+    said = {name: bool(fleet.known(name, at)) for name in fields}
+    if any(said[name] < (known[name] == 1.0) for name in fields) or not (
+        (said["dest_host"] and known["dest_host"]) or (said["dest_ip"] and known["dest_ip"])
+    ):
+        row = int(rng.integers(own.start, own.stop))
+
+    def of(name: str) -> str | None:
+        return fleet.text(name, row) if known[name] else None
+
+    port = int(ports[row]) if known["dest_port"] and not np.isnan(ports[row]) else None
+    host = of("dest_host")
+    how = fleet.host_source(own) if host else None
+    return Destination(host, how, of("dest_ip"), port, of("transport"), of("service"))
+
+
+def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> Destination:
+    """A plausible host or address that nobody contacted, as the carrier's log would show it."""
+    words = rng.choice(_WORDS, 3)
+    name = f"{words[0]}{rng.integers(1, 99)}.{words[1]}{words[2]}.{rng.choice(_ZONES)}"
+    net = int(rng.choice(_NETS))
+    address = ".".join(str(x) for x in (net, *rng.integers(1, 255, 3)))
+    port = int(rng.choice(_PORTS))
+    named = bool(rng.random() < fleet.known("dest_host", own))
+    addressed = bool(rng.random() < fleet.known("dest_ip", own)) or not named
+    said = {
+        name: bool(rng.random() < fleet.known(name, own)) for name in ("dest_port", "transport", "service")
+    }
+    return Destination(
+        name if named else None,
+        fleet.host_source(own) if named else None,
+        address if addressed else None,
+        port if said["dest_port"] else None,
+        "tcp" if said["transport"] else None,
+        ("http" if port in _HTTP_PORTS else "tls") if said["service"] else None,
+    )
+
+
+def busy_hours(starts: Int) -> tuple[Int, Int]:
+    """Starts and ends of the hours outside the quietest ones of the day, over the span of `starts`."""
+    hour = 3_600_000_000
+    count = np.bincount(starts // hour % 24, minlength=24)
+    quiet = np.argsort(count, kind="stable")[:_QUIET_HOURS]
+    hours = np.arange(starts[0] // hour, starts[-1] // hour + 1)
+    busy = hours[~np.isin(hours % 24, quiet)] * hour
+    return busy, busy + hour
+
+
+def _coded(column: pa.ChunkedArray) -> tuple[Int, list[str]]:
+    """(n,) places in the sorted values, -1 = null, and those values."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    coded = whole.cast(pa.string()).dictionary_encode()
+    values = coded.dictionary.to_pylist()
+    order = sorted(range(len(values)), key=values.__getitem__)
+    place = np.empty(len(values) + 1, np.int64)
+    place[order], place[-1] = np.arange(len(values)), -1
+    return place[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)], [values[i] for i in order]
+
+
+def _events(table: pa.Table | None, kind: str) -> dict[tuple[str | None, str | None], Int]:
+    if table is None or not len(table):
+        return {}
+    rows = table.select(["device_id", "app_id", "time", "kind"]).to_pandas()
+    rows = rows[(rows["kind"].astype(object) == kind) & rows["app_id"].notna()]
+    rows["time"] = rows["time"].dt.as_unit("us").astype("int64")
+    rows = rows.astype({"device_id": object, "app_id": object})
+    return {
+        key: np.sort(part.to_numpy(np.int64)) for key, part in rows.groupby(["device_id", "app_id"])["time"]
+    }
+
+
+def _presence(table: pa.Table | None) -> dict[str, tuple[Int, Int]]:
+    if table is None or not len(table):
+        return {}
+    rows = table.select(["device_id", "kind", "start", "end"]).to_pandas()
+    rows = rows[(rows["kind"].astype(object) == "device_unlocked") & rows["end"].notna()]
+    for name in ("start", "end"):
+        rows[name] = rows[name].dt.as_unit("us").astype("int64")
+    rows = rows.astype({"device_id": object}).sort_values(["device_id", "start", "end"])
+    return {
+        str(key): (part["start"].to_numpy(np.int64), np.maximum.accumulate(part["end"].to_numpy(np.int64)))
+        for key, part in rows.groupby("device_id")
+    }
