@@ -59,10 +59,10 @@ def resultant(gaps):
     median = statistics.median(gaps)
     used = gaps[:: max(1, n // 256)]
     mean = min(sum(used) / len(used), 4 * median)
-    low, high = 0.6 * ordered[(n - 1) // 4], 1.4 * median
+    slow, fast = 1 / (1.4 * median), 1 / (0.6 * ordered[(n - 1) // 4])
     best = (-math.inf, median)
     for k in range(24):
-        trial = low * (high / low) ** (k / 23)
+        trial = 1 / (slow + k * (fast - slow) / 23)
         length = abs(sum(cmath.exp(2j * math.pi * g / trial) for g in used)) / len(used)
         chance = 1 / math.sqrt(1 + (2 * math.pi * mean / trial) ** 2)
         value = (length - chance) / (1 - chance) * math.sqrt(len(used) / (len(used) + 8))

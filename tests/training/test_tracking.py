@@ -174,17 +174,19 @@ def test_run_is_complete_over_http(published, trained, server):
     assert len(artifact("injection.csv").splitlines()) == len(training.injection) + 1
 
 
-def test_registered_challenger_scores_as_the_bundle_on_disk(published, trained, server, monkeypatch):
+def test_registered_challenger_scores_as_the_bundle_on_disk(
+    published, trained, server, monkeypatch, tmp_path
+):
     training, _, model = trained
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert (published.model_version, published.tracking_uri) == ("1", server)
     expected = Scorer.load(model).score_windows(training.example)
-    challenger = resolve("models:/appcadence@challenger")
+    challenger = resolve("models:/appcadence@challenger", tmp_path)
     assert {f.name: f.read_bytes() for f in challenger.iterdir()} == {
         f.name: f.read_bytes() for f in model.iterdir()
     }
     assert Scorer.load(challenger).score_windows(training.example).equals(expected)
-    assert resolve(f"runs:/{published.run_id}/model").name == "model"
+    assert resolve(f"runs:/{published.run_id}/model", tmp_path).name == "model"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = mlflow.pyfunc.load_model("models:/appcadence@challenger")
@@ -200,7 +202,7 @@ def test_registered_challenger_scores_as_the_bundle_on_disk(published, trained, 
     )
 
 
-def test_dead_server_is_one_sentence_and_leaves_the_bundle(trained, monkeypatch):
+def test_dead_server_is_one_sentence_and_leaves_the_bundle(trained, monkeypatch, tmp_path):
     before = {f.name: f.read_bytes() for f in trained[2].iterdir()}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{_free_port()}")
     began = time.monotonic()
@@ -209,24 +211,24 @@ def test_dead_server_is_one_sentence_and_leaves_the_bundle(trained, monkeypatch)
     assert time.monotonic() - began < 30
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(AppcadenceError, match="does not answer"):
-        resolve("models:/appcadence@challenger")
+        resolve("models:/appcadence@challenger", tmp_path)
     assert {f.name: f.read_bytes() for f in trained[2].iterdir()} == before
 
 
-def test_what_is_not_there(published, server, monkeypatch):
+def test_what_is_not_there(published, server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     with pytest.raises(AppcadenceError, match="refused"):
-        resolve("models:/appcadence@nobody")
+        resolve("models:/appcadence@nobody", tmp_path)
     with pytest.raises(AppcadenceError, match=r"holds no manifest\.json"):
-        resolve(f"runs:/{published.run_id}/figures")
+        resolve(f"runs:/{published.run_id}/figures", tmp_path)
     with pytest.raises(AppcadenceError, match="no MLflow model"):
-        resolve("models:")
+        resolve("models:", tmp_path)
 
 
-def test_without_mlflow(trained, monkeypatch):
+def test_without_mlflow(trained, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(AppcadenceError, match=r"pip install 'appcadence\[train\]'"):
-        resolve("models:/appcadence@challenger")
+        resolve("models:/appcadence@challenger", tmp_path)
     with pytest.raises(AppcadenceError, match=r"pip install 'appcadence\[train\]'"):
         publish(*trained)
 
@@ -237,7 +239,7 @@ def test_default_store_is_sqlite_in_the_working_directory(trained, tmp_path, mon
     info = publish(*trained)
     assert (info.model_version, info.tracking_uri) == ("1", "sqlite:///mlflow.db")
     assert (tmp_path / "mlflow.db").is_file() and "MLFLOW_TRACKING_URI" not in os.environ
-    assert resolve("models:/appcadence/1").name == "model"
+    assert resolve("models:/appcadence/1", tmp_path).name == "model"
     assert capsys.readouterr() == ("", "")
 
 

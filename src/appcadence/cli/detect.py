@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -172,7 +173,8 @@ def load_scorer(model: str) -> Scorer:
     if model.startswith(("models:", "runs:")):
         from appcadence.training.registry import resolve  # MLflow is an extra
 
-        return Scorer.load(resolve(model))
+        with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
+            return Scorer.load(resolve(model, Path(scratch)))
     return Scorer.load(model)
 
 
@@ -230,6 +232,9 @@ def print_quality(console: Console, outcome: Quality) -> None:
         f"{outcome.alerts_per_device_day:.2f} benign units per device-day at or above score 0 (promised: 1).",
         highlight=False,
     )
+    if outcome.recall_by_kind:
+        kinds = ", ".join(f"{kind} {recall:.2f}" for kind, recall in outcome.recall_by_kind.items())
+        console.print(f"Recall by kind at one false alert per device-day: {kinds}.", highlight=False)
 
 
 def _plain(text: str) -> str:

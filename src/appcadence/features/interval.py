@@ -159,20 +159,25 @@ def _resultant(gaps, quarter, median):  # type: ignore[no-untyped-def]
         total += gaps[i]
         used += 1
     mean = min(total / used, 4.0 * median)
-    low, high = 0.6 * quarter, 1.4 * median
+    lowest, highest = 1.0 / (1.4 * median), 1.0 / (0.6 * quarter)
+    step_frequency = (highest - lowest) / (_PERIODS - 1)
+    real, imaginary = np.zeros(_PERIODS), np.zeros(_PERIODS)
+    for i in range(0, n, step):
+        # Evenly spaced frequencies turn the phase by a constant angle: two angles a gap instead of 24.
+        angle, turn = 2.0 * math.pi * gaps[i] * lowest, 2.0 * math.pi * gaps[i] * step_frequency
+        x, y, c, s = math.cos(angle), math.sin(angle), math.cos(turn), math.sin(turn)
+        for k in range(_PERIODS):
+            real[k] += x
+            imaginary[k] += y
+            x, y = x * c - y * s, x * s + y * c
     best, period = -np.inf, median
     for k in range(_PERIODS):
-        trial = low * (high / low) ** (k / (_PERIODS - 1))
-        real, imaginary = 0.0, 0.0
-        for i in range(0, n, step):
-            phase = 2.0 * math.pi * gaps[i] / trial
-            real += math.cos(phase)
-            imaginary += math.sin(phase)
-        length = math.sqrt(real * real + imaginary * imaginary) / used
-        chance = 1.0 / math.sqrt(1.0 + (2.0 * math.pi * mean / trial) ** 2)
+        frequency = lowest + k * step_frequency
+        length = math.sqrt(real[k] ** 2 + imaginary[k] ** 2) / used
+        chance = 1.0 / math.sqrt(1.0 + (2.0 * math.pi * mean * frequency) ** 2)
         strength = (length - chance) / (1.0 - chance) * math.sqrt(used / (used + 8.0))
         if strength > best:
-            best, period = strength, trial
+            best, period = strength, 1.0 / frequency
     return best, period
 
 

@@ -179,29 +179,26 @@ class _Observed:
     """How much of each (device, window) the telemetry covers, by the times at which the device was seen."""
 
     def __init__(self, tables: dict[str, pa.Table], seconds: int) -> None:
-        names, times = [], []
+        names, begins, ends = [], [], []
         for table, column in (("flows", "start"), ("activity", "start"), ("notifications", "time")):
-            if table in tables and len(tables[table]):
-                codes, index = _codes(tables[table]["device_id"])
-                names.append(pd.Categorical.from_codes(codes, index))
-                times.append(micros(tables[table][column]))
-                if table == "flows":
-                    duration = np.nan_to_num(_floats(tables[table]["duration_seconds"]))
-                    names.append(names[-1])
-                    times.append(
-                        times[-1] + (np.minimum(duration, MAX_DURATION_SECONDS) * 1e6).astype(np.int64)
-                    )
+            if table not in tables or not len(tables[table]):
+                continue
+            codes, index = _codes(tables[table]["device_id"])
+            names.append(pd.Categorical.from_codes(codes, index))
+            begins.append(micros(tables[table][column]))
+            ends.append(begins[-1])
+            if table == "flows":
+                duration = np.nan_to_num(_floats(tables[table]["duration_seconds"]))
+                ends[-1] = begins[-1] + (np.minimum(duration, MAX_DURATION_SECONDS) * 1e6).astype(np.int64)
         union = pd.api.types.union_categoricals(names, ignore_order=True) if names else pd.Categorical([])
         self.devices = union.categories
-        when = np.concatenate(times) if times else np.empty(0, np.int64)
-        codes = np.asarray(union.codes, np.int64)
-        order = np.lexsort((when, codes))
+        begin = np.concatenate([*begins, np.empty(0, np.int64)])
+        end = np.concatenate([*ends, np.empty(0, np.int64)])
         self.width = seconds * 1_000_000
-        self.first = int(when.min() // self.width) if len(when) else 0
-        count = int(when.max() // self.width) - self.first + 1 if len(when) else 1
-        self.table = _coverage(
-            codes[order], when[order], self.first, count, self.width, len(self.devices), COVERAGE_GAP_SECONDS
-        )
+        self.first = int(begin.min() // self.width) if len(begin) else 0
+        count = int(end.max() // self.width) - self.first + 1 if len(begin) else 1
+        order, offsets = _scatter(np.asarray(union.codes, np.int64), len(self.devices))
+        self.table = _coverage(order, offsets, begin, end, self.first, count, self.width)
 
     def of(self, devices: pd.Index[Any], device: np.ndarray, window: np.ndarray) -> np.ndarray:
         lookup = self.devices.get_indexer(devices)
@@ -375,13 +372,20 @@ def _beats(offsets, start, fresh):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _coverage(device, when, first, count, width, n_devices, gap_seconds):  # type: ignore[no-untyped-def]
-    covered = np.zeros((n_devices, count))
-    for i in range(1, len(when)):
-        if device[i] != device[i - 1] or (when[i] - when[i - 1]) * 1e-6 > gap_seconds:
-            continue
-        lo, hi = when[i - 1], when[i]
-        for w in range(lo // width - first, min(hi // width - first, count - 1) + 1):
-            begin, stop = (w + first) * width, (w + first + 1) * width
-            covered[device[i], w] += max(min(hi, stop) - max(lo, begin), 0) * 1e-6
+def _coverage(order, offsets, begin, end, first, count, width):  # type: ignore[no-untyped-def]
+    """Seconds of each (device, window) under something seen, or under a silence of at most four hours."""
+    covered = np.zeros((len(offsets) - 1, count))
+    for device in range(len(offsets) - 1):
+        rows = order[offsets[device] : offsets[device + 1]]
+        rows = rows[np.argsort(begin[rows], kind="mergesort")]
+        reach = begin[rows[0]] if len(rows) else 0
+        for row in rows:
+            lo = reach if (begin[row] - reach) * 1e-6 <= COVERAGE_GAP_SECONDS else begin[row]
+            hi = max(begin[row], end[row])
+            if hi <= reach:
+                continue
+            for w in range(lo // width - first, min(hi // width - first, count - 1) + 1):
+                left, right = (w + first) * width, (w + first + 1) * width
+                covered[device, w] += max(min(hi, right) - max(lo, left), 0) * 1e-6
+            reach = hi
     return covered

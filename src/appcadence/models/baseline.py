@@ -95,9 +95,10 @@ class AppBaseline:
         return np.asarray(np.clip(z, -CLIP, CLIP))
 
     def expected(self, frame: pd.DataFrame) -> Matrix:
-        """(n, n_features) the expected value of each feature, in the feature's unit."""
+        """(n, n_features) the expected value of each feature, in its unit; NaN where none is compared."""
         location = self.location[self.group_of(frame)]
-        return np.asarray(np.where(_LOG, np.expm1(np.minimum(location, 700.0)), location))
+        values = np.where(_LOG, np.expm1(np.minimum(location, 700.0)), location)
+        return np.asarray(np.where(_COMPARED, values, np.nan))
 
     def to_arrow(self) -> pa.Table:
         width = len(NAMES)

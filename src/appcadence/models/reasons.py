@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence.features.catalog import FAMILY_OF, FEATURES
+from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 
 Matrix = npt.NDArray[np.float64]
 
@@ -17,9 +17,13 @@ _AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_f
 
 
 def sentences(values: Matrix, expected: Matrix, contributions: Matrix) -> list[str]:
-    """Up to five sentences for one window, the strongest contribution first; arrays are (n_features,)."""
+    """Up to five sentences for one window; arrays are (n_features,).
+
+    The strongest contributions are worded, behaviour before novelty: being new explains nothing by itself.
+    """
     out = []
-    for f in np.argsort(-contributions, kind="stable")[:_MOST]:
+    strongest = np.argsort(-contributions, kind="stable")[:_MOST]
+    for f in sorted(strongest, key=lambda f: FAMILY_OF[NAMES[f]] == "novelty"):
         if contributions[f] <= 0 or math.isnan(values[f]):
             continue
         feature = FEATURES[f]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 from appcadence.errors import AppcadenceError
@@ -11,18 +10,16 @@ from appcadence.models.bundle import MANIFEST
 from appcadence.training.tracking import redacted, session
 
 
-def resolve(model: str) -> Path:
-    """Download the model of an MLflow URI and return the path of its bundle directory.
+def resolve(model: str, target: Path) -> Path:
+    """Download the model of an MLflow URI into `target` and return the path of its bundle directory there.
 
-    `model` is `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/ID/model`. The copy lies in a new
-    temporary directory, which is left to the caller and the system.
+    `model` is `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/ID/model`.
 
     Raises:
         AppcadenceError: no such URI, no MLflow, no answer from it, or no bundle inside.
     """
     if not re.match(r"(models|runs):/\S", model):
         raise AppcadenceError(f"{model!r} is no MLflow model; expected models:/NAME@ALIAS or runs:/ID/model")
-    target = Path(tempfile.mkdtemp(prefix="appcadence-model-"))
     with session() as (mlflow, uri):
         path = Path(mlflow.artifacts.download_artifacts(artifact_uri=model, dst_path=str(target)))
     found = sorted(path.rglob(MANIFEST), key=lambda file: len(file.parts)) if path.is_dir() else []
