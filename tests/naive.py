@@ -89,7 +89,7 @@ def mode_share(gaps):
 
 
 def session_features(flows, observed):
-    """The eleven session features of flows (start, end, out, in, failed) in time order."""
+    """The ten session features of flows (start, end, out, in, failed) in time order."""
     parts = sessions([(f[0], f[1], True) for f in flows])
     hours = observed / 3600
     sized = [(f[2], f[3]) for f in flows if not math.isnan(f[2]) and not math.isnan(f[3])]
@@ -105,7 +105,6 @@ def session_features(flows, observed):
         longest_chain = max(longest_chain, end - since)
     return [
         max(lengths) if known else nan,
-        total if known else nan,
         min(total / observed, 1.0) if known else nan,
         statistics.median(lengths) if known else nan,
         max(f[1] - f[0] for f in flows if not math.isnan(f[1])) if known else nan,

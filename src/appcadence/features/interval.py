@@ -106,7 +106,7 @@ FEATURES = (
         "longest_silence_ratio",
         "ratio",
         -1,
-        "longest stretch between starts, or to the first or last border, / window",
+        "longest stretch between starts, or all observed time outside of them, / observed time",
         "longest silent stretch",
     ),
 )
@@ -126,7 +126,6 @@ def compute(windows: Windows) -> Matrix:
         beat_offsets,
         beats,
         windows.observed_seconds,
-        windows.seconds,
     )
 
 
@@ -218,7 +217,7 @@ def _gap_features(times, out):  # type: ignore[no-untyped-def]
 
 @_jit
 def _kernel(  # type: ignore[no-untyped-def]
-    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed, width
+    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed
 ):
     for g in range(lo, hi):
         a, b = session_offsets[g], session_offsets[g + 1]
@@ -229,7 +228,8 @@ def _kernel(  # type: ignore[no-untyped-def]
         if len(times) >= MIN_STARTS:
             _gap_features(times, out[g, _PER_LEVEL : 2 * _PER_LEVEL])
         hours = observed[g] / 3600.0
-        seen, last_hour, silence, previous = 0, -1, 0.0, 0.0
+        seen, last_hour, silence = 0, -1, 0.0
+        previous = times[0] if len(times) else 0.0
         for t in times:
             hour = int(t // 3600.0)
             seen += hour != last_hour
@@ -238,7 +238,9 @@ def _kernel(  # type: ignore[no-untyped-def]
             previous = t
         out[g, 18] = len(times) / hours
         out[g, 19] = min(seen / max(hours, 1.0), 1.0)
-        out[g, 20] = max(silence, width - previous) / width
+        # Against the observed time, so that half a day of telemetry is not half a day of silence.
+        outside = observed[g] - (previous - times[0]) if len(times) else observed[g]
+        out[g, 20] = min(max(silence, outside) / observed[g], 1.0)
 
 
 FAMILY = Family("interval", ("flows",), FEATURES, compute)

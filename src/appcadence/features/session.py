@@ -13,7 +13,6 @@ _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature("longest_session_seconds", "s", 1, "longest session", "longest session"),
-    Feature("total_session_seconds", "s", 1, "sum of session lengths: the time covered", "time in sessions"),
     Feature("connected_ratio", "ratio", 1, "time in sessions / observed time", "share of the time connected"),
     Feature("median_session_seconds", "s", 1, "median session length", "median session"),
     Feature("longest_flow_seconds", "s", 1, "longest single flow", "longest single connection"),
@@ -39,7 +38,7 @@ FEATURES = (
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 11) session features; NaN where no flow of the window has a duration (or bytes) at all."""
+    """(n, 10) session features; NaN where no flow of the window has a duration (or bytes) at all."""
     s = windows.sessions
     return fill(
         _kernel,
@@ -97,24 +96,23 @@ def _kernel(  # type: ignore[no-untyped-def]
                 total_out += sent[i]
                 total_in += received[i]
         hours = observed[g] / 3600.0
-        out[g, 6] = (b - a) / hours
-        out[g, 10] = fails / flows
+        out[g, 5] = (b - a) / hours
+        out[g, 9] = fails / flows
         if sized:
-            out[g, 8] = (total_out + total_in) / hours
+            out[g, 7] = (total_out + total_in) / hours
             if total_out + total_in > 0:
-                out[g, 9] = total_out / (total_out + total_in)
+                out[g, 8] = total_out / (total_out + total_in)
         if not known:
             continue
         lengths = np.sort(session_end[a:b] - session_start[a:b])
         total = lengths.sum()
         out[g, 0] = lengths[-1]
-        out[g, 1] = total
-        out[g, 2] = min(total / observed[g], 1.0)
-        out[g, 3] = 0.5 * (lengths[(b - a - 1) // 2] + lengths[(b - a) // 2])
-        out[g, 4] = longest_flow
-        out[g, 5] = _chain(session_start[a:b], session_end[a:b])
+        out[g, 1] = min(total / observed[g], 1.0)
+        out[g, 2] = 0.5 * (lengths[(b - a - 1) // 2] + lengths[(b - a) // 2])
+        out[g, 3] = longest_flow
+        out[g, 4] = _chain(session_start[a:b], session_end[a:b])
         if sized:
-            out[g, 7] = total / (1.0 + (total_out + total_in) / 1000.0)
+            out[g, 6] = total / (1.0 + (total_out + total_in) / 1000.0)
 
 
 FAMILY = Family("session", ("flows",), FEATURES, compute)

@@ -22,6 +22,8 @@ SHRINKAGE_WINDOWS = (0.5, 5.0, 2.0, 0.5)
 """By level (kind, category, profile, destination), how many windows weigh as much as the parent: channels
 differ from each other far more than one channel differs from itself, so a single window of its own past
 already says what is usual for a channel."""
+SPREAD_WINDOWS = 5.0
+"""The same for the spread, in windows beyond the first."""
 CLIP = 8.0
 _MIN_SCALE_SHARE = 0.2
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
@@ -36,9 +38,9 @@ class AppBaseline:
 
     Groups are nested: all channel windows (all app windows) of the fleet, then category, then profile (the
     app, or the registrable domain where the app is unknown), then profile and destination. With n windows,
-    a group's median m and spread s (1.4826 times the median absolute deviation) are shrunk to its parent's:
-    `w m + (1 - w) m_parent` with `w = n / (n + k)`, k by level, likewise s, which never falls below a fifth
-    of the fleet's. Heavy-tailed features (seconds, rates, bytes) are compared as log(1 + x).
+    a group's median m is shrunk to its parent's: `w m + (1 - w) m_parent`, `w = n / (n + k)`, k by level.
+    Its spread (1.4826 times the median absolute deviation) likewise, with `(n - 1) / (n - 1 + 5)`, and never below
+    a fifth of the fleet's. Heavy-tailed features (seconds, rates, bytes) are compared as log(1 + x).
     """
 
     keys: pd.Index[str]
@@ -68,7 +70,10 @@ class AppBaseline:
             weight = count / (count + shrinkage)
             median, spread = np.where(count > 0, median, 0.0), np.where(count > 0, spread, 0.0)
             here = weight * median + (1 - weight) * up_location
-            width = weight * spread + (1 - weight) * up_scale
+            # n windows hold n - 1 deviations: a group of one says nothing about its spread.
+            more = np.maximum(count - 1, 0)
+            known = more / (more + (shrinkage if floor is None else SPREAD_WINDOWS))
+            width = known * spread + (1 - known) * up_scale
             if floor is None:
                 width = np.maximum(width, 0.02)
                 floor = _MIN_SCALE_SHARE * width.max(axis=0, initial=0.02)
