@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.readers import ReadOptions, _lines, zeek
-from appcadence.telemetry.readers.zeek_names import hash_text, host_name
 from appcadence.telemetry.schema import FLOWS, conform
 
 IDS = ["ts", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p"]
@@ -384,26 +383,3 @@ def test_hostile_bytes_never_raise_anything_else(tmp_path, prefix, noise):
     except TelemetryError as error:
         assert str(error)
     assert zeek.sniff(path) in (True, False)
-
-
-@given(st.lists(st.none() | st.text()))
-def test_hashes_depend_on_the_text_alone(texts):
-    array = pa.array(["x", *texts, "yy"], pa.string())
-    hashes = hash_text(array)
-    assert hash_text(array.slice(1)).tolist() == hashes[1:].tolist()
-    assert len(set(hashes.tolist())) == len({text or "" for text in array.to_pylist()})
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (None, None),
-        ("", None),
-        ("10.0.0.1:80", None),
-        ("2001:db8::1", None),
-        (" A.b. ", "a.b"),
-        ("a:443", "a"),
-    ],
-)
-def test_host_name(text, name):
-    assert host_name(text) == name

@@ -128,28 +128,22 @@ def build(tables: dict[str, pa.Table], seconds: int) -> Windows:
     attribution, kinds = _codes(flows["app_attribution"])
 
     row, window = _pieces(start_us, duration, seconds * 1_000_000)
-    channel_key = _pack((device[row], len(devices)), (app[row] + 1, len(apps) + 1), (dest[row], len(dests)))
     origin = int(window.min()) if len(window) else 0
-    span = int(window.max()) - origin + 1 if len(window) else 1
-    order, offsets, first = _group(channel_key * span + (window - origin))
-    known = np.flatnonzero(app[row[order]] >= 0)
-    app_key = _pack((device[row], len(devices)), (app[row] + 1, len(apps) + 1))
-    order2, offsets2, first2 = _group((app_key * span + (window - origin))[order[known]])
-    order2, first2 = order[known[order2]], order[known[first2]]
+    when = (window - origin, int(window.max()) - origin + 1 if len(window) else 1)
+    who = _pack((device, len(devices)), (app + 1, len(apps) + 1))
+    channel = _pack((who, len(devices) * (len(apps) + 1)), (dest, len(dests)))
+    order, offsets, first = _group(_pack((channel[row], int(channel.max(initial=0)) + 1), when))
+    known = order[app[row[order]] >= 0]
+    order2, offsets2, first2 = _group(
+        _pack((who[row[known]], len(devices) * (len(apps) + 1)), (when[0][known], when[1]))
+    )
+    order2, first2 = known[order2], known[first2]
 
     index = np.concatenate([order, order2])
     all_offsets = np.concatenate([offsets, offsets[-1] + offsets2[1:]])
     head = np.concatenate([first, first2])
-    piece_row, piece_window = row[index], window[index]
-    base = piece_window * (seconds * 1_000_000)
-    relative = (start_us[piece_row] - base) * 1e-6
-    end = relative + duration[piece_row]
-    begin, stop = np.maximum(relative, 0.0), np.minimum(end, float(seconds))
-    inside = np.isnan(end) | ((relative >= 0) & (end <= seconds))
-    share = np.where(inside, 1.0, (stop - begin) / np.where(inside, 1.0, duration[piece_row]))
-    out = _floats(flows["bytes_out"])[piece_row] * share
-    inn = _floats(flows["bytes_in"])[piece_row] * share
-    arrays = [begin, stop, out, inn, relative >= 0, failed[piece_row]]
+    sent, received = _floats(flows["bytes_out"]), _floats(flows["bytes_in"])
+    arrays = _gather(index, row, window, seconds, start_us, duration, sent, received, failed)
     _sort_inside(all_offsets, *arrays)
 
     starts = window[head] * (seconds * 1_000_000)
@@ -246,9 +240,14 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _pack(*parts: tuple[np.ndarray, int]) -> np.ndarray:
-    key = np.zeros(len(parts[0][0]), np.int64)
-    for codes, size in parts:
-        key = key * max(size, 1) + codes
+    """One int64 key ordered as the tuple of several codes; each part is (codes, number of codes)."""
+    key, size = np.zeros(len(parts[0][0]), np.int64), 1
+    for codes, count in parts:
+        if size * max(count, 1) > 1 << 62:
+            unique, key = np.unique(key, return_inverse=True)
+            size = len(unique)
+        key = key * max(count, 1) + codes
+        size *= max(count, 1)
     return key
 
 
@@ -289,6 +288,25 @@ def _scatter(group, n_groups):  # type: ignore[no-untyped-def]
         order[position[g]] = row
         position[g] += 1
     return order, offsets
+
+
+@_jit
+def _gather(index, row, window, seconds, start_us, duration, sent, received, failed):  # type: ignore[no-untyped-def]
+    """Start, end, bytes out and in (by the share of time inside), fresh and failed, in window order."""
+    n = len(index)
+    begin, stop, out, inn = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    fresh, fails = np.empty(n, np.bool_), np.empty(n, np.bool_)
+    for i in range(n):
+        r = row[index[i]]
+        start = (start_us[r] - window[index[i]] * seconds * 1_000_000) * 1e-6
+        end = start + duration[r]
+        fresh[i], fails[i] = start >= 0, failed[r]
+        begin[i] = max(start, 0.0)
+        stop[i] = end if np.isnan(end) else min(end, float(seconds))
+        whole = np.isnan(end) or (start >= 0 and end <= seconds)
+        share = 1.0 if whole else (stop[i] - begin[i]) / duration[r]
+        out[i], inn[i] = sent[r] * share, received[r] * share
+    return begin, stop, out, inn, fresh, fails
 
 
 @_jit
