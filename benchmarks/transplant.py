@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rita import timing_score
 
+from appcadence.features.columns import micros
 from appcadence.features.extract import frame, matrix
-from appcadence.features.windows import Windows, build, micros, window_seconds
+from appcadence.features.windows import Windows, build, window_seconds
 from appcadence.models.evidence import eligible
 from appcadence.telemetry.convert import convert
 from appcadence.telemetry.directory import TelemetryDirectory

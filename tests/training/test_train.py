@@ -13,7 +13,7 @@ from make import DAY0, fleet, flows, together
 from appcadence.errors import AppcadenceError, BundleError, SchemaError, TelemetryError
 from appcadence.features import extract
 from appcadence.features.catalog import NAMES
-from appcadence.features.windows import micros
+from appcadence.features.columns import micros
 from appcadence.models import bundle
 from appcadence.models.detector import STRATA, strata
 from appcadence.serving import Scorer

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.features._parallel import fill
+from appcadence.features.columns import micros
 from appcadence.features.feature import Family, Feature, Matrix
-from appcadence.features.windows import Windows, micros
+from appcadence.features.windows import Windows
 
 GRACE_SECONDS = 30.0
 """A session this soon after use still belongs to it: Apple's grace after backgrounding."""

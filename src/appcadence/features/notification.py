@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.features._parallel import fill
+from appcadence.features.columns import micros
 from appcadence.features.feature import Family, Feature, Matrix
-from appcadence.features.windows import Windows, micros
+from appcadence.features.windows import Windows
 
 WAKE_SECONDS = 30.0
 """Apple's limit for the work a background push may start."""

@@ -17,13 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.errors import AppcadenceError
+from appcadence.features.columns import codes, destinations, floats, micros
+from appcadence.features.grouping import group, pack
+from appcadence.features.observed import MAX_DURATION_SECONDS, Observed
 
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
-COVERAGE_GAP_SECONDS = 4 * 3600.0
-"""A device silent for longer than this counts as not observed."""
-MAX_DURATION_SECONDS = 30 * 86400.0
-"""Longer durations are cut: no capture holds them, and each window they cross costs a row."""
 APP_LEVEL = "*"
 
 _jit = numba.njit(cache=True, nogil=True)
@@ -77,7 +76,7 @@ class Windows:
 
     def codes(self, column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
         """Codes of a name column of another table in one of this object's indexes; -1 = not in it."""
-        values, names = _codes(column)
+        values, names = codes(column)
         lookup = index.get_indexer(names) if len(names) else np.empty(0, np.int64)
         return np.where(values >= 0, lookup[np.maximum(values, 0)] if len(lookup) else -1, -1)
 
@@ -115,34 +114,34 @@ def build(tables: dict[str, pa.Table], seconds: int) -> Windows:
     DNS look-ups are context, not channels, and are left out.
     """
     flows = tables["flows"]
-    observed = _Observed(tables, seconds)
+    observed = Observed(tables, seconds)
     if "dns" in pc.unique(flows["service"]).to_pylist():
         flows = flows.filter(pc.fill_null(pc.not_equal(flows["service"].cast(pa.string()), "dns"), True))
-    device, devices = _codes(flows["device_id"])
-    app, apps = _codes(flows["app_id"])
-    dest, dests = _destinations(flows)
+    device, devices = codes(flows["device_id"])
+    app, apps = codes(flows["app_id"])
+    dest, dests = destinations(flows)
     start_us = micros(flows["start"])
-    duration = np.minimum(_floats(flows["duration_seconds"]), MAX_DURATION_SECONDS)
-    outcome, outcomes = _codes(flows["outcome"])
+    duration = np.minimum(floats(flows["duration_seconds"]), MAX_DURATION_SECONDS)
+    outcome, outcomes = codes(flows["outcome"])
     failed = outcome == (outcomes.get_loc("failed") if "failed" in outcomes else -2)
-    attribution, kinds = _codes(flows["app_attribution"])
+    attribution, kinds = codes(flows["app_attribution"])
 
     row, window = _pieces(start_us, duration, seconds * 1_000_000)
     origin = int(window.min()) if len(window) else 0
     when = (window - origin, int(window.max()) - origin + 1 if len(window) else 1)
-    who = _pack((device, len(devices)), (app + 1, len(apps) + 1))
-    channel = _pack((who, len(devices) * (len(apps) + 1)), (dest, len(dests)))
-    order, offsets, first = _group(_pack((channel[row], int(channel.max(initial=0)) + 1), when))
+    who = pack((device, len(devices)), (app + 1, len(apps) + 1))
+    channel = pack((who, len(devices) * (len(apps) + 1)), (dest, len(dests)))
+    order, offsets, first = group(pack((channel[row], int(channel.max(initial=0)) + 1), when))
     known = order[app[row[order]] >= 0]
-    order2, offsets2, first2 = _group(
-        _pack((who[row[known]], len(devices) * (len(apps) + 1)), (when[0][known], when[1]))
+    order2, offsets2, first2 = group(
+        pack((who[row[known]], len(devices) * (len(apps) + 1)), (when[0][known], when[1]))
     )
     order2, first2 = known[order2], known[first2]
 
     index = np.concatenate([order, order2])
     all_offsets = np.concatenate([offsets, offsets[-1] + offsets2[1:]])
     head = np.concatenate([first, first2])
-    sent, received = _floats(flows["bytes_out"]), _floats(flows["bytes_in"])
+    sent, received = floats(flows["bytes_out"]), floats(flows["bytes_in"])
     arrays = _gather(index, row, window, seconds, start_us, duration, sent, received, failed)
     _sort_inside(all_offsets, *arrays)
 
@@ -169,88 +168,6 @@ def build(tables: dict[str, pa.Table], seconds: int) -> Windows:
     )
 
 
-class _Observed:
-    """How much of each (device, window) the telemetry covers, by the times at which the device was seen."""
-
-    def __init__(self, tables: dict[str, pa.Table], seconds: int) -> None:
-        names, begins, ends = [], [], []
-        for table, column in (("flows", "start"), ("activity", "start"), ("notifications", "time")):
-            if table not in tables or not len(tables[table]):
-                continue
-            codes, index = _codes(tables[table]["device_id"])
-            names.append(pd.Categorical.from_codes(codes, index))
-            begins.append(micros(tables[table][column]))
-            ends.append(begins[-1])
-            if table == "flows":
-                duration = np.nan_to_num(_floats(tables[table]["duration_seconds"]))
-                ends[-1] = begins[-1] + (np.minimum(duration, MAX_DURATION_SECONDS) * 1e6).astype(np.int64)
-        union = pd.api.types.union_categoricals(names, ignore_order=True) if names else pd.Categorical([])
-        self.devices = union.categories
-        begin = np.concatenate([*begins, np.empty(0, np.int64)])
-        end = np.concatenate([*ends, np.empty(0, np.int64)])
-        self.width = seconds * 1_000_000
-        self.first = int(begin.min() // self.width) if len(begin) else 0
-        count = int(end.max() // self.width) - self.first + 1 if len(begin) else 1
-        order, offsets = _scatter(np.asarray(union.codes, np.int64), len(self.devices))
-        self.table = _coverage(order, offsets, begin, end, self.first, count, self.width)
-
-    def of(self, devices: pd.Index[Any], device: np.ndarray, window: np.ndarray) -> np.ndarray:
-        lookup = self.devices.get_indexer(devices)
-        column = np.clip(window - self.first, 0, self.table.shape[1] - 1)
-        return np.maximum(self.table[lookup[device], column], 60.0) if len(device) else np.empty(0)
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pd.Index[Any]]:
-    """Dense codes (-1 = null) and the sorted names that occur, independent of row order."""
-    array = column.unify_dictionaries() if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    array = array.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.chunked_array(array.chunks or [pa.array([], array.type)]).chunk(0)
-    raw = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    names = np.asarray(array.dictionary.to_pylist(), dtype=object)
-    used = (
-        np.flatnonzero(np.bincount(raw[raw >= 0], minlength=len(names))) if len(names) else np.empty(0, int)
-    )
-    used = used[np.argsort(names[used].astype(str), kind="stable")] if len(used) else used
-    rank = np.full(len(names) + 1, -1, np.int64)
-    rank[used] = np.arange(len(used))
-    return rank[raw], pd.Index(names[used] if len(used) else [], dtype="object")
-
-
-def _destinations(flows: pa.Table) -> tuple[np.ndarray, pd.Index[Any]]:
-    host, hosts = _codes(flows["dest_host"])
-    address, addresses = _codes(flows["dest_ip"])
-    names = pd.Index(["unknown"], dtype="object").union(hosts.union(addresses), sort=True)
-    by_host, by_address = names.get_indexer(hosts), names.get_indexer(addresses)
-    unknown = int(names.get_loc("unknown"))  # type: ignore[arg-type]
-    by_host, by_address = np.append(by_host, unknown), np.append(by_address, unknown)
-    return np.where(host >= 0, by_host[host], by_address[address]), names
-
-
-def micros(column: pa.ChunkedArray) -> np.ndarray:
-    """Timestamps as int64 microseconds since the epoch."""
-    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    """float64 with NaN for null; negative values are unknown too."""
-    values = np.array(column.cast(pa.float64()).to_numpy(), np.float64)
-    values[~(values >= 0) | ~np.isfinite(values)] = np.nan
-    return values
-
-
-def _pack(*parts: tuple[np.ndarray, int]) -> np.ndarray:
-    """One int64 key ordered as the tuple of several codes; each part is (codes, number of codes)."""
-    key, size = np.zeros(len(parts[0][0]), np.int64), 1
-    for codes, count in parts:
-        if size * max(count, 1) > 1 << 62:
-            unique, key = np.unique(key, return_inverse=True)
-            size = len(unique)
-        key = key * max(count, 1) + codes
-        size *= max(count, 1)
-    return key
-
-
 def _pieces(start_us: np.ndarray, duration: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Row and window number of every (flow, window it touches)."""
     first = start_us // width
@@ -263,31 +180,6 @@ def _pieces(start_us: np.ndarray, duration: np.ndarray, width: int) -> tuple[np.
     row = np.repeat(np.arange(len(start_us)), extra + 1)
     step = np.arange(len(row)) - np.repeat(np.cumsum(extra + 1) - (extra + 1), extra + 1)
     return row, first[row] + step
-
-
-def _group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows in key order, CSR offsets, and the first row of each group."""
-    codes, unique = pd.factorize(key)
-    rank = np.empty(len(unique), np.int64)
-    rank[np.argsort(unique, kind="stable")] = np.arange(len(unique))
-    order, offsets = _scatter(rank[codes], len(unique))
-    return order, offsets, order[offsets[:-1]]
-
-
-@_jit
-def _scatter(group, n_groups):  # type: ignore[no-untyped-def]
-    offsets = np.zeros(n_groups + 1, np.int64)
-    for g in group:
-        offsets[g + 1] += 1
-    for g in range(n_groups):
-        offsets[g + 1] += offsets[g]
-    position = offsets[:-1].copy()
-    order = np.empty(len(group), np.int64)
-    for row in range(len(group)):
-        g = group[row]
-        order[position[g]] = row
-        position[g] += 1
-    return order, offsets
 
 
 @_jit
@@ -387,23 +279,3 @@ def _beats(offsets, start, fresh):  # type: ignore[no-untyped-def]
             previous = start[i]
         beat_offsets[g + 1] = k
     return beat_offsets, beat[:k].copy()
-
-
-@_jit
-def _coverage(order, offsets, begin, end, first, count, width):  # type: ignore[no-untyped-def]
-    """Seconds of each (device, window) under something seen, or under a silence of at most four hours."""
-    covered = np.zeros((len(offsets) - 1, count))
-    for device in range(len(offsets) - 1):
-        rows = order[offsets[device] : offsets[device + 1]]
-        rows = rows[np.argsort(begin[rows], kind="mergesort")]
-        reach = begin[rows[0]] if len(rows) else 0
-        for row in rows:
-            lo = reach if (begin[row] - reach) * 1e-6 <= COVERAGE_GAP_SECONDS else begin[row]
-            hi = max(begin[row], end[row])
-            if hi <= reach:
-                continue
-            for w in range(lo // width - first, min(hi // width - first, count - 1) + 1):
-                left, right = (w + first) * width, (w + first + 1) * width
-                covered[device, w] += max(min(hi, right) - max(lo, left), 0) * 1e-6
-            reach = hi
-    return covered

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.features.windows import micros
+from appcadence.features.columns import micros
 
 
 def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:

@@ -10,9 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.features.columns import micros
 from appcadence.features.extract import frame, keys, matrix
 from appcadence.features.history import History
-from appcadence.features.windows import build, micros, window_seconds
+from appcadence.features.windows import build, window_seconds
 from appcadence.models.evidence import eligible
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.augment import vary

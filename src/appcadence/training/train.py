@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
+from appcadence.features.columns import micros
 from appcadence.features.extract import frame, matrix
-from appcadence.features.windows import build, micros, window_seconds
+from appcadence.features.windows import build, window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide
 from appcadence.models.evidence import eligible
