@@ -14,6 +14,10 @@ Vector = npt.NDArray[np.float64]
 
 _TAIL_UNITS_PER_DAY = 3.0
 _MIN_TAIL = 8
+_PRIOR_SPREAD = 1.0
+_PRIOR_UNITS = 10.0
+"""The spread is shrunk to one as if ten more units had shown it: benign log-odds that mean what they say fall
+by a factor e a unit, and a small baseline's own tail is rough."""
 
 
 def alert_unit(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -46,10 +50,10 @@ class Calibration:
     """Benign held-out scores, sorted, and the two constants of the scale.
 
     With k unit scores above t_k in D device-days, the tail above t_k is taken as exponential with scale
-    `spread` = mean excess (peaks over threshold); `origin` = t_k + spread * ln(k / D) is the level that one
-    unit per device-day exceeds. On the scale (raw - origin) / spread, exp(-score) units per device-day
-    exceed a score, so 0 is one alert per device-day. Valid while later windows are exchangeable with the
-    calibration windows: same telemetry, same apps, same season.
+    `spread` = mean excess (peaks over threshold, shrunk to 1); `origin` = t_k + spread * ln(k / D) is the
+    level that one unit per device-day exceeds. On the scale (raw - origin) / spread, exp(-score) units per
+    device-day exceed a score, so 0 is one alert per device-day. Valid while later windows are exchangeable
+    with the calibration windows: same telemetry, same apps, same season.
     """
 
     origin: float
@@ -68,7 +72,8 @@ class Calibration:
             return cls(0.0, 1.0, max(days, 1e-9), np.sort(raw), units)
         k = int(min(max(_TAIL_UNITS_PER_DAY * days, _MIN_TAIL), len(units) - 1))
         at = units[-k - 1]
-        spread = max(float(np.mean(units[-k:] - at)), 1e-3)
+        excess = float(np.sum(units[-k:] - at))
+        spread = (excess + _PRIOR_UNITS * _PRIOR_SPREAD) / (k + _PRIOR_UNITS)
         return cls(float(at + spread * np.log(k / days)), spread, days, np.sort(raw), units)
 
     def scale(self, raw: Vector) -> Vector:

@@ -33,9 +33,9 @@ Matrix = npt.NDArray[np.float64]
 FOLDS = 5
 MIN_STRATUM = 100
 """A stratum with fewer calibration windows is calibrated with all of them."""
-SHARES = np.array([1.0, 0.5, 0.1])
-"""Weights of classifier, surprise and forest in their own benign standard deviations: the classifier leads,
-the surprise covers what nobody injected, the forest is a second opinion. Set before any evaluation."""
+WEIGHTS = np.ones(3)
+"""Weights of classifier, surprise and forest: all three are logarithms of probabilities and add as they are.
+Dividing each by its spread on a small benign baseline made the weights a matter of chance."""
 _NAMES = [*NAMES, *(f"{name}_distance" for name in NAMES)]
 _DIRECTIONS = np.concatenate([DIRECTIONS, DIRECTIONS])
 
@@ -132,17 +132,11 @@ def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int
         test_models = [(by_fold[k], fold == k) for k in folds]
         models = [(by_fold[k], (fold == k)[~rows.malicious]) for k in folds]
 
-    weights = SHARES.copy()
-    for i in range(3):
-        one = np.zeros(3)
-        one[i] = 1.0
-        spread = float(np.std(_fused(held, models, surprise, forest, one)[1]))
-        weights[i] /= max(spread, 1e-6)
-    contributions, raw = _fused(held, models, surprise, forest, weights)
+    contributions, raw = _fused(held, models, surprise, forest)
     calibration = _calibrate(held, raw)
     able = judged(held.frame)
     behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
-    test_raw = _fused(tested, test_models, surprise, forest, weights)[1]
+    test_raw = _fused(tested, test_models, surprise, forest)[1]
     score = np.empty(len(test_raw))
     for stratum, mask in strata(tested.frame).items():
         score[mask] = calibration[stratum].scale(test_raw[mask])
@@ -151,7 +145,7 @@ def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int
         classifier_text=text,
         forest=forest,
         surprise=surprise,
-        weights=weights,
+        weights=WEIGHTS,
         calibration=calibration,
         behaviours=behaviours,
         quality=quality(score, tested.malicious, tested.units(), tested.days()),
@@ -192,12 +186,11 @@ def _fused(
     models: list[tuple[Trees, npt.NDArray[np.bool_]]],
     surprise: TailSurprise,
     forest: Trees,
-    weights: Vector,
 ) -> tuple[Matrix, Vector]:
     contributions, raw = np.empty(rows.values.shape), np.empty(len(rows.frame))
     for classifier, mask in models:
         contributions[mask], raw[mask] = fuse(
-            rows.values[mask], rows.distances[mask], classifier, surprise, forest, weights
+            rows.values[mask], rows.distances[mask], classifier, surprise, forest, WEIGHTS
         )
     return contributions, raw
 
