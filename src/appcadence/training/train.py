@@ -30,7 +30,7 @@ FEW_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
-_IMPLANTS_A_ROUND = 16
+_IMPLANTS_A_ROUND = 40
 _BENIGN_WANTED = 4000
 _MAX_ROUNDS = 40
 
