@@ -50,10 +50,7 @@ def demo(
         before, after = past_and_future(tables, middle)
         result = train(before, seed=_SEED, progress=progress)
         bundle.save(result.detector, out / "model")
-        progress("scoring", 0.0)
-        scorer = Scorer.load(out / "model")
-        run = score_directory(after, scorer, out / "scored")
-        progress("scoring", 1.0)
+        run = score_directory(after, Scorer.load(out / "model"), out / "scored", progress=progress)
         html = out / "report.html"
         write_report(out / "scored", html)
     console.print(

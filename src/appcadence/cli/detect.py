@@ -60,7 +60,9 @@ def features(
         return
     if directory is None or out is None:
         raise AppcadenceError("give a telemetry directory and --out FILE.parquet, or --describe")
-    table = extract(directory, window)
+    with progress_bar() as progress:
+        progress("extracting", 0.0)
+        table = extract(directory, window)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
@@ -133,7 +135,9 @@ def evaluate(
         truth = pq.read_table(labels)
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(f"{labels} is not a readable labels file ({error})") from None
-    outcome = evaluate_scores(load_scorer(model).score(directory), truth)
+    with progress_bar() as progress:
+        progress("scoring", 0.0)
+        outcome = evaluate_scores(load_scorer(model).score(directory), truth)
     if json:
         typer.echo(jsonlib.dumps(outcome.metrics()))
         return
@@ -159,9 +163,15 @@ def score(
     """
     if alerts_per_device_day <= 0:
         raise AppcadenceError(f"--alerts-per-device-day must be positive, got {alerts_per_device_day}")
-    run = score_directory(
-        directory, load_scorer(model), out, alerts_per_device_day=alerts_per_device_day, history=history
-    )
+    with progress_bar() as progress:
+        run = score_directory(
+            directory,
+            load_scorer(model),
+            out,
+            alerts_per_device_day=alerts_per_device_day,
+            history=history,
+            progress=progress,
+        )
     if json:
         typer.echo(jsonlib.dumps(asdict(run) | {"out": str(out)}))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +16,9 @@ _PATIENCE_SECONDS = 2.0
 def progress_bar() -> Iterator[Callable[[str, float], None]]:
     """Yields `report(what, share)`, share in [0, 1]; the bar shows from two seconds on."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, share: None
+        return
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -23,20 +26,19 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
     )
-    began = time.monotonic()
+    patience = threading.Timer(_PATIENCE_SECONDS, bar.start)
+    patience.daemon = True
     tasks: dict[str, TaskID] = {}
 
     def report(what: str, share: float) -> None:
-        if time.monotonic() - began < _PATIENCE_SECONDS or not console.is_terminal:
-            return
-        bar.start()
         if what not in tasks:
             tasks[what] = bar.add_task(what, total=1.0)
         bar.update(tasks[what], completed=share)
 
+    patience.start()
     try:
         yield report
     finally:
+        patience.cancel()
         bar.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def score_directory(
     *,
     alerts_per_device_day: float = 1.0,
     history: str | Path | None = None,
+    progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
@@ -76,10 +77,15 @@ def score_directory(
     out = Path(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
+    progress("reading", 0.0)
     tables = load(source)
+    progress("reading", 1.0)
+    progress("scoring", 0.0)
     past = None if history is None else read_history(history)
     result = scorer.run(tables, alerts_per_device_day=alerts_per_device_day, history=past)
     scores = result.scores
+    progress("scoring", 1.0)
+    progress("writing", 0.0)
     frame = scores.select(["device_id", "window_start", "observed_seconds"]).to_pandas()
     run = Run(
         model_version=scorer.version,
@@ -116,6 +122,7 @@ def score_directory(
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+    progress("writing", 1.0)
     return run
 
 
