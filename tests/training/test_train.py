@@ -187,3 +187,10 @@ def test_features_are_recomputed_and_contacts_counted_alike(tables):
     # About half of the implants bring nothing new.
     assert 0.2 < specs["new_destination"].mean() < 0.8
     assert set(good["device_id"]) == set(clean.frame["device_id"])
+
+
+def test_a_session_that_goes_on_overnight_stays_the_implants(tables):
+    cut = (DAY0 + 86400) * 1_000_000
+    rows, specs = labelled(tables, cut, "6h", 3, 8.0)
+    assert (specs["kind"] == "long_session").any()
+    assert (rows.frame["n_flows"][rows.malicious] == 0).any()

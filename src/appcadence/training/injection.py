@@ -101,7 +101,12 @@ def _truth(
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
     injected = keys(build({"flows": grafts}, window_seconds(window)))[[*_KEY, "n_flows"]]
     injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
-    count = rows.merge(injected, on=_KEY, how="left")["n_flows"].fillna(0).to_numpy()
+    count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
+    # A session that only goes on in this window begins no flow in it, and is the implant's all the same.
+    touched, total = count.notna(), table["n_flows"].to_numpy()
     who = rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows["dest"])
-    code = pd.factorize(who.where(count > 0), use_na_sentinel=True)[0]
-    return code, np.minimum(count / np.maximum(table["n_flows"].to_numpy(), 1), 1.0)
+    code = pd.factorize(who.where(touched), use_na_sentinel=True)[0]
+    share = np.where(
+        total > 0, count.fillna(0).to_numpy() / np.maximum(total, 1), touched.to_numpy(np.float64)
+    )
+    return code, np.minimum(share, 1.0)
