@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from rita import timing_score
 
 from appcadence.features.columns import micros
-from appcadence.features.extract import frame, matrix
+from appcadence.features.extract import table_of
 from appcadence.features.windows import Windows, build, window_seconds
 from appcadence.models.evidence import eligible
 from appcadence.telemetry.convert import convert
@@ -74,8 +74,8 @@ def _cases(
     for family, implant in families.items():
         moved = _moved(implant, second, middle, int(start.max()), rng)
         both = pa.concat_tables([second, moved]).unify_dictionaries()
-        windows = build({"flows": both}, window_seconds(window))
-        table = frame(windows, matrix(windows, detector.history))
+        windows = build({"flows": both}, window_seconds(window), detector.history)
+        table = table_of(windows)
         scores = detector.score(table).to_pandas()
         rows = pd.DataFrame(
             {

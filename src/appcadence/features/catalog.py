@@ -6,7 +6,16 @@ import hashlib
 
 import pandas as pd
 
-from appcadence.features import companion, interaction, interval, notification, novelty, session, size
+from appcadence.features import (
+    companion,
+    declared,
+    interaction,
+    interval,
+    notification,
+    novelty,
+    session,
+    size,
+)
 from appcadence.features.feature import Family, Feature
 
 FAMILIES: tuple[Family, ...] = (
@@ -15,18 +24,19 @@ FAMILIES: tuple[Family, ...] = (
     interaction.FAMILY,
     companion.FAMILY,
     notification.FAMILY,
+    declared.FAMILY,
     size.FAMILY,
+    novelty.FAMILY,
 )
-"""Families that windows alone fill, in column order; novelty follows, which needs the history too."""
+"""In column order. Novelty is last: a part of it is filled when the whole fleet has been seen."""
 
-FEATURES: tuple[Feature, ...] = tuple(f for family in FAMILIES for f in family.features) + novelty.FEATURES
+FEATURES: tuple[Feature, ...] = tuple(f for family in FAMILIES for f in family.features)
 NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
-FAMILY_OF: dict[str, str] = {f.name: family.name for family in FAMILIES for f in family.features} | {
-    f.name: "novelty" for f in novelty.FEATURES
+FAMILY_OF: dict[str, str] = {f.name: family.name for family in FAMILIES for f in family.features}
+INPUTS_OF: dict[str, tuple[str, ...]] = {
+    f.name: family.inputs + f.needs for family in FAMILIES for f in family.features
 }
-_INPUTS: dict[str, tuple[str, ...]] = {family.name: family.inputs for family in FAMILIES} | {
-    "novelty": ("flows", "history")
-}
+"""The tables without which a feature is NaN."""
 
 SCHEMA_ID: str = hashlib.sha256(
     "\n".join(f"{f.name} {f.unit} {f.direction} {f.meaning}" for f in FEATURES).encode()
@@ -41,7 +51,7 @@ def describe() -> pd.DataFrame:
             "feature": NAMES,
             "family": [FAMILY_OF[name] for name in NAMES],
             "unit": [f.unit for f in FEATURES],
-            "inputs": [", ".join(_INPUTS[FAMILY_OF[name]]) for name in NAMES],
+            "inputs": [", ".join(INPUTS_OF[name]) for name in NAMES],
             "suspicious": [{1: "high", -1: "low", 0: "-"}[f.direction] for f in FEATURES],
             "meaning": [f.meaning for f in FEATURES],
             "source": [f.source for f in FEATURES],

@@ -12,8 +12,10 @@ from appcadence.features.windows import Windows
 
 NEAR_SECONDS = 10.0
 ALONE_SECONDS = 60.0
-_SHIFTS_US = np.array([-660, -420, -240, 240, 420, 660]) * 1_000_000
+SHIFTS_SECONDS = np.array([-660.0, -420.0, -240.0, 240.0, 420.0, 660.0])
+"""Turned round inside the window: the base rate needs nothing from outside of it."""
 _MIN_STARTS = 3
+_CELL_SECONDS = 20.0
 _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
@@ -42,81 +44,112 @@ FEATURES = (
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 3); NaN below three session starts. For an app's window, other channels are other apps'."""
+    """(n, 3); NaN below three session starts. For an app's window, other channels are other apps'.
+
+    Only what lies in the same window counts.
+    """
     s = windows.sessions
-    n = windows.n_channels
-    count = np.diff(s.offsets[: n + 1])
-    # The first n windows are channels: their sessions are the device's starts.
-    fresh = s.fresh[: s.offsets[n]]
-    owner = np.repeat(np.arange(n), count)[fresh]
-    when = windows.start_us[owner] + np.rint(s.start[: s.offsets[n]][fresh] * 1e6).astype(np.int64)
-    device = windows.device[owner]
-    order = np.lexsort((windows.dest[owner], windows.app[owner], when, device))
-    offsets = np.searchsorted(device[order], np.arange(len(windows.devices) + 1))
-    return fill(
+    order, offsets = windows.moments
+    # Balanced by session starts: a window's work grows with them.
+    weights = np.concatenate([[0], np.cumsum(np.diff(s.offsets)[order])])[offsets]
+    out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
+    fill(
         _kernel,
-        windows.offsets,
-        len(FEATURES),
+        weights,
+        0,
+        out,
+        offsets,
+        order,
         s.offsets,
         s.start,
         s.fresh,
-        windows.start_us,
-        windows.device,
         windows.app,
         windows.dest,
-        offsets,
-        when[order],
-        windows.app[owner][order],
-        windows.dest[owner][order],
+        windows.seconds,
     )
-
-
-@_jit
-def _accompanied(times, apps, dests, lo, hi, t, reach, app, dest):  # type: ignore[no-untyped-def]
-    i = lo + np.searchsorted(times[lo:hi], t - reach)
-    while i < hi and times[i] <= t + reach:
-        if apps[i] != app or (dest >= 0 and dests[i] != dest):
-            return True
-        i += 1
-    return False
+    return out
 
 
 @_jit
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
+    _unused,
+    _weights,
     out,
-    offsets,
+    moment_offsets,
+    moment_windows,
     session_offsets,
     session_start,
     fresh,
-    window_us,
-    device,
     app,
     dest,
-    device_offsets,
-    times,
-    apps,
-    dests,
+    seconds,
 ):
-    near, alone_reach = np.int64(NEAR_SECONDS * 1e6), np.int64(ALONE_SECONDS * 1e6)
-    for g in range(lo, hi):
-        a, b = session_offsets[g], session_offsets[g + 1]
-        starts = session_start[a:b][fresh[a:b]]
-        n = len(starts)
-        if n < _MIN_STARTS:
-            continue
-        d0, d1 = device_offsets[device[g]], device_offsets[device[g] + 1]
-        together, chance, alone = 0, 0, 0
-        for x in starts:
-            t = window_us[g] + np.int64(np.rint(x * 1e6))
-            together += _accompanied(times, apps, dests, d0, d1, t, near, app[g], dest[g])
-            alone += not _accompanied(times, apps, dests, d0, d1, t, alone_reach, app[g], dest[g])
-            for shift in _SHIFTS_US:
-                chance += _accompanied(times, apps, dests, d0, d1, t + shift, near, app[g], dest[g])
-        out[g, 0] = together / n
-        out[g, 1] = together / n - chance / (n * len(_SHIFTS_US))
-        out[g, 2] = alone / n
+    cells = int(seconds / _CELL_SECONDS) + 2
+    position = np.zeros(cells + 1, np.int64)
+    most = 0
+    for m in range(lo, hi):
+        count = 0
+        for w in moment_windows[moment_offsets[m] : moment_offsets[m + 1]]:
+            if dest[w] >= 0:
+                count += session_offsets[w + 1] - session_offsets[w]
+        most = max(most, count)
+    times, owners = np.empty(most), np.empty(most, np.int64)
+    for m in range(lo, hi):
+        members = moment_windows[moment_offsets[m] : moment_offsets[m + 1]]
+        # The device's session starts by 20 s cell: a counting sort, then every question is a short range.
+        position[:] = 0
+        for w in members:
+            if dest[w] >= 0:
+                for i in range(session_offsets[w], session_offsets[w + 1]):
+                    if fresh[i]:
+                        position[int(session_start[i] / _CELL_SECONDS) + 1] += 1
+        for c in range(cells):
+            position[c + 1] += position[c]
+        for w in members:
+            if dest[w] >= 0:
+                for i in range(session_offsets[w], session_offsets[w + 1]):
+                    if fresh[i]:
+                        c = int(session_start[i] / _CELL_SECONDS)
+                        times[position[c]], owners[position[c]] = session_start[i], w
+                        position[c] += 1
+        # After the sort, position[c] is the end of cell c, which is where cell c + 1 begins.
+        for w in members:
+            n = 0
+            for i in range(session_offsets[w], session_offsets[w + 1]):
+                n += fresh[i]
+            if n < _MIN_STARTS:
+                continue
+            together, chance, alone = 0, 0, 0
+            for i in range(session_offsets[w], session_offsets[w + 1]):
+                if not fresh[i]:
+                    continue
+                t = session_start[i]
+                near = _accompanied(times, owners, position, app, dest, w, t, NEAR_SECONDS, cells)
+                together += near
+                alone += not near and not _accompanied(
+                    times, owners, position, app, dest, w, t, ALONE_SECONDS, cells
+                )
+                for shift in SHIFTS_SECONDS:
+                    moved = t + shift
+                    moved += seconds * ((moved < 0.0) - (moved >= seconds))
+                    chance += _accompanied(times, owners, position, app, dest, w, moved, NEAR_SECONDS, cells)
+            out[w, 0] = together / n
+            out[w, 1] = together / n - chance / (n * len(SHIFTS_SECONDS))
+            out[w, 2] = alone / n
+
+
+@_jit
+def _accompanied(times, owners, position, app, dest, w, t, reach, cells):  # type: ignore[no-untyped-def]
+    first = max(int((t - reach) / _CELL_SECONDS), 0)
+    last = min(int((t + reach) / _CELL_SECONDS), cells - 1)
+    for k in range(position[first - 1] if first else 0, position[last]):
+        if abs(times[k] - t) <= reach:
+            other = owners[k]
+            if app[other] != app[w] or (dest[w] >= 0 and other != w):
+                return True
+    return False
 
 
 FAMILY = Family("companion", ("flows",), FEATURES, compute)

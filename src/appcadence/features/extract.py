@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import TelemetryError
+from appcadence.features import flows as coded
 from appcadence.features import novelty
 from appcadence.features.catalog import FAMILIES, NAMES
+from appcadence.features.context import Context
 from appcadence.features.feature import Matrix
-from appcadence.features.history import History
-from appcadence.features.windows import APP_LEVEL, Windows, build, window_seconds
+from appcadence.features.flows import ATTRIBUTIONS, Flows
+from appcadence.features.history import History, Past
+from appcadence.features.windows import APP_LEVEL, Windows, window_seconds, windows_of
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
-INPUT_TABLES = ("flows", "activity", "notifications", "inventory")
+CONTEXT_TABLES = ("activity", "notifications", "inventory")
+INPUT_TABLES = ("flows", *CONTEXT_TABLES)
 KEYS = (
     "device_id",
     "app_id",
@@ -34,11 +41,10 @@ KEYS = (
 )
 
 Tables = Mapping[str, pa.Table]
+Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame]
 
 
-def load(
-    source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
-) -> dict[str, pa.Table]:
+def load(source: Source) -> dict[str, pa.Table]:
     """The input tables of a telemetry directory or of frames, conforming to their declarations.
 
     Raises:
@@ -67,69 +73,183 @@ def load(
     return tables
 
 
+class Part(NamedTuple):
+    """Some rows of the feature table, (n,) each: keys in codes, and values."""
+
+    device: np.ndarray
+    app: np.ndarray
+    dest: np.ndarray
+    start_us: np.ndarray
+    observed_seconds: np.ndarray
+    n_flows: np.ndarray
+    n_sessions: np.ndarray
+    n_beats: np.ndarray
+    attribution: np.ndarray
+    begin_us: np.ndarray
+    """When the device was first seen in the window; unset without a history and for app-level windows."""
+    values: Matrix
+    """(n, n_features), columns in catalogue order."""
+
+
+class Named(Protocol):
+    """Whatever holds the names behind the codes: flows, or windows."""
+
+    @property
+    def devices(self) -> pd.Index[Any]: ...
+    @property
+    def apps(self) -> pd.Index[Any]: ...
+    @property
+    def dests(self) -> pd.Index[Any]: ...
+
+
 def extract(
-    source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+    source: Source,
     window: str = "24h",
     history: History | None = None,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> pd.DataFrame:
-    """The feature table: one row a window, ordered by device, app, destination and time.
+    """The feature table: one row a window, ordered by device, app, destination (`*` first) and time.
 
     Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
-    the catalogue as float64, NaN where unknown. Without `history` the novelty family is NaN.
+    the catalogue as float32, NaN where unknown. Without `history` the novelty family is NaN. All is held in
+    memory, about 150 bytes a flow at the peak; `appcadence.features.partition` serves what is larger.
 
     Raises:
         TelemetryError, SchemaError: see `load`.
         AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d.
     """
-    windows = build(load(source), window_seconds(window))
-    return frame(windows, matrix(windows, history))
+    seconds = window_seconds(window)
+    flows, context = prepare(source, history)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = []
+        for result in pool.map(
+            lambda block: block_part(flows, block, context, seconds), range(flows.n_blocks)
+        ):
+            done.append(result)
+            progress(len(done) / flows.n_blocks)
+    parts = [part for part, _ in done]
+    part = Part(*(np.concatenate(columns) for columns in zip(_EMPTY, *parts, strict=True)))
+    fleet_novelty(part, context, [channels for _, channels in done], seconds)
+    return frame(part, flows, context, seconds)
 
 
-def matrix(windows: Windows, history: History | None) -> Matrix:
-    """(n_windows, n_features) float64 in catalogue order."""
-    blocks = [family.compute(windows) for family in FAMILIES]
-    return np.hstack([*blocks, novelty.compute(windows, history)])
+def prepare(
+    source: Source,
+    history: History | None,
+    *,
+    block_flows: int = coded.BLOCK_FLOWS,
+    spill: Path | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> tuple[Flows, Context]:
+    """Coded flows (spilled to files in `spill`, where given) and their context."""
+    if isinstance(source, str | Path):
+        source = TelemetryDirectory(source)
+    if isinstance(source, TelemetryDirectory) and source.files("flows"):
+        tables: Tables = read_tables(source, CONTEXT_TABLES)
+        pieces = source.pieces("flows", coded.COLUMNS)
+        devices = source.pieces("flows", ["device_id"])
+    else:
+        tables = load(source)
+        table = tables["flows"].select(list(coded.COLUMNS))
+        pieces = devices = [lambda: table]
+    flows = coded.code(pieces, devices, block_flows=block_flows, spill=spill, done=progress)
+    return flows, Context.of(tables, flows, history)
 
 
-def frame(windows: Windows, values: Matrix) -> pd.DataFrame:
-    """The feature table of windows and their matrix."""
-    return pd.concat([keys(windows), pd.DataFrame(values, columns=list(NAMES))], axis=1)
+def block_part(flows: Flows, block: int, context: Context, seconds: int) -> tuple[Part, Past | None]:
+    """The rows of one block in the order of the table, and its devices' channels for the fleet's novelty."""
+    windows = windows_of(flows, flows.block(block), context, seconds)
+    part = part_of(windows)
+    who = part.device.astype(np.int64) * (len(flows.apps) + 1) + part.app + 1
+    first = part.start_us.min(initial=0)
+    when = (part.start_us - first) // (seconds * 1_000_000)
+    key = (who * (len(flows.dests) + 1) + part.dest + 1) * (when.max(initial=0) + 1) + when
+    order = np.argsort(key, kind="stable")
+    return Part(*(column[order] for column in part)), _channels(windows)
 
 
-def keys(windows: Windows) -> pd.DataFrame:
-    """The key columns of the feature table (`KEYS`)."""
-    dests = pd.Index([*windows.dests, APP_LEVEL], dtype="object")
-    start = pd.to_datetime(windows.start_us, unit="us", utc=True).as_unit("us")
-    return pd.DataFrame(
-        {
-            "device_id": pd.Categorical.from_codes(windows.device, windows.devices),
-            "app_id": pd.Categorical.from_codes(windows.app, windows.apps),
-            "dest": pd.Categorical.from_codes(
-                np.where(windows.dest < 0, len(dests) - 1, windows.dest), dests
-            ),
-            "window_start": start,
-            "window_end": start + pd.Timedelta(seconds=windows.seconds).as_unit("us"),
-            "observed_seconds": windows.observed_seconds,
-            "n_flows": np.add.reduceat(windows.fresh, windows.offsets[:-1], dtype=np.int64)
-            if windows.n
-            else np.empty(0, np.int64),
-            "n_sessions": np.diff(windows.sessions.offsets),
-            "n_beats": np.diff(windows.beats[0]),
-            "app_attribution": pd.Categorical(windows.attribution),
-            "category": _category(windows),
-        }
+def _channels(windows: Windows) -> Past | None:
+    return None if windows.rolled is None else windows.rolled.channels
+
+
+def part_of(windows: Windows) -> Part:
+    """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
+    begin = np.zeros(windows.n, np.int64)
+    if windows.rolled is not None:
+        begin[: windows.n_channels] = windows.rolled.begin_us
+    return Part(
+        windows.device,
+        windows.app,
+        windows.dest,
+        windows.start_us,
+        windows.observed_seconds,
+        np.add.reduceat(windows.fresh, windows.offsets[:-1], dtype=np.int64)
+        if windows.n
+        else np.empty(0, np.int64),
+        np.diff(windows.sessions.offsets),
+        np.diff(windows.beats[0]),
+        windows.attribution,
+        begin,
+        np.hstack([family.compute(windows) for family in FAMILIES]),
     )
 
 
-def _category(windows: Windows) -> pd.Categorical[str]:
-    """The app's App Store category by the newest snapshot that names one; null where unknown."""
-    inventory = windows.tables.get("inventory")
-    names: dict[str, str] = {}
-    if inventory is not None and len(inventory):
-        rows = inventory.select(["app_id", "category", "snapshot_time"]).to_pandas().dropna()
-        rows = rows.sort_values(["snapshot_time", "category"])
-        names = dict(zip(rows["app_id"].astype(str), rows["category"].astype(str), strict=True))
-    categories = sorted(set(names.values()))
-    code = {name: i for i, name in enumerate(categories)}
-    by_app = np.array([code.get(names.get(app, ""), -1) for app in windows.apps] + [-1])
-    return pd.Categorical.from_codes(by_app[windows.app], pd.Index(categories, dtype="object"))
+_DTYPES = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1", "i8")
+_EMPTY = Part._make([*(np.empty(0, dtype) for dtype in _DTYPES), np.empty((0, len(NAMES)), np.float32)])
+
+
+def fleet_novelty(part: Part, context: Context, channels: Sequence[Past | None], seconds: int) -> None:
+    """Fill in place what novelty needs the whole fleet for."""
+    if context.past is None:
+        return
+    fleet = novelty.Fleet(context.past.with_devices([c for c in channels if c is not None]))
+    fill_novelty(part, fleet, seconds)
+
+
+def fill_novelty(part: Part, fleet: novelty.Fleet, seconds: int) -> None:
+    rows = np.flatnonzero(part.dest >= 0)
+    novelty.fleet_wide(
+        part.values,
+        rows,
+        fleet,
+        part.app[rows],
+        part.dest[rows],
+        part.begin_us[rows],
+        part.start_us[rows] + seconds * 1_000_000,
+    )
+
+
+def table_of(windows: Windows) -> pd.DataFrame:
+    """The feature table of windows, in their order."""
+    part = part_of(windows)
+    seconds = int(windows.seconds)
+    fleet_novelty(part, windows.context, [_channels(windows)], seconds)
+    return frame(part, windows, windows.context, seconds)
+
+
+def frame(part: Part, names: Named, context: Context, seconds: int) -> pd.DataFrame:
+    """Keys by name, and values, as the feature table."""
+    return pd.concat(
+        [_keys(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES))], axis=1
+    )
+
+
+def _keys(part: Part, names: Named, context: Context, seconds: int) -> pd.DataFrame:
+    dests = pd.Index([*names.dests, APP_LEVEL], dtype="object")
+    start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
+    return pd.DataFrame(
+        {
+            "device_id": pd.Categorical.from_codes(part.device, names.devices),
+            "app_id": pd.Categorical.from_codes(part.app, names.apps),
+            "dest": pd.Categorical.from_codes(np.where(part.dest < 0, len(dests) - 1, part.dest), dests),
+            "window_start": start,
+            "window_end": start + pd.Timedelta(seconds=seconds).as_unit("us"),
+            "observed_seconds": part.observed_seconds,
+            "n_flows": part.n_flows,
+            "n_sessions": part.n_sessions,
+            "n_beats": part.n_beats,
+            "app_attribution": pd.Categorical.from_codes(part.attribution, pd.Index(ATTRIBUTIONS)),
+            "category": pd.Categorical.from_codes(context.category[part.app], context.categories),
+        }
+    )

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import pandas as pd
+
+_DIGIT = 11
 
 
-def pack(*parts: tuple[np.ndarray, int]) -> np.ndarray:
-    """One int64 key ordered as the tuple of several codes; each part is (codes, number of codes)."""
-    key, size = np.zeros(len(parts[0][0]), np.int64), 1
-    for codes, count in parts:
-        if size * max(count, 1) > 1 << 62:
-            unique, key = np.unique(key, return_inverse=True)
-            size = len(unique)
-        key = key * max(count, 1) + codes
-        size *= max(count, 1)
-    return key
+def group(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in order of `key` (0 <= key < size), stable, and CSR offsets of the groups that occur."""
+    if not len(key):
+        return np.empty(0, np.int64), np.zeros(1, np.int64)
+    order, ordered = _radix(key.astype(np.int64, copy=False), max(int(size - 1).bit_length(), 1))
+    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    return order, np.concatenate([[0], starts, [len(key)]])
 
 
-def group(key: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows in key order, CSR offsets, and the first row of each group."""
-    codes, unique = pd.factorize(key)
-    rank = np.empty(len(unique), np.int64)
-    rank[np.argsort(unique, kind="stable")] = np.arange(len(unique))
-    order, offsets = scatter(rank[codes], len(unique))
-    return order, offsets, order[offsets[:-1]]
+@numba.njit(cache=True, nogil=True)
+def _radix(key, bits):  # type: ignore[no-untyped-def]
+    """Stable order of the keys and the keys in that order, 11 bits a pass."""
+    n = len(key)
+    order, other = np.arange(n), np.empty(n, np.int64)
+    key, other_key = key.copy(), np.empty(n, np.int64)
+    passes = (bits + _DIGIT - 1) // _DIGIT
+    for p in range(passes):
+        shift = p * _DIGIT
+        position = np.zeros((1 << _DIGIT) + 1, np.int64)
+        for i in range(n):
+            position[((key[i] >> shift) & ((1 << _DIGIT) - 1)) + 1] += 1
+        for d in range(1 << _DIGIT):
+            position[d + 1] += position[d]
+        for i in range(n):
+            d = (key[i] >> shift) & ((1 << _DIGIT) - 1)
+            other[position[d]] = order[i]
+            other_key[position[d]] = key[i]
+            position[d] += 1
+        order, other = other, order
+        key, other_key = other_key, key
+    return order, key
 
 
 @numba.njit(cache=True, nogil=True)

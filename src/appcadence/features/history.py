@@ -1,17 +1,22 @@
-"""The past, for novelty alone: who had contacted what, and since when, before a window began."""
+"""The past, for novelty alone: who had contacted what, since when and how, before a window began."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import SchemaError
-from appcadence.features.windows import Windows
 
+if TYPE_CHECKING:
+    from appcadence.features.windows import Windows
+
+HABITS = ("log2_bytes_out", "log2_bytes_in", "log2_duration", "log2_gap")
+"""log2(1 + mean over the flows of a channel's latest window): bytes, seconds, seconds between beats."""
 SCHEMA = pa.schema(
     [
         ("device_id", pa.string()),
@@ -19,16 +24,26 @@ SCHEMA = pa.schema(
         ("dest", pa.string()),
         ("first_seen", pa.int64()),
         ("last_seen", pa.int64()),
+        ("days_seen", pa.int64()),
+        ("port", pa.int32()),
+        *((name, pa.float32()) for name in HABITS),
     ]
 )
-"""One row a channel; times in microseconds since the epoch."""
+"""One row a channel. Times are microseconds since the epoch; bit i of `days_seen` says that there was contact
+i UTC days before the day of `last_seen`; port -1 = unknown."""
 
+STEADY_DAYS = 14
 _KEY = ["device_id", "app_id", "dest"]
+_DAY_US = 86_400_000_000
+_NEVER = np.iinfo(np.int64).max
+_BITS = 62
+_MIN_HABITS = 2
+_COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "port", "habit")
 
 
 @dataclass(frozen=True)
 class History:
-    """First and last contact of every channel so far.
+    """First and last contact of every channel so far, the days between, and its latest habits.
 
     A window judged against a history sees only what came before the window: contacts of the history and
     of earlier windows of the same extraction. Other devices' contacts of the same window count for
@@ -52,42 +67,350 @@ class History:
         return pa.Table.from_pandas(self.contacts, SCHEMA, preserve_index=False).replace_schema_metadata()
 
     def update(self, windows: Windows) -> History:
-        """This history with the contacts of these windows added; the order of updates does not matter."""
-        new = contacts_of(windows)
-        both = pd.concat([self.contacts, new], ignore_index=True) if len(self.contacts) else new
-        grouped = both.groupby(_KEY, dropna=False, sort=True, observed=True)
-        merged = grouped.agg(
-            first_seen=("first_seen", "min"),
-            last_seen=("last_seen", "max"),
-        ).reset_index()
-        return History(merged)
+        """This history with the contacts of these windows added; neither order nor repetition matters."""
+        past = Past.of(self, windows.devices, windows.apps, windows.dests)
+        return past.with_devices([roll(windows, past).channels]).history()
 
 
-def contacts_of(windows: Windows) -> pd.DataFrame:
-    """The history rows of some windows: one a channel."""
-    n = windows.n_channels
-    begin, stop = windows.offsets[:n], windows.offsets[1 : n + 1]
-    times = np.rint(windows.flow_start * 1e6).astype(np.int64)
-    frame = pd.DataFrame(
-        {
-            "device_id": windows.device[:n],
-            "app_id": windows.app[:n],
-            "dest": windows.dest[:n],
-            "first_seen": windows.start_us[:n] + times[begin] if n else np.empty(0, np.int64),
-            "last_seen": windows.start_us[:n] + times[stop - 1] if n else np.empty(0, np.int64),
+@dataclass(frozen=True)
+class Past:
+    """A history in codes: those of the flows' own names first, then those of names it alone knows.
+
+    Rows are sorted by (device, app, dest).
+    """
+
+    devices: pd.Index[Any]
+    apps: pd.Index[Any]
+    dests: pd.Index[Any]
+    device: np.ndarray
+    app: np.ndarray
+    """-1 = unknown."""
+    dest: np.ndarray
+    first_us: np.ndarray
+    last_us: np.ndarray
+    days: np.ndarray
+    port: np.ndarray
+    habit: np.ndarray
+    """(n, 4) float32, `HABITS`."""
+
+    @classmethod
+    def of(cls, history: History, *own: pd.Index[Any]) -> Past:
+        """`own`: the devices, apps and destinations of the flows."""
+        rows = history.contacts
+        columns = [rows[name].astype(object) for name in _KEY]
+        names = [
+            index.append(pd.Index(sorted(set(column.dropna()) - set(index)), dtype="object"))
+            for index, column in zip(own, columns, strict=True)
+        ]
+        device, app, dest = (
+            index.get_indexer(pd.Index(column)) for index, column in zip(names, columns, strict=True)
+        )
+        order = np.lexsort((dest, app, device))
+        return cls(
+            devices=names[0],
+            apps=names[1],
+            dests=names[2],
+            device=device[order],
+            app=app[order],
+            dest=dest[order],
+            first_us=rows["first_seen"].to_numpy(np.int64)[order],
+            last_us=rows["last_seen"].to_numpy(np.int64)[order],
+            days=rows["days_seen"].to_numpy(np.int64)[order],
+            port=rows["port"].to_numpy(np.int32)[order],
+            habit=rows[list(HABITS)].to_numpy(np.float32)[order],
+        )
+
+    def _take(self, rows: np.ndarray | slice) -> Past:
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, **columns)
+
+    def of_devices(self, low: int, high: int) -> Past:
+        """Rows of the devices low <= code < high."""
+        lo, hi = np.searchsorted(self.device, (low, high))
+        return self._take(slice(lo, hi))
+
+    def with_devices(self, parts: list[Past]) -> Past:
+        """The whole fleet: these parts, and the rows of all devices that are in none of them."""
+        seen = np.zeros(len(self.devices), np.bool_)
+        for part in parts:
+            seen[part.device] = True
+        parts = [*parts, self._take(~seen[self.device])]
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
         }
-    )
-    grouped = frame.groupby(_KEY, sort=True)
-    rows = grouped.agg(
-        first_seen=("first_seen", "min"),
-        last_seen=("last_seen", "max"),
-    ).reset_index()
-    rows["device_id"] = _named(windows.devices, rows["device_id"].to_numpy())
-    rows["app_id"] = _named(windows.apps, rows["app_id"].to_numpy())
-    rows["dest"] = _named(windows.dests, rows["dest"].to_numpy())
-    return rows
+        joined = replace(self, **columns)
+        return joined._take(np.lexsort((joined.dest, joined.app, joined.device)))
+
+    def history(self) -> History:
+        """Back to names, in their order."""
+
+        def rank(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:
+            ranks = np.append(np.argsort(np.argsort(index.to_numpy().astype(str))), len(index))
+            return np.asarray(ranks[codes])
+
+        order = np.lexsort(
+            (rank(self.dests, self.dest), rank(self.apps, self.app), rank(self.devices, self.device))
+        )
+        rows = self._take(order)
+        frame = pd.DataFrame(
+            {
+                "device_id": _named(self.devices, rows.device),
+                "app_id": _named(self.apps, rows.app),
+                "dest": _named(self.dests, rows.dest),
+                "first_seen": rows.first_us,
+                "last_seen": rows.last_us,
+                "days_seen": rows.days,
+                "port": rows.port,
+            }
+        )
+        return History(frame.assign(**{name: rows.habit[:, i] for i, name in enumerate(HABITS)}))
 
 
 def _named(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:
     names = np.array([*index, None], dtype=object)
     return np.asarray(names[codes], dtype=object)
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """Windows told from the past of their device, and that past with the windows added."""
+
+    values: np.ndarray
+    """(n_channels, 5) float32: channel is new, its age in days, destination is new for the device, steady
+    days ratio, twin distance; NaN where the device has no past."""
+    begin_us: np.ndarray
+    """(n_channels,) when the device was first seen in the window: what came before is its past. Telemetry
+    that begins in the middle of a window so keeps the morning's contacts as past."""
+    channels: Past
+
+
+def roll(windows: Windows, past: Past) -> Rolled:
+    """Go through the windows of each device in time, each judged by what came before it."""
+    n = windows.n_channels
+    device, app, dest = windows.device[:n], windows.app[:n], windows.dest[:n]
+    low, high = (int(device.min()), int(device.max()) + 1) if n else (0, 0)
+    old = past.of_devices(low, high)
+    n_apps, n_dests = len(past.apps) + 1, max(len(past.dests), 1)
+
+    def key(rows: Any, app: Any, dest: Any) -> np.ndarray:
+        return np.asarray(((rows.astype(np.int64) - low) * n_apps + app + 1) * n_dests + dest)
+
+    unique, code = np.unique(
+        np.concatenate([key(old.device, old.app, old.dest), key(device, app, dest)]), return_inverse=True
+    )
+    owner, rest = np.divmod(unique, n_apps * n_dests)
+    channel_app, channel_dest = np.divmod(rest, n_dests)
+    pair = np.unique(owner * n_dests + channel_dest, return_inverse=True)[1]
+    m, count = len(old.device), len(unique)
+    first, last = np.full(count, _NEVER), np.full(count, -_NEVER)
+    days, port = np.zeros(count, np.int64), np.full(count, -1, np.int32)
+    habit = np.full((count, len(HABITS)), np.nan, np.float32)
+    first[code[:m]], last[code[:m]], days[code[:m]] = old.first_us, old.last_us, old.days
+    port[code[:m]], habit[code[:m]] = old.port, old.habit
+    device_offsets = np.searchsorted(owner, np.arange(high - low + 1))
+    order, offsets = windows.moments
+    values = np.full((n, 5), np.nan, np.float32)
+    begin = np.empty(n, np.int64)
+    seen_first, seen_last, habits = _habits(
+        n,
+        windows.offsets,
+        windows.start_us,
+        windows.flow_start,
+        windows.flow_end,
+        windows.bytes_out,
+        windows.bytes_in,
+        *windows.beats,
+    )
+    _roll(
+        values,
+        begin,
+        order,
+        offsets,
+        device - low,
+        code[m:],
+        pair,
+        windows.start_us // _DAY_US,
+        windows.port,
+        seen_first,
+        seen_last,
+        habits,
+        device_offsets,
+        first,
+        last,
+        days,
+        port,
+        habit,
+    )
+    channels = replace(
+        past,
+        device=owner + low,
+        app=channel_app - 1,
+        dest=channel_dest,
+        first_us=first,
+        last_us=last,
+        days=days,
+        port=port,
+        habit=habit,
+    )
+    return Rolled(values, begin, channels)
+
+
+_jit = numba.njit(cache=True, nogil=True)
+
+
+@_jit
+def _log(total, count):  # type: ignore[no-untyped-def]
+    return np.log2(1.0 + total / count) if count else np.nan
+
+
+@_jit
+def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_offsets, beats):  # type: ignore[no-untyped-def]
+    """First and last flow start of each channel window, and its habits."""
+    first, last = np.empty(n, np.int64), np.empty(n, np.int64)
+    habit = np.empty((n, 4), np.float32)
+    for g in range(n):
+        a, b = offsets[g], offsets[g + 1]
+        first[g] = start_us[g] + np.int64(np.rint(flow_start[a] * 1e6))
+        last[g] = start_us[g] + np.int64(np.rint(flow_start[b - 1] * 1e6))
+        up, n_up, down, n_down, length, n_length = 0.0, 0, 0.0, 0, 0.0, 0
+        for i in range(a, b):
+            if not np.isnan(sent[i]):
+                up += sent[i]
+                n_up += 1
+            if not np.isnan(received[i]):
+                down += received[i]
+                n_down += 1
+            if not np.isnan(flow_end[i]):
+                length += flow_end[i] - flow_start[i]
+                n_length += 1
+        k = beat_offsets[g + 1] - beat_offsets[g]
+        span = beats[beat_offsets[g + 1] - 1] - beats[beat_offsets[g]] if k > 1 else 0.0
+        habit[g, 0], habit[g, 1] = _log(up, n_up), _log(down, n_down)
+        habit[g, 2], habit[g, 3] = _log(length, n_length), _log(span, max(k - 1, 0))
+    return first, last, habit
+
+
+@_jit
+def _contact(days, last_day, day):  # type: ignore[no-untyped-def]
+    """Was there contact on a day, by the bits that end at `last_day`?"""
+    back = last_day - day
+    return 0 <= back < _BITS and (days >> back) & 1 == 1
+
+
+@_jit
+def _twin(habit, port, habits, ports, rows):  # type: ignore[no-untyped-def]
+    """Octaves (the largest difference) to the nearest of the rows, sorted by bytes sent, on the port."""
+    n = len(rows)
+    lo, hi = 0, n
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        row = rows[middle]
+        if habits[row, 0] < habit[0]:
+            lo = middle + 1
+        else:
+            hi = middle
+    best, left, right = np.inf, lo - 1, lo
+    while True:
+        below = habit[0] - habits[rows[left], 0] if left >= 0 else np.inf
+        above = habits[rows[right], 0] - habit[0] if right < n else np.inf
+        if min(below, above) >= best:
+            # The rest is farther by bytes sent alone.
+            return best if best < np.inf else np.nan
+        row = rows[left] if below <= above else rows[right]
+        left, right = left - (below <= above), right + (below > above)
+        if ports[row] != port:
+            continue
+        farthest, known = min(below, above), 1
+        for k in range(1, len(habit)):
+            apart = abs(habit[k] - habits[row, k])
+            if apart >= best:
+                known = 0
+                break
+            if not np.isnan(apart):
+                farthest = max(farthest, apart)
+                known += 1
+        if known >= _MIN_HABITS:
+            best = farthest
+
+
+@_jit
+def _roll(  # type: ignore[no-untyped-def]
+    out,
+    begin,
+    order,
+    offsets,
+    device,
+    channel,
+    pair,
+    day,
+    now_port,
+    now_first,
+    now_last,
+    now_habit,
+    device_offsets,
+    first,
+    last,
+    days,
+    port,
+    habit,
+):
+    n = len(device)
+    pair_first = np.full(pair.max() + 1 if len(pair) else 0, _NEVER)
+    device_first = np.full(len(device_offsets) - 1, _NEVER)
+    for d in range(len(device_offsets) - 1):
+        for c in range(device_offsets[d], device_offsets[d + 1]):
+            pair_first[pair[c]] = min(pair_first[pair[c]], first[c])
+            device_first[d] = min(device_first[d], first[c])
+    for m in range(len(offsets) - 1):
+        members = order[offsets[m] : offsets[m + 1]]
+        members = members[members < n]
+        if not len(members):
+            continue
+        d, today = device[members[0]], day[members[0]]
+        now = _NEVER
+        for w in members:
+            now = min(now, now_first[w])
+        lo, hi = device_offsets[d], device_offsets[d + 1]
+        rows = np.empty(hi - lo, np.int64)
+        k = 0
+        for c in range(lo, hi):
+            if last[c] < now and not np.isnan(habit[c, 0]):
+                rows[k] = c
+                k += 1
+        rows = rows[:k]
+        rows = rows[np.argsort(habit[rows, 0], kind="mergesort")]
+        for w in members:
+            begin[w] = now
+            if device_first[d] >= now:
+                continue
+            c = channel[w]
+            new = first[c] >= now
+            out[w, 0] = new
+            out[w, 1] = 0.0 if new else (now - first[c]) / _DAY_US
+            out[w, 2] = pair_first[pair[c]] >= now
+            if not new:
+                span = min(today - first[c] // _DAY_US, STEADY_DAYS)
+                met = 0
+                for back in range(1, span + 1):
+                    met += _contact(days[c], last[c] // _DAY_US, today - back)
+                if span >= 2:
+                    out[w, 3] = met / span
+            if not np.isnan(now_habit[w, 0]):
+                out[w, 4] = _twin(now_habit[w], now_port[w], habit, port, rows)
+        for w in members:
+            c = channel[w]
+            first[c] = min(first[c], now_first[w])
+            pair_first[pair[c]] = min(pair_first[pair[c]], now_first[w])
+            device_first[d] = min(device_first[d], now_first[w])
+            contact = now_last[w] // _DAY_US
+            last_day = last[c] // _DAY_US if days[c] else contact
+            if contact > last_day:
+                shift = contact - last_day
+                days[c] = days[c] << shift if shift < _BITS else 0
+                last_day = contact
+            if last_day - contact < _BITS:
+                days[c] |= np.int64(1) << (last_day - contact)
+            days[c] &= (np.int64(1) << _BITS) - 1
+            if now_last[w] >= last[c]:
+                last[c], port[c] = now_last[w], now_port[w]
+                habit[c] = now_habit[w]

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence.features._parallel import fill
-from appcadence.features.columns import micros
 from appcadence.features.feature import Family, Feature, Matrix
 from appcadence.features.windows import Windows
 
 GRACE_SECONDS = 30.0
 """A session this soon after use still belongs to it: Apple's grace after backgrounding."""
 IDLE_SECONDS = 3600.0
-_OPEN = np.iinfo(np.int64).max // 4
+_MIN_GAPS = 4
 _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
@@ -27,11 +24,25 @@ FEATURES = (
         "median time since the app was in front",
     ),
     Feature(
+        "p90_seconds_since_foreground",
+        "s",
+        1,
+        "90th percentile of the time from the app's last foreground to each session start",
+        "time since the app was in front, 90th percentile",
+    ),
+    Feature(
         "median_seconds_since_unlock",
         "s",
         1,
         "median time from the device's last use to each session start; 0 while unlocked",
         "median time since the device was unlocked",
+    ),
+    Feature(
+        "p90_seconds_since_unlock",
+        "s",
+        1,
+        "90th percentile of the time from the device's last use to each session start",
+        "time since the device was unlocked, 90th percentile",
     ),
     Feature(
         "background_share",
@@ -48,6 +59,13 @@ FEATURES = (
         "share of sessions while the device was locked",
     ),
     Feature(
+        "userless_bytes_share",
+        "ratio",
+        1,
+        "share of the bytes whose flows start more than 30 s after the device was unlocked",
+        "share of bytes while the device was locked",
+    ),
+    Feature(
         "idle_hour_share",
         "ratio",
         1,
@@ -61,87 +79,86 @@ FEATURES = (
         "userless_share less the share of the observed time in which the device was locked",
         "sessions while locked beyond chance",
     ),
+    Feature(
+        "userless_ratio_share_1_3",
+        "ratio",
+        1,
+        "share of successive gaps within a factor of 1.3 among sessions that start in one stretch without "
+        "the user, shrunk for few gaps: the rhythm that presence does not explain",
+        "share of equal gaps between sessions while the device was locked",
+    ),
 )
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 6) lags; NaN where the device has no activity telemetry or no session began in the window."""
-    activity = windows.tables.get("activity")
-    if activity is None or not len(activity):
-        return np.full((windows.n, len(FEATURES)), np.nan)
-    device = windows.codes(activity["device_id"], windows.devices)
-    app = windows.codes(activity["app_id"], windows.apps)
-    kind = activity["kind"].cast(pa.string())
-    start, end = micros(activity["start"]), micros(pc.fill_null(activity["end"].cast(pa.int64()), _OPEN))
-    unlocked = pc.is_in(kind, pa.array(["device_unlocked", "screen_on"])).to_numpy() & (device >= 0)
-    foreground = pc.equal(kind, "app_foreground").to_numpy() & (device >= 0)
-    use = _merged(device[unlocked], start[unlocked], end[unlocked], len(windows.devices))
-    keep = foreground & (app >= 0)
-    width = max(len(windows.apps), 1)
-    key = device[keep] * width + app[keep]
-    front = _merged(key, start[keep], end[keep], len(windows.devices) * width)
-    has_front = np.zeros(len(windows.devices), np.bool_)
-    has_front[device[foreground]] = True
+    """(n, 10) lags; NaN where the device has no activity telemetry or no session began in the window."""
+    context = windows.context
+    if context.use is None or context.front is None:
+        return np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     s = windows.sessions
+    use, front = context.use, context.front
+    pair = context.pair(windows.device, windows.app)
     return fill(
         _kernel,
         windows.offsets,
         len(FEATURES),
+        windows.flow_start,
+        windows.bytes_out,
+        windows.bytes_in,
+        windows.fresh,
         s.offsets,
         s.start,
         s.fresh,
         windows.start_us,
-        windows.device,
-        windows.app,
-        width,
-        has_front,
-        *use,
-        *front,
+        *use.of(windows.device),
+        use.first,
+        use.last,
+        *front.of(pair),
+        front.first,
+        front.last,
+        (windows.app >= 0) & context.fronted[windows.device],
         windows.observed_seconds,
         windows.seconds,
+        int(np.diff(s.offsets).max(initial=0)),
     )
 
 
-def _merged(key: np.ndarray, start: np.ndarray, end: np.ndarray, n: int) -> tuple[np.ndarray, ...]:
-    """CSR of disjoint intervals by key."""
-    order = np.lexsort((end, start, key))
-    return tuple(_merge(key[order], start[order], np.maximum(end, start)[order], n))
-
-
 @_jit
-def _merge(key, start, end, n):  # type: ignore[no-untyped-def]
-    offsets = np.zeros(n + 1, np.int64)
-    first, last = start.copy(), end.copy()
-    k = 0
-    for i in range(len(key)):
-        if i and key[i] == key[i - 1] and start[i] <= last[k - 1]:
-            last[k - 1] = max(last[k - 1], end[i])
+def _at(first, lo, hi, t):  # type: ignore[no-untyped-def]
+    """Index of the latest interval that began at or before t; lo - 1 if there is none."""
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if first[middle] <= t:
+            lo = middle + 1
         else:
-            first[k], last[k] = start[i], end[i]
-            k += 1
-            offsets[key[i] + 1] += 1
-    for g in range(n):
-        offsets[g + 1] += offsets[g]
-    return offsets, first[:k].copy(), last[:k].copy()
-
-
-@_jit
-def _since(first, last, lo, hi, t):  # type: ignore[no-untyped-def]
-    """Seconds from the end of the latest interval that began at or before t; NaN if there is none."""
-    i = lo + np.searchsorted(first[lo:hi], t, side="right") - 1
-    if i < lo:
-        return np.nan
-    return max(t - last[i], 0) * 1e-6
+            hi = middle
+    return lo - 1
 
 
 @_jit
 def _overlap(first, last, lo, hi, begin, stop):  # type: ignore[no-untyped-def]
     total = 0
-    i = max(lo, lo + np.searchsorted(first[lo:hi], begin, side="right") - 1)
+    i = max(lo, _at(first, lo, hi, begin))
     while i < hi and first[i] < stop:
         total += max(min(last[i], stop) - max(first[i], begin), 0)
         i += 1
     return total * 1e-6
+
+
+@_jit
+def _quantiles(values):  # type: ignore[no-untyped-def]
+    """Median and 90th percentile (the value at rank ceil(.9 n)); sorts in place."""
+    n = len(values)
+    if n > 40:
+        values.sort()
+    else:
+        for i in range(1, n):
+            x, j = values[i], i
+            while j > 0 and values[j - 1] > x:
+                values[j] = values[j - 1]
+                j -= 1
+            values[j] = x
+    return 0.5 * (values[(n - 1) // 2] + values[n // 2]), values[(9 * n + 9) // 10 - 1]
 
 
 @_jit
@@ -150,56 +167,99 @@ def _kernel(  # type: ignore[no-untyped-def]
     hi,
     out,
     offsets,
+    flow_start,
+    sent,
+    received,
+    flow_fresh,
     session_offsets,
     session_start,
     fresh,
     window_us,
-    device,
-    app,
-    width,
-    has_front,
-    use_offsets,
+    use_lo,
+    use_hi,
     use_first,
     use_last,
-    front_offsets,
+    front_lo,
+    front_hi,
     front_first,
     front_last,
+    fronted,
     observed,
     seconds,
+    most_sessions,
 ):
+    lag = np.empty(most_sessions)
     for g in range(lo, hi):
         a, b = session_offsets[g], session_offsets[g + 1]
-        starts = session_start[a:b][fresh[a:b]]
-        n = len(starts)
+        n = 0
+        for i in range(a, b):
+            n += fresh[i]
         if n == 0:
             continue
-        d = device[g]
-        u0, u1 = use_offsets[d], use_offsets[d + 1]
-        lag = np.empty(n)
+        u0, u1 = use_lo[g], use_hi[g]
         if u1 > u0:
-            userless, idle = 0, 0
-            for i in range(n):
-                t = window_us[g] + np.int64(np.rint(starts[i] * 1e6))
-                wait = _since(use_first, use_last, u0, u1, t)
+            stop_us = window_us[g] + np.int64(seconds * 1e6)
+            begin = _at(use_first, u0, u1, window_us[g])
+            userless, idle, k, at = 0, 0, 0, begin
+            previous, gap, stretch, similar, pairs = -1.0, -1.0, -2, 0, 0
+            for i in range(a, b):
+                if not fresh[i]:
+                    continue
+                t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
+                while at + 1 < u1 and use_first[at + 1] <= t:
+                    at += 1
                 # Before the first use on record the device was locked for at least that long.
-                lag[i] = IDLE_SECONDS if np.isnan(wait) else wait
-                userless += lag[i] > GRACE_SECONDS
-                idle += lag[i] > IDLE_SECONDS
-            out[g, 1] = np.median(lag)
-            out[g, 3] = userless / n
-            out[g, 4] = idle / n
-            used = _overlap(use_first, use_last, u0, u1, window_us[g], window_us[g] + np.int64(seconds * 1e6))
-            out[g, 5] = userless / n - (1.0 - min(used / observed[g], 1.0))
-        if app[g] >= 0 and has_front[d]:
-            f0, f1 = front_offsets[d * width + app[g]], front_offsets[d * width + app[g] + 1]
-            background = 0
-            for i in range(n):
-                t = window_us[g] + np.int64(np.rint(starts[i] * 1e6))
-                wait = _since(front_first, front_last, f0, f1, t)
-                lag[i] = seconds if np.isnan(wait) else min(wait, seconds)
-                background += lag[i] > GRACE_SECONDS
-            out[g, 0] = np.median(lag)
-            out[g, 2] = background / n
+                wait = max(t - use_last[at], 0) * 1e-6 if at >= u0 else IDLE_SECONDS
+                lag[k] = wait
+                k += 1
+                idle += wait > IDLE_SECONDS
+                if wait <= GRACE_SECONDS:
+                    continue
+                userless += 1
+                if at == stretch:
+                    now = max(session_start[i] - previous, 1.0)
+                    if gap > 0.0:
+                        pairs += 1
+                        similar += max(now, gap) <= 1.3 * min(now, gap)
+                    gap = now
+                else:
+                    gap = -1.0
+                previous, stretch = session_start[i], at
+            out[g, 2], out[g, 3] = _quantiles(lag[:n])
+            out[g, 5] = userless / n
+            out[g, 7] = idle / n
+            used = _overlap(use_first, use_last, u0, u1, window_us[g], stop_us)
+            out[g, 8] = userless / n - (1.0 - min(used / observed[g], 1.0))
+            if pairs >= _MIN_GAPS:
+                out[g, 9] = similar / (pairs + 2.0)
+            at, total, alone = begin, 0.0, 0.0
+            for i in range(offsets[g], offsets[g + 1]):
+                if not flow_fresh[i] or np.isnan(sent[i]) or np.isnan(received[i]):
+                    continue
+                t = window_us[g] + np.int64(np.rint(flow_start[i] * 1e6))
+                while at + 1 < u1 and use_first[at + 1] <= t:
+                    at += 1
+                total += sent[i] + received[i]
+                if at < u0 or (t - use_last[at]) * 1e-6 > GRACE_SECONDS:
+                    alone += sent[i] + received[i]
+            if total > 0.0:
+                out[g, 6] = alone / total
+        if fronted[g]:
+            f0, f1 = front_lo[g], front_hi[g]
+            background, k = 0, 0
+            at = _at(front_first, f0, f1, window_us[g])
+            for i in range(a, b):
+                if not fresh[i]:
+                    continue
+                t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
+                while at + 1 < f1 and front_first[at + 1] <= t:
+                    at += 1
+                wait = min(max(t - front_last[at], 0) * 1e-6, seconds) if at >= f0 else seconds
+                lag[k] = wait
+                k += 1
+                background += wait > GRACE_SECONDS
+            out[g, 0], out[g, 1] = _quantiles(lag[:n])
+            out[g, 4] = background / n
 
 
 FAMILY = Family("interaction", ("activity",), FEATURES, compute)

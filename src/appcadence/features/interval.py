@@ -15,9 +15,16 @@ from appcadence.features.windows import Windows
 MIN_STARTS = 6
 """Fewer starts than this mask a level: six gaps of anything look like a rhythm."""
 _BINS = 13  # odd, so that the median is the centre of a bin
-_MAX_GAPS = 256  # gaps the resultant looks at; more cost time and change nothing
+_EDGES = 2.0 ** (np.arange(1, _BINS) * 6.0 / _BINS - 3.0)
+_MAX_GAPS = 128  # gaps the resultant looks at; more cost time and change nothing
 _PERIODS = 24
-_PER_LEVEL = 9
+_BAND = 1.25 / 0.75
+_PER_LEVEL = 8
+_MIN_PART = 12
+_WIDTHS = (0.18, 0.6)  # of a beacon's log-gaps: sleep jitter up to 20% and up to 80%
+_MULTIPLES = 3  # a gap of two or three periods is one or two missed beats
+_LEAST_SPREAD = 1.0  # of log-gaps by chance, so that a narrow rhythm is not its own explanation
+_PRIOR_GAPS = 20.0  # gaps without evidence that every sequence is given, so that few gaps score low
 
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -52,26 +59,12 @@ def _level(prefix: str, what: str) -> tuple[Feature, ...]:
             f"share of successive {gaps} equal within 30%",
         ),
         make(
-            "ratio_share_5",
-            "ratio",
-            1,
-            "the same within a factor of 5",
-            f"share of successive {gaps} within a factor of five",
-        ),
-        make(
             "resultant_strength",
             "ratio",
             1,
             f"best phase coherence of the {gaps} over trial periods, less that of a renewal process",
             f"strength of one period in the {gaps}",
             "Rayleigh statistic on intervals",
-        ),
-        make(
-            "dominant_period_seconds",
-            "s",
-            0,
-            "the trial period of the best phase coherence",
-            f"dominant period of {what}",
         ),
         make(
             "mode_share",
@@ -88,12 +81,51 @@ def _level(prefix: str, what: str) -> tuple[Feature, ...]:
             f"median absolute deviation / median of the {gaps}",
             f"relative spread of the {gaps}",
         ),
+        make(
+            "cadence_score",
+            "ratio",
+            1,
+            f"log-likelihood ratio of a beacon (jitter to 20% or 80%, missed beats) against chance, in nats, "
+            f"/ (number of {gaps} + {_PRIOR_GAPS:.0f}); 0 = chance, about 2.6 = clockwork",
+            f"evidence for a beacon in the {gaps}",
+            "generalised likelihood ratio",
+        ),
     )
 
 
 FEATURES = (
     *_level("session", "session starts"),
     *_level("beat", "connections"),
+    Feature(
+        "part_cadence_score",
+        "ratio",
+        1,
+        "largest cadence score of all and of the first, middle and last half of at least 12 starts, at the "
+        "level with the larger one: a beacon that begins at noon is not diluted by the morning",
+        "evidence for a beacon in a part of the time",
+        "generalised likelihood ratio",
+    ),
+    Feature(
+        "dominant_period_seconds",
+        "s",
+        0,
+        "middle of the densest ±25% band of gaps, at the level with the larger cadence score",
+        "dominant period",
+    ),
+    Feature(
+        "jitter_ratio",
+        "ratio",
+        -1,
+        "(95th - 5th percentile) / dominant period of the gaps in its ±25% band",
+        "jitter around the period",
+    ),
+    Feature(
+        "missed_beat_share",
+        "ratio",
+        0,
+        "beats missing at two and three times the dominant period / beats due",
+        "share of missed beats",
+    ),
     Feature("beats_per_hour", "1/h", 0, "beats per observed hour", "connections an hour"),
     Feature(
         "hour_coverage_ratio",
@@ -113,7 +145,7 @@ FEATURES = (
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 21) cadence features; a level with fewer than six starts is NaN."""
+    """(n, 23) cadence features; a level with fewer than six starts is NaN."""
     sessions = windows.sessions
     beat_offsets, beats = windows.beats
     return fill(
@@ -126,107 +158,222 @@ def compute(windows: Windows) -> Matrix:
         beat_offsets,
         beats,
         windows.observed_seconds,
+        int(np.diff(beat_offsets).max(initial=0)),
     )
 
 
 @_jit
 def _mode(gaps):  # type: ignore[no-untyped-def]
-    """Credit of the densest band [P(1-.25), P(1+.25)] of sorted gaps, and its centre."""
+    """First gap of the densest band of sorted gaps, and the numbers in it, at twice and at three times it."""
     n = len(gaps)
     best, at, hi = 0, 0, 0
     for lo in range(n):
-        hi = max(hi, lo)
-        while hi < n and gaps[hi] <= gaps[lo] * (1.25 / 0.75):
+        while hi < n and gaps[hi] <= gaps[lo] * _BAND:
             hi += 1
         if hi - lo > best:
             best, at = hi - lo, lo
+        if hi == n:
+            break
     period = gaps[at + best // 2]
-    credit = float(best)
-    for multiple, weight in ((2.0, 0.5), (3.0, 1.0 / 3.0)):
-        lo = max(np.searchsorted(gaps, (multiple - 0.25) * period), at + best)
-        top = np.searchsorted(gaps, (multiple + 0.25) * period, side="right")
-        credit += weight * max(top - lo, 0)
-    return credit / n
+    twice, thrice = 0, 0
+    for i in range(at + best, n):
+        if gaps[i] > 3.25 * period:
+            break
+        twice += 1.75 * period <= gaps[i] <= 2.25 * period
+        thrice += gaps[i] >= 2.75 * period
+    return at, best, twice, thrice
 
 
-@_jit
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _resultant(gaps, quarter, median):  # type: ignore[no-untyped-def]
-    n = len(gaps)
-    step = max(1, n // _MAX_GAPS)
-    total, used = 0.0, 0
-    for i in range(0, n, step):
-        total += gaps[i]
-        used += 1
-    mean = min(total / used, 4.0 * median)
+    step = max(1, len(gaps) // _MAX_GAPS)
+    used = (len(gaps) + step - 1) // step
+    x, y, c, s = np.empty(used), np.empty(used), np.empty(used), np.empty(used)
     lowest, highest = 1.0 / (1.4 * median), 1.0 / (0.6 * quarter)
     step_frequency = (highest - lowest) / (_PERIODS - 1)
-    real, imaginary = np.zeros(_PERIODS), np.zeros(_PERIODS)
-    for i in range(0, n, step):
+    total = 0.0
+    for i in range(used):
+        gap = gaps[i * step]
+        total += gap
         # Evenly spaced frequencies turn the phase by a constant angle: two angles a gap instead of 24.
-        angle, turn = 2.0 * math.pi * gaps[i] * lowest, 2.0 * math.pi * gaps[i] * step_frequency
-        x, y, c, s = math.cos(angle), math.sin(angle), math.cos(turn), math.sin(turn)
-        for k in range(_PERIODS):
-            real[k] += x
-            imaginary[k] += y
-            x, y = x * c - y * s, x * s + y * c
-    best, period = -np.inf, median
+        angle, turn = 2.0 * math.pi * gap * lowest, 2.0 * math.pi * gap * step_frequency
+        x[i], y[i], c[i], s[i] = math.cos(angle), math.sin(angle), math.cos(turn), math.sin(turn)
+    mean = min(total / used, 4.0 * median)
+    best = -np.inf
     for k in range(_PERIODS):
+        real = imaginary = 0.0
+        for i in range(used):
+            real += x[i]
+            imaginary += y[i]
+            x[i], y[i] = x[i] * c[i] - y[i] * s[i], x[i] * s[i] + y[i] * c[i]
         frequency = lowest + k * step_frequency
-        length = math.sqrt(real[k] ** 2 + imaginary[k] ** 2) / used
+        length = math.sqrt(real * real + imaginary * imaginary) / used
         chance = 1.0 / math.sqrt(1.0 + (2.0 * math.pi * mean * frequency) ** 2)
-        strength = (length - chance) / (1.0 - chance) * math.sqrt(used / (used + 8.0))
-        if strength > best:
-            best, period = strength, 1.0 / frequency
-    return best, period
+        best = max(best, (length - chance) / (1.0 - chance))
+    return best * math.sqrt(used / (used + 8.0))
 
 
 @_jit
-def _gap_features(times, out):  # type: ignore[no-untyped-def]
-    n = len(times) - 1
-    gaps = np.empty(n)
-    for i in range(n):
-        gaps[i] = max(times[i + 1] - times[i], 1.0)
-    within = np.zeros(3)
+def _sort(values):  # type: ignore[no-untyped-def]
+    n = len(values)
+    if n > 40:
+        values.sort()
+        return
     for i in range(1, n):
-        ratio = max(gaps[i], gaps[i - 1]) / min(gaps[i], gaps[i - 1])
-        within[0] += ratio <= 1.05
-        within[1] += ratio <= 1.3
-        within[2] += ratio <= 5.0
-    for k in range(3):
-        out[1 + k] = within[k] / (n - 1 + 2)
-    ordered = np.sort(gaps)
-    median = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
-    counts = np.zeros(_BINS)
-    deviation = np.empty(n)
-    for i in range(n):
-        place = min(max(math.log2(gaps[i] / median), -2.999999), 2.999999)
-        counts[int((place + 3.0) / 6.0 * _BINS)] += 1
-        deviation[i] = abs(gaps[i] - median)
-    entropy = 0.0
-    for count in counts:
-        if count > 0:
+        x, j = values[i], i
+        while j > 0 and values[j - 1] > x:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = x
+
+
+@_jit
+def _middle_deviation(ordered, median):  # type: ignore[no-untyped-def]
+    """Median absolute deviation: of sorted values it is two sorted lists, walked to the middle."""
+    n = len(ordered)
+    right = n // 2
+    left = right - 1
+    low = high = 0.0
+    for _ in range(n // 2 + 1):
+        low = high
+        if left < 0 or (right < n and ordered[right] - median < median - ordered[left]):
+            high = ordered[right] - median
+            right += 1
+        else:
+            high = median - ordered[left]
+            left -= 1
+    return high if n % 2 else 0.5 * (low + high)
+
+
+@_jit
+def _entropy(ordered, median):  # type: ignore[no-untyped-def]
+    n = len(ordered)
+    entropy, i, count = 0.0, 0, 0
+    for edge in _EDGES:
+        count = i
+        while i < n and ordered[i] < median * edge:
+            i += 1
+        count = i - count
+        if count:
             entropy -= count / n * math.log(count / n)
-    out[0] = entropy / math.log(_BINS)
-    strength, period = _resultant(gaps, ordered[(n - 1) // 4], median)
-    out[4], out[5] = strength, period
-    out[6] = _mode(ordered)
-    out[7] = median
-    deviation.sort()
-    out[8] = 0.5 * (deviation[(n - 1) // 2] + deviation[n // 2]) / median
+    if i < n:
+        entropy -= (n - i) / n * math.log((n - i) / n)
+    return entropy / math.log(_BINS)
+
+
+@_jit
+def _cadence(ordered):  # type: ignore[no-untyped-def]
+    """Cadence score of sorted gaps (seconds, at least 1): how much a beacon beats chance.
+
+    Chance: the lognormal with the gaps' own log-mean and log-spread, but a spread of at least 1. Beacon of
+    period P and width w: log-gaps uniform on [log mP, log mP + w] for m = 1, 2, 3, each m with its observed
+    share and none above the first's, all other gaps as by chance. The score is the largest log-likelihood
+    ratio over all P that are gaps and both widths, in nats, / (gaps + 20). It does not see the order of the
+    gaps, nor tell jitter below 20% apart.
+    """
+    n = len(ordered)
+    logs = np.log(ordered)
+    mean, spread = logs.mean(), max(logs.std(), _LEAST_SPREAD)
+    constant = math.log(spread * math.sqrt(2.0 * math.pi))
+    share = np.zeros(n + 1)  # log-likelihood of c gaps being the c of n in one band
+    surprise = np.zeros(n + 1)  # by chance, cumulative over the sorted gaps
+    for i in range(n):
+        share[i + 1] = (i + 1) * math.log((i + 1) / n)
+        surprise[i + 1] = surprise[i] + 0.5 * ((logs[i] - mean) / spread) ** 2 + constant
+    shift = np.log(np.arange(1.0, _MULTIPLES + 1.0)) - 1e-9
+    best = 0.0
+    for width in _WIDTHS:
+        cost = math.log(width)
+        low, high = np.zeros(_MULTIPLES, np.int64), np.zeros(_MULTIPLES, np.int64)
+        for i in range(n):
+            evidence, end, first, outside = 0.0, 0, 0, n
+            for m in range(_MULTIPLES):
+                edge = logs[i] + shift[m]
+                while low[m] < n and logs[low[m]] < edge:
+                    low[m] += 1
+                while high[m] < n and logs[high[m]] <= edge + width:
+                    high[m] += 1
+                begin = max(low[m], end)
+                end = max(high[m], begin)
+                count = end - begin
+                if m == 0:
+                    first = count
+                elif count > first:
+                    evidence = -np.inf  # then P is a fraction of the period
+                    break
+                evidence += share[count] - count * cost + surprise[end] - surprise[begin]
+                outside -= count
+            best = max(best, evidence + share[outside])
+    return best / (n + _PRIOR_GAPS)
+
+
+@_jit
+def _part(times, scratch):  # type: ignore[no-untyped-def]
+    """Largest cadence score of the first, the middle and the last half of the starts."""
+    half, best = len(times) // 2, 0.0
+    for first in (0, half // 2, len(times) - half):
+        for i in range(half - 1):
+            scratch[i] = max(times[first + i + 1] - times[first + i], 1.0)
+        _sort(scratch[: half - 1])
+        best = max(best, _cadence(scratch[: half - 1]))
+    return best
+
+
+@_jit
+def _gap_features(times, gaps, ordered, out):  # type: ignore[no-untyped-def]
+    """Fill a level's features; returns its cadence score, period, jitter and missed-beat share."""
+    n = len(times) - 1
+    close, similar = 0, 0
+    for i in range(n):
+        gaps[i] = ordered[i] = max(times[i + 1] - times[i], 1.0)
+        if i:
+            low, high = min(gaps[i], gaps[i - 1]), max(gaps[i], gaps[i - 1])
+            close += high <= 1.05 * low
+            similar += high <= 1.3 * low
+    ordered = ordered[:n]
+    _sort(ordered)
+    median = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+    out[0] = _entropy(ordered, median)
+    out[1], out[2] = close / (n + 1), similar / (n + 1)
+    out[3] = _resultant(gaps[:n], ordered[(n - 1) // 4], median)
+    at, best, twice, thrice = _mode(ordered)
+    out[4] = (best + twice / 2.0 + thrice / 3.0) / n
+    out[5] = median
+    out[6] = _middle_deviation(ordered, median) / median
+    out[7] = score = _cadence(ordered)
+    period = ordered[at + best // 2]
+    jitter = (ordered[at + (19 * (best - 1)) // 20] - ordered[at + (best - 1) // 20]) / period
+    missed = twice + 2.0 * thrice
+    return score, period, jitter, missed / (best + 2.0 * twice + 3.0 * thrice)
 
 
 @_jit
 def _kernel(  # type: ignore[no-untyped-def]
-    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed
+    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed, most
 ):
+    starts, gaps, ordered = np.empty(most), np.empty(most), np.empty(most)
     for g in range(lo, hi):
-        a, b = session_offsets[g], session_offsets[g + 1]
-        times = session_start[a:b][session_fresh[a:b]]
-        if len(times) >= MIN_STARTS:
-            _gap_features(times, out[g, :_PER_LEVEL])
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
-            _gap_features(times, out[g, _PER_LEVEL : 2 * _PER_LEVEL])
+            level = out[g, _PER_LEVEL : 2 * _PER_LEVEL]
+            score, period, jitter, missed = _gap_features(times, gaps, ordered, level)
+            decisive, n = times, 0
+            for i in range(session_offsets[g], session_offsets[g + 1]):
+                if session_fresh[i]:
+                    starts[n] = session_start[i]
+                    n += 1
+            # Sessions that begin in the window begin with a beat: as many of both are the same starts.
+            if n == len(times):
+                out[g, :_PER_LEVEL] = level
+            elif n >= MIN_STARTS:
+                other = _gap_features(starts[:n], gaps, ordered, out[g, :_PER_LEVEL])
+                if other[0] >= score:
+                    score, period, jitter, missed = other
+                    decisive = starts[:n]
+            at = 2 * _PER_LEVEL
+            if len(decisive) >= _MIN_PART:
+                out[g, at] = max(score, _part(decisive, ordered))
+            out[g, at + 1], out[g, at + 2], out[g, at + 3] = period, jitter, missed
         hours = observed[g] / 3600.0
         seen, last_hour, silence = 0, -1, 0.0
         previous = times[0] if len(times) else 0.0
@@ -236,11 +383,12 @@ def _kernel(  # type: ignore[no-untyped-def]
             last_hour = hour
             silence = max(silence, t - previous)
             previous = t
-        out[g, 18] = len(times) / hours
-        out[g, 19] = min(seen / max(hours, 1.0), 1.0)
+        at = 2 * _PER_LEVEL + 4
+        out[g, at] = len(times) / hours
+        out[g, at + 1] = min(seen / max(hours, 1.0), 1.0)
         # Against the observed time, so that half a day of telemetry is not half a day of silence.
         outside = observed[g] - (previous - times[0]) if len(times) else observed[g]
-        out[g, 20] = min(max(silence, outside) / observed[g], 1.0)
+        out[g, at + 2] = min(max(silence, outside) / observed[g], 1.0)
 
 
 FAMILY = Family("interval", ("flows",), FEATURES, compute)

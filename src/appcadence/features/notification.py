@@ -1,20 +1,28 @@
-"""Lag to the push: do sessions follow this app's pushes more often than chance would have it?"""
+"""Lag to the push: do sessions follow this app's pushes more often than chance would have it?
+
+A push log has a grid (an exact log about 0 s, PowerLog 60 s): a push stamped t came within the grid after t,
+so an answer is looked for until the wake time after the grid. A coarse grid so weakens the test, and where
+chance alone would answer half of the pushes the coupling is NaN: this log cannot tell.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence.features._parallel import fill
-from appcadence.features.columns import micros
 from appcadence.features.feature import Family, Feature, Matrix
 from appcadence.features.windows import Windows
 
 WAKE_SECONDS = 30.0
 """Apple's limit for the work a background push may start."""
-_SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
+GRACE_SECONDS = 30.0
+"""A device in use this short a time ago does not count as locked."""
+SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
+"""Turned round inside the window: the base rate needs nothing from outside of it."""
+MAX_CHANCE = 0.5
 _MIN_PUSHES = 3
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -29,6 +37,20 @@ FEATURES = (
         "Apple: Pushing background updates to your app",
     ),
     Feature(
+        "push_grid_seconds",
+        "s",
+        0,
+        "grid of the device's push log: lags and couplings are known no finer",
+        "grid of the push log",
+    ),
+    Feature(
+        "median_push_lag_seconds",
+        "s",
+        -1,
+        "median time from an answered push to the next session start; NaN on a grid wider than 30 s",
+        "median time from a push to the next session",
+    ),
+    Feature(
         "push_answered_share",
         "ratio",
         0,
@@ -39,8 +61,17 @@ FEATURES = (
         "push_coupling_excess",
         "ratio",
         1,
-        "push_answered_share less the mean of the same with the pushes shifted by 7 to 25 minutes",
+        "push_answered_share less the mean of the same with the pushes shifted by 7 to 25 minutes; NaN where "
+        "that chance exceeds a half",
         "traffic after pushes beyond chance",
+    ),
+    Feature(
+        "push_coupling_surprise",
+        "count",
+        1,
+        "-log10 of the binomial probability of as many answered pushes at the shifted pushes' rate",
+        "surprise at so much traffic after pushes",
+        "binomial test",
     ),
     Feature(
         "push_session_share",
@@ -50,68 +81,97 @@ FEATURES = (
         "share of sessions started by pushes",
     ),
     Feature(
+        "flows_per_push",
+        "count",
+        1,
+        "flows that start within the wake time of a push / pushes",
+        "connections per push",
+    ),
+    Feature(
         "bytes_out_per_push",
         "bytes",
         1,
         "bytes sent by flows that start within the wake time of a push / pushes",
         "bytes sent per push",
     ),
+    Feature(
+        "locked_push_upload_share",
+        "ratio",
+        1,
+        "share of the silent pushes on a locked device followed by a flow that sends more than it receives",
+        "share of silent pushes followed by an upload while locked",
+        needs=("activity",),
+    ),
 )
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 6); NaN where the device has no push telemetry; couplings NaN below three pushes."""
-    pushes = windows.tables.get("notifications")
-    if pushes is None or not len(pushes):
-        return np.full((windows.n, len(FEATURES)), np.nan)
-    device = windows.codes(pushes["device_id"], windows.devices)
-    app = windows.codes(pushes["app_id"], windows.apps)
-    received = pc.equal(pushes["kind"].cast(pa.string()), "push_received").to_numpy() & (device >= 0)
-    told = np.zeros(len(windows.devices), np.bool_)
-    told[device[received]] = True
-    grid = np.zeros(len(windows.devices))
-    np.maximum.at(grid, device[received], pushes["time_resolution_seconds"].to_numpy()[received])
-    keep = received & (app >= 0)
-    width = max(len(windows.apps), 1)
-    key = device[keep] * width + app[keep]
-    when = micros(pushes["time"])[keep]
-    silent = pc.fill_null(pushes["content_available"], False).to_numpy() | (
-        pc.fill_null(pushes["priority"], 0).to_numpy() == 5
-    )
-    order = np.lexsort((silent[keep], when, key))
-    offsets = np.searchsorted(key[order], np.arange(len(windows.devices) * width + 1))
+    """(n, 11); NaN where the device has no push telemetry; couplings NaN below three pushes."""
+    pushes, use = windows.context.pushes, windows.context.use
+    if pushes is None:
+        return np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     s = windows.sessions
+    begin = pushes.of(windows.context.pair(windows.device, windows.app))
+    nowhere = np.zeros(windows.n, np.int64)
+    empty = np.empty(0, np.int64)
     return fill(
         _kernel,
         windows.offsets,
         len(FEATURES),
         windows.flow_start,
         windows.bytes_out,
+        windows.bytes_in,
         windows.fresh,
         s.offsets,
         s.start,
         s.fresh,
         windows.start_us,
-        windows.device,
-        windows.app,
-        width,
-        told,
-        grid,
-        offsets,
-        when[order],
-        silent[keep][order],
+        np.where(windows.app >= 0, pushes.grid_seconds[windows.device], np.nan),
+        *begin,
+        pushes.time_us,
+        pushes.silent,
+        *(use.of(windows.device) if use is not None else (nowhere, nowhere)),
+        *((use.first, use.last) if use is not None else (empty, empty)),
         windows.observed_seconds,
         windows.seconds,
     )
 
 
 @_jit
-def _answered(push, starts, shift, reach):  # type: ignore[no-untyped-def]
+def _at(values, lo, hi, t):  # type: ignore[no-untyped-def]
+    """Index of the last of the sorted values that is at most t; lo - 1 if there is none."""
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if values[middle] <= t:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo - 1
+
+
+@_jit
+def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-def]
     count = 0
     for t in push:
-        i = np.searchsorted(starts, t + shift)
-        count += i < len(starts) and starts[i] <= t + shift + reach
-    return count / len(push)
+        t += shift
+        t += seconds * ((t < 0.0) - (t >= seconds))
+        i = _at(starts, 0, len(starts), t + reach)
+        count += i >= 0 and starts[i] >= t
+    return count
+
+
+@_jit
+def _tail(k, n, p):  # type: ignore[no-untyped-def]
+    """P(X >= k) of a binomial (n, p), 0 < p < 1."""
+    if k <= 0:
+        return 1.0
+    log_choose = math.lgamma(n + 1.0) - math.lgamma(k + 1.0) - math.lgamma(n - k + 1.0)
+    term = math.exp(log_choose + k * math.log(p) + (n - k) * math.log(1.0 - p))
+    total = 0.0
+    for i in range(k, n + 1):
+        total += term
+        term *= (n - i) / (i + 1.0) * p / (1.0 - p)
+    return min(total, 1.0)
 
 
 @_jit
@@ -122,59 +182,98 @@ def _kernel(  # type: ignore[no-untyped-def]
     offsets,
     flow_start,
     sent,
+    received,
     flow_fresh,
     session_offsets,
     session_start,
     session_fresh,
     window_us,
-    device,
-    app,
-    width,
-    told,
-    grid,
-    push_offsets,
+    grids,
+    push_lo,
+    push_hi,
     push_us,
     silent,
+    use_lo,
+    use_hi,
+    use_first,
+    use_last,
     observed,
     seconds,
 ):
     for g in range(lo, hi):
-        d = device[g]
-        if app[g] < 0 or not told[d]:
+        grid = grids[g]
+        if np.isnan(grid):
             continue
-        p0, p1 = push_offsets[d * width + app[g]], push_offsets[d * width + app[g] + 1]
-        first = p0 + np.searchsorted(push_us[p0:p1], window_us[g])
-        last = p0 + np.searchsorted(push_us[p0:p1], window_us[g] + np.int64(seconds * 1e6))
+        first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
+        last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
         hours = observed[g] / 3600.0
         n = last - first
         out[g, 0] = n / hours
         out[g, 1] = silent[first:last].sum() / hours
+        out[g, 2] = grid
         a, b = session_offsets[g], session_offsets[g + 1]
+        if n < _MIN_PUSHES:
+            continue
         starts = session_start[a:b][session_fresh[a:b]]
-        if n < _MIN_PUSHES or len(starts) == 0:
+        if len(starts) == 0:
             continue
         push = (push_us[first:last] - window_us[g]) * 1e-6
-        reach = WAKE_SECONDS + grid[d]
-        share = _answered(push, starts, 0.0, reach)
+        reach = WAKE_SECONDS + grid
+        answered = _answers(push, starts, 0.0, reach, seconds)
         chance = 0.0
-        for shift in _SHIFTS_SECONDS:
-            chance += _answered(push, starts, shift, reach) / len(_SHIFTS_SECONDS)
-        out[g, 2] = share
-        out[g, 3] = share - chance
+        for shift in SHIFTS_SECONDS:
+            chance += _answers(push, starts, shift, reach, seconds)
+        chance /= n * len(SHIFTS_SECONDS)
+        out[g, 4] = answered / n
+        if chance <= MAX_CHANCE:
+            out[g, 5] = answered / n - chance
+            # Half an answer more among the shifted pushes: none seen is no proof of a rate of zero.
+            rate = (chance * n * len(SHIFTS_SECONDS) + 0.5) / (n * len(SHIFTS_SECONDS) + 1.0)
+            out[g, 6] = -math.log10(max(_tail(answered, n, rate), 1e-300))
+        if grid <= WAKE_SECONDS and answered:
+            lags, k = np.empty(answered), 0
+            for t in push:
+                i = _at(starts, 0, len(starts), t - 1e-9) + 1
+                if i < len(starts) and starts[i] <= t + reach:
+                    lags[k] = starts[i] - t
+                    k += 1
+            out[g, 3] = np.median(lags[:k])
         woken = 0
         for t in starts:
-            i = np.searchsorted(push, t, side="right") - 1
+            i = _at(push, 0, n, t)
             woken += i >= 0 and t - push[i] <= reach
-        out[g, 4] = woken / len(starts)
-        total, sized = 0.0, False
+        out[g, 7] = woken / len(starts)
+        total, sized, flows = 0.0, False, 0
         for i in range(offsets[g], offsets[g + 1]):
-            j = np.searchsorted(push, flow_start[i], side="right") - 1
-            if flow_fresh[i] and not np.isnan(sent[i]):
+            if not flow_fresh[i]:
+                continue
+            j = _at(push, 0, n, flow_start[i])
+            after = j >= 0 and flow_start[i] - push[j] <= reach
+            flows += after
+            if not np.isnan(sent[i]):
                 sized = True
-                if j >= 0 and flow_start[i] - push[j] <= reach:
-                    total += sent[i]
+                total += sent[i] * after
+        out[g, 8] = flows / n
         if sized:
-            out[g, 5] = total / n
+            out[g, 9] = total / n
+        u0, u1 = use_lo[g], use_hi[g]
+        if u1 == u0:
+            continue
+        locked, uploads = 0, 0
+        for j in range(n):
+            at = _at(use_first, u0, u1, push_us[first + j])
+            in_use = at >= u0 and (push_us[first + j] - use_last[at]) * 1e-6 <= GRACE_SECONDS
+            if not silent[first + j] or in_use:
+                continue
+            locked += 1
+            i = _at(flow_start, offsets[g], offsets[g + 1], push[j] - 1e-9) + 1
+            while i < offsets[g + 1] and flow_start[i] <= push[j] + reach:
+                if flow_fresh[i] and sent[i] > received[i]:
+                    uploads += 1
+                    break
+                i += 1
+        if locked:
+            out[g, 10] = uploads / locked
 
 
 FAMILY = Family("notification", ("notifications",), FEATURES, compute)

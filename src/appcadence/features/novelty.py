@@ -1,13 +1,20 @@
-"""What was known before the window began: first-seen and prevalence, always as of the window."""
+"""What was known before the window began: first-seen, prevalence and habits, always as of the window.
+
+A window's own contact never counts, so a contact is counted alike whoever made it.
+"""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
-import pandas as pd
 
-from appcadence.features.feature import Feature, Matrix
-from appcadence.features.history import History, contacts_of
+from appcadence.features._parallel import fill
+from appcadence.features.domains import registrable_domain
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.history import Past
 from appcadence.features.windows import Windows
+
+_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature(
@@ -32,6 +39,23 @@ FEATURES = (
         "new for this device",
     ),
     Feature(
+        "steady_days_ratio",
+        "ratio",
+        1,
+        "share of the days since the channel's first contact, at most 14 before the window, with contact; "
+        "NaN before the third day: a beacon slower than a window shows only here",
+        "share of the days before with contact",
+    ),
+    Feature(
+        "twin_distance_octaves",
+        "count",
+        1,
+        "distance to the device's nearest past channel on the same port: the largest |log2 ratio| of mean "
+        "bytes sent, bytes received, flow duration and gap between beats; a moved or renamed service has a "
+        "near twin",
+        "unlikeness to every earlier channel",
+    ),
+    Feature(
         "destination_is_new_for_fleet",
         "ratio",
         1,
@@ -52,87 +76,159 @@ FEATURES = (
         "other known apps of the fleet that contacted it before the window's end",
         "other apps that know the destination",
     ),
+    Feature(
+        "app_domain_share",
+        "ratio",
+        -1,
+        "share of the app's other channels in the fleet, seen before the window, that lie in the "
+        "destination's registrable domain",
+        "share of the app's channels in this domain",
+    ),
 )
-"""A window's own contact never counts, so a contact is counted alike whoever made it."""
-
-_DAY_US = 86_400_000_000
+_FLEET = slice(5, 9)
 
 
-def compute(windows: Windows, history: History | None) -> Matrix:
-    """(n, 6); NaN without history, for app-level windows, and for devices without a past."""
-    out = np.full((windows.n, len(FEATURES)), np.nan)
-    n = windows.n_channels
-    if history is None or n == 0:
-        return out
-    now = contacts_of(windows)
-    past = pd.concat([history.contacts, now], ignore_index=True) if len(history.contacts) else now
-    device, devices = pd.factorize(past["device_id"])
-    app, apps = pd.factorize(past["app_id"])
-    dest, dests = pd.factorize(past["dest"])
-    first = past["first_seen"].to_numpy(np.int64)
-    own_device = pd.Index(devices).get_indexer(windows.devices)[windows.device[:n]]
-    app_map = np.append(pd.Index(apps).get_indexer(windows.apps), -1)
-    own_app = app_map[windows.app[:n]]
-    own_dest = pd.Index(dests).get_indexer(windows.dests)[windows.dest[:n]]
-    end = windows.start_us[:n] + int(windows.seconds * 1e6)
-    begin = _began(windows)
+def compute(windows: Windows) -> Matrix:
+    """(n, 9); NaN without history, for app-level windows, and where the device has no past.
 
-    def key(d: np.ndarray, a: np.ndarray, t: np.ndarray) -> np.ndarray:
-        return np.asarray((d * (len(apps) + 1) + a + 1) * len(dests) + t)
-
-    zero = np.zeros(1, np.int64)
-    channel_first = _first(key(device, app, dest), first, key(own_device, own_app, own_dest))
-    pair_first = _first(key(device, zero, dest), first, key(own_device, zero, own_dest))
-    dest_first = _first(dest, first, own_dest)
-    device_first = _first(device, first, own_device)
-    has_past = device_first < begin
-    new = channel_first >= begin
-    out[:n, 0] = new
-    out[:n, 1] = np.where(new, 0.0, (begin - channel_first) / _DAY_US)
-    out[:n, 2] = pair_first >= begin
-    out[:n, 3] = dest_first >= begin
-    out[:n][~has_past, :4] = np.nan
-    known = _counted(dest, device, first, own_dest, end) - 1
-    fleet = _counted(np.zeros_like(device), device, first, np.zeros_like(own_dest), end) - 1
-    out[:n, 4] = np.where(fleet > 0, known / np.maximum(fleet, 1), np.nan)
-    named = app >= 0
-    other_apps = _counted(dest[named], app[named], first[named], own_dest, end)
-    out[:n, 5] = np.where(own_app >= 0, other_apps - 1, np.nan)
+    Only what one device shows: the last four columns need the whole fleet and come from `Fleet`.
+    """
+    out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
+    if windows.rolled is not None:
+        out[: windows.n_channels, : _FLEET.start] = windows.rolled.values
     return out
 
 
-def _began(windows: Windows) -> np.ndarray:
-    """When the device was first seen in each channel window: what came before is its past.
-
-    Telemetry that begins in the middle of a window so keeps the morning's contacts as past.
-    """
-    n = windows.n_channels
-    group = pd.factorize(windows.device[:n] * (1 << 40) + windows.start_us[:n] // 3_600_000_000)[0]
-    times = windows.start_us[:n] + np.rint(windows.flow_start[windows.offsets[:n]] * 1e6).astype(np.int64)
-    earliest = np.full(group.max() + 1, np.iinfo(np.int64).max)
-    np.minimum.at(earliest, group, times)
-    return np.asarray(earliest[group])
-
-
-def _first(key: np.ndarray, first: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Earliest `first` of each wanted key; every wanted key occurs."""
-    order = np.lexsort((first, key))
-    ordered = key[order]
-    return first[order][np.searchsorted(ordered, wanted)]
+def fleet_wide(
+    values: Matrix,
+    rows: np.ndarray,
+    fleet: Fleet,
+    app: np.ndarray,
+    dest: np.ndarray,
+    begin_us: np.ndarray,
+    end_us: np.ndarray,
+) -> None:
+    """Fill some rows' last columns, this family's being the last of `values`; see `Fleet.values`."""
+    first = values.shape[1] - len(FEATURES)
+    is_new = np.ascontiguousarray(values[rows, first])
+    values[rows, first + _FLEET.start :] = fleet.values(app, dest, begin_us, end_us, is_new)
 
 
-def _counted(
-    group: np.ndarray, member: np.ndarray, first: np.ndarray, wanted: np.ndarray, before: np.ndarray
-) -> np.ndarray:
-    """How many members of each wanted group were first seen before a time."""
-    order = np.lexsort((first, member, group))
-    group, member, first = group[order], member[order], first[order]
-    earliest = np.ones(len(group), np.bool_)
-    earliest[1:] = (group[1:] != group[:-1]) | (member[1:] != member[:-1])
-    group, first = group[earliest], first[earliest]
-    # One sorted axis for (group, time): ranks of all times, packed behind the group.
-    times = np.sort(np.concatenate([first, before]))
-    width = len(times) + 1
-    packed = np.sort(group * width + np.searchsorted(times, first))
-    query = wanted * width + np.searchsorted(times, before)
-    return np.asarray(np.searchsorted(packed, query) - np.searchsorted(packed, wanted * width))
+class Fleet:
+    """Who met what first, over the whole fleet: history and all windows of an extraction."""
+
+    def __init__(self, channels: Past) -> None:
+        domains: dict[str, int] = {}
+        codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in channels.dests]
+        domain = np.array(codes, np.int64)
+        self.n_domains = max(len(domains), 1)
+        self.domain = domain
+        named = np.flatnonzero(channels.app >= 0)
+        app, first = channels.app[named], channels.first_us[named]
+        device_dest = channels.dest.astype(np.int64)
+        everybody = np.zeros(len(channels.device), np.int64)
+        self.devices = _Firsts(everybody, channels.device, channels.first_us)
+        self.of_dest = _Firsts(device_dest, channels.device, channels.first_us)
+        self.apps_of_dest = _Firsts(device_dest[named], app, first)
+        self.of_app = _Firsts(app.astype(np.int64), named, first)
+        self.of_domain = _Firsts(app * self.n_domains + domain[channels.dest[named]], named, first)
+
+    def values(
+        self, app: np.ndarray, dest: np.ndarray, begin_us: np.ndarray, end_us: np.ndarray, is_new: np.ndarray
+    ) -> Matrix:
+        """(n, 4) of channel windows: the family's last four columns. `is_new` is its first column."""
+        home = app.astype(np.int64) * self.n_domains + self.domain[dest] if len(dest) else dest
+        return fill(
+            _kernel,
+            np.arange(len(app) + 1),
+            4,
+            app,
+            begin_us,
+            end_us,
+            is_new,
+            self.devices.first_us,
+            *self.of_dest.of(dest.astype(np.int64)),
+            self.of_dest.first_us,
+            *self.apps_of_dest.of(dest.astype(np.int64)),
+            self.apps_of_dest.first_us,
+            *self.of_app.of(app.astype(np.int64)),
+            self.of_app.first_us,
+            *self.of_domain.of(home),
+            self.of_domain.first_us,
+        )
+
+
+class _Firsts:
+    """Sorted times at which the members of each group were first seen."""
+
+    def __init__(self, group: np.ndarray, member: np.ndarray, first_us: np.ndarray) -> None:
+        order = np.lexsort((first_us, member, group))
+        group, member, first_us = group[order], member[order], first_us[order]
+        earliest = np.ones(len(group), np.bool_)
+        earliest[1:] = (group[1:] != group[:-1]) | (member[1:] != member[:-1])
+        group, first_us = group[earliest], first_us[earliest]
+        order = np.lexsort((first_us, group))
+        self.group, self.first_us = group[order], first_us[order]
+
+    def of(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 of each group; windows of one channel follow each other, and share a search."""
+        heads = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
+        count = np.diff(np.append(heads, len(group)))
+        lo = np.searchsorted(self.group, group[heads])
+        hi = np.searchsorted(self.group, group[heads], side="right")
+        return np.repeat(lo, count), np.repeat(hi, count)
+
+
+@_jit
+def _before(times, lo, hi, t):  # type: ignore[no-untyped-def]
+    """How many of the sorted times lie before t."""
+    start = lo
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if times[middle] < t:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo - start
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo,
+    hi,
+    out,
+    _offsets,
+    app,
+    begin,
+    end,
+    is_new,
+    devices,
+    dest_lo,
+    dest_hi,
+    dest_first,
+    apps_lo,
+    apps_hi,
+    apps_first,
+    app_lo,
+    app_hi,
+    app_first,
+    home_lo,
+    home_hi,
+    home_first,
+):
+    for g in range(lo, hi):
+        if not np.isnan(is_new[g]):
+            out[g, 0] = dest_lo[g] == dest_hi[g] or dest_first[dest_lo[g]] >= begin[g]
+        fleet = _before(devices, 0, len(devices), end[g]) - 1
+        if fleet > 0:
+            out[g, 1] = (_before(dest_first, dest_lo[g], dest_hi[g], end[g]) - 1) / fleet
+        if app[g] < 0:
+            continue
+        out[g, 2] = _before(apps_first, apps_lo[g], apps_hi[g], end[g]) - 1
+        own = is_new[g] == 0.0
+        known = _before(app_first, app_lo[g], app_hi[g], begin[g]) - own
+        home = _before(home_first, home_lo[g], home_hi[g], begin[g]) - own
+        out[g, 3] = np.nan if known == 0 else home / known
+
+
+FAMILY = Family("novelty", ("flows", "history"), FEATURES, compute)

@@ -7,6 +7,7 @@ import numpy as np
 
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.flows import FAILED
 from appcadence.features.windows import Windows
 
 _jit = numba.njit(cache=True, nogil=True)
@@ -15,7 +16,27 @@ FEATURES = (
     Feature("longest_session_seconds", "s", 1, "longest session", "longest session"),
     Feature("connected_ratio", "ratio", 1, "time in sessions / observed time", "share of the time connected"),
     Feature("median_session_seconds", "s", 1, "median session length", "median session"),
-    Feature("longest_flow_seconds", "s", 1, "longest single flow", "longest single connection"),
+    Feature(
+        "longest_flow_seconds",
+        "s",
+        1,
+        "longest single flow, pieces cut by an exporter's active time-out joined",
+        "longest single connection",
+    ),
+    Feature(
+        "covered_ratio",
+        "ratio",
+        1,
+        "time under at least one flow / observed time",
+        "share of the time under a connection",
+    ),
+    Feature(
+        "parallel_flows",
+        "count",
+        0,
+        "flow seconds / time under at least one flow: connections open at once",
+        "connections open at once",
+    ),
     Feature(
         "longest_chain_seconds",
         "s",
@@ -38,7 +59,7 @@ FEATURES = (
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 10) session features; NaN where no flow of the window has a duration (or bytes) at all."""
+    """(n, 12) session features; NaN where no flow of the window has a duration (or bytes) at all."""
     s = windows.sessions
     return fill(
         _kernel,
@@ -48,11 +69,12 @@ def compute(windows: Windows) -> Matrix:
         windows.flow_end,
         windows.bytes_out,
         windows.bytes_in,
-        windows.failed,
+        windows.flags,
         s.offsets,
         s.start,
         s.end,
         windows.observed_seconds,
+        int(np.diff(s.offsets).max(initial=0)),
     )
 
 
@@ -67,6 +89,22 @@ def _chain(start, end):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _median(values):  # type: ignore[no-untyped-def]
+    """Sorts in place."""
+    n = len(values)
+    if n > 40:
+        values.sort()
+    else:
+        for i in range(1, n):
+            x, j = values[i], i
+            while j > 0 and values[j - 1] > x:
+                values[j] = values[j - 1]
+                j -= 1
+            values[j] = x
+    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
+
+
+@_jit
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
@@ -76,43 +114,58 @@ def _kernel(  # type: ignore[no-untyped-def]
     end,
     sent,
     received,
-    failed,
+    flags,
     session_offsets,
     session_start,
     session_end,
     observed,
+    most_sessions,
 ):
+    scratch = np.empty(most_sessions)
     for g in range(lo, hi):
         a, b = session_offsets[g], session_offsets[g + 1]
         flows = offsets[g + 1] - offsets[g]
-        known, longest_flow, total_out, total_in, sized, fails = False, 0.0, 0.0, 0.0, False, 0
+        known, longest_flow, fails = False, 0.0, 0
+        total_out, total_in, sized = 0.0, 0.0, False
+        flow_seconds, covered, reach = 0.0, 0.0, 0.0
         for i in range(offsets[g], offsets[g + 1]):
-            fails += failed[i]
+            fails += (flags[i] & FAILED) != 0
             if not np.isnan(end[i]):
                 known = True
-                longest_flow = max(longest_flow, end[i] - start[i])
+                length = end[i] - start[i]
+                longest_flow = max(longest_flow, length)
+                flow_seconds += length
+                covered += max(end[i] - max(start[i], reach), 0.0)
+                reach = max(reach, end[i])
             if not np.isnan(sent[i]) and not np.isnan(received[i]):
                 sized = True
                 total_out += sent[i]
                 total_in += received[i]
         hours = observed[g] / 3600.0
-        out[g, 5] = (b - a) / hours
-        out[g, 9] = fails / flows
+        out[g, 7] = (b - a) / hours
+        out[g, 11] = fails / flows
         if sized:
-            out[g, 7] = (total_out + total_in) / hours
+            out[g, 9] = (total_out + total_in) / hours
             if total_out + total_in > 0:
-                out[g, 8] = total_out / (total_out + total_in)
+                out[g, 10] = total_out / (total_out + total_in)
         if not known:
             continue
-        lengths = np.sort(session_end[a:b] - session_start[a:b])
-        total = lengths.sum()
-        out[g, 0] = lengths[-1]
+        total, longest = 0.0, 0.0
+        for i in range(a, b):
+            length = session_end[i] - session_start[i]
+            scratch[i - a] = length
+            total += length
+            longest = max(longest, length)
+        out[g, 0] = longest
         out[g, 1] = min(total / observed[g], 1.0)
-        out[g, 2] = 0.5 * (lengths[(b - a - 1) // 2] + lengths[(b - a) // 2])
+        out[g, 2] = _median(scratch[: b - a])
         out[g, 3] = longest_flow
-        out[g, 4] = _chain(session_start[a:b], session_end[a:b])
+        out[g, 4] = min(covered / observed[g], 1.0)
+        if covered > 0:
+            out[g, 5] = flow_seconds / covered
+        out[g, 6] = _chain(session_start[a:b], session_end[a:b])
         if sized:
-            out[g, 6] = total / (1.0 + (total_out + total_in) / 1000.0)
+            out[g, 8] = total / (1.0 + (total_out + total_in) / 1000.0)
 
 
 FAMILY = Family("session", ("flows",), FEATURES, compute)

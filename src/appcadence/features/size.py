@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
@@ -40,39 +42,124 @@ def _direction(prefix: str, what: str) -> tuple[Feature, ...]:
     )
 
 
-FEATURES = (*_direction("out", "sent"), *_direction("in", "received"))
+FEATURES = (
+    *_direction("out", "sent"),
+    *_direction("in", "received"),
+    Feature(
+        "out_size_autocorrelation",
+        "ratio",
+        0,
+        "correlation of log(1 + bytes sent) with that of the flow before",
+        "correlation of each connection's bytes sent with the one before",
+    ),
+    Feature(
+        "exchange_symmetry",
+        "ratio",
+        1,
+        "mean over flows of the smaller / the larger of bytes sent and received",
+        "likeness of bytes sent and received",
+        "ATT&CK AN1681: payload symmetry",
+    ),
+)
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 6) size features; NaN below four flows of known size."""
-    return fill(_kernel, windows.offsets, len(FEATURES), windows.bytes_out, windows.bytes_in, windows.fresh)
+    """(n, 8) size features; NaN below four flows of known size. Continued flows have no size of their own."""
+    return fill(
+        _kernel,
+        windows.offsets,
+        len(FEATURES),
+        windows.bytes_out,
+        windows.bytes_in,
+        windows.fresh,
+        int(np.diff(windows.offsets).max(initial=0)),
+    )
 
 
 @_jit
 def _sizes(values, out):  # type: ignore[no-untyped-def]
-    values = values[~np.isnan(values)]
+    """Fill median, MAD ratio and mode share; sorts in place."""
     n = len(values)
-    if n < _MIN_FLOWS:
-        return
-    values.sort()
+    if n > 40:
+        values.sort()
+    else:
+        for i in range(1, n):
+            x, j = values[i], i
+            while j > 0 and values[j - 1] > x:
+                values[j] = values[j - 1]
+                j -= 1
+            values[j] = x
     median = 0.5 * (values[(n - 1) // 2] + values[n // 2])
     out[0] = median
-    deviation = np.sort(np.abs(values - median))
-    out[1] = min(0.5 * (deviation[(n - 1) // 2] + deviation[n // 2]) / max(median, 1.0), 10.0)
+    # The deviations of sorted values are two sorted lists: walk both up to the middle one.
+    right = n // 2
+    left = right - 1
+    low = high = 0.0
+    for k in range(n // 2 + 1):
+        low = high
+        if left < 0 or (right < n and values[right] - median < median - values[left]):
+            high = values[right] - median
+            right += 1
+        else:
+            high = median - values[left]
+            left -= 1
+        if k == 0:
+            low = high
+    middle = high if n % 2 else 0.5 * (low + high)
+    out[1] = min(middle / max(median, 1.0), 10.0)
     best, hi = 0, 0
     for lo in range(n):
         while hi < n and values[hi] <= values[lo] * 1.05:
             hi += 1
         best = max(best, hi - lo)
+        if hi == n:
+            break
     out[2] = best / (n + 2.0)
 
 
 @_jit
-def _kernel(lo, hi, out, offsets, sent, received, fresh):  # type: ignore[no-untyped-def]
+def _autocorrelation(values):  # type: ignore[no-untyped-def]
+    n = len(values)
+    mean = 0.0
+    for i in range(n):
+        values[i] = math.log(1.0 + values[i])
+        mean += values[i] / n
+    variance, product = 0.0, 0.0
+    for i in range(n):
+        variance += (values[i] - mean) ** 2
+        if i:
+            product += (values[i] - mean) * (values[i - 1] - mean)
+    return product / variance if variance > 1e-9 * n else 1.0
+
+
+@_jit
+def _kernel(lo, hi, out, offsets, sent, received, fresh, most):  # type: ignore[no-untyped-def]
+    up, down = np.empty(most), np.empty(most)
     for g in range(lo, hi):
-        a, b = offsets[g], offsets[g + 1]
-        _sizes(sent[a:b][fresh[a:b]], out[g, :3])
-        _sizes(received[a:b][fresh[a:b]], out[g, 3:])
+        n_up, n_down, exchanges, likeness = 0, 0, 0, 0.0
+        for i in range(offsets[g], offsets[g + 1]):
+            if not fresh[i]:
+                continue
+            has_up, has_down = not np.isnan(sent[i]), not np.isnan(received[i])
+            if has_up:
+                up[n_up] = sent[i]
+                n_up += 1
+            if has_down:
+                down[n_down] = received[i]
+                n_down += 1
+            if has_up and has_down:
+                larger = max(sent[i], received[i])
+                if larger > 0:
+                    exchanges += 1
+                    likeness += min(sent[i], received[i]) / larger
+        if n_down >= _MIN_FLOWS:
+            _sizes(down[:n_down], out[g, 3:6])
+        if n_up >= _MIN_FLOWS:
+            down[:n_up] = up[:n_up]
+            _sizes(up[:n_up], out[g, :3])
+            out[g, 6] = _autocorrelation(down[:n_up])
+        if exchanges >= _MIN_FLOWS:
+            out[g, 7] = likeness / exchanges
 
 
 FAMILY = Family("size", ("flows",), FEATURES, compute)

@@ -2,10 +2,12 @@
 
 All arrays are ordered by window and, inside it, by time (CSR: window i owns offsets[i]:offsets[i+1]).
 Times are seconds since the window's start, so that shifting a whole telemetry by days changes no bit.
+A window holds nothing from outside of it: cutting the telemetry at a border changes no window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,15 +16,19 @@ import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence.errors import AppcadenceError
-from appcadence.features.columns import codes, destinations, floats, micros
-from appcadence.features.grouping import group, pack
-from appcadence.features.observed import MAX_DURATION_SECONDS, Observed
+from appcadence.features.arrange import arrange, sort_inside
+from appcadence.features.context import Context
+from appcadence.features.coverage import observed
+from appcadence.features.flows import ATTRIBUTIONS, COLUMNS, DNS, Flows, Rows, code
+from appcadence.features.grouping import group, scatter
+from appcadence.features.history import History, Rolled, roll
 
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
+MAX_DURATION_SECONDS = 30 * 86400.0
+"""Longer durations are cut: no capture holds them, and each window they cross costs a row."""
 APP_LEVEL = "*"
 
 _jit = numba.njit(cache=True, nogil=True)
@@ -34,7 +40,7 @@ class Windows:
 
     seconds: float
     device: np.ndarray
-    """(n,) codes into `devices`; likewise `app` (-1 = unknown) into `apps` and `dest` into `dests`."""
+    """(n,) codes into `devices`; likewise `app` (-1 = unknown) into `apps` and `dest` (-1 = `*`)."""
     app: np.ndarray
     dest: np.ndarray
     start_us: np.ndarray
@@ -43,7 +49,11 @@ class Windows:
     apps: pd.Index[Any]
     dests: pd.Index[Any]
     attribution: np.ndarray
-    """(n,) how the app is known."""
+    """(n,) how the app is known, codes into the declared values of `app_attribution`."""
+    port: np.ndarray
+    """(n,) highest destination port; -1 = unknown."""
+    moment: np.ndarray
+    """(n,) code of the (device, interval), in that order."""
     observed_seconds: np.ndarray
     offsets: np.ndarray
     flow_start: np.ndarray
@@ -53,8 +63,9 @@ class Windows:
     bytes_in: np.ndarray
     fresh: np.ndarray
     """The flow started in this window, and is no continuation over the border."""
-    failed: np.ndarray
-    tables: dict[str, pa.Table] = field(repr=False)
+    flags: np.ndarray
+    """Bits of `appcadence.features.flows`."""
+    context: Context = field(repr=False)
 
     @property
     def n(self) -> int:
@@ -74,11 +85,16 @@ class Windows:
         offsets, times = _beats(self.offsets, self.flow_start, self.fresh)
         return offsets, times
 
-    def codes(self, column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
-        """Codes of a name column of another table in one of this object's indexes; -1 = not in it."""
-        values, names = codes(column)
-        lookup = index.get_indexer(names) if len(names) else np.empty(0, np.int64)
-        return np.where(values >= 0, lookup[np.maximum(values, 0)] if len(lookup) else -1, -1)
+    @cached_property
+    def rolled(self) -> Rolled | None:
+        """These windows told from the past; None without a history."""
+        return None if self.context.past is None else roll(self, self.context.past)
+
+    @cached_property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Windows in order of their (device, interval), and CSR offsets of those."""
+        order, offsets = scatter(self.moment, int(self.moment.max(initial=-1)) + 1)
+        return order, offsets
 
 
 @dataclass(frozen=True)
@@ -108,64 +124,86 @@ def window_seconds(text: str) -> int:
     return seconds
 
 
-def build(tables: dict[str, pa.Table], seconds: int) -> Windows:
+def build(tables: Mapping[str, pa.Table], seconds: int, history: History | None = None) -> Windows:
     """Group the flows of canonical tables into windows of `seconds`, aligned to UTC.
 
-    DNS look-ups are context, not channels, and are left out.
+    DNS look-ups are context, not channels, and are left out. Without `history` novelty is NaN.
     """
-    flows = tables["flows"]
-    observed = Observed(tables, seconds)
-    if "dns" in pc.unique(flows["service"]).to_pylist():
-        flows = flows.filter(pc.fill_null(pc.not_equal(flows["service"].cast(pa.string()), "dns"), True))
-    device, devices = codes(flows["device_id"])
-    app, apps = codes(flows["app_id"])
-    dest, dests = destinations(flows)
-    start_us = micros(flows["start"])
-    duration = np.minimum(floats(flows["duration_seconds"]), MAX_DURATION_SECONDS)
-    outcome, outcomes = codes(flows["outcome"])
-    failed = outcome == (outcomes.get_loc("failed") if "failed" in outcomes else -2)
-    attribution, kinds = codes(flows["app_attribution"])
+    table = tables["flows"].select(list(COLUMNS))
+    flows = code([lambda: table], [lambda: table])
+    return windows_of(flows, flows.block(), Context.of(tables, flows, history), seconds)
 
-    row, window = _pieces(start_us, duration, seconds * 1_000_000)
-    origin = int(window.min()) if len(window) else 0
-    when = (window - origin, int(window.max()) - origin + 1 if len(window) else 1)
-    who = pack((device, len(devices)), (app + 1, len(apps) + 1))
-    channel = pack((who, len(devices) * (len(apps) + 1)), (dest, len(dests)))
-    order, offsets, first = group(pack((channel[row], int(channel.max(initial=0)) + 1), when))
-    known = order[app[row[order]] >= 0]
-    order2, offsets2, first2 = group(
-        pack((who[row[known]], len(devices) * (len(apps) + 1)), (when[0][known], when[1]))
+
+def windows_of(flows: Flows, rows: Rows, context: Context, seconds: int) -> Windows:
+    """Windows of some of the flows: whole devices, as one block holds them."""
+    width = seconds * 1_000_000
+    duration = np.minimum(rows.duration, MAX_DURATION_SECONDS)
+    row, window = _pieces(rows.start_us, duration, width)
+    moment, covered = observed(rows, duration, row, window, width)
+    kept = np.flatnonzero((rows.flags[row] & DNS) == 0)
+    row, window, moment = row[kept], window[kept], moment[kept]
+    first = int(window.min()) if len(window) else 0
+    n_windows = int(window.max()) - first + 1 if len(window) else 1
+
+    who, n_who = _dense(rows.device, rows.app + 1, len(flows.devices), len(flows.apps) + 1)
+    dest, n_dests = _dense(rows.dest, np.zeros_like(rows.dest), len(flows.dests), 1)
+    key = ((who[row] * n_dests + dest[row]) * n_windows) + (window - first)
+    order, offsets = group(key, n_who * n_dests * n_windows)
+    row, window, moment = row[order], window[order], moment[order]
+    channel = arrange(offsets, row, window, seconds, rows.start_us, duration, *rows[5:9])
+    head = row[offsets[:-1]] if len(row) else row
+    starts, moments = window[offsets[:-1]], moment[offsets[:-1]]
+
+    known = np.flatnonzero(rows.app[head] >= 0)
+    index, channels, app_offsets = _app_level(
+        known, who[head] * n_windows + (starts - first), n_who * n_windows, channel[0]
     )
-    order2, first2 = known[order2], known[first2]
-
-    index = np.concatenate([order, order2])
-    all_offsets = np.concatenate([offsets, offsets[-1] + offsets2[1:]])
-    head = np.concatenate([first, first2])
-    sent, received = floats(flows["bytes_out"]), floats(flows["bytes_in"])
-    arrays = _gather(index, row, window, seconds, start_us, duration, sent, received, failed)
-    _sort_inside(all_offsets, *arrays)
-
-    starts = window[head] * (seconds * 1_000_000)
+    apps = channels[app_offsets[0]]
+    flow_offsets = channel[0]
+    pooled = [column[index] for column in channel[1:7]]
+    sort_inside(app_offsets[1], *pooled)
+    both = [np.concatenate([a, b]) for a, b in zip(channel[1:7], pooled, strict=True)]
+    port = channel[7]
+    app_port = np.maximum.reduceat(port[channels], app_offsets[0]) if len(apps) else port[:0]
+    all_moments = np.concatenate([moments, moments[apps]])
     return Windows(
         seconds=float(seconds),
-        device=device[row[head]],
-        app=app[row[head]],
-        dest=np.concatenate([dest[row[first]], np.full(len(first2), -1, dest.dtype)]),
-        start_us=starts,
-        devices=devices,
-        apps=apps,
-        dests=dests,
-        attribution=np.asarray(kinds, dtype=object)[attribution[row[head]]],
-        observed_seconds=observed.of(devices, device[row[head]], window[head]),
-        offsets=all_offsets,
-        flow_start=arrays[0],
-        flow_end=arrays[1],
-        bytes_out=arrays[2],
-        bytes_in=arrays[3],
-        fresh=arrays[4],
-        failed=arrays[5],
-        tables=tables,
+        device=np.concatenate([rows.device[head], rows.device[head[apps]]]),
+        app=np.concatenate([rows.app[head], rows.app[head[apps]]]),
+        dest=np.concatenate([rows.dest[head], np.full(len(apps), -1, np.int32)]),
+        start_us=np.concatenate([starts, starts[apps]]) * width,
+        devices=flows.devices,
+        apps=flows.apps,
+        dests=flows.dests,
+        attribution=np.concatenate([rows.attribution[head], rows.attribution[head[apps]]]),
+        port=np.concatenate([port, app_port]),
+        moment=all_moments,
+        observed_seconds=covered[all_moments],
+        offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1][1:]]),
+        flow_start=both[0],
+        flow_end=both[1],
+        bytes_out=both[2],
+        bytes_in=both[3],
+        fresh=both[4],
+        flags=both[5],
+        context=context,
     )
+
+
+def attribution_names() -> pd.Index[Any]:
+    return pd.Index(ATTRIBUTIONS, dtype="object")
+
+
+def _dense(a: np.ndarray, b: np.ndarray, n_a: int, n_b: int) -> tuple[np.ndarray, int]:
+    """Dense codes of the pairs that occur, in the order of the pairs."""
+    if n_a * n_b > 8 * len(a) + (1 << 20):
+        unique, codes = np.unique(a.astype(np.int64) * n_b + b, return_inverse=True)
+        return codes, max(len(unique), 1)
+    pair = a.astype(np.int64) * n_b + b
+    used = np.zeros(max(n_a * n_b, 1), np.bool_)
+    used[pair] = True
+    rank = np.cumsum(used) - 1
+    return rank[pair], max(int(rank[-1]) + 1, 1)
 
 
 def _pieces(start_us: np.ndarray, duration: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -182,61 +220,16 @@ def _pieces(start_us: np.ndarray, duration: np.ndarray, width: int) -> tuple[np.
     return row, first[row] + step
 
 
-@_jit
-def _gather(index, row, window, seconds, start_us, duration, sent, received, failed):  # type: ignore[no-untyped-def]
-    """Start, end, bytes out and in (by the share of time inside), fresh and failed, in window order."""
-    n = len(index)
-    begin, stop, out, inn = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    fresh, fails = np.empty(n, np.bool_), np.empty(n, np.bool_)
-    for i in range(n):
-        r = row[index[i]]
-        start = (start_us[r] - window[index[i]] * seconds * 1_000_000) * 1e-6
-        end = start + duration[r]
-        fresh[i], fails[i] = start >= 0, failed[r]
-        begin[i] = max(start, 0.0)
-        stop[i] = end if np.isnan(end) else min(end, float(seconds))
-        whole = np.isnan(end) or (start >= 0 and end <= seconds)
-        share = 1.0 if whole else (stop[i] - begin[i]) / duration[r]
-        out[i], inn[i] = sent[r] * share, received[r] * share
-    return begin, stop, out, inn, fresh, fails
-
-
-@_jit
-def _before(start, end, out, inn, a, b):  # type: ignore[no-untyped-def]
-    """Total order of flows, so that the row order of the input never shows."""
-    if start[a] != start[b]:
-        return start[a] < start[b]
-    # NaN compares false both ways: equal.
-    if end[a] != end[b] and (end[a] < end[b] or end[b] < end[a]):
-        return end[a] < end[b]
-    if out[a] != out[b] and (out[a] < out[b] or out[b] < out[a]):
-        return out[a] < out[b]
-    return inn[a] < inn[b]
-
-
-@_jit
-def _sort_inside(offsets, start, end, out, inn, fresh, failed):  # type: ignore[no-untyped-def]
-    for g in range(len(offsets) - 1):
-        lo, hi = offsets[g], offsets[g + 1]
-        disorder = False
-        for i in range(lo + 1, hi):
-            if _before(start, end, out, inn, i, i - 1):
-                disorder = True
-                break
-        if not disorder:
-            continue
-        order = lo + np.argsort(start[lo:hi], kind="mergesort")
-        for i in range(1, hi - lo):
-            j = i
-            while j > 0 and _before(start, end, out, inn, order[j], order[j - 1]):
-                order[j], order[j - 1] = order[j - 1], order[j]
-                j -= 1
-        start[lo:hi] = start[order].copy()
-        end[lo:hi] = end[order].copy()
-        out[lo:hi] = out[order].copy()
-        inn[lo:hi] = inn[order].copy()
-        fresh[lo:hi] = fresh[order].copy()
-        failed[lo:hi] = failed[order].copy()
+def _app_level(
+    known: np.ndarray, key: np.ndarray, size: int, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Flows and channel windows in order of their app windows, and the CSR offsets of both."""
+    order, window_offsets = group(key[known], size)
+    channels = known[order]
+    count = offsets[channels + 1] - offsets[channels]
+    ends = np.concatenate([[0], np.cumsum(count)])
+    index = np.repeat(offsets[channels] - ends[:-1], count) + np.arange(ends[-1])
+    return index, channels, (window_offsets[:-1], ends[window_offsets])
 
 
 @_jit

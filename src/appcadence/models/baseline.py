@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from publicsuffixlist import PublicSuffixList
 
 from appcadence.errors import BundleError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
+from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
 
 Matrix = npt.NDArray[np.float64]
@@ -129,18 +128,6 @@ class AppBaseline:
         if len(table) == 0 or (scale <= 0).any():
             raise BundleError("baseline is empty or has a spread of zero")
         return cls(pd.Index(table["key"].to_pylist(), dtype="object"), values("location"), scale)
-
-
-@cache
-def _suffixes() -> PublicSuffixList:
-    return PublicSuffixList()
-
-
-def registrable_domain(dest: str) -> str:
-    """The registrable domain of a host name; an address stands for itself."""
-    if dest.replace(".", "").isdigit() or ":" in dest:
-        return dest
-    return _suffixes().privatesuffix(dest) or dest
 
 
 def profile(frame: pd.DataFrame) -> np.ndarray:

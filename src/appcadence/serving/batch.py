@@ -96,7 +96,7 @@ def score_directory(
         scored=int(pc.sum(pc.equal(scores["status"], "scored")).as_py() or 0),
         alerts=int(pc.sum(scores["alert"]).as_py() or 0),
         alerts_per_device_day=alerts_per_device_day,
-        blind_spots=blind_spots(result.windows),
+        blind_spots=blind_spots(result.windows, tables),
     )
     staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
@@ -141,7 +141,7 @@ def read_history(path: str | Path) -> History:
         ) from None
 
 
-def blind_spots(windows: Windows) -> list[str]:
+def blind_spots(windows: Windows, tables: Mapping[str, pa.Table]) -> list[str]:
     """What this telemetry cannot show, as sentences."""
     n = windows.n_channels
     total = max(n, 1)
@@ -156,7 +156,7 @@ def blind_spots(windows: Windows) -> list[str]:
         ("activity", "whether the user was present"),
         ("notifications", "whether pushes started it"),
     ):
-        rows = windows.tables.get(table)
+        rows = tables.get(table)
         known = len(pc.unique(rows["device_id"])) if rows is not None else 0
         if known < len(windows.devices):
             spots.append(

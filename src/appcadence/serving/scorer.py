@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.features.extract import frame, load, matrix
+from appcadence.features.extract import load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, build, window_seconds
 from appcadence.models.bundle import load as load_bundle
@@ -83,8 +83,8 @@ class Scorer:
         `history` replaces the detector's own, for a job that rolls it from night to night.
         """
         past = self.detector.history if history is None else history
-        windows = build(load(source), window_seconds(self.detector.window))
-        features = frame(windows, matrix(windows, past))
+        windows = build(load(source), window_seconds(self.detector.window), past)
+        features = table_of(windows)
         return Scored(self._score(features, alerts_per_device_day), windows, past.update(windows))
 
     def _score(self, features: pd.DataFrame, alerts_per_device_day: float) -> pa.Table:

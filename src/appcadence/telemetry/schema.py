@@ -6,6 +6,7 @@ reads as all null. Null means "not known", never zero and never "no".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -219,8 +220,13 @@ DIRECTORY_TABLES: dict[str, Table] = {
 """The tables a telemetry directory may hold, by name."""
 
 
-def conform(table: Table, data: pa.Table | pa.RecordBatch, origin: str = "") -> pa.Table:
-    """Return `data` with exactly the declared columns, order and types.
+def conform(
+    table: Table,
+    data: pa.Table | pa.RecordBatch,
+    origin: str = "",
+    columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """Return `data` with exactly the declared columns, order and types; `columns` picks some of them.
 
     Absent nullable columns become null, undeclared ones are dropped. `origin` names the file in errors.
 
@@ -231,15 +237,18 @@ def conform(table: Table, data: pa.Table | pa.RecordBatch, origin: str = "") -> 
     where = f"{origin}: " if origin else ""
     if isinstance(data, pa.RecordBatch):
         data = pa.Table.from_batches([data])
-    columns = []
-    for column in table.columns:
+    wanted = [c for c in table.columns if columns is None or c.name in columns]
+    arrays = []
+    for column in wanted:
         if column.name not in data.column_names:
             if not column.nullable:
                 raise SchemaError(f"{where}table {table.name} lacks the required column {column.name!r}")
-            columns.append(pa.nulls(len(data), pa.null()).cast(column.type))
+            arrays.append(pa.nulls(len(data), pa.null()).cast(column.type))
             continue
-        columns.append(_fit(where, table, column, data[column.name]))
-    return pa.Table.from_arrays(columns, schema=table.schema)
+        arrays.append(_fit(where, table, column, data[column.name]))
+    return pa.Table.from_arrays(
+        arrays, schema=pa.schema([table.schema.field(column.name) for column in wanted])
+    )
 
 
 def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -257,8 +266,11 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
     if not column.nullable and data.null_count:
         raise SchemaError(f"{label}: {data.null_count} of {len(data)} values are null, none may be")
     if column.values:
-        found = set(pc.unique(data.cast(pa.string())).to_pylist()) - {None} - set(column.values)
-        if found:
-            allowed = ", ".join(column.values)
-            raise SchemaError(f"{label}: {sorted(found)[0]!r} is not one of {allowed}")
+        named = {name for chunk in data.chunks for name in chunk.dictionary.to_pylist()}
+        # A dictionary may hold values that no row uses; only then are the rows themselves looked at.
+        if named - set(column.values):
+            found = set(pc.unique(data.cast(pa.string())).to_pylist()) - {None} - set(column.values)
+            if found:
+                allowed = ", ".join(column.values)
+                raise SchemaError(f"{label}: {sorted(found)[0]!r} is not one of {allowed}")
     return data

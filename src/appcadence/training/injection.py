@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.features.columns import micros
-from appcadence.features.extract import frame, keys, matrix
+from appcadence.features.extract import table_of
 from appcadence.features.history import History
 from appcadence.features.windows import build, window_seconds
 from appcadence.models.evidence import eligible
@@ -83,8 +83,7 @@ def labelled(
     else:
         grafts, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
     both = future | {"flows": pa.concat_tables([flows, grafts]).unify_dictionaries()}
-    windows = build(both, window_seconds(window))
-    table = frame(windows, matrix(windows, history_of(past, window)))
+    table = table_of(build(both, window_seconds(window), history_of(past, window)))
     implant, share = _truth(table, grafts, window)
     keep = eligible(table) & ((implant < 0) | (share >= _IMPLANT_SHARE))
     if devices is not None:
@@ -99,7 +98,7 @@ def _truth(
     if not len(grafts):
         return np.full(len(table), -1), np.zeros(len(table))
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
-    injected = keys(build({"flows": grafts}, window_seconds(window)))[[*_KEY, "n_flows"]]
+    injected = table_of(build({"flows": grafts}, window_seconds(window)))[[*_KEY, "n_flows"]]
     injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only goes on in this window begins no flow in it, and is the implant's all the same.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
-from appcadence.features.extract import frame, matrix
+from appcadence.features.extract import table_of
 from appcadence.features.windows import build, window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide
@@ -120,7 +120,7 @@ def train(
     progress("fitting", 0.0)
     result = fit(learn, clean, check, seed)
     everything = build(tables, window_seconds(window))
-    whole = hide(frame(everything, matrix(everything, None)), exclude_families)
+    whole = hide(table_of(everything), exclude_families)
     params = {
         "window": window,
         "seed": seed,
@@ -187,8 +187,8 @@ def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> f
 
 
 def _baseline(past: Tables, window: str, exclude_families: tuple[str, ...]) -> AppBaseline:
-    windows = build(past, window_seconds(window))
-    return AppBaseline.fit(_judgeable(hide(frame(windows, matrix(windows, None)), exclude_families)))
+    table = table_of(build(past, window_seconds(window)))
+    return AppBaseline.fit(_judgeable(hide(table, exclude_families)))
 
 
 def _judgeable(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,153 @@
+"""The flows of each window in time order, the pieces of one connection joined."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from appcadence.features.flows import FAILED
+
+STITCH_GAP_SECONDS = 1.0
+"""A flow that starts this near the end of one on the same port goes on with it: an exporter cut it."""
+STITCH_MIN_SECONDS = 30.0
+"""The shortest active time-out of an exporter: shorter flows were not cut by one."""
+_FEW = 16
+
+_jit = numba.njit(cache=True, nogil=True)
+
+
+@_jit
+def arrange(offsets, row, window, seconds, start_us, duration, sent, received, port, flags):  # type: ignore[no-untyped-def]
+    """CSR of the channels' flows: start, end, bytes by the share of time inside, fresh, flags; top port.
+
+    A flow that an exporter cut is one flow again.
+    """
+    n, total = len(offsets) - 1, len(row)
+    begin, stop, out, inn = np.empty(total), np.empty(total), np.empty(total), np.empty(total)
+    fresh, flag, ports = np.empty(total, np.bool_), np.empty(total, np.uint8), np.empty(total, np.int32)
+    top = np.empty(n, np.int32)
+    new_offsets = np.zeros(n + 1, np.int64)
+    to = 0
+    for g in range(n):
+        lo, hi = offsets[g], offsets[g + 1]
+        at = to
+        top[g] = -1
+        for i in range(lo, hi):
+            r = row[i]
+            start = (start_us[r] - window[i] * seconds * 1_000_000) * 1e-6
+            end = start + duration[r]
+            fresh[at], flag[at], ports[at] = start >= 0, flags[r], port[r]
+            begin[at] = max(start, 0.0)
+            stop[at] = end if np.isnan(end) else min(end, float(seconds))
+            whole = np.isnan(end) or (start >= 0 and end <= seconds)
+            share = 1.0 if whole else (stop[at] - begin[at]) / duration[r]
+            out[at], inn[at] = sent[r] * share, received[r] * share
+            top[g] = max(top[g], port[r])
+            at += 1
+        if _disordered(to, at, begin, stop, out, inn, flag, ports):
+            _sort(to, at, begin, stop, out, inn, fresh, flag, ports)
+        to = _stitch(to, at, begin, stop, out, inn, fresh, flag, ports)
+        new_offsets[g + 1] = to
+    return (
+        new_offsets,
+        begin[:to].copy(),
+        stop[:to].copy(),
+        out[:to].copy(),
+        inn[:to].copy(),
+        fresh[:to].copy(),
+        flag[:to].copy(),
+        top,
+    )
+
+
+@_jit
+def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports):  # type: ignore[no-untyped-def]
+    """Join flows that go on with an earlier one; returns the end of what is left."""
+    to = lo
+    for i in range(lo, hi):
+        joined = False
+        if not flag[i] & FAILED:
+            for j in range(to - 1, max(to - 9, lo - 1), -1):
+                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS  # false for NaN
+                long = stop[j] - begin[j] >= STITCH_MIN_SECONDS
+                if near and long and ports[j] == ports[i] and not flag[j] & FAILED and begin[i] > begin[j]:
+                    if not np.isnan(stop[i]):
+                        stop[j] = max(stop[j], stop[i])
+                    out[j] += out[i]
+                    inn[j] += inn[i]
+                    joined = True
+                    break
+        if not joined:
+            begin[to], stop[to], out[to], inn[to] = begin[i], stop[i], out[i], inn[i]
+            fresh[to], flag[to], ports[to] = fresh[i], flag[i], ports[i]
+            to += 1
+    return to
+
+
+@_jit
+def _order(a, b):  # type: ignore[no-untyped-def]
+    """-1, 0 or 1; NaN last."""
+    if a < b or (np.isnan(b) and not np.isnan(a)):
+        return -1
+    return 1 if b < a or (np.isnan(a) and not np.isnan(b)) else 0
+
+
+@_jit
+def _before(a, b, start, end, out, inn, flag, port):  # type: ignore[no-untyped-def]
+    """Total order of flows, so that the row order of the input never shows."""
+    if start[a] != start[b]:
+        return start[a] < start[b]
+    for values in (end, out, inn):
+        order = _order(values[a], values[b])
+        if order:
+            return order < 0
+    if flag[a] != flag[b]:
+        return flag[a] < flag[b]
+    return port[a] < port[b]
+
+
+@_jit
+def _disordered(lo, hi, start, end, out, inn, flag, port):  # type: ignore[no-untyped-def]
+    for i in range(lo + 1, hi):
+        if start[i] <= start[i - 1] and _before(i, i - 1, start, end, out, inn, flag, port):
+            return True
+    return False
+
+
+@_jit
+def _sort(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
+    order = lo + np.argsort(start[lo:hi], kind="mergesort")
+    a = 0
+    while a < hi - lo:
+        b = a + 1
+        while b < hi - lo and start[order[b]] == start[order[a]]:
+            b += 1
+        if b - a > _FEW:
+            tied = order[a:b]
+            tied = tied[np.argsort(port[tied], kind="mergesort")]
+            tied = tied[np.argsort(flag[tied], kind="mergesort")]
+            for values in (inn, out, end):
+                tied = tied[np.argsort(values[tied], kind="mergesort")]
+            order[a:b] = tied
+        else:
+            for i in range(a + 1, b):
+                j = i
+                while j > a and _before(order[j], order[j - 1], start, end, out, inn, flag, port):
+                    order[j], order[j - 1] = order[j - 1], order[j]
+                    j -= 1
+        a = b
+    start[lo:hi] = start[order].copy()
+    end[lo:hi] = end[order].copy()
+    out[lo:hi] = out[order].copy()
+    inn[lo:hi] = inn[order].copy()
+    fresh[lo:hi] = fresh[order].copy()
+    flag[lo:hi] = flag[order].copy()
+    port[lo:hi] = port[order].copy()
+
+
+@_jit
+def sort_inside(offsets, start, end, out, inn, fresh, flag):  # type: ignore[no-untyped-def]
+    port = np.zeros(len(start), np.int32)
+    for g in range(len(offsets) - 1):
+        if _disordered(offsets[g], offsets[g + 1], start, end, out, inn, flag, port):
+            _sort(offsets[g], offsets[g + 1], start, end, out, inn, fresh, flag, port)
