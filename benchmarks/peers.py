@@ -6,14 +6,13 @@ Every engine reads the same Parquet file and fills the same 15 features of each 
 destination, UTC day), except that appcadence computes its **whole catalogue**, app windows included: its time
 is an upper bound. A second line gives it the flows alone, without activity, notifications and inventory.
 pandas groupby-apply sees a sample of channels, tsfresh the gaps between sessions of a sample of windows.
-A window here holds whole flows: those that cross midnight are left out, as are DNS look-ups and the
-continuations of flows that an exporter cut (appcadence would treat all three otherwise).
+Flows that cross midnight, DNS look-ups and continuations of flows that an exporter cut are left out first:
+appcadence gives them a meaning that the peers would have to imitate.
 Times are the best of `--runs` after one warm-up, reading included; the sampled engines run once.
 
-The environment:
     python -m venv peers && peers/bin/pip install -e . polars duckdb tsfresh
-tsfresh may want older libraries than ours: put it in an environment of its own and give its interpreter with
-`--tsfresh-python PATH`. An engine that is not installed is named and left out.
+Where tsfresh wants older libraries than ours, `--tsfresh-python PATH` names the interpreter of an environment
+of its own. An engine that is not installed is named and left out.
 """
 
 from __future__ import annotations
@@ -63,13 +62,12 @@ def prepare(raw: Path, path: Path) -> int:
     frame["time"], frame["row"] = start, np.arange(len(frame))
     going = frame[frame["outcome"] != "failed"]
     cut = going.assign(time=end[going["row"]], cut=True)[duration[going["row"]] >= 30.0]
-    near = {"on": "time", "by": "channel", "tolerance": 1_000_001, "direction": "nearest"}
     going, cut = going.sort_values("time"), cut.sort_values("time")[["channel", "time", "cut"]]
-    continued = pd.merge_asof(going, cut, **near).dropna(subset="cut")["row"]
+    joined = pd.merge_asof(going, cut, on="time", by="channel", tolerance=1_000_001, direction="nearest")
     keep = (start // DAY_US == end // DAY_US) & (frame["service"] != "dns").to_numpy()
     for name in ("duration_seconds", "bytes_out", "bytes_in"):
         keep &= flows[name].is_valid().to_numpy()
-    keep[continued] = False
+    keep[joined.loc[joined["cut"].notna(), "row"]] = False
     write_directory(path, tables | {"flows": flows.filter(pa.array(keep))})
     return int(keep.sum())
 
@@ -82,12 +80,11 @@ def ours(path: Path) -> pd.DataFrame:
 def ours_in_common(table: pd.DataFrame) -> pd.DataFrame:
     """The shared columns of our table; shares of the observed time turned back into what they count."""
     table = table[table["dest"] != "*"]
-    observed = table["observed_seconds"]
     day = table["window_start"].astype("int64") // DAY_US
-    most = (observed / 3600.0).clip(lower=1.0)
+    most = (table["observed_seconds"] / 3600.0).clip(lower=1.0)
     found = {"hours": table["hour_coverage_ratio"] * most, "most_hours": most}
-    total = table["connected_ratio"] * observed
-    return table.assign(day=day, **found, total_session_seconds=total)[[*KEYS, *FEATURES, "most_hours"]]
+    found["total_session_seconds"] = table["connected_ratio"] * table["observed_seconds"]
+    return table.assign(day=day, **found)[[*KEYS, *FEATURES, "most_hours"]]
 
 
 def polars(path: Path) -> Any:
@@ -102,8 +99,8 @@ def polars(path: Path) -> Any:
     at = c.start.dt.epoch("us")
     columns = ["device_id", "app_id", "bytes_out", "bytes_in", "duration_seconds"]
     named = {"dest": pl.coalesce("dest_host", "dest_ip"), "failed": c.outcome == "failed"}
-    flows = pl.scan_parquet(path / "flows.parquet")
-    flows = flows.select(columns, day=at // DAY_US, at=at % DAY_US, **named)
+    named |= {"day": at // DAY_US, "at": at % DAY_US}
+    flows = pl.scan_parquet(path / "flows.parquet").select(columns, **named)
     # One integer sorts three times faster than four columns.
     device, app, dest = (c(k).to_physical().cast(pl.Int64).fill_null(-1) + 1 for k in KEYS[:3])
     key = (device * (app.max() + 1) + app) * (dest.max() + 1) + dest
@@ -127,11 +124,10 @@ def polars(path: Path) -> Any:
     near = pl.max_horizontal("gap", last) / pl.min_horizontal("gap", last) <= 1.3
     near = near & c.gap.is_not_null() & last.is_not_null()
     lengths = {"longest_session_seconds": c.length.max(), "total_session_seconds": c.length.sum()}
-    by_session = sessions.with_columns(near=near).group_by("window")
-    by_session = seen(by_session.agg(c.near.sum(), n_sessions=n, **lengths))
+    grouped = sessions.with_columns(near=near).group_by("window")
+    by_session = seen(grouped.agg(c.near.sum(), n_sessions=n, **lengths))
     many = c.n_sessions >= 6
-    gaps = sessions.drop_nulls("gap").select("window", "gap")
-    gaps = gaps.join(by_session.filter(many), on="window", how="semi")
+    gaps = sessions.drop_nulls("gap").join(by_session.filter(many), on="window", how="semi")
     medians = seen(gaps.group_by("window").agg(session_median_interval_seconds=c.gap.median()))
     median = c.session_median_interval_seconds
     place = (((c.gap / median).log(2).clip(-2.999999, 2.999999) + 3.0) / 6.0 * 13).cast(pl.UInt8)
@@ -143,17 +139,14 @@ def polars(path: Path) -> Any:
     hours = flows.filter("beat").select("window", "hour").filter(new_hour).group_by("window")
     upload = c.bytes_out.sum() / (c.bytes_out.sum() + c.bytes_in.sum())
     rest = {"longest_flow_seconds": c.duration_seconds.max(), "upload_ratio": upload}
-    rest |= {
-        "n_flows": n,
-        "n_beats": c.beat.sum(),
-        "failed_ratio": c.failed.mean(),
-        "size": c.bytes_out.median(),
-    }
+    size, failed = c.bytes_out.median(), c.failed.mean()
+    rest |= {"n_flows": n, "n_beats": c.beat.sum(), "failed_ratio": failed, "size": size}
     by_flow = seen(flows.group_by("window").agg(*(c(k).first() for k in KEYS), **rest))
     enough = c.n_flows >= 4
     sizes = flows.select("window", "bytes_out").join(by_flow.filter(enough), on="window")
-    sizes = sizes.select("window", size_off=(c.bytes_out - c.size).abs()).group_by("window")
-    parts = [by_session, hours.agg(hours=n), medians, sizes.agg(c.size_off.median())]
+    sizes = sizes.select("window", size_off=(c.bytes_out - c.size).abs())
+    parts = [by_session, hours.agg(hours=n), medians]
+    parts.append(sizes.group_by("window").agg(c.size_off.median()))
     parts.append(gaps.group_by("window").agg(session_interval_mad_ratio=c.off.median()))
     parts.append(entropies.agg(session_interval_entropy_ratio=entropy))
     for part in parts:
@@ -174,17 +167,14 @@ with raw as materialized (
   from read_parquet('{path}')),
 windows as materialized (
   select row_number() over () as win, * from (select distinct device_id, app_id, dest, day from raw)),
-flows as (
-  select win, begun, ended, duration, sent, received, failed from raw join windows
+flows as (select win, begun, ended, duration, sent, received, failed from raw join windows
   on raw.device_id = windows.device_id and raw.app_id is not distinct from windows.app_id
     and raw.dest = windows.dest and raw.day = windows.day),
-marked as materialized (
-  select *, coalesce(begun - lag(begun) over w >= 2000000, true) as beat,
+marked as materialized (select *, coalesce(begun - lag(begun) over w >= 2000000, true) as beat,
     max(ended) over (partition by win) as top,
     max(ended) over (w rows between unbounded preceding and 1 preceding) as reach
   from flows window w as (partition by win order by begun)),
-sessions as materialized (
-  select win, (coalesce(lead(reach) over w, top) - begun) / 1e6 as length,
+sessions as materialized (select win, (coalesce(lead(reach) over w, top) - begun) / 1e6 as length,
     begun / 1e6 - lag(begun / 1e6) over w as gap,
     lag(begun / 1e6) over w - lag(begun / 1e6, 2) over w as before
   from marked where reach is null or begun > reach + 30000000 window w as (partition by win order by begun)),
@@ -197,16 +187,14 @@ gaps as materialized (
     floor((greatest(least(log2(gap / median_gap), 2.999999), -2.999999) + 3) / 6 * 13)::int as bin
   from sessions join (from by_session where n_sessions >= 6) using (win) where gap is not null),
 by_gap as (select win, median(deviation) as mad_gap from gaps group by win),
-entropies as (
-  select win, (ln(sum(n)) - sum(n * ln(n)) / sum(n)) / ln(13) as entropy
+entropies as (select win, (ln(sum(n)) - sum(n * ln(n)) / sum(n)) / ln(13) as entropy
   from (select win, bin, count(*) as n from gaps group by win, bin) group by win),
-by_flow as materialized (
-  select win, count(*) as n_flows, count(*) filter (beat) as n_beats, max(duration) as longest_flow_seconds,
-    bit_count(bit_or(1 << (begun // 3600000000)::int) filter (beat)) as hours, sum(sent) as sent,
-    sum(received) as received, avg(failed::int) as failed_ratio, median(sent) as size
+by_flow as materialized (select win, count(*) as n_flows, count(*) filter (beat) as n_beats,
+    max(duration) as longest_flow_seconds,
+    bit_count(bit_or(1 << (begun // 3600000000)::int) filter (beat)) as hours,
+    sum(sent) as sent, sum(received) as received, avg(failed::int) as failed_ratio, median(sent) as size
   from marked group by win),
-sizes as (
-  select win, median(abs(marked.sent - size)) as mad_size
+sizes as (select win, median(abs(marked.sent - size)) as mad_size
   from marked join (from by_flow where n_flows >= 4) as f using (win) group by win)
 select device_id, app_id, dest, day, n_flows, n_sessions, n_beats, hours, longest_flow_seconds, failed_ratio,
   case when n_sessions >= 6 then median_gap end as session_median_interval_seconds,
@@ -237,14 +225,14 @@ def pandas_sample(path: Path, channels: int) -> pd.DataFrame:
     flows[names] = flows[names].astype(object)
     flows["dest"] = flows["dest_host"].fillna(flows["dest_ip"])
     flows["day"] = flows["start"].astype("int64") // DAY_US
-    channel = flows.groupby(KEYS[:3], dropna=False).ngroup()
+    channel = flows.groupby(KEYS[:3], dropna=False).ngroup().to_numpy()
     step = max(1, (int(channel.max()) + 1) // channels)
-    return flows[(channel % step == 0) & (channel // step < channels)].sort_values("start", kind="stable")
+    sample: pd.DataFrame = flows[(channel % step == 0) & (channel // step < channels)]
+    return sample.sort_values("start", kind="stable")
 
 
-def session_starts(begun: np.ndarray, ended: np.ndarray) -> np.ndarray:
-    """Which flows, in order of time, open a session."""
-    reach = np.maximum.accumulate(ended)
+def session_starts(begun: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Which flows open a session, by the order of time and the latest end so far."""
     return np.concatenate([[True], begun[1:] > reach[:-1] + 30.0])
 
 
@@ -252,9 +240,9 @@ def pandas_window(flows: pd.DataFrame) -> pd.Series[float]:
     """The features of one window, with NumPy on its columns."""
     begun = (flows["start"].astype("int64").to_numpy() % DAY_US) / 1e6
     duration = flows["duration_seconds"].to_numpy()
-    opens = session_starts(begun, begun + duration)
-    starts = begun[opens]
     reach = np.maximum.accumulate(begun + duration)
+    opens = session_starts(begun, reach)
+    starts = begun[opens]
     lengths = np.append(reach[:-1][opens[1:]], reach[-1]) - starts
     beats = begun[np.concatenate([[True], np.diff(begun) >= 2.0])]
     sent, received = flows["bytes_out"].to_numpy(), flows["bytes_in"].to_numpy()
@@ -300,7 +288,8 @@ def tsfresh(sample: pd.DataFrame, windows: int, python: str, scratch: Path) -> t
     series = []
     for _, flows in sample.groupby(KEYS, dropna=False, sort=False):
         begun = flows["start"].astype("int64").to_numpy() / 1e6
-        starts = begun[session_starts(begun, begun + flows["duration_seconds"].to_numpy())]
+        reach = np.maximum.accumulate(begun + flows["duration_seconds"].to_numpy())
+        starts = begun[session_starts(begun, reach)]
         if len(starts) >= 6:
             series.append(np.diff(starts))
     series = [series[i] for i in range(0, len(series), max(1, len(series) // windows))][:windows]
@@ -350,12 +339,9 @@ def best(step: Callable[[], Any], runs: int) -> tuple[float, Any]:
 def measure(path: Path, alone: Path, options: argparse.Namespace, scratch: Path) -> list[Line]:
     """One line an engine: name, seconds, windows, agreement."""
     seconds, table = best(lambda: ours(path), options.runs)
-    features = len(describe())
     common = ours_in_common(table)
     n = len(common)
-    print(
-        f"{n} channel windows; ours makes {len(table)} with the app windows, and {features} features, not 15"
-    )
+    print(f"{n} channel windows, 15 features; ours: {len(table)} windows, {len(describe())} features")
     lines = [("appcadence, whole catalogue", seconds, n, "-")]
     lines.append(("appcadence, flows alone", best(lambda: ours(alone), options.runs)[0], n, "-"))
     for name, step in (("Polars", polars), ("DuckDB", duckdb)):
@@ -374,7 +360,7 @@ def measure(path: Path, alone: Path, options: argparse.Namespace, scratch: Path)
         print(note)
         lines.append(("tsfresh Efficient", seconds, count, "other features"))
     else:
-        print("tsfresh is not installed: left out (--tsfresh-python PATH names an interpreter that has it)")
+        print("tsfresh is not installed (--tsfresh-python names an interpreter): left out")
     return lines
 
 
@@ -405,7 +391,7 @@ def main() -> None:
     for engine, seconds, windows, _ in lines[2:]:
         ratio, goal = seconds / windows * 1e6 / our_micros, GOALS[engine]
         print(f"  {engine:21}{goal:>5}x  {'met' if ratio >= goal else 'not met'} ({ratio:.2f}x)")
-    print("pandas and tsfresh are timed per window of their samples, the samples' preparation left out.")
+    print("pandas and tsfresh: per window of a sample, its preparation not timed.")
 
 
 if __name__ == "__main__":

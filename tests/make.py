@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.telemetry.schema import ACTIVITY, FLOWS, NOTIFICATIONS, conform
+from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, conform
 
 DAY0 = 1_772_409_600  # 2026-03-02 00:00 UTC
 
@@ -127,3 +127,20 @@ def fleet(devices=6, days=4, seed=0, app="com.chat"):
             push = base + np.array([0, 30000, 60000.0]) + rng.uniform(0, 900, 3)
             parts.append(flows(push, name, None, "1-courier.push.apple.com", 24000.0, 3000, 9000))
     return {"flows": together(*parts)}
+
+
+def table(declared, rows):
+    """Rows of a canonical table, times in seconds after 2026-03-02; what a row leaves out is null."""
+    usual = {"source": "test", "time_resolution_seconds": 1.0}
+    columns = {}
+    for field in declared.schema:
+        values = [row.get(field.name, usual.get(field.name)) for row in rows]
+        if pa.types.is_timestamp(field.type):
+            values = [None if v is None else round((DAY0 + v) * 1e6) for v in values]
+        columns[field.name] = pa.array(values, field.type)
+    return conform(declared, pa.table(columns, declared.schema))
+
+
+def inventory(*rows):
+    """What apps declare; a row is at least its app_id."""
+    return table(INVENTORY, [{"snapshot_time": 0.0} | row for row in rows])

@@ -1,132 +1,382 @@
-"""Slow, obvious twins of the kernels, in plain Python."""
+"""Slow, obvious twins of windows and kernels, in plain Python, written from what the features declare."""
 
 from __future__ import annotations
 
 import cmath
 import math
 import statistics
+from collections import defaultdict
 from itertools import pairwise
+from typing import NamedTuple
+
+NAN = math.nan
+HOUR = 3600.0
 
 
-def sessions(flows, gap=30.0):
-    """[(start, end, fresh)] of time-ordered flows (start, end or nan, fresh)."""
-    out = []
-    for start, end, fresh in flows:
-        stop = start if math.isnan(end) else end
-        if out and start <= out[-1][1] + gap:
-            out[-1][1] = max(out[-1][1], stop)
+class Flow(NamedTuple):
+    """One flow in one window; seconds since the window's start, NaN = unknown."""
+
+    start: float
+    end: float
+    out: float
+    inn: float
+    failed: bool
+    port: int
+    fresh: bool
+
+
+class Window(NamedTuple):
+    seconds: float
+    observed: float
+    flows: list[Flow]
+
+    @property
+    def sessions(self):
+        return sessions(self.flows)
+
+    @property
+    def session_starts(self):
+        """Of the sessions that began in this window."""
+        return [start for start, _, fresh in self.sessions if fresh]
+
+    @property
+    def beats(self):
+        return beats([f.start for f in self.flows if f.fresh])
+
+
+def known(value):
+    return NAN if value is None or not 0 <= value < math.inf else float(value)
+
+
+def windows(rows, seconds):
+    """{(device, app, dest, start_us): Window} of `hostile.Row`s, `*` windows included."""
+    width = seconds * 1_000_000
+    found, spans = defaultdict(list), defaultdict(list)
+    for row in rows:
+        duration = min(known(row.duration), 30 * 86400.0) if not math.isnan(known(row.duration)) else NAN
+        end_us = row.us if math.isnan(duration) else row.us + int(duration * 1e6)
+        for index in range(row.us // width, max((end_us - 1) // width, row.us // width) + 1):
+            start = (row.us - index * width) * 1e-6
+            flow = _piece(row, start, duration, float(seconds))
+            spans[row.device, index * width].append((flow.start, flow.end))
+            if row.service != "dns":
+                dest = row.host if row.host is not None else row.ip if row.ip is not None else "unknown"
+                found[row.device, row.app, dest, index * width].append(flow)
+    channels = {key: stitched(flows) for key, flows in found.items()}
+    apps = defaultdict(list)
+    for (device, app, _, start), flows in channels.items():
+        if app is not None:
+            apps[device, app, "*", start] += flows
+    both = channels | {key: in_order(flows, ports=False) for key, flows in apps.items()}
+    return {
+        key: Window(float(seconds), observed(spans[key[0], key[3]], seconds), flows)
+        for key, flows in both.items()
+    }
+
+
+def _piece(row, start, duration, seconds):
+    """The part of a flow in a window that it starts `start` seconds into; bytes by the share of time."""
+    begin, end = max(start, 0.0), start + duration
+    share = 1.0
+    if start < 0 or end > seconds:
+        share = (min(end, seconds) - begin) / duration
+    stop = NAN if math.isnan(end) else min(end, seconds)
+    out, inn = known(row.out) * share, known(row.inn) * share
+    port = -1 if row.port is None else row.port
+    return Flow(begin, stop, out, inn, row.outcome == "failed", port, start >= 0)
+
+
+def in_order(flows, ports=True):
+    def last(x):
+        return (math.isnan(x), 0.0 if math.isnan(x) else x)
+
+    return sorted(
+        flows, key=lambda f: (f.start, last(f.end), last(f.out), last(f.inn), f.failed, ports and f.port)
+    )
+
+
+def stitched(flows):
+    """A flow that starts within 1 s of the end of an earlier, longer than 30 s, on its port goes on with it.
+
+    Of several the one that started last; only the eight started last are looked at.
+    """
+    joined = []
+    for flow in in_order(flows):
+        for j in reversed(range(max(len(joined) - 8, 0), len(joined))):
+            old = joined[j]
+            if (
+                not flow.failed
+                and not old.failed
+                and old.port == flow.port
+                and old.end - old.start >= 30.0
+                and abs(flow.start - old.end) <= 1.0
+                and flow.start > old.start
+            ):
+                end = old.end if math.isnan(flow.end) else max(old.end, flow.end)
+                joined[j] = old._replace(end=end, out=old.out + flow.out, inn=old.inn + flow.inn)
+                break
         else:
-            out.append([start, stop, fresh])
-    return [tuple(s) for s in out]
+            joined.append(flow)
+    return joined
 
 
-def beats(starts, gap=2.0):
-    out, previous = [], -math.inf
-    for start in starts:
-        if start - previous >= gap:
-            out.append(start)
-        previous = start
+def observed(spans, seconds):
+    """Seconds under a flow, or under a silence of at most four hours, edges included; at least a minute."""
+    points = [(0.0, 0.0), *((a, a if math.isnan(b) else b) for a, b in spans), (seconds, seconds)]
+    silent = reach = 0.0
+    for start, end in sorted(points):
+        if start - reach > 4 * HOUR:
+            silent += start - reach
+        reach = max(reach, end)
+    return max(seconds - silent, 60.0)
+
+
+def sessions(flows):
+    """[(start, end, fresh)]: runs in which each flow starts at most 30 s after the latest end so far."""
+    out = []
+    for flow in flows:
+        stop = flow.start if math.isnan(flow.end) else flow.end
+        if out and flow.start <= out[-1][1] + 30.0:
+            start, end, fresh = out[-1]
+            out[-1] = (start, max(end, stop), fresh and flow.fresh)
+        else:
+            out.append((flow.start, stop, flow.fresh))
     return out
 
 
-def gap_features(times):
-    """The nine cadence features of sorted starts."""
-    gaps = [max(b - a, 1.0) for a, b in pairwise(times)]
+def beats(starts):
+    """Flow starts, those less than 2 s after the one before merged into it."""
+    return [b for a, b in pairwise([-math.inf, *starts]) if b - a >= 2.0]
+
+
+# Cadence ------------------------------------------------------------------------------------------------
+
+LEVEL = (
+    "interval_entropy_ratio",
+    "ratio_share_1_05",
+    "ratio_share_1_3",
+    "resultant_strength",
+    "mode_share",
+    "median_interval_seconds",
+    "interval_mad_ratio",
+    "cadence_score",
+)
+
+
+def gaps_of(times):
+    """A gap below a second counts as one."""
+    return [max(b - a, 1.0) for a, b in pairwise(times)]
+
+
+def interval(window):
+    """{feature: value} of the interval family, and whether the two levels' scores are too near to call."""
+    out, levels = {}, []
+    for prefix, times in (("session", window.session_starts), ("beat", window.beats)):
+        values = gap_features(gaps_of(times)) if len(times) >= 6 else [NAN] * 8
+        out |= {f"{prefix}_{name}": value for name, value in zip(LEVEL, values, strict=True)}
+        if len(times) >= 6:
+            levels.append((values[7], times))
+    out |= dict.fromkeys(("dominant_period_seconds", "jitter_ratio", "missed_beat_share"), NAN)
+    out["part_cadence_score"] = NAN
+    if levels:
+        score, times = max(levels, key=lambda level: level[0])  # the first, session starts, if equal
+        out |= rhythm(gaps_of(times))
+        if len(times) >= 12:
+            half = len(times) // 2
+            parts = (times[:half], times[half // 2 : half // 2 + half], times[-half:])
+            out["part_cadence_score"] = max(score, *(cadence(gaps_of(part)) for part in parts))
+    unclear = len(levels) == 2 and levels[0][1] != levels[1][1] and abs(levels[0][0] - levels[1][0]) < 1e-9
+    hours, times = window.observed / HOUR, window.beats
+    out["beats_per_hour"] = len(times) / hours
+    out["hour_coverage_ratio"] = min(len({round(t * 1e6) // 3_600_000_000 for t in times}) / max(hours, 1), 1)
+    inside = times[-1] - times[0] if times else 0.0
+    silences = [b - a for a, b in pairwise(times)]
+    out["longest_silence_ratio"] = min(max(window.observed - inside, *silences, 0) / window.observed, 1)
+    return out, unclear
+
+
+def gap_features(gaps):
     n = len(gaps)
-    ratios = [max(a, b) / min(a, b) for a, b in pairwise(gaps)]
     median = statistics.median(gaps)
     bins = [0] * 13
     for gap in gaps:
-        place = min(max(math.log2(gap / median), -2.999999), 2.999999)
-        bins[int((place + 3) / 6 * 13)] += 1
+        place = (math.log2(gap / median) + 3) / 6 * 13
+        bins[min(max(math.floor(place), 0), 12)] += 1
     entropy = -sum(b / n * math.log(b / n) for b in bins if b) / math.log(13)
-    strength, period = resultant(gaps)
+    # Shrunk: two more pairs that are not alike.
+    alike = [sum(max(p) <= limit * min(p) for p in pairwise(gaps)) / (n - 1 + 2) for limit in (1.05, 1.3)]
+    first, twice, thrice = band(gaps)
+    share = (len(first) + len(twice) / 2 + len(thrice) / 3) / n
     mad = statistics.median(abs(g - median) for g in gaps)
-    return [
-        entropy,
-        *(sum(r <= limit for r in ratios) / (n - 1 + 2) for limit in (1.05, 1.3, 5.0)),
-        strength,
-        period,
-        mode_share(gaps),
-        median,
-        mad / median,
-    ]
+    return [entropy, *alike, resultant(gaps), share, median, mad / median, cadence(gaps)]
 
 
 def resultant(gaps):
-    ordered = sorted(gaps)
-    n = len(gaps)
-    median = statistics.median(gaps)
-    used = gaps[:: max(1, n // 256)]
-    mean = min(sum(used) / len(used), 4 * median)
-    slow, fast = 1 / (1.4 * median), 1 / (0.6 * ordered[(n - 1) // 4])
-    best = (-math.inf, median)
+    """Best phase coherence over 24 frequencies, less a renewal process's; of at least 128 gaps if many."""
+    n, median = len(gaps), statistics.median(gaps)
+    quarter = sorted(gaps)[(n - 1) // 4]
+    used = gaps[:: max(1, n // 128)]
+    mean = min(statistics.fmean(used), 4 * median)
+    slow, fast = 1 / (1.4 * median), 1 / (0.6 * quarter)
+    best = -math.inf
     for k in range(24):
-        trial = 1 / (slow + k * (fast - slow) / 23)
-        length = abs(sum(cmath.exp(2j * math.pi * g / trial) for g in used)) / len(used)
-        chance = 1 / math.sqrt(1 + (2 * math.pi * mean / trial) ** 2)
-        value = (length - chance) / (1 - chance) * math.sqrt(len(used) / (len(used) + 8))
-        best = max(best, (value, trial), key=lambda pair: pair[0])
-    return best
+        frequency = slow + k * (fast - slow) / 23
+        length = abs(sum(cmath.exp(2j * math.pi * g * frequency) for g in used)) / len(used)
+        chance = 1 / math.sqrt(1 + (2 * math.pi * mean * frequency) ** 2)
+        best = max(best, (length - chance) / (1 - chance))
+    return best * math.sqrt(len(used) / (len(used) + 8))
 
 
-def mode_share(gaps):
+def band(gaps):
+    """The gaps in the densest ±25% band (the lowest of equals), those at twice and at thrice its middle."""
     gaps = sorted(gaps)
-    best = max(((sum(low <= g <= low * (1.25 / 0.75) for g in gaps), -i) for i, low in enumerate(gaps)))
-    count, at = best[0], -best[1]
-    while at and gaps[at - 1] == gaps[at]:
-        at -= 1
-    period = gaps[at + count // 2]
-    credit = float(count)
-    for multiple, weight in ((2, 0.5), (3, 1 / 3)):
-        beyond = [
-            g
-            for i, g in enumerate(gaps)
-            if i >= at + count and (multiple - 0.25) * period <= g <= (multiple + 0.25) * period
-        ]
-        credit += weight * len(beyond)
-    return credit / len(gaps)
+    bands = [[g for g in gaps if low <= g <= low * (1.25 / 0.75)] for low in gaps]
+    first = max(bands, key=len)
+    period = first[len(first) // 2]
+    beyond = [g for g in gaps if g > first[-1]]
+    return first, *([g for g in beyond if (m - 0.25) * period <= g <= (m + 0.25) * period] for m in (2, 3))
 
 
-def session_features(flows, observed):
-    """The ten session features of flows (start, end, out, in, failed) in time order."""
-    parts = sessions([(f[0], f[1], True) for f in flows])
-    hours = observed / 3600
-    sized = [(f[2], f[3]) for f in flows if not math.isnan(f[2]) and not math.isnan(f[3])]
-    total_bytes = sum(a + b for a, b in sized)
-    lengths = [e - s for s, e, _ in parts]
-    nan = math.nan
-    known = any(not math.isnan(f[1]) for f in flows)
-    total = sum(lengths)
-    longest_chain = since = 0.0
-    for i, (start, end, _) in enumerate(parts):
-        if i == 0 or start - parts[i - 1][1] >= min(lengths[i], lengths[i - 1]):
-            since = start
-        longest_chain = max(longest_chain, end - since)
-    return [
-        max(lengths) if known else nan,
-        min(total / observed, 1.0) if known else nan,
-        statistics.median(lengths) if known else nan,
-        max(f[1] - f[0] for f in flows if not math.isnan(f[1])) if known else nan,
-        longest_chain if known else nan,
-        len(parts) / hours,
-        total / (1 + total_bytes / 1000) if known and sized else nan,
-        total_bytes / hours if sized else nan,
-        sum(a for a, _ in sized) / total_bytes if total_bytes else nan,
-        sum(f[4] for f in flows) / len(flows),
+def rhythm(gaps):
+    first, twice, thrice = band(gaps)
+    period, last = first[len(first) // 2], len(first) - 1
+    missed = len(twice) + 2 * len(thrice)
+    return {
+        "dominant_period_seconds": period,
+        "jitter_ratio": (first[int(0.95 * last + 1e-9)] - first[int(0.05 * last + 1e-9)]) / period,
+        "missed_beat_share": missed / (len(first) + len(twice) + len(thrice) + missed),
+    }
+
+
+def cadence(gaps):
+    """Largest log-likelihood ratio of a beacon against chance over all periods that are gaps, / (n + 20).
+
+    A gap in two bands counts for the lower; a period with more gaps at a multiple than at itself is none.
+    """
+    logs = [math.log(g) for g in gaps]
+    n, mean = len(logs), statistics.fmean(logs)
+    spread = max(math.sqrt(statistics.fmean((x - mean) ** 2 for x in logs)), 1.0)
+    chance = [-0.5 * ((x - mean) / spread) ** 2 - math.log(spread * math.sqrt(2 * math.pi)) for x in logs]
+    best = 0.0
+    for width in (0.18, 0.6):
+        for period in logs:
+            edges = [period + math.log(m) - 1e-9 for m in (1, 2, 3)]
+            place = [next((m for m in range(3) if edges[m] <= x <= edges[m] + width), None) for x in logs]
+            counts = [place.count(m) for m in range(3)]
+            if counts[0] < max(counts):
+                continue
+            ratio = 0.0
+            for m, c in zip(place, chance, strict=True):
+                if m is None:
+                    ratio += math.log(place.count(None) / n)
+                else:
+                    ratio += math.log(counts[m] / n) - math.log(width) - c
+            best = max(best, ratio)
+    return best / (n + 20)
+
+
+# Session, size, companion -------------------------------------------------------------------------------
+
+
+def session(window):
+    flows, parts = window.flows, window.sessions
+    hours = window.observed / HOUR
+    lengths = [end - start for start, end, _ in parts]
+    sized = [(f.out, f.inn) for f in flows if not math.isnan(f.out + f.inn)]
+    sent, volume = sum(a for a, _ in sized), sum(a + b for a, b in sized)
+    out = {
+        "sessions_per_hour": len(parts) / hours,
+        "bytes_per_hour": volume / hours if sized else NAN,
+        "upload_ratio": sent / volume if volume else NAN,
+        "failed_ratio": statistics.fmean(f.failed for f in flows),
+    }
+    timed = [f for f in flows if not math.isnan(f.end)]
+    names = ("longest_session_seconds", "connected_ratio", "median_session_seconds", "longest_flow_seconds")
+    names += ("covered_ratio", "parallel_flows", "longest_chain_seconds", "seconds_per_kilobyte")
+    if not timed:
+        return out | dict.fromkeys(names, NAN)
+    covered = reach = 0.0
+    for f in timed:
+        covered += max(f.end - max(f.start, reach), 0.0)
+        reach = max(reach, f.end)
+    values = (
+        max(lengths),
+        min(sum(lengths) / window.observed, 1.0),
+        statistics.median(lengths),
+        max(f.end - f.start for f in timed),
+        min(covered / window.observed, 1.0),
+        sum(f.end - f.start for f in timed) / covered if covered else NAN,
+        chain(parts),
+        sum(lengths) / (1 + volume / 1000) if sized else NAN,
+    )
+    return out | dict(zip(names, values, strict=True))
+
+
+def chain(parts):
+    longest, since = 0.0, parts[0][0]
+    for before, now in pairwise([parts[0], *parts]):
+        if now is not before and now[0] - before[1] >= min(now[1] - now[0], before[1] - before[0]):
+            since = now[0]
+        longest = max(longest, now[1] - since)
+    return longest
+
+
+def size(window):
+    """Continued flows have no size of their own; below four known sizes nothing is known."""
+    flows = [f for f in window.flows if f.fresh]
+    out = {"out_size_autocorrelation": NAN, "exchange_symmetry": NAN}
+    for prefix in ("out", "in"):
+        values = [v for v in ((f.out if prefix == "out" else f.inn) for f in flows) if not math.isnan(v)]
+        names = [f"{prefix}_size_{name}" for name in ("median_bytes", "mad_ratio", "mode_share")]
+        out |= dict.fromkeys(names, NAN)
+        if len(values) < 4:
+            continue
+        median = statistics.median(values)
+        mad = statistics.median(abs(v - median) for v in values)
+        densest = max(sum(low <= v <= low * 1.05 for v in values) for low in values)
+        shares = [median, min(mad / max(median, 1.0), 10.0), densest / (len(values) + 2)]
+        out |= dict(zip(names, shares, strict=True))
+        if prefix == "out":
+            out["out_size_autocorrelation"] = autocorrelation([math.log(1 + v) for v in values])
+    pairs = [(f.out, f.inn) for f in flows if not math.isnan(f.out + f.inn) and max(f.out, f.inn) > 0]
+    if len(pairs) >= 4:
+        out["exchange_symmetry"] = statistics.fmean(min(p) / max(p) for p in pairs)
+    return out
+
+
+def autocorrelation(values):
+    mean = statistics.fmean(values)
+    variance = sum((v - mean) ** 2 for v in values)
+    if variance <= 1e-9 * len(values):
+        return 1.0  # all alike
+    return sum((a - mean) * (b - mean) for a, b in pairwise(values)) / variance
+
+
+def companion(key, found):
+    """Of the window `key` of all windows `found`."""
+    device, app, dest, start = key
+    mine = found[key].session_starts
+    if len(mine) < 3:
+        return dict.fromkeys(("companion_share", "companion_excess", "alone_share"), NAN)
+    others = [
+        t
+        for other, window in found.items()
+        if (other[0], other[3]) == (device, start) and other[2] != "*"
+        if (other[1] != app if dest == "*" else other != key)
+        for t in window.session_starts
     ]
-
-
-def size_features(values):
-    """Median, relative MAD and densest 5% band of sizes, or NaN below four."""
-    values = sorted(v for v in values if not math.isnan(v))
-    n = len(values)
-    if n < 4:
-        return [math.nan] * 3
-    median = statistics.median(values)
-    mad = statistics.median(abs(v - median) for v in values)
-    best = max(sum(low <= v <= low * 1.05 for v in values) for low in values)
-    return [median, min(mad / max(median, 1.0), 10.0), best / (n + 2)]
+    together = share_near(mine, others, 10.0)
+    seconds = found[key].seconds
+    chance = [
+        share_near([(t + sign * 60.0 * minutes) % seconds for t in mine], others, 10.0)
+        for minutes in (4, 7, 11)
+        for sign in (1, -1)
+    ]
+    return {
+        "companion_share": together,
+        "companion_excess": together - statistics.fmean(chance),
+        "alone_share": 1 - share_near(mine, others, 60.0),
+    }
 
 
 def share_near(starts, others, reach):

@@ -19,10 +19,11 @@ from rich.table import Table
 
 from appcadence.cli.progress import progress_bar
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.features import describe, extract
+from appcadence.features import History, describe
 from appcadence.features.extract import load
+from appcadence.features.partition import write_features
 from appcadence.models import bundle
-from appcadence.serving.batch import Run, score_directory
+from appcadence.serving.batch import Run, read_history, score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.evaluate import Quality
@@ -41,11 +42,16 @@ def features(
     directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="A telemetry directory.")] = None,
     out: Annotated[Path | None, typer.Option(help="The Parquet file to write.")] = None,
     window: Window = "24h",
+    history: Annotated[
+        Path | None, typer.Option(help="What was known before, such as OUT/history.parquet of a scoring run.")
+    ] = None,
     describe_only: Annotated[bool, typer.Option("--describe", help="List the features and stop.")] = False,
 ) -> None:
     """Turn flow windows into the feature table, or list its features.
 
-    Novelty features need a history and are empty here.
+    Without --history, novelty is as of each window: a device's first window has no past, and no novelty.
+    Telemetry may be larger than memory: about 1 GB is used, and scratch files of 50 bytes a flow and 500 a
+    window beside FILE while it runs. A run that is stopped leaves nothing.
 
     Example: appcadence features telemetry --out features.parquet --window 6h
     """
@@ -61,15 +67,9 @@ def features(
     if directory is None or out is None:
         raise AppcadenceError("give a telemetry directory and --out FILE.parquet, or --describe")
     with progress_bar() as progress:
-        progress("extracting", 0.0)
-        table = extract(directory, window)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    console.print(f"{len(table)} windows of {window} written to {out}", markup=False, highlight=False)
+        past = History.empty() if history is None else read_history(history)
+        rows = write_features(directory, out, window, past, progress=progress)
+    console.print(f"{rows} windows of {window} written to {out}", markup=False, highlight=False)
 
 
 def train(

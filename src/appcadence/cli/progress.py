@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 _PATIENCE_SECONDS = 2.0
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, float], None]]:
-    """Yields `report(what, share)`, share in [0, 1]; the bar shows from two seconds on."""
+    """Yields `report(what, share)`, share in [0, 1] of the stage; one bar, shown from two seconds on."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda what, share: None
@@ -29,12 +29,10 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
     )
     patience = threading.Timer(_PATIENCE_SECONDS, bar.start)
     patience.daemon = True
-    tasks: dict[str, TaskID] = {}
+    task = bar.add_task("", total=1.0)
 
     def report(what: str, share: float) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=1.0)
-        bar.update(tasks[what], completed=share)
+        bar.update(task, description=what, completed=share)
 
     patience.start()
     try:

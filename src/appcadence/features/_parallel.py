@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 
 from appcadence.features.feature import Matrix
+from appcadence.features.flows import BLOCK_FLOWS
 
 
 def fill(kernel: Callable[..., None], offsets: np.ndarray, slots: int, *arrays: Any) -> Matrix:
     """Call `kernel(lo, hi, out, offsets, *arrays)` on ranges of windows with about equal rows.
 
     `out` starts as NaN, shape (n_windows, slots); each range writes its own rows, so the result does
-    not depend on the number of threads.
+    not depend on the number of threads. A block of flows is one thread's work already.
     """
     n = len(offsets) - 1
-    out = np.full((n, slots), np.nan)
-    workers = os.cpu_count() or 1
+    out = np.full((n, slots), np.nan, np.float32)
+    workers = (os.cpu_count() or 1) if offsets[-1] > 4 * BLOCK_FLOWS else 1
     cuts = np.unique(np.searchsorted(offsets, np.linspace(0, offsets[-1], 4 * workers + 1)[1:-1]))
     cuts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < n)], [n]])
     if workers == 1 or len(cuts) == 2:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from appcadence.features.flows import FAILED
-
 STITCH_GAP_SECONDS = 1.0
 """A flow that starts this near the end of one on the same port goes on with it: an exporter cut it."""
 STITCH_MIN_SECONDS = 30.0
@@ -17,9 +15,10 @@ _jit = numba.njit(cache=True, nogil=True)
 
 
 @_jit
-def arrange(offsets, row, window, seconds, start_us, duration, sent, received, port, flags):  # type: ignore[no-untyped-def]
+def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-untyped-def]
     """CSR of the channels' flows: start, end, bytes by the share of time inside, fresh, flags; top port.
 
+    `rows` are `FLOW` records; pieces name their row and their window; `failed` is that bit of their flags.
     A flow that an exporter cut is one flow again.
     """
     n, total = len(offsets) - 1, len(row)
@@ -33,20 +32,20 @@ def arrange(offsets, row, window, seconds, start_us, duration, sent, received, p
         at = to
         top[g] = -1
         for i in range(lo, hi):
-            r = row[i]
-            start = (start_us[r] - window[i] * seconds * 1_000_000) * 1e-6
-            end = start + duration[r]
-            fresh[at], flag[at], ports[at] = start >= 0, flags[r], port[r]
+            flow = rows[row[i]]
+            start = (flow.start_us - window[i] * seconds * 1_000_000) * 1e-6
+            end = start + flow.duration
+            fresh[at], flag[at], ports[at] = start >= 0, flow.flags, flow.port
             begin[at] = max(start, 0.0)
             stop[at] = end if np.isnan(end) else min(end, float(seconds))
             whole = np.isnan(end) or (start >= 0 and end <= seconds)
-            share = 1.0 if whole else (stop[at] - begin[at]) / duration[r]
-            out[at], inn[at] = sent[r] * share, received[r] * share
-            top[g] = max(top[g], port[r])
+            share = 1.0 if whole else (stop[at] - begin[at]) / flow.duration
+            out[at], inn[at] = flow.sent * share, flow.received * share
+            top[g] = max(top[g], flow.port)
             at += 1
         if _disordered(to, at, begin, stop, out, inn, flag, ports):
             _sort(to, at, begin, stop, out, inn, fresh, flag, ports)
-        to = _stitch(to, at, begin, stop, out, inn, fresh, flag, ports)
+        to = _stitch(to, at, begin, stop, out, inn, fresh, flag, ports, failed)
         new_offsets[g + 1] = to
     return (
         new_offsets,
@@ -61,16 +60,16 @@ def arrange(offsets, row, window, seconds, start_us, duration, sent, received, p
 
 
 @_jit
-def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports):  # type: ignore[no-untyped-def]
+def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed):  # type: ignore[no-untyped-def]
     """Join flows that go on with an earlier one; returns the end of what is left."""
     to = lo
     for i in range(lo, hi):
         joined = False
-        if not flag[i] & FAILED:
+        if not flag[i] & failed:
             for j in range(to - 1, max(to - 9, lo - 1), -1):
                 near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS  # false for NaN
                 long = stop[j] - begin[j] >= STITCH_MIN_SECONDS
-                if near and long and ports[j] == ports[i] and not flag[j] & FAILED and begin[i] > begin[j]:
+                if near and long and ports[j] == ports[i] and not flag[j] & failed and begin[i] > begin[j]:
                     if not np.isnan(stop[i]):
                         stop[j] = max(stop[j], stop[i])
                     out[j] += out[i]

@@ -37,6 +37,8 @@ INPUTS_OF: dict[str, tuple[str, ...]] = {
     f.name: family.inputs + f.needs for family in FAMILIES for f in family.features
 }
 """The tables without which a feature is NaN."""
+RELATIVE: tuple[bool, ...] = tuple(family.relative for family in FAMILIES for _ in family.features)
+"""Whether a feature is judged by its distance from what is usual for the app; see `Family`."""
 
 SCHEMA_ID: str = hashlib.sha256(
     "\n".join(f"{f.name} {f.unit} {f.direction} {f.meaning}" for f in FEATURES).encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from appcadence.features.flows import Rows
 from appcadence.features.grouping import group
 
 COVERAGE_GAP_SECONDS = 4 * 3600.0
@@ -15,55 +14,60 @@ _jit = numba.njit(cache=True, nogil=True)
 
 
 def observed(
-    rows: Rows, duration: np.ndarray, row: np.ndarray, window: np.ndarray, width: int
+    rows: np.ndarray, row: np.ndarray, window: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Code of the (device, window) of every piece, and how much of each the device's flows cover.
+    """Code of the (device, window) of every piece of a flow, and how much of each the device's flows cover.
 
-    Seconds under a flow, or under a silence of at most four hours, the edges of the window included.
+    Seconds under a flow, or under a silence of at most four hours, the edges of the window included. `rows`
+    are `FLOW` records; pieces name their row and their window.
     """
     if not len(row):
         return np.empty(0, np.int64), np.empty(0)
-    first, last = int(window.min()), int(window.max())
-    low = int(rows.device.min())
-    span = last - first + 1
-    order, offsets = group(
-        (rows.device[row].astype(np.int64) - low) * span + (window - first),
-        (int(rows.device.max()) - low + 1) * span,
-    )
+    low, high, span = int(rows["device"].min()), int(rows["device"].max()), int(window.max()) + 1
+    order, offsets = group(_keys(rows, row, window, low, span), (high - low + 1) * span)
     moment = np.empty(len(row), np.int64)
-    covered = _cover(order, offsets, moment, row, window, rows.start_us, duration, width)
-    return moment, covered
+    return moment, _cover(order, offsets, moment, rows, row, window, width)
 
 
 @_jit
-def _cover(order, offsets, moment, row, window, start_us, duration, width):  # type: ignore[no-untyped-def]
+def _keys(rows, row, window, low, span):  # type: ignore[no-untyped-def]
+    key = np.empty(len(row), np.int64)
+    for i in range(len(row)):
+        key[i] = (rows[row[i]].device - low) * span + window[i]
+    return key
+
+
+@_jit
+def _cover(order, offsets, moment, rows, row, window, width):  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     seconds = width * 1e-6
-    observed = np.empty(n)
-    begin = np.empty(len(order))
+    covered = np.empty(n)
+    most = 0
     for g in range(n):
-        a, b = offsets[g], offsets[g + 1]
+        most = max(most, offsets[g + 1] - offsets[g])
+    begin, end = np.empty(most), np.empty(most)
+    for g in range(n):
+        count = offsets[g + 1] - offsets[g]
         ascending = True
-        for k in range(a, b):
-            i = order[k]
+        for k in range(count):
+            i = order[offsets[g] + k]
             moment[i] = g
-            begin[k] = max((start_us[row[i]] - window[i] * width) * 1e-6, 0.0)
-            ascending &= k == a or begin[k] >= begin[k - 1]
-        by_time = order[a:b]
+            flow = rows[row[i]]
+            start = (flow.start_us - window[i] * width) * 1e-6
+            begin[k] = max(start, 0.0)
+            end[k] = begin[k] if np.isnan(flow.duration) else min(start + flow.duration, seconds)
+            ascending &= k == 0 or begin[k] >= begin[k - 1]
         if not ascending:
-            by_time = by_time[np.argsort(begin[a:b], kind="mergesort")]
+            by_time = np.argsort(begin[:count], kind="mergesort")
+            begin[:count], end[:count] = begin[:count][by_time], end[:count][by_time]
         reach, total = 0.0, 0.0
-        for i in by_time:
-            r = row[i]
-            start = (start_us[r] - window[i] * width) * 1e-6
-            lo = max(start, 0.0)
-            hi = lo if np.isnan(duration[r]) else min(start + duration[r], seconds)
-            if lo > reach:
-                total += (lo - reach) * (lo - reach <= COVERAGE_GAP_SECONDS)
-                reach = lo
-            if hi > reach:
-                total += hi - reach
-                reach = hi
+        for k in range(count):
+            if begin[k] > reach:
+                total += (begin[k] - reach) * (begin[k] - reach <= COVERAGE_GAP_SECONDS)
+                reach = begin[k]
+            if end[k] > reach:
+                total += end[k] - reach
+                reach = end[k]
         total += (seconds - reach) * (seconds - reach <= COVERAGE_GAP_SECONDS)
-        observed[g] = max(total, 60.0)
-    return observed
+        covered[g] = max(total, 60.0)
+    return covered

@@ -113,7 +113,8 @@ def compute(windows: Windows) -> Matrix:
         _kernel,
         windows.offsets,
         len(FEATURES),
-        windows.flags,
+        (windows.flags & PROVIDER) != 0,
+        (windows.flags & FOREIGN_PUSH) != 0,
         s.offsets,
         s.start,
         s.end,
@@ -179,7 +180,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     hi,
     out,
     offsets,
-    flags,
+    to_provider,
+    to_stranger,
     session_offsets,
     session_start,
     session_end,
@@ -203,8 +205,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     for g in range(lo, hi):
         provider, foreign = 0, 0
         for i in range(offsets[g], offsets[g + 1]):
-            provider += (flags[i] & PROVIDER) != 0
-            foreign += (flags[i] & FOREIGN_PUSH) != 0
+            provider += to_provider[i]
+            foreign += to_stranger[i]
         flows = offsets[g + 1] - offsets[g]
         out[g, 6], out[g, 7] = provider / flows, foreign / flows
         a, b = session_offsets[g], session_offsets[g + 1]
@@ -254,4 +256,4 @@ def _kernel(  # type: ignore[no-untyped-def]
                 out[g, 3] = worked / count if remote[g] == 0.0 else 0.0
 
 
-FAMILY = Family("declared", ("flows",), FEATURES, compute)
+FAMILY = Family("declared", ("flows",), FEATURES, compute, relative=False)

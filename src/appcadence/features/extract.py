@@ -90,6 +90,11 @@ class Part(NamedTuple):
     values: Matrix
     """(n, n_features), columns in catalogue order."""
 
+    @classmethod
+    def empty(cls) -> Part:
+        types = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1", "i8")
+        return cls._make([*(np.empty(0, t) for t in types), np.empty((0, len(NAMES)), np.float32)])
+
 
 class Named(Protocol):
     """Whatever holds the names behind the codes: flows, or windows."""
@@ -109,7 +114,7 @@ def extract(
     *,
     progress: Callable[[float], None] = lambda share: None,
 ) -> pd.DataFrame:
-    """The feature table: one row a window, ordered by device, app, destination (`*` first) and time.
+    """The feature table: one row a window; channels by device, app, destination and time, then apps (`*`).
 
     Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
     the catalogue as float32, NaN where unknown. Without `history` the novelty family is NaN. All is held in
@@ -128,8 +133,9 @@ def extract(
         ):
             done.append(result)
             progress(len(done) / flows.n_blocks)
-    parts = [part for part, _ in done]
-    part = Part(*(np.concatenate(columns) for columns in zip(_EMPTY, *parts, strict=True)))
+    # All channel windows, then all app windows, as one `Windows` has them.
+    parts = [halves[half] for half in (0, 1) for halves, _ in done]
+    part = Part(*(np.concatenate(columns) for columns in zip(Part.empty(), *parts, strict=True)))
     fleet_novelty(part, context, [channels for _, channels in done], seconds)
     return frame(part, flows, context, seconds)
 
@@ -140,7 +146,7 @@ def prepare(
     *,
     block_flows: int = coded.BLOCK_FLOWS,
     spill: Path | None = None,
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Flows, Context]:
     """Coded flows (spilled to files in `spill`, where given) and their context."""
     if isinstance(source, str | Path):
@@ -153,20 +159,18 @@ def prepare(
         tables = load(source)
         table = tables["flows"].select(list(coded.COLUMNS))
         pieces = devices = [lambda: table]
-    flows = coded.code(pieces, devices, block_flows=block_flows, spill=spill, done=progress)
+    flows = coded.code(pieces, devices, block_flows=block_flows, spill=spill, progress=progress)
     return flows, Context.of(tables, flows, history)
 
 
-def block_part(flows: Flows, block: int, context: Context, seconds: int) -> tuple[Part, Past | None]:
-    """The rows of one block in the order of the table, and its devices' channels for the fleet's novelty."""
+def block_part(
+    flows: Flows, block: int, context: Context, seconds: int
+) -> tuple[tuple[Part, Part], Past | None]:
+    """A block's channel rows and app rows, and its devices' channels for the fleet's novelty."""
     windows = windows_of(flows, flows.block(block), context, seconds)
-    part = part_of(windows)
-    who = part.device.astype(np.int64) * (len(flows.apps) + 1) + part.app + 1
-    first = part.start_us.min(initial=0)
-    when = (part.start_us - first) // (seconds * 1_000_000)
-    key = (who * (len(flows.dests) + 1) + part.dest + 1) * (when.max(initial=0) + 1) + when
-    order = np.argsort(key, kind="stable")
-    return Part(*(column[order] for column in part)), _channels(windows)
+    part, n = part_of(windows), windows.n_channels
+    halves = (Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part)))
+    return halves, _channels(windows)
 
 
 def _channels(windows: Windows) -> Past | None:
@@ -193,10 +197,6 @@ def part_of(windows: Windows) -> Part:
         begin,
         np.hstack([family.compute(windows) for family in FAMILIES]),
     )
-
-
-_DTYPES = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1", "i8")
-_EMPTY = Part._make([*(np.empty(0, dtype) for dtype in _DTYPES), np.empty((0, len(NAMES)), np.float32)])
 
 
 def fleet_novelty(part: Part, context: Context, channels: Sequence[Past | None], seconds: int) -> None:

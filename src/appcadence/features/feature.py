@@ -22,7 +22,8 @@ class Feature:
 
     name: str
     unit: str
-    """s, 1/h, bytes, days, ratio, count or s/kB; heavy-tailed units are compared on a log scale."""
+    """s, 1/h, bytes, days, ratio, count, s/kB, nats, octaves or decades; heavy-tailed units are compared on a
+    log scale."""
     direction: int
     """+1: high is suspicious, -1: low is suspicious, 0: neither alone."""
     meaning: str
@@ -48,3 +49,6 @@ class Family:
     features: tuple[Feature, ...]
     compute: Callable[[Windows], Matrix]
     """Windows -> (n_windows, n_features), columns in declared order."""
+    relative: bool = True
+    """Values are judged by their distance from what is usual for the app. False: they speak for themselves,
+    being relative to the past or to a declaration already."""

@@ -13,16 +13,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.features import apns
-from appcadence.features.columns import floats, micros
-from appcadence.features.grouping import scatter
+from appcadence.features.columns import micros
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.schema import FLOWS
 
@@ -43,35 +43,28 @@ COLUMNS = (
 BLOCK_FLOWS = 250_000
 """Flows of one block: few enough that a block's arrays stay in the processor's cache."""
 FAILED, DNS, PROVIDER, FOREIGN_PUSH = 1, 2, 4, 8
-"""Bits of `Rows.flags`: the flow failed; is a DNS look-up; goes to the provider side of the push service;
+"""Bits of `FLOW.flags`: the flow failed; is a DNS look-up; goes to the provider side of the push service;
 goes to the push port of an address that is not Apple's."""
 ATTRIBUTIONS = FLOWS.column("app_attribution").values
 
 Piece = Callable[[], pa.Table]
 
-
-class Rows(NamedTuple):
-    """Flows of some devices, (n,) each."""
-
-    device: np.ndarray
-    app: np.ndarray
-    """-1 = unknown."""
-    dest: np.ndarray
-    start_us: np.ndarray
-    duration: np.ndarray
-    """Seconds; NaN = unknown, likewise bytes `sent` and `received`."""
-    sent: np.ndarray
-    received: np.ndarray
-    port: np.ndarray
-    """-1 = unknown."""
-    flags: np.ndarray
-    attribution: np.ndarray
-    """Codes into `ATTRIBUTIONS`."""
-
-
-DTYPES = Rows(
-    *(np.dtype(t) for t in ("i4", "i4", "i4", "i8", "f8", "f8", "f8", "i4", "u1", "u1"))  # type: ignore[arg-type]
+FLOW = np.dtype(
+    [
+        ("start_us", "i8"),
+        ("duration", "f8"),  # seconds; NaN = unknown, likewise bytes
+        ("sent", "f8"),
+        ("received", "f8"),
+        ("device", "i4"),
+        ("app", "i4"),  # -1 = unknown
+        ("dest", "i4"),
+        ("port", "i4"),  # -1 = unknown
+        ("flags", "u1"),
+        ("attribution", "u1"),  # code into ATTRIBUTIONS
+    ],
+    align=True,
 )
+"""One coded flow. Records, not columns: flows are moved about whole, and one is one memory access."""
 
 
 class Names:
@@ -98,29 +91,21 @@ class Names:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One coded piece in block order, in memory or in a file of its columns one after another."""
+    """One coded piece in block order, in memory or in a file."""
 
     offsets: np.ndarray
-    rows: Rows | None
+    rows: np.ndarray | None
     file: Path | None = None
 
-    def slice(self, block: int) -> Rows:
-        lo, hi = self.offsets[block], self.offsets[block + 1]
+    def slice(self, block: int) -> np.ndarray:
+        lo, hi = int(self.offsets[block]), int(self.offsets[block + 1])
         if self.rows is not None:
-            return Rows(*(column[lo:hi] for column in self.rows))
-        columns, at, total = [], 0, int(self.offsets[-1])
-        for dtype in DTYPES:
-            offset = at + int(lo) * dtype.itemsize
-            columns.append(np.fromfile(str(self.file), dtype, int(hi - lo), offset=offset))
-            at += total * dtype.itemsize
-        return Rows(*columns)
+            return self.rows[lo:hi]
+        return np.fromfile(str(self.file), FLOW, hi - lo, offset=lo * FLOW.itemsize)
 
     def spilled(self, file: Path) -> Chunk:
-        if self.rows is None:
-            return self
-        with file.open("wb") as handle:
-            for column in self.rows:
-                column.tofile(handle)
+        if self.rows is not None:
+            self.rows.tofile(file)
         return Chunk(self.offsets, None, file)
 
 
@@ -141,13 +126,13 @@ class Flows:
     def n_blocks(self) -> int:
         return len(self.block_rows)
 
-    def block(self, block: int | None = None) -> Rows:
-        """The flows of one block, or of all."""
+    def block(self, block: int | None = None) -> np.ndarray:
+        """The flows (`FLOW`) of one block, or of all."""
         blocks = range(self.n_blocks) if block is None else (block,)
-        parts = [chunk.slice(b) for b in blocks for chunk in self._chunks]
-        empty = Rows(*(np.empty(0, dtype) for dtype in DTYPES))
-        rows = Rows(*(np.concatenate(columns) for columns in zip(empty, *parts, strict=True)))
-        return rows._replace(app=self._app_rank[rows.app], dest=self._dest_rank[rows.dest])
+        rows = np.concatenate([np.empty(0, FLOW), *(c.slice(b) for b in blocks for c in self._chunks)])
+        rows["app"] = self._app_rank[rows["app"]]
+        rows["dest"] = self._dest_rank[rows["dest"]]
+        return rows
 
 
 def code(
@@ -156,12 +141,11 @@ def code(
     *,
     block_flows: int = BLOCK_FLOWS,
     spill: Path | None = None,
-    done: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Flows:
     """Code all pieces (tables of `COLUMNS`); `devices` are the same with the column `device_id` at least.
 
-    With `spill`, a directory, coded pieces go to files there instead of to memory. `done` hears the rows of
-    each piece as it is finished.
+    With `spill`, a directory, coded pieces go to files there instead of to memory.
     """
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -173,15 +157,17 @@ def code(
         def work(item: tuple[int, Piece]) -> Chunk:
             number, piece = item
             chunk = coder.chunk(piece())
-            done(int(chunk.offsets[-1]))
             return chunk if spill is None else chunk.spilled(spill / f"chunk-{number:06d}")
 
-        chunks = tuple(pool.map(work, enumerate(pieces)))
+        chunks = []
+        for chunk in pool.map(work, enumerate(pieces)):
+            chunks.append(chunk)
+            progress(len(chunks) / len(pieces))
     n_blocks = coder.n_blocks
     apps, app_rank = coder.apps.sorted()
     dests, dest_rank = coder.dests.sorted()
     block_rows = np.sum([np.diff(c.offsets) for c in chunks], axis=0) if chunks else np.zeros(n_blocks, int)
-    return Flows(names, apps, dests, block_rows, chunks, app_rank, dest_rank)
+    return Flows(names, apps, dests, block_rows, tuple(chunks), app_rank, dest_rank)
 
 
 def _count(piece: Piece) -> dict[str, int]:
@@ -212,59 +198,118 @@ class _Coder:
         return int(self.block_of.max()) + 1 if len(self.block_of) else 0
 
     def chunk(self, table: pa.Table) -> Chunk:
-        rows = self._rows(table)
-        order, offsets = scatter(self.block_of[rows.device], self.n_blocks)
-        if self.n_blocks > 1:
-            rows = Rows(*(column[order] for column in rows))
-        return Chunk(offsets, rows)
-
-    def _rows(self, table: pa.Table) -> Rows:
+        device, device_names = _indices(table["device_id"])
+        devices = np.array([self.devices.get(name, -1) for name in device_names], np.int32)
+        app, app_names = _indices(table["app_id"])
         host, host_names = _indices(table["dest_host"])
         address, address_names = _indices(table["dest_ip"])
-        port = pc.fill_null(one_array(table["dest_port"]), -1).to_numpy()
-        flags = _is(table["outcome"], "failed") * np.uint8(FAILED)
-        flags |= _is(table["service"], "dns") * np.uint8(DNS)
-        flags |= _provider(host, host_names, port) * np.uint8(PROVIDER)
-        flags |= _foreign(host, host_names, address, address_names, port) * np.uint8(FOREIGN_PUSH)
-        device, device_names = _indices(table["device_id"])
-        lookup = np.array([self.devices.get(name, -1) for name in device_names], np.int32)
+        outcome, outcomes = _indices(table["outcome"])
+        service, services = _indices(table["service"])
         attribution, kinds = _indices(table["app_attribution"])
-        return Rows(
-            lookup[device],
-            _coded(table["app_id"], self.apps),
-            self._dest(host, host_names, address, address_names),
-            micros(table["start"]),
-            floats(table["duration_seconds"]),
-            floats(table["bytes_out"]),
-            floats(table["bytes_in"]),
+        port = pc.fill_null(one_array(table["dest_port"]), -1).to_numpy()
+        bare = np.where(host < 0, address, -1) if (host < 0).any() else host[:0]
+        addresses = _codes_of(address_names, _used(bare, address_names), self.dests)
+        if (bare[host < 0] < 0).any() if len(bare) else False:
+            addresses[-1] = self.dests.codes(["unknown"])[0]
+        count = np.bincount(self.block_of[devices[device]], minlength=self.n_blocks)
+        offsets = np.concatenate([[0], np.cumsum(count)])
+        rows = np.empty(len(table), FLOW)
+        _fill(
+            rows,
+            offsets[:-1].copy(),
+            self.block_of,
+            device,
+            devices,
+            app,
+            _codes_of(app_names, _used(app, app_names), self.apps),
+            host,
+            _codes_of(host_names, _used(host, host_names), self.dests),
+            address,
+            addresses,
             port,
-            flags,
-            np.array([ATTRIBUTIONS.index(kind) if kind in ATTRIBUTIONS else 0 for kind in kinds], np.uint8)[
-                attribution
-            ],
+            outcome,
+            _table(outcomes, lambda name: FAILED * (name == "failed")),
+            service,
+            _table(services, lambda name: DNS * (name == "dns")),
+            _table(host_names, lambda name: PROVIDER * (name in apns.PROVIDER_HOSTS)),
+            (min(apns.PROVIDER_PORTS), max(apns.PROVIDER_PORTS)),
+            _foreign(host, host_names, address, address_names, port),
+            attribution,
+            _table(kinds, lambda name: ATTRIBUTIONS.index(name) if name in ATTRIBUTIONS else 0),
+            micros(table["start"]),
+            _numbers(table["duration_seconds"]),
+            _numbers(table["bytes_out"]),
+            _numbers(table["bytes_in"]),
         )
+        return Chunk(offsets, rows)
 
-    def _dest(
-        self, host: np.ndarray, host_names: list[str], address: np.ndarray, address_names: list[str]
-    ) -> np.ndarray:
-        """Codes of the host name where known, else of the address, else of `unknown`."""
-        used = np.bincount(host + 1, minlength=len(host_names) + 1)[1:] > 0
-        dest = _codes_of(host_names, used, self.dests)[host]
-        nameless = np.flatnonzero(host < 0)
-        if len(nameless):
-            bare = address[nameless]
-            used = np.bincount(bare + 1, minlength=len(address_names) + 1)[1:] > 0
-            codes = _codes_of(address_names, used, self.dests)
-            if (bare < 0).any():
-                codes[-1] = self.dests.codes(["unknown"])[0]
-            dest[nameless] = codes[bare]
-        return np.asarray(dest)
+
+@numba.njit(cache=True, nogil=True)
+def _known(value):  # type: ignore[no-untyped-def]
+    return value if 0.0 <= value < np.inf else np.nan
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(  # type: ignore[no-untyped-def]
+    rows,
+    position,
+    block_of,
+    device,
+    devices,
+    app,
+    apps,
+    host,
+    hosts,
+    address,
+    addresses,
+    port,
+    outcome,
+    outcomes,
+    service,
+    services,
+    providers,
+    provider_ports,
+    foreign,
+    attribution,
+    attributions,
+    start_us,
+    duration,
+    sent,
+    received,
+):
+    """Code each flow and put it where its block's flows go; lookup tables end with the code of null."""
+    for i in range(len(start_us)):
+        owner = devices[device[i]]
+        b = block_of[owner]
+        to = position[b]
+        position[b] += 1
+        row = rows[to]
+        row.start_us, row.duration = start_us[i], _known(duration[i])
+        row.sent, row.received = _known(sent[i]), _known(received[i])
+        row.device, row.app = owner, apps[app[i]]
+        row.dest = hosts[host[i]] if host[i] >= 0 else addresses[address[i]]
+        row.port = port[i]
+        flags = np.int64(outcomes[outcome[i]] | services[service[i]] | providers[host[i]])
+        if provider_ports[0] <= port[i] <= provider_ports[1]:
+            flags |= PROVIDER
+        if len(foreign) and foreign[i]:
+            flags |= FOREIGN_PUSH
+        row.flags, row.attribution = flags, attributions[attribution[i]]
 
 
 def _indices(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Codes into the column's own dictionary (-1 = null) and that dictionary."""
     array = one_array(column)
     return np.asarray(pc.fill_null(array.indices, -1).to_numpy()), array.dictionary.to_pylist()
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    array = one_array(column).cast(pa.float64(), safe=False)
+    return np.asarray(pc.fill_null(array, np.nan).to_numpy() if array.null_count else array.to_numpy())
+
+
+def _used(index: np.ndarray, names: list[str]) -> np.ndarray:
+    return np.asarray(np.bincount(index + 1, minlength=len(names) + 1)[1:] > 0)
 
 
 def _codes_of(names: list[str], used: np.ndarray, registry: Names) -> np.ndarray:
@@ -275,28 +320,17 @@ def _codes_of(names: list[str], used: np.ndarray, registry: Names) -> np.ndarray
     return codes
 
 
-def _coded(column: pa.ChunkedArray, registry: Names) -> np.ndarray:
-    index, names = _indices(column)
-    used = np.bincount(index + 1, minlength=len(names) + 1)[1:] > 0
-    return np.asarray(_codes_of(names, used, registry)[index])
-
-
-def _is(column: pa.ChunkedArray, value: str) -> np.ndarray:
-    index, names = _indices(column)
-    return np.asarray(np.append(np.array([name == value for name in names], np.bool_), False)[index])
-
-
-def _provider(host: np.ndarray, names: list[str], port: np.ndarray) -> np.ndarray:
-    named = np.append(np.array([name in apns.PROVIDER_HOSTS for name in names], np.bool_), False)
-    low, high = min(apns.PROVIDER_PORTS), max(apns.PROVIDER_PORTS)
-    return np.asarray(named[host] | ((port >= low) & (port <= high)))
+def _table(names: list[str], of: Callable[[str], int]) -> np.ndarray:
+    """(n + 1,) a byte for each name, and 0 for null."""
+    return np.array([*(of(name) for name in names), 0], np.uint8)
 
 
 def _foreign(
     host: np.ndarray, names: list[str], address: np.ndarray, addresses: list[str], port: np.ndarray
 ) -> np.ndarray:
-    foreign = np.zeros(len(host), np.bool_)
+    """(n,) the flow goes to the push port of a stranger; empty if none goes to that port."""
     rows = np.flatnonzero(port == apns.DEVICE_PORT)
+    foreign = np.zeros(len(host) if len(rows) else 0, np.bool_)
     if len(rows):
         pairs, inverse = np.unique(np.stack([host[rows], address[rows]], 1), axis=0, return_inverse=True)
         known = [

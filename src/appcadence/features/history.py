@@ -361,6 +361,7 @@ def _roll(  # type: ignore[no-untyped-def]
         for c in range(device_offsets[d], device_offsets[d + 1]):
             pair_first[pair[c]] = min(pair_first[pair[c]], first[c])
             device_first[d] = min(device_first[d], first[c])
+    owner, ranked, sizes = -1, np.empty(0, np.int64), np.empty(len(habit))
     for m in range(len(offsets) - 1):
         members = order[offsets[m] : offsets[m + 1]]
         members = members[members < n]
@@ -371,14 +372,21 @@ def _roll(  # type: ignore[no-untyped-def]
         for w in members:
             now = min(now, now_first[w])
         lo, hi = device_offsets[d], device_offsets[d + 1]
-        rows = np.empty(hi - lo, np.int64)
-        k = 0
-        for c in range(lo, hi):
-            if last[c] < now and not np.isnan(habit[c, 0]):
-                rows[k] = c
-                k += 1
-        rows = rows[:k]
-        rows = rows[np.argsort(habit[rows, 0], kind="mergesort")]
+        # By bytes sent: nearly in order since the window before, so that an insertion sort is cheap.
+        if d != owner:
+            owner, ranked = d, np.arange(lo, hi)
+        for i in range(hi - lo):
+            c, j = ranked[i], i
+            size = habit[c, 0] if last[c] < now and not np.isnan(habit[c, 0]) else np.inf
+            sizes[i] = size
+            while j > 0 and sizes[j - 1] > size:
+                ranked[j], sizes[j] = ranked[j - 1], sizes[j - 1]
+                j -= 1
+            ranked[j], sizes[j] = c, size
+        k = hi - lo
+        while k > 0 and sizes[k - 1] == np.inf:
+            k -= 1
+        rows = ranked[:k]
         for w in members:
             begin[w] = now
             if device_first[d] >= now:

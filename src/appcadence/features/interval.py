@@ -22,7 +22,7 @@ _BAND = 1.25 / 0.75
 _PER_LEVEL = 8
 _MIN_PART = 12
 _WIDTHS = (0.18, 0.6)  # of a beacon's log-gaps: sleep jitter up to 20% and up to 80%
-_MULTIPLES = 3  # a gap of two or three periods is one or two missed beats
+_LOG_2, _LOG_3 = math.log(2.0), math.log(3.0)  # a gap of two or three periods is one or two missed beats
 _LEAST_SPREAD = 1.0  # of log-gaps by chance, so that a narrow rhythm is not its own explanation
 _PRIOR_GAPS = 20.0  # gaps without evidence that every sequence is given, so that few gaps score low
 
@@ -55,7 +55,7 @@ def _level(prefix: str, what: str) -> tuple[Feature, ...]:
             "ratio_share_1_3",
             "ratio",
             1,
-            "the same within a factor of 1.3",
+            f"share of successive {gaps} within a factor of 1.3, shrunk for few gaps",
             f"share of successive {gaps} equal within 30%",
         ),
         make(
@@ -83,7 +83,7 @@ def _level(prefix: str, what: str) -> tuple[Feature, ...]:
         ),
         make(
             "cadence_score",
-            "ratio",
+            "nats",
             1,
             f"log-likelihood ratio of a beacon (jitter to 20% or 80%, missed beats) against chance, in nats, "
             f"/ (number of {gaps} + {_PRIOR_GAPS:.0f}); 0 = chance, about 2.6 = clockwork",
@@ -98,7 +98,7 @@ FEATURES = (
     *_level("beat", "connections"),
     Feature(
         "part_cadence_score",
-        "ratio",
+        "nats",
         1,
         "largest cadence score of all and of the first, middle and last half of at least 12 starts, at the "
         "level with the larger one: a beacon that begins at noon is not diluted by the morning",
@@ -185,10 +185,10 @@ def _mode(gaps):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _resultant(gaps, quarter, median):  # type: ignore[no-untyped-def]
+def _resultant(gaps, quarter, median, scratch):  # type: ignore[no-untyped-def]
     step = max(1, len(gaps) // _MAX_GAPS)
     used = (len(gaps) + step - 1) // step
-    x, y, c, s = np.empty(used), np.empty(used), np.empty(used), np.empty(used)
+    x, y, c, s = scratch[0, :used], scratch[1, :used], scratch[2, :used], scratch[3, :used]
     lowest, highest = 1.0 / (1.4 * median), 1.0 / (0.6 * quarter)
     step_frequency = (highest - lowest) / (_PERIODS - 1)
     total = 0.0
@@ -262,65 +262,78 @@ def _entropy(ordered, median):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _cadence(ordered):  # type: ignore[no-untyped-def]
+def _cadence(ordered, scratch, own):  # type: ignore[no-untyped-def]
     """Cadence score of sorted gaps (seconds, at least 1): how much a beacon beats chance.
 
     Chance: the lognormal with the gaps' own log-mean and log-spread, but a spread of at least 1. Beacon of
     period P and width w: log-gaps uniform on [log mP, log mP + w] for m = 1, 2, 3, each m with its observed
     share and none above the first's, all other gaps as by chance. The score is the largest log-likelihood
     ratio over all P that are gaps and both widths, in nats, / (gaps + 20). It does not see the order of the
-    gaps, nor tell jitter below 20% apart.
+    gaps, nor tell jitter below 20% apart. `own` holds c log c for every c up to the number of gaps.
     """
     n = len(ordered)
-    logs = np.log(ordered)
-    mean, spread = logs.mean(), max(logs.std(), _LEAST_SPREAD)
-    constant = math.log(spread * math.sqrt(2.0 * math.pi))
-    share = np.zeros(n + 1)  # log-likelihood of c gaps being the c of n in one band
-    surprise = np.zeros(n + 1)  # by chance, cumulative over the sorted gaps
+    logs, surprise = scratch[0], scratch[1]
+    mean = square = 0.0
     for i in range(n):
-        share[i + 1] = (i + 1) * math.log((i + 1) / n)
+        logs[i] = math.log(ordered[i])
+        mean += logs[i] / n
+    for i in range(n):
+        square += (logs[i] - mean) ** 2 / n
+    spread = max(math.sqrt(square), _LEAST_SPREAD)
+    constant = math.log(spread * math.sqrt(2.0 * math.pi))
+    surprise[0] = 0.0  # by chance, cumulative over the sorted gaps
+    for i in range(n):
         surprise[i + 1] = surprise[i] + 0.5 * ((logs[i] - mean) / spread) ** 2 + constant
-    shift = np.log(np.arange(1.0, _MULTIPLES + 1.0)) - 1e-9
-    best = 0.0
+    best, all_gaps = 0.0, math.log(n)
     for width in _WIDTHS:
-        cost = math.log(width)
-        low, high = np.zeros(_MULTIPLES, np.int64), np.zeros(_MULTIPLES, np.int64)
+        cost = all_gaps + math.log(width)
+        low1 = high1 = low2 = high2 = low3 = high3 = 0
         for i in range(n):
-            evidence, end, first, outside = 0.0, 0, 0, n
-            for m in range(_MULTIPLES):
-                edge = logs[i] + shift[m]
-                while low[m] < n and logs[low[m]] < edge:
-                    low[m] += 1
-                while high[m] < n and logs[high[m]] <= edge + width:
-                    high[m] += 1
-                begin = max(low[m], end)
-                end = max(high[m], begin)
-                count = end - begin
-                if m == 0:
-                    first = count
-                elif count > first:
-                    evidence = -np.inf  # then P is a fraction of the period
-                    break
-                evidence += share[count] - count * cost + surprise[end] - surprise[begin]
-                outside -= count
-            best = max(best, evidence + share[outside])
+            edge = logs[i] - 1e-9
+            while low1 < n and logs[low1] < edge:
+                low1 += 1
+            while high1 < n and logs[high1] <= edge + width:
+                high1 += 1
+            once = high1 - low1
+            edge += _LOG_2
+            while low2 < n and logs[low2] < edge:
+                low2 += 1
+            while high2 < n and logs[high2] <= edge + width:
+                high2 += 1
+            begin2 = max(low2, high1)
+            end2 = max(high2, begin2)
+            edge += _LOG_3 - _LOG_2
+            while low3 < n and logs[low3] < edge:
+                low3 += 1
+            while high3 < n and logs[high3] <= edge + width:
+                high3 += 1
+            begin3 = max(low3, end2)
+            end3 = max(high3, begin3)
+            twice, thrice = end2 - begin2, end3 - begin3
+            if twice > once or thrice > once:
+                continue  # P is a fraction of the period
+            beats = once + twice + thrice
+            evidence = own[once] + own[twice] + own[thrice] - beats * cost
+            evidence += surprise[high1] - surprise[low1] + surprise[end2] - surprise[begin2]
+            evidence += surprise[end3] - surprise[begin3]
+            best = max(best, evidence + own[n - beats] - (n - beats) * all_gaps)
     return best / (n + _PRIOR_GAPS)
 
 
 @_jit
-def _part(times, scratch):  # type: ignore[no-untyped-def]
+def _part(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
     """Largest cadence score of the first, the middle and the last half of the starts."""
     half, best = len(times) // 2, 0.0
     for first in (0, half // 2, len(times) - half):
         for i in range(half - 1):
-            scratch[i] = max(times[first + i + 1] - times[first + i], 1.0)
-        _sort(scratch[: half - 1])
-        best = max(best, _cadence(scratch[: half - 1]))
+            ordered[i] = max(times[first + i + 1] - times[first + i], 1.0)
+        _sort(ordered[: half - 1])
+        best = max(best, _cadence(ordered[: half - 1], scratch, own))
     return best
 
 
 @_jit
-def _gap_features(times, gaps, ordered, out):  # type: ignore[no-untyped-def]
+def _gap_features(times, gaps, ordered, scratch, own, out):  # type: ignore[no-untyped-def]
     """Fill a level's features; returns its cadence score, period, jitter and missed-beat share."""
     n = len(times) - 1
     close, similar = 0, 0
@@ -335,12 +348,12 @@ def _gap_features(times, gaps, ordered, out):  # type: ignore[no-untyped-def]
     median = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
     out[0] = _entropy(ordered, median)
     out[1], out[2] = close / (n + 1), similar / (n + 1)
-    out[3] = _resultant(gaps[:n], ordered[(n - 1) // 4], median)
+    out[3] = _resultant(gaps[:n], ordered[(n - 1) // 4], median, scratch)
     at, best, twice, thrice = _mode(ordered)
     out[4] = (best + twice / 2.0 + thrice / 3.0) / n
     out[5] = median
     out[6] = _middle_deviation(ordered, median) / median
-    out[7] = score = _cadence(ordered)
+    out[7] = score = _cadence(ordered, scratch, own)
     period = ordered[at + best // 2]
     jitter = (ordered[at + (19 * (best - 1)) // 20] - ordered[at + (best - 1) // 20]) / period
     missed = twice + 2.0 * thrice
@@ -352,11 +365,14 @@ def _kernel(  # type: ignore[no-untyped-def]
     lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed, most
 ):
     starts, gaps, ordered = np.empty(most), np.empty(most), np.empty(most)
+    scratch, own = np.empty((4, max(most + 1, 2 * _MAX_GAPS))), np.zeros(most + 1)
+    for c in range(1, most + 1):
+        own[c] = c * math.log(c)
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
             level = out[g, _PER_LEVEL : 2 * _PER_LEVEL]
-            score, period, jitter, missed = _gap_features(times, gaps, ordered, level)
+            score, period, jitter, missed = _gap_features(times, gaps, ordered, scratch, own, level)
             decisive, n = times, 0
             for i in range(session_offsets[g], session_offsets[g + 1]):
                 if session_fresh[i]:
@@ -366,13 +382,13 @@ def _kernel(  # type: ignore[no-untyped-def]
             if n == len(times):
                 out[g, :_PER_LEVEL] = level
             elif n >= MIN_STARTS:
-                other = _gap_features(starts[:n], gaps, ordered, out[g, :_PER_LEVEL])
+                other = _gap_features(starts[:n], gaps, ordered, scratch, own, out[g, :_PER_LEVEL])
                 if other[0] >= score:
                     score, period, jitter, missed = other
                     decisive = starts[:n]
             at = 2 * _PER_LEVEL
             if len(decisive) >= _MIN_PART:
-                out[g, at] = max(score, _part(decisive, ordered))
+                out[g, at] = max(score, _part(decisive, ordered, scratch, own))
             out[g, at + 1], out[g, at + 2], out[g, at + 3] = period, jitter, missed
         hours = observed[g] / 3600.0
         seen, last_hour, silence = 0, -1, 0.0

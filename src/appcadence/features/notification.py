@@ -67,7 +67,7 @@ FEATURES = (
     ),
     Feature(
         "push_coupling_surprise",
-        "count",
+        "decades",
         1,
         "-log10 of the binomial probability of as many answered pushes at the shifted pushes' rate",
         "surprise at so much traffic after pushes",
@@ -151,12 +151,18 @@ def _at(values, lo, hi, t):  # type: ignore[no-untyped-def]
 
 @_jit
 def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-def]
-    count = 0
-    for t in push:
-        t += shift
+    """How many of the sorted pushes, turned round the window by a shift, a sorted start follows in time."""
+    n, count, i = len(push), 0, 0
+    first = 0
+    while first < n and push[first] + shift < (0.0 if shift < 0.0 else seconds):
+        first += 1
+    for k in range(n):
+        # From the push that comes first after the turn: both lists ascend, and are walked once.
+        t = push[(first + k) % n] + shift
         t += seconds * ((t < 0.0) - (t >= seconds))
-        i = _at(starts, 0, len(starts), t + reach)
-        count += i >= 0 and starts[i] >= t
+        while i < len(starts) and starts[i] < t:
+            i += 1
+        count += i < len(starts) and starts[i] <= t + reach
     return count
 
 

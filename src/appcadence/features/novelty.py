@@ -48,7 +48,7 @@ FEATURES = (
     ),
     Feature(
         "twin_distance_octaves",
-        "count",
+        "octaves",
         1,
         "distance to the device's nearest past channel on the same port: the largest |log2 ratio| of mean "
         "bytes sent, bytes received, flow duration and gap between beats; a moved or renamed service has a "
@@ -231,4 +231,4 @@ def _kernel(  # type: ignore[no-untyped-def]
         out[g, 3] = np.nan if known == 0 else home / known
 
 
-FAMILY = Family("novelty", ("flows", "history"), FEATURES, compute)
+FAMILY = Family("novelty", ("flows", "history"), FEATURES, compute, relative=False)

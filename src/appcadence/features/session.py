@@ -69,7 +69,7 @@ def compute(windows: Windows) -> Matrix:
         windows.flow_end,
         windows.bytes_out,
         windows.bytes_in,
-        windows.flags,
+        (windows.flags & FAILED) != 0,
         s.offsets,
         s.start,
         s.end,
@@ -114,7 +114,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     end,
     sent,
     received,
-    flags,
+    failed,
     session_offsets,
     session_start,
     session_end,
@@ -129,7 +129,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         total_out, total_in, sized = 0.0, 0.0, False
         flow_seconds, covered, reach = 0.0, 0.0, 0.0
         for i in range(offsets[g], offsets[g + 1]):
-            fails += (flags[i] & FAILED) != 0
+            fails += failed[i]
             if not np.isnan(end[i]):
                 known = True
                 length = end[i] - start[i]

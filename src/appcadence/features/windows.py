@@ -21,7 +21,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.features.arrange import arrange, sort_inside
 from appcadence.features.context import Context
 from appcadence.features.coverage import observed
-from appcadence.features.flows import ATTRIBUTIONS, COLUMNS, DNS, Flows, Rows, code
+from appcadence.features.flows import COLUMNS, DNS, FAILED, Flows, code
 from appcadence.features.grouping import group, scatter
 from appcadence.features.history import History, Rolled, roll
 
@@ -134,90 +134,110 @@ def build(tables: Mapping[str, pa.Table], seconds: int, history: History | None 
     return windows_of(flows, flows.block(), Context.of(tables, flows, history), seconds)
 
 
-def windows_of(flows: Flows, rows: Rows, context: Context, seconds: int) -> Windows:
-    """Windows of some of the flows: whole devices, as one block holds them."""
+def windows_of(flows: Flows, rows: np.ndarray, context: Context, seconds: int) -> Windows:
+    """Windows of some of the flows (`FLOW` records): whole devices, as one block holds them."""
     width = seconds * 1_000_000
-    duration = np.minimum(rows.duration, MAX_DURATION_SECONDS)
-    row, window = _pieces(rows.start_us, duration, width)
-    moment, covered = observed(rows, duration, row, window, width)
-    kept = np.flatnonzero((rows.flags[row] & DNS) == 0)
-    row, window, moment = row[kept], window[kept], moment[kept]
-    first = int(window.min()) if len(window) else 0
-    n_windows = int(window.max()) - first + 1 if len(window) else 1
-
-    who, n_who = _dense(rows.device, rows.app + 1, len(flows.devices), len(flows.apps) + 1)
-    dest, n_dests = _dense(rows.dest, np.zeros_like(rows.dest), len(flows.dests), 1)
-    key = ((who[row] * n_dests + dest[row]) * n_windows) + (window - first)
+    rows["duration"] = np.minimum(rows["duration"], MAX_DURATION_SECONDS)
+    first = int(rows["start_us"].min()) // width if len(rows) else 0
+    row, window = _pieces(rows, first, width)
+    rows["start_us"] -= first * width
+    moment, covered = observed(rows, row, window, width)
+    n_windows = int(window.max(initial=0)) + 1
+    who, n_who = _dense(rows["device"], rows["app"] + 1, len(flows.apps) + 1)
+    dest, n_dests = _dense(np.zeros(len(rows), np.int64), rows["dest"], len(flows.dests))
+    row, window, moment, key = _keys(rows, row, window, moment, who * n_dests + dest, n_windows, DNS)
     order, offsets = group(key, n_who * n_dests * n_windows)
     row, window, moment = row[order], window[order], moment[order]
-    channel = arrange(offsets, row, window, seconds, rows.start_us, duration, *rows[5:9])
-    head = row[offsets[:-1]] if len(row) else row
+    flow_offsets, *columns, port = arrange(offsets, rows, row, window, seconds, FAILED)
+    head = rows[row[offsets[:-1]]]
     starts, moments = window[offsets[:-1]], moment[offsets[:-1]]
 
-    known = np.flatnonzero(rows.app[head] >= 0)
-    index, channels, app_offsets = _app_level(
-        known, who[head] * n_windows + (starts - first), n_who * n_windows, channel[0]
+    known = np.flatnonzero(head["app"] >= 0)
+    owner = who[row[offsets[:-1]]] * n_windows + starts
+    index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
+    apps = channels[app_heads]
+    pooled = [column[index] for column in columns]
+    sort_inside(app_offsets, *pooled)
+    start, end, sent, received, fresh, flags = (
+        np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
     )
-    apps = channels[app_offsets[0]]
-    flow_offsets = channel[0]
-    pooled = [column[index] for column in channel[1:7]]
-    sort_inside(app_offsets[1], *pooled)
-    both = [np.concatenate([a, b]) for a, b in zip(channel[1:7], pooled, strict=True)]
-    port = channel[7]
-    app_port = np.maximum.reduceat(port[channels], app_offsets[0]) if len(apps) else port[:0]
-    all_moments = np.concatenate([moments, moments[apps]])
+    app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
+    both = np.concatenate([np.arange(len(head)), apps])
     return Windows(
         seconds=float(seconds),
-        device=np.concatenate([rows.device[head], rows.device[head[apps]]]),
-        app=np.concatenate([rows.app[head], rows.app[head[apps]]]),
-        dest=np.concatenate([rows.dest[head], np.full(len(apps), -1, np.int32)]),
-        start_us=np.concatenate([starts, starts[apps]]) * width,
+        device=head["device"][both],
+        app=head["app"][both],
+        dest=np.concatenate([head["dest"], np.full(len(apps), -1, np.int32)]),
+        start_us=(starts[both] + first) * width,
         devices=flows.devices,
         apps=flows.apps,
         dests=flows.dests,
-        attribution=np.concatenate([rows.attribution[head], rows.attribution[head[apps]]]),
+        attribution=head["attribution"][both],
         port=np.concatenate([port, app_port]),
-        moment=all_moments,
-        observed_seconds=covered[all_moments],
-        offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1][1:]]),
-        flow_start=both[0],
-        flow_end=both[1],
-        bytes_out=both[2],
-        bytes_in=both[3],
-        fresh=both[4],
-        flags=both[5],
+        moment=moments[both],
+        observed_seconds=covered[moments[both]],
+        offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1:]]),
+        flow_start=start,
+        flow_end=end,
+        bytes_out=sent,
+        bytes_in=received,
+        fresh=fresh,
+        flags=flags,
         context=context,
     )
 
 
-def attribution_names() -> pd.Index[Any]:
-    return pd.Index(ATTRIBUTIONS, dtype="object")
-
-
-def _dense(a: np.ndarray, b: np.ndarray, n_a: int, n_b: int) -> tuple[np.ndarray, int]:
-    """Dense codes of the pairs that occur, in the order of the pairs."""
-    if n_a * n_b > 8 * len(a) + (1 << 20):
-        unique, codes = np.unique(a.astype(np.int64) * n_b + b, return_inverse=True)
-        return codes, max(len(unique), 1)
-    pair = a.astype(np.int64) * n_b + b
-    used = np.zeros(max(n_a * n_b, 1), np.bool_)
+def _dense(a: np.ndarray, b: np.ndarray, n_b: int) -> tuple[np.ndarray, int]:
+    """Dense codes of the pairs (a, b) that occur, in the order of the pairs; b < n_b."""
+    if not len(a):
+        return np.empty(0, np.int64), 1
+    low = int(a.min())
+    pair = (a.astype(np.int64) - low) * n_b + b
+    if (int(a.max()) - low + 1) * n_b > 8 * len(a) + (1 << 20):
+        unique, codes = np.unique(pair, return_inverse=True)
+        return codes, len(unique)
+    used = np.zeros((int(a.max()) - low + 1) * n_b, np.bool_)
     used[pair] = True
     rank = np.cumsum(used) - 1
-    return rank[pair], max(int(rank[-1]) + 1, 1)
+    return rank[pair], int(rank[-1]) + 1
 
 
-def _pieces(start_us: np.ndarray, duration: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and window number of every (flow, window it touches)."""
-    first = start_us // width
-    end = start_us + (np.nan_to_num(duration) * 1e6).astype(np.int64)
-    # A flow that ends exactly on the border does not touch the next window.
-    last = np.maximum((end - 1) // width, first)
-    extra = last - first
-    if not extra.any():
-        return np.arange(len(start_us)), first
-    row = np.repeat(np.arange(len(start_us)), extra + 1)
-    step = np.arange(len(row)) - np.repeat(np.cumsum(extra + 1) - (extra + 1), extra + 1)
-    return row, first[row] + step
+@_jit
+def _pieces(rows, first, width):  # type: ignore[no-untyped-def]
+    """Row and window number from `first` on of every (flow, window it touches)."""
+    total = 0
+    for flow in rows:
+        total += 1 + _beyond(flow, width)
+    row, window = np.empty(total, np.int64), np.empty(total, np.int64)
+    at = 0
+    for i in range(len(rows)):
+        begin = rows[i].start_us // width - first
+        for step in range(1 + _beyond(rows[i], width)):
+            row[at], window[at] = i, begin + step
+            at += 1
+    return row, window
+
+
+@_jit
+def _beyond(flow, width):  # type: ignore[no-untyped-def]
+    """How many windows after its first one a flow touches; ending on a border does not touch the next."""
+    if np.isnan(flow.duration) or flow.duration == 0.0:
+        return 0
+    end = flow.start_us + np.int64(flow.duration * 1e6)
+    return max((end - 1) // width - flow.start_us // width, 0)
+
+
+@_jit
+def _keys(rows, row, window, moment, channel, n_windows, dns):  # type: ignore[no-untyped-def]
+    """The pieces of all flows but DNS look-ups, and the key (channel, window) of each."""
+    key = np.empty(len(row), np.int64)
+    to = 0
+    for i in range(len(row)):
+        if not rows[row[i]].flags & dns:
+            row[to], window[to], moment[to] = row[i], window[i], moment[i]
+            key[to] = channel[row[i]] * n_windows + window[i]
+            to += 1
+    return row[:to], window[:to], moment[:to], key[:to]
 
 
 def _app_level(

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import BundleError
-from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
+from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
 
@@ -26,8 +26,7 @@ SPREAD_WINDOWS = 5.0
 CLIP = 8.0
 _MIN_SCALE_SHARE = 0.2
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
-_COMPARED = np.array([FAMILY_OF[name] != "novelty" for name in NAMES])
-"""Novelty is relative to the past by itself; a distance from an expectation would count it twice."""
+_COMPARED = np.array(RELATIVE)
 _SEPARATOR = "\x1f"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import SchemaError
-from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
+from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
 from appcadence.models import reasons
 from appcadence.models.baseline import AppBaseline
@@ -246,8 +246,8 @@ def forest_input(distances: Matrix) -> Matrix:
 
 
 def tail_input(values: Matrix, distances: Matrix) -> Matrix:
-    """Distances where a feature is compared with the baseline, the value itself for novelty."""
-    return np.where(np.array([FAMILY_OF[name] == "novelty" for name in NAMES]), values, distances)
+    """Distances where a feature is compared with the baseline, else the value itself."""
+    return np.where(np.array(RELATIVE), distances, values)
 
 
 def aligned(frame: pd.DataFrame) -> Matrix:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
+from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 
 Matrix = npt.NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def sentences(values: Matrix, expected: Matrix, contributions: Matrix) -> list[s
         phrase = feature.phrase[0].upper() + feature.phrase[1:]
         if feature.name in _AGE:
             out.append(f"The destination is {feature.phrase}." if values[f] else f"Not {feature.phrase}.")
-        elif FAMILY_OF[feature.name] == "novelty":
+        elif not RELATIVE[f]:
             out.append(f"{phrase}: {quantity(values[f], feature.unit)}.")
         else:
             usual = quantity(expected[f], feature.unit)
@@ -87,5 +87,5 @@ def quantity(value: float, unit: str) -> str:
             if value >= size:
                 return f"{value / size:.1f} {name}"
         return f"{value:.0f} bytes"
-    named = {"1/h": "an hour", "days": "days", "count": "", "s/kB": "s/kB"}[unit]
+    named = {"1/h": "an hour", "count": ""}.get(unit, unit)
     return f"{value:.3g} {named}".strip()

@@ -158,7 +158,10 @@ def session() -> Iterator[tuple[Any, str]]:
 
 
 def plain(features: pd.DataFrame) -> pd.DataFrame:
-    """A feature table in types that MLflow's signature knows: objects for strings, UTC without a zone."""
+    """A feature table in types that MLflow's signature knows: objects for strings, UTC without a zone.
+
+    float64, since a signature of float32 refuses the numbers that come from JSON.
+    """
     out = features.reset_index(drop=True)
     for column, dtype in out.dtypes.items():
         if isinstance(dtype, pd.DatetimeTZDtype):
@@ -166,6 +169,8 @@ def plain(features: pd.DataFrame) -> pd.DataFrame:
         elif isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
             values = out[column].astype(object)
             out[column] = values.where(values.notna(), None)
+        elif dtype == "float32":
+            out[column] = out[column].astype("float64")
     return out
 
 

@@ -1,0 +1,70 @@
+"""The feature step as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from appcadence.features.catalog import NAMES
+from appcadence.features.extract import KEYS, Source, load, table_of
+from appcadence.features.history import History
+from appcadence.features.windows import build, window_seconds
+
+INDEX = ("device_id", "app_id", "dest", "window_start")
+
+
+class FlowFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Telemetry -> one row of features a window, told from the past that was fitted.
+
+    `fit` learns who had contacted what (the novelty features' past); `transform` judges other, later
+    telemetry against it; `fit_transform` judges each window of the same telemetry by what came before it.
+
+    Parameters:
+        window: length of the windows, such as 1h, 6h, 24h or 7d.
+
+    Attributes:
+        history_: the `History` after fitting.
+
+    X is whatever `appcadence.features.extract` takes: a telemetry directory, its path, a mapping of canonical
+    tables, or a frame of flows alone. Rows out are windows, not rows of X, so a pipeline can have no step
+    before it and no `y`. Out comes a frame of float32, (n_windows, n_features), indexed by device, app,
+    destination and start of the window; NaN where unknown.
+
+    Raises:
+        TelemetryError, SchemaError: X cannot be read or does not fit the canonical tables.
+        AppcadenceError: `window` is of another form.
+    """
+
+    def __init__(self, window: str = "24h") -> None:
+        self.window = window
+
+    def fit(self, X: Source | pd.DataFrame, y: Any = None) -> FlowFeatures:
+        """Learn the past; `y` is ignored."""
+        self.history_ = History.empty().update(build(_tables(X), window_seconds(self.window)))
+        return self
+
+    def transform(self, X: Source | pd.DataFrame) -> pd.DataFrame:
+        """The features of X, novelty against the fitted past."""
+        check_is_fitted(self)
+        return self._features(X, self.history_)
+
+    def fit_transform(self, X: Source | pd.DataFrame, y: Any = None, **_: Any) -> pd.DataFrame:
+        """Fit, and the features of X itself, each window judged by what came before it."""
+        self.fit(X)
+        return self._features(X, History.empty())
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns, in catalogue order."""
+        return np.array(NAMES, dtype=object)
+
+    def _features(self, X: Source | pd.DataFrame, history: History) -> pd.DataFrame:
+        table = table_of(build(_tables(X), window_seconds(self.window), history))
+        return table.set_index(list(INDEX)).drop(columns=[name for name in KEYS if name not in INDEX])
+
+
+def _tables(X: Source | pd.DataFrame) -> dict[str, Any]:
+    return load({"flows": X} if isinstance(X, pd.DataFrame) else X)

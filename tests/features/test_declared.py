@@ -1,0 +1,94 @@
+"""Conflict with what the app declares equals its twin."""
+
+import naive_context as naive
+import numpy as np
+import pytest
+from hypothesis import given
+from make import activity, flows, inventory, together
+from strategies import (
+    activities,
+    activity_table,
+    agree,
+    flow_table,
+    fronts_of,
+    inventories,
+    mixed_flows,
+    push_table,
+    pushes,
+    pushes_of,
+)
+
+from appcadence.features import extract
+
+
+@given(mixed_flows, inventories, pushes, activities)
+def test_declared_equals_its_twin(rows, profiles, events, spans):
+    tables = {
+        "flows": flow_table(rows),
+        "inventory": inventory(*profiles),
+        "notifications": push_table(events),
+        "activity": activity_table(spans),
+    }
+
+    def expect(w, _):
+        return naive.declared(
+            w,
+            naive.profile(profiles, w.device, w.app),
+            fronts_of(spans, w.device, w.app),
+            *pushes_of(events, w.device, w.app),
+        )
+
+    agree(extract(tables), naive.windows_of(rows), expect, "declared")
+
+
+def of_app(tables, **profile):
+    frame = extract(tables | {"inventory": inventory({"app_id": "com.a"} | profile)})
+    return frame[frame["dest"] == "a.example"].sort_values("window_start")
+
+
+def test_an_app_that_names_no_hosts_has_no_unexpected_ones():
+    """`NaN where it names none`: an empty list names none."""
+    tables = {"flows": flows([1.0])}
+    assert of_app(tables, expected_hosts=["b.example"])["unexpected_host_share"].tolist() == [1]
+    assert of_app(tables, expected_hosts=None)["unexpected_host_share"].isna().all()
+    assert of_app(tables, expected_hosts=[])["unexpected_host_share"].isna().all()
+
+
+def test_a_background_session_of_days_is_not_zero_seconds_of_work_on_the_second():
+    tables = {
+        "flows": flows([40_000.0], duration=100_000.0),
+        "activity": activity([(1000, 2000)], app="com.a", kind="app_foreground"),
+    }
+    first, second = of_app(tables, background_modes=[])["background_work_seconds"]
+    assert first == 46_400 - 30
+    assert np.isnan(second) or second > 30
+
+
+def test_two_background_sessions_a_minute_apart():
+    """Shrunk for few gaps: one short gap of one is a third."""
+    tables = {
+        "flows": flows([40_000.0, 40_060.0]),
+        "activity": activity([(1000, 2000)], app="com.a", kind="app_foreground"),
+    }
+    assert of_app(tables, background_modes=[])["below_scheduler_floor_share"].item() == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "foreign", "provider"),
+    [
+        ({"dest_ip": "17.57.144.1", "dest_port": 5223}, 0, 0),
+        ({"dest_ip": "10.0.0.9", "dest_port": 5223}, 1, 0),
+        ({"dest_ip": "fd00::1", "dest_port": 5223}, 1, 0),
+        ({"dest_ip": "2620:149:a44::5", "dest_port": 5223}, 0, 0),
+        ({"dest_ip": "::ffff:17.57.144.1", "dest_port": 5223}, 0, 0),
+        ({"dest_ip": "nonsense", "dest_port": 5223}, 0, 0),
+        ({"dest_ip": "10.0.0.9", "dest_port": 443}, 0, 0),
+        ({"dest_port": 5223}, 1, 0),
+        ({"dest_port": 2195}, 0, 1),
+        ({"dest_port": 2197}, 0, 1),
+        ({"dest_port": 2198}, 0, 0),
+    ],
+)
+def test_push_ports(more, foreign, provider):
+    got = extract({"flows": together(flows([5.0], **more))}).iloc[0]
+    assert (got["foreign_push_port_share"], got["provider_endpoint_share"]) == (foreign, provider)

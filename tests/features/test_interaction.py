@@ -1,0 +1,62 @@
+"""Lag to the user equals its twin, whatever the sessions and the use."""
+
+import naive_context as naive
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from make import activity, flows
+from strategies import activities, activity_table, agree, flow_table, fronts_of, mixed_flows, uses_of
+
+from appcadence.features import extract, interaction
+
+
+def expectation(spans):
+    return lambda w, observed: naive.interaction(
+        w, uses_of(spans, w.device), fronts_of(spans, w.device, w.app), observed
+    )
+
+
+@given(mixed_flows, activities, st.sampled_from([("24h", 86400.0), ("6h", 21600.0)]))
+def test_interaction_equals_its_twin(rows, spans, window):
+    frame = extract({"flows": flow_table(rows), "activity": activity_table(spans)}, window[0])
+    agree(frame, naive.windows_of(rows, window[1]), expectation(spans), "interaction")
+
+
+NAMES = [f.name for f in interaction.FEATURES]
+FRONT = [n for n in NAMES if n in ("background_share",) or n.endswith("foreground")]
+
+
+def day_two(tables):
+    frame = extract(tables)
+    return frame[
+        (frame["dest"] == "a.example") & (frame["window_start"] == frame["window_start"].max())
+    ].iloc[0]
+
+
+def test_a_session_that_goes_on_over_midnight_has_no_start():
+    used = activity([(1000, 2000)])
+    assert day_two({"flows": flows([86_000.0], duration=1000.0), "activity": used})[NAMES].isna().all()
+
+
+def test_a_flow_at_midnight_does_not_open_the_session_that_goes_on():
+    """Two flows of one session: one is open over midnight, the other starts as the clock strikes."""
+    table = flows([86_000.0, 86_400.0], duration=[1000.0, 0.0])
+    got = day_two({"flows": table, "activity": activity([(1000, 2000)])})
+    assert np.isnan(got["userless_share"])
+
+
+def test_use_before_the_window_counts_and_none_is_an_hour():
+    table = flows([86_400.0 + 50])
+    before = day_two({"flows": table, "activity": activity([(80_000, 86_400)])})
+    assert before["median_seconds_since_unlock"] == 50 and before["userless_share"] == 1
+    after = day_two({"flows": table, "activity": activity([(90_000, 91_000)])})
+    assert after["median_seconds_since_unlock"] == interaction.IDLE_SECONDS
+    assert after["idle_hour_share"] == 0
+
+
+def test_a_device_without_activity_telemetry_is_unknown():
+    tables = {"flows": flows([100.0]), "activity": activity([(0, 50)], device="d2")}
+    assert extract(tables)[NAMES].isna().all().all()
+    in_front = activity([(0, 50)], app="com.a", kind="app_foreground")
+    got = extract(tables | {"activity": in_front}).iloc[0][NAMES]
+    assert got[FRONT].notna().all() and got.drop(FRONT).isna().all()

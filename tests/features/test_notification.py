@@ -1,0 +1,101 @@
+"""Lag to the push equals its twin, and a coarse push log says no more than it knows."""
+
+import naive_context as naive
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from make import flows, together
+from make import pushes as push_log
+from strategies import (
+    activities,
+    activity_table,
+    agree,
+    flow_table,
+    mixed_flows,
+    push_table,
+    pushes,
+    pushes_of,
+    uses_of,
+)
+
+from appcadence.features import extract
+
+
+@given(mixed_flows, pushes, activities, st.sampled_from([("24h", 86400.0), ("6h", 21600.0)]))
+def test_notification_equals_its_twin(rows, events, spans, window):
+    tables = {
+        "flows": flow_table(rows),
+        "notifications": push_table(events),
+        "activity": activity_table(spans),
+    }
+
+    def expect(w, observed):
+        uses = uses_of(spans, w.device)
+        return naive.notification(w, *pushes_of(events, w.device, w.app), uses, observed)
+
+    agree(extract(tables, window[0]), naive.windows_of(rows, window[1]), expect, "notification")
+
+
+COUPLING = ["push_coupling_excess", "push_coupling_surprise"]
+
+
+def both_logs(happened, table):
+    """The app's window by an exact log of the pushes, and by one that keeps their minutes."""
+    minutes = np.floor(happened / 60) * 60
+    logs = push_log(happened, grid=0.001), push_log(minutes, grid=60.0)
+    return (extract({"flows": table, "notifications": log}).iloc[0] for log in logs)
+
+
+def test_a_strong_coupling_is_the_same_verdict_on_any_grid():
+    rng = np.random.default_rng(4)
+    happened = np.sort(rng.uniform(1000, 85_000, 30).round(3))
+    exact, coarse = both_logs(happened, flows(happened + rng.uniform(1, 20, 30)))
+    for got in exact, coarse:
+        assert got["push_answered_share"] > 0.9
+        assert got["push_coupling_excess"] > 0.8
+        assert got["push_coupling_surprise"] > 15
+        assert got["push_session_share"] == 1
+    assert exact["push_grid_seconds"] < 1 and coarse["push_grid_seconds"] == 60
+    assert 5 < exact["median_push_lag_seconds"] < 15
+    assert np.isnan(coarse["median_push_lag_seconds"])
+
+
+def test_a_grid_that_cannot_tell_says_nothing():
+    """Traffic every two minutes: chance answers a push within 90 s more often than not."""
+    rng = np.random.default_rng(5)
+    happened = np.sort(rng.uniform(1000, 85_000, 40).round(3))
+    often = np.arange(0, 86_000, 120.0) + rng.uniform(0, 60, 717)
+    exact, coarse = both_logs(happened, together(flows(happened + 3), flows(often)))
+    assert exact["push_coupling_excess"] > 0.3 and exact["push_coupling_surprise"] > 5
+    assert coarse[COUPLING].isna().all()
+    assert coarse["push_answered_share"] > 0.5 and np.isnan(coarse["median_push_lag_seconds"])
+
+
+def test_many_unanswered_pushes_are_no_surprise():
+    """Far fewer answers than chance would give: the probability of as many is 1, however many pushes."""
+    rng = np.random.default_rng(6)
+    starts = np.cumsum(rng.uniform(35, 110, 8300))
+    starts = starts[starts < 7 * 86_400 - 100]
+    happened = np.sort(rng.uniform(0, starts[-1], 12_000).round(3))
+    following = starts[np.minimum(np.searchsorted(starts, happened), len(starts) - 1)]
+    unanswered = happened[following - happened > 31]
+    happened = np.sort(np.concatenate([unanswered, starts[::2000] - 1]))
+    thursday = 3 * 86_400  # weeks are counted from the epoch, a Thursday
+    table, log = flows(starts + thursday), push_log(happened + thursday, grid=0.001)
+    got = extract({"flows": table, "notifications": log}, "7d").iloc[0]
+    assert 0 < got["push_answered_share"] < 0.01 and got["push_coupling_excess"] < -0.3
+    assert got["push_coupling_surprise"] == 0
+
+
+def test_bytes_that_nobody_counted_are_not_zero():
+    table = together(flows([1000.0, 2000.0, 3000.0], out=None), flows([50_000.0], out=700))
+    got = extract({"flows": table, "notifications": push_log([999, 1999, 2999.0])}).iloc[0]
+    assert got["flows_per_push"] == 1 and np.isnan(got["bytes_out_per_push"])
+
+
+def test_the_border_of_a_window():
+    table = together(flows([100.0]), flows([86_400 + 100.0]))
+    log = push_log([0, 1, 86_399.5, 86_400, 86_401, 86_402, 172_799.0])
+    frame = extract({"flows": table, "notifications": log})
+    frame = frame[frame["dest"] == "*"]
+    np.testing.assert_allclose(frame["pushes_per_hour"] * frame["observed_seconds"] / 3600, [3, 4], rtol=1e-5)

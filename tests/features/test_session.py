@@ -1,0 +1,32 @@
+"""Persistence against its slow twin."""
+
+import hostile
+import naive
+from hypothesis import given
+from hypothesis import strategies as st
+from make import flows
+
+from appcadence.features import extract, session
+
+NAMES = [f.name for f in session.FEATURES]
+
+
+@given(hostile.telemetry(most=16), st.sampled_from(["24h", "6h", "1h"]))
+def test_every_window_equals_its_twin(rows, window):
+    got = hostile.extracted(rows, window, NAMES)
+    found = naive.windows(rows, hostile.WINDOWS[window])
+    assert got.keys() == found.keys()
+    for key, one in found.items():
+        want = naive.session(one)
+        hostile.same(got[key], [want[n] for n in NAMES], NAMES, key)
+
+
+@given(hostile.telemetry(hostile.ONE, hostile.short, st.just(1), most=8, repeat=12))
+def test_many_sessions_equal_their_twin(rows):
+    test_every_window_equals_its_twin.hypothesis.inner_test(rows, "24h")
+
+
+def test_a_chain_needs_gaps_shorter_than_both_neighbours():
+    got = extract({"flows": flows([0, 500, 1000, 1200.0], duration=[400, 400, 50, 10.0])}).iloc[0]
+    assert got["longest_chain_seconds"] == 900
+    assert got["longest_session_seconds"] == got["longest_flow_seconds"] == 400

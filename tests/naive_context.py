@@ -1,0 +1,378 @@
+"""Slow, obvious twins of the families that need context: use, pushes, declarations.
+
+Plain Python over lists; times are seconds after 2026-03-02, as in `make`. Where a meaning says nothing of a
+case, the twin follows the rule of its family: nothing to count = nan, below a stated minimum = nan.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+DAY = 86400.0
+NAN = math.nan
+
+
+class Flow(NamedTuple):
+    """One flow; None = unknown."""
+
+    start: float
+    duration: float | None = 1.0
+    device: str = "d1"
+    app: str | None = "com.a"
+    host: str | None = "a.example"
+    ip: str | None = None
+    port: int | None = 443
+    sent: int | None = 100
+    received: int | None = 200
+    failed: bool = False
+    service: str = "tls"
+
+    @property
+    def dest(self):
+        return self.host if self.host is not None else self.ip if self.ip is not None else "unknown"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What of a flow lies in a window; times from the window's start."""
+
+    start: float
+    end: float | None
+    fresh: bool
+    sent: float | None
+    received: float | None
+    flow: Flow
+
+
+@dataclass
+class Window:
+    device: str
+    app: str | None
+    dest: str
+    begin: float
+    length: float
+    pieces: list[Piece]
+
+    @property
+    def key(self):
+        return self.device, self.app, self.dest, self.begin
+
+    def sessions(self):
+        """(start, end, began here) of the sessions."""
+        groups, reach = [], -math.inf
+        for piece in self.pieces:
+            if piece.start > reach + 30:
+                groups.append([])
+            groups[-1].append(piece)
+            reach = max(reach, piece.start if piece.end is None else piece.end)
+        return [
+            (
+                group[0].start,
+                max(p.start if p.end is None else p.end for p in group),
+                all(p.fresh for p in group if p.start == group[0].start),
+            )
+            for group in groups
+        ]
+
+    def session_starts(self):
+        return [start for start, _, fresh in self.sessions() if fresh]
+
+
+def windows_of(flows, length=DAY):
+    """Channel windows and, of known apps, app windows (dest `*`)."""
+    found = {}
+    for flow in flows:
+        if flow.service == "dns":
+            continue
+        end = flow.start + (flow.duration or 0.0)
+        begin = flow.start // length * length
+        while True:
+            key = flow.device, flow.app, flow.dest, begin
+            found.setdefault(key, Window(*key, length, [])).pieces.append(_cut(flow, begin, length))
+            begin += length
+            if begin >= end:
+                break
+    pooled = {}
+    for window in found.values():
+        window.pieces = _stitched(sorted(window.pieces, key=_place))
+        if window.app is not None:
+            key = window.device, window.app, "*", window.begin
+            pooled.setdefault(key, Window(*key, length, [])).pieces.extend(window.pieces)
+    for window in pooled.values():
+        window.pieces.sort(key=_place)
+    return [*found.values(), *pooled.values()]
+
+
+def _cut(flow, begin, length):
+    start = max(flow.start - begin, 0.0)
+    end = None if flow.duration is None else min(flow.start + flow.duration - begin, length)
+    share = (end - start) / flow.duration if flow.duration else 1.0
+    sent, received = (None if v is None else v * share for v in (flow.sent, flow.received))
+    return Piece(start, end, flow.start >= begin, sent, received, flow)
+
+
+def _place(piece):
+    values = [piece.start, piece.end, piece.sent, piece.received]
+    port = -1 if piece.flow.port is None else piece.flow.port
+    return [*(math.inf if v is None else v for v in values), piece.flow.failed, port]
+
+
+def _stitched(pieces):
+    """A flow that starts within 1 s of the end of one of 30 s or more, on its port, goes on with it."""
+    out = []
+    for piece in pieces:
+        for at in reversed(range(max(len(out) - 8, 0), len(out))):
+            before = out[at]
+            if (
+                before.end is not None
+                and abs(piece.start - before.end) <= 1
+                and before.end - before.start >= 30
+                and before.flow.port == piece.flow.port
+                and not (before.flow.failed or piece.flow.failed)
+                and piece.start > before.start
+            ):
+                out[at] = replace(
+                    before,
+                    end=before.end if piece.end is None else max(before.end, piece.end),
+                    sent=_sum(before.sent, piece.sent),
+                    received=_sum(before.received, piece.received),
+                )
+                break
+        else:
+            out.append(piece)
+    return out
+
+
+def _sum(a, b):
+    return None if a is None or b is None else a + b
+
+
+def since(spans, t):
+    """Seconds from the end of use to t: 0 while in use, None before the first; ends may be None = open."""
+    ends = [math.inf if end is None else max(start, end) for start, end in spans if start <= t]
+    return max(t - max(ends), 0.0) if ends else None
+
+
+def covered(spans, begin, stop):
+    """Seconds of [begin, stop] under the union of the spans."""
+    total, reach = 0.0, begin
+    for start, end in sorted(spans, key=lambda span: span[0]):
+        end = stop if end is None else min(end, stop)
+        total += max(end - max(start, reach), 0.0)
+        reach = max(reach, end)
+    return total
+
+
+def p90(values):
+    """The value at rank ceil(0.9 n)."""
+    return sorted(values)[-(-9 * len(values) // 10) - 1]
+
+
+def share_similar(gaps):
+    """(similar, pairs) of successive gaps within a factor of 1.3; a gap is at least 1 s."""
+    gaps = [max(gap, 1.0) for gap in gaps]
+    near = [max(a, b) <= 1.3 * min(a, b) for a, b in pairwise(gaps)]
+    return sum(near), len(near)
+
+
+def interaction(window, uses, fronts, observed):
+    """`uses` of the device, `fronts` of the app; None = the device reports none."""
+    out = {}
+    starts = [window.begin + s for s in window.session_starts()]
+    if not starts:
+        return out
+    if fronts is not None and window.app is not None:
+        lags = [since(fronts, t) for t in starts]
+        lags = [window.length if lag is None else min(lag, window.length) for lag in lags]
+        out["median_seconds_since_foreground"] = statistics.median(lags)
+        out["p90_seconds_since_foreground"] = p90(lags)
+        out["background_share"] = sum(lag > 30 for lag in lags) / len(lags)
+    if uses:
+        lags = [since(uses, t) for t in starts]
+        lags = [3600.0 if lag is None else lag for lag in lags]
+        out["median_seconds_since_unlock"] = statistics.median(lags)
+        out["p90_seconds_since_unlock"] = p90(lags)
+        userless = sum(lag > 30 for lag in lags) / len(lags)
+        out["userless_share"] = userless
+        out["idle_hour_share"] = sum(lag > 3600 for lag in lags) / len(lags)
+        used = covered(uses, window.begin, window.begin + window.length)
+        out["userless_excess_ratio"] = userless - (1 - min(used / observed, 1))
+        out["userless_bytes_share"] = userless_bytes(window, uses)
+        alone = [t for t, lag in zip(starts, lags, strict=True) if lag > 30]
+        stretches = defaultdict(list)
+        for t in alone:
+            stretches[sum(start <= t for start, _ in uses)].append(t)
+        counts = [share_similar([b - a for a, b in pairwise(s)]) for s in stretches.values()]
+        similar, pairs = (sum(c) for c in zip(*counts, strict=True)) if counts else (0, 0)
+        if pairs >= 4:
+            out["userless_ratio_share_1_3"] = similar / (pairs + 2)
+    return out
+
+
+def userless_bytes(window, uses):
+    total = alone = 0.0
+    for piece in window.pieces:
+        if not piece.fresh or piece.sent is None or piece.received is None:
+            continue
+        size = piece.sent + piece.received
+        lag = since(uses, window.begin + piece.start)
+        total += size
+        alone += size * (lag is None or lag > 30)
+    return alone / total if total else NAN
+
+
+SHIFTS = (-1500, -900, -420, 420, 900, 1500)
+
+
+def binomial_tail(k, n, p):
+    """log10 P(X >= k)."""
+    logs = [
+        math.lgamma(n + 1)
+        - math.lgamma(i + 1)
+        - math.lgamma(n - i + 1)
+        + i * math.log(p)
+        + (n - i) * math.log(1 - p)
+        for i in range(k, n + 1)
+    ]
+    top = max(logs)
+    return min((top + math.log(math.fsum(math.exp(x - top) for x in logs))) / math.log(10), 0.0)
+
+
+def notification(window, pushes, grid, uses, observed):
+    """`pushes`: (time, silent) of the app; `grid` of the device's push log, None = it has none."""
+    if grid is None or window.app is None:
+        return {}
+    pushes = [(t - window.begin, s) for t, s in sorted(pushes) if 0 <= t - window.begin < window.length]
+    n, reach = len(pushes), 30 + grid
+    out = {
+        "pushes_per_hour": n / observed * 3600,
+        "silent_pushes_per_hour": sum(s for _, s in pushes) / observed * 3600,
+        "push_grid_seconds": grid,
+    }
+    starts = window.session_starts()
+    if n < 3 or not starts:
+        return out
+    times = [t for t, _ in pushes]
+
+    def next_start(t):
+        return min((s - t for s in starts if t <= s <= t + reach), default=None)
+
+    def after_push(t):
+        return any(p <= t <= p + reach for p in times)
+
+    lags = [lag for lag in map(next_start, times) if lag is not None]
+    shifted = [(t + shift) % window.length for shift in SHIFTS for t in times]
+    by_chance = sum(next_start(t) is not None for t in shifted)
+    out["push_answered_share"] = len(lags) / n
+    if by_chance / len(shifted) <= 0.5:
+        out["push_coupling_excess"] = len(lags) / n - by_chance / len(shifted)
+        # Half an answer is added, so that the rate is never zero.
+        out["push_coupling_surprise"] = -binomial_tail(len(lags), n, (by_chance + 0.5) / (len(shifted) + 1))
+    if grid <= 30 and lags:
+        out["median_push_lag_seconds"] = statistics.median(lags)
+    out["push_session_share"] = sum(map(after_push, starts)) / len(starts)
+    fresh = [p for p in window.pieces if p.fresh]
+    woken = [p for p in fresh if after_push(p.start)]
+    out["flows_per_push"] = len(woken) / n
+    if any(p.sent is not None for p in fresh):
+        out["bytes_out_per_push"] = sum(p.sent for p in woken if p.sent is not None) / n
+    if uses:
+        lags = {t: since(uses, window.begin + t) for t in times}
+        locked = [t for t, silent in pushes if silent and (lags[t] is None or lags[t] > 30)]
+        uploads = [p for p in fresh if p.sent is not None and p.received is not None and p.sent > p.received]
+        if locked:
+            answered = [any(t <= p.start <= t + reach for p in uploads) for t in locked]
+            out["locked_push_upload_share"] = sum(answered) / len(locked)
+    return out
+
+
+APPLE = [
+    ipaddress.ip_network(text)
+    for text in ("17.0.0.0/8", *(f"{v6}::/48" for v6 in ("2620:149:a44", "2403:300:a42", "2403:300:a51")))
+] + [ipaddress.ip_network("2a01:b740:a42::/48")]
+AWAKE = {"audio", "location", "voip", "external-accessory", "bluetooth-central", "bluetooth-peripheral"} | {
+    "nearby-interaction",
+    "push-to-talk",
+    "network-authentication",
+}
+MODES = AWAKE | {"fetch", "processing", "remote-notification"}
+
+
+def to_provider(flow):
+    return flow.port in (2195, 2196, 2197) or flow.host in (
+        "api.push.apple.com",
+        "api.sandbox.push.apple.com",
+        "api.development.push.apple.com",
+    )
+
+
+def to_stranger(flow):
+    """To port 5223 of a destination known not to be Apple's; the address decides, else the name."""
+    if flow.port != 5223 or (flow.ip is None and flow.host is None):
+        return False
+    if flow.ip is None:
+        return not f".{flow.host}".endswith((".apple.com", "push-apple.com.akadns.net"))
+    try:
+        address = ipaddress.ip_address(flow.ip)
+    except ValueError:
+        return False
+    return not any(address in network for network in APPLE if network.version == address.version)
+
+
+def expected(dest, patterns):
+    for pattern in (p.lower() for p in patterns):
+        if dest.endswith("." + pattern.removeprefix("*.")) or dest == pattern:
+            return True
+    return False
+
+
+def profile(inventory, device, app):
+    """The newest row of the device's own app, else the newest fleet-wide one, else None."""
+    for owner in (device, None):
+        rows = [r for r in inventory if r["app_id"] == app and r.get("device_id") == owner]
+        if rows:
+            return max(rows, key=lambda r: r["snapshot_time"])
+    return None
+
+
+def declared(window, row, fronts, pushes, grid):
+    """`row`: the app's profile or None; the rest as above."""
+    n = len(window.pieces)
+    out = {
+        "provider_endpoint_share": sum(to_provider(p.flow) for p in window.pieces) / n,
+        "foreign_push_port_share": sum(to_stranger(p.flow) for p in window.pieces) / n,
+    }
+    if row is None or window.app is None:
+        return out
+    if row.get("approved") is not None:
+        out["unapproved_app"] = float(not row["approved"])
+    if row.get("expected_hosts") is not None:
+        strange = [not expected(p.flow.dest, row["expected_hosts"]) for p in window.pieces]
+        out["unexpected_host_share"] = sum(strange) / n
+    if row.get("background_modes") is None:
+        return out
+    modes = set(row["background_modes"])
+    begun = [(s, e) for s, e, fresh in window.sessions() if fresh]
+    if fronts is not None:
+        lags = [since(fronts, window.begin + s) for s, _ in begun]
+        behind = [part for part, lag in zip(begun, lags, strict=True) if lag is None or lag > 30]
+        gaps = [b[0] - a[0] for a, b in pairwise(behind)]
+        similar, pairs = share_similar(gaps)
+        awake = bool(modes & AWAKE)
+        rhythm = similar / (pairs + 2) if pairs >= 4 and not modes & MODES else 0.0
+        out["undeclared_background_rhythm"] = rhythm
+        # Shrunk for few gaps like the other, though its meaning does not say so.
+        out["below_scheduler_floor_share"] = 0.0 if awake else sum(g < 900 for g in gaps) / (len(gaps) + 2)
+        longest = max((e - s for s, e in behind), default=0.0)
+        out["background_work_seconds"] = 0.0 if awake else max(longest - 30, 0.0)
+    silent = [t - window.begin for t, s in pushes if s and 0 <= t - window.begin < window.length]
+    if silent and grid is not None:
+        worked = sum(any(t <= s <= t + 30 + grid for s, _ in begun) for t in silent)
+        out["undeclared_push_work_share"] = 0.0 if "remote-notification" in modes else worked / len(silent)
+    return out
