@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 .venv/.core: pyproject.toml
 	python3 -m venv .venv && .venv/bin/pip install -q -e . && touch $@
 .venv/.dev: pyproject.toml
@@ -13,6 +13,8 @@ test: .venv/.dev
 lint: .venv/.dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 bench: .venv/.core
-	$(PY) benchmarks/features.py && $(PY) benchmarks/transplant.py
+	$(PY) benchmarks/features.py && $(PY) benchmarks/cadence_power.py && $(PY) benchmarks/transplant.py
+docs: .venv/.core
+	$(PY) docs/features.py
 clean:
 	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

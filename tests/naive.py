@@ -381,9 +381,3 @@ def companion(key, found):
 
 def share_near(starts, others, reach):
     return sum(any(abs(o - s) <= reach for o in others) for s in starts) / len(starts)
-
-
-def since(intervals, t):
-    """Seconds from the end of the latest interval that began by t; None if there is none."""
-    begun = [end for start, end in intervals if start <= t]
-    return max(t - max(begun), 0) if begun else None

@@ -15,7 +15,6 @@ from appcadence.features import extract
 from appcadence.telemetry.schema import FLOWS, conform
 
 DAY = 86_400_000_000
-YEARS = 3653 * DAY
 WINDOWS = {"24h": 86400, "6h": 21600, "1h": 3600}
 
 

@@ -105,6 +105,14 @@ def test_rolling_on_equals_one_update(rows, border):
 
 @given(fleets, fleets)
 def test_neither_order_nor_repetition_of_updates_matters(one, other):
+    # No start, nor a flow that goes on at midnight, occurs in both: that case is the next test's.
+    one, other = (
+        [f._replace(start=f.start + late, duration=min(f.duration or 0.0, 60.0)) for f in part]
+        for part, late in ((one, 0.0), (other, 0.25))
+    )
+    one, other = ([f for f in part if f.start % DAY < DAY - 90] for part in (one, other))
+    if not one or not other:
+        return
     once = contacts(one, other).to_arrow()
     assert contacts(other, one).to_arrow().equals(once)
     assert contacts(one, other, one, other).to_arrow().equals(once)

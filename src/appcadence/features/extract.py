@@ -231,7 +231,8 @@ def table_of(windows: Windows) -> pd.DataFrame:
 def frame(part: Part, names: Named, context: Context, seconds: int) -> pd.DataFrame:
     """Keys by name, and values, as the feature table."""
     return pd.concat(
-        [_keys(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES))], axis=1
+        [_keys(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
+        axis=1,
     )
 
 

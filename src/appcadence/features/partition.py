@@ -8,16 +8,19 @@ names and channels of the fleet.
 
 from __future__ import annotations
 
+import fcntl
 import os
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appcadence.errors import AppcadenceError
 from appcadence.features import novelty
 from appcadence.features.extract import Part, Source, block_part, fill_novelty, frame, prepare
 from appcadence.features.history import History, Past
@@ -41,18 +44,35 @@ def write_features(
     The scratch directory lies beside the file and takes about 50 bytes a flow and 500 a window.
 
     Raises:
-        TelemetryError, SchemaError, AppcadenceError: as `extract`.
+        TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
     """
     seconds = window_seconds(window)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-            rows = _write(source, temporary, seconds, history, Path(scratch), block_flows, progress)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _scratch(out) as scratch:
+        whole = scratch / "table.parquet"
+        rows = _write(source, whole, seconds, history, scratch, block_flows, progress)
+        whole.replace(out)
     return rows
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """An empty directory beside the file, this run's alone; what a killed run left in it is removed."""
+    path = out.with_name(f".{out.name}.scratch")
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AppcadenceError(
+                f"another run is writing {out}; wait for it, or name another file"
+            ) from None
+        try:
+            for left in path.iterdir():
+                if left.name != "lock":
+                    left.unlink()
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(
