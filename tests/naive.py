@@ -91,18 +91,27 @@ def in_order(flows, ports=True):
         return (math.isnan(x), 0.0 if math.isnan(x) else x)
 
     return sorted(
-        flows, key=lambda f: (f.start, last(f.end), last(f.out), last(f.inn), f.failed, ports and f.port)
+        flows,
+        key=lambda f: (
+            f.start,
+            f.fresh,  # one that goes on over the border comes first
+            last(f.end),
+            last(f.out),
+            last(f.inn),
+            f.failed,
+            ports and f.port,
+        ),
     )
 
 
 def stitched(flows):
     """A flow that starts within 1 s of the end of an earlier, longer than 30 s, on its port goes on with it.
 
-    Of several the one that started last; only the eight started last are looked at.
+    Of several the one that started last. (The kernel looks at the 64 long flows started last alone.)
     """
     joined = []
     for flow in in_order(flows):
-        for j in reversed(range(max(len(joined) - 8, 0), len(joined))):
+        for j in reversed(range(len(joined))):
             old = joined[j]
             if (
                 not flow.failed
@@ -110,7 +119,6 @@ def stitched(flows):
                 and old.port == flow.port
                 and old.end - old.start >= 30.0
                 and abs(flow.start - old.end) <= 1.0
-                and flow.start > old.start
             ):
                 end = old.end if math.isnan(flow.end) else max(old.end, flow.end)
                 joined[j] = old._replace(end=end, out=old.out + flow.out, inn=old.inn + flow.inn)

@@ -250,13 +250,14 @@ def notification(window, pushes, grid, uses, observed):
         return {}
     pushes = [(t - window.begin, s) for t, s in sorted(pushes) if 0 <= t - window.begin < window.length]
     n, reach = len(pushes), 30 + grid
+    seen = max(observed, pushes[-1][0] - pushes[0][0] if pushes else 0.0)
     out = {
-        "pushes_per_hour": n / observed * 3600,
-        "silent_pushes_per_hour": sum(s for _, s in pushes) / observed * 3600,
+        "pushes_per_hour": n / seen * 3600,
+        "silent_pushes_per_hour": sum(s for _, s in pushes) / seen * 3600,
         "push_grid_seconds": grid,
     }
     starts = window.session_starts()
-    if n < 3 or not starts:
+    if n < 3:
         return out
     times = [t for t, _ in pushes]
 
@@ -276,11 +277,12 @@ def notification(window, pushes, grid, uses, observed):
         out["push_coupling_surprise"] = -binomial_tail(len(lags), n, (by_chance + 0.5) / (len(shifted) + 1))
     if grid <= 30 and lags:
         out["median_push_lag_seconds"] = statistics.median(lags)
-    out["push_session_share"] = sum(map(after_push, starts)) / len(starts)
+    if starts:
+        out["push_session_share"] = sum(map(after_push, starts)) / len(starts)
     fresh = [p for p in window.pieces if p.fresh]
     woken = [p for p in fresh if after_push(p.start)]
     out["flows_per_push"] = len(woken) / n
-    if any(p.sent is not None for p in fresh):
+    if not woken or any(p.sent is not None for p in woken):
         out["bytes_out_per_push"] = sum(p.sent for p in woken if p.sent is not None) / n
     if uses:
         lags = {t: since(uses, window.begin + t) for t in times}
@@ -352,7 +354,7 @@ def declared(window, row, fronts, pushes, grid):
         return out
     if row.get("approved") is not None:
         out["unapproved_app"] = float(not row["approved"])
-    if row.get("expected_hosts") is not None:
+    if row.get("expected_hosts"):
         strange = [not expected(p.flow.dest, row["expected_hosts"]) for p in window.pieces]
         out["unexpected_host_share"] = sum(strange) / n
     if row.get("background_modes") is None:
@@ -360,17 +362,20 @@ def declared(window, row, fronts, pushes, grid):
     modes = set(row["background_modes"])
     begun = [(s, e) for s, e, fresh in window.sessions() if fresh]
     if fronts is not None:
-        lags = [since(fronts, window.begin + s) for s, _ in begun]
-        behind = [part for part, lag in zip(begun, lags, strict=True) if lag is None or lag > 30]
+        lags = [since(fronts, window.begin + s) for s, _, _ in window.sessions()]
+        alone = [part for part, lag in zip(window.sessions(), lags, strict=True) if lag is None or lag > 30]
+        behind = [(s, e) for s, e, fresh in alone if fresh]
         gaps = [b[0] - a[0] for a, b in pairwise(behind)]
         similar, pairs = share_similar(gaps)
         awake = bool(modes & AWAKE)
-        rhythm = similar / (pairs + 2) if pairs >= 4 and not modes & MODES else 0.0
-        out["undeclared_background_rhythm"] = rhythm
-        # Shrunk for few gaps like the other, though its meaning does not say so.
-        out["below_scheduler_floor_share"] = 0.0 if awake else sum(g < 900 for g in gaps) / (len(gaps) + 2)
-        longest = max((e - s for s, e in behind), default=0.0)
-        out["background_work_seconds"] = 0.0 if awake else max(longest - 30, 0.0)
+        if pairs >= 4:
+            out["undeclared_background_rhythm"] = 0.0 if modes & MODES else similar / (pairs + 2)
+        if gaps:
+            short = sum(g < 900 for g in gaps) / (len(gaps) + 2)
+            out["below_scheduler_floor_share"] = 0.0 if awake else short
+        if alone:
+            longest = max(e - s for s, e, _ in alone)
+            out["background_work_seconds"] = 0.0 if awake else max(longest - 30, 0.0)
     silent = [t - window.begin for t, s in pushes if s and 0 <= t - window.begin < window.length]
     if silent and grid is not None:
         worked = sum(any(t <= s <= t + 30 + grid for s, _ in begun) for t in silent)

@@ -20,8 +20,7 @@ class Fleet:
     def novelty(self, window):
         """The nine features; what came before the device was first seen in the window is its past.
 
-        So it is for other devices too, though their contacts of the same window should count for prevalence
-        alone: `test_what_others_contact_in_the_same_window_does_not_make_it_known`.
+        The fleet's past ends where the window begins, or with the first flow of all.
         """
         now = min(
             w.begin + p.start
@@ -31,8 +30,8 @@ class Fleet:
         )
         end = window.begin + window.length
         device, app, dest = window.device, window.app, window.dest
-        past = [c for c in self.contacts if c[3] < now]
-        mine = [c for c in past if c[0] == device]
+        mine = [c for c in self.contacts if c[3] < now and c[0] == device]
+        past = [c for c in self.contacts if c[3] < max(window.begin, min(c[3] for c in self.contacts))]
         out = {}
         if mine:
             own = [c[3] for c in mine if c[1:3] == (app, dest)]

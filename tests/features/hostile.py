@@ -75,9 +75,9 @@ _jumps = st.lists(
 def telemetry(draw, channels=MANY, duration=durations, size=sizes, most=12, repeat=6):
     """Rows in any order: a pattern of gaps, repeated with jitter, with a clock jump now and then.
 
-    Some rows start on an hour, some where the row before ends, some seem to last for weeks or for ever.
+    Some rows start on an hour, some go on where the row before ends, some seem to last for weeks or for ever.
     """
-    row = st.tuples(_gap, duration, size, size, st.integers(0, 12), st.integers(0, len(channels) - 1))
+    row = st.tuples(_gap, duration, size, size, st.integers(0, 14), st.integers(0, len(channels) - 1))
     pattern = draw(st.lists(row, min_size=draw(st.sampled_from([1, min(8, most)])), max_size=most))
     period = draw(st.sampled_from([2.0, 45.0, 60.0, 300.0]))
     chance = random.Random(draw(st.integers(0, 999)))
@@ -92,17 +92,18 @@ def telemetry(draw, channels=MANY, duration=durations, size=sizes, most=12, repe
             if k:
                 gap *= chance.uniform(1 - noise, 1 + noise)
             at = max(at + round(gap * 1000) * 1000 + round(jumps.pop(i, 0.0) * 1e6), -DAY)
-            if kind == 12 and rows and rows[-1].duration and 0 < rows[-1].duration < 1e5:
-                at = rows[-1].us - DAY0 * 1_000_000 + round(rows[-1].duration * 1e6)
             if kind == 11:
                 at += -at % 3_600_000_000
             if kind == 10 and k == 0:
                 length = (1e18, 1e6)[i % 2] if i > 8 else 20_000.0
-            rows.append(
-                Row(DAY0 * 1_000_000 + at, length, out=out, inn=inn, **channels[channel])._replace(
-                    outcome=("failed", "unknown")[kind] if kind < 2 else "established"
-                )
-            )
+            outcome = ("failed", "unknown")[kind] if kind < 2 else "established"
+            row = Row(DAY0 * 1_000_000 + at, length, outcome=outcome, out=out, inn=inn, **channels[channel])
+            if kind >= 12 and rows and rows[-1].duration and 0 < rows[-1].duration < 1e5:
+                last, late = rows[-1], chance.choice([0, 0, 900_000, 1_000_000, 1_001_000])
+                at = last.us - DAY0 * 1_000_000 + round(last.duration * 1e6) + late
+                port = last.port if kind < 14 else row.port
+                row = last._replace(us=DAY0 * 1_000_000 + at, port=port, out=out, inn=inn)
+            rows.append(row)
     chance.shuffle(rows)
     return rows
 

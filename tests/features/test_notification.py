@@ -98,4 +98,6 @@ def test_the_border_of_a_window():
     log = push_log([0, 1, 86_399.5, 86_400, 86_401, 86_402, 172_799.0])
     frame = extract({"flows": table, "notifications": log})
     frame = frame[frame["dest"] == "*"]
-    np.testing.assert_allclose(frame["pushes_per_hour"] * frame["observed_seconds"] / 3600, [3, 4], rtol=1e-5)
+    # The pushes' own span is longer than what a single flow a day shows.
+    hours = np.array([86_399.5, 86_399.0]) / 3600
+    np.testing.assert_allclose(frame["pushes_per_hour"] * hours, [3, 4], rtol=1e-5)

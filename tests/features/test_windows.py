@@ -115,7 +115,12 @@ def test_no_flows_make_an_empty_table():
     assert len(extract({"flows": flows([1.0], service="dns")})) == 0
 
 
-@pytest.mark.parametrize("host", ["*", "unknown", ""])
+@pytest.mark.parametrize("host", ["unknown", ""])
 def test_any_host_name_is_a_channel(host):
     got = extract({"flows": flows([1.0], host=host)})
     assert sorted(got["dest"].astype(str)) == sorted(["*", host]) and (got["n_flows"] == 1).all()
+
+
+def test_no_destination_bears_the_name_of_all():
+    got = extract({"flows": flows([1.0], host="*")})
+    assert sorted(got["dest"].astype(str)) == ["*", "unknown"]

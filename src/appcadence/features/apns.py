@@ -30,6 +30,7 @@ def is_apple(host: str | None, address: str | None) -> bool | None:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return None
+        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
         return any(parsed.version == network.version and parsed in network for network in _RANGES)
     if host is None:
         return None

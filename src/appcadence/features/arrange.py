@@ -10,13 +10,15 @@ STITCH_GAP_SECONDS = 1.0
 STITCH_MIN_SECONDS = 30.0
 """The shortest active time-out of an exporter: shorter flows were not cut by one."""
 _FEW = 16
+_OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
 
 _jit = numba.njit(cache=True, nogil=True)
 
 
 @_jit
 def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-untyped-def]
-    """CSR of the channels' flows: start, end, bytes by the share of time inside, fresh, flags; top port.
+    """CSR of the channels' flows: start, end, bytes by the share of time inside, fresh, flags; of each window
+    the highest port and the best attribution.
 
     `rows` are `FLOW` records; pieces name their row and their window; `failed` is that bit of their flags.
     A flow that an exporter cut is one flow again.
@@ -24,13 +26,14 @@ def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-unt
     n, total = len(offsets) - 1, len(row)
     begin, stop, out, inn = np.empty(total), np.empty(total), np.empty(total), np.empty(total)
     fresh, flag, ports = np.empty(total, np.bool_), np.empty(total, np.uint8), np.empty(total, np.int32)
-    top = np.empty(n, np.int32)
+    top, best = np.empty(n, np.int32), np.empty(n, np.uint8)
+    open_flows = np.empty(_OPEN, np.int64)
     new_offsets = np.zeros(n + 1, np.int64)
     to = 0
     for g in range(n):
         lo, hi = offsets[g], offsets[g + 1]
         at = to
-        top[g] = -1
+        top[g], best[g] = -1, 255
         for i in range(lo, hi):
             flow = rows[row[i]]
             start = (flow.start_us - window[i] * seconds * 1_000_000) * 1e-6
@@ -41,11 +44,11 @@ def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-unt
             whole = np.isnan(end) or (start >= 0 and end <= seconds)
             share = 1.0 if whole else (stop[at] - begin[at]) / flow.duration
             out[at], inn[at] = flow.sent * share, flow.received * share
-            top[g] = max(top[g], flow.port)
+            top[g], best[g] = max(top[g], flow.port), min(best[g], flow.attribution)
             at += 1
-        if _disordered(to, at, begin, stop, out, inn, flag, ports):
+        if _disordered(to, at, begin, stop, out, inn, fresh, flag, ports):
             _sort(to, at, begin, stop, out, inn, fresh, flag, ports)
-        to = _stitch(to, at, begin, stop, out, inn, fresh, flag, ports, failed)
+        to = _stitch(to, at, begin, stop, out, inn, fresh, flag, ports, failed, open_flows)
         new_offsets[g + 1] = to
     return (
         new_offsets,
@@ -56,20 +59,27 @@ def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-unt
         fresh[:to].copy(),
         flag[:to].copy(),
         top,
+        best,
     )
 
 
 @_jit
-def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed):  # type: ignore[no-untyped-def]
+def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flows):  # type: ignore[no-untyped-def]
     """Join flows that go on with an earlier one; returns the end of what is left."""
-    to = lo
+    to, count = lo, 0
     for i in range(lo, hi):
         joined = False
         if not flag[i] & failed:
-            for j in range(to - 1, max(to - 9, lo - 1), -1):
-                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS  # false for NaN
-                long = stop[j] - begin[j] >= STITCH_MIN_SECONDS
-                if near and long and ports[j] == ports[i] and not flag[j] & failed and begin[i] > begin[j]:
+            kept = 0
+            for k in range(count):
+                if stop[open_flows[k]] + STITCH_GAP_SECONDS >= begin[i]:
+                    open_flows[kept] = open_flows[k]
+                    kept += 1
+            count = kept
+            for k in range(count - 1, -1, -1):
+                j = open_flows[k]
+                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS
+                if near and stop[j] - begin[j] >= STITCH_MIN_SECONDS and ports[j] == ports[i]:
                     if not np.isnan(stop[i]):
                         stop[j] = max(stop[j], stop[i])
                     out[j] += out[i]
@@ -79,6 +89,12 @@ def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed):  # type:
         if not joined:
             begin[to], stop[to], out[to], inn[to] = begin[i], stop[i], out[i], inn[i]
             fresh[to], flag[to], ports[to] = fresh[i], flag[i], ports[i]
+            if not flag[to] & failed and stop[to] - begin[to] >= STITCH_MIN_SECONDS:
+                if count == _OPEN:
+                    open_flows[:-1] = open_flows[1:]
+                    count -= 1
+                open_flows[count] = to
+                count += 1
             to += 1
     return to
 
@@ -92,10 +108,13 @@ def _order(a, b):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _before(a, b, start, end, out, inn, flag, port):  # type: ignore[no-untyped-def]
+def _before(a, b, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
     """Total order of flows, so that the row order of the input never shows."""
     if start[a] != start[b]:
         return start[a] < start[b]
+    # A flow that goes on over the border comes before one that starts on it: the session goes on.
+    if fresh[a] != fresh[b]:
+        return not fresh[a]
     for values in (end, out, inn):
         order = _order(values[a], values[b])
         if order:
@@ -106,9 +125,9 @@ def _before(a, b, start, end, out, inn, flag, port):  # type: ignore[no-untyped-
 
 
 @_jit
-def _disordered(lo, hi, start, end, out, inn, flag, port):  # type: ignore[no-untyped-def]
+def _disordered(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
     for i in range(lo + 1, hi):
-        if start[i] <= start[i - 1] and _before(i, i - 1, start, end, out, inn, flag, port):
+        if start[i] <= start[i - 1] and _before(i, i - 1, start, end, out, inn, fresh, flag, port):
             return True
     return False
 
@@ -127,11 +146,12 @@ def _sort(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-u
             tied = tied[np.argsort(flag[tied], kind="mergesort")]
             for values in (inn, out, end):
                 tied = tied[np.argsort(values[tied], kind="mergesort")]
+            tied = tied[np.argsort(fresh[tied], kind="mergesort")]
             order[a:b] = tied
         else:
             for i in range(a + 1, b):
                 j = i
-                while j > a and _before(order[j], order[j - 1], start, end, out, inn, flag, port):
+                while j > a and _before(order[j], order[j - 1], start, end, out, inn, fresh, flag, port):
                     order[j], order[j - 1] = order[j - 1], order[j]
                     j -= 1
         a = b
@@ -148,5 +168,5 @@ def _sort(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-u
 def sort_inside(offsets, start, end, out, inn, fresh, flag):  # type: ignore[no-untyped-def]
     port = np.zeros(len(start), np.int32)
     for g in range(len(offsets) - 1):
-        if _disordered(offsets[g], offsets[g + 1], start, end, out, inn, flag, port):
+        if _disordered(offsets[g], offsets[g + 1], start, end, out, inn, fresh, flag, port):
             _sort(offsets[g], offsets[g + 1], start, end, out, inn, fresh, flag, port)

@@ -65,6 +65,8 @@ class Context:
     categories: pd.Index[Any]
     category: np.ndarray
     """(n_apps + 1,) App Store category of each app, codes into `categories`; -1 = unknown."""
+    first_us: int
+    """When the first of all flows started."""
     past: Past | None
     """None = novelty is not asked for."""
 
@@ -94,6 +96,7 @@ class Context:
             _pushes(tables.get("notifications"), flows, n_apps),
             Declarations.of(tables.get("inventory"), flows.devices, flows.apps),
             *categories_of(tables.get("inventory"), flows.apps),
+            flows.first_us,
             None if history is None else Past.of(history, flows.devices, flows.apps, flows.dests),
         )
 

@@ -61,13 +61,19 @@ def _cover(order, offsets, moment, rows, row, window, width):  # type: ignore[no
             by_time = np.argsort(begin[:count], kind="mergesort")
             begin[:count], end[:count] = begin[:count][by_time], end[:count][by_time]
         reach, total = 0.0, 0.0
-        for k in range(count):
-            if begin[k] > reach:
-                total += (begin[k] - reach) * (begin[k] - reach <= COVERAGE_GAP_SECONDS)
-                reach = begin[k]
-            if end[k] > reach:
-                total += end[k] - reach
-                reach = end[k]
+        k = 0
+        while k < count:
+            lo, hi = begin[k], end[k]
+            # Of flows that start together only the longest counts, so that their order shows in no bit.
+            while k < count and begin[k] == lo:
+                hi = max(hi, end[k])
+                k += 1
+            if lo > reach:
+                total += (lo - reach) * (lo - reach <= COVERAGE_GAP_SECONDS)
+                reach = lo
+            if hi > reach:
+                total += hi - reach
+                reach = hi
         total += (seconds - reach) * (seconds - reach <= COVERAGE_GAP_SECONDS)
         covered[g] = max(total, 60.0)
     return covered

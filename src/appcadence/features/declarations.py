@@ -79,7 +79,8 @@ class Declarations:
             remote_notification=declares(frozenset(("remote-notification",))),
             approved=approved,
             hosts=tuple(
-                None if h is None else tuple(str(name).lower() for name in h) for h in rows["expected_hosts"]
+                None if h is None or not len(h) else tuple(str(name).lower() for name in h)
+                for h in rows["expected_hosts"]
             ),
         )
 

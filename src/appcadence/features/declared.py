@@ -32,8 +32,8 @@ FEATURES = (
         "below_scheduler_floor_share",
         "ratio",
         1,
-        "share of the gaps between background sessions under 15 minutes, if the app declares no mode that "
-        "lets it stay awake; else 0",
+        "share of the gaps between background sessions under 15 minutes, shrunk for few, if the app declares "
+        "no mode that lets it stay awake; else 0",
         "background sessions closer than the scheduler allows",
         "Apple: BGAppRefreshTask",
         needs=("inventory", "activity"),
@@ -42,8 +42,8 @@ FEATURES = (
         "background_work_seconds",
         "s",
         1,
-        "longest background session beyond the 30 s a handler has, if the app declares no mode that lets it "
-        "stay awake; else 0",
+        "longest background session (of one that goes on, what lies in the window) beyond the 30 s a handler "
+        "has, if the app declares no mode that lets it stay awake; else 0",
         "background work beyond 30 seconds",
         "Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
         needs=("inventory", "activity"),
@@ -94,7 +94,7 @@ FEATURES = (
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 8); NaN where the inventory does not know the app, or not this of it."""
+    """(n, 8); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
     context, s = windows.context, windows.sessions
     declared, front, pushes = context.declarations, context.front, context.pushes
     pair = context.pair(windows.device, windows.app)
@@ -215,15 +215,17 @@ def _kernel(  # type: ignore[no-untyped-def]
             at = _at(front_first, f0, f1, window_us[g])
             previous, gap = -1.0, -1.0
             gaps, short, pairs, similar, longest = 0, 0, 0, 0, 0.0
+            alone = 0
             for i in range(a, b):
-                if not fresh[i]:
-                    continue
                 t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
                 while at + 1 < f1 and front_first[at + 1] <= t:
                     at += 1
                 if at >= f0 and (t - front_last[at]) * 1e-6 <= GRACE_SECONDS:
                     continue
+                alone += 1
                 longest = max(longest, session_end[i] - session_start[i])
+                if not fresh[i]:
+                    continue
                 if previous >= 0.0:
                     now = max(session_start[i] - previous, 1.0)
                     gaps += 1
@@ -233,9 +235,12 @@ def _kernel(  # type: ignore[no-untyped-def]
                         similar += max(now, gap) <= 1.3 * min(now, gap)
                     gap = now
                 previous = session_start[i]
-            out[g, 0] = similar / (pairs + 2.0) if pairs >= _MIN_GAPS and background[g] == 0.0 else 0.0
-            out[g, 1] = short / (gaps + 2.0) if continuous[g] == 0.0 else 0.0
-            out[g, 2] = max(longest - GRACE_SECONDS, 0.0) if continuous[g] == 0.0 else 0.0
+            if pairs >= _MIN_GAPS:
+                out[g, 0] = similar / (pairs + 2.0) if background[g] == 0.0 else 0.0
+            if gaps:
+                out[g, 1] = short / (gaps + 2.0) if continuous[g] == 0.0 else 0.0
+            if alone:
+                out[g, 2] = max(longest - GRACE_SECONDS, 0.0) if continuous[g] == 0.0 else 0.0
         if not np.isnan(grid[g]) and not np.isnan(remote[g]):
             first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
             last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1

@@ -85,14 +85,12 @@ class Part(NamedTuple):
     n_sessions: np.ndarray
     n_beats: np.ndarray
     attribution: np.ndarray
-    begin_us: np.ndarray
-    """When the device was first seen in the window; unset without a history and for app-level windows."""
     values: Matrix
     """(n, n_features), columns in catalogue order."""
 
     @classmethod
     def empty(cls) -> Part:
-        types = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1", "i8")
+        types = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1")
         return cls._make([*(np.empty(0, t) for t in types), np.empty((0, len(NAMES)), np.float32)])
 
 
@@ -179,9 +177,6 @@ def _channels(windows: Windows) -> Past | None:
 
 def part_of(windows: Windows) -> Part:
     """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
-    begin = np.zeros(windows.n, np.int64)
-    if windows.rolled is not None:
-        begin[: windows.n_channels] = windows.rolled.begin_us
     return Part(
         windows.device,
         windows.app,
@@ -194,7 +189,6 @@ def part_of(windows: Windows) -> Part:
         np.diff(windows.sessions.offsets),
         np.diff(windows.beats[0]),
         windows.attribution,
-        begin,
         np.hstack([family.compute(windows) for family in FAMILIES]),
     )
 
@@ -204,10 +198,10 @@ def fleet_novelty(part: Part, context: Context, channels: Sequence[Past | None],
     if context.past is None:
         return
     fleet = novelty.Fleet(context.past.with_devices([c for c in channels if c is not None]))
-    fill_novelty(part, fleet, seconds)
+    fill_novelty(part, context, fleet, seconds)
 
 
-def fill_novelty(part: Part, fleet: novelty.Fleet, seconds: int) -> None:
+def fill_novelty(part: Part, context: Context, fleet: novelty.Fleet, seconds: int) -> None:
     rows = np.flatnonzero(part.dest >= 0)
     novelty.fleet_wide(
         part.values,
@@ -215,7 +209,7 @@ def fill_novelty(part: Part, fleet: novelty.Fleet, seconds: int) -> None:
         fleet,
         part.app[rows],
         part.dest[rows],
-        part.begin_us[rows],
+        np.maximum(part.start_us[rows], context.first_us),
         part.start_us[rows] + seconds * 1_000_000,
     )
 

@@ -94,6 +94,7 @@ class Chunk:
     """One coded piece in block order, in memory or in a file."""
 
     offsets: np.ndarray
+    first_us: int
     rows: np.ndarray | None
     file: Path | None = None
 
@@ -106,7 +107,7 @@ class Chunk:
     def spilled(self, file: Path) -> Chunk:
         if self.rows is not None:
             self.rows.tofile(file)
-        return Chunk(self.offsets, None, file)
+        return Chunk(self.offsets, self.first_us, None, file)
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class Flows:
     dests: pd.Index[Any]
     block_rows: np.ndarray
     """(n_blocks,) flows of each block."""
+    first_us: int
+    """When the first of all started."""
     _chunks: tuple[Chunk, ...]
     _app_rank: np.ndarray
     _dest_rank: np.ndarray
@@ -167,7 +170,8 @@ def code(
     apps, app_rank = coder.apps.sorted()
     dests, dest_rank = coder.dests.sorted()
     block_rows = np.sum([np.diff(c.offsets) for c in chunks], axis=0) if chunks else np.zeros(n_blocks, int)
-    return Flows(names, apps, dests, block_rows, tuple(chunks), app_rank, dest_rank)
+    first_us = min((chunk.first_us for chunk in chunks), default=0)
+    return Flows(names, apps, dests, block_rows, first_us, tuple(chunks), app_rank, dest_rank)
 
 
 def _count(piece: Piece) -> dict[str, int]:
@@ -241,7 +245,7 @@ class _Coder:
             _numbers(table["bytes_out"]),
             _numbers(table["bytes_in"]),
         )
-        return Chunk(offsets, rows)
+        return Chunk(offsets, int(rows["start_us"].min(initial=np.iinfo(np.int64).max)), rows)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -316,7 +320,8 @@ def _codes_of(names: list[str], used: np.ndarray, registry: Names) -> np.ndarray
     """(n + 1,) codes of the names that rows use; -1 for the others and, last, for null."""
     codes = np.full(len(names) + 1, -1, np.int32)
     at = np.flatnonzero(used)
-    codes[at] = registry.codes([names[i] for i in at])[:-1]
+    # No destination may bear the name that stands for all of them.
+    codes[at] = registry.codes([names[i] if names[i] != "*" else "unknown" for i in at])[:-1]
     return codes
 
 

@@ -178,14 +178,16 @@ class Rolled:
     values: np.ndarray
     """(n_channels, 5) float32: channel is new, its age in days, destination is new for the device, steady
     days ratio, twin distance; NaN where the device has no past."""
-    begin_us: np.ndarray
-    """(n_channels,) when the device was first seen in the window: what came before is its past. Telemetry
-    that begins in the middle of a window so keeps the morning's contacts as past."""
     channels: Past
 
 
 def roll(windows: Windows, past: Past) -> Rolled:
-    """Go through the windows of each device in time, each judged by what came before it."""
+    """Go through the windows of each device in time, each judged by what came before it.
+
+    A window's past ends when the device is first seen in it: telemetry that begins in the middle of a window
+    so keeps the morning's contacts as past. A history that holds the window itself keeps no older habits: the
+    channel is then no twin.
+    """
     n = windows.n_channels
     device, app, dest = windows.device[:n], windows.app[:n], windows.dest[:n]
     low, high = (int(device.min()), int(device.max()) + 1) if n else (0, 0)
@@ -210,8 +212,7 @@ def roll(windows: Windows, past: Past) -> Rolled:
     device_offsets = np.searchsorted(owner, np.arange(high - low + 1))
     order, offsets = windows.moments
     values = np.full((n, 5), np.nan, np.float32)
-    begin = np.empty(n, np.int64)
-    seen_first, seen_last, habits = _habits(
+    seen_first, seen_last, seen_days, habits = _habits(
         n,
         windows.offsets,
         windows.start_us,
@@ -223,7 +224,6 @@ def roll(windows: Windows, past: Past) -> Rolled:
     )
     _roll(
         values,
-        begin,
         order,
         offsets,
         device - low,
@@ -233,6 +233,7 @@ def roll(windows: Windows, past: Past) -> Rolled:
         windows.port,
         seen_first,
         seen_last,
+        seen_days,
         habits,
         device_offsets,
         first,
@@ -252,7 +253,7 @@ def roll(windows: Windows, past: Past) -> Rolled:
         port=port,
         habit=habit,
     )
-    return Rolled(values, begin, channels)
+    return Rolled(values, channels)
 
 
 _jit = numba.njit(cache=True, nogil=True)
@@ -265,15 +266,18 @@ def _log(total, count):  # type: ignore[no-untyped-def]
 
 @_jit
 def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_offsets, beats):  # type: ignore[no-untyped-def]
-    """First and last flow start of each channel window, and its habits."""
-    first, last = np.empty(n, np.int64), np.empty(n, np.int64)
+    """First and last flow start of each channel window, bits of the days up to the last, and its habits."""
+    first, last, days = np.empty(n, np.int64), np.empty(n, np.int64), np.ones(n, np.int64)
     habit = np.empty((n, 4), np.float32)
     for g in range(n):
         a, b = offsets[g], offsets[g + 1]
         first[g] = start_us[g] + np.int64(np.rint(flow_start[a] * 1e6))
         last[g] = start_us[g] + np.int64(np.rint(flow_start[b - 1] * 1e6))
         up, n_up, down, n_down, length, n_length = 0.0, 0, 0.0, 0, 0.0, 0
+        today = last[g] // _DAY_US
         for i in range(a, b):
+            back = today - (start_us[g] + np.int64(flow_start[i] * 1e6)) // _DAY_US
+            days[g] |= np.int64(1) << min(back, _BITS)
             if not np.isnan(sent[i]):
                 up += sent[i]
                 n_up += 1
@@ -287,7 +291,7 @@ def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_off
         span = beats[beat_offsets[g + 1] - 1] - beats[beat_offsets[g]] if k > 1 else 0.0
         habit[g, 0], habit[g, 1] = _log(up, n_up), _log(down, n_down)
         habit[g, 2], habit[g, 3] = _log(length, n_length), _log(span, max(k - 1, 0))
-    return first, last, habit
+    return first, last, days, habit
 
 
 @_jit
@@ -336,7 +340,6 @@ def _twin(habit, port, habits, ports, rows):  # type: ignore[no-untyped-def]
 @_jit
 def _roll(  # type: ignore[no-untyped-def]
     out,
-    begin,
     order,
     offsets,
     device,
@@ -346,6 +349,7 @@ def _roll(  # type: ignore[no-untyped-def]
     now_port,
     now_first,
     now_last,
+    now_days,
     now_habit,
     device_offsets,
     first,
@@ -388,7 +392,6 @@ def _roll(  # type: ignore[no-untyped-def]
             k -= 1
         rows = ranked[:k]
         for w in members:
-            begin[w] = now
             if device_first[d] >= now:
                 continue
             c = channel[w]
@@ -417,8 +420,14 @@ def _roll(  # type: ignore[no-untyped-def]
                 days[c] = days[c] << shift if shift < _BITS else 0
                 last_day = contact
             if last_day - contact < _BITS:
-                days[c] |= np.int64(1) << (last_day - contact)
+                days[c] |= now_days[w] << (last_day - contact)
             days[c] &= (np.int64(1) << _BITS) - 1
-            if now_last[w] >= last[c]:
+            if now_last[w] > last[c]:
                 last[c], port[c] = now_last[w], now_port[w]
                 habit[c] = now_habit[w]
+            elif now_last[w] == last[c]:
+                # The same day in two versions, a late log's perhaps: in either order the same comes out.
+                port[c] = max(port[c], now_port[w])
+                for k in range(habit.shape[1]):
+                    if not habit[c, k] >= now_habit[w, k] and not np.isnan(now_habit[w, k]):
+                        habit[c, k] = now_habit[w, k]

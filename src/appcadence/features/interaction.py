@@ -20,7 +20,7 @@ FEATURES = (
         "median_seconds_since_foreground",
         "s",
         1,
-        "median time from the app's last foreground to each session start; 0 while in front",
+        "median time from the app's last foreground to each session start, at most the window's length",
         "median time since the app was in front",
     ),
     Feature(
@@ -34,7 +34,7 @@ FEATURES = (
         "median_seconds_since_unlock",
         "s",
         1,
-        "median time from the device's last use to each session start; 0 while unlocked",
+        "median time from the device's last use to each session start; an hour before any use on record",
         "median time since the device was unlocked",
     ),
     Feature(

@@ -27,12 +27,18 @@ _MIN_PUSHES = 3
 _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
-    Feature("pushes_per_hour", "1/h", 0, "pushes of this app per observed hour", "pushes an hour"),
+    Feature(
+        "pushes_per_hour",
+        "1/h",
+        0,
+        "pushes of this app per hour in which flows or they were seen",
+        "pushes an hour",
+    ),
     Feature(
         "silent_pushes_per_hour",
         "1/h",
         1,
-        "silent pushes (content-available or priority 5) per observed hour; Apple asks for at most 2-3",
+        "silent pushes (content-available or priority 5) in such an hour; Apple asks for at most 2-3",
         "silent pushes an hour",
         "Apple: Pushing background updates to your app",
     ),
@@ -171,13 +177,20 @@ def _tail(k, n, p):  # type: ignore[no-untyped-def]
     """P(X >= k) of a binomial (n, p), 0 < p < 1."""
     if k <= 0:
         return 1.0
-    log_choose = math.lgamma(n + 1.0) - math.lgamma(k + 1.0) - math.lgamma(n - k + 1.0)
-    term = math.exp(log_choose + k * math.log(p) + (n - k) * math.log(1.0 - p))
+    # The shorter side is summed away from the middle, where a term that underflows is truly nothing.
+    first = k if k > n * p else k - 1
+    log_choose = math.lgamma(n + 1.0) - math.lgamma(first + 1.0) - math.lgamma(n - first + 1.0)
+    term = math.exp(log_choose + first * math.log(p) + (n - first) * math.log(1.0 - p))
     total = 0.0
-    for i in range(k, n + 1):
+    if k > n * p:
+        for i in range(k, n + 1):
+            total += term
+            term *= (n - i) / (i + 1.0) * p / (1.0 - p)
+        return min(total, 1.0)
+    for i in range(k - 1, -1, -1):
         total += term
-        term *= (n - i) / (i + 1.0) * p / (1.0 - p)
-    return min(total, 1.0)
+        term *= i / (n - i + 1.0) * (1.0 - p) / p
+    return max(1.0 - total, 0.0)
 
 
 @_jit
@@ -212,8 +225,9 @@ def _kernel(  # type: ignore[no-untyped-def]
             continue
         first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
         last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
-        hours = observed[g] / 3600.0
         n = last - first
+        # The push log may know of hours in which no flow was seen.
+        hours = max(observed[g], (push_us[last - 1] - push_us[first]) * 1e-6 if n else 0.0) / 3600.0
         out[g, 0] = n / hours
         out[g, 1] = silent[first:last].sum() / hours
         out[g, 2] = grid
@@ -221,8 +235,6 @@ def _kernel(  # type: ignore[no-untyped-def]
         if n < _MIN_PUSHES:
             continue
         starts = session_start[a:b][session_fresh[a:b]]
-        if len(starts) == 0:
-            continue
         push = (push_us[first:last] - window_us[g]) * 1e-6
         reach = WAKE_SECONDS + grid
         answered = _answers(push, starts, 0.0, reach, seconds)
@@ -235,7 +247,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             out[g, 5] = answered / n - chance
             # Half an answer more among the shifted pushes: none seen is no proof of a rate of zero.
             rate = (chance * n * len(SHIFTS_SECONDS) + 0.5) / (n * len(SHIFTS_SECONDS) + 1.0)
-            out[g, 6] = -math.log10(max(_tail(answered, n, rate), 1e-300))
+            out[g, 6] = max(-math.log10(max(_tail(answered, n, rate), 1e-300)), 0.0)
         if grid <= WAKE_SECONDS and answered:
             lags, k = np.empty(answered), 0
             for t in push:
@@ -248,19 +260,20 @@ def _kernel(  # type: ignore[no-untyped-def]
         for t in starts:
             i = _at(push, 0, n, t)
             woken += i >= 0 and t - push[i] <= reach
-        out[g, 7] = woken / len(starts)
-        total, sized, flows = 0.0, False, 0
+        if len(starts):
+            out[g, 7] = woken / len(starts)
+        total, sized, flows = 0.0, 0, 0
         for i in range(offsets[g], offsets[g + 1]):
             if not flow_fresh[i]:
                 continue
             j = _at(push, 0, n, flow_start[i])
             after = j >= 0 and flow_start[i] - push[j] <= reach
             flows += after
-            if not np.isnan(sent[i]):
-                sized = True
-                total += sent[i] * after
+            if after and not np.isnan(sent[i]):
+                sized += 1
+                total += sent[i]
         out[g, 8] = flows / n
-        if sized:
+        if sized or not flows:
             out[g, 9] = total / n
         u0, u1 = use_lo[g], use_hi[g]
         if u1 == u0:

@@ -228,7 +228,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         own = is_new[g] == 0.0
         known = _before(app_first, app_lo[g], app_hi[g], begin[g]) - own
         home = _before(home_first, home_lo[g], home_hi[g], begin[g]) - own
-        out[g, 3] = np.nan if known == 0 else home / known
+        out[g, 3] = home / known if known > 0 else np.nan
 
 
 FAMILY = Family("novelty", ("flows", "history"), FEATURES, compute, relative=False)

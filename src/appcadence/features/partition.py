@@ -119,7 +119,7 @@ def _write(
         for done, (half, block) in enumerate(stored, start=1):
             part = _read(scratch, half, block)
             if fleet is not None:
-                fill_novelty(part, fleet, seconds)
+                fill_novelty(part, context, fleet, seconds)
             table = frame(part, flows, context, seconds)
             writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
             rows += len(table)

@@ -29,14 +29,14 @@ def _direction(prefix: str, what: str) -> tuple[Feature, ...]:
             f"{prefix}_size_mad_ratio",
             "ratio",
             -1,
-            f"median absolute deviation / median of the bytes {what}",
+            f"median absolute deviation / median of the bytes {what}, at most 10",
             f"relative spread of the bytes {what}",
         ),
         Feature(
             f"{prefix}_size_mode_share",
             "ratio",
             1,
-            f"share of flows whose bytes {what} lie in the densest 5% band",
+            f"share of flows whose bytes {what} lie in the densest 5% band, shrunk for few flows",
             f"share of connections with the same bytes {what}",
         ),
     )

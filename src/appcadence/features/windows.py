@@ -49,7 +49,7 @@ class Windows:
     apps: pd.Index[Any]
     dests: pd.Index[Any]
     attribution: np.ndarray
-    """(n,) how the app is known, codes into the declared values of `app_attribution`."""
+    """(n,) how well the app is known at best, codes into the declared values of `app_attribution`."""
     port: np.ndarray
     """(n,) highest destination port; -1 = unknown."""
     moment: np.ndarray
@@ -148,7 +148,7 @@ def windows_of(flows: Flows, rows: np.ndarray, context: Context, seconds: int) -
     row, window, moment, key = _keys(rows, row, window, moment, who * n_dests + dest, n_windows, DNS)
     order, offsets = group(key, n_who * n_dests * n_windows)
     row, window, moment = row[order], window[order], moment[order]
-    flow_offsets, *columns, port = arrange(offsets, rows, row, window, seconds, FAILED)
+    flow_offsets, *columns, port, attribution = arrange(offsets, rows, row, window, seconds, FAILED)
     head = rows[row[offsets[:-1]]]
     starts, moments = window[offsets[:-1]], moment[offsets[:-1]]
 
@@ -162,6 +162,7 @@ def windows_of(flows: Flows, rows: np.ndarray, context: Context, seconds: int) -
         np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
     )
     app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
+    app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
     both = np.concatenate([np.arange(len(head)), apps])
     return Windows(
         seconds=float(seconds),
@@ -172,7 +173,7 @@ def windows_of(flows: Flows, rows: np.ndarray, context: Context, seconds: int) -
         devices=flows.devices,
         apps=flows.apps,
         dests=flows.dests,
-        attribution=head["attribution"][both],
+        attribution=np.concatenate([attribution, app_known]),
         port=np.concatenate([port, app_port]),
         moment=moments[both],
         observed_seconds=covered[moments[both]],
