@@ -24,13 +24,15 @@ import numba
 import numpy as np
 from rita import timing_score
 
-from appcadence.features.interval import _PER_LEVEL, FEATURES, MIN_STARTS, _gap_features
+from appcadence.features.interval import _MAX_GAPS, _PER_LEVEL, FEATURES, MIN_STARTS, _gap_features
 from appcadence.features.windows import BEAT_GAP_SECONDS, SESSION_GAP_SECONDS
 
 FALSE_POSITIVE_RATE = 0.01
 REPORT_SEED = 1000
 HUMAN, POISSON, GAMMA, WEIBULL, LOGNORMAL = range(5)
 
+COUNTS = np.arange(_MAX_GAPS + 1)
+OWN, SCRATCH = COUNTS * np.log(np.maximum(COUNTS, 1)), np.empty((6, _MAX_GAPS + 1))
 _jit = numba.njit(cache=True, nogil=True)
 Value = TypeVar("Value")
 
@@ -190,9 +192,7 @@ def _ordered(starts):  # type: ignore[no-untyped-def]
 def _kernel(starts: np.ndarray, out: np.ndarray) -> float:
     """Fill a level's features; the period of the densest band of gaps."""
     n = len(starts)
-    own = np.arange(n + 1) * np.log(np.maximum(np.arange(n + 1), 1))
-    scratch = np.empty((4, max(n + 1, 256)))
-    period: float = _gap_features(starts, np.empty(n), np.empty(n), scratch, own, out)[1]
+    period: float = _gap_features(starts, np.empty(n), np.empty(n), SCRATCH, OWN, out)[1]
     return period
 
 

@@ -4,15 +4,12 @@ peers.py [--devices 130] [--days 10] [--channels 300] [--windows 100] [--runs 3]
 
 Every engine reads the same Parquet file and fills the same 15 features of each channel window (device, app,
 destination, UTC day), except that appcadence computes its **whole catalogue**, app windows included: its time
-is an upper bound. A second line gives it the flows alone, without activity, notifications and inventory.
-pandas groupby-apply sees a sample of channels, tsfresh the gaps between sessions of a sample of windows.
-Flows that cross midnight, DNS look-ups and continuations of flows that an exporter cut are left out first:
-appcadence gives them a meaning that the peers would have to imitate.
-Times are the best of `--runs` after one warm-up, reading included; the sampled engines run once.
-
+is an upper bound. A second line computes only the families that hold the shared features. pandas sees a
+sample of channels, tsfresh the session gaps of a sample of windows, their preparation not timed. Flows over
+midnight, DNS and continuations of cut flows are left out first. Times are the best of `--runs` after a
+warm-up, reading included; the sampled engines run once.
     python -m venv peers && peers/bin/pip install -e . polars duckdb tsfresh
-Where tsfresh wants older libraries than ours, `--tsfresh-python PATH` names the interpreter of an environment
-of its own. An engine that is not installed is named and left out.
+An engine that is not installed is named and left out.
 """
 
 from __future__ import annotations
@@ -20,11 +17,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +30,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence.features import describe, extract
+from appcadence.features import describe, extract, interval, session, size
+from appcadence.features.extract import prepare as coded
+from appcadence.features.windows import windows_of
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables, write_directory
 from appcadence.telemetry.simulate.fleet import write
 
@@ -75,6 +73,19 @@ def prepare(raw: Path, path: Path) -> int:
 def ours(path: Path) -> pd.DataFrame:
     """Every feature of every window, app windows too."""
     return extract(path, window="24h")
+
+
+def three_families(path: Path) -> None:
+    """The families that hold the shared features, 43 features in all, channel and app windows."""
+    flows, context = coded(path, None)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def work(block: int) -> None:
+            windows = windows_of(flows, flows.block(block), context, 86400)
+            for family in (interval, session, size):
+                family.compute(windows)
+
+        list(pool.map(work, range(flows.n_blocks)))
 
 
 def ours_in_common(table: pd.DataFrame) -> pd.DataFrame:
@@ -267,24 +278,11 @@ def pandas_window(flows: pd.DataFrame) -> pd.Series[float]:
     return pd.Series(values, FEATURES)
 
 
-TSFRESH = """
-import sys, time
-import numpy as np, pandas as pd, tsfresh
-from tsfresh.feature_extraction import EfficientFCParameters
-def run(frame):
-    return tsfresh.extract_features(frame, column_id="window", column_sort="order", column_value="gap",
-        default_fc_parameters=EfficientFCParameters(), n_jobs=int(sys.argv[2]), disable_progressbar=True)
-if __name__ == "__main__":
-    frame = pd.DataFrame(dict(np.load(sys.argv[1])))
-    run(frame[frame["window"] < 4])
-    begin = time.perf_counter()
-    made = run(frame)
-    print(time.perf_counter() - begin, len(made), made.shape[1], tsfresh.__version__, pd.__version__)
-"""
+def tsfresh(sample: pd.DataFrame, windows: int) -> tuple[float, int, int]:
+    """Seconds, windows and features of tsfresh on the session gaps of windows with six sessions or more."""
+    import tsfresh
+    from tsfresh.feature_extraction import EfficientFCParameters
 
-
-def tsfresh(sample: pd.DataFrame, windows: int, python: str, scratch: Path) -> tuple[float, int, str]:
-    """Seconds, windows and versions of tsfresh on the session gaps of windows with six sessions or more."""
     series = []
     for _, flows in sample.groupby(KEYS, dropna=False, sort=False):
         begun = flows["start"].astype("int64").to_numpy() / 1e6
@@ -295,12 +293,23 @@ def tsfresh(sample: pd.DataFrame, windows: int, python: str, scratch: Path) -> t
     series = [series[i] for i in range(0, len(series), max(1, len(series) // windows))][:windows]
     order = np.concatenate([np.arange(len(gaps)) for gaps in series])
     window = np.repeat(np.arange(len(series)), [len(gaps) for gaps in series])
-    np.savez(scratch / "gaps.npz", window=window, order=order, gap=np.concatenate(series))
-    (scratch / "with_tsfresh.py").write_text(TSFRESH)
-    command = [python, "with_tsfresh.py", "gaps.npz", str(os.cpu_count())]
-    done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=True)
-    seconds, count, features, version, pandas = done.stdout.split()[-5:]
-    return float(seconds), int(count), f"tsfresh {version} (pandas {pandas}): {features} features of the gaps"
+    frame = pd.DataFrame({"window": window, "order": order, "gap": np.concatenate(series)})
+
+    def run(part: pd.DataFrame) -> pd.DataFrame:
+        return tsfresh.extract_features(
+            part,
+            column_id="window",
+            column_sort="order",
+            column_value="gap",
+            default_fc_parameters=EfficientFCParameters(),
+            n_jobs=os.cpu_count(),
+            disable_progressbar=True,
+        )
+
+    run(frame[frame["window"] < 4])
+    begin = time.perf_counter()
+    made = run(frame)
+    return time.perf_counter() - begin, len(made), made.shape[1]
 
 
 def agreement(theirs: pd.DataFrame, common: pd.DataFrame, whole: bool) -> str:
@@ -314,8 +323,7 @@ def agreement(theirs: pd.DataFrame, common: pd.DataFrame, whole: bool) -> str:
     if not a.index.isin(b.index).all() or (whole and len(a) != len(b)):
         return f"{len(a)} windows, not {len(b)}"
     b = b.loc[a.index]
-    # Ours is a share of the observed hours, one at most.
-    a["hours"] = a["hours"].clip(upper=b["most_hours"])
+    a["hours"] = a["hours"].clip(upper=b["most_hours"])  # ours is a share of the observed hours
     left, right = a[FEATURES].to_numpy(), b[FEATURES].to_numpy()
     apart = np.abs(left - right) / np.fmax(np.abs(right), 1.0)
     apart = np.where(np.isnan(left) & np.isnan(right), 0.0, np.where(np.isnan(apart), np.inf, apart))
@@ -328,22 +336,21 @@ def agreement(theirs: pd.DataFrame, common: pd.DataFrame, whole: bool) -> str:
 def best(step: Callable[[], Any], runs: int) -> tuple[float, Any]:
     """Seconds of the best run after a warm-up, and the last result."""
     step()
-    seconds = []
+    fastest = np.inf
     for _ in range(runs):
         begin = time.perf_counter()
         result = step()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds), result
+        fastest = min(fastest, time.perf_counter() - begin)
+    return fastest, result
 
 
-def measure(path: Path, alone: Path, options: argparse.Namespace, scratch: Path) -> list[Line]:
+def measure(path: Path, options: argparse.Namespace) -> list[Line]:
     """One line an engine: name, seconds, windows, agreement."""
     seconds, table = best(lambda: ours(path), options.runs)
-    common = ours_in_common(table)
-    n = len(common)
+    n = len(common := ours_in_common(table))
     print(f"{n} channel windows, 15 features; ours: {len(table)} windows, {len(describe())} features")
     lines = [("appcadence, whole catalogue", seconds, n, "-")]
-    lines.append(("appcadence, flows alone", best(lambda: ours(alone), options.runs)[0], n, "-"))
+    lines.append(("appcadence, three families", best(partial(three_families, path), options.runs)[0], n, "-"))
     for name, step in (("Polars", polars), ("DuckDB", duckdb)):
         if importlib.util.find_spec(name.lower()):
             seconds, result = best(partial(step, path), options.runs)
@@ -355,12 +362,11 @@ def measure(path: Path, alone: Path, options: argparse.Namespace, scratch: Path)
     result = sample.groupby(KEYS, dropna=False, sort=False).apply(pandas_window).reset_index()
     seconds = time.perf_counter() - begin
     lines.append(("pandas groupby-apply", seconds, len(result), agreement(result, common, False)))
-    if options.tsfresh_python != sys.executable or importlib.util.find_spec("tsfresh"):
-        seconds, count, note = tsfresh(sample, options.windows, options.tsfresh_python, scratch)
-        print(note)
-        lines.append(("tsfresh Efficient", seconds, count, "other features"))
+    if importlib.util.find_spec("tsfresh"):
+        seconds, count, made = tsfresh(sample, options.windows)
+        lines.append(("tsfresh Efficient", seconds, count, f"{made} others"))
     else:
-        print("tsfresh is not installed (--tsfresh-python names an interpreter): left out")
+        print("tsfresh is not installed: left out")
     return lines
 
 
@@ -370,28 +376,24 @@ def main() -> None:
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--telemetry", type=Path, help="a telemetry directory instead of a simulated one")
-    parser.add_argument("--tsfresh-python", default=sys.executable, help="interpreter that has tsfresh")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        raw, path, alone = options.telemetry or scratch / "raw", scratch / "telemetry", scratch / "alone"
+        raw, path = options.telemetry or scratch / "raw", scratch / "telemetry"
         if options.telemetry is None:
             write(raw, options.devices, options.days, options.seed)
         rows = prepare(raw, path)
-        alone.mkdir()
-        (alone / "flows.parquet").symlink_to(path / "flows.parquet")
         print(f"{rows / 1e6:.2f} M flows on {os.cpu_count()} cores")
-        lines = measure(path, alone, options, scratch)
+        lines = measure(path, options)
     print(f"\n{'engine':28}{'seconds':>9}{'us/window':>11}{'ratio':>10}  agreement with ours")
     our_micros = lines[0][1] / lines[0][2] * 1e6
     for engine, seconds, windows, agrees in lines:
         micros = seconds / windows * 1e6
         print(f"{engine:28}{seconds:9.2f}{micros:11.2f}{micros / our_micros:9.2f}x  {agrees}")
-    print("\nGoals, against our whole catalogue:")
+    print("Goals, against our whole catalogue:")
     for engine, seconds, windows, _ in lines[2:]:
         ratio, goal = seconds / windows * 1e6 / our_micros, GOALS[engine]
         print(f"  {engine:21}{goal:>5}x  {'met' if ratio >= goal else 'not met'} ({ratio:.2f}x)")
-    print("pandas and tsfresh: per window of a sample, its preparation not timed.")
 
 
 if __name__ == "__main__":

@@ -220,10 +220,10 @@ def gap_features(gaps):
 
 
 def resultant(gaps):
-    """Best phase coherence over 24 frequencies, less a renewal process's; of at least 128 gaps if many."""
+    """Best phase coherence over 24 frequencies, less a renewal process's; of 128 quantiles if many."""
     n, median = len(gaps), statistics.median(gaps)
     quarter = sorted(gaps)[(n - 1) // 4]
-    used = gaps[:: max(1, n // 128)]
+    used = quantiles(gaps)
     mean = min(statistics.fmean(used), 4 * median)
     slow, fast = 1 / (1.4 * median), 1 / (0.6 * quarter)
     best = -math.inf
@@ -233,6 +233,12 @@ def resultant(gaps):
         chance = 1 / math.sqrt(1 + (2 * math.pi * mean * frequency) ** 2)
         best = max(best, (length - chance) / (1 - chance))
     return best * math.sqrt(len(used) / (len(used) + 8))
+
+
+def quantiles(gaps):
+    """128 evenly spread quantiles of many gaps; fewer stand for themselves."""
+    n = len(gaps)
+    return gaps if n <= 128 else [sorted(gaps)[(2 * i + 1) * n // 256] for i in range(128)]
 
 
 def band(gaps):
@@ -259,9 +265,10 @@ def rhythm(gaps):
 def cadence(gaps):
     """Largest log-likelihood ratio of a beacon against chance over all periods that are gaps, / (n + 20).
 
-    A gap in two bands counts for the lower; a period with more gaps at a multiple than at itself is none.
+    A gap in two bands counts for the lower; a period with more gaps at a multiple than at itself, or fewer
+    than a tenth of them at itself, is none. Quantiles stand for many gaps.
     """
-    logs = [math.log(g) for g in gaps]
+    logs = [math.log(g) for g in quantiles(gaps)]
     n, mean = len(logs), statistics.fmean(logs)
     spread = max(math.sqrt(statistics.fmean((x - mean) ** 2 for x in logs)), 1.0)
     chance = [-0.5 * ((x - mean) / spread) ** 2 - math.log(spread * math.sqrt(2 * math.pi)) for x in logs]
@@ -271,7 +278,7 @@ def cadence(gaps):
             edges = [period + math.log(m) - 1e-9 for m in (1, 2, 3)]
             place = [next((m for m in range(3) if edges[m] <= x <= edges[m] + width), None) for x in logs]
             counts = [place.count(m) for m in range(3)]
-            if counts[0] < max(counts):
+            if counts[0] < max(counts) or counts[0] * 10 < n:
                 continue
             ratio = 0.0
             for m, c in zip(place, chance, strict=True):
@@ -280,7 +287,7 @@ def cadence(gaps):
                 else:
                     ratio += math.log(counts[m] / n) - math.log(width) - c
             best = max(best, ratio)
-    return best / (n + 20)
+    return best * len(gaps) / n / (len(gaps) + 20)
 
 
 # Session, size, companion -------------------------------------------------------------------------------
@@ -345,7 +352,7 @@ def size(window):
         shares = [median, min(mad / max(median, 1.0), 10.0), densest / (len(values) + 2)]
         out |= dict(zip(names, shares, strict=True))
         if prefix == "out":
-            out["out_size_autocorrelation"] = autocorrelation([math.log(1 + v) for v in values])
+            out["out_size_autocorrelation"] = autocorrelation([math.log(1 + v) for v in values[:256]])
     pairs = [(f.out, f.inn) for f in flows if not math.isnan(f.out + f.inn) and max(f.out, f.inn) > 0]
     if len(pairs) >= 4:
         out["exchange_symmetry"] = statistics.fmean(min(p) / max(p) for p in pairs)

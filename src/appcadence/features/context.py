@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from appcadence.features.columns import codes, micros
 from appcadence.features.declarations import Declarations, categories_of
 from appcadence.features.flows import Flows
+from appcadence.features.grouping import group
 from appcadence.features.history import History, Past
 
 _OPEN = np.iinfo(np.int64).max // 4
@@ -117,7 +118,8 @@ def _pushes(table: pa.Table | None, flows: Flows, n_apps: int) -> Pushes | None:
     )
     keep = received & (app >= 0)
     key, when, silent = device[keep] * n_apps + app[keep], micros(table["time"])[keep], silent[keep]
-    order = np.lexsort((silent, when, key))
+    by_time = np.argsort(when, kind="stable")
+    order = by_time[group(key[by_time], max(len(flows.devices), 1) * n_apps)[0]]
     return Pushes(key[order], when[order], silent[order], np.where(grid < 0, np.nan, grid))
 
 

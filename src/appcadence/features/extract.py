@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -131,11 +132,23 @@ def extract(
         ):
             done.append(result)
             progress(len(done) / flows.n_blocks)
-    # All channel windows, then all app windows, as one `Windows` has them.
-    parts = [halves[half] for half in (0, 1) for halves, _ in done]
-    part = Part(*(np.concatenate(columns) for columns in zip(Part.empty(), *parts, strict=True)))
+        flows = replace(flows, _chunks=())  # no longer needed, and as large as the table
+        # All channel windows, then all app windows, as one `Windows` has them.
+        part = _joined([halves[half] for half in (0, 1) for halves, _ in done], pool)
     fleet_novelty(part, context, [channels for _, channels in done], seconds)
     return frame(part, flows, context, seconds)
+
+
+def _joined(parts: Sequence[Part], pool: ThreadPoolExecutor) -> Part:
+    ends = np.cumsum([0, *(len(part.device) for part in parts)])
+    whole = Part(*(np.empty((ends[-1], *c.shape[1:]), c.dtype) for c in Part.empty()))
+
+    def copy(number: int) -> None:
+        for to, column in zip(whole, parts[number], strict=True):
+            to[ends[number] : ends[number + 1]] = column
+
+    list(pool.map(copy, range(len(parts))))
+    return whole
 
 
 def prepare(

@@ -40,7 +40,7 @@ COLUMNS = (
     "bytes_out",
     "bytes_in",
 )
-BLOCK_FLOWS = 250_000
+BLOCK_FLOWS = 80_000
 """Flows of one block: few enough that a block's arrays stay in the processor's cache."""
 FAILED, DNS, PROVIDER, FOREIGN_PUSH = 1, 2, 4, 8
 """Bits of `FLOW.flags`: the flow failed; is a DNS look-up; goes to the provider side of the push service;

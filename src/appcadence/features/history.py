@@ -295,36 +295,29 @@ def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_off
 
 
 @_jit
-def _contact(days, last_day, day):  # type: ignore[no-untyped-def]
-    """Was there contact on a day, by the bits that end at `last_day`?"""
-    back = last_day - day
-    return 0 <= back < _BITS and (days >> back) & 1 == 1
-
-
-@_jit
-def _twin(habit, port, habits, ports, rows):  # type: ignore[no-untyped-def]
-    """Octaves (the largest difference) to the nearest of the rows, sorted by bytes sent, on the port."""
-    n = len(rows)
+def _twin(habit, port, habits, ports, rows, sizes):  # type: ignore[no-untyped-def]
+    """Octaves (the largest difference) to the nearest row on the port; `sizes` are the rows' bytes."""
+    n, size = len(rows), habit[0]
     lo, hi = 0, n
     while lo < hi:
         middle = (lo + hi) >> 1
-        row = rows[middle]
-        if habits[row, 0] < habit[0]:
+        if sizes[middle] < size:
             lo = middle + 1
         else:
             hi = middle
     best, left, right = np.inf, lo - 1, lo
     while True:
-        below = habit[0] - habits[rows[left], 0] if left >= 0 else np.inf
-        above = habits[rows[right], 0] - habit[0] if right < n else np.inf
-        if min(below, above) >= best:
+        below = size - sizes[left] if left >= 0 else np.inf
+        above = sizes[right] - size if right < n else np.inf
+        nearest = min(below, above)
+        if nearest >= best:
             # The rest is farther by bytes sent alone.
             return best if best < np.inf else np.nan
         row = rows[left] if below <= above else rows[right]
         left, right = left - (below <= above), right + (below > above)
         if ports[row] != port:
             continue
-        farthest, known = min(below, above), 1
+        farthest, known = nearest, 1
         for k in range(1, len(habit)):
             apart = abs(habit[k] - habits[row, k])
             if apart >= best:
@@ -390,7 +383,6 @@ def _roll(  # type: ignore[no-untyped-def]
         k = hi - lo
         while k > 0 and sizes[k - 1] == np.inf:
             k -= 1
-        rows = ranked[:k]
         for w in members:
             if device_first[d] >= now:
                 continue
@@ -401,13 +393,16 @@ def _roll(  # type: ignore[no-untyped-def]
             out[w, 2] = pair_first[pair[c]] >= now
             if not new:
                 span = min(today - first[c] // _DAY_US, STEADY_DAYS)
+                # The bits of the days before today, the latest first.
+                ahead = last[c] // _DAY_US - (today - 1)
+                bits = days[c] >> ahead if ahead >= 0 else days[c] << min(-ahead, _BITS)
                 met = 0
-                for back in range(1, span + 1):
-                    met += _contact(days[c], last[c] // _DAY_US, today - back)
+                for back in range(span):
+                    met += (bits >> back) & 1
                 if span >= 2:
                     out[w, 3] = met / span
             if not np.isnan(now_habit[w, 0]):
-                out[w, 4] = _twin(now_habit[w], now_port[w], habit, port, rows)
+                out[w, 4] = _twin(now_habit[w], now_port[w], habit, port, ranked[:k], sizes[:k])
         for w in members:
             c = channel[w]
             first[c] = min(first[c], now_first[w])

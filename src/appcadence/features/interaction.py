@@ -150,7 +150,7 @@ def _quantiles(values):  # type: ignore[no-untyped-def]
     """Median and 90th percentile (the value at rank ceil(.9 n)); sorts in place."""
     n = len(values)
     if n > 40:
-        values.sort()
+        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
     else:
         for i in range(1, n):
             x, j = values[i], i

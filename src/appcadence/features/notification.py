@@ -164,7 +164,8 @@ def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-de
         first += 1
     for k in range(n):
         # From the push that comes first after the turn: both lists ascend, and are walked once.
-        t = push[(first + k) % n] + shift
+        at = first + k
+        t = push[at if at < n else at - n] + shift
         t += seconds * ((t < 0.0) - (t >= seconds))
         while i < len(starts) and starts[i] < t:
             i += 1
@@ -256,17 +257,20 @@ def _kernel(  # type: ignore[no-untyped-def]
                     lags[k] = starts[i] - t
                     k += 1
             out[g, 3] = np.median(lags[:k])
-        woken = 0
+        woken, i = 0, -1
         for t in starts:
-            i = _at(push, 0, n, t)
+            while i + 1 < n and push[i + 1] <= t:
+                i += 1
             woken += i >= 0 and t - push[i] <= reach
         if len(starts):
             out[g, 7] = woken / len(starts)
         total, sized, flows = 0.0, 0, 0
+        j = -1
         for i in range(offsets[g], offsets[g + 1]):
             if not flow_fresh[i]:
                 continue
-            j = _at(push, 0, n, flow_start[i])
+            while j + 1 < n and push[j + 1] <= flow_start[i]:
+                j += 1
             after = j >= 0 and flow_start[i] - push[j] <= reach
             flows += after
             if after and not np.isnan(sent[i]):

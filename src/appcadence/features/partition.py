@@ -26,8 +26,8 @@ from appcadence.features.extract import Part, Source, block_part, fill_novelty, 
 from appcadence.features.history import History, Past
 from appcadence.features.windows import window_seconds
 
-BLOCK_FLOWS = 500_000
-"""Flows of one block: about 250 MB a thread at the peak."""
+BLOCK_FLOWS = 200_000
+"""Flows of one block: about 150 MB a thread at the peak."""
 
 
 def write_features(

@@ -93,7 +93,7 @@ def _median(values):  # type: ignore[no-untyped-def]
     """Sorts in place."""
     n = len(values)
     if n > 40:
-        values.sort()
+        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
     else:
         for i in range(1, n):
             x, j = values[i], i
