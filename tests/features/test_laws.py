@@ -20,7 +20,7 @@ from make import DAY0, activity, flows, pushes, together
 
 from appcadence.features import History, extract
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.features.extract import CONTEXT_TABLES
+from appcadence.features.extract import INPUT_TABLES
 from appcadence.telemetry.schema import INVENTORY, conform
 
 module = importlib.import_module("appcadence.features.extract")  # its function has the same name
@@ -250,7 +250,7 @@ def test_cutting_flows_at_a_border_changes_only_what_began_on_it(rows, window, h
         hostile.same([joined[key][n] for n in names], [row[n] for n in names], names, key)
 
 
-@given(hostile.telemetry(), windows, st.integers(0, 999), st.sampled_from(CONTEXT_TABLES))
+@given(hostile.telemetry(), windows, st.integers(0, 999), st.sampled_from(INPUT_TABLES[1:]))
 def test_removing_a_context_table_blanks_what_declares_it_and_no_more(rows, window, seed, absent):
     tables = {"flows": hostile.table(rows)} | context(seed)
     full = extract(tables, window, History.empty())
@@ -260,7 +260,7 @@ def test_removing_a_context_table_blanks_what_declares_it_and_no_more(rows, wind
     assert differing(cells(full), cells(without)) <= set(needing)
 
 
-@pytest.mark.parametrize("absent", CONTEXT_TABLES)
+@pytest.mark.parametrize("absent", INPUT_TABLES[1:])
 def test_every_feature_is_known_where_all_tables_are(absent):
     pushed = np.arange(3000, 80000, 4000.0)
     tables = {

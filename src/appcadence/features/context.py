@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -12,12 +15,34 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import codes, micros
 from appcadence.features.declarations import Declarations, categories_of
 from appcadence.features.flows import Flows
-from appcadence.features.grouping import group
+from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
 
+COLUMNS = {
+    "activity": ("device_id", "app_id", "kind", "start", "end"),
+    "notifications": (
+        "device_id",
+        "app_id",
+        "time",
+        "kind",
+        "priority",
+        "content_available",
+        "time_resolution_seconds",
+    ),
+}
+"""The columns that are read."""
+SPAN = np.dtype(
+    [("start_us", "i8"), ("end_us", "i8"), ("device", "i4"), ("app", "i4"), ("kind", "u1")], align=True
+)
+PUSH = np.dtype(
+    [("time_us", "i8"), ("grid_seconds", "f8"), ("device", "i4"), ("app", "i4"), ("silent", "?")], align=True
+)
+_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
+_FRONT = 2
 _OPEN = np.iinfo(np.int64).max // 4
 
 
@@ -51,18 +76,12 @@ class Pushes(Runs):
 
 
 @dataclass(frozen=True)
-class Context:
-    """Everything but flows, coded like them. None = no such telemetry at all."""
+class Fleetwide:
+    """What does not differ from block to block."""
 
     n_apps: int
-    use: Spans | None
-    """By device: unlocked, or screen on."""
-    front: Spans | None
-    """By (device, app): the app in front."""
-    fronted: np.ndarray
-    """(n_devices,) the device reports apps in front."""
-    pushes: Pushes | None
     declarations: Declarations | None
+    """None = no inventory."""
     categories: pd.Index[Any]
     category: np.ndarray
     """(n_apps + 1,) App Store category of each app, codes into `categories`; -1 = unknown."""
@@ -71,61 +90,125 @@ class Context:
     past: Past | None
     """None = novelty is not asked for."""
 
-    @classmethod
-    def of(cls, tables: Mapping[str, pa.Table], flows: Flows, history: History | None = None) -> Context:
-        """The context tables of a telemetry, `flows` giving the codes."""
-        n_apps = max(len(flows.apps), 1)
-        use = front = None
-        fronted = np.zeros(len(flows.devices), np.bool_)
-        activity = tables.get("activity")
-        if activity is not None and len(activity):
-            device, app = codes(activity["device_id"], flows.devices), codes(activity["app_id"], flows.apps)
-            kind = codes(activity["kind"], pd.Index(["device_unlocked", "screen_on", "app_foreground"]))
-            start = micros(activity["start"])
-            end = micros(pc.fill_null(activity["end"].cast(pa.int64()), _OPEN))
-            used = (kind >= 0) & (kind < 2) & (device >= 0)
-            use = _merged(device[used], start[used], end[used])
-            in_front = (kind == 2) & (device >= 0)
-            fronted[device[in_front]] = True
-            in_front &= app >= 0
-            front = _merged(device[in_front] * n_apps + app[in_front], start[in_front], end[in_front])
-        return cls(
-            n_apps,
-            use,
-            front,
-            fronted,
-            _pushes(tables.get("notifications"), flows, n_apps),
-            Declarations.of(tables.get("inventory"), flows.devices, flows.apps),
-            *categories_of(tables.get("inventory"), flows.apps),
-            flows.first_us,
-            None if history is None else Past.of(history, flows.devices, flows.apps, flows.dests),
-        )
+
+@dataclass(frozen=True)
+class Context(Fleetwide):
+    """Everything but flows of some devices, coded like them. What was not observed is empty."""
+
+    use: Spans
+    """By device: unlocked, or screen on."""
+    front: Spans
+    """By (device, app): the app in front."""
+    fronted: np.ndarray
+    """(n_devices,) the device reports apps in front."""
+    pushes: Pushes
 
     def pair(self, device: np.ndarray, app: np.ndarray) -> np.ndarray:
         """Key of a known (device, app); -1 where the app is unknown."""
         return np.where(app >= 0, device.astype(np.int64) * self.n_apps + app, -1)
 
 
-def _pushes(table: pa.Table | None, flows: Flows, n_apps: int) -> Pushes | None:
-    if table is None or not len(table):
-        return None
-    device, app = codes(table["device_id"], flows.devices), codes(table["app_id"], flows.apps)
-    received = (codes(table["kind"], pd.Index(["push_received"])) == 0) & (device >= 0)
-    grid = np.full(len(flows.devices), -1.0)
-    np.maximum.at(grid, device[received], table["time_resolution_seconds"].to_numpy()[received])
+@dataclass(frozen=True)
+class Contexts(Fleetwide):
+    """The context of all blocks: intervals and pushes are kept like the flows."""
+
+    n_devices: int
+    spans: tuple[Chunk, ...]
+    received: tuple[Chunk, ...]
+
+    @classmethod
+    def of(
+        cls,
+        activity: Sequence[Piece],
+        notifications: Sequence[Piece],
+        inventory: pa.Table | None,
+        flows: Flows,
+        history: History | None = None,
+        spill: Path | None = None,
+    ) -> Contexts:
+        """`flows` give the codes and the blocks; with `spill`, a directory, records go to files there."""
+        return cls(
+            max(len(flows.apps), 1),
+            Declarations.of(inventory, flows.devices, flows.apps),
+            *categories_of(inventory, flows.apps),
+            flows.first_us,
+            None if history is None else Past.of(history, flows.devices, flows.apps, flows.dests),
+            len(flows.devices),
+            _chunks(activity, _spans, flows, spill, "activity"),
+            _chunks(notifications, _pushes, flows, spill, "notifications"),
+        )
+
+    def block(self, block: int | None = None) -> Context:
+        """The context of one block's devices, or of all."""
+        spans, pushes = block_rows(self.spans, block, SPAN), block_rows(self.received, block, PUSH)
+        in_front = spans["kind"] == _FRONT
+        fronted = np.zeros(self.n_devices, np.bool_)
+        fronted[spans["device"][in_front]] = True
+        use, front = spans[~in_front], spans[in_front & (spans["app"] >= 0)]
+        grid = np.full(self.n_devices, np.nan)
+        grid[pushes["device"]] = 0.0
+        np.maximum.at(grid, pushes["device"], pushes["grid_seconds"])
+        pushes = pushes[pushes["app"] >= 0]
+        key = pushes["device"].astype(np.int64) * self.n_apps + pushes["app"]
+        order = np.lexsort((pushes["silent"], pushes["time_us"], key))
+        shared = {field.name: getattr(self, field.name) for field in fields(Fleetwide)}
+        return Context(
+            **shared,
+            use=_merged(use["device"].astype(np.int64), use),
+            front=_merged(front["device"].astype(np.int64) * self.n_apps + front["app"], front),
+            fronted=fronted,
+            pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order], grid),
+        )
+
+
+def _chunks(
+    pieces: Sequence[Piece],
+    records: Callable[[pa.Table, Flows], np.ndarray],
+    flows: Flows,
+    spill: Path | None,
+    name: str,
+) -> tuple[Chunk, ...]:
+    def work(item: tuple[int, Piece]) -> Chunk:
+        number, piece = item
+        rows = records(piece(), flows)
+        order, offsets = scatter(flows.block_of[rows["device"]], flows.n_blocks)
+        return Chunk.of(offsets, rows[order], None if spill is None else spill / f"{name}-{number:06d}")
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        return tuple(pool.map(work, enumerate(pieces)))
+
+
+def _spans(table: pa.Table, flows: Flows) -> np.ndarray:
+    """Intervals of use and of apps in front, on devices that have flows."""
+    device, kind = codes(table["device_id"], flows.devices), codes(table["kind"], _KINDS)
+    kept = np.flatnonzero((device >= 0) & (kind >= 0))
+    rows = np.empty(len(kept), SPAN)
+    rows["device"], rows["kind"] = device[kept], kind[kept]
+    rows["app"] = codes(table["app_id"], flows.apps)[kept]
+    rows["start_us"] = micros(table["start"])[kept]
+    rows["end_us"] = micros(pc.fill_null(table["end"].cast(pa.int64()), _OPEN))[kept]
+    return rows
+
+
+def _pushes(table: pa.Table, flows: Flows) -> np.ndarray:
+    """Pushes received on devices that have flows."""
+    device = codes(table["device_id"], flows.devices)
+    kept = np.flatnonzero((device >= 0) & (codes(table["kind"], pd.Index(["push_received"])) == 0))
     silent = pc.fill_null(table["content_available"], False).to_numpy() | (
         pc.fill_null(table["priority"], 0).to_numpy() == 5
     )
-    keep = received & (app >= 0)
-    key, when, silent = device[keep] * n_apps + app[keep], micros(table["time"])[keep], silent[keep]
-    by_time = np.argsort(when, kind="stable")
-    order = by_time[group(key[by_time], max(len(flows.devices), 1) * n_apps)[0]]
-    return Pushes(key[order], when[order], silent[order], np.where(grid < 0, np.nan, grid))
+    rows = np.empty(len(kept), PUSH)
+    rows["device"], rows["silent"] = device[kept], silent[kept]
+    rows["app"] = codes(table["app_id"], flows.apps)[kept]
+    rows["time_us"] = micros(table["time"])[kept]
+    rows["grid_seconds"] = table["time_resolution_seconds"].to_numpy()[kept]
+    return rows
 
 
-def _merged(key: np.ndarray, start: np.ndarray, end: np.ndarray) -> Spans:
-    order = np.lexsort((end, start, key))
-    return Spans(*_merge(key[order], start[order], np.maximum(end, start)[order]))
+def _merged(key: np.ndarray, spans: np.ndarray) -> Spans:
+    start, end = spans["start_us"], np.maximum(spans["start_us"], spans["end_us"])
+    order = np.lexsort((spans["end_us"], start, key))
+    return Spans(*_merge(key[order], start[order], end[order]))
 
 
 @numba.njit(cache=True, nogil=True)

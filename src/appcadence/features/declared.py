@@ -98,7 +98,6 @@ def compute(windows: Windows) -> Matrix:
     context, s = windows.context, windows.sessions
     declared, front, pushes = context.declarations, context.front, context.pushes
     pair = context.pair(windows.device, windows.app)
-    nowhere, empty = np.zeros(windows.n, np.int64), np.empty(0, np.int64)
     profile = np.full(windows.n, -1) if declared is None else declared.of_windows(windows.device, windows.app)
 
     def of_profile(values: np.ndarray | None) -> np.ndarray:
@@ -123,12 +122,14 @@ def compute(windows: Windows) -> Matrix:
         field("background"),
         field("continuous"),
         field("remote_notification"),
-        context.fronted[windows.device] if front is not None else np.zeros(windows.n, np.bool_),
-        *(front.of(pair) if front is not None else (nowhere, nowhere)),
-        *((front.first, front.last) if front is not None else (empty, empty)),
-        np.full(windows.n, np.nan) if pushes is None else pushes.grid_seconds[windows.device],
-        *(pushes.of(pair) if pushes is not None else (nowhere, nowhere)),
-        *((pushes.time_us, pushes.silent) if pushes is not None else (empty, np.empty(0, np.bool_))),
+        context.fronted[windows.device],
+        *front.of(pair),
+        front.first,
+        front.last,
+        pushes.grid_seconds[windows.device],
+        *pushes.of(pair),
+        pushes.time_us,
+        pushes.silent,
         windows.seconds,
     )
     out[:, 4] = _unexpected(windows, profile)

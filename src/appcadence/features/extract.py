@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +18,8 @@ from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features import novelty
 from appcadence.features.catalog import FAMILIES, NAMES
-from appcadence.features.context import Context
+from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
+from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.feature import Matrix
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import History, Past
@@ -25,8 +27,7 @@ from appcadence.features.windows import APP_LEVEL, Windows, window_seconds, wind
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
-CONTEXT_TABLES = ("activity", "notifications", "inventory")
-INPUT_TABLES = ("flows", *CONTEXT_TABLES)
+INPUT_TABLES = ("flows", *CONTEXT_COLUMNS, "inventory")
 KEYS = (
     "device_id",
     "app_id",
@@ -158,27 +159,29 @@ def prepare(
     block_flows: int = coded.BLOCK_FLOWS,
     spill: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[Flows, Context]:
-    """Coded flows (spilled to files in `spill`, where given) and their context."""
+) -> tuple[Flows, Contexts]:
+    """Coded flows and their context (spilled to files in `spill`, where given)."""
     if isinstance(source, str | Path):
         source = TelemetryDirectory(source)
+    columns = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
     if isinstance(source, TelemetryDirectory) and source.files("flows"):
-        tables: Tables = read_tables(source, CONTEXT_TABLES)
-        pieces = source.pieces("flows", coded.COLUMNS)
+        inventory = source.read("inventory")
+        pieces = {name: source.pieces(name, wanted) for name, wanted in columns.items()}
         devices = source.pieces("flows", ["device_id"])
     else:
         tables = load(source)
-        table = tables["flows"].select(list(coded.COLUMNS))
-        pieces = devices = [lambda: table]
-    flows = coded.code(pieces, devices, block_flows=block_flows, spill=spill, progress=progress)
-    return flows, Context.of(tables, flows, history)
+        inventory = tables.get("inventory")
+        pieces = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in columns}
+        devices = pieces["flows"]
+    flows = coded.code(pieces["flows"], devices, block_flows=block_flows, spill=spill, progress=progress)
+    return flows, Contexts.of(pieces["activity"], pieces["notifications"], inventory, flows, history, spill)
 
 
 def block_part(
-    flows: Flows, block: int, context: Context, seconds: int
+    flows: Flows, block: int, contexts: Contexts, seconds: int
 ) -> tuple[tuple[Part, Part], Past | None]:
     """A block's channel rows and app rows, and its devices' channels for the fleet's novelty."""
-    windows = windows_of(flows, flows.block(block), context, seconds)
+    windows = windows_of(flows, flows.block(block), contexts.block(block), seconds)
     part, n = part_of(windows), windows.n_channels
     halves = (Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part)))
     return halves, _channels(windows)
@@ -206,7 +209,7 @@ def part_of(windows: Windows) -> Part:
     )
 
 
-def fleet_novelty(part: Part, context: Context, channels: Sequence[Past | None], seconds: int) -> None:
+def fleet_novelty(part: Part, context: Fleetwide, channels: Sequence[Past | None], seconds: int) -> None:
     """Fill in place what novelty needs the whole fleet for."""
     if context.past is None:
         return
@@ -214,7 +217,7 @@ def fleet_novelty(part: Part, context: Context, channels: Sequence[Past | None],
     fill_novelty(part, context, fleet, seconds)
 
 
-def fill_novelty(part: Part, context: Context, fleet: novelty.Fleet, seconds: int) -> None:
+def fill_novelty(part: Part, context: Fleetwide, fleet: novelty.Fleet, seconds: int) -> None:
     rows = np.flatnonzero(part.dest >= 0)
     novelty.fleet_wide(
         part.values,
@@ -235,7 +238,7 @@ def table_of(windows: Windows) -> pd.DataFrame:
     return frame(part, windows, windows.context, seconds)
 
 
-def frame(part: Part, names: Named, context: Context, seconds: int) -> pd.DataFrame:
+def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     """Keys by name, and values, as the feature table."""
     return pd.concat(
         [_keys(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
@@ -243,7 +246,7 @@ def frame(part: Part, names: Named, context: Context, seconds: int) -> pd.DataFr
     )
 
 
-def _keys(part: Part, names: Named, context: Context, seconds: int) -> pd.DataFrame:
+def _keys(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     dests = pd.Index([*names.dests, APP_LEVEL], dtype="object")
     start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
     return pd.DataFrame(

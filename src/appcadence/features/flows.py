@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.features import apns
+from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import micros
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.schema import FLOWS
@@ -46,8 +47,6 @@ FAILED, DNS, PROVIDER, FOREIGN_PUSH = 1, 2, 4, 8
 """Bits of `FLOW.flags`: the flow failed; is a DNS look-up; goes to the provider side of the push service;
 goes to the push port of an address that is not Apple's."""
 ATTRIBUTIONS = FLOWS.column("app_attribution").values
-
-Piece = Callable[[], pa.Table]
 
 FLOW = np.dtype(
     [
@@ -90,27 +89,6 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """One coded piece in block order, in memory or in a file."""
-
-    offsets: np.ndarray
-    first_us: int
-    rows: np.ndarray | None
-    file: Path | None = None
-
-    def slice(self, block: int) -> np.ndarray:
-        lo, hi = int(self.offsets[block]), int(self.offsets[block + 1])
-        if self.rows is not None:
-            return self.rows[lo:hi]
-        return np.fromfile(str(self.file), FLOW, hi - lo, offset=lo * FLOW.itemsize)
-
-    def spilled(self, file: Path) -> Chunk:
-        if self.rows is not None:
-            self.rows.tofile(file)
-        return Chunk(self.offsets, self.first_us, None, file)
-
-
-@dataclass(frozen=True)
 class Flows:
     """All flows, coded, in blocks of whole devices in the order of their names."""
 
@@ -121,6 +99,8 @@ class Flows:
     """(n_blocks,) flows of each block."""
     first_us: int
     """When the first of all started."""
+    block_of: np.ndarray
+    """(n_devices,) the block of each device."""
     _chunks: tuple[Chunk, ...]
     _app_rank: np.ndarray
     _dest_rank: np.ndarray
@@ -131,8 +111,7 @@ class Flows:
 
     def block(self, block: int | None = None) -> np.ndarray:
         """The flows (`FLOW`) of one block, or of all."""
-        blocks = range(self.n_blocks) if block is None else (block,)
-        rows = np.concatenate([np.empty(0, FLOW), *(c.slice(b) for b in blocks for c in self._chunks)])
+        rows = block_rows(self._chunks, block, FLOW)
         rows["app"] = self._app_rank[rows["app"]]
         rows["dest"] = self._dest_rank[rows["dest"]]
         return rows
@@ -157,10 +136,9 @@ def code(
         block_of = np.unique(block_of, return_inverse=True)[1].astype(np.int32)
         coder = _Coder({name: i for i, name in enumerate(names)}, block_of, Names(), Names())
 
-        def work(item: tuple[int, Piece]) -> Chunk:
+        def work(item: tuple[int, Piece]) -> tuple[Chunk, int]:
             number, piece = item
-            chunk = coder.chunk(piece())
-            return chunk if spill is None else chunk.spilled(spill / f"chunk-{number:06d}")
+            return coder.chunk(piece(), None if spill is None else spill / f"flows-{number:06d}")
 
         chunks = []
         for chunk in pool.map(work, enumerate(pieces)):
@@ -169,9 +147,10 @@ def code(
     n_blocks = coder.n_blocks
     apps, app_rank = coder.apps.sorted()
     dests, dest_rank = coder.dests.sorted()
-    block_rows = np.sum([np.diff(c.offsets) for c in chunks], axis=0) if chunks else np.zeros(n_blocks, int)
-    first_us = min((chunk.first_us for chunk in chunks), default=0)
-    return Flows(names, apps, dests, block_rows, first_us, tuple(chunks), app_rank, dest_rank)
+    count = sum((np.diff(chunk.offsets) for chunk, _ in chunks), np.zeros(n_blocks, np.int64))
+    first_us = min((first for _, first in chunks), default=0)
+    kept = tuple(chunk for chunk, _ in chunks)
+    return Flows(names, apps, dests, count, first_us, block_of, kept, app_rank, dest_rank)
 
 
 def _count(piece: Piece) -> dict[str, int]:
@@ -201,7 +180,8 @@ class _Coder:
     def n_blocks(self) -> int:
         return int(self.block_of.max()) + 1 if len(self.block_of) else 0
 
-    def chunk(self, table: pa.Table) -> Chunk:
+    def chunk(self, table: pa.Table, spill: Path | None) -> tuple[Chunk, int]:
+        """The piece in block order, and when its first flow started."""
         device, device_names = _indices(table["device_id"])
         devices = np.array([self.devices.get(name, -1) for name in device_names], np.int32)
         app, app_names = _indices(table["app_id"])
@@ -245,7 +225,8 @@ class _Coder:
             _numbers(table["bytes_out"]),
             _numbers(table["bytes_in"]),
         )
-        return Chunk(offsets, int(rows["start_us"].min(initial=np.iinfo(np.int64).max)), rows)
+        first_us = int(rows["start_us"].min(initial=np.iinfo(np.int64).max))
+        return Chunk.of(offsets, rows, spill), first_us
 
 
 @numba.njit(cache=True, nogil=True)

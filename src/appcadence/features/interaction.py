@@ -93,8 +93,6 @@ FEATURES = (
 def compute(windows: Windows) -> Matrix:
     """(n, 10) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
-    if context.use is None or context.front is None:
-        return np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     s = windows.sessions
     use, front = context.use, context.front
     pair = context.pair(windows.device, windows.app)

@@ -113,13 +113,8 @@ FEATURES = (
 
 def compute(windows: Windows) -> Matrix:
     """(n, 11); NaN where the device has no push telemetry; couplings NaN below three pushes."""
-    pushes, use = windows.context.pushes, windows.context.use
-    if pushes is None:
-        return np.full((windows.n, len(FEATURES)), np.nan, np.float32)
-    s = windows.sessions
+    pushes, use, s = windows.context.pushes, windows.context.use, windows.sessions
     begin = pushes.of(windows.context.pair(windows.device, windows.app))
-    nowhere = np.zeros(windows.n, np.int64)
-    empty = np.empty(0, np.int64)
     return fill(
         _kernel,
         windows.offsets,
@@ -136,8 +131,9 @@ def compute(windows: Windows) -> Matrix:
         *begin,
         pushes.time_us,
         pushes.silent,
-        *(use.of(windows.device) if use is not None else (nowhere, nowhere)),
-        *((use.first, use.last) if use is not None else (empty, empty)),
+        *use.of(windows.device),
+        use.first,
+        use.last,
         windows.observed_seconds,
         windows.seconds,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numba
@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from appcadence.errors import AppcadenceError
 from appcadence.features.arrange import arrange, sort_inside
-from appcadence.features.context import Context
+from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
+from appcadence.features.context import Context, Contexts
 from appcadence.features.coverage import observed
 from appcadence.features.flows import COLUMNS, DNS, FAILED, Flows, code
 from appcadence.features.grouping import group, scatter
@@ -131,7 +132,11 @@ def build(tables: Mapping[str, pa.Table], seconds: int, history: History | None 
     """
     table = tables["flows"].select(list(COLUMNS))
     flows = code([lambda: table], [lambda: table])
-    return windows_of(flows, flows.block(), Context.of(tables, flows, history), seconds)
+    around = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in CONTEXT_COLUMNS}
+    contexts = Contexts.of(
+        around["activity"], around["notifications"], tables.get("inventory"), flows, history
+    )
+    return windows_of(flows, flows.block(), contexts.block(), seconds)
 
 
 def windows_of(flows: Flows, rows: np.ndarray, context: Context, seconds: int) -> Windows:
