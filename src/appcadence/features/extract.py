@@ -22,7 +22,7 @@ from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.feature import Matrix
 from appcadence.features.flows import ATTRIBUTIONS, Flows
-from appcadence.features.history import History, Past
+from appcadence.features.history import Contacts, History
 from appcadence.features.windows import APP_LEVEL, Windows, window_seconds, windows_of
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
@@ -136,7 +136,7 @@ def extract(
         flows = replace(flows, _chunks=())  # no longer needed, and as large as the table
         # All channel windows, then all app windows, as one `Windows` has them.
         part = _joined([halves[half] for half in (0, 1) for halves, _ in done], pool)
-    fleet_novelty(part, context, [channels for _, channels in done], seconds)
+    fleet_novelty(part, context, [contacts for _, contacts in done], seconds)
     return frame(part, flows, context, seconds)
 
 
@@ -179,16 +179,16 @@ def prepare(
 
 def block_part(
     flows: Flows, block: int, contexts: Contexts, seconds: int
-) -> tuple[tuple[Part, Part], Past | None]:
-    """A block's channel rows and app rows, and its devices' channels for the fleet's novelty."""
+) -> tuple[tuple[Part, Part], Contacts | None]:
+    """A block's channel rows and app rows, and its devices' contacts for the fleet's novelty."""
     windows = windows_of(flows, flows.block(block), contexts.block(block), seconds)
     part, n = part_of(windows), windows.n_channels
     halves = (Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part)))
-    return halves, _channels(windows)
+    return halves, _contacts(windows)
 
 
-def _channels(windows: Windows) -> Past | None:
-    return None if windows.rolled is None else windows.rolled.channels
+def _contacts(windows: Windows) -> Contacts | None:
+    return None if windows.rolled is None else windows.rolled.channels.contacts()
 
 
 def part_of(windows: Windows) -> Part:
@@ -209,11 +209,11 @@ def part_of(windows: Windows) -> Part:
     )
 
 
-def fleet_novelty(part: Part, context: Fleetwide, channels: Sequence[Past | None], seconds: int) -> None:
+def fleet_novelty(part: Part, context: Fleetwide, contacts: Sequence[Contacts | None], seconds: int) -> None:
     """Fill in place what novelty needs the whole fleet for."""
     if context.past is None:
         return
-    fleet = novelty.Fleet(context.past.with_devices([c for c in channels if c is not None]))
+    fleet = novelty.Fleet(context.past, [part for part in contacts if part is not None])
     fill_novelty(part, context, fleet, seconds)
 
 
@@ -234,7 +234,7 @@ def table_of(windows: Windows) -> pd.DataFrame:
     """The feature table of windows, in their order."""
     part = part_of(windows)
     seconds = int(windows.seconds)
-    fleet_novelty(part, windows.context, [_channels(windows)], seconds)
+    fleet_novelty(part, windows.context, [_contacts(windows)], seconds)
     return frame(part, windows, windows.context, seconds)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
@@ -70,6 +71,15 @@ class History:
         """This history with the contacts of these windows added; neither order nor repetition matters."""
         past = Past.of(self, windows.devices, windows.apps, windows.dests)
         return past.with_devices([roll(windows, past).channels]).history()
+
+
+class Contacts(NamedTuple):
+    """When each channel was first seen, in codes, (n,) each; app -1 = unknown."""
+
+    device: np.ndarray
+    app: np.ndarray
+    dest: np.ndarray
+    first_us: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,19 @@ class Past:
         }
         joined = replace(self, **columns)
         return joined._take(np.lexsort((joined.dest, joined.app, joined.device)))
+
+    def contacts(self) -> Contacts:
+        """Who met what first."""
+        device, app, dest = (x.astype(np.int32) for x in (self.device, self.app, self.dest))
+        return Contacts(device, app, dest, self.first_us)
+
+    def all_contacts(self, parts: Sequence[Contacts]) -> Contacts:
+        """Who met what first in the whole fleet: these parts, and all devices that are in none of them."""
+        seen = np.zeros(len(self.devices), np.bool_)
+        for part in parts:
+            seen[part.device] = True
+        rest = self._take(~seen[self.device]).contacts()
+        return Contacts._make(np.concatenate(columns) for columns in zip(rest, *parts, strict=True))
 
     def history(self) -> History:
         """Back to names, in their order."""

@@ -5,13 +5,15 @@ A window's own contact never counts, so a contact is counted alike whoever made 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 
 from appcadence.features._parallel import fill
 from appcadence.features.domains import registrable_domain
 from appcadence.features.feature import Family, Feature, Matrix
-from appcadence.features.history import Past
+from appcadence.features.history import Contacts, Past
 from appcadence.features.windows import Windows
 
 _jit = numba.njit(cache=True, nogil=True)
@@ -117,20 +119,21 @@ def fleet_wide(
 class Fleet:
     """Who met what first, over the whole fleet: history and all windows of an extraction."""
 
-    def __init__(self, channels: Past) -> None:
+    def __init__(self, past: Past, parts: Sequence[Contacts]) -> None:
+        channels = past.all_contacts(parts)
         domains: dict[str, int] = {}
-        codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in channels.dests]
+        codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in past.dests]
         domain = np.array(codes, np.int64)
         self.n_domains = max(len(domains), 1)
         self.domain = domain
         named = np.flatnonzero(channels.app >= 0)
-        app, first = channels.app[named], channels.first_us[named]
+        app, first = channels.app[named].astype(np.int64), channels.first_us[named]
         device_dest = channels.dest.astype(np.int64)
         everybody = np.zeros(len(channels.device), np.int64)
         self.devices = _Firsts(everybody, channels.device, channels.first_us)
         self.of_dest = _Firsts(device_dest, channels.device, channels.first_us)
         self.apps_of_dest = _Firsts(device_dest[named], app, first)
-        self.of_app = _Firsts(app.astype(np.int64), named, first)
+        self.of_app = _Firsts(app, named, first)
         self.of_domain = _Firsts(app * self.n_domains + domain[channels.dest[named]], named, first)
 
     def values(

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from appcadence.errors import AppcadenceError
 from appcadence.features import novelty
 from appcadence.features.extract import Part, Source, block_part, fill_novelty, frame, prepare
-from appcadence.features.history import History, Past
+from appcadence.features.history import Contacts, History
 from appcadence.features.windows import window_seconds
 
 BLOCK_FLOWS = 200_000
@@ -85,7 +85,7 @@ def _write(
     progress: Callable[[str, float], None],
 ) -> int:
     progress("reading", 0.0)
-    flows, context = prepare(
+    flows, contexts = prepare(
         source,
         history,
         block_flows=block_flows,
@@ -93,37 +93,45 @@ def _write(
         progress=lambda share: progress("reading", share),
     )
 
-    def work(block: int) -> Past | None:
-        halves, channels = block_part(flows, block, context, seconds)
+    def work(block: int) -> Contacts | None:
+        halves, contacts = block_part(flows, block, contexts, seconds)
         for half, part in enumerate(halves):
             for name, column in zip(Part._fields, part, strict=True):
                 np.save(_file(scratch, half, block, name), column, allow_pickle=False)
-        return channels
+        return contacts
 
-    channels: list[Past] = []
+    contacts: list[Contacts] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for done, known in enumerate(pool.map(work, range(flows.n_blocks)), start=1):
-            channels += [] if known is None else [known]
+            contacts += [] if known is None else [known]
             progress("extracting", done / flows.n_blocks)
-    fleet = None if context.past is None else novelty.Fleet(context.past.with_devices(channels))
+    fleet = None if contexts.past is None else novelty.Fleet(contexts.past, contacts)
     rows = 0
     # All channel windows, then all app windows, as `extract` has them.
     stored = [(half, block) for half in (0, 1) for block in range(flows.n_blocks)]
-    first = frame(Part.empty(), flows, context, seconds)
-    schema = pa.Table.from_pandas(first, preserve_index=False).schema
+    schema = pa.Table.from_pandas(frame(Part.empty(), flows, contexts, seconds), preserve_index=False).schema
     # A dictionary of float values only costs time.
     names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-    with pq.ParquetWriter(
-        out, schema, compression="zstd", compression_level=1, use_dictionary=names
-    ) as writer:
-        for done, (half, block) in enumerate(stored, start=1):
-            part = _read(scratch, half, block)
-            if fleet is not None:
-                fill_novelty(part, context, fleet, seconds)
-            table = frame(part, flows, context, seconds)
-            writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-            rows += len(table)
-            progress("writing", done / len(stored))
+
+    def ready(stored: tuple[int, int]) -> pa.Table:
+        part = _read(scratch, *stored)
+        if fleet is not None:
+            fill_novelty(part, contexts, fleet, seconds)
+        return pa.Table.from_pandas(frame(part, flows, contexts, seconds), schema, preserve_index=False)
+
+    workers = os.cpu_count() or 1
+    with (
+        pq.ParquetWriter(
+            out, schema, compression="zstd", compression_level=1, use_dictionary=names
+        ) as writer,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        # A few at a time: tables that wait to be written take memory.
+        for first in range(0, len(stored), workers):
+            for table in pool.map(ready, stored[first : first + workers]):
+                writer.write_table(table)
+                rows += len(table)
+            progress("writing", min(first + workers, len(stored)) / len(stored))
     return rows
 
 
