@@ -1,4 +1,4 @@
-"""Writes docs/features.md from the catalogue; `make docs` runs it, a test keeps the page current."""
+"""Writes docs/features.md, the page of all features, from the catalogue; `make docs` runs it."""
 
 from __future__ import annotations
 
