@@ -1,5 +1,9 @@
 """Persistence against its slow twin."""
 
+import math
+import statistics
+from itertools import pairwise
+
 import hostile
 import naive
 from hypothesis import given
@@ -11,13 +15,19 @@ from appcadence.features import extract, session
 NAMES = [f.name for f in session.FEATURES]
 
 
+def reconnect(window):
+    timed = any(not math.isnan(flow.end) for flow in window.flows)
+    gaps = [b[0] - a[1] for a, b in pairwise(window.sessions)]
+    return statistics.median(gaps) if gaps and timed else math.nan
+
+
 @given(hostile.telemetry(most=16), st.sampled_from(["24h", "6h", "1h"]))
 def test_every_window_equals_its_twin(rows, window):
     got = hostile.extracted(rows, window, NAMES)
     found = naive.windows(rows, hostile.WINDOWS[window])
     assert got.keys() == found.keys()
     for key, one in found.items():
-        want = naive.session(one)
+        want = naive.session(one) | {"median_reconnect_seconds": reconnect(one)}
         hostile.same(got[key], [want[n] for n in NAMES], NAMES, key)
 
 

@@ -55,11 +55,18 @@ FEATURES = (
     Feature("bytes_per_hour", "bytes", 0, "bytes both ways per observed hour", "bytes an hour"),
     Feature("upload_ratio", "ratio", 1, "bytes sent / all bytes", "share of bytes sent"),
     Feature("failed_ratio", "ratio", 1, "share of flows that failed", "share of failed connections"),
+    Feature(
+        "median_reconnect_seconds",
+        "s",
+        0,
+        "median time from the end of a session to the start of the next",
+        "median time to reconnect",
+    ),
 )
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 12) session features; NaN where no flow of the window has a duration (or bytes) at all."""
+    """(n, 13) session features; NaN where no flow of the window has a duration (or bytes) at all."""
     s = windows.sessions
     return fill(
         _kernel,
@@ -164,6 +171,10 @@ def _kernel(  # type: ignore[no-untyped-def]
         if covered > 0:
             out[g, 5] = flow_seconds / covered
         out[g, 6] = _chain(session_start[a:b], session_end[a:b])
+        if b - a > 1:
+            for i in range(a + 1, b):
+                scratch[i - a - 1] = session_start[i] - session_end[i - 1]
+            out[g, 12] = _median(scratch[: b - a - 1])
         if sized:
             out[g, 8] = total / (1.0 + (total_out + total_in) / 1000.0)
 
