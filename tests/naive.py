@@ -183,12 +183,13 @@ def interval(window):
         values = gap_features(gaps_of(times)) if len(times) >= 6 else [NAN] * 8
         out |= {f"{prefix}_{name}": value for name, value in zip(LEVEL, values, strict=True)}
         if len(times) >= 6:
-            levels.append((values[7], times))
+            levels.append((values[7], times, values[4]))
     out |= dict.fromkeys(("dominant_period_seconds", "jitter_ratio", "missed_beat_share"), NAN)
     out["part_cadence_score"] = NAN
     if levels:
-        score, times = max(levels, key=lambda level: level[0])  # the first, session starts, if equal
-        out |= rhythm(gaps_of(times))
+        # Session starts, the first, if both are equal.
+        out |= rhythm(gaps_of(max(levels, key=lambda level: level[2])[1]))
+        score, times, _ = max(levels, key=lambda level: level[0])
         if len(times) >= 12:
             half = len(times) // 2
             parts = (times[:half], times[half // 2 : half // 2 + half], times[-half:])

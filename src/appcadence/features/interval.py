@@ -8,6 +8,7 @@ import math
 import numba
 import numpy as np
 
+from appcadence.features import cadence
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature, Matrix
 from appcadence.features.windows import Windows
@@ -19,13 +20,7 @@ _EDGES = 2.0 ** (np.arange(1, _BINS) * 6.0 / _BINS - 3.0)
 _MAX_GAPS = 128  # quantiles that stand for more gaps where the order does not matter
 _PERIODS = 24
 _BAND = 1.25 / 0.75
-_PER_LEVEL = 8
-_MIN_PART = 12
-_WIDTHS = (0.18, 0.6)  # of a beacon's log-gaps: sleep jitter up to 20% and up to 80%
-_LOG_2, _LOG_3 = math.log(2.0), math.log(3.0)  # a gap of two or three periods is one or two missed beats
-_MIN_SHARE = 10  # of the gaps, one in so many lies in the first band: fewer make no rhythm
-_LEAST_SPREAD = 1.0  # of log-gaps by chance, so that a narrow rhythm is not its own explanation
-_PRIOR_GAPS = 20.0  # gaps without evidence that every sequence is given, so that few gaps score low
+_PER_LEVEL = 7
 
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -82,15 +77,6 @@ def _level(prefix: str, what: str) -> tuple[Feature, ...]:
             f"median absolute deviation / median of the {gaps}",
             f"relative spread of the {gaps}",
         ),
-        make(
-            "cadence_score",
-            "nats",
-            1,
-            f"log-likelihood ratio of a beacon (jitter to 20% or 80%, missed beats) against chance, in nats, "
-            f"/ (number of {gaps} + {_PRIOR_GAPS:.0f}); 0 = chance, about 2.6 = clockwork",
-            f"evidence for a beacon in the {gaps}",
-            "generalised likelihood ratio",
-        ),
     )
 
 
@@ -98,19 +84,10 @@ FEATURES = (
     *_level("session", "session starts"),
     *_level("beat", "connections"),
     Feature(
-        "part_cadence_score",
-        "nats",
-        1,
-        "largest cadence score of all and of the first, middle and last half of at least 12 starts, at the "
-        "level with the larger one: a beacon that begins at noon is not diluted by the morning",
-        "evidence for a beacon in a part of the time",
-        "generalised likelihood ratio",
-    ),
-    Feature(
         "dominant_period_seconds",
         "s",
         0,
-        "middle of the densest ±25% band of gaps, at the level with the larger cadence score",
+        "middle of the densest ±25% band of gaps, at the level with the larger mode share",
         "dominant period",
     ),
     Feature(
@@ -145,8 +122,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
-    """(n, 23) cadence features; a level with fewer than six starts is NaN."""
+def _gaps(windows: Windows) -> Matrix:
     sessions = windows.sessions
     beat_offsets, beats = windows.beats
     return fill(
@@ -297,84 +273,8 @@ def _entropy(ordered, median):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _cadence(ordered, total, scratch, own):  # type: ignore[no-untyped-def]
-    """Cadence score of sorted gaps (seconds, at least 1): how much a beacon beats chance.
-
-    Chance: the lognormal with the gaps' own log-mean and log-spread, but a spread of at least 1. Beacon of
-    period P and width w: log-gaps uniform on [log mP, log mP + w] for m = 1, 2, 3, each m with its observed
-    share and none above the first's, all other gaps as by chance. The score is the largest log-likelihood
-    ratio over all P that are gaps, with a tenth of the gaps in the first band, and both widths, in nats,
-    / (gaps + 20). It does not see the order of the
-    gaps, nor tell jitter below 20% apart. `ordered` stands for `total` gaps; `own` holds c log c for every c
-    up to their number.
-    """
-    n = len(ordered)
-    logs, surprise = scratch[0], scratch[1]
-    mean = square = 0.0
-    for i in range(n):
-        logs[i] = math.log(ordered[i])
-        mean += logs[i] / n
-    for i in range(n):
-        square += (logs[i] - mean) ** 2 / n
-    spread = max(math.sqrt(square), _LEAST_SPREAD)
-    constant = math.log(spread * math.sqrt(2.0 * math.pi))
-    surprise[0] = 0.0  # by chance, cumulative over the sorted gaps
-    for i in range(n):
-        surprise[i + 1] = surprise[i] + 0.5 * ((logs[i] - mean) / spread) ** 2 + constant
-    best, all_gaps = 0.0, math.log(n)
-    for width in _WIDTHS:
-        cost = all_gaps + math.log(width)
-        low1 = high1 = low2 = high2 = low3 = high3 = 0
-        for i in range(n):
-            edge = logs[i] - 1e-9
-            while low1 < n and logs[low1] < edge:
-                low1 += 1
-            while high1 < n and logs[high1] <= edge + width:
-                high1 += 1
-            once = high1 - low1
-            if once * _MIN_SHARE < n:
-                continue
-            edge += _LOG_2
-            while low2 < n and logs[low2] < edge:
-                low2 += 1
-            while high2 < n and logs[high2] <= edge + width:
-                high2 += 1
-            begin2 = max(low2, high1)
-            end2 = max(high2, begin2)
-            edge += _LOG_3 - _LOG_2
-            while low3 < n and logs[low3] < edge:
-                low3 += 1
-            while high3 < n and logs[high3] <= edge + width:
-                high3 += 1
-            begin3 = max(low3, end2)
-            end3 = max(high3, begin3)
-            twice, thrice = end2 - begin2, end3 - begin3
-            if twice > once or thrice > once:
-                continue  # P is a fraction of the period
-            beats = once + twice + thrice
-            evidence = own[once] + own[twice] + own[thrice] - beats * cost
-            evidence += surprise[high1] - surprise[low1] + surprise[end2] - surprise[begin2]
-            evidence += surprise[end3] - surprise[begin3]
-            best = max(best, evidence + own[n - beats] - (n - beats) * all_gaps)
-    return best * total / n / (total + _PRIOR_GAPS)
-
-
-@_jit
-def _part(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
-    """Largest cadence score of the first, the middle and the last half of the starts."""
-    half, best = len(times) // 2, 0.0
-    for first in (0, half // 2, len(times) - half):
-        for i in range(half - 1):
-            ordered[i] = max(times[first + i + 1] - times[first + i], 1.0)
-        _sort(ordered[: half - 1])
-        few = _sketch(ordered[: half - 1], scratch[4])
-        best = max(best, _cadence(few, half - 1, scratch, own))
-    return best
-
-
-@_jit
-def _gap_features(times, gaps, ordered, scratch, own, out):  # type: ignore[no-untyped-def]
-    """Fill a level's features; returns its cadence score, period, jitter and missed-beat share."""
+def _gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
+    """Fill a level's features; returns its mode share, period, jitter and missed-beat share."""
     n = len(times) - 1
     close, similar = 0, 0
     for i in range(n):
@@ -388,17 +288,16 @@ def _gap_features(times, gaps, ordered, scratch, own, out):  # type: ignore[no-u
     median = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
     out[0] = _entropy(ordered, median)
     out[1], out[2] = close / (n + 1), similar / (n + 1)
-    few = _sketch(ordered, scratch[4])
-    out[3] = _resultant(few, ordered[(n - 1) // 4], median, scratch)
+    out[3] = _resultant(_sketch(ordered, scratch[4]), ordered[(n - 1) // 4], median, scratch)
     at, best, twice, thrice = _mode(ordered)
-    out[4] = (best + twice / 2.0 + thrice / 3.0) / n
+    share = (best + twice / 2.0 + thrice / 3.0) / n
+    out[4] = share
     out[5] = median
     out[6] = _middle_deviation(ordered, median) / median
-    out[7] = score = _cadence(few, n, scratch, own)
     period = ordered[at + best // 2]
     jitter = (ordered[at + (19 * (best - 1)) // 20] - ordered[at + (best - 1) // 20]) / period
     missed = twice + 2.0 * thrice
-    return score, period, jitter, missed / (best + 2.0 * twice + 3.0 * thrice)
+    return share, period, jitter, missed / (best + 2.0 * twice + 3.0 * thrice)
 
 
 @_jit
@@ -406,15 +305,13 @@ def _kernel(  # type: ignore[no-untyped-def]
     lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed, most
 ):
     starts, gaps, ordered = np.empty(most), np.empty(most), np.empty(most)
-    scratch, own = np.empty((6, _MAX_GAPS + 1)), np.zeros(_MAX_GAPS + 1)
-    for c in range(1, _MAX_GAPS + 1):
-        own[c] = c * math.log(c)
+    scratch = np.empty((6, _MAX_GAPS))
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
             level = out[g, _PER_LEVEL : 2 * _PER_LEVEL]
-            score, period, jitter, missed = _gap_features(times, gaps, ordered, scratch, own, level)
-            decisive, n = times, 0
+            share, period, jitter, missed = _gap_features(times, gaps, ordered, scratch, level)
+            n = 0
             for i in range(session_offsets[g], session_offsets[g + 1]):
                 if session_fresh[i]:
                     starts[n] = session_start[i]
@@ -423,14 +320,11 @@ def _kernel(  # type: ignore[no-untyped-def]
             if n == len(times):
                 out[g, :_PER_LEVEL] = level
             elif n >= MIN_STARTS:
-                other = _gap_features(starts[:n], gaps, ordered, scratch, own, out[g, :_PER_LEVEL])
-                if other[0] >= score:
-                    score, period, jitter, missed = other
-                    decisive = starts[:n]
+                other = _gap_features(starts[:n], gaps, ordered, scratch, out[g, :_PER_LEVEL])
+                if other[0] >= share:
+                    share, period, jitter, missed = other
             at = 2 * _PER_LEVEL
-            if len(decisive) >= _MIN_PART:
-                out[g, at] = max(score, _part(decisive, ordered, scratch, own))
-            out[g, at + 1], out[g, at + 2], out[g, at + 3] = period, jitter, missed
+            out[g, at], out[g, at + 1], out[g, at + 2] = period, jitter, missed
         hours = observed[g] / 3600.0
         seen, last_hour, silence = 0, -1, 0.0
         previous = times[0] if len(times) else 0.0
@@ -440,7 +334,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             last_hour = hour
             silence = max(silence, t - previous)
             previous = t
-        at = 2 * _PER_LEVEL + 4
+        at = 2 * _PER_LEVEL + 3
         out[g, at] = len(times) / hours
         out[g, at + 1] = min(seen / max(hours, 1.0), 1.0)
         # Against the observed time, so that half a day of telemetry is not half a day of silence.
@@ -448,4 +342,9 @@ def _kernel(  # type: ignore[no-untyped-def]
         out[g, at + 2] = min(max(silence, outside) / observed[g], 1.0)
 
 
-FAMILY = Family("interval", ("flows",), FEATURES, compute)
+def compute(windows: Windows) -> Matrix:
+    """(n, 23) cadence features; a level with fewer than six starts is NaN."""
+    return np.hstack([_gaps(windows), cadence.compute(windows)])
+
+
+FAMILY = Family("interval", ("flows",), (*FEATURES, *cadence.FEATURES), compute)

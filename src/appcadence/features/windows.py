@@ -24,7 +24,8 @@ from appcadence.features.context import Context, Contexts
 from appcadence.features.coverage import observed
 from appcadence.features.flows import COLUMNS, DNS, FAILED, Flows, code
 from appcadence.features.grouping import group, scatter
-from appcadence.features.history import History, Rolled, roll
+from appcadence.features.history import History, Past
+from appcadence.features.rolling import Rolled, roll
 
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
@@ -89,7 +90,11 @@ class Windows:
     @cached_property
     def rolled(self) -> Rolled | None:
         """These windows told from the past; None without a history."""
-        return None if self.context.past is None else roll(self, self.context.past)
+        return None if self.context.past is None else self.told(self.context.past)
+
+    def told(self, past: Past) -> Rolled:
+        """These windows told from a past."""
+        return roll(self, past)
 
     @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:

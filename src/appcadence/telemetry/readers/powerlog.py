@@ -1,0 +1,296 @@
+"""PowerLog (`powerlog_*.PLSQL`, `CurrentPowerlog.PLSQL`; SQLite, plain or gzip) of a sysdiagnose.
+
+Gives pushes, keep-alives and background transfers (`notifications`); apps in front, unlocked and lit
+screen (`activity`); and the installed apps (`inventory`). Every table and column is optional but the
+clock: times are corrected to UTC by the latest TimeOffset record at or before them, those before the
+first record by the first.
+
+Push times lie on a grid, which is measured; in an iOS 15 log it is one minute, to which times are rounded
+(the device woke 7 s before, 6 s before and 12 s after three of its stamps). A push is given the earliest
+moment that its stamp stands for: half the grid before it. Grid and rounding are those of the log's own clock,
+so the corrected times are not multiples of a minute.
+
+An app is in front from its ScreenState record to the next one of that display, or until the screen goes
+dark; the home and lock screens are no apps. Where the log is silent for half an hour (the device was off)
+intervals end with the last record before, and at the end of the log with its last record. A background
+transfer stands once, at the first record of its task; the app is the client that asked for it. The app
+that a daemon fetches something for (App Store downloads) is not read.
+
+Not read: app states (their codes are undocumented), hourly aggregates, network totals.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TypeGuard
+
+import pyarrow as pa
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.readers import ReadOptions, _sqlite, rejected, tagged
+from appcadence.telemetry.readers._device_log import (
+    FINEST_SECONDS,
+    app_id,
+    app_of_topic,
+    device_of,
+    grid_seconds,
+    is_app,
+    micros,
+    table,
+)
+from appcadence.telemetry.readers._states import silences, spans
+from appcadence.telemetry.schema import ACTIVITY, INVENTORY, NOTIFICATIONS
+
+NAME = "powerlog"
+
+EXPECTED = "a PowerLog (.PLSQL)"
+SILENCE_SECONDS = 1800
+"""Without any record for so long, the device was off: asleep, it logs its battery every 26 min at least."""
+
+_OFFSET = "PLStorageOperator_EventForward_TimeOffset"
+_PUSH = "PLPushAgent_EventPoint_ReceivedPush"
+_COURIER = {
+    "PLPushAgent_EventPoint_SentKeepAlive": "apns_keepalive",
+    "PLPushAgent_EventPoint_APSDConnectedEvent": "apns_connected",
+}
+_TRANSFER = "PLXPCAgent_EventPoint_BackgroundTransfer"
+_SCREEN = "PLScreenStateAgent_EventForward_ScreenState"
+_LOCK = "PLSpringBoardAgent_EventForward_SBLock"
+_BACKLIGHT = "PLDisplayAgent_EventPoint_Display"
+_BRIGHTNESS = "PLDisplayAgent_EventForward_Display"
+_APPS = "PLApplicationAgent_EventNone_AllApps"
+_SIGNS_OF_LIFE = ("PLBatteryAgent_EventBackward_Battery", "PLApplicationAgent_EventForward_Application")
+_CLIENT = re.compile(r"[^:]*:\[([^:\]]+)")
+_EVENT_FIELDS = ("app_id", "time", "kind", "priority", "size_bytes")
+_STATE_FIELDS = ("app_id", "kind", "start", "end")
+_APP_FIELDS = ("app_id", "app_name", "version", "snapshot_time")
+
+Event = tuple[str | None, int, str, int | None, int | None]
+State = tuple[str | None, str, int, int]
+
+
+def sniff(path: Path) -> bool:
+    """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
+    return _sqlite.has_table(path, (_OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
+
+
+def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+    """Yield notifications, activity and inventory, and rejected rows, of PowerLogs of one device.
+
+    A rejected row's line is its row id, and its reason begins with its table.
+
+    Raises:
+        TelemetryError: the device is not given; or a file is missing, damaged, no PowerLog, or has no
+            usable TimeOffset record.
+    """
+    for path in paths:
+        constants: dict[str, object] = {"device_id": device_of(path, options)}
+        logged: dict[str, object] = constants | {"source": NAME}
+        with _sqlite.opened(path, EXPECTED) as database:
+            log = _Log(database)
+            pushes, grid = _pushes(log)
+            others = _courier(log) + _transfers(log)
+            states = _states(log)
+            apps = _apps(log)
+        for events, resolution in ((pushes, grid), (others, FINEST_SECONDS)):
+            same = logged | {"time_resolution_seconds": resolution}
+            yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
+        same = logged | {"time_resolution_seconds": FINEST_SECONDS}
+        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
+        if log.bad:
+            yield "rejected", rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
+        inventory = table(INVENTORY, _APP_FIELDS, apps, constants)
+        yield "inventory", tagged(inventory, path, log.read, path.stat().st_size)
+
+
+class _Log:
+    """A PowerLog's tables with their clock corrected; counts and keeps what is wrong."""
+
+    def __init__(self, database: _sqlite.Database) -> None:
+        self.database = database
+        self.read = 0
+        self.bad: list[tuple[int, str]] = [(1, _sqlite.WAL)] if database.wal else []
+        self.seen: set[int] = set()
+        """Times of all records read."""
+        self._offsets: list[tuple[float, float]] = []
+        for line, (raw, system) in database.rows(_OFFSET, ("timestamp", "system")):
+            self.read += 1
+            if (
+                isinstance(raw, int | float)
+                and isinstance(system, int | float)
+                and micros(raw) is not None
+                and micros(raw + system) is not None
+            ):
+                self._offsets.append((float(raw), float(system)))
+            else:
+                self.reject(_OFFSET, line, "timestamp or system is no time")
+        if not self._offsets:
+            raise TelemetryError(
+                f"{database.path} has no usable record of {_OFFSET}, without which its clock cannot be "
+                f"corrected; expected {EXPECTED}"
+            )
+        self._offsets.sort()
+
+    def reject(self, name: str, line: int, reason: str) -> None:
+        self.bad.append((line, f"{name}: {reason}"))
+
+    def rows(
+        self, name: str, columns: Sequence[str], count: bool = True
+    ) -> Iterator[tuple[int, float, int, list[_sqlite.Value]]]:
+        """Row id, time as logged, UTC microseconds, and values of each row; nothing if there is no table."""
+        present = self.database.columns(name)
+        if present is None or "timestamp" not in present:
+            if count and self.database.holds(name):
+                self.reject(name, 1, "no plain table with the column timestamp")
+            return
+        for line, (raw, *values) in self.database.rows(name, ("timestamp", *columns)):
+            self.read += count
+            time = self._utc(raw)
+            if time is not None and isinstance(raw, int | float):
+                self.seen.add(time)
+                yield line, raw, time, values
+            elif count:
+                self.reject(name, line, "timestamp is no time from 1970 to 2100")
+
+    def _utc(self, raw: _sqlite.Value) -> int | None:
+        if micros(raw) is None or not isinstance(raw, int | float):
+            return None
+        place = bisect_right(self._offsets, raw, key=itemgetter(0)) - 1
+        return micros(raw + self._offsets[max(place, 0)][1])
+
+
+def _pushes(log: _Log) -> tuple[list[Event], float]:
+    events: list[Event] = []
+    stamps = []
+    columns = ("BundleID", "Topic", "Priority", "Size", "IsDropped")
+    for line, raw, time, (bundle, topic, priority, size, dropped) in log.rows(_PUSH, columns):
+        stamps.append(raw)
+        if bundle not in (None, "") and app_id(bundle) is None:
+            log.reject(_PUSH, line, "BundleID is no bundle id")
+        elif not _count(priority, 100):
+            log.reject(_PUSH, line, "Priority is no whole number from 0 to 100")
+        elif not _count(size, 1 << 40):
+            log.reject(_PUSH, line, "Size is no number of bytes")
+        elif not dropped:
+            app = app_id(bundle) or app_of_topic(topic)
+            events.append((app, time, "push_received", priority, size))
+    # The log rounds to its grid; canonical times are the earliest moment that the stamp stands for.
+    grid = grid_seconds(stamps)
+    early = int(grid * 500_000) if grid >= 1.0 else 0
+    return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], grid
+
+
+def _count(value: _sqlite.Value, most: int) -> TypeGuard[int | None]:
+    return value is None or (isinstance(value, int) and 0 <= value <= most)
+
+
+def _courier(log: _Log) -> list[Event]:
+    return [
+        (None, time, kind, None, None)
+        for name, kind in _COURIER.items()
+        for _, _, time, _ in log.rows(name, ())
+    ]
+
+
+def _transfers(log: _Log) -> list[Event]:
+    """One event a task: its first record, with the most bytes that any of its records reports."""
+    tasks: dict[object, tuple[str | None, int, int | None]] = {}
+    columns = ("bundleID", "taskUUID", "bytesReceived", "bytesSent")
+    for line, _, time, (bundle, task, received, sent) in log.rows(_TRANSFER, columns):
+        named = _CLIENT.match(bundle) if isinstance(bundle, str) else None
+        app = app_id(named[1] if named else bundle)
+        if app is None:
+            log.reject(_TRANSFER, line, "bundleID names no client")
+        elif not _count(received, 1 << 60) or not _count(sent, 1 << 60):
+            log.reject(_TRANSFER, line, "bytesReceived or bytesSent is no number of bytes")
+        else:
+            size = None if received is None and sent is None else (received or 0) + (sent or 0)
+            key: object = (app, task) if task else line
+            _, first, most = tasks.get(key, (app, time, None))
+            known = [count for count in (size, most) if count is not None]
+            tasks[key] = (app, min(first, time), max(known, default=None))
+    return [(app, time, "background_transfer", None, size) for app, time, size in tasks.values()]
+
+
+def _states(log: _Log) -> list[State]:
+    lit = _lit(log)
+    unlocked = _changes(log, _LOCK, "Locked", invert=True)
+    layouts = _layouts(log)
+    for name in _SIGNS_OF_LIFE:
+        for _ in log.rows(name, (), count=False):
+            pass
+    end = max(log.seen, default=0)
+    gaps = silences(log.seen, SILENCE_SECONDS * 1_000_000)
+    states: list[State] = []
+    for kind, changes in (("device_unlocked", unlocked), ("screen_on", lit)):
+        states += [(None, kind, *span) for span in spans(changes, gaps, end)]
+    dark = [time for time, on in lit if not on]
+    for records in layouts.values():
+        for app in sorted(set().union(*records.values())):
+            changes = [(time, app in shown) for time, shown in records.items()]
+            changes += [(time, False) for time in dark]
+            states += [(app, "app_foreground", *span) for span in spans(sorted(changes), gaps, end)]
+    return states
+
+
+def _lit(log: _Log) -> list[tuple[int, bool]]:
+    changes = _changes(log, _BACKLIGHT, "Active", only=("Block", "Backlight"))
+    if changes:
+        return changes
+    found = []
+    for line, _, time, (level,) in log.rows(_BRIGHTNESS, ("Brightness",)):
+        if isinstance(level, int | float):
+            found.append((time, level > 0))
+        else:
+            log.reject(_BRIGHTNESS, line, "Brightness is no number")
+    return sorted(found)
+
+
+def _changes(
+    log: _Log, name: str, column: str, invert: bool = False, only: tuple[str, str] | None = None
+) -> list[tuple[int, bool]]:
+    changes = []
+    for line, _, time, (value, block) in log.rows(name, (column, only[0] if only else column)):
+        if only and block != only[1]:
+            continue
+        if value in (0, 1):
+            changes.append((time, (value == 1) != invert))
+        else:
+            log.reject(name, line, f"{column} is neither 0 nor 1")
+    return sorted(changes)
+
+
+def _layouts(log: _Log) -> dict[_sqlite.Value, dict[int, set[str]]]:
+    """By display: the apps shown from each time on; records of one time are one layout."""
+    records = []
+    for line, _, time, (bundle, display) in log.rows(_SCREEN, ("bundleID", "Display")):
+        app = app_id(bundle)
+        if app is None:
+            log.reject(_SCREEN, line, "bundleID is no bundle id")
+        else:
+            records.append((str(display), time, app))
+    result: dict[_sqlite.Value, dict[int, set[str]]] = {}
+    for (display, time), group in groupby(sorted(records), itemgetter(0, 1)):
+        result.setdefault(display, {})[time] = {app for _, _, app in group if is_app(app)}
+    return result
+
+
+def _apps(log: _Log) -> list[tuple[str, str | None, str | None, int]]:
+    apps = []
+    columns = ("AppBundleId", "AppName", "AppBundleVersion", "AppDeletedDate")
+    for line, _, time, (bundle, name, version, deleted) in log.rows(_APPS, columns):
+        app = app_id(bundle)
+        if app is None:
+            log.reject(_APPS, line, "AppBundleId is no bundle id")
+        elif not deleted:
+            apps.append((app, _text(name), _text(version), time))
+    return apps
+
+
+def _text(value: _sqlite.Value) -> str | None:
+    return value if isinstance(value, str) and value else None
