@@ -27,6 +27,9 @@ def convert(
     local_net: Annotated[
         list[str] | None, typer.Option(help="Network of your devices (CIDR); may be given several times.")
     ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
@@ -45,6 +48,7 @@ def convert(
             local_nets=local_net or (),
             devices=devices,
             device_id=device_id,
+            mapping=mapping,
             progress=lambda done, total: progress("Converting", done / max(total, 1)),
         )
     if as_json:

@@ -134,6 +134,7 @@ def convert(
     local_nets: Iterable[str | Network] = (),
     devices: Devices | str | Path | None = None,
     device_id: str | None = None,
+    mapping: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
@@ -149,6 +150,7 @@ def convert(
         local_nets: networks (CIDR) of the monitored devices.
         devices: which device had which address when: a table, or the CSV file with it.
         device_id: the device of every row; not together with `devices`.
+        mapping: the mapping file of the format `table`.
         progress: called with bytes done and bytes in all.
 
     Raises:
@@ -156,7 +158,7 @@ def convert(
             neither a telemetry directory nor empty. Nothing is left behind.
     """
     out = Path(out)
-    options = _options(local_nets, devices, device_id)
+    options = _options(local_nets, devices, device_id, mapping)
     chosen = reader(format) if format else None
     tallies = [_Tally(path, _sha256(path)) for path in map(Path, paths)]
     if not tallies:
@@ -209,7 +211,10 @@ def _write(
 
 
 def _options(
-    local_nets: Iterable[str | Network], devices: Devices | str | Path | None, device_id: str | None
+    local_nets: Iterable[str | Network],
+    devices: Devices | str | Path | None,
+    device_id: str | None,
+    mapping: str | Path | None,
 ) -> ReadOptions:
     if devices is not None and device_id is not None:
         raise TelemetryError("give a device id or a table of devices, not both")
@@ -223,7 +228,7 @@ def _options(
             raise TelemetryError(f"{net} is no network ({error}); expected CIDR such as 10.0.0.0/8") from None
     if devices is not None and not isinstance(devices, Devices):
         devices = Devices.read(devices)
-    return ReadOptions(tuple(nets), devices, device_id)
+    return ReadOptions(tuple(nets), devices, device_id, None if mapping is None else Path(mapping))
 
 
 def _known(out: Path) -> set[str]:

@@ -116,7 +116,7 @@ NOTIFICATIONS = Table(
     (
         _DEVICE,
         _APP,
-        Column("time", TIME, "when it happened"),
+        Column("time", TIME, "when it happened; on a grid, the earliest moment that the stamp stands for"),
         Column(
             "kind",
             NAME,

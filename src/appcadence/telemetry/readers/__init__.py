@@ -22,7 +22,20 @@ from appcadence.telemetry.identity import Devices
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-FORMATS = ("zeek",)
+FORMATS = (
+    "zeek",
+    "suricata",
+    "content_filter",
+    "zscaler",
+    "jamf",
+    "nfdump",
+    "argus",
+    "powerlog",
+    "knowledgec",
+    "unified_log",
+    "app_privacy_report",
+    "table",
+)
 """Names of the formats that can be read; each is a module of this package."""
 
 
@@ -36,6 +49,8 @@ class ReadOptions:
     """Which device had which address when; None = the address is the device."""
     device_id: str | None = None
     """The device of every row, for logs of one device."""
+    mapping: Path | None = None
+    """The mapping file of the format `table`, which no other format needs."""
 
 
 class Reader(Protocol):

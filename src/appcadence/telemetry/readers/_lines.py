@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from appcadence.errors import TelemetryError
 
@@ -28,6 +32,19 @@ class Block:
     """Line ends in the data."""
     size: int
     """Bytes of the file on disk that were read for this block."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows parsed from one block of one log, columns as wanted; and the lines that could not be."""
+
+    table: pa.Table
+    lines: npt.NDArray[np.int64]
+    """1-based line of each row."""
+    read: int
+    """Data rows met, good and bad."""
+    bad_lines: Sequence[int] = field(default_factory=tuple)
+    reasons: Sequence[str] = field(default_factory=tuple)
 
 
 def head(path: Path, expected: str, size: int = 1 << 16) -> bytes:
@@ -64,6 +81,20 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
             yield Block(data, line, ends, at - seen)
             seen = at
             line += ends
+
+
+def pieces(path: Path, expected: str, size: int = 1 << 20) -> Iterator[tuple[bytes, int]]:
+    """The file in pieces of at most `size` bytes, each with the bytes of the file on disk read for it.
+
+    Raises:
+        TelemetryError: the file is missing, unreadable, or cut off inside its gzip data.
+    """
+    seen = 0
+    with _opened(path, expected) as (stream, raw):
+        while data := stream.read(size):
+            at = raw.tell()
+            yield data, at - seen
+            seen = at
 
 
 @contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 EXPECTED = "a Zeek log (TSV or JSON)"
@@ -76,16 +73,3 @@ def kind_of(fields: Collection[str], path: str | None) -> str:
             if traits & set(fields):
                 return kind
     return OTHER
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows parsed from one block of one log, columns as in WANTED; and the lines that could not be."""
-
-    table: pa.Table
-    lines: npt.NDArray[np.int64]
-    """1-based line of each row."""
-    read: int
-    """Data rows met, good and bad."""
-    bad_lines: Sequence[int] = field(default_factory=tuple)
-    reasons: Sequence[str] = field(default_factory=tuple)

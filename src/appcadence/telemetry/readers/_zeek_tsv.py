@@ -14,8 +14,8 @@ import pyarrow.csv as pacsv
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers._lines import Block
-from appcadence.telemetry.readers._zeek_fields import EXPECTED, REQUIRED, WANTED, Rows, kind_of
+from appcadence.telemetry.readers._lines import Block, Rows
+from appcadence.telemetry.readers._zeek_fields import EXPECTED, REQUIRED, WANTED, kind_of
 
 _PLAIN = re.compile(rb"(?:\xef\xbb\xbf)?ts([^\w\s.]|\t)uid\1id\.orig_h\1[^\r\n]*")
 _FLOAT = re.compile(rb"-?\d{1,18}(\.\d+)?([eE][-+]?\d{1,2})?")

@@ -1,4 +1,4 @@
-"""Host names of Zeek's connections: stated by ssl, quic and http logs, or implied by DNS answers.
+"""Host names of connections: stated by TLS, QUIC and HTTP records, or implied by DNS answers.
 
 The names are held as sorted arrays: 13 bytes a named connection, up to 44 a DNS answer, and each
 distinct host name once. Connections are told apart by a 64-bit hash of their uid: any two of a
@@ -7,7 +7,6 @@ hundred million share one with a probability below one in a thousand.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.telemetry.arrays import AsOf, one_array
+from appcadence.telemetry.readers._flows import choice
+from appcadence.telemetry.readers._hosts import host_name
 
 KINDS = ("ssl", "quic", "http")
 SERVICES = ("tls", "quic", "http")
@@ -23,18 +24,7 @@ SERVICES = ("tls", "quic", "http")
 
 Hashes = npt.NDArray[np.uint64]
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_LITERAL = re.compile(r"[0-9.]+|.*:.*|\[.*")
 _ADDRESS = r"^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$|^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$"
-
-
-def host_name(text: str | None) -> str | None:
-    """A host name in canonical form: lower case, without port and trailing dot; None for an address.
-
-    >>> host_name("WWW.Example.com.:8080"), host_name("192.0.2.1:80"), host_name("[2001:db8::1]")
-    ('www.example.com', None, None)
-    """
-    name = re.sub(r":\d*$", "", (text or "").strip().lower()).rstrip(".")
-    return None if not name or _LITERAL.fullmatch(name) else name
 
 
 def hash_text(texts: pa.Array) -> Hashes:
@@ -139,6 +129,26 @@ class Names:
             codes[hit] = self._answer_codes[found[hit]]
         return codes
 
+    def named(self, draft: pa.Table) -> pa.Table:
+        """A draft (see _flows) with the columns dest_host, dest_host_source and service that the names give.
+
+        What a name log proves about the service comes before what the draft's own column says.
+        """
+        codes, kinds = self.of_connections(one_array(draft["source_uid"]))
+        observed = codes >= 0
+        micros = draft["start"].to_numpy()
+        codes = np.where(observed, codes, self.of_addresses(draft["device"], draft["dest_ip"], micros))
+        used = np.unique(codes[codes >= 0])
+        places = np.where(codes < 0, -1, np.searchsorted(used, codes))
+        source = np.where(codes < 0, -1, np.where(observed, 0, 1))
+        columns = {
+            "dest_host": choice([self.hosts[code] for code in used], places),
+            "dest_host_source": choice(("observed", "passive"), source),
+            "service": _service(one_array(draft["service"]), kinds),
+        }
+        kept = {name: draft[name] for name in draft.column_names if name not in columns}
+        return pa.table(kept | columns)
+
     def _encode(self, words: pa.ChunkedArray) -> npt.NDArray[np.int32]:
         array = one_array(words)
         values = [host_name(value) for value in array.dictionary.to_pylist()]
@@ -150,6 +160,16 @@ class Names:
                     self.hosts.append(name)
         result: npt.NDArray[np.int32] = codes[np.asarray(array.indices.fill_null(len(values)))]
         return result
+
+
+def _service(stated: pa.DictionaryArray, kinds: npt.NDArray[np.int8]) -> pa.DictionaryArray:
+    named = stated.dictionary.to_pylist()
+    values = list(dict.fromkeys([*SERVICES, *named]))
+    codes = np.array([values.index(value) for value in named] + [-1])
+    index = codes[np.asarray(stated.indices.fill_null(len(named)))]
+    # A proxied connection is in the http log too, but is TLS once its own row says so.
+    proven = (kinds >= 0) & ~((kinds == KINDS.index("http")) & (index >= 0))
+    return choice(values, np.where(proven, kinds, index))
 
 
 def _hash_words(words: pa.ChunkedArray) -> Hashes:

@@ -1,0 +1,109 @@
+"""What the readers of logs kept by the device itself share: its id, times, app ids, and their tables."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.readers import ReadOptions
+from appcadence.telemetry.schema import NAME, TIME, Table
+
+FINEST_SECONDS = 1e-6
+_LAST_SECOND = 4_102_444_800.0
+"""2100-01-01: a later time is a fault of the log."""
+_GRIDS = ((3600.0, 3), (60.0, 1), (1.0, 1))
+"""Grids looked for, each with the distinct times that must lie on it."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_NO_APP = ("com.apple.lock-screen", "com.apple.springboard", "com.apple.SpringBoard")
+_TOPIC_SUFFIX = re.compile(
+    r"\.(voip|voip-ptt|complication|pushkit\.fileprovider|location-query|push-type\.[a-z]+)$"
+)
+
+
+def device_of(path: Path, options: ReadOptions) -> str:
+    """The device that a file comes from.
+
+    None of these formats names its device, neither in the file nor (as far as is known) in its name.
+
+    Raises:
+        TelemetryError: the options do not say it.
+    """
+    if options.device_id is None:
+        raise TelemetryError(f"{path} does not say which device it comes from; give its id with --device-id")
+    return options.device_id
+
+
+def micros(seconds: object) -> int | None:
+    """Microseconds since the epoch; None for what is no number of seconds from 1970 to 2100."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    if not 0 <= seconds < _LAST_SECOND:
+        return None
+    return round(seconds * 1e6)
+
+
+def iso_micros(text: object) -> int | None:
+    """Microseconds since the epoch; None for what is no ISO 8601 time with an offset from 1970 to 2100."""
+    if not isinstance(text, str) or len(text) > 50:
+        return None
+    try:
+        since = datetime.fromisoformat(text) - _EPOCH
+    except (ValueError, TypeError, OverflowError):
+        # A TypeError says that there is no offset.
+        return None
+    return None if micros(since.total_seconds()) is None else since // _MICROSECOND
+
+
+def app_id(value: object) -> str | None:
+    """The value if it is a bundle id."""
+    return value if isinstance(value, str) and _APP.fullmatch(value) else None
+
+
+def is_app(bundle: str) -> bool:
+    """Whether a bundle id is an app's, not that of the home or lock screen."""
+    return not bundle.startswith(_NO_APP)
+
+
+def app_of_topic(topic: object) -> str | None:
+    """The app of an APNs topic: documented endings and the CloudKit prefix taken off."""
+    app = app_id(topic)
+    return app and app_id(_TOPIC_SUFFIX.sub("", app).removeprefix("com.apple.icloud-container."))
+
+
+def grid_seconds(times: Iterable[float]) -> float:
+    """The coarsest of 1 h, 1 min, 1 s and 1 µs on whose multiples all times lie.
+
+    One hour needs three distinct times: fewer may fall on full hours by chance.
+    """
+    distinct = {time for time in times if math.isfinite(time)}
+    for grid, least in _GRIDS:
+        if len(distinct) >= least and all(time % grid == 0 for time in distinct):
+            return grid
+    return FINEST_SECONDS
+
+
+def table(
+    declared: Table, fields: Sequence[str], rows: Sequence[Sequence[object]], constants: Mapping[str, object]
+) -> pa.Table:
+    """Rows of `fields`, times as microseconds, and columns that hold one value throughout."""
+    columns = {}
+    for place, name in enumerate(fields):
+        columns[name] = _array(declared, name, [row[place] for row in rows])
+    for name, value in constants.items():
+        columns[name] = _array(declared, name, [value] * len(rows))
+    return pa.table(columns)
+
+
+def _array(declared: Table, name: str, values: Sequence[object]) -> pa.Array:
+    kind = declared.column(name).type
+    if kind == NAME:
+        return pa.array(values, pa.string()).dictionary_encode()
+    return pa.array(values, pa.int64()).cast(TIME) if kind == TIME else pa.array(values, kind)

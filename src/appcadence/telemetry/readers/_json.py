@@ -1,0 +1,196 @@
+"""One JSON object a line, as tables of the wanted fields only; what is not wanted is never kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers._lines import Block, Rows
+
+Fields = Mapping[str, pa.DataType]
+Adapt = Callable[[dict[str, Any]], dict[str, Any]]
+"""Changes a row before its fields are checked, where a log writes one field in several ways."""
+
+NO_OBJECT = "not a JSON object"
+_PARSE_BYTES = 4 << 20
+
+
+def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
+    """The rows of a block, with the lines that are no such rows.
+
+    `wanted` may hold structs and lists; a field that is absent is null. `adapt` is only asked for blocks
+    that do not parse as they are.
+    """
+    count = block.ends + (not block.data.endswith(b"\n"))
+    try:
+        table = _table(block.data, wanted)
+        if len(table) == count:
+            return Rows(table, np.arange(block.line, block.line + count), count)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    return _line_by_line(block, wanted, adapt)
+
+
+def first_objects(head: bytes, count: int = 100) -> Iterator[dict[str, Any]]:
+    """The objects among the first lines, of which the last may be cut off."""
+    for line in head.splitlines()[:count]:
+        row = object_of(line)
+        if row is not None:
+            yield row
+
+
+def sniff(path: Path, expected: str, fits: Callable[[dict[str, Any]], bool]) -> bool:
+    """Whether one of the file's first objects fits; never raises."""
+    try:
+        head = _lines.head(path, expected)
+    except TelemetryError:
+        return False
+    return head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") and any(map(fits, first_objects(head)))
+
+
+def check(path: Path, expected: str, fits: Callable[[dict[str, Any]], bool]) -> None:
+    """Raise TelemetryError unless one of the file's first objects fits."""
+    head = _lines.head(path, expected)
+    if not any(map(fits, first_objects(head))):
+        raise TelemetryError(f"{path} is not {expected}: no such object among its first lines")
+
+
+def _table(data: bytes, wanted: Fields) -> pa.Table:
+    schema = pa.schema([(name, _json_type(declared)) for name, declared in wanted.items()])
+    table = pajson.read_json(
+        pa.BufferReader(data),
+        read_options=pajson.ReadOptions(block_size=_PARSE_BYTES),
+        parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
+    if not wanted:
+        return pa.table({"row": pa.nulls(len(table))})
+    encoded = _encoded({name: table[name] for name in wanted}, wanted)
+    # Arrow's JSON reader lets bytes through that are no UTF-8.
+    for column in encoded.columns:
+        column.validate(full=True)
+    return encoded
+
+
+def _json_type(declared: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_dictionary(declared) else declared
+
+
+def _encoded(columns: dict[str, Any], wanted: Fields) -> pa.Table:
+    words = {
+        name: c.dictionary_encode() for name, c in columns.items() if pa.types.is_dictionary(wanted[name])
+    }
+    return pa.table(columns | words)
+
+
+def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
+    columns: dict[str, list[Any]] = {name: [] for name in wanted}
+    lines, bad, reasons = [], [], []
+    for number, text in enumerate(block.data.split(b"\n"), block.line):
+        if not text.strip():
+            continue
+        row = object_of(text)
+        if row is None:
+            reason: str | None = NO_OBJECT
+        else:
+            values, reason = _values(adapt(row) if adapt else row, wanted)
+        if reason:
+            bad.append(number)
+            reasons.append(reason)
+            continue
+        lines.append(number)
+        for name, value in values.items():
+            columns[name].append(value)
+    arrays = {name: pa.array(values, _json_type(wanted[name])) for name, values in columns.items()}
+    table = _encoded(arrays, wanted) if wanted else pa.table({"row": pa.nulls(len(lines))})
+    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons)
+
+
+def object_of(text: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line, None where it is none."""
+    try:
+        row = json.loads(text.removeprefix(b"\xef\xbb\xbf").decode())
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _values(row: dict[str, Any], wanted: Fields) -> tuple[dict[str, Any], str | None]:
+    values = {}
+    for name, declared in wanted.items():
+        value = row.get(name)
+        if value is not None:
+            fault = _fault(name, value, declared)
+            if fault:
+                return {}, fault
+            value = _cut(value, declared)
+        values[name] = value
+    return values, None
+
+
+def _fault(name: str, value: Any, declared: pa.DataType) -> str | None:
+    """What is wrong with the value of a field, if anything."""
+    if pa.types.is_struct(declared):
+        if not isinstance(value, dict):
+            return f"{name} is not an object"
+        parts = ((f"{name}.{f.name}", value.get(f.name), f.type) for f in declared)
+        return next(filter(None, (_fault(*part) for part in parts if part[1] is not None)), None)
+    if pa.types.is_list(declared):
+        noun = "objects" if pa.types.is_struct(declared.value_type) else _NOUN[declared.value_type][1]
+        items = value if isinstance(value, list) else [None]
+        fits = isinstance(value, list) and not any(
+            _fault(name, item, declared.value_type) for item in items if item is not None
+        )
+        return None if fits else f"{name} is not a list of {noun}"
+    if not _FITS[_json_type(declared)](value):
+        return f"{name} is not {_NOUN[_json_type(declared)][0]}"
+    return None
+
+
+def _cut(value: Any, declared: pa.DataType) -> Any:
+    """The value with nothing but the wanted fields."""
+    if value is None:
+        return None
+    if pa.types.is_struct(declared):
+        return {f.name: _cut(value.get(f.name), f.type) for f in declared}
+    if pa.types.is_list(declared):
+        return [_cut(item, declared.value_type) for item in value]
+    return float(value) if pa.types.is_floating(declared) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+
+
+def _is_text(value: Any) -> bool:
+    # A lone surrogate is valid JSON, yet no text.
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+TIME = pa.timestamp("us", tz="UTC")
+_FITS: dict[pa.DataType, Callable[[Any], bool]] = {
+    pa.float64(): _is_number,
+    pa.int64(): _is_count,
+    pa.bool_(): lambda value: isinstance(value, bool),
+    pa.string(): _is_text,
+    TIME: lambda value: isinstance(value, datetime),
+}
+_NOUN = {
+    pa.float64(): ("a number", "numbers"),
+    pa.int64(): ("a whole number", "whole numbers"),
+    pa.bool_(): ("true or false", "truths"),
+    pa.string(): ("text", "texts"),
+    TIME: ("a time", "times"),
+}

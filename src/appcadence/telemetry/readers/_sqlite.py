@@ -1,0 +1,220 @@
+"""SQLite files of unknown origin: opened read-only, plain tables only, within time and size bounds.
+
+Nothing of the file is executed: views, virtual tables, generated columns, triggers and indexes are not
+used, and an authorizer refuses every statement but a plain SELECT. The file is opened as immutable:
+records still in a `-wal` file beside it are not read, and `Database.wal` says that there is one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.readers import _lines
+
+MAGIC = b"SQLite format 3\x00"
+MAX_UNPACKED_BYTES = 4 << 30
+"""A gzip file that unpacks to more is refused."""
+TIME_LIMIT_SECONDS = 120.0
+"""For one table; a well-formed table of millions of rows takes seconds."""
+MAX_ROWS = 2_000_000
+"""Of one table; a device logs far fewer in the weeks such a file holds."""
+WAL = "records in the -wal file beside it are not read; checkpoint a copy of both first"
+MAX_TEXT = 1_000
+"""Longer text is cut here; no bundle id or version is as long."""
+
+_SNIFF_SECONDS = 5.0
+_SNIFF_BYTES = 1 << 20
+_MAX_VALUE_BYTES = 64 << 20
+_STEPS = 10_000
+
+Value = int | float | str | None
+
+
+class Database:
+    """The plain tables of one open file."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, expected: str, limit: float) -> None:
+        self.path = path
+        self._connection = connection
+        self._expected = expected
+        self._limit = limit
+        self._deadline = time.monotonic() + limit
+        connection.text_factory = bytes
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
+            list(self._query(f"PRAGMA {pragma}", ()))
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        connection.set_authorizer(_plain_select)
+        connection.set_progress_handler(lambda: time.monotonic() > self._deadline, _STEPS)
+        query = "SELECT name, type = 'table' AND rootpage > 0 FROM sqlite_master"
+        self._plain = {name: plain == 1 for name, plain in self._query(query, ())}
+
+    @property
+    def wal(self) -> bool:
+        """Whether a `-wal` file with records lies beside the file."""
+        beside = self.path.with_name(f"{self.path.name}-wal")
+        return beside.is_file() and beside.stat().st_size > 0
+
+    def columns(self, table: str) -> frozenset[str] | None:
+        """Names of a table's stored columns; None where there is no plain table of that name."""
+        if not self._plain.get(table.encode()):
+            return None
+        return frozenset(
+            str(_value(row[1])) for row in self._query(f"PRAGMA table_info({_quoted(table)})", ())
+        )
+
+    def holds(self, name: str) -> bool:
+        """Whether there is anything of that name, plain table or not."""
+        return name.encode() in self._plain
+
+    def rows(
+        self, table: str, columns: Sequence[str], where: str = "", values: Sequence[str] = ()
+    ) -> Iterator[tuple[int, list[Value]]]:
+        """Row id and values of each row; a column that is absent is None, and so is a blob.
+
+        There are none where there is no plain table of that name.
+
+        `where` names a column that must be one of `values`. Text is cut after MAX_TEXT characters; text
+        that is no UTF-8 becomes empty.
+
+        Raises:
+            TelemetryError: the file is damaged, or the table too large or too slow to read.
+        """
+        present = self.columns(table)
+        if present is None:
+            return
+        picked = ", ".join(_cell(column) if column in present else "NULL" for column in columns)
+        query = f"SELECT rowid, {picked} FROM main.{_quoted(table)} NOT INDEXED"
+        if where:
+            query += f" WHERE {_quoted(where)} IN ({', '.join('?' * len(values))})"
+        for number, row in enumerate(self._query(query, values), 1):
+            if number > MAX_ROWS:
+                raise TelemetryError(
+                    f"{self.path}: table {table} has more than {MAX_ROWS:,} rows; expected {self._expected}"
+                )
+            yield (row[0] if isinstance(row[0], int) else number), [_value(cell) for cell in row[1:]]
+
+    def _query(self, query: str, values: Sequence[str]) -> Iterator[tuple[object, ...]]:
+        self._deadline = time.monotonic() + self._limit
+        try:
+            cursor = self._connection.execute(query, values)
+            while rows := cursor.fetchmany(10_000):
+                yield from rows
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # SQLite's own words may quote the file; its code does not.
+            code = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+            if code == "SQLITE_INTERRUPT":
+                raise TelemetryError(
+                    f"{self.path} takes longer than {self._limit:g} s to read; expected {self._expected}"
+                ) from None
+            raise TelemetryError(
+                f"{self.path} is a damaged SQLite database ({code}); expected {self._expected}"
+            ) from None
+
+
+@contextmanager
+def opened(path: Path, expected: str) -> Iterator[Database]:
+    """The database in a file, plain or gzip (unpacked to a temporary file for the time being).
+
+    Raises:
+        TelemetryError: the file is missing, empty, no SQLite database, damaged, or unpacks to too much.
+    """
+    if not _lines.head(path, expected).startswith(MAGIC):
+        raise TelemetryError(f"{path} is not an SQLite database; expected {expected}")
+    if not _packed(path):
+        with _connected(path, path, expected) as database:
+            yield database
+        return
+    with tempfile.TemporaryDirectory(prefix="appcadence-") as folder:
+        plain = Path(folder) / "unpacked"
+        size = 0
+        with plain.open("wb") as target:
+            for data, _ in _lines.pieces(path, expected):
+                size += len(data)
+                if size > MAX_UNPACKED_BYTES:
+                    raise TelemetryError(
+                        f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes; expected {expected}"
+                    )
+                target.write(data)
+        with _connected(plain, path, expected) as database:
+            yield database
+
+
+def has_table(path: Path, tables: Sequence[str], expected: str) -> bool:
+    """Whether a file looks like an SQLite database with any of some tables; never raises.
+
+    Of a gzip file only the first megabyte is unpacked.
+    """
+    try:
+        head = _lines.head(path, expected, _SNIFF_BYTES)
+        if not head.startswith(MAGIC):
+            return False
+        if _packed(path):
+            return any(table.encode() in head for table in tables)
+        with _connected(path, path, expected, _SNIFF_SECONDS) as database:
+            return any(database.holds(table) for table in tables)
+    except (TelemetryError, OSError):
+        return False
+
+
+@contextmanager
+def _connected(file: Path, path: Path, expected: str, limit: float | None = None) -> Iterator[Database]:
+    _check_size(file, path, expected)
+    uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        connection = sqlite3.connect(uri, uri=True)
+    except sqlite3.Error as error:
+        raise TelemetryError(f"{path} cannot be opened ({error}); expected {expected}") from None
+    with closing(connection):
+        yield Database(path, connection, expected, limit or TIME_LIMIT_SECONDS)
+
+
+def _check_size(file: Path, path: Path, expected: str) -> None:
+    """Refuse a file that ends before its last page: SQLite would read what is left as if it were whole."""
+    with file.open("rb") as stream:
+        head = stream.read(100)
+    number = partial(int.from_bytes, byteorder="big")
+    page = number(head[16:18])
+    size = number(head[28:32]) * (65_536 if page == 1 else page)
+    # Old versions of SQLite do not keep the number of pages; these two are equal where it is kept.
+    if len(head) < 100 or (head[24:28] == head[92:96] and file.stat().st_size < size):
+        raise TelemetryError(f"{path} is cut off inside its SQLite data; expected {expected}")
+
+
+def _packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _plain_select(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    allowed = (
+        action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ)
+        or (action == sqlite3.SQLITE_FUNCTION and second in ("typeof", "substr"))
+        or (action == sqlite3.SQLITE_PRAGMA and first == "table_info")
+    )
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def _cell(column: str) -> str:
+    name = _quoted(column)
+    text = f"WHEN 'text' THEN substr({name}, 1, {MAX_TEXT})"
+    return f"CASE typeof({name}) {text} WHEN 'blob' THEN NULL ELSE {name} END"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _value(cell: object) -> Value:
+    if not isinstance(cell, bytes):
+        return cell if isinstance(cell, int | float) else None
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return ""

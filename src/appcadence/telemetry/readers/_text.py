@@ -1,0 +1,122 @@
+"""Texts as numbers and times, column by column; every answer comes with the rows that are neither."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.readers._flows import LAST_SECOND, micros
+
+Mask = npt.NDArray[np.bool_]
+
+_WHOLE = r"^-?[0-9]{1,18}$"
+_NUMBER = r"^-?[0-9]{1,18}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
+_EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"
+_ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
+_ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def whole(text: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Mask]:
+    """Whole numbers, null where there is no text or none that fits; and which rows are faulty."""
+    return _cast(_stripped(text), _WHOLE, pa.int64())
+
+
+def number(text: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Mask]:
+    """Numbers, null where there is no text or none that fits; and which rows are faulty."""
+    return _cast(_stripped(text), _NUMBER, pa.float64())
+
+
+def times(text: pa.Array | pa.ChunkedArray, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
+    """Times as microseconds since 1970, null where there is no text or no time; and which rows are faulty.
+
+    A time is a count of seconds since 1970 ("1539069039.898171") or ISO 8601 with "T" or a space, "-" or
+    "/" in the date, any number of decimals, and any offset ("2018-07-05T15:51:50.666597-0400"). Without
+    an offset the clock is taken to be `offset_seconds` ahead of UTC. A time outside 1970 to 2100 is -1.
+    """
+    values = _stripped(text)
+    known = np.asarray(values.is_valid())
+    epoch = _matches(values, _EPOCH)
+    result = micros(pc.if_else(pa.array(epoch), values, None).cast(pa.float64()))
+    if epoch.sum() == known.sum():
+        return result, np.zeros(len(values), bool)
+    iso = pc.replace_substring(values, "/", "-")
+    rest = pa.array(_matches(iso, _ISO + "$") | _matches(iso, _ISO + _ZONE))
+    iso = pc.if_else(rest, iso, None)
+    zoned = _matches(iso, _ZONE)
+    iso = pc.replace_substring_regex(iso, r" ?(Z|z|UTC|GMT)$", "Z")
+    iso = pc.replace_substring(iso, ",", ".")
+    iso = pc.replace_substring_regex(iso, r"(\.[0-9]{6})[0-9]+", r"\1")
+    iso = pc.if_else(pa.array(zoned), iso, pc.binary_join_element_wise(iso, "Z", ""))
+    parsed = _parsed(iso)
+    if offset_seconds:
+        parsed = pc.if_else(pa.array(zoned), parsed, pc.subtract(parsed, offset_seconds * 1_000_000))
+    result = pc.coalesce(result, in_range(parsed))
+    return result, known & np.asarray(result.is_null())
+
+
+def named_times(text: pa.Array | pa.ChunkedArray, pattern: str, offset_seconds: int) -> tuple[pa.Array, Mask]:
+    """As `times`, for texts of a `strptime` pattern; each distinct text is parsed once."""
+    values = one_array(_stripped(text)).dictionary_encode()
+    zone = timezone(timedelta(seconds=offset_seconds))
+    found: list[int | None] = []
+    for value in values.dictionary.to_pylist():
+        try:
+            time = datetime.strptime(value, pattern)
+            found.append(_since(time if time.tzinfo else time.replace(tzinfo=zone)))
+        except (ValueError, OverflowError):
+            found.append(None)
+    result = in_range(pc.take(pa.array(found, pa.int64()), values.indices))
+    return result, np.asarray(values.is_valid()) & np.asarray(result.is_null())
+
+
+def resolution(text: pa.Array | pa.ChunkedArray, finest: float) -> pa.Array:
+    """The grid of each time in seconds: one where the text has no decimals, else at best `finest`."""
+    decimals = pc.utf8_length(pc.replace_substring_regex(_stripped(text), r"^[^.,]*[.,]?([0-9]*).*$", r"\1"))
+    count = np.asarray(decimals.fill_null(0).to_numpy(zero_copy_only=False))
+    return pa.array(np.maximum(10.0 ** -np.minimum(count, 9).astype(float), finest))
+
+
+def _stripped(text: pa.Array | pa.ChunkedArray) -> pa.Array:
+    values = pc.utf8_trim_whitespace(one_array(text).cast(pa.string()))
+    return pc.if_else(pc.equal(values, ""), None, values)
+
+
+def _matches(values: pa.Array, pattern: str) -> Mask:
+    return np.asarray(pc.fill_null(pc.match_substring_regex(values, pattern), False))
+
+
+def _cast(values: pa.Array, pattern: str, declared: pa.DataType) -> tuple[pa.Array, Mask]:
+    fits = _matches(values, pattern)
+    cast = pc.if_else(pa.array(fits), values, None).cast(declared)
+    return cast, np.asarray(values.is_valid()) & ~fits
+
+
+def _parsed(iso: pa.Array) -> pa.Array:
+    try:
+        return iso.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    except pa.ArrowInvalid:
+        # Of the right form, yet no time, such as the 30th of February.
+        found: list[int | None] = []
+        for value in iso.to_pylist():
+            try:
+                found.append(None if value is None else _since(datetime.fromisoformat(value)))
+            except (ValueError, OverflowError):
+                found.append(None)
+        return pa.array(found, pa.int64())
+
+
+def in_range(micros: pa.Array) -> pa.Array:
+    """Microseconds, -1 where they lie outside 1970 to 2100."""
+    fits = pc.and_(pc.greater_equal(micros, 0), pc.less(micros, LAST_SECOND * 1_000_000))
+    return pc.if_else(fits, micros, -1)
+
+
+def _since(time: datetime) -> int:
+    since = time - _EPOCH_START
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -1,0 +1,174 @@
+"""Argus flows as CSV with a header line (`ra -c ,`), among them the .binetflow files of the CTU data sets.
+
+Columns are known by name, in any order and case: StartTime, Dur, Proto, SrcAddr, Sport, Dir, DstAddr,
+Dport, State, TotPkts, TotBytes, SrcBytes; the others, labels among them, are not read. StartTime is a
+count of seconds since 1970 or a date with year and time, in UTC where it names no offset: `ra` prints the
+local time of its machine, so export with `TZ=UTC` or with `-u`. A time without a date is a rejected row.
+
+Only flows opened by a local address count. `<-` turns source and destination round. Where Argus did not
+see who opened the connection (`?`), it is the side with the local address, if the other has the lower
+port. UDP to port 53 is taken for DNS. Bytes are those on the wire, headers included, so higher than
+Zeek's. Argus exports a flow at each status interval; the feature step joins the pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.readers import ReadOptions, _csv, _flows, _hosts, _text, tagged
+from appcadence.telemetry.readers._flows import Mask
+from appcadence.telemetry.readers._lines import Rows
+
+NAME = "argus"
+
+RESOLUTION_SECONDS = 1e-6
+_EXPECTED = "Argus CSV with a header line (StartTime, Dur, Proto, SrcAddr, ...)"
+_REQUIRED = ("starttime", "dur", "proto", "srcaddr", "sport", "dir", "dstaddr", "dport", "state")
+_OPTIONAL = ("totpkts", "totbytes", "srcbytes")
+_NO_FLOWS = ("man", "arp", "rarp", "llc")
+_OPEN = ("CON", "EST", "ACC", "FIN", "CLO", "RSP")
+
+
+def sniff(path: Path) -> bool:
+    """Whether the first line names the columns of Argus; never raises."""
+    try:
+        _choose(path, _csv.header(path, _EXPECTED))
+    except TelemetryError:
+        return False
+    return True
+
+
+def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+    """Yield flows, and rejected rows.
+
+    Raises:
+        TelemetryError: a file is missing, empty, damaged, or lacks a column.
+    """
+    for path in paths:
+        for rows, size in _csv.read(path, _EXPECTED, lambda names, path=path: _choose(path, names)):  # type: ignore[misc]
+            flows, lines, reasons = _finished(rows, options)
+            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
+            yield "flows", tagged(flows, path, rows.read, size)
+
+
+def _choose(path: Path, names: Sequence[str]) -> dict[str, str]:
+    known = {name.lower(): name for name in reversed(names)}
+    missing = [name for name in _REQUIRED if name not in known]
+    if missing:
+        raise TelemetryError(f"{path} is not {_EXPECTED}: it has no column {missing[0]}")
+    return {name: known[name] for name in (*_REQUIRED, *_OPTIONAL) if name in known}
+
+
+def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+    table, lines = rows.table, rows.lines
+    proto = _flows.translate(table["proto"], lambda text: text.strip().lower())
+    flow = ~np.asarray(pc.fill_null(pc.is_in(proto.cast(pa.string()), pa.array(_NO_FLOWS)), False))
+    table, lines, proto = table.filter(pa.array(flow)), lines[flow], proto.filter(pa.array(flow))
+    transport, tcp, udp = _flows.transports(proto)
+    start, no_time = _text.times(table["starttime"])
+    duration, no_duration = _text.number(table["dur"])
+    counts, faults = {}, [(no_time, "StartTime is not a date with year and time, nor seconds since 1970")]
+    faults.append((no_duration, "Dur is not a number"))
+    for name in _OPTIONAL:
+        absent = pa.nulls(len(table), pa.string())
+        counts[name], bad = _text.whole(table[name] if name in table.column_names else absent)
+        faults.append((bad, f"{name} is not a whole number"))
+    ports = []
+    for name in ("sport", "dport"):
+        port, bad = _ports(table[name], tcp | udp)
+        ports.append(port)
+        faults.append((bad, f"{name} is not a number (export with ra -n)"))
+    ends = [_flows.translate(table[name], _hosts.address) for name in ("srcaddr", "dstaddr")]
+    turned = _turned(table["dir"], ends, ports, options)
+    source, dest = (_either(turned, *pair) for pair in (ends[::-1], ends))
+    sent, answered = counts["srcbytes"], pc.subtract(counts["totbytes"], counts["srcbytes"])
+    port = _either(turned, *ports)
+    columns = {
+        "start": start,
+        "duration_seconds": duration,
+        "device": source,
+        "dest_ip": dest,
+        "dest_port": port,
+        "transport": transport,
+        "service": _flows.dns_by_port(port, udp),
+        "outcome": _outcome(table["state"], counts["totpkts"], sent, answered, tcp),
+        "bytes_out": _either(turned, answered, sent),
+        "bytes_in": _either(turned, sent, answered),
+    }
+    draft, bad_lines, reasons = _flows.screen(
+        pa.table(columns), lines, options, clock="StartTime", also=faults
+    )
+    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad_lines, reasons
+
+
+def _either(turned: Mask, one: pa.Array, other: pa.Array) -> pa.Array:
+    """`one` where the flow is turned round, else `other`."""
+    if pa.types.is_dictionary(one.type):
+        one, other = one.cast(pa.string()), other.cast(pa.string())
+        return pc.if_else(pa.array(turned), one, other).dictionary_encode()
+    return pc.if_else(pa.array(turned), one, other)
+
+
+def _ports(text: pa.ChunkedArray, ported: Mask) -> tuple[pa.Array, Mask]:
+    decimal = _flows.translate(text, _decimal)
+    port, bad = _text.whole(pc.if_else(pa.array(ported), decimal.cast(pa.string()), None))
+    return port, bad
+
+
+def _decimal(text: str) -> str:
+    text = text.strip()
+    try:
+        return str(int(text, 16)) if text.lower().startswith("0x") else text
+    except ValueError:
+        return text
+
+
+def _turned(
+    direction: pa.ChunkedArray, ends: Sequence[pa.Array], ports: Sequence[pa.Array], options: ReadOptions
+) -> Mask:
+    """Whether the destination opened the flow."""
+    arrow = _flows.translate(direction, str.strip)
+    back = np.asarray(pc.fill_null(pc.equal(arrow, "<-"), False))
+    unseen = np.asarray(pc.fill_null(pc.match_substring(arrow.cast(pa.string()), "?"), False))
+    source, dest = (_flows.local(pa.chunked_array([end]), options) for end in ends)
+    lower = np.asarray(pc.fill_null(pc.less(ports[0], ports[1]), False))
+    result: Mask = back | (unseen & ~source & dest & lower)
+    return result
+
+
+def _outcome(
+    state: pa.ChunkedArray, packets: pa.Array, sent: pa.Array, answered: pa.Array, tcp: Mask
+) -> pa.DictionaryArray:
+    words = _flows.translate(state, _judged)
+    judged = np.asarray(words.cast(pa.string()).fill_null("unknown"))
+    # A state of three letters says no more than that the flow was reset or ran out: the packets must tell.
+    both = np.asarray(pc.fill_null(pc.and_(pc.greater(sent, 0), pc.greater(answered, 0)), False))
+    many = np.asarray(pc.fill_null(pc.greater(packets, 3), False))
+    counted = np.asarray(packets.is_valid())
+    reset = np.where(both & many, 0, np.where(counted, 1, 2))
+    silent = np.where(both, 0, np.where(np.asarray(answered.is_valid()), 1, 2))
+    codes = np.select(
+        [judged == "reset", judged == "silent", judged == "established", judged == "failed"],
+        [reset, silent, 0, 1],
+        2,
+    )
+    return _flows.choice(_flows.OUTCOMES, np.where((codes == 1) & ~tcp, 2, codes))
+
+
+def _judged(state: str) -> str:
+    """What a state says: "FSPA_FSPA" lists the TCP flags of both sides, "FIN" is the last state."""
+    state = state.strip().upper()
+    if "_" not in state:
+        if state in ("RST", "TIM"):
+            return "reset" if state == "RST" else "silent"
+        return "established" if state in _OPEN else "failed" if state in ("REQ", "INT") else "unknown"
+    source, _, dest = state.partition("_")
+    if not dest:
+        return "failed" if "S" in source else "unknown"
+    return "failed" if "S" in source and set(dest) <= {"R", "A"} else "established"

@@ -1,0 +1,100 @@
+"""knowledgeC.db (SQLite, plain or gzip): apps in front, unlocked and lit screen, as `activity`.
+
+Reads the streams /app/inFocus, /app/usage, /device/isLocked and /display/isBacklit. Times count from
+2001-01-01 UTC; the local offset that is stored beside them is not applied. /app/usage is what Screen Time
+counts and overlaps with /app/inFocus: a span may stand in both.
+
+The newest records may still be in the `-wal` file beside the database, which is not read and is reported
+as rejected; run `PRAGMA wal_checkpoint` on a copy of both first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.readers import ReadOptions, _sqlite, rejected, tagged
+from appcadence.telemetry.readers._device_log import app_id, device_of, grid_seconds, is_app, micros, table
+from appcadence.telemetry.schema import ACTIVITY
+
+NAME = "knowledgec"
+
+EXPECTED = "a knowledgeC.db"
+COCOA_EPOCH = 978_307_200
+"""2001-01-01 UTC in Unix seconds."""
+_TABLE = "ZOBJECT"
+_APPS = ("/app/inFocus", "/app/usage")
+_STATES = {"/device/isLocked": ("device_unlocked", 0), "/display/isBacklit": ("screen_on", 1)}
+"""Each stream's kind of activity, and the value that means it."""
+_COLUMNS = ("ZSTREAMNAME", "ZSTARTDATE", "ZENDDATE")
+_VALUES = ("ZVALUESTRING", "ZVALUEINTEGER")
+_FIELDS = ("app_id", "kind", "start", "end")
+
+State = tuple[str | None, str, int, int]
+
+
+def sniff(path: Path) -> bool:
+    """Whether the file is an SQLite database with the table ZOBJECT; never raises."""
+    return _sqlite.has_table(path, (_TABLE,), EXPECTED)
+
+
+def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+    """Yield activity, and rejected rows, of the databases of one device.
+
+    A rejected row's line is its row id (Z_PK). Rows that say "locked" or "dark" are read, not kept.
+
+    Raises:
+        TelemetryError: the device is not given; or a file is missing, damaged or no knowledgeC.db.
+    """
+    for path in paths:
+        device = device_of(path, options)
+        with _sqlite.opened(path, EXPECTED) as database:
+            missing = set(_COLUMNS) - (database.columns(_TABLE) or set())
+            if missing:
+                names = ", ".join(sorted(missing))
+                raise TelemetryError(f"{path} has no plain table {_TABLE} with {names}; expected {EXPECTED}")
+            read = 0
+            states: list[State] = []
+            stamps: set[float] = set()
+            lines, reasons = ([1], [_sqlite.WAL]) if database.wal else ([], [])
+            streams = (*_APPS, *_STATES)
+            for line, values in database.rows(_TABLE, _COLUMNS + _VALUES, _COLUMNS[0], streams):
+                read += 1
+                state = _state(values)
+                if isinstance(state, str):
+                    lines.append(line)
+                    reasons.append(f"{_TABLE}: {state}")
+                elif state is not None:
+                    states.append(state)
+                    stamps.update(float(value) for value in values[1:3] if isinstance(value, int | float))
+        same = {"device_id": device, "source": NAME, "time_resolution_seconds": grid_seconds(stamps)}
+        if lines:
+            yield "rejected", rejected(path, lines, reasons)
+        activity = table(ACTIVITY, _FIELDS, states, same)
+        yield "activity", tagged(activity, path, read, path.stat().st_size)
+
+
+def _state(values: Sequence[_sqlite.Value]) -> State | str | None:
+    """The row as activity, why it is wrong, or None for the opposite of an activity."""
+    stream, first, last, text, number = values
+    start, end = _utc(first), _utc(last)
+    if start is None or end is None:
+        return f"{'ZSTARTDATE' if start is None else 'ZENDDATE'} is no time from 1970 to 2100"
+    if end < start:
+        return "ZENDDATE is before ZSTARTDATE"
+    if stream in _APPS:
+        app = app_id(text)
+        if app is None:
+            return "ZVALUESTRING is no bundle id"
+        return (app, "app_foreground", start, end) if is_app(app) else None
+    kind, meaning = _STATES[str(stream)]
+    if number not in (0, 1):
+        return "ZVALUEINTEGER is neither 0 nor 1"
+    return (None, kind, start, end) if number == meaning else None
+
+
+def _utc(value: _sqlite.Value) -> int | None:
+    return micros(value + COCOA_EPOCH) if isinstance(value, int | float) else None
