@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 NAN = math.nan
+TICK = 5e-7  # half a microsecond: times are whole ones, floats of seconds are not
 HOUR = 3600.0
 
 
@@ -117,8 +118,8 @@ def stitched(flows):
                 not flow.failed
                 and not old.failed
                 and old.port == flow.port
-                and old.end - old.start >= 30.0
-                and abs(flow.start - old.end) <= 1.0
+                and old.end - old.start >= 30.0 - TICK
+                and abs(flow.start - old.end) <= 1.0 + TICK
             ):
                 end = old.end if math.isnan(flow.end) else max(old.end, flow.end)
                 joined[j] = old._replace(end=end, out=old.out + flow.out, inn=old.inn + flow.inn)
@@ -144,7 +145,7 @@ def sessions(flows):
     out = []
     for flow in flows:
         stop = flow.start if math.isnan(flow.end) else flow.end
-        if out and flow.start <= out[-1][1] + 30.0:
+        if out and flow.start <= out[-1][1] + 30.0 + TICK:
             start, end, fresh = out[-1]
             out[-1] = (start, max(end, stop), fresh and flow.fresh)
         else:
@@ -154,7 +155,7 @@ def sessions(flows):
 
 def beats(starts):
     """Flow starts, those less than 2 s after the one before merged into it."""
-    return [b for a, b in pairwise([-math.inf, *starts]) if b - a >= 2.0]
+    return [b for a, b in pairwise([-math.inf, *starts]) if b - a >= 2.0 - TICK]
 
 
 # Cadence ------------------------------------------------------------------------------------------------
@@ -396,4 +397,4 @@ def companion(key, found):
 
 
 def share_near(starts, others, reach):
-    return sum(any(abs(o - s) <= reach for o in others) for s in starts) / len(starts)
+    return sum(any(abs(o - s) <= reach + TICK for o in others) for s in starts) / len(starts)

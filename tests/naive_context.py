@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 DAY = 86400.0
 NAN = math.nan
+TICK = 5e-7  # half a microsecond: times are whole ones, floats of seconds are not
 
 
 class Flow(NamedTuple):
@@ -67,7 +68,7 @@ class Window:
         """(start, end, began here) of the sessions."""
         groups, reach = [], -math.inf
         for piece in self.pieces:
-            if piece.start > reach + 30:
+            if piece.start > reach + 30 + TICK:
                 groups.append([])
             groups[-1].append(piece)
             reach = max(reach, piece.start if piece.end is None else piece.end)
@@ -131,8 +132,8 @@ def _stitched(pieces):
             before = out[at]
             if (
                 before.end is not None
-                and abs(piece.start - before.end) <= 1
-                and before.end - before.start >= 30
+                and abs(piece.start - before.end) <= 1 + TICK
+                and before.end - before.start >= 30 - TICK
                 and before.flow.port == piece.flow.port
                 and not (before.flow.failed or piece.flow.failed)
                 and piece.start > before.start
@@ -249,7 +250,7 @@ def notification(window, pushes, grid, uses, observed):
     if grid is None or window.app is None:
         return {}
     pushes = [(t - window.begin, s) for t, s in sorted(pushes) if 0 <= t - window.begin < window.length]
-    n, reach = len(pushes), 30 + grid
+    n, reach = len(pushes), 30 + grid + TICK
     seen = max(observed, pushes[-1][0] - pushes[0][0] if pushes else 0.0)
     out = {
         "pushes_per_hour": n / seen * 3600,
@@ -378,6 +379,6 @@ def declared(window, row, fronts, pushes, grid):
             out["background_work_seconds"] = 0.0 if awake else max(longest - 30, 0.0)
     silent = [t - window.begin for t, s in pushes if s and 0 <= t - window.begin < window.length]
     if silent and grid is not None:
-        worked = sum(any(t <= s <= t + 30 + grid for s, _ in begun) for t in silent)
+        worked = sum(any(t <= s <= t + 30 + grid + TICK for s, _ in begun) for t in silent)
         out["undeclared_push_work_share"] = 0.0 if "remote-notification" in modes else worked / len(silent)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from naive_context import DAY, NAN, windows_of
+from naive_context import DAY, NAN, TICK, windows_of
 
 from appcadence.features.domains import registrable_domain
 
@@ -83,7 +83,7 @@ def habits(window):
     beats, previous = [], -math.inf
     for piece in window.pieces:
         if piece.fresh:
-            if piece.start - previous >= 2:
+            if piece.start - previous >= 2 - TICK:
                 beats.append(piece.start)
             previous = piece.start
     known = [

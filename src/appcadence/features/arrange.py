@@ -9,6 +9,7 @@ STITCH_GAP_SECONDS = 1.0
 """A flow that starts this near the end of one on the same port goes on with it: an exporter cut it."""
 STITCH_MIN_SECONDS = 30.0
 """The shortest active time-out of an exporter: shorter flows were not cut by one."""
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _FEW = 16
 _OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
 
@@ -72,14 +73,14 @@ def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flow
         if not flag[i] & failed:
             kept = 0
             for k in range(count):
-                if stop[open_flows[k]] + STITCH_GAP_SECONDS >= begin[i]:
+                if stop[open_flows[k]] + STITCH_GAP_SECONDS + _TICK >= begin[i]:
                     open_flows[kept] = open_flows[k]
                     kept += 1
             count = kept
             for k in range(count - 1, -1, -1):
                 j = open_flows[k]
-                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS
-                if near and stop[j] - begin[j] >= STITCH_MIN_SECONDS and ports[j] == ports[i]:
+                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS + _TICK
+                if near and stop[j] - begin[j] >= STITCH_MIN_SECONDS - _TICK and ports[j] == ports[i]:
                     if not np.isnan(stop[i]):
                         stop[j] = max(stop[j], stop[i])
                     out[j] += out[i]
@@ -89,7 +90,7 @@ def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flow
         if not joined:
             begin[to], stop[to], out[to], inn[to] = begin[i], stop[i], out[i], inn[i]
             fresh[to], flag[to], ports[to] = fresh[i], flag[i], ports[i]
-            if not flag[to] & failed and stop[to] - begin[to] >= STITCH_MIN_SECONDS:
+            if not flag[to] & failed and stop[to] - begin[to] >= STITCH_MIN_SECONDS - _TICK:
                 if count == _OPEN:
                     open_flows[:-1] = open_flows[1:]
                     count -= 1

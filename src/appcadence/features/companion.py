@@ -16,6 +16,7 @@ SHIFTS_SECONDS = np.array([-660.0, -420.0, -240.0, 240.0, 420.0, 660.0])
 """Turned round inside the window: the base rate needs nothing from outside of it."""
 _MIN_STARTS = 3
 _CELL_SECONDS = 20.0
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
@@ -142,10 +143,10 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 @_jit
 def _accompanied(times, owners, position, app, dest, w, t, reach, cells):  # type: ignore[no-untyped-def]
-    first = max(int((t - reach) / _CELL_SECONDS), 0)
-    last = min(int((t + reach) / _CELL_SECONDS), cells - 1)
+    first = max(int((t - reach - _TICK) / _CELL_SECONDS), 0)
+    last = min(int((t + reach + _TICK) / _CELL_SECONDS), cells - 1)
     for k in range(position[first - 1] if first else 0, position[last]):
-        if abs(times[k] - t) <= reach:
+        if abs(times[k] - t) <= reach + _TICK:
             other = owners[k]
             if app[other] != app[w] or (dest[w] >= 0 and other != w):
                 return True

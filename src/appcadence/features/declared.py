@@ -15,6 +15,7 @@ SCHEDULER_FLOOR_SECONDS = 900.0
 GRACE_SECONDS = 30.0
 """What may run on after the app left the front, and how long a push handler has."""
 _MIN_GAPS = 4
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
@@ -246,7 +247,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
             last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
             count, worked = 0, 0
-            reach = GRACE_SECONDS + grid[g]
+            reach = GRACE_SECONDS + grid[g] + _TICK
             for j in range(first, last):
                 if not silent[j]:
                     continue

@@ -24,6 +24,7 @@ SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
 """Turned round inside the window: the base rate needs nothing from outside of it."""
 MAX_CHANCE = 0.5
 _MIN_PUSHES = 3
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
@@ -233,7 +234,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             continue
         starts = session_start[a:b][session_fresh[a:b]]
         push = (push_us[first:last] - window_us[g]) * 1e-6
-        reach = WAKE_SECONDS + grid
+        reach = WAKE_SECONDS + grid + _TICK
         answered = _answers(push, starts, 0.0, reach, seconds)
         chance = 0.0
         for shift in SHIFTS_SECONDS:

@@ -32,6 +32,7 @@ BEAT_GAP_SECONDS = 2.0
 MAX_DURATION_SECONDS = 30 * 86400.0
 """Longer durations are cut: no capture holds them, and each window they cross costs a row."""
 APP_LEVEL = "*"
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -275,7 +276,7 @@ def _sessions(offsets, start, end, fresh):  # type: ignore[no-untyped-def]
         reach = -np.inf
         for i in range(offsets[g], offsets[g + 1]):
             stop = start[i] if np.isnan(end[i]) else end[i]
-            if i == offsets[g] or start[i] > reach + SESSION_GAP_SECONDS:
+            if i == offsets[g] or start[i] > reach + SESSION_GAP_SECONDS + _TICK:
                 first[k], last[k], opened[k] = start[i], stop, fresh[i]
                 k += 1
                 reach = stop
@@ -297,7 +298,7 @@ def _beats(offsets, start, fresh):  # type: ignore[no-untyped-def]
         for i in range(offsets[g], offsets[g + 1]):
             if not fresh[i]:
                 continue
-            if start[i] - previous >= BEAT_GAP_SECONDS:
+            if start[i] - previous >= BEAT_GAP_SECONDS - _TICK:
                 beat[k] = start[i]
                 k += 1
             previous = start[i]
