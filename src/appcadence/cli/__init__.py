@@ -10,6 +10,8 @@ from rich.console import Console
 from appcadence.cli.convert import convert
 from appcadence.cli.demo import demo
 from appcadence.cli.detect import evaluate, features, score, train
+from appcadence.cli.inventory import inventory, plain
+from appcadence.cli.readiness import readiness
 from appcadence.cli.report import report
 from appcadence.cli.simulate import simulate
 from appcadence.errors import AppcadenceError
@@ -22,8 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, simulate, convert, features, train, evaluate, score, report):
+for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report):
     app.command()(command)
+app.add_typer(inventory, name="inventory")
 
 
 def main() -> None:
@@ -32,5 +35,7 @@ def main() -> None:
         app()
     except (AppcadenceError, OSError) as error:
         text = str(error) if isinstance(error, AppcadenceError) else f"{error.filename}: {error.strerror}"
-        Console(stderr=True, soft_wrap=True).print(f"appcadence: {text}", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"appcadence: {plain(text)}", markup=False, highlight=False
+        )
         sys.exit(2)

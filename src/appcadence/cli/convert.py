@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from appcadence.cli.progress import progress_bar
@@ -60,18 +61,17 @@ def convert(
 def _print(report: conversion.ConversionReport) -> None:
     console = Console(width=_WIDTH, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="")
-    table.add_column("file", overflow="fold", ratio=1)
-    table.add_column("format", no_wrap=True)
+    table.add_column("file, format", overflow="fold", ratio=1)
     for name in ("read", "kept", "rejected", "devices"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("first, last UTC", no_wrap=True)
     for file in report.files:
         if file.skipped:
-            table.add_row(file.name, "skipped", *("-" for _ in range(4)), "-")
+            table.add_row(f"{escape(file.name)}\n  skipped", *("-" for _ in range(4)), "-")
             continue
         counts = (f"{count:,}" for count in (file.read, file.rows, file.rejected, file.devices))
         span = "-" if not (file.first and file.last) else f"{_minute(file.first)}\n{_minute(file.last)}"
-        table.add_row(file.name, file.format, *counts, span)
+        table.add_row(f"{escape(file.name)}\n  {file.format}", *counts, span)
     console.print(table)
     for note in report.notes:
         console.print(note, markup=False)

@@ -270,7 +270,7 @@ def _notes(tallies: Iterable[_Tally]) -> tuple[str, ...]:
     if read == rejected:
         return ("No row could be used; the table 'rejected' says why.",)
     return (
-        f"None of the {read - rejected:,} usable rows is a flow opened by a local device; "
+        f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
         "give --local-net CIDR for your devices' network.",
     )
 

@@ -1,0 +1,255 @@
+"""What an app's own bundle declares: an IPA, or an extracted Info.plist with what lies beside it.
+
+Everything here may come from an attacker: sizes are bounded, nothing is unpacked to disk, and an archive's
+entries are read by the one name they must have.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import plistlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from appcadence.errors import TelemetryError
+
+MAX_PLIST_BYTES = 4 << 20
+"""Largest property list read out of an archive or beside one; real ones are under 100 kB."""
+_MAX_DIRECTORY_BYTES = 8 << 20
+_MAX_PRIVACY_FILES = 500
+_MAX_HOSTS = 1000
+_INFO = re.compile(r"Payload/([^/]+\.app)/Info\.plist")
+_ENTITLEMENTS = ("*.entitlements", "*.xcent", "[Ee]ntitlements.plist")
+_PRIVACY = "PrivacyInfo.xcprivacy"
+_PROFILE = "embedded.mobileprovision"
+_HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
+
+Facts = dict[str, Any]
+"""Columns of the inventory that a source knows; what it does not know is absent."""
+
+
+def bundle(path: Path, content: bytes | None = None) -> Facts:
+    """Facts of one app from its IPA, or from its Info.plist where `content` is that file's.
+
+    Beside an Info.plist may lie its entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision.
+    A plist without UIBackgroundModes declares none; without entitlements, pushes are unknown.
+
+    Raises:
+        TelemetryError: the file is damaged, too large, or a value has the wrong type.
+    """
+    if content is None:
+        return _ipa(path)
+    folder = path.parent
+    found = sorted({file for pattern in _ENTITLEMENTS for file in folder.glob(pattern)})
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise TelemetryError(f"{folder} holds several entitlements ({names}); keep the one of {path.name}")
+    entitlements = plist(read_bytes(found[0], MAX_PLIST_BYTES), str(found[0])) if found else None
+    profile = folder / _PROFILE
+    if entitlements is None and profile.is_file():
+        entitlements = _provisioned(read_bytes(profile, MAX_PLIST_BYTES), str(profile))
+    privacy = folder / _PRIVACY
+    lists = [(str(privacy), read_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
+    return _facts(str(path), plist(content, str(path)), entitlements, lists)
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The whole file, if it is no larger than `limit` bytes."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except IsADirectoryError:
+        raise TelemetryError(f"{path} is a directory; give the files themselves") from None
+    except FileNotFoundError:
+        raise TelemetryError(f"{path} does not exist; expected an inventory source") from None
+    except OSError as error:
+        raise TelemetryError(f"{path} cannot be read ({error.strerror})") from None
+    if len(content) > limit:
+        raise TelemetryError(f"{path} is larger than {limit >> 20} MB, which no inventory source is")
+    return content
+
+
+def plist(content: bytes, name: str) -> Any:
+    """A property list, XML or binary; entity declarations are refused."""
+    try:
+        return plistlib.loads(content)
+    except Exception as error:  # plistlib lets through whatever its parsers raise on hostile input
+        reason = str(error) or type(error).__name__
+        raise TelemetryError(f"{name} is not a readable property list ({reason})") from None
+
+
+def hosts(values: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Host names or addresses in lower case, sorted, each once; and the values that are neither."""
+    good, bad = set(), []
+    for value in values:
+        host = value.strip().rstrip(".").lower()
+        if len(host) <= 253 and (_HOST.fullmatch(host) or _is_address(host)):
+            good.add(host)
+        else:
+            bad.append(value)
+    return sorted(good), bad
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class _Archive(zipfile.ZipFile):
+    """A zip whose directory and entries are bounded before they are held in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = _Bounded(path)
+        try:
+            super().__init__(self._stream)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._stream.close()
+
+    def take(self, name: str) -> bytes:
+        """The content of the entry of this name."""
+        info = self.getinfo(name)
+        where = f"{self._stream.path}: entry {name!r}"
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise TelemetryError(f"{where} is encrypted or compressed in a way that no IPA is")
+        if info.file_size > MAX_PLIST_BYTES:
+            raise TelemetryError(
+                f"{where} claims {info.file_size:,} bytes; at most {MAX_PLIST_BYTES:,} are read"
+            )
+        with self.open(info) as stream:
+            # The claim may be a lie: what is inflated is bounded as well.
+            content = stream.read(MAX_PLIST_BYTES + 1)
+        if len(content) > MAX_PLIST_BYTES:
+            raise TelemetryError(f"{where} is larger than {MAX_PLIST_BYTES:,} bytes")
+        return content
+
+
+class _Bounded:
+    """A file that refuses to give more than a directory of a real IPA needs in one read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        self._size = os.fstat(self._file.fileno()).st_size
+        self.seek, self.tell, self.close = self._file.seek, self._file.tell, self._file.close
+        self.seekable = self._file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._file.tell(), 0)
+        size = left if size is None or size < 0 else min(size, left)
+        if size > _MAX_DIRECTORY_BYTES:
+            raise TelemetryError(f"{self.path}: the archive's directory is larger than any app's")
+        return self._file.read(size)
+
+
+def _ipa(path: Path) -> Facts:
+    try:
+        with _Archive(path) as archive:
+            names = archive.namelist()
+            apps = [name for name in names if _INFO.fullmatch(name)]
+            if len(apps) != 1:
+                raise TelemetryError(f"{path} holds {len(apps)} Payload/*.app/Info.plist; an IPA has one")
+            root = apps[0].removesuffix("Info.plist")
+            present = set(names)
+
+            def take(name: str) -> bytes | None:
+                return archive.take(name) if name in present else None
+
+            info = plist(archive.take(apps[0]), f"{path}: {apps[0]}")
+            entitlements = None
+            if (content := take(f"{root}archived-expanded-entitlements.xcent")) is not None:
+                entitlements = plist(content, f"{path}: entitlements")
+            elif (content := take(root + _PROFILE)) is not None:
+                entitlements = _provisioned(content, f"{path}: {_PROFILE}")
+            # The manifests of built-in frameworks name hosts of the same app.
+            manifests = [n for n in names if n.startswith(root) and n.rsplit("/", 1)[-1] == _PRIVACY]
+            lists = [(f"{path}: {n}", archive.take(n)) for n in sorted(set(manifests))[:_MAX_PRIVACY_FILES]]
+            facts = _facts(str(path), info, entitlements, lists)
+            if (content := take("iTunesMetadata.plist")) is not None:
+                store = plist(content, f"{path}: iTunesMetadata.plist")
+                genre = store.get("genre") if isinstance(store, dict) else None
+                if isinstance(genre, str) and genre.strip():
+                    facts["category"] = genre.strip()
+            return facts
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError, OSError) as error:
+        if isinstance(error, TelemetryError):
+            raise
+        raise TelemetryError(f"{path} is not a readable IPA ({error})") from None
+
+
+def _provisioned(content: bytes, name: str) -> Any:
+    """Entitlements that a provisioning profile allows: a plist inside a signed envelope."""
+    start, end = content.find(b"<?xml"), content.rfind(b"</plist>")
+    if start < 0 or end < start:
+        raise TelemetryError(f"{name} holds no property list")
+    found = plist(content[start : end + len(b"</plist>")], name)
+    return found.get("Entitlements") if isinstance(found, dict) else None
+
+
+def _facts(name: str, info: Any, entitlements: Any, lists: list[tuple[str, bytes]]) -> Facts:
+    if not isinstance(info, dict):
+        raise TelemetryError(f"{name} holds no dictionary; expected an Info.plist")
+    app = text(name, info, "CFBundleIdentifier")
+    if app is None:
+        raise TelemetryError(f"{name} has no CFBundleIdentifier; expected an app's Info.plist")
+    modes = _strings(name, info, "UIBackgroundModes")
+    facts: Facts = {
+        "app_id": app,
+        "app_name": text(name, info, "CFBundleDisplayName") or text(name, info, "CFBundleName"),
+        "version": text(name, info, "CFBundleShortVersionString") or text(name, info, "CFBundleVersion"),
+        "background_modes": sorted(set(modes)),
+    }
+    declared: list[str] = []
+    if entitlements is not None:
+        if not isinstance(entitlements, dict):
+            raise TelemetryError(f"{name}: the entitlements are no dictionary")
+        facts["push_entitled"] = text(name, entitlements, "aps-environment") is not None
+        domains = entitlements.get("com.apple.developer.associated-domains")
+        if domains != "*":  # a profile's placeholder for whatever the app names
+            declared += _linked(_strings(name, entitlements, "com.apple.developer.associated-domains"))
+    for where, content in lists:
+        privacy = plist(content, where)
+        if not isinstance(privacy, dict):
+            raise TelemetryError(f"{where} holds no dictionary; expected a privacy manifest")
+        declared += _strings(where, privacy, "NSPrivacyTrackingDomains")
+    good, _ = hosts(declared)
+    if good:
+        facts["expected_hosts"] = good[:_MAX_HOSTS]
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _linked(domains: list[str]) -> Iterator[str]:
+    """`www.example.com` of `applinks:www.example.com?mode=developer`."""
+    for domain in domains:
+        yield domain.partition(":")[2].partition("?")[0].partition("/")[0]
+
+
+def text(name: str, values: dict[Any, Any], key: str) -> str | None:
+    """A text value, None where it is absent or blank."""
+    value = values.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TelemetryError(f"{name}: {key} is {type(value).__name__}; expected text")
+    return value.strip() or None
+
+
+def _strings(name: str, values: dict[Any, Any], key: str) -> list[str]:
+    found = values.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise TelemetryError(f"{name}: {key} is no list of texts")
+    return [item.strip() for item in found if item.strip()]
