@@ -42,6 +42,7 @@ a{color:var(--session)}code{font:.82em ui-monospace,Menlo,Consolas,monospace;col
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;border-bottom:1px solid var(--line)}
 thead th{color:var(--dim);font-weight:600;font-size:.85rem}caption{text-align:left;padding:.6rem 0 0}
+.named td:first-child{min-width:8rem}
 .ranked th,.ranked td:nth-child(2),.ranked td:nth-child(5){white-space:nowrap}
 .ranked td:nth-child(3){min-width:8rem}.ranked td:nth-child(4){min-width:13rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:1rem;margin:1rem 0}

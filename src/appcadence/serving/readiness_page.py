@@ -135,7 +135,7 @@ def _log(log: Log) -> str:
 def _table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     names = "".join(f'<th scope="col">{name}</th>' for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<table class="named"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _section(name: str, title: str, body: str) -> str:
