@@ -372,7 +372,7 @@ def declared(window, row, fronts, pushes, grid):
         if pairs >= 4:
             out["undeclared_background_rhythm"] = 0.0 if modes & MODES else similar / (pairs + 2)
         if gaps:
-            short = sum(g < 900 for g in gaps) / (len(gaps) + 2)
+            short = sum(g < 900 - TICK for g in gaps) / (len(gaps) + 2)
             out["below_scheduler_floor_share"] = 0.0 if awake else short
         if alone:
             longest = max(e - s for s, e, _ in alone)

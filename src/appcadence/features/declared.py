@@ -231,7 +231,7 @@ def _kernel(  # type: ignore[no-untyped-def]
                 if previous >= 0.0:
                     now = max(session_start[i] - previous, 1.0)
                     gaps += 1
-                    short += now < SCHEDULER_FLOOR_SECONDS
+                    short += now < SCHEDULER_FLOOR_SECONDS - _TICK
                     if gap > 0.0:
                         pairs += 1
                         similar += max(now, gap) <= 1.3 * min(now, gap)
