@@ -26,8 +26,8 @@ from appcadence.features.extract import Part, Source, block_part, fill_novelty, 
 from appcadence.features.history import Contacts, History
 from appcadence.features.windows import window_seconds
 
-BLOCK_FLOWS = 200_000
-"""Flows of one block: about 150 MB a thread at the peak."""
+BLOCK_FLOWS = 100_000
+"""Flows of one block: about 80 MB a thread at the peak."""
 
 
 def write_features(
