@@ -31,6 +31,13 @@ def convert(
     mapping: Annotated[
         Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
     ] = None,
+    app_map: Annotated[
+        Path | None, typer.Option(help="CSV: app_name, app_id, for apps known by display name.")
+    ] = None,
+    pseudonymise: Annotated[
+        Path | None,
+        typer.Option(metavar="KEYFILE", help="Replace device ids and local host names by keyed hashes."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
@@ -50,6 +57,8 @@ def convert(
             devices=devices,
             device_id=device_id,
             mapping=mapping,
+            app_map=app_map,
+            keyfile=pseudonymise,
             progress=lambda done, total: progress("Converting", done / max(total, 1)),
         )
     if as_json:

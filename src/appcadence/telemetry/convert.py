@@ -18,6 +18,7 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.readers import Network, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.renaming import Renaming
 from appcadence.telemetry.schema import FLOWS
 
 Progress = Callable[[int, int], None]
@@ -135,6 +136,8 @@ def convert(
     devices: Devices | str | Path | None = None,
     device_id: str | None = None,
     mapping: str | Path | None = None,
+    app_map: str | Path | None = None,
+    keyfile: str | Path | None = None,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
@@ -151,6 +154,9 @@ def convert(
         devices: which device had which address when: a table, or the CSV file with it.
         device_id: the device of every row; not together with `devices`.
         mapping: the mapping file of the format `table`.
+        app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
+        keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
+            hashes, the same in every call with this key.
         progress: called with bytes done and bytes in all.
 
     Raises:
@@ -159,6 +165,9 @@ def convert(
     """
     out = Path(out)
     options = _options(local_nets, devices, device_id, mapping)
+    renaming = Renaming.read(
+        None if app_map is None else Path(app_map), None if keyfile is None else Path(keyfile)
+    )
     chosen = reader(format) if format else None
     tallies = [_Tally(path, _sha256(path)) for path in map(Path, paths)]
     if not tallies:
@@ -179,7 +188,7 @@ def convert(
         groups.setdefault(found.NAME, (found, []))[1].append(path)
     digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
     with DirectoryWriter(out, conversion=digest.hexdigest()[:16]) as writer:
-        _write(writer, groups.values(), new, options, progress)
+        _write(writer, groups.values(), new, options, renaming, progress)
         writer.sources = [_source(tally.report()) for tally in new.values()]
     return ConversionReport(
         out, tuple(t.report() for t in tallies), dict(sorted(writer.rows.items())), _notes(new.values())
@@ -191,6 +200,7 @@ def _write(
     groups: Iterable[tuple[Reader, list[Path]]],
     new: Mapping[Path, _Tally],
     options: ReadOptions,
+    renaming: Renaming,
     progress: Progress | None,
 ) -> None:
     done, total = 0, sum(path.stat().st_size for path in new)
@@ -199,6 +209,7 @@ def _write(
             marks = batch.schema.metadata
             tally = new[Path(os.fsdecode(marks[b"file"]))]
             tally.read += int(marks[b"read"])
+            batch = renaming.apply(batch)
             tally.add(table, batch)
             done += int(marks[b"size"])
             if len(batch):
