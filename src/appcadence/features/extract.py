@@ -118,7 +118,7 @@ def extract(
 
     Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
     the catalogue as float32, NaN where unknown. Without `history` the novelty family is NaN. All is held in
-    memory, about 150 bytes a flow at the peak; `appcadence.features.partition` serves what is larger.
+    memory, about 200 bytes a flow at the peak; `appcadence.features.partition` serves what is larger.
 
     Raises:
         TelemetryError, SchemaError: see `load`.
