@@ -50,8 +50,8 @@ def features(
     """Turn flow windows into the feature table, or list its features.
 
     Without --history, novelty is as of each window: a device's first window has no past, and no novelty.
-    Telemetry may be larger than memory: about 1 GB is used, and scratch files of 50 bytes a flow and 500 a
-    window beside FILE while it runs. A run that is stopped leaves nothing.
+    Telemetry may be larger than memory: about 1 GB is used, and scratch files of 60 bytes a flow and 400 a
+    window beside FILE while it runs. A run that is killed leaves no table, and the next clears up.
 
     Example: appcadence features telemetry --out features.parquet --window 6h
     """

@@ -41,7 +41,7 @@ def write_features(
 ) -> int:
     """Write the feature table of `extract` to a Parquet file, whole or not at all; returns its rows.
 
-    The scratch directory lies beside the file and takes about 50 bytes a flow and 500 a window.
+    The scratch directory lies beside the file and takes about 60 bytes a flow and 400 a window.
 
     Raises:
         TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
