@@ -75,5 +75,6 @@ def _cover(order, offsets, moment, rows, row, window, width):  # type: ignore[no
                 total += hi - reach
                 reach = hi
         total += (seconds - reach) * (seconds - reach <= COVERAGE_GAP_SECONDS)
-        covered[g] = max(total, 60.0)
+        # Whole microseconds: in how many pieces a silence was added up must not show in the last bit.
+        covered[g] = max(np.rint(total * 1e6) * 1e-6, 60.0)
     return covered
