@@ -43,13 +43,13 @@ def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("train", "t", "--window", "24h", "--out", "m", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert len(answer["id"]) == 64 and answer["metrics"]["malicious_units"] > 0
+    assert len(answer["id"]) == 64 and answer["metrics"]["implant_days"] > 0
     done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
     assert done.returncode == 0 and "Blind spot" in done.stdout, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     done = run("evaluate", "t", "--model", "m", "--labels", "t.labels.parquet", "--json", cwd=tmp_path)
     metrics = json.loads(done.stdout)
-    assert 0 <= metrics["recall_at_1_per_device_day"] <= 1 and metrics["malicious_units"] > 0
+    assert 0 <= metrics["recall_at_1_per_device_day"] <= 1 and metrics["implant_days"] > 0
     done = run("report", "o", "--html", "r.html", cwd=tmp_path)
     assert done.returncode == 0 and "<svg" in (tmp_path / "r.html").read_text()
     assert pq.read_table(tmp_path / "o" / "scores.parquet").num_rows > 0

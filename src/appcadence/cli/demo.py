@@ -59,6 +59,7 @@ def demo(
     )
     print_run(console, run, out / "scored")
     console.print("\nMeasured against the simulator's labels (simulated data, no promise for real fleets):")
+    labels = pq.read_table(out / "telemetry.labels.parquet")
     scores = pq.read_table(out / "scored" / "scores.parquet").to_pandas()
-    print_quality(console, evaluate(scores, pq.read_table(out / "telemetry.labels.parquet")))
+    print_quality(console, evaluate(scores, labels, tables["flows"]))
     console.print(f"\nReport: {html.resolve()}", markup=False, highlight=False, soft_wrap=True)

@@ -26,7 +26,7 @@ from appcadence.models import bundle
 from appcadence.serving.batch import Run, read_history, score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.training.evaluate import Quality
+from appcadence.training.evaluate import Quality, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.train import train as train_detector
 
@@ -109,7 +109,7 @@ def train(
             "bundle": str(out),
             "id": identity,
             "params": result.params,
-            "metrics": result.quality.metrics(),
+            "metrics": json_ready(result.quality.metrics()),
         }
         typer.echo(jsonlib.dumps(answer | {"registered_version": version}))
         return
@@ -137,9 +137,10 @@ def evaluate(
         raise TelemetryError(f"{labels} is not a readable labels file ({error})") from None
     with progress_bar() as progress:
         progress("scoring", 0.0)
-        outcome = evaluate_scores(load_scorer(model).score(directory), truth)
+        tables = load(directory)
+        outcome = evaluate_scores(load_scorer(model).score(tables), truth, tables["flows"])
     if json:
-        typer.echo(jsonlib.dumps(outcome.metrics()))
+        typer.echo(jsonlib.dumps(json_ready(outcome.metrics())))
         return
     print_quality(Console(), outcome)
 
@@ -196,7 +197,7 @@ def print_run(console: Console, run: Run, out: Path) -> None:
         f"{run.alerts_per_device_day:g} a device-day.",
         highlight=False,
     )
-    for spot in run.blind_spots:
+    for spot in (*run.fleet_events, *run.blind_spots):
         console.print(spot, markup=False, highlight=False)
     scores = pq.read_table(
         out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
@@ -229,22 +230,32 @@ def print_run(console: Console, run: Run, out: Path) -> None:
 
 
 def print_quality(console: Console, outcome: Quality) -> None:
-    """Recall at each budget, in alert units."""
+    """Recall at each budget."""
     table = Table(box=None, width=80, pad_edge=False)
     table.add_column("false alerts per device-day", justify="right")
+    table.add_column("realised", justify="right")
     table.add_column("recall", justify="right")
+    table.add_column("95% over devices", justify="right")
     for budget, recall in outcome.recall.items():
-        table.add_row(f"{budget:g}", f"{recall:.2f}")
+        low, high = outcome.interval[budget]
+        table.add_row(
+            f"{budget:g}", f"{outcome.realised[budget]:.2f}", f"{recall:.2f}", f"{low:.2f} to {high:.2f}"
+        )
     console.print(table)
     console.print(
-        f"{outcome.malicious_units} malicious and {outcome.benign_units} benign alert units over "
-        f"{outcome.device_days:.1f} device-days; average precision {outcome.average_precision:.2f}; "
-        f"{outcome.alerts_per_device_day:.2f} benign units per device-day at or above score 0 (promised: 1).",
+        f"Recall is of {outcome.implant_days} implant-days, false alerts of {outcome.benign_units} benign "
+        f"alert units over {outcome.device_days:.1f} device-days; average precision of the units "
+        f"{outcome.average_precision:.2f}. Realised: benign units per device-day at or above the score that "
+        "promises so many.",
         highlight=False,
     )
-    if outcome.recall_by_kind:
-        kinds = ", ".join(f"{kind} {recall:.2f}" for kind, recall in outcome.recall_by_kind.items())
-        console.print(f"Recall by kind at one false alert per device-day: {kinds}.", highlight=False)
+    for name, groups in outcome.recall_by.items():
+        shares = ", ".join(f"{value} {share:.2f} ({n})" for value, (share, n) in groups.items())
+        console.print(
+            f"Recall by {name} at one false alert per device-day (implant-days): {shares}.",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _plain(text: str) -> str:

@@ -90,6 +90,11 @@ class Detector:
     card: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how rough its promises are."""
 
+    @property
+    def baseline_end_us(self) -> int:
+        """The latest contact of the baseline, microseconds since the epoch."""
+        return int(self.history.contacts["last_seen"].max()) if len(self.history.contacts) else 0
+
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, npt.NDArray[np.float64]]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
         values = aligned(frame)
@@ -100,6 +105,7 @@ class Detector:
         self,
         frame: pd.DataFrame,
         *,
+        fleet_event: npt.NDArray[np.bool_] | None = None,
         alerts_per_device_day: float = 1.0,
         version: str = "",
         name: str = "appcadence",
@@ -108,7 +114,8 @@ class Detector:
 
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
         factor e fewer; null where there is too little evidence. It equals the sum of all contributions
-        plus a constant of the stratum. Reasons are worded for alerts and the first 1,000 windows.
+        plus a constant of the stratum. Windows of a `fleet_event` (n,) keep their score, have no rank and
+        raise no alert. Reasons are worded for alerts and the first 1,000 windows.
 
         Raises:
             SchemaError: a feature column is missing.
@@ -118,7 +125,9 @@ class Detector:
         contributions, raw = self.parts(frame)
         n = len(frame)
         able = judged(frame)
-        scored = eligible(frame)
+        common = np.zeros(n, np.bool_) if fleet_event is None else fleet_event
+        evidence = eligible(frame)
+        scored = evidence & ~common
         score, p, threshold = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
         spread = np.ones(n)
         for stratum, rows in strata(frame).items():
@@ -128,8 +137,8 @@ class Detector:
             threshold[rows] = calibration.threshold(alerts_per_device_day)
             spread[rows] = calibration.spread
         contributions = contributions / spread[:, None]
-        score[~scored] = np.nan
-        p[~scored] = np.nan
+        score[~evidence] = np.nan
+        p[~evidence] = np.nan
         parts = {b: self._behaviour(b, contributions * spread[:, None], able[b]) for b in BEHAVIOURS}
         shown = {b: parts[b][1] <= BEHAVIOUR_P for b in BEHAVIOURS}
         alert = scored & (np.nan_to_num(score, nan=-np.inf) >= threshold)
@@ -149,7 +158,7 @@ class Detector:
             c: frame[c] for c in ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
         }
         columns |= {
-            "status": np.where(scored, "scored", "insufficient_evidence"),
+            "status": np.where(scored, "scored", np.where(evidence, "fleet_event", "insufficient_evidence")),
             "score": _nullable(score),
             "p_value": _nullable(p),
             "rank": pa.array(rank, mask=~scored),

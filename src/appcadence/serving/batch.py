@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,15 @@ _ALERT_COLUMNS = (
     "model_name",
     "model_version",
 )
+_EVENTS = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("name", pa.string()),
+        ("devices", pa.int64()),
+        ("first_seen", pa.timestamp("us", tz="UTC")),
+        ("device_ids", pa.list_(pa.string())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class Run:
     alerts: int
     alerts_per_device_day: float
     blind_spots: list[str]
+    fleet_events: list[str]
+    """What the fleet met for the first time together, as sentences."""
 
 
 def score_directory(
@@ -67,7 +79,8 @@ def score_directory(
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
-    The output: scores.parquet, alerts.csv, sessions.parquet, activity.parquet, history.parquet, run.json.
+    The output: scores.parquet, alerts.csv, sessions.parquet, activity.parquet, history.parquet,
+    fleet_events.parquet, run.json.
 
     Memory: about 400 bytes a flow and 2 kB a window.
 
@@ -97,6 +110,7 @@ def score_directory(
         alerts=int(pc.sum(scores["alert"]).as_py() or 0),
         alerts_per_device_day=alerts_per_device_day,
         blind_spots=blind_spots(result.windows, tables),
+        fleet_events=[_sentence(event) for event in result.events.itertuples()],
     )
     staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
@@ -113,6 +127,8 @@ def score_directory(
             shown = pc.unique(scores["device_id"].take(pa.array(top)))
             mine = pc.is_in(tables["activity"]["device_id"].cast(pa.string()), shown)
             pq.write_table(tables["activity"].filter(mine), staging / "activity.parquet", compression="zstd")
+        events = pa.Table.from_pandas(result.events, _EVENTS, preserve_index=False).replace_schema_metadata()
+        pq.write_table(events, staging / "fleet_events.parquet", compression="zstd")
         pq.write_table(result.history.to_arrow(), staging / "history.parquet", compression="zstd")
         (staging / RUN).write_text(json.dumps(asdict(run), indent=1, sort_keys=True) + "\n")
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
@@ -167,6 +183,14 @@ def blind_spots(windows: Windows, tables: Mapping[str, pa.Table]) -> list[str]:
         "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
     )
     return spots
+
+
+def _sentence(event: Any) -> str:
+    what = "destination" if event.kind == "destination" else "app"
+    return (
+        f"Fleet event: {event.devices} devices met the {what} {event.name} for the first time together, from "
+        f"{event.first_seen:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
+    )
 
 
 def _pictured(scores: pa.Table) -> np.ndarray:

@@ -102,6 +102,7 @@ def _run(file: Path) -> Run:
         counts = (run.devices, run.windows, run.scored, run.alerts)
         numbers = (*counts, run.device_days, run.alerts_per_device_day)
         sound = all(isinstance(n, int | float) for n in numbers) and isinstance(run.blind_spots, list)
+        sound = sound and isinstance(run.fleet_events, list)
     except (OSError, ValueError, TypeError) as error:
         raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
     if not sound:
@@ -180,7 +181,9 @@ def _facts(output: _Output) -> str:
     )
     spots = "".join(f"<li>{text(_sentence(spot))}</li>" for spot in run.blind_spots)
     blind = f'<h3>Blind spots</h3><ul class="dim">{spots}</ul>' if spots else ""
-    body = f'<h2 id="facts">Facts</h2><dl class="facts">{cells}</dl>{blind}'
+    together = "".join(f"<li>{text(_sentence(event))}</li>" for event in run.fleet_events)
+    common = f'<h3>Fleet events</h3><ul class="dim">{together}</ul>' if together else ""
+    body = f'<h2 id="facts">Facts</h2><dl class="facts">{cells}</dl>{common}{blind}'
     return f'<section aria-labelledby="facts">{body}</section>'
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -14,6 +16,7 @@ from appcadence.features.history import History
 from appcadence.features.windows import Windows, build, window_seconds
 from appcadence.models.bundle import load as load_bundle
 from appcadence.models.detector import Detector
+from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.directory import TelemetryDirectory
 
 
@@ -26,6 +29,8 @@ class Scored:
     windows: Windows
     history: History
     """The history with these windows' contacts added: what the next scoring starts from."""
+    events: pd.DataFrame
+    """Fleet events (see `appcadence.models.fleet_events`), whose windows are in no ranking."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Scorer:
     def score_windows(self, features: pd.DataFrame, *, alerts_per_device_day: float = 1.0) -> pd.DataFrame:
         """The scores table of a feature table that `appcadence.features.extract` made.
 
+        Fleet events take the whole fleet's contacts and are not looked for.
+
         Raises:
             SchemaError: a feature column is missing.
         """
@@ -85,9 +92,20 @@ class Scorer:
         past = self.detector.history if history is None else history
         windows = build(load(source), window_seconds(self.detector.window), past)
         features = table_of(windows)
-        return Scored(self._score(features, alerts_per_device_day), windows, past.update(windows))
+        after = past.update(windows)
+        found = fleet_events(after, self.detector.baseline_end_us, features)
+        scores = self._score(features, alerts_per_device_day, found.windows)
+        return Scored(scores, windows, after, found.events)
 
-    def _score(self, features: pd.DataFrame, alerts_per_device_day: float) -> pa.Table:
+    def _score(
+        self,
+        features: pd.DataFrame,
+        alerts_per_device_day: float,
+        fleet_event: npt.NDArray[np.bool_] | None = None,
+    ) -> pa.Table:
         return self.detector.score(
-            features, alerts_per_device_day=alerts_per_device_day, version=self.version[:12]
+            features,
+            fleet_event=fleet_event,
+            alerts_per_device_day=alerts_per_device_day,
+            version=self.version[:12],
         )

@@ -62,7 +62,7 @@ benign windows.
 Score 0 is exceeded by one benign alert unit per device-day; each factor e fewer adds one to the score.
 {training.detector.card.get("roughness", "")}
 
-Measured on held-out benign windows: {q.alerts_per_device_day:.2f} benign alert units per device-day at or
+Measured on held-out benign windows: {q.realised[1.0]:.2f} benign alert units per device-day at or
 above 0.
 
 ## Quality on injected implants
@@ -74,7 +74,7 @@ from and those that were looked for.
 |---|---|
 {budgets}
 {kinds}
-{q.malicious_units} malicious and {q.benign_units} benign alert units; average precision
+{q.implant_days} implant-days and {q.benign_units} benign alert units; average precision
 {_share(q.average_precision)}.
 
 ## Blind spots

@@ -1,8 +1,9 @@
-"""How good a ranking is: found alert units at a false-alarm budget, against known truth."""
+"""How good a ranking is: implant-days found at a false-alarm budget, against known truth."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,136 +11,188 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.errors import SchemaError
-from appcadence.features.windows import APP_LEVEL
 from appcadence.models.calibration import alert_unit, device_days
-from appcadence.telemetry.schema import LABELS, conform
+from appcadence.training.truth import Codes, Truth, truth_of, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)
 """False alert units per device-day at which recall is quoted."""
+_RESAMPLES = 200
+
+Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Counted in alert units (device-app-day, or device-dest-day without app names)."""
+    """Found are implant-days; false alarms are benign alert units (device-app-day, or device-dest-day)."""
 
-    malicious_units: int
+    implant_days: int
     benign_units: int
     device_days: float
     recall: dict[float, float]
-    """Share of malicious units above the threshold that lets each budget of benign units through."""
+    """Share of the implant-days with a window above the score that lets so many benign units through."""
+    interval: dict[float, tuple[float, float]]
+    """95% of each recall, resampled over devices."""
     average_precision: float
-    alerts_per_device_day: float
-    """Benign units at or above score 0, per device-day: promised is 1."""
-    recall_by_kind: dict[str, float]
-    """At one false unit per device-day."""
+    realised: dict[float, float]
+    """Benign units per device-day at or above the score that promises each budget."""
+    first_found_days: float
+    """Median days from an implant's first day to the first on which it is found, at one false unit a
+    device-day; those never found count as infinite."""
+    recall_by: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
+    """By column and value: recall at one false unit per device-day, and implant-days."""
+
+    @property
+    def recall_by_kind(self) -> dict[str, float]:
+        return {kind: share for kind, (share, _) in self.recall_by.get("kind", {}).items()}
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers for tracking and JSON."""
         return {
-            "malicious_units": float(self.malicious_units),
+            "implant_days": float(self.implant_days),
             "benign_units": float(self.benign_units),
             "device_days": self.device_days,
             "average_precision": self.average_precision,
-            "benign_units_above_zero_per_device_day": self.alerts_per_device_day,
-            **{f"recall_at_{budget:g}_per_device_day": value for budget, value in self.recall.items()},
-            **{f"recall_{kind}": value for kind, value in self.recall_by_kind.items()},
+            "first_found_days": self.first_found_days,
+            **{f"realised_at_{b:g}_per_device_day": value for b, value in self.realised.items()},
+            **{f"recall_at_{b:g}_per_device_day": value for b, value in self.recall.items()},
+            **{f"recall_at_{b:g}_low": low for b, (low, _) in self.interval.items()},
+            **{f"recall_at_{b:g}_high": high for b, (_, high) in self.interval.items()},
+            **{
+                f"recall_{value}": share
+                for column in sorted(self.recall_by)
+                for value, (share, _) in self.recall_by[column].items()
+            },
         }
 
 
-def quality(
-    score: npt.NDArray[np.float64],
-    malicious: npt.NDArray[np.bool_],
-    unit: npt.NDArray[np.int64],
-    days: float,
-    kind: npt.NDArray[Any] | None = None,
-) -> Quality:
-    """Quality of window scores (n,); a unit is malicious when one of its windows is, and scores its best.
+def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days: float) -> Quality:
+    """Quality of window scores.
 
-    NaN scores (too little evidence) rank last, and count as missed.
+    A benign alert unit is one none of whose windows shows an implant; it scores its best window, as does an
+    implant-day. NaN scores (too little evidence, fleet events) rank last, and count as missed.
+
+    Args:
+        frame: n windows with device_id.
+        score: (n,) scores.
+        truth: the implant-days.
+        unit: (n,) code of each window's alert unit.
+        days: observed device-days.
     """
+    ranked = np.nan_to_num(score, nan=-np.inf)
     n = int(unit.max()) + 1 if len(unit) else 0
     best, bad = np.full(n, -np.inf), np.zeros(n, np.bool_)
-    np.maximum.at(best, unit, np.nan_to_num(score, nan=-np.inf))
-    bad[unit[malicious]] = True
-    kinds = np.full(n, "", dtype=object)
-    if kind is not None:
-        kinds[unit[malicious]] = kind[malicious]
+    np.maximum.at(best, unit, ranked)
+    bad[unit[truth.window]] = True
+    shown = np.full(len(truth.days), -np.inf)
+    np.maximum.at(shown, truth.day, ranked[truth.window])
     seen = np.bincount(unit, minlength=n) > 0
-    benign, found = np.sort(best[~bad & seen]), best[bad]
-    recall = {budget: _recall(found, benign, budget * days) for budget in BUDGETS}
+    clean = seen & ~bad
+    benign = np.sort(best[clean])
     level = _level(benign, days)
+    units = pd.DataFrame({"unit": unit, "device_id": frame["device_id"].astype(object).to_numpy()})
+    owner = units.drop_duplicates("unit").set_index("unit")["device_id"].reindex(np.flatnonzero(clean))
     return Quality(
-        malicious_units=int(bad.sum()),
+        implant_days=len(truth.days),
         benign_units=len(benign),
         device_days=days,
-        recall=recall,
+        recall={budget: _recall(shown, benign, budget * days) for budget in BUDGETS},
+        interval=_intervals(shown, truth.days["device_id"], best[clean], owner, days),
         average_precision=_average_precision(best[seen], bad[seen]),
-        alerts_per_device_day=float((benign >= 0).sum() / days) if days else float("nan"),
-        recall_by_kind={
-            str(k): float(np.mean(best[bad & (kinds == k)] > level)) for k in np.unique(kinds[bad]) if k
+        realised={b: float((benign >= -np.log(b)).sum() / days) if days else np.nan for b in BUDGETS},
+        first_found_days=_first_found(truth.days, shown > level),
+        recall_by={
+            column: _by(shown > level, truth.days[column])
+            for column in truth.days.columns.difference(["device_id", "case_id", "day"])
         },
     )
 
 
-def labelled_scores(
-    scores: pd.DataFrame, labels: pa.Table
-) -> tuple[pd.DataFrame, npt.NDArray[np.bool_], npt.NDArray[Any]]:
-    """Scores without ignored windows, and for each the truth and the kind of the implant.
+def evaluate(
+    scores: pd.DataFrame,
+    labels: pa.Table,
+    flows: pa.Table,
+    by: Mapping[str, pd.Series] | None = None,
+) -> Quality:
+    """Quality of a scores table against a labels table.
 
-    A window is malicious when a malicious label of its device and app names its destination and overlaps it;
-    an app's `*` window when any destination of the app is.
+    Args:
+        scores: the scores table.
+        labels: the labels table.
+        flows: the flows that were scored, by which addresses in the labels find their names.
+        by: further columns to tell recall by: a series of values by case_id or by device_id.
 
     Raises:
-        SchemaError: `labels` does not fit its declaration.
+        SchemaError: `labels` does not fit its declaration, or holds nothing malicious.
     """
-    truth = conform(LABELS, labels, "labels").to_pandas()
-    for column in ("device_id", "app_id", "dest", "label", "kind"):
-        truth[column] = truth[column].astype(object)
-    if not len(truth):
-        raise SchemaError("the labels table is empty; nothing can be evaluated")
-    state, kind = np.zeros(len(scores), np.int8), np.full(len(scores), "", dtype=object)
-    rows = scores.reset_index(drop=True).assign(row=np.arange(len(scores)))
-    rows["who"] = rows["app_id"].astype(object).fillna("")
-    truth["who"] = truth["app_id"].fillna("")
-    joined = (
-        rows[["row", "device_id", "who", "dest", "window_start", "window_end"]]
-        .astype({"device_id": object})
-        .merge(truth, on=["device_id", "who"], suffixes=("", "_label"))
-    )
-    hit = (
-        joined["dest"].eq(joined["dest_label"])
-        | joined["dest"].eq(APP_LEVEL)
-        | joined["dest_label"].eq(APP_LEVEL)
-    )
-    hit &= (joined["start"] < joined["window_end"]) & (joined["end"] >= joined["window_start"])
-    for label, code in (("ignore", 2), ("malicious", 1)):
-        part = joined[hit & joined["label"].eq(label)]
-        state[part["row"].to_numpy()] = code
-        kind[part["row"].to_numpy()] = part["kind"].fillna("malicious").to_numpy()
-    keep = state != 2
-    return rows.loc[keep].reset_index(drop=True), (state == 1)[keep], kind[keep]
+    scores = scores.reset_index(drop=True)
+    truth, ignored = truth_of(scores, with_names(labels, flows))
+    days = truth.days
+    for name, values in (by or {}).items():
+        key = "case_id" if values.index.name == "case_id" else "device_id"
+        days = days.assign(**{name: days[key].map(values)})
+    kept = ~ignored
+    place = np.cumsum(kept) - 1
+    pairs = kept[truth.window]
+    truth = Truth(days, place[truth.window[pairs]], truth.day[pairs])
+    rows = scores[kept].reset_index(drop=True)
+    score = rows["score"].where(rows["status"].astype(object) == "scored").to_numpy(np.float64)
+    return quality(rows, score, truth, alert_unit(rows), device_days(rows))
 
 
-def evaluate(scores: pd.DataFrame, labels: pa.Table) -> Quality:
-    """Quality of a scores table against a labels table; a label without any window counts as missed."""
-    kept, malicious, kind = labelled_scores(scores, labels)
-    return quality(kept["score"].to_numpy(np.float64), malicious, alert_unit(kept), device_days(kept), kind)
-
-
-def _level(benign: npt.NDArray[np.float64], allowed: float) -> float:
+def _level(benign: Vector, allowed: float) -> float:
     """The score that at most floor(allowed) benign units exceed."""
     k = int(allowed)
     return float(benign[-k - 1]) if k < len(benign) else -np.inf
 
 
-def _recall(found: npt.NDArray[np.float64], benign: npt.NDArray[np.float64], allowed: float) -> float:
-    return float(np.mean(found > _level(benign, allowed))) if len(found) else float("nan")
+def _recall(shown: Vector, benign: Vector, allowed: float) -> float:
+    return float(np.mean(shown > _level(benign, allowed))) if len(shown) else float("nan")
 
 
-def _average_precision(best: npt.NDArray[np.float64], bad: npt.NDArray[np.bool_]) -> float:
+def _intervals(
+    shown: Vector, whose: pd.Series, benign: Vector, owner: pd.Series, days: float
+) -> dict[float, tuple[float, float]]:
+    """2.5 and 97.5 per cent of recall over fleets resampled from the devices, budget and threshold anew."""
+    names = pd.Index(pd.concat([whose, owner]).unique())
+    if not len(shown) or len(names) < 2:
+        return {budget: (float("nan"), float("nan")) for budget in BUDGETS}
+    of_day, of_unit = names.get_indexer(whose), names.get_indexer(owner)
+    order = np.argsort(-benign, kind="stable")
+    rng = np.random.default_rng(0)
+    found: dict[float, list[float]] = {budget: [] for budget in BUDGETS}
+    for _ in range(_RESAMPLES):
+        weight = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+        above = np.cumsum(weight[of_unit[order]])
+        drawn = weight[of_day]
+        for budget in BUDGETS:
+            k = np.searchsorted(above, int(budget * days), "right")
+            level = benign[order[k]] if k < len(order) else -np.inf
+            found[budget].append(float(drawn[shown > level].sum() / max(drawn.sum(), 1)))
+    return {b: (float(np.quantile(v, 0.025)), float(np.quantile(v, 0.975))) for b, v in found.items()}
+
+
+def _first_found(days: pd.DataFrame, found: npt.NDArray[np.bool_]) -> float:
+    if not len(days) or "day" not in days:
+        return float("nan")
+    begin = days.groupby("case_id")["day"].min()
+    first = days[found].groupby("case_id")["day"].min().reindex(begin.index)
+    wait = (first - begin).dt.total_seconds().to_numpy(np.float64) / 86_400
+    return float(np.median(np.where(np.isnan(wait), np.inf, wait)))
+
+
+def _by(found: npt.NDArray[np.bool_], values: pd.Series) -> dict[str, tuple[float, int]]:
+    groups = pd.Series(found).groupby(values.astype(object).to_numpy())
+    return {str(value): (float(part.mean()), len(part)) for value, part in groups}
+
+
+def _average_precision(best: Vector, bad: npt.NDArray[np.bool_]) -> float:
     if not bad.any():
         return float("nan")
     order = np.argsort(-best, kind="stable")
     hits = np.cumsum(bad[order])
     return float((hits / np.arange(1, len(order) + 1))[bad[order]].mean())
+
+
+def json_ready(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that are not finite as null, which JSON lacks."""
+    return {k: (v if not isinstance(v, float) or np.isfinite(v) else None) for k, v in metrics.items()}

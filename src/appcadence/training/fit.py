@@ -26,6 +26,7 @@ from appcadence.models.supervised import fit_classifier
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from appcadence.models.trees import Trees
 from appcadence.training.evaluate import Quality, quality
+from appcadence.training.truth import Truth
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -90,6 +91,22 @@ class Sample:
             np.unique(alert_unit(self.frame) + self.round * (len(self.frame) + 1), return_inverse=True)[1]
         )
 
+    def truth(self) -> Truth:
+        """Implant-days: one carrier of implants on one day of one round."""
+        rows = np.asarray(np.flatnonzero(self.malicious), np.int64)
+        frame = self.frame.iloc[rows]
+        key = pd.DataFrame(
+            {
+                "case_id": self.implant[rows].astype(str) + np.char.add("/", self.round[rows].astype(str)),
+                "day": frame["window_start"].dt.floor("D").to_numpy(),
+                "device_id": frame["device_id"].astype(object).to_numpy(),
+                "kind": frame["implant_kind"].astype(object).to_numpy(),
+            }
+        )
+        code = key.groupby(["case_id", "day"]).ngroup().to_numpy(np.int64)
+        heads = np.unique(code, return_index=True)[1]
+        return Truth(key.iloc[heads].reset_index(drop=True), rows, code.astype(np.int64))
+
     def days(self) -> float:
         return sum(device_days(self.frame[self.round == r]) for r in np.unique(self.round))
 
@@ -148,7 +165,7 @@ def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int
         weights=WEIGHTS,
         calibration=calibration,
         behaviours=behaviours,
-        quality=quality(score, tested.malicious, tested.units(), tested.days()),
+        quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
         calibration_windows=len(raw),
         calibration_days=held.days(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from appcadence.features.extract import table_of
 from appcadence.features.history import History
 from appcadence.features.windows import build, window_seconds
 from appcadence.models.evidence import eligible
+from appcadence.models.fleet_events import fleet_events
+from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.augment import vary
 
@@ -30,6 +33,7 @@ class Rows:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
+    """The feature table, and `implant_kind` (None = benign)."""
     implant: npt.NDArray[np.int64]
     """(n,) code of the carrier of an implant, -1 = benign."""
 
@@ -63,6 +67,7 @@ def labelled(
     *,
     devices: list[str] | None = None,
     varied: bool = False,
+    kinds: Sequence[str] = tuple(KINDS),
 ) -> tuple[Rows, pd.DataFrame]:
     """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
 
@@ -79,16 +84,35 @@ def labelled(
         else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
     )
     if per_device_day > 0 and len(mine):
-        grafts, specs = inject(future | {"flows": mine}, seed, per_device_day=per_device_day)
+        grafts, specs = inject(future | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
     else:
         grafts, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
     both = future | {"flows": pa.concat_tables([flows, grafts]).unify_dictionaries()}
-    table = table_of(build(both, window_seconds(window), history_of(past, window)))
+    before = history_of(past, window)
+    windows = build(both, window_seconds(window), before)
+    table = table_of(windows)
     implant, share = _truth(table, grafts, window)
-    keep = eligible(table) & ((implant < 0) | (share >= _IMPLANT_SHARE))
+    common = fleet_events(before.update(windows), cut_us, table).windows
+    keep = eligible(table) & np.where(implant < 0, ~common, share >= _IMPLANT_SHARE)
+    table["implant_kind"] = _kinds(table, implant, specs)
     if devices is not None:
         keep &= table["device_id"].astype(object).isin(devices).to_numpy()
     return Rows(table, implant).take(keep), specs
+
+
+def _kinds(table: pd.DataFrame, implant: npt.NDArray[np.int64], specs: pd.DataFrame) -> np.ndarray:
+    """(n,) kind of the first implant of each window's carrier, None where it is benign."""
+    kinds = np.full(len(table), None, dtype=object)
+    if (implant >= 0).any():
+        rows = table.loc[implant >= 0, ["device_id", "app_id", "dest"]].astype(object)
+        every = specs[["device_id", "app_id", "dests", "kind"]].explode("dests")
+        of = dict(zip(_carrier(every, "dests")[::-1], every["kind"][::-1], strict=True))
+        kinds[implant >= 0] = _carrier(rows, "dest").map(of).to_numpy()
+    return kinds
+
+
+def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
+    return rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows[dest])
 
 
 def _truth(
@@ -103,7 +127,7 @@ def _truth(
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only goes on in this window begins no flow in it, and is the implant's all the same.
     touched, total = count.notna(), table["n_flows"].to_numpy()
-    who = rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows["dest"])
+    who = _carrier(rows, "dest")
     code = pd.factorize(who.where(touched), use_na_sentinel=True)[0]
     share = np.where(
         total > 0, count.fillna(0).to_numpy() / np.maximum(total, 1), touched.to_numpy(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from appcadence.features.windows import build, window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide
 from appcadence.models.evidence import eligible
+from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import Sample, fit
 from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
@@ -57,12 +58,13 @@ def train(
     seed: int = 0,
     *,
     exclude_families: tuple[str, ...] = (),
+    kinds: Sequence[str] = tuple(KINDS),
     progress: Progress = lambda what, share: None,
 ) -> Training:
     """Learn a detector from the canonical tables of a benign period.
 
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
-    families the detector must not see.
+    families the detector must not see; `kinds` are the implants to inject.
 
     Raises:
         TelemetryError: too little telemetry; the message says how much there is.
@@ -96,14 +98,23 @@ def train(
 
         rate = _rate(tables, cut, learners, small)
         rows, specs = labelled(
-            tables, cut, window, seed * 1000 + number, rate, devices=learners, varied=small and number > 0
+            tables,
+            cut,
+            window,
+            seed * 1000 + number,
+            rate,
+            devices=learners,
+            varied=small and number > 0,
+            kinds=kinds,
         )
         learn.append(sample(rows))
         injection.append(specs.assign(round=number))
         if held_out is not None:
             if number < len(cuts):
                 clean.append(sample(labelled(tables, cut, window, 0, 0.0, devices=held_out)[0]))
-            rows, specs = labelled(tables, cut, window, seed * 1000 + 500 + number, rate, devices=held_out)
+            rows, specs = labelled(
+                tables, cut, window, seed * 1000 + 500 + number, rate, devices=held_out, kinds=kinds
+            )
             check.append(sample(rows))
             injection.append(specs.assign(round=number))
         benign = sum(int((s.implant < 0).sum()) for s in learn)

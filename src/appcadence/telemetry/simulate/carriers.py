@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 from appcadence.telemetry.schema import TIME
 
+MIN_PUSHES = 6
+"""A carrier with fewer pushes starts no burst by them."""
 _QUIET_HOURS = 8
 # fmt: off
 _WORDS = (
@@ -92,6 +94,16 @@ class Carriers:
         self.pushes = _events(tables.get("notifications"), "push_received")
         self.presence = _presence(tables.get("activity"))
 
+    def carriers_for(self, device: int, pushed: bool) -> Int:
+        """The carriers of a device; of a kind that needs pushes, those that get some, if there are any."""
+        mine = np.arange(self.carriers[device], self.carriers[device + 1])
+        if not pushed:
+            return mine
+        rows = self.carrier_start[mine]
+        who = [(self.text("device_id", row), self.text("app_id", row)) for row in rows]
+        heard = [len(self.pushes.get(key, ())) >= MIN_PUSHES for key in who]
+        return mine[heard] if any(heard) else mine
+
     def known(self, name: str, own: slice) -> float:
         """Share of a carrier's rows in which a column is known, 0 to 1."""
         count = self._known[name]
@@ -146,7 +158,9 @@ def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> De
     net = int(rng.choice(_NETS))
     address = ".".join(str(x) for x in (net, *rng.integers(1, 255, 3)))
     port = int(rng.choice(_PORTS))
-    named = bool(rng.random() < fleet.known("dest_host", own))
+    # Nobody else names an address that nobody contacted.
+    observed = fleet.host_source(own) != "passive"
+    named = bool(rng.random() < fleet.known("dest_host", own)) and observed
     addressed = bool(rng.random() < fleet.known("dest_ip", own)) or not named
     said = {
         name: bool(rng.random() < fleet.known(name, own)) for name in ("dest_port", "transport", "service")

@@ -6,8 +6,8 @@ Numbers measured on it speak about this simulation and promise nothing for a rea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate import presence
 from appcadence.telemetry.simulate.apps import APPS
-from appcadence.telemetry.simulate.events import Flows, Pushes, courier_events
+from appcadence.telemetry.simulate.behaviours import KINDS
+from appcadence.telemetry.simulate.events import Flows, Pushes, courier_events, fan
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.traffic import World, app_traffic
 from appcadence.telemetry.simulate.visibility import (
@@ -49,7 +50,7 @@ class Simulation:
     tables: dict[str, pa.Table]
     """flows, activity, notifications and inventory, canonical."""
     labels: pa.Table
-    """One row per implant and destination, canonical."""
+    """One row per implant, destination and day, canonical."""
     implants: pd.DataFrame
     """One row per implant, with its parameters."""
 
@@ -62,6 +63,8 @@ class _Spec:
     origin: int
     first_weekday: int
     implants_per_device_day: float
+    without_apps: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     @property
     def blocks(self) -> int:
@@ -69,18 +72,32 @@ class _Spec:
 
 
 def simulate(
-    devices: int, days: int, seed: int, *, start: str = "2026-03-02", implants_per_device_day: float = 0.15
+    devices: int,
+    days: int,
+    seed: int,
+    *,
+    start: str = "2026-03-02",
+    implants_per_device_day: float = 0.15,
+    without_apps: Sequence[str] = (),
+    kinds: Sequence[str] = tuple(KINDS),
 ) -> Simulation:
     """Simulate a fleet in memory; each table is ordered by time.
 
     The first half of the span holds no implants, the second about `implants_per_device_day` new ones a
     device-day. Each device has one profile of visibility: 60 % a per-app filter with activity and pushes,
-    25 % a gateway with hosts and no apps, 15 % NetFlow with addresses only. `start` is a UTC date.
+    25 % a gateway with hosts and no apps, 15 % NetFlow with addresses only. `start` is a UTC date. Nobody
+    installs `without_apps` (bundle ids), and implants are of the given `kinds`: what is left out of one fleet
+    is unseen in another.
 
     Raises:
         TelemetryError: an argument makes no sense.
     """
     spec = _spec(devices, days, seed, start, implants_per_device_day)
+    unknown = sorted(set(without_apps) - {a.app_id for a in APPS})
+    if unknown:
+        raise TelemetryError(f"no simulated app {unknown[0]!r}")
+    left_out = tuple(i for i, a in enumerate(APPS) if a.app_id in without_apps)
+    spec = replace(spec, without_apps=left_out, kinds=tuple(kinds))
     made = [_block(spec, number) for number in range(spec.blocks)]
     tables = {
         name: pa.concat_tables([part.tables[name] for part in made]).unify_dictionaries()
@@ -184,6 +201,7 @@ def _block(spec: _Spec, number: int) -> _Part:
     names = [f"phone-{i:05d}" for i in range(first, first + count)]
     profile = rng.choice(len(PROFILE_SHARES), count, p=PROFILE_SHARES)
     who = presence.people(rng, count, spec.days, spec.first_weekday)
+    who.installed[:, list(spec.without_apps)] = np.inf
     unlocked = presence.unlocks(rng, who)
     segments, segment_app = presence.foreground(rng, who, unlocked)
     charging, low_power = presence.charging(rng, who), presence.low_power(rng, who)
@@ -235,6 +253,7 @@ def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -
             tables | {"flows": view},
             seed,
             per_device_day=spec.implants_per_device_day if len(view) else 0.0,
+            kinds=spec.kinds,
             start=middle,
             end=end,
         )
@@ -242,34 +261,48 @@ def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -
         implants.append(found)
     grafted = pa.concat_tables(flows).unify_dictionaries()
     every = _together(implants)
+    every["case_id"] = every["device_id"].astype(str) + "/" + every["implant_id"].astype(str)
     together = pa.concat_tables([tables["flows"], grafted]).unify_dictionaries()
     return _Part(tables | {"flows": ordered(together, "start")}, _labels(grafted, every), every)
 
 
 def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
-    """One row per implant and each of its destinations that was contacted."""
+    """One row per implant, destination and UTC day in which a flow of it begins or goes on."""
     if not len(implants):
         return LABELS.empty()
-    dest = grafted["dest_host"].cast(pa.string()).to_pandas()
-    dest = dest.where(dest.notna(), grafted["dest_ip"].cast(pa.string()).to_pandas())
-    device = grafted["device_id"].cast(pa.string()).to_pandas()
-    contacted = pd.MultiIndex.from_arrays([device, dest]).unique()
-    rows = implants[["device_id", "app_id", "dests", "kind", "start_us", "end_us"]].explode("dests")
-    rows = rows[pd.MultiIndex.from_arrays([rows["device_id"], rows["dests"]]).isin(contacted)]
-    start = rows["start_us"].to_numpy(np.int64)
-    # A single flow without a duration still needs an interval to stand in.
-    end = np.maximum(rows["end_us"].to_numpy(np.int64), start + 1)
+    host, address = (grafted[name].cast(pa.string()) for name in ("dest_host", "dest_ip"))
+    start = grafted["start"].cast(pa.int64()).to_numpy()
+    # A flow without a duration still needs an interval to stand in.
+    end = start + np.maximum(np.nan_to_num(grafted["duration_seconds"].to_numpy()) * 1e6, 1).astype(np.int64)
+    flow, later = fan((end - 1) // _DAY_US - start // _DAY_US + 1)
+    day = (start[flow] // _DAY_US + later) * _DAY_US
+    rows = pd.DataFrame(
+        {
+            "implant": np.repeat(np.arange(len(implants)), implants["flows"])[flow],
+            "dest": pc.coalesce(host, address).to_pandas().to_numpy(dtype=object)[flow],
+            "day": day,
+            "start": np.maximum(start[flow], day),
+            "end": np.minimum(end[flow], day + _DAY_US),
+        }
+    )
+    rows = rows.groupby(["implant", "dest", "day"], as_index=False).agg({"start": "min", "end": "max"})
+    whose = implants.iloc[rows["implant"].to_numpy()]
+
+    def text(column: pd.Series) -> pa.Array:
+        return pa.array(column.to_numpy(dtype=object), pa.string(), from_pandas=True)
+
     return conform(
         LABELS,
         pa.table(
             {
-                "device_id": pa.array(rows["device_id"], pa.string()),
-                "app_id": pa.array(rows["app_id"], pa.string(), from_pandas=True),
-                "dest": pa.array(rows["dests"], pa.string()),
-                "start": pa.array(start, pa.timestamp("us", tz="UTC")),
-                "end": pa.array(end, pa.timestamp("us", tz="UTC")),
+                "device_id": text(whose["device_id"]),
+                "app_id": text(whose["app_id"]),
+                "dest": text(rows["dest"]),
+                "start": pa.array(rows["start"].to_numpy(), pa.timestamp("us", tz="UTC")),
+                "end": pa.array(rows["end"].to_numpy(), pa.timestamp("us", tz="UTC")),
                 "label": pa.array(["malicious"] * len(rows)),
-                "kind": pa.array(rows["kind"], pa.string()),
+                "kind": text(whose["kind"]),
+                "case_id": text(whose["case_id"]),
             }
         ),
     )

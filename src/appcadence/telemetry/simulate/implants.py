@@ -16,6 +16,7 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS, TIME, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Pattern, Scene, coupled
 from appcadence.telemetry.simulate.carriers import (
+    MIN_PUSHES,
     Carriers,
     Destination,
     Float,
@@ -112,7 +113,7 @@ def inject(
 def _one(
     rng: np.random.Generator, fleet: Carriers, device: int, kind: str, others: list[str]
 ) -> _Implant | None:
-    carrier = int(rng.integers(fleet.carriers[device], fleet.carriers[device + 1]))
+    carrier = int(rng.choice(fleet.carriers_for(device, pushed=kind == "push_burst")))
     own = slice(int(fleet.carrier_start[carrier]), int(fleet.carrier_stop[carrier]))
     row = int(rng.integers(own.start, own.stop))
     first, last = int(fleet.first[device]), int(fleet.last[device])
@@ -123,7 +124,7 @@ def _one(
     seconds = min(seconds, span)
     begin = first + int(rng.uniform(0, span - seconds) * 1e6)
     scene = _scene(fleet, device, row, begin, seconds)
-    if kind == "push_burst" and len(scene.pushes) < 6:
+    if kind == "push_burst" and len(scene.pushes) < MIN_PUSHES:
         if not others:
             return None
         kind = str(rng.choice(others))

@@ -1,0 +1,105 @@
+"""Implant-days from a labels table, and the windows that show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import SchemaError
+from appcadence.features.windows import APP_LEVEL
+from appcadence.telemetry.schema import LABELS, conform
+
+_DAY = pd.Timedelta(days=1)
+
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Implant-days, and the windows that show each: one implant on one UTC day, over all of its hosts."""
+
+    days: pd.DataFrame
+    """(m, ...) one row an implant-day: device_id, and the columns by which recall is told apart."""
+    window: Codes
+    """(k,) pairs: row of a window, and in `day` the implant-day that it shows."""
+    day: Codes
+
+
+def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
+    """Labels that name an address, and for each host name that the device's flows to it carry, one more.
+
+    An address in the truth is often known by name in the telemetry, its own or the fleet's.
+    """
+    labels = conform(LABELS, labels, "labels")
+    text = {name: flows[name].cast(pa.string()) for name in ("device_id", "dest_ip", "dest_host")}
+    both = pa.table(text).filter(pc.is_in(text["dest_ip"], pc.unique(labels["dest"].cast(pa.string()))))
+    both = both.filter(pc.is_valid(both["dest_host"])).group_by(list(text)).aggregate([]).to_pandas()
+    more = labels.to_pandas().astype({"device_id": object, "dest": object})
+    more = more.merge(both, left_on=["device_id", "dest"], right_on=["device_id", "dest_ip"])
+    more["dest"] = more["dest_host"]
+    added = pa.Table.from_pandas(more[[c.name for c in LABELS.columns]], preserve_index=False)
+    return pa.concat_tables([labels, conform(LABELS, added, "labels")]).unify_dictionaries()
+
+
+def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, npt.NDArray[np.bool_]]:
+    """The implant-days of a labels table among windows, and which windows a label says to ignore.
+
+    A window shows an implant-day when it overlaps the label on that day and names its device, app and
+    destination, or is the app's `*` window. Labels with one `case_id` are one implant; where there is none,
+    those of one device and app (or destination) are. An implant-day without any window stays, as missed.
+
+    Raises:
+        SchemaError: `labels` does not fit its declaration, or holds nothing malicious.
+    """
+    truth = conform(LABELS, labels, "labels").to_pandas()
+    for column in ("device_id", "app_id", "dest", "label", "kind", "case_id"):
+        truth[column] = truth[column].astype(object)
+    if not truth["label"].eq("malicious").any():
+        raise SchemaError("the labels table holds no malicious label; nothing can be evaluated")
+    truth["who"] = truth["app_id"].fillna("")
+    whole = truth["device_id"] + "\x1f" + truth["who"].where(truth["who"] != "", truth["dest"])
+    truth["case_id"] = truth["case_id"].fillna(whole)
+    truth["kind"] = truth["kind"].fillna("malicious")
+    daily = _by_day(truth[truth["label"].eq("malicious")])
+    code = pd.factorize(daily["case_id"] + "\x1f" + daily["day"].astype(str))[0]
+    heads = pd.Series(np.arange(len(daily))).groupby(code).first()
+    days = daily.iloc[heads][["device_id", "case_id", "day", "kind"]].reset_index(drop=True)
+    window, label = _overlaps(windows, daily)
+    pairs = np.unique(np.column_stack([window, code[label]]), axis=0)
+    ignored = np.zeros(len(windows), np.bool_)
+    ignored[_overlaps(windows, truth[truth["label"].eq("ignore")])[0]] = True
+    return Truth(days, pairs[:, 0], pairs[:, 1]), ignored
+
+
+def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
+    """Labels cut at UTC midnights."""
+    first, last = labels["start"].dt.floor("D"), (labels["end"] - pd.Timedelta(1, "us")).dt.floor("D")
+    count = np.maximum((last - first) // _DAY, 0).to_numpy(np.int64) + 1
+    row = np.repeat(np.arange(len(labels)), count)
+    later = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    out = labels.iloc[row].reset_index(drop=True)
+    out["day"] = first.iloc[row].reset_index(drop=True) + pd.to_timedelta(later, unit="D")
+    out["start"] = out[["start", "day"]].max(axis=1)
+    out["end"] = np.minimum(out["end"], out["day"] + _DAY)
+    return out
+
+
+def _overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]:
+    """Pairs of a window and a label (row numbers) of one device, app and destination that share time."""
+    left = pd.DataFrame({name: windows[name].to_numpy() for name in ("window_start", "window_end")})
+    left["device_id"], left["dest"] = (
+        windows[name].astype(object).to_numpy() for name in ("device_id", "dest")
+    )
+    left["who"] = windows["app_id"].astype(object).fillna("").to_numpy()
+    left["window"] = np.arange(len(left))
+    right = labels[["device_id", "who", "dest", "start", "end"]].assign(label=np.arange(len(labels)))
+    pairs = left.merge(right, on=["device_id", "who"], suffixes=("", "_label"))
+    hit = pairs["dest"].eq(pairs["dest_label"])
+    hit |= pairs["dest"].eq(APP_LEVEL) | pairs["dest_label"].eq(APP_LEVEL)
+    hit &= (pairs["start"] < pairs["window_end"]) & (pairs["end"] > pairs["window_start"])
+    return pairs.loc[hit, "window"].to_numpy(np.int64), pairs.loc[hit, "label"].to_numpy(np.int64)
