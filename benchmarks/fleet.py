@@ -1,6 +1,7 @@
 """Recall on a simulated fleet that training and tuning never saw, and whether the alert budget holds.
 
-fleet.py [--seeds N] [--first-seed S] [--devices N] [--development] [--exclude-family NAME]... [--poisoned]
+fleet.py [--seeds N] [--first-seed S] [--devices N] [--development] [--exclude-family NAME]...
+         [--poisoned | --ablations]
 
 Simulated telemetry: a week without implants to train on, a week with implants to score, the history rolled
 from day to day. Six archetypes of apps and one kind of implant (slow_drip) were drawn by lot, once, and left
@@ -14,20 +15,26 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extract import load
+from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.fleet import Simulation, simulate
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.evaluate import BUDGETS, Quality, evaluate
+from appcadence.training.fit import WEIGHTS
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
 
@@ -63,7 +70,11 @@ def main() -> None:
     parser.add_argument("--development", action="store_true")
     parser.add_argument("--exclude-family", action="append", default=[])
     parser.add_argument("--poisoned", action="store_true", help="also train on 3% poisoned device-days")
+    parser.add_argument("--ablations", action="store_true", help="leave out one part after the other")
     options = parser.parse_args()
+    if options.ablations:
+        ablations(options)
+        return
     excluded = tuple(options.exclude_family)
     outcomes, poisoned = [], []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
@@ -91,9 +102,17 @@ def made(devices: int, seed: int, *, development: bool) -> Simulation:
     return simulate(devices, DAYS, seed, implants_per_device_day=0.25, without_apps=left_out, kinds=kinds)
 
 
-def run(fleet: Simulation, seed: int, excluded: tuple[str, ...] = (), *, poisoned: bool = False) -> Outcome:
-    """Train on the first week and evaluate on the second."""
-    tables = load(fleet.tables)
+def run(
+    fleet: Simulation,
+    seed: int,
+    excluded: tuple[str, ...] = (),
+    *,
+    poisoned: bool = False,
+    without: str = "",
+    weights: tuple[float, ...] = tuple(WEIGHTS),
+) -> Outcome:
+    """Train on the first week and evaluate on the second, perhaps without one context table."""
+    tables = {name: table for name, table in load(fleet.tables).items() if name != without}
     start = micros(tables["flows"]["start"])
     middle = int(start.min()) // _DAY_US * _DAY_US + DAYS // 2 * _DAY_US
     before, after = past_and_future(tables, middle)
@@ -101,7 +120,9 @@ def run(fleet: Simulation, seed: int, excluded: tuple[str, ...] = (), *, poisone
         grafts = inject(before, seed + 77, per_device_day=POISONED_SHARE / 2, kinds=KNOWN_KINDS)[0]
         flows = pa.concat_tables([before["flows"], grafts]).unify_dictionaries()
         before = before | {"flows": flows}
-    detector = train(before, seed=seed, kinds=KNOWN_KINDS, exclude_families=excluded).detector
+    detector = train(
+        before, seed=seed, kinds=KNOWN_KINDS, exclude_families=excluded, weights=weights
+    ).detector
     scores = Scorer(detector, "benchmark").score(after)
     devices = fleet.tables["flows"].select(["device_id", "source"]).to_pandas().drop_duplicates("device_id")
     telemetry = devices.astype(str).set_index("device_id")["source"]
@@ -114,6 +135,42 @@ def run(fleet: Simulation, seed: int, excluded: tuple[str, ...] = (), *, poisone
         {"telemetry": telemetry, "difficulty": implants["difficulty"], "origin": origin},
     )
     return Outcome(quality, _daily(scores, fleet.labels), detector)
+
+
+def ablations(options: argparse.Namespace) -> None:
+    """The same fleets with one part left out at a time; recall by the ranking alone."""
+    variants: dict[str, dict[str, Any]] = {
+        "complete": {},
+        "without distances from the baseline": {},
+        "without LightGBM, and so injection": {"weights": (0.0, 1.0, 1.0)},
+        "without forest": {"weights": (1.0, 1.0, 0.0)},
+        "without tail surprise": {"weights": (1.0, 0.0, 1.0)},
+        "LightGBM alone": {"weights": (1.0, 0.0, 0.0)},
+        "tail surprise alone": {"weights": (0.0, 1.0, 0.0)},
+        "forest alone": {"weights": (0.0, 0.0, 1.0)},
+        "without novelty": {"excluded": ("novelty",)},
+        "without size": {"excluded": ("size",)},
+        "without novelty and size": {"excluded": ("novelty", "size")},
+        "without companion": {"excluded": ("companion",)},
+        "without activity": {"without": "activity"},
+        "without notifications": {"without": "notifications"},
+    }
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    fleets = {seed: made(options.devices, seed, development=options.development) for seed in seeds}
+    print(f"simulated, {options.devices} devices, {options.seeds} seeds from {options.first_seed}")
+    print(f"{'':38s} " + " ".join(f"{f'at {b:g}':>14s}" for b in BUDGETS) + "  realised at 1")
+    for name, how in variants.items():
+        blind = (
+            mock.patch.object(AppBaseline, "distances", _unknown) if "distances" in name else nullcontext()
+        )
+        with blind:
+            found = [run(fleet, seed, **how).quality for seed, fleet in fleets.items()]
+        recalls = " ".join(_spread([q.recall[b] for q in found]) for b in BUDGETS)
+        print(f"{name:38s} {recalls}  {_spread([q.realised[1.0] for q in found])}", flush=True)
+
+
+def _unknown(_baseline: AppBaseline, frame: pd.DataFrame) -> np.ndarray:
+    return np.full((len(frame), len(NAMES)), np.nan)
 
 
 def _daily(scores: pd.DataFrame, labels: pa.Table) -> pd.Series:

@@ -1,11 +1,14 @@
 """Recall of real C2 channels moved into the second half of a real benign capture.
 
 transplant.py [--data DIR] [--window 24h] [--seeds N] [--exclude-family NAME]
+              [--order later|earlier] [--woken]
 
 Train on the first half of a normal capture (no labels), move each family's C2 channels into its second half
-at a seeded offset, score. One threshold over all cases lets 1 or 3 benign channels a device-day through. Each
-channel counts once, by its strongest window. Peers are computed on the same channels. Recall is of channels
-that can be judged (six flows or a session of half an hour); "all" also counts the others, as missed.
+at a seeded offset, score; `--order earlier` swaps the halves in time. With `--woken` each transplanted start
+is moved to just after the device's own next start, as an implant's that wakes with it. One threshold over all
+cases lets 1, 3 or 10 benign channels a device-day through. Each channel counts once, by its strongest window.
+Peers are computed on the same channels. Recall is of channels that can be judged (six flows or a session of
+half an hour); "all" also counts the others, as missed.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.training.train import train
 
 NORMALS = {"normal_a": "147.32.81.167", "normal_b": "147.32.83.234"}
-BUDGETS = (1.0, 3.0)
+DAY_US = 86_400_000_000
+BUDGETS = (1.0, 3.0, 10.0)
 
 
 def main() -> None:
@@ -41,6 +45,8 @@ def main() -> None:
     parser.add_argument("--window", default="24h")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--exclude-family", action="append", default=[])
+    parser.add_argument("--order", choices=("later", "earlier"), default="later")
+    parser.add_argument("--woken", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         normals = {name: _zeek(options.data / name, ip, Path(scratch)) for name, ip in NORMALS.items()}
@@ -48,9 +54,7 @@ def main() -> None:
     tables = []
     for seed in range(options.seeds):
         cases = [
-            case
-            for name, flows in normals.items()
-            for case in _cases(name, flows, families, seed, options.window, tuple(options.exclude_family))
+            case for name, flows in normals.items() for case in _cases(name, flows, families, seed, options)
         ]
         tables.append(pd.concat(cases, ignore_index=True))
     _print(tables, list(families), options)
@@ -61,18 +65,22 @@ def _cases(
     flows: pa.Table,
     families: dict[str, pa.Table],
     seed: int,
-    window: str,
-    excluded: tuple[str, ...],
+    options: argparse.Namespace,
 ) -> list[pd.DataFrame]:
+    window = options.window
+    if options.order == "earlier":
+        flows = _swapped(flows)
     start = micros(flows["start"])
     middle = int(start.min() + start.max()) // 2
     first = flows.filter(pa.array(start < middle))
     second = flows.filter(pa.array(start >= middle))
-    detector = train({"flows": first}, window, seed, exclude_families=excluded).detector
+    detector = train({"flows": first}, window, seed, exclude_families=tuple(options.exclude_family)).detector
     rng = np.random.default_rng(seed)
     out = []
     for family, implant in families.items():
         moved = _moved(implant, second, middle, int(start.max()), rng)
+        if options.woken:
+            moved = _woken(moved, second, rng)
         both = pa.concat_tables([second, moved]).unify_dictionaries()
         windows = build({"flows": both}, window_seconds(window), detector.history)
         table = table_of(windows)
@@ -102,11 +110,34 @@ def _moved(implant: pa.Table, host: pa.Table, begin: int, end: int, rng: np.rand
     start = micros(implant["start"])
     start = start - start.min() + begin + int(rng.uniform(0, 0.25) * (end - begin))
     device = pa.array([host["device_id"][0].as_py()] * len(start))
-    moved = implant.set_column(0, "start", pa.array(start).cast(implant["start"].type))
+    moved = _at(implant, start)
     moved = moved.set_column(
         moved.schema.get_field_index("device_id"), "device_id", device.dictionary_encode()
     )
     return conform(FLOWS, moved.filter(pa.array(start <= end)))
+
+
+def _swapped(flows: pa.Table) -> pa.Table:
+    """The second half of a capture first: whole days are added, so that every hour stays what it was."""
+    start = micros(flows["start"])
+    middle = int(start.min() + start.max()) // 2
+    days = -(-int(start.max() - start.min()) // DAY_US)
+    start = np.where(start < middle, start + days * DAY_US, start)
+    return _at(flows, start)
+
+
+def _woken(moved: pa.Table, host: pa.Table, rng: np.random.Generator) -> pa.Table:
+    """Each start moved to within five seconds after the device's own next start."""
+    own, start = np.sort(micros(host["start"])), micros(moved["start"])
+    after = np.searchsorted(own, start)
+    wake = np.where(after < len(own), own[np.minimum(after, len(own) - 1)], start)
+    return _at(moved, wake + (rng.uniform(0.05, 5.0, len(start)) * 1e6).astype(np.int64))
+
+
+def _at(flows: pa.Table, start: np.ndarray) -> pa.Table:
+    return flows.set_column(
+        flows.schema.get_field_index("start"), "start", pa.array(start).cast(flows["start"].type)
+    )
 
 
 def _dests(flows: pa.Table) -> list[str]:
@@ -192,8 +223,10 @@ def _print(tables: list[pd.DataFrame], families: list[str], options: argparse.Na
     first = tables[0]
     bad = first[first["malicious"]]
     days = first.groupby("normal")["days"].first()
+    later = options.order == "later"
     print(
-        f"window {options.window}, {len(tables)} seeds, "
+        f"window {options.window}, {len(tables)} seeds, train on the {'first' if later else 'second'} half, "
+        f"{'starts moved to the wake-ups of the device, ' if options.woken else ''}"
         f"excluded: {', '.join(options.exclude_family) or 'nothing'}"
     )
     for name, span in days.items():

@@ -81,6 +81,11 @@ class Window:
             for group in groups
         ]
 
+    def beats(self):
+        """Flow starts, those less than 2 s after the one before left out."""
+        starts = [piece.start for piece in self.pieces if piece.fresh]
+        return [now for before, now in pairwise([-math.inf, *starts]) if now - before >= 2 - TICK]
+
     def session_starts(self):
         return [start for start, _, fresh in self.sessions() if fresh]
 
@@ -358,6 +363,10 @@ def declared(window, row, fronts, pushes, grid):
     if row.get("expected_hosts"):
         strange = [not expected(p.flow.dest, row["expected_hosts"]) for p in window.pieces]
         out["unexpected_host_share"] = sum(strange) / n
+    beats = window.beats()
+    if row.get("expected_period_seconds") is not None and len(beats) >= 6:
+        median = statistics.median(b - a for a, b in pairwise(beats))
+        out["expected_rhythm_ratio"] = row["expected_period_seconds"] / median
     if row.get("background_modes") is None:
         return out
     modes = set(row["background_modes"])

@@ -99,6 +99,7 @@ inventories = st.lists(
             "approved": st.sampled_from([None, True, False]),
             "background_modes": st.one_of(st.none(), st.just([]), st.just([]), modes),
             "expected_hosts": st.one_of(st.none(), host_lists),
+            "expected_period_seconds": st.sampled_from([None, 1.0, 60.0, 900.0, 86_400.0]),
             "snapshot_time": st.integers(0, 10**6).map(float),
         }
     ),

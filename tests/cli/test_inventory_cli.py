@@ -69,6 +69,11 @@ def test_merge_prints_what_changed(place):
     assert [(c["kind"], c["device_ids"]) for c in report["changes"]] == [("approval_lost", [None, "D1"])]
     rows = pq.read_table(place / "t" / "inventory").to_pylist()
     assert len(rows) == 6 and max(rows, key=lambda r: r["snapshot_time"])["approved"] is False
+    for seconds in (900, 60):
+        (place / "inventory.toml").write_text(f'[apps."{CHAT}"]\nexpected_period_seconds = {seconds}\n')
+        said = run("inventory", "merge", "inventory.toml", "--into", "t")
+    told = f"approved period changed: {CHAT} (period approved before was 900 s, now 60 s) on the fleet, D1"
+    assert told in " ".join(said.split()) and narrow(said)
 
 
 def test_names_without_a_bundle_id_are_listed(place):

@@ -9,7 +9,7 @@ from appcadence.cli import app
 from appcadence.features import describe
 from appcadence.features.catalog import FAMILIES, FEATURES, INPUTS_OF, NAMES
 
-UNITS = {"s", "1/h", "bytes", "days", "ratio", "count", "s/kB", "nats", "octaves", "decades"}
+UNITS = {"s", "1/h", "bytes", "days", "ratio", "times", "count", "s/kB", "nats", "octaves", "decades"}
 ROOT = Path(__file__).resolve().parents[2]
 
 

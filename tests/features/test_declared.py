@@ -74,6 +74,39 @@ def test_two_background_sessions_a_minute_apart():
 
 
 @pytest.mark.parametrize(
+    ("gap", "beats", "period", "ratio"),
+    [
+        (900.0, 6, 900.0, 1),
+        (75.0, 6, 900.0, 12),
+        (1800.0, 6, 900.0, 0.5),
+        (900.0, 5, 900.0, np.nan),
+        (900.0, 6, None, np.nan),
+        # What no period can be, as a table written elsewhere may hold it.
+        (900.0, 6, 0.0, np.nan),
+        (900.0, 6, -900.0, np.nan),
+        (900.0, 6, np.inf, np.nan),
+        (900.0, 6, 1e300, np.nan),
+    ],
+)
+def test_the_rhythm_against_the_approved_one(gap, beats, period, ratio):
+    """Connections a second apart are one beat; the app window has the rhythm of its only channel."""
+    starts = np.repeat(gap * np.arange(beats), 2)
+    starts[1::2] += 1
+    profile = inventory({"app_id": "com.a", "expected_period_seconds": period})
+    frame = extract({"flows": flows(starts), "inventory": profile})
+    assert frame["expected_rhythm_ratio"].to_numpy() == pytest.approx([ratio, ratio], nan_ok=True)
+
+
+def test_the_rhythm_of_an_app_is_that_of_its_hosts_together():
+    starts = 900.0 * np.arange(24)
+    both = together(flows(starts[::2]), flows(starts[1::2], host="b.example"))
+    profile = inventory({"app_id": "com.a", "expected_period_seconds": 900.0})
+    frame = extract({"flows": both, "inventory": profile})
+    ratios = frame.set_index(frame["dest"].astype(str))["expected_rhythm_ratio"].to_dict()
+    assert ratios == {"a.example": 0.5, "b.example": 0.5, "*": 1.0}
+
+
+@pytest.mark.parametrize(
     ("more", "foreign", "provider"),
     [
         ({"dest_ip": "17.57.144.1", "dest_port": 5223}, 0, 0),

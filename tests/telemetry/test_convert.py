@@ -182,10 +182,18 @@ def test_the_command_prints_a_table_of_80_columns(tmp_path, logs):
     arguments = [*map(str, logs), "--out", str(tmp_path / "out")]
     printed = CliRunner().invoke(app, arguments).output
     assert "conn.0.log" in printed and "1 row rejected" in printed
+    assert printed.split()[:7] == ["file,", "format", "read", "kept", "rejected", "devices", "apps"]
     assert max(map(len, printed.splitlines())) <= 80
     assert "Nothing new" in CliRunner().invoke(app, arguments).output
     again = CliRunner().invoke(app, [*arguments, "--json"]).output
     assert [file["skipped"] for file in json.loads(again)["files"]] == [True, True]
+
+
+def test_apps_are_counted(tmp_path, shared_data):
+    report = convert(sorted((shared_data / "ios").glob("*.db")), tmp_path / "out", device_id="phone")
+    apps = {app for app in TelemetryDirectory(tmp_path / "out").read("activity")["app_id"].to_pylist() if app}
+    assert report.files[0].apps == len(apps) > 5
+    assert report.as_dict()["files"][0]["apps"] == len(apps)
 
 
 def test_registry(logs):

@@ -218,6 +218,7 @@ def test_outcome_of_a_look_up(tmp_path, dns, blocked, outcome, grid):
         ({"device": {}}, "the device is missing"),
         ({"hostName": ""}, "the destination is missing"),
         ({"dns": {"ttl": -1}}, "dns.ttl is negative"),
+        ({"dns": {"ttl": 2**31}}, "dns.ttl is longer than any (RFC 2181)"),
         ({"dns": {"ttl": "x"}}, "event.dns.ttl is not a whole number"),
     ],
 )

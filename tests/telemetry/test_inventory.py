@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from bundles import BINARY, CHAT, XML, chat_ipa, info, mdm, newest, write_plist
 from make import flows, inventory
@@ -82,6 +83,33 @@ def test_what_changed_since_the_last_snapshot(tmp_path):
     assert not merge([mdm(tmp_path / "3.plist", [CHAT, "com.new"])], out).changes
     back = merge([mdm(tmp_path / "4.plist", [CHAT, "com.new", "com.gone"])], out)
     assert changes(back) == {("new_app", "com.gone", ("D1",), "gone")}
+
+
+def test_an_approved_period_is_kept_and_its_change_is_told(tmp_path):
+    out, hand = tmp_path / "out", tmp_path / "i.toml"
+    hand.write_text(f'[apps."{CHAT}"]\napproved = true\nexpected_hosts = ["chat.example"]\n')
+    merge([hand, mdm(tmp_path / "mdm.plist")], out)
+    assert newest(out)[None, CHAT]["expected_period_seconds"] is None
+    hand.write_text(f'[apps."{CHAT}"]\nexpected_period_seconds = 900\n')
+    assert not merge([hand], out).changes  # the first decision changes none
+    assert merge([hand], out).snapshot_time is None
+    hand.write_text(f'[apps."{CHAT}"]\npurpose = "Staff chat"\n')
+    assert not merge([hand], out).changes
+    assert {row["expected_period_seconds"] for row in newest(out).values()} == {900.0}
+    hand.write_text(f'[apps."{CHAT}"]\nexpected_period_seconds = 59.5\n')
+    told = "period approved before was 900 s, now 59.5 s"
+    assert changes(merge([hand], out)) == {("approved_period_changed", CHAT, (None, "D1"), told)}
+    assert {row["expected_period_seconds"] for row in newest(out).values()} == {59.5}
+
+
+def test_an_inventory_without_the_column_of_periods_is_still_read(tmp_path):
+    out, hand = tmp_path / "out", tmp_path / "i.toml"
+    old = inventory({"app_id": CHAT, "approved": True}).drop_columns("expected_period_seconds")
+    out.mkdir()
+    pq.write_table(old, out / "inventory.parquet")
+    hand.write_text(f'[apps."{CHAT}"]\nexpected_period_seconds = 900\n')
+    assert not merge([hand], out).changes
+    assert newest(out)[None, CHAT]["expected_period_seconds"] == 900.0
 
 
 def test_a_device_list_alone_keeps_what_was_known(tmp_path):

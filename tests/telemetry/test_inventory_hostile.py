@@ -68,6 +68,13 @@ def hostile(tmp_path):
         ("d.toml", b'[apps."a"]\nhosts = []\n', "unknown key 'hosts'"),
         ("e.toml", b'[apps."a"]\nexpected_hosts = ["https://x/y"]\n', "is no host name"),
         ("f.toml", b"[other]\n", "unknown table"),
+        *(
+            (f"{i}.toml", b'[apps."a"]\nexpected_period_seconds = ' + value, "expected a number above 0")
+            for i, value in enumerate(
+                (b"0", b"-900", b"nan", b"inf", b"true", b'"900"', b"[900]", b"1" + b"0" * 400)
+            )
+        ),
+        ("g.toml", b'[apps."a"]\nexpected_period_seconds = ' + b"1" * 5000, "not readable TOML"),
     ):
         (tmp_path / name).write_bytes(content)
         yield message, tmp_path / name

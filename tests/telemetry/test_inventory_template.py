@@ -60,13 +60,31 @@ def test_the_template_merged_unchanged_changes_no_fact_and_uncommented_it_does(t
         assert {name: row[name] for name in facts} == {name: was[name] for name in facts}
     with pytest.raises(TelemetryError, match="may hold decisions"):
         write_template(directory, out)
-    keys = ("approved", "name", "purpose", "category", "expected_hosts", "background_modes", "push_entitled")
+    keys = ("approved", "name", "purpose", "category", "expected_", "background_modes", "push_entitled")
     lines = out.read_text().splitlines()
-    opened = [line[2:] if line[2:].startswith(tuple(f"{k} = " for k in keys)) else line for line in lines]
+    opened = [line[2:] if line[2:].startswith(keys) and " = " in line else line for line in lines]
     out.write_text("\n".join(opened))
     merge([out], directory)
     chat = newest(directory)[None, CHAT]
     assert chat["approved"] and chat["expected_hosts"] == ["api.chat.example", "cdn.chat.example"]
+    assert chat["expected_period_seconds"] == 600.0
+
+
+def test_the_period_of_the_steadiest_channel_is_proposed(tmp_path):
+    beats = np.arange(50.0)
+    loose = 1000 * beats + 400 * (beats % 6 == 5)  # two of six gaps are far from the median, on more devices
+    told = [flows(loose, device, "com.both", "loose.example") for device in ("d1", "d2")]
+    told.append(flows(600.4 * beats, "d1", "com.both", "steady.example"))
+    told.append(flows(600 * beats[:12], "d1", "com.few", "few.example"))
+    told.append(flows(600 * beats, "d1", CHAT, "chat.example"))
+    known = inventory({"app_id": CHAT, "expected_period_seconds": 450.5})
+    write_directory(tmp_path / "t", {"flows": together(*told), "inventory": known})
+    parts = template(tmp_path / "t")[0].split("\n[apps.")
+    lines = {part.split("]")[0].strip('"'): part.splitlines() for part in parts[1:]}
+    assert "# rhythm: about every 16.7 min to loose.example on 2 device(s)" in lines["com.both"]
+    assert "# expected_period_seconds = 600  # seen, not declared" in lines["com.both"]
+    assert "# expected_period_seconds = 450.5  # declared so now" in lines[CHAT]
+    assert not any("expected_period_seconds" in line for line in lines["com.few"])
 
 
 def test_a_template_without_apps_or_flows(tmp_path):

@@ -14,6 +14,7 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry._hours import Hours, by_device, filled, gaps
 from appcadence.telemetry.convert import convert
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
+from appcadence.telemetry.passive_names import complete
 from appcadence.telemetry.readiness import CONNECTION_BLIND_SPOT, readiness
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, FLOWS, NOTIFICATIONS, conform
 from appcadence.telemetry.simulate.fleet import simulate
@@ -80,14 +81,15 @@ def test_every_device_of_a_mixture_has_its_own_verdict(fleet):
 
 def test_counts_agree_with_pandas(fleet):
     found, tables = fleet
-    frame = tables["flows"].to_pandas()
+    frame = complete(tables["flows"]).to_pandas()
     frame["device_id"] = frame["device_id"].astype(str)
     for device in found.devices:
         mine = frame[frame["device_id"] == device.device_id]
         assert device.flows == len(mine)
         assert device.app_known == pytest.approx(mine["app_id"].notna().mean())
         assert device.host_known == pytest.approx(mine["dest_host"].notna().mean())
-        assert device.duration_known == device.bytes_known == 1.0 and device.host_passive == 0.0
+        assert device.host_passive == pytest.approx((mine["dest_host_source"] == "passive").mean())
+        assert device.duration_known == device.bytes_known == 1.0
         assert pd.Timestamp(device.first) == mine["start"].min().floor("s")
         assert device.span_hours == pytest.approx(
             (mine["start"].max() - mine["start"].min()).total_seconds() / 3600

@@ -82,11 +82,13 @@ def test_labels_lie_within_flows(fleet: Simulation, flows: pd.DataFrame) -> None
     labels = fleet.labels.to_pandas().astype({"device_id": object, "app_id": object, "dest": object})
     assert len(labels) and (labels["label"] == "malicious").all() and labels["kind"].notna().all()
     assert (labels["start"] >= MIDDLE).all() and (labels["end"] > labels["start"]).all()
-    channels = {key: part["start"] for key, part in flows.groupby(["device_id", "dest"])}
+    flows = flows.assign(end=flows["start"] + pd.to_timedelta(flows["duration_seconds"].fillna(0), unit="s"))
+    channels = dict(list(flows.groupby(["device_id", "dest"])))
     apps = flows.groupby("device_id")["app_id"].agg(set)
     for row in labels.itertuples():
-        starts = channels[row.device_id, row.dest]
-        assert ((starts >= row.start) & (starts <= row.end)).any()
+        mine = channels[row.device_id, row.dest]
+        assert ((mine["end"] >= row.start) & (mine["start"] <= row.end)).any()
+        assert row.start.floor("D") == (row.end - pd.Timedelta(1, "us")).floor("D")
         assert row.app_id in apps[row.device_id] or pd.isna(row.app_id)
 
 
@@ -126,6 +128,18 @@ def test_declared_background_work_respects_apples_limits() -> None:
             assert CONTINUOUS_MODES & set(app.modes or ())
         if app.stream:
             assert CONTINUOUS_MODES & set(app.modes or ())
+
+
+def test_the_timers_of_some_managed_apps_are_approved(fleet: Simulation) -> None:
+    rows = {row["app_id"]: row for row in fleet.tables["inventory"].to_pylist()}
+    approved = [a for a in APPS if rows[a.app_id]["expected_period_seconds"] is not None]
+    assert 3 <= len(approved) < sum(a.managed for a in APPS)
+    for app in approved:
+        row = rows[app.app_id]
+        assert row["managed"] and row["approved"]
+        timers = [rhythm.every_seconds for rhythm in app.rhythms] or [app.refresh_seconds]
+        # No timer is a tenth faster than what was approved.
+        assert min(timers) * 1.1 >= row["expected_period_seconds"] > 0
 
 
 def test_refreshes_are_irregular_and_not_too_frequent() -> None:

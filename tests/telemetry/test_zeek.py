@@ -217,6 +217,7 @@ BAD = [
     ({"id__orig_h": "-"}, "an address is missing"),
     ({"duration": "-0.1"}, "the duration is negative or not finite"),
     ({"duration": "inf"}, "the duration is negative or not finite"),
+    ({"duration": "99999999999"}, "the flow ends after 2100"),
     ({"orig_bytes": "-1"}, "a byte count is negative"),
     ({"resp_bytes": "many"}, "resp_bytes is not a number"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
 from appcadence.telemetry import convert as conversion
+from appcadence.telemetry.conversion_report import ConversionReport
+from appcadence.telemetry.late import ChangedDay
 
 _WIDTH = 80
+_MOST_DAYS = 10
 
 
 def convert(
@@ -67,23 +72,24 @@ def convert(
         _print(report)
 
 
-def _print(report: conversion.ConversionReport) -> None:
+def _print(report: ConversionReport) -> None:
     console = Console(width=_WIDTH, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("file, format", overflow="fold", ratio=1)
-    for name in ("read", "kept", "rejected", "devices"):
+    for name in ("read", "kept", "rejected", "devices", "apps"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("first, last UTC", no_wrap=True)
     for file in report.files:
         if file.skipped:
-            table.add_row(f"{escape(file.name)}\n  skipped", *("-" for _ in range(4)), "-")
+            table.add_row(f"{escape(file.name)}\n  skipped", *("-" for _ in range(5)), "-")
             continue
-        counts = (f"{count:,}" for count in (file.read, file.rows, file.rejected, file.devices))
+        numbers = (file.read, file.rows, file.rejected, file.devices, file.apps)
+        counts = (f"{number:,}" for number in numbers)
         span = "-" if not (file.first and file.last) else f"{_minute(file.first)}\n{_minute(file.last)}"
         table.add_row(f"{escape(file.name)}\n  {file.format}", *counts, span)
     console.print(table)
     for note in report.notes:
-        console.print(note, markup=False)
+        console.print(plain(note), markup=False)
     if report.rejected:
         rows = "1 row" if report.rejected == 1 else f"{report.rejected:,} rows"
         console.print(f"{rows} rejected: see file, line and reason in the table 'rejected'.")
@@ -92,6 +98,23 @@ def _print(report: conversion.ConversionReport) -> None:
         return
     added = ", ".join(f"{rows:,} {name}" for name, rows in report.tables.items())
     console.print(f"Added to {report.out}: {added}.", markup=False)
+    if report.changed_days:
+        _print_changed(console, report.changed_days)
+
+
+def _print_changed(console: Console, days: Sequence[ChangedDay]) -> None:
+    """The first days, one a line."""
+    console.print("Late records changed days that were there before; score these days again:")
+    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    for day in days[:_MOST_DAYS]:
+        rows = "1 row" if day.rows == 1 else f"{day.rows:,} rows"
+        table.add_row(escape(plain(day.device_id)), day.day, rows)
+    console.print(table)
+    if len(days) > _MOST_DAYS:
+        console.print(f"  and {len(days) - _MOST_DAYS:,} more (--json lists all)")
 
 
 def _minute(iso: str) -> str:

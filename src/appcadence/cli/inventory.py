@@ -23,6 +23,7 @@ _WORDS = {
     "new_background_modes": "new background modes",
     "approval_lost": "approval lost",
     "push_entitlement_gained": "push entitlement gained",
+    "approved_period_changed": "approved period changed",
 }
 
 inventory = typer.Typer(
@@ -120,7 +121,7 @@ def _print(report: inventories.MergeReport) -> None:
         )
         return
     if not report.changes and not report.first:
-        console.print("No app, mode, approval or push entitlement changed.")
+        console.print("No app, mode, approval, push entitlement or approved period changed.")
     console.print(f"Added to {plain(report.out)}: a snapshot of {_many(report.rows, 'row')}.", markup=False)
 
 

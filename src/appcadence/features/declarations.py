@@ -34,7 +34,7 @@ CONTINUOUS_MODES = BACKGROUND_MODES - {"fetch", "processing", "remote-notificati
 class Declarations:
     """One profile for each (device, app) of the inventory; a fleet-wide row serves where no own one does.
 
-    Numbers are 1, 0 or NaN = unknown.
+    Numbers are 1, 0 or NaN = unknown, but for the period.
     """
 
     key: np.ndarray
@@ -46,6 +46,8 @@ class Declarations:
     continuous: np.ndarray
     remote_notification: np.ndarray
     approved: np.ndarray
+    period_seconds: np.ndarray
+    """Shortest period at which the app is approved to talk by itself."""
     hosts: tuple[tuple[str, ...] | None, ...]
     _expected: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
@@ -55,8 +57,8 @@ class Declarations:
     ) -> Declarations | None:
         if inventory is None or not len(inventory):
             return None
-        names = ["app_id", "device_id", "approved", "background_modes", "expected_hosts", "snapshot_time"]
-        rows = inventory.select(names).to_pandas()
+        names = ["app_id", "device_id", "approved", "background_modes", "expected_hosts"]
+        rows = inventory.select([*names, "expected_period_seconds", "snapshot_time"]).to_pandas()
         rows["app"] = apps.get_indexer(rows["app_id"].astype(object))
         rows["device"] = devices.get_indexer(rows["device_id"].astype(object))
         fleet = rows["device_id"].isna()
@@ -70,6 +72,8 @@ class Declarations:
             return np.array([np.nan if m is None else float(bool(m & wanted)) for m in modes], np.float64)
 
         approved = rows["approved"].map({True: 1.0, False: 0.0}).to_numpy(np.float64)
+        period = rows["expected_period_seconds"].to_numpy(np.float64)
+        possible = (period > 0) & (period <= np.finfo(np.float32).max)  # features are float32
         return cls(
             key=(rows["device"].to_numpy(np.int64) + 1) * n_apps + rows["app"].to_numpy(np.int64),
             profile=np.arange(len(rows)),
@@ -78,6 +82,7 @@ class Declarations:
             continuous=declares(CONTINUOUS_MODES),
             remote_notification=declares(frozenset(("remote-notification",))),
             approved=approved,
+            period_seconds=np.where(possible, period, np.nan),
             hosts=tuple(
                 None if h is None or not len(h) else tuple(str(name).lower() for name in h)
                 for h in rows["expected_hosts"]

@@ -15,6 +15,7 @@ SCHEDULER_FLOOR_SECONDS = 900.0
 GRACE_SECONDS = 30.0
 """What may run on after the app left the front, and how long a push handler has."""
 _MIN_GAPS = 4
+_MIN_BEATS = 6  # as for the rhythms of the interval family
 _TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -91,11 +92,20 @@ FEATURES = (
         "connections to the push port of a stranger",
         "Apple HT203609",
     ),
+    Feature(
+        "expected_rhythm_ratio",
+        "times",
+        1,
+        "shortest approved period / median gap between beats; above 1 = faster than approved, NaN where the "
+        "inventory names no period or there are fewer than six beats",
+        "connections against the approved rhythm",
+        needs=("inventory",),
+    ),
 )
 
 
 def compute(windows: Windows) -> Matrix:
-    """(n, 8); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
+    """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
     context, s = windows.context, windows.sessions
     declared, front, pushes = context.declarations, context.front, context.pushes
     pair = context.pair(windows.device, windows.app)
@@ -132,6 +142,8 @@ def compute(windows: Windows) -> Matrix:
         pushes.time_us,
         pushes.silent,
         windows.seconds,
+        *windows.beats,
+        field("period_seconds"),
     )
     out[:, 4] = _unexpected(windows, profile)
     out[:, 5] = 1.0 - field("approved")
@@ -203,6 +215,9 @@ def _kernel(  # type: ignore[no-untyped-def]
     push_us,
     silent,
     seconds,
+    beat_offsets,
+    beats,
+    period,
 ):
     for g in range(lo, hi):
         provider, foreign = 0, 0
@@ -211,6 +226,9 @@ def _kernel(  # type: ignore[no-untyped-def]
             foreign += to_stranger[i]
         flows = offsets[g + 1] - offsets[g]
         out[g, 6], out[g, 7] = provider / flows, foreign / flows
+        times = beats[beat_offsets[g] : beat_offsets[g + 1]]
+        if len(times) >= _MIN_BEATS and not np.isnan(period[g]):
+            out[g, 8] = period[g] / np.median(np.diff(times))
         a, b = session_offsets[g], session_offsets[g + 1]
         if fronted[g] and not np.isnan(background[g]):
             f0, f1 = front_lo[g], front_hi[g]

@@ -24,6 +24,7 @@ from appcadence.features.feature import Matrix
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import Contacts, History
 from appcadence.features.windows import APP_LEVEL, Windows, window_seconds, windows_of
+from appcadence.telemetry import passive_names
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
@@ -49,6 +50,8 @@ Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame]
 def load(source: Source) -> dict[str, pa.Table]:
     """The input tables of a telemetry directory or of frames, conforming to their declarations.
 
+    Flows that lack a host name are named as `telemetry.passive_names` states.
+
     Raises:
         TelemetryError: there is no flows table.
         SchemaError: a table does not fit its declaration.
@@ -60,19 +63,19 @@ def load(source: Source) -> dict[str, pa.Table]:
         where = str(source.path)
     else:
         where = "the given tables"
-        tables = {
-            name: conform(
-                DIRECTORY_TABLES[name],
-                pa.Table.from_pandas(source[name], preserve_index=False)
-                if isinstance(source[name], pd.DataFrame)
-                else source[name],
-            )
-            for name in INPUT_TABLES
-            if name in source
-        }
+        tables = {name: _conformed(name, source[name]) for name in INPUT_TABLES if name in source}
     if "flows" not in tables:
         raise TelemetryError(f"{where} holds no flows, which features need")
     return tables
+
+
+def _conformed(name: str, data: pa.Table | pd.DataFrame) -> pa.Table:
+    if isinstance(data, pd.DataFrame):
+        data = pa.Table.from_pandas(data, preserve_index=False)
+    table = conform(DIRECTORY_TABLES[name], data)
+    if passive_names.completed(data):
+        return table.replace_schema_metadata(data.schema.metadata)
+    return passive_names.complete(table) if name == "flows" else table
 
 
 class Part(NamedTuple):

@@ -22,8 +22,8 @@ class Feature:
 
     name: str
     unit: str
-    """s, 1/h, bytes, days, ratio, count, s/kB, nats, octaves or decades; heavy-tailed units are compared on a
-    log scale."""
+    """s, 1/h, bytes, days, ratio, times, count, s/kB, nats, octaves or decades; heavy-tailed units are
+    compared on a log scale."""
     direction: int
     """+1: high is suspicious, -1: low is suspicious, 0: neither alone."""
     meaning: str
@@ -36,7 +36,7 @@ class Feature:
 
     @property
     def heavy_tailed(self) -> bool:
-        return self.unit in ("s", "1/h", "bytes", "days", "count", "s/kB")
+        return self.unit in ("s", "1/h", "bytes", "days", "times", "count", "s/kB")
 
 
 @dataclass(frozen=True)

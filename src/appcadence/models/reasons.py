@@ -13,6 +13,8 @@ from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 Matrix = npt.NDArray[np.float64]
 
 _MOST = 5
+_IN_RHYTHM = 1.2
+"""A beat at most a fifth faster than approved is in its rhythm."""
 _AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_for_fleet"}
 
 
@@ -58,16 +60,14 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> list[list[str]]:
     known = (frame["destination_prevalence_ratio"].to_numpy() >= 0.2).tolist()
     directed = distances[:, [f.direction != 0 for f in FEATURES]]
     seen = ~np.isnan(directed)
+    # A rhythm is approved for an approved app and the hosts it declares.
+    conflict = (frame[["unapproved_app", "unexpected_host_share"]].to_numpy() == 1).any(axis=1)
+    rhythm = ((frame["expected_rhythm_ratio"].to_numpy() <= _IN_RHYTHM) & ~conflict).tolist()
     usual = (np.where(seen, np.abs(directed), 0.0).sum(axis=1) < np.maximum(seen.sum(axis=1), 1)).tolist()
+    texts = ("user present", "approved rhythm", "as usual for this app", "known to the fleet")
     return [
-        [
-            text
-            for flag, text in zip(
-                flags, ("user present", "as usual for this app", "known to the fleet"), strict=True
-            )
-            if flag
-        ]
-        for flags in zip(present, usual, known, strict=True)
+        [text for flag, text in zip(flags, texts, strict=True) if flag]
+        for flags in zip(present, rhythm, usual, known, strict=True)
     ]
 
 
@@ -87,5 +87,7 @@ def quantity(value: float, unit: str) -> str:
             if value >= size:
                 return f"{value / size:.1f} {name}"
         return f"{value:.0f} bytes"
+    if unit == "times":
+        return f"{value:,.0f} times as often" if value >= 10 else f"{value:.2g} times as often"
     named = {"1/h": "an hour", "count": ""}.get(unit, unit)
     return f"{value:.3g} {named}".strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ _HAND_KEYS: dict[str, tuple[str, Any]] = {
     "approved": ("approved", bool),
     "push_entitled": ("push_entitled", bool),
     "expected_hosts": ("expected_hosts", list),
+    "expected_period_seconds": ("expected_period_seconds", float),
     "background_modes": ("background_modes", list),
 }
 _NAMES = ("displayname", "applicationname", "name")
@@ -248,7 +250,7 @@ def _intune(path: Path, rows: Iterator[dict[str, Any]], app_map: Mapping[str, st
 def _hand_kept(path: Path) -> Source:
     try:
         found = tomllib.loads(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise TelemetryError(f"{path} is not readable TOML ({error})") from None
     if unknown := sorted(set(found) - {"apps"}):
         raise TelemetryError(f'{path}: unknown table {unknown[0]!r}; every app is a table [apps."bundle.id"]')
@@ -272,6 +274,12 @@ def _hand_facts(where: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]
                 raise TelemetryError(f"{where}: {key!r} is a table; quote the whole bundle id")
             raise TelemetryError(f"{where}: unknown key {key!r}; known are {', '.join(_HAND_KEYS)}")
         column, kind = _HAND_KEYS[key]
+        if kind is float:
+            # The bound also refuses infinity, and whole numbers that no float holds; bool is an int.
+            if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+                raise TelemetryError(f"{where}: {key} is {value!r}; expected a number above 0")
+            yield column, float(value)
+            continue
         wanted = {str: "text", bool: "true or false", list: "a list of texts"}[kind]
         if not isinstance(value, kind) or (kind is list and not all(isinstance(v, str) for v in value)):
             raise TelemetryError(f"{where}: {key} is {value!r}; expected {wanted}")

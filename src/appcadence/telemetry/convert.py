@@ -5,126 +5,25 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from appcadence.errors import TelemetryError
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.telemetry.aliases import alias_notes
+from appcadence.telemetry.clocks import clock_notes
+from appcadence.telemetry.conversion_report import ConversionReport, FileReport, Tally
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.late import Touched
 from appcadence.telemetry.readers import Network, Reader, ReadOptions, detect, reader
 from appcadence.telemetry.renaming import Renaming
 from appcadence.telemetry.schema import FLOWS
+from appcadence.telemetry.timeouts import timeout_notes
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
-
-_TIMES = ("start", "time", "first_seen", "snapshot_time")
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What became of one file."""
-
-    name: str
-    """Base name, as it also stands in sources.json."""
-    sha256: str
-    format: str
-    """Name of the format; empty where the file was skipped."""
-    read: int = 0
-    """Data rows in the file. Those neither kept nor rejected are no telemetry of a monitored device, or
-    only name others."""
-    rows: int = 0
-    """Rows written to the telemetry tables."""
-    rejected: int = 0
-    """Rows that could not be used; they stand in the table `rejected`."""
-    first: str | None = None
-    """Earliest time of the rows, ISO 8601 UTC; likewise `last`."""
-    last: str | None = None
-    devices: int = 0
-    """Distinct devices of the rows."""
-    skipped: bool = False
-    """The same content was converted before, or stands earlier in the same call."""
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did, file by file in the order given."""
-
-    out: Path
-    files: tuple[FileReport, ...]
-    tables: Mapping[str, int] = field(default_factory=dict)
-    """Rows added to each table."""
-    notes: tuple[str, ...] = ()
-    """What the user should know: plain sentences."""
-
-    @property
-    def changed(self) -> bool:
-        """Whether anything was added to the directory."""
-        return any(not file.skipped for file in self.files)
-
-    @property
-    def rejected(self) -> int:
-        return sum(file.rejected for file in self.files)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, ready for JSON."""
-        return {
-            "out": str(self.out),
-            "changed": self.changed,
-            "files": [asdict(file) for file in self.files],
-            "tables": dict(self.tables),
-            "notes": list(self.notes),
-        }
-
-
-@dataclass
-class _Tally:
-    """Running figures of one file."""
-
-    path: Path
-    sha256: str
-    format: str = ""
-    skipped: bool = False
-    read: int = 0
-    rows: int = 0
-    rejected: int = 0
-    first: int | None = None
-    last: int | None = None
-    devices: set[str] = field(default_factory=set)
-
-    def add(self, table: str, batch: pa.Table) -> None:
-        if table == "rejected":
-            self.rejected += len(batch)
-            return
-        self.rows += len(batch)
-        if "device_id" in batch.column_names:
-            self.devices.update(filter(None, pc.unique(batch["device_id"]).to_pylist()))
-        column = next((name for name in _TIMES if name in batch.column_names), None)
-        if column and len(batch):
-            span = pc.min_max(batch[column].cast(pa.int64()))
-            low, high = span["min"].as_py(), span["max"].as_py()
-            self.first = low if self.first is None else min(self.first, low)
-            self.last = high if self.last is None else max(self.last, high)
-
-    def report(self) -> FileReport:
-        return FileReport(
-            name=self.path.name,
-            sha256=self.sha256,
-            format=self.format,
-            read=self.read,
-            rows=self.rows,
-            rejected=self.rejected,
-            first=_iso(self.first),
-            last=_iso(self.last),
-            devices=len(self.devices),
-            skipped=self.skipped,
-        )
 
 
 def convert(
@@ -169,11 +68,12 @@ def convert(
         None if app_map is None else Path(app_map), None if keyfile is None else Path(keyfile)
     )
     chosen = reader(format) if format else None
-    tallies = [_Tally(path, _sha256(path)) for path in map(Path, paths)]
+    tallies = [Tally(path, _sha256(path)) for path in map(Path, paths)]
     if not tallies:
         raise TelemetryError("no file to convert; give at least one")
-    seen = _known(out)
-    new: dict[Path, _Tally] = {}
+    before = _existing(out)
+    seen = _known(before)
+    new: dict[Path, Tally] = {}
     for tally in tallies:
         tally.skipped = tally.sha256 in seen
         if not tally.skipped:
@@ -187,18 +87,26 @@ def convert(
         tally.format = found.NAME
         groups.setdefault(found.NAME, (found, []))[1].append(path)
     digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
+    touched = Touched()
     with DirectoryWriter(out, conversion=digest.hexdigest()[:16]) as writer:
-        _write(writer, groups.values(), new, options, renaming, progress)
+        _write(writer, groups.values(), new, touched, options, renaming, progress)
+        # Before the new rows count.
+        changed_days = touched.changed(before) if before else ()
         writer.sources = [_source(tally.report()) for tally in new.values()]
     return ConversionReport(
-        out, tuple(t.report() for t in tallies), dict(sorted(writer.rows.items())), _notes(new.values())
+        out,
+        tuple(t.report() for t in tallies),
+        dict(sorted(writer.rows.items())),
+        _notes(new.values()) or _checks(out, new.values(), touched.devices, options, renaming),
+        changed_days,
     )
 
 
 def _write(
     writer: DirectoryWriter,
     groups: Iterable[tuple[Reader, list[Path]]],
-    new: Mapping[Path, _Tally],
+    new: Mapping[Path, Tally],
+    touched: Touched,
     options: ReadOptions,
     renaming: Renaming,
     progress: Progress | None,
@@ -211,6 +119,7 @@ def _write(
             tally.read += int(marks[b"read"])
             batch = renaming.apply(batch)
             tally.add(table, batch)
+            touched.add(table, batch)
             done += int(marks[b"size"])
             if len(batch):
                 writer.write(table, batch)
@@ -242,16 +151,21 @@ def _options(
     return ReadOptions(tuple(nets), devices, device_id, None if mapping is None else Path(mapping))
 
 
-def _known(out: Path) -> set[str]:
-    """Hashes of what is in the directory; refuses one that is in use for something else."""
-    if not out.is_dir() or not any(out.iterdir()):
+def _existing(out: Path) -> TelemetryDirectory | None:
+    """What the directory holds so far, if anything; refuses one that is in use for something else."""
+    return TelemetryDirectory(out) if out.is_dir() and any(out.iterdir()) else None
+
+
+def _known(directory: TelemetryDirectory | None) -> set[str]:
+    """Hashes of what was converted into the directory."""
+    if directory is None:
         return set()
-    entries = TelemetryDirectory(out).sources
     try:
-        return {str(entry["sha256"]) for entry in entries}
+        return {str(entry["sha256"]) for entry in directory.sources}
     except KeyError:
+        path = directory.path
         raise TelemetryError(
-            f"{out / SOURCES} lacks the sha256 of a file; remove {out} and convert again"
+            f"{path / SOURCES} lacks the sha256 of a file; remove {path} and convert again"
         ) from None
 
 
@@ -271,7 +185,7 @@ def _source(report: FileReport) -> dict[str, Any]:
     return {key: value for key, value in asdict(report).items() if key != "skipped"}
 
 
-def _notes(tallies: Iterable[_Tally]) -> tuple[str, ...]:
+def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
     tallies = list(tallies)
     read, rejected = sum(t.read for t in tallies), sum(t.rejected for t in tallies)
     if any(t.rows for t in tallies):
@@ -286,8 +200,23 @@ def _notes(tallies: Iterable[_Tally]) -> tuple[str, ...]:
     )
 
 
-def _iso(micros: int | None) -> str | None:
-    if micros is None:
-        return None
-    seconds, rest = divmod(micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()
+def _checks(
+    out: Path, tallies: Collection[Tally], devices: set[str], options: ReadOptions, renaming: Renaming
+) -> tuple[str, ...]:
+    """Sentences about the directory as it now is, as far as they concern devices with new rows."""
+    if not devices:
+        return ()
+    first = min((t.first for t in tallies if t.first is not None), default=None)
+    last = max((t.last for t in tallies if t.last is not None), default=None)
+    leases = options.devices.leases if options.devices else {}
+    renamed = {renaming.device(a): {renaming.device(name) for name in names} for a, names in leases.items()}
+    try:
+        directory = TelemetryDirectory(out)
+        return (
+            *alias_notes(directory, devices, renamed),
+            *clock_notes(directory, devices, first, last),
+            *timeout_notes(directory, devices, first, last),
+        )
+    except AppcadenceError as error:
+        # The new rows are in, whatever ails the others.
+        return (f"Clocks and device names were not checked: {error}",)

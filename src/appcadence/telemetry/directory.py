@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, Table, conform
+from appcadence.telemetry import passive_names
+from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
 
 SOURCES = "sources.json"
 _PART = "converted-"
@@ -28,6 +29,10 @@ _PART = "converted-"
 
 class TelemetryDirectory:
     """A directory of canonical tables, read on demand.
+
+    Flows that lack a host name get the one that the fleet's records tie to their address, by the rule of
+    `passive_names`; the files stay as they are. Only where a flow with an address lacks a name are the names
+    gathered, in one pass over four columns.
 
     Raises:
         TelemetryError: the path is not a directory, or holds no canonical table.
@@ -40,6 +45,7 @@ class TelemetryDirectory:
         self.sources: list[dict[str, Any]] = _read_sources(self.path)
         """What was converted into this directory, one entry a source file."""
         self._committed = {entry["conversion"] for entry in self.sources}
+        self._names = passive_names.PassiveNames(self._records)
         self.unknown = sorted(
             entry.name
             for entry in self.path.iterdir()
@@ -75,25 +81,20 @@ class TelemetryDirectory:
         """
         table = DIRECTORY_TABLES[name]
         parts = [_read_part(table, file) for file in self.files(name)]
-        return pa.concat_tables(parts).unify_dictionaries() if parts else table.empty()
+        whole = pa.concat_tables(parts).unify_dictionaries() if parts else table.empty()
+        return passive_names.complete(whole) if table is FLOWS else whole
 
     def pieces(self, name: str, columns: Sequence[str]) -> list[Callable[[], pa.Table]]:
         """Some columns of the table as independent reads, one a row group, for threads to share."""
         table = DIRECTORY_TABLES[name]
-
-        def read(file: Path, group: int) -> pa.Table:
-            with _opened(table, file) as handle:
-                present = [c for c in columns if c in handle.schema_arrow.names]
-                try:
-                    data = handle.read_row_group(group, present, use_threads=False)
-                except OSError as error:
-                    raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
-                return conform(table, data, str(file), columns)
-
+        named = table is FLOWS and not set(columns).isdisjoint(passive_names.FILLED)
         reads: list[Callable[[], pa.Table]] = []
-        for file in self.files(name):
-            with _opened(table, file) as handle:
-                reads += [partial(read, file, group) for group in range(handle.num_row_groups)]
+        for read, group in self._groups(table):
+            address, host = _known(group, "dest_ip"), _known(group, "dest_host")
+            if named and address is not False and host is not True:
+                reads.append(partial(self._named, read, columns))
+            else:
+                reads.append(partial(read, columns))
         return reads
 
     def scan(self, name: str, rows: int = 1_000_000) -> Iterator[pa.Table]:
@@ -102,7 +103,29 @@ class TelemetryDirectory:
         for file in self.files(name):
             with _opened(table, file) as handle:
                 for batch in handle.iter_batches(rows):
-                    yield conform(table, batch, str(file))
+                    data = conform(table, batch, str(file))
+                    yield self._names.fill(data) if table is FLOWS else data
+
+    def _groups(
+        self, table: Table
+    ) -> Iterator[tuple[Callable[[Sequence[str]], pa.Table], pq.RowGroupMetaData]]:
+        """A read of some columns of each row group, and what the file says about the group."""
+        for file in self.files(table.name):
+            with _opened(table, file) as handle:
+                for group in range(handle.num_row_groups):
+                    yield partial(_read_group, table, file, group), handle.metadata.row_group(group)
+
+    def _named(self, read: Callable[[Sequence[str]], pa.Table], columns: Sequence[str]) -> pa.Table:
+        data = self._names.fill(read([*columns, *passive_names.COLUMNS]))
+        return data.select([name for name in data.column_names if name in columns])
+
+    def _records(self) -> list[passive_names.Read]:
+        """Reads of the flows that may tie a name to an address."""
+        return [
+            partial(read, passive_names.COLUMNS)
+            for read, group in self._groups(FLOWS)
+            if False not in (_known(group, "dest_ip"), _known(group, "dest_host"))
+        ]
 
 
 class DirectoryWriter:
@@ -210,6 +233,28 @@ def _read_part(table: Table, file: Path) -> pa.Table:
             return conform(table, handle.read(wanted), str(file))
         except OSError as error:
             raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+
+
+def _read_group(table: Table, file: Path, group: int, columns: Sequence[str]) -> pa.Table:
+    with _opened(table, file) as handle:
+        present = [name for name in handle.schema_arrow.names if name in columns]
+        try:
+            data = handle.read_row_group(group, present, use_threads=False)
+        except OSError as error:
+            raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+        return conform(table, data, str(file), columns)
+
+
+def _known(group: pq.RowGroupMetaData, name: str) -> bool | None:
+    """Whether a column's values are all known (True) or none is (False); None = some, or nobody knows."""
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema == name:
+            found = column.statistics
+            if found is None or not found.has_null_count:
+                return None
+            return {0: True, group.num_rows: False}.get(found.null_count)
+    return False
 
 
 def _read_sources(path: Path) -> list[dict[str, Any]]:

@@ -27,6 +27,10 @@ class Devices:
 
     def __init__(self, addresses: list[str], device_ids: list[str], start: Ints, end: Ints) -> None:
         self.device_ids = device_ids
+        self.leases: dict[str, set[str]] = {}
+        """Names that each address is given to at some time."""
+        for address, device_id in zip(addresses, device_ids, strict=True):
+            self.leases.setdefault(address, set()).add(device_id)
         self._code = {address: code for code, address in enumerate(dict.fromkeys(addresses))}
         keys = np.array([self._code[address] for address in addresses], np.int64)
         self._end = end

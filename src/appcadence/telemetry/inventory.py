@@ -11,6 +11,7 @@ beside it), and the hand-kept inventory.toml:
     category = "Business"
     approved = true                        # true, false; leave it out while nobody has decided
     expected_hosts = ["chat.example"]      # example.com covers what is under it, *.example.com only that
+    expected_period_seconds = 900          # the shortest period at which it is approved to talk by itself
     background_modes = ["fetch"]           # [] = declares none; leave it out if unknown
     push_entitled = true
 
@@ -45,7 +46,7 @@ from appcadence.telemetry._inventory_sources import (
     read_app_map,
     read_source,
 )
-from appcadence.telemetry.convert import FileReport
+from appcadence.telemetry.conversion_report import FileReport
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.readers import rejected
 from appcadence.telemetry.schema import INVENTORY, conform
@@ -56,6 +57,7 @@ CHANGES = (
     "new_background_modes",
     "approval_lost",
     "push_entitlement_gained",
+    "approved_period_changed",
 )
 """Kinds of change, in the order of a report."""
 
@@ -231,6 +233,10 @@ def _changes(before: Snapshot, after: Mapping[Scope, Rows]) -> tuple[Change, ...
                 note("approval_lost", app, scope)
             if was["push_entitled"] is False and facts["push_entitled"]:
                 note("push_entitlement_gained", app, scope)
+            period, old_period = facts["expected_period_seconds"], was["expected_period_seconds"]
+            if old_period is not None and period != old_period:
+                detail = f"period approved before was {old_period:g} s, now {period:g} s"
+                note("approved_period_changed", app, scope, detail)
     ordered = sorted(found, key=lambda key: (CHANGES.index(key[0]), *key[1:]))
     return tuple(Change(kind, app, tuple(found[kind, app, detail]), detail) for kind, app, detail in ordered)
 

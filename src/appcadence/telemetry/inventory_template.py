@@ -1,8 +1,8 @@
 """A hand-kept inventory to start from: what the telemetry shows of each app, for a human to decide on.
 
 Everything observed stands in comments, approval included. To approve what nobody read, or to declare the
-hosts that were seen, would teach the detector that whatever is there is as it should be; to write
-`approved = false` would raise alarms on every app. Read back unchanged, the file so changes no fact.
+hosts and the rhythm that were seen, would teach the detector that whatever is there is as it should be; to
+write `approved = false` would raise alarms on every app. Read back unchanged, the file so changes no fact.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +82,14 @@ def template(directory: str | Path, progress: Progress | None = None) -> tuple[s
     return "\n".join(parts), len(apps)
 
 
+class _Rhythm(NamedTuple):
+    host: str
+    seconds: float
+    devices: int
+    near_share: float
+    """Share of the gaps near the median: how steady it is."""
+
+
 class _Seen:
     """Flows, devices, destinations and rhythms of every app."""
 
@@ -127,8 +136,8 @@ def _added(total: Ints, more: Ints) -> Ints:
     return np.pad(total, (0, len(more) - len(total))) + more
 
 
-def _rhythms(source: TelemetryDirectory, devices: list[str]) -> dict[str, list[tuple[str, float, int]]]:
-    """(host, seconds, devices) by app: where most gaps of a channel are near their median."""
+def _rhythms(source: TelemetryDirectory, devices: list[str]) -> dict[str, list[_Rhythm]]:
+    """Rhythms by app, those on most devices first: where most gaps of a channel are near their median."""
     device, app, dest = Codes(), Codes(), Codes()
     parts: list[tuple[Ints, Ints, Ints, Ints]] = []
     wanted = pa.array(devices, pa.string())
@@ -165,17 +174,16 @@ def _rhythms(source: TelemetryDirectory, devices: list[str]) -> dict[str, list[t
     near = np.bincount(owner, np.abs(gap - middle[owner]) <= NEAR * middle[owner], minlength=n_groups)
     steady = np.flatnonzero(enough & (near >= MIN_NEAR_SHARE * count))
     at = np.flatnonzero(new)[steady]
-    found: dict[tuple[int, int], list[float]] = {}
-    for pair, seconds in zip(
-        zip(a[at].tolist(), h[at].tolist(), strict=True), middle[steady] / 1e6, strict=True
-    ):
-        found.setdefault(pair, []).append(float(seconds))
+    found: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    channels = zip(a[at].tolist(), h[at].tolist(), strict=True)
+    steadiness = zip((middle[steady] / 1e6).tolist(), (near[steady] / count[steady]).tolist(), strict=True)
+    for pair, values in zip(channels, steadiness, strict=True):
+        found.setdefault(pair, []).append(values)
     apps, destinations = app.names, dest.names
-    out: dict[str, list[tuple[str, float, int]]] = {}
-    for (a_code, h_code), periods in sorted(found.items(), key=lambda item: -len(item[1])):
-        out.setdefault(apps[a_code], []).append(
-            (destinations[h_code], float(np.median(periods)), len(periods))
-        )
+    out: dict[str, list[_Rhythm]] = {}
+    for (a_code, h_code), channel in sorted(found.items(), key=lambda item: -len(item[1])):
+        seconds, share = np.median(channel, axis=0).tolist()
+        out.setdefault(apps[a_code], []).append(_Rhythm(destinations[h_code], seconds, len(channel), share))
     return out
 
 
@@ -194,8 +202,12 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
         shares.append(f"addresses without a name {_share(seen.unnamed[app], flows)}")
     if shares:
         yield f"contacts: {', '.join(shares)}"
-    for host, seconds, devices in seen.rhythms.get(app, ())[:3]:
-        yield f"rhythm: about every {_period(seconds)} to {_plain(host)} on {devices:,} device(s)"
+    rhythms = seen.rhythms.get(app, [])
+    for rhythm in rhythms[:3]:
+        yield (
+            f"rhythm: about every {_period(rhythm.seconds)} to {_plain(rhythm.host)} "
+            f"on {rhythm.devices:,} device(s)"
+        )
     for key, column in (("name", "app_name"), ("purpose", "declared_purpose"), ("category", "category")):
         yield f"{key} = {_quoted(facts.get(column) or '')}"
     approved = {True: "true", False: "false"}.get(facts.get("approved"))  # type: ignore[arg-type]
@@ -208,6 +220,12 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
         yield f"expected_hosts = [{', '.join(map(_quoted, listed))}]" + (
             "  # declared so now" if expected else "  # seen, not declared"
         )
+    period = facts.get("expected_period_seconds")
+    if period is not None:
+        yield f"expected_period_seconds = {period!r}  # declared so now"
+    elif rhythms:
+        steadiest = max(rhythms, key=lambda rhythm: rhythm.near_share)
+        yield f"expected_period_seconds = {round(steadiest.seconds)}  # seen, not declared"
     modes = facts.get("background_modes")
     if modes is None:
         yield "background modes: unknown; merge the app's IPA or Info.plist"

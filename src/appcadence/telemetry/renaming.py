@@ -53,12 +53,14 @@ class Renaming:
             ).cast(NAME)
         if self.key is not None:
             if "device_id" in columns:
-                columns["device_id"] = _replaced(
-                    columns["device_id"], lambda name: self._hash("device", name)
-                )
+                columns["device_id"] = _replaced(columns["device_id"], self.device)
             if "dest_host" in columns:
                 columns["dest_host"] = _replaced(columns["dest_host"], self._host)
         return pa.table(columns).replace_schema_metadata(batch.schema.metadata)
+
+    def device(self, name: str) -> str:
+        """What stands for the name of a device."""
+        return name if self.key is None else self._hash("device", name)
 
     def _hash(self, kind: str, name: str) -> str:
         digest = hmac.new(self.key or b"", f"{kind}\0{name}".encode(), hashlib.sha256).hexdigest()

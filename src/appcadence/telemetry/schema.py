@@ -153,6 +153,13 @@ INVENTORY = Table(
         Column("background_modes", pa.list_(pa.string()), "UIBackgroundModes; null = unknown", nullable=True),
         Column("push_entitled", pa.bool_(), "may register for pushes", nullable=True),
         Column("expected_hosts", pa.list_(pa.string()), "hosts the app declares", nullable=True),
+        Column(
+            "expected_period_seconds",
+            pa.float64(),
+            "shortest period at which the app is approved to talk by itself, above 0",
+            "s",
+            nullable=True,
+        ),
         Column("snapshot_time", TIME, "when this was the case"),
     ),
 )
@@ -201,6 +208,7 @@ LABELS = Table(
         Column("end", TIME, "end of the interval"),
         Column("label", NAME, "the truth", values=("malicious", "benign", "ignore")),
         Column("kind", NAME, "kind of behaviour", nullable=True),
+        Column("case_id", NAME, "labels with one case are one implant, over all its hosts", nullable=True),
     ),
 )
 

@@ -127,7 +127,9 @@ class Fit:
     calibration_days: float
 
 
-def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int) -> Fit:
+def fit(
+    learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int, weights: Vector = WEIGHTS
+) -> Fit:
     """Fit on `learn`; calibrate on `clean` and measure on `check` (both of held-out devices).
 
     Without held-out devices both are out-of-fold scores of `learn`, folded by channel.
@@ -149,11 +151,11 @@ def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int
         test_models = [(by_fold[k], fold == k) for k in folds]
         models = [(by_fold[k], (fold == k)[~rows.malicious]) for k in folds]
 
-    contributions, raw = _fused(held, models, surprise, forest)
+    contributions, raw = _fused(held, models, surprise, forest, weights)
     calibration = _calibrate(held, raw)
     able = judged(held.frame)
     behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
-    test_raw = _fused(tested, test_models, surprise, forest)[1]
+    test_raw = _fused(tested, test_models, surprise, forest, weights)[1]
     score = np.empty(len(test_raw))
     for stratum, mask in strata(tested.frame).items():
         score[mask] = calibration[stratum].scale(test_raw[mask])
@@ -162,7 +164,7 @@ def fit(learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int
         classifier_text=text,
         forest=forest,
         surprise=surprise,
-        weights=WEIGHTS,
+        weights=weights,
         calibration=calibration,
         behaviours=behaviours,
         quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
@@ -203,11 +205,12 @@ def _fused(
     models: list[tuple[Trees, npt.NDArray[np.bool_]]],
     surprise: TailSurprise,
     forest: Trees,
+    weights: Vector,
 ) -> tuple[Matrix, Vector]:
     contributions, raw = np.empty(rows.values.shape), np.empty(len(rows.frame))
     for classifier, mask in models:
         contributions[mask], raw[mask] = fuse(
-            rows.values[mask], rows.distances[mask], classifier, surprise, forest, WEIGHTS
+            rows.values[mask], rows.distances[mask], classifier, surprise, forest, weights
         )
     return contributions, raw
 

@@ -17,11 +17,12 @@ from appcadence.features.columns import micros
 from appcadence.features.extract import table_of
 from appcadence.features.windows import build, window_seconds
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import Detector, hide
+from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.evidence import eligible
+from appcadence.models.reference import Reference
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
-from appcadence.training.fit import Sample, fit
+from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
 
 HELD_OUT_SHARE = 1 / 3
@@ -59,12 +60,14 @@ def train(
     *,
     exclude_families: tuple[str, ...] = (),
     kinds: Sequence[str] = tuple(KINDS),
+    weights: Sequence[float] = tuple(WEIGHTS),
     progress: Progress = lambda what, share: None,
 ) -> Training:
     """Learn a detector from the canonical tables of a benign period.
 
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
-    families the detector must not see; `kinds` are the implants to inject.
+    families the detector must not see; `kinds` are the implants to inject, `weights`
+    those of classifier, surprise and forest in the score.
 
     Raises:
         TelemetryError: too little telemetry; the message says how much there is.
@@ -129,7 +132,7 @@ def train(
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
-    result = fit(learn, clean, check, seed)
+    result = fit(learn, clean, check, seed, np.asarray(weights, np.float64))
     everything = build(tables, window_seconds(window))
     whole = hide(table_of(everything), exclude_families)
     params = {
@@ -156,6 +159,7 @@ def train(
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
+        reference=_reference([learn[0].take(~learn[0].malicious), *clean[:1]]),
         excluded_families=tuple(sorted(exclude_families)),
         card={
             **params,
@@ -200,6 +204,11 @@ def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> f
 def _baseline(past: Tables, window: str, exclude_families: tuple[str, ...]) -> AppBaseline:
     table = table_of(build(past, window_seconds(window)))
     return AppBaseline.fit(_judgeable(hide(table, exclude_families)))
+
+
+def _reference(later: list[Sample]) -> Reference:
+    rows = Sample.joined(later)
+    return Reference.fit(rows.frame, tail_input(rows.values, rows.distances))
 
 
 def _judgeable(table: pd.DataFrame) -> pd.DataFrame:

@@ -107,6 +107,7 @@ def _faults(
         (nowhere, "an address is missing" if addresses else "the destination is missing"),
         ((port < 0) | (port > 65535), "the port is out of range"),
         (~((duration >= 0) & np.isfinite(duration)), "the duration is negative or not finite"),
+        (start / 1e6 + duration >= LAST_SECOND, "the flow ends after 2100"),
         ((filled("bytes_out") < 0) | (filled("bytes_in") < 0), "a byte count is negative"),
     ]
     codes = np.select([mask for mask, _ in found], [np.int64(i + 1) for i in range(len(found))], np.int64(0))

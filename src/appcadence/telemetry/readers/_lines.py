@@ -17,6 +17,8 @@ import pyarrow as pa
 from appcadence.errors import TelemetryError
 
 BLOCK_BYTES = 32 << 20
+MAX_LINES = 1 << 20
+"""In one block: what is kept of a bad line takes far more memory than a line of two bytes."""
 MAX_LINE_BYTES = 64 << 20
 """A longer line means that the file is no line-based log; reading on would only fill the memory."""
 
@@ -61,7 +63,7 @@ def head(path: Path, expected: str, size: int = 1 << 16) -> bytes:
 
 
 def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block]:
-    """The file as blocks of about `size` bytes (default 32 MB) cut at line ends.
+    """The file as blocks of about `size` bytes (default 32 MB) and MAX_LINES lines, cut at line ends.
 
     Raises:
         TelemetryError: the file is missing, unreadable, cut off inside its gzip data, or has no lines.
@@ -77,10 +79,24 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
                         f"{path}: a line is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}"
                     )
             at = raw.tell()
-            ends = data.count(b"\n")
-            yield Block(data, line, ends, at - seen)
-            seen = at
-            line += ends
+            for part, ends in _parts(data):
+                yield Block(part, line, ends, at - seen)
+                seen = at
+                line += ends
+
+
+def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The data, halved at line ends until no part has more than MAX_LINES; and the line ends of each part."""
+    ends = data.count(b"\n")
+    if ends <= MAX_LINES:
+        yield data, ends
+        return
+    middle = len(data) // 2
+    cut = data.find(b"\n", middle) + 1
+    if cut in (0, len(data)):
+        cut = data.rfind(b"\n", 0, middle) + 1
+    yield from _parts(data[:cut])
+    yield from _parts(data[cut:])
 
 
 def pieces(path: Path, expected: str, size: int = 1 << 20) -> Iterator[tuple[bytes, int]]:

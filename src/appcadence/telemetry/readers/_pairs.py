@@ -20,6 +20,8 @@ SLACK_MICROS = 10_000_000
 """Records this near to each other belong together: an answer may begin after the question has ended."""
 _SYN, _ACK = 0x02, 0x10
 _WELL_KNOWN = 1024
+_SHARE_BITS = 4
+"""The records are matched in so many shares (a power of two), so that the arrays in between stay small."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -54,7 +56,7 @@ class Matches:
     end: Ints
     size: Ints
     """bytes of the other direction, -1 = not known;"""
-    flags: Ints
+    flags: npt.NDArray[np.uint8]
     """and its TCP flags."""
 
     def piece(self, start: int, stop: int) -> Matches:
@@ -81,28 +83,21 @@ class Pairs:
     def match(self) -> Matches:
         """Who opened each connection, and what the other direction carried."""
         types = (np.uint64, bool, np.int64, np.int64, np.int64, np.uint8, np.int32, np.int32)
-        columns = zip(*self._parts, strict=True) if self._parts else [[] for _ in types]
-        key, greater, start, end, size, flags, source_port, dest_port = (
-            np.concatenate([np.empty(0, t), *c]) for t, c in zip(types, columns, strict=True)
-        )
+        columns = [list(column) for column in zip(*self._parts, strict=True)] or [[] for _ in types]
         self._parts = []
-        order = np.lexsort((start, key))
-        first = np.ones(len(order), bool)
-        first[1:] = key[order][1:] != key[order][:-1]
-        group = np.cumsum(first) - 1
-        by_greater = _openers(
-            group, greater[order], start[order], flags[order], source_port[order], dest_port[order]
+        # Column by column, so that none but the one at hand is held twice.
+        key, greater, start, end, size, flags, source_port, dest_port = (
+            np.concatenate([np.empty(0, t), *columns.pop(0)]) for t in types
         )
-        opened = np.empty(len(order), bool)
-        opened[order] = greater[order] == by_greater[group]
-        partner = np.full(len(order), -1, np.int64)
-        offsets = np.append(np.flatnonzero(first), len(order))
-        one, two = order[offsets[:-1]], order[np.minimum(offsets[:-1] + 1, max(len(order) - 1, 0))]
-        pair = np.diff(offsets) == 2
-        near = pair & (greater[one] != greater[two]) & _near(start, end, one, two)
-        partner[one[near]], partner[two[near]] = two[near], one[near]
-        for at in np.flatnonzero(np.diff(offsets) > 2):
-            _sweep(order[offsets[at] : offsets[at + 1]], greater, start, end, partner)
+        opened = np.empty(len(key), bool)
+        partner = np.full(len(key), -1, np.int64)
+        share = key >> np.uint64(64 - _SHARE_BITS)
+        for number in range(1 << _SHARE_BITS):
+            rows = np.flatnonzero(share == number)
+            ends = (a[rows] for a in (key, greater, start, end, flags, source_port, dest_port))
+            opened[rows], found = _matched(*ends)
+            partner[rows[found >= 0]] = rows[found[found >= 0]]
+        del key, greater, share, source_port, dest_port
         paired = partner >= 0
         return Matches(
             opened,
@@ -110,8 +105,32 @@ class Pairs:
             np.where(paired, np.minimum(start, start[partner]), start),
             np.where(paired, np.maximum(end, end[partner]), end),
             np.where(paired, size[partner], -1),
-            np.where(paired, flags[partner], 0).astype(np.int64),
+            np.where(paired, flags[partner], np.uint8(0)),
         )
+
+
+def _matched(
+    key: Hashes, greater: Mask, start: Ints, end: Ints, flags: Ints, source_port: Ints, dest_port: Ints
+) -> tuple[Mask, Ints]:
+    """Of each record whether its source opened the connection, and the place of its other direction or -1."""
+    order = np.lexsort((start, key))
+    first = np.ones(len(order), bool)
+    first[1:] = key[order][1:] != key[order][:-1]
+    group = np.cumsum(first) - 1
+    by_greater = _openers(
+        group, greater[order], start[order], flags[order], source_port[order], dest_port[order]
+    )
+    opened = np.empty(len(order), bool)
+    opened[order] = greater[order] == by_greater[group]
+    partner = np.full(len(order), -1, np.int64)
+    offsets = np.append(np.flatnonzero(first), len(order))
+    one, two = order[offsets[:-1]], order[np.minimum(offsets[:-1] + 1, max(len(order) - 1, 0))]
+    pair = np.diff(offsets) == 2
+    near = pair & (greater[one] != greater[two]) & _near(start, end, one, two)
+    partner[one[near]], partner[two[near]] = two[near], one[near]
+    for at in np.flatnonzero(np.diff(offsets) > 2):
+        _sweep(order[offsets[at] : offsets[at + 1]], greater, start, end, partner)
+    return opened, partner
 
 
 def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:

@@ -30,6 +30,7 @@ from appcadence.telemetry.readers._lines import Rows
 NAME = "jamf"
 
 RESOLUTION_SECONDS = 1e-3
+_LONGEST_TTL = 2**31 - 1
 _EXPECTED = "Jamf's Network Traffic Stream as JSON lines"
 _PRODUCT = "Network Traffic Stream"
 _TEXT = pa.string()
@@ -98,7 +99,11 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
         ),
         "time_resolution_seconds": pa.array(np.maximum(ttl.to_numpy().astype(float), RESOLUTION_SECONDS)),
     }
-    faults = [(no_start, "timestamp is not a time"), (np.asarray(pc.less(ttl, 0)), "dns.ttl is negative")]
+    faults = [
+        (no_start, "timestamp is not a time"),
+        (np.asarray(pc.less(ttl, 0)), "dns.ttl is negative"),
+        (np.asarray(pc.greater(ttl, _LONGEST_TTL)), "dns.ttl is longer than any (RFC 2181)"),
+    ]
     draft, bad, reasons = _flows.screen(
         pa.table(columns), lines, options, clock="timestamp", addresses=False, also=faults
     )

@@ -96,7 +96,7 @@ def _parsed(path: Path, mapped: TableMap) -> Iterator[tuple[Rows, int]]:
                 table = pa.table({ours: batch[theirs] for ours, theirs in chosen.items()})
                 yield Rows(table, np.arange(row, row + len(batch)), len(batch)), size
                 row, size = row + len(batch), 0
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
         raise TelemetryError(f"{path} is not a readable Parquet file ({reason})") from None
 

@@ -6,7 +6,8 @@ Labels of labelled copies are not read. Only connections opened by a local addre
 say, a private address (RFC 1918, RFC 4193). Link-local addresses are not private in this sense: what
 stays on one link is service discovery, not an app's destination.
 
-Names come from the logs given in the same call only. A name from a connection's own handshake or
+Names come from the logs given in the same call only (`telemetry.passive_names` names what is left, as a
+directory is read). A name from a connection's own handshake or
 request is "observed"; one from a DNS answer to the same device, whose TTL had not run out when the
 connection began, is "passive".
 """

@@ -109,6 +109,8 @@ class App:
     """Share of the devices that have it."""
     managed: bool = False
     approved: bool = True
+    approved_period_seconds: float | None = None
+    """The shortest period at which its owner has approved that it talks by itself; None = nobody said."""
     sites: bool = False
     """Its users also reach any of the shared web sites."""
     moved_to: str | None = None
@@ -160,20 +162,20 @@ _WORK = (
         "com.guardpost.mdm", "Guardpost Agent", "Utilities",
         ("checkin.guardpost.example", "cdn.guardpost.example"),
         "device management", ("fetch", "remote-notification"), Push(0, 5, 0.95, 0.0), Use(0.1, 2, 1.0),
-        4 * 3600.0, sizes=Sizes(2_600, 3_500, 0.3, 0.8), managed=True,
+        4 * 3600.0, sizes=Sizes(2_600, 3_500, 0.3, 0.8), managed=True, approved_period_seconds=3600.0,
     ),
     App(
         "com.fieldwise.tracker", "Fieldwise", "Business",
         ("track.fieldwise.example", "api.fieldwise.example"),
         "vehicle and job tracking", ("location", "fetch"), Push(3, 0), Use(3, 3, 1.0), 3600.0,
         rhythms=(Rhythm(300.0, 0.03, hours=(7.5, 17.5)),), sizes=Sizes(900, 350, 0.15, 0.5),
-        installed_share=0.2, managed=True,
+        installed_share=0.2, managed=True, approved_period_seconds=300.0,
     ),
     App(
         "com.linedesk.voip", "Linedesk", "Business", ("sip.linedesk.example", "api.linedesk.example"),
         "telephony", ("voip", "audio", "remote-notification"), Push(5, 0, 0.9, 0.5), Use(2, 2, 1.0), None,
         Stream(0.3, 300, 30.0, 0.1), (Rhythm(590.0, 0.02),), Sizes(760, 520, 0.1, 0.3), 5061,
-        installed_share=0.3, managed=True,
+        installed_share=0.3, managed=True, approved_period_seconds=600.0,
     ),
     App(
         "com.tilework.crm", "Tilework CRM", "Business", ("api.tilework.example", "assets.cdn-wide.example"),

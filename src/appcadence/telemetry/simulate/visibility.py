@@ -151,6 +151,7 @@ def inventory_table(origin: int) -> pa.Table:
             None if a.sites else [*a.hosts, *(SDK_HOSTS[:2] if a.use and a.use.sdk_share else ())]
             for a in APPS
         ],
+        "expected_period_seconds": [a.approved_period_seconds for a in APPS],
         "snapshot_time": [origin] * len(APPS),
     }
     table = pa.table(rows)

@@ -1,0 +1,61 @@
+"""Row groups of a table that reach into a span of time, told by their Parquet statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from appcadence.telemetry.directory import TelemetryDirectory
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def pieces_within(
+    source: TelemetryDirectory,
+    name: str,
+    columns: Sequence[str],
+    when: str,
+    first: int | None = None,
+    last: int | None = None,
+) -> Iterator[pa.Table]:
+    """Some columns of a table, row group by row group, without those that lie wholly outside a span.
+
+    A row group that reaches into the span is given whole, so rows outside it may be among its rows.
+
+    Args:
+        source: where the table is.
+        name: of the table; an absent one has no pieces.
+        columns: what to read.
+        when: the time column.
+        first: microseconds since the epoch; None = from the beginning. Likewise `last`, included.
+    """
+    reads = iter(source.pieces(name, columns))
+    for file in source.files(name):
+        metadata = pq.read_metadata(file)
+        for group in range(metadata.num_row_groups):
+            read = next(reads)
+            low, high = _range(metadata.row_group(group), when)
+            before = first is not None and high is not None and high < first
+            after = last is not None and low is not None and low > last
+            if not (before or after) and len(piece := read()):
+                yield piece
+
+
+def _range(group: pq.RowGroupMetaData, name: str) -> tuple[int | None, int | None]:
+    """Earliest and latest time of a row group in microseconds, rounded outwards; None = not known."""
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema == name:
+            found = column.statistics
+            if found is None or not found.has_min_max or not isinstance(found.min, datetime):
+                return None, None
+            return _micros(found.min), _micros(found.max) + 1
+    return None, None
+
+
+def _micros(time: datetime) -> int:
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -1,0 +1,174 @@
+"""Names of flows that have none, where the fleet's own records tie their address to one host.
+
+The rule: a flow to an address gets the host name that the flows of the whole fleet to that address bore in
+the 24 hours up to and including its start, if they bore exactly one; an address that two hosts share names
+nothing. Names that a reader gave count, observed or from DNS answers (see `readers.zeek_names`, whose rule
+is another: one connection or one device's answer). Names given here never do. DNS look-ups neither give nor
+get a name, as their address is the resolver's. What comes later changes nothing, so that a stream and a batch
+agree once the 24 hours before are known.
+
+Addresses are compared as written, which readers do in canonical form. A private, shared or link-local address
+is another machine in every network, so it neither gives nor gets a name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.telemetry.arrays import AsOf, Ints, one_array
+
+COLUMNS = ("start", "dest_host", "dest_ip", "service")
+"""What the rule looks at."""
+FILLED = ("dest_host", "dest_host_source")
+"""What it fills in."""
+HORIZON_SECONDS = 86_400
+_HORIZON_US = HORIZON_SECONDS * 1_000_000
+_LAST_US = np.iinfo(np.int64).max - _HORIZON_US - 1
+_PENDING = 1_000_000
+_MARK = b"appcadence.passive_names"
+_LOCAL = (
+    r"^(10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|169\.254\.|127\."
+    r"|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.|[fF][cdCD]|[fF][eE][89abAB]|::1$)"
+)
+_FACTS = pa.schema(
+    [("address", pa.string()), ("host", pa.string()), *((n, pa.int64()) for n in ("day", "first", "last"))]
+)
+
+Read = Callable[[], pa.Table]
+
+
+class PassiveNames:
+    """The names that flows tie to addresses: gathered once, when the first flow lacks one; safe for threads.
+
+    `evidence` gives the reads of all flows (columns `COLUMNS` at least). Memory grows with the distinct
+    (address, host, day) among them, not with the flows.
+    """
+
+    def __init__(self, evidence: Callable[[], Iterable[Read]]) -> None:
+        self._evidence = evidence
+        self._lock = threading.Lock()
+        self._ties: _Ties | None = None
+
+    def fill(self, flows: pa.Table) -> pa.Table:
+        """The flows (columns `COLUMNS` at least) with the names that they lack, where the rule gives one."""
+        rows = _rows(flows, named=False)
+        if not len(rows):
+            return flows
+        with self._lock:
+            if self._ties is None:
+                self._ties = _Ties(_gathered(self._evidence()))
+        host = self._ties.of(one_array(flows["dest_ip"]).take(rows), _micros(flows)[rows])
+        rows, host = rows[host >= 0], host[host >= 0]
+        if not len(rows):
+            return flows
+        passive = pa.array(["passive"]), np.zeros(len(rows), np.int64)
+        for name, (values, codes) in zip(FILLED, ((self._ties.hosts, host), passive), strict=True):
+            if name in flows.column_names:
+                column = _put(one_array(flows[name]), rows, values, codes)
+                flows = flows.set_column(flows.column_names.index(name), flows.schema.field(name), column)
+        return flows.replace_schema_metadata({_MARK: b"filled"})
+
+
+def complete(flows: pa.Table) -> pa.Table:
+    """A whole flow table with the names that its own flows give; one that was filled before as it is."""
+    return flows if completed(flows) else PassiveNames(lambda: [lambda: flows]).fill(flows)
+
+
+def completed(flows: pa.Table) -> bool:
+    """Whether names were filled in, which must not count as records when the rule is applied again."""
+    return _MARK in (flows.schema.metadata or {})
+
+
+class _Ties:
+    """Which one host each address belongs to, from which moment on; -1 = none, or several."""
+
+    def __init__(self, facts: pa.Table) -> None:
+        address, host = (one_array(facts[name].dictionary_encode()) for name in ("address", "host"))
+        self._addresses, self.hosts = address.dictionary, host.dictionary
+        a, h = (np.asarray(column.indices, np.int64) for column in (address, host))
+        first, last = facts["first"].to_numpy(), np.minimum(facts["last"].to_numpy(), _LAST_US)
+        order = np.lexsort((first, h, a))
+        a, h, first, last = a[order], h[order], first[order], last[order]
+        # Records no more than the horizon apart hold as one span, which ends the horizon after its last.
+        new = np.ones(len(a), np.bool_)
+        new[1:] = (np.diff(a) != 0) | (np.diff(h) != 0) | (first[1:] > last[:-1] + _HORIZON_US)
+        begin = np.flatnonzero(new)
+        end = np.append(begin[1:], len(a))[: len(begin)] - 1
+        time = np.concatenate([first[begin], last[end] + _HORIZON_US + 1])
+        who = np.tile(a[begin], 2)
+        step = np.repeat([1, -1], len(begin))
+        order = np.lexsort((time, who))
+        count = np.cumsum(step[order])
+        # While one host alone holds, the sum of those that hold is its code.
+        total = np.cumsum((step * np.tile(h[begin], 2))[order])
+        self._host = np.append(np.where(count == 1, total, -1), -1)
+        self._as_of = AsOf(who[order], time[order])
+
+    def of(self, addresses: pa.DictionaryArray, micros: Ints) -> Ints:
+        """(n,) place in `hosts` of the host of each address at each time."""
+        places = pc.fill_null(pc.index_in(addresses.dictionary, value_set=self._addresses), -1).to_numpy()
+        host: Ints = self._host[self._as_of.find(places[addresses.indices.to_numpy()], micros)]
+        return host
+
+
+def _gathered(reads: Iterable[Read]) -> pa.Table:
+    """Facts of all flows: the first and last start for each address, host and day."""
+    parts, pending = [_FACTS.empty_table()], 0
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for facts in pool.map(lambda read: _facts(read()), reads):
+            parts.append(facts)
+            pending += len(facts)
+            if pending > _PENDING:
+                parts, pending = [_merged(pa.concat_tables(parts))], 0
+    return _merged(pa.concat_tables(parts))
+
+
+def _facts(flows: pa.Table) -> pa.Table:
+    rows = _rows(flows, named=True)
+    start = _micros(flows)[rows]
+    address, host = (one_array(flows[name]).take(rows) for name in ("dest_ip", "dest_host"))
+    columns = [address, host, start // _HORIZON_US, start, start]
+    return _merged(pa.table(columns, names=_FACTS.names)).cast(_FACTS)
+
+
+def _merged(facts: pa.Table) -> pa.Table:
+    """One row for each address, host and day: within a day no record's span ends before the next begins."""
+    keys = _FACTS.names[:3]
+    found = facts.group_by(keys, use_threads=False).aggregate([("first", "min"), ("last", "max")])
+    return found.select([*keys, "first_min", "last_max"]).rename_columns(_FACTS.names)
+
+
+def _rows(flows: pa.Table, named: bool) -> Ints:
+    """Rows with a public address, DNS look-ups left out, that bear a host name, or that lack one."""
+    host, address = flows["dest_host"], flows["dest_ip"]
+    none = len(flows) if named else 0
+    if host.null_count == none or address.null_count == len(flows):
+        return np.empty(0, np.int64)
+    service = one_array(flows["service"])
+    look_up = pc.equal(service.dictionary, "dns").take(service.indices)
+    address = one_array(address)
+    public = pc.invert(pc.match_substring_regex(address.dictionary, _LOCAL)).take(address.indices)
+    wanted = pc.and_(pc.is_valid(host) if named else pc.is_null(host), pc.fill_null(public, False))
+    return np.flatnonzero(pc.and_not(wanted, pc.fill_null(look_up, False)))
+
+
+def _micros(flows: pa.Table) -> Ints:
+    return np.asarray(flows["start"].cast(pa.int64()).to_numpy())
+
+
+def _put(column: pa.DictionaryArray, rows: Ints, values: pa.Array, codes: Ints) -> pa.DictionaryArray:
+    """The column with `values[codes]` in some rows; its dictionary gains what it lacks."""
+    used, codes = np.unique(codes, return_inverse=True)
+    values = values.take(used)
+    new = values.filter(pc.invert(pc.is_in(values, value_set=column.dictionary)))
+    words = pa.concat_arrays([column.dictionary, new])
+    indices = np.array(column.indices.fill_null(-1))
+    indices[rows] = pc.index_in(values, value_set=words).to_numpy()[codes]
+    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), words)

@@ -1,0 +1,48 @@
+"""What speaks for the benign reading, and how a rhythm that was not approved is worded."""
+
+import numpy as np
+import pytest
+from make import flows, inventory
+
+from appcadence.features import History, extract
+from appcadence.features.catalog import NAMES
+from appcadence.models.reasons import explained_by, sentences
+
+AT = NAMES.index("expected_rhythm_ratio")
+
+
+def window(gap, **declared):
+    """The only channel window of an app that connects every `gap` seconds."""
+    told = {"flows": flows(gap * np.arange(10)), "inventory": inventory({"app_id": "com.a"} | declared)}
+    frame = extract(told, history=History.empty())
+    return frame[frame["dest"] == "a.example"]
+
+
+@pytest.mark.parametrize(
+    ("gap", "declared", "approved"),
+    [
+        (900.0, {"expected_period_seconds": 900.0}, True),
+        (1800.0, {"expected_period_seconds": 900.0}, True),
+        (750.0, {"expected_period_seconds": 900.0}, True),
+        (740.0, {"expected_period_seconds": 900.0}, False),
+        (75.0, {"expected_period_seconds": 900.0}, False),
+        (900.0, {}, False),
+        (900.0, {"expected_period_seconds": 900.0, "approved": True, "expected_hosts": ["a.example"]}, True),
+        (900.0, {"expected_period_seconds": 900.0, "approved": False}, False),
+        (900.0, {"expected_period_seconds": 900.0, "expected_hosts": ["b.example"]}, False),
+    ],
+)
+def test_an_approved_rhythm_explains(gap, declared, approved):
+    (texts,) = explained_by(window(gap, **declared), np.full((1, len(NAMES)), np.nan))
+    assert ("approved rhythm" in texts) is approved
+
+
+@pytest.mark.parametrize(
+    ("gap", "period", "said"),
+    [(75.0, 900.0, "12 times"), (600.0, 900.0, "1.5 times"), (2.0, 3600.0, "1,800 times")],
+)
+def test_a_faster_rhythm_is_worded(gap, period, said):
+    values = window(gap, expected_period_seconds=period)[list(NAMES)].to_numpy(float)[0]
+    contributions = np.where(np.arange(len(NAMES)) == AT, 1.0, 0.0)
+    texts = sentences(values, np.full(len(NAMES), np.nan), contributions)
+    assert texts == [f"Connections against the approved rhythm: {said} as often."]
