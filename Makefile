@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test fuzz lint bench docs clean
 .venv/.core: pyproject.toml
 	python3 -m venv .venv && .venv/bin/pip install -q -e . && touch $@
 .venv/.dev: pyproject.toml
@@ -10,6 +10,8 @@ demo: .venv/.core
 	rm -rf demo && .venv/bin/appcadence demo --out demo
 test: .venv/.dev
 	$(PY) -m pytest
+fuzz: .venv/.dev
+	PYTHONPATH=tests $(PY) -m fuzz.run $(N)
 lint: .venv/.dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 bench: .venv/.core

@@ -1,8 +1,20 @@
 """The errors users meet: each names the thing, its value and what to do next."""
 
+_LONGEST = 1000
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
+
 
 class AppcadenceError(ValueError):
-    """Base of every error caused by input or settings; the command line prints it and exits with 2."""
+    """Base of every error caused by input or settings; the command line prints it and exits with 2.
+
+    A message may quote a file: it is one line without control characters, and loses its middle if it is long.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = message.translate(_CONTROLS)
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST * 2 // 3]} ... {line[-_LONGEST // 4 :]}"
+        super().__init__(line)
 
 
 class TelemetryError(AppcadenceError):

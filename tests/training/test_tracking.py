@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -13,6 +10,7 @@ import warnings
 import numpy as np
 import pyarrow as pa
 import pytest
+from mlflow_server import free_port, mlflow_server
 
 from appcadence.errors import AppcadenceError
 from appcadence.models import bundle
@@ -90,32 +88,8 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of an MLflow server of its own, on loopback."""
-    path = tmp_path_factory.mktemp("server")
-    address = f"http://127.0.0.1:{_free_port()}"
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        address.rpartition(":")[2],
-    ]
-    command += ["--backend-store-uri", f"sqlite:///{path}/mlflow.db", "--workers", "1"]
-    command += ["--serve-artifacts", "--artifacts-destination", str(path / "artifacts")]
-    with (path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=path, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 90
-        while not _answers(address):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"no MLflow server: {(path / 'server.log').read_text()[-2000:]}")
-            time.sleep(0.3)
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -123,20 +97,6 @@ def published(trained, server):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", server)
         return publish(*trained)
-
-
-def _free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def _answers(address):
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 def _get(address, path):
@@ -204,7 +164,7 @@ def test_registered_challenger_scores_as_the_bundle_on_disk(
 
 def test_dead_server_is_one_sentence_and_leaves_the_bundle(trained, monkeypatch, tmp_path):
     before = {f.name: f.read_bytes() for f in trained[2].iterdir()}
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{_free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{free_port()}")
     began = time.monotonic()
     with pytest.raises(AppcadenceError, match="does not answer") as error:
         publish(*trained)

@@ -10,7 +10,9 @@ from rich.console import Console
 from appcadence.cli.convert import convert
 from appcadence.cli.demo import demo
 from appcadence.cli.detect import evaluate, features, score, train
+from appcadence.cli.drift import drift
 from appcadence.cli.inventory import inventory, plain
+from appcadence.cli.models import models
 from appcadence.cli.readiness import readiness
 from appcadence.cli.report import report
 from appcadence.cli.simulate import simulate
@@ -24,9 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report):
+for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, drift):
     app.command()(command)
 app.add_typer(inventory, name="inventory")
+app.add_typer(models, name="models")
 
 
 def main() -> None:

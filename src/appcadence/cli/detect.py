@@ -80,6 +80,9 @@ def train(
     exclude_family: Annotated[
         list[str] | None, typer.Option(help="A feature family the detector must not see; repeatable.")
     ] = None,
+    verdicts: Annotated[
+        Path | None, typer.Option(help="A Parquet file with the verdicts table: what analysts decided.")
+    ] = None,
     register: Annotated[
         bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
     ] = False,
@@ -96,7 +99,12 @@ def train(
     source = TelemetryDirectory(directory)
     with progress_bar() as progress:
         result = train_detector(
-            load(source), window, seed, exclude_families=tuple(exclude_family or ()), progress=progress
+            load(source),
+            window,
+            seed,
+            exclude_families=tuple(exclude_family or ()),
+            verdicts=None if verdicts is None else read_named(verdicts, "verdicts"),
+            progress=progress,
         )
     identity = bundle.save(result.detector, out)
     version = None
@@ -131,10 +139,7 @@ def evaluate(
 
     Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
     """
-    try:
-        truth = pq.read_table(labels)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TelemetryError(f"{labels} is not a readable labels file ({error})") from None
+    truth = read_named(labels, "labels")
     with progress_bar() as progress:
         progress("scoring", 0.0)
         tables = load(directory)
@@ -177,6 +182,14 @@ def score(
         typer.echo(jsonlib.dumps(asdict(run) | {"out": str(out)}))
         return
     print_run(Console(), run, out)
+
+
+def read_named(file: Path, name: str) -> pa.Table:
+    """A Parquet file, called a `name` file when it cannot be read."""
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TelemetryError(f"{file} is not a readable {name} file ({error})") from None
 
 
 def load_scorer(model: str) -> Scorer:

@@ -22,12 +22,20 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
 from appcadence.models.evidence import BEHAVIOURS
+from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-_PARTS = ("arrays.npz", "baseline.parquet", "history.parquet", "calibration.parquet", "classifier.txt")
+_PARTS = (
+    "arrays.npz",
+    "baseline.parquet",
+    "history.parquet",
+    "calibration.parquet",
+    "reference.parquet",
+    "classifier.txt",
+)
 
 
 def save(detector: Detector, path: str | Path) -> str:
@@ -121,6 +129,8 @@ def _parts(detector: Detector) -> dict[str, bytes]:
         "surprise.tails": detector.surprise.tails,
         "surprise.sizes": detector.surprise.sizes,
         "weights": detector.weights,
+        "reference.deciles": detector.reference.deciles,
+        "reference.end_us": np.array(detector.reference.end_us, np.int64),
         **{f"behaviour.{name}": values for name, values in detector.behaviours.items()},
     }
     buffer = io.BytesIO()
@@ -141,6 +151,7 @@ def _parts(detector: Detector) -> dict[str, bytes]:
         "baseline.parquet": _parquet(detector.baseline.to_arrow()),
         "history.parquet": _parquet(detector.history.to_arrow()),
         "calibration.parquet": _parquet(calibration),
+        "reference.parquet": _parquet(detector.reference.to_arrow()),
         "classifier.txt": detector.classifier_text.encode(),
     }
 
@@ -178,6 +189,9 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
         weights=arrays["weights"],
         calibration={s: Calibration.from_frame(calibration[calibration["stratum"] == s]) for s in STRATA},
         behaviours={name: arrays[f"behaviour.{name}"] for name in BEHAVIOURS},
+        reference=Reference.from_arrow(
+            table("reference.parquet"), arrays["reference.deciles"], int(arrays["reference.end_us"])
+        ),
         excluded_families=tuple(manifest["excluded_families"]),
         card=manifest["card"],
     )

@@ -17,6 +17,7 @@ from appcadence.models import reasons
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.evidence import BEHAVIOURS, CADENCE_ALONE_STARTS, eligible, judged
+from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
@@ -85,15 +86,12 @@ class Detector:
     """By stratum."""
     behaviours: dict[str, npt.NDArray[np.float64]]
     """Sorted benign scores of each behaviour."""
+    reference: Reference
+    """What drift is measured against; scoring never reads it."""
     excluded_families: tuple[str, ...] = ()
     """Feature families the detector was trained without, and must not see."""
     card: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how rough its promises are."""
-
-    @property
-    def baseline_end_us(self) -> int:
-        """The latest contact of the baseline, microseconds since the epoch."""
-        return int(self.history.contacts["last_seen"].max()) if len(self.history.contacts) else 0
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, npt.NDArray[np.float64]]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""

@@ -93,7 +93,7 @@ class Scorer:
         windows = build(load(source), window_seconds(self.detector.window), past)
         features = table_of(windows)
         after = past.update(windows)
-        found = fleet_events(after, self.detector.baseline_end_us, features)
+        found = fleet_events(after, self.detector.reference.end_us, features)
         scores = self._score(features, alerts_per_device_day, found.windows)
         return Scored(scores, windows, after, found.events)
 

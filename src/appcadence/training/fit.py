@@ -27,6 +27,7 @@ from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from appcadence.models.trees import Trees
 from appcadence.training.evaluate import Quality, quality
 from appcadence.training.truth import Truth
+from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -174,10 +175,12 @@ def fit(
 
 
 def _classifier(rows: Sample, seed: int) -> tuple[Trees, str]:
-    """Every implant weighs the same however many windows it fills; both classes weigh the same."""
+    """Every implant weighs the same however many windows it fills, both classes weigh the same, and what an
+    analyst decided on weighs more."""
     key = rows.implant + rows.round * (int(rows.implant.max()) + 2)
     _, code, count = np.unique(key, return_inverse=True, return_counts=True)
     weight = np.where(rows.malicious, 1.0 / count[code], 1.0)
+    weight[rows.frame["verdict"].notna()] *= VERDICT_WEIGHT
     weight[rows.malicious] *= (~rows.malicious).sum() / max(weight[rows.malicious].sum(), 1e-9)
     return fit_classifier(
         np.hstack([rows.values, rows.distances]),

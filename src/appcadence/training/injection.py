@@ -20,6 +20,7 @@ from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.augment import vary
+from appcadence.training.verdicts import verdict_of
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
 _IMPLANT_SHARE = 0.3
@@ -33,7 +34,7 @@ class Rows:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
-    """The feature table, and `implant_kind` (None = benign)."""
+    """The feature table, `implant_kind` (None = benign) and `verdict` (None = nobody decided)."""
     implant: npt.NDArray[np.int64]
     """(n,) code of the carrier of an implant, -1 = benign."""
 
@@ -68,11 +69,13 @@ def labelled(
     devices: list[str] | None = None,
     varied: bool = False,
     kinds: Sequence[str] = tuple(KINDS),
+    verdicts: pa.Table | None = None,
 ) -> tuple[Rows, pd.DataFrame]:
     """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
 
     `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context. With
-    `varied` the benign telemetry is first turned into a variant of itself.
+    `varied` the benign telemetry is first turned into a variant of itself. Windows that `verdicts` call
+    malicious are implants of the kind "verdict"; unexplained ones are left out.
     """
     if varied:
         tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
@@ -95,6 +98,11 @@ def labelled(
     common = fleet_events(before.update(windows), cut_us, table).windows
     keep = eligible(table) & np.where(implant < 0, ~common, share >= _IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
+    table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
+    found = (table["verdict"] == "malicious").to_numpy() & (implant < 0)
+    implant[found] = implant.max(initial=-1) + 1 + pd.factorize(_carrier(_named(table[found]), "dest"))[0]
+    table.loc[found, "implant_kind"] = "verdict"
+    keep &= (table["verdict"] != "unexplained").to_numpy()
     if devices is not None:
         keep &= table["device_id"].astype(object).isin(devices).to_numpy()
     return Rows(table, implant).take(keep), specs
@@ -104,11 +112,15 @@ def _kinds(table: pd.DataFrame, implant: npt.NDArray[np.int64], specs: pd.DataFr
     """(n,) kind of the first implant of each window's carrier, None where it is benign."""
     kinds = np.full(len(table), None, dtype=object)
     if (implant >= 0).any():
-        rows = table.loc[implant >= 0, ["device_id", "app_id", "dest"]].astype(object)
+        rows = _named(table[implant >= 0])
         every = specs[["device_id", "app_id", "dests", "kind"]].explode("dests")
         of = dict(zip(_carrier(every, "dests")[::-1], every["kind"][::-1], strict=True))
         kinds[implant >= 0] = _carrier(rows, "dest").map(of).to_numpy()
     return kinds
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["device_id", "app_id", "dest"]].astype(object)
 
 
 def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:

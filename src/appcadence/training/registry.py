@@ -1,13 +1,47 @@
-"""MLflow's registry -> a bundle directory on disk."""
+"""MLflow's registry: bundles out of it, its versions, and the champion."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from appcadence.errors import AppcadenceError
+from appcadence.errors import AppcadenceError, BundleError
 from appcadence.models.bundle import MANIFEST
-from appcadence.training.tracking import redacted, session
+from appcadence.training.tracking import BUNDLE_TAG, redacted, session
+
+NAME = "appcadence"
+CHAMPION = "champion"
+_PROMOTION = "appcadence.promotion."
+_MOST = 1000
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model, with what its training run recorded (empty if the run is gone)."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    created: str
+    """ISO 8601, UTC."""
+    run_id: str
+    bundle: str | None
+    """Id of its bundle."""
+    params: dict[str, str]
+    metrics: dict[str, float]
+    """On implants injected into what was held out of training."""
+    promotions: tuple[dict[str, Any], ...]
+    """Records of its promotions to champion, oldest first."""
+
+    @property
+    def uri(self) -> str:
+        """The MLflow URI that always means this version."""
+        return f"models:/{self.name}/{self.version}"
 
 
 def resolve(model: str, target: Path) -> Path:
@@ -17,14 +51,134 @@ def resolve(model: str, target: Path) -> Path:
 
     Raises:
         AppcadenceError: no such URI, no MLflow, no answer from it, or no bundle inside.
+        BundleError: the manifest is not the one that its training run recorded.
     """
     if not re.match(r"(models|runs):/\S", model):
         raise AppcadenceError(f"{model!r} is no MLflow model; expected models:/NAME@ALIAS or runs:/ID/model")
     with session() as (mlflow, uri):
         path = Path(mlflow.artifacts.download_artifacts(artifact_uri=model, dst_path=str(target)))
-    found = sorted(path.rglob(MANIFEST), key=lambda file: len(file.parts)) if path.is_dir() else []
-    if not found:
-        raise AppcadenceError(
-            f"{model} at {redacted(uri)} holds no {MANIFEST}; register one with 'appcadence train --register'"
+        found = sorted(path.rglob(MANIFEST), key=lambda file: len(file.parts)) if path.is_dir() else []
+        if not found:
+            raise AppcadenceError(
+                f"{model} at {redacted(uri)} holds no {MANIFEST}; "
+                "register one with 'appcadence train --register'"
+            )
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        run_id = model.split("/")[1] if model.startswith("runs:") else _version(client, model).run_id
+        run = _runs(client, [run_id]).get(run_id)
+    recorded = None if run is None else run.data.tags.get(BUNDLE_TAG)
+    if recorded not in (None, hashlib.sha256(found[0].read_bytes()).hexdigest()):
+        raise BundleError(
+            f"{model}: {MANIFEST} was altered since run {run_id} recorded it; register it again"
         )
     return found[0].parent
+
+
+def versions(name: str = NAME) -> list[Version]:
+    """The newest thousand versions of a registered model, newest first; empty when nothing is registered.
+
+    Raises:
+        AppcadenceError: no MLflow, or no answer from it.
+    """
+    with session() as (mlflow, uri):
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        found = list(
+            client.search_model_versions(
+                f"name='{name}'", max_results=_MOST, order_by=["version_number DESC"]
+            )
+        )
+        return _described(client, name, found)
+
+
+def find(model: str) -> Version:
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` means now.
+
+    Raises:
+        AppcadenceError: no such version, no MLflow, or no answer from it.
+    """
+    with session() as (mlflow, uri):
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        found = _version(client, model)
+        return _described(client, found.name, [found])[0]
+
+
+def champion(name: str = NAME) -> Version | None:
+    """The version with the alias champion, if there is one."""
+    with session() as (mlflow, uri):
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        version = _aliases(client, name).get(CHAMPION)
+        if version is None:
+            return None
+        return _described(client, name, [client.get_model_version(name, version)])[0]
+
+
+def promote(candidate: Version, record: dict[str, Any]) -> None:
+    """Make a version the champion; `record`, JSON, stays with the version under the time of the promotion.
+
+    The record is written first, so that no promotion goes without one.
+
+    Raises:
+        AppcadenceError: no MLflow, or its server does not answer or refuses.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # a tag's name may hold no plus sign
+    with session() as (mlflow, uri):
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        text = json.dumps({"time": now} | record, sort_keys=True)
+        client.set_model_version_tag(candidate.name, candidate.version, _PROMOTION + now, text)
+        client.set_registered_model_alias(candidate.name, CHAMPION, candidate.version)
+
+
+def _version(client: Any, model: str) -> Any:
+    """MLflow's own record of a version."""
+    match = re.fullmatch(r"models:/([^/@']+)(?:@([^/@]+)|/(\d+))", model)
+    if match is None:
+        raise AppcadenceError(
+            f"{model!r} is no registered model; expected models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
+    name, alias, version = match.groups()
+    return (
+        client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)
+    )
+
+
+def _aliases(client: Any, name: str) -> dict[str, str]:
+    found = client.search_registered_models(f"name='{name}'")
+    return {str(alias): str(version) for model in found for alias, version in model.aliases.items()}
+
+
+def _described(client: Any, name: str, found: list[Any]) -> list[Version]:
+    aliases = _aliases(client, name)
+    runs = _runs(client, [v.run_id for v in found if v.run_id])
+    out = []
+    for v in found:
+        data = runs[v.run_id].data if v.run_id in runs else None
+        history = sorted((k, t) for k, t in v.tags.items() if k.startswith(_PROMOTION))
+        out.append(
+            Version(
+                name=name,
+                version=str(v.version),
+                aliases=tuple(sorted(a for a, version in aliases.items() if version == str(v.version))),
+                created=datetime.fromtimestamp(v.creation_timestamp / 1000, UTC).isoformat(
+                    timespec="seconds"
+                ),
+                run_id=v.run_id or "",
+                bundle=None if data is None else data.tags.get(BUNDLE_TAG),
+                params={} if data is None else dict(data.params),
+                metrics={} if data is None else dict(data.metrics),
+                promotions=tuple(json.loads(text) for _, text in history),
+            )
+        )
+    return out
+
+
+def _runs(client: Any, ids: list[str]) -> dict[str, Any]:
+    """Runs by id, in one request; those that are gone are left out."""
+    if not ids:
+        return {}
+    from mlflow.entities import ViewType
+
+    listed = ", ".join(f"'{run}'" for run in ids)
+    homes = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
+    query = f"attributes.run_id IN ({listed})"
+    found = client.search_runs(homes, query, run_view_type=ViewType.ALL, max_results=_MOST)
+    return {run.info.run_id: run for run in found}

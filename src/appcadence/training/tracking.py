@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 ALIAS = "challenger"
+BUNDLE_TAG = "appcadence.bundle"
 MISSING = "MLflow is not installed; install it with: pip install 'appcadence[train]'"
 # A path, not an import: serving is no business of training, and MLflow reads the model's code from the file.
 _CODE = Path(appcadence.__file__).parent / "serving" / "pyfunc.py"
@@ -89,7 +90,7 @@ def log_run(
         found = client.get_experiment_by_name(title)
         experiment = client.create_experiment(title) if found is None else found.experiment_id
         with mlflow.start_run(experiment_id=experiment, nested=mlflow.active_run() is not None) as run:
-            mlflow.set_tag("appcadence.bundle", _identity(bundle_dir))
+            mlflow.set_tag(BUNDLE_TAG, _identity(bundle_dir))
             mlflow.set_tag("mlflow.note.content", card)
             mlflow.log_params(params)
             mlflow.log_metrics({key: value for key, value in metrics.items() if math.isfinite(value)})

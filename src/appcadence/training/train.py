@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.errors import TelemetryError
@@ -24,6 +26,7 @@ from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
+from appcadence.training.verdicts import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
 FEW_DEVICES = 4
@@ -61,13 +64,16 @@ def train(
     exclude_families: tuple[str, ...] = (),
     kinds: Sequence[str] = tuple(KINDS),
     weights: Sequence[float] = tuple(WEIGHTS),
+    verdicts: pa.Table | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Training:
     """Learn a detector from the canonical tables of a benign period.
 
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
     families the detector must not see; `kinds` are the implants to inject, `weights`
-    those of classifier, surprise and forest in the score.
+    those of classifier, surprise and forest in the score. `verdicts` is the canonical table of analysts'
+    decisions: windows they call malicious or benign are learned as such and weigh five times as much, and
+    what they call malicious or unexplained does not shape what is expected.
 
     Raises:
         TelemetryError: too little telemetry; the message says how much there is.
@@ -89,7 +95,8 @@ def train(
     check: list[Sample] = []
     injection: list[pd.DataFrame] = []
     baselines = {
-        cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families) for cut in set(cuts)
+        cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts)
+        for cut in set(cuts)
     }
     small = False
     for number in range(_MAX_ROUNDS):
@@ -100,24 +107,16 @@ def train(
             return Sample.of(hide(rows.frame, exclude_families), rows.implant, baseline, number)
 
         rate = _rate(tables, cut, learners, small)
-        rows, specs = labelled(
-            tables,
-            cut,
-            window,
-            seed * 1000 + number,
-            rate,
-            devices=learners,
-            varied=small and number > 0,
-            kinds=kinds,
-        )
+        injected = partial(labelled, tables, cut, window, kinds=kinds, verdicts=verdicts)
+        varied = small and number > 0
+        rows, specs = injected(seed * 1000 + number, rate, devices=learners, varied=varied)
         learn.append(sample(rows))
         injection.append(specs.assign(round=number))
         if held_out is not None:
             if number < len(cuts):
-                clean.append(sample(labelled(tables, cut, window, 0, 0.0, devices=held_out)[0]))
-            rows, specs = labelled(
-                tables, cut, window, seed * 1000 + 500 + number, rate, devices=held_out, kinds=kinds
-            )
+                rows = injected(0, 0.0, devices=held_out)[0]
+                clean.append(sample(rows.take(~rows.malicious)))
+            rows, specs = injected(seed * 1000 + 500 + number, rate, devices=held_out)
             check.append(sample(rows))
             injection.append(specs.assign(round=number))
         benign = sum(int((s.implant < 0).sum()) for s in learn)
@@ -150,7 +149,7 @@ def train(
     }
     detector = Detector(
         window=window,
-        baseline=AppBaseline.fit(_judgeable(whole)),
+        baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
         history=history_of(tables, window),
         classifier=result.classifier,
         classifier_text=result.classifier_text,
@@ -159,7 +158,7 @@ def train(
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
-        reference=_reference([learn[0].take(~learn[0].malicious), *clean[:1]]),
+        reference=_reference([learn[0].take(~learn[0].malicious), *clean[:1]], flows),
         excluded_families=tuple(sorted(exclude_families)),
         card={
             **params,
@@ -201,14 +200,24 @@ def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> f
     return max(_IMPLANTS_A_ROUND / days, _IMPLANTS_PER_DEVICE_DAY)
 
 
-def _baseline(past: Tables, window: str, exclude_families: tuple[str, ...]) -> AppBaseline:
+def _baseline(
+    past: Tables, window: str, exclude_families: tuple[str, ...], verdicts: pa.Table | None
+) -> AppBaseline:
     table = table_of(build(past, window_seconds(window)))
-    return AppBaseline.fit(_judgeable(hide(table, exclude_families)))
+    return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)))
 
 
-def _reference(later: list[Sample]) -> Reference:
+def _undisputed(table: pd.DataFrame, verdicts: pa.Table | None) -> pd.DataFrame:
+    """Windows that no analyst called malicious or unexplained."""
+    if verdicts is None:
+        return table
+    return table[~np.isin(verdict_of(table, verdicts).astype(str), ("malicious", "unexplained"))]
+
+
+def _reference(later: list[Sample], flows: pa.Table) -> Reference:
     rows = Sample.joined(later)
-    return Reference.fit(rows.frame, tail_input(rows.values, rows.distances))
+    end_us = int(micros(flows["start"]).max())
+    return Reference.fit(rows.frame, tail_input(rows.values, rows.distances), end_us)
 
 
 def _judgeable(table: pd.DataFrame) -> pd.DataFrame:

@@ -69,10 +69,10 @@ def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, npt.NDArra
     code = pd.factorize(daily["case_id"] + "\x1f" + daily["day"].astype(str))[0]
     heads = pd.Series(np.arange(len(daily))).groupby(code).first()
     days = daily.iloc[heads][["device_id", "case_id", "day", "kind"]].reset_index(drop=True)
-    window, label = _overlaps(windows, daily)
+    window, label = overlaps(windows, daily)
     pairs = np.unique(np.column_stack([window, code[label]]), axis=0)
     ignored = np.zeros(len(windows), np.bool_)
-    ignored[_overlaps(windows, truth[truth["label"].eq("ignore")])[0]] = True
+    ignored[overlaps(windows, truth[truth["label"].eq("ignore")])[0]] = True
     return Truth(days, pairs[:, 0], pairs[:, 1]), ignored
 
 
@@ -89,7 +89,7 @@ def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def _overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]:
+def overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]:
     """Pairs of a window and a label (row numbers) of one device, app and destination that share time."""
     left = pd.DataFrame({name: windows[name].to_numpy() for name in ("window_start", "window_end")})
     left["device_id"], left["dest"] = (

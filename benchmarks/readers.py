@@ -1,0 +1,347 @@
+"""Reading logs on one core, side by side with a parser that does nothing but parse the same file.
+
+readers.py [--megabytes 200] [--runs 3] [--only NAME] [--log CONN.LOG]
+readers.py --memory 1,5
+
+The logs are made from a real Zeek conn log (TSV, by default of the captures beside the project): its rows
+over and over, each time later and with other uids, written in every format. `read` is the reader alone, file
+to Arrow tables; `convert` is the command, from the hash of the file to Parquet. The peer of tables is
+pyarrow.csv (every column, in its type), that of JSON is orjson (in the `dev` extra; one `loads` a line, or
+one for an array); neither keeps anything. Best of some runs, taken in turn; the process is held to one core.
+
+With --memory, Zeek logs of so many GB are converted, each in a process of its own, and the peak of its
+resident memory is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+from zlib import crc32
+
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from appcadence.telemetry.convert import convert
+from appcadence.telemetry.readers import ReadOptions, reader
+
+LOG = Path(__file__).resolve().parents[2] / "shared/data/labelled/normal_a/conn.log.labeled"
+EVERYWHERE = ("0.0.0.0/0", "::/0")
+"""So that every row becomes a flow."""
+NUMBERS = {"time": float, "interval": float, "double": float, "port": int, "count": int}
+FLAGS = {"SF": ("...AP.SF", "...AP.SF"), "S0": ("......S.", "........"), "REJ": ("......S.", "...A.R..")}
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a format is written and merely parsed."""
+
+    reader: str
+    write: Callable[[Row, float], str]
+    """A row of Zeek's at some time, as lines of the format."""
+    parse: Callable[[Path], None]
+    head: str = ""
+    tail: str = ""
+
+
+class Source:
+    """The rows of a real conn log, as often as wanted."""
+
+    def __init__(self, log: Path) -> None:
+        lines = log.read_text().splitlines()
+        header = {line.split("\t")[0]: line.split("\t")[1:] for line in lines if line.startswith("#")}
+        types = dict(zip(header["#fields"], header["#types"], strict=True))
+        # The labels of a labelled log are none of Zeek's.
+        self.types = {name: kind for name, kind in types.items() if "label" not in name}
+        self.rows = [dict(zip(types, line.split("\t"), strict=True)) for line in lines if line[0] != "#"]
+        times = [float(row["ts"]) for row in self.rows]
+        self.span = max(times) - min(times) + 60
+
+    def repeated(self) -> Iterator[tuple[Row, float]]:
+        """Each row with its time, over and over, each time later and with another end of its uid."""
+        for again in itertools.count():
+            for row in self.rows:
+                yield row | {"uid": f"{row['uid'][:-5]}{again:05x}"}, float(row["ts"]) + again * self.span
+
+    def tsv(self, row: Row, at: float) -> str:
+        return f"{at:.6f}\t" + "\t".join([row[name] for name in self.types][1:]) + "\n"
+
+    def json(self, row: Row, at: float) -> str:
+        known = {
+            name: NUMBERS.get(kind, str)(row[name]) for name, kind in self.types.items() if row[name] != "-"
+        }
+        known |= {
+            name: row[name] == "T" for name, kind in self.types.items() if kind == "bool" and name in known
+        }
+        return json.dumps(known | {"ts": at}) + "\n"
+
+    def forms(self) -> dict[str, Form]:
+        head = "#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n#path\tconn\n"
+        fields = "#fields\t" + "\t".join(self.types)
+
+        def parse_tsv(path: Path) -> None:
+            kinds = {"time": pa.float64(), "interval": pa.float64(), "port": pa.int64(), "count": pa.int64()}
+            parse_csv(
+                path, "\t", 6, {name: kinds.get(kind, pa.string()) for name, kind in self.types.items()}
+            )
+
+        return {
+            "Zeek TSV": Form("zeek", self.tsv, parse_tsv, f"{head}{fields}\n"),
+            "Zeek JSON": Form("zeek", self.json, parse_lines),
+            "Suricata": Form("suricata", suricata, parse_lines),
+            "content filter": Form("content_filter", report, parse_lines),
+            "nfdump JSON": Form(
+                "nfdump", nfdump_json, parse_array, "[\n", nfdump_json(self.rows[0], 1e9)[:-2] + "\n]\n"
+            ),
+            "nfdump CSV": Form("nfdump", nfdump_csv, parse_csv, NFDUMP_HEAD),
+            "Argus": Form("argus", argus, parse_csv, ARGUS_HEAD),
+        }
+
+
+def parse_csv(
+    path: Path, delimiter: str = ",", skip: int = 0, types: dict[str, pa.DataType] | None = None
+) -> None:
+    pacsv.read_csv(
+        path,
+        read_options=pacsv.ReadOptions(skip_rows=skip, column_names=types and list(types)),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, quote_char=False if skip else '"'),
+        convert_options=pacsv.ConvertOptions(column_types=types, null_values=["-", "(empty)", ""]),
+    )
+
+
+def parse_lines(path: Path) -> None:
+    with path.open("rb") as lines:
+        for line in lines:
+            orjson.loads(line)
+
+
+def parse_array(path: Path) -> None:
+    orjson.loads(path.read_bytes())
+
+
+def number(text: str) -> int:
+    return 0 if text == "-" else int(text)
+
+
+def seconds(row: Row) -> float:
+    return 0.0 if row["duration"] == "-" else float(row["duration"])
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+
+
+def ends(row: Row) -> dict[str, str | int]:
+    found = {"src_ip": row["id.orig_h"], "src_port": int(row["id.orig_p"]), "dest_ip": row["id.resp_h"]}
+    return found | {"dest_port": int(row["id.resp_p"]), "proto": row["proto"].upper()}
+
+
+def suricata(row: Row, at: float) -> str:
+    """A tls event before its flow, where Zeek saw TLS."""
+    common = {"timestamp": f"{iso(at)}+0000", "flow_id": crc32(row["uid"].encode()), **ends(row)}
+    sent, got = FLAGS.get(row["conn_state"], FLAGS["SF"])
+    flow = {
+        "pkts_toserver": number(row["orig_pkts"]),
+        "pkts_toclient": number(row["resp_pkts"]),
+        "bytes_toserver": number(row["orig_ip_bytes"]),
+        "bytes_toclient": number(row["resp_ip_bytes"]),
+        "start": f"{iso(at)}+0000",
+        "end": f"{iso(at + seconds(row))}+0000",
+        "age": int(seconds(row)),
+        "state": "closed",
+        "reason": "timeout",
+    }
+    flags = {f"tcp_flags_{way}": f"{mask(text):02x}" for way, text in (("ts", sent), ("tc", got))}
+    text = json.dumps(common | {"event_type": "flow", "flow": flow, "tcp": flags}) + "\n"
+    if row["service"] != "ssl":
+        return text
+    tls = {"sni": f"host{crc32(row['id.resp_h'].encode()) % 500}.example.com", "version": "TLS 1.3"}
+    return json.dumps(common | {"event_type": "tls", "tls": tls}) + "\n" + text
+
+
+def mask(flags: str) -> int:
+    return sum(1 << (7 - place) for place, letter in enumerate(flags) if letter != ".")
+
+
+def report(row: Row, at: float) -> str:
+    said = {
+        "device_id": row["id.orig_h"],
+        "app": f"A1B2C3D4E5.com.example.app{int(row['id.resp_p']) % 50}",
+        "open": f"{iso(at)[:-3]}Z",
+        "close": f"{iso(at + seconds(row))[:-3]}Z",
+        "host": f"host{crc32(row['id.resp_h'].encode()) % 500}.example.com",
+        "address": row["id.resp_h"],
+        "port": int(row["id.resp_p"]),
+        "transport": "udp" if row["proto"] == "udp" else "tcp",
+        "bytes_out": number(row["orig_bytes"]),
+        "bytes_in": number(row["resp_bytes"]),
+    }
+    return json.dumps(said) + "\n"
+
+
+def directions(row: Row) -> Iterator[tuple[str, str, str, str, str, int]]:
+    """Both ways of a connection: source, its port, destination, its port, flags, bytes."""
+    one, two = (row["id.orig_h"], row["id.orig_p"]), (row["id.resp_h"], row["id.resp_p"])
+    sent, got = FLAGS.get(row["conn_state"], FLAGS["SF"])
+    yield *one, *two, sent, number(row["orig_ip_bytes"])
+    if number(row["resp_pkts"]):
+        yield *two, *one, got, number(row["resp_ip_bytes"])
+
+
+def nfdump_json(row: Row, at: float) -> str:
+    text = ""
+    for source, port, dest, to, flags, size in directions(row):
+        version = 6 if ":" in source else 4
+        values = {
+            "type": "FLOW",
+            "sampled": 0,
+            "export_sysid": 0,
+            "first": iso(at)[:-3],
+            "last": iso(at + seconds(row))[:-3],
+            "received": iso(at + seconds(row) + 15)[:-3],
+            "in_packets": 4,
+            "in_bytes": size,
+            "proto": 17 if row["proto"] == "udp" else 6,
+            "tcp_flags": flags,
+            "src_port": int(port),
+            "dst_port": int(to),
+            f"src{version}_addr": source,
+            f"dst{version}_addr": dest,
+        }
+        body = ",\n".join(f'\t"{key}" : {json.dumps(value)}' for key, value in values.items())
+        text += f"{{\n{body}\n}},\n"
+    return text
+
+
+NFDUMP_HEAD = "ts,te,td,sa,da,sp,dp,pr,flg,ipkt,ibyt,opkt,obyt\n"
+
+
+def nfdump_csv(row: Row, at: float) -> str:
+    first, last = (iso(time)[:19].replace("T", " ") for time in (at, at + seconds(row)))
+    return "".join(
+        f"{first},{last},{seconds(row):.3f},{source},{dest},{port},{to},{row['proto'].upper()},{flags},4,{size},0,0\n"
+        for source, port, dest, to, flags, size in directions(row)
+    )
+
+
+ARGUS_HEAD = "StartTime,Dur,Proto,SrcAddr,Sport,Dir,DstAddr,Dport,State,sTos,dTos,TotPkts,TotBytes,SrcBytes\n"
+
+
+def argus(row: Row, at: float) -> str:
+    sent, got = number(row["orig_ip_bytes"]), number(row["resp_ip_bytes"])
+    start = iso(at).replace("-", "/").replace("T", " ")
+    ends = f"{row['id.orig_h']},{row['id.orig_p']},  <->,{row['id.resp_h']},{row['id.resp_p']}"
+    return f"{start},{seconds(row):.6f},{row['proto']},{ends},CON,0,0,8,{sent + got},{sent}\n"
+
+
+def make(path: Path, form: Form, source: Source, size: int) -> None:
+    """A log of about `size` bytes."""
+    with path.open("w") as out:
+        out.write(form.head)
+        left = size
+        for row, at in source.repeated():
+            left -= out.write(form.write(row, at))
+            if left < 0:
+                break
+        out.write(form.tail)
+
+
+def read(name: str, path: Path) -> int:
+    options = ReadOptions(local_nets=tuple(map(ip_network, EVERYWHERE)))
+    return sum(len(batch) for table, batch in reader(name).read([path], options) if table == "flows")
+
+
+def whole(name: str, path: Path, out: Path) -> None:
+    report = convert([path], out, format=name, local_nets=EVERYWHERE)
+    if report.rejected:
+        raise SystemExit(f"{name}: {report.rejected} rows of the benchmark's log were rejected")
+    shutil.rmtree(out)
+
+
+def measured(step: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    step()
+    return time.perf_counter() - begin
+
+
+def compare(source: Source, forms: dict[str, Form], size: int, runs: int, scratch: Path) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    print(f"one core, {size / 1e6:.0f} MB a log, best of {runs}; MB/s; ratio: read against parser")
+    print(f"{'':<16}{'M flows':>8}{'read':>8}{'convert':>9}{'parser':>8}{'ratio':>7}")
+    path, out = scratch / "log", scratch / "out"
+    for name, form in forms.items():
+        make(path, form, source, size)
+        flows, megabytes = read(form.reader, path), path.stat().st_size / 1e6
+        steps = (
+            partial(read, form.reader, path),
+            partial(whole, form.reader, path, out),
+            partial(form.parse, path),
+        )
+        times = [[measured(step) for step in steps] for _ in range(runs)]
+        ours, all_of_it, parser = (min(column) for column in zip(*times, strict=True))
+        print(
+            f"{name:<16}{flows / 1e6:>8.2f}{megabytes / ours:>8.0f}{megabytes / all_of_it:>9.0f}"
+            f"{megabytes / parser:>8.0f}{ours / parser:>7.2f}",
+            flush=True,
+        )
+
+
+def memory(source: Source, sizes: list[float], scratch: Path) -> None:
+    command = [Path(sys.executable).with_name("appcadence"), "convert", "--out", scratch / "out"]
+    nets = itertools.chain.from_iterable(("--local-net", net) for net in EVERYWHERE)
+    print(f"{'':<12}{'GB':>6}{'seconds':>9}{'MB/s':>7}{'peak MB':>9}")
+    for name, size in itertools.product(("Zeek TSV", "Zeek JSON"), sizes):
+        path = scratch / "conn.log"
+        make(path, source.forms()[name], source, int(size * 1e9))
+        begin = time.perf_counter()
+        process = subprocess.Popen([*command, *nets, path], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        took = time.perf_counter() - begin
+        if status:
+            raise SystemExit(f"converting {size} GB of {name} failed")
+        shutil.rmtree(scratch / "out")
+        print(
+            f"{name:<12}{size:>6.1f}{took:>9.1f}{1e3 * size / took:>7.0f}{usage.ru_maxrss / 1e3:>9.0f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=float, default=200)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", help="one of the formats")
+    parser.add_argument("--log", type=Path, default=LOG)
+    parser.add_argument("--memory", help="sizes in GB, such as 1,5")
+    options = parser.parse_args()
+    if not options.log.exists():
+        raise SystemExit(f"{options.log} does not exist; give a Zeek conn log (TSV) with --log")
+    source = Source(options.log)
+    forms = {n: form for n, form in source.forms().items() if options.only in (None, n)}
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.memory:
+            memory(source, [float(size) for size in options.memory.split(",")], Path(scratch))
+        else:
+            compare(source, forms, int(options.megabytes * 1e6), options.runs, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

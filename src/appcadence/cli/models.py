@@ -1,0 +1,271 @@
+"""models list, show, compare and promote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from appcadence.cli.detect import load_scorer, read_named
+from appcadence.cli.inventory import plain
+from appcadence.cli.progress import progress_bar
+from appcadence.errors import AppcadenceError, BundleError
+from appcadence.features.extract import load
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.training import registry
+from appcadence.training.evaluate import Quality, json_ready
+from appcadence.training.evaluate import evaluate as evaluate_scores
+from appcadence.training.promotion import judge
+from appcadence.training.publish import fingerprint
+
+_WIDTH = 80
+
+models = typer.Typer(
+    help="Registered models: compare challenger with champion, and promote.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Data = Annotated[
+    Path, typer.Option(metavar="DIR", help="Frozen evaluation telemetry, which no model was trained on.")
+]
+Labels = Annotated[Path, typer.Option(metavar="FILE", help="Its labels table, a Parquet file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@models.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the versions registered as appcadence, newest first.
+
+    Their figures are of training: on implants injected into what was held out. To rank versions, use
+    'appcadence models compare' on labelled telemetry.
+
+    Example: appcadence models list
+    """
+    with progress_bar() as progress:
+        progress("asking MLflow", 0.0)
+        found = registry.versions()
+    if as_json:
+        typer.echo(json.dumps([_ready(version) for version in found]))
+        return
+    if not found:
+        typer.echo("Nothing is registered; register a model with: appcadence train DIR --register")
+        return
+    table = _table("version", "aliases", "created", "window", "recall at 0.1", "at 1", "bundle")
+    for v in found:
+        recall = [_figure(v.metrics, f"recall_at_{b}_per_device_day") for b in ("0.1", "1")]
+        named = plain(", ".join(v.aliases)) or "-"
+        window = plain(v.params.get("window", "-"))
+        table.add_row(v.version, named, v.created[:10], window, *recall, (v.bundle or "-")[:12])
+    console = Console(width=_WIDTH, highlight=False)
+    console.print(table, markup=False)
+    console.print("Recall at false alerts per device-day, on implants injected in training.")
+
+
+@models.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Such as models:/appcadence@champion.")],
+    as_json: Json = False,
+) -> None:
+    """Show a version: parameters, figures of training, promotions.
+
+    Example: appcadence models show models:/appcadence@challenger
+    """
+    with progress_bar() as progress:
+        progress("asking MLflow", 0.0)
+        version = registry.find(model)
+    if as_json:
+        typer.echo(json.dumps(_ready(version)))
+        return
+    console = Console(width=_WIDTH, highlight=False)
+    facts = {
+        "model": version.uri,
+        "aliases": ", ".join(version.aliases) or "-",
+        "created": version.created,
+        "bundle": version.bundle or "-",
+        "model card": f"runs:/{version.run_id}/card.md",
+    }
+    figures = {name: f"{value:.4g}" for name, value in version.metrics.items()}
+    for title, rows in (("", facts), ("Trained with", version.params), ("Figures of training", figures)):
+        if title:
+            console.print(f"\n{title}:")
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(plain(name), plain(value))
+        console.print(table, markup=False)
+    console.print("\nPromotions:" if version.promotions else "\nNever promoted.")
+    for record in version.promotions:
+        over = f"over version {record['over']}" if record["over"] else "as the first champion"
+        forced = ", forced although " + "; ".join(record["reasons"]) if record["forced"] else ""
+        console.print(plain(f"{record['time']}: {over}{forced}"), markup=False)
+
+
+@models.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A bundle directory or an MLflow URI.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    data: Data,
+    labels: Labels,
+    as_json: Json = False,
+) -> None:
+    """Measure two models on the same labelled telemetry, side by side.
+
+    Example: appcadence models compare models:/appcadence@champion model --data frozen --labels
+    frozen.labels.parquet
+    """
+    first, second = _measure([a, b], data, labels)
+    if as_json:
+        typer.echo(json.dumps({"a": json_ready(first.metrics()), "b": json_ready(second.metrics())}))
+        return
+    console = Console(width=_WIDTH, highlight=False)
+    for name, model in (("A", a), ("B", b)):
+        console.print(plain(f"{name}: {model}"), markup=False, soft_wrap=True)
+    _print_both(console, {"A": first, "B": second})
+
+
+@models.command()
+def promote(
+    data: Data,
+    labels: Labels,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The registered version to promote.")
+    ] = "models:/appcadence@challenger",
+    force: Annotated[bool, typer.Option("--force", help="Promote a refused model, and record why.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a version the champion, unless it is worse than the champion.
+
+    On the frozen telemetry it may lose no more than 0.02 of recall at 0.1 and at 1 false alerts per
+    device-day, and at a promise of 1 may not raise more than 1.25, or than the champion. Without a champion
+    only the latter is asked. The figures, the evaluation set's checksums and what --force overruled are
+    recorded with the version.
+
+    Example: appcadence models promote --data frozen --labels frozen.labels.parquet
+    """
+    candidate = registry.find(model)
+    current = registry.champion(candidate.name)
+    if current is not None and current.version == candidate.version:
+        raise AppcadenceError(f"version {candidate.version} is the champion already; nothing to promote")
+    both, reasons = _judged(candidate, current, data, labels)
+    over = None if current is None else current.version
+    record = {
+        "over": over,
+        "forced": bool(force and reasons),
+        "reasons": reasons,
+        "figures": {name: _gate_figures(outcome) for name, outcome in both.items()},
+        "evaluation": _evaluation_set(data, labels),
+    }
+    promoted = force or not reasons
+    if promoted:
+        registry.promote(candidate, record)
+    if as_json:
+        answer = {"promoted": promoted, "model": candidate.uri}
+        typer.echo(json.dumps(answer | record))
+    else:
+        _print_both(Console(width=_WIDTH, highlight=False), both)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    for reason in reasons:
+        verdict = "forced" if force else "not promoted"
+        errors.print(f"appcadence: version {candidate.version} {verdict}: {plain(reason)}.", markup=False)
+    if not promoted:
+        raise typer.Exit(2)
+    if not as_json:
+        typer.echo(
+            f"Version {candidate.version} is the champion" + (f", over version {over}." if over else ".")
+        )
+
+
+def _judged(
+    candidate: registry.Version, current: registry.Version | None, data: Path, labels: Path
+) -> tuple[dict[str, Quality], list[str]]:
+    """What was measured, by role, and the reasons to refuse."""
+    if current is None:
+        (challenger,) = _measure([candidate.uri], data, labels)
+        return {"challenger": challenger}, list(judge(None, challenger))
+    try:
+        champion, challenger = _measure([current.uri, candidate.uri], data, labels)
+    except BundleError:
+        # A champion of an older feature schema must not bar its successor for good: --force may overrule.
+        (challenger,) = _measure([candidate.uri], data, labels)
+        unusable = f"the champion, version {current.version}, cannot be loaded to compare with"
+        return {"challenger": challenger}, [unusable, *judge(None, challenger)]
+    return {"champion": champion, "challenger": challenger}, list(judge(champion, challenger))
+
+
+def _measure(names: list[str], data: Path, labels: Path) -> list[Quality]:
+    truth = read_named(labels, "labels")
+    with progress_bar() as progress:
+        progress("reading", 0.0)
+        tables: Mapping[str, pa.Table] = load(data)
+        out = []
+        for k, name in enumerate(names):
+            progress(f"scoring with model {k + 1} of {len(names)}", k / len(names))
+            out.append(evaluate_scores(load_scorer(name).score(tables), truth, tables["flows"]))
+    return out
+
+
+def _evaluation_set(data: Path, labels: Path) -> dict[str, str]:
+    """Checksums by which one can tell whether two gates used the same set."""
+    text = json.dumps(fingerprint(TelemetryDirectory(data)), sort_keys=True)
+    return {
+        "telemetry_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "labels_sha256": hashlib.sha256(labels.read_bytes()).hexdigest(),
+    }
+
+
+def _gate_figures(outcome: Quality) -> dict[str, Any]:
+    kept = ("implant_days", "device_days")
+    figures = json_ready(outcome.metrics())
+    return {k: v for k, v in figures.items() if k in kept or k.endswith("_per_device_day")}
+
+
+def _print_both(console: Console, both: dict[str, Quality]) -> None:
+    table = _table(
+        "false alerts per device-day", *(f"{k} {name}" for name in both for k in ("recall", "95%"))
+    )
+    for budget in next(iter(both.values())).recall:
+        cells = []
+        for outcome in both.values():
+            low, high = outcome.interval[budget]
+            cells += [f"{outcome.recall[budget]:.2f}", f"{low:.2f} to {high:.2f}"]
+        table.add_row(f"{budget:g}", *cells)
+    console.print(table, markup=False)
+    table = _table("", *both)
+    for budget in next(iter(both.values())).realised:
+        table.add_row(
+            f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values())
+        )
+    table.add_row("average precision", *(f"{q.average_precision:.2f}" for q in both.values()))
+    table.add_row("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values()))
+    console.print(table, markup=False)
+    outcome = next(iter(both.values()))
+    console.print(
+        f"On {outcome.implant_days} implant-days, {outcome.benign_units} benign alert units and "
+        f"{outcome.device_days:.1f} device-days; 95% intervals are over devices."
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in columns:
+        table.add_column(
+            name, justify="left" if name in ("", "aliases", "bundle") else "right", overflow="fold"
+        )
+    return table
+
+
+def _figure(metrics: dict[str, float], name: str) -> str:
+    return f"{metrics[name]:.2f}" if name in metrics else "-"
+
+
+def _ready(version: registry.Version) -> dict[str, Any]:
+    return asdict(version) | {"uri": version.uri, "metrics": json_ready(version.metrics)}

@@ -1,0 +1,109 @@
+"""What no drift looks like: how the features of each training device were distributed on its later days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from appcadence.errors import BundleError
+from appcadence.features.catalog import NAMES, RELATIVE
+
+Matrix = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+DECILES = 9
+STEP_SPREADS = 0.5
+"""Deciles of distances are moved to the middles of a grid this wide. A value that an app repeats, such as the
+expected one itself, lies at another distance from every baseline, and must not cross a border for that."""
+BINS = 2 * DECILES + 2
+"""Below, at and between the deciles, and above; the last bin counts what is unknown."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Histograms of every feature for each device, over bins that the deciles of the whole fleet mark.
+
+    Features that the baseline compares are counted by their distance from what it expects, from a baseline
+    that had not seen these windows; the others by their value. A decile has a bin of its own beside the
+    bins between deciles, so that flags and shares, which repeat a few values, are told apart.
+    """
+
+    deciles: Matrix
+    """(n_features, 9), NaN where a feature was never known."""
+    devices: pd.Index[str]
+    counts: Counts
+    """(n_devices, n_features, 20) windows."""
+    attributed: Counts
+    """(n_devices,) windows whose app is known."""
+    end_us: int
+    """Latest start of a flow in training, microseconds since the epoch: what begins later is new."""
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, compared: Matrix, end_us: int) -> Reference:
+        """Learn from benign windows (n): their feature table and compared values (n, n_features)."""
+        known = [column[~np.isnan(column)] for column in compared.T]
+        levels = np.arange(1, DECILES + 1) / (DECILES + 1)
+        deciles = np.array(
+            [
+                np.quantile(column, levels, method="inverted_cdf")
+                if len(column)
+                else np.full(DECILES, np.nan)
+                for column in known
+            ]
+        )
+        grid = (np.floor(deciles / STEP_SPREADS) + 0.5) * STEP_SPREADS
+        deciles = np.where(np.array(RELATIVE)[:, None], grid, deciles)
+        devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
+        return cls(deciles, devices, *histograms(frame, compared, deciles, devices), end_us)
+
+    def to_arrow(self) -> pa.Table:
+        width = len(NAMES) * BINS
+        flat = pa.array(self.counts.ravel(), pa.int32())
+        return pa.table(
+            {
+                "device_id": pa.array(self.devices, pa.string()),
+                "attributed": pa.array(self.attributed, pa.int32()),
+                "counts": pa.FixedSizeListArray.from_arrays(flat, width),
+            }
+        )
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table, deciles: Matrix, end_us: int) -> Reference:
+        """Raises BundleError when the shapes are not those of the catalogue."""
+        flat = table["counts"].combine_chunks().flatten().to_numpy()
+        shape = (len(table), len(NAMES), BINS)
+        if flat.size != np.prod(shape) or deciles.shape != (len(NAMES), DECILES) or (flat < 0).any():
+            raise BundleError(
+                f"the drift reference is not counts of {len(table)} devices x {len(NAMES)} x {BINS}"
+            )
+        return cls(
+            deciles,
+            pd.Index(table["device_id"].to_pylist(), dtype="object"),
+            flat.reshape(shape).astype(np.int64),
+            table["attributed"].to_numpy().astype(np.int64),
+            end_us,
+        )
+
+
+def histograms(
+    frame: pd.DataFrame, compared: Matrix, deciles: Matrix, devices: pd.Index[str]
+) -> tuple[Counts, Counts]:
+    """Windows by device, feature and bin (n_devices, n_features, 20), and those of a known app (n_devices,).
+
+    Windows of other devices are not counted.
+    """
+    device = devices.get_indexer(pd.Index(frame["device_id"].astype(object)))
+    mine = device >= 0
+    device, values = device[mine], compared[mine]
+    counts = np.empty((len(devices), len(NAMES), BINS), np.int64)
+    for f, column in enumerate(values.T):
+        # At a decile the two sides differ by as many deciles as share its value.
+        code = np.searchsorted(deciles[f], column, "left") + np.searchsorted(deciles[f], column, "right")
+        code = np.where(np.isnan(column), BINS - 1, code)
+        counts[:, f] = np.bincount(device * BINS + code, minlength=len(devices) * BINS).reshape(-1, BINS)
+    named = frame["app_id"].notna().to_numpy()[mine]
+    return counts, np.bincount(device[named], minlength=len(devices)).astype(np.int64)

@@ -1,0 +1,357 @@
+"""Whether new telemetry still resembles what a detector learned from: retrain, watch or fine, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.stats import beta, false_discovery_control
+
+from appcadence.errors import TelemetryError
+from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
+from appcadence.features.extract import table_of
+from appcadence.features.windows import build, window_seconds
+from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
+from appcadence.models.evidence import eligible
+from appcadence.models.fleet_events import fleet_events
+from appcadence.models.reference import BINS, Reference, histograms
+from appcadence.training.app_shifts import AppShift, app_shifts
+
+PSI_WATCH, PSI_DRIFTED = 0.1, 0.25
+"""The usual reading of the population stability index."""
+FALSE_DISCOVERIES = 0.05
+MOST_DRIFTED_SHARE = 0.1
+"""More drifted features than this and the models judge by yardsticks that no longer hold."""
+MOST_OVERRUN = 1.5
+LEAST_PAIRED = 6
+"""With fewer devices on both sides no swap of their periods is rare enough to mean anything."""
+_SWAPS = 1999
+LOST_SHARE = 0.1
+"""Telemetry lost on this share of the devices that had it calls for a new model."""
+_LEAST_EXPECTED = 5.0
+_SIGNALS = {
+    "activity": [n for n in NAMES if INPUTS_OF[n] == ("activity",)],
+    "notifications": [n for n in NAMES if INPUTS_OF[n] == ("notifications",)],
+    "inventory": [n for n in NAMES if INPUTS_OF[n] == ("flows", "inventory")],
+    "flow durations": ["longest_session_seconds"],
+    "flow bytes": ["out_size_median_bytes", "in_size_median_bytes"],
+}
+"""What telemetry holds, and the features that are unknown without it."""
+_APP_NAMES = "app names of flows"
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A part of the telemetry that devices delivered in training and no longer do."""
+
+    what: str
+    """activity, notifications, inventory, flow durations, flow bytes or app names of flows."""
+    devices: int
+    """Devices that lost it ..."""
+    of: int
+    """... of those that had it and are still seen."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Alerting units at score 0 or more: benign ones and implants alike."""
+
+    units: int
+    promised: float
+    """Units that the detector promises: one a device-day of each stratum."""
+    ratio: float
+    low: float
+    """95% interval of units / promised, which knows that the promise rests on a count, too."""
+    high: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The answer: a verdict, its reasons, and the figures behind them."""
+
+    verdict: str
+    """retrain, watch or fine."""
+    reasons: list[str]
+    notes: list[str]
+    """What cannot be told, and what is worth knowing without being a sign of drift."""
+    devices: int
+    windows: int
+    """Windows after the training period that have enough evidence."""
+    features: pd.DataFrame
+    """By feature, the worst first: psi, p_adjusted (NaN = cannot be told), missing_before, missing_now."""
+    scores_psi: float
+    """Of the windows' scores against the calibration's."""
+    budget: Budget
+    losses: list[Loss]
+    apps: list[AppShift]
+    new_apps: dict[str, int]
+    """Devices of each app that training did not see."""
+    versions: dict[str, str]
+    """Apps whose version changed after training by this inventory: "from 1.0 to 1.1"."""
+    events: pd.DataFrame
+    """Fleet events (see `appcadence.models.fleet_events`)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: null where a number is unknown."""
+        features = self.features.astype(object).where(self.features.notna(), None)
+        events = self.events[["kind", "name", "devices"]].assign(
+            first_seen=self.events["first_seen"].dt.strftime("%Y-%m-%d")
+        )
+        return {
+            "verdict": self.verdict,
+            "reasons": self.reasons,
+            "notes": self.notes,
+            "devices": self.devices,
+            "windows": self.windows,
+            "features": features.to_dict("records"),
+            "scores_psi": self.scores_psi,
+            "budget": asdict(self.budget),
+            "losses": [asdict(loss) for loss in self.losses],
+            "apps": [asdict(shift) for shift in self.apps],
+            "new_apps": self.new_apps,
+            "versions": self.versions,
+            "fleet_events": events.to_dict("records"),
+        }
+
+
+def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
+    """Compare the windows that begin after the training period with what the detector holds of training.
+
+    Windows of one device resemble each other, so devices are counted, not windows: a feature's population
+    stability index is significant when few random swaps of whole devices between then and now reach it, with
+    false discoveries controlled after Benjamini and Hochberg.
+
+    Raises:
+        TelemetryError: no window with enough evidence begins after the training period.
+    """
+    windows = build(tables, window_seconds(detector.window), detector.history)
+    frame = hide(table_of(windows), detector.excluded_families)
+    end_us = detector.reference.end_us
+    events = fleet_events(detector.history.update(windows), end_us, frame)
+    end = pd.Timestamp(end_us, unit="us", tz="UTC")
+    last = pd.Timestamp(pc.max(tables["flows"]["start"]).as_py())
+    # Sessions that outlast the telemetry reach into windows in which nothing begins.
+    keep = (frame["window_start"].between(end, last) & eligible(frame)).to_numpy()
+    if not keep.any():
+        raise TelemetryError(
+            f"no window that can be judged begins after the training period, which ended {end:%Y-%m-%d %H:%M}"
+            "; give later telemetry"
+        )
+    frame, common = frame[keep].reset_index(drop=True), events.windows[keep]
+    values, distances = aligned(frame), detector.baseline.distances(frame)
+    now = _reference_like(detector.reference, frame, tail_input(values, distances))
+    features = _features(detector.reference, now)
+    scores_psi, budget = _scores(detector, frame, common)
+    losses = _losses(detector.reference, now)
+    apps = app_shifts(frame, distances)
+    known = set(detector.history.contacts["app_id"].dropna())
+    per_app = frame.groupby("app_id", observed=True)["device_id"].nunique()
+    new_apps = {
+        str(app): int(n) for app, n in per_app.sort_values(ascending=False).items() if app not in known
+    }
+    versions = _versions(tables.get("inventory"), end)
+    verdict, reasons = _verdict(features, scores_psi, budget, losses, apps, new_apps, versions)
+    return Drift(
+        verdict=verdict,
+        reasons=reasons,
+        notes=_notes(detector.reference, now, events.events, versions),
+        devices=len(now.devices),
+        windows=len(frame),
+        features=features,
+        scores_psi=scores_psi,
+        budget=budget,
+        losses=losses,
+        apps=apps,
+        new_apps=new_apps,
+        versions=versions,
+        events=events.events,
+    )
+
+
+def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats) -> Reference:
+    """The new windows, counted over the bins of the reference."""
+    devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
+    return Reference(
+        reference.deciles, devices, *histograms(frame, compared, reference.deciles, devices), reference.end_us
+    )
+
+
+def psi(before: Floats, now: Floats) -> Floats:
+    """Population stability index of counts (..., bins), half a window added to each bin."""
+    p, q = (
+        (x + 0.5) / (x.sum(axis=-1, keepdims=True) + 0.5 * x.shape[-1])
+        for x in (np.asarray(before, float), np.asarray(now, float))
+    )
+    return np.asarray(((q - p) * np.log(q / p)).sum(axis=-1))
+
+
+def _features(reference: Reference, now: Reference) -> pd.DataFrame:
+    """Novelty is left out: every channel grows older."""
+    compared = np.flatnonzero([FAMILY_OF[name] != "novelty" for name in NAMES])
+    both = reference.devices.intersection(now.devices)
+    paired = len(both) >= LEAST_PAIRED
+    before, after = (
+        part.counts[part.devices.get_indexer(both) if paired else slice(None)][:, compared].astype(np.float64)
+        for part in (reference, now)
+    )
+    total, change = before.sum(axis=0), after.sum(axis=0)
+    found = psi(total, change)
+    p = np.full(len(compared), np.nan)
+    if paired:
+        swap = np.random.default_rng(0).integers(0, 2, (_SWAPS, len(both))).astype(np.float64)
+        moved = (swap @ (after - before).reshape(len(both), -1)).reshape(_SWAPS, *total.shape)
+        reached = psi(total + moved, change - moved) >= found - 1e-12
+        p = false_discovery_control((1 + reached.sum(axis=0)) / (_SWAPS + 1))
+    table = pd.DataFrame(
+        {
+            "feature": np.array(NAMES)[compared],
+            "psi": found,
+            "p_adjusted": p,
+            "missing_before": total[:, BINS - 1] / np.maximum(total.sum(axis=1), 1),
+            "missing_now": change[:, BINS - 1] / np.maximum(change.sum(axis=1), 1),
+        }
+    )
+    return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
+
+
+def _scores(detector: Detector, frame: pd.DataFrame, common: npt.NDArray[np.bool_]) -> tuple[float, Budget]:
+    raw, parts = detector.parts(frame)[1], []
+    units, promised, counted = 0, 0.0, 0.0
+    for stratum, rows in strata(frame).items():
+        mine = rows & ~common
+        if not mine.any():
+            continue
+        calibration = detector.calibration[stratum]
+        alerting = mine & (calibration.scale(raw) >= 0)
+        units += len(np.unique(alert_unit(frame[alerting])))
+        promised += device_days(frame[rows])
+        counted += calibration.device_days
+        decile = np.minimum((10 * calibration.p_values(raw[mine])).astype(int), 9)
+        parts.append(np.bincount(decile, minlength=10))
+    low, high = _ratio_interval(units, promised, counted)
+    observed = np.sum(parts, axis=0) if parts else np.ones(10)
+    even = np.full(10, observed.sum() / 10)
+    return float(psi(even, observed)), Budget(units, promised, units / promised, low, high)
+
+
+def _ratio_interval(units: int, promised: float, counted: float) -> tuple[float, float]:
+    """95% interval of a ratio of two Poisson rates (exact, by the binomial share of one in both).
+
+    The promise itself was counted: about one unit on each of the calibration's device-days.
+    """
+    of = counted / promised
+    low = beta.ppf(0.025, units, counted + 1) if units else 0.0
+    high = beta.ppf(0.975, units + 1, max(counted, 1e-9))
+    return float(of * low / (1 - low)), float(of * high / max(1 - high, 1e-9))
+
+
+def _losses(reference: Reference, now: Reference) -> list[Loss]:
+    both = reference.devices.intersection(now.devices)
+    old, new = (part.counts[part.devices.get_indexer(both)] for part in (reference, now))
+    windows = [part[:, 0].sum(axis=1) for part in (old, new)]
+    known = {
+        what: [_most_known(part[:, [NAMES.index(f) for f in features]]) for part in (old, new)]
+        for what, features in _SIGNALS.items()
+    }
+    known[_APP_NAMES] = [part.attributed[part.devices.get_indexer(both)] for part in (reference, now)]
+    out = []
+    for what, (then, since) in known.items():
+        expected = then / np.maximum(windows[0], 1) * windows[1]
+        had = expected >= _LEAST_EXPECTED
+        lost = had & (since < expected / 4)
+        if lost.any():
+            out.append(Loss(what, int(lost.sum()), int(had.sum())))
+    return out
+
+
+def _most_known(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n_devices,) windows in which the best known of some features is known."""
+    return np.asarray(counts[:, :, : BINS - 1].sum(axis=2).max(axis=1))
+
+
+def _versions(inventory: pa.Table | None, end: pd.Timestamp) -> dict[str, str]:
+    """Changes of version that the inventory's own snapshots date after the training period."""
+    if inventory is None or not len(inventory):
+        return {}
+    rows = inventory.select(["app_id", "version", "snapshot_time"]).to_pandas().astype({"app_id": object})
+    rows = rows[rows["version"].notna()].sort_values("snapshot_time", kind="stable")
+    out = {}
+    for app, mine in rows.groupby("app_id"):
+        old, new = mine[mine["snapshot_time"] < end]["version"], mine["version"]
+        if len(old) and new.iloc[-1] != old.iloc[-1]:
+            out[str(app)] = f"from {old.iloc[-1]} to {new.iloc[-1]}"
+    return out
+
+
+def _verdict(
+    features: pd.DataFrame,
+    scores_psi: float,
+    budget: Budget,
+    losses: list[Loss],
+    apps: list[AppShift],
+    new_apps: dict[str, int],
+    versions: dict[str, str],
+) -> tuple[str, list[str]]:
+    retrain = [_lost(loss) for loss in losses if loss.devices >= LOST_SHARE * loss.of]
+    watch = [_lost(loss) for loss in losses if loss.devices < LOST_SHARE * loss.of]
+    retrain += [shift.sentence(versions.get(shift.app)) for shift in apps]
+    rate = (
+        f"{budget.units} alerting units where {budget.promised:.0f} were promised: {budget.ratio:.2f} times "
+        f"the budget (95% interval {budget.low:.2f} to {budget.high:.2f}). They may be implants as well as "
+        "drift."
+    )
+    if budget.low > MOST_OVERRUN:
+        retrain.append(rate)
+    elif budget.low > 1:
+        watch.append(rate)
+    sure = features[features["p_adjusted"] <= FALSE_DISCOVERIES]
+    drifted, moved = sure[sure["psi"] > PSI_DRIFTED], sure[sure["psi"] > PSI_WATCH]
+    for rows, least, limit in ((drifted, MOST_DRIFTED_SHARE, PSI_DRIFTED), (moved, 0.0, PSI_WATCH)):
+        if len(rows) and len(rows) >= least * len(features):
+            (retrain if least else watch).append(
+                f"{len(rows)} of {len(features)} features moved beyond a stability index of {limit:g} on "
+                f"more devices than chance explains, first {', '.join(rows['feature'].head(3))}."
+            )
+            break
+    if scores_psi > PSI_DRIFTED:
+        watch.append(f"Scores no longer lie as in calibration: their stability index is {scores_psi:.2f}.")
+    if new_apps:
+        named = ", ".join(f"{app} ({n})" for app, n in list(new_apps.items())[:5])
+        watch.append(f"{len(new_apps)} app(s) that training did not see, by devices: {named}.")
+    named_apps = {shift.app for shift in apps}
+    if changed := [f"{app} {change}" for app, change in versions.items() if app not in named_apps]:
+        watch.append(f"New versions whose traffic did not move: {', '.join(changed[:5])}.")
+    return ("retrain" if retrain else "watch" if watch else "fine"), retrain + watch
+
+
+def _lost(loss: Loss) -> str:
+    return f"Telemetry lost: {loss.what}, on {loss.devices} of {loss.of} devices that had it."
+
+
+def _notes(reference: Reference, now: Reference, events: pd.DataFrame, versions: dict[str, str]) -> list[str]:
+    out = []
+    both = len(reference.devices.intersection(now.devices))
+    if both < LEAST_PAIRED:
+        out.append(
+            f"Only {both} device(s) are in both periods: drift of single features cannot be told from chance "
+            f"with fewer than {LEAST_PAIRED}."
+        )
+    if silent := len(reference.devices.difference(now.devices)):
+        out.append(f"{silent} device(s) of the training period have no window here that can be judged.")
+    if fresh := len(now.devices.difference(reference.devices)):
+        out.append(f"{fresh} device(s) here had none in the training period's later part.")
+    if len(events):
+        most = events.sort_values("devices", ascending=False, kind="stable").head(5)
+        named = ", ".join(f"{e.name} ({e.devices} devices)" for e in most.itertuples())
+        out.append(f"The fleet met together for the first time: {named}.")
+    if not versions:
+        out.append("The inventory dates no change of an app's version after training, so none is named.")
+    return out

@@ -1,0 +1,176 @@
+"""The commands on registered models, against a real MLflow server over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from make import fleet, flows, table, together
+from mlflow_server import mlflow_server
+
+from appcadence.cli import main
+from appcadence.errors import BundleError
+from appcadence.features import describe
+from appcadence.models import bundle
+from appcadence.serving import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory, write_directory
+from appcadence.telemetry.schema import LABELS
+from appcadence.training.train import train
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
+    pytest.importorskip("mlflow.pyfunc", reason="MLflow is not installed: pip install 'appcadence[train]'")
+
+from appcadence.training.publish import publish
+from appcadence.training.registry import resolve
+
+DAY = 86400
+FROZEN = ("--data", "frozen", "--labels", "frozen.labels.parquet")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with a frozen evaluation set: two later days on which three phones beacon."""
+    path = tmp_path_factory.mktemp("models")
+    baseline = fleet(devices=4, days=2)
+    write_directory(path / "telemetry", baseline)
+    later, rows = [fleet(devices=4, days=2, seed=9)["flows"]], []
+    for phone in ("phone-00", "phone-01", "phone-02"):
+        later.append(flows(np.arange(0, 2 * DAY, 300.0), phone, "com.chat", "c2.example", 0.5, 310, 180))
+        where = {"device_id": phone, "app_id": "com.chat", "dest": "c2.example"}
+        rows.append(where | {"start": 0.0, "end": 2.0 * DAY, "label": "malicious"})
+    write_directory(path / "frozen", {"flows": together(*later)})
+    pq.write_table(table(LABELS, rows), path / "frozen.labels.parquet")
+    return path
+
+
+@pytest.fixture(scope="module")
+def registered(place, tmp_path_factory):
+    """Version 1 sees sizes, version 2, the challenger, is blind: no feature family is left to it.
+
+    Yields the server's directory.
+    """
+    families = set(describe()["family"])
+    source = TelemetryDirectory(place / "telemetry")
+    tables = {"flows": source.read("flows")}
+    store = tmp_path_factory.mktemp("server")
+    with mlflow_server(store) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        for name, hidden in (("able", families - {"size"}), ("blind", families)):
+            training = train(tables, exclude_families=tuple(sorted(hidden)))
+            bundle.save(training.detector, place / name)
+            publish(training, source, place / name)
+        yield store
+
+
+@pytest.fixture
+def run(place, registered, monkeypatch, capsys):
+    """Types a command; returns (exit code, standard output, standard error)."""
+
+    def typed(*words):
+        monkeypatch.chdir(place)
+        monkeypatch.setattr(sys, "argv", ["appcadence", "models", *words])
+        with pytest.raises(SystemExit) as done:
+            main()
+        return done.value.code or 0, *capsys.readouterr()
+
+    return typed
+
+
+def test_a_worse_challenger_is_refused_and_forcing_it_is_recorded(run):
+    code, out, err = run("promote", "models:/appcadence/1", *FROZEN)
+    assert (code, err) == (0, "") and "Version 1 is the champion." in out
+    assert max(map(len, out.splitlines())) <= 80
+
+    code, out, err = run("promote", *FROZEN)
+    assert code == 2 and "is the champion" not in out
+    sentences = err.strip().splitlines()
+    assert len(sentences) == 2 and all("version 2 not promoted: recall at " in line for line in sentences)
+    assert max(map(len, out.splitlines())) <= 80
+    after = json.loads(run("list", "--json")[1])
+    assert [v["version"] for v in after] == ["2", "1"]
+    assert [v["aliases"] for v in after] == [["challenger"], ["champion"]]
+    assert after[0]["promotions"] == []
+
+    code, out, err = run("promote", *FROZEN, "--json")
+    answer = json.loads(out)
+    assert code == 2 and answer["promoted"] is False and len(answer["reasons"]) == 2
+
+    code, out, err = run("promote", *FROZEN, "--force")
+    assert code == 0 and "version 2 forced: recall" in err and "over version 1" in out
+    shown = json.loads(run("show", "models:/appcadence@champion", "--json")[1])
+    (record,) = shown["promotions"]
+    assert shown["version"] == "2" and record["over"] == "1" and record["forced"] is True
+    assert record["reasons"] == answer["reasons"] and record["evaluation"] == answer["evaluation"]
+    assert record["figures"]["champion"]["recall_at_1_per_device_day"] > 0.9
+    code, out, err = run("show", "models:/appcadence/2")
+    assert "forced although recall at" in " ".join(out.split())
+
+    code, out, err = run("promote", "models:/appcadence/1", *FROZEN, "--force", "--json")
+    assert code == 0 and json.loads(out)["forced"] is False  # a better one needs no force
+    both = json.loads(run("show", "models:/appcadence/1", "--json")[1])["promotions"]
+    assert [r["over"] for r in both] == [None, "2"]
+    code, out, err = run("promote", "models:/appcadence/1", *FROZEN)
+    assert code == 2 and "the champion already" in err
+
+
+def test_compare_and_list_are_tables_of_eighty_columns(run, place):
+    code, out, err = run("compare", "able", "models:/appcadence/2", *FROZEN)
+    assert code == 0 and "A: able" in out and "6 implant-days" in out, err
+    assert max(map(len, out.splitlines())) <= 80
+    answer = json.loads(run("compare", "able", "blind", *FROZEN, "--json")[1])
+    assert answer["a"]["recall_at_1_per_device_day"] > answer["b"]["recall_at_1_per_device_day"]
+    code, out, err = run("list")
+    assert code == 0 and "24h" in out and bundle.load(place / "able")[1][:12] in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("show", "able"), "models:/NAME@ALIAS"),
+        (("show", "models:/appcadence@nobody"), "refused"),
+        (("promote", "models:/appcadence/77", *FROZEN), "refused"),
+        (("compare", "able", "nowhere", *FROZEN), "nowhere"),
+        (("compare", "able", "blind", *FROZEN[:3], "nowhere.parquet"), "nowhere.parquet"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(run, words, part):
+    code, _, err = run(*words)
+    assert code == 2 and part in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_bundle_from_the_registry_scores_identically_without_mlflow(registered, place, tmp_path):
+    code = (
+        "import sys; sys.modules['mlflow'] = None; from appcadence.serving import Scorer; "
+        "Scorer.load(sys.argv[1]).score('frozen')[['score']].to_parquet(sys.argv[2])"
+    )
+    got, out = resolve("models:/appcadence/1", tmp_path / "got"), tmp_path / "scores.parquet"
+    subprocess.run([sys.executable, "-c", code, got, out], check=True, cwd=place)
+    assert pd.read_parquet(out)["score"].equals(Scorer.load(place / "able").score(place / "frozen")["score"])
+
+
+def test_a_byte_changed_in_the_registry_is_refused(registered, place, tmp_path):
+    wanted = (place / "able" / bundle.MANIFEST).read_bytes()
+    manifests = (registered / "artifacts").rglob(bundle.MANIFEST)
+    (stored,) = [file.parent for file in manifests if file.read_bytes() == wanted]
+    for part in sorted(stored.iterdir()):
+        whole = part.read_bytes()
+        changed = bytearray(whole)
+        changed[len(whole) // 2] ^= 1
+        part.write_bytes(changed)
+        with pytest.raises(BundleError, match="altered"):
+            Scorer.load(resolve("models:/appcadence/1", tmp_path / part.name))
+        part.write_bytes(whole)
+
+
+@pytest.mark.parametrize("command", ["list", "show", "compare", "promote"])
+def test_help_has_an_example(command, run):
+    code, out, _ = run(command, "--help")
+    assert code == 0 and f"Example: appcadence models {command}" in out

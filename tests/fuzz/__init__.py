@@ -1,0 +1,1 @@
+"""Byte-level fuzzing of everything that reads a file from outside: `make fuzz`."""
