@@ -165,8 +165,8 @@ def ablations(options: argparse.Namespace) -> None:
         )
         with blind:
             found = [run(fleet, seed, **how).quality for seed, fleet in fleets.items()]
-        recalls = " ".join(_spread([q.recall[b] for q in found]) for b in BUDGETS)
-        print(f"{name:38s} {recalls}  {_spread([q.realised[1.0] for q in found])}", flush=True)
+        recalls = " ".join(spread([q.recall[b] for q in found]) for b in BUDGETS)
+        print(f"{name:38s} {recalls}  {spread([q.realised[1.0] for q in found])}", flush=True)
 
 
 def _unknown(_baseline: AppBaseline, frame: pd.DataFrame) -> np.ndarray:
@@ -193,8 +193,8 @@ def report(outcomes: list[Outcome]) -> None:
     for budget in BUDGETS:
         low, high = np.mean([q.interval[budget] for q in qualities], axis=0)
         print(
-            f"{budget:28g} {_spread([q.realised[budget] for q in qualities])} "
-            f"{_spread([q.recall[budget] for q in qualities])}   {low:.2f} to {high:.2f}"
+            f"{budget:28g} {spread([q.realised[budget] for q in qualities])} "
+            f"{spread([q.recall[budget] for q in qualities])}   {low:.2f} to {high:.2f}"
         )
     found = [q.first_found_days for q in qualities]
     print(
@@ -208,13 +208,13 @@ def report(outcomes: list[Outcome]) -> None:
         for value in sorted({v for q in qualities for v in q.recall_by[column]}):
             each = [q.recall_by[column][value] for q in qualities if value in q.recall_by[column]]
             mark = "  (left out of tuning and training)" if value == UNSEEN_KIND else ""
-            print(f"  {value:26s} {_spread([s for s, _ in each])} {sum(n for _, n in each):6d}{mark}")
+            print(f"  {value:26s} {spread([s for s, _ in each])} {sum(n for _, n in each):6d}{mark}")
     daily = pd.concat([o.daily for o in outcomes], axis=1).mean(axis=1)
     print("\nfalse alerts a device-day at a promise of one, by day, devices without implants:")
     print("  " + "  ".join(f"{value:.2f}" for value in daily))
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
     return f"{np.mean(values):6.2f} ± {np.std(values):4.2f}"
 
 

@@ -1,7 +1,7 @@
 """Reading logs on one core, side by side with a parser that does nothing but parse the same file.
 
 readers.py [--megabytes 200] [--runs 3] [--only NAME] [--log CONN.LOG]
-readers.py --memory 1,5
+readers.py --memory 1,5 [--only NAME]
 
 The logs are made from a real Zeek conn log (TSV, by default of the captures beside the project): its rows
 over and over, each time later and with other uids, written in every format. `read` is the reader alone, file
@@ -9,8 +9,8 @@ to Arrow tables; `convert` is the command, from the hash of the file to Parquet.
 pyarrow.csv (every column, in its type), that of JSON is orjson (in the `dev` extra; one `loads` a line, or
 one for an array); neither keeps anything. Best of some runs, taken in turn; the process is held to one core.
 
-With --memory, Zeek logs of so many GB are converted, each in a process of its own, and the peak of its
-resident memory is printed.
+With --memory, Zeek and nfdump logs of so many GB are converted, each in a process of its own, and the peak
+of its resident memory is printed.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ LOG = Path(__file__).resolve().parents[2] / "shared/data/labelled/normal_a/conn.
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 """So that every row becomes a flow."""
 NUMBERS = {"time": float, "interval": float, "double": float, "port": int, "count": int}
+LARGE = ("Zeek TSV", "Zeek JSON", "nfdump JSON", "nfdump CSV")
+"""What --memory looks at."""
 FLAGS = {"SF": ("...AP.SF", "...AP.SF"), "S0": ("......S.", "........"), "REJ": ("......S.", "...A.R..")}
 
 Row = dict[str, str]
@@ -304,13 +306,13 @@ def compare(source: Source, forms: dict[str, Form], size: int, runs: int, scratc
         )
 
 
-def memory(source: Source, sizes: list[float], scratch: Path) -> None:
+def memory(source: Source, forms: dict[str, Form], sizes: list[float], scratch: Path) -> None:
     command = [Path(sys.executable).with_name("appcadence"), "convert", "--out", scratch / "out"]
     nets = itertools.chain.from_iterable(("--local-net", net) for net in EVERYWHERE)
     print(f"{'':<12}{'GB':>6}{'seconds':>9}{'MB/s':>7}{'peak MB':>9}")
-    for name, size in itertools.product(("Zeek TSV", "Zeek JSON"), sizes):
+    for name, size in itertools.product([n for n in LARGE if n in forms], sizes):
         path = scratch / "conn.log"
-        make(path, source.forms()[name], source, int(size * 1e9))
+        make(path, forms[name], source, int(size * 1e9))
         begin = time.perf_counter()
         process = subprocess.Popen([*command, *nets, path], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -338,7 +340,7 @@ def main() -> None:
     forms = {n: form for n, form in source.forms().items() if options.only in (None, n)}
     with tempfile.TemporaryDirectory() as scratch:
         if options.memory:
-            memory(source, [float(size) for size in options.memory.split(",")], Path(scratch))
+            memory(source, forms, [float(size) for size in options.memory.split(",")], Path(scratch))
         else:
             compare(source, forms, int(options.megabytes * 1e6), options.runs, Path(scratch))
 

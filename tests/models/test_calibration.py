@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from appcadence.errors import BundleError
-from appcadence.models.calibration import Calibration, alert_unit, device_days
+from appcadence.models.calibration import Calibration, alert_unit, device_days, discovered
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 
 
@@ -37,6 +37,33 @@ def test_p_values_are_uniform_on_exchangeable_scores():
     p = calibration.p_values(drawn(3)[0])
     assert np.allclose(np.quantile(p, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
     assert p.min() >= 1 / (len(calibration.windows) + 1) and p.max() <= 1
+
+
+def test_false_discoveries_keep_to_their_rate():
+    calibration = Calibration.fit(*drawn(0))
+    shares = []
+    for seed in range(10, 30):
+        benign = drawn(seed, 40)[0]
+        raw = np.concatenate([benign, np.full(60, 20.0)])
+        unit = np.arange(len(raw))
+        alert = discovered(calibration.unit_p_values(raw), unit, 0.2)
+        assert alert[len(benign) :].all()
+        shares.append(alert[: len(benign)].sum() / alert.sum())
+    assert 0.05 < np.mean(shares) <= 0.23
+
+
+def test_false_discoveries_count_units_and_pass_over_what_is_not_scored():
+    # One unit of a hundred windows is one discovery; ten thousand ordinary units keep it from being one.
+    p = np.array([0.001] * 100 + [np.nan])
+    assert discovered(p, np.array([0] * 100 + [1]), 0.05)[:100].all()
+    assert not discovered(p, np.array([0] * 100 + [1]), 0.05)[100]
+    crowd = np.concatenate([p, np.linspace(0.002, 1, 10_000)])
+    assert not discovered(
+        crowd, np.concatenate([np.zeros(101), np.arange(1, 10_001)]).astype(int), 0.05
+    ).any()
+    assert not discovered(np.array([np.nan]), np.array([0]), 0.5).any()
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        discovered(p, np.zeros(101, int), 1.0)
 
 
 def test_too_little_to_calibrate_stays_finite():

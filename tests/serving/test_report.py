@@ -22,7 +22,17 @@ HOSTILE = "<script>alert(1)</script>\"'\u202e"
 DAY = 1_772_409_600_000_000
 HOUR = 3_600_000_000
 RUN = Run(
-    "0123456789abcdef", "24h", 2, 4.0, 9, 3, 2, 1.0, [f"Blind spot: {HOSTILE}."], [f"Fleet event: {HOSTILE}."]
+    "0123456789abcdef",
+    "24h",
+    2,
+    4.0,
+    9,
+    3,
+    2,
+    1.0,
+    None,
+    [f"Blind spot: {HOSTILE}."],
+    [f"Fleet event: {HOSTILE}."],
 )
 
 

@@ -19,6 +19,7 @@ from appcadence.models.detector import STRATA, strata
 from appcadence.serving import Scorer
 from appcadence.serving.batch import RUN, read_history, score_directory
 from appcadence.telemetry.directory import write_directory
+from appcadence.training.augment import change
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.train import train
 
@@ -69,6 +70,53 @@ def test_contributions_sum_to_the_score(saved, attacked):
         c = scorer.detector.calibration[stratum]
         want = scorer.detector.constant(stratum) + parts[rows].sum(axis=1) / c.spread
         np.testing.assert_allclose(want, c.scale(raw[rows]), rtol=0, atol=1e-9)
+
+
+def test_a_slow_channel_is_judged_by_its_days(saved):
+    """Two flows a day are too few for a day, and enough from the third day on."""
+    starts = (np.arange(4, 9)[:, None] * 86400 + np.array([40000.0, 60000.0])).ravel()
+    scores = Scorer.load(saved).score({"flows": flows(starts)})
+    mine = scores[scores["dest"] == "a.example"].sort_values("window_start")
+    assert mine["status"].tolist() == ["insufficient_evidence"] * 2 + ["scored"] * 3
+    # Its cadence within a day is still not judged.
+    assert all(part["score"] is None for part in mine["structured_cadence"])
+
+
+def test_training_goes_on_from_an_earlier_model(tables, trained):
+    more = fleet(devices=6, days=8, seed=0)
+    warm = train(more, "24h", 0, before=trained.detector)
+    later = past_and_future(more, trained.detector.reference.end_us + 1)[1]
+    assert warm.params["flows"] == len(later["flows"]) < len(more["flows"])
+    # First contacts of the earlier weeks are still known, and so is every group.
+    assert (
+        warm.detector.history.contacts["first_seen"].min()
+        == trained.detector.history.contacts["first_seen"].min()
+    )
+    assert set(trained.detector.baseline.keys) <= set(warm.detector.baseline.keys)
+    cold = train(later, "24h", 0)
+    assert cold.detector.history.contacts["first_seen"].min() > trained.detector.reference.end_us
+    assert warm.detector.baseline.count.max() > cold.detector.baseline.count.max()
+    with pytest.raises(TelemetryError, match="learned all of these flows already"):
+        train(tables, "24h", 0, before=trained.detector)
+    with pytest.raises(TelemetryError, match="train with the same"):
+        train(more, "6h", 0, before=trained.detector)
+
+
+def test_benign_changes_are_injected_as_benign(tables):
+    cut = (DAY0 + 2 * 86400) * 1_000_000
+    past, future = past_and_future(tables, cut)
+    hosts = set(pc.unique(future["flows"]["dest_host"].cast("string")).to_pylist())
+    moved = late = 0
+    for seed in range(20):
+        old, new = change(past["flows"], future["flows"], np.random.default_rng(seed))
+        assert len(new) == len(future["flows"]) and new.schema == future["flows"].schema
+        assert new["start"].equals(future["flows"]["start"])
+        moved += len(set(pc.unique(new["dest_host"].cast("string")).to_pylist()) - hosts)
+        late += len(past["flows"]) - len(old)
+    assert moved > 0 and late > 0
+    rows, _ = labelled(tables, cut, "24h", 3, 0.0, changed=True)
+    again, _ = labelled(tables, cut, "24h", 3, 0.0, changed=True)
+    assert not rows.malicious.any() and rows.frame.equals(again.frame)
 
 
 def test_equal_input_gives_equal_bytes(trained, tables, saved, tmp_path):

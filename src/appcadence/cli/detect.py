@@ -83,6 +83,10 @@ def train(
     verdicts: Annotated[
         Path | None, typer.Option(help="A Parquet file with the verdicts table: what analysts decided.")
     ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="An earlier MODEL whose baseline and history this training goes on from."),
+    ] = None,
     register: Annotated[
         bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
     ] = False,
@@ -104,6 +108,7 @@ def train(
             seed,
             exclude_families=tuple(exclude_family or ()),
             verdicts=None if verdicts is None else read_named(verdicts, "verdicts"),
+            before=None if warm_start is None else load_scorer(warm_start).detector,
             progress=progress,
         )
     identity = bundle.save(result.detector, out)
@@ -157,6 +162,9 @@ def score(
     alerts_per_device_day: Annotated[
         float, typer.Option(help="Alert budget: benign alerts per device-day.")
     ] = 1.0,
+    false_discovery_rate: Annotated[
+        float | None, typer.Option(help="In place of the budget: the share of alerts that may be benign.")
+    ] = None,
     history: Annotated[Path | None, typer.Option(help="OUT/history.parquet of the run before.")] = None,
     json: Json = False,
 ) -> None:
@@ -169,12 +177,15 @@ def score(
     """
     if alerts_per_device_day <= 0:
         raise AppcadenceError(f"--alerts-per-device-day must be positive, got {alerts_per_device_day}")
+    if false_discovery_rate is not None and not 0 < false_discovery_rate < 1:
+        raise AppcadenceError(f"--false-discovery-rate must lie between 0 and 1, got {false_discovery_rate}")
     with progress_bar() as progress:
         run = score_directory(
             directory,
             load_scorer(model),
             out,
             alerts_per_device_day=alerts_per_device_day,
+            false_discovery_rate=false_discovery_rate,
             history=history,
             progress=progress,
         )
@@ -204,10 +215,14 @@ def load_scorer(model: str) -> Scorer:
 
 def print_run(console: Console, run: Run, out: Path) -> None:
     """The facts of a run and its first ten windows."""
+    limit = (
+        f"a budget of {run.alerts_per_device_day:g} a device-day"
+        if run.false_discovery_rate is None
+        else f"a false discovery rate of {run.false_discovery_rate:g}"
+    )
     console.print(
         f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; "
-        f"{run.scored} had enough evidence; {run.alerts} alerting windows at a budget of "
-        f"{run.alerts_per_device_day:g} a device-day.",
+        f"{run.scored} had enough evidence; {run.alerts} alerting windows at {limit}.",
         highlight=False,
     )
     for spot in (*run.fleet_events, *run.blind_spots):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,6 +17,7 @@ from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
 
 Matrix = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.float32]
 
 SHRINKAGE_WINDOWS = (0.5, 5.0, 2.0, 0.5)
 """By level (kind, category, profile, destination), how many windows weigh as much as the parent: channels
@@ -24,7 +26,11 @@ already says what is usual for a channel."""
 SPREAD_WINDOWS = 5.0
 """The same for the spread, in windows beyond the first."""
 CLIP = 8.0
+_FADING = 0.5
+"""What the windows of earlier telemetry still count when newer ones are learned."""
+_MIN_SCALE = 0.02
 _MIN_SCALE_SHARE = 0.2
+_STATISTICS = ("count", "median", "spread")
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
 _COMPARED = np.array(RELATIVE)
 _SEPARATOR = "\x1f"
@@ -36,55 +42,104 @@ class AppBaseline:
 
     Groups are nested: all channel windows (all app windows) of the fleet, then category, then profile (the
     app, or the registrable domain where the app is unknown), then profile and destination. With n windows,
-    a group's median m is shrunk to its parent's: `w m + (1 - w) m_parent`, `w = n / (n + k)`, k by level.
-    Its spread (1.4826 times the median absolute deviation) likewise, with `(n - 1) / (n - 1 + 5)`, and never
-    below a fifth of the fleet's. Heavy-tailed features (seconds, rates, bytes) are compared as log(1 + x).
+    a group's median m is shrunk to its parent's (empirical Bayes): `w m + (1 - w) m_parent`,
+    `w = n / (n + k)`, k by level. Its spread (1.4826 times the median absolute deviation) likewise, with
+    `(n - 1) / (n - 1 + 5)`, and never below a fifth of the fleet's. Heavy-tailed features (seconds, rates,
+    bytes) are compared as log(1 + x).
     """
 
     keys: pd.Index[str]
     """(g,) group keys, parents before children."""
-    location: Matrix
-    """(g, n_features), on the compared scale."""
-    scale: Matrix
+    level: npt.NDArray[np.int32]
+    """(g,) 0 = kind, to 3 = destination."""
+    parent: npt.NDArray[np.int32]
+    """(g,) row of the next wider group; -1 at level 0."""
+    count: Counts
+    """(g, n_features) windows in which the feature was known; after updates, older ones count less."""
+    median: Counts
+    """(g, n_features) on the compared scale; 0 where the count is."""
+    spread: Counts
+    location: Matrix = field(init=False)
+    """(g + 1, n_features) shrunk medians; the last row is for windows of no known group."""
+    scale: Matrix = field(init=False)
+
+    def __post_init__(self) -> None:
+        location, scale = (
+            np.zeros((len(self.keys) + 1, len(NAMES))),
+            np.ones((len(self.keys) + 1, len(NAMES))),
+        )
+        floor = np.zeros(len(NAMES))
+        for level, shrinkage in enumerate(SHRINKAGE_WINDOWS):
+            rows = np.flatnonzero(self.level == level)
+            count, up = self.count[rows].astype(np.float64), self.parent[rows]
+            weight = count / (count + shrinkage)
+            # n windows hold n - 1 deviations: a group of one says nothing about its spread.
+            more = np.maximum(count - 1, 0)
+            known = more / (more + (SPREAD_WINDOWS if level else shrinkage))
+            width = known * self.spread[rows] + (1 - known) * scale[up]
+            if not level:
+                width = np.maximum(width, _MIN_SCALE)
+                floor = _MIN_SCALE_SHARE * width.max(axis=0, initial=_MIN_SCALE)
+            location[rows] = weight * self.median[rows] + (1 - weight) * location[up]
+            scale[rows] = np.maximum(width, floor)
+        object.__setattr__(self, "location", location)
+        object.__setattr__(self, "scale", scale)
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame) -> AppBaseline:
-        """Learn from the feature table of a benign period; robust to a few per cent of bad windows."""
+    def fit(cls, frame: pd.DataFrame, before: AppBaseline | None = None) -> AppBaseline:
+        """Learn from the feature table of a benign period; robust to a few per cent of bad windows.
+
+        With `before`, a baseline of earlier telemetry, that one is refined and its flows are not needed:
+        its windows count half of what they did, medians are averaged by count, and spreads are pooled with
+        the distance between the two medians.
+        """
         values = _compared(frame)
-        levels = _levels(frame)
-        keys: list[np.ndarray] = [np.array(["fleet"])]
-        location, scale = [np.zeros((1, len(NAMES)))], [np.ones((1, len(NAMES)))]
-        parent_of_row = np.zeros(len(frame), np.int64)
-        size = 1
-        floor = None
-        for shrinkage, level in zip(SHRINKAGE_WINDOWS, levels, strict=True):
+        parts: list[tuple[Any, ...]] = []
+        up, size = np.full(len(frame), -1), 0
+        for number, level in enumerate(_levels(frame)):
             codes, names = pd.factorize(level, sort=True)
             order = np.argsort(codes, kind="stable")
             offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
-            parent = np.zeros(len(names), np.int64)
-            parent[codes] = parent_of_row
-            up_location, up_scale = np.vstack(location)[parent], np.vstack(scale)[parent]
-            count, median, spread = _robust(values[order], offsets)
-            weight = count / (count + shrinkage)
-            median, spread = np.where(count > 0, median, 0.0), np.where(count > 0, spread, 0.0)
-            here = weight * median + (1 - weight) * up_location
-            # n windows hold n - 1 deviations: a group of one says nothing about its spread.
-            more = np.maximum(count - 1, 0)
-            known = more / (more + (shrinkage if floor is None else SPREAD_WINDOWS))
-            width = known * spread + (1 - known) * up_scale
-            if floor is None:
-                width = np.maximum(width, 0.02)
-                floor = _MIN_SCALE_SHARE * width.max(axis=0, initial=0.02)
-            location.append(here)
-            scale.append(np.maximum(width, floor))
-            keys.append(np.asarray(names, dtype=object))
-            parent_of_row = size + codes
+            parent = np.full(len(names), -1, np.int32)
+            parent[codes] = up
+            robust = (a.astype(np.float32) for a in _robust(values[order], offsets))
+            parts.append((names, np.full(len(names), number, np.int32), parent, *robust))
+            up = size + codes
             size += len(names)
-        return cls(pd.Index(np.concatenate(keys).astype(object)), np.vstack(location), np.vstack(scale))
+        names, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
+        own = cls(pd.Index(names.astype(object)), *arrays)
+        return own if before is None else before._refined(own)
+
+    def _refined(self, new: AppBaseline) -> AppBaseline:
+        """Both baselines in one."""
+        keys = self.keys.union(new.keys, sort=False)
+        mine, others = self.keys.get_indexer(keys), new.keys.get_indexer(keys)
+        level = np.where(others >= 0, new.level[others], self.level[mine])
+        order = np.argsort(level, kind="stable")
+        keys, level, mine, others = keys[order], level[order], mine[order], others[order]
+
+        def taken(name: str, of: AppBaseline, rows: npt.NDArray[np.int64]) -> Matrix:
+            values = getattr(of, name)[rows].astype(np.float64)
+            return np.where(rows[:, None] >= 0, values, 0.0)
+
+        n, k = taken("count", self, mine) * _FADING, taken("count", new, others)
+        total = np.maximum(n + k, 1e-9)
+        old, fresh = taken("median", self, mine), taken("median", new, others)
+        pooled = n * taken("spread", self, mine) ** 2 + k * taken("spread", new, others) ** 2
+        # The newer parent counts: an app may have moved to another category.
+        parents = np.where(others >= 0, _key(new, new.parent[others]), _key(self, self.parent[mine]))
+        return AppBaseline(
+            keys,
+            level,
+            keys.get_indexer(pd.Index(parents)).astype(np.int32),
+            (n + k).astype(np.float32),
+            ((n * old + k * fresh) / total).astype(np.float32),
+            np.sqrt(pooled / total + n * k * ((old - fresh) / total) ** 2).astype(np.float32),
+        )
 
     def group_of(self, frame: pd.DataFrame) -> np.ndarray:
-        """(n,) the deepest known group of each window."""
-        group = np.zeros(len(frame), np.int64)
+        """(n,) the deepest known group of each window; -1 = none."""
+        group = np.full(len(frame), -1)
         for level in _levels(frame):
             found = self.keys.get_indexer(pd.Index(level))
             group = np.where(found >= 0, found, group)
@@ -104,29 +159,38 @@ class AppBaseline:
         return np.asarray(np.where(_COMPARED, values, np.nan))
 
     def to_arrow(self) -> pa.Table:
-        width = len(NAMES)
-        return pa.table(
-            {
-                "key": pa.array(self.keys, pa.string()),
-                "location": pa.FixedSizeListArray.from_arrays(pa.array(self.location.ravel()), width),
-                "scale": pa.FixedSizeListArray.from_arrays(pa.array(self.scale.ravel()), width),
-            }
-        )
+        def rows(values: Counts) -> pa.Array:
+            return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(NAMES))
+
+        columns = {name: rows(getattr(self, name)) for name in _STATISTICS}
+        names = {"key": pa.array(self.keys, pa.string()), "level": self.level, "parent": self.parent}
+        return pa.table(names | columns)
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> AppBaseline:
-        def values(name: str) -> Matrix:
+        """Raises BundleError when the table is not one that `to_arrow` makes."""
+
+        def values(name: str) -> Counts:
             flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             if flat.size != len(table) * len(NAMES) or not np.isfinite(flat).all():
                 raise BundleError(
                     f"baseline column {name!r} is not {len(table)} x {len(NAMES)} finite numbers"
                 )
-            return np.asarray(flat.reshape(len(table), len(NAMES)), np.float64)
+            return np.asarray(flat.reshape(len(table), len(NAMES)), np.float32)
 
-        scale = values("scale")
-        if len(table) == 0 or (scale <= 0).any():
-            raise BundleError("baseline is empty or has a spread of zero")
-        return cls(pd.Index(table["key"].to_pylist(), dtype="object"), values("location"), scale)
+        keys = pd.Index(table["key"].to_pylist(), dtype="object")
+        level, parent = (table[name].to_numpy().astype(np.int32) for name in ("level", "parent"))
+        count, median, spread = (values(name) for name in _STATISTICS)
+        inside = np.clip(parent, 0, max(len(keys) - 1, 0))
+        nested = np.where(level == 0, parent == -1, (parent == inside) & (level[inside] == level - 1))
+        known = (level >= 0) & (level < len(SHRINKAGE_WINDOWS)) & nested
+        if not len(keys) or not keys.is_unique or not known.all() or (count < 0).any() or (spread < 0).any():
+            raise BundleError("baseline is empty, or its groups are not nested, or a count is negative")
+        return cls(keys, level, parent, count, median, spread)
+
+
+def _key(baseline: AppBaseline, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
+    return np.where(rows >= 0, baseline.keys.to_numpy(dtype=object)[rows], "")
 
 
 def profile(frame: pd.DataFrame) -> np.ndarray:
@@ -158,8 +222,8 @@ def _compared(frame: pd.DataFrame) -> Matrix:
 def _robust(values, offsets):  # type: ignore[no-untyped-def]
     groups, width = len(offsets) - 1, values.shape[1]
     count = np.zeros((groups, width))
-    median = np.full((groups, width), np.nan)
-    spread = np.full((groups, width), np.nan)
+    median = np.zeros((groups, width))
+    spread = np.zeros((groups, width))
     for g in range(groups):
         for f in range(width):
             column = values[offsets[g] : offsets[g + 1], f]

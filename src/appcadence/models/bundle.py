@@ -26,7 +26,7 @@ from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 _PARTS = (
     "arrays.npz",

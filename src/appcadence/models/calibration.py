@@ -45,6 +45,25 @@ def strongest(unit: npt.NDArray[np.int64], score: Vector) -> Vector:
     return np.asarray(best[np.isfinite(best)])
 
 
+def discovered(p: Vector, unit: npt.NDArray[np.int64], rate: float) -> npt.NDArray[np.bool_]:
+    """(n,) windows that raise an alert when at most `rate` of the alerting units should be benign.
+
+    Benjamini and Hochberg's procedure over units; `p` (n,) are `unit_p_values` of windows, NaN = not scored.
+
+    Raises:
+        ValueError: the rate is not between 0 and 1.
+    """
+    from scipy.stats import false_discovery_control  # slow to import, and seldom wanted
+
+    if not 0 < rate < 1:
+        raise ValueError(f"the false discovery rate must lie between 0 and 1, got {rate}")
+    least = np.full(int(unit.max()) + 1 if len(unit) else 0, np.inf)
+    np.minimum.at(least, unit, np.nan_to_num(p, nan=np.inf))
+    least = least[np.isfinite(least)]
+    sure = least[false_discovery_control(least) <= rate] if len(least) else least
+    return np.asarray(p <= sure.max(initial=-np.inf))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Benign held-out scores, sorted, and the two constants of the scale.
@@ -83,6 +102,11 @@ class Calibration:
         """Split-conformal (1 + #benign >= raw) / (n + 1), in (0, 1]; floor 1 / (n + 1)."""
         above = len(self.windows) - np.searchsorted(self.windows, raw, "left")
         return np.asarray((1.0 + above) / (len(self.windows) + 1.0))
+
+    def unit_p_values(self, raw: Vector) -> Vector:
+        """The same for alert units by their strongest window."""
+        above = len(self.units) - np.searchsorted(self.units, raw, "left")
+        return np.asarray((1.0 + above) / (len(self.units) + 1.0))
 
     def threshold(self, alerts_per_device_day: float) -> float:
         """The score that benign units exceed `alerts_per_device_day` times a device-day.

@@ -15,7 +15,7 @@ from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
 from appcadence.models import reasons
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration
+from appcadence.models.calibration import Calibration, alert_unit, discovered
 from appcadence.models.evidence import BEHAVIOURS, CADENCE_ALONE_STARTS, eligible, judged
 from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise
@@ -105,6 +105,7 @@ class Detector:
         *,
         fleet_event: npt.NDArray[np.bool_] | None = None,
         alerts_per_device_day: float = 1.0,
+        false_discovery_rate: float | None = None,
         version: str = "",
         name: str = "appcadence",
     ) -> pa.Table:
@@ -113,11 +114,14 @@ class Detector:
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
         factor e fewer; null where there is too little evidence. It equals the sum of all contributions
         plus a constant of the stratum. Windows of a `fleet_event` (n,) keep their score, have no rank and
-        raise no alert. Reasons are worded for alerts and the first 1,000 windows.
+        raise no alert. With a `false_discovery_rate` alerts keep to that instead of the budget, over all
+        alert units of the frame (Benjamini and Hochberg on conformal p-values, which one over the number of
+        calibration units bounds below: a small calibration finds nothing at a low rate). Reasons are worded
+        for alerts and the first 1,000 windows.
 
         Raises:
             SchemaError: a feature column is missing.
-            ValueError: the alert budget is not positive.
+            ValueError: the alert budget is not positive, or the rate not between 0 and 1.
         """
         frame = hide(frame, self.excluded_families)
         contributions, raw = self.parts(frame)
@@ -126,13 +130,14 @@ class Detector:
         common = np.zeros(n, np.bool_) if fleet_event is None else fleet_event
         evidence = eligible(frame)
         scored = evidence & ~common
-        score, p, threshold = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+        score, p, threshold, unit_p = (np.full(n, np.nan) for _ in range(4))
         spread = np.ones(n)
         for stratum, rows in strata(frame).items():
             calibration = self.calibration[stratum]
             score[rows] = calibration.scale(raw[rows])
             p[rows] = calibration.p_values(raw[rows])
             threshold[rows] = calibration.threshold(alerts_per_device_day)
+            unit_p[rows] = calibration.unit_p_values(raw[rows])
             spread[rows] = calibration.spread
         contributions = contributions / spread[:, None]
         score[~evidence] = np.nan
@@ -140,6 +145,9 @@ class Detector:
         parts = {b: self._behaviour(b, contributions * spread[:, None], able[b]) for b in BEHAVIOURS}
         shown = {b: parts[b][1] <= BEHAVIOUR_P for b in BEHAVIOURS}
         alert = scored & (np.nan_to_num(score, nan=-np.inf) >= threshold)
+        if false_discovery_rate is not None:
+            unit_p[~scored] = np.nan
+            alert = discovered(unit_p, alert_unit(frame), false_discovery_rate)
         few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
         alert &= ~(
             few & shown["structured_cadence"] & ~shown["session_persistence"] & ~shown["notification_burst"]

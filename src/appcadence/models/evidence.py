@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from appcadence.features.rolling import STEADY_DAYS
+
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
     "structured_cadence": ("interval", "size"),
     "session_persistence": ("session",),
@@ -14,6 +16,8 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 """The analytic's three behaviours and the feature families that speak for each."""
 
 MIN_STARTS = 6
+MIN_DAYS = 2
+"""A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_STARTS = 12
 """Cadence with fewer starts than this raises no alert of its own."""
@@ -38,5 +42,12 @@ def judged(frame: pd.DataFrame) -> dict[str, Mask]:
 
 
 def eligible(frame: pd.DataFrame) -> Mask:
-    """(n,) whether any behaviour can be judged; the models learn from and score these windows alone."""
-    return np.asarray(np.logical_or.reduce(list(judged(frame).values())), np.bool_)
+    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
+    then its beats. The models learn from and score these windows alone."""
+    return np.asarray(np.logical_or.reduce([*judged(frame).values(), _days_met(frame) >= MIN_DAYS]), np.bool_)
+
+
+def _days_met(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """(n,) days with contact among the fourteen before the window; 0 where the past is unknown."""
+    age = np.minimum(np.ceil(frame["channel_age_days"].to_numpy()), STEADY_DAYS)
+    return np.asarray(np.nan_to_num(np.rint(frame["steady_days_ratio"].to_numpy() * age)), np.float64)

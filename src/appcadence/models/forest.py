@@ -19,7 +19,7 @@ def average_path_length(n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, depth))
 
 
-def fit_forest(rows: Matrix, seed: int) -> Trees:
+def fit_forest(rows: Matrix, seed: int, trees: int = TREES) -> Trees:
     """Fit scikit-learn's isolation forest on (n, n_features) complete rows.
 
     The raw value of a row is -(mean depth) / c(subsample), in about [-2, 0], higher = more anomalous;
@@ -29,10 +29,10 @@ def fit_forest(rows: Matrix, seed: int) -> Trees:
     """
     from sklearn.ensemble import IsolationForest  # needed to train, never to score
 
-    forest = IsolationForest(n_estimators=TREES, max_samples=min(SUBSAMPLE, len(rows)), random_state=seed)
+    forest = IsolationForest(n_estimators=trees, max_samples=min(SUBSAMPLE, len(rows)), random_state=seed)
     forest.fit(rows.astype(np.float32))
-    scale = TREES * float(average_path_length(np.array([forest.max_samples_]))[0])
-    return join([_flatten(e.tree_, rows.shape[1], scale) for e in forest.estimators_])
+    scale = trees * float(average_path_length(np.array([forest.max_samples_]))[0])
+    return join([_flatten(e.tree_, rows.shape[1], scale, trees) for e in forest.estimators_])
 
 
 def anomaly_score(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -40,7 +40,7 @@ def anomaly_score(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(2.0**raw)
 
 
-def _flatten(tree, n_features: int, scale: float) -> Trees:  # type: ignore[no-untyped-def]
+def _flatten(tree, n_features: int, scale: float, trees: int) -> Trees:  # type: ignore[no-untyped-def]
     left, right = tree.children_left, tree.children_right
     samples = tree.n_node_samples.astype(np.float64)
     depth = np.zeros(len(left))
@@ -48,7 +48,7 @@ def _flatten(tree, n_features: int, scale: float) -> Trees:  # type: ignore[no-u
         if left[node] >= 0:
             depth[left[node]] = depth[right[node]] = depth[node] + 1
     # A lone sample cannot be isolated: scikit-learn then takes the mean depth for the expected one.
-    expected = -(depth + average_path_length(samples)) / scale if scale else np.full(len(left), -1.0 / TREES)
+    expected = -(depth + average_path_length(samples)) / scale if scale else np.full(len(left), -1.0 / trees)
     for node in range(len(left) - 1, -1, -1):
         if left[node] >= 0:
             a, b = left[node], right[node]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,23 @@ import numpy.typing as npt
 from appcadence.models.trees import Matrix, Trees, join
 
 BAGS = 5
-TREES_A_BAG = 80
-LEAVES = 5
 _INFINITE = 1e300
 """What LightGBM's dump writes for an infinite threshold, at which it parts NaN from every number."""
 THREADS = 2
 """The same on every machine: it stands in the model text, and so in the bundle's id."""
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What may be searched for; the defaults are what `appcadence train` uses without a search."""
+
+    trees: int = 80
+    """A bag."""
+    leaves: int = 5
+    learning_rate: float = 0.1
+    min_data_in_leaf: int = 10
+    feature_fraction: float = 0.5
+    lambda_l2: float = 1.0
 
 
 def fit_classifier(
@@ -26,6 +38,7 @@ def fit_classifier(
     names: list[str],
     directions: npt.NDArray[np.int64],
     seed: int,
+    settings: Hyperparameters | None = None,
 ) -> tuple[Trees, str]:
     """Fit (n, n_features) rows, NaN allowed, to target 0/1; the raw value is the mean log-odds of the bags.
 
@@ -34,18 +47,19 @@ def fit_classifier(
     """
     import lightgbm  # needed to train, never to score
 
+    chosen = settings or Hyperparameters()
     texts, parts = [], []
     for bag in range(BAGS):
         data = lightgbm.Dataset(rows, target, weight=weight, feature_name=names, free_raw_data=True)
         params: dict[str, Any] = {
             "objective": "binary",
-            "num_leaves": LEAVES,
-            "learning_rate": 0.1,
-            "min_data_in_leaf": 10,
-            "feature_fraction": 0.5,
+            "num_leaves": chosen.leaves,
+            "learning_rate": chosen.learning_rate,
+            "min_data_in_leaf": chosen.min_data_in_leaf,
+            "feature_fraction": chosen.feature_fraction,
             "bagging_fraction": 0.7,
             "bagging_freq": 1,
-            "lambda_l2": 1.0,
+            "lambda_l2": chosen.lambda_l2,
             "monotone_constraints": [int(d) for d in directions],
             "monotone_constraints_method": "basic",
             "deterministic": True,
@@ -54,7 +68,7 @@ def fit_classifier(
             "seed": seed * BAGS + bag,
             "verbosity": -1,
         }
-        booster = lightgbm.train(params, data, TREES_A_BAG)
+        booster = lightgbm.train(params, data, chosen.trees)
         texts.append(booster.model_to_string())
         parts += [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
     return join(parts), "\n".join(texts)

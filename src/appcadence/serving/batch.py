@@ -63,6 +63,8 @@ class Run:
     scored: int
     alerts: int
     alerts_per_device_day: float
+    false_discovery_rate: float | None
+    """What alerts keep to instead of the budget, if anything."""
     blind_spots: list[str]
     fleet_events: list[str]
     """What the fleet met for the first time together, as sentences."""
@@ -74,6 +76,7 @@ def score_directory(
     out: str | Path,
     *,
     alerts_per_device_day: float = 1.0,
+    false_discovery_rate: float | None = None,
     history: str | Path | None = None,
     progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> Run:
@@ -95,7 +98,12 @@ def score_directory(
     progress("reading", 1.0)
     progress("scoring", 0.0)
     past = None if history is None else read_history(history)
-    result = scorer.run(tables, alerts_per_device_day=alerts_per_device_day, history=past)
+    result = scorer.run(
+        tables,
+        alerts_per_device_day=alerts_per_device_day,
+        false_discovery_rate=false_discovery_rate,
+        history=past,
+    )
     scores = result.scores
     progress("scoring", 1.0)
     progress("writing", 0.0)
@@ -109,6 +117,7 @@ def score_directory(
         scored=int(pc.sum(pc.equal(scores["status"], "scored")).as_py() or 0),
         alerts=int(pc.sum(scores["alert"]).as_py() or 0),
         alerts_per_device_day=alerts_per_device_day,
+        false_discovery_rate=false_discovery_rate,
         blind_spots=blind_spots(result.windows, tables),
         fleet_events=[_sentence(event) for event in result.events.itertuples()],
     )

@@ -103,6 +103,7 @@ def _run(file: Path) -> Run:
         numbers = (*counts, run.device_days, run.alerts_per_device_day)
         sound = all(isinstance(n, int | float) for n in numbers) and isinstance(run.blind_spots, list)
         sound = sound and isinstance(run.fleet_events, list)
+        sound = sound and isinstance(run.false_discovery_rate, float | None)
     except (OSError, ValueError, TypeError) as error:
         raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
     if not sound:
@@ -164,10 +165,12 @@ def _page(output: _Output) -> str:
 def _facts(output: _Output) -> str:
     run = output.run
     allowed = run.alerts_per_device_day * run.device_days
-    alerts = (
-        f"apps or destinations on a day ({run.alerts:,} windows); the budget of "
-        f"{run.alerts_per_device_day:g} a device-day allows {allowed:,.1f} benign ones"
+    limit = (
+        f"the budget of {run.alerts_per_device_day:g} a device-day allows {allowed:,.1f} benign ones"
+        if run.false_discovery_rate is None
+        else f"at most {100 * run.false_discovery_rate:g}% of them should be benign"
     )
+    alerts = f"apps or destinations on a day ({run.alerts:,} windows); {limit}"
     facts = [
         ("Devices", f"{run.devices:,}", ""),
         ("Device-days", f"{run.device_days:,.1f}", "observed"),

@@ -60,13 +60,19 @@ class Scorer:
         source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
         *,
         alerts_per_device_day: float = 1.0,
+        false_discovery_rate: float | None = None,
     ) -> pd.DataFrame:
         """The scores table of a telemetry directory, or of canonical tables by name.
+
+        Alerts keep to the budget or, if given, to the false discovery rate (see `Detector.score`).
 
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
         """
-        return pd.DataFrame(self.run(source, alerts_per_device_day=alerts_per_device_day).scores.to_pandas())
+        result = self.run(
+            source, alerts_per_device_day=alerts_per_device_day, false_discovery_rate=false_discovery_rate
+        )
+        return pd.DataFrame(result.scores.to_pandas())
 
     def score_windows(self, features: pd.DataFrame, *, alerts_per_device_day: float = 1.0) -> pd.DataFrame:
         """The scores table of a feature table that `appcadence.features.extract` made.
@@ -76,13 +82,14 @@ class Scorer:
         Raises:
             SchemaError: a feature column is missing.
         """
-        return pd.DataFrame(self._score(features, alerts_per_device_day).to_pandas())
+        return pd.DataFrame(self._score(features, alerts_per_device_day, None).to_pandas())
 
     def run(
         self,
         source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
         *,
         alerts_per_device_day: float = 1.0,
+        false_discovery_rate: float | None = None,
         history: History | None = None,
     ) -> Scored:
         """Score and keep what the batch job needs: scores, windows and the advanced history.
@@ -94,18 +101,20 @@ class Scorer:
         features = table_of(windows)
         after = past.update(windows)
         found = fleet_events(after, self.detector.reference.end_us, features)
-        scores = self._score(features, alerts_per_device_day, found.windows)
+        scores = self._score(features, alerts_per_device_day, false_discovery_rate, found.windows)
         return Scored(scores, windows, after, found.events)
 
     def _score(
         self,
         features: pd.DataFrame,
         alerts_per_device_day: float,
+        false_discovery_rate: float | None,
         fleet_event: npt.NDArray[np.bool_] | None = None,
     ) -> pa.Table:
         return self.detector.score(
             features,
             fleet_event=fleet_event,
             alerts_per_device_day=alerts_per_device_day,
+            false_discovery_rate=false_discovery_rate,
             version=self.version[:12],
         )

@@ -1,4 +1,4 @@
-"""Variants of a small benign baseline: whole channels rescaled, thinned, or made new."""
+"""Other benign telemetry from what there is: variants of a small baseline, and what changes in fleets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.features.columns import micros
+from appcadence.features.domains import registrable_domain
+
+_MOVED_SHARE = 0.03
+_LATE_SHARE = 0.02
 
 
 def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
@@ -47,13 +51,40 @@ def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
     return flows.filter(pa.array(keep))
 
 
+def change(past: pa.Table, future: pa.Table, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
+    """Services that moved and apps that were installed late, as benign as before.
+
+    In the future 3% of the fleet's (app, host) pairs answer under another host, half of them in the same
+    domain; 2% of the (device, app) pairs lose their past.
+    """
+    installed = _codes(past["device_id"], past["app_id"])
+    late = rng.random(int(installed.max(initial=-1)) + 1) < _LATE_SHARE
+    host = future["dest_host"].cast(pa.string())
+    pair = _codes(future["app_id"], host)
+    first = np.unique(pair, return_index=True)[1]
+    moves = rng.random(len(first)) < _MOVED_SHARE
+    names = [
+        f"moved-{i}.{registrable_domain(name) if rng.random() < 0.5 else f'elsewhere-{i}.invalid'}"
+        for i, name in enumerate(pc.fill_null(host.take(pa.array(first[moves])), "").to_pylist())
+    ]
+    new = pa.array(names, pa.string()).take(pa.array(np.cumsum(moves)[pair] - 1, mask=~moves[pair]))
+    renamed = pc.if_else(pc.is_null(host), host, pc.coalesce(new, host))
+    at = future.schema.get_field_index("dest_host")
+    moved = future.set_column(at, future.schema.field(at), renamed.cast(future.schema.field(at).type))
+    return past.filter(pa.array(~late[installed])), moved
+
+
 def _channels(flows: pa.Table) -> np.ndarray:
-    """Codes of (device, app, destination) in order of first appearance."""
-    code = np.zeros(len(flows), np.int64)
+    """Codes of (device, app, destination)."""
     host = pc.coalesce(flows["dest_host"].cast(pa.string()), flows["dest_ip"].cast(pa.string()))
-    for column in (flows["device_id"].cast(pa.string()), flows["app_id"].cast(pa.string()), host):
-        part = pc.fill_null(column, "").dictionary_encode().unify_dictionaries().combine_chunks()
-        part = part.chunk(0) if isinstance(part, pa.ChunkedArray) and part.num_chunks else part
-        indices = part.indices.to_numpy() if len(flows) else np.empty(0, np.int64)
-        code = code * (int(indices.max()) + 1 if len(indices) else 1) + indices
-    return np.unique(code, return_inverse=True)[1]
+    return _codes(flows["device_id"], flows["app_id"], host)
+
+
+def _codes(*columns: pa.ChunkedArray) -> np.ndarray:
+    """Codes 0, 1, ... of the rows' values, null being one of them."""
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        text = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
+        code = code * max(len(text.dictionary), 1) + text.indices.to_numpy()
+        code = np.unique(code, return_inverse=True)[1]
+    return code

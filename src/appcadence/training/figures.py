@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve
 
 from appcadence.training.train import Training
 
 _TOP = 20
 _BINS = 40
+_RESAMPLES = 200
+_PROMISED = np.geomspace(0.03, 10, 40)
 
 
 def training_figures(training: Training) -> dict[str, Figure]:
-    """The figures by name: recall by budget (and kind), benign scores, calibration tail, classifier gains."""
+    """The figures by name: recall by budget (and kind), precision and recall, benign scores, promised and
+    counted rates, calibration tail, classifier gains."""
     figures = {
         "recall_at_budget": recall_at_budget(training),
+        "precision_recall": precision_recall(training),
         "benign_scores": benign_scores(training),
+        "reliability": reliability(training),
         "calibration_tail": calibration_tail(training),
         "classifier_gain": classifier_gain(training),
     }
@@ -44,6 +51,95 @@ def recall_by_kind(training: Training) -> Figure:
     figure, axes = _figure(1.5 + 0.3 * len(found))
     axes.barh([kind for kind, _ in found], [share for _, share in found])
     axes.set(xlim=(0, 1), xlabel="recall", title="Injected implants found, by kind")
+    return figure
+
+
+def precision_recall(training: Training) -> Figure:
+    """Precision against recall of alert units, each by its best window; a unit with an implant is a hit."""
+    units = training.tested.groupby("unit").agg(score=("score", "max"), implant=("implant", "max"))
+    figure, axes = _figure()
+    hits = (units["implant"] >= 0).to_numpy()
+    if hits.any():
+        precision, recall, _ = precision_recall_curve(hits, units["score"])
+        axes.step(recall, precision, where="post")
+        axes.axhline(hits.mean(), linestyle="--", color="black", linewidth=0.8, label="by chance")
+        axes.legend(loc="lower left")
+    axes.set(
+        xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision",
+        title=f"Alert units, held out: average precision {training.quality.average_precision:.2f}",
+    )  # fmt: skip
+    return figure
+
+
+def reliability(training: Training) -> Figure:
+    """Benign alert units per device-day that reach the score of each promised rate, with 95% over devices.
+
+    Calibration knew the same devices, so the line shows how well one tail fits all rates, and the band how
+    much a few devices weigh; neither shows how later telemetry would do.
+    """
+    windows = training.tested.astype({"device_id": object})
+    units = windows.groupby("unit").agg(
+        score=("score", "max"), implant=("implant", "max"), device=("device_id", "first")
+    )
+    observed = windows.drop_duplicates(["device_id", "round", "window_start"])
+    days = observed.groupby("device_id")["observed_seconds"].sum() / 86_400.0
+    benign = units[units["implant"] < 0]
+    reached = benign["score"].to_numpy()[:, None] >= -np.log(_PROMISED)
+    counts = pd.DataFrame(reached).groupby(benign["device"].to_numpy()).sum().reindex(days.index, fill_value=0)
+    drawn = np.random.default_rng(0).multinomial(len(days), np.full(len(days), 1 / len(days)), _RESAMPLES)
+    rates = (drawn @ counts.to_numpy()) / np.maximum(drawn @ days.to_numpy(), 1e-9)[:, None]
+    figure, axes = _figure()
+    if len(days) > 1:
+        low, high = np.quantile(rates, [0.025, 0.975], axis=0)
+        axes.fill_between(_PROMISED, low, high, alpha=0.25, label=f"95% over {len(days)} devices")
+    axes.plot(_PROMISED, counts.sum().to_numpy() / days.sum(), label="counted")
+    axes.plot(_PROMISED, _PROMISED, linestyle="--", color="black", label="as promised")
+    axes.set(
+        xscale="log", xlabel="promised benign alert units per device-day",
+        ylabel="counted", title="Benign alert units, held out",
+    )  # fmt: skip
+    axes.set_yscale("symlog", linthresh=0.03)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+def stress_map(cells: pd.DataFrame) -> Figure:
+    """The table of `stress`: recall (0 to 1) over period and jitter, a panel a share of missed beats, and over
+    the share of the day and of the telemetry that is there."""
+    figure = Figure(figsize=(12.0, 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    usual = (cells["active"] == 1) & cells["false_units_per_device_day"].isna()
+    grid = cells[usual]
+    panels = sorted(grid["missed"].unique())
+    above = figure.subplots(2, max(len(panels), 3), squeeze=False)
+    for axes, missed in zip(above[0], panels, strict=False):
+        table = grid[grid["missed"] == missed].pivot(index="jitter", columns="period_seconds", values="recall")
+        count = grid[grid["missed"] == missed].pivot(
+            index="jitter", columns="period_seconds", values="implant_days"
+        )
+        axes.imshow(table.to_numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        for (row, column), value in np.ndenumerate(table.to_numpy()):
+            said = "no\nimplant" if np.isnan(value) else f"{value:.2f}\n({count.iloc[row, column]})"
+            axes.text(column, row, said, ha="center", va="center", color="black" if value > 0.6 else "gray")
+        axes.set_xticks(range(table.shape[1]), [f"{p / 60:g}" for p in table.columns])
+        axes.set_yticks(range(table.shape[0]), [f"{j:g}" for j in table.index])
+        axes.set(xlabel="period, minutes", ylabel="jitter", title=f"{missed:.0%} of the beats missed")
+    losses = cells[cells["false_units_per_device_day"].notna()]
+    lines = {
+        "share of the day active": cells[(cells["active"] < 1)].set_index("active"),
+        "share of flows lost": losses[losses["lost_names"] == 0].set_index("lost_flows"),
+        "share of app names lost": losses[losses["lost_flows"] == 0].set_index("lost_names"),
+    }
+    for axes, (label, rows) in zip(above[1], lines.items(), strict=False):
+        axes.plot(rows.index, rows["recall"], marker="o", label="recall")
+        if rows["false_units_per_device_day"].notna().any():
+            axes.plot(
+                rows.index, rows["false_units_per_device_day"], marker="s", label="benign units a device-day"
+            )
+        axes.set(xlabel=label, ylim=(0, None))
+        axes.legend()
+    figure.suptitle("Injected beacons found at one promised benign alert unit per device-day (implant-days)")
     return figure
 
 

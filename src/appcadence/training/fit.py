@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from appcadence.models.detector import (
 )
 from appcadence.models.evidence import BEHAVIOURS, judged
 from appcadence.models.forest import fit_forest
-from appcadence.models.supervised import fit_classifier
+from appcadence.models.supervised import Hyperparameters, fit_classifier
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from appcadence.models.trees import Trees
 from appcadence.training.evaluate import Quality, quality
@@ -126,28 +127,40 @@ class Fit:
     quality: Quality
     calibration_windows: int
     calibration_days: float
+    tested: pd.DataFrame
+    """The windows that quality was measured on, with what `Training.tested` lists."""
+
+
+Choice = Callable[[Sample], Hyperparameters]
 
 
 def fit(
-    learn: list[Sample], clean: list[Sample], check: list[Sample], seed: int, weights: Vector = WEIGHTS
+    learn: list[Sample],
+    clean: list[Sample],
+    check: list[Sample],
+    seed: int,
+    weights: Vector = WEIGHTS,
+    choose: Choice = lambda rows: Hyperparameters(),
 ) -> Fit:
     """Fit on `learn`; calibrate on `clean` and measure on `check` (both of held-out devices).
 
-    Without held-out devices both are out-of-fold scores of `learn`, folded by channel.
+    Without held-out devices both are out-of-fold scores of `learn`, folded by channel. `choose` gives the
+    hyper-parameters for the windows it is shown, and is never shown one that its choice is measured on.
     """
     rows = Sample.joined(learn)
     benign = rows.take(~rows.malicious)
     surprise = TailSurprise.fit(tail_input(benign.values, benign.distances))
     forest = fit_forest(forest_input(benign.distances), seed)
-    classifier, text = _classifier(rows, seed)
+    classifier, text = classifier_of(rows, seed, choose(rows))
     if clean:
         held, tested = Sample.joined(clean), Sample.joined(check)
         models = [(classifier, np.ones(len(held.frame), np.bool_))]
         test_models = [(classifier, np.ones(len(tested.frame), np.bool_))]
     else:
-        fold = _folds(rows)
+        fold = fold_of(rows)
         folds = [k for k in range(FOLDS) if (fold == k).any()]
-        by_fold = {k: _classifier(rows.take(fold != k), seed)[0] for k in folds}
+        parts = {k: rows.take(fold != k) for k in folds}
+        by_fold = {k: classifier_of(part, seed, choose(part))[0] for k, part in parts.items()}
         tested, held = rows, benign
         test_models = [(by_fold[k], fold == k) for k in folds]
         models = [(by_fold[k], (fold == k)[~rows.malicious]) for k in folds]
@@ -171,10 +184,17 @@ def fit(
         quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
         calibration_windows=len(raw),
         calibration_days=held.days(),
+        tested=tested.frame[["device_id", "app_id", "dest", "window_start", "observed_seconds"]].assign(
+            kind=tested.frame["implant_kind"].astype(object),
+            implant=tested.implant,
+            round=tested.round,
+            unit=tested.units(),
+            score=score,
+        ),
     )
 
 
-def _classifier(rows: Sample, seed: int) -> tuple[Trees, str]:
+def classifier_of(rows: Sample, seed: int, settings: Hyperparameters) -> tuple[Trees, str]:
     """Every implant weighs the same however many windows it fills, both classes weigh the same, and what an
     analyst decided on weighs more."""
     key = rows.implant + rows.round * (int(rows.implant.max()) + 2)
@@ -189,10 +209,11 @@ def _classifier(rows: Sample, seed: int) -> tuple[Trees, str]:
         _NAMES,
         _DIRECTIONS,
         seed,
+        settings,
     )
 
 
-def _folds(rows: Sample) -> npt.NDArray[np.int64]:
+def fold_of(rows: Sample) -> npt.NDArray[np.int64]:
     """(n,) fold of each window; all windows of a channel (or of an app) share one, over all rounds."""
     app = rows.frame["app_id"].astype(object)
     channel = (

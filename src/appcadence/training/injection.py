@@ -19,7 +19,7 @@ from appcadence.models.evidence import eligible
 from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.training.augment import vary
+from appcadence.training.augment import change, vary
 from appcadence.training.verdicts import verdict_of
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
@@ -55,8 +55,9 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
     )
 
 
-def history_of(tables: Tables, window: str) -> History:
-    return History.empty().update(build(tables, window_seconds(window)))
+def history_of(tables: Tables, window: str, known: History | None = None) -> History:
+    """What is known after the tables, and before them `known`."""
+    return (known or History.empty()).update(build(tables, window_seconds(window)))
 
 
 def labelled(
@@ -68,18 +69,25 @@ def labelled(
     *,
     devices: list[str] | None = None,
     varied: bool = False,
+    changed: bool = False,
     kinds: Sequence[str] = tuple(KINDS),
     verdicts: pa.Table | None = None,
+    known: History | None = None,
 ) -> tuple[Rows, pd.DataFrame]:
     """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
 
-    `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context. With
-    `varied` the benign telemetry is first turned into a variant of itself. Windows that `verdicts` call
-    malicious are implants of the kind "verdict"; unexplained ones are left out.
+    `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
+    `known` the history before the tables (default none). With `varied` the benign telemetry is first turned
+    into a variant of itself, with `changed` some services move to other hosts and some apps are installed
+    late. Windows that `verdicts` call malicious are implants of the kind "verdict"; unexplained ones are left
+    out.
     """
     if varied:
         tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
     past, future = past_and_future(tables, cut_us)
+    if changed:
+        old, new = change(past["flows"], future["flows"], np.random.default_rng(seed))
+        past, future = past | {"flows": old}, future | {"flows": new}
     flows = future["flows"]
     mine = (
         flows
@@ -91,7 +99,7 @@ def labelled(
     else:
         grafts, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
     both = future | {"flows": pa.concat_tables([flows, grafts]).unify_dictionaries()}
-    before = history_of(past, window)
+    before = history_of(past, window, known)
     windows = build(both, window_seconds(window), before)
     table = table_of(windows)
     implant, share = _truth(table, grafts, window)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,15 +17,18 @@ from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
 from appcadence.features.extract import table_of
+from appcadence.features.history import History
 from appcadence.features.windows import build, window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.evidence import eligible
 from appcadence.models.reference import Reference
+from appcadence.models.supervised import Hyperparameters
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
+from appcadence.training.injection import Rows, Tables, labelled, past_and_future
+from appcadence.training.search import search
 from appcadence.training.verdicts import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
@@ -54,6 +57,17 @@ class Training:
     """Every injected implant, one row each."""
     example: pd.DataFrame
     """A few benign feature rows."""
+    tested: pd.DataFrame
+    """The windows that quality was measured on: device_id, app_id, dest, window_start, observed_seconds, kind and
+    implant (None and -1 = benign), round, unit and score."""
+    trials: pd.DataFrame
+    """One row a trial of the search: hyper-parameters and how they did; empty without a search."""
+    held_out: list[str] | None
+    """Devices that no model saw, None where channels were held out instead."""
+    cut_us: int
+    """Where the first round parts past from future, in microseconds since the epoch."""
+    baseline: AppBaseline
+    """What was expected there, by the past alone."""
 
 
 def train(
@@ -65,6 +79,8 @@ def train(
     kinds: Sequence[str] = tuple(KINDS),
     weights: Sequence[float] = tuple(WEIGHTS),
     verdicts: pa.Table | None = None,
+    search_trials: int = 0,
+    before: Detector | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Training:
     """Learn a detector from the canonical tables of a benign period.
@@ -73,16 +89,23 @@ def train(
     families the detector must not see; `kinds` are the implants to inject, `weights`
     those of classifier, surprise and forest in the score. `verdicts` is the canonical table of analysts'
     decisions: windows they call malicious or benign are learned as such and weigh five times as much, and
-    what they call malicious or unexplained does not shape what is expected.
+    what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
+    are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
+    of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
+    refined.
 
     Raises:
-        TelemetryError: too little telemetry; the message says how much there is.
+        TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
     """
+    if search_trials < 0:
+        raise TelemetryError(f"search trials must not be negative, got {search_trials}")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
     if unknown:
         raise TelemetryError(
             f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}"
         )
+    if before is not None:
+        tables = _later(tables, before, window, exclude_families)
     flows = tables["flows"]
     if not len(flows):
         raise TelemetryError("the flows table is empty; nothing can be learned from it")
@@ -94,8 +117,9 @@ def train(
     clean: list[Sample] = []
     check: list[Sample] = []
     injection: list[pd.DataFrame] = []
+    known = History.empty() if before is None else before.history
     baselines = {
-        cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts)
+        cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts, before)
         for cut in set(cuts)
     }
     small = False
@@ -107,9 +131,9 @@ def train(
             return Sample.of(hide(rows.frame, exclude_families), rows.implant, baseline, number)
 
         rate = _rate(tables, cut, learners, small)
-        injected = partial(labelled, tables, cut, window, kinds=kinds, verdicts=verdicts)
+        injected = partial(labelled, tables, cut, window, kinds=kinds, verdicts=verdicts, known=known)
         varied = small and number > 0
-        rows, specs = injected(seed * 1000 + number, rate, devices=learners, varied=varied)
+        rows, specs = injected(seed * 1000 + number, rate, devices=learners, varied=varied, changed=True)
         learn.append(sample(rows))
         injection.append(specs.assign(round=number))
         if held_out is not None:
@@ -131,8 +155,16 @@ def train(
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
-    result = fit(learn, clean, check, seed, np.asarray(weights, np.float64))
-    everything = build(tables, window_seconds(window))
+    fused = np.asarray(weights, np.float64)
+    searches: list[tuple[Hyperparameters, pd.DataFrame]] = []
+
+    def choose(rows: Sample) -> Hyperparameters:
+        searches.append(search(rows, seed, search_trials, fused, progress))
+        return searches[-1][0]
+
+    result = fit(learn, clean, check, seed, fused, choose)
+    settings, trials = searches[0]
+    everything = build(tables, window_seconds(window), known)
     whole = hide(table_of(everything), exclude_families)
     params = {
         "window": window,
@@ -146,11 +178,13 @@ def train(
         "flows": len(flows),
         "calibration_windows": result.calibration_windows,
         "calibration_device_days": round(result.calibration_days, 3),
+        "search_trials": search_trials,
+        **asdict(settings),
     }
     detector = Detector(
         window=window,
         baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
-        history=history_of(tables, window),
+        history=known.update(everything),
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,
@@ -167,7 +201,18 @@ def train(
     )
     progress("fitting", 1.0)
     example = whole[eligible(whole)].head(5)
-    return Training(detector, params, result.quality, pd.concat(injection, ignore_index=True), example)
+    return Training(
+        detector=detector,
+        params=params,
+        quality=result.quality,
+        injection=pd.concat(injection, ignore_index=True),
+        example=example,
+        tested=result.tested,
+        trials=trials,
+        held_out=held_out,
+        cut_us=cuts[0],
+        baseline=baselines[cuts[0]],
+    )
 
 
 def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] | None]:
@@ -201,10 +246,29 @@ def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> f
 
 
 def _baseline(
-    past: Tables, window: str, exclude_families: tuple[str, ...], verdicts: pa.Table | None
+    past: Tables,
+    window: str,
+    exclude_families: tuple[str, ...],
+    verdicts: pa.Table | None,
+    before: Detector | None,
 ) -> AppBaseline:
-    table = table_of(build(past, window_seconds(window)))
-    return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)))
+    known, older = (History.empty(), None) if before is None else (before.history, before.baseline)
+    table = table_of(build(past, window_seconds(window), known))
+    return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)), older)
+
+
+def _later(tables: Tables, before: Detector, window: str, exclude_families: tuple[str, ...]) -> Tables:
+    """The tables without the flows up to the end of what `before` learned."""
+    same = window == before.window and sorted(exclude_families) == sorted(before.excluded_families)
+    if not same:
+        raise TelemetryError(
+            f"the earlier model has windows of {before.window} and was trained without "
+            f"{', '.join(before.excluded_families) or 'no family'}; train with the same, or afresh"
+        )
+    later = past_and_future(tables, before.reference.end_us + 1)[1]
+    if not len(later["flows"]):
+        raise TelemetryError("the earlier model has learned all of these flows already; add later telemetry")
+    return later
 
 
 def _undisputed(table: pd.DataFrame, verdicts: pa.Table | None) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def screen(
     if addresses or options.local_nets:
         keep &= local(draft["device"], options, stated)
     good = draft.filter(pa.array(keep)).combine_chunks()
-    return good, lines[bad].tolist(), [reasons[code - 1] for code in codes[bad]]
+    return good, lines[bad].tolist(), [reasons[code - 1] for code in codes[bad].tolist()]
 
 
 def canonical(draft: pa.Table, options: ReadOptions, source: str, resolution: float) -> pa.Table:
@@ -80,7 +80,7 @@ def bad_rows(path: Path, lines: Sequence[int], reasons: Sequence[str]) -> Iterat
     """The batch of rejected rows, in the order of the file; none if there are none."""
     if len(lines):
         order = np.argsort(lines, kind="stable")
-        yield "rejected", rejected(path, [lines[i] for i in order], [reasons[i] for i in order])
+        yield "rejected", rejected(path, lines, reasons).take(pa.array(order))
 
 
 def _faults(

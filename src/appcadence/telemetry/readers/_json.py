@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._lines import Block, Rows
 
 Fields = Mapping[str, pa.DataType]
+Check = tuple[str, pa.DataType, Callable[[Any], bool], str | None]
+"""A field, its type, whether a value is plain (see _PLAIN), and what is wrong with the others, if known."""
 Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 """Changes a row before its fields are checked, where a log writes one field in several ways."""
 
 NO_OBJECT = "not a JSON object"
 _PARSE_BYTES = 4 << 20
+_decode = json.JSONDecoder().raw_decode
 
 
 def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
@@ -93,6 +96,7 @@ def _encoded(columns: dict[str, Any], wanted: Fields) -> pa.Table:
 
 def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
+    checks = [_check(name, declared) for name, declared in wanted.items()]
     lines, bad, reasons = [], [], []
     for number, text in enumerate(block.data.split(b"\n"), block.line):
         if not text.strip():
@@ -101,7 +105,7 @@ def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
         if row is None:
             reason: str | None = NO_OBJECT
         else:
-            values, reason = _values(adapt(row) if adapt else row, wanted)
+            values, reason = _values(adapt(row) if adapt else row, checks)
         if reason:
             bad.append(number)
             reasons.append(reason)
@@ -116,19 +120,30 @@ def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
 
 def object_of(text: bytes) -> dict[str, Any] | None:
     """The JSON object of a line, None where it is none."""
+    text = text.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
+    # An exception takes longer than a look.
+    if not text.startswith(b"{") or not text.endswith(b"}"):
+        return None
     try:
-        row = json.loads(text.removeprefix(b"\xef\xbb\xbf").decode())
+        line = text.decode()
+        row, end = _decode(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) else None
+    return row if end == len(line) else None
 
 
-def _values(row: dict[str, Any], wanted: Fields) -> tuple[dict[str, Any], str | None]:
+def _check(name: str, declared: pa.DataType) -> Check:
+    kind = _json_type(declared)
+    fixed = kind in _FITS and not pa.types.is_floating(kind)
+    return name, declared, _PLAIN.get(kind, _never), f"{name} is not {_NOUN[kind][0]}" if fixed else None
+
+
+def _values(row: dict[str, Any], checks: Sequence[Check]) -> tuple[dict[str, Any], str | None]:
     values = {}
-    for name, declared in wanted.items():
+    for name, declared, plain, fixed in checks:
         value = row.get(name)
-        if value is not None:
-            fault = _fault(name, value, declared)
+        if value is not None and not plain(value):
+            fault = fixed or _fault(name, value, declared)
             if fault:
                 return {}, fault
             value = _cut(value, declared)
@@ -167,7 +182,7 @@ def _cut(value: Any, declared: pa.DataType) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _is_count(value: Any) -> bool:
@@ -176,7 +191,11 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     # A lone surrogate is valid JSON, yet no text.
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
+
+
+def _never(_: Any) -> bool:
+    return False
 
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -187,6 +206,8 @@ _FITS: dict[pa.DataType, Callable[[Any], bool]] = {
     pa.string(): _is_text,
     TIME: lambda value: isinstance(value, datetime),
 }
+_PLAIN = _FITS | {pa.float64(): lambda value: isinstance(value, float) and _is_number(value)}
+"""Whether a value fits as it stands, asked before anything else, as most do."""
 _NOUN = {
     pa.float64(): ("a number", "numbers"),
     pa.int64(): ("a whole number", "whole numbers"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 from appcadence.errors import TelemetryError
 
 BLOCK_BYTES = 32 << 20
-MAX_LINES = 1 << 20
+MAX_LINES = 1 << 18
 """In one block: what is kept of a bad line takes far more memory than a line of two bytes."""
 MAX_LINE_BYTES = 64 << 20
 """A longer line means that the file is no line-based log; reading on would only fill the memory."""

@@ -1,13 +1,13 @@
 """Two directions of one connection, exported as records of their own, made one flow again.
 
-The records of all files are held as arrays, 50 bytes each, and matched once: by the five-tuple, of which a
-64-bit hash is kept, and by time.
+Records are matched by the five-tuple, of which a 64-bit hash stands, and by time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,32 +20,32 @@ SLACK_MICROS = 10_000_000
 """Records this near to each other belong together: an answer may begin after the question has ended."""
 _SYN, _ACK = 0x02, 0x10
 _WELL_KNOWN = 1024
-_SHARE_BITS = 4
-"""The records are matched in so many shares (a power of two), so that the arrays in between stay small."""
 
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Record:
-    """Records of one direction each, column by column."""
+class Records:
+    """n records of one direction each, column by column."""
 
-    source: pa.DictionaryArray
-    dest: pa.DictionaryArray
+    key: Hashes
+    """The five-tuple, the same for both directions."""
+    greater: Mask
+    """Which of the two directions."""
     source_port: Ints
     dest_port: Ints
-    protocol: Ints
     start: Ints
     end: Ints
+    """Microseconds."""
     size: Ints
     """Bytes; -1 = not known."""
-    flags: Ints
+    flags: npt.NDArray[np.uint8]
     """TCP flags of all packets; 0 if there are none."""
 
 
 @dataclass(frozen=True)
 class Matches:
-    """For each record, in the order in which they were added:"""
+    """For each of n records:"""
 
     opened: Mask
     """whether its source opened the connection;"""
@@ -64,73 +64,43 @@ class Matches:
         return Matches(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
 
-class Pairs:
-    """Collects records, then matches them: add everything, then call `match` once."""
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[npt.NDArray[np.generic], ...]] = []
-
-    def add(self, record: Record) -> None:
-        one = _end(record.source, record.source_port)
-        other = _end(record.dest, record.dest_port)
-        key = (one ^ other) * np.uint64(256) + (one + other) + record.protocol.astype(np.uint64)
-        # The greater end, so that the two directions of a key differ in one bit.
-        greater = one > other
-        flags = record.flags.astype(np.uint8)
-        ports = (record.source_port.astype(np.int32), record.dest_port.astype(np.int32))
-        self._parts.append((key, greater, record.start, record.end, record.size, flags, *ports))
-
-    def match(self) -> Matches:
-        """Who opened each connection, and what the other direction carried."""
-        types = (np.uint64, bool, np.int64, np.int64, np.int64, np.uint8, np.int32, np.int32)
-        columns = [list(column) for column in zip(*self._parts, strict=True)] or [[] for _ in types]
-        self._parts = []
-        # Column by column, so that none but the one at hand is held twice.
-        key, greater, start, end, size, flags, source_port, dest_port = (
-            np.concatenate([np.empty(0, t), *columns.pop(0)]) for t in types
-        )
-        opened = np.empty(len(key), bool)
-        partner = np.full(len(key), -1, np.int64)
-        share = key >> np.uint64(64 - _SHARE_BITS)
-        for number in range(1 << _SHARE_BITS):
-            rows = np.flatnonzero(share == number)
-            ends = (a[rows] for a in (key, greater, start, end, flags, source_port, dest_port))
-            opened[rows], found = _matched(*ends)
-            partner[rows[found >= 0]] = rows[found[found >= 0]]
-        del key, greater, share, source_port, dest_port
-        paired = partner >= 0
-        return Matches(
-            opened,
-            paired,
-            np.where(paired, np.minimum(start, start[partner]), start),
-            np.where(paired, np.maximum(end, end[partner]), end),
-            np.where(paired, size[partner], -1),
-            np.where(paired, flags[partner], np.uint8(0)),
-        )
+def keys(
+    source: pa.DictionaryArray, dest: pa.DictionaryArray, source_port: Ints, dest_port: Ints, protocol: Ints
+) -> tuple[Hashes, Mask]:
+    """The `key` and `greater` of n records; a null address counts as one of its own."""
+    one, other = _end(source, source_port), _end(dest, dest_port)
+    key = (one ^ other) * np.uint64(256) + (one + other) + protocol.astype(np.uint64)
+    # The greater end, so that the two directions of a key differ in one bit.
+    return key, one > other
 
 
-def _matched(
-    key: Hashes, greater: Mask, start: Ints, end: Ints, flags: Ints, source_port: Ints, dest_port: Ints
-) -> tuple[Mask, Ints]:
-    """Of each record whether its source opened the connection, and the place of its other direction or -1."""
+def match(records: Records) -> Matches:
+    """Who opened each connection, and what the other direction carried."""
+    key, greater, start, end = records.key, records.greater, records.start, records.end
     order = np.lexsort((start, key))
     first = np.ones(len(order), bool)
     first[1:] = key[order][1:] != key[order][:-1]
     group = np.cumsum(first) - 1
     by_greater = _openers(
-        group, greater[order], start[order], flags[order], source_port[order], dest_port[order]
+        group,
+        greater[order],
+        start[order],
+        records.flags[order],
+        records.source_port[order],
+        records.dest_port[order],
     )
     opened = np.empty(len(order), bool)
     opened[order] = greater[order] == by_greater[group]
-    partner = np.full(len(order), -1, np.int64)
-    offsets = np.append(np.flatnonzero(first), len(order))
-    one, two = order[offsets[:-1]], order[np.minimum(offsets[:-1] + 1, max(len(order) - 1, 0))]
-    pair = np.diff(offsets) == 2
-    near = pair & (greater[one] != greater[two]) & _near(start, end, one, two)
-    partner[one[near]], partner[two[near]] = two[near], one[near]
-    for at in np.flatnonzero(np.diff(offsets) > 2):
-        _sweep(order[offsets[at] : offsets[at + 1]], greater, start, end, partner)
-    return opened, partner
+    partner = _partners(order, first, greater, start, end)
+    paired = partner >= 0
+    return Matches(
+        opened,
+        paired,
+        np.where(paired, np.minimum(start, start[partner]), start),
+        np.where(paired, np.maximum(end, end[partner]), end),
+        np.where(paired, records.size[partner], -1),
+        np.where(paired, records.flags[partner], np.uint8(0)),
+    )
 
 
 def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:
@@ -142,7 +112,9 @@ def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:
     return result
 
 
-def _openers(group: Ints, greater: Mask, start: Ints, flags: Ints, source: Ints, dest: Ints) -> Mask:
+def _openers(
+    group: Ints, greater: Mask, start: Ints, flags: npt.NDArray[np.uint8], source: Ints, dest: Ints
+) -> Mask:
     """For each group whether its greater end opened the connection; records are sorted by group and time.
 
     Of TCP the end did whose SYN is the earlier, of the rest the end that sent first. Where both began in the
@@ -171,20 +143,26 @@ def _openers(group: Ints, greater: Mask, start: Ints, flags: Ints, source: Ints,
     return result
 
 
-def _near(start: Ints, end: Ints, one: Ints, two: Ints) -> Mask:
-    result: Mask = (start[one] <= end[two] + SLACK_MICROS) & (start[two] <= end[one] + SLACK_MICROS)
-    return result
+@numba.njit(cache=True, nogil=True)
+def _partners(order: Ints, first: Mask, greater: Mask, start: Ints, end: Ints) -> Ints:
+    """The other direction of each record, -1 = none: each takes the first free one that is near enough.
 
-
-def _sweep(members: Ints, greater: Mask, start: Ints, end: Ints, partner: Ints) -> None:
-    """Pair the records of one five-tuple, sorted by start, each with the first free one of the other side."""
-    free: tuple[list[int], list[int]] = ([], [])
-    for at in members.tolist():
-        others = free[not greater[at]]
-        while others and end[others[0]] + SLACK_MICROS < start[at]:
-            others.pop(0)
-        if others:
-            partner[at] = others.pop(0)
-            partner[partner[at]] = at
-        else:
-            free[int(greater[at])].append(at)
+    `order` sorts by five-tuple and start, `first` marks where a five-tuple begins. At any time those that
+    are free are of one direction only, or two of them would have taken each other: one queue does.
+    """
+    partner = np.full(len(order), -1, np.int64)
+    queue = np.empty(len(order), np.int64)
+    head = tail = 0
+    for place, at in enumerate(order):
+        if first[place]:
+            head = tail = 0
+        while head < tail and greater[queue[head]] != greater[at]:
+            other = queue[head]
+            head += 1
+            if end[other] + SLACK_MICROS >= start[at]:
+                partner[at], partner[other] = other, at
+                break
+        if partner[at] < 0:
+            queue[tail] = at
+            tail += 1
+    return partner

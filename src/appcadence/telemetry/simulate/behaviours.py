@@ -45,6 +45,9 @@ class Pattern:
     missed: float = np.nan
 
 
+Behaviour = Callable[[Rng, Scene], Pattern]
+
+
 def rhythm(rng: Rng, seconds: float, period: float, jitter: float, missed: float) -> Vector:
     """Starts with one-sided sleep jitter: a gap is period * (1 + jitter * U); some beats are missed."""
     count = int(min(seconds / period + 2, 2 * MAX_FLOWS))
@@ -89,6 +92,17 @@ def _beacon(rng: Rng, scene: Scene, low: float, high: float, jitter_high: float 
 def beacon(rng: Rng, scene: Scene) -> Pattern:
     """A steady beat for all of its life."""
     return _beacon(rng, scene, 20.0, 14400.0)
+
+
+def steady(period: float, jitter: float, missed: float, active: float = 1.0) -> Behaviour:
+    """A beat of that period (seconds), jitter and share of missed beats, for a share of each day on end."""
+
+    def beat(rng: Rng, scene: Scene) -> Pattern:
+        starts = rhythm(rng, scene.seconds, period, jitter, missed)
+        day = ((scene.clock + starts) / 86400.0 - rng.random()) % 1.0
+        return _plain(rng, starts[day < active], period=period, jitter=jitter, missed=missed)
+
+    return beat
 
 
 def burst_beacon(rng: Rng, scene: Scene) -> Pattern:
@@ -189,7 +203,7 @@ def userless(rng: Rng, scene: Scene) -> Pattern:
     return _plain(rng, starts)
 
 
-KINDS: dict[str, Callable[[Rng, Scene], Pattern]] = {
+KINDS: dict[str, Behaviour] = {
     "beacon": beacon,
     "burst_beacon": burst_beacon,
     "few_beats": few_beats,

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS, TIME, conform
-from appcadence.telemetry.simulate.behaviours import KINDS, Pattern, Scene, coupled
+from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Pattern, Scene, coupled
 from appcadence.telemetry.simulate.carriers import (
     MIN_PUSHES,
     Carriers,
@@ -59,7 +59,7 @@ def inject(
     seed: int,
     *,
     per_device_day: float,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] | Mapping[str, Behaviour] = tuple(KINDS),
     start: Moment | None = None,
     end: Moment | None = None,
     max_per_device: int | None = None,
@@ -73,7 +73,8 @@ def inject(
     not contacted before, half use the carrier's own sizes, two in five start when the device does.
     Push-triggered kinds need pushes of the carrier, and are replaced by another kind where there are none.
     Without activity telemetry, "the user is away" means the eight hours of the day in which the device is
-    quietest.
+    quietest. `kinds` names some of `KINDS`, or maps names to behaviours of the caller's own; those last for
+    the whole span and are never moved to the device's starts, so that what is asked for is what is there.
 
     Returns the implants' flows (canonical) and one row an implant: implant_id, device_id, app_id (None =
     unknown), dest, dests, kind, start_us, end_us, difficulty, period_seconds, jitter_ratio, missed_ratio,
@@ -83,7 +84,8 @@ def inject(
     Raises:
         TelemetryError: a kind is not known, or a number is negative.
     """
-    unknown = sorted(set(kinds) - set(KINDS))
+    behaviours = kinds if isinstance(kinds, Mapping) else KINDS
+    unknown = sorted(set(kinds) - set(behaviours))
     if unknown or not kinds:
         raise TelemetryError(f"kinds must be some of {', '.join(KINDS)}; got {unknown or 'none'}")
     if not per_device_day >= 0 or (max_per_device is not None and max_per_device < 0):
@@ -100,7 +102,7 @@ def inject(
     for device in drawn:
         if max_per_device is not None and carried[device] >= max_per_device:
             continue
-        implant = _one(rng, fleet, int(device), str(rng.choice(list(kinds))), others)
+        implant = _one(rng, fleet, int(device), str(rng.choice(list(kinds))), others, behaviours)
         if implant is not None:
             carried[device] += 1
             made.append(implant)
@@ -111,8 +113,14 @@ def inject(
 
 
 def _one(
-    rng: np.random.Generator, fleet: Carriers, device: int, kind: str, others: list[str]
+    rng: np.random.Generator,
+    fleet: Carriers,
+    device: int,
+    kind: str,
+    others: list[str],
+    behaviours: Mapping[str, Behaviour],
 ) -> _Implant | None:
+    asked = behaviours is not KINDS
     carrier = int(rng.choice(fleet.carriers_for(device, pushed=kind == "push_burst")))
     own = slice(int(fleet.carrier_start[carrier]), int(fleet.carrier_stop[carrier]))
     row = int(rng.integers(own.start, own.stop))
@@ -121,17 +129,17 @@ def _one(
     seconds = (
         span if rng.random() < 0.4 else float(np.exp(rng.uniform(np.log(min(1200, span)), np.log(span + 1))))
     )
-    seconds = min(seconds, span)
+    seconds = span if asked else min(seconds, span)
     begin = first + int(rng.uniform(0, span - seconds) * 1e6)
     scene = _scene(fleet, device, row, begin, seconds)
     if kind == "push_burst" and len(scene.pushes) < MIN_PUSHES:
         if not others:
             return None
         kind = str(rng.choice(others))
-    pattern = KINDS[kind](rng, scene)
+    pattern = behaviours[kind](rng, scene)
     if not len(pattern.starts):
         return None
-    follows = bool(rng.random() < _COUPLED_SHARE) and kind not in ("push_burst", "userless")
+    follows = bool(rng.random() < _COUPLED_SHARE) and not asked and kind not in ("push_burst", "userless")
     if follows:
         pattern = replace(pattern, starts=coupled(rng, pattern.starts, scene))
     new = bool(rng.random() < _NEW_SHARE)

@@ -1,0 +1,116 @@
+"""Rows set aside on disk while a log is read, and given back with all rows of a key together.
+
+They lie in temporary files without a name, which are gone with the process, however it ends: where TMPDIR
+points to, and as large as the rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+
+from appcadence.errors import TelemetryError
+
+PIECE_ROWS = 1 << 19
+"""At most so many rows are given back at a time."""
+_BUCKET_BITS = 7
+_BATCH_ROWS = 1 << 16
+
+
+@dataclass
+class _Bucket:
+    file: IO[bytes]
+    writer: pa.RecordBatchStreamWriter
+    rows: int = 0
+
+
+class Spill:
+    """Add tables of one schema, with a `key` of 64 well-mixed bits a row; then take the pieces, once."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._buckets: dict[int, _Bucket] = {}
+
+    def __enter__(self) -> Spill:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for bucket in self._buckets.values():
+            # What could not be written is of no use any more.
+            with contextlib.suppress(OSError):
+                bucket.file.close()
+
+    def add(self, rows: pa.Table) -> None:
+        """Set n rows aside.
+
+        Raises:
+            TelemetryError: there is no room for them.
+        """
+        number = np.asarray(rows["key"]) >> np.uint64(64 - _BUCKET_BITS)
+        order = np.argsort(number.astype(np.uint8), kind="stable")
+        rows = rows.take(pa.array(order)).combine_chunks()
+        edges = np.searchsorted(number[order], np.arange((1 << _BUCKET_BITS) + 1))
+        with _room():
+            for at in np.flatnonzero(np.diff(edges)).tolist():
+                self._write(at, rows.slice(edges[at], edges[at + 1] - edges[at]))
+        self.rows += len(rows)
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """All rows, in an order that depends on nothing but the rows added.
+
+        The rows of a key are in one piece, in the order in which they were added. Only where the keys of
+        one bucket, of 128, have more than PIECE_ROWS rows in all, these are cut into several pieces.
+
+        Raises:
+            TelemetryError: there is no room for what is still to be written.
+        """
+        held: list[pa.RecordBatch] = []
+        count = 0
+        for _, bucket in sorted(self._buckets.items()):
+            if held and count + bucket.rows > PIECE_ROWS:
+                yield _together(held)
+                count = 0
+            with _room():
+                bucket.writer.close()
+                bucket.file.seek(0)
+            for batch in pa.ipc.open_stream(bucket.file):
+                if held and count + len(batch) > PIECE_ROWS:
+                    yield _together(held)
+                    count = 0
+                held.append(batch)
+                count += len(batch)
+            bucket.file.close()
+        if held:
+            yield _together(held)
+
+    def _write(self, number: int, rows: pa.Table) -> None:
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            file = tempfile.TemporaryFile()  # noqa: SIM115
+            bucket = self._buckets[number] = _Bucket(file, pa.ipc.new_stream(file, rows.schema))
+        bucket.writer.write_table(rows, _BATCH_ROWS)
+        bucket.rows += len(rows)
+
+
+def _together(held: list[pa.RecordBatch]) -> pa.Table:
+    table = pa.Table.from_batches(held)
+    # Else they would be kept for as long as the table is worked on.
+    held.clear()
+    return table
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TelemetryError(
+            f"cannot set records aside in {tempfile.gettempdir()} ({error.strerror or error}); "
+            "set TMPDIR to a directory with more room"
+        ) from None

@@ -1,0 +1,228 @@
+"""The models as scikit-learn estimators: for pipelines, cross-validation and parameter searches."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, OneToOneFeatureMixin, OutlierMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from appcadence.errors import SchemaError
+from appcadence.features.catalog import NAMES
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.detector import aligned, forest_input, fuse, tail_input
+from appcadence.models.forest import TREES, anomaly_score, fit_forest
+from appcadence.models.supervised import Hyperparameters
+from appcadence.models.surprise import TailSurprise
+from appcadence.training.fit import WEIGHTS, Sample, classifier_of
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+_KEYS = ("device_id", "app_id", "dest")
+
+
+class _OnFeatureTables(BaseEstimator):  # type: ignore[misc]
+    """Takes a feature table, as `extract` or `FlowFeatures` gives it, or a plain matrix.
+
+    A table's columns go by name, its keys may stand in the index, other columns are let be. A plain matrix
+    (n, k) holds the first k features of the catalogue, in its order, of one channel; the rest is unknown.
+    """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _validated(self, X: Any, **how: Any) -> tuple[pd.DataFrame, Any]:
+        """X as a feature table, and y where it is given."""
+        named = isinstance(X, pd.DataFrame) and not set(NAMES).isdisjoint(X.columns)
+        if named:
+            table = X.reset_index() if "dest" in X.index.names else X
+            missing = [name for name in (*_KEYS, *NAMES) if name not in table.columns]
+            if missing:
+                raise SchemaError(f"the feature table lacks {missing[0]!r}; give it as extract returns it")
+            X = table[list(NAMES)]
+        checked = validate_data(self, X, ensure_all_finite="allow-nan", **how)
+        numbers, y = checked if isinstance(checked, tuple) else (checked, None)
+        if not named:
+            if numbers.shape[1] > len(NAMES):
+                raise ValueError(f"X has {numbers.shape[1]} columns, the catalogue {len(NAMES)} features")
+            table = pd.DataFrame(numbers, columns=list(NAMES[: numbers.shape[1]])).reindex(
+                columns=list(NAMES)
+            )
+            table = table.assign(**dict.fromkeys(_KEYS, ""))
+        return table if "category" in table.columns else table.assign(category=None), y
+
+
+class BaselineScaler(OneToOneFeatureMixin, TransformerMixin, _OnFeatureTables):  # type: ignore[misc]
+    """Each feature as its distance from what is usual for the app: `AppBaseline` as a transformer.
+
+    X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
+    one channel. Out comes a matrix (n, n_features), in spreads within ±8; NaN where X is unknown, and for
+    features that are not compared with the baseline.
+
+    Attributes:
+        baseline_: the `AppBaseline` after fitting.
+
+    Raises:
+        SchemaError: a feature table lacks a key or a feature.
+    """
+
+    def fit(self, X: Any, y: Any = None) -> BaselineScaler:
+        """Learn what is usual from the windows of a benign period; `y` is ignored."""
+        self.baseline_ = AppBaseline.fit(self._validated(X)[0])
+        return self
+
+    def transform(self, X: Any) -> Matrix:
+        """(n, n_features) distances from the baseline."""
+        check_is_fitted(self)
+        frame = self._validated(X, reset=False)[0]
+        return self.baseline_.distances(frame)[:, : self.n_features_in_]
+
+
+class FlatIsolationForest(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """The detector's isolation forest: scikit-learn's own, flattened to plain arrays, with the same scores.
+
+    X is a matrix (n, n_features) of float32 range; NaN is taken as 0, "as expected" where X holds distances
+    from a baseline. Signs are scikit-learn's: the lower, the more anomalous. Liu, Ting and Zhou, 2008.
+
+    Parameters:
+        n_estimators: number of trees.
+        random_state: seed.
+
+    Attributes:
+        trees_: the flattened ensemble.
+        offset_: -0.5, the score of a row of average depth; no share of outliers is assumed.
+    """
+
+    def __init__(self, n_estimators: int = TREES, random_state: int = 0) -> None:
+        self.n_estimators = n_estimators
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def fit(self, X: Any, y: Any = None) -> FlatIsolationForest:
+        """Learn from mostly ordinary rows; `y` is ignored."""
+        self.trees_ = fit_forest(self._rows(X), self.random_state, self.n_estimators)
+        self.offset_ = -0.5
+        return self
+
+    def score_samples(self, X: Any) -> Vector:
+        """(n,) in [-1, 0), the lower the more anomalous."""
+        check_is_fitted(self)
+        return -anomaly_score(self.trees_.raw(self._rows(X, reset=False)))
+
+    def decision_function(self, X: Any) -> Vector:
+        """(n,) `score_samples` less `offset_`: negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> npt.NDArray[np.int64]:
+        """(n,) -1 for outliers, 1 for the rest."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def _rows(self, X: Any, **how: Any) -> Matrix:
+        return forest_input(validate_data(self, X, dtype=np.float32, ensure_all_finite="allow-nan", **how))
+
+
+class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[misc]
+    """The detector's models on labelled windows: baseline, tail surprise, forest and LightGBM, fused.
+
+    X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
+    one channel. y holds two classes, the implants' last in order, such as 0 and 1. Give only windows that can
+    be judged (`appcadence.models.evidence.eligible`), as training does; all windows of an app on a device
+    that are an implant's weigh as one. Scores are not calibrated, which takes held-out devices and days:
+    `appcadence.training.train` does that, and injects implants too.
+
+    Parameters:
+        baseline: the `AppBaseline` of an earlier period; None learns it from the benign windows of X, which
+            then look more usual than later ones will.
+        weights: of classifier, tail surprise and forest in the fused score.
+        forest_trees: number of trees of the isolation forest.
+        trees, leaves, learning_rate, min_data_in_leaf, feature_fraction, lambda_l2: LightGBM's
+            `Hyperparameters`.
+        random_state: seed.
+
+    Attributes:
+        classes_: the two classes, the implants' last.
+        baseline_, surprise_, forest_, classifier_: the fitted models.
+
+    Raises:
+        SchemaError: a feature table lacks a key or a feature.
+        ValueError: y does not hold two classes.
+    """
+
+    def __init__(
+        self,
+        baseline: AppBaseline | None = None,
+        weights: tuple[float, ...] = tuple(WEIGHTS.tolist()),
+        forest_trees: int = TREES,
+        trees: int = Hyperparameters.trees,
+        leaves: int = Hyperparameters.leaves,
+        learning_rate: float = Hyperparameters.learning_rate,
+        min_data_in_leaf: int = Hyperparameters.min_data_in_leaf,
+        feature_fraction: float = Hyperparameters.feature_fraction,
+        lambda_l2: float = Hyperparameters.lambda_l2,
+        random_state: int = 0,
+    ) -> None:
+        self.baseline = baseline
+        self.weights = weights
+        self.forest_trees = forest_trees
+        self.trees = trees
+        self.leaves = leaves
+        self.learning_rate = learning_rate
+        self.min_data_in_leaf = min_data_in_leaf
+        self.feature_fraction = feature_fraction
+        self.lambda_l2 = lambda_l2
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        # Trees are monotone in suspicious directions: classes that differ in the other one are not learned.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> DetectorClassifier:
+        """Learn from windows (n rows) and their classes (n,)."""
+        frame, y = self._validated(X, y=y)
+        check_classification_targets(y)
+        self.classes_, code = np.unique(y, return_inverse=True)
+        if len(self.classes_) != 2:
+            raise ValueError(
+                f"Only binary classification is supported: y holds {len(self.classes_)} class(es)"
+            )
+        benign = code == 0
+        self.baseline_ = AppBaseline.fit(frame[benign]) if self.baseline is None else self.baseline
+        app, dest = frame["app_id"].astype(object), frame["dest"].astype(object)
+        device = frame["device_id"].astype(object)
+        carrier = frame.groupby([device, app.where(app.notna(), dest)], dropna=False).ngroup().to_numpy()
+        verdicts = {} if "verdict" in frame.columns else {"verdict": None}
+        rows = Sample.of(frame.assign(**verdicts), np.where(benign, -1, carrier), self.baseline_, 0)
+        usual = rows.take(benign)
+        self.surprise_ = TailSurprise.fit(tail_input(usual.values, usual.distances))
+        self.forest_ = fit_forest(forest_input(usual.distances), self.random_state, self.forest_trees)
+        settings = Hyperparameters(**{f.name: getattr(self, f.name) for f in fields(Hyperparameters)})
+        self.classifier_ = classifier_of(rows, self.random_state, settings)[0]
+        return self
+
+    def decision_function(self, X: Any) -> Vector:
+        """(n,) fused raw scores, the higher the more anomalous: log-odds, were the three independent."""
+        check_is_fitted(self)
+        frame = self._validated(X, reset=False)[0]
+        models = self.classifier_, self.surprise_, self.forest_
+        return fuse(aligned(frame), self.baseline_.distances(frame), *models, np.asarray(self.weights))[1]
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """(n,) the implants' class where `decision_function` is positive, else the other; no alert budget."""
+        anomalous = self.decision_function(X) > 0
+        return np.asarray(self.classes_[anomalous.astype(np.int64)])

@@ -1,0 +1,104 @@
+"""Random search for the classifier's hyper-parameters, on out-of-fold scores of the learning windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from appcadence.models.detector import forest_input, tail_input
+from appcadence.models.forest import fit_forest
+from appcadence.models.supervised import Hyperparameters
+from appcadence.models.surprise import TailSurprise
+from appcadence.training.evaluate import quality
+from appcadence.training.fit import FOLDS, Sample, classifier_of, fold_of
+
+SEARCHED = tuple(asdict(Hyperparameters()))
+FIGURES = ("recall_at_0.1_per_device_day", "recall_at_1_per_device_day", "average_precision", "criterion")
+
+Vector = npt.NDArray[np.float64]
+
+
+def draw(seed: int, trial: int) -> Hyperparameters:
+    """The hyper-parameters of a trial: the defaults for trial 0, else one draw, the same for any number of
+    trials. Steps that matter by their ratio are drawn log-uniformly."""
+    if trial == 0:
+        return Hyperparameters()
+    rng = np.random.default_rng([seed, trial])
+
+    def between(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(math.log(low), math.log(high))))
+
+    return Hyperparameters(
+        trees=round(between(40, 240)),
+        leaves=int(rng.integers(3, 11)),
+        learning_rate=round(between(0.03, 0.25), 3),
+        min_data_in_leaf=round(between(4, 60)),
+        feature_fraction=round(float(rng.uniform(0.2, 0.9)), 2),
+        lambda_l2=round(between(0.1, 30.0), 2),
+    )
+
+
+def search(
+    rows: Sample,
+    seed: int,
+    trials: int,
+    weights: Vector,
+    progress: Callable[[str, float], None] = lambda what, share: None,
+) -> tuple[Hyperparameters, pd.DataFrame]:
+    """The best of `trials` hyper-parameters (0 = the defaults), and one row a trial: them, and how they did.
+
+    Each is fitted on four fifths of the channels and judged on the rest, in turn, by the whole fused score.
+    The criterion is the mean of the recall of implant-days at one and at a tenth of a false alert unit per
+    device-day, and on equal terms average precision; the earlier trial wins a draw, and trial 0 is the
+    defaults. Deterministic. `weights` (3,) are those of classifier, surprise and forest.
+
+    Reseeding moves recall by up to .15 on a small fleet: a lead of less than that over trial 0 may be luck.
+    """
+    nothing = Hyperparameters(), pd.DataFrame(columns=[*SEARCHED, *FIGURES])
+    if trials == 0:
+        return nothing
+    fold = fold_of(rows)
+    folds = [k for k in range(FOLDS) if _both_kinds(rows, fold != k) and (fold == k).any()]
+    judged = np.isin(fold, folds)
+    if not judged.any() or not rows.malicious[judged].any():
+        return nothing
+    parts = {k: rows.take(fold != k) for k in folds}
+    both = np.hstack([rows.values, rows.distances])
+    untrained = np.zeros(len(fold))
+    for k, part in parts.items():
+        untrained[fold == k] = _without_classifier(part, rows.take(fold == k), seed, weights)
+    test = rows.take(judged)
+    truth, units, days = test.truth(), test.units(), test.days()
+    table = []
+    for trial in range(trials):
+        settings = draw(seed, trial)
+        score = untrained.copy()
+        for i, (k, part) in enumerate(parts.items()):
+            progress("searching", (trial + i / len(parts)) / trials)
+            score[fold == k] += weights[0] * classifier_of(part, seed, settings)[0].raw(both[fold == k])
+        found = quality(test.frame, score[judged], truth, units, days)
+        criterion = (found.recall[1.0] + found.recall[0.1]) / 2
+        figures = (found.recall[0.1], found.recall[1.0], found.average_precision, criterion)
+        table.append((*asdict(settings).values(), *figures))
+    progress("searching", 1.0)
+    out = pd.DataFrame(table, columns=[*SEARCHED, *FIGURES]).rename_axis("trial")
+    best = out.sort_values(["criterion", "average_precision"], ascending=False, kind="stable").index[0]
+    return draw(seed, int(best)), out
+
+
+def _both_kinds(rows: Sample, mask: npt.NDArray[np.bool_]) -> bool:
+    return 0 < int(rows.malicious[mask].sum()) < int(mask.sum())
+
+
+def _without_classifier(part: Sample, rows: Sample, seed: int, weights: Vector) -> Vector:
+    """(n,) the share of surprise and forest, learned from `part`, in the raw score of `rows`."""
+    benign = part.take(~part.malicious)
+    surprise = TailSurprise.fit(tail_input(benign.values, benign.distances))
+    forest = fit_forest(forest_input(benign.distances), seed)
+    tail = surprise.contributions(tail_input(rows.values, rows.distances)).sum(axis=1)
+    return np.asarray(weights[1] * tail + weights[2] * forest.raw(forest_input(rows.distances)))

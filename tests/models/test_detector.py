@@ -1,0 +1,143 @@
+"""The scores table of a simulated fleet: its sums, and that no reason cites telemetry that is not there."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from appcadence.features import extract
+from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES
+from appcadence.features.columns import micros
+from appcadence.features.extract import load
+from appcadence.models.detector import strata
+from appcadence.telemetry.simulate.fleet import simulate
+from appcadence.training.injection import past_and_future
+from appcadence.training.train import train
+
+DAY_US = 86_400_000_000
+TIMED = {name for name in NAMES if FAMILY_OF[name] == "session"} - {
+    "sessions_per_hour",
+    "bytes_per_hour",
+    "upload_ratio",
+    "failed_ratio",
+}
+"""Features that take durations."""
+OF_AN_APP = {name for name in NAMES if {"inventory", "notifications"} & set(INPUTS_OF[name])} | {
+    "median_seconds_since_foreground",
+    "p90_seconds_since_foreground",
+    "background_share",
+    "destination_other_apps",
+    "app_domain_share",
+}
+"""Features that take the name of the app."""
+TABLES = ("activity", "notifications", "inventory")
+ABSENT = {table: {n for n in NAMES if table in INPUTS_OF[n]} for table in TABLES} | {
+    "durations": TIMED,
+    "app names": OF_AN_APP,
+}
+SAID = {
+    "activity": "Not checked: whether the user was present (no activity telemetry).",
+    "notifications": "Not checked: whether pushes started it (no push telemetry for this app).",
+    "durations": "Not checked: how long it stayed connected (no durations).",
+    "app names": "Blind spot: the telemetry does not say which app this is.",
+}
+PHRASES = {f.phrase.lower(): f.name for f in FEATURES}
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """A fleet's first three days, and three days with implants."""
+    tables = load(simulate(28, 6, 5, implants_per_device_day=2.0).tables)
+    middle = int(micros(tables["flows"]["start"]).min()) // DAY_US * DAY_US + 3 * DAY_US
+    return past_and_future(tables, middle)
+
+
+@pytest.fixture(scope="module")
+def detector(halves):
+    return train(halves[0]).detector
+
+
+@pytest.fixture(scope="module")
+def frame(halves, detector):
+    return extract(halves[1], history=detector.history)
+
+
+@pytest.fixture(scope="module")
+def complete(frame, detector):
+    return detector.score(frame).to_pandas()
+
+
+def without(tables, absent):
+    """The same telemetry as a fleet would deliver that lacks a table or a column."""
+    if absent in tables:
+        return {name: table for name, table in tables.items() if name != absent}
+    flows = tables["flows"]
+    blank = {
+        "durations": {"duration_seconds": None},
+        "app names": {"app_id": None, "app_attribution": "none"},
+    }
+    for name, value in blank[absent].items():
+        field = flows.schema.field(name)
+        at = flows.schema.get_field_index(name)
+        flows = flows.set_column(at, field, pa.array([value] * len(flows), pa.string()).cast(field.type))
+    return tables | {"flows": flows}
+
+
+def cited(scores):
+    """Names of the features that the sentences of a scores table are about."""
+    found = set()
+    for sentence in {text for texts in scores["reasons"] for text in texts}:
+        if sentence.startswith(("Not checked: ", "Blind spot: ")):
+            continue
+        text = sentence.removeprefix("The destination is ").removeprefix("Not ").removesuffix(".")
+        found.add(PHRASES[text.split(": ")[0].lower()])
+    return found
+
+
+def test_contributions_sum_to_every_score(detector, frame, complete):
+    contributions, raw = detector.parts(frame)
+    values = frame[list(NAMES)]
+    assert len(frame) >= 10_000 and values.isna().mean().between(0.05, 0.95).sum() > 20
+    assert detector.weights.all()
+    for stratum, rows in strata(frame).items():
+        c = detector.calibration[stratum]
+        total = detector.constant(stratum) + contributions[rows].sum(axis=1) / c.spread
+        assert rows.sum() > 1000
+        np.testing.assert_allclose(total, c.scale(raw[rows]), rtol=0, atol=1e-9)
+        score = complete["score"].to_numpy()[rows]
+        known = ~np.isnan(score)
+        assert known.any()
+        np.testing.assert_allclose(total[known], score[known], rtol=0, atol=1e-9)
+
+
+def test_the_scores_table_shows_the_largest_contributions(detector, frame, complete):
+    contributions = detector.parts(frame)[0]
+    spread = np.ones(len(frame))
+    for stratum, rows in strata(frame).items():
+        spread[rows] = detector.calibration[stratum].spread
+    contributions /= spread[:, None]
+    place = {name: i for i, name in enumerate(NAMES)}
+    for i in range(0, len(frame), 97):
+        shown = complete["contributions"][i]
+        column = [place[part["feature"]] for part in shown]
+        given = np.array([part["contribution"] for part in shown])
+        np.testing.assert_allclose(given, contributions[i, column], rtol=0, atol=1e-12)
+        hidden = np.delete(np.abs(contributions[i]), column)
+        assert np.abs(given).min() >= hidden.max() - 1e-12
+
+
+@pytest.mark.parametrize("absent", ABSENT)
+def test_no_reason_cites_what_is_absent(absent, halves, detector, complete):
+    frame = extract(without(halves[1], absent), history=detector.history)
+    scores = detector.score(frame).to_pandas()
+    assert frame[sorted(ABSENT[absent])].isna().all().all()
+    assert cited(complete) & ABSENT[absent], "nothing to leave out was ever cited: the test shows nothing"
+    assert not cited(scores) & ABSENT[absent]
+    worded = scores[scores["reasons"].map(len) > 0]
+    assert len(worded) >= 1000
+    if absent in SAID:
+        assert worded["reasons"].map(lambda texts: SAID[absent] in texts).all()
+    if absent == "activity":
+        assert not scores["explained_by"].map(lambda texts: "user present" in texts).any()
+    for parts in scores["contributions"].iloc[::31]:
+        for part in parts:
+            assert part["feature"] not in ABSENT[absent] or part["value"] is None
