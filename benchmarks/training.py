@@ -1,6 +1,6 @@
 """Training on a big baseline: wall time by part, and peak memory.
 
-training.py [--devices 490] [--days 14] [--seed 0] [--telemetry DIR]
+training.py [--devices 580] [--days 14] [--seed 0] [--telemetry DIR]
 
 Simulated telemetry without implants, written to disk first; then this process reads it and trains, as
 `appcadence train` does. Parts are the functions that `train` itself calls, by cumulative time. The peak is
@@ -29,7 +29,7 @@ Function = tuple[str, int, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in {"devices": 490, "days": 14, "seed": 0}.items():
+    for name, default in {"devices": 580, "days": 14, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--telemetry", type=Path, help="a telemetry directory instead of a simulated one")
     options = parser.parse_args()

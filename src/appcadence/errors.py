@@ -27,3 +27,7 @@ class SchemaError(AppcadenceError):
 
 class BundleError(AppcadenceError):
     """A model bundle is incomplete, altered, or of another version."""
+
+
+class EvidenceError(AppcadenceError):
+    """An evidence file was edited or cut, or cannot be read or added to."""

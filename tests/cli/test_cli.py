@@ -40,9 +40,10 @@ def place(tmp_path_factory):
 def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("simulate", "--out", "t", "--devices", 12, "--days", 4, "--seed", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = run("train", "t", "--window", "24h", "--out", "m", "--json", cwd=tmp_path)
+    done = run("train", "t", "--window", "24h", "--out", "m", "--search-trials", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
+    assert [trial["trees"] for trial in answer["trials"]] == [answer["params"]["trees"]] == [80]
     assert len(answer["id"]) == 64 and answer["metrics"]["implant_days"] > 0
     done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
     assert done.returncode == 0 and "Blind spot" in done.stdout, done.stderr
@@ -50,6 +51,15 @@ def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("evaluate", "t", "--model", "m", "--labels", "t.labels.parquet", "--json", cwd=tmp_path)
     metrics = json.loads(done.stdout)
     assert 0 <= metrics["recall_at_1_per_device_day"] <= 1 and metrics["implant_days"] > 0
+    done = run("evaluate", "t", "--model", "m", cwd=tmp_path)
+    assert done.returncode == 0 and "Nothing here is later than the training" in done.stdout, done.stderr
+    assert "Spearman" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    done = run("evaluate", "t", "--model", "m", "--json", cwd=tmp_path)
+    sound = json.loads(done.stdout)
+    assert sound["seen_in_training"] and -1 <= sound["rank_correlation"] <= 1 and sound["ranked_apps"] > 3
+    for budget in ("0.1", "1", "3"):
+        assert 0 <= sound[f"injected_recall_at_{budget}_per_device_day"] <= 1
+        assert sound[f"raised_at_{budget}_per_device_day"] >= 0
     done = run("report", "o", "--html", "r.html", cwd=tmp_path)
     assert done.returncode == 0 and "<svg" in (tmp_path / "r.html").read_text()
     assert pq.read_table(tmp_path / "o" / "scores.parquet").num_rows > 0
@@ -69,6 +79,8 @@ def test_features_are_written_and_described(place):
         (("train", "nowhere"), ("nowhere", "convert")),
         (("train", "telemetry", "--window", "5h"), ("5h", "24h")),
         (("train", "telemetry", "--exclude-family", "rhythm"), ("rhythm", "interval")),
+        (("train", "telemetry", "--search-trials", "-1"), ("-1", "negative")),
+        (("evaluate", "telemetry", "--model", "nowhere"), ("nowhere", "appcadence train")),
         (("score", "telemetry", "--model", "nowhere", "--out", "o"), ("nowhere", "appcadence train")),
         (("score", "nowhere", "--model", "nowhere", "--out", "o"), ("nowhere",)),
         (("report", "nowhere", "--html", "r.html"), ("nowhere", "appcadence score")),

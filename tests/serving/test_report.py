@@ -13,7 +13,7 @@ import pytest
 
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.detector import SCORES
-from appcadence.serving.batch import Run
+from appcadence.serving.run import Run
 from appcadence.serving.plots import Lane, bar, raster, text
 from appcadence.serving.report import write_report
 from appcadence.telemetry.schema import ACTIVITY, conform

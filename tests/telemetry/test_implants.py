@@ -12,7 +12,7 @@ import pytest
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS
-from appcadence.telemetry.simulate.behaviours import KINDS
+from appcadence.telemetry.simulate.behaviours import KINDS, steady
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
 
@@ -113,6 +113,7 @@ def test_old_destinations_are_old_and_new_ones_new(tables: dict[str, pa.Table], 
 def test_starts_stay_in_the_span_and_on_the_grid(tables: dict[str, pa.Table]) -> None:
     start, end = np.datetime64("2026-03-03T00:00"), pd.Timestamp("2026-03-04", tz="UTC").to_pydatetime()
     implants = frame(inject(tables, 4, per_device_day=2.0, start=start, end=end)[0])
+    assert len(implants)
     begin, stop = pd.Timestamp(start, tz="UTC"), pd.Timestamp(end)
     assert (implants["start"] >= begin).all() and (implants["start"] < stop).all()
     ends = implants["start"] + pd.to_timedelta(implants["duration_seconds"].fillna(0), unit="s")
@@ -207,3 +208,21 @@ def test_bounds_and_bad_arguments(tables: dict[str, pa.Table]) -> None:
         inject(tables, 7, per_device_day=1.0, kinds=["some_kind"])
     with pytest.raises(TelemetryError, match="negative"):
         inject(tables, 7, per_device_day=-1.0)
+
+
+def test_behaviours_of_ones_own_are_kept_as_asked(tables: dict[str, pa.Table]) -> None:
+    asked = {"slow": steady(1800.0, 0.0, 0.0), "mornings": steady(600.0, 0.0, 0.0, active=0.25)}
+    rows, specs = inject(tables, 8, per_device_day=0.3, kinds=asked)
+    rows = frame(rows)
+    assert set(specs["kind"]) == set(asked) and not specs["coupled"].any()
+    edges = np.append(0, specs["flows"].cumsum())
+    hours = []
+    for number, spec in specs.iterrows():
+        mine = rows.iloc[edges[number] : edges[number + 1]]
+        gaps = np.diff(np.sort(mine["us"])) / 1e6
+        grid = mine["time_resolution_seconds"].iloc[0]
+        if spec["kind"] == "slow":
+            assert np.abs(gaps - 1800).max() <= grid + 1e-5 and spec["flows"] > (DAYS - 1) * 47
+        else:
+            hours.append((mine["us"] // 3_600_000_000).nunique() / DAYS)
+    assert 5 < np.mean(hours) < 8  # a quarter of the day

@@ -29,6 +29,7 @@ from appcadence.serving.pyfunc import NESTED
 from appcadence.training.figures import gains
 from appcadence.training.publish import fingerprint, publish
 from appcadence.training.registry import resolve
+from appcadence.training.search import SEARCHED
 from appcadence.training.tracking import plain, redacted
 
 DAY_US = 86_400_000_000
@@ -40,7 +41,16 @@ CHANNELS = (
     (None, "198.51.100.7"),
 )
 
-FIGURES = {"recall_at_budget", "benign_scores", "calibration_tail", "classifier_gain"}
+FIGURES = {
+    "recall_at_budget",
+    "precision_recall",
+    "benign_scores",
+    "reliability",
+    "calibration_tail",
+    "classifier_gain",
+    "stress",
+    "rasters",
+}
 
 
 def telemetry(devices=6, days=4, seed=0):
@@ -80,7 +90,7 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("trained")
     tables = telemetry()
     write_directory(path / "telemetry", tables)
-    training = train(tables)
+    training = train(tables, search_trials=2)
     bundle.save(training.detector, path / "model")
     return training, TelemetryDirectory(path / "telemetry"), path / "model"
 
@@ -132,6 +142,19 @@ def test_run_is_complete_over_http(published, trained, server):
     assert json.loads(artifact("dataset.json")) == fingerprint(source)
     assert artifact("feature_schema.csv").startswith(b"feature,family,unit")
     assert len(artifact("injection.csv").splitlines()) == len(training.injection) + 1
+    assert len(artifact("search.csv").splitlines()) == 2 + 1
+    assert artifact("stress.csv").startswith(b"period_seconds,jitter,missed,active,lost_flows,lost_names")
+
+
+def test_each_trial_of_the_search_is_a_child_run(published, trained, server):
+    client = mlflow.MlflowClient(tracking_uri=server)
+    experiment = client.get_experiment_by_name("appcadence").experiment_id
+    query = f"tags.mlflow.parentRunId = '{published.run_id}'"
+    runs = client.search_runs([experiment], query, order_by=["attributes.start_time ASC"])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    for run, trial in zip(runs, trained[0].trials.to_dict("records"), strict=True):
+        assert {k: float(v) for k, v in run.data.params.items()} == {k: trial[k] for k in SEARCHED}
+        assert run.data.metrics == {k: trial[k] for k in trial if k not in SEARCHED}
 
 
 def test_registered_challenger_scores_as_the_bundle_on_disk(

@@ -17,7 +17,8 @@ from appcadence.features.columns import micros
 from appcadence.models import bundle
 from appcadence.models.detector import STRATA, strata
 from appcadence.serving import Scorer
-from appcadence.serving.batch import RUN, read_history, score_directory
+from appcadence.serving.batch import read_history, score_directory
+from appcadence.serving.run import FILE as RUN
 from appcadence.telemetry.directory import write_directory
 from appcadence.training.augment import change
 from appcadence.training.injection import labelled, past_and_future

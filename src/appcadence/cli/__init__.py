@@ -11,11 +11,14 @@ from appcadence.cli.convert import convert
 from appcadence.cli.demo import demo
 from appcadence.cli.detect import evaluate, features, score, train
 from appcadence.cli.drift import drift
+from appcadence.cli.evidence import evidence
+from appcadence.cli.exceptions import exceptions
 from appcadence.cli.inventory import inventory, plain
 from appcadence.cli.models import models
 from appcadence.cli.readiness import readiness
 from appcadence.cli.report import report
 from appcadence.cli.simulate import simulate
+from appcadence.cli.verdict import verdict
 from appcadence.errors import AppcadenceError
 
 app = typer.Typer(
@@ -29,7 +32,10 @@ app = typer.Typer(
 for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, drift):
     app.command()(command)
 app.add_typer(inventory, name="inventory")
+app.add_typer(exceptions, name="exceptions")
 app.add_typer(models, name="models")
+app.add_typer(evidence, name="evidence")
+app.add_typer(verdict, name="verdict")
 
 
 def main() -> None:

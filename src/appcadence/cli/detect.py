@@ -23,11 +23,14 @@ from appcadence.features import History, describe
 from appcadence.features.extract import load
 from appcadence.features.partition import write_features
 from appcadence.models import bundle
-from appcadence.serving.batch import Run, read_history, score_directory
+from appcadence.serving.batch import read_history, score_directory
+from appcadence.serving.run import Run
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.evaluate import Quality, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
+from appcadence.training.health import Health, health
+from appcadence.training.search import SEARCHED
 from appcadence.training.train import train as train_detector
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
@@ -87,6 +90,9 @@ def train(
         str | None,
         typer.Option(help="An earlier MODEL whose baseline and history this training goes on from."),
     ] = None,
+    search_trials: Annotated[
+        int, typer.Option(help="Draws of hyper-parameters to try; 0 takes the usual ones.")
+    ] = 0,
     register: Annotated[
         bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
     ] = False,
@@ -96,6 +102,10 @@ def train(
 
     With --register, or where MLFLOW_TRACKING_URI is set, the run is tracked in MLflow and registered as
     appcadence@challenger.
+
+    --search-trials N fits N hyper-parameters of the classifier on a part of the learning windows, judges them
+    on the rest and takes the best; what is held out for calibration and for the figures is not touched. A
+    trial takes five fits of the classifier (six times as many where fewer than four devices are known).
 
     Example: appcadence train telemetry --window 24h --out model
     """
@@ -108,6 +118,7 @@ def train(
             seed,
             exclude_families=tuple(exclude_family or ()),
             verdicts=None if verdicts is None else read_named(verdicts, "verdicts"),
+            search_trials=search_trials,
             before=None if warm_start is None else load_scorer(warm_start).detector,
             progress=progress,
         )
@@ -116,17 +127,27 @@ def train(
     if register or os.environ.get("MLFLOW_TRACKING_URI"):
         from appcadence.training.publish import publish  # MLflow and matplotlib are an extra
 
-        version = publish(result, source, out).model_version
+        with progress_bar() as progress:
+            version = publish(result, source, out, progress).model_version
     if json:
         answer = {
             "bundle": str(out),
             "id": identity,
             "params": result.params,
             "metrics": json_ready(result.quality.metrics()),
+            "trials": jsonlib.loads(result.trials.to_json(orient="records")),
         }
         typer.echo(jsonlib.dumps(answer | {"registered_version": version}))
         return
     console.print(f"Bundle {out} ({identity[:12]}), window {window}.", markup=False, highlight=False)
+    if len(result.trials):
+        chosen = ", ".join(f"{name} {result.params[name]:g}" for name in SEARCHED)
+        console.print(
+            f"Best of {len(result.trials)} trials on the learning windows: {chosen}; recall there "
+            f"{result.trials['criterion'].max():.2f} (the mean of two budgets), the usual ones "
+            f"{result.trials['criterion'][0]:.2f}.",
+            highlight=False,
+        )
     console.print("On implants injected into what was held out (no estimate of recall on real ones):")
     print_quality(console, result.quality)
     console.print(result.detector.card["roughness"], markup=False, highlight=False)
@@ -137,13 +158,26 @@ def train(
 def evaluate(
     directory: Directory,
     model: Model,
-    labels: Annotated[Path, typer.Option(help="A Parquet file with the labels table.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="A Parquet file with the labels table; without it, health.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Measure a detector against labelled telemetry.
+    """Measure a detector against labelled telemetry, or its health without labels.
+
+    Without --labels: implants are injected into what the telemetry holds after the training and looked for,
+    alerts are counted against their promise, and the ranks of apps are compared between the two halves.
 
     Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
     """
+    if labels is None:
+        with progress_bar() as progress:
+            sound = health(load_scorer(model).detector, load(directory), progress=progress)
+        if json:
+            typer.echo(jsonlib.dumps(json_ready(sound.metrics())))
+        else:
+            print_health(Console(), sound)
+        return
     truth = read_named(labels, "labels")
     with progress_bar() as progress:
         progress("scoring", 0.0)
@@ -284,6 +318,45 @@ def print_quality(console: Console, outcome: Quality) -> None:
             markup=False,
             highlight=False,
         )
+
+
+def print_health(console: Console, sound: Health) -> None:
+    """What can be said without labels."""
+    if sound.seen_in_training:
+        console.print(
+            "Nothing here is later than the training. Its latter half was judged, from which the detector "
+            "learned: on new telemetry it raises more and finds less.",
+            highlight=False,
+        )
+    table = Table(box=None, width=80, pad_edge=False)
+    table.add_column("alert units per device-day, promised", justify="right")
+    table.add_column("raised", justify="right")
+    table.add_column("recall of injected implants", justify="right")
+    table.add_column("95% over devices", justify="right")
+    for budget, recall in sound.injected.recall.items():
+        low, high = sound.injected.interval[budget]
+        table.add_row(
+            f"{budget:g}",
+            f"{sound.raised[budget]:.2f}",
+            _figure(recall),
+            f"{_figure(low)} to {_figure(high)}",
+        )
+    console.print(table)
+    console.print(
+        f"Raised over {sound.device_days:.1f} device-days. Recall is of {sound.injected.implant_days} "
+        "implant-days injected here, at as many of this telemetry's own units above them as promised: no "
+        "estimate of recall on real implants.",
+        highlight=False,
+    )
+    console.print(
+        f"Ranks of apps between the two halves of the span: Spearman {_figure(sound.rank_correlation)} "
+        f"(n = {sound.ranked} apps on devices).",
+        highlight=False,
+    )
+
+
+def _figure(value: float) -> str:
+    return "unknown" if np.isnan(value) else f"{value:.2f}"
 
 
 def _plain(text: str) -> str:

@@ -13,17 +13,19 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features import novelty
 from appcadence.features.catalog import FAMILIES, NAMES
+from appcadence.features.columns import micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.feature import Matrix
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import Contacts, History
-from appcadence.features.windows import APP_LEVEL, Windows, window_seconds, windows_of
+from appcadence.features.windows import APP_LEVEL, MAX_DURATION_SECONDS, Windows, window_seconds, windows_of
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
@@ -161,9 +163,11 @@ def prepare(
     *,
     block_flows: int = coded.BLOCK_FLOWS,
     spill: Path | None = None,
+    span_us: tuple[int, int] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Flows, Contexts]:
-    """Coded flows and their context (spilled to files in `spill`, where given)."""
+    """Coded flows and their context (spilled to files in `spill`, where given); with a span, in microseconds
+    since the epoch, only flows that touch it."""
     if isinstance(source, str | Path):
         source = TelemetryDirectory(source)
     columns = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
@@ -176,18 +180,45 @@ def prepare(
         inventory = tables.get("inventory")
         pieces = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in columns}
         devices = pieces["flows"]
+    if span_us is not None:
+        pieces["flows"] = [partial(_touching, piece, span_us) for piece in pieces["flows"]]
+        devices = pieces["flows"]
     flows = coded.code(pieces["flows"], devices, block_flows=block_flows, spill=spill, progress=progress)
     return flows, Contexts.of(pieces["activity"], pieces["notifications"], inventory, flows, history, spill)
+
+
+def _touching(piece: Callable[[], pa.Table], span_us: tuple[int, int]) -> pa.Table:
+    return touching(piece(), span_us)
+
+
+def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
+    """Flows that start before the end of the span and end after its beginning, or start in it."""
+    first_us, end_us = span_us
+    start = micros(table["start"])
+    seconds = pc.fill_null(table["duration_seconds"], 0.0).to_numpy()
+    # Hostile durations: nan and infinity touch nothing more than their start.
+    lasts = np.where(np.isfinite(seconds), np.clip(seconds, 0.0, MAX_DURATION_SECONDS), 0.0)
+    touches = (start < end_us) & ((start >= first_us) | (start + lasts * 1e6 > first_us))
+    return table.filter(pa.array(touches))
 
 
 def block_part(
     flows: Flows, block: int, contexts: Contexts, seconds: int
 ) -> tuple[tuple[Part, Part], Contacts | None]:
     """A block's channel rows and app rows, and its devices' contacts for the fleet's novelty."""
-    windows = windows_of(flows, flows.block(block), contexts.block(block), seconds)
+    windows = block_windows(flows, block, contexts, seconds)
+    return halves_of(windows), _contacts(windows)
+
+
+def block_windows(flows: Flows, block: int, contexts: Contexts, seconds: int) -> Windows:
+    """The windows of a block's devices."""
+    return windows_of(flows, flows.block(block), contexts.block(block), seconds)
+
+
+def halves_of(windows: Windows) -> tuple[Part, Part]:
+    """Channel rows and app rows; what novelty needs the whole fleet for is still NaN."""
     part, n = part_of(windows), windows.n_channels
-    halves = (Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part)))
-    return halves, _contacts(windows)
+    return Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part))
 
 
 def _contacts(windows: Windows) -> Contacts | None:
@@ -244,12 +275,13 @@ def table_of(windows: Windows) -> pd.DataFrame:
 def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     """Keys by name, and values, as the feature table."""
     return pd.concat(
-        [_keys(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
+        [keys_of(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
         axis=1,
     )
 
 
-def _keys(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
+def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
+    """Keys by name alone; the values of the part may be missing."""
     dests = pd.Index([*names.dests, APP_LEVEL], dtype="object")
     start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
     return pd.DataFrame(

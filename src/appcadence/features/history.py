@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -126,6 +126,10 @@ class Past:
             port=rows["port"].to_numpy(np.int32)[order],
             habit=rows[list(HABITS)].to_numpy(np.float32)[order],
         )
+
+    def replaced(self, columns: dict[str, np.ndarray]) -> Past:
+        """Other rows in the same codes."""
+        return replace(self, **cast(Any, columns))
 
     def _take(self, rows: np.ndarray | slice) -> Past:
         columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}

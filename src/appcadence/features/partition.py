@@ -1,33 +1,52 @@
-"""The feature table of telemetry larger than memory: spill coded flows, then block by block.
+"""Features of telemetry larger than memory: spill coded flows, then block by block.
 
 First pass: pieces of the input are coded and written, in block order, to a scratch directory. Second pass:
 each block is read, its features are computed and spilled. Third pass: what needs the whole fleet is filled
-in, and the table is written row group by row group. Memory holds one piece and one block a thread, and the
-names and channels of the fleet.
+in, table by table. Memory holds one piece and one block a thread, and the names and channels of the fleet.
+Blocks that are in the scratch directory already, from a run that was killed, are not computed again.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence.errors import AppcadenceError
 from appcadence.features import novelty
-from appcadence.features.extract import Part, Source, block_part, fill_novelty, frame, prepare
-from appcadence.features.history import Contacts, History
+from appcadence.features.context import Contexts
+from appcadence.features.extract import (
+    Part,
+    Source,
+    block_windows,
+    fill_novelty,
+    frame,
+    halves_of,
+    keys_of,
+    prepare,
+)
+from appcadence.features.flows import Flows
+from appcadence.features.history import History, Past
 from appcadence.features.windows import window_seconds
 
 BLOCK_FLOWS = 100_000
 """Flows of one block: about 80 MB a thread at the peak."""
+_PAST = ("device", "app", "dest", "first_us", "last_us", "days", "port", "habit")
+
+Progress = Callable[[str, float], None]
+T = TypeVar("T")
 
 
 def write_features(
@@ -37,7 +56,7 @@ def write_features(
     history: History | None = None,
     *,
     block_flows: int = BLOCK_FLOWS,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = lambda what, share: None,
 ) -> int:
     """Write the feature table of `extract` to a Parquet file, whole or not at all; returns its rows.
 
@@ -47,16 +66,37 @@ def write_features(
         TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
     """
     seconds = window_seconds(window)
-    with _scratch(out) as scratch:
-        whole = scratch / "table.parquet"
-        rows = _write(source, whole, seconds, history, scratch, block_flows, progress)
+    with scratch_beside(out) as scratch:
+        empty(scratch)
+        blocks = Blocks.of(source, seconds, history, scratch, block_flows=block_flows, progress=progress)
+        schema = pa.Table.from_pandas(blocks.no_rows(), preserve_index=False).schema
+        # A dictionary of float values only costs time.
+        names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+
+        def ready(number: int) -> pa.Table:
+            return pa.Table.from_pandas(blocks.frame(number), schema, preserve_index=False)
+
+        rows, whole = 0, scratch / "table.parquet"
+        with pq.ParquetWriter(
+            whole, schema, compression="zstd", compression_level=1, use_dictionary=names
+        ) as writer:
+            for number, table in enumerate(in_order(ready, len(blocks)), start=1):
+                writer.write_table(table)
+                rows += len(table)
+                progress("writing", number / len(blocks))
         whole.replace(out)
     return rows
 
 
 @contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """An empty directory beside the file, this run's alone; what a killed run left in it is removed."""
+def scratch_beside(out: Path, *, keep: bool = False) -> Iterator[Path]:
+    """A directory beside `out`, this run's alone; what a killed run left is found as it was.
+
+    It is removed in the end, with `keep` only when all went well.
+
+    Raises:
+        AppcadenceError: another run has it.
+    """
     path = out.with_name(f".{out.name}.scratch")
     path.mkdir(parents=True, exist_ok=True)
     with (path / "lock").open("w") as lock:
@@ -64,84 +104,159 @@ def _scratch(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AppcadenceError(
-                f"another run is writing {out}; wait for it, or name another file"
+                f"another run is writing {out}; wait for it, or choose another --out"
             ) from None
         try:
-            for left in path.iterdir():
-                if left.name != "lock":
-                    left.unlink()
             yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        except BaseException:
+            if not keep:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(
-    source: Source,
-    out: Path,
-    seconds: int,
-    history: History | None,
-    scratch: Path,
-    block_flows: int,
-    progress: Callable[[str, float], None],
-) -> int:
-    progress("reading", 0.0)
-    flows, contexts = prepare(
-        source,
-        history,
-        block_flows=block_flows,
-        spill=scratch,
-        progress=lambda share: progress("reading", share),
-    )
+def empty(scratch: Path) -> None:
+    """Remove what a killed run left."""
+    for left in scratch.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.name != "lock":
+            left.unlink()
 
-    def work(block: int) -> Contacts | None:
-        halves, contacts = block_part(flows, block, contexts, seconds)
-        for half, part in enumerate(halves):
-            for name, column in zip(Part._fields, part, strict=True):
-                np.save(_file(scratch, half, block, name), column, allow_pickle=False)
-        return contacts
 
-    contacts: list[Contacts] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, known in enumerate(pool.map(work, range(flows.n_blocks)), start=1):
-            contacts += [] if known is None else [known]
-            progress("extracting", done / flows.n_blocks)
-    fleet = None if contexts.past is None else novelty.Fleet(contexts.past, contacts)
-    rows = 0
-    # All channel windows, then all app windows, as `extract` has them.
-    stored = [(half, block) for half in (0, 1) for block in range(flows.n_blocks)]
-    schema = pa.Table.from_pandas(frame(Part.empty(), flows, contexts, seconds), preserve_index=False).schema
-    # A dictionary of float values only costs time.
-    names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-
-    def ready(stored: tuple[int, int]) -> pa.Table:
-        part = _read(scratch, *stored)
-        if fleet is not None:
-            fill_novelty(part, contexts, fleet, seconds)
-        return pa.Table.from_pandas(frame(part, flows, contexts, seconds), schema, preserve_index=False)
-
+def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """Results of work(0), work(1), ..., a few at a time on all cores: those that wait take memory."""
     workers = os.cpu_count() or 1
-    with (
-        pq.ParquetWriter(
-            out, schema, compression="zstd", compression_level=1, use_dictionary=names
-        ) as writer,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        # A few at a time: tables that wait to be written take memory.
-        for first in range(0, len(stored), workers):
-            for table in pool.map(ready, stored[first : first + workers]):
-                writer.write_table(table)
-                rows += len(table)
-            progress("writing", min(first + workers, len(stored)) / len(stored))
-    return rows
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, count, workers):
+            yield from pool.map(work, range(first, min(first + workers, count)))
 
 
-def _file(scratch: Path, half: int, block: int, name: str) -> Path:
-    return scratch / f"block-{block:06d}-{half}-{name}.npy"
+@dataclass(frozen=True)
+class Blocks:
+    """The feature table in pieces: channel windows block by block, then app windows block by block."""
+
+    flows: Flows
+    contexts: Contexts
+    seconds: int
+    scratch: Path
+    pasts: list[Past]
+    """Of each block, with its windows' contacts added; empty without history."""
+    fleet: novelty.Fleet | None
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        seconds: int,
+        history: History | None,
+        scratch: Path,
+        *,
+        block_flows: int = BLOCK_FLOWS,
+        span_us: tuple[int, int] | None = None,
+        progress: Progress = lambda what, share: None,
+    ) -> Blocks:
+        """Read the telemetry (with a span, only flows that touch it) and compute the blocks.
+
+        Raises:
+            TelemetryError, SchemaError: see `appcadence.features.extract.load`.
+        """
+        progress("reading", 0.0)
+        coded = scratch / "coded"
+        shutil.rmtree(coded, ignore_errors=True)
+        coded.mkdir()
+        flows, contexts = prepare(
+            source,
+            history,
+            block_flows=block_flows,
+            spill=coded,
+            span_us=span_us,
+            progress=lambda share: progress("reading", share),
+        )
+        # What a killed run left is in its codes.
+        kept = scratch / f"blocks-{_codes(flows)}"
+        for other in scratch.glob("blocks-*"):
+            if other != kept:
+                shutil.rmtree(other)
+        kept.mkdir(exist_ok=True)
+
+        def work(block: int) -> Past | None:
+            files = [_file(kept, half, block) for half in (0, 1)]
+            if not all(file.exists() for file in files):
+                windows = block_windows(flows, block, contexts, seconds)
+                past = {} if windows.rolled is None else _columns(windows.rolled.channels)
+                # The second holds the past, and is there only when all is.
+                for file, part, more in zip(files, halves_of(windows), ({}, past), strict=True):
+                    _store(file, part._asdict() | more)
+            if contexts.past is None:
+                return None
+            with np.load(files[1], allow_pickle=False) as stored:
+                return contexts.past.replaced({name: stored[f"past_{name}"] for name in _PAST})
+
+        pasts: list[Past] = []
+        for done, past in enumerate(in_order(work, flows.n_blocks), start=1):
+            pasts += [] if past is None else [past]
+            progress("extracting", done / flows.n_blocks)
+        shutil.rmtree(coded)
+        contacts = [past.contacts() for past in pasts]
+        fleet = None if contexts.past is None else novelty.Fleet(contexts.past, contacts)
+        return cls(flows, contexts, seconds, kept, pasts, fleet)
+
+    def __len__(self) -> int:
+        return 2 * self.flows.n_blocks
+
+    def frame(self, number: int) -> pd.DataFrame:
+        """One of the tables, with the columns of `extract`."""
+        half, block = divmod(number, self.flows.n_blocks)
+        with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
+            part = Part._make([stored[name] for name in Part._fields])
+        if self.fleet is not None:
+            fill_novelty(part, self.contexts, self.fleet, self.seconds)
+        return frame(part, self.flows, self.contexts, self.seconds)
+
+    def keys(self, number: int) -> pd.DataFrame:
+        """One of the tables without its features."""
+        half, block = divmod(number, self.flows.n_blocks)
+        with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
+            columns = [stored[name] for name in Part._fields[:-1]]
+        part = Part._make([*columns, np.empty((len(columns[0]), 0), np.float32)])
+        return keys_of(part, self.flows, self.contexts, self.seconds)
+
+    def no_rows(self) -> pd.DataFrame:
+        """A table with no windows."""
+        return frame(Part.empty(), self.flows, self.contexts, self.seconds)
+
+    def history(self) -> History:
+        """The history with the contacts of all windows added.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if self.contexts.past is None:
+            raise ValueError("no history was given")
+        return self.contexts.past.with_devices(self.pasts).history()
 
 
-def _read(scratch: Path, half: int, block: int) -> Part:
-    files = [_file(scratch, half, block, name) for name in Part._fields]
-    part = Part._make([np.load(file, allow_pickle=False) for file in files])
-    for file in files:
-        file.unlink()
-    return part
+def _file(directory: Path, half: int, block: int) -> Path:
+    return directory / f"{block:06d}-{half}.npz"
+
+
+def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    written = file.with_suffix(".tmp")
+    with written.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+    written.replace(file)
+
+
+def _columns(past: Past) -> dict[str, np.ndarray]:
+    return {f"past_{name}": getattr(past, name) for name in _PAST}
+
+
+def _codes(flows: Flows) -> str:
+    """What the codes in a block's file stand for."""
+    digest = hashlib.sha256(str(flows.n_blocks).encode())
+    for names in (flows.devices, flows.apps, flows.dests):
+        for name in names:
+            digest.update(str(name).encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(b"\1")
+    return digest.hexdigest()[:16]

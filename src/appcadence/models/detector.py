@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
@@ -26,7 +27,8 @@ Matrix = npt.NDArray[np.float64]
 STRATA = ("attributed", "unattributed")
 """Windows with and without an app are calibrated apart: they show different things."""
 BEHAVIOUR_P = 0.05
-_EXPLAINED_ROWS = 1000
+EXPLAINED_ROWS = 1000
+"""So many windows, besides the alerts, get their reasons in words."""
 _TOP_CONTRIBUTIONS = 8
 
 _BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
@@ -66,6 +68,36 @@ SCORES = pa.schema(
     ]
 )
 """The scores table."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows of the scores table whose place among all windows is not known yet."""
+
+    table: pa.Table
+    """`SCORES`, without ranks."""
+    unit_p: npt.NDArray[np.float64]
+    """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
+
+
+def ranks(table: pa.Table) -> npt.NDArray[np.int64]:
+    """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
+    scored = np.asarray(pc.equal(table["status"], "scored").to_numpy(zero_copy_only=False), np.bool_)
+    score = table["score"].to_numpy()
+    order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
+    out = np.zeros(len(order), np.int64)
+    out[order] = np.arange(1, len(order) + 1)
+    return np.where(scored, out, 0)
+
+
+def settled(table: pa.Table, rank: npt.NDArray[np.int64], alert: npt.NDArray[np.bool_]) -> pa.Table:
+    """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
+    worded = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
+    words = pc.if_else(pa.array(worded), table["reasons"], pa.scalar([], SCORES.field("reasons").type))
+    columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert), "reasons": words}
+    for name, column in columns.items():
+        table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), column)
+    return table
 
 
 @dataclass(frozen=True)
@@ -123,6 +155,33 @@ class Detector:
             SchemaError: a feature column is missing.
             ValueError: the alert budget is not positive, or the rate not between 0 and 1.
         """
+        rows = self.measure(
+            frame,
+            fleet_event=fleet_event,
+            alerts_per_device_day=alerts_per_device_day,
+            false_discovery_rate=false_discovery_rate,
+            version=version,
+            name=name,
+        )
+        alert = rows.table["alert"].to_numpy()
+        if false_discovery_rate is not None:
+            alert = discovered(rows.unit_p, alert_unit(frame), false_discovery_rate)
+        return settled(rows.table, ranks(rows.table), alert)
+
+    def measure(
+        self,
+        frame: pd.DataFrame,
+        *,
+        fleet_event: npt.NDArray[np.bool_] | None = None,
+        alerts_per_device_day: float = 1.0,
+        false_discovery_rate: float | None = None,
+        version: str = "",
+        name: str = "appcadence",
+    ) -> Measured:
+        """What one part of a larger frame can tell; `settled` makes it a part of the scores table.
+
+        Arguments and errors are those of `score`.
+        """
         frame = hide(frame, self.excluded_families)
         contributions, raw = self.parts(frame)
         n = len(frame)
@@ -144,18 +203,17 @@ class Detector:
         p[~evidence] = np.nan
         parts = {b: self._behaviour(b, contributions * spread[:, None], able[b]) for b in BEHAVIOURS}
         shown = {b: parts[b][1] <= BEHAVIOUR_P for b in BEHAVIOURS}
-        alert = scored & (np.nan_to_num(score, nan=-np.inf) >= threshold)
-        if false_discovery_rate is not None:
-            unit_p[~scored] = np.nan
-            alert = discovered(unit_p, alert_unit(frame), false_discovery_rate)
         few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
-        alert &= ~(
+        barred = (
             few & shown["structured_cadence"] & ~shown["session_persistence"] & ~shown["notification_burst"]
         )
+        unit_p[~scored | barred] = np.nan
+        # With a rate, all that may yet be found.
+        least = score >= threshold if false_discovery_rate is None else unit_p <= false_discovery_rate
+        alert = scored & ~barred & least
         order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
-        rank = np.empty(n, np.int64)
-        rank[order] = np.arange(1, n + 1)
-        worded = alert | (scored & (rank <= _EXPLAINED_ROWS))
+        worded = alert.copy()
+        worded[order[:EXPLAINED_ROWS]] |= scored[order[:EXPLAINED_ROWS]]
         columns: dict[str, Any] = {
             column: frame[column].astype(object)
             for column in ("device_id", "app_id", "dest", "app_attribution")
@@ -167,7 +225,7 @@ class Detector:
             "status": np.where(scored, "scored", np.where(evidence, "fleet_event", "insufficient_evidence")),
             "score": _nullable(score),
             "p_value": _nullable(p),
-            "rank": pa.array(rank, mask=~scored),
+            "rank": pa.nulls(n, pa.int64()),
             "alert": alert,
             "behaviours": [[b for b in BEHAVIOURS if shown[b][i]] if scored[i] else [] for i in range(n)],
             "explained_by": reasons.explained_by(frame, self.baseline.distances(frame)),
@@ -185,7 +243,7 @@ class Detector:
             c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True)
             for f in SCORES
         ]
-        return pa.Table.from_arrays(arrays, schema=SCORES)
+        return Measured(pa.Table.from_arrays(arrays, schema=SCORES), unit_p)
 
     def constant(self, stratum: str) -> float:
         """What contributions do not explain: score = constant + sum of contributions."""

@@ -39,11 +39,13 @@ def fit_classifier(
     directions: npt.NDArray[np.int64],
     seed: int,
     settings: Hyperparameters | None = None,
+    threads: int = THREADS,
 ) -> tuple[Trees, str]:
     """Fit (n, n_features) rows, NaN allowed, to target 0/1; the raw value is the mean log-odds of the bags.
 
     `directions` (n_features,) constrains each feature: +1 never lowers, -1 never raises the log-odds, 0 is
-    free. Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
+    free. Deterministic; `threads` changes LightGBM's text, not the trees. Returns the flattened ensemble and
+    LightGBM's model texts, for audit.
     """
     import lightgbm  # needed to train, never to score
 
@@ -64,7 +66,7 @@ def fit_classifier(
             "monotone_constraints_method": "basic",
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": THREADS,
+            "num_threads": threads,
             "seed": seed * BAGS + bag,
             "verbosity": -1,
         }

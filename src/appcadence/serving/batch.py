@@ -1,29 +1,41 @@
-"""The batch job: a telemetry directory and a bundle in, an output directory out, whole or not at all."""
+"""The batch job: a telemetry directory and a bundle in, an output directory out, whole or not at all.
+
+It works block by block (a block is the flows of some devices) and leaves what is done in a scratch directory
+beside the output, so that a run that was killed goes on where it stopped and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from appcadence.errors import TelemetryError
-from appcadence.features.extract import load
+from appcadence.features import flows as coded
+from appcadence.features.extract import INPUT_TABLES, load, touching
 from appcadence.features.history import History
-from appcadence.features.windows import Windows
-from appcadence.models.calibration import device_days
+from appcadence.features.partition import BLOCK_FLOWS, Blocks, empty, in_order, scratch_beside
+from appcadence.features.windows import APP_LEVEL, build, window_seconds
+from appcadence.models.calibration import alert_unit, device_days, discovered
+from appcadence.models.detector import SCORES, ranks, settled
+from appcadence.models.fleet_events import FleetEvents, fleet_events
+from appcadence.serving import pictured
+from appcadence.serving.run import FILE as RUN
+from appcadence.serving.run import Run, blind_spots
 from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory, unify
+from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 
-RUN = "run.json"
 _PICTURED = 200
 """Windows whose sessions are kept for the report."""
 _ALERT_COLUMNS = (
@@ -49,104 +61,83 @@ _EVENTS = pa.schema(
         ("device_ids", pa.list_(pa.string())),
     ]
 )
+_SHOWN = {"activity": "whether the user was present", "notifications": "whether pushes started it"}
 
-
-@dataclass(frozen=True)
-class Run:
-    """Facts of one batch run; `run.json` of the output."""
-
-    model_version: str
-    window: str
-    devices: int
-    device_days: float
-    windows: int
-    scored: int
-    alerts: int
-    alerts_per_device_day: float
-    false_discovery_rate: float | None
-    """What alerts keep to instead of the budget, if anything."""
-    blind_spots: list[str]
-    fleet_events: list[str]
-    """What the fleet met for the first time together, as sentences."""
+Progress = Callable[[str, float], None]
+Tables = Mapping[str, pa.Table]
 
 
 def score_directory(
-    source: str | Path | Mapping[str, pa.Table],
+    source: str | Path | Tables,
     scorer: Scorer,
     out: str | Path,
     *,
     alerts_per_device_day: float = 1.0,
     false_discovery_rate: float | None = None,
     history: str | Path | None = None,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    since: pd.Timestamp | None = None,
+    until: pd.Timestamp | None = None,
+    block_flows: int = BLOCK_FLOWS,
+    progress: Progress = lambda what, share: None,
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
     The output: scores.parquet, alerts.csv, sessions.parquet, activity.parquet, history.parquet,
-    fleet_events.parquet, run.json.
+    fleet_events.parquet, run.json. Only windows that begin from `since` on and before `until` are scored.
+    An output that was made from the same telemetry, model and settings is left as it is; a run that was
+    killed or failed is gone on with.
 
-    Memory: about 400 bytes a flow and 2 kB a window.
+    Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
+    fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
     Raises:
-        TelemetryError: the telemetry cannot be read, or `out` is something else than an output directory.
+        TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
+            `since` or `until` lies inside a window.
+        AppcadenceError: another run is writing into `out`.
     """
     out = Path(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
-    progress("reading", 0.0)
-    tables = load(source)
-    progress("reading", 1.0)
-    progress("scoring", 0.0)
-    past = None if history is None else read_history(history)
-    result = scorer.run(
-        tables,
-        alerts_per_device_day=alerts_per_device_day,
-        false_discovery_rate=false_discovery_rate,
-        history=past,
-    )
-    scores = result.scores
-    progress("scoring", 1.0)
-    progress("writing", 0.0)
-    frame = scores.select(["device_id", "window_start", "observed_seconds"]).to_pandas()
-    run = Run(
-        model_version=scorer.version,
-        window=scorer.detector.window,
-        devices=len(result.windows.devices),
-        device_days=round(device_days(frame), 4),
-        windows=len(scores),
-        scored=int(pc.sum(pc.equal(scores["status"], "scored")).as_py() or 0),
-        alerts=int(pc.sum(scores["alert"]).as_py() or 0),
-        alerts_per_device_day=alerts_per_device_day,
-        false_discovery_rate=false_discovery_rate,
-        blind_spots=blind_spots(result.windows, tables),
-        fleet_events=[_sentence(event) for event in result.events.itertuples()],
-    )
-    staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        top = _pictured(scores)
-        pq.write_table(scores, staging / "scores.parquet", compression="zstd")
-        alerts = scores.filter(scores["alert"]).sort_by("rank")
-        pacsv.write_csv(_alerts(alerts), staging / "alerts.csv")
-        pq.write_table(
-            _sessions(result.windows, scores, top), staging / "sessions.parquet", compression="zstd"
+    seconds = window_seconds(scorer.detector.window)
+    span_us = _span(since, until, seconds)
+    past = scorer.detector.history if history is None else read_history(history)
+    settings = (alerts_per_device_day, false_discovery_rate, span_us, block_flows)
+    inputs = "" if isinstance(source, Mapping) else _fingerprint(Path(source), scorer, history, settings)
+    if inputs and (out / RUN).is_file() and (done := Run.read(out)).inputs == inputs:
+        return done
+    with scratch_beside(out, keep=True) as scratch:
+        key = scratch / "inputs"
+        if not inputs or not key.exists() or key.read_text() != inputs:
+            empty(scratch)
+            key.write_text(inputs)
+        blocks = Blocks.of(
+            source, seconds, past, scratch, block_flows=block_flows, span_us=span_us, progress=progress
         )
-        if "activity" in tables:
-            shown = pc.unique(scores["device_id"].take(pa.array(top)))
-            mine = pc.is_in(tables["activity"]["device_id"].cast(pa.string()), shown)
-            pq.write_table(tables["activity"].filter(mine), staging / "activity.parquet", compression="zstd")
-        events = pa.Table.from_pandas(result.events, _EVENTS, preserve_index=False).replace_schema_metadata()
-        pq.write_table(events, staging / "fleet_events.parquet", compression="zstd")
-        pq.write_table(result.history.to_arrow(), staging / "history.parquet", compression="zstd")
-        (staging / RUN).write_text(json.dumps(asdict(run), indent=1, sort_keys=True) + "\n")
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        if out.exists():
-            out.rename(old)
-        staging.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
+        after = blocks.history()
+        keys = pd.concat([blocks.keys(i) for i in range(len(blocks))], ignore_index=True)
+        found = fleet_events(after, scorer.detector.reference.end_us, keys)
+        budget = {
+            "alerts_per_device_day": alerts_per_device_day,
+            "false_discovery_rate": false_discovery_rate,
+        }
+        parts = _measured(blocks, scorer, found, budget, span_us, scratch, progress)
+        progress("writing", 0.0)
+        staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
         shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            top = _write_scores(parts, false_discovery_rate, staging)
+            _write_pictures(source, top, seconds, span_us, staging)
+            events = pa.Table.from_pandas(found.events, _EVENTS, preserve_index=False)
+            pq.write_table(
+                events.replace_schema_metadata(), staging / "fleet_events.parquet", compression="zstd"
+            )
+            pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
+            run = _facts(staging, source, scorer, found, budget, inputs)
+            run.write(staging)
+            _replace(out, staging)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     progress("writing", 1.0)
     return run
 
@@ -166,32 +157,169 @@ def read_history(path: str | Path) -> History:
         ) from None
 
 
-def blind_spots(windows: Windows, tables: Mapping[str, pa.Table]) -> list[str]:
-    """What this telemetry cannot show, as sentences."""
-    n = windows.n_channels
-    total = max(n, 1)
-    spots = []
-    unknown = int((windows.app[:n] < 0).sum())
-    if unknown:
-        spots.append(
-            f"Blind spot: {unknown} of {n} channel windows ({100 * unknown / total:.0f}%) cannot be "
-            "attributed to an app."
-        )
-    for table, what in (
-        ("activity", "whether the user was present"),
-        ("notifications", "whether pushes started it"),
-    ):
-        rows = tables.get(table)
-        known = len(pc.unique(rows["device_id"])) if rows is not None else 0
-        if known < len(windows.devices):
-            spots.append(
-                f"Blind spot: {len(windows.devices) - known} of {len(windows.devices)} devices do not show "
-                f"{what}."
-            )
-    spots.append(
-        "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
+def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) -> tuple[int, int] | None:
+    if since is None and until is None:
+        return None
+    ends = []
+    for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
+        at = default if moment is None else int(moment.as_unit("us").value)
+        if moment is not None and at % (seconds * 1_000_000):
+            raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
+        ends.append(at)
+    if ends[0] >= ends[1]:
+        raise TelemetryError("--since must lie before --until")
+    return ends[0], ends[1]
+
+
+def _fingerprint(source: Path, scorer: Scorer, history: str | Path | None, settings: object) -> str:
+    directory = TelemetryDirectory(source)
+    files = [file for name in INPUT_TABLES for file in directory.files(name)]
+    digest = hashlib.sha256(repr((scorer.version, settings)).encode())
+    for file in [*files, *([] if history is None else [Path(history)])]:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.name}\0{content}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _measured(
+    blocks: Blocks,
+    scorer: Scorer,
+    found: FleetEvents,
+    budget: dict[str, Any],
+    span_us: tuple[int, int] | None,
+    scratch: Path,
+    progress: Progress,
+) -> list[Path]:
+    """The scores table without ranks in files, in order; `unit_p` is one more column."""
+    sizes = [len(blocks.keys(i)) for i in range(len(blocks))]
+    ends = np.cumsum([0, *sizes])
+    files = [scratch / f"scores-{i:06d}.parquet" for i in range(len(blocks))]
+
+    def work(number: int) -> None:
+        if files[number].exists():
+            return
+        frame, event = blocks.frame(number), found.windows[ends[number] : ends[number + 1]]
+        if span_us is not None:
+            start = frame["window_start"].dt.as_unit("us").astype("int64").to_numpy()
+            inside = (start >= span_us[0]) & (start < span_us[1])
+            frame, event = frame[inside].reset_index(drop=True), event[inside]
+        rows = scorer.measure(frame, event, **budget)
+        written = files[number].with_suffix(".tmp")
+        table = rows.table.append_column("unit_p", pa.array(rows.unit_p))
+        pq.write_table(table, written, compression="zstd", compression_level=1)
+        written.replace(files[number])
+
+    for number, _ in enumerate(in_order(work, len(blocks)), start=1):
+        progress("scoring", number / len(blocks))
+    return files
+
+
+def _write_scores(parts: list[Path], false_discovery_rate: float | None, staging: Path) -> pa.Table:
+    """Write scores.parquet and alerts.csv; the windows to be pictured, by rank."""
+    rank, alert = _places(parts, false_discovery_rate)
+    alerts, top, at = [SCORES.empty_table()], [SCORES.empty_table()], 0
+    with pq.ParquetWriter(staging / "scores.parquet", SCORES, compression="zstd") as writer:
+        for part in parts:
+            table = pq.read_table(part).select(SCORES.names)
+            here = slice(at, at := at + len(table))
+            table = settled(table, rank[here], alert[here])
+            writer.write_table(table)
+            alerts.append(table.filter(table["alert"]))
+            top.append(table.filter(pa.array((rank[here] > 0) & (rank[here] <= _PICTURED))))
+    pacsv.write_csv(_alerts(pa.concat_tables(alerts).sort_by("rank")), staging / "alerts.csv")
+    return pa.concat_tables(top).sort_by("rank")
+
+
+def _places(
+    parts: list[Path], false_discovery_rate: float | None
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Rank (0 = none) and alert of all windows."""
+    columns = ["status", "score", "alert"]
+    if false_discovery_rate is not None:
+        columns += ["unit_p", "device_id", "app_id", "dest", "window_start"]
+    whole = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts])
+    alert = whole["alert"].to_numpy()
+    if false_discovery_rate is not None:
+        unit = alert_unit(whole.select(columns[4:]).to_pandas())
+        alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
+    return ranks(whole), alert
+
+
+def _write_pictures(
+    source: str | Path | Tables, top: pa.Table, seconds: int, span_us: tuple[int, int] | None, staging: Path
+) -> None:
+    """Write what the pictures of the top windows show: sessions, and what their users did."""
+    wanted = top.select(["device_id", "app_id", "dest", "window_start"]).to_pandas()
+    devices = pa.array(sorted(set(wanted["device_id"])), pa.string())
+    flows = _rows_of(source, "flows", coded.COLUMNS, devices)
+    if span_us is not None:
+        flows = touching(flows, span_us)
+    sessions = pictured.sessions(build({"flows": flows}, seconds), wanted)
+    pq.write_table(sessions, staging / "sessions.parquet", compression="zstd")
+    activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
+    if len(activity):
+        pq.write_table(activity, staging / "activity.parquet", compression="zstd")
+
+
+def _pieces(source: str | Path | Tables, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    if isinstance(source, Mapping):
+        if name in source:
+            yield load(source)[name].select(list(columns))
+    else:
+        yield from (piece() for piece in TelemetryDirectory(source).pieces(name, columns))
+
+
+def _rows_of(source: str | Path | Tables, name: str, columns: Sequence[str], devices: pa.Array) -> pa.Table:
+    """Some columns of a table's rows of some devices."""
+    found = [DIRECTORY_TABLES[name].empty().select(list(columns))]
+    for piece in _pieces(source, name, columns):
+        found.append(piece.filter(pc.is_in(piece["device_id"].cast(pa.string()), devices)))
+    return unify(found)
+
+
+def _facts(
+    staging: Path,
+    source: str | Path | Tables,
+    scorer: Scorer,
+    found: FleetEvents,
+    budget: dict[str, Any],
+    inputs: str,
+) -> Run:
+    columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
+    scores = pq.read_table(staging / "scores.parquet", columns=columns)
+    channel = pc.not_equal(scores["dest"], APP_LEVEL)
+    unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
+    devices = pc.unique(scores["device_id"])
+    shown = [
+        (what, len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"])))
+        for name, what in _SHOWN.items()
+    ]
+    return Run(
+        model_version=scorer.version,
+        window=scorer.detector.window,
+        devices=len(devices),
+        device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
+        windows=len(scores),
+        scored=_count(pc.equal(scores["status"], "scored")),
+        alerts=_count(scores["alert"]),
+        **budget,
+        blind_spots=blind_spots(_count(channel), _count(unknown), len(devices), shown),
+        fleet_events=[_sentence(event) for event in found.events.itertuples()],
+        inputs=inputs,
     )
-    return spots
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
+
+
+def _replace(out: Path, staging: Path) -> None:
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if out.exists():
+        out.rename(old)
+    staging.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sentence(event: Any) -> str:
@@ -200,56 +328,6 @@ def _sentence(event: Any) -> str:
         f"Fleet event: {event.devices} devices met the {what} {event.name} for the first time together, from "
         f"{event.first_seen:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
     )
-
-
-def _pictured(scores: pa.Table) -> np.ndarray:
-    rank = scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy()
-    order = np.argsort(rank, kind="stable")[:_PICTURED]
-    return np.asarray(order[rank[order] <= _PICTURED])
-
-
-def _sessions(windows: Windows, scores: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Sessions of some windows, for the report's pictures; bytes are summed over the session's flows."""
-    s = windows.sessions
-    count = np.diff(s.offsets)[rows]
-    index = np.concatenate(
-        [np.arange(s.offsets[r], s.offsets[r + 1]) for r in rows] or [np.empty(0, np.int64)]
-    )
-    owner = np.repeat(rows, count)
-    base = windows.start_us[owner]
-
-    def at(seconds: np.ndarray) -> pa.Array:
-        return pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(pa.timestamp("us", tz="UTC"))
-
-    sent, received = _session_bytes(windows, rows)
-    keys = {
-        name: scores[name].take(pa.array(owner)) for name in ("device_id", "app_id", "dest", "window_start")
-    }
-    return pa.table(
-        keys | {"start": at(s.start[index]), "end": at(s.end[index]), "bytes_out": sent, "bytes_in": received}
-    )
-
-
-def _session_bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    sent: list[np.ndarray] = []
-    received: list[np.ndarray] = []
-    s = windows.sessions
-    for r in rows:
-        flows = slice(windows.offsets[r], windows.offsets[r + 1])
-        starts = s.start[s.offsets[r] : s.offsets[r + 1]]
-        owner = np.searchsorted(starts, windows.flow_start[flows], "right") - 1
-        for values, out in ((windows.bytes_out, sent), (windows.bytes_in, received)):
-            known = ~np.isnan(values[flows])
-            total = np.bincount(owner, np.where(known, values[flows], 0.0), len(starts))
-            seen = np.bincount(owner, known, len(starts)) > 0
-            out.append(np.where(seen, total, np.nan))
-    empty = [np.empty(0)]
-
-    def column(parts: list[np.ndarray]) -> pa.Array:
-        values = np.concatenate(parts or empty)
-        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
-
-    return column(sent), column(received)
 
 
 def _alerts(alerts: pa.Table) -> pa.Table:

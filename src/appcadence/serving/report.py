@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import os
 from collections import defaultdict
@@ -22,8 +21,9 @@ from appcadence.models.calibration import alert_unit
 from appcadence.models.detector import SCORES
 from appcadence.models.evidence import BEHAVIOURS
 from appcadence.models.reasons import quantity
-from appcadence.serving.batch import RUN, Run
 from appcadence.serving.plots import STYLE, Lane, bar, moment, raster, text
+from appcadence.serving.run import FILE as RUN
+from appcadence.serving.run import Run
 
 MOST = 200
 """As many windows as the batch job keeps sessions for."""
@@ -68,7 +68,7 @@ class _Output:
     def __init__(self, path: Path, top: int) -> None:
         if not (path / RUN).is_file():
             raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
-        self.run = _run(path / RUN)
+        self.run = Run.read(path)
         columns = ["device_id", "app_id", "dest", "window_start"]
         alerts = _read(path / "scores.parquet", SCORES, [("alert", "==", True)], columns)
         self.alert_units = len(np.unique(alert_unit(alerts.to_pandas()))) if len(alerts) else 0
@@ -94,21 +94,6 @@ class _Output:
             inside = any(s < row["window_end"] and e >= row["window_start"] for s, e in spans)
             lanes.append(Lane(label if inside else f"{label}: never in this window", style, spans, 12))
         return lanes
-
-
-def _run(file: Path) -> Run:
-    try:
-        run = Run(**json.loads(file.read_text(encoding="utf-8")))
-        counts = (run.devices, run.windows, run.scored, run.alerts)
-        numbers = (*counts, run.device_days, run.alerts_per_device_day)
-        sound = all(isinstance(n, int | float) for n in numbers) and isinstance(run.blind_spots, list)
-        sound = sound and isinstance(run.fleet_events, list)
-        sound = sound and isinstance(run.false_discovery_rate, float | None)
-    except (OSError, ValueError, TypeError) as error:
-        raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
-    if not sound:
-        raise TelemetryError(f"{file} does not hold the facts of a run; run 'appcadence score' again")
-    return run
 
 
 def _read(

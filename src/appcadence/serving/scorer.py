@@ -15,7 +15,7 @@ from appcadence.features.extract import load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, build, window_seconds
 from appcadence.models.bundle import load as load_bundle
-from appcadence.models.detector import Detector
+from appcadence.models.detector import Detector, Measured
 from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.directory import TelemetryDirectory
 
@@ -82,7 +82,7 @@ class Scorer:
         Raises:
             SchemaError: a feature column is missing.
         """
-        return pd.DataFrame(self._score(features, alerts_per_device_day, None).to_pandas())
+        return pd.DataFrame(self._score(features, alerts_per_device_day).to_pandas())
 
     def run(
         self,
@@ -104,11 +104,28 @@ class Scorer:
         scores = self._score(features, alerts_per_device_day, false_discovery_rate, found.windows)
         return Scored(scores, windows, after, found.events)
 
+    def measure(
+        self,
+        features: pd.DataFrame,
+        fleet_event: npt.NDArray[np.bool_],
+        *,
+        alerts_per_device_day: float,
+        false_discovery_rate: float | None,
+    ) -> Measured:
+        """What a part of a feature table can tell of the scores table; see `Detector.measure`."""
+        return self.detector.measure(
+            features,
+            fleet_event=fleet_event,
+            alerts_per_device_day=alerts_per_device_day,
+            false_discovery_rate=false_discovery_rate,
+            version=self.version[:12],
+        )
+
     def _score(
         self,
         features: pd.DataFrame,
         alerts_per_device_day: float,
-        false_discovery_rate: float | None,
+        false_discovery_rate: float | None = None,
         fleet_event: npt.NDArray[np.bool_] | None = None,
     ) -> pa.Table:
         return self.detector.score(

@@ -44,7 +44,8 @@ their rhythm.
 
 {p["devices"]} devices, {p["flows"]:,} flows{_span(dataset)},
 windows of {p["window"]}, seed {p["seed"]}. Excluded feature families: {p["excluded_families"]}.
-{p["implants"]:,} implants were injected as flows; no real implant was seen.
+{p["implants"]:,} implants were injected as flows; no real implant was seen. The classifier has {p["trees"]}
+trees of {p["leaves"]} leaves a bag and learning rate {p["learning_rate"]:g}, {_chosen(p["search_trials"])}.
 
 | table | rows | files | SHA-256 (start) |
 |---|---|---|---|
@@ -90,6 +91,10 @@ from and those that were looked for.
 Ordering windows of managed iOS devices for an analyst's triage, on telemetry like that of the training. Not
 for blocking traffic or judging people without review.
 """
+
+
+def _chosen(trials: int) -> str:
+    return f"the best of {trials} draws on the learning windows alone" if trials else "not searched for"
 
 
 def _span(dataset: dict[str, Any]) -> str:

@@ -85,7 +85,8 @@ def reliability(training: Training) -> Figure:
     days = observed.groupby("device_id")["observed_seconds"].sum() / 86_400.0
     benign = units[units["implant"] < 0]
     reached = benign["score"].to_numpy()[:, None] >= -np.log(_PROMISED)
-    counts = pd.DataFrame(reached).groupby(benign["device"].to_numpy()).sum().reindex(days.index, fill_value=0)
+    counts = pd.DataFrame(reached).groupby(benign["device"].to_numpy()).sum()
+    counts = counts.reindex(days.index, fill_value=0)
     drawn = np.random.default_rng(0).multinomial(len(days), np.full(len(days), 1 / len(days)), _RESAMPLES)
     rates = (drawn @ counts.to_numpy()) / np.maximum(drawn @ days.to_numpy(), 1e-9)[:, None]
     figure, axes = _figure()
@@ -105,8 +106,8 @@ def reliability(training: Training) -> Figure:
 
 
 def stress_map(cells: pd.DataFrame) -> Figure:
-    """The table of `stress`: recall (0 to 1) over period and jitter, a panel a share of missed beats, and over
-    the share of the day and of the telemetry that is there."""
+    """The table of `stress`: recall (0 to 1) over period and jitter, a panel a share of missed beats, and
+    below over the share of the day and of the telemetry that is there."""
     figure = Figure(figsize=(12.0, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
     usual = (cells["active"] == 1) & cells["false_units_per_device_day"].isna()
@@ -114,20 +115,21 @@ def stress_map(cells: pd.DataFrame) -> Figure:
     panels = sorted(grid["missed"].unique())
     above = figure.subplots(2, max(len(panels), 3), squeeze=False)
     for axes, missed in zip(above[0], panels, strict=False):
-        table = grid[grid["missed"] == missed].pivot(index="jitter", columns="period_seconds", values="recall")
-        count = grid[grid["missed"] == missed].pivot(
-            index="jitter", columns="period_seconds", values="implant_days"
+        part = grid[grid["missed"] == missed]
+        table, count = (
+            part.pivot_table(values, "jitter", "period_seconds", dropna=False)
+            for values in ("recall", "implant_days")
         )
         axes.imshow(table.to_numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
         for (row, column), value in np.ndenumerate(table.to_numpy()):
-            said = "no\nimplant" if np.isnan(value) else f"{value:.2f}\n({count.iloc[row, column]})"
-            axes.text(column, row, said, ha="center", va="center", color="black" if value > 0.6 else "gray")
+            said = "no\nimplant" if np.isnan(value) else f"{value:.2f}\n({count.iloc[row, column]:.0f})"
+            axes.text(column, row, said, ha="center", va="center", color="black" if value > 0.6 else "white")
         axes.set_xticks(range(table.shape[1]), [f"{p / 60:g}" for p in table.columns])
         axes.set_yticks(range(table.shape[0]), [f"{j:g}" for j in table.index])
         axes.set(xlabel="period, minutes", ylabel="jitter", title=f"{missed:.0%} of the beats missed")
     losses = cells[cells["false_units_per_device_day"].notna()]
     lines = {
-        "share of the day active": cells[(cells["active"] < 1)].set_index("active"),
+        "share of the day active": cells[cells["active"] < 1].set_index("active"),
         "share of flows lost": losses[losses["lost_names"] == 0].set_index("lost_flows"),
         "share of app names lost": losses[losses["lost_flows"] == 0].set_index("lost_names"),
     }
@@ -137,7 +139,7 @@ def stress_map(cells: pd.DataFrame) -> Figure:
             axes.plot(
                 rows.index, rows["false_units_per_device_day"], marker="s", label="benign units a device-day"
             )
-        axes.set(xlabel=label, ylim=(0, None))
+        axes.set(xlabel=label, xlim=(0, 1), ylim=(0, None))
         axes.legend()
     figure.suptitle("Injected beacons found at one promised benign alert unit per device-day (implant-days)")
     return figure

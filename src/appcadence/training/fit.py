@@ -23,7 +23,7 @@ from appcadence.models.detector import (
 )
 from appcadence.models.evidence import BEHAVIOURS, judged
 from appcadence.models.forest import fit_forest
-from appcadence.models.supervised import Hyperparameters, fit_classifier
+from appcadence.models.supervised import THREADS, Hyperparameters, fit_classifier
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from appcadence.models.trees import Trees
 from appcadence.training.evaluate import Quality, quality
@@ -194,7 +194,9 @@ def fit(
     )
 
 
-def classifier_of(rows: Sample, seed: int, settings: Hyperparameters) -> tuple[Trees, str]:
+def classifier_of(
+    rows: Sample, seed: int, settings: Hyperparameters, threads: int = THREADS
+) -> tuple[Trees, str]:
     """Every implant weighs the same however many windows it fills, both classes weigh the same, and what an
     analyst decided on weighs more."""
     key = rows.implant + rows.round * (int(rows.implant.max()) + 2)
@@ -210,6 +212,7 @@ def classifier_of(rows: Sample, seed: int, settings: Hyperparameters) -> tuple[T
         _DIRECTIONS,
         seed,
         settings,
+        threads,
     )
 
 

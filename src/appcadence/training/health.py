@@ -41,8 +41,8 @@ class Health:
     """By promised alert units per device-day: those that score as high, per device-day."""
     device_days: float
     rank_correlation: float
-    """Spearman's between the best scores of each device's app in the two halves of the span, -1 to 1; nan where
-    fewer than three apps were scored in both."""
+    """Spearman's between the best scores of each device's app in the two halves of the span, -1 to 1; nan
+    where fewer than three apps were scored in both."""
     ranked: int
     """Apps on devices (destinations where the app is unknown) that were."""
 
@@ -138,10 +138,13 @@ def _ranks(windows: pd.DataFrame) -> tuple[float, int]:
     if not len(scored):
         return float("nan"), 0
     first, last = windows["window_start"].min(), windows["window_end"].max()
-    half = (scored["window_start"] >= first + (last - first) / 2).rename("half")
-    who = scored["app_id"].where(scored["app_id"].notna(), scored["dest"]).rename("who")
-    best = scored.groupby([scored["device_id"], who, half])["score"].max().unstack("half")
-    both = best.reindex(columns=[False, True]).dropna()
-    if len(both) < _LEAST_COMMON or (both.nunique() == 1).any():
+    later = scored["window_start"] >= first + (last - first) / 2
+    who = scored["app_id"].where(scored["app_id"].notna(), scored["dest"])
+    halves = [
+        scored[mask].groupby([scored["device_id"][mask], who[mask]])["score"].max()
+        for mask in (~later, later)
+    ]
+    both = pd.concat(halves, axis=1, join="inner").to_numpy(np.float64)
+    if len(both) < _LEAST_COMMON or (np.ptp(both, axis=0) == 0).any():
         return float("nan"), len(both)
-    return float(spearmanr(both[False], both[True]).statistic), len(both)
+    return float(spearmanr(both[:, 0], both[:, 1]).statistic), len(both)

@@ -18,7 +18,7 @@ from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.training.injection import Tables, history_of, past_and_future
+from appcadence.training.injection import Tables, past_and_future
 from appcadence.training.train import Training
 from appcadence.training.truth import Truth, truth_of, with_names
 
@@ -45,14 +45,13 @@ def as_of(training: Training, tables: Tables) -> tuple[Detector, Tables]:
     `tables` is the telemetry of the training. A detector's own baseline and history hold all of it, so that
     nothing of it would be new to them.
     """
-    past, future = past_and_future(tables, training.cut_us)
-    detector = training.detector
-    return replace(
-        detector,
+    detector = replace(
+        training.detector,
         baseline=training.baseline,
-        history=history_of(past, detector.window),
-        reference=replace(detector.reference, end_us=training.cut_us),
-    ), future
+        history=training.history,
+        reference=replace(training.detector.reference, end_us=training.cut_us),
+    )
+    return detector, past_and_future(tables, training.cut_us)[1]
 
 
 def probe(
@@ -86,7 +85,7 @@ def probe(
 
 
 def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None = None) -> pd.DataFrame:
-    """The windows of some telemetry as `Probe.windows` lists them: scored as `score` does, without reasons."""
+    """The windows of some telemetry as `Probe.windows` lists them: scored as ever, without reasons."""
     windows = build(tables, window_seconds(detector.window), detector.history)
     frame = hide(table_of(windows), detector.excluded_families)
     common = fleet_events(detector.history.update(windows), detector.reference.end_us, frame).windows

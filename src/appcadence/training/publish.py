@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,28 @@ import pyarrow.parquet as pq
 
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import describe
+from appcadence.features.extract import load
 from appcadence.models import bundle
 from appcadence.models.detector import SCORES
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.card import model_card
-from appcadence.training.tracking import MISSING, RunInfo, log_run
+from appcadence.training.stress import stress
+from appcadence.training.tracking import MISSING, RunInfo, log_run, reach
 from appcadence.training.train import Training
 
 _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
 
 
-def publish(training: Training, source: TelemetryDirectory, bundle_dir: Path) -> RunInfo:
+def publish(
+    training: Training,
+    source: TelemetryDirectory,
+    bundle_dir: Path,
+    progress: Callable[[str, float], None] = lambda what, share: None,
+) -> RunInfo:
     """Record a training in MLflow and register its bundle as appcadence@challenger.
+
+    Where devices were held out, beacons are injected into them for the stress grid, and implants for the
+    pictures of found and missed ones; that takes about as long as the training.
 
     `source` is the telemetry it was trained on, `bundle_dir` the saved bundle, which stays as it is
     whatever MLflow does.
@@ -33,22 +44,32 @@ def publish(training: Training, source: TelemetryDirectory, bundle_dir: Path) ->
         BundleError: the bundle is not whole.
     """
     try:
-        from appcadence.training.figures import training_figures  # matplotlib is an extra
+        from appcadence.training.figures import stress_map, training_figures  # matplotlib is an extra
+        from appcadence.training.rasters import rasters
     except ImportError:
         raise AppcadenceError(MISSING) from None
+    reach()
     dataset = fingerprint(source)
     # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
     detector, identity = bundle.load(bundle_dir)
     scores = detector.score(training.example, version=identity[:12])
+    figures, tables = training_figures(training), {"search": training.trials}
+    if training.held_out is not None:
+        telemetry = load(source)
+        tables["stress"] = stress(training, telemetry, progress)
+        figures["stress"] = stress_map(tables["stress"])
+        picture = rasters(training, telemetry)
+        figures |= {} if picture is None else {"rasters": picture}
+    progress("recording", 0.0)
     return log_run(
         bundle_dir=bundle_dir,
         params=training.params,
         metrics=training.quality.metrics(),
-        figures=training_figures(training),
+        figures=figures,
         card=model_card(training, dataset),
         dataset=dataset,
-        catalogue=describe(),
-        injection=training.injection,
+        tables={"feature_schema": describe(), "injection": training.injection} | tables,
+        trials=training.trials,
         example=training.example,
         predictions=scores.select(_PLAIN).to_pandas(),
     )

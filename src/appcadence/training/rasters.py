@@ -63,7 +63,7 @@ def rasters(training: Training, tables: Tables) -> Figure | None:
 
 def _draw(axes: Axes, shown: Probe, later: Tables, number: int, word: str) -> None:
     day = shown.truth.days.loc[number]
-    begin = int(day["day"].as_unit("us").value)
+    begin = int(day["day"].value // 1000)
     windows = shown.windows.iloc[shown.truth.window[shown.truth.day == number]]
     channels = windows[windows["dest"] != APP_LEVEL]
     device = str(day["device_id"])
@@ -74,11 +74,9 @@ def _draw(axes: Axes, shown: Probe, later: Tables, number: int, word: str) -> No
     lanes = [("this channel", _starts(flows[mine]), "tab:blue")]
     if app is not None:
         lanes.append(("the app's others", _starts(flows[~mine]), "tab:gray"))
-    pushes = later.get("notifications")
-    if pushes is not None and len(pushes):
-        rows = _of(pushes, "time", begin, device, app)
-        heard = rows.loc[rows["kind"].astype(object) == "push_received", "time"]
-        lanes.append(("pushes", _micros(heard), "tab:red"))
+        pushes = _known(later.get("notifications"), "push_received", device)
+        if pushes is not None:
+            lanes.append(("pushes", _micros(_of(pushes, "time", begin, device, app)["time"]), "tab:red"))
     labels = []
     for height, (label, times, colour) in enumerate(lanes):
         axes.eventplot((times - begin) / _HOUR_US, lineoffsets=height, linelengths=0.8, colors=colour)
@@ -91,7 +89,8 @@ def _draw(axes: Axes, shown: Probe, later: Tables, number: int, word: str) -> No
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlim=(0, 24), ylim=(-0.6, len(labels) - 0.4), xticks=range(0, 25, 3), xlabel="hour, UTC")
     score = "too little evidence" if np.isneginf(day["score"]) else f"score {day['score']:.1f}"
-    where = f"{inert(app or '(unknown app)')} on {inert(device)} to {inert(', '.join(sorted(dests)) or 'unknown')}"
+    names = (app or "(unknown app)", device, ", ".join(sorted(dests)) or "unknown")
+    where = "{} on {} to {}".format(*map(inert, names))
     axes.set_title(f"{word}, {score}: {day['kind']}\n{where}", fontsize=9, loc="left", parse_math=False)
 
 
@@ -109,7 +108,16 @@ def _of(table: pa.Table, column: str, begin: int, device: str, app: str | None) 
     mask = pc.and_(mask, pc.equal(table["device_id"].cast(pa.string()), device))
     apps = table["app_id"].cast(pa.string())
     of_app = pc.is_null(apps) if app is None else pc.fill_null(pc.equal(apps, app), False)
-    return table.filter(pc.and_(mask, of_app)).to_pandas()
+    return pd.DataFrame(table.filter(pc.and_(mask, of_app)).to_pandas())
+
+
+def _known(table: pa.Table | None, kind: str, device: str) -> pa.Table | None:
+    """A device's rows of a kind over all time, None where its telemetry has none."""
+    if table is None:
+        return None
+    mine = pc.equal(table["device_id"].cast(pa.string()), device)
+    rows = table.filter(pc.and_(mine, pc.equal(table["kind"].cast(pa.string()), kind)))
+    return rows if len(rows) else None
 
 
 def _starts(flows: pd.DataFrame) -> Micros:
@@ -131,16 +139,10 @@ def _spans(
     activity: pa.Table | None, kind: str, begin: int, device: str, app: str | None
 ) -> list[tuple[float, float]] | None:
     """(hour, hours) within the day; None where the device's telemetry never knows this kind."""
-    if activity is None or not len(activity) or (kind == "app_foreground" and app is None):
+    known = _known(activity, kind, device)
+    if known is None or (kind == "app_foreground" and app is None):
         return None
-    rows = activity.filter(
-        pc.and_(
-            pc.equal(activity["device_id"].cast(pa.string()), device),
-            pc.equal(activity["kind"].cast(pa.string()), kind),
-        )
-    ).to_pandas()
-    if not len(rows):
-        return None
+    rows = known.to_pandas()
     if kind == "app_foreground":
         rows = rows[rows["app_id"].astype(object) == app]
     first = np.maximum(_micros(rows["start"]), begin)

@@ -9,10 +9,11 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from joblib import Parallel, delayed
 
 from appcadence.models.detector import forest_input, tail_input
 from appcadence.models.forest import fit_forest
-from appcadence.models.supervised import Hyperparameters
+from appcadence.models.supervised import THREADS, Hyperparameters
 from appcadence.models.surprise import TailSurprise
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, classifier_of, fold_of
@@ -77,10 +78,14 @@ def search(
     table = []
     for trial in range(trials):
         settings = draw(seed, trial)
+        progress("searching", trial / trials)
+        # A thread a fold: two threads on one small model wait for each other most of the time.
+        fitted = Parallel(n_jobs=THREADS, prefer="threads")(
+            delayed(classifier_of)(part, seed, settings, threads=1) for part in parts.values()
+        )
         score = untrained.copy()
-        for i, (k, part) in enumerate(parts.items()):
-            progress("searching", (trial + i / len(parts)) / trials)
-            score[fold == k] += weights[0] * classifier_of(part, seed, settings)[0].raw(both[fold == k])
+        for k, (classifier, _) in zip(parts, fitted, strict=True):
+            score[fold == k] += weights[0] * classifier.raw(both[fold == k])
         found = quality(test.frame, score[judged], truth, units, days)
         criterion = (found.recall[1.0] + found.recall[0.1]) / 2
         figures = (found.recall[0.1], found.recall[1.0], found.average_precision, criterion)

@@ -23,6 +23,7 @@ import pandas as pd
 import appcadence
 from appcadence.errors import AppcadenceError
 from appcadence.models.bundle import MANIFEST
+from appcadence.training.search import FIGURES, SEARCHED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,8 +67,8 @@ def log_run(
     figures: dict[str, Figure],
     card: str,
     dataset: dict[str, Any],
-    catalogue: pd.DataFrame,
-    injection: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    trials: pd.DataFrame,
     example: pd.DataFrame,
     predictions: pd.DataFrame,
     register: bool = True,
@@ -77,7 +78,8 @@ def log_run(
 
     The experiment is MLFLOW_EXPERIMENT_NAME, or else `name`.
 
-    Metrics that are not finite are left out. `example` is a few rows of the feature table, `predictions`
+    Metrics that are not finite are left out. `tables` become CSV files, and each row of `trials` (the columns
+    of `search`) a child run. `example` is a few rows of the feature table, `predictions`
     their scores without lists and structs: together they are the model's signature. Without
     MLFLOW_TRACKING_URI, MLflow's SQLite default in the working directory is used. Never changes the bundle.
 
@@ -97,9 +99,14 @@ def log_run(
             for file, figure in figures.items():
                 mlflow.log_figure(figure, f"figures/{file}.png")
             mlflow.log_text(card, "card.md")
-            mlflow.log_text(catalogue.to_csv(index=False), "feature_schema.csv")
-            mlflow.log_text(injection.to_csv(index=False), "injection.csv")
+            for file, table in tables.items():
+                if len(table):
+                    mlflow.log_text(table.to_csv(index=False), f"{file}.csv")
             mlflow.log_text(json.dumps(dataset, indent=1, sort_keys=True) + "\n", "dataset.json")
+            for trial in trials.to_dict("records"):
+                with mlflow.start_run(experiment_id=experiment, nested=True):
+                    mlflow.log_params({name: trial[name] for name in SEARCHED})
+                    mlflow.log_metrics({k: trial[k] for k in FIGURES if math.isfinite(trial[k])})
             rows = plain(example)
             model = mlflow.pyfunc.log_model(
                 name="model",
@@ -116,6 +123,16 @@ def log_run(
             client.update_model_version(name, version, description=card)
             client.set_registered_model_alias(name, ALIAS, version)
         return RunInfo(run.info.run_id, version, redacted(uri))
+
+
+def reach() -> None:
+    """Ask MLflow for anything, before work whose outcome it is to record.
+
+    Raises:
+        AppcadenceError: MLflow is not installed, or its server does not answer.
+    """
+    with session() as (mlflow, uri):
+        mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from appcadence.models.supervised import Hyperparameters
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import Rows, Tables, labelled, past_and_future
+from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
 from appcadence.training.search import search
 from appcadence.training.verdicts import verdict_of
 
@@ -58,8 +58,8 @@ class Training:
     example: pd.DataFrame
     """A few benign feature rows."""
     tested: pd.DataFrame
-    """The windows that quality was measured on: device_id, app_id, dest, window_start, observed_seconds, kind and
-    implant (None and -1 = benign), round, unit and score."""
+    """The windows that quality was measured on: device_id, app_id, dest, window_start, observed_seconds, kind
+    and implant (None and -1 = benign), round, unit and score."""
     trials: pd.DataFrame
     """One row a trial of the search: hyper-parameters and how they did; empty without a search."""
     held_out: list[str] | None
@@ -67,7 +67,9 @@ class Training:
     cut_us: int
     """Where the first round parts past from future, in microseconds since the epoch."""
     baseline: AppBaseline
-    """What was expected there, by the past alone."""
+    """What was expected there, by the past alone ..."""
+    history: History
+    """... and what was known."""
 
 
 def train(
@@ -212,6 +214,7 @@ def train(
         held_out=held_out,
         cut_us=cuts[0],
         baseline=baselines[cuts[0]],
+        history=history_of(past_and_future(tables, cuts[0])[0], window, known),
     )
 
 

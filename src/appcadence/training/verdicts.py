@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.telemetry.schema import VERDICTS, conform
+from appcadence.telemetry.decisions import last_words
 from appcadence.training.truth import overlaps
 
 WEIGHT = 5.0
@@ -17,15 +17,13 @@ def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
     """(n,) the verdict on each window: malicious, benign, unexplained, or None.
 
     A verdict speaks for the windows of its device, app and destination that it overlaps, and one on an app's
-    `*` window for all of the app's. Where analysts disagree, the window is unexplained.
+    `*` window for all of the app's. Where analysts disagree, the window is unexplained; of one analyst's
+    words on a window the last counts.
 
     Raises:
         SchemaError: `verdicts` does not fit its declaration.
     """
-    rows = conform(VERDICTS, verdicts, "verdicts").to_pandas()
-    rows = rows.rename(columns={"window_start": "start", "window_end": "end"})
-    for name in ("device_id", "app_id", "dest", "verdict"):
-        rows[name] = rows[name].astype(object)
+    rows = last_words(verdicts).rename(columns={"window_start": "start", "window_end": "end"})
     rows["who"] = rows["app_id"].fillna("")
     window, row = overlaps(windows, rows)
     said = pd.DataFrame({"window": window, "verdict": rows["verdict"].to_numpy()[row]}).drop_duplicates()

@@ -265,7 +265,7 @@ def _micros(moment: Moment | None) -> int | None:
         return int(moment)
     time = pd.Timestamp(moment)
     time = time.tz_localize("UTC") if time.tzinfo is None else time
-    return int(time.as_unit("us").value)
+    return int(time.value // 1000)
 
 
 def _difficulty(pattern: Pattern, follows: bool, new: bool) -> str:

@@ -1,0 +1,152 @@
+"""verdict add: what an analyst decided on scored windows."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from appcadence.cli.detect import Json
+from appcadence.cli.inventory import plain
+from appcadence.errors import AppcadenceError
+from appcadence.serving.verdicts import Recorded, ranked, record
+from appcadence.telemetry.decisions import WINDOW, Draft, decisions, from_csv
+
+_MOST = 10
+
+verdict = typer.Typer(
+    help="What analysts decided on windows, for 'appcadence train --verdicts'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@verdict.callback()
+def _group() -> None:
+    """What analysts decided on windows, for 'appcadence train --verdicts'."""
+
+
+@verdict.command()
+def add(
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Output of 'appcadence score', for --rank.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="The window's rank in OUT.")] = None,
+    device: Annotated[str | None, typer.Option(help="In place of a rank: the window's device,")] = None,
+    app: Annotated[str | None, typer.Option(help="app (none where it is unknown),")] = None,
+    dest: Annotated[str | None, typer.Option(help="destination (* = all of the app),")] = None,
+    start: Annotated[str | None, typer.Option(metavar="T", help="start, and")] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="end (ISO times, UTC).")] = None,
+    decision: Annotated[
+        str | None, typer.Option("--verdict", help="malicious, benign or unexplained.")
+    ] = None,
+    analyst: Annotated[str | None, typer.Option(metavar="NAME", help="Who decided.")] = None,
+    justification: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A CSV file with many decisions.")] = None,
+    into: Annotated[
+        Path, typer.Option(metavar="FILE", help="The verdicts file to add to; made if there is none.")
+    ] = Path("verdicts.parquet"),
+    evidence: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An evidence file to add each decision to.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Record an analyst's decision on a window, and say who judged it otherwise.
+
+    Nothing is taken back: analysts who disagree keep their rows, and of one analyst's words on a window the
+    last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file.
+
+    A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT a column rank
+    names the window, so that a copy of OUT/alerts.csv with verdicts added will do; else device_id, app_id,
+    dest, window_start and window_end do. Lines without a verdict are passed over; one wrong line, and none
+    is added.
+
+    Example: appcadence verdict add scored --rank 3 --verdict benign --analyst ana --justification "VPN probe"
+    """
+    one: dict[str, Any] = dict(zip(WINDOW, (device, app, dest, start, end), strict=True))
+    said = {"verdict": decision, "justification": justification}
+    if csv is not None:
+        if rank is not None or any((one | said).values()):
+            raise AppcadenceError("--csv names windows, verdicts and justifications itself; give it alone")
+        drafts, undecided = from_csv(csv, _columns(out, analyst))
+        who = {} if analyst is None else {"analyst": analyst}
+        drafts = [Draft({**draft.values, **who}, draft.origin) for draft in drafts]
+    else:
+        if (out is None) != (rank is None) or (rank is not None and any(one.values())):
+            raise AppcadenceError(
+                "name the window by OUT and --rank, or by --device, --dest, --start and --end"
+            )
+        named = {"rank": str(rank)} if rank is not None else one
+        missing = [option for option, value in _options(one, said, analyst, rank).items() if not value]
+        if missing:
+            raise AppcadenceError(f"{missing[0]} is missing; give the window, --verdict, --analyst and why")
+        drafts, undecided = [Draft(named | said | {"analyst": analyst})], 0
+    if out is not None:
+        drafts = ranked(out, drafts)
+    now = datetime.now(UTC)
+    decided = decisions(drafts, now)
+    recorded = record(decided, into, evidence, now)
+    if as_json:
+        found = json.loads(recorded.disagreements.to_json(orient="records", date_format="iso"))
+        answer = {"added": len(decided), "total": recorded.total, "undecided": undecided}
+        typer.echo(json.dumps(answer | {"disagreements": found, "head": recorded.head}))
+        return
+    _print(decided.to_pylist(), recorded, undecided, into)
+
+
+def _columns(out: Path | None, analyst: str | None) -> list[str]:
+    window = ["rank"] if out is not None else list(WINDOW)
+    return [*window, "justification", *(["analyst"] if analyst is None else [])]
+
+
+def _options(
+    one: dict[str, Any], said: dict[str, str | None], analyst: str | None, rank: int | None
+) -> dict[str, Any]:
+    """What must be given, by option."""
+    window = (
+        {}
+        if rank is not None
+        else dict(zip(("--device", "--dest", "--start", "--end"), _needed(one), strict=True))
+    )
+    return window | {
+        "--verdict": said["verdict"],
+        "--analyst": analyst,
+        "--justification": said["justification"],
+    }
+
+
+def _needed(one: dict[str, Any]) -> list[Any]:
+    return [one[name] for name in WINDOW if name != "app_id"]
+
+
+def _print(decided: list[dict[str, Any]], recorded: Recorded, undecided: int, into: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+
+    def say(line: str) -> None:
+        console.print(plain(line), markup=False)
+
+    for row in decided[:_MOST]:
+        say(f"{row['verdict']}: {_what(row)}")
+    if len(decided) > _MOST:
+        say(f"and {len(decided) - _MOST:,} more")
+    for other in recorded.disagreements.head(_MOST).to_dict("records"):
+        row = decided[other["row"]]
+        say(
+            f"{row['analyst']}'s {row['verdict']} on {_what(row)} disagrees with {other['analyst']}: "
+            f"{other['verdict']} on {other['decided_at']:%Y-%m-%d} ({other['justification']})"
+        )
+    if len(recorded.disagreements) > _MOST:
+        say(f"and {len(recorded.disagreements) - _MOST:,} more disagreements; --json lists all")
+    passed = f"; {undecided:,} lines without a verdict passed over" if undecided else ""
+    say(f"{len(decided):,} added to {into}, which holds {recorded.total:,} now{passed}.")
+    if recorded.head is not None:
+        say(f"Evidence head: {recorded.head}")
+
+
+def _what(row: dict[str, Any]) -> str:
+    app = "(unknown app)" if row["app_id"] is None else row["app_id"]
+    return f"{row['device_id']} {app} -> {row['dest']}, from {row['window_start']:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,142 @@
+"""The bounds of exceptions: what of each window they are judged by, and how it is said that one is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from appcadence.errors import SchemaError
+from appcadence.features.interval import MIN_STARTS
+from appcadence.features.windows import Windows
+from appcadence.models.reasons import quantity
+from appcadence.serving.exceptions import Entry
+from appcadence.telemetry.arrays import one_array
+
+MEASURES_FILE = "measures.parquet"
+"""Of a batch output: the measures of its scores, row by row."""
+MEASURES = pa.schema(
+    [
+        ("period_seconds", pa.float64()),
+        ("bytes_a_day", pa.float64()),
+        ("hours", pa.int32()),
+        ("alert", pa.bool_()),
+    ]
+)
+"""period_seconds: median gap between beats, null below six; bytes_a_day: both directions, null = unknown;
+hours: bit h = connected in hour h of a day (UTC); alert: as the detector gave it."""
+PREFIX = "Exception "
+"""Begins the reasons that are added here, and no reason of the detector."""
+_IN_RHYTHM = 1.2
+"""A period at most a fifth shorter than approved is within it, as for the inventory's approved rhythm."""
+_HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
+
+
+def measures_of(windows: Windows, scores: pa.Table) -> pa.Table:
+    """What exceptions are judged by beyond the scores table (see `MEASURES`), row-aligned with it.
+
+    `scores` are the detector's, untouched by exceptions. Windows shorter than a day have the bytes of all
+    windows of their channel on that UTC day, as far as they are given; those of longer ones are a mean.
+
+    Raises:
+        SchemaError: the scores are not those of the windows.
+    """
+    if len(scores) != windows.n:
+        raise SchemaError(f"{len(scores)} scores do not belong to {windows.n} windows")
+    columns = [
+        pa.array(_periods(*windows.beats), from_pandas=True),
+        pa.array(_bytes_a_day(windows), from_pandas=True),
+        pa.array(_hours(windows)),
+        one_array(scores["alert"]),
+    ]
+    return pa.Table.from_arrays(columns, schema=MEASURES)
+
+
+def broken(
+    entry: Entry,
+    rows: npt.NDArray[np.int64],
+    period: npt.NDArray[Any],
+    volume: npt.NDArray[Any],
+    hours: npt.NDArray[Any],
+) -> Iterator[tuple[npt.NDArray[np.bool_], list[str]]]:
+    """For each bound of the exception, (m,) which rows break it and a sentence for each that does."""
+    says = f"{PREFIX}{entry.id} does not hold:"
+    if (shortest := entry.shortest_period_seconds) is not None:
+        outside = period[rows] * _IN_RHYTHM < shortest
+        approved = _short(shortest, "s")
+        told = [_short(p, "s") for p in period[rows[outside]]]
+        yield outside, [f"{says} a flow every {p}, approved from {approved}." for p in told]
+    if (most := entry.most_bytes_a_day) is not None:
+        outside = ~(volume[rows] <= most)
+        approved = _short(most, "bytes")
+        told = [_short(v, "bytes") for v in volume[rows[outside]]]
+        yield outside, [f"{says} {v} a day, approved up to {approved}." for v in told]
+    if entry.hours is not None:
+        first, end = entry.hours
+        allowed = _span_bits(first, (end - first) % 24 - 1)
+        stray = hours[rows] & ~allowed
+        outside = stray != 0
+        approved = f"{first:02}:00-{end:02}:00"
+        told = [_clock(int(bits)) for bits in stray[outside]]
+        yield outside, [f"{says} connected at {at} UTC, approved {approved}." for at in told]
+
+
+def _short(value: float, unit: str) -> str:
+    return "an unknown volume" if np.isnan(value) else quantity(value, unit).replace(".0 ", " ")
+
+
+def _clock(bits: int) -> str:
+    """The first of the hours of a day that are set."""
+    return f"{(bits & -bits).bit_length() - 1:02}:00"
+
+
+def _span_bits(first: int, more: int) -> int:
+    """Bits of an hour of the day and some more after it."""
+    return sum(1 << (first + k) % 24 for k in range(more + 1))
+
+
+_SPANS = np.array([[_span_bits(first, more) for more in range(24)] for first in range(24)], np.int32)
+
+
+def _periods(offsets: npt.NDArray[Any], times: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(n,) median gap between the beats of each window; NaN below six."""
+    count = np.diff(offsets)
+    owner = np.repeat(np.arange(len(count)), count)
+    inside = (owner[1:] == owner[:-1]) & (count[owner[1:]] >= MIN_STARTS)
+    gaps, owner = np.diff(times)[inside], owner[1:][inside]
+    gaps = gaps[np.lexsort((gaps, owner))]
+    per = np.where(count >= MIN_STARTS, count - 1, 0)
+    first, many = np.cumsum(per) - per, per > 0
+    out = np.full(len(count), np.nan)
+    out[many] = 0.5 * (gaps[(first + (per - 1) // 2)[many]] + gaps[(first + per // 2)[many]])
+    return out
+
+
+def _bytes_a_day(windows: Windows) -> npt.NDArray[np.float64]:
+    if not windows.n:
+        return np.empty(0)
+    both = np.stack([windows.bytes_out, windows.bytes_in])
+    known = ~np.isnan(both)
+    total = np.add.reduceat(np.where(known, both, 0.0).sum(axis=0), windows.offsets[:-1])
+    total[~np.logical_or.reduceat(known.any(axis=0), windows.offsets[:-1])] = np.nan
+    days = windows.seconds * 1e6 / _DAY_US
+    if days >= 1:
+        return np.asarray(total / days)
+    channel = [windows.device, windows.app, windows.dest, windows.start_us // _DAY_US]
+    return pd.Series(total).groupby(channel).transform("sum", min_count=1).to_numpy()
+
+
+def _hours(windows: Windows) -> npt.NDArray[np.int32]:
+    if not windows.n:
+        return np.empty(0, np.int32)
+    start, end = windows.flow_start, windows.flow_end
+    first = np.floor((start + _TICK) / 3600.0).astype(np.int64)
+    last = np.floor((np.where(np.isnan(end), start, end) - _TICK) / 3600.0).astype(np.int64)
+    begins = np.repeat(windows.start_us // _HOUR_US, np.diff(windows.offsets))
+    spans = _SPANS[(begins + first) % 24, np.clip(last - first, 0, 23)]
+    return np.asarray(np.bitwise_or.reduceat(spans, windows.offsets[:-1]))

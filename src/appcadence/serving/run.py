@@ -1,0 +1,85 @@
+"""The facts of one scoring run, and what its telemetry cannot show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from appcadence.errors import TelemetryError
+
+FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Facts of one batch run; `run.json` of the output."""
+
+    model_version: str
+    window: str
+    devices: int
+    device_days: float
+    windows: int
+    scored: int
+    alerts: int
+    alerts_per_device_day: float
+    false_discovery_rate: float | None
+    """What alerts keep to instead of the budget, if anything."""
+    blind_spots: list[str]
+    fleet_events: list[str]
+    """What the fleet met for the first time together, as sentences."""
+    inputs: str = ""
+    """SHA-256 over model, settings and every input file; empty where the telemetry came from memory."""
+
+    def write(self, directory: Path) -> None:
+        """Write `run.json`."""
+        (directory / FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> Run:
+        """The facts in an output directory.
+
+        Raises:
+            TelemetryError: there are none, or they are damaged.
+        """
+        file = directory / FILE
+        try:
+            run = cls(**json.loads(file.read_text(encoding="utf-8")))
+            counts = (run.devices, run.windows, run.scored, run.alerts)
+            numbers = (*counts, run.device_days, run.alerts_per_device_day)
+            sound = all(isinstance(n, int | float) for n in numbers) and isinstance(run.inputs, str)
+            sound = sound and isinstance(run.false_discovery_rate, float | None)
+            sound = sound and all(isinstance(s, list) for s in (run.blind_spots, run.fleet_events))
+        except (OSError, ValueError, TypeError) as error:
+            raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
+        if not sound:
+            raise TelemetryError(f"{file} does not hold the facts of a run; run 'appcadence score' again")
+        return run
+
+
+def blind_spots(
+    channels: int, unattributed: int, devices: int, shown: Sequence[tuple[str, int]]
+) -> list[str]:
+    """What telemetry cannot show, as sentences.
+
+    Args:
+        channels: channel windows, of which `unattributed` have no app.
+        devices: devices with flows.
+        shown: what a table shows ("whether the user was present"), and for how many of the devices.
+    """
+    spots = []
+    if unattributed:
+        spots.append(
+            f"Blind spot: {unattributed} of {channels} channel windows "
+            f"({100 * unattributed / channels:.0f}%) cannot be attributed to an app."
+        )
+    spots += [
+        f"Blind spot: {devices - known} of {devices} devices do not show {what}."
+        for what, known in shown
+        if known < devices
+    ]
+    spots.append(
+        "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
+    )
+    return spots

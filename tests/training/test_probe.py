@@ -1,0 +1,171 @@
+"""What is asked of a finished detector: implants looked for, the stress grid, health, and their pictures."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pytest
+from make import activity, fleet, flows, pushes, together
+
+from appcadence.errors import TelemetryError
+from appcadence.features.columns import micros
+from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.simulate.behaviours import steady
+from appcadence.training.health import health
+from appcadence.training.injection import past_and_future
+from appcadence.training.probe import as_of, probe, scores_of
+from appcadence.training.stress import COLUMNS, GRID, HOURS, LOSSES, Cell, _loss, stress
+from appcadence.training.train import train
+
+HOSTILE = "com.$\\frac{x}$\x1b[31m\u202e\U0001f47e\n<b>chat"
+DAY = 86_400
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """A fleet whose chat app has a hostile name, with some activity and pushes."""
+    phones = [f"phone-{k:02d}" for k in range(6)]
+    spans = [(d * DAY + h * 3600, d * DAY + h * 3600 + 600) for d in range(4) for h in (9, 12, 20)]
+    times = [d * DAY + h * 3600.0 for d in range(4) for h in range(8, 22)]
+    return fleet(devices=6, days=4, app=HOSTILE) | {
+        "activity": together(
+            *(activity(spans, name) for name in phones),
+            *(activity(spans, name, HOSTILE, "app_foreground") for name in phones),
+        ),
+        "notifications": together(*(pushes(times, name, HOSTILE) for name in phones)),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tables):
+    return train(tables, "24h", 0)
+
+
+@pytest.fixture(scope="module")
+def later():
+    """The same fleet, three days on."""
+    whole = fleet(devices=6, days=8, seed=5, app=HOSTILE)["flows"]
+    return {"flows": whole.filter(pc.greater_equal(micros_of(whole), day(5)))}
+
+
+def micros_of(table):
+    return table["start"].cast("int64")
+
+
+def day(number):
+    from make import DAY0
+
+    return (DAY0 + number * DAY) * 1_000_000
+
+
+def test_scores_are_those_of_the_scorer(trained, later):
+    ours = scores_of(trained.detector, later)
+    theirs = Scorer(trained.detector, "").score(later)
+    judged = theirs["status"].astype(object) == "scored"
+    np.testing.assert_array_equal(ours["score"], theirs["score"].where(judged).to_numpy(np.float64))
+    assert ours["dest"].tolist() == theirs["dest"].tolist()
+
+
+def test_only_the_past_is_known_and_every_implant_day_counts(trained, tables):
+    detector, after = as_of(trained, tables)
+    assert detector.reference.end_us == trained.cut_us <= micros(after["flows"]["start"]).min()
+    assert detector.history.contacts["last_seen"].max() < trained.cut_us
+    kinds = {"clear": steady(300.0, 0.1, 0.0), "rare": steady(40_000.0, 0.0, 0.0)}
+    shown = probe(detector, after, 3, 1.0, devices=trained.held_out, kinds=kinds)
+    days = shown.truth.days
+    assert set(days["device_id"]) <= set(trained.held_out) == set(shown.windows["device_id"])
+    clear, rare = (days.loc[days["kind"] == kind, "score"] for kind in kinds)
+    assert len(clear) and len(rare), "chance drew none of a kind; choose another seed"
+    assert (clear > 0).mean() > 0.7 and rare.mean() < clear.mean()
+    again = probe(detector, after, 3, 1.0, devices=trained.held_out, kinds=kinds)
+    pd.testing.assert_frame_equal(again.truth.days, days)
+
+
+def test_losses_are_as_large_as_asked(tables):
+    flows_of = tables["flows"]
+    kept = _loss(Cell(lost_flows=0.5), 1)(flows_of)
+    assert 0.45 < len(kept) / len(flows_of) < 0.55
+    named = _loss(Cell(lost_names=0.25), 1)(flows_of)
+    lost = named["app_id"].null_count - flows_of["app_id"].null_count
+    assert len(named) == len(flows_of) and 0.2 < lost / (len(flows_of) - flows_of["app_id"].null_count) < 0.3
+    assert (
+        pc.sum(pc.equal(named["app_attribution"].cast("string"), "none")).as_py()
+        == named["app_id"].null_count
+    )
+    assert named.schema == flows_of.schema
+
+
+def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
+    figures = pytest.importorskip("appcadence.training.figures", exc_type=ImportError)
+    cells = stress(trained, tables)
+    assert list(cells.columns) == list(COLUMNS) and len(cells) == len(GRID) + len(HOURS) + len(LOSSES)
+    assert cells["implant_days"].sum() > 200
+    by_period = cells.iloc[: len(GRID)].groupby("period_seconds")["recall"].mean()
+    assert by_period.iloc[0] > by_period.iloc[-1]
+    assert cells["false_units_per_device_day"].notna().sum() == len(LOSSES)
+    png(figures.stress_map(cells))
+    with pytest.raises(TelemetryError, match="four devices"):
+        stress(dataclasses.replace(trained, held_out=None), tables)
+
+
+def test_pictures_are_inert_under_hostile_names(trained, tables):
+    rasters = pytest.importorskip("appcadence.training.rasters", exc_type=ImportError)
+    figure = rasters.rasters(trained, tables)
+    png(figure)  # warnings are errors: a glyph that no font has, or markup that does not parse, would show
+    titles = [axes.get_title("left") for axes in figure.axes if axes.get_visible()]
+    assert any(title.startswith("found, score") for title in titles)
+    for title in titles:
+        assert title.isascii() and title.count("\n") == 1 and "\x1b" not in title
+    assert rasters.inert(HOSTILE).startswith("com.$\\frac{x}$?[31m?\\U0001f47e?<b>chat"[:30])
+    assert rasters.rasters(dataclasses.replace(trained, held_out=None), tables) is None
+
+
+def test_reliability_and_precision_count_what_quality_counts(trained):
+    figures = pytest.importorskip("appcadence.training.figures", exc_type=ImportError)
+    counted = figures.reliability(trained).axes[0].lines[0]
+    realised = trained.quality.realised
+    for budget in (1.0, 3.0):
+        at = np.searchsorted(counted.get_xdata(), budget)
+        low, high = counted.get_ydata()[at - 1], counted.get_ydata()[at]
+        assert low <= realised[budget] <= high
+    curve = figures.precision_recall(trained).axes[0].lines[0]
+    recall, precision = curve.get_xdata(), curve.get_ydata()
+    assert -np.diff(recall) @ precision[:-1] == pytest.approx(trained.quality.average_precision, abs=0.02)
+
+
+def test_health_without_labels(trained, tables, later):
+    sound = health(trained.detector, later)
+    assert not sound.seen_in_training and sound.injected.implant_days >= 20
+    assert sound.raised[0.1] <= sound.raised[1.0] <= sound.raised[3.0]
+    assert sound.injected.recall[1.0] > 0.5 and sound.ranked > 3
+    assert health(trained.detector, later).metrics() == sound.metrics()
+    loud = together(
+        later["flows"],
+        *(
+            flows(
+                5 * DAY + np.arange(0, 3 * DAY, 240.0), f"phone-{k:02d}", "com.weather", f"c2-{k}-{n}.example"
+            )
+            for k in range(6)
+            for n in range(2)
+        ),
+    )
+    sick = health(trained.detector, {"flows": loud})
+    assert sick.raised[1.0] > sound.raised[1.0] + 0.5
+    assert health(trained.detector, tables).seen_in_training
+
+
+def test_health_of_one_quiet_device_is_unknown_not_an_error(trained, later):
+    one = later["flows"].filter(pc.equal(later["flows"]["device_id"].cast("string"), "phone-00"))
+    few = past_and_future({"flows": one}, day(5) + 9 * 3_600_000_000)[0]
+    sound = health(trained.detector, few)
+    assert np.isnan(sound.rank_correlation) and sound.ranked == 0
+    with pytest.raises(TelemetryError, match="empty"):
+        health(trained.detector, {"flows": one.slice(0, 0)})
+
+
+def png(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert file.getvalue().startswith(b"\x89PNG")
