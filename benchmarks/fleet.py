@@ -183,7 +183,8 @@ def _daily(scores: pd.DataFrame, labels: pa.Table) -> pd.Series:
     units = pd.DataFrame({"device": rows["device_id"], "what": what, "day": day}).drop_duplicates()
     observed = scores[~scores["device_id"].isin(carriers)].drop_duplicates(["device_id", "window_start"])
     days = observed.groupby(observed["window_start"].dt.floor("D"))["observed_seconds"].sum() / 86_400
-    return (units.groupby("day").size() / days).fillna(0.0)
+    # Sessions that outlast the week are seen in the days after it.
+    return (units.groupby("day").size() / days).fillna(0.0).iloc[: DAYS // 2]
 
 
 def report(outcomes: list[Outcome]) -> None:

@@ -135,9 +135,9 @@ def _woken(moved: pa.Table, host: pa.Table, rng: np.random.Generator) -> pa.Tabl
 
 
 def _at(flows: pa.Table, start: np.ndarray) -> pa.Table:
-    return flows.set_column(
-        flows.schema.get_field_index("start"), "start", pa.array(start).cast(flows["start"].type)
-    )
+    at = flows.schema.get_field_index("start")
+    field = flows.schema.field(at)
+    return flows.set_column(at, field, pa.array(start).cast(field.type))
 
 
 def _dests(flows: pa.Table) -> list[str]:

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from make import fleet, flows, together
 
-from appcadence.serving.bounds import measures_of
+from appcadence.serving.bounds import measures_of, of_windows
 from appcadence.serving.scorer import Scorer
 from appcadence.training.train import train
 
@@ -36,4 +36,4 @@ def telemetry():
 def scored(false_discovery_rate=None):
     """The scores table, untouched by exceptions, and its measures."""
     result = scorer().run(telemetry(), false_discovery_rate=false_discovery_rate)
-    return result.scores, measures_of(result.windows, result.scores)
+    return result.scores, measures_of(of_windows(result.windows), result.scores)

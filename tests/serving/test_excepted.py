@@ -19,7 +19,7 @@ from appcadence.features.catalog import FEATURES
 from appcadence.features.windows import build
 from appcadence.models.detector import SCORES
 from appcadence.models.evidence import BEHAVIOURS
-from appcadence.serving.bounds import MEASURES, PREFIX, measures_of
+from appcadence.serving.bounds import MEASURES, PREFIX, measures_of, of_windows
 from appcadence.serving.excepted import applied, judge, unused
 from appcadence.serving.exceptions import Entry
 
@@ -304,7 +304,7 @@ def test_measures_by_hand():
     windows = build(tables, 6 * 3600)
     scores, _ = _judged([("d", "a", "x", 0, [])] * windows.n)
     scores = scores.set_column(scores.schema.get_field_index("alert"), "alert", pa.array([False] * windows.n))
-    rows = measures_of(windows, scores).to_pandas()
+    rows = measures_of(of_windows(windows), scores).to_pandas()
     at = {
         (windows.dests[d], int(s // 3_600_000_000 - DAY0 // 3600)): row
         for d, s, row in zip(windows.dest, windows.start_us, rows.itertuples(), strict=True)
@@ -316,7 +316,7 @@ def test_measures_by_hand():
     assert np.isnan(at["b.example", 18].bytes_a_day) and at["b.example", 18].hours == 1 << 23
     assert at["b.example", 24].hours == 1 and at["c.example", 0].bytes_a_day == 0
     assert np.isnan(at["c.example", 0].period_seconds) and not rows["alert"].any()
-    week = measures_of(build(tables, 7 * DAY), scores.slice(0, 4)).to_pandas()
+    week = measures_of(of_windows(build(tables, 7 * DAY)), scores.slice(0, 4)).to_pandas()
     assert week["bytes_a_day"].iloc[0] == pytest.approx(2500 / 7)
 
 

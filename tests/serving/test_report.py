@@ -13,26 +13,27 @@ import pytest
 
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.detector import SCORES
-from appcadence.serving.run import Run
 from appcadence.serving.plots import Lane, bar, raster, text
 from appcadence.serving.report import write_report
+from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
 DAY = 1_772_409_600_000_000
 HOUR = 3_600_000_000
 RUN = Run(
-    "0123456789abcdef",
-    "24h",
-    2,
-    4.0,
-    9,
-    3,
-    2,
-    1.0,
-    None,
-    [f"Blind spot: {HOSTILE}."],
-    [f"Fleet event: {HOSTILE}."],
+    model_version="0123456789abcdef",
+    window="24h",
+    devices=2,
+    device_days=4.0,
+    windows=9,
+    scored=3,
+    excepted=0,
+    alerts=2,
+    alerts_per_device_day=1.0,
+    false_discovery_rate=None,
+    blind_spots=[f"Blind spot: {HOSTILE}."],
+    fleet_events=[f"Fleet event: {HOSTILE}."],
 )
 
 

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
-from appcadence.cli.detect import print_quality, print_run
+from appcadence.cli.detect import print_quality
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.score import print_run
 from appcadence.errors import TelemetryError
 from appcadence.features.extract import load
 from appcadence.models import bundle

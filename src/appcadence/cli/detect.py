@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json as jsonlib
+import math
 import os
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from appcadence.cli.progress import progress_bar
@@ -23,8 +21,7 @@ from appcadence.features import History, describe
 from appcadence.features.extract import load
 from appcadence.features.partition import write_features
 from appcadence.models import bundle
-from appcadence.serving.batch import read_history, score_directory
-from appcadence.serving.run import Run
+from appcadence.serving.batch import read_history
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.evaluate import Quality, json_ready
@@ -189,46 +186,6 @@ def evaluate(
     print_quality(Console(), outcome)
 
 
-def score(
-    directory: Directory,
-    model: Model,
-    out: Annotated[Path, typer.Option(help="The output directory.")],
-    alerts_per_device_day: Annotated[
-        float, typer.Option(help="Alert budget: benign alerts per device-day.")
-    ] = 1.0,
-    false_discovery_rate: Annotated[
-        float | None, typer.Option(help="In place of the budget: the share of alerts that may be benign.")
-    ] = None,
-    history: Annotated[Path | None, typer.Option(help="OUT/history.parquet of the run before.")] = None,
-    json: Json = False,
-) -> None:
-    """Score the windows of a telemetry directory.
-
-    Writes scores.parquet, alerts.csv, history.parquet and what 'appcadence report' needs. Everything is
-    held in memory: about 400 bytes a flow and 2 kB a window.
-
-    Example: appcadence score telemetry --model model --out scored
-    """
-    if alerts_per_device_day <= 0:
-        raise AppcadenceError(f"--alerts-per-device-day must be positive, got {alerts_per_device_day}")
-    if false_discovery_rate is not None and not 0 < false_discovery_rate < 1:
-        raise AppcadenceError(f"--false-discovery-rate must lie between 0 and 1, got {false_discovery_rate}")
-    with progress_bar() as progress:
-        run = score_directory(
-            directory,
-            load_scorer(model),
-            out,
-            alerts_per_device_day=alerts_per_device_day,
-            false_discovery_rate=false_discovery_rate,
-            history=history,
-            progress=progress,
-        )
-    if json:
-        typer.echo(jsonlib.dumps(asdict(run) | {"out": str(out)}))
-        return
-    print_run(Console(), run, out)
-
-
 def read_named(file: Path, name: str) -> pa.Table:
     """A Parquet file, called a `name` file when it cannot be read."""
     try:
@@ -245,50 +202,6 @@ def load_scorer(model: str) -> Scorer:
         with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
             return Scorer.load(resolve(model, Path(scratch)))
     return Scorer.load(model)
-
-
-def print_run(console: Console, run: Run, out: Path) -> None:
-    """The facts of a run and its first ten windows."""
-    limit = (
-        f"a budget of {run.alerts_per_device_day:g} a device-day"
-        if run.false_discovery_rate is None
-        else f"a false discovery rate of {run.false_discovery_rate:g}"
-    )
-    console.print(
-        f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; "
-        f"{run.scored} had enough evidence; {run.alerts} alerting windows at {limit}.",
-        highlight=False,
-    )
-    for spot in (*run.fleet_events, *run.blind_spots):
-        console.print(spot, markup=False, highlight=False)
-    scores = pq.read_table(
-        out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
-    )
-    rows = scores.filter(pa.array(scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy() <= 10)).sort_by(
-        "rank"
-    )
-    table = Table(box=None, width=80, pad_edge=False)
-    table.add_column("rank", justify="right", width=4)
-    table.add_column("score", justify="right", width=5)
-    table.add_column("device", ratio=2, overflow="fold")
-    table.add_column("app -> destination", ratio=4, overflow="fold")
-    table.add_column("first reason", ratio=5, overflow="fold")
-    for row in rows.to_pylist():
-        what = f"{row['app_id'] or '(unknown app)'} -> {row['dest']}"
-        table.add_row(
-            str(row["rank"]),
-            f"{row['score']:.1f}",
-            _plain(row["device_id"]),
-            _plain(what),
-            _plain(next(iter(row["reasons"]), "")),
-        )
-    console.print(table)
-    console.print(
-        f"Written to {out}; next: appcadence report {out} --html report.html",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def print_quality(console: Console, outcome: Quality) -> None:
@@ -356,9 +269,4 @@ def print_health(console: Console, sound: Health) -> None:
 
 
 def _figure(value: float) -> str:
-    return "unknown" if np.isnan(value) else f"{value:.2f}"
-
-
-def _plain(text: str) -> str:
-    """Names are hostile: no markup, no control characters."""
-    return escape("".join(c if c.isprintable() else "?" for c in text))
+    return "unknown" if math.isnan(value) else f"{value:.2f}"

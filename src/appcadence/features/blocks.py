@@ -28,7 +28,8 @@ class Chunk:
         """In memory, or in the file `spill`."""
         if spill is None:
             return cls(offsets, rows.dtype, rows)
-        rows.tofile(spill)
+        # Not `tofile`, whose errors do not say what went wrong.
+        spill.write_bytes(rows.view(np.uint8).data)
         return cls(offsets, rows.dtype, None, spill)
 
     def slice(self, block: int) -> np.ndarray:

@@ -39,7 +39,7 @@ from appcadence.features.extract import (
 )
 from appcadence.features.flows import Flows
 from appcadence.features.history import History, Past
-from appcadence.features.windows import window_seconds
+from appcadence.features.windows import Windows, window_seconds
 
 BLOCK_FLOWS = 100_000
 """Flows of one block: about 80 MB a thread at the peak."""
@@ -154,9 +154,12 @@ class Blocks:
         *,
         block_flows: int = BLOCK_FLOWS,
         span_us: tuple[int, int] | None = None,
+        beside: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
         progress: Progress = lambda what, share: None,
     ) -> Blocks:
         """Read the telemetry (with a span, only flows that touch it) and compute the blocks.
+
+        `beside` gives more arrays with one value a window, which `beside` of the blocks gives back.
 
         Raises:
             TelemetryError, SchemaError: see `appcadence.features.extract.load`.
@@ -184,10 +187,14 @@ class Blocks:
             files = [_file(kept, half, block) for half in (0, 1)]
             if not all(file.exists() for file in files):
                 windows = block_windows(flows, block, contexts, seconds)
+                n, others = windows.n_channels, beside(windows)
                 past = {} if windows.rolled is None else _columns(windows.rolled.channels)
                 # The second holds the past, and is there only when all is.
-                for file, part, more in zip(files, halves_of(windows), ({}, past), strict=True):
-                    _store(file, part._asdict() | more)
+                for file, part, rows, more in zip(
+                    files, halves_of(windows), (slice(n), slice(n, None)), ({}, past), strict=True
+                ):
+                    arrays = {f"beside_{name}": values[rows] for name, values in others.items()}
+                    _store(file, part._asdict() | arrays | more)
             if contexts.past is None:
                 return None
             with np.load(files[1], allow_pickle=False) as stored:
@@ -221,6 +228,13 @@ class Blocks:
             columns = [stored[name] for name in Part._fields[:-1]]
         part = Part._make([*columns, np.empty((len(columns[0]), 0), np.float32)])
         return keys_of(part, self.flows, self.contexts, self.seconds)
+
+    def beside(self, number: int) -> dict[str, np.ndarray]:
+        """What `beside` gave for the windows of one of the tables."""
+        half, block = divmod(number, self.flows.n_blocks)
+        with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
+            names = [name for name in stored.files if name.startswith("beside_")]
+            return {name.removeprefix("beside_"): stored[name] for name in names}
 
     def no_rows(self) -> pd.DataFrame:
         """A table with no windows."""

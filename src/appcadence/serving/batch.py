@@ -7,9 +7,9 @@ beside the output, so that a run that was killed goes on where it stopped and en
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from appcadence.errors import TelemetryError
@@ -29,38 +28,14 @@ from appcadence.features.windows import APP_LEVEL, build, window_seconds
 from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.detector import SCORES, ranks, settled
 from appcadence.models.fleet_events import FleetEvents, fleet_events
-from appcadence.serving import pictured
+from appcadence.serving import bounds, output, pictured
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 
-_PICTURED = 200
-"""Windows whose sessions are kept for the report."""
-_ALERT_COLUMNS = (
-    "rank",
-    "score",
-    "p_value",
-    "device_id",
-    "app_id",
-    "dest",
-    "window_start",
-    "window_end",
-    "n_flows",
-    "n_sessions",
-    "model_name",
-    "model_version",
-)
-_EVENTS = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("name", pa.string()),
-        ("devices", pa.int64()),
-        ("first_seen", pa.timestamp("us", tz="UTC")),
-        ("device_ids", pa.list_(pa.string())),
-    ]
-)
+_BESIDE = list(bounds.MEASURES.names[:3])
 _SHOWN = {"activity": "whether the user was present", "notifications": "whether pushes started it"}
 
 Progress = Callable[[str, float], None]
@@ -77,15 +52,17 @@ def score_directory(
     history: str | Path | None = None,
     since: pd.Timestamp | None = None,
     until: pd.Timestamp | None = None,
+    exceptions: str | Path | None = None,
     block_flows: int = BLOCK_FLOWS,
     progress: Progress = lambda what, share: None,
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
-    The output: scores.parquet, alerts.csv, sessions.parquet, activity.parquet, history.parquet,
-    fleet_events.parquet, run.json. Only windows that begin from `since` on and before `until` are scored.
-    An output that was made from the same telemetry, model and settings is left as it is; a run that was
-    killed or failed is gone on with.
+    The output: scores.parquet, alerts (alerts.csv, alerts.ecs.jsonl, alerts.ocsf.jsonl),
+    fleet_events.parquet, history.parquet, run.json, measures.parquet for exceptions, and sessions.parquet and
+    activity.parquet for pictures. Only windows that begin from `since` on and before `until` are scored. An
+    output that was made from the same telemetry, model and settings is left as it is, or only put under other
+    exceptions; a run that was killed or failed is gone on with.
 
     Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
@@ -103,16 +80,27 @@ def score_directory(
     past = scorer.detector.history if history is None else read_history(history)
     settings = (alerts_per_device_day, false_discovery_rate, span_us, block_flows)
     inputs = "" if isinstance(source, Mapping) else _fingerprint(Path(source), scorer, history, settings)
+    entries = output.entries_of(exceptions)
     if inputs and (out / RUN).is_file() and (done := Run.read(out)).inputs == inputs:
-        return done
+        same = done.exceptions_sha256 == output.digest(exceptions)
+        return done if same else output.reapply(out, exceptions)[0]
     with scratch_beside(out, keep=True) as scratch:
         key = scratch / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
             empty(scratch)
             key.write_text(inputs)
         blocks = Blocks.of(
-            source, seconds, past, scratch, block_flows=block_flows, span_us=span_us, progress=progress
+            source,
+            seconds,
+            past,
+            scratch,
+            block_flows=block_flows,
+            span_us=span_us,
+            beside=bounds.of_windows,
+            progress=progress,
         )
+        if not len(blocks):
+            raise TelemetryError("there are no flows to score" + (" in that span" if span_us else ""))
         after = blocks.history()
         keys = pd.concat([blocks.keys(i) for i in range(len(blocks))], ignore_index=True)
         found = fleet_events(after, scorer.detector.reference.end_us, keys)
@@ -120,24 +108,25 @@ def score_directory(
             "alerts_per_device_day": alerts_per_device_day,
             "false_discovery_rate": false_discovery_rate,
         }
-        parts = _measured(blocks, scorer, found, budget, span_us, scratch, progress)
+        files = _measured(blocks, scorer, found, budget, span_us, scratch, progress)
         progress("writing", 0.0)
-        staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        try:
-            top = _write_scores(parts, false_discovery_rate, staging)
-            _write_pictures(source, top, seconds, span_us, staging)
-            events = pa.Table.from_pandas(found.events, _EVENTS, preserve_index=False)
-            pq.write_table(
-                events.replace_schema_metadata(), staging / "fleet_events.parquet", compression="zstd"
+        with output.replaced(out, scratch) as staging:
+            rank, alert = _places(files, false_discovery_rate)
+            measures = [pq.read_table(file, columns=_BESIDE) for file in files]
+            values = {name: pa.concat_tables(measures)[name].to_numpy() for name in _BESIDE}
+            alerting = pa.table({"alert": alert})
+            top, _ = output.write(
+                partial(_settled, files, rank, alert),
+                bounds.measures_of(values, alerting),
+                entries,
+                found.events,
+                staging,
             )
+            _write_pictures(source, top, seconds, span_us, staging)
             pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
-            run = _facts(staging, source, scorer, found, budget, inputs)
+            run = _facts(staging, source, scorer, found, budget)
+            run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
-            _replace(out, staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     progress("writing", 1.0)
     return run
 
@@ -162,7 +151,7 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
         return None
     ends = []
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
-        at = default if moment is None else int(moment.as_unit("us").value)
+        at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
             raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
         ends.append(at)
@@ -191,7 +180,7 @@ def _measured(
     scratch: Path,
     progress: Progress,
 ) -> list[Path]:
-    """The scores table without ranks in files, in order; `unit_p` is one more column."""
+    """The scores table without ranks in files, in order; measures and `unit_p` are more columns."""
     sizes = [len(blocks.keys(i)) for i in range(len(blocks))]
     ends = np.cumsum([0, *sizes])
     files = [scratch / f"scores-{i:06d}.parquet" for i in range(len(blocks))]
@@ -199,14 +188,18 @@ def _measured(
     def work(number: int) -> None:
         if files[number].exists():
             return
-        frame, event = blocks.frame(number), found.windows[ends[number] : ends[number + 1]]
+        frame, beside = blocks.frame(number), blocks.beside(number)
+        event = found.windows[ends[number] : ends[number + 1]]
         if span_us is not None:
             start = frame["window_start"].dt.as_unit("us").astype("int64").to_numpy()
             inside = (start >= span_us[0]) & (start < span_us[1])
             frame, event = frame[inside].reset_index(drop=True), event[inside]
+            beside = {name: values[inside] for name, values in beside.items()}
         rows = scorer.measure(frame, event, **budget)
         written = files[number].with_suffix(".tmp")
-        table = rows.table.append_column("unit_p", pa.array(rows.unit_p))
+        table = rows.table
+        for name, values in (beside | {"unit_p": rows.unit_p}).items():
+            table = table.append_column(name, pa.array(values))
         pq.write_table(table, written, compression="zstd", compression_level=1)
         written.replace(files[number])
 
@@ -215,25 +208,15 @@ def _measured(
     return files
 
 
-def _write_scores(parts: list[Path], false_discovery_rate: float | None, staging: Path) -> pa.Table:
-    """Write scores.parquet and alerts.csv; the windows to be pictured, by rank."""
-    rank, alert = _places(parts, false_discovery_rate)
-    alerts, top, at = [SCORES.empty_table()], [SCORES.empty_table()], 0
-    with pq.ParquetWriter(staging / "scores.parquet", SCORES, compression="zstd") as writer:
-        for part in parts:
-            table = pq.read_table(part).select(SCORES.names)
-            here = slice(at, at := at + len(table))
-            table = settled(table, rank[here], alert[here])
-            writer.write_table(table)
-            alerts.append(table.filter(table["alert"]))
-            top.append(table.filter(pa.array((rank[here] > 0) & (rank[here] <= _PICTURED))))
-    pacsv.write_csv(_alerts(pa.concat_tables(alerts).sort_by("rank")), staging / "alerts.csv")
-    return pa.concat_tables(top).sort_by("rank")
+def _settled(files: list[Path], rank: np.ndarray, alert: np.ndarray) -> Iterator[pa.Table]:
+    at = 0
+    for file in files:
+        table = pq.read_table(file, columns=SCORES.names)
+        here = slice(at, at := at + len(table))
+        yield settled(table, rank[here], alert[here])
 
 
-def _places(
-    parts: list[Path], false_discovery_rate: float | None
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _places(parts: list[Path], false_discovery_rate: float | None) -> tuple[np.ndarray, np.ndarray]:
     """Rank (0 = none) and alert of all windows."""
     columns = ["status", "score", "alert"]
     if false_discovery_rate is not None:
@@ -284,10 +267,9 @@ def _facts(
     scorer: Scorer,
     found: FleetEvents,
     budget: dict[str, Any],
-    inputs: str,
 ) -> Run:
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
-    scores = pq.read_table(staging / "scores.parquet", columns=columns)
+    scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
     channel = pc.not_equal(scores["dest"], APP_LEVEL)
     unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
     devices = pc.unique(scores["device_id"])
@@ -301,25 +283,15 @@ def _facts(
         devices=len(devices),
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
         windows=len(scores),
-        scored=_count(pc.equal(scores["status"], "scored")),
-        alerts=_count(scores["alert"]),
+        **output.Counts.of(scores)._asdict(),
         **budget,
         blind_spots=blind_spots(_count(channel), _count(unknown), len(devices), shown),
         fleet_events=[_sentence(event) for event in found.events.itertuples()],
-        inputs=inputs,
     )
 
 
 def _count(mask: pa.ChunkedArray) -> int:
     return int(pc.sum(mask).as_py() or 0)
-
-
-def _replace(out: Path, staging: Path) -> None:
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        out.rename(old)
-    staging.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sentence(event: Any) -> str:
@@ -328,11 +300,3 @@ def _sentence(event: Any) -> str:
         f"Fleet event: {event.devices} devices met the {what} {event.name} for the first time together, from "
         f"{event.first_seen:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
     )
-
-
-def _alerts(alerts: pa.Table) -> pa.Table:
-    def text(name: str, separator: str) -> pa.ChunkedArray:
-        return pc.binary_join(alerts[name], separator)
-
-    columns = {name: alerts[name] for name in _ALERT_COLUMNS}
-    return pa.table(columns | {"behaviours": text("behaviours", " "), "reasons": text("reasons", " ")})

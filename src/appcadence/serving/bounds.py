@@ -37,24 +37,29 @@ _HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
 _TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 
 
-def measures_of(windows: Windows, scores: pa.Table) -> pa.Table:
-    """What exceptions are judged by beyond the scores table (see `MEASURES`), row-aligned with it.
+def of_windows(windows: Windows) -> dict[str, npt.NDArray[Any]]:
+    """What exceptions are judged by beyond the scores table, (n,) each: the first three of `MEASURES`.
 
-    `scores` are the detector's, untouched by exceptions. Windows shorter than a day have the bytes of all
-    windows of their channel on that UTC day, as far as they are given; those of longer ones are a mean.
+    Windows shorter than a day have the bytes of all windows of their channel on that UTC day, as far as they
+    are given; those of longer ones are a mean.
+    """
+    return {
+        "period_seconds": _periods(*windows.beats),
+        "bytes_a_day": _bytes_a_day(windows),
+        "hours": _hours(windows),
+    }
+
+
+def measures_of(values: dict[str, npt.NDArray[Any]], scores: pa.Table) -> pa.Table:
+    """Values `of_windows` and the scores' alerts, before any exception, as `MEASURES`, row by row.
 
     Raises:
         SchemaError: the scores are not those of the windows.
     """
-    if len(scores) != windows.n:
-        raise SchemaError(f"{len(scores)} scores do not belong to {windows.n} windows")
-    columns = [
-        pa.array(_periods(*windows.beats), from_pandas=True),
-        pa.array(_bytes_a_day(windows), from_pandas=True),
-        pa.array(_hours(windows)),
-        one_array(scores["alert"]),
-    ]
-    return pa.Table.from_arrays(columns, schema=MEASURES)
+    if any(len(column) != len(scores) for column in values.values()):
+        raise SchemaError(f"{len(scores)} scores do not belong to these windows")
+    columns = [pa.array(values[name], from_pandas=True) for name in MEASURES.names[:3]]
+    return pa.Table.from_arrays([*columns, one_array(scores["alert"])], schema=MEASURES)
 
 
 def broken(

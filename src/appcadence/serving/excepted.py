@@ -92,26 +92,47 @@ def applied(
     depends on the detector's scores and these exceptions alone. See `judge` for what covers a window.
     """
     ruling = judge(scores, measures, entries, on)
-    covered = ruling.entry >= 0
-    status = one_array(scores["status"])
-    scored = _scored(status)
-    free = scored & ~covered
+    rank = ranks_under(ruling, scores)
+    return marked(scores, measures, entries, ruling, rank), ruling.uses
+
+
+def ranks_under(ruling: Judgement, scores: pa.Table) -> Rows:
+    """(n,) ranks of the windows that no exception covers, 0 = none; takes the columns status and score."""
+    free = _scored(one_array(scores["status"])) & (ruling.entry < 0)
     score = one_array(scores["score"]).to_numpy(zero_copy_only=False)
     rank = np.empty(len(scores), np.int64)
     rank[np.argsort(np.where(free, -score, np.inf), kind="stable")] = np.arange(1, len(scores) + 1)
+    return np.where(free, rank, 0)
+
+
+def marked(
+    scores: pa.Table,
+    measures: pa.Table,
+    entries: Sequence[Entry],
+    ruling: Judgement,
+    rank: Rows,
+    start: int = 0,
+) -> pa.Table:
+    """Rows of the scores table from `start` on (with their measures) as a ruling over the whole has them."""
+    here = slice(start, start + len(scores))
+    owner, ranks = ruling.entry[here], rank[here]
+    covered, status = owner >= 0, one_array(scores["status"])
+    added = {row - start: told for row, told in ruling.reasons.items() if here.start <= row < here.stop}
     ids = pa.array([*(entry.id for entry in entries), None], pa.string())
     alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
     columns = {
-        "status": pc.if_else(pa.array(scored), pc.if_else(pa.array(covered), "excepted", "scored"), status),
-        "rank": pa.array(rank, mask=~free),
+        "status": pc.if_else(
+            pa.array(_scored(status)), pc.if_else(pa.array(covered), "excepted", "scored"), status
+        ),
+        "rank": pa.array(ranks, mask=ranks == 0),
         "alert": pa.array(alert & ~covered),
-        "reasons": _reasons(one_array(scores["reasons"]), ruling.reasons),
-        "exception_id": ids.take(pa.array(ruling.entry % len(ids))),
+        "reasons": _reasons(one_array(scores["reasons"]), added),
+        "exception_id": ids.take(pa.array(owner % len(ids))),
     }
     for name, column in columns.items():
         at = scores.schema.get_field_index(name)
         scores = scores.set_column(at, scores.schema.field(at), column)
-    return scores, ruling.uses
+    return scores
 
 
 def judge(

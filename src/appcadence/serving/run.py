@@ -22,6 +22,7 @@ class Run:
     device_days: float
     windows: int
     scored: int
+    excepted: int
     alerts: int
     alerts_per_device_day: float
     false_discovery_rate: float | None
@@ -31,6 +32,8 @@ class Run:
     """What the fleet met for the first time together, as sentences."""
     inputs: str = ""
     """SHA-256 over model, settings and every input file; empty where the telemetry came from memory."""
+    exceptions_sha256: str = ""
+    """Of the file of exceptions; empty without one."""
 
     def write(self, directory: Path) -> None:
         """Write `run.json`."""
@@ -46,9 +49,11 @@ class Run:
         file = directory / FILE
         try:
             run = cls(**json.loads(file.read_text(encoding="utf-8")))
-            counts = (run.devices, run.windows, run.scored, run.alerts)
+            counts = (run.devices, run.windows, run.scored, run.excepted, run.alerts)
             numbers = (*counts, run.device_days, run.alerts_per_device_day)
-            sound = all(isinstance(n, int | float) for n in numbers) and isinstance(run.inputs, str)
+            sound = all(isinstance(n, int | float) for n in numbers) and isinstance(
+                run.inputs + run.exceptions_sha256, str
+            )
             sound = sound and isinstance(run.false_discovery_rate, float | None)
             sound = sound and all(isinstance(s, list) for s in (run.blind_spots, run.fleet_events))
         except (OSError, ValueError, TypeError) as error:

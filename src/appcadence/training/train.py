@@ -40,6 +40,8 @@ _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _IMPLANTS_A_ROUND = 40
 _BENIGN_WANTED = 4000
+_BENIGN_ENOUGH = 100_000
+"""With so many one round does, and a random sample of this size is learned from."""
 _MAX_ROUNDS = 40
 
 Progress = Callable[[str, float], None]
@@ -136,7 +138,7 @@ def train(
         injected = partial(labelled, tables, cut, window, kinds=kinds, verdicts=verdicts, known=known)
         varied = small and number > 0
         rows, specs = injected(seed * 1000 + number, rate, devices=learners, varied=varied, changed=True)
-        learn.append(sample(rows))
+        learn.append(sample(_thinned(rows, seed)))
         injection.append(specs.assign(round=number))
         if held_out is not None:
             if number < len(cuts):
@@ -149,7 +151,7 @@ def train(
         if number == 0:
             small = benign < _BENIGN_WANTED / 2
         progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
-        if number >= 1 and benign >= _BENIGN_WANTED:
+        if benign >= (_BENIGN_WANTED if number else _BENIGN_ENOUGH):
             break
     if not any((s.implant < 0).any() for s in learn) or not any((s.implant >= 0).any() for s in learn):
         raise TelemetryError(
@@ -235,6 +237,16 @@ def _cuts(start_us: npt.NDArray[np.int64], seconds: int, seed: int) -> list[int]
         return [(first // width + (count + 1) // 2) * width]
     shares = np.random.default_rng(seed).uniform(0.35, 0.65, _MOMENTS)
     return [int(first + share * (last - first)) for share in shares]
+
+
+def _thinned(rows: Rows, seed: int) -> Rows:
+    """All implants, and so many benign windows at most as are enough; verdicts are kept."""
+    spare = np.flatnonzero(~rows.malicious & rows.frame["verdict"].isna().to_numpy())
+    if len(spare) <= _BENIGN_ENOUGH:
+        return rows
+    keep = np.ones(len(rows.frame), np.bool_)
+    keep[np.random.default_rng(seed).permutation(spare)[_BENIGN_ENOUGH:]] = False
+    return rows.take(keep)
 
 
 def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> float:
