@@ -191,6 +191,15 @@ def test_without_a_mapping(tmp_path):
         load("table", tmp_path / "x", mapping=tmp_path / "none.toml")
 
 
+def test_parquet_texts_that_are_no_texts_are_one_sentence(tmp_path):
+    broken = pa.StringArray.from_buffers(
+        1, pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")
+    )
+    content = pa.table({"t": broken, "d": ["d"], "h": ["a.example"]})
+    with pytest.raises(TelemetryError, match="not a readable Parquet file"):
+        read(tmp_path, content, SMALL)
+
+
 def test_damaged_parquet_is_one_sentence(tmp_path):
     table = pa.table({"t": [1704067200], "d": ["a"], "h": [["list"]]})
     with pytest.raises(TelemetryError, match="the column mapped to dest_host is of type list"):

@@ -94,6 +94,7 @@ def _parsed(path: Path, mapped: TableMap) -> Iterator[tuple[Rows, int]]:
             size, row = path.stat().st_size, 1
             for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(chosen.values()))):
                 table = pa.table({ours: batch[theirs] for ours, theirs in chosen.items()})
+                table.validate(full=True)  # nobody has looked yet whether its texts are texts
                 yield Rows(table, np.arange(row, row + len(batch)), len(batch)), size
                 row, size = row + len(batch), 0
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
