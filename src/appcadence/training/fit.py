@@ -61,6 +61,8 @@ class Sample:
 
     @classmethod
     def joined(cls, samples: list[Sample]) -> Sample:
+        if len(samples) == 1:
+            return samples[0]
         # Categories differ between rounds; plain objects join without a warning.
         frames = [
             s.frame.astype({c: object for c in s.frame.columns if s.frame[c].dtype == "category"})
