@@ -6,7 +6,7 @@ from make import flows, inventory
 
 from appcadence.features import History, extract
 from appcadence.features.catalog import NAMES
-from appcadence.models.reasons import explained_by, sentences
+from appcadence.models.reasons import explained_by, quantity, sentences
 
 AT = NAMES.index("expected_rhythm_ratio")
 
@@ -46,3 +46,9 @@ def test_a_faster_rhythm_is_worded(gap, period, said):
     contributions = np.where(np.arange(len(NAMES)) == AT, 1.0, 0.0)
     texts = sentences(values, np.full(len(NAMES), np.nan), contributions)
     assert texts == [f"Connections against the approved rhythm: {said} as often."]
+
+
+def test_quantities_are_said_as_people_do():
+    assert quantity(15_300.4, "s/kB") == "15,300 s/kB" and quantity(0.255, "s/kB") == "0.255 s/kB"
+    assert quantity(7200.0, "s") == "2.0 h" and quantity(0.25, "ratio") == "25%"
+    assert quantity(float("nan"), "s") == "unknown"

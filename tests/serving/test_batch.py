@@ -125,6 +125,9 @@ def test_a_second_run_does_nothing(place, scorer, calm):
     run = score_directory(place / "telemetry", scorer, place / "calm", block_flows=200)
     after = (place / "calm" / "scores.parquet").stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino) and run.windows
+    facts = place / "calm" / "run.json"
+    facts.write_text('{"windows": 1}')  # of an older version, say
+    assert score_directory(place / "telemetry", scorer, place / "calm", block_flows=200) == run
     other = score_directory(
         place / "telemetry", scorer, place / "calm", alerts_per_device_day=3.0, block_flows=200
     )

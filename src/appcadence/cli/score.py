@@ -26,8 +26,7 @@ from appcadence.serving.batch import score_directory
 from appcadence.serving.evidence import append as append_evidence
 from appcadence.serving.output import entries_of
 from appcadence.serving.output import reapply as reapply_exceptions
-from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run
+from appcadence.serving.run import Run, last_run
 
 
 def score(
@@ -74,7 +73,7 @@ def score(
         raise AppcadenceError(f"--alerts-per-device-day must be positive, got {alerts_per_device_day}")
     if false_discovery_rate is not None and not 0 < false_discovery_rate < 1:
         raise AppcadenceError(f"--false-discovery-rate must lie between 0 and 1, got {false_discovery_rate}")
-    before = Run.read(out) if (out / RUN).is_file() else None
+    before = last_run(out)
     with progress_bar() as progress:
         if directory is None or model is None:
             run, _ = reapply_exceptions(out, exceptions)

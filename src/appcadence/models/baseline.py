@@ -102,7 +102,7 @@ class AppBaseline:
             offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
             parent = np.full(len(names), -1, np.int32)
             parent[codes] = up
-            robust = (a.astype(np.float32) for a in _robust(values[order], offsets))
+            robust = (a.astype(np.float32) for a in _robust(values, order, offsets))
             parts.append((names, np.full(len(names), number, np.int32), parent, *robust))
             up = size + codes
             size += len(names)
@@ -219,14 +219,17 @@ def _compared(frame: pd.DataFrame) -> Matrix:
 
 
 @numba.njit(cache=True, nogil=True)
-def _robust(values, offsets):  # type: ignore[no-untyped-def]
+def _robust(values, order, offsets):  # type: ignore[no-untyped-def]
     groups, width = len(offsets) - 1, values.shape[1]
     count = np.zeros((groups, width))
     median = np.zeros((groups, width))
     spread = np.zeros((groups, width))
     for g in range(groups):
         for f in range(width):
-            column = values[offsets[g] : offsets[g + 1], f]
+            rows = order[offsets[g] : offsets[g + 1]]
+            column = np.empty(len(rows))
+            for i, row in enumerate(rows):
+                column[i] = values[row, f]
             column = column[~np.isnan(column)]
             count[g, f] = len(column)
             if len(column):

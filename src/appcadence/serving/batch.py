@@ -30,7 +30,7 @@ from appcadence.models.detector import SCORES, ranks, settled
 from appcadence.models.fleet_events import FleetEvents, fleet_events
 from appcadence.serving import bounds, output, pictured
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run, blind_spots
+from appcadence.serving.run import Run, blind_spots, last_run
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
@@ -81,7 +81,7 @@ def score_directory(
     settings = (alerts_per_device_day, false_discovery_rate, span_us, block_flows)
     inputs = "" if isinstance(source, Mapping) else _fingerprint(Path(source), scorer, history, settings)
     entries = output.entries_of(exceptions)
-    if inputs and (out / RUN).is_file() and (done := Run.read(out)).inputs == inputs:
+    if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
         same = done.exceptions_sha256 == output.digest(exceptions)
         return done if same else output.reapply(out, exceptions)[0]
     with scratch_beside(out, keep=True) as scratch:

@@ -63,6 +63,14 @@ class Run:
         return run
 
 
+def last_run(out: Path) -> Run | None:
+    """What made the output that stands; None without one, or where its facts cannot be read."""
+    try:
+        return Run.read(out) if (out / FILE).is_file() else None
+    except TelemetryError:
+        return None
+
+
 def blind_spots(
     channels: int, unattributed: int, devices: int, shown: Sequence[tuple[str, int]]
 ) -> list[str]:
