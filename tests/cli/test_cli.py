@@ -48,6 +48,7 @@ def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
     assert done.returncode == 0 and "Blind spot" in done.stdout, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
+    scored_again(tmp_path, done.stdout.split()[-1])
     done = run("evaluate", "t", "--model", "m", "--labels", "t.labels.parquet", "--json", cwd=tmp_path)
     metrics = json.loads(done.stdout)
     assert 0 <= metrics["recall_at_1_per_device_day"] <= 1 and metrics["implant_days"] > 0
@@ -63,6 +64,35 @@ def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("report", "o", "--html", "r.html", cwd=tmp_path)
     assert done.returncode == 0 and "<svg" in (tmp_path / "r.html").read_text()
     assert pq.read_table(tmp_path / "o" / "scores.parquet").num_rows > 0
+
+
+def scored_again(path, head):
+    """A second run adds nothing, lost evidence is made up for, and exceptions act on what stands."""
+    evidence = path / "o.evidence.jsonl"
+    line = evidence.read_text()
+    assert len(line.splitlines()) == 1 and json.loads(line)["hash"] == head
+    done = run("score", "t", "--model", "m", "--out", "o", cwd=path)
+    assert done.returncode == 0 and "nothing to do" in done.stdout and evidence.read_text() == line
+    evidence.unlink()
+    done = run("score", "t", "--model", "m", "--out", "o", cwd=path)
+    assert len(evidence.read_text().splitlines()) == 1, done.stderr
+    rank_one = pq.read_table(path / "o" / "scores.parquet").to_pandas().set_index("rank").loc[1]
+    what = f'app_id = "{rank_one["app_id"]}"' if rank_one["app_id"] else f'destination = "{rank_one["dest"]}"'
+    (path / "e.toml").write_text(
+        '[[exception]]\nid = "known"\nowner = "o"\nreason = "r"\nbusiness_justification = "b"\n'
+        f"created = 2020-01-01\nexpires = 2099-01-01\n{what}\n"
+    )
+    done = run("score", "--out", "o", "--reapply", "--exceptions", "e.toml", "--json", cwd=path)
+    assert json.loads(done.stdout)["excepted"] > 0, done.stderr
+    assert max(map(len, run("score", "--out", "o", "--reapply", cwd=path).stdout.splitlines())) <= 80
+    lines = [json.loads(text)["facts"] for text in evidence.read_text().splitlines()]
+    assert [facts["exceptions"]["in_force"] for facts in lines] == [[], ["known"], []]
+    assert lines[0]["scores_sha256"] == lines[2]["scores_sha256"] != lines[1]["scores_sha256"]
+    done = run("evidence", "verify", "o.evidence.jsonl", cwd=path)
+    assert done.returncode == 0 and "3 lines" in done.stdout
+    fails(run("score", "t", "--out", "o", "--reapply", cwd=path), "--reapply")
+    fails(run("score", "--out", "o", cwd=path), "--model")
+    fails(run("score", "t", "--model", "m", "--out", "o", "--since", "soon", cwd=path), "--since")
 
 
 def test_features_are_written_and_described(place):

@@ -2,119 +2,41 @@
 
 import base64
 import hashlib
+import ipaddress
 import json
+import math
 import re
+import shlex
+import shutil
+import subprocess
+import tomllib
 from dataclasses import asdict, replace
+from datetime import UTC, date, datetime
+from html import unescape
 from html.parser import HTMLParser
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hostile_output import DAY, HOSTILE, HOUR, RUN, row, written
+from typer.testing import CliRunner
 
-from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.models.detector import SCORES
+from appcadence.cli import app
+from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
+from appcadence.serving.exceptions import read
+from appcadence.serving.histogram import histogram
 from appcadence.serving.plots import Lane, bar, raster, text
 from appcadence.serving.report import write_report
-from appcadence.serving.run import Run
-from appcadence.telemetry.schema import ACTIVITY, conform
+from appcadence.serving.tools import exception_entry, verdict_command
+from appcadence.serving.verdicts import record
+from appcadence.telemetry.decisions import Draft, decisions
 
-HOSTILE = "<script>alert(1)</script>\"'\u202e"
-DAY = 1_772_409_600_000_000
-HOUR = 3_600_000_000
-RUN = Run(
-    model_version="0123456789abcdef",
-    window="24h",
-    devices=2,
-    device_days=4.0,
-    windows=9,
-    scored=3,
-    excepted=0,
-    alerts=2,
-    alerts_per_device_day=1.0,
-    false_discovery_rate=None,
-    blind_spots=[f"Blind spot: {HOSTILE}."],
-    fleet_events=[f"Fleet event: {HOSTILE}."],
-)
-
-
-def _times(values):
-    return pa.array(values, pa.timestamp("us", tz="UTC"))
-
-
-def _row(rank, device, app, dest, *, alert, status="scored"):
-    part = {"feature": "session_mode_share", "value": 0.1, "expected": 0.9, "contribution": 2.5}
-    scored = status == "scored"
-    behaviour = {"score": 1.0, "p_value": 0.01}
-    return {
-        "device_id": device,
-        "app_id": app,
-        "dest": dest,
-        "window_start": DAY,
-        "window_end": DAY + 24 * HOUR,
-        "observed_seconds": 86400.0,
-        "n_flows": 288,
-        "n_sessions": 288,
-        "app_attribution": "exact",
-        "status": status,
-        "score": 3.2 if scored else None,
-        "p_value": 0.004 if scored else None,
-        "rank": rank,
-        "alert": alert,
-        "structured_cadence": behaviour,
-        "session_persistence": behaviour,
-        "notification_burst": {"score": None, "p_value": None},
-        "behaviours": ["structured_cadence"],
-        "explained_by": [f"known to {HOSTILE}"],
-        "reasons": [f"Every 300 s to {HOSTILE}.", "Not checked: whether pushes started it."],
-        "contributions": [
-            part,
-            part | {"feature": HOSTILE, "value": None, "expected": None, "contribution": -0.5},
-        ],
-        "exception_id": None,
-        "model_name": "appcadence",
-        "model_version": "0123456789ab",
-    }
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
 def out(tmp_path):
-    """An output with two ranked windows of hostile names, one without an app, and one unscored."""
-    path = tmp_path / "out"
-    path.mkdir()
-    rows = [
-        _row(2, "phone-2", None, "203.0.113.9", alert=False),
-        _row(1, HOSTILE, HOSTILE, HOSTILE, alert=True),
-        _row(None, "phone-2", "com.quiet", "quiet.example", alert=False, status="insufficient_evidence"),
-    ]
-    columns = {f.name: [row[f.name] for row in rows] for f in SCORES}
-    pq.write_table(
-        pa.table({f.name: pa.array(columns[f.name], f.type) for f in SCORES}), path / "scores.parquet"
-    )
-    keys = [(HOSTILE, HOSTILE, HOSTILE)] * 288 + [("phone-2", None, "203.0.113.9")]
-    starts = [DAY + k * HOUR // 12 for k in range(288)] + [DAY + 3 * HOUR]
-    sessions = {
-        "device_id": [k[0] for k in keys],
-        "app_id": [k[1] for k in keys],
-        "dest": [k[2] for k in keys],
-        "window_start": _times([DAY] * 289),
-        "start": _times(starts),
-        "end": _times([s + 2_000_000 for s in starts[:-1]] + [DAY + 30 * HOUR]),
-        "bytes_out": pa.array([100] * 288 + [None], pa.int64()),
-        "bytes_in": pa.array([200] * 288 + [None], pa.int64()),
-    }
-    pq.write_table(pa.table(sessions), path / "sessions.parquet")
-    activity = {
-        "device_id": [HOSTILE] * 4,
-        "app_id": [HOSTILE, "com.other", None, None],
-        "kind": ["app_foreground", "app_foreground", "device_unlocked", "charging"],
-        "start": _times([DAY + 8 * HOUR, DAY + 9 * HOUR, DAY + 7 * HOUR, DAY]),
-        "end": _times([DAY + 9 * HOUR, DAY + 12 * HOUR, None, DAY + HOUR]),
-        "source": ["synthetic"] * 4,
-        "time_resolution_seconds": [1.0] * 4,
-    }
-    pq.write_table(conform(ACTIVITY, pa.table(activity)), path / "activity.parquet")
-    (path / "run.json").write_text(json.dumps(asdict(RUN)))
-    return path
+    return written(tmp_path / "out")
 
 
 class _Tags(HTMLParser):
@@ -126,7 +48,7 @@ class _Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "wbr"):
+        if tag not in ("meta", "wbr", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -181,10 +103,21 @@ def test_page_is_inert_and_well_formed(out, tmp_path):
         "code",
         "wbr",
         "figure",
+        "figcaption",
         "caption",
+        "label",
+        "input",
+        "select",
+        "option",
+        "details",
+        "summary",
+        "pre",
+        "button",
+        "script",
         "svg",
         "rect",
         "line",
+        "path",
         "text",
     }
     assert {tag for tag, _ in parsed.tags} <= allowed
@@ -197,6 +130,10 @@ def test_page_is_inert_and_well_formed(out, tmp_path):
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert policy.startswith("default-src 'none'; ") and f"style-src 'sha256-{digest}'" in policy
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert "innerHTML" not in script and "eval" not in script
     assert list(html.parent.iterdir()) == [html]
 
 
@@ -205,14 +142,23 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     write_report(out, html)
     parsed = _Tags(html.read_text(encoding="utf-8"))
     words = " ".join(" ".join(parsed.words).split())
-    for fact in ("Devices 2", "Device-days 4.0", "Windows 9", "Scored 3", "allows 4.0 benign", "Blind spots"):
+    for fact in (
+        "Devices 2",
+        "Device-days 4.0",
+        "Windows 9",
+        "Scored 3",
+        "Excepted 1",
+        "allows 4.0 benign",
+        "Blind spots",
+    ):
         assert fact in words
     cards = [a["id"] for t, a in parsed.tags if t == "article"]
     assert cards == ["w1", "w2"]
     assert "quiet.example" not in words
-    assert sum(a.get("class") == "session" for t, a in parsed.tags if t == "rect") == 289
-    assert sum(a.get("class") == "foreground" for t, a in parsed.tags if t == "rect") == 1
-    assert sum(a.get("class") == "unlocked" for t, a in parsed.tags if t == "rect") == 1
+    page = html.read_text(encoding="utf-8")
+    for kind, bars in (("session", 289), ("foreground", 1), ("unlocked", 1)):
+        lanes = re.findall(rf'<svg class="{kind}".*?</svg>', page)
+        assert sum(lane.count("v1") for lane in lanes) == bars
     assert "12:00" in words and "(unknown app)" in words and "Every 300 s" in words
     assert "10% 90%" in words and "+2.50" in words and "-0.50" in words and "No activity telemetry" in words
     write_report(out, html, top=1)
@@ -252,26 +198,102 @@ def test_foreign_facts_and_bad_top(out, tmp_path):
         write_report(tmp_path / "nowhere", tmp_path / "report.html")
 
 
+def test_excepted_windows_name_their_exception(out, tmp_path):
+    write_report(out, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    words = " ".join(
+        " ".join(
+            _Tags(page[page.index('<section aria-labelledby="excepted"') : page.index("</main>")]).words
+        ).split()
+    )
+    assert "mail.example 2026-03-02 00:00 mail-poll" in words
+
+
+def test_analysts_who_disagree_are_all_shown(out, tmp_path):
+    file, at = tmp_path / "verdicts.parquet", datetime(2026, 3, 4, tzinfo=UTC)
+    window = {"device_id": "phone-2", "app_id": None, "dest": "203.0.113.9"}
+    window |= {"window_start": "2026-02-20", "window_end": "2026-02-21"}
+    for analyst, verdict in (("ana", "benign"), (HOSTILE, "malicious")):
+        said = {"verdict": verdict, "analyst": analyst, "justification": f"because {verdict}"}
+        record(decisions([Draft(window | said)], at), file, None, at)
+    options = ["--html", str(tmp_path / "report.html"), "--verdicts", str(file)]
+    assert CliRunner().invoke(app, ["report", str(out), *options]).exit_code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    first, _, second = page.partition('id="w2"')
+    assert "Earlier verdicts" not in first and "analysts differ" in second
+    assert "ana on 2026-03-04" in second and "because benign" in second and "because malicious" in second
+    assert "from 2026-02-20 00:00" in second and "<script>alert" not in page
+    pq.write_table(pa.table({"a": [1]}), file)
+    with pytest.raises(SchemaError):
+        write_report(out, tmp_path / "other.html", verdicts=file)
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_gaps_are_counted_in_logarithmic_bars_beside_the_usual_gap(out, tmp_path):
+    starts = [62_000_000, 0, 1_000_000, 2_000_000]
+    svg = histogram(starts, 3600.0)
+    bars = dict(
+        re.findall(r'<rect class="gap" x="([\d.]+)%" y="[\d.]+" width="[\d.]+%" height="([\d.]+)"', svg)
+    )
+    # Two gaps of 1 s in bar 0, one of 60 s in bar int(32 ln 60 / ln 86400) = 11.
+    assert bars == {"0.000": "52.0", f"{100 * 11 / 32:.3f}": "26.0"}
+    assert f'class="usual" x1="{100 * math.log(3600) / math.log(86400):.3f}%"' in svg
+    assert 'aria-label="3 gaps between session starts, median 1.0 s; usual here 60.0 min"' in svg
+    assert 'class="usual"' not in histogram(starts, None)
+    assert histogram([5], 3600.0) == "" and 'class="gap"' in histogram([0, 0, 10**13], None)
+    write_report(out, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "287 gaps between session starts, median 5.0 min; usual here 60.0 min" in page
+
+
+def test_entry_and_command_are_what_is_read(out, tmp_path):
+    write_report(out, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    copied = {key: unescape(t) for key, t in re.findall(r'<pre id="(\w+)"[^>]*>(.*?)</pre>', page, re.DOTALL)}
+    file = tmp_path / "exceptions.toml"
+    file.write_text(copied["x2"], encoding="utf-8")
+    (entry,) = read(file)
+    assert (entry.app_id, entry.destination) == (None, ipaddress.ip_network("203.0.113.9"))
+    assert entry.devices == {"phone-2"} and entry.behaviours == {"structured_cadence"}
+    assert entry.created == date(2026, 3, 2) and entry.expires == date(2026, 5, 31)
+    (hostile,) = tomllib.loads(copied["x1"])["exception"]
+    assert hostile["device_id"] == hostile["app_id"] == hostile["destination"] == HOSTILE
+    words = shlex.split(verdict_command(tmp_path / "a 'b", 7))
+    assert words[:6] == ["appcadence", "verdict", "add", str(tmp_path / "a 'b"), "--rank", "7"]
+    assert copied["v1"] == verdict_command(out, 1)
+    tagged = exception_entry(row(3, "a\U000e0001\n", None, "*", alert=False))
+    assert tagged.replace("\n", "").isprintable()
+    assert tomllib.loads(tagged)["exception"][0]["device_id"] == "a\U000e0001\n"
+    assert "app_id" not in exception_entry(row(3, "d", None, "*", alert=False))
+
+
 def test_raster_clips_merges_and_labels():
     dense = [(DAY - HOUR, DAY + HOUR)] + [(DAY + 10 * HOUR + k, DAY + 10 * HOUR + k) for k in range(5000)]
     svg = raster(DAY, DAY + 24 * HOUR, [Lane("sessions", "session", dense, 30)], 'a "label"')
-    assert svg.count('class="session"') == 2
-    assert 'x="0.000%" y="19" width="4.167%"' in svg
+    assert '<path d="m0 0h83v1h-83zm833 0h0v1h0z"/>' in svg
     assert "&quot;label&quot;" in svg and ">04:00<" in svg
     week = raster(DAY, DAY + 7 * 24 * HOUR, [Lane("sessions", "session", [], 30)], "week")
     assert ">Mar 02<" in week and ">Mar 09<" in week
 
 
-def test_the_shortest_session_is_drawn():
-    # A browser draws no rect whose width is zero, stroke or not.
-    svg = raster(
-        DAY,
-        DAY + 24 * HOUR,
-        [Lane("sessions", "session", [(DAY, DAY), (DAY + HOUR, DAY + HOUR + 1)], 30)],
-        "",
-    )
-    widths = re.findall(r'class="session"[^>]*? width="([\d.]+)%"', svg)
-    assert len(widths) == 2 and all(float(width) > 0 for width in widths)
+def test_the_picture_of_a_window_is_bounded():
+    # Every other of the 2000 places at most: what adjoins is joined.
+    sessions = [(DAY + k * HOUR // 100, DAY + k * HOUR // 100) for k in range(2400)]
+    assert len(raster(DAY, DAY + 24 * HOUR, [Lane("sessions", "session", sessions, 30)], "")) < 15_000
+    sparse = [(DAY + k * 24 * HOUR // 1000, DAY + k * 24 * HOUR // 1000) for k in range(1000)]
+    svg = raster(DAY, DAY + 24 * HOUR, [Lane("sessions", "session", sparse, 30)], "")
+    assert svg.count("v1") == 1000 and len(svg) < 15_000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
+def test_a_browser_runs_the_script_of_a_hostile_page_and_nothing_else(out, tmp_path):
+    write_report(out, tmp_path / "report.html")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    page = (tmp_path / "report.html").as_uri()
+    done = subprocess.run([CHROMIUM, *options, profile, page], capture_output=True, text=True, timeout=60)
+    assert ">2 of 2 windows</span>" in done.stdout
+    assert done.stdout.count("<script>") == 1 and "CONSOLE" not in done.stderr
 
 
 def test_bars_share_a_scale_and_text_is_inert():

@@ -13,6 +13,7 @@ from appcadence.cli.detect import evaluate, features, train
 from appcadence.cli.drift import drift
 from appcadence.cli.evidence import evidence
 from appcadence.cli.exceptions import exceptions
+from appcadence.cli.explain import explain
 from appcadence.cli.inventory import inventory, plain
 from appcadence.cli.models import models
 from appcadence.cli.readiness import readiness
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, drift):
+for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, explain, drift):
     app.command()(command)
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")

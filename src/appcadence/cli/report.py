@@ -14,12 +14,17 @@ from appcadence.serving.report import write_report
 def report(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")],
     html: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(help="A verdicts file, to show earlier decisions beside a window."),
+    ] = None,
 ) -> None:
     """Write the triage page: one HTML file with the ranked windows, their pictures and their reasons.
 
-    The page holds no scripts and loads nothing, so it can be mailed and opened anywhere.
+    The page loads nothing and reads without its script, which filters and copies; it can be mailed and opened
+    anywhere.
 
     Example: appcadence report scored --html report.html
     """
-    write_report(out, html)
+    write_report(out, html, verdicts=verdicts)
     Console(soft_wrap=True).print(f"Report written to {html}", markup=False, highlight=False)

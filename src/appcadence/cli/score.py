@@ -21,12 +21,15 @@ from appcadence.cli.detect import Json, load_scorer
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
 from appcadence.errors import AppcadenceError
-from appcadence.serving.audit import run_facts
+from appcadence.serving.audit import recorded, run_facts
 from appcadence.serving.batch import score_directory
 from appcadence.serving.evidence import append as append_evidence
 from appcadence.serving.output import entries_of
 from appcadence.serving.output import reapply as reapply_exceptions
 from appcadence.serving.run import Run, last_run
+
+_EVENTS = 10
+"""Fleet events that are printed; all of them are in the output."""
 
 
 def score(
@@ -91,7 +94,8 @@ def score(
                 progress=progress,
             )
     head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
-    if run != before:
+    # A run that was killed between its output and its evidence is made up for by the next.
+    if not recorded(file, out):
         facts = run_facts(
             out,
             model=model or run.model_version,
@@ -103,7 +107,7 @@ def score(
         typer.echo(jsonlib.dumps(asdict(run) | {"out": str(out), "evidence_head": head}))
         return
     console = Console()
-    if head is None:
+    if run == before:
         console.print(f"{out} was made from exactly this; nothing to do.", markup=False, highlight=False)
     print_run(console, run, out)
     if head is not None:
@@ -136,7 +140,9 @@ def print_run(console: Console, run: Run, out: Path) -> None:
         f"{run.scored} had enough evidence{excepted}; {run.alerts} alerting windows at {limit}.",
         highlight=False,
     )
-    for spot in (*run.fleet_events, *run.blind_spots):
+    more = [f"... and {len(run.fleet_events) - _EVENTS:,} more fleet events."]
+    events = [*run.fleet_events[:_EVENTS], *(more if len(run.fleet_events) > _EVENTS else [])]
+    for spot in (*events, *run.blind_spots):
         console.print(spot, markup=False, highlight=False)
     scores = pq.read_table(
         out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]

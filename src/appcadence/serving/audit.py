@@ -87,6 +87,21 @@ def run_facts(
     }
 
 
+def recorded(evidence: str | Path, out: str | Path) -> bool:
+    """Whether the last line on this output's telemetry, model and settings stands for the run that made it.
+
+    Raises:
+        EvidenceError: the file was tampered with, or cannot be read.
+    """
+    if not Path(evidence).exists():
+        return False
+    same = f'"digest":"{Run.read(Path(out)).inputs}"'.encode()
+    last = b""
+    for _, raw in lines(evidence):
+        last = raw if same in raw else last
+    return f'"scores_sha256":"{_sha256(Path(out) / "scores.parquet")}"'.encode() in last
+
+
 @dataclass
 class Week:
     """One ISO week (Monday to Sunday, UTC), or the part of it that was asked for."""

@@ -14,9 +14,7 @@ _DAY = 86_400
 _TICKS = (900, 1800, 3600, 7200, 14_400, 28_800, _DAY, 2 * _DAY, 7 * _DAY)
 _MOST_TICKS = 7
 _RESOLUTION = 2000
-"""Bars nearer than 1/2000 of the window are drawn as one: no screen parts them, and it bounds the page."""
-_THINNEST = 0.001
-"""In percent; the last digit that is written."""
+"""Places in a window; bars in adjoining ones are drawn as one: it bounds the page."""
 _LABEL = 15
 _GAP = 12
 
@@ -32,11 +30,12 @@ body{margin:0 auto;max-width:1120px;padding:1rem;background:var(--bg);color:var(
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;margin:.2rem 0}h2{font-size:1.25rem;margin:1.6rem 0 .6rem}
 h3{font-size:1.05rem;margin:0 0 .3rem}
-h4{font-size:.95rem;margin:.8rem 0 .2rem}p{margin:.3rem 0}ul{margin:.2rem 0;padding-left:1.2rem}
+h4{font-size:.95rem;margin:.8rem 0 .2rem}p{margin:.3rem 0}ul{margin:.2rem 0 .8rem;padding-left:1.2rem}
 a{color:var(--session)}code{font:.82em ui-monospace,Menlo,Consolas,monospace;color:var(--dim)}
 .dim,.meta,header p,caption{color:var(--dim)}
-.facts{display:grid;grid-template-columns:repeat(4,1fr) 2fr;gap:.6rem;margin:0 0 1rem}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;margin:0 0 1rem}
 .facts div{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .8rem}
+.facts div:last-child{grid-column:span 2}
 .facts dt{color:var(--dim);font-size:.85rem}.facts dd{margin:0;font-size:.85rem}
 .facts strong{font-size:1.3rem;display:block}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
@@ -49,7 +48,18 @@ thead th{color:var(--dim);font-weight:600;font-size:.85rem}caption{text-align:le
 .rank{display:inline-block;min-width:1.8em;color:var(--dim)}
 .alert{background:var(--up);color:var(--card);border-radius:4px;padding:0 .4em;
 font-size:.8rem;font-weight:600}
-figure{margin:.6rem 0}svg{display:block;overflow:visible}
+path{vector-effect:non-scaling-stroke;stroke-linejoin:bevel}
+figure{margin:.6rem 0}figcaption{color:var(--dim);font-size:.85rem}.gaps{max-width:640px}
+.gap{fill:var(--session)}.usual{stroke:var(--ink);stroke-width:2;stroke-dasharray:4 3}
+[hidden],.ranked tr[hidden]{display:none}.tools{display:flex;flex-wrap:wrap;gap:.5rem 1rem;
+align-items:end;margin:0 0 .8rem}
+.tools[hidden]{display:none}.tools label{display:grid;color:var(--dim);font-size:.85rem}
+.tools span{color:var(--dim)}
+input,select,button{font:inherit;color:var(--ink);background:var(--card);border:1px solid var(--dim);
+border-radius:4px;padding:.2rem .5rem}summary{color:var(--session);cursor:pointer;margin-top:.6rem}
+:focus-visible{outline:2px solid var(--session);outline-offset:2px}
+pre{background:var(--track);padding:.6rem;border-radius:4px;white-space:pre-wrap;font-size:.85rem}
+svg{display:block;overflow:visible}
 svg text{fill:var(--dim);font:11px system-ui,sans-serif}.axis,.zero{stroke:var(--dim)}
 .track{fill:var(--track)}
 .session{fill:var(--session);stroke:var(--session)}.foreground{fill:var(--fore);stroke:var(--fore)}
@@ -59,13 +69,15 @@ svg text{fill:var(--dim);font:11px system-ui,sans-serif}.axis,.zero{stroke:var(-
 .drawn span{color:var(--dim);font-size:.85rem;min-width:2.8rem;text-align:right}
 @media (max-width:640px){
 .facts{grid-template-columns:1fr 1fr}.facts div:last-child{grid-column:1/-1}
-.ranked,.ranked tbody,.ranked tr,.ranked td{display:block}.ranked thead{position:absolute;left:-9999px}
-.ranked tr{border:1px solid var(--line);border-radius:8px;background:var(--card);
+.rows,.rows tbody,.rows tr,.rows td{display:block}.rows thead{position:absolute;left:-9999px}
+.rows tr{border:1px solid var(--line);border-radius:8px;background:var(--card);
 padding:.4rem .7rem;margin:.6rem 0}
-.ranked td{display:flex;gap:.6rem;border:0;padding:.1rem 0}.ranked td div{flex:1;min-width:0}
+.rows td{display:flex;gap:.6rem;border:0;padding:.1rem 0}.rows td div{flex:1;min-width:0}
 .ranked td:nth-child(n){white-space:normal;min-width:0}
-.ranked td::before{content:attr(data-label);flex:0 0 5.5rem;color:var(--dim);font-size:.85rem}
-.card{padding:.8rem}.why th[scope=row]{width:38%}.why td{white-space:normal}.drawn{width:26%}
+.rows td::before{content:attr(data-label);flex:0 0 5.5rem;color:var(--dim);font-size:.85rem}
+.card{padding:.8rem}.why th[scope=row]{width:38%}.why td{white-space:normal;overflow-wrap:normal;
+font-size:.85rem}
+.drawn{width:26%}
 .why th,.why td{padding-right:.3rem}.why thead th{overflow-wrap:normal;font-size:.75rem}
 .drawn div{display:block}.drawn span{display:block;text-align:left}
 }
@@ -101,14 +113,11 @@ def raster(start: int, end: int, lanes: Sequence[Lane], label: str) -> str:
         top = y + _LABEL + 4
         rows.append(f'<text class="lane" x="0" y="{y + _LABEL - 3}">{text(lane.label)}</text>')
         rows.append(f'<rect class="track" x="0" y="{top}" width="100%" height="{lane.height}"/>')
-        for left, right in _merged(lane.intervals, start, end):
-            # The stroke, half a pixel to each side, makes a short bar one pixel wide; a width of zero would
-            # hide both, and with them most beacons.
-            width = max(right - left, _THINNEST)
-            rows.append(
-                f'<rect class="{lane.kind}" x="{left:.3f}%" y="{top}" width="{width:.3f}%" '
-                f'height="{lane.height}" stroke-width="1"/>'
-            )
+        rows.append(
+            f'<svg class="{lane.kind}" y="{top}" width="100%" height="{lane.height}" '
+            f'viewBox="0 0 {_RESOLUTION} 1" preserveAspectRatio="none">'
+            f'<path d="{_bars(lane.intervals, start, end)}"/></svg>'
+        )
         y = top + lane.height + _GAP
     rows.append(_axis(start, end, y))
     return (
@@ -151,17 +160,24 @@ def _axis(start: int, end: int, y: int) -> str:
     return "".join(out)
 
 
-def _merged(intervals: Intervals, start: int, end: int) -> list[tuple[float, float]]:
-    """Bars in percent of the window, clipped to it, in order, near ones joined."""
+def _bars(intervals: Intervals, start: int, end: int) -> str:
+    """Bars as an SVG path, a unit high and the window `_RESOLUTION` units wide; near ones are joined.
+
+    The stroke, half a pixel to each side, makes a bar of no width one pixel wide.
+    """
     width = max(end - start, 1)
-    out: list[tuple[float, float]] = []
+    bars: list[list[int]] = []
     for first, last in sorted(intervals):
         if last < start or first >= end:
             continue
-        left = 100 * (max(first, start) - start) / width
-        right = 100 * (min(max(last, first), end) - start) / width
-        if out and left - out[-1][1] < 100 / _RESOLUTION:
-            out[-1] = (out[-1][0], max(out[-1][1], right))
+        left = _RESOLUTION * (max(first, start) - start) // width
+        right = _RESOLUTION * (min(max(last, first), end) - start) // width
+        if bars and left - bars[-1][1] < 2:
+            bars[-1][1] = max(bars[-1][1], right)
         else:
-            out.append((left, right))
-    return out
+            bars.append([left, right])
+    moves, at = [], 0
+    for left, right in bars:
+        moves.append(f"m{left - at} 0h{right - left}v1h{left - right}z")
+        at = left
+    return "".join(moves)

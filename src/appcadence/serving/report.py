@@ -1,4 +1,4 @@
-"""The triage page: one HTML file that runs no code, loads nothing and trusts no name in the telemetry."""
+"""The triage page: one HTML file that runs one script, loads nothing and trusts no name in the telemetry."""
 
 from __future__ import annotations
 
@@ -6,30 +6,26 @@ import base64
 import hashlib
 import math
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.models.calibration import alert_unit
-from appcadence.models.detector import SCORES
-from appcadence.models.evidence import BEHAVIOURS
 from appcadence.models.reasons import quantity
+from appcadence.serving.histogram import histogram
 from appcadence.serving.plots import STYLE, Lane, bar, moment, raster, text
-from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
+from appcadence.serving.shown import UNSEEN, Intervals, Output, Row, as_rows, basis, behaviours, channel
+from appcadence.serving.tools import SCRIPT, attributes, controls, decide
+from appcadence.serving.verdicts import read as read_verdicts
+from appcadence.serving.verdicts import verdicts_for
 
 MOST = 200
 """As many windows as the batch job keeps sessions for."""
-
-Row = dict[str, Any]
-Key = tuple[str, str | None, str, int]
 
 _FEATURE = {f.name: f for f in FEATURES}
 _BANDS = (
@@ -38,21 +34,23 @@ _BANDS = (
 )
 
 
-def write_report(out_dir: Path, html: Path, top: int = 20) -> None:
+def write_report(out_dir: Path, html: Path, top: int = 20, verdicts: Path | None = None) -> None:
     """Write the triage page of a batch output: facts, the ranked table, a card for each of `top` windows.
 
     Times on the page are UTC. The page is replaced whole or not at all. It shows at most 200 windows; what
-    the telemetry could not show stands among the facts.
+    the telemetry could not show stands among the facts. Beside a window stand the decisions in the file
+    `verdicts` on its device, app and destination, on whatever day, of all analysts.
 
     Raises:
         AppcadenceError: `top` is not in 1 to 200, or `html` is a directory.
-        TelemetryError: `out_dir` is no output of 'appcadence score', or one of its files is unreadable.
+        TelemetryError: `out_dir` is no output of 'appcadence score', or a file is unreadable.
+        SchemaError: `verdicts` is another table.
     """
     if html.is_dir():
         raise AppcadenceError(f"{html} is a directory; name the HTML file to write, such as report.html")
     if not 1 <= top <= MOST:
         raise AppcadenceError(f"top must be between 1 and {MOST}, got {top}")
-    page = _page(_Output(out_dir, top))
+    page = _page(_content(Output(out_dir), top, verdicts))
     html.parent.mkdir(parents=True, exist_ok=True)
     temporary = html.with_name(f".{html.name}.{os.getpid()}.tmp")
     try:
@@ -62,93 +60,72 @@ def write_report(out_dir: Path, html: Path, top: int = 20) -> None:
         temporary.unlink(missing_ok=True)
 
 
-class _Output:
-    """What the page needs of a batch output."""
+class _Card(NamedTuple):
+    """A ranked window and what is shown beside it."""
 
-    def __init__(self, path: Path, top: int) -> None:
-        if not (path / RUN).is_file():
-            raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
-        self.run = Run.read(path)
-        columns = ["device_id", "app_id", "dest", "window_start"]
-        alerts = _read(path / "scores.parquet", SCORES, [("alert", "==", True)], columns)
-        self.alert_units = len(np.unique(alert_unit(alerts.to_pandas()))) if len(alerts) else 0
-        rows = _read(path / "scores.parquet", SCORES, [("rank", "<=", top)])
-        self.rows: list[Row] = _micros(rows.sort_by("rank")).to_pylist()
-        self.sessions: dict[Key, list[tuple[int, int]]] = defaultdict(list)
-        for row in _micros(_read(path / "sessions.parquet")).to_pylist():
-            self.sessions[_key(row)].append((row["start"], row["end"]))
-        self.activity: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        if (path / "activity.parquet").exists():
-            for row in _micros(_read(path / "activity.parquet")).to_pylist():
-                self.activity[row["device_id"], row["kind"]].append(row)
-
-    def lanes(self, row: Row) -> list[Lane]:
-        """The window's sessions, and its user's presence where the device's telemetry knows it."""
-        lanes = [Lane("sessions", "session", self.sessions[_key(row)], 34)]
-        for kind, label, style in _BANDS:
-            known = self.activity.get((row["device_id"], kind))
-            if not known or (kind == "app_foreground" and row["app_id"] is None):
-                continue
-            mine = [a for a in known if kind != "app_foreground" or a["app_id"] == row["app_id"]]
-            spans = [(a["start"], row["window_end"] if a["end"] is None else a["end"]) for a in mine]
-            inside = any(s < row["window_end"] and e >= row["window_start"] for s, e in spans)
-            lanes.append(Lane(label if inside else f"{label}: never in this window", style, spans, 12))
-        return lanes
+    row: Row
+    sessions: Intervals
+    presence: dict[str, Intervals]
+    said: list[Row]
+    """What analysts said of its channel before, the latest first."""
 
 
-def _read(
-    file: Path,
-    schema: pa.Schema | None = None,
-    filters: list[tuple[str, str, Any]] | None = None,
-    columns: list[str] | None = None,
-) -> pa.Table:
-    try:
-        table = pq.read_table(file, filters=filters, columns=columns)
-        if schema is None:
-            return table
-        part = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-        return table.select(part.names).cast(part)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again") from None
+class _Content(NamedTuple):
+    """What the page shows of a batch output."""
+
+    path: Path
+    run: Run
+    alert_units: int
+    cards: list[_Card]
+    excepted: list[Row]
+    """The highest scores under exceptions."""
 
 
-def _micros(table: pa.Table) -> pa.Table:
-    """Timestamps as int64 microseconds, which need no time zone library and compare fast."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):
-            values = table[field.name].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-            table = table.set_column(i, field.name, values)
-    return table
+def _content(output: Output, top: int, verdicts: Path | None) -> _Content:
+    alerts = output.scores([("alert", "==", True)], ["device_id", "app_id", "dest", "window_start"])
+    units = len(np.unique(alert_unit(alerts.to_pandas()))) if len(alerts) else 0
+    ranked = output.scores([("rank", "<=", top)]).sort_by("rank")
+    rows = as_rows(ranked)
+    said: list[list[Row]] = [[] for _ in rows]
+    if verdicts is not None:
+        for decision in verdicts_for(ranked, read_verdicts(verdicts)).to_dict("records"):
+            said[decision["row"]].append(decision)
+    shown = (rows, output.sessions(rows), output.presence(rows), said)
+    cards = [_Card(*parts) for parts in zip(*shown, strict=True)]
+    columns = ["device_id", "app_id", "dest", "window_start", "score", "exception_id"]
+    under = output.scores([("status", "==", "excepted")], columns).sort_by([("score", "descending")])
+    return _Content(output.path, output.run, units, cards, as_rows(under.slice(0, top)))
 
 
-def _key(row: Row) -> Key:
-    return row["device_id"], row["app_id"], row["dest"], row["window_start"]
-
-
-def _page(output: _Output) -> str:
-    # The style may be applied by its hash alone; nothing else may load or run, whatever a name smuggles in.
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    cards = "".join(_card(row, output.lanes(row)) for row in output.rows)
+def _page(content: _Content) -> str:
+    # Style and script are known by their hashes; nothing else may load or run, whatever a name smuggles in.
+    policy = (
+        f"default-src 'none'; style-src '{_digest(STYLE)}'; script-src '{_digest(SCRIPT)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    cards = f"<div>{''.join(_card(card, content.path) for card in content.cards)}</div>"
     none = "<p>No window had enough evidence to be scored.</p>"
-    ranked = _ranked(output.rows) + cards if output.rows else none
+    ranked = controls() + _ranked([card.row for card in content.cards]) + cards if content.cards else none
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f"<title>App cadence triage</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>App cadence triage</h1><p>Windows of {text(output.run.window)}, ranked by how little "
+        f"<header><h1>App cadence triage</h1><p>Windows of {text(content.run.window)}, ranked by how little "
         "the user or the app's purpose explains their rhythm. Times are UTC. Model "
-        f"{text(output.run.model_version[:12])}.</p></header>\n<main>\n{_facts(output)}\n"
+        f"{text(content.run.model_version[:12])}.</p></header>\n<main>\n{_facts(content)}\n"
         f'<section aria-labelledby="ranking"><h2 id="ranking">Ranked windows</h2>\n{ranked}\n</section>\n'
-        "</main>\n</body>\n</html>\n"
+        f"{_excepted(content)}</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
-def _facts(output: _Output) -> str:
-    run = output.run
+def _digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _facts(content: _Content) -> str:
+    run = content.run
     allowed = run.alerts_per_device_day * run.device_days
     limit = (
         f"the budget of {run.alerts_per_device_day:g} a device-day allows {allowed:,.1f} benign ones"
@@ -161,7 +138,8 @@ def _facts(output: _Output) -> str:
         ("Device-days", f"{run.device_days:,.1f}", "observed"),
         ("Windows", f"{run.windows:,}", f"of {run.window}"),
         ("Scored", f"{run.scored:,}", "had enough evidence"),
-        ("Alerts", f"{output.alert_units:,}", alerts),
+        ("Excepted", f"{run.excepted:,}", "under documented exceptions"),
+        ("Alerts", f"{content.alert_units:,}", alerts),
     ]
     cells = "".join(
         f"<div><dt>{name}</dt><dd><strong>{value}</strong> {text(note)}</dd></div>"
@@ -177,49 +155,88 @@ def _facts(output: _Output) -> str:
 
 def _ranked(rows: Sequence[Row]) -> str:
     names = ("Rank", "Score", "Device", "App and destination", "Window (UTC)", "First reason")
+    body = [
+        (
+            attributes(row),
+            (
+                f'<a href="#w{row["rank"]}">{row["rank"]}</a>',
+                f"{_number(row['score'])}{_flag(row)}",
+                f"<bdi>{text(row['device_id'])}</bdi>",
+                _what(row),
+                moment(row["window_start"]),
+                text(next(iter(row["reasons"] or ()), "")),
+            ),
+        )
+        for row in rows
+    ]
+    return _table("rows ranked", "ranking", names, body)
+
+
+def _table(style: str, label: str, names: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table of rows, each its attributes and its cells in HTML.
+
+    Roles are spelled out because narrow screens lay the rows out as blocks, which drops a table's meaning.
+    """
     head = "".join(f'<th role="columnheader" scope="col">{name}</th>' for name in names)
-    body = []
-    for row in rows:
-        cells = (
-            f'<a href="#w{row["rank"]}">{row["rank"]}</a>',
-            f"{_number(row['score'])}{_flag(row)}",
-            f"<bdi>{text(row['device_id'])}</bdi>",
-            _what(row),
-            moment(row["window_start"]),
-            text(next(iter(row["reasons"] or ()), "")),
+    body = "".join(
+        f'<tr role="row"{attrs}>'
+        + "".join(
+            f'<td role="cell" data-label="{name}"><div>{cell}</div></td>'
+            for name, cell in zip(names, cells, strict=True)
         )
-        body.append(
-            '<tr role="row">'
-            + "".join(
-                f'<td role="cell" data-label="{name}"><div>{cell}</div></td>'
-                for name, cell in zip(names, cells, strict=True)
-            )
-            + "</tr>"
-        )
-    # Roles are spelled out because narrow screens lay the rows out as blocks, which drops a table's meaning.
+        + "</tr>"
+        for attrs, cells in rows
+    )
     return (
-        '<table class="ranked" role="table" aria-labelledby="ranking"><thead role="rowgroup"><tr role="row">'
-        f'{head}</tr></thead><tbody role="rowgroup">{"".join(body)}</tbody></table>'
+        f'<table class="{style}" role="table" aria-labelledby="{label}"><thead role="rowgroup">'
+        f'<tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table>'
     )
 
 
-def _card(row: Row, lanes: list[Lane]) -> str:
+def _excepted(content: _Content) -> str:
+    if not content.excepted:
+        return ""
+    names = ("Score", "Device", "App and destination", "Window (UTC)", "Exception")
+    rows = (
+        (
+            "",
+            (
+                _number(row["score"]),
+                f"<bdi>{text(row['device_id'])}</bdi>",
+                _what(row),
+                moment(row["window_start"]),
+                text(row["exception_id"]),
+            ),
+        )
+        for row in content.excepted
+    )
+    more = content.run.excepted - len(content.excepted)
+    rest = f"<p>{more:,} more, of lower score, are not shown.</p>" if more > 0 else ""
+    return (
+        '<section aria-labelledby="excepted"><h2 id="excepted">Windows under exceptions</h2>'
+        "<p>Documented exceptions cover these; they have no rank and raise no alert.</p>"
+        f"{_table('rows', 'excepted', names, rows)}{rest}</section>\n"
+    )
+
+
+def _lanes(card: _Card) -> list[Lane]:
+    lanes = [Lane("sessions", "session", card.sessions, 34)]
+    for kind, label, style in _BANDS:
+        if kind in card.presence:
+            spans = card.presence[kind]
+            lanes.append(Lane(label if spans else f"{label}: never in this window", style, spans, 12))
+    return lanes
+
+
+def _card(card: _Card, out: Path) -> str:
+    row, lanes = card.row, _lanes(card)
     rank = row["rank"]
     span = f"{moment(row['window_start'])} to {moment(row['window_end'])} UTC"
     p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
-    facts = (
-        f"{row['n_flows']} flows in {row['n_sessions']} sessions; observed for "
-        f"{quantity(row['observed_seconds'], 's')}; app known from: {row['app_attribution']}."
-    )
-    said = [
-        f"{name.replace('_', ' ')} (p {row[name]['p_value']:.2g})"
-        for name in BEHAVIOURS
-        if name in (row["behaviours"] or ()) and row[name] and row[name]["p_value"] is not None
-    ]
+    said = behaviours(row)
     shows = f"<p>Shows {text(', '.join(said))}.</p>" if said else ""
     benign = text(", ".join(row["explained_by"] or ()))
     explained = f"<p>Speaks for a benign reading: {benign}.</p>" if benign else ""
-    excepted = f"<p>Under exception {text(row['exception_id'])}.</p>" if row["exception_id"] else ""
     bands = "" if len(lanes) > 1 else '<p class="dim">No activity telemetry of this device.</p>'
     label = f"{len(lanes[0].intervals)} sessions from {span}"
     picture = raster(row["window_start"], row["window_end"], lanes, label)
@@ -227,14 +244,39 @@ def _card(row: Row, lanes: list[Lane]) -> str:
         f'\n<article class="card" id="w{rank}" aria-labelledby="h{rank}">'
         f'<h3 id="h{rank}"><span class="rank">{rank}</span> {_what(row)}</h3>'
         f'<p class="meta">Score <strong>{_number(row["score"])}</strong>{p}{_flag(row)} · device '
-        f"<bdi>{text(row['device_id'])}</bdi> · {span}</p><p>{text(facts)}</p>{shows}"
-        f"<figure>{picture}{bands}</figure>{_reasons(row)}{explained}{excepted}{_contributions(row)}</article>"
+        f"<bdi>{text(row['device_id'])}</bdi> · {span}</p><p>{text(basis(row))}</p>{shows}"
+        f"<figure>{picture}{bands}</figure>{_said(card.said)}{_reasons(row)}{explained}"
+        f"{histogram(_starts(card), _usual_gap(row))}{_contributions(row)}{decide(row, out)}</article>"
     )
+
+
+def _starts(card: _Card) -> list[int]:
+    return [start for start, _ in card.sessions if card.row["window_start"] <= start < card.row["window_end"]]
+
+
+def _usual_gap(row: Row) -> float | None:
+    """The expected median gap between sessions, in seconds, where a contribution carries it."""
+    of = {c["feature"]: c["expected"] for c in row["contributions"] or () if c}
+    return of.get("session_median_interval_seconds")
+
+
+def _said(decisions: list[Row]) -> str:
+    """Every analyst's word on the window's channel; disagreement is shown, not settled."""
+    if not decisions:
+        return ""
+    items = "".join(
+        f"<li><strong>{text(d['verdict'])}</strong>, {text(d['analyst'])} on {d['decided_at']:%Y-%m-%d}, of "
+        f"the window from {d['window_start']:%Y-%m-%d %H:%M}: {text(d['justification'])}</li>"
+        for d in decisions
+    )
+    several = len({d["verdict"] for d in decisions}) > 1 and len({d["analyst"] for d in decisions}) > 1
+    note = "; analysts differ" if several else ""
+    return f"<h4>Earlier verdicts on this channel{note}</h4><ul>{items}</ul>"
 
 
 def _reasons(row: Row) -> str:
     def item(sentence: str) -> str:
-        unseen = sentence.startswith(("Blind spot:", "Not checked:"))
+        unseen = sentence.startswith(UNSEEN)
         return ('<li class="dim">' if unseen else "<li>") + text(sentence) + "</li>"
 
     items = "".join(item(sentence) for sentence in row["reasons"] or ())
@@ -267,8 +309,7 @@ def _contributions(row: Row) -> str:
 
 
 def _what(row: Row) -> str:
-    app = "(unknown app)" if row["app_id"] is None else row["app_id"]
-    dest = "all destinations" if row["dest"] == "*" else row["dest"]
+    app, dest = channel(row)
     return f'<bdi>{text(app)}</bdi> <span aria-label="to">&#8594;</span> <bdi>{text(dest)}</bdi>'
 
 
@@ -284,7 +325,7 @@ def _quantity(value: float | None, unit: str) -> str:
     return text(quantity(math.nan if value is None else value, unit))
 
 
-def _sentence(spot: str) -> str:
-    """A blind spot without the prefix, which the heading already says."""
-    spot = str(spot).removeprefix("Blind spot: ")
-    return spot[:1].upper() + spot[1:]
+def _sentence(said: str) -> str:
+    """A blind spot or fleet event without the prefix, which the heading already says."""
+    said = str(said).removeprefix("Blind spot: ").removeprefix("Fleet event: ")
+    return said[:1].upper() + said[1:]

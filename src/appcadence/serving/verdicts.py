@@ -150,7 +150,8 @@ def _beside(rows: pa.Table, verdicts: pa.Table, kept: list[str]) -> pd.DataFrame
 
 
 def _rank(draft: Draft) -> int:
-    text = (draft.values.get("rank") or "").strip()
+    # A table program writes whole numbers as "3.0" where others of the column are empty.
+    text = (draft.values.get("rank") or "").strip().removesuffix(".0")
     # The length bounds what a hostile file can make of a number.
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise TelemetryError(f"{draft.origin}rank is {text!r}; expected a whole number from 1")
