@@ -2,9 +2,9 @@
 
 kills.py [--devices 120] [--days 14] [--kills 20] [--seed 0]
 
-Simulates telemetry, trains on a small fleet, scores once in peace, then starts the same job again and again and
-sends SIGKILL after a random share of that time. Whenever an output is finished all the same, it is compared with
-the calm one, removed, and the killing goes on; in the end the job is let finish.
+Simulates telemetry, trains on a small fleet, scores once in peace, then starts the same job again and again
+and sends SIGKILL after a random share of that time. Whenever an output is finished all the same, it is
+compared with the calm one, removed, and the killing goes on; in the end the job is let finish.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def main() -> None:
                 shutil.rmtree(place / "killed")
         left = [path.name for path in place.glob(".killed*")]
         print(
-            f"calm run {calm:.1f} s; {kills} kills, after which {finished} outputs were finished; their files "
-            f"equal those of the calm run: {same}; left behind: {left or 'nothing'}"
+            f"calm run {calm:.1f} s; {kills} kills, after which {finished} outputs were finished; "
+            f"files equal those of the calm run: {same}; left behind: {left or 'nothing'}"
         )
 
 
