@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence.models.detector import SCORES
+from appcadence.serving.output import OWNERS
+from appcadence.serving.pictured import CONTEXT
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
 
@@ -110,5 +112,25 @@ def written(path):
         "time_resolution_seconds": [1.0] * 4,
     }
     pq.write_table(conform(ACTIVITY, pa.table(activity)), path / "activity.parquet")
+    context = {
+        "device_id": [HOSTILE],
+        "app_id": [HOSTILE],
+        "dest": [HOSTILE],
+        "window_start": times([DAY]),
+        "app_name": [HOSTILE],
+        "managed": [True],
+        "approved": [False],
+        "declared_purpose": [HOSTILE],
+        "in_inventory": [True],
+        "declared_by": [f"com.{HOSTILE}"],
+        "push_grid_seconds": [1.0],
+        # A second before a session each; of the shifts, four are multiples of the sessions' five minutes.
+        "pushes": [[DAY + k * HOUR // 12 - 1_000_000 for k in range(12, 48)]],
+    }
+    pq.write_table(
+        pa.table({f.name: pa.array(context[f.name], f.type) for f in CONTEXT}), path / "context.parquet"
+    )
+    owners = {"id": ["mail-poll"], "owner": [HOSTILE]}
+    pq.write_table(pa.table(owners, OWNERS), path / "exceptions.parquet")
     (path / "run.json").write_text(json.dumps(asdict(RUN)))
     return path

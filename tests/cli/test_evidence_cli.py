@@ -101,6 +101,7 @@ def _facts(days, **more):
         "days": days,
         "model": {"name": "appcadence", "given": "m", "bundle": "b" * 64},
         "exceptions": {"in_force": [], "windows": {}},
+        "thresholds": {"alerts_per_device_day": 1.0, "false_discovery_rate": None},
         "blind_spots": [],
     } | more
 

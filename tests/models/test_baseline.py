@@ -20,7 +20,8 @@ def frame():
 def test_a_known_channel_is_as_expected(frame):
     baseline = AppBaseline.fit(frame)
     poll = frame[frame["dest"] == "api.weather.example"]
-    expected = pd.DataFrame(baseline.expected(poll), columns=list(NAMES))
+    usual = baseline.expected(baseline.group_of(poll)[:, None], np.arange(len(NAMES)))
+    expected = pd.DataFrame(usual, columns=list(NAMES))
     assert expected["session_median_interval_seconds"].median() == pytest.approx(1800, rel=0.1)
     assert np.nanmedian(np.abs(baseline.distances(poll))) < 1.0
     assert np.nanmax(np.abs(baseline.distances(frame))) <= CLIP

@@ -4,11 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from appcadence.config import Tunables
 from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extract import load
 from appcadence.models.detector import strata
+from appcadence.models.evidence import BEHAVIOURS, CADENCE_ALONE_STARTS
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
@@ -141,3 +143,67 @@ def test_no_reason_cites_what_is_absent(absent, halves, detector, complete):
     for parts in scores["contributions"].iloc[::31]:
         for part in parts:
             assert part["feature"] not in ABSENT[absent] or part["value"] is None
+
+
+def p_values(scores):
+    """(n, 3) p-values of the behaviours, NaN where one cannot be judged."""
+    columns = [[part["p_value"] for part in scores[name]] for name in BEHAVIOURS]
+    return np.array(columns, float).T
+
+
+def muted(p, starts, tunables):
+    """The slow twin of what bars an alert."""
+    bounds = {name: getattr(tunables, name) for name in BEHAVIOURS}
+    out = np.zeros(len(p), bool)
+    for i, row in enumerate(p):
+        shows = [n for n, value in zip(bounds, row, strict=True) if value <= (bounds[n] or 0.05)]
+        by = [n for n, value in zip(bounds, row, strict=True) if bounds[n] and not np.isnan(value)]
+        out[i] = (not shows and by) or (shows == ["structured_cadence"] and starts[i] < CADENCE_ALONE_STARTS)
+    return out
+
+
+@pytest.mark.parametrize(
+    "tunables",
+    [
+        Tunables(),
+        Tunables(structured_cadence=0.01),
+        Tunables(session_persistence=0.3),
+        Tunables(notification_burst=0.01),
+        Tunables(0.05, 0.02, 0.01),
+        Tunables(1, 1, 1),
+    ],
+    ids=str,
+)
+def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, complete):
+    budget = 1000.0  # so that nearly all would alert
+    scores = detector.score(frame, alerts_per_device_day=budget, tunables=tunables).to_pandas()
+    p, scored = p_values(scores), (scores["status"] == "scored").to_numpy()
+    np.testing.assert_array_equal(p, p_values(complete))
+    assert scores["score"].equals(complete["score"]) and scores["rank"].equals(complete["rank"])
+    for column, name in enumerate(BEHAVIOURS):
+        listed = scores["behaviours"].map(lambda names, name=name: name in names).to_numpy()
+        bound = getattr(tunables, name) or 0.05
+        np.testing.assert_array_equal(listed, scored & (p[:, column] <= bound))
+        assert listed.sum() > 0
+    mute = muted(p, frame[["n_flows", "n_beats"]].max(axis=1).to_numpy(), tunables)
+    high = np.zeros(len(frame), bool)
+    for stratum, rows in strata(frame).items():
+        high[rows] = scores["score"][rows] >= detector.calibration[stratum].threshold(budget)
+    np.testing.assert_array_equal(scores["alert"], scored & high & ~mute)
+    assert (scored & high & mute).any() or tunables == Tunables(1, 1, 1)
+    by_days = scored & np.isnan(p).all(axis=1)
+    assert (by_days & high).any() and scores["alert"][by_days & high].all()
+    found = detector.score(frame, false_discovery_rate=0.9, tunables=tunables)["alert"].to_numpy()
+    assert found.any() and not (found & mute).any()
+
+
+def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
+    def alerts(**thresholds):
+        return detector.score(frame, tunables=Tunables(**thresholds))["alert"].to_numpy()
+
+    plain = alerts()
+    for name in BEHAVIOURS:
+        tight, loose = (alerts(**dict.fromkeys(BEHAVIOURS, 0.05) | {name: p}) for p in (0.001, 0.5))
+        starts = frame[["n_flows", "n_beats"]].max(axis=1).to_numpy()
+        enough = (starts >= CADENCE_ALONE_STARTS) | (name != "structured_cadence")
+        assert not (tight & ~loose & enough).any() and tight.sum() < loose.sum() <= plain.sum()

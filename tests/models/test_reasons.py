@@ -33,7 +33,7 @@ def window(gap, **declared):
     ],
 )
 def test_an_approved_rhythm_explains(gap, declared, approved):
-    (texts,) = explained_by(window(gap, **declared), np.full((1, len(NAMES)), np.nan))
+    (texts,) = explained_by(window(gap, **declared), np.full((1, len(NAMES)), np.nan)).to_pylist()
     assert ("approved rhythm" in texts) is approved
 
 
@@ -42,9 +42,8 @@ def test_an_approved_rhythm_explains(gap, declared, approved):
     [(75.0, 900.0, "12 times"), (600.0, 900.0, "1.5 times"), (2.0, 3600.0, "1,800 times")],
 )
 def test_a_faster_rhythm_is_worded(gap, period, said):
-    values = window(gap, expected_period_seconds=period)[list(NAMES)].to_numpy(float)[0]
-    contributions = np.where(np.arange(len(NAMES)) == AT, 1.0, 0.0)
-    texts = sentences(values, np.full(len(NAMES), np.nan), contributions)
+    value = window(gap, expected_period_seconds=period)[[NAMES[AT]]].to_numpy(float)
+    (texts,) = sentences(np.array([[AT]]), value, np.full((1, 1), np.nan), np.ones((1, 1)))
     assert texts == [f"Connections against the approved rhythm: {said} as often."]
 
 

@@ -24,7 +24,8 @@ from appcadence.training.train import train
 
 FILES = (
     *("scores.parquet", "measures.parquet", "fleet_events.parquet", "history.parquet", "sessions.parquet"),
-    *("alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl", "run.json"),
+    *("context.parquet", "exceptions.parquet", "alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl"),
+    "run.json",
 )
 EXCEPTION = """
 [[exception]]
@@ -162,7 +163,7 @@ def test_exceptions_act_on_results_that_stand(place, scorer, calm, tmp_path):
     rows = scores[scores["status"] == "excepted"]
     assert set(rows["dest"]) == {"c2.example"} and fresh.excepted == len(rows) and not rows["alert"].any()
     assert rows["exception_id"].eq("chat-beacon").all() and rows["score"].notna().all()
-    names = [name for name in FILES if name != "sessions.parquet"]
+    names = [name for name in FILES if name not in ("sessions.parquet", "context.parquet")]
     marked = {name: (out / name).read_bytes() for name in names}
     reapply(out, None)
     assert {name: (out / name).read_bytes() for name in names} == {name: calm[name] for name in names}

@@ -113,6 +113,9 @@ def test_a_window_is_judged_by_its_own_days():
     rows = mail(after)
     assert set(rows.index[rows["status"] == "excepted"].get_level_values(2).day) == {7} and use.covered == 4
     assert use.days_left == -1 and use.notes == ["expired"]
+    for start, told in rows.groupby(level=2)["reasons"]:
+        late = start.day > 7
+        assert all(("Exception mail does not hold: expired on 2026-03-07." in list(r)) == late for r in told)
     last = an(app_id=MAIL, expires="9999-12-31", created="0001-01-01")
     assert applied(scores, measures, [last], TODAY)[1][0].covered == 8
 

@@ -1,6 +1,7 @@
 """explain: the whole card of a window in 80 columns, inert, and one sentence where there is none."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hostile_output import DAY, HOSTILE, HOUR, written
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from appcadence.cli import app, main
 from appcadence.errors import AppcadenceError
-from appcadence.serving.explain import Explained, explain, lines
+from appcadence.serving.explain import explain, facts, lines
 
 
 @pytest.fixture
@@ -43,6 +44,16 @@ def test_says_all_that_is_known_in_80_columns(out):
     assert f"{'+' * 24}  sessions" in said
     assert f"{'.' * 8}={'.' * 15}  foreground" in said
     assert f"{'.' * 7}{'=' * 17}  unlocked" in said
+    assert f"1+++{'.' * 20}  pushes" in said
+    for fact in (
+        "36 of 36 pushes were followed by a session start within 31 s; by chance 24, too many to tell",
+        "App in the inventory: <script>alert(1)</script>",
+        "managed, not approved. Declared purpose: <script>alert(1)</script>",
+        "Ask the owner of the managed app <script>alert(1)</script>",
+        "whether it is meant to contact <script>alert(1)</script>",
+        "alone declares) on a steady beat.",
+    ):
+        assert fact in together
 
 
 def test_unknown_app_and_device_without_activity(out):
@@ -54,12 +65,14 @@ def test_unknown_app_and_device_without_activity(out):
 def test_a_week_has_a_line_a_day_and_long_names_are_wrapped(out):
     window = explain(out, 1)
     sessions = [(DAY + 25 * HOUR, DAY + 26 * HOUR), (DAY + 25 * HOUR, DAY + 25 * HOUR)]
-    week = Explained(window.row | {"window_end": DAY + 7 * 24 * HOUR, "dest": "x" * 300}, sessions, {})
+    row = window.row | {"window_end": DAY + 7 * 24 * HOUR, "dest": "x" * 300}
+    week = replace(window, row=row, sessions=sessions, starts=[], presence={}, context={})
     said = lines(week)
     days = [line for line in said if line.endswith("  sessions")]
     assert len(days) == 7 and days[1] == f"  2026-03-03 00:00  .2{'.' * 22}  sessions"
     assert max(map(len, said)) <= 80
-    assert lines(Explained(week.row, [], {}))[-1] == "No sessions are kept of this window."
+    assert lines(replace(week, sessions=[]))[-1] == "No sessions are kept of this window."
+    assert facts(week)["pushes"] is None and facts(week)["push_lag"] is None and facts(week)["app"] == {}
 
 
 def test_json_holds_the_row_the_sessions_and_presence(out):
@@ -68,6 +81,11 @@ def test_json_holds_the_row_the_sessions_and_presence(out):
     assert found["window_start"] == "2026-03-02T00:00:00.000000Z"
     assert len(found["sessions"]) == 288
     assert found["sessions"][0] == ["2026-03-02T00:00:00.000000Z", "2026-03-02T00:00:02.000000Z"]
+    assert len(found["pushes"]) == 36 and found["pushes"][0] == "2026-03-02T00:59:59.000000Z"
+    assert found["push_lag"] == {"pushes": 36, "answered": 36, "by_chance": 24.0, "reach_seconds": 31.0}
+    assert found["app"]["declared_purpose"] == HOSTILE and found["ask"].startswith(
+        "Ask the owner of the managed"
+    )
     assert found["presence"]["app_foreground"] == [
         ["2026-03-02T08:00:00.000000Z", "2026-03-02T09:00:00.000000Z"]
     ]

@@ -155,8 +155,11 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     cards = [a["id"] for t, a in parsed.tags if t == "article"]
     assert cards == ["w1", "w2"]
     assert "quiet.example" not in words
+    assert "36 of 36 pushes were followed by a session start within 31 s; by chance 24" in words
+    assert "Ask the owner of the managed app" in words and "Ask release management" in words
+    assert f"Declared purpose: {HOSTILE[:-1]}" in words
     page = html.read_text(encoding="utf-8")
-    for kind, bars in (("session", 289), ("foreground", 1), ("unlocked", 1)):
+    for kind, bars in (("session", 289), ("foreground", 1), ("unlocked", 1), ("push", 36)):
         lanes = re.findall(rf'<svg class="{kind}".*?</svg>', page)
         assert sum(lane.count("v1") for lane in lanes) == bars
     assert "12:00" in words and "(unknown app)" in words and "Every 300 s" in words
@@ -168,7 +171,8 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
 def test_output_without_scored_windows(out, tmp_path):
     table = pq.read_table(out / "scores.parquet").slice(2)
     pq.write_table(table, out / "scores.parquet")
-    (out / "activity.parquet").unlink()
+    for name in ("activity", "context", "exceptions"):
+        (out / f"{name}.parquet").unlink()
     write_report(out, tmp_path / "report.html")
     assert "No window had enough evidence" in (tmp_path / "report.html").read_text()
 
@@ -206,7 +210,7 @@ def test_excepted_windows_name_their_exception(out, tmp_path):
             _Tags(page[page.index('<section aria-labelledby="excepted"') : page.index("</main>")]).words
         ).split()
     )
-    assert "mail.example 2026-03-02 00:00 mail-poll" in words
+    assert f"mail.example 2026-03-02 00:00 mail-poll ({HOSTILE[:-1]}" in words
 
 
 def test_analysts_who_disagree_are_all_shown(out, tmp_path):

@@ -1,21 +1,36 @@
 """Late records: what a conversion changes in days that the directory already held."""
 
 import json
+import tracemalloc
+from collections import Counter
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 import typer
-from make import DAY0
+from hypothesis import given
+from hypothesis import strategies as st
+from make import DAY0, flows, together
 from typer.testing import CliRunner
 
 from appcadence.cli.convert import convert as command
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.convert import convert
-from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.late import ChangedDay, Touched
 
 HEAD = "#separator \\x09\n#path\tconn\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\t"
 HEAD += "service\tduration\torig_bytes\tresp_bytes\tconn_state\n"
 HOUR, DAY = 3600, 86_400
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """A directory with flows of four devices, the latest of each on another day."""
+    out = tmp_path_factory.mktemp("held") / "out"
+    latest = {"d0": 2, "d1": 9, "d2": 5, "elsewhere": 30}
+    write_directory(out, {"flows": flows(np.array(list(latest.values())) * DAY, list(latest))})
+    return TelemetryDirectory(out), latest
 
 
 @pytest.fixture
@@ -81,6 +96,45 @@ def test_a_wrong_duration_does_not_fill_memory(tmp_path, conn):
     convert([conn("now", (400 * DAY, 5, "10.0.0.1"))], out)
     report = convert([conn("odd", (0, 1e9, "10.0.0.1"))], out)
     assert [day.rows for day in report.changed_days] == [1] * 31
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 11), st.integers(0, 3)), max_size=30)))
+def test_batches_count_like_one_by_one(held, batches):
+    before, latest = held
+    touched, days = Touched(), Counter()
+    for rows in batches:
+        for device, first, more in rows:
+            days.update((f"d{device}", day) for day in range(first, first + more + 1))
+        if rows:
+            device, first, more = np.array(rows).T
+            names = [f"d{code}" for code in device]
+            touched.add("flows", flows(first * DAY + HOUR, names, duration=more * float(DAY)))
+    assert touched.devices == {device for device, _ in days}
+    found = [
+        ChangedDay(device, datetime.fromtimestamp(DAY0 + day * DAY, UTC).date().isoformat(), rows)
+        for (device, day), rows in days.items()
+        if day <= latest.get(device, -1)
+    ]
+    assert touched.changed(before) == tuple(sorted(found))
+    assert touched.devices == {device for device, _ in days}
+
+
+def test_many_device_days_take_little_memory(held):
+    devices = [f"d{i}" for i in range(1, 501)]
+    batches = [
+        together(*(flows(np.full(500, day * DAY), devices) for day in range(first, first + 8)))
+        for first in range(0, 400, 8)
+    ]
+    touched = Touched()
+    tracemalloc.start()
+    for batch in batches:
+        touched.add("flows", batch)
+    found = touched.changed(held[0])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert Counter(day.device_id for day in found) == {"d1": 10, "d2": 6}
+    assert len(touched.devices) == 500
+    assert peak < 40 * 500 * 400
 
 
 def test_row_groups_before_the_new_days_are_not_read(tmp_path, conn):

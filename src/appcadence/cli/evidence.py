@@ -72,7 +72,7 @@ def report(
     last: Annotated[datetime, typer.Option("--to", formats=_DAY, metavar="D", help="Last day (UTC).")],
     as_json: Json = False,
 ) -> None:
-    """Sum up by ISO week: coverage, alerts, decisions, models, exceptions in force, blind spots.
+    """Sum up by ISO week: coverage, alerts, decisions, models, thresholds, exceptions in force, blind spots.
 
     Runs count for the days that they scored, decisions for the day on which they were taken. Where a day was
     scored twice, the later run counts. The file is verified on the way.
@@ -101,6 +101,7 @@ def _print(console: Console, weeks: list[audit.Week]) -> None:
     console.print(_table(("week", "alerts", *CHOICES), decided))
     parts = (
         ("Models and their bundles (runs):", [_short(w.models) for w in weeks]),
+        ("What alerts kept to (runs):", [w.limits for w in weeks]),
         ("Exceptions in force (most windows held back by a run):", [w.exceptions for w in weeks]),
         ("Blind spots (runs that said so; numbers of the last):", [w.blind_spots for w in weeks]),
     )

@@ -11,7 +11,7 @@ import typer
 from appcadence.cli.detect import Json
 from appcadence.cli.inventory import plain
 from appcadence.serving.explain import explain as explained
-from appcadence.serving.explain import lines
+from appcadence.serving.explain import facts, lines
 
 
 def explain(
@@ -27,7 +27,7 @@ def explain(
     """
     window = explained(out, rank)
     if json:
-        typer.echo(jsonlib.dumps(window.facts()))
+        typer.echo(jsonlib.dumps(facts(window)))
         return
     for line in lines(window):
         typer.echo(plain(line))

@@ -6,7 +6,7 @@ import json as jsonlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,12 @@ from rich.table import Table
 from appcadence.cli.detect import Json, load_scorer
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
+from appcadence.config import Config, checked, read
 from appcadence.errors import AppcadenceError
 from appcadence.serving.audit import recorded, run_facts
 from appcadence.serving.batch import score_directory
 from appcadence.serving.evidence import append as append_evidence
+from appcadence.serving.job import Engine, local
 from appcadence.serving.output import entries_of
 from appcadence.serving.output import reapply as reapply_exceptions
 from appcadence.serving.run import Run, last_run
@@ -39,9 +41,12 @@ def score(
         str | None,
         typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion."),
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings, as TOML; the other options win over them.")
+    ] = None,
     alerts_per_device_day: Annotated[
-        float, typer.Option(help="Alert budget: benign alerts per device-day.")
-    ] = 1.0,
+        float | None, typer.Option(help="Alert budget: benign alerts per device-day.  [default: 1.0]")
+    ] = None,
     false_discovery_rate: Annotated[
         float | None, typer.Option(help="In place of the budget: the share of alerts that may be benign.")
     ] = None,
@@ -57,6 +62,9 @@ def score(
     evidence: Annotated[
         Path | None, typer.Option(help="The evidence file to add to; OUT.evidence.jsonl if none is named.")
     ] = None,
+    engine: Annotated[
+        Literal["local", "spark"], typer.Option(help="What does the work: this machine, or Spark.")
+    ] = "local",
     json: Json = False,
 ) -> None:
     """Score the windows of a telemetry directory.
@@ -66,16 +74,24 @@ def score(
     again; what was scored already, with the same model and settings, is left as it is. Memory: about 80 MB a
     core, 120 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
 
+    --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
+    cores; every worker must see DIR under the same path. The output is the same to the byte.
+
     Example: appcadence score telemetry --model model --out scored
     """
     if reapply == (directory is not None or model is not None):
         raise AppcadenceError("give a telemetry directory and --model, or --reapply without either")
     if not reapply and (directory is None or model is None):
         raise AppcadenceError("give both a telemetry directory and --model")
-    if alerts_per_device_day <= 0:
-        raise AppcadenceError(f"--alerts-per-device-day must be positive, got {alerts_per_device_day}")
-    if false_discovery_rate is not None and not 0 < false_discovery_rate < 1:
-        raise AppcadenceError(f"--false-discovery-rate must lie between 0 and 1, got {false_discovery_rate}")
+    asked = (config, alerts_per_device_day, false_discovery_rate)
+    if reapply and any(option is not None for option in asked):
+        raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
+    if alerts_per_device_day is not None:
+        checked("alerts_per_device_day", alerts_per_device_day, "--alerts-per-device-day")
+    if false_discovery_rate is not None:
+        checked("false_discovery_rate", false_discovery_rate, "--false-discovery-rate")
+    settings = Config() if config is None else read(config)
+    alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
     before = last_run(out)
     with progress_bar() as progress:
         if directory is None or model is None:
@@ -85,12 +101,14 @@ def score(
                 directory,
                 load_scorer(model),
                 out,
-                alerts_per_device_day=alerts_per_device_day,
-                false_discovery_rate=false_discovery_rate,
+                alerts_per_device_day=alerts.alerts_per_device_day,
+                false_discovery_rate=alerts.false_discovery_rate,
+                tunables=settings.tunables,
                 history=history,
                 since=_moment("--since", since),
                 until=_moment("--until", until),
                 exceptions=exceptions,
+                engine=local if engine == "local" else _spark(),
                 progress=progress,
             )
     head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
@@ -116,6 +134,14 @@ def score(
         )
 
 
+def _spark() -> Engine:
+    try:
+        from appcadence.serving.spark import engine  # pyspark is an extra
+    except ImportError:
+        raise AppcadenceError("--engine spark needs pyspark: pip install 'appcadence[spark]'") from None
+    return engine()
+
+
 def _moment(option: str, text: str | None) -> pd.Timestamp | None:
     """A day or moment, UTC where it names no zone."""
     if text is None:
@@ -129,15 +155,10 @@ def _moment(option: str, text: str | None) -> pd.Timestamp | None:
 
 def print_run(console: Console, run: Run, out: Path) -> None:
     """The facts of a run and its first ten windows."""
-    limit = (
-        f"a budget of {run.alerts_per_device_day:g} a device-day"
-        if run.false_discovery_rate is None
-        else f"a false discovery rate of {run.false_discovery_rate:g}"
-    )
     excepted = f", {run.excepted} more are under exceptions" if run.excepted else ""
     console.print(
         f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; "
-        f"{run.scored} had enough evidence{excepted}; {run.alerts} alerting windows at {limit}.",
+        f"{run.scored} had enough evidence{excepted}; {run.alerts} alerting windows at {run.limit}.",
         highlight=False,
     )
     more = [f"... and {len(run.fleet_events) - _EVENTS:,} more fleet events."]

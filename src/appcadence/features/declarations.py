@@ -108,11 +108,12 @@ class Declarations:
         pair = (profile, dest)
         if pair not in self._expected:
             hosts = self.hosts[profile]
-            self._expected[pair] = np.nan if hosts is None else float(any(_covers(h, name) for h in hosts))
+            self._expected[pair] = np.nan if hosts is None else float(any(covers(h, name) for h in hosts))
         return self._expected[pair]
 
 
-def _covers(pattern: str, name: str) -> bool:
+def covers(pattern: str, name: str) -> bool:
+    """Whether an expected host, as `Declarations.expects` reads it, means a destination."""
     if pattern.startswith("*."):
         return name.endswith(pattern[1:])
     return name == pattern or name.endswith("." + pattern)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from functools import cache
+from functools import cache, lru_cache
 
 from publicsuffixlist import PublicSuffixList
 
@@ -13,6 +13,7 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(maxsize=100_000)
 def registrable_domain(dest: str) -> str:
     """`example.co.uk` of `a.b.example.co.uk`; an address, or a name that is none, stands for itself."""
     try:

@@ -210,9 +210,11 @@ def block_part(
     return halves_of(windows), _contacts(windows)
 
 
-def block_windows(flows: Flows, block: int, contexts: Contexts, seconds: int) -> Windows:
-    """The windows of a block's devices."""
-    return windows_of(flows, flows.block(block), contexts.block(block), seconds)
+def block_windows(
+    flows: Flows, block: int, contexts: Contexts, seconds: int, span_us: tuple[int, int] | None = None
+) -> Windows:
+    """The windows of a block's devices; with a span, those in it."""
+    return windows_of(flows, flows.block(block), contexts.block(block), seconds, span_us)
 
 
 def halves_of(windows: Windows) -> tuple[Part, Part]:
@@ -248,10 +250,11 @@ def fleet_novelty(part: Part, context: Fleetwide, contacts: Sequence[Contacts | 
     if context.past is None:
         return
     fleet = novelty.Fleet(context.past, [part for part in contacts if part is not None])
-    fill_novelty(part, context, fleet, seconds)
+    fill_novelty(part, context.first_us, fleet, seconds)
 
 
-def fill_novelty(part: Part, context: Fleetwide, fleet: novelty.Fleet, seconds: int) -> None:
+def fill_novelty(part: Part, first_us: int, fleet: novelty.Fleet, seconds: int) -> None:
+    """Fill in place what novelty needs the whole fleet for, whose first flow started at `first_us`."""
     rows = np.flatnonzero(part.dest >= 0)
     novelty.fleet_wide(
         part.values,
@@ -259,7 +262,7 @@ def fill_novelty(part: Part, context: Fleetwide, fleet: novelty.Fleet, seconds: 
         fleet,
         part.app[rows],
         part.dest[rows],
-        np.maximum(part.start_us[rows], context.first_us),
+        np.maximum(part.start_us[rows], first_us),
         part.start_us[rows] + seconds * 1_000_000,
     )
 

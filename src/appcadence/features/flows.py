@@ -132,8 +132,7 @@ def code(
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         names, counts = _devices(pool.map(_count, devices))
-        block_of = np.minimum(np.cumsum(counts) - counts, max(counts.sum() - 1, 0)) // block_flows
-        block_of = np.unique(block_of, return_inverse=True)[1].astype(np.int32)
+        block_of = blocks_of(counts, block_flows)
         coder = _Coder({name: i for i, name in enumerate(names)}, block_of, Names(), Names())
 
         def work(item: tuple[int, Piece]) -> tuple[Chunk, int]:
@@ -151,6 +150,12 @@ def code(
     first_us = min((first for _, first in chunks), default=0)
     kept = tuple(chunk for chunk, _ in chunks)
     return Flows(names, apps, dests, count, first_us, block_of, kept, app_rank, dest_rank)
+
+
+def blocks_of(counts: np.ndarray, block_flows: int) -> np.ndarray:
+    """(n_devices,) the block of each device, in the order of their names; `counts` (n_devices,) their flows."""
+    block_of = np.minimum(np.cumsum(counts) - counts, max(counts.sum() - 1, 0)) // block_flows
+    return np.unique(block_of, return_inverse=True)[1].astype(np.int32)
 
 
 def _count(piece: Piece) -> dict[str, int]:

@@ -23,7 +23,7 @@ GRACE_SECONDS = 30.0
 SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
 """Turned round inside the window: the base rate needs nothing from outside of it."""
 MAX_CHANCE = 0.5
-_MIN_PUSHES = 3
+MIN_PUSHES = 3
 _TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _jit = numba.njit(cache=True, nogil=True)
 
@@ -230,7 +230,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         out[g, 1] = silent[first:last].sum() / hours
         out[g, 2] = grid
         a, b = session_offsets[g], session_offsets[g + 1]
-        if n < _MIN_PUSHES:
+        if n < MIN_PUSHES:
             continue
         starts = session_start[a:b][session_fresh[a:b]]
         push = (push_us[first:last] - window_us[g]) * 1e-6

@@ -157,7 +157,7 @@ class Blocks:
         beside: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
         progress: Progress = lambda what, share: None,
     ) -> Blocks:
-        """Read the telemetry (with a span, only flows that touch it) and compute the blocks.
+        """Read the telemetry and compute the blocks; with a span, only the windows in it.
 
         `beside` gives more arrays with one value a window, which `beside` of the blocks gives back.
 
@@ -186,7 +186,7 @@ class Blocks:
         def work(block: int) -> Past | None:
             files = [_file(kept, half, block) for half in (0, 1)]
             if not all(file.exists() for file in files):
-                windows = block_windows(flows, block, contexts, seconds)
+                windows = block_windows(flows, block, contexts, seconds, span_us)
                 n, others = windows.n_channels, beside(windows)
                 past = {} if windows.rolled is None else _columns(windows.rolled.channels)
                 # The second holds the past, and is there only when all is.
@@ -218,7 +218,7 @@ class Blocks:
         with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
             part = Part._make([stored[name] for name in Part._fields])
         if self.fleet is not None:
-            fill_novelty(part, self.contexts, self.fleet, self.seconds)
+            fill_novelty(part, self.contexts.first_us, self.fleet, self.seconds)
         return frame(part, self.flows, self.contexts, self.seconds)
 
     def keys(self, number: int) -> pd.DataFrame:

@@ -131,10 +131,16 @@ def window_seconds(text: str) -> int:
     return seconds
 
 
-def build(tables: Mapping[str, pa.Table], seconds: int, history: History | None = None) -> Windows:
+def build(
+    tables: Mapping[str, pa.Table],
+    seconds: int,
+    history: History | None = None,
+    span_us: tuple[int, int] | None = None,
+) -> Windows:
     """Group the flows of canonical tables into windows of `seconds`, aligned to UTC.
 
-    DNS look-ups are context, not channels, and are left out. Without `history` novelty is NaN.
+    DNS look-ups are context, not channels, and are left out. Without `history` novelty is NaN. With a span
+    (microseconds since the epoch, borders of windows) there are only the windows in it.
     """
     table = tables["flows"].select(list(COLUMNS))
     flows = code([lambda: table], [lambda: table])
@@ -142,15 +148,20 @@ def build(tables: Mapping[str, pa.Table], seconds: int, history: History | None 
     contexts = Contexts.of(
         around["activity"], around["notifications"], tables.get("inventory"), flows, history
     )
-    return windows_of(flows, flows.block(), contexts.block(), seconds)
+    return windows_of(flows, flows.block(), contexts.block(), seconds, span_us)
 
 
-def windows_of(flows: Flows, rows: np.ndarray, context: Context, seconds: int) -> Windows:
+def windows_of(
+    flows: Flows, rows: np.ndarray, context: Context, seconds: int, span_us: tuple[int, int] | None = None
+) -> Windows:
     """Windows of some of the flows (`FLOW` records): whole devices, as one block holds them."""
     width = seconds * 1_000_000
     rows["duration"] = np.minimum(rows["duration"], MAX_DURATION_SECONDS)
     first = int(rows["start_us"].min()) // width if len(rows) else 0
     row, window = _pieces(rows, first, width)
+    if span_us is not None:
+        inside = (window >= span_us[0] // width - first) & (window < span_us[1] // width - first)
+        row, window = row[inside], window[inside]
     rows["start_us"] -= first * width
     moment, covered = observed(rows, row, window, width)
     n_windows = int(window.max(initial=0)) + 1

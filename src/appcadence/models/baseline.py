@@ -33,6 +33,9 @@ _MIN_SCALE_SHARE = 0.2
 _STATISTICS = ("count", "median", "spread")
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
 _COMPARED = np.array(RELATIVE)
+_LOGGED, _NOT_COMPARED = np.flatnonzero(_LOG), np.flatnonzero(~_COMPARED)
+_MEMBERSHIP = ["app_id", "dest", "category"]
+"""Columns that say which groups a window is in."""
 _SEPARATOR = "\x1f"
 
 
@@ -93,7 +96,7 @@ class AppBaseline:
         its windows count half of what they did, medians are averaged by count, and spreads are pooled with
         the distance between the two medians.
         """
-        values = _compared(frame)
+        values = _compared(_values(frame))
         parts: list[tuple[Any, ...]] = []
         up, size = np.full(len(frame), -1), 0
         for number, level in enumerate(_levels(frame)):
@@ -139,24 +142,35 @@ class AppBaseline:
 
     def group_of(self, frame: pd.DataFrame) -> np.ndarray:
         """(n,) the deepest known group of each window; -1 = none."""
-        group = np.full(len(frame), -1)
-        for level in _levels(frame):
+        # Keys are texts, slow to join and to look up; a channel has one window a day.
+        codes = [pd.factorize(frame[name])[0] + 1 for name in _MEMBERSHIP]
+        _, first, channel = np.unique(
+            np.ravel_multi_index(codes, [c.max(initial=0) + 1 for c in codes]),
+            return_index=True,
+            return_inverse=True,
+        )
+        group = np.full(len(first), -1)
+        for level in _levels(frame[_MEMBERSHIP].iloc[first]):
             found = self.keys.get_indexer(pd.Index(level))
             group = np.where(found >= 0, found, group)
-        return group
+        return np.asarray(group[channel])
 
     def distances(self, frame: pd.DataFrame) -> Matrix:
         """(n, n_features) distances from the expectation in spreads, within ±8; NaN where unknown."""
-        group = self.group_of(frame)
-        z = (_compared(frame) - self.location[group]) / self.scale[group]
-        z[:, ~_COMPARED] = np.nan
-        return np.asarray(np.clip(z, -CLIP, CLIP))
+        return self.apart(_values(frame), self.group_of(frame))
 
-    def expected(self, frame: pd.DataFrame) -> Matrix:
-        """(n, n_features) the expected value of each feature, in its unit; NaN where none is compared."""
-        location = self.location[self.group_of(frame)]
-        values = np.where(_LOG, np.expm1(np.minimum(location, 700.0)), location)
-        return np.asarray(np.where(_COMPARED, values, np.nan))
+    def apart(self, values: Matrix, group: npt.NDArray[np.int64]) -> Matrix:
+        """The same of feature values (n, n_features) in groups (n,) that `group_of` names."""
+        z = (_compared(values) - self.location[group]) / self.scale[group]
+        z[:, _NOT_COMPARED] = np.nan
+        return np.asarray(np.clip(z, -CLIP, CLIP, out=z))
+
+    def expected(self, group: npt.NDArray[np.int64], feature: npt.NDArray[np.int64]) -> Matrix:
+        """What is usual in groups for features (by place in the catalogue), in their units; NaN where none is
+        compared. The arguments are broadcast."""
+        location = self.location[group, feature]
+        values = np.where(_LOG[feature], np.expm1(np.minimum(location, 700.0)), location)
+        return np.asarray(np.where(_COMPARED[feature], values, np.nan))
 
     def to_arrow(self) -> pa.Table:
         def rows(values: Counts) -> pa.Array:
@@ -195,7 +209,7 @@ def _key(baseline: AppBaseline, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.o
 
 def profile(frame: pd.DataFrame) -> np.ndarray:
     """(n,) the app of each window, or the registrable domain of its destination where the app is unknown."""
-    dest = frame["dest"].astype("category")
+    dest = frame["dest"].astype("category").cat.remove_unused_categories()
     domains = np.array([registrable_domain(str(name)) for name in dest.cat.categories] + [""], dtype=object)
     app = frame["app_id"].astype(object).to_numpy()
     return np.where(pd.isna(app), domains[dest.cat.codes.to_numpy()], app)
@@ -212,10 +226,14 @@ def _levels(frame: pd.DataFrame) -> list[np.ndarray]:
     return [kind, with_category, with_profile, with_dest]
 
 
-def _compared(frame: pd.DataFrame) -> Matrix:
-    values = frame.loc[:, list(NAMES)].to_numpy(np.float64, copy=True)
-    values[:, _LOG] = np.log1p(np.maximum(values[:, _LOG], 0.0))
-    return values
+def _values(frame: pd.DataFrame) -> Matrix:
+    return frame.loc[:, list(NAMES)].to_numpy(np.float64)
+
+
+def _compared(values: Matrix) -> Matrix:
+    out = values.copy()
+    out[:, _LOGGED] = np.log1p(np.maximum(values[:, _LOGGED], 0.0))
+    return out
 
 
 @numba.njit(cache=True, nogil=True)

@@ -23,7 +23,7 @@ from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
 from appcadence.models.evidence import BEHAVIOURS
 from appcadence.models.reference import Reference
-from appcadence.models.surprise import TailSurprise
+from appcadence.models.surprise import POINTS, TailSurprise
 from appcadence.models.trees import Trees
 
 FORMAT = 3
@@ -173,10 +173,12 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     calibration = table("calibration.parquet").to_pandas()
     classifier = Trees.from_arrays(arrays, "classifier.")
     forest = Trees.from_arrays(arrays, "forest.")
-    if (classifier.n_features, forest.n_features) != (2 * width, width) or arrays["surprise.tails"].shape[
-        0
-    ] != width:
+    if (classifier.n_features, forest.n_features) != (2 * width, width):
         raise BundleError("an ensemble has another number of features than the catalogue")
+    tails, sizes = arrays["surprise.tails"], arrays["surprise.sizes"]
+    # A kernel reads them.
+    if (tails.shape, sizes.shape) != ((width, POINTS), (width,)) or not (sizes >= 0).all():
+        raise BundleError(f"the tail surprise is not {width} x {POINTS} quantiles and their sample sizes")
     window_seconds(manifest["window"])
     return Detector(
         window=manifest["window"],
@@ -185,7 +187,7 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
         classifier=classifier,
         classifier_text=data["classifier.txt"].decode(),
         forest=forest,
-        surprise=TailSurprise(arrays["surprise.tails"], arrays["surprise.sizes"]),
+        surprise=TailSurprise(tails.astype(np.float64), sizes.astype(np.float64)),
         weights=arrays["weights"],
         calibration={s: Calibration.from_frame(calibration[calibration["stratum"] == s]) for s in STRATA},
         behaviours={name: arrays[f"behaviour.{name}"] for name in BEHAVIOURS},

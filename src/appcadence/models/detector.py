@@ -11,22 +11,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.config import UNSET, Tunables
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
 from appcadence.models import reasons
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, alert_unit, discovered
-from appcadence.models.evidence import BEHAVIOURS, CADENCE_ALONE_STARTS, eligible, judged
+from appcadence.models.evidence import BEHAVIOURS, barred, eligible, judged
 from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
 Matrix = npt.NDArray[np.float64]
+Member = tuple[npt.NDArray[np.float64], Matrix]
+Members = tuple[Member, Member, Member]
 
 STRATA = ("attributed", "unattributed")
 """Windows with and without an app are calibrated apart: they show different things."""
-BEHAVIOUR_P = 0.05
 EXPLAINED_ROWS = 1000
 """So many windows, besides the alerts, get their reasons in words."""
 _TOP_CONTRIBUTIONS = 8
@@ -69,6 +71,11 @@ SCORES = pa.schema(
 )
 """The scores table."""
 
+_NAMES = pa.array(NAMES)
+_RELATIVE = np.array(RELATIVE)
+_STATUS = pa.array(["scored", "fleet_event", "insufficient_evidence"])
+_OF_BEHAVIOUR = {b: [i for i, n in enumerate(NAMES) if FAMILY_OF[n] in of] for b, of in BEHAVIOURS.items()}
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -82,12 +89,17 @@ class Measured:
 
 def ranks(table: pa.Table) -> npt.NDArray[np.int64]:
     """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
-    scored = np.asarray(pc.equal(table["status"], "scored").to_numpy(zero_copy_only=False), np.bool_)
+    ranked = np.asarray(scored(table).to_numpy(), np.bool_)
     score = table["score"].to_numpy()
-    order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
+    order = np.argsort(np.where(ranked, -score, np.inf), kind="stable")
     out = np.zeros(len(order), np.int64)
     out[order] = np.arange(1, len(order) + 1)
-    return np.where(scored, out, 0)
+    return np.where(ranked, out, 0)
+
+
+def scored(table: pa.Table) -> pa.ChunkedArray:
+    """(n,) which rows of a scores table have a place in the ranking."""
+    return pc.equal(table["status"], "scored")
 
 
 def settled(table: pa.Table, rank: npt.NDArray[np.int64], alert: npt.NDArray[np.bool_]) -> pa.Table:
@@ -127,9 +139,11 @@ class Detector:
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, npt.NDArray[np.float64]]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
-        values = aligned(frame)
-        distances = self.baseline.distances(frame)
-        return fuse(values, distances, self.classifier, self.surprise, self.forest, self.weights)
+        return combine(self.members(aligned(frame), self.baseline.distances(frame)), self.weights)
+
+    def members(self, values: Matrix, distances: Matrix) -> Members:
+        """What each model says of feature values and their distances from the baseline; see `members`."""
+        return members(values, distances, self.classifier, self.surprise, self.forest)
 
     def score(
         self,
@@ -138,6 +152,7 @@ class Detector:
         fleet_event: npt.NDArray[np.bool_] | None = None,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
+        tunables: Tunables = UNSET,
         version: str = "",
         name: str = "appcadence",
     ) -> pa.Table:
@@ -148,8 +163,9 @@ class Detector:
         plus a constant of the stratum. Windows of a `fleet_event` (n,) keep their score, have no rank and
         raise no alert. With a `false_discovery_rate` alerts keep to that instead of the budget, over all
         alert units of the frame (Benjamini and Hochberg on conformal p-values, which one over the number of
-        calibration units bounds below: a small calibration finds nothing at a low rate). Reasons are worded
-        for alerts and the first 1,000 windows.
+        calibration units bounds below: a small calibration finds nothing at a low rate). `tunables` say
+        which behaviours a window shows, and may bar alerts (see `evidence.barred`). Reasons are worded for
+        alerts and the first 1,000 windows.
 
         Raises:
             SchemaError: a feature column is missing.
@@ -160,6 +176,7 @@ class Detector:
             fleet_event=fleet_event,
             alerts_per_device_day=alerts_per_device_day,
             false_discovery_rate=false_discovery_rate,
+            tunables=tunables,
             version=version,
             name=name,
         )
@@ -175,15 +192,20 @@ class Detector:
         fleet_event: npt.NDArray[np.bool_] | None = None,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
+        tunables: Tunables = UNSET,
+        worded_from: float = -np.inf,
         version: str = "",
         name: str = "appcadence",
     ) -> Measured:
         """What one part of a larger frame can tell; `settled` makes it a part of the scores table.
 
-        Arguments and errors are those of `score`.
+        Arguments and errors are those of `score`. Windows that score less than `worded_from` and do not alert
+        get no reasons.
         """
         frame = hide(frame, self.excluded_families)
-        contributions, raw = self.parts(frame)
+        values, group = aligned(frame), self.baseline.group_of(frame)
+        distances = self.baseline.apart(values, group)
+        contributions, raw = combine(self.members(values, distances), self.weights)
         n = len(frame)
         able = judged(frame)
         common = np.zeros(n, np.bool_) if fleet_event is None else fleet_event
@@ -202,38 +224,37 @@ class Detector:
         score[~evidence] = np.nan
         p[~evidence] = np.nan
         parts = {b: self._behaviour(b, contributions * spread[:, None], able[b]) for b in BEHAVIOURS}
-        shown = {b: parts[b][1] <= BEHAVIOUR_P for b in BEHAVIOURS}
-        few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
-        barred = (
-            few & shown["structured_cadence"] & ~shown["session_persistence"] & ~shown["notification_burst"]
-        )
-        unit_p[~scored | barred] = np.nan
+        shown = {b: parts[b][1] <= most for b, most in tunables.bounds.items()}
+        mute = barred(frame, able, shown, tunables)
+        unit_p[~scored | mute] = np.nan
         # With a rate, all that may yet be found.
         least = score >= threshold if false_discovery_rate is None else unit_p <= false_discovery_rate
-        alert = scored & ~barred & least
+        alert = scored & ~mute & least
         order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
-        worded = alert.copy()
-        worded[order[:EXPLAINED_ROWS]] |= scored[order[:EXPLAINED_ROWS]]
+        first = np.zeros(n, np.bool_)
+        first[order[:EXPLAINED_ROWS]] = True
+        worded = alert | (first & scored & (score >= worded_from))
+        # Names stay in codes: as Python texts they would cost more than the score.
         columns: dict[str, Any] = {
-            column: frame[column].astype(object)
-            for column in ("device_id", "app_id", "dest", "app_attribution")
+            name: pa.array(frame[name], from_pandas=True).cast(pa.string())
+            for name in ("device_id", "app_id", "dest", "app_attribution")
         }
         columns |= {
             c: frame[c] for c in ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
         }
         columns |= {
-            "status": np.where(scored, "scored", np.where(evidence, "fleet_event", "insufficient_evidence")),
+            "status": _STATUS.take(pa.array(np.where(scored, 0, np.where(evidence, 1, 2)))),
             "score": _nullable(score),
             "p_value": _nullable(p),
             "rank": pa.nulls(n, pa.int64()),
             "alert": alert,
-            "behaviours": [[b for b in BEHAVIOURS if shown[b][i]] if scored[i] else [] for i in range(n)],
-            "explained_by": reasons.explained_by(frame, self.baseline.distances(frame)),
-            "reasons": self._reasons(frame, contributions, worded),
-            "contributions": self._top(frame, contributions),
+            "behaviours": reasons.listed({b: shown[b] & scored for b in BEHAVIOURS}),
+            "explained_by": reasons.explained_by(frame, distances),
+            "reasons": self._reasons(frame, values, group, contributions, worded),
+            "contributions": self._top(values, group, contributions),
             "exception_id": pa.nulls(n, pa.string()),
-            "model_name": [name] * n,
-            "model_version": [version] * n,
+            "model_name": pa.repeat(pa.scalar(name, pa.string()), n),
+            "model_version": pa.repeat(pa.scalar(version, pa.string()), n),
         }
         for b, (value, p_value) in parts.items():
             columns[b] = pa.StructArray.from_arrays(
@@ -261,31 +282,34 @@ class Detector:
         return np.where(able, value, np.nan), np.where(able, p, np.nan)
 
     def _reasons(
-        self, frame: pd.DataFrame, contributions: Matrix, rows: npt.NDArray[np.bool_]
-    ) -> list[list[str]]:
-        out: list[list[str]] = [[] for _ in range(len(frame))]
+        self,
+        frame: pd.DataFrame,
+        values: Matrix,
+        group: npt.NDArray[np.int64],
+        contributions: Matrix,
+        rows: npt.NDArray[np.bool_],
+    ) -> pa.Array:
         index = np.flatnonzero(rows)
-        part = frame.iloc[index]
-        values, expected = aligned(part), self.baseline.expected(part)
-        for k, i in enumerate(index):
-            out[i] = reasons.sentences(values[k], expected[k], contributions[i]) + reasons.unchecked(
-                part.iloc[k]
-            )
-        return out
+        strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MOST]
+        expected = self.baseline.expected(group[index, None], strongest)
+        at = index[:, None]
+        texts = reasons.sentences(strongest, values[at, strongest], expected, contributions[at, strongest])
+        unseen = reasons.unchecked(frame.iloc[index]).to_pylist()
+        return reasons.placed(rows, [a + b for a, b in zip(texts, unseen, strict=True)])
 
-    def _top(self, frame: pd.DataFrame, contributions: Matrix) -> pa.Array:
+    def _top(self, values: Matrix, group: npt.NDArray[np.int64], contributions: Matrix) -> pa.Array:
         top = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
-        row = np.arange(len(frame))[:, None]
+        row = np.arange(len(values))[:, None]
         flat = pa.StructArray.from_arrays(
             [
-                pa.array(np.asarray(NAMES, dtype=object)[top].ravel(), pa.string()),
-                _nullable(aligned(frame)[row, top].ravel()),
-                _nullable(self.baseline.expected(frame)[row, top].ravel()),
+                _NAMES.take(pa.array(top.ravel())),
+                _nullable(values[row, top].ravel()),
+                _nullable(self.baseline.expected(group[:, None], top).ravel()),
                 pa.array(contributions[row, top].ravel()),
             ],
             fields=list(_CONTRIBUTION),
         )
-        offsets = np.arange(len(frame) + 1, dtype=np.int32) * top.shape[1]
+        offsets = np.arange(len(values) + 1, dtype=np.int32) * top.shape[1]
         return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
 
@@ -304,23 +328,36 @@ def fuse(
     weights: npt.NDArray[np.float64],
 ) -> tuple[Matrix, npt.NDArray[np.float64]]:
     """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances."""
+    return combine(members(values, distances, classifier, surprise, forest), weights)
+
+
+def members(
+    values: Matrix, distances: Matrix, classifier: Trees, surprise: TailSurprise, forest: Trees
+) -> Members:
+    """Of classifier, tail surprise and forest the raw values (n,) and contributions (n, n_features)."""
     width = len(FEATURES)
     log_odds, by_column = classifier.contributions(np.hstack([values, distances]))
-    depth, by_distance = forest.contributions(forest_input(distances))
     tail = surprise.contributions(tail_input(values, distances))
-    contributions = weights[0] * (by_column[:, :width] + by_column[:, width:]) + weights[1] * tail
-    contributions += weights[2] * by_distance
-    return contributions, weights[0] * log_odds + weights[1] * tail.sum(axis=1) + weights[2] * depth
+    by_feature = by_column[:, :width] + by_column[:, width:]
+    by_depth = forest.contributions(forest_input(distances))
+    return (log_odds, by_feature), (tail.sum(axis=1), tail), by_depth
+
+
+def combine(parts: Members, weights: npt.NDArray[np.float64]) -> Member:
+    """Contributions (n, n_features) and fused raw scores (n,) from those of the members."""
+    contributions = weights[0] * parts[0][1] + weights[1] * parts[1][1]
+    contributions += weights[2] * parts[2][1]
+    return contributions, weights[0] * parts[0][0] + weights[1] * parts[1][0] + weights[2] * parts[2][0]
 
 
 def forest_input(distances: Matrix) -> Matrix:
     """Missing = 0, "as expected", in float32 precision: a forest that routes NaN ranks by what is missing."""
-    return np.nan_to_num(distances).astype(np.float32).astype(np.float64)
+    return np.where(np.isnan(distances), 0.0, distances).astype(np.float32).astype(np.float64)
 
 
 def tail_input(values: Matrix, distances: Matrix) -> Matrix:
     """Distances where a feature is compared with the baseline, else the value itself."""
-    return np.where(np.array(RELATIVE), distances, values)
+    return np.where(_RELATIVE, distances, values)
 
 
 def aligned(frame: pd.DataFrame) -> Matrix:
@@ -339,8 +376,11 @@ def aligned(frame: pd.DataFrame) -> Matrix:
 
 def behaviour_score(behaviour: str, contributions: Matrix) -> npt.NDArray[np.float64]:
     """(n,) sum of the contributions of the behaviour's families."""
-    columns = [i for i, name in enumerate(NAMES) if FAMILY_OF[name] in BEHAVIOURS[behaviour]]
-    return np.asarray(contributions[:, columns].sum(axis=1))
+    total = np.zeros(len(contributions))
+    # Feature by feature: NumPy would add a single row in another order than many.
+    for i in _OF_BEHAVIOUR[behaviour]:
+        total += contributions[:, i]
+    return total
 
 
 def strata(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:

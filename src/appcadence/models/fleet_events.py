@@ -17,7 +17,7 @@ from appcadence.features.windows import APP_LEVEL
 
 LEAST_DEVICES = 4
 LEAST_SHARE = 0.05
-"""An event is met by at least four devices and by a twentieth of the fleet ..."""
+"""An event is met by at least four devices and by a twentieth of the fleet so far ..."""
 NEWCOMERS_SHARE = 0.5
 """... who are at least half of all that ever met it ..."""
 TOGETHER_SECONDS = 7 * 86_400
@@ -45,19 +45,23 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     """
     contacts = history.contacts
     devices = pd.Index(contacts["device_id"].unique())
-    least = max(LEAST_DEVICES, int(np.ceil(LEAST_SHARE * len(devices))))
     end = (frame["window_end"].dt.as_unit("us").astype("int64").to_numpy() - since_us) // 1_000_000
     owner = _codes(devices, frame["device_id"])
+    met = np.sort(
+        (contacts.groupby("device_id")["first_seen"].min().to_numpy(np.int64) - since_us) // 1_000_000
+    )
+    known = np.searchsorted(met, end, "right")
+    least = np.maximum(LEAST_DEVICES, np.ceil(LEAST_SHARE * known)).astype(np.int64)
     marked, events = np.zeros(len(frame), np.bool_), []
     for kind, column in (("destination", "dest"), ("app", "app_id")):
-        known = contacts[contacts[column].notna()]
-        names = pd.Index(known[column].unique())
-        first = _first_contacts(known, names, column, devices, since_us)
+        named = contacts[contacts[column].notna()]
+        names = pd.Index(named[column].unique())
+        first = _first_contacts(named, names, column, devices, since_us)
         rows = _codes(names, frame[column])
         if kind == "destination":
             rows = np.where(frame["dest"].astype(object).to_numpy() == APP_LEVEL, -1, rows)
         hit = (rows >= 0) & (owner >= 0)
-        hit[hit] = first.joined_in(rows[hit], owner[hit], end[hit], least)
+        hit[hit] = first.joined_in(rows[hit], owner[hit], end[hit], least[hit])
         marked |= hit
         for code in np.unique(rows[hit]):
             mine = first.newcomers(int(code), int(end[hit & (rows == code)].max()))
@@ -87,7 +91,7 @@ class _FirstContacts:
     """(p,) sorted name << 32 | second."""
     n_devices: int
 
-    def joined_in(self, name: Codes, device: Codes, end: Codes, least: int) -> npt.NDArray[np.bool_]:
+    def joined_in(self, name: Codes, device: Codes, end: Codes, least: Codes) -> npt.NDArray[np.bool_]:
         """Whether each row's device met the name in an event that is one by the row's end (seconds)."""
         base, last = name << _SHIFT, np.maximum(end, 0)
         week = np.maximum(last - TOGETHER_SECONDS, 0)

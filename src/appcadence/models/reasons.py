@@ -3,72 +3,100 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 
 Matrix = npt.NDArray[np.float64]
 
-_MOST = 5
+MOST = 5
+"""Contributions that are worded."""
 _IN_RHYTHM = 1.2
 """A beat at most a fifth faster than approved is in its rhythm."""
 _AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_for_fleet"}
+_PHRASES = tuple(f.phrase[0].upper() + f.phrase[1:] for f in FEATURES)
+_NOVEL = np.array([FAMILY_OF[name] == "novelty" for name in NAMES])
+_DIRECTED = np.array([f.direction != 0 for f in FEATURES])
+_UNCHECKED = {
+    "app_id": "Blind spot: the telemetry does not say which app this is.",
+    "median_seconds_since_unlock": "Not checked: whether the user was present (no activity telemetry).",
+    "pushes_per_hour": "Not checked: whether pushes started it (no push telemetry for this app).",
+    "longest_session_seconds": "Not checked: how long it stayed connected (no durations).",
+}
+"""By column, what cannot be shown where it is unknown."""
 
 
-def sentences(values: Matrix, expected: Matrix, contributions: Matrix) -> list[str]:
-    """Up to five sentences for one window; arrays are (n_features,).
+def sentences(
+    features: npt.NDArray[np.int64], values: Matrix, expected: Matrix, contributions: Matrix
+) -> list[list[str]]:
+    """For each window up to five sentences on the features that contribute most.
 
-    The strongest contributions are worded, behaviour before novelty: being new explains nothing by itself.
+    Behaviour comes before novelty: being new explains nothing by itself.
+
+    Args:
+        features: (n, k) places in the catalogue, the strongest contribution first.
+        values: (n, k) likewise what is, `expected` what is usual, `contributions` what they contribute.
     """
-    out = []
-    strongest = np.argsort(-contributions, kind="stable")[:_MOST]
-    for f in sorted(strongest, key=lambda f: FAMILY_OF[NAMES[f]] == "novelty"):
-        if contributions[f] <= 0 or math.isnan(values[f]):
-            continue
-        feature = FEATURES[f]
-        phrase = feature.phrase[0].upper() + feature.phrase[1:]
-        if feature.name in _AGE:
-            out.append(f"The destination is {feature.phrase}." if values[f] else f"Not {feature.phrase}.")
-        elif not RELATIVE[f]:
-            out.append(f"{phrase}: {quantity(values[f], feature.unit)}.")
-        else:
-            usual = quantity(expected[f], feature.unit)
-            out.append(f"{phrase}: {quantity(values[f], feature.unit)}; usual here {usual}.")
-    return out
+    worded = (contributions > 0) & ~np.isnan(values)
+    order = np.argsort(_NOVEL[features], axis=1, kind="stable")
+    table = [np.take_along_axis(a, order, 1).tolist() for a in (worded, features, values, expected)]
+    return [
+        [_sentence(f, value, usual) for said, f, value, usual in zip(*row, strict=True) if said]
+        for row in zip(*table, strict=True)
+    ]
 
 
-def unchecked(row: pd.Series) -> list[str]:
-    """What the telemetry of this window could not show, as sentences."""
-    out = []
-    if pd.isna(row["app_id"]):
-        out.append("Blind spot: the telemetry does not say which app this is.")
-    if math.isnan(row["median_seconds_since_unlock"]):
-        out.append("Not checked: whether the user was present (no activity telemetry).")
-    if math.isnan(row["pushes_per_hour"]):
-        out.append("Not checked: whether pushes started it (no push telemetry for this app).")
-    if math.isnan(row["longest_session_seconds"]):
-        out.append("Not checked: how long it stayed connected (no durations).")
-    return out
+def _sentence(f: int, value: float, usual: float) -> str:
+    feature, phrase = FEATURES[f], _PHRASES[f]
+    if feature.name in _AGE:
+        return f"The destination is {feature.phrase}." if value else f"Not {feature.phrase}."
+    if not RELATIVE[f]:
+        return f"{phrase}: {quantity(value, feature.unit)}."
+    return f"{phrase}: {quantity(value, feature.unit)}; usual here {quantity(usual, feature.unit)}."
 
 
-def explained_by(frame: pd.DataFrame, distances: Matrix) -> list[list[str]]:
+def unchecked(frame: pd.DataFrame) -> pa.ListArray:
+    """For each window, what its telemetry could not show, as sentences."""
+    return listed({text: frame[column].isna().to_numpy() for column, text in _UNCHECKED.items()})
+
+
+def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
     """For each window, what speaks for the benign reading."""
-    present = (frame["userless_share"].to_numpy() < 0.2).tolist()
-    known = (frame["destination_prevalence_ratio"].to_numpy() >= 0.2).tolist()
-    directed = distances[:, [f.direction != 0 for f in FEATURES]]
+    directed = distances[:, _DIRECTED]
     seen = ~np.isnan(directed)
     # A rhythm is approved for an approved app and the hosts it declares.
     conflict = (frame[["unapproved_app", "unexpected_host_share"]].to_numpy() == 1).any(axis=1)
-    rhythm = ((frame["expected_rhythm_ratio"].to_numpy() <= _IN_RHYTHM) & ~conflict).tolist()
-    usual = (np.where(seen, np.abs(directed), 0.0).sum(axis=1) < np.maximum(seen.sum(axis=1), 1)).tolist()
-    texts = ("user present", "approved rhythm", "as usual for this app", "known to the fleet")
-    return [
-        [text for flag, text in zip(flags, texts, strict=True) if flag]
-        for flags in zip(present, rhythm, usual, known, strict=True)
-    ]
+    return listed(
+        {
+            "user present": frame["userless_share"].to_numpy() < 0.2,
+            "approved rhythm": (frame["expected_rhythm_ratio"].to_numpy() <= _IN_RHYTHM) & ~conflict,
+            "as usual for this app": np.where(seen, np.abs(directed), 0.0).sum(axis=1)
+            < np.maximum(seen.sum(axis=1), 1),
+            "known to the fleet": frame["destination_prevalence_ratio"].to_numpy() >= 0.2,
+        }
+    )
+
+
+def listed(flags: Mapping[str, npt.NDArray[np.bool_]]) -> pa.ListArray:
+    """For each of n windows, the texts whose flag (n,) is set."""
+    table = np.stack(list(flags.values()), axis=1)
+    return _lists(table.sum(axis=1), pa.array(flags).take(pa.array(np.nonzero(table)[1])))
+
+
+def placed(rows: npt.NDArray[np.bool_], texts: Sequence[Sequence[str]]) -> pa.ListArray:
+    """For each of n windows, its texts if it is one of the `rows` (n,), which have theirs in order."""
+    count = np.zeros(len(rows), np.int64)
+    count[rows] = [len(some) for some in texts]
+    return _lists(count, pa.array([text for some in texts for text in some], pa.string()))
+
+
+def _lists(count: npt.NDArray[np.int64], texts: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(count)]), pa.int32()), texts)
 
 
 def quantity(value: float, unit: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +13,7 @@ from appcadence.features.catalog import FEATURES
 Matrix = npt.NDArray[np.float64]
 
 DIRECTIONS = np.array([f.direction for f in FEATURES])
-_POINTS = 512
+POINTS = 512
 
 
 @dataclass(frozen=True)
@@ -26,30 +27,48 @@ class TailSurprise:
 
     tails: Matrix
     sizes: Matrix
+    worth: Matrix = field(init=False, repr=False)
+    """(n_features, 1025) the surprise at each sum of the two ranks that a value takes among the quantiles."""
+
+    def __post_init__(self) -> None:
+        # The middle of the two ranks, so that a tie with most benign windows is no surprise.
+        share = 1.0 - np.arange(2 * POINTS + 1) / (2.0 * POINTS)
+        least = 1.0 / (np.minimum(self.sizes, 2.0 * POINTS) + 1.0)
+        object.__setattr__(self, "worth", -np.log(np.maximum(share, least[:, None])) - 1.0)
 
     @classmethod
     def fit(cls, values: Matrix) -> TailSurprise:
         """Learn from benign windows: (n, n_features), NaN where unknown."""
-        tails = np.zeros((values.shape[1], _POINTS))
+        tails = np.zeros((values.shape[1], POINTS))
         sizes = np.zeros(values.shape[1])
         for f in np.flatnonzero(DIRECTIONS):
             column = DIRECTIONS[f] * values[:, f]
             column = column[~np.isnan(column)]
             sizes[f] = len(column)
             if len(column):
-                tails[f] = np.quantile(column, np.linspace(0, 1, _POINTS))
+                tails[f] = np.quantile(column, np.linspace(0, 1, POINTS))
         return cls(tails, sizes)
 
     def contributions(self, values: Matrix) -> Matrix:
         """(n, n_features); their sum is the surprise of each window."""
         out = np.zeros_like(values)
-        for f in np.flatnonzero((DIRECTIONS != 0) & (self.sizes > 0)):
-            column = DIRECTIONS[f] * values[:, f]
-            # The middle of the two ranks, so that a tie with most benign windows is no surprise.
-            below = np.searchsorted(self.tails[f], column, "left") + np.searchsorted(
-                self.tails[f], column, "right"
-            )
-            share = np.maximum(1.0 - below / (2.0 * _POINTS), 1.0 / (min(self.sizes[f], 2.0 * _POINTS) + 1.0))
-            out[:, f] = np.where(np.isnan(column), 0.0, -np.log(share) - 1.0)
-        judged = np.maximum((~np.isnan(values[:, DIRECTIONS != 0])).sum(axis=1), 1)
-        return np.asarray(out / judged[:, None])
+        _surprise(values, DIRECTIONS, self.tails, self.sizes, self.worth, out)
+        return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _surprise(values, directions, tails, sizes, worth, out):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        judged = 0
+        for f in range(len(directions)):
+            value = directions[f] * values[i, f]
+            if directions[f] == 0 or np.isnan(value):
+                continue
+            judged += 1
+            if sizes[f] > 0:
+                below = above = np.searchsorted(tails[f], value, "left")
+                if below < POINTS and tails[f, below] == value:
+                    above = np.searchsorted(tails[f], value, "right")
+                out[i, f] = worth[f, below + above]
+        for f in range(len(directions)):
+            out[i, f] /= max(judged, 1)

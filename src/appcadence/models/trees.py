@@ -152,17 +152,21 @@ def join(parts: list[Trees]) -> Trees:
 @numba.njit(cache=True, nogil=True)
 def _walk(rows, feature, threshold, left, right, default_left, nan_is_zero, expected, roots, raw, out):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
+        row, moved, total = rows[i], out[i], 0.0
         for root in roots:
             node = root
-            while feature[node] >= 0:
-                f = feature[node]
-                value = rows[i, f]
+            f, here = feature[node], expected[node]
+            while f >= 0:
+                value = row[f]
                 if np.isnan(value) and nan_is_zero[node]:
                     value = 0.0
-                if np.isnan(value):
-                    child = left[node] if default_left[node] else right[node]
+                if value <= threshold[node]:
+                    node = left[node]
+                elif value > threshold[node]:
+                    node = right[node]
                 else:
-                    child = left[node] if value <= threshold[node] else right[node]
-                out[i, f] += expected[child] - expected[node]
-                node = child
-            raw[i] += expected[node]
+                    node = left[node] if default_left[node] else right[node]
+                moved[f] += expected[node] - here
+                f, here = feature[node], expected[node]
+            total += here
+        raw[i] = total

@@ -24,6 +24,7 @@ from appcadence.models.calibration import alert_unit
 from appcadence.models.detector import SCORES
 from appcadence.models.evidence import BEHAVIOURS
 from appcadence.serving import ecs, ocsf, siem
+from appcadence.serving.shown import UNSEEN
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -34,7 +35,6 @@ MOST_DESTINATIONS = 50
 MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
 """Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
 hundred does, else high: exp(-s) alerts a device-day reach score s. A fleet event without a score is low."""
-_UNSEEN = ("Blind spot:", "Not checked:")
 _FORMULA = "^([=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
 """What a spreadsheet takes for a formula, full-width forms included."""
 
@@ -301,7 +301,7 @@ def _severity(score: pa.ChunkedArray) -> pa.Array:
 
 def _apart(reasons: pa.Array) -> tuple[pa.Array, pa.Array]:
     """What was seen, and what could not be checked."""
-    both = [(texts, [t for t in texts if t.startswith(_UNSEEN)]) for texts in reasons.to_pylist()]
+    both = [(texts, [t for t in texts if t.startswith(UNSEEN)]) for texts in reasons.to_pylist()]
     seen = [[t for t in texts if t not in unseen][:MOST_REASONS] for texts, unseen in both]
     return pa.array(seen, _TEXTS), pa.array([unseen for _, unseen in both], _TEXTS)
 

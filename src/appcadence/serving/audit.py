@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence.config import ATTACK_NAMES, SHOWN_P
 from appcadence.errors import EvidenceError, TelemetryError
 from appcadence.serving.evidence import EMPTY, lines
-from appcadence.serving.run import Run
+from appcadence.serving.run import Run, limit
 from appcadence.telemetry.decisions import CHOICES
 
 MOST_ALERTS = 1000
@@ -72,6 +73,10 @@ def run_facts(
         "thresholds": {
             "alerts_per_device_day": run.alerts_per_device_day,
             "false_discovery_rate": run.false_discovery_rate,
+            "tunables": {
+                name: {"p_value": run.tunables.get(name, SHOWN_P), "set": name in run.tunables}
+                for name in ATTACK_NAMES.values()
+            },
         },
         "alerts": int(pc.sum(scores["alert"]).as_py() or 0),
         "alerting": _alerting(scores),
@@ -122,6 +127,8 @@ class Week:
     """Decisions taken in the week, by verdict."""
     models: dict[str, int] = field(default_factory=dict)
     """Runs by model: its name and the id of its bundle."""
+    limits: dict[str, int] = field(default_factory=dict)
+    """Runs by what alerts kept to: budget or rate, and the thresholds that were set."""
     exceptions: dict[str, int] = field(default_factory=dict)
     """Exceptions in force, and the most windows that one run held back by each."""
     blind_spots: dict[str, int] = field(default_factory=dict)
@@ -204,10 +211,14 @@ def _count(
             seen[text].update({name: (hours, alerts) for name, (hours, _, alerts) in devices.items()})
     model = f"{facts['model']['name'] or facts['model']['given']} {facts['model']['bundle']}"
     held_back = facts["exceptions"]["windows"]
+    thresholds = facts["thresholds"]
+    chosen = {name: t["p_value"] for name, t in thresholds.get("tunables", {}).items() if t["set"]}
+    kept_to = limit(thresholds["alerts_per_device_day"], thresholds["false_discovery_rate"], chosen)
     for name in touched:
         week = weeks[name]
         week.runs += 1
         week.models[model] = week.models.get(model, 0) + 1
+        week.limits[kept_to] = week.limits.get(kept_to, 0) + 1
         for exception in facts["exceptions"]["in_force"]:
             week.exceptions[exception] = max(week.exceptions.get(exception, 0), held_back.get(exception, 0))
         for spot in facts["blind_spots"]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from appcadence.errors import SchemaError
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.evidence import BEHAVIOURS
-from appcadence.serving.bounds import MEASURES, PREFIX, broken
+from appcadence.serving.bounds import MEASURES, PREFIX, broken, expired
 from appcadence.serving.exceptions import Entry, Network
 from appcadence.telemetry.arrays import one_array
 
@@ -153,12 +153,17 @@ def judge(
     table = _Table(scores)
     period, volume, hours = (one_array(measures[name]) for name in MEASURES.names[:3])
     values = (_floats(period), _floats(volume), hours.to_numpy())
+    alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
     owner = np.full(len(scores), -1)
     breaks: list[tuple[Rows, list[str]]] = []
     uses = []
     for number, entry in enumerate(entries):
         scope = table.scope(entry)
-        rows = scope[table.in_force(entry, scope)]
+        named, ended = table.names_all(entry, scope), table.ended(entry, scope)
+        rows = scope[named & ~ended & table.begun(entry, scope)]
+        # What would raise no alert without it, nobody asks about.
+        late = scope[named & ended & alert[scope]]
+        breaks.append((late, [expired(entry)] * len(late)))
         out, told = np.zeros(len(rows), np.bool_), []
         for outside, sentences in broken(entry, rows, *values):
             out |= outside
@@ -246,12 +251,18 @@ class _Table:
         strays[group[channel & ~inside]] = True
         return np.asarray((has & ~strays)[group])
 
-    def in_force(self, entry: Entry, rows: Rows) -> Mask:
-        """Whether it is in force throughout each window, and names all behaviours that the window shows."""
-        first, end = (day.toordinal() - _EPOCH_DAY for day in (entry.created, entry.expires))
+    def names_all(self, entry: Entry, rows: Rows) -> Mask:
+        """Whether it names all behaviours that each window shows."""
         named = sum(1 << b for b, name in enumerate(BEHAVIOURS) if name in entry.behaviours)
-        lasts = (self.start[rows] >= first * _DAY_US) & (self.end[rows] <= (end + 1) * _DAY_US)
-        return np.asarray(lasts & (self.shown[rows] & ~named == 0))
+        return np.asarray(self.shown[rows] & ~named == 0)
+
+    def begun(self, entry: Entry, rows: Rows) -> Mask:
+        """Whether it was in force when each window began."""
+        return np.asarray(self.start[rows] >= (entry.created.toordinal() - _EPOCH_DAY) * _DAY_US)
+
+    def ended(self, entry: Entry, rows: Rows) -> Mask:
+        """Whether it is in force no longer when each window ends."""
+        return np.asarray(self.end[rows] > (entry.expires.toordinal() - _EPOCH_DAY + 1) * _DAY_US)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Rows, pa.Array]:

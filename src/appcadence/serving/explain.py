@@ -5,15 +5,26 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.models.reasons import quantity
+from appcadence.serving.ask import identity, whom
 from appcadence.serving.plots import moment
-from appcadence.serving.shown import UNSEEN, Intervals, Output, Row, as_rows, basis, behaviours, channel
+from appcadence.serving.shown import (
+    UNSEEN,
+    Intervals,
+    Output,
+    Row,
+    Window,
+    as_rows,
+    basis,
+    behaviours,
+    channel,
+    unalerted,
+)
 
 _WIDTH = 80
 _CELLS = 24
@@ -22,24 +33,7 @@ _LANES = {"app_foreground": "foreground", "device_unlocked": "unlocked"}
 _FEATURE = {f.name: f for f in FEATURES}
 
 
-@dataclass(frozen=True)
-class Explained:
-    """A ranked window with its sessions and its user's presence."""
-
-    row: Row
-    sessions: Intervals
-    """Empty where the batch job kept none."""
-    presence: dict[str, Intervals]
-    """By kind of activity; without the kinds the telemetry does not know."""
-
-    def facts(self) -> dict[str, Any]:
-        """For JSON: the row of the scores table, `sessions` and `presence`, with times as ISO 8601 text."""
-        times = {name: _iso(self.row[name]) for name in ("window_start", "window_end")}
-        spans = {kind: [[_iso(t) for t in span] for span in of] for kind, of in self.presence.items()}
-        return self.row | times | {"sessions": [[*map(_iso, s)] for s in self.sessions], "presence": spans}
-
-
-def explain(out: Path, rank: int) -> Explained:
+def explain(out: Path, rank: int) -> Window:
     """The window of a rank in a batch output.
 
     Raises:
@@ -52,10 +46,33 @@ def explain(out: Path, rank: int) -> Explained:
         last = output.run.scored
         have = f"its ranks are 1 to {last}" if last else "no window of it is ranked"
         raise AppcadenceError(f"{out} has no window of rank {rank}; {have}")
-    return Explained(rows[0], output.sessions(rows)[0], output.presence(rows)[0])
+    return output.windows(rows)[0]
 
 
-def lines(window: Explained) -> list[str]:
+def facts(window: Window) -> dict[str, Any]:
+    """For JSON: the row of the scores table and what surrounds it, with times as ISO 8601 text.
+
+    Keys beside those of the row: `sessions`, `presence`, `pushes` (null = no push telemetry), `push_lag`
+    (null = fewer than three pushes), `app` (what the inventory says) and `ask` (null = no alert).
+    """
+    lags, context = window.lags, window.context
+    app = {
+        k: context[k]
+        for k in ("app_name", "managed", "approved", "declared_purpose", "declared_by")
+        if context
+    }
+    return window.row | {
+        **{name: _iso(window.row[name]) for name in ("window_start", "window_end")},
+        "sessions": [[*map(_iso, s)] for s in window.sessions],
+        "presence": {kind: [[*map(_iso, span)] for span in of] for kind, of in window.presence.items()},
+        "pushes": None if window.pushes is None else [*map(_iso, window.pushes)],
+        "push_lag": None if lags is None else lags.facts(),
+        "app": app,
+        "ask": whom(window) if window.row["alert"] else None,
+    }
+
+
+def lines(window: Window) -> list[str]:
     """What is said of a window, in lines of at most 80 characters; names are not made inert."""
     row = window.row
     p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
@@ -66,6 +83,8 @@ def lines(window: Explained) -> list[str]:
         f"Score {row['score']:.2f}{p}{', alert' if row['alert'] else ''}",
         *_wrapped(basis(row)),
     ]
+    more = (unalerted(row), window.pushed, identity(window.context), whom(window) if row["alert"] else "")
+    out += [line for sentence in more for line in _wrapped(sentence)]
     said = row["reasons"] or ()
     out += _listed("Shows", behaviours(row))
     out += _listed("Speaks for a benign reading", row["explained_by"] or ())
@@ -89,7 +108,7 @@ def _contributions(row: Row) -> list[str]:
     return out
 
 
-def _raster(window: Explained) -> list[str]:
+def _raster(window: Window) -> list[str]:
     """A line of 24 characters a day (or a window, if that is shorter) and lane."""
     row = window.row
     if not window.sessions:
@@ -97,7 +116,7 @@ def _raster(window: Explained) -> list[str]:
     start, end = row["window_start"], row["window_end"]
     day = min(_DAY, end - start)
     note = (
-        f"Sessions; a character is {quantity(day / _CELLS / 1e6, 's')}, a digit counts those under way "
+        f"A character is {quantity(day / _CELLS / 1e6, 's')}; a digit counts sessions under way or pushes "
         "(+ is 10 or more), = is presence:"
     )
     out = ["", *_wrapped(note)]
@@ -107,6 +126,9 @@ def _raster(window: Explained) -> list[str]:
         for kind, spans in window.presence.items():
             marks = "".join("." if c == "." else "=" for c in _counts(spans, first, day))
             out.append(f"{'':{len(name)}}{marks}  {_LANES[kind]}")
+        if window.pushes is not None:
+            pushes = [(t, t) for t in window.pushes]
+            out.append(f"{'':{len(name)}}{_counts(pushes, first, day)}  pushes")
     if not window.presence:
         out.append("No activity telemetry of this device.")
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,8 @@ PICTURED = 200
 """Windows whose sessions are kept for the report."""
 SCORES_FILE = "scores.parquet"
 EVENTS_FILE = "fleet_events.parquet"
+OWNERS_FILE = "exceptions.parquet"
+"""The ids and owners of the exceptions that the scores are under."""
 EVENTS = pa.schema(
     [
         ("kind", pa.string()),
@@ -37,21 +39,34 @@ EVENTS = pa.schema(
         ("device_ids", pa.list_(pa.string())),
     ]
 )
+OWNERS = pa.schema([("id", pa.string()), ("owner", pa.string())])
+
+JUDGED = (*excepted.JUDGED, "score")
+"""Columns of the scores table that exceptions and ranks are judged by."""
+_JUDGED = pa.schema([SCORES.field(name) for name in JUDGED])
+_TEXTS = [
+    *(field.name for field in SCORES if pa.types.is_string(field.type)),
+    *(f"{name}.list.element" for name in ("behaviours", "explained_by", "reasons")),
+    "contributions.list.element.feature",
+]
+"""Columns that repeat: a dictionary of floats costs time and space."""
 
 Uses = tuple[excepted.Use, ...]
 
 
 def write(
-    parts: Callable[[], Iterator[pa.Table]],
+    judged: pa.Table,
+    parts: Iterable[pa.Table],
     measures: pa.Table,
     entries: Sequence[Entry],
     events: pd.DataFrame,
     staging: Path,
 ) -> tuple[pa.Table, Uses]:
-    """Write scores, measures, fleet events and alerts under exceptions; nothing else is touched.
+    """Write scores, measures, fleet events and owners under exceptions; nothing else is touched.
 
     Args:
-        parts: gives the detector's scores table in pieces, each time anew.
+        judged: the columns `JUDGED` of all windows.
+        parts: the detector's scores table, in pieces.
         measures: `bounds.MEASURES` of all windows.
         entries: the exceptions.
         events: the fleet events.
@@ -60,13 +75,11 @@ def write(
     Returns:
         The windows to be pictured, and what became of each exception.
     """
-    columns = [*excepted.JUDGED, "score"]
-    whole = pa.concat_tables([SCORES.empty_table().select(columns), *(p.select(columns) for p in parts())])
-    ruling = excepted.judge(whole, measures, entries)
-    rank = excepted.ranks_under(ruling, whole)
+    ruling = excepted.judge(judged, measures, entries)
+    rank = excepted.ranks_under(ruling, judged)
     top, at = [SCORES.empty_table()], 0
-    with pq.ParquetWriter(staging / SCORES_FILE, SCORES, compression="zstd") as writer:
-        for part in parts():
+    with pq.ParquetWriter(staging / SCORES_FILE, SCORES, compression="zstd", use_dictionary=_TEXTS) as writer:
+        for part in parts:
             table = excepted.marked(part, measures.slice(at, len(part)), entries, ruling, rank, at)
             at += len(part)
             writer.write_table(table)
@@ -76,8 +89,14 @@ def write(
     pq.write_table(measures, staging / bounds.MEASURES_FILE, compression="zstd")
     table = pa.Table.from_pandas(events, EVENTS, preserve_index=False).replace_schema_metadata()
     pq.write_table(table, staging / EVENTS_FILE, compression="zstd")
-    alerts.write(alerts.alerts_in(staging / SCORES_FILE, events), staging)
+    owners = {"id": [entry.id for entry in entries], "owner": [entry.owner for entry in entries]}
+    pq.write_table(pa.table(owners, OWNERS), staging / OWNERS_FILE, compression="zstd")
     return pa.concat_tables(top), ruling.uses
+
+
+def write_alerts(events: pd.DataFrame, staging: Path) -> None:
+    """Write the alerts of the scores that `write` wrote."""
+    alerts.write(alerts.alerts_in(staging / SCORES_FILE, events), staging)
 
 
 def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
@@ -94,11 +113,10 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             events = pq.read_table(out / EVENTS_FILE, schema=EVENTS).to_pandas()
             whole = pq.ParquetFile(out / SCORES_FILE)
 
-            def parts() -> Iterator[pa.Table]:
-                for group in range(whole.num_row_groups):
-                    yield whole.read_row_group(group).cast(SCORES)
-
-            _, uses = write(parts, measures, entries, events, staging)
+            judged = whole.read(list(JUDGED)).cast(_JUDGED)
+            groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
+            _, uses = write(judged, groups, measures, entries, events, staging)
+            write_alerts(events, staging)
         except (OSError, pa.ArrowException, KeyError) as error:
             raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():

@@ -21,10 +21,10 @@ _GAP = 12
 STYLE = """
 :root{--bg:#fbfbfa;--card:#fff;--ink:#1d232b;--dim:#5c6672;--line:#d9dde2;--session:#1f5fbf;
 --fore:#1a8a5a;
---unlock:#a8741a;--up:#b3402a;--down:#2b6f9e;--track:#eef0f3}
+--unlock:#a8741a;--push:#7b42b3;--up:#b3402a;--down:#2b6f9e;--track:#eef0f3}
 @media (prefers-color-scheme:dark){
 :root{--bg:#14171b;--card:#1c2127;--ink:#e4e8ec;--dim:#9aa5b1;--line:#343c45;
---session:#6ea8ff;--fore:#4cc38a;--unlock:#e0ad52;--up:#f08a70;--down:#6fb7e6;--track:#252b32}}
+--session:#6ea8ff;--fore:#4cc38a;--unlock:#e0ad52;--push:#c49af0;--up:#f08a70;--down:#6fb7e6;--track:#252b32}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1120px;padding:1rem;background:var(--bg);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:anywhere}
@@ -33,9 +33,10 @@ h3{font-size:1.05rem;margin:0 0 .3rem}
 h4{font-size:.95rem;margin:.8rem 0 .2rem}p{margin:.3rem 0}ul{margin:.2rem 0 .8rem;padding-left:1.2rem}
 a{color:var(--session)}code{font:.82em ui-monospace,Menlo,Consolas,monospace;color:var(--dim)}
 .dim,.meta,header p,caption{color:var(--dim)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;margin:0 0 1rem}
-.facts div{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .8rem}
-.facts div:last-child{grid-column:span 2}
+.facts{display:flex;flex-wrap:wrap;gap:.6rem;margin:0 0 1rem}
+.facts div{flex:1 1 8.5rem;background:var(--card);border:1px solid var(--line);border-radius:8px;
+padding:.6rem .8rem}
+.facts div:last-child{flex:2 1 17.6rem}
 .facts dt{color:var(--dim);font-size:.85rem}.facts dd{margin:0;font-size:.85rem}
 .facts strong{font-size:1.3rem;display:block}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
@@ -50,6 +51,11 @@ thead th{color:var(--dim);font-weight:600;font-size:.85rem}caption{text-align:le
 font-size:.8rem;font-weight:600}
 path{vector-effect:non-scaling-stroke;stroke-linejoin:bevel}
 figure{margin:.6rem 0}figcaption{color:var(--dim);font-size:.85rem}.gaps{max-width:640px}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:0 1.5rem;
+align-items:end}
+.lag path{fill:none;stroke-width:2}.lag .seen{stroke:var(--session)}.reach{stroke:var(--push)}
+.lag .chance{stroke:var(--ink);stroke-dasharray:4 3}
+.ask{border-left:3px solid var(--session);padding-left:.6rem}
 .gap{fill:var(--session)}.usual{stroke:var(--ink);stroke-width:2;stroke-dasharray:4 3}
 [hidden],.ranked tr[hidden]{display:none}.tools{display:flex;flex-wrap:wrap;gap:.5rem 1rem;
 align-items:end;margin:0 0 .8rem}
@@ -63,12 +69,11 @@ svg{display:block;overflow:visible}
 svg text{fill:var(--dim);font:11px system-ui,sans-serif}.axis,.zero{stroke:var(--dim)}
 .track{fill:var(--track)}
 .session{fill:var(--session);stroke:var(--session)}.foreground{fill:var(--fore);stroke:var(--fore)}
-.unlocked{fill:var(--unlock);stroke:var(--unlock)}.up{fill:var(--up)}.down{fill:var(--down)}
+.unlocked{fill:var(--unlock);stroke:var(--unlock)}.push{fill:var(--push);stroke:var(--push)}.up{fill:var(--up)}.down{fill:var(--down)}
 .why th[scope=row]{font-weight:400;width:46%}.why code{display:block}.why td{white-space:nowrap}
 .drawn{width:30%}.drawn div{display:flex;gap:.6rem;align-items:center}.drawn svg{flex:1;min-width:0}
 .drawn span{color:var(--dim);font-size:.85rem;min-width:2.8rem;text-align:right}
 @media (max-width:640px){
-.facts{grid-template-columns:1fr 1fr}.facts div:last-child{grid-column:1/-1}
 .rows,.rows tbody,.rows tr,.rows td{display:block}.rows thead{position:absolute;left:-9999px}
 .rows tr{border:1px solid var(--line);border-radius:8px;background:var(--card);
 padding:.4rem .7rem;margin:.6rem 0}
@@ -91,7 +96,7 @@ class Lane:
 
     label: str
     kind: str
-    """CSS class of the bars: `session`, `foreground` or `unlocked`."""
+    """CSS class of the bars: `session`, `foreground`, `unlocked` or `push`."""
     intervals: Intervals
     height: int
     """In px."""

@@ -16,10 +16,22 @@ from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.models.calibration import alert_unit
 from appcadence.models.reasons import quantity
+from appcadence.serving.ask import identity, whom
 from appcadence.serving.histogram import histogram
+from appcadence.serving.lags import figure
 from appcadence.serving.plots import STYLE, Lane, bar, moment, raster, text
 from appcadence.serving.run import Run
-from appcadence.serving.shown import UNSEEN, Intervals, Output, Row, as_rows, basis, behaviours, channel
+from appcadence.serving.shown import (
+    UNSEEN,
+    Output,
+    Row,
+    Window,
+    as_rows,
+    basis,
+    behaviours,
+    channel,
+    unalerted,
+)
 from appcadence.serving.tools import SCRIPT, attributes, controls, decide
 from appcadence.serving.verdicts import read as read_verdicts
 from appcadence.serving.verdicts import verdicts_for
@@ -63,9 +75,7 @@ def write_report(out_dir: Path, html: Path, top: int = 20, verdicts: Path | None
 class _Card(NamedTuple):
     """A ranked window and what is shown beside it."""
 
-    row: Row
-    sessions: Intervals
-    presence: dict[str, Intervals]
+    window: Window
     said: list[Row]
     """What analysts said of its channel before, the latest first."""
 
@@ -79,6 +89,8 @@ class _Content(NamedTuple):
     cards: list[_Card]
     excepted: list[Row]
     """The highest scores under exceptions."""
+    owners: dict[str, str]
+    """Of the exceptions, by id."""
 
 
 def _content(output: Output, top: int, verdicts: Path | None) -> _Content:
@@ -90,11 +102,11 @@ def _content(output: Output, top: int, verdicts: Path | None) -> _Content:
     if verdicts is not None:
         for decision in verdicts_for(ranked, read_verdicts(verdicts)).to_dict("records"):
             said[decision["row"]].append(decision)
-    shown = (rows, output.sessions(rows), output.presence(rows), said)
-    cards = [_Card(*parts) for parts in zip(*shown, strict=True)]
+    cards = [_Card(*parts) for parts in zip(output.windows(rows), said, strict=True)]
     columns = ["device_id", "app_id", "dest", "window_start", "score", "exception_id"]
     under = output.scores([("status", "==", "excepted")], columns).sort_by([("score", "descending")])
-    return _Content(output.path, output.run, units, cards, as_rows(under.slice(0, top)))
+    excepted = as_rows(under.slice(0, top))
+    return _Content(output.path, output.run, units, cards, excepted, output.owners())
 
 
 def _page(content: _Content) -> str:
@@ -105,7 +117,9 @@ def _page(content: _Content) -> str:
     )
     cards = f"<div>{''.join(_card(card, content.path) for card in content.cards)}</div>"
     none = "<p>No window had enough evidence to be scored.</p>"
-    ranked = controls() + _ranked([card.row for card in content.cards]) + cards if content.cards else none
+    ranked = (
+        controls() + _ranked([card.window.row for card in content.cards]) + cards if content.cards else none
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -132,7 +146,8 @@ def _facts(content: _Content) -> str:
         if run.false_discovery_rate is None
         else f"at most {100 * run.false_discovery_rate:g}% of them should be benign"
     )
-    alerts = f"apps or destinations on a day ({run.alerts:,} windows); {limit}"
+    bounded = "".join(f"; {name} {value:g}" for name, value in run.tunables.items())
+    alerts = f"apps or destinations on a day ({run.alerts:,} windows); {limit}{bounded}"
     facts = [
         ("Devices", f"{run.devices:,}", ""),
         ("Device-days", f"{run.device_days:,.1f}", "observed"),
@@ -148,7 +163,8 @@ def _facts(content: _Content) -> str:
     spots = "".join(f"<li>{text(_sentence(spot))}</li>" for spot in run.blind_spots)
     blind = f'<h3>Blind spots</h3><ul class="dim">{spots}</ul>' if spots else ""
     together = "".join(f"<li>{text(_sentence(event))}</li>" for event in run.fleet_events)
-    common = f'<h3>Fleet events</h3><ul class="dim">{together}</ul>' if together else ""
+    ask = '<p class="dim">Ask release management whether these were rolled out.</p>'
+    common = f'<h3>Fleet events</h3>{ask}<ul class="dim">{together}</ul>' if together else ""
     body = f'<h2 id="facts">Facts</h2><dl class="facts">{cells}</dl>{common}{blind}'
     return f'<section aria-labelledby="facts">{body}</section>'
 
@@ -205,7 +221,7 @@ def _excepted(content: _Content) -> str:
                 f"<bdi>{text(row['device_id'])}</bdi>",
                 _what(row),
                 moment(row["window_start"]),
-                text(row["exception_id"]),
+                text(_under(row["exception_id"], content.owners)),
             ),
         )
         for row in content.excepted
@@ -219,17 +235,26 @@ def _excepted(content: _Content) -> str:
     )
 
 
-def _lanes(card: _Card) -> list[Lane]:
-    lanes = [Lane("sessions", "session", card.sessions, 34)]
+def _under(exception: str | None, owners: dict[str, str]) -> str:
+    owner = owners.get(exception or "")
+    return f"{exception}" if owner is None else f"{exception} ({owner})"
+
+
+def _lanes(window: Window) -> list[Lane]:
+    lanes = [Lane("sessions", "session", window.sessions, 34)]
     for kind, label, style in _BANDS:
-        if kind in card.presence:
-            spans = card.presence[kind]
+        if kind in window.presence:
+            spans = window.presence[kind]
             lanes.append(Lane(label if spans else f"{label}: never in this window", style, spans, 12))
+    if window.pushes is not None:
+        label = "pushes to the app" if window.pushes else "pushes to the app: none in this window"
+        lanes.append(Lane(label, "push", [(t, t) for t in window.pushes], 12))
     return lanes
 
 
 def _card(card: _Card, out: Path) -> str:
-    row, lanes = card.row, _lanes(card)
+    window = card.window
+    row, lanes = window.row, _lanes(window)
     rank = row["rank"]
     span = f"{moment(row['window_start'])} to {moment(row['window_end'])} UTC"
     p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
@@ -237,21 +262,26 @@ def _card(card: _Card, out: Path) -> str:
     shows = f"<p>Shows {text(', '.join(said))}.</p>" if said else ""
     benign = text(", ".join(row["explained_by"] or ()))
     explained = f"<p>Speaks for a benign reading: {benign}.</p>" if benign else ""
-    bands = "" if len(lanes) > 1 else '<p class="dim">No activity telemetry of this device.</p>'
+    bands = "" if window.presence else '<p class="dim">No activity telemetry of this device.</p>'
+    ask = f'<p class="ask">{text(whom(window))}</p>' if row["alert"] else _dim(unalerted(row))
+    lags = window.lags
+    pushes = _dim(window.pushed) if lags is None else figure(lags)
+    app = f"<p>{text(identity(window.context))}</p>" if window.context.get("in_inventory") else ""
     label = f"{len(lanes[0].intervals)} sessions from {span}"
     picture = raster(row["window_start"], row["window_end"], lanes, label)
     return (
         f'\n<article class="card" id="w{rank}" aria-labelledby="h{rank}">'
         f'<h3 id="h{rank}"><span class="rank">{rank}</span> {_what(row)}</h3>'
         f'<p class="meta">Score <strong>{_number(row["score"])}</strong>{p}{_flag(row)} · device '
-        f"<bdi>{text(row['device_id'])}</bdi> · {span}</p><p>{text(basis(row))}</p>{shows}"
-        f"<figure>{picture}{bands}</figure>{_said(card.said)}{_reasons(row)}{explained}"
-        f"{histogram(_starts(card), _usual_gap(row))}{_contributions(row)}{decide(row, out)}</article>"
+        f"<bdi>{text(row['device_id'])}</bdi> · {span}</p>{ask}<p>{text(basis(row))}</p>{shows}"
+        f"<figure>{picture}{bands}</figure>{_said(card.said)}{_reasons(row)}{app}{explained}"
+        f'<div class="pair">{histogram(window.starts, _usual_gap(row))}{pushes}</div>'
+        f"{_contributions(row)}{decide(row, out)}</article>"
     )
 
 
-def _starts(card: _Card) -> list[int]:
-    return [start for start, _ in card.sessions if card.row["window_start"] <= start < card.row["window_end"]]
+def _dim(sentence: str) -> str:
+    return f'<p class="dim">{text(sentence)}</p>' if sentence else ""
 
 
 def _usual_gap(row: Row) -> float | None:

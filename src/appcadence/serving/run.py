@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
 
 FILE = "run.json"
@@ -34,6 +36,13 @@ class Run:
     """SHA-256 over model, settings and every input file; empty where the telemetry came from memory."""
     exceptions_sha256: str = ""
     """Of the file of exceptions; empty without one."""
+    tunables: dict[str, float] = field(default_factory=dict)
+    """By ATT&CK's name, the thresholds that were set; the others are `config.SHOWN_P` and bar no alert."""
+
+    @property
+    def limit(self) -> str:
+        """What its alerts keep to, in words."""
+        return limit(self.alerts_per_device_day, self.false_discovery_rate, self.tunables)
 
     def write(self, directory: Path) -> None:
         """Write `run.json`."""
@@ -55,6 +64,7 @@ class Run:
                 run.inputs + run.exceptions_sha256, str
             )
             sound = sound and isinstance(run.false_discovery_rate, float | None)
+            sound = sound and isinstance(run.tunables, dict) and all(map(_is_threshold, run.tunables.items()))
             sound = sound and all(isinstance(s, list) for s in (run.blind_spots, run.fleet_events))
         except (OSError, ValueError, TypeError) as error:
             raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
@@ -69,6 +79,32 @@ def last_run(out: Path) -> Run | None:
         return Run.read(out) if (out / FILE).is_file() else None
     except TelemetryError:
         return None
+
+
+def _is_threshold(item: tuple[str, Any]) -> bool:
+    name, value = item
+    return name in ATTACK_NAMES.values() and isinstance(value, float) and 0 < value <= 1
+
+
+def limit(budget: float, rate: float | None, tunables: Mapping[str, float]) -> str:
+    """A budget or, if given, a false discovery rate, and thresholds by ATT&CK's name, in words."""
+    kept = f"a budget of {budget:g} a device-day" if rate is None else f"a false discovery rate of {rate:g}"
+    return ", ".join([kept, *(f"{name} {value:g}" for name, value in tunables.items())])
+
+
+def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[str]:
+    """Thresholds below every p-value that a model can give, as sentences.
+
+    Args:
+        tunables: the thresholds.
+        benign: by behaviour, the benign scores that its p-values are counted in.
+    """
+    return [
+        f"Blind spot: {ATTACK_NAMES[name]} {most:g} is below {1 / (len(benign[name]) + 1):.2g}, the least "
+        f"p-value that this model can give; no window shows {name.replace('_', ' ')}."
+        for name, most in tunables.bounds.items()
+        if ATTACK_NAMES[name] in tunables.chosen and most < 1 / (len(benign[name]) + 1)
+    ]
 
 
 def blind_spots(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence.config import UNSET, Tunables
 from appcadence.features.extract import load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, build, window_seconds
 from appcadence.models.bundle import load as load_bundle
-from appcadence.models.detector import Detector, Measured
+from appcadence.models.detector import SCORES, Detector, Measured
 from appcadence.models.fleet_events import fleet_events
+from appcadence.models.single import Channel, Explanation, explain
+from appcadence.serving.live import Live
 from appcadence.telemetry.directory import TelemetryDirectory
 
 
@@ -35,7 +39,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores windows with a trained detector. Immutable, safe to share between threads.
+    """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything.
 
     >>> from appcadence.serving import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
@@ -45,6 +49,15 @@ class Scorer:
     detector: Detector
     version: str
     """Id of the bundle."""
+    live: Live = field(init=False, repr=False, compare=False)
+    """What `update` has seen so far."""
+
+    def __post_init__(self) -> None:
+        live = Live(self.detector.history, window_seconds(self.detector.window))
+        object.__setattr__(self, "live", live)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scorer, (self.detector, self.version)  # what `update` has seen stays in its process
 
     @classmethod
     def load(cls, bundle: str | Path) -> Scorer:
@@ -61,20 +74,31 @@ class Scorer:
         *,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
+        tunables: Tunables = UNSET,
     ) -> pd.DataFrame:
         """The scores table of a telemetry directory, or of canonical tables by name.
 
-        Alerts keep to the budget or, if given, to the false discovery rate (see `Detector.score`).
+        Alerts keep to the budget or, if given, to the false discovery rate (see `Detector.score`), and to the
+        thresholds that `tunables` set.
 
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
         """
         result = self.run(
-            source, alerts_per_device_day=alerts_per_device_day, false_discovery_rate=false_discovery_rate
+            source,
+            alerts_per_device_day=alerts_per_device_day,
+            false_discovery_rate=false_discovery_rate,
+            tunables=tunables,
         )
         return pd.DataFrame(result.scores.to_pandas())
 
-    def score_windows(self, features: pd.DataFrame, *, alerts_per_device_day: float = 1.0) -> pd.DataFrame:
+    def score_windows(
+        self,
+        features: pd.DataFrame,
+        *,
+        alerts_per_device_day: float = 1.0,
+        tunables: Tunables = UNSET,
+    ) -> pd.DataFrame:
         """The scores table of a feature table that `appcadence.features.extract` made.
 
         Fleet events take the whole fleet's contacts and are not looked for.
@@ -82,7 +106,63 @@ class Scorer:
         Raises:
             SchemaError: a feature column is missing.
         """
-        return pd.DataFrame(self._score(features, alerts_per_device_day).to_pandas())
+        return pd.DataFrame(self._score(features, alerts_per_device_day, tunables=tunables).to_pandas())
+
+    def update(
+        self,
+        flows: pa.Table | pd.DataFrame,
+        *,
+        until: pd.Timestamp | None = None,
+        alerts_per_device_day: float = 1.0,
+        tunables: Tunables = UNSET,
+        **around: pa.Table | pd.DataFrame,
+    ) -> pd.DataFrame:
+        """Take flows as they come, and give the scores of the windows that have closed.
+
+        A window is closed when it ended at `until` or before: the moment up to which all records have been
+        given. Without it that is the start of the latest flow, which suits a source in order; a sensor that
+        logs connections when they end is behind, and needs an `until` some hours back. Flows that come after
+        their windows had closed are counted in `live.late_flows` and in no score. `around` are further
+        records by table: activity, notifications, inventory.
+
+        Rows are those of one batch over the same records; ranks are within the rows of one call, and more
+        rows have their reasons in words. Windows of devices whose activity or push telemetry begins later
+        are scored without it. One `update` runs at a time, whichever threads call.
+
+        Raises:
+            SchemaError: a table does not fit its declaration; nothing of the call is kept.
+            AppcadenceError: `until` names no time zone, or there is no such table.
+        """
+
+        def score(tables: dict[str, pa.Table], span_us: tuple[int, int]) -> tuple[pa.Table, History]:
+            scored = self._run(
+                tables,
+                self.live.history,
+                span_us,
+                alerts_per_device_day=alerts_per_device_day,
+                tunables=tunables,
+            )
+            return scored.scores, scored.history
+
+        scores = self.live.advance({"flows": flows} | around, until, score)
+        return pd.DataFrame((SCORES.empty_table() if scores is None else scores).to_pandas())
+
+    def channel(self, app_id: str | None, dest: str, category: str | None = None) -> Channel:
+        """What scores windows of one app (None = unknown) and destination ("*" = all) from plain arrays.
+
+        Look it up once a channel: its `score` takes microseconds a window. Numbers are those of
+        `score_windows`, bit for bit. `category` is the app's in the inventory.
+        """
+        return Channel.of(self.detector, app_id, dest, category)
+
+    def explain(self, row: pd.Series | pd.DataFrame) -> Explanation:
+        """Explain one row of a feature table: score, reasons, and the contributions of all features.
+
+        Raises:
+            SchemaError: a feature is missing.
+            ValueError: it is not one row.
+        """
+        return explain(self.detector, row)
 
     def run(
         self,
@@ -90,18 +170,38 @@ class Scorer:
         *,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
+        tunables: Tunables = UNSET,
         history: History | None = None,
     ) -> Scored:
         """Score and keep what the batch job needs: scores, windows and the advanced history.
 
         `history` replaces the detector's own, for a job that rolls it from night to night.
         """
-        past = self.detector.history if history is None else history
-        windows = build(load(source), window_seconds(self.detector.window), past)
+        return self._run(
+            load(source),
+            self.detector.history if history is None else history,
+            alerts_per_device_day=alerts_per_device_day,
+            false_discovery_rate=false_discovery_rate,
+            tunables=tunables,
+        )
+
+    def _run(
+        self,
+        tables: Mapping[str, pa.Table],
+        past: History,
+        span_us: tuple[int, int] | None = None,
+        *,
+        alerts_per_device_day: float,
+        false_discovery_rate: float | None = None,
+        tunables: Tunables,
+    ) -> Scored:
+        windows = build(tables, window_seconds(self.detector.window), past, span_us)
         features = table_of(windows)
         after = past.update(windows)
         found = fleet_events(after, self.detector.reference.end_us, features)
-        scores = self._score(features, alerts_per_device_day, false_discovery_rate, found.windows)
+        scores = self._score(
+            features, alerts_per_device_day, false_discovery_rate, found.windows, tunables=tunables
+        )
         return Scored(scores, windows, after, found.events)
 
     def measure(
@@ -111,6 +211,8 @@ class Scorer:
         *,
         alerts_per_device_day: float,
         false_discovery_rate: float | None,
+        tunables: Tunables = UNSET,
+        worded_from: float = -np.inf,
     ) -> Measured:
         """What a part of a feature table can tell of the scores table; see `Detector.measure`."""
         return self.detector.measure(
@@ -118,6 +220,8 @@ class Scorer:
             fleet_event=fleet_event,
             alerts_per_device_day=alerts_per_device_day,
             false_discovery_rate=false_discovery_rate,
+            tunables=tunables,
+            worded_from=worded_from,
             version=self.version[:12],
         )
 
@@ -127,11 +231,14 @@ class Scorer:
         alerts_per_device_day: float,
         false_discovery_rate: float | None = None,
         fleet_event: npt.NDArray[np.bool_] | None = None,
+        *,
+        tunables: Tunables = UNSET,
     ) -> pa.Table:
         return self.detector.score(
             features,
             fleet_event=fleet_event,
             alerts_per_device_day=alerts_per_device_day,
             false_discovery_rate=false_discovery_rate,
+            tunables=tunables,
             version=self.version[:12],
         )

@@ -86,6 +86,26 @@ def completed(flows: pa.Table) -> bool:
     return _MARK in (flows.schema.metadata or {})
 
 
+def records(flows: pa.Table) -> pa.Table:
+    """The few flows (columns `COLUMNS`) that tie as much as all of these do: for each address, host and UTC
+    day the first and the last."""
+    facts = _facts(flows)
+    ends = [facts["first"], facts["last"]]
+    parts = [
+        pa.table(
+            [
+                start.cast(pa.timestamp("us", tz="UTC")),
+                facts["host"].dictionary_encode(),
+                facts["address"].dictionary_encode(),
+                pa.nulls(len(facts), pa.string()).dictionary_encode(),
+            ],
+            names=COLUMNS,
+        )
+        for start in ends
+    ]
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
 class _Ties:
     """Which one host each address belongs to, from which moment on; -1 = none, or several."""
 

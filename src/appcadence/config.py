@@ -1,0 +1,152 @@
+"""Settings of scoring, one frozen dataclass per concern, read from TOML (see `docs/config.md`)."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from appcadence.errors import AppcadenceError
+from appcadence.telemetry.readiness import BEHAVIOURS
+
+ATTACK_NAMES = BEHAVIOURS
+"""By behaviour, the threshold that ATT&CK names."""
+SHOWN_P = 0.05
+"""A window shows a behaviour up to this p-value where no threshold is set."""
+_RANGES = {
+    "alerts_per_device_day": (1e6, "above 0 and at most 1,000,000"),
+    "false_discovery_rate": (math.nextafter(1.0, 0.0), "between 0 and 1"),
+    **dict.fromkeys(ATTACK_NAMES, (1.0, "above 0 and at most 1")),
+}
+"""By field, the largest value, and the range in words."""
+_SECTIONS = {
+    "alerts": {name: name for name in ("alerts_per_device_day", "false_discovery_rate")},
+    "tunables": {attack_name: behaviour for behaviour, attack_name in ATTACK_NAMES.items()},
+}
+"""By section, the key in the file and the field that it sets."""
+
+
+def checked(field: str, value: Any, name: str) -> float:
+    """The value of a field, if it can be one; `name` is what an error calls it.
+
+    Raises:
+        AppcadenceError: it is no number, or out of its range.
+    """
+    most, span = _RANGES[field]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise AppcadenceError(f"{name} is {_shown(value)}; expected a number {span}")
+    return float(value)
+
+
+def _check(settings: Alerts | Tunables) -> None:
+    for name, value in asdict(settings).items():
+        if value is not None:
+            checked(name, value, name)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # integers of over 4,300 digits, tables thousands deep
+        return "too large to print"
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """What alerts keep to.
+
+    Raises:
+        AppcadenceError: a value is no number, or out of its range.
+    """
+
+    alerts_per_device_day: float = 1.0
+    """Benign alert units a device-day, above 0."""
+    false_discovery_rate: float | None = None
+    """In place of the budget: the share of alerting units that may be benign, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def over(self, alerts_per_device_day: float | None, false_discovery_rate: float | None) -> Alerts:
+        """These settings under what the command line asks for (None = nothing), which wins: a budget also
+        over a rate."""
+        if false_discovery_rate is None and alerts_per_device_day is None:
+            return self
+        budget = self.alerts_per_device_day if alerts_per_device_day is None else alerts_per_device_day
+        return Alerts(budget, false_discovery_rate)
+
+
+@dataclass(frozen=True)
+class Tunables:
+    """ATT&CK's three thresholds of AN1682: the largest conformal p-value, in (0, 1], at which a window shows
+    the behaviour. None = not set: `SHOWN_P`, and no alert depends on it (see `models.evidence.barred`).
+
+    Raises:
+        AppcadenceError: a value is no number, or out of its range.
+    """
+
+    structured_cadence: float | None = None
+    """HTTPSCadenceAnomalyThreshold"""
+    session_persistence: float | None = None
+    """SessionPersistenceThreshold"""
+    notification_burst: float | None = None
+    """NotificationWakeFrequencyThreshold"""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """By behaviour, the largest p-value that shows it."""
+        return {name: SHOWN_P if value is None else value for name, value in asdict(self).items()}
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """By ATT&CK's name, the thresholds that are set."""
+        return {ATTACK_NAMES[name]: float(v) for name, v in asdict(self).items() if v is not None}
+
+
+UNSET = Tunables()
+"""No threshold is set."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a file may set."""
+
+    alerts: Alerts = Alerts()
+    tunables: Tunables = UNSET
+
+
+def read(path: str | Path) -> Config:
+    """The settings of a TOML file; what it leaves out keeps its default.
+
+    Raises:
+        AppcadenceError: the file is unreadable, or a section, key or value is unknown or wrong; one sentence
+            with the file and the key.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise AppcadenceError(f"{path} cannot be read ({error.strerror}); expected settings") from None
+    except (ValueError, RecursionError) as error:
+        raise AppcadenceError(f"{path} is not readable TOML ({error})") from None
+    _known(f"{path}: section", content, _SECTIONS)
+    found: dict[str, dict[str, float]] = {}
+    for section, fields in _SECTIONS.items():
+        values = content.get(section, {})
+        if not isinstance(values, dict):
+            raise AppcadenceError(f"{path}: {section} is no table; write [{section}]")
+        _known(f"{path}, [{section}]: key", values, fields)
+        found[section] = {
+            fields[key]: checked(fields[key], value, f"{path}, [{section}]: {key}")
+            for key, value in values.items()
+        }
+    return Config(Alerts(**found["alerts"]), Tunables(**found["tunables"]))
+
+
+def _known(what: str, names: dict[str, Any], known: dict[str, Any]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise AppcadenceError(f"{what} {unknown[0]!r} is unknown; known are {', '.join(known)}")

@@ -1,0 +1,148 @@
+"""One window at a time: arrays in and arrays out, or a row explained in full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from appcadence.features.catalog import FAMILY_OF, NAMES
+from appcadence.models.calibration import Calibration
+from appcadence.models.detector import Detector, aligned, combine, strata
+from appcadence.models.evidence import READS, eligible
+
+Vector = npt.NDArray[np.float64]
+
+_READS = {name: NAMES.index(name) for name in READS}
+
+
+class WindowScore(NamedTuple):
+    """What `Channel.score` says of a window."""
+
+    score: float
+    """As in the scores table: 0 = what one benign alert unit a device-day exceeds; NaN with too little
+    evidence, as is `p_value`."""
+    p_value: float
+    classifier: float
+    """Log-odds of the classifier."""
+    surprise: float
+    """See `TailSurprise`; 0 = ordinary."""
+    forest: float
+    """Raw value of the forest, in about [-2, 0]; `forest.anomaly_score` makes it scikit-learn's number."""
+    contributions: Vector
+    """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """All that scoring needs to know of an app and destination, looked up once; threads may share it.
+
+    Numbers are those of `Detector.score` for the same window, bit for bit.
+    """
+
+    detector: Detector
+    group: npt.NDArray[np.int64]
+    """(1,) its group in the baseline (see `AppBaseline.group_of`)."""
+    calibration: Calibration
+    constant: float
+    """What contributions do not explain (see `Detector.constant`)."""
+    hidden: npt.NDArray[np.int64]
+    """Places of the features that the detector must not see."""
+
+    @classmethod
+    def of(cls, detector: Detector, app_id: str | None, dest: str, category: str | None = None) -> Channel:
+        """The channel of an app (None = unknown) to a destination, or to all of its destinations ("*").
+
+        `category` is the app's in the inventory; a channel that the baseline does not know is judged by it.
+        """
+        frame = pd.DataFrame([[app_id, dest, category]], columns=["app_id", "dest", "category"], dtype=object)
+        (stratum,) = (name for name, rows in strata(frame).items() if rows[0])
+        hidden = [i for i, name in enumerate(NAMES) if FAMILY_OF[name] in detector.excluded_families]
+        group = detector.baseline.group_of(frame)
+        constant = detector.constant(stratum)
+        return cls(detector, group, detector.calibration[stratum], constant, np.array(hidden, np.int64))
+
+    def score(self, values: npt.ArrayLike, n_flows: int) -> WindowScore:
+        """Score one window.
+
+        Args:
+            values: (n_features,) in catalogue order (`appcadence.features.NAMES`), NaN = unknown.
+            n_flows: flows of the window.
+
+        Raises:
+            ValueError: there are not as many values as features.
+        """
+        row = np.array(values, np.float64).reshape(1, -1)
+        if row.shape[1] != len(NAMES):
+            raise ValueError(f"{row.shape[1]} values were given; the catalogue has {len(NAMES)} features")
+        row[:, self.hidden] = np.nan
+        detector, calibration = self.detector, self.calibration
+        members = detector.members(row, detector.baseline.apart(row, self.group))
+        contributions, raw = combine(members, detector.weights)
+        score, p = np.nan, np.nan
+        columns = {name: row[:, i] for name, i in _READS.items()}
+        if eligible(columns | {"n_flows": np.array([n_flows])})[0]:
+            score, p = float(calibration.scale(raw)[0]), float(calibration.p_values(raw)[0])
+        classifier, surprise, forest = (float(value[0]) for value, _ in members)
+        return WindowScore(score, p, classifier, surprise, forest, contributions[0] / calibration.spread)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that is to be said of one window."""
+
+    status: str
+    """scored or insufficient_evidence"""
+    score: float
+    """`constant` plus the sum of all contributions; NaN with too little evidence, as is `p_value`."""
+    p_value: float
+    behaviours: tuple[str, ...]
+    """Those it shows."""
+    explained_by: tuple[str, ...]
+    """What speaks for the benign reading."""
+    reasons: tuple[str, ...]
+    """Sentences, what could not be checked included."""
+    constant: float
+    contributions: pd.DataFrame
+    """(n_features, 4) feature, value, expected and contribution, the strongest first; NaN where a value is
+    unknown, or where none is expected."""
+
+
+def explain(detector: Detector, row: pd.Series | pd.DataFrame) -> Explanation:
+    """Explain one row of a feature table.
+
+    Raises:
+        SchemaError: a feature is missing.
+        ValueError: it is not one row.
+    """
+    frame = row.to_frame().T.infer_objects() if isinstance(row, pd.Series) else row
+    if len(frame) != 1:
+        raise ValueError(f"explain takes one row of a feature table, got {len(frame)}")
+    (said,) = detector.measure(frame).table.to_pylist()
+    app_id, category = (None if pd.isna(x := frame[n].iloc[0]) else str(x) for n in ("app_id", "category"))
+    channel = Channel.of(detector, app_id, str(frame["dest"].iloc[0]), category)
+    values = aligned(frame)[0].copy()
+    found = channel.score(values, int(frame["n_flows"].iloc[0]))
+    values[channel.hidden] = np.nan
+    table = pd.DataFrame(
+        {
+            "feature": NAMES,
+            "value": values,
+            "expected": detector.baseline.expected(channel.group, np.arange(len(NAMES))),
+            "contribution": found.contributions,
+        }
+    )
+    strongest = np.argsort(-np.abs(found.contributions), kind="stable")
+    return Explanation(
+        status=said["status"],
+        score=found.score,
+        p_value=found.p_value,
+        behaviours=tuple(said["behaviours"]),
+        explained_by=tuple(said["explained_by"]),
+        reasons=tuple(said["reasons"]),
+        constant=channel.constant,
+        contributions=table.iloc[strongest].reset_index(drop=True),
+    )

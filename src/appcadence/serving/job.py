@@ -1,0 +1,132 @@
+"""What the batch job measures, whichever engine does the work, and the engine that is this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather as feather
+
+from appcadence.errors import TelemetryError
+from appcadence.features.history import History
+from appcadence.features.partition import Blocks, in_order
+from appcadence.models.detector import EXPLAINED_ROWS, scored
+from appcadence.models.fleet_events import FleetEvents, fleet_events
+from appcadence.serving import bounds
+from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory
+
+BESIDE = tuple(bounds.MEASURES.names[:3])
+"""What a block's file holds of each window beside the scores table and `unit_p`."""
+
+Progress = Callable[[str, float], None]
+Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is scored, by what, and how."""
+
+    telemetry: Telemetry
+    scorer: Scorer
+    past: History
+    seconds: int
+    """Length of a window."""
+    span_us: tuple[int, int] | None
+    """Only windows that begin in it are scored; microseconds since the epoch."""
+    block_flows: int
+    budget: Mapping[str, Any]
+    """What `Scorer.measure` asks for of alerts."""
+
+    def events(self, after: History, keys: pd.DataFrame) -> FleetEvents:
+        """The fleet events among windows, which `after` holds the contacts of."""
+        return fleet_events(after, self.scorer.detector.reference.end_us, keys)
+
+    def nothing(self) -> TelemetryError:
+        """What is wrong when there are no flows."""
+        return TelemetryError("there are no flows to score" + (" in that span" if self.span_us else ""))
+
+    def measured(
+        self,
+        frame: pd.DataFrame,
+        beside: Mapping[str, npt.NDArray[Any]],
+        event: npt.NDArray[np.bool_],
+        worded_from: float = -np.inf,
+    ) -> pa.Table:
+        """The scores table of a block without ranks; `BESIDE` and `unit_p` are more columns."""
+        rows = self.scorer.measure(frame, event, worded_from=worded_from, **self.budget)
+        table = rows.table
+        for name in BESIDE:
+            table = table.append_column(name, pa.array(beside[name]))
+        return table.append_column("unit_p", pa.array(rows.unit_p))
+
+
+class Measured(NamedTuple):
+    """What an engine gives back."""
+
+    files: list[Path]
+    """Arrow files of what `Job.measured` gives, in window order."""
+    after: History
+    """The history with the contacts of all windows."""
+    events: pd.DataFrame
+    """The fleet events."""
+
+
+Engine = Callable[[Job, Path, Progress], Measured]
+"""Does a job's work; the path is a scratch directory of its own, where what a killed run left is taken up."""
+
+
+def write_part(table: pa.Table, file: Any) -> None:
+    """Write what `Job.measured` gives as an Arrow file."""
+    feather.write_feather(table, file, compression="lz4")
+
+
+def file_of(scratch: Path, number: int) -> Path:
+    """Where the rows of one of the tables lie."""
+    return scratch / f"scores-{number:06d}.arrow"
+
+
+def local(job: Job, scratch: Path, progress: Progress) -> Measured:
+    """The engine of one machine: block by block on all cores."""
+    blocks = Blocks.of(
+        job.telemetry,
+        job.seconds,
+        job.past,
+        scratch,
+        block_flows=job.block_flows,
+        span_us=job.span_us,
+        beside=bounds.of_windows,
+        progress=progress,
+    )
+    if not len(blocks):
+        raise job.nothing()
+    after = blocks.history()
+    keys = [blocks.keys(i) for i in range(len(blocks))]
+    found = job.events(after, pd.concat(keys, ignore_index=True))
+    event = [found.windows[a:b] for a, b in pairwise(np.cumsum([0, *map(len, keys)]))]
+    files = [file_of(scratch, i) for i in range(len(blocks))]
+    best = np.empty(0)
+
+    def work(number: int) -> None:
+        nonlocal best
+        if files[number].exists():
+            return
+        # Of what may not be among the first in the end, no reasons are kept.
+        least = best[0] if len(best) == EXPLAINED_ROWS else -np.inf
+        table = job.measured(blocks.frame(number), blocks.beside(number), event[number], least)
+        # Threads may overwrite each other's, which only lowers the bar.
+        best = np.sort(np.append(best, table["score"].filter(scored(table))))[-EXPLAINED_ROWS:]
+        written = files[number].with_suffix(".tmp")
+        write_part(table, written)
+        written.replace(files[number])
+
+    for number, _ in enumerate(in_order(work, len(blocks)), start=1):
+        progress("scoring", number / len(blocks))
+    return Measured(files, after, found.events)

@@ -1,0 +1,352 @@
+"""The batch job's work on Spark, in two passes of the same functions over blocks of devices.
+
+Spark's shuffle brings the flows of each block together, and its activity and notifications in one tagged
+table beside them. The first pass turns them into windows; the driver gathers who met what first, as fleet
+events and novelty need the whole fleet; the second pass measures. Inventory, history and detector are
+broadcast. Workers read the telemetry directory under the path that the driver has; results go to the driver
+alone, block by block.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.feather as feather
+from pyspark import StorageLevel
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from appcadence.errors import AppcadenceError
+from appcadence.features import flows as coded
+from appcadence.features import novelty
+from appcadence.features.catalog import NAMES
+from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
+from appcadence.features.extract import Part, fill_novelty, frame, halves_of, touching
+from appcadence.features.history import History, Past
+from appcadence.features.windows import APP_LEVEL, build
+from appcadence.serving import bounds
+from appcadence.serving.job import BESIDE, Engine, Job, Measured, Progress, file_of, write_part
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
+
+_KEYS = ["device_id", "app_id", "dest", "window_start", "window_end"]
+_FLOWS = "block int, " + ", ".join(
+    f"{name} {kind}"
+    for name, kind in zip(
+        coded.COLUMNS,
+        ("timestamp", "double", *["string"] * 5, "int", "string", "string", "bigint", "bigint"),
+        strict=True,
+    )
+)
+_CONTEXT = (
+    "block int, tag string, device_id string, app_id string, kind string, start timestamp, end timestamp, "
+    "time timestamp, priority tinyint, content_available boolean, time_resolution_seconds double"
+)
+_COUNTS = "device_id string, flows bigint, first_us bigint"
+_WINDOWS = "block int, half int, rows binary, keys binary, past binary"
+_SCORES = "number int, scores binary"
+
+Batches = Iterator[pa.RecordBatch]
+
+
+def session() -> SparkSession:
+    """The session of the surrounding Spark job, or what PYSPARK_SUBMIT_ARGS names; else this machine alone,
+    with nothing that listens beyond the loopback."""
+    builder = SparkSession.Builder().appName("appcadence")
+    given = {"PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT"} & set(os.environ)
+    if SparkSession.getActiveSession() is None and not given:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        quiet = {"ui.enabled": "false", "ui.showConsoleProgress": "false", "log.level": "ERROR"}
+        for key, value in quiet.items():
+            builder = builder.config(f"spark.{key}", value)
+        builder = builder.master("local[*]")
+    with _without_warnings():
+        return builder.getOrCreate()
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Spark warns of every pandas 3; here only its Arrow functions are used."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas")
+        yield
+
+
+def engine(spark: SparkSession | None = None) -> Engine:
+    """The engine that a session is; None = `session()`, when there is work.
+
+    It raises AppcadenceError where Spark cannot start, or gives up.
+    """
+
+    def measured(job: Job, scratch: Path, progress: Progress) -> Measured:
+        try:
+            with _without_warnings():
+                return _measured(spark or session(), job, scratch, progress)
+        except PySparkException as error:
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise AppcadenceError(f"Spark failed: {said[-1] if said else type(error).__name__}") from error
+
+    return measured
+
+
+def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) -> Measured:
+    if isinstance(job.telemetry, Mapping):
+        raise AppcadenceError("on Spark the telemetry must be a directory, which every worker reads")
+    source = _Source(job.telemetry.path.resolve(), job.span_us)
+    with _watched(spark, "reading", progress):
+        counts = source.read(spark, ["flows"], _counted, _COUNTS).toArrow().to_pandas()
+    counts = counts.groupby("device_id").agg({"flows": "sum", "first_us": "min"}).sort_index()
+    if not len(counts):
+        raise job.nothing()
+    block_of = pd.Series(coded.blocks_of(counts["flows"].to_numpy(), job.block_flows), counts.index)
+    n_blocks = int(block_of.iloc[-1]) + 1
+    inventory, job = job.telemetry.read("inventory"), replace(job, telemetry={})
+    shared = spark.sparkContext.broadcast((block_of, job, inventory))
+
+    def blocked(table: pa.Table, tag: str) -> pa.Table:
+        return _blocked(shared.value[0], table, tag)
+
+    def extracted(flows: pa.Table, context: pa.Table) -> pa.Table:
+        return _extracted(*shared.value[1:], flows, context)
+
+    # As many partitions as blocks: there is far more to compute than to move.
+    around, flows = (
+        source.read(spark, names, blocked, schema).repartition(n_blocks, "block").groupBy("block")
+        for names, schema in ((list(CONTEXT_COLUMNS), _CONTEXT), (["flows"], _FLOWS))
+    )
+    windows = flows.cogroup(around).applyInArrow(extracted, _WINDOWS).persist(StorageLevel.DISK_ONLY)
+    try:
+        with _watched(spark, "extracting", progress):
+            met = windows.select("block", "half", "keys", "past").toArrow().sort_by("block").sort_by("half")
+        keys = [_unpacked(packed) for packed in met["keys"]]
+        pasts = [_unpacked(packed) for packed in met["past"] if packed.is_valid]
+        after = _advanced(job.past, pasts, block_of.index)
+        found = job.events(after, pd.concat([k.to_pandas() for k in keys], ignore_index=True))
+        events = [found.windows[a:b] for a, b in pairwise(np.cumsum([0, *map(len, keys)]))]
+        fleet = _Fleet.of(after, int(counts["first_us"].min()), job.seconds)
+        known = spark.sparkContext.broadcast((job, fleet, [np.packbits(event) for event in events]))
+
+        def scored(batches: Batches) -> Batches:
+            return _scored(*known.value, n_blocks, batches)
+
+        measured = windows.select("block", "half", "rows").mapInArrow(scored, _SCORES)
+        measured = measured.persist(StorageLevel.DISK_ONLY)
+        with _watched(spark, "scoring", progress):
+            measured.count()
+        for row in measured.toLocalIterator():
+            file_of(scratch, row["number"]).write_bytes(row["scores"])
+        measured.unpersist()
+    finally:
+        windows.unpersist()
+    return Measured([file_of(scratch, i) for i in range(2 * n_blocks)], after, found.events)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A telemetry directory as every worker sees it."""
+
+    path: Path
+    span_us: tuple[int, int] | None
+
+    def read(
+        self, spark: SparkSession, names: list[str], of: Callable[[pa.Table, str], pa.Table], schema: str
+    ) -> DataFrame:
+        """What `of` makes of each row group (and the name) of some tables."""
+        directory = TelemetryDirectory(self.path)
+        count = sum(len(directory.pieces(name, ())) for name in names)
+
+        def rows(batches: Batches) -> Batches:
+            pieces = self._pieces(names)
+            for batch in batches:
+                for number in batch["id"].to_pylist():
+                    name, piece = pieces[number]
+                    yield from of(piece(), name).to_batches()
+
+        return spark.range(0, count, 1, max(count, 1)).mapInArrow(rows, schema)
+
+    def _pieces(self, names: list[str]) -> list[tuple[str, Callable[[], pa.Table]]]:
+        directory, columns = TelemetryDirectory(self.path), {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
+        return [(n, partial(self._piece, p, n)) for n in names for p in directory.pieces(n, columns[n])]
+
+    def _piece(self, piece: Callable[[], pa.Table], name: str) -> pa.Table:
+        if name == "flows" and self.span_us is not None:
+            return touching(piece(), self.span_us)
+        return piece()
+
+
+def _counted(flows: pa.Table, tag: str) -> pa.Table:
+    """Flows of each device, and when the first started."""
+    rows = pa.table(
+        {"device_id": flows["device_id"].cast(pa.string()), "us": flows["start"].cast(pa.int64())}
+    )
+    return rows.group_by("device_id").aggregate([("us", "count"), ("us", "min")])
+
+
+def _blocked(block_of: pd.Series, table: pa.Table, tag: str) -> pa.Table:
+    """Rows of devices with flows, and their block; plain types, with the tag where it is no flow."""
+    device = table["device_id"].cast(pa.string())
+    place = pc.index_in(device, value_set=pa.array(block_of.index, pa.string()))
+    columns = {name: _plain(table[name]) for name in table.column_names}
+    if tag != "flows":
+        every = dict.fromkeys(["start", "end", "time", "priority", "content_available"])
+        every["time_resolution_seconds"] = None
+        nulls = {name: pa.nulls(len(table), _TYPES[name]) for name in every if name not in columns}
+        columns |= {"tag": pa.array([tag] * len(table), pa.string())} | nulls
+        order = ["tag", "device_id", "app_id", "kind", *every]
+        columns = {name: columns[name] for name in order}
+    block = pa.array(block_of.to_numpy(np.int32)).take(place.combine_chunks())
+    return pa.table({"block": block} | columns).filter(place.is_valid())
+
+
+_TYPES = {column.name: column.type for name in CONTEXT_COLUMNS for column in DIRECTORY_TABLES[name].columns}
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table) -> pa.Table:
+    """A block's windows in two rows: those of channels, with their devices' contacts, and those of apps."""
+    tables = {"flows": flows} | {
+        name: context.filter(pc.equal(context["tag"], name)) for name in CONTEXT_COLUMNS
+    }
+    columns = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
+    tables = {
+        name: conform(DIRECTORY_TABLES[name], rows.cast(_zoned(rows.schema)), columns=columns[name])
+        for name, rows in tables.items()
+    }
+    devices = pc.unique(flows["device_id"]).to_pandas()
+    own = job.past.contacts[job.past.contacts["device_id"].isin(devices)]
+    windows = build(
+        tables | {"inventory": inventory}, job.seconds, History(own.reset_index(drop=True)), job.span_us
+    )
+    beside = bounds.of_windows(windows)
+    found = []
+    n = windows.n_channels
+    for half, (part, rows) in enumerate(zip(halves_of(windows), (slice(n), slice(n, None)), strict=True)):
+        table = pa.Table.from_pandas(frame(part, windows, windows.context, job.seconds), preserve_index=False)
+        for name in BESIDE:
+            table = table.append_column(f"beside_{name}", pa.array(beside[name][rows]))
+        past = None
+        if half == 0 and windows.rolled is not None:
+            past = _packed(windows.rolled.channels.history().to_arrow())
+        found.append((half, _packed(table), _packed(table.select(_KEYS)), past))
+    block = flows["block"][0].as_py()
+    halves, rows_, keys, pasts = zip(*found, strict=True)
+    return pa.table(
+        [pa.array([block, block], pa.int32()), pa.array(halves, pa.int32())]
+        + [pa.array(column, pa.binary()) for column in (rows_, keys, pasts)],
+        names=["block", "half", "rows", "keys", "past"],
+    )
+
+
+def _zoned(schema: pa.Schema) -> pa.Schema:
+    """Spark gives times in the zone of its session."""
+    utc = pa.timestamp("us", tz="UTC")
+    return pa.schema([f.with_type(utc) if pa.types.is_timestamp(f.type) else f for f in schema])
+
+
+def _advanced(past: History, parts: list[pa.Table], devices: pd.Index) -> History:
+    """The history with the rows of some devices replaced, in its own order."""
+    rest = past.contacts[~past.contacts["device_id"].isin(devices)]
+    rows = pd.concat([rest, *(part.to_pandas() for part in parts)], ignore_index=True)
+    none = pd.Index([], dtype="object")
+    return Past.of(History(rows), none, none, none).history()
+
+
+@dataclass(frozen=True)
+class _Fleet:
+    """Who met what first, and the names behind its codes."""
+
+    apps: pd.Index
+    dests: pd.Index
+    fleet: novelty.Fleet
+    first_us: int
+    seconds: int
+
+    @classmethod
+    def of(cls, after: History, first_us: int, seconds: int) -> _Fleet:
+        none = pd.Index([], dtype="object")
+        past = Past.of(after, none, none, none)
+        return cls(past.apps, past.dests, novelty.Fleet(past, []), first_us, seconds)
+
+    def fill(self, windows: pd.DataFrame) -> pd.DataFrame:
+        """Windows with what novelty needs the fleet for."""
+        start = windows["window_start"].dt.as_unit("us").astype("int64").to_numpy()
+        values = windows[list(NAMES)].to_numpy(np.float32, copy=True)
+        dest = np.where(windows["dest"] == APP_LEVEL, -1, _codes(self.dests, windows["dest"]))
+        app = _codes(self.apps, windows["app_id"])
+        part = Part.empty()._replace(app=app, dest=dest, start_us=start, values=values)
+        fill_novelty(part, self.first_us, self.fleet, self.seconds)
+        return pd.concat(
+            [windows.drop(columns=list(NAMES)), pd.DataFrame(values, columns=list(NAMES), copy=False)], axis=1
+        )
+
+
+def _codes(names: pd.Index, column: pd.Series) -> npt.NDArray[np.int32]:
+    of_category = np.append(names.get_indexer(pd.Index(column.cat.categories, dtype=object)), -1)
+    return np.asarray(of_category[column.cat.codes.to_numpy()], np.int32)
+
+
+def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, batches: Batches) -> Batches:
+    """The scores of blocks, each an Arrow file."""
+    for batch in batches:
+        for block, half, packed in zip(*(batch[name] for name in ("block", "half", "rows")), strict=True):
+            number = half.as_py() * n_blocks + block.as_py()
+            rows = _unpacked(packed)
+            beside = {name: rows[f"beside_{name}"].to_numpy() for name in BESIDE}
+            windows = fleet.fill(rows.drop_columns([f"beside_{name}" for name in BESIDE]).to_pandas())
+            event = np.unpackbits(events[number], count=len(windows)).astype(np.bool_)
+            file = io.BytesIO()
+            write_part(job.measured(windows, beside, event), file)
+            yield pa.record_batch(
+                [pa.array([number], pa.int32()), pa.array([file.getvalue()], pa.binary())],
+                names=["number", "scores"],
+            )
+
+
+def _packed(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    feather.write_feather(table, file, compression="lz4")
+    return file.getvalue()
+
+
+def _unpacked(packed: pa.BinaryScalar) -> pa.Table:
+    return feather.read_table(pa.BufferReader(packed.as_buffer()))
+
+
+@contextmanager
+def _watched(spark: SparkSession, what: str, progress: Progress) -> Iterator[None]:
+    """Tell the share of the running stages' tasks that are done."""
+    tracker, over = spark.sparkContext.statusTracker(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            tasks = [(s.numCompletedTasks, s.numTasks) for s in stages if s is not None]
+            if tasks:
+                progress(what, sum(done for done, _ in tasks) / max(sum(total for _, total in tasks), 1))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
