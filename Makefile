@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: demo test fuzz lint bench docs clean
+.PHONY: demo test fuzz lint bench spark docs clean
 .venv/.core: pyproject.toml
 	python3 -m venv .venv && .venv/bin/pip install -q -e . && touch $@
 .venv/.dev: pyproject.toml
@@ -16,6 +16,8 @@ lint: .venv/.dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 bench: .venv/.core
 	$(PY) benchmarks/features.py && $(PY) benchmarks/cadence_power.py && $(PY) benchmarks/transplant.py
+spark: .venv/.dev
+	$(PY) benchmarks/spark.py
 docs: .venv/.core
 	$(PY) docs/features.py
 clean:

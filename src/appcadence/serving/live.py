@@ -70,6 +70,7 @@ class Live:
                 pa.Table.from_pandas(rows, preserve_index=False) if isinstance(rows, pd.DataFrame) else rows
             )
             tables[name] = conform(DIRECTORY_TABLES[name], data)
+        until_us = None if until is None else _micros(until)
         with self._lock:
             if len(flows := tables.get("flows", ())):
                 self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
@@ -78,7 +79,7 @@ class Live:
                 tables["flows"] = kept
             for name, table in tables.items():
                 self._open[name].append(table)
-            now_us = self._latest_us if until is None else _micros(until)
+            now_us = self._latest_us if until_us is None else until_us
             border_us = now_us // self._width * self._width
             flows = self._joined("flows")
             if border_us <= self._border_us or not len(flows):
@@ -114,11 +115,12 @@ class Live:
                 last = micros(rows[time])
                 if name == "activity":
                     last = np.maximum(last, micros(pc.fill_null(rows["end"].cast(pa.int64()), -_NEVER)))
-                # A device is known by its last record to have the telemetry.
-                order = np.argsort(micros(rows[time]), kind="stable")
-                who = pd.DataFrame({c: rows[c].to_pandas() for c in ("device_id", "kind")}).iloc[order]
                 needed = last >= border_us - max(self._width, _LEAST_LOOK_BACK_US)
-                needed[order[~who.duplicated(keep="last").to_numpy()]] = True
+                # The last of each kind before: since when the user is away, and that the device tells of it.
+                before = np.flatnonzero(last < border_us)
+                before = before[np.argsort(last[before], kind="stable")]
+                who = pd.DataFrame({c: rows[c].take(before).to_pandas() for c in ("device_id", "kind")})
+                needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us
 
