@@ -120,6 +120,9 @@ def test_the_scores_table_shows_the_largest_contributions(detector, frame, compl
     place = {name: i for i, name in enumerate(NAMES)}
     for i in range(0, len(frame), 97):
         shown = complete["contributions"][i]
+        assert bool(len(shown)) == (complete["status"][i] != "insufficient_evidence")
+        if not len(shown):
+            continue
         column = [place[part["feature"]] for part in shown]
         given = np.array([part["contribution"] for part in shown])
         np.testing.assert_allclose(given, contributions[i, column], rtol=0, atol=1e-12)

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -125,11 +126,18 @@ def empty(scratch: Path) -> None:
 
 
 def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
-    """Results of work(0), work(1), ..., a few at a time on all cores: those that wait take memory."""
+    """Results of work(0), work(1), ... on all cores, one a core ahead: those that wait take memory."""
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, count, workers):
-            yield from pool.map(work, range(first, min(first + workers, count)))
+        ahead = deque(pool.submit(work, number) for number in range(min(workers + 1, count)))
+        try:
+            for number in range(len(ahead), count + len(ahead)):
+                done = ahead.popleft().result()
+                if number < count:
+                    ahead.append(pool.submit(work, number))
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
 Matrix = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Member = tuple[npt.NDArray[np.float64], Matrix]
 Members = tuple[Member, Member, Member]
 
@@ -87,7 +89,7 @@ class Measured:
     """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
 
 
-def ranks(table: pa.Table) -> npt.NDArray[np.int64]:
+def ranks(table: pa.Table) -> Codes:
     """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
     ranked = np.asarray(scored(table).to_numpy(), np.bool_)
     score = table["score"].to_numpy()
@@ -102,7 +104,7 @@ def scored(table: pa.Table) -> pa.ChunkedArray:
     return pc.equal(table["status"], "scored")
 
 
-def settled(table: pa.Table, rank: npt.NDArray[np.int64], alert: npt.NDArray[np.bool_]) -> pa.Table:
+def settled(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
     """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
     worded = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
     words = pc.if_else(pa.array(worded), table["reasons"], pa.scalar([], SCORES.field("reasons").type))
@@ -149,7 +151,7 @@ class Detector:
         self,
         frame: pd.DataFrame,
         *,
-        fleet_event: npt.NDArray[np.bool_] | None = None,
+        fleet_event: Mask | None = None,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
         tunables: Tunables = UNSET,
@@ -159,13 +161,13 @@ class Detector:
         """The scores table (see `SCORES`) of a feature table, in its row order.
 
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
-        factor e fewer; null where there is too little evidence. It equals the sum of all contributions
-        plus a constant of the stratum. Windows of a `fleet_event` (n,) keep their score, have no rank and
-        raise no alert. With a `false_discovery_rate` alerts keep to that instead of the budget, over all
-        alert units of the frame (Benjamini and Hochberg on conformal p-values, which one over the number of
-        calibration units bounds below: a small calibration finds nothing at a low rate). `tunables` say
-        which behaviours a window shows, and may bar alerts (see `evidence.barred`). Reasons are worded for
-        alerts and the first 1,000 windows.
+        factor e fewer; it equals the sum of all contributions plus a constant of the stratum. Where there is
+        too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,) keep
+        their score, have no rank and raise no alert. With a `false_discovery_rate` alerts keep to that in its
+        place, over all alert units of the frame (Benjamini and Hochberg on conformal p-values, which
+        one over the number of calibration units bounds below: a small calibration finds nothing at a low
+        rate). `tunables` say which behaviours a window shows, and may bar alerts (see `evidence.barred`).
+        Reasons are worded for alerts and the first 1,000 windows.
 
         Raises:
             SchemaError: a feature column is missing.
@@ -189,7 +191,7 @@ class Detector:
         self,
         frame: pd.DataFrame,
         *,
-        fleet_event: npt.NDArray[np.bool_] | None = None,
+        fleet_event: Mask | None = None,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
         tunables: Tunables = UNSET,
@@ -205,11 +207,14 @@ class Detector:
         frame = hide(frame, self.excluded_families)
         values, group = aligned(frame), self.baseline.group_of(frame)
         distances = self.baseline.apart(values, group)
-        contributions, raw = combine(self.members(values, distances), self.weights)
         n = len(frame)
         able = judged(frame)
         common = np.zeros(n, np.bool_) if fleet_event is None else fleet_event
         evidence = eligible(frame)
+        # What cannot be judged is not asked about: often half of all windows.
+        contributions, raw = np.zeros((n, len(NAMES))), np.full(n, np.nan)
+        asked = self.members(values[evidence], distances[evidence])
+        contributions[evidence], raw[evidence] = combine(asked, self.weights)
         scored = evidence & ~common
         score, p, threshold, unit_p = (np.full(n, np.nan) for _ in range(4))
         spread = np.ones(n)
@@ -251,7 +256,7 @@ class Detector:
             "behaviours": reasons.listed({b: shown[b] & scored for b in BEHAVIOURS}),
             "explained_by": reasons.explained_by(frame, distances),
             "reasons": self._reasons(frame, values, group, contributions, worded),
-            "contributions": self._top(values, group, contributions),
+            "contributions": self._top(evidence, values, group, contributions),
             "exception_id": pa.nulls(n, pa.string()),
             "model_name": pa.repeat(pa.scalar(name, pa.string()), n),
             "model_version": pa.repeat(pa.scalar(version, pa.string()), n),
@@ -273,7 +278,7 @@ class Detector:
         return float((base - c.origin) / c.spread)
 
     def _behaviour(
-        self, behaviour: str, contributions: Matrix, able: npt.NDArray[np.bool_]
+        self, behaviour: str, contributions: Matrix, able: Mask
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         value = behaviour_score(behaviour, contributions)
         benign = self.behaviours[behaviour]
@@ -285,9 +290,9 @@ class Detector:
         self,
         frame: pd.DataFrame,
         values: Matrix,
-        group: npt.NDArray[np.int64],
+        group: Codes,
         contributions: Matrix,
-        rows: npt.NDArray[np.bool_],
+        rows: Mask,
     ) -> pa.Array:
         index = np.flatnonzero(rows)
         strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MOST]
@@ -297,19 +302,21 @@ class Detector:
         unseen = reasons.unchecked(frame.iloc[index]).to_pylist()
         return reasons.placed(rows, [a + b for a, b in zip(texts, unseen, strict=True)])
 
-    def _top(self, values: Matrix, group: npt.NDArray[np.int64], contributions: Matrix) -> pa.Array:
-        top = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
-        row = np.arange(len(values))[:, None]
+    def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
+        """The strongest contributions of some rows; none of the others."""
+        row = np.flatnonzero(rows)[:, None]
+        strength = -np.abs(contributions[rows])
+        top = np.argsort(strength, axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
         flat = pa.StructArray.from_arrays(
             [
                 _NAMES.take(pa.array(top.ravel())),
                 _nullable(values[row, top].ravel()),
-                _nullable(self.baseline.expected(group[:, None], top).ravel()),
+                _nullable(self.baseline.expected(group[row], top).ravel()),
                 pa.array(contributions[row, top].ravel()),
             ],
             fields=list(_CONTRIBUTION),
         )
-        offsets = np.arange(len(values) + 1, dtype=np.int32) * top.shape[1]
+        offsets = np.concatenate([[0], np.cumsum(rows, dtype=np.int32)]) * np.int32(top.shape[1])
         return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
 
@@ -383,7 +390,7 @@ def behaviour_score(behaviour: str, contributions: Matrix) -> npt.NDArray[np.flo
     return total
 
 
-def strata(frame: pd.DataFrame) -> dict[str, npt.NDArray[np.bool_]]:
+def strata(frame: pd.DataFrame) -> dict[str, Mask]:
     """Rows of each calibration stratum."""
     unknown = frame["app_id"].isna().to_numpy()
     return {"attributed": ~unknown, "unattributed": unknown}
