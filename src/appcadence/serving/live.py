@@ -81,8 +81,7 @@ class Live:
                 self._open[name].append(table)
             now_us = self._latest_us if until_us is None else until_us
             border_us = now_us // self._width * self._width
-            flows = self._joined("flows")
-            if border_us <= self._border_us or not len(flows):
+            if border_us <= self._border_us or not len(flows := self._joined("flows")):
                 return None
             span_us = (self._border_us, border_us)
             closed = {name: self._joined(name) for name in TABLES if self._open[name]}
