@@ -30,6 +30,25 @@ Progress = Callable[[str, float], None]
 Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
 
 
+class Bar:
+    """What a window must score to be among the first `EXPLAINED_ROWS` of those seen so far.
+
+    Threads may overwrite each other's, which only lowers it.
+    """
+
+    def __init__(self) -> None:
+        self._best = np.empty(0)
+
+    @property
+    def height(self) -> float:
+        return float(self._best[0]) if len(self._best) == EXPLAINED_ROWS else -np.inf
+
+    def raised(self, table: pa.Table) -> None:
+        """Count the windows of a scores table."""
+        seen = table["score"].filter(scored(table)).to_numpy()
+        self._best = np.sort(np.append(self._best, seen))[-EXPLAINED_ROWS:]
+
+
 @dataclass(frozen=True)
 class Job:
     """What is scored, by what, and how."""
@@ -58,11 +77,15 @@ class Job:
         frame: pd.DataFrame,
         beside: Mapping[str, npt.NDArray[Any]],
         event: npt.NDArray[np.bool_],
-        worded_from: float = -np.inf,
+        bar: Bar,
     ) -> pa.Table:
-        """The scores table of a block without ranks; `BESIDE` and `unit_p` are more columns."""
-        rows = self.scorer.measure(frame, event, worded_from=worded_from, **self.budget)
+        """The scores table of a block without ranks; `BESIDE` and `unit_p` are more columns.
+
+        What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
+        """
+        rows = self.scorer.measure(frame, event, worded_from=bar.height, **self.budget)
         table = rows.table
+        bar.raised(table)
         for name in BESIDE:
             table = table.append_column(name, pa.array(beside[name]))
         return table.append_column("unit_p", pa.array(rows.unit_p))
@@ -112,17 +135,12 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     found = job.events(after, pd.concat(keys, ignore_index=True))
     event = [found.windows[a:b] for a, b in pairwise(np.cumsum([0, *map(len, keys)]))]
     files = [file_of(scratch, i) for i in range(len(blocks))]
-    best = np.empty(0)
+    bar = Bar()
 
     def work(number: int) -> None:
-        nonlocal best
         if files[number].exists():
             return
-        # Of what may not be among the first in the end, no reasons are kept.
-        least = best[0] if len(best) == EXPLAINED_ROWS else -np.inf
-        table = job.measured(blocks.frame(number), blocks.beside(number), event[number], least)
-        # Threads may overwrite each other's, which only lowers the bar.
-        best = np.sort(np.append(best, table["score"].filter(scored(table))))[-EXPLAINED_ROWS:]
+        table = job.measured(blocks.frame(number), blocks.beside(number), event[number], bar)
         written = files[number].with_suffix(".tmp")
         write_part(table, written)
         written.replace(files[number])

@@ -35,31 +35,24 @@ from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
 from appcadence.features import novelty
 from appcadence.features.catalog import NAMES
+from appcadence.features.columns import codes
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extract import Part, fill_novelty, frame, halves_of, touching
+from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
 from appcadence.features.windows import APP_LEVEL, build
 from appcadence.serving import bounds
-from appcadence.serving.job import BESIDE, Engine, Job, Measured, Progress, file_of, write_part
+from appcadence.serving.job import BESIDE, Bar, Engine, Job, Measured, Progress, file_of, write_part
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
+_COLUMNS = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
 _KEYS = ["device_id", "app_id", "dest", "window_start", "window_end"]
-_FLOWS = "block int, " + ", ".join(
-    f"{name} {kind}"
-    for name, kind in zip(
-        coded.COLUMNS,
-        ("timestamp", "double", *["string"] * 5, "int", "string", "string", "bigint", "bigint"),
-        strict=True,
-    )
-)
-_CONTEXT = (
-    "block int, tag string, device_id string, app_id string, kind string, start timestamp, end timestamp, "
-    "time timestamp, priority tinyint, content_available boolean, time_resolution_seconds double"
-)
+_ROWS = "block int, tag string, piece int, rows binary"
 _COUNTS = "device_id string, flows bigint, first_us bigint"
 _WINDOWS = "block int, half int, rows binary, keys binary, past binary"
 _SCORES = "number int, scores binary"
+_BLOCKS_A_TASK = 16
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -119,16 +112,16 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
     inventory, job = job.telemetry.read("inventory"), replace(job, telemetry={})
     shared = spark.sparkContext.broadcast((block_of, job, inventory))
 
-    def blocked(table: pa.Table, tag: str) -> pa.Table:
-        return _blocked(shared.value[0], table, tag)
+    def blocked(table: pa.Table, tag: str, piece: int) -> pa.Table:
+        return _by_block(shared.value[0], table, tag, piece)
 
     def extracted(flows: pa.Table, context: pa.Table) -> pa.Table:
         return _extracted(*shared.value[1:], flows, context)
 
     # As many partitions as blocks: there is far more to compute than to move.
-    around, flows = (
-        source.read(spark, names, blocked, schema).repartition(n_blocks, "block").groupBy("block")
-        for names, schema in ((list(CONTEXT_COLUMNS), _CONTEXT), (["flows"], _FLOWS))
+    flows, around = (
+        source.read(spark, names, blocked, _ROWS).repartition(n_blocks, "block").groupBy("block")
+        for names in (["flows"], list(CONTEXT_COLUMNS))
     )
     windows = flows.cogroup(around).applyInArrow(extracted, _WINDOWS).persist(StorageLevel.DISK_ONLY)
     try:
@@ -145,7 +138,9 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
         def scored(batches: Batches) -> Batches:
             return _scored(*known.value, n_blocks, batches)
 
-        measured = windows.select("block", "half", "rows").mapInArrow(scored, _SCORES)
+        # Several blocks a task: it need not word what scores lower than 1,000 windows that it saw before.
+        tasks = max(2 * spark.sparkContext.defaultParallelism, n_blocks // _BLOCKS_A_TASK)
+        measured = windows.select("block", "half", "rows").coalesce(tasks).mapInArrow(scored, _SCORES)
         measured = measured.persist(StorageLevel.DISK_ONLY)
         with _watched(spark, "scoring", progress):
             measured.count()
@@ -165,9 +160,9 @@ class _Source:
     span_us: tuple[int, int] | None
 
     def read(
-        self, spark: SparkSession, names: list[str], of: Callable[[pa.Table, str], pa.Table], schema: str
+        self, spark: SparkSession, names: list[str], of: Callable[[pa.Table, str, int], pa.Table], schema: str
     ) -> DataFrame:
-        """What `of` makes of each row group (and the name) of some tables."""
+        """What `of` makes of each row group, the name of its table and its number."""
         directory = TelemetryDirectory(self.path)
         count = sum(len(directory.pieces(name, ())) for name in names)
 
@@ -176,13 +171,13 @@ class _Source:
             for batch in batches:
                 for number in batch["id"].to_pylist():
                     name, piece = pieces[number]
-                    yield from of(piece(), name).to_batches()
+                    yield from of(piece(), name, number).to_batches()
 
         return spark.range(0, count, 1, max(count, 1)).mapInArrow(rows, schema)
 
     def _pieces(self, names: list[str]) -> list[tuple[str, Callable[[], pa.Table]]]:
-        directory, columns = TelemetryDirectory(self.path), {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
-        return [(n, partial(self._piece, p, n)) for n in names for p in directory.pieces(n, columns[n])]
+        directory = TelemetryDirectory(self.path)
+        return [(n, partial(self._piece, p, n)) for n in names for p in directory.pieces(n, _COLUMNS[n])]
 
     def _piece(self, piece: Callable[[], pa.Table], name: str) -> pa.Table:
         if name == "flows" and self.span_us is not None:
@@ -190,7 +185,7 @@ class _Source:
         return piece()
 
 
-def _counted(flows: pa.Table, tag: str) -> pa.Table:
+def _counted(flows: pa.Table, tag: str, piece: int) -> pa.Table:
     """Flows of each device, and when the first started."""
     rows = pa.table(
         {"device_id": flows["device_id"].cast(pa.string()), "us": flows["start"].cast(pa.int64())}
@@ -198,40 +193,44 @@ def _counted(flows: pa.Table, tag: str) -> pa.Table:
     return rows.group_by("device_id").aggregate([("us", "count"), ("us", "min")])
 
 
-def _blocked(block_of: pd.Series, table: pa.Table, tag: str) -> pa.Table:
-    """Rows of devices with flows, and their block; plain types, with the tag where it is no flow."""
-    device = table["device_id"].cast(pa.string())
-    place = pc.index_in(device, value_set=pa.array(block_of.index, pa.string()))
-    columns = {name: _plain(table[name]) for name in table.column_names}
-    if tag != "flows":
-        every = dict.fromkeys(["start", "end", "time", "priority", "content_available"])
-        every["time_resolution_seconds"] = None
-        nulls = {name: pa.nulls(len(table), _TYPES[name]) for name in every if name not in columns}
-        columns |= {"tag": pa.array([tag] * len(table), pa.string())} | nulls
-        order = ["tag", "device_id", "app_id", "kind", *every]
-        columns = {name: columns[name] for name in order}
-    block = pa.array(block_of.to_numpy(np.int32)).take(place.combine_chunks())
-    return pa.table({"block": block} | columns).filter(place.is_valid())
+def _by_block(block_of: pd.Series, table: pa.Table, tag: str, piece: int) -> pa.Table:
+    """Rows of devices with flows, those of each block packed: Spark moves them faster than one by one."""
+    device = codes(table["device_id"], block_of.index)
+    rows = np.flatnonzero(device >= 0)
+    block = block_of.to_numpy()[device[rows]]
+    order, offsets = scatter(block, int(block.max(initial=-1)) + 1)
+    table = table.take(rows[order])
+    found = np.flatnonzero(np.diff(offsets))
+    packed = [_packed(_plain(table[offsets[b] : offsets[b + 1]])) for b in found]
+    return pa.table(
+        [
+            pa.array(found, pa.int32()),
+            pa.repeat(tag, len(found)),
+            pa.repeat(pa.scalar(piece, pa.int32()), len(found)),
+            pa.array(packed, pa.binary()),
+        ],
+        names=["block", "tag", "piece", "rows"],
+    )
 
 
-_TYPES = {column.name: column.type for name in CONTEXT_COLUMNS for column in DIRECTORY_TABLES[name].columns}
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+def _plain(table: pa.Table) -> pa.Table:
+    """Names as texts: a slice would bring all names of its table along."""
+    kinds = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(kinds))
 
 
 def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table) -> pa.Table:
     """A block's windows in two rows: those of channels, with their devices' contacts, and those of apps."""
-    tables = {"flows": flows} | {
-        name: context.filter(pc.equal(context["tag"], name)) for name in CONTEXT_COLUMNS
-    }
-    columns = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
+    parts: dict[str, list[pa.Table]] = {name: [] for name in _COLUMNS}
+    for table in (flows.sort_by("piece"), context.sort_by("piece")):  # as on one machine
+        for tag, rows in zip(table["tag"].to_pylist(), table["rows"], strict=True):
+            parts[tag].append(_unpacked(rows))
     tables = {
-        name: conform(DIRECTORY_TABLES[name], rows.cast(_zoned(rows.schema)), columns=columns[name])
-        for name, rows in tables.items()
+        name: conform(DIRECTORY_TABLES[name], pa.concat_tables(rows), columns=_COLUMNS[name])
+        for name, rows in parts.items()
+        if rows
     }
-    devices = pc.unique(flows["device_id"]).to_pandas()
+    devices = pc.unique(tables["flows"]["device_id"].cast(pa.string())).to_pandas()
     own = job.past.contacts[job.past.contacts["device_id"].isin(devices)]
     windows = build(
         tables | {"inventory": inventory}, job.seconds, History(own.reset_index(drop=True)), job.span_us
@@ -254,12 +253,6 @@ def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table
         + [pa.array(column, pa.binary()) for column in (rows_, keys, pasts)],
         names=["block", "half", "rows", "keys", "past"],
     )
-
-
-def _zoned(schema: pa.Schema) -> pa.Schema:
-    """Spark gives times in the zone of its session."""
-    utc = pa.timestamp("us", tz="UTC")
-    return pa.schema([f.with_type(utc) if pa.types.is_timestamp(f.type) else f for f in schema])
 
 
 def _advanced(past: History, parts: list[pa.Table], devices: pd.Index) -> History:
@@ -306,6 +299,7 @@ def _codes(names: pd.Index, column: pd.Series) -> npt.NDArray[np.int32]:
 
 def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, batches: Batches) -> Batches:
     """The scores of blocks, each an Arrow file."""
+    bar = Bar()
     for batch in batches:
         for block, half, packed in zip(*(batch[name] for name in ("block", "half", "rows")), strict=True):
             number = half.as_py() * n_blocks + block.as_py()
@@ -314,7 +308,7 @@ def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, ba
             windows = fleet.fill(rows.drop_columns([f"beside_{name}" for name in BESIDE]).to_pandas())
             event = np.unpackbits(events[number], count=len(windows)).astype(np.bool_)
             file = io.BytesIO()
-            write_part(job.measured(windows, beside, event), file)
+            write_part(job.measured(windows, beside, event, bar), file)
             yield pa.record_batch(
                 [pa.array([number], pa.int32()), pa.array([file.getvalue()], pa.binary())],
                 names=["number", "scores"],
