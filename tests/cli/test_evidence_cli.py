@@ -141,6 +141,13 @@ def test_report_counts_each_day_of_a_device_once(log):
     assert (alone.device_days, alone.hours, alone.runs) == (1, 24.0, 2)
 
 
+@pytest.mark.parametrize("hours", ["24", None, [1.0]])
+def test_hours_that_are_no_number_are_one_sentence(place, hours):
+    evidence.append("e.jsonl", "run", _facts({"2027-01-01": {"d1": [hours, 1, 0]}}), AT)
+    with pytest.raises(EvidenceError, match="line 1 does not hold the facts"):
+        report("e.jsonl", date(2027, 1, 1), date(2027, 1, 1))
+
+
 def test_report_as_text_and_json(log, monkeypatch, capsys):
     said = run("evidence", "report", log, "--from", "2026-12-28", "--to", "2027-01-17")
     assert narrow(said) and "2027-W02" in said and "?[31m[bold]x[/]?" in said

@@ -215,11 +215,14 @@ def _judged(rows):
         ("2001:db8::/32", ["2001:db8::", "2001:db8:ffff::1"]),
         ("fd00::/8", ["fdab::1"]),
         ("203.0.113.9/32", ["::ffff:203.0.113.9"]),
+        ("::/128", ["::"]),
+        ("::/96", ["::"]),
     ],
 )
 def test_ranges_of_addresses(network, inside):
     names = ["203.0.113.0", "203.0.113.255", "203.0.114.0", "::ffff:203.0.113.9", "10.0.0.0", "2001:db8::"]
-    names += ["2001:db8:ffff::1", "2001:db9::", "fdab::1", "a.example", "fdab.example", "203.0.113.9.example"]
+    names += ["2001:db8:ffff::1", "2001:db9::", "fdab::1", "::"]
+    names += ["a.example", "fdab.example", "203.0.113.9.example"]
     scores, measures = _judged([("d", "a", name, 0, []) for name in names])
     covered = judge(scores, measures, [an(destination=network)], TODAY).entry >= 0
     assert [name for name, hit in zip(names, covered, strict=True) if hit] == inside

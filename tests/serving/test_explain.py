@@ -91,7 +91,7 @@ def test_json_holds_the_row_the_sessions_and_presence(out):
     ]
 
 
-@pytest.mark.parametrize("rank", [0, 4, -1])
+@pytest.mark.parametrize("rank", [0, 4, -1, 10**30])
 def test_a_rank_that_does_not_exist_is_one_sentence(out, monkeypatch, capsys, rank):
     with pytest.raises(AppcadenceError, match="its ranks are 1 to 3"):
         explain(out, rank)

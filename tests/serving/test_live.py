@@ -93,6 +93,22 @@ def test_what_is_wrong_is_refused_and_leaves_nothing_behind(live, tables):
     assert len(live.update(flows[:0], until=END)) == 0
 
 
+def test_a_call_that_fails_may_be_made_again(live, tables):
+    flows, more = tables["flows"].sort_by("start"), around(tables)
+    half = len(flows) // 2
+    found = [live.update(flows[:half], **more)]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="must be positive"):
+            live.update(flows[half:], until=END, alerts_per_device_day=-1)
+    found.append(live.update(flows[half:], until=END))
+    assert live.live.late_flows == 0
+    same(pd.concat([rows for rows in found if len(rows)], ignore_index=True), live.score(tables))
+
+
+def test_the_last_moment_of_all_closes_every_window(live, tables):
+    assert len(live.update(tables["flows"], until=pd.Timestamp("9999-12-31", tz="UTC")))
+
+
 def test_memory_holds_open_windows_alone(live, tables):
     flows = tables["flows"].sort_by("start")
     live.update(flows, **around(tables))

@@ -246,3 +246,22 @@ def await_answer(address, process, log):
         except OSError:
             time.sleep(0.3)
     raise AssertionError(f"no answer from {address}: {log.read_text()[-2000:]}")
+
+
+def test_a_cancelled_spark_job_is_one_sentence_too(place, scorer, spark, tmp_path):
+    from appcadence.serving.spark import engine
+
+    def cancel(what, share):
+        if what == "extracting":
+            spark.sparkContext.cancelAllJobs()
+
+    with pytest.raises(AppcadenceError, match="Spark failed: .*cancelled") as caught:
+        score_directory(
+            place / "telemetry",
+            scorer,
+            tmp_path / "out",
+            engine=engine(spark),
+            progress=cancel,
+            block_flows=500,
+        )
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()

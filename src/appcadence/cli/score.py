@@ -75,7 +75,8 @@ def score(
     core, 120 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
 
     --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
-    cores; every worker must see DIR under the same path. The output is the same to the byte.
+    cores; every worker must see DIR under the same path. The output is the same to the byte; a run that was
+    killed begins again.
 
     Example: appcadence score telemetry --model model --out scored
     """
@@ -83,8 +84,8 @@ def score(
         raise AppcadenceError("give a telemetry directory and --model, or --reapply without either")
     if not reapply and (directory is None or model is None):
         raise AppcadenceError("give both a telemetry directory and --model")
-    asked = (config, alerts_per_device_day, false_discovery_rate)
-    if reapply and any(option is not None for option in asked):
+    asked = (config, alerts_per_device_day, false_discovery_rate, history, since, until)
+    if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
     if alerts_per_device_day is not None:
         checked("alerts_per_device_day", alerts_per_device_day, "--alerts-per-device-day")

@@ -153,7 +153,7 @@ def code(
 
 
 def blocks_of(counts: np.ndarray, block_flows: int) -> np.ndarray:
-    """(n_devices,) the block of each device, in the order of their names; `counts` (n_devices,) their flows."""
+    """(n_devices,) the block of each device, by name; `counts` (n_devices,) their flows."""
     block_of = np.minimum(np.cumsum(counts) - counts, max(counts.sum() - 1, 0)) // block_flows
     return np.unique(block_of, return_inverse=True)[1].astype(np.int32)
 

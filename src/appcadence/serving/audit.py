@@ -208,7 +208,9 @@ def _count(
         day = date.fromisoformat(text)
         if span[0] <= day <= span[1]:
             touched.add(_week(day))
-            seen[text].update({name: (hours, alerts) for name, (hours, _, alerts) in devices.items()})
+            # Adding zero fails here on what is no number.
+            counts = {name: (0.0 + hours, 0 + alerts) for name, (hours, _, alerts) in devices.items()}
+            seen[text].update(counts)
     model = f"{facts['model']['name'] or facts['model']['given']} {facts['model']['bundle']}"
     held_back = facts["exceptions"]["windows"]
     thresholds = facts["thresholds"]

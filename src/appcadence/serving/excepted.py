@@ -277,7 +277,7 @@ def _any(matches: pa.Array) -> Mask:
 
 
 def _addresses(names: pa.Array) -> npt.NDArray[np.bytes_]:
-    """(n_names + 1,) addresses as 16 bytes in network order, IPv4 mapped into IPv6; empty = a host."""
+    """(n_names + 1,) addresses as `_packed`; empty = a host."""
 
     def packed(name: str) -> bytes:
         if name[:1] not in _ADDRESS_HEADS:
@@ -287,14 +287,15 @@ def _addresses(names: pa.Array) -> npt.NDArray[np.bytes_]:
         except ValueError:
             return b""
 
-    return np.array([*map(packed, names.to_pylist()), b""], "S16")
+    return np.array([*map(packed, names.to_pylist()), b""], "S17")
 
 
 _ADDRESS_HEADS = frozenset("0123456789abcdefABCDEF:")
 
 
 def _packed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
-    return address.packed.rjust(6, b"\xff").rjust(16, b"\0")
+    """A one, then 16 bytes in network order, IPv4 mapped into IPv6; NumPy takes bare zeros for nothing."""
+    return b"\1" + address.packed.rjust(6, b"\xff").rjust(16, b"\0")
 
 
 def _scored(status: pa.Array) -> Mask:

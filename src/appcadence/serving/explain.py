@@ -41,7 +41,8 @@ def explain(out: Path, rank: int) -> Window:
         TelemetryError: `out` is no output of 'appcadence score', or one of its files is unreadable.
     """
     output = Output(out)
-    rows = as_rows(output.scores([("rank", "==", rank)]))
+    # Arrow knows no larger number.
+    rows = as_rows(output.scores([("rank", "==", rank)])) if 0 < rank < 1 << 63 else []
     if not rows:
         last = output.run.scored
         have = f"its ranks are 1 to {last}" if last else "no window of it is ranked"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -55,6 +56,7 @@ class Live:
         """Take records; `score` the windows that have closed by `until`, None = the latest flow's start.
 
         `score` gets tables and a span, and gives scores and the advanced history. None = no window closed.
+        Where it fails, nothing of the call is kept, and the call may be made again.
 
         Raises:
             SchemaError: a table does not fit its declaration; nothing of the call is kept.
@@ -71,7 +73,7 @@ class Live:
             )
             tables[name] = conform(DIRECTORY_TABLES[name], data)
         until_us = None if until is None else _micros(until)
-        with self._lock:
+        with self._lock, self._undone():
             if len(flows := tables.get("flows", ())):
                 self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
                 kept = touching(flows, (self._border_us, -_NEVER))
@@ -93,6 +95,16 @@ class Live:
                 scores, self.history = score(closed, span_us)
             self._keep(flows, border_us)
             return scores
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """What fails leaves everything as it was: tables are never changed, only lists of them."""
+        before = vars(self) | {"_open": {name: list(parts) for name, parts in self._open.items()}}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def _joined(self, name: str) -> pa.Table:
         """All open records of a table, as one part from now on."""
@@ -131,4 +143,4 @@ def _itself(table: pa.Table) -> pa.Table:
 def _micros(moment: pd.Timestamp) -> int:
     if moment.tzinfo is None:
         raise AppcadenceError(f"the moment {moment} names no time zone")
-    return int(moment.as_unit("us").value // 1000)
+    return int(moment.as_unit("us").asm8.view("i8"))

@@ -122,7 +122,8 @@ class Scorer:
         A window is closed when it ended at `until` or before: the moment up to which all records have been
         given. Without it that is the start of the latest flow, which suits a source in order; a sensor that
         logs connections when they end is behind, and needs an `until` some hours back. Flows that come after
-        their windows had closed are counted in `live.late_flows` and in no score. `around` are further
+        their windows had closed are counted in `live.late_flows` and in no score. Flows must be as they were
+        converted: names that reading a directory fills in would count as records. `around` are further
         records by table: activity, notifications, inventory.
 
         Rows are those of one batch over the same records; ranks are within the rows of one call, and more

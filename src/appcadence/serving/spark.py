@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import threading
 import warnings
@@ -27,6 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
+from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -91,11 +93,17 @@ def engine(spark: SparkSession | None = None) -> Engine:
         try:
             with _without_warnings():
                 return _measured(spark or session(), job, scratch, progress)
-        except PySparkException as error:
-            said = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise AppcadenceError(f"Spark failed: {said[-1] if said else type(error).__name__}") from error
+        except (PySparkException, Py4JJavaError) as error:
+            raise AppcadenceError(f"Spark failed: {_said(error)}") from error
 
     return measured
+
+
+def _said(error: Exception) -> str:
+    """What went wrong: the last error that is named in what Spark prints, else its first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    named = [line for line in lines if re.match(r"(Caused by: )?[\w.]+(Error|Exception)\b.*: ", line)]
+    return named[-1] if named else lines[0]
 
 
 def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) -> Measured:
@@ -124,6 +132,7 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
         for names in (["flows"], list(CONTEXT_COLUMNS))
     )
     windows = flows.cogroup(around).applyInArrow(extracted, _WINDOWS).persist(StorageLevel.DISK_ONLY)
+    kept = [windows]
     try:
         with _watched(spark, "extracting", progress):
             met = windows.select("block", "half", "keys", "past").toArrow().sort_by("block").sort_by("half")
@@ -141,14 +150,17 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
         # Several blocks a task: it need not word what scores lower than 1,000 windows that it saw before.
         tasks = max(2 * spark.sparkContext.defaultParallelism, n_blocks // _BLOCKS_A_TASK)
         measured = windows.select("block", "half", "rows").coalesce(tasks).mapInArrow(scored, _SCORES)
-        measured = measured.persist(StorageLevel.DISK_ONLY)
+        kept.append(measured.persist(StorageLevel.DISK_ONLY))
         with _watched(spark, "scoring", progress):
             measured.count()
         for row in measured.toLocalIterator():
-            file_of(scratch, row["number"]).write_bytes(row["scores"])
-        measured.unpersist()
+            file = file_of(scratch, row["number"])
+            written = file.with_suffix(".tmp")  # what is there, a later run on one machine takes for whole
+            written.write_bytes(row["scores"])
+            written.replace(file)
     finally:
-        windows.unpersist()
+        for held in kept:
+            held.unpersist()
     return Measured([file_of(scratch, i) for i in range(2 * n_blocks)], after, found.events)
 
 
@@ -173,7 +185,9 @@ class _Source:
                     name, piece = pieces[number]
                     yield from of(piece(), name, number).to_batches()
 
-        return spark.range(0, count, 1, max(count, 1)).mapInArrow(rows, schema)
+        # Few tasks: each gathers the fleet's host names once, where flows lack them.
+        tasks = min(count, 4 * spark.sparkContext.defaultParallelism)
+        return spark.range(0, count, 1, max(tasks, 1)).mapInArrow(rows, schema)
 
     def _pieces(self, names: list[str]) -> list[tuple[str, Callable[[], pa.Table]]]:
         directory = TelemetryDirectory(self.path)
