@@ -255,7 +255,7 @@ def test_a_cancelled_spark_job_is_one_sentence_too(place, scorer, spark, tmp_pat
         if what == "extracting":
             spark.sparkContext.cancelAllJobs()
 
-    with pytest.raises(AppcadenceError, match="Spark failed: .*cancelled") as caught:
+    with pytest.raises(AppcadenceError, match=r"Spark failed: .*cancelled") as caught:
         score_directory(
             place / "telemetry",
             scorer,
