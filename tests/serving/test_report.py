@@ -195,9 +195,10 @@ def test_foreign_facts_and_bad_top(out, tmp_path):
         write_report(out, tmp_path)
     with pytest.raises(AppcadenceError, match="between 1 and 200"):
         write_report(out, tmp_path / "report.html", top=0)
-    (out / "run.json").write_text(json.dumps(asdict(replace(RUN, devices="two"))))
-    with pytest.raises(TelemetryError, match="appcadence score"):
-        write_report(out, tmp_path / "report.html")
+    for wrong in ({"devices": "two"}, {"model_version": None}, {"window": 24}):
+        (out / "run.json").write_text(json.dumps(asdict(replace(RUN, **wrong))))
+        with pytest.raises(TelemetryError, match="appcadence score"):
+            write_report(out, tmp_path / "report.html")
     with pytest.raises(TelemetryError, match="appcadence score"):
         write_report(tmp_path / "nowhere", tmp_path / "report.html")
 

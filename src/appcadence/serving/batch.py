@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
+from appcadence import __version__
 from appcadence.config import UNSET, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -162,7 +163,7 @@ def _fingerprint(
     directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
 ) -> str:
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
-    digest = hashlib.sha256(repr((scorer.version, settings)).encode())
+    digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
         with file.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()

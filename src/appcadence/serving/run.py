@@ -33,7 +33,8 @@ class Run:
     fleet_events: list[str]
     """What the fleet met for the first time together, as sentences."""
     inputs: str = ""
-    """SHA-256 over model, settings and every input file; empty where the telemetry came from memory."""
+    """SHA-256 over the version of appcadence, the model, the settings and every input file; empty where the
+    telemetry came from memory."""
     exceptions_sha256: str = ""
     """Of the file of exceptions; empty without one."""
     tunables: dict[str, float] = field(default_factory=dict)
@@ -60,9 +61,9 @@ class Run:
             run = cls(**json.loads(file.read_text(encoding="utf-8")))
             counts = (run.devices, run.windows, run.scored, run.excepted, run.alerts)
             numbers = (*counts, run.device_days, run.alerts_per_device_day)
-            sound = all(isinstance(n, int | float) for n in numbers) and isinstance(
-                run.inputs + run.exceptions_sha256, str
-            )
+            texts = (run.model_version, run.window, run.inputs, run.exceptions_sha256)
+            sound = all(isinstance(n, int | float) for n in numbers)
+            sound = sound and all(isinstance(text, str) for text in texts)
             sound = sound and isinstance(run.false_discovery_rate, float | None)
             sound = sound and isinstance(run.tunables, dict) and all(map(_is_threshold, run.tunables.items()))
             sound = sound and all(isinstance(s, list) for s in (run.blind_spots, run.fleet_events))
