@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from peak import KILOBYTES
 
 from appcadence.errors import EvidenceError
 from appcadence.serving.evidence import EMPTY, _next, append, extend, lines, verify
@@ -286,8 +287,7 @@ def test_a_long_file_is_verified_in_little_memory(tmp_path):
     path = tmp_path / "e.jsonl"
     extend(path, "decision", ({"k": k, "pad": "x" * 200} for k in range(60_000)), AT)
     code = (
-        "import resource, sys; from appcadence.serving.evidence import verify\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"{KILOBYTES}\nimport sys; from appcadence.serving.evidence import verify\n"
         "before = peak(); print(verify(sys.argv[1]).lines, peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
