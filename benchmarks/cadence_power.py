@@ -24,8 +24,8 @@ import numba
 import numpy as np
 from rita import timing_score
 
-from appcadence.features import cadence
-from appcadence.features.interval import _MAX_GAPS, _PER_LEVEL, FEATURES, MIN_STARTS, _gap_features
+from appcadence.features.families import cadence
+from appcadence.features.families.interval import _MAX_GAPS, _PER_LEVEL, FEATURES, MIN_STARTS, _gap_features
 from appcadence.features.windows import BEAT_GAP_SECONDS, SESSION_GAP_SECONDS
 
 FALSE_POSITIVE_RATE = 0.01

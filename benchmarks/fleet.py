@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector
 from appcadence.serving.scorer import Scorer
@@ -117,8 +117,8 @@ def run(
     middle = int(start.min()) // _DAY_US * _DAY_US + DAYS // 2 * _DAY_US
     before, after = past_and_future(tables, middle)
     if poisoned:
-        grafts = inject(before, seed + 77, per_device_day=POISONED_SHARE / 2, kinds=KNOWN_KINDS)[0]
-        flows = pa.concat_tables([before["flows"], grafts]).unify_dictionaries()
+        injected_flows = inject(before, seed + 77, per_device_day=POISONED_SHARE / 2, kinds=KNOWN_KINDS)[0]
+        flows = pa.concat_tables([before["flows"], injected_flows]).unify_dictionaries()
         before = before | {"flows": flows}
     detector = train(
         before, seed=seed, kinds=KNOWN_KINDS, exclude_families=excluded, weights=weights

@@ -21,12 +21,13 @@ from pyod.models.ecod import ECOD
 from pyod.models.hbos import HBOS
 from rita import timing_score
 
+from appcadence.features.build import build
 from appcadence.features.columns import micros
-from appcadence.features.extract import load, table_of
-from appcadence.features.windows import build, window_seconds
+from appcadence.features.extraction import load, table_of
+from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, tail_input
-from appcadence.models.evidence import eligible
+from appcadence.models.eligibility import eligible
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.fleet import Simulation
 from appcadence.training.evaluate import BUDGETS, Quality, evaluate

@@ -30,9 +30,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence.features import describe, extract, interval, session, size
-from appcadence.features.extract import prepare as coded
-from appcadence.features.windows import windows_of
+from appcadence.features import describe, extract
+from appcadence.features.build import windows_of
+from appcadence.features.extraction import prepare as coded
+from appcadence.features.families import interval, session, size
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables, write_directory
 from appcadence.telemetry.simulate.fleet import write
 

@@ -36,7 +36,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from appcadence.telemetry.convert import convert
+from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.readers import ReadOptions, reader
 
 LOG = Path(__file__).resolve().parents[2] / "shared/data/labelled/normal_a/conn.log.labeled"

@@ -45,8 +45,8 @@ from appcadence.features.partition import write_features
 from appcadence.models import bundle
 from appcadence.models.detector import aligned, forest_input
 from appcadence.models.forest import SUBSAMPLE, TREES
+from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.serving.batch import score_directory
 from appcadence.telemetry.simulate.fleet import simulate, write
 from appcadence.training.train import train
 

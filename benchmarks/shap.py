@@ -21,9 +21,9 @@ from scipy.stats import rankdata
 
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
-from appcadence.features.extract import extract, load
+from appcadence.features.extraction import extract, load
 from appcadence.models.detector import aligned
-from appcadence.models.evidence import eligible
+from appcadence.models.eligibility import eligible
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train

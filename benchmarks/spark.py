@@ -26,8 +26,8 @@ from pyspark.sql import SparkSession
 
 from appcadence.features.flows import COLUMNS
 from appcadence.models import bundle
+from appcadence.nightly import score_directory
 from appcadence.serving import Scorer, spark
-from appcadence.serving.batch import score_directory
 from appcadence.telemetry.simulate.fleet import simulate, write
 from appcadence.training.train import train
 

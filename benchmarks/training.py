@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from appcadence.features.extract import load
-from appcadence.features.windows import build, window_seconds
+from appcadence.features.build import build
+from appcadence.features.extraction import load
+from appcadence.features.windows import window_seconds
 from appcadence.telemetry.simulate.fleet import write
 from appcadence.training.train import train
 

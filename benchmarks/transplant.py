@@ -23,12 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rita import timing_score
 
+from appcadence.features.build import build
 from appcadence.features.columns import micros
-from appcadence.features.extract import table_of
-from appcadence.features.windows import Windows, build, window_seconds
-from appcadence.models.evidence import eligible
-from appcadence.telemetry.convert import convert
+from appcadence.features.extraction import table_of
+from appcadence.features.windows import Windows, window_seconds
+from appcadence.models.eligibility import eligible
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.training.train import train
 

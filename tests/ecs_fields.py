@@ -15,7 +15,7 @@ import subprocess
 
 import pytest
 
-from appcadence.serving import ecs
+from appcadence.triage import ecs
 
 _SHA512 = (
     "ce793a26bdfc28d46cc942acb68ae6357e102adaa7c10635116aab30258883f9"

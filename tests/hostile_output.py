@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence.models.detector import SCORES
-from appcadence.serving.output import OWNERS
-from appcadence.serving.pictured import CONTEXT
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
+from appcadence.triage.output import OWNERS
+from appcadence.triage.report.context import CONTEXT
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
 DAY = 1_772_409_600_000_000
@@ -123,7 +123,7 @@ def written(path):
         "declared_purpose": [HOSTILE],
         "in_inventory": [True],
         "declared_by": [f"com.{HOSTILE}"],
-        "push_grid_seconds": [1.0],
+        "push_resolution_seconds": [1.0],
         # A second before a session each; of the shifts, four are multiples of the sessions' five minutes.
         "pushes": [[DAY + k * HOUR // 12 - 1_000_000 for k in range(12, 48)]],
     }

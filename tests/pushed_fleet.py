@@ -11,11 +11,11 @@ import pyarrow as pa
 from make import flows, together
 from two_rhythms import scorer
 
-from appcadence.serving.batch import score_directory
-from appcadence.serving.shown import Output, Window, as_rows
+from appcadence.nightly import score_directory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
+from appcadence.triage.report.data import Output, Window, as_rows
 
 APART = ("phone-00000", "com.northmail.work", "apart.example")
 """A channel that knows nothing of its app's pushes."""

@@ -13,13 +13,14 @@ from appcadence.cli import app, main
 from appcadence.config import ATTACK_NAMES, SHOWN_P, Alerts, Config, Tunables, read
 from appcadence.errors import AppcadenceError
 from appcadence.models import bundle
-from appcadence.models.evidence import BEHAVIOURS
-from appcadence.serving import Scorer, audit
-from appcadence.serving.batch import score_directory
+from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
 from appcadence.serving.run import Run
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.train import train
+from appcadence.triage import audit_report
 
 CADENCE, PERSISTENCE, BURST = ATTACK_NAMES.values()
 HUGE = "0x1" + "0" * 5000
@@ -182,7 +183,9 @@ def test_settings_of_a_file_reach_the_scores_and_all_records(place, tmp_path, mo
     printed = CliRunner().invoke(app, words)
     assert printed.exit_code == 0 and f"{PERSISTENCE} 0.05" in " ".join(printed.output.split())
     assert max(map(len, printed.output.splitlines())) <= 80
-    weeks = audit.report("o.evidence.jsonl", *(pd.Timestamp(w).date() for w in (words[4], words[6]))).weeks
+    weeks = audit_report.report(
+        "o.evidence.jsonl", *(pd.Timestamp(w).date() for w in (words[4], words[6]))
+    ).weeks
     assert {limit for week in weeks for limit in week.limits} == {
         "a budget of 3 a device-day",
         f"a budget of 3 a device-day, {CADENCE} 1e-09, {PERSISTENCE} 0.05",

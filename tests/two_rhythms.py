@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from make import fleet, flows, together
 
-from appcadence.serving.bounds import measures_of, of_windows
+from appcadence.serving.measures import measures_of, of_windows
 from appcadence.serving.scorer import Scorer
 from appcadence.training.train import train
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from appcadence.errors import AppcadenceError
-from appcadence.telemetry.readiness import BEHAVIOURS
+from appcadence.telemetry.readiness.assess import BEHAVIOURS
 
 ATTACK_NAMES = BEHAVIOURS
 """By behaviour, the threshold that ATT&CK names."""
@@ -81,7 +81,7 @@ class Alerts:
 @dataclass(frozen=True)
 class Tunables:
     """ATT&CK's three thresholds of AN1682: the largest conformal p-value, in (0, 1], at which a window shows
-    the behaviour. None = not set: `SHOWN_P`, and no alert depends on it (see `models.evidence.barred`).
+    the behaviour. None = not set: `SHOWN_P`, and no alert depends on it (see `models.eligibility.barred`).
 
     Raises:
         AppcadenceError: a value is no number, or out of its range.

@@ -1,6 +1,6 @@
 """The errors users meet: each names the thing, its value and what to do next."""
 
-_LONGEST = 1000
+_MAX_CHARACTERS = 1000
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
 
 
@@ -12,8 +12,8 @@ class AppcadenceError(ValueError):
 
     def __init__(self, message: str) -> None:
         line = message.translate(_CONTROLS)
-        if len(line) > _LONGEST:
-            line = f"{line[: _LONGEST * 2 // 3]} ... {line[-_LONGEST // 4 :]}"
+        if len(line) > _MAX_CHARACTERS:
+            line = f"{line[: _MAX_CHARACTERS * 2 // 3]} ... {line[-_MAX_CHARACTERS // 4 :]}"
         super().__init__(line)
 
 

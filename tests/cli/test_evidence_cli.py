@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from appcadence.cli import app, main
 from appcadence.errors import EvidenceError
 from appcadence.models import bundle
-from appcadence.serving import Scorer, evidence
-from appcadence.serving.audit import report, run_facts
-from appcadence.serving.batch import score_directory
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.training.train import train
+from appcadence.triage import audit_log
+from appcadence.triage.audit_report import report, run_facts
 
 AT = datetime(2026, 3, 6, 1, tzinfo=UTC)
 HOSTILE = "\x1b[31m[bold]x[/]\u202e"
@@ -92,8 +93,8 @@ def test_the_facts_of_a_run_are_those_of_its_scores(place):
     assert {d: {k: [round(v[0], 4), *v[1:]] for k, v in m.items()} for d, m in twin.items()} == facts["days"]
     hours = sum(v[0] for devices in facts["days"].values() for v in devices.values())
     assert hours / 24 == pytest.approx(facts["device_days"], abs=1e-3)
-    evidence.append("e.jsonl", "run", facts, AT)
-    assert evidence.verify("e.jsonl").lines == 1
+    audit_log.append("e.jsonl", "run", facts, AT)
+    assert audit_log.verify("e.jsonl").lines == 1
 
 
 def _facts(days, **more):
@@ -120,9 +121,9 @@ def log(place):
         _facts({"2027-01-01": {"d1": [24.0, 6, 3]}}, blind_spots=["Blind spot: 5 of 9 x.", "Blind spot: y."]),
     ]
     for day, facts in enumerate(runs):
-        evidence.append("e.jsonl", "run", facts, AT + timedelta(days=day))
+        audit_log.append("e.jsonl", "run", facts, AT + timedelta(days=day))
     for verdict, day in (("benign", 1), ("malicious", 4), ("benign", 4)):
-        evidence.append("e.jsonl", "decision", {"verdict": verdict}, datetime(2027, 1, day, 23, tzinfo=UTC))
+        audit_log.append("e.jsonl", "decision", {"verdict": verdict}, datetime(2027, 1, day, 23, tzinfo=UTC))
     return place / "e.jsonl"
 
 
@@ -143,7 +144,7 @@ def test_report_counts_each_day_of_a_device_once(log):
 
 @pytest.mark.parametrize("hours", ["24", None, [1.0]])
 def test_hours_that_are_no_number_are_one_sentence(place, hours):
-    evidence.append("e.jsonl", "run", _facts({"2027-01-01": {"d1": [hours, 1, 0]}}), AT)
+    audit_log.append("e.jsonl", "run", _facts({"2027-01-01": {"d1": [hours, 1, 0]}}), AT)
     with pytest.raises(EvidenceError, match="line 1 does not hold the facts"):
         report("e.jsonl", date(2027, 1, 1), date(2027, 1, 1))
 
@@ -157,16 +158,16 @@ def test_report_as_text_and_json(log, monkeypatch, capsys):
     assert answer["weeks"][0]["hours"] == 24.0 and answer["lines"] == 6 and answer["first"] == "2027-01-01"
     words = ("evidence", "report", log, "--from", "2027-01-02", "--to", "2027-01-01")
     assert "before the first" in fails(monkeypatch, capsys, *words)
-    evidence.append(log, "run", {"days": {"2027-01-01": 3}}, AT)
+    audit_log.append(log, "run", {"days": {"2027-01-01": 3}}, AT)
     with pytest.raises(EvidenceError, match="line 7 does not hold the facts"):
         report(log, date(2027, 1, 1), date(2027, 1, 1))
 
 
 def test_verify_says_what_it_cannot_know(log, monkeypatch, capsys):
     said = run("evidence", "verify", log)
-    head = evidence.verify(log).head
+    head = audit_log.verify(log).head
     assert "6 lines" in said and head in said and "cut off the end" in said and narrow(said)
-    evidence.append(log, "decision", {"verdict": "benign"}, AT)
+    audit_log.append(log, "decision", {"verdict": "benign"}, AT)
     said = run("evidence", "verify", log, "--head", head)
     assert "up to line 6" in said and "1 line after it" in said.replace("\n", "") and narrow(said)
     assert json.loads(run("evidence", "verify", log, "--head", head, "--json"))["anchored"] == 6
@@ -184,7 +185,7 @@ def test_verify_says_what_it_cannot_know(log, monkeypatch, capsys):
 
 
 def test_decisions_from_rank_window_and_csv_reach_training(place):
-    head = evidence.append("e.jsonl", "run", run_facts("scored", model="model"), AT)
+    head = audit_log.append("e.jsonl", "run", run_facts("scored", model="model"), AT)
     base = ("verdict", "add", "--evidence", "e.jsonl", "--analyst")
     said = run(*base, "ana", "scored", "--rank", 1, "--verdict", "benign", "--justification", "VPN probe")
     assert "1 added to verdicts.parquet" in said and "disagrees" not in said
@@ -203,7 +204,7 @@ def test_decisions_from_rank_window_and_csv_reach_training(place):
     answer = json.loads(run(*base, "cy", "scored", "--csv", "many.csv", "--json"))
     assert (answer["added"], answer["undecided"], answer["total"]) == (4, 4, 6)
     assert [d["analyst"] for d in answer["disagreements"]] == [HOSTILE]
-    assert evidence.verify("e.jsonl", head) == (7, answer["head"], 1)
+    assert audit_log.verify("e.jsonl", head) == (7, answer["head"], 1)
     table = pq.read_table("verdicts.parquet")
     assert [row["device_id"] for row in table.to_pylist()[2:]] == [
         scores[k]["device_id"] for k in (0, 2, 4, 6)

@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch):
     pq.write_table(measures, tmp_path / "out" / "measures.parquet")
     soon = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=5)
     (tmp_path / "exceptions.toml").write_text(
-        entry("mail-poll", app_id=MAIL, shortest_period_seconds=900, owner=EVIL)
+        entry("mail-poll", app_id=MAIL, min_period_seconds=900, owner=EVIL)
         + entry("mail-again-with-a-rather-long-name-that-must-be-folded-somewhere", app_id=MAIL, expires=soon)
         + entry("gone", destination="gone.example", expires="2026-03-05")
     )

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import flows, together
 
-from appcadence.features import companion, extract
+from appcadence.features import extract
+from appcadence.features.families import companion
 
 NAMES = [f.name for f in companion.FEATURES]
 

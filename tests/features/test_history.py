@@ -13,8 +13,11 @@ from naive_novelty import Fleet
 from strategies import fleets, flow_table
 
 from appcadence.errors import AppcadenceError
-from appcadence.features import History, extract, novelty
-from appcadence.features.windows import build, window_seconds
+from appcadence.features import History, extract
+from appcadence.features.build import build
+from appcadence.features.comparison import advance
+from appcadence.features.families import novelty
+from appcadence.features.windows import window_seconds
 
 ALL = [f.name for f in novelty.FEATURES]
 NOVELTY = ["channel_is_new", "destination_is_new_for_device", "destination_is_new_for_fleet"]
@@ -37,14 +40,17 @@ def test_a_window_sees_only_what_came_before_it():
 def test_history_equals_one_extraction_over_everything():
     first = together(*(flows([100 + i, 4000.0], device=f"d{i}", host=f"h{i % 2}.example") for i in range(4)))
     second = together(*(flows([90000.0 + i], device=f"d{i}", host="h0.example") for i in range(4)))
-    past = History.empty().update(build({"flows": first}, 86400))
+    past = advance(History.empty(), build({"flows": first}, 86400))
     apart = extract({"flows": second}, history=past)
     joined = extract({"flows": together(first, second)}, history=History.empty())
     joined = joined[joined["window_start"] == joined["window_start"].max()].reset_index(drop=True)
     names = [*NOVELTY, "destination_prevalence_ratio", "destination_other_apps"]
     assert apart[names].equals(joined[names])
-    once, twice = past.update(build({"flows": second}, 86400)), past.update(build({"flows": second}, 86400))
-    assert once.update(build({"flows": second}, 86400)).contacts.equals(twice.contacts)
+    once, twice = (
+        advance(past, build({"flows": second}, 86400)),
+        advance(past, build({"flows": second}, 86400)),
+    )
+    assert advance(once, build({"flows": second}, 86400)).contacts.equals(twice.contacts)
 
 
 def test_prevalence_counts_other_devices_alone():
@@ -62,14 +68,14 @@ def test_without_history_novelty_is_unknown():
 
 
 def test_history_survives_a_round_trip():
-    past = History.empty().update(build({"flows": together(flows([1.0]), flows([2.0], app=None))}, 86400))
+    past = advance(History.empty(), build({"flows": together(flows([1.0]), flows([2.0], app=None))}, 86400))
     assert History.from_arrow(past.to_arrow()).to_arrow().equals(past.to_arrow())
 
 
 def contacts(*parts, window=86400):
     past = History.empty()
     for part in parts:
-        past = past.update(build({"flows": flow_table(part)}, window))
+        past = advance(past, build({"flows": flow_table(part)}, window))
     return past
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from make import activity, flows
 from strategies import activities, activity_table, agree, flow_table, fronts_of, mixed_flows, uses_of
 
-from appcadence.features import extract, interaction
+from appcadence.features import extract
+from appcadence.features.families import interaction
 
 
 def expectation(spans):

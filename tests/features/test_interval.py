@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import flows
 
-from appcadence.features import extract, interval
+from appcadence.features import extract
+from appcadence.features.families import interval
 
 NAMES = [f.name for f in interval.FEATURES]
 DECISIVE = {"part_cadence_score", "dominant_period_seconds", "jitter_ratio", "missed_beat_share"}

@@ -75,7 +75,7 @@ def test_the_rule_sees_constants_and_calls_from_elsewhere():
 
 
 CODE = (
-    "import numpy as np; from appcadence.features.interval import _mode;"
+    "import numpy as np; from appcadence.features.families.interval import _mode;"
     "print(_mode(np.array([1.0, 1.1, 1.2, 9.0, 9.1]))[1])"
 )
 

@@ -20,10 +20,10 @@ from make import DAY0, activity, flows, pushes, together
 
 from appcadence.features import History, extract
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.features.extract import INPUT_TABLES
+from appcadence.features.extraction import INPUT_TABLES
 from appcadence.telemetry.schema import INVENTORY, conform
 
-module = importlib.import_module("appcadence.features.extract")  # its function has the same name
+module = importlib.import_module("appcadence.features.extraction")  # its function has the same name
 
 COUNTS = ("observed_seconds", "n_flows", "n_sessions", "n_beats")
 FLEET = ("destination_is_new_for_fleet", "destination_prevalence_ratio", "destination_other_apps")
@@ -123,7 +123,7 @@ def test_another_device_changes_only_what_the_fleet_knows(rows, more, window, se
 def test_another_app_changes_only_companions_and_novelty(rows, more, window, seed):
     # Without an address: what it names would be known of the first app's flows to it, too.
     more = [row._replace(app="com.other", host="x.example", ip=None) for row in more]
-    # Look-ups every four hours, so that the other app's flows do not change how long the device was observed.
+    # Lookups every four hours, so that the other app's flows do not change how long the device was observed.
     days = {row.us // hostile.DAY + k for row in rows + more for k in range(-1, 33)}
     quiet = [
         hostile.Row(day * hostile.DAY + h * 14_400_000_000, 0.0, device, service="dns")

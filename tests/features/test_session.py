@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import flows
 
-from appcadence.features import extract, session
+from appcadence.features import extract
+from appcadence.features.families import session
 
 NAMES = [f.name for f in session.FEATURES]
 

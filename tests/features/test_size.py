@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import flows
 
-from appcadence.features import extract, size
+from appcadence.features import extract
+from appcadence.features.families import size
 
 NAMES = [f.name for f in size.FEATURES]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from make import DAY0, flows, together
 
 from appcadence.features import extract
-from appcadence.features.windows import build
+from appcadence.features.build import build
 
 KEYS = ["observed_seconds", "n_flows", "n_sessions", "n_beats"]
 

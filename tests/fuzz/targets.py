@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from bundles import BINARY, chat_ipa, info, mdm
 from flow_samples import MAP, SAMPLES
 
-from appcadence.telemetry._inventory_sources import read_app_map, read_source
-from appcadence.telemetry.convert import convert
 from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.identity import Devices
-from appcadence.telemetry.inventory import merge
+from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.inventory.merge import merge
+from appcadence.telemetry.inventory.sources import read_app_map, read_source
 from appcadence.telemetry.readers import FORMATS, ReadOptions, reader
 from appcadence.telemetry.readers._table_map import TableMap
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 FILE = Path(__file__).with_name("reference.json")
 DEVICES, DAYS, SEED = 14, 6, 11
 KEY = ["device_id", "app_id", "dest", "window_start"]
-WORDS = {"reasons", "unchecked", "explained_by", "findings", "codes"}
+WORDS = {"reasons", "unchecked", "explained_by", "findings", "codes", "model_version"}
 """Columns that hold sentences, or what words them."""
 PLACES = {"rank"}
 """What a stream, which sees one window after the other, cannot know."""
@@ -135,14 +135,23 @@ def run(place: Path) -> dict[str, Any]:
     found |= _columns("features", pq.read_table(place / "features.parquet"))
     found |= _columns("stream", _stream(place))
     for name in ("model", "taught"):
-        manifest = (place / name / "manifest.json").read_bytes()
-        found[f"{name}/bundle"] = {"digest": hashlib.sha256(manifest).hexdigest()}
+        manifest = json.loads((place / name / "manifest.json").read_text())
+        for part in (
+            "parts",
+            "card",
+            "features",
+        ):  # not the id of the schema, which hashes what features mean
+            found[f"{name}/bundle/{part}"] = _of([manifest[part]])
     for number, line in enumerate((place / "evidence.jsonl").read_text().splitlines()):
         found |= _facts(f"evidence/{number}", json.loads(line)["facts"])
     week = _command(
         "evidence", "report", place / "evidence.jsonl", "--from", cut, "--to", "2027-01-01", "--json"
     )
-    weeks = [w | {"blind_spots": len(w["blind_spots"])} for w in json.loads(week)["weeks"] if w["runs"]]
+    weeks = [
+        w | {"blind_spots": len(w["blind_spots"]), "models": len(w["models"])}
+        for w in json.loads(week)["weeks"]
+        if w["runs"]
+    ]
     found |= _facts("audit", {"weeks": weeks})
     explained = json.loads(_command("explain", place / "night1", "--rank", 2, "--json"))
     return found | _facts("explained", {k: v for k, v in explained.items() if k not in WORDS | {"ask"}})
@@ -230,7 +239,7 @@ def _columns(name: str, table: pa.Table) -> dict[str, Any]:
         )
         table = table.take(pa.array(order))
     for column in table.column_names:
-        if column in WORDS or (column == "model_version"):
+        if column in WORDS:
             continue
         values = table[column]
         plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
@@ -246,7 +255,8 @@ def _facts(name: str, facts: Any) -> dict[str, Any]:
         return {name: _of([f for f in facts if not isinstance(f, str) or " " not in f])}
     if isinstance(facts, str) and (
         " " in facts
-        or name.rsplit("/", 1)[-1] in ("digest", "scores_sha256", "given", "file_sha256", "decided_at")
+        or name.rsplit("/", 1)[-1]
+        in ("digest", "scores_sha256", "given", "bundle", "version", "file_sha256", "decided_at")
     ):
         return {}
     return {name: _of([facts])}
@@ -279,7 +289,9 @@ def differences(found: dict[str, Any], reference: dict[str, Any], bits: bool) ->
         if old is None:
             out.append(f"{name}: new")
         elif bits or "sum" not in old:
-            if new["digest"] != old["digest"] and (bits or not name.endswith(("/bundle", "/contributions"))):
+            if new["digest"] != old["digest"] and (
+                bits or not name.endswith(("/bundle/parts", "/contributions"))
+            ):
                 out.append(f"{name}: differs ({old.get('sum')} before, {new.get('sum')} now)")
         elif not math.isclose(new.get("sum", math.nan), old["sum"], rel_tol=1e-6, abs_tol=1e-6):
             out.append(f"{name}: {old['sum']} before, {new.get('sum')} now")

@@ -8,9 +8,9 @@ from appcadence.config import Tunables
 from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES
 from appcadence.features.columns import micros
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.models.detector import strata
-from appcadence.models.evidence import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train

@@ -10,7 +10,7 @@ from appcadence.errors import SchemaError
 from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.models.forest import anomaly_score
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate

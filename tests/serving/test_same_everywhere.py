@@ -23,10 +23,10 @@ from mlflow_server import free_port, mlflow_server
 from appcadence.errors import AppcadenceError
 from appcadence.features import extract
 from appcadence.features.columns import micros
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.models import bundle
+from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.serving.batch import score_directory
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.fleet import simulate, write

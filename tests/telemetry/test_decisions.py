@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 import pytest
 
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.decisions import WINDOW, Draft, decisions, from_csv, last_words
 from appcadence.telemetry.schema import VERDICTS
+from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv, latest_decisions
 from appcadence.training.verdicts import verdict_of
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
@@ -89,7 +89,7 @@ def test_the_last_word_of_each_analyst_counts():
         ).to_pylist(),
     ]
     table = VERDICTS.schema.empty_table().from_pylist(rows, VERDICTS.schema)
-    kept = last_words(table)
+    kept = latest_decisions(table)
     assert list(zip(kept["analyst"], kept["verdict"], kept["app_id"].fillna(""), strict=True)) == [
         ("ana", "malicious", "com.a"),
         ("ben", "benign", "com.a"),

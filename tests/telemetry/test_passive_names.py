@@ -13,14 +13,14 @@ from make import fleet, flows, together
 
 from appcadence.errors import TelemetryError
 from appcadence.features import extract
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.features.flows import COLUMNS as CODED
 from appcadence.features.partition import write_features
-from appcadence.telemetry.convert import convert
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
-from appcadence.telemetry.inventory_template import template
+from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.inventory.template import template
 from appcadence.telemetry.passive_names import complete
-from appcadence.telemetry.readiness import readiness
+from appcadence.telemetry.readiness.assess import readiness
 from appcadence.telemetry.schema import FLOWS, conform
 
 DAY_US = 86_400_000_000

@@ -12,10 +12,10 @@ from make import DAY0, activity, flows, inventory, pushes, table, together
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry._hours import Hours, by_device, filled, gaps
-from appcadence.telemetry.convert import convert
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
+from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.passive_names import complete
-from appcadence.telemetry.readiness import CONNECTION_BLIND_SPOT, readiness
+from appcadence.telemetry.readiness.assess import CONNECTION_BLIND_SPOT, readiness
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, FLOWS, NOTIFICATIONS, conform
 from appcadence.telemetry.simulate.fleet import simulate
 

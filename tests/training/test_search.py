@@ -8,8 +8,8 @@ import pytest
 from make import DAY0, fleet
 
 from appcadence.errors import TelemetryError
-from appcadence.features.extract import table_of
-from appcadence.features.windows import build
+from appcadence.features.build import build
+from appcadence.features.extraction import table_of
 from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.supervised import Hyperparameters

@@ -16,8 +16,8 @@ from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
 from appcadence.models import bundle
 from appcadence.models.detector import STRATA, strata
+from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
-from appcadence.serving.batch import read_history, score_directory
 from appcadence.serving.run import FILE as RUN
 from appcadence.telemetry.directory import write_directory
 from appcadence.training.augment import change

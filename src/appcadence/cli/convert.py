@@ -14,12 +14,12 @@ from rich.table import Table
 
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
-from appcadence.telemetry import convert as conversion
-from appcadence.telemetry.conversion_report import ConversionReport
-from appcadence.telemetry.late import ChangedDay
+from appcadence.telemetry.ingest import convert as conversion
+from appcadence.telemetry.ingest.conversion_report import ConversionReport
+from appcadence.telemetry.ingest.late_records import ChangedDay
 
 _WIDTH = 80
-_MOST_DAYS = 10
+_MAX_DAYS = 10
 
 
 def convert(
@@ -109,12 +109,12 @@ def _print_changed(console: Console, days: Sequence[ChangedDay]) -> None:
     table.add_column(overflow="fold")
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
-    for day in days[:_MOST_DAYS]:
+    for day in days[:_MAX_DAYS]:
         rows = "1 row" if day.rows == 1 else f"{day.rows:,} rows"
         table.add_row(escape(plain(day.device_id)), day.day, rows)
     console.print(table)
-    if len(days) > _MOST_DAYS:
-        console.print(f"  and {len(days) - _MOST_DAYS:,} more (--json lists all)")
+    if len(days) > _MAX_DAYS:
+        console.print(f"  and {len(days) - _MAX_DAYS:,} more (--json lists all)")
 
 
 def _minute(iso: str) -> str:

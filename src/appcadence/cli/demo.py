@@ -13,15 +13,15 @@ from appcadence.cli.detect import print_quality
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.score import print_run
 from appcadence.errors import TelemetryError
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.models import bundle
-from appcadence.serving.batch import score_directory
-from appcadence.serving.report import write_report
+from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.fleet import write as write_fleet
 from appcadence.training.evaluate import evaluate
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
+from appcadence.triage.report.page import write_report
 
 _DEVICES = 40
 _DAYS = 8

@@ -18,10 +18,10 @@ from rich.table import Table
 from appcadence.cli.progress import progress_bar
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features import History, describe
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.features.partition import write_features
 from appcadence.models import bundle
-from appcadence.serving.batch import read_history
+from appcadence.nightly import read_history
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.evaluate import Quality, json_ready

@@ -13,11 +13,11 @@ from rich.table import Table
 from appcadence.cli.detect import Directory, Json, Model, load_scorer
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.training import drift as measurement
 
 _WIDTH = 80
-_MOST_FEATURES = 10
+_MAX_FEATURES = 10
 
 
 def drift(directory: Directory, model: Model, json: Json = False) -> None:
@@ -66,7 +66,7 @@ def _features(answer: measurement.Drift) -> Table:
     table.add_column("feature", overflow="fold", ratio=1)
     for name in ("stability", "p (FDR)", "unknown then", "now"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in answer.features.head(_MOST_FEATURES).to_dict("records"):
+    for row in answer.features.head(_MAX_FEATURES).to_dict("records"):
         p = "-" if math.isnan(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
         before, now = f"{row['missing_before']:.0%}", f"{row['missing_now']:.0%}"
         table.add_row(row["feature"], f"{row['psi']:.2f}", p, before, now)

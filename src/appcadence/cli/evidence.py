@@ -18,9 +18,9 @@ from rich.table import Table
 from appcadence.cli.detect import Json
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
-from appcadence.serving import audit
-from appcadence.serving import evidence as chain
-from appcadence.telemetry.decisions import CHOICES
+from appcadence.telemetry.verdicts import CHOICES
+from appcadence.triage import audit_log as chain
+from appcadence.triage import audit_report
 
 _WIDTH = 80
 _DAY = ["%Y-%m-%d"]
@@ -80,7 +80,7 @@ def report(
     Example: appcadence evidence report evidence.jsonl --from 2026-10-01 --to 2026-12-31
     """
     with progress_bar() as progress:
-        found = audit.report(file, first.date(), last.date(), progress)
+        found = audit_report.report(file, first.date(), last.date(), progress)
     if as_json:
         answer = asdict(found) | {"first": found.first.isoformat(), "last": found.last.isoformat()}
         typer.echo(json.dumps(answer))
@@ -92,7 +92,7 @@ def report(
     _print(console, found.weeks)
 
 
-def _print(console: Console, weeks: list[audit.Week]) -> None:
+def _print(console: Console, weeks: list[audit_report.Week]) -> None:
     console.print("\nCoverage:")
     rows = ((w.week, w.runs, w.days, w.devices, w.device_days, f"{w.hours:,.0f}") for w in weeks)
     console.print(_table(("week", "runs", "days", "devices", "device-days", "observed hours"), rows))

@@ -17,8 +17,9 @@ from rich.table import Table
 from appcadence.cli.inventory import plain
 from appcadence.errors import TelemetryError
 from appcadence.models.detector import SCORES
-from appcadence.serving import bounds, excepted
-from appcadence.serving.exceptions import read
+from appcadence.serving.measures import MEASURES, MEASURES_FILE
+from appcadence.triage import suppression
+from appcadence.triage.exceptions import read
 
 _WIDTH = 80
 
@@ -48,11 +49,11 @@ def check(
     Example: appcadence exceptions check exceptions.toml --scores scored
     """
     entries = read(file)
-    uses = excepted.unused(entries)
+    uses = suppression.unused(entries)
     if scores is not None:
-        judged = [SCORES.field(name) for name in excepted.JUDGED]
+        judged = [SCORES.field(name) for name in suppression.JUDGED]
         table = _read(scores / "scores.parquet", pa.schema(judged))
-        uses = excepted.judge(table, _read(scores / bounds.MEASURES_FILE, bounds.MEASURES), entries).uses
+        uses = suppression.judge(table, _read(scores / MEASURES_FILE, MEASURES), entries).uses
     if as_json:
         typer.echo(json.dumps({"file": str(file), "exceptions": [use.as_dict() for use in uses]}, indent=1))
     else:
@@ -67,7 +68,7 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
         raise TelemetryError(f"{file} cannot be read ({reason}); run 'appcadence score' again") from None
 
 
-def _print(file: Path, uses: Sequence[excepted.Use]) -> None:
+def _print(file: Path, uses: Sequence[suppression.Use]) -> None:
     console = Console(width=_WIDTH, highlight=False)
     many = "1 exception" if len(uses) == 1 else f"{len(uses):,} exceptions"
     console.print(f"{plain(file)}: {many}, nothing wrong with the file.", markup=False, soft_wrap=True)

@@ -10,8 +10,8 @@ import typer
 
 from appcadence.cli.detect import Json
 from appcadence.cli.inventory import plain
-from appcadence.serving.explain import explain as explained
-from appcadence.serving.explain import facts, lines
+from appcadence.triage.explain import explain as explained
+from appcadence.triage.explain import facts, lines
 
 
 def explain(

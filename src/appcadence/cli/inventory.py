@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from appcadence.cli.progress import progress_bar
-from appcadence.telemetry import inventory as inventories
-from appcadence.telemetry.inventory_template import write_template
+from appcadence.telemetry.inventory import merge as inventories
+from appcadence.telemetry.inventory.template import write_template
 
 _WIDTH = 80
-_MOST_CHANGES = 40
-_MOST_NAMES = 10
+_MAX_CHANGES = 40
+_MAX_NAMES = 10
 _WORDS = {
     "new_app": "new app",
     "vanished_app": "vanished app",
@@ -98,8 +98,8 @@ def _print(report: inventories.MergeReport) -> None:
     console.print(table, markup=False)
     for source in report.sources:
         if source.unmapped:
-            few = ", ".join(plain(name) for name in source.unmapped[:_MOST_NAMES])
-            rest = " ..." if len(source.unmapped) > _MOST_NAMES else ""
+            few = ", ".join(plain(name) for name in source.unmapped[:_MAX_NAMES])
+            rest = " ..." if len(source.unmapped) > _MAX_NAMES else ""
             console.print(f"No bundle id, not used (give --app-map): {few}{rest}", markup=False)
     for note in report.notes:
         console.print(plain(note), markup=False)
@@ -108,13 +108,13 @@ def _print(report: inventories.MergeReport) -> None:
             " ..." if len(report.first) > 3 else ""
         )
         console.print(f"First snapshot of: {few}", markup=False)
-    for change in report.changes[:_MOST_CHANGES]:
+    for change in report.changes[:_MAX_CHANGES]:
         few = ", ".join(_scope(scope) for scope in change.device_ids[:3])
         rest = f" and {len(change.device_ids) - 3:,} more" if len(change.device_ids) > 3 else ""
         detail = f" ({plain(change.detail)})" if change.detail else ""
         console.print(f"{_WORDS[change.kind]}: {plain(change.app_id)}{detail} on {few}{rest}", markup=False)
-    if len(report.changes) > _MOST_CHANGES:
-        console.print(f"{len(report.changes) - _MOST_CHANGES:,} more changes; --json lists all.")
+    if len(report.changes) > _MAX_CHANGES:
+        console.print(f"{len(report.changes) - _MAX_CHANGES:,} more changes; --json lists all.")
     if report.snapshot_time is None:
         console.print(
             f"Nothing differs from the last snapshot: {plain(report.out)} is unchanged.", markup=False

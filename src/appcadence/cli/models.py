@@ -18,7 +18,7 @@ from appcadence.cli.detect import load_scorer, read_named
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
 from appcadence.errors import AppcadenceError, BundleError
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
 from appcadence.training.evaluate import Quality, json_ready

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
-from appcadence.serving.readiness_page import write_readiness
-from appcadence.telemetry import readiness as measurement
+from appcadence.telemetry.readiness import assess as measurement
+from appcadence.triage.report.readiness_page import write_readiness
 
 _WIDTH = 80
-_MOST_DEVICES = 20
+_MAX_DEVICES = 20
 _SHORT = {"can be judged": "yes", "only per device": "device", "blind": "blind"}
 
 
@@ -78,8 +78,8 @@ def _print(answer: measurement.Readiness) -> None:
         say(f"  would help most ({_devices_in_all(devices)}): {change}")
     console.print()
     console.print(_devices(answer))
-    if len(answer.devices) > _MOST_DEVICES:
-        say(f"{len(answer.devices) - _MOST_DEVICES:,} more devices: see --json or --html.")
+    if len(answer.devices) > _MAX_DEVICES:
+        say(f"{len(answer.devices) - _MAX_DEVICES:,} more devices: see --json or --html.")
     console.print()
     for spot in answer.blind_spots:
         say(spot)
@@ -94,7 +94,7 @@ def _devices(answer: measurement.Readiness) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("cadence", "session", "bursts"):
         table.add_column(name, no_wrap=True)
-    for device in answer.devices[:_MOST_DEVICES]:
+    for device in answer.devices[:_MAX_DEVICES]:
         table.add_row(
             plain(device.device_id).replace("[", "\\["),
             f"{device.flows:,}",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from appcadence.serving.report import write_report
+from appcadence.triage.report.page import write_report
 
 
 def report(

@@ -22,13 +22,13 @@ from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
 from appcadence.config import Config, checked, read
 from appcadence.errors import AppcadenceError
-from appcadence.serving.audit import recorded, run_facts
-from appcadence.serving.batch import score_directory
-from appcadence.serving.evidence import append as append_evidence
-from appcadence.serving.job import Engine, local
-from appcadence.serving.output import entries_of
-from appcadence.serving.output import reapply as reapply_exceptions
+from appcadence.nightly import score_directory
+from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
+from appcadence.triage.audit_log import append as append_evidence
+from appcadence.triage.audit_report import recorded, run_facts
+from appcadence.triage.output import entries_of
+from appcadence.triage.output import reapply as reapply_exceptions
 
 _EVENTS = 10
 """Fleet events that are printed; all of them are in the output."""

@@ -13,10 +13,10 @@ from rich.console import Console
 from appcadence.cli.detect import Json
 from appcadence.cli.inventory import plain
 from appcadence.errors import AppcadenceError
-from appcadence.serving.verdicts import Recorded, ranked, record
-from appcadence.telemetry.decisions import WINDOW, Draft, decisions, from_csv
+from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv
+from appcadence.triage.verdicts import Recorded, ranked, record
 
-_MOST = 10
+_MAX_LINES = 10
 
 verdict = typer.Typer(
     help="What analysts decided on windows, for 'appcadence train --verdicts'.",
@@ -129,18 +129,18 @@ def _print(decided: list[dict[str, Any]], recorded: Recorded, undecided: int, in
     def say(line: str) -> None:
         console.print(plain(line), markup=False)
 
-    for row in decided[:_MOST]:
+    for row in decided[:_MAX_LINES]:
         say(f"{row['verdict']}: {_what(row)}")
-    if len(decided) > _MOST:
-        say(f"and {len(decided) - _MOST:,} more")
-    for other in recorded.disagreements.head(_MOST).to_dict("records"):
+    if len(decided) > _MAX_LINES:
+        say(f"and {len(decided) - _MAX_LINES:,} more")
+    for other in recorded.disagreements.head(_MAX_LINES).to_dict("records"):
         row = decided[other["row"]]
         say(
             f"{row['analyst']}'s {row['verdict']} on {_what(row)} disagrees with {other['analyst']}: "
             f"{other['verdict']} on {other['decided_at']:%Y-%m-%d} ({other['justification']})"
         )
-    if len(recorded.disagreements) > _MOST:
-        say(f"and {len(recorded.disagreements) - _MOST:,} more disagreements; --json lists all")
+    if len(recorded.disagreements) > _MAX_LINES:
+        say(f"and {len(recorded.disagreements) - _MAX_LINES:,} more disagreements; --json lists all")
     passed = f"; {undecided:,} lines without a verdict passed over" if undecided else ""
     say(f"{len(decided):,} added to {into}, which holds {recorded.total:,} now{passed}.")
     if recorded.head is not None:

@@ -8,7 +8,7 @@ import numpy as np
 STITCH_GAP_SECONDS = 1.0
 """A flow that starts this near the end of one on the same port goes on with it: an exporter cut it."""
 STITCH_MIN_SECONDS = 30.0
-"""The shortest active time-out of an exporter: shorter flows were not cut by one."""
+"""The shortest active timeout of an exporter: shorter flows were not cut by one."""
 _TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _FEW = 16
 _OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for

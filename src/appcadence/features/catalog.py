@@ -6,7 +6,7 @@ import hashlib
 
 import pandas as pd
 
-from appcadence.features import (
+from appcadence.features.families import (
     companion,
     declared,
     interaction,

@@ -39,7 +39,8 @@ SPAN = np.dtype(
     [("start_us", "i8"), ("end_us", "i8"), ("device", "i4"), ("app", "i4"), ("kind", "u1")], align=True
 )
 PUSH = np.dtype(
-    [("time_us", "i8"), ("grid_seconds", "f8"), ("device", "i4"), ("app", "i4"), ("silent", "?")], align=True
+    [("time_us", "i8"), ("resolution_seconds", "f8"), ("device", "i4"), ("app", "i4"), ("silent", "?")],
+    align=True,
 )
 _KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
 _FRONT = 2
@@ -71,7 +72,7 @@ class Pushes(Runs):
 
     time_us: np.ndarray
     silent: np.ndarray
-    grid_seconds: np.ndarray
+    resolution_seconds: np.ndarray
     """(n_devices,) the grid of the device's push log; NaN = the device has none."""
 
 
@@ -147,7 +148,7 @@ class Contexts(Fleetwide):
         use, front = spans[~in_front], spans[in_front & (spans["app"] >= 0)]
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
-        np.maximum.at(grid, pushes["device"], pushes["grid_seconds"])
+        np.maximum.at(grid, pushes["device"], pushes["resolution_seconds"])
         pushes = pushes[pushes["app"] >= 0]
         key = pushes["device"].astype(np.int64) * self.n_apps + pushes["app"]
         order = np.lexsort((pushes["silent"], pushes["time_us"], key))
@@ -201,7 +202,7 @@ def _pushes(table: pa.Table, flows: Flows) -> np.ndarray:
     rows["device"], rows["silent"] = device[kept], silent[kept]
     rows["app"] = codes(table["app_id"], flows.apps)[kept]
     rows["time_us"] = micros(table["time"])[kept]
-    rows["grid_seconds"] = table["time_resolution_seconds"].to_numpy()[kept]
+    rows["resolution_seconds"] = table["time_resolution_seconds"].to_numpy()[kept]
     return rows
 
 

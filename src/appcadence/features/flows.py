@@ -44,7 +44,7 @@ COLUMNS = (
 BLOCK_FLOWS = 80_000
 """Flows of one block: few enough that a block's arrays stay in the processor's cache."""
 FAILED, DNS, PROVIDER, FOREIGN_PUSH = 1, 2, 4, 8
-"""Bits of `FLOW.flags`: the flow failed; is a DNS look-up; goes to the provider side of the push service;
+"""Bits of `FLOW.flags`: the flow failed; is a DNS lookup; goes to the provider side of the push service;
 goes to the push port of an address that is not Apple's."""
 ATTRIBUTIONS = FLOWS.column("app_attribution").values
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import SchemaError
-
-if TYPE_CHECKING:
-    from appcadence.features.windows import Windows
 
 HABITS = ("log2_bytes_out", "log2_bytes_in", "log2_duration", "log2_gap")
 """log2(1 + mean over the flows of a channel's latest window): bytes, seconds, seconds between beats."""
@@ -63,11 +60,6 @@ class History:
 
     def to_arrow(self) -> pa.Table:
         return pa.Table.from_pandas(self.contacts, SCHEMA, preserve_index=False).replace_schema_metadata()
-
-    def update(self, windows: Windows) -> History:
-        """This history with the contacts of these windows added; neither order nor repetition matters."""
-        past = Past.of(self, windows.devices, windows.apps, windows.dests)
-        return past.with_devices([windows.told(past).channels]).history()
 
 
 class Contacts(NamedTuple):
@@ -188,6 +180,16 @@ class Past:
             }
         )
         return History(frame.assign(**{name: rows.habit[:, i] for i, name in enumerate(HABITS)}))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Windows compared with the past of their device, and that past with the windows added."""
+
+    values: np.ndarray
+    """(n_channels, 5) float32: channel is new, its age in days, destination is new for the device, steady
+    days ratio, twin distance; NaN where the device has no past."""
+    channels: Past
 
 
 def _named(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:

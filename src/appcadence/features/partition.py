@@ -26,9 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence.errors import AppcadenceError
-from appcadence.features import novelty
 from appcadence.features.context import Contexts
-from appcadence.features.extract import (
+from appcadence.features.extraction import (
     Part,
     Source,
     block_windows,
@@ -38,6 +37,7 @@ from appcadence.features.extract import (
     keys_of,
     prepare,
 )
+from appcadence.features.families import novelty
 from appcadence.features.flows import Flows
 from appcadence.features.history import History, Past
 from appcadence.features.windows import Windows, window_seconds
@@ -162,15 +162,15 @@ class Blocks:
         *,
         block_flows: int = BLOCK_FLOWS,
         span_us: tuple[int, int] | None = None,
-        beside: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
+        extra_columns: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
         progress: Progress = lambda what, share: None,
     ) -> Blocks:
         """Read the telemetry and compute the blocks; with a span, only the windows in it.
 
-        `beside` gives more arrays with one value a window, which `beside` of the blocks gives back.
+        `extra_columns` gives more arrays with one value a window, which the blocks give back.
 
         Raises:
-            TelemetryError, SchemaError: see `appcadence.features.extract.load`.
+            TelemetryError, SchemaError: see `appcadence.features.extraction.load`.
         """
         progress("reading", 0.0)
         coded = scratch / "coded"
@@ -195,13 +195,13 @@ class Blocks:
             files = [_file(kept, half, block) for half in (0, 1)]
             if not all(file.exists() for file in files):
                 windows = block_windows(flows, block, contexts, seconds, span_us)
-                n, others = windows.n_channels, beside(windows)
-                past = {} if windows.rolled is None else _columns(windows.rolled.channels)
+                n, others = windows.n_channels, extra_columns(windows)
+                past = {} if windows.compared is None else _columns(windows.compared.channels)
                 # The second holds the past, and is there only when all is.
                 for file, part, rows, more in zip(
                     files, halves_of(windows), (slice(n), slice(n, None)), ({}, past), strict=True
                 ):
-                    arrays = {f"beside_{name}": values[rows] for name, values in others.items()}
+                    arrays = {f"extra_{name}": values[rows] for name, values in others.items()}
                     _store(file, part._asdict() | arrays | more)
             if contexts.past is None:
                 return None
@@ -237,12 +237,12 @@ class Blocks:
         part = Part._make([*columns, np.empty((len(columns[0]), 0), np.float32)])
         return keys_of(part, self.flows, self.contexts, self.seconds)
 
-    def beside(self, number: int) -> dict[str, np.ndarray]:
-        """What `beside` gave for the windows of one of the tables."""
+    def extra_columns(self, number: int) -> dict[str, np.ndarray]:
+        """What `extra_columns` gave for the windows of one of the tables."""
         half, block = divmod(number, self.flows.n_blocks)
         with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
-            names = [name for name in stored.files if name.startswith("beside_")]
-            return {name.removeprefix("beside_"): stored[name] for name in names}
+            names = [name for name in stored.files if name.startswith("extra_")]
+            return {name.removeprefix("extra_"): stored[name] for name in names}
 
     def no_rows(self) -> pd.DataFrame:
         """A table with no windows."""

@@ -9,10 +9,12 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from appcadence.features.build import build
 from appcadence.features.catalog import NAMES
-from appcadence.features.extract import KEYS, Source, load, table_of
+from appcadence.features.comparison import advance
+from appcadence.features.extraction import KEYS, Source, load, table_of
 from appcadence.features.history import History
-from appcadence.features.windows import build, window_seconds
+from appcadence.features.windows import window_seconds
 
 INDEX = ("device_id", "app_id", "dest", "window_start")
 
@@ -44,7 +46,7 @@ class FlowFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Source | pd.DataFrame, y: Any = None) -> FlowFeatures:
         """Learn the past; `y` is ignored."""
-        self.history_ = History.empty().update(build(_tables(X), window_seconds(self.window)))
+        self.history_ = advance(History.empty(), build(_tables(X), window_seconds(self.window)))
         return self
 
     def transform(self, X: Source | pd.DataFrame) -> pd.DataFrame:

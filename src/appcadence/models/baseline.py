@@ -157,9 +157,9 @@ class AppBaseline:
 
     def distances(self, frame: pd.DataFrame) -> Matrix:
         """(n, n_features) distances from the expectation in spreads, within ±8; NaN where unknown."""
-        return self.apart(_values(frame), self.group_of(frame))
+        return self.z_scores(_values(frame), self.group_of(frame))
 
-    def apart(self, values: Matrix, group: npt.NDArray[np.int64]) -> Matrix:
+    def z_scores(self, values: Matrix, group: npt.NDArray[np.int64]) -> Matrix:
         """The same of feature values (n, n_features) in groups (n,) that `group_of` names."""
         z = (_compared(values) - self.location[group]) / self.scale[group]
         z[:, _NOT_COMPARED] = np.nan

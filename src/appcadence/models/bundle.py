@@ -21,7 +21,7 @@ from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
-from appcadence.models.evidence import BEHAVIOURS
+from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.reference import Reference
 from appcadence.models.surprise import POINTS, TailSurprise
 from appcadence.models.trees import Trees

@@ -18,7 +18,7 @@ from appcadence.features.history import History
 from appcadence.models import reasons
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, alert_unit, discovered
-from appcadence.models.evidence import BEHAVIOURS, barred, eligible, judged
+from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
 from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
@@ -104,7 +104,7 @@ def scored(table: pa.Table) -> pa.ChunkedArray:
     return pc.equal(table["status"], "scored")
 
 
-def settled(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
+def finalized(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
     """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
     worded = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
     words = pc.if_else(pa.array(worded), table["reasons"], pa.scalar([], SCORES.field("reasons").type))
@@ -185,7 +185,7 @@ class Detector:
         alert = rows.table["alert"].to_numpy()
         if false_discovery_rate is not None:
             alert = discovered(rows.unit_p, alert_unit(frame), false_discovery_rate)
-        return settled(rows.table, ranks(rows.table), alert)
+        return finalized(rows.table, ranks(rows.table), alert)
 
     def measure(
         self,
@@ -199,14 +199,14 @@ class Detector:
         version: str = "",
         name: str = "appcadence",
     ) -> Measured:
-        """What one part of a larger frame can tell; `settled` makes it a part of the scores table.
+        """What one part of a larger frame can tell; `finalized` makes it a part of the scores table.
 
         Arguments and errors are those of `score`. Windows that score less than `worded_from` and do not alert
         get no reasons.
         """
         frame = hide(frame, self.excluded_families)
         values, group = aligned(frame), self.baseline.group_of(frame)
-        distances = self.baseline.apart(values, group)
+        distances = self.baseline.z_scores(values, group)
         n = len(frame)
         able = judged(frame)
         common = np.zeros(n, np.bool_) if fleet_event is None else fleet_event
@@ -295,7 +295,7 @@ class Detector:
         rows: Mask,
     ) -> pa.Array:
         index = np.flatnonzero(rows)
-        strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MOST]
+        strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MAX_SENTENCES]
         expected = self.baseline.expected(group[index, None], strongest)
         at = index[:, None]
         texts = reasons.sentences(strongest, values[at, strongest], expected, contributions[at, strongest])

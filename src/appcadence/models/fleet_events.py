@@ -15,8 +15,8 @@ import pandas as pd
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 
-LEAST_DEVICES = 4
-LEAST_SHARE = 0.05
+MIN_DEVICES = 4
+MIN_SHARE = 0.05
 """An event is met by at least four devices and by a twentieth of the fleet so far ..."""
 NEWCOMERS_SHARE = 0.5
 """... who are at least half of all that ever met it ..."""
@@ -51,7 +51,7 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
         (contacts.groupby("device_id")["first_seen"].min().to_numpy(np.int64) - since_us) // 1_000_000
     )
     known = np.searchsorted(met, end, "right")
-    least = np.maximum(LEAST_DEVICES, np.ceil(LEAST_SHARE * known)).astype(np.int64)
+    least = np.maximum(MIN_DEVICES, np.ceil(MIN_SHARE * known)).astype(np.int64)
     marked, events = np.zeros(len(frame), np.bool_), []
     for kind, column in (("destination", "dest"), ("app", "app_id")):
         named = contacts[contacts[column].notna()]

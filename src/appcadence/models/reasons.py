@@ -14,7 +14,7 @@ from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 
 Matrix = npt.NDArray[np.float64]
 
-MOST = 5
+MAX_SENTENCES = 5
 """Contributions that are worded."""
 _IN_RHYTHM = 1.2
 """A beat at most a fifth faster than approved is in its rhythm."""

@@ -12,7 +12,7 @@ import pandas as pd
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector, aligned, combine, strata
-from appcadence.models.evidence import READS, eligible
+from appcadence.models.eligibility import READS, eligible
 
 Vector = npt.NDArray[np.float64]
 
@@ -80,7 +80,7 @@ class Channel:
             raise ValueError(f"{row.shape[1]} values were given; the catalogue has {len(NAMES)} features")
         row[:, self.hidden] = np.nan
         detector, calibration = self.detector, self.calibration
-        members = detector.members(row, detector.baseline.apart(row, self.group))
+        members = detector.members(row, detector.baseline.z_scores(row, self.group))
         contributions, raw = combine(members, detector.weights)
         score, p = np.nan, np.nan
         columns = {name: row[:, i] for name, i in _READS.items()}

@@ -13,14 +13,16 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.config import UNSET, Tunables
-from appcadence.features.extract import load, table_of
+from appcadence.features.build import build
+from appcadence.features.comparison import advance
+from appcadence.features.extraction import load, table_of
 from appcadence.features.history import History
-from appcadence.features.windows import Windows, build, window_seconds
+from appcadence.features.windows import Windows, window_seconds
 from appcadence.models.bundle import load as load_bundle
 from appcadence.models.detector import SCORES, Detector, Measured
 from appcadence.models.fleet_events import fleet_events
 from appcadence.models.single import Channel, Explanation, explain
-from appcadence.serving.live import Live
+from appcadence.serving.stream import Live
 from appcadence.telemetry.directory import TelemetryDirectory
 
 
@@ -198,7 +200,7 @@ class Scorer:
     ) -> Scored:
         windows = build(tables, window_seconds(self.detector.window), past, span_us)
         features = table_of(windows)
-        after = past.update(windows)
+        after = advance(past, windows)
         found = fleet_events(after, self.detector.reference.end_us, features)
         scores = self._score(
             features, alerts_per_device_day, false_discovery_rate, found.windows, tunables=tunables

@@ -35,16 +35,17 @@ from pyspark.sql import DataFrame, SparkSession
 
 from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
-from appcadence.features import novelty
+from appcadence.features.build import build
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import codes
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
-from appcadence.features.extract import Part, fill_novelty, frame, halves_of, touching
+from appcadence.features.extraction import Part, fill_novelty, frame, halves_of, touching
+from appcadence.features.families import novelty
 from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
-from appcadence.features.windows import APP_LEVEL, build
-from appcadence.serving import bounds
-from appcadence.serving.job import BESIDE, Bar, Engine, Job, Measured, Progress, file_of, write_part
+from appcadence.features.windows import APP_LEVEL
+from appcadence.serving import measures
+from appcadence.serving.batch import Bar, Engine, Job, Measured, Progress, file_of, write_part
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
@@ -249,16 +250,16 @@ def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table
     windows = build(
         tables | {"inventory": inventory}, job.seconds, History(own.reset_index(drop=True)), job.span_us
     )
-    beside = bounds.of_windows(windows)
+    extra_columns = measures.of_windows(windows)
     found = []
     n = windows.n_channels
     for half, (part, rows) in enumerate(zip(halves_of(windows), (slice(n), slice(n, None)), strict=True)):
         table = pa.Table.from_pandas(frame(part, windows, windows.context, job.seconds), preserve_index=False)
-        for name in BESIDE:
-            table = table.append_column(f"beside_{name}", pa.array(beside[name][rows]))
+        for name in measures.COLUMNS:
+            table = table.append_column(f"extra_{name}", pa.array(extra_columns[name][rows]))
         past = None
-        if half == 0 and windows.rolled is not None:
-            past = _packed(windows.rolled.channels.history().to_arrow())
+        if half == 0 and windows.compared is not None:
+            past = _packed(windows.compared.channels.history().to_arrow())
         found.append((half, _packed(table), _packed(table.select(_KEYS)), past))
     block = flows["block"][0].as_py()
     halves, rows_, keys, pasts = zip(*found, strict=True)
@@ -318,11 +319,13 @@ def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, ba
         for block, half, packed in zip(*(batch[name] for name in ("block", "half", "rows")), strict=True):
             number = half.as_py() * n_blocks + block.as_py()
             rows = _unpacked(packed)
-            beside = {name: rows[f"beside_{name}"].to_numpy() for name in BESIDE}
-            windows = fleet.fill(rows.drop_columns([f"beside_{name}" for name in BESIDE]).to_pandas())
+            extra_columns = {name: rows[f"extra_{name}"].to_numpy() for name in measures.COLUMNS}
+            windows = fleet.fill(
+                rows.drop_columns([f"extra_{name}" for name in measures.COLUMNS]).to_pandas()
+            )
             event = np.unpackbits(events[number], count=len(windows)).astype(np.bool_)
             file = io.BytesIO()
-            write_part(job.measured(windows, beside, event, bar), file)
+            write_part(job.measured(windows, extra_columns, event, bar), file)
             yield pa.record_batch(
                 [pa.array([number], pa.int32()), pa.array([file.getvalue()], pa.binary())],
                 names=["number", "scores"],

@@ -3,7 +3,7 @@
 The rule: a flow to an address gets the host name that the flows of the whole fleet to that address bore in
 the 24 hours up to and including its start, if they bore exactly one; an address that two hosts share names
 nothing. Names that a reader gave count, observed or from DNS answers (see `readers.zeek_names`, whose rule
-is another: one connection or one device's answer). Names given here never do. DNS look-ups neither give nor
+is another: one connection or one device's answer). Names given here never do. DNS lookups neither give nor
 get a name, as their address is the resolver's. What comes later changes nothing, so that a stream and a batch
 agree once the 24 hours before are known.
 
@@ -166,7 +166,7 @@ def _merged(facts: pa.Table) -> pa.Table:
 
 
 def _rows(flows: pa.Table, named: bool) -> Ints:
-    """Rows with a public address, DNS look-ups left out, that bear a host name, or that lack one."""
+    """Rows with a public address, DNS lookups left out, that bear a host name, or that lack one."""
     host, address = flows["dest_host"], flows["dest_ip"]
     none = len(flows) if named else 0
     if host.null_count == none or address.null_count == len(flows):

@@ -14,17 +14,17 @@ from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.baseline import profile
 
-LEAST_DEVICES = 4
+MIN_DEVICES = 4
 MOVED_SPREADS = 1.5
 """A device's median distance from the expectation that counts as moved."""
-MOST_SHARE = 0.5
+MAX_SHARE = 0.5
 """An update shows on at least half of the devices that have the app ..."""
-LEAST_FEATURES = 2
+MIN_FEATURES = 2
 """... and in more than one feature."""
-LEAST_OBSERVED = 0.5
+MIN_OBSERVED = 0.5
 """A window of which less than this was observed, such as the last, tells nothing of an app as a whole."""
 _FALSE_DISCOVERIES = 0.01
-_LEAST_CHANCE = 0.15
+_MIN_CHANCE = 0.15
 """How often a device counts as moved where nothing happened, at the least: devices share weekends, and those
 of one app are no independent draws. At 0.05 a benign weekend on six devices passed for an update."""
 _COMPARED = np.flatnonzero(RELATIVE)
@@ -70,7 +70,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     """
     length = (frame["window_end"] - frame["window_start"]).dt.total_seconds()
     app_level = frame["app_id"].isna() | (frame["dest"].astype(object) == APP_LEVEL)
-    whole = (app_level & (frame["observed_seconds"] >= LEAST_OBSERVED * length)).to_numpy()
+    whole = (app_level & (frame["observed_seconds"] >= MIN_OBSERVED * length)).to_numpy()
     keys = pd.DataFrame(
         {
             "who": profile(frame)[whole],
@@ -81,7 +81,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     rows = pd.concat([keys, pd.DataFrame(distances[whole][:, _COMPARED])], axis=1)
     rows = rows.groupby(["who", "device", "day"], as_index=False).median()
     devices_of = rows.groupby("who")["device"].nunique()
-    wide = devices_of[devices_of >= LEAST_DEVICES].index
+    wide = devices_of[devices_of >= MIN_DEVICES].index
     wide = wide[[not _is_address(who) for who in wide]]
     if not len(wide):
         return []
@@ -100,7 +100,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
                 late = mine.loc[mine["day"].to_numpy() >= first[f], ["device", f]]
                 z = sign * late.groupby("device")[f].median().dropna()
                 k, n = int((z >= MOVED_SPREADS).sum()), len(z)
-                if k >= max(LEAST_DEVICES, MOST_SHARE * n):
+                if k >= max(MIN_DEVICES, MAX_SHARE * n):
                     p[s, w, f] = min(1.0, n_days * binom.sf(k - 1, n, chance[w, f]))
                 count[s, w, f], of[s, w, f], since[s, w, f] = k, n, first[f]
     within = np.stack([false_discovery_control(p[:, w].ravel()).reshape(2, -1) for w in range(len(wide))])
@@ -108,7 +108,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     out = []
     for w in np.flatnonzero(sure).tolist():
         hits = np.argwhere(within[w] <= _FALSE_DISCOVERIES)
-        if len(hits) < LEAST_FEATURES:
+        if len(hits) < MIN_FEATURES:
             continue
         hits = hits[np.argsort(p[hits[:, 0], w, hits[:, 1]], kind="stable")]
         best = (hits[0][0], w, hits[0][1])
@@ -135,8 +135,8 @@ def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:
     values = mine.drop(columns=["who", "device", "day"])
     known = values.notna().groupby(mine["day"]).sum()
     moved = (sign * values >= MOVED_SPREADS).groupby(mine["day"]).sum().to_numpy()
-    many = known.to_numpy() >= LEAST_DEVICES
-    yes = many & (moved >= np.maximum(LEAST_DEVICES, MOST_SHARE * known.to_numpy()))
+    many = known.to_numpy() >= MIN_DEVICES
+    yes = many & (moved >= np.maximum(MIN_DEVICES, MAX_SHARE * known.to_numpy()))
     # A day with few devices neither carries a run nor breaks it.
     unbroken = np.logical_and.accumulate((yes | ~many)[::-1], axis=0)[::-1] & yes
     days = known.index.to_numpy(np.int64)
@@ -149,4 +149,4 @@ def _elsewhere(by_device: pd.DataFrame, wide: pd.Index) -> Floats:
     moved = (by_device >= MOVED_SPREADS).groupby("who").sum().loc[wide].to_numpy(np.float64)
     known = by_device.notna().groupby("who").sum().loc[wide].to_numpy(np.float64)
     share = (moved.sum(axis=0) - moved) / np.maximum(known.sum(axis=0) - known, 1.0)
-    return np.asarray(np.maximum(share, _LEAST_CHANCE))
+    return np.asarray(np.maximum(share, _MIN_CHANCE))

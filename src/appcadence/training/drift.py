@@ -13,12 +13,14 @@ import pyarrow.compute as pc
 from scipy.stats import beta, false_discovery_control
 
 from appcadence.errors import TelemetryError
+from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.features.extract import table_of
-from appcadence.features.windows import build, window_seconds
+from appcadence.features.comparison import advance
+from appcadence.features.extraction import table_of
+from appcadence.features.windows import window_seconds
 from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
-from appcadence.models.evidence import eligible
+from appcadence.models.eligibility import eligible
 from appcadence.models.fleet_events import fleet_events
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
@@ -26,15 +28,15 @@ from appcadence.training.app_shifts import AppShift, app_shifts
 PSI_WATCH, PSI_DRIFTED = 0.1, 0.25
 """The usual reading of the population stability index."""
 FALSE_DISCOVERIES = 0.05
-MOST_DRIFTED_SHARE = 0.1
+MAX_DRIFTED_SHARE = 0.1
 """More drifted features than this and the models judge by yardsticks that no longer hold."""
-MOST_OVERRUN = 1.5
-LEAST_PAIRED = 6
+MAX_OVERRUN = 1.5
+MIN_PAIRED = 6
 """With fewer devices on both sides no swap of their periods is rare enough to mean anything."""
 _SWAPS = 1999
 LOST_SHARE = 0.1
 """Telemetry lost on this share of the devices that had it calls for a new model."""
-_LEAST_EXPECTED = 5.0
+_MIN_EXPECTED = 5.0
 _SIGNALS = {
     "activity": [n for n in NAMES if INPUTS_OF[n] == ("activity",)],
     "notifications": [n for n in NAMES if INPUTS_OF[n] == ("notifications",)],
@@ -135,7 +137,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     windows = build(tables, window_seconds(detector.window), detector.history)
     frame = hide(table_of(windows), detector.excluded_families)
     end_us = detector.reference.end_us
-    events = fleet_events(detector.history.update(windows), end_us, frame)
+    events = fleet_events(advance(detector.history, windows), end_us, frame)
     end = pd.Timestamp(end_us, unit="us", tz="UTC")
     last = pd.Timestamp(pc.max(tables["flows"]["start"]).as_py())
     # Sessions that outlast the telemetry reach into windows in which nothing begins.
@@ -197,7 +199,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
     """Novelty is left out: every channel grows older."""
     compared = np.flatnonzero([FAMILY_OF[name] != "novelty" for name in NAMES])
     both = reference.devices.intersection(now.devices)
-    paired = len(both) >= LEAST_PAIRED
+    paired = len(both) >= MIN_PAIRED
     before, after = (
         part.counts[part.devices.get_indexer(both) if paired else slice(None)][:, compared].astype(np.float64)
         for part in (reference, now)
@@ -265,7 +267,7 @@ def _losses(reference: Reference, now: Reference) -> list[Loss]:
     out = []
     for what, (then, since) in known.items():
         expected = then / np.maximum(windows[0], 1) * windows[1]
-        had = expected >= _LEAST_EXPECTED
+        had = expected >= _MIN_EXPECTED
         lost = had & (since < expected / 4)
         if lost.any():
             out.append(Loss(what, int(lost.sum()), int(had.sum())))
@@ -308,13 +310,13 @@ def _verdict(
         f"the budget (95% interval {budget.low:.2f} to {budget.high:.2f}). They may be implants as well as "
         "drift."
     )
-    if budget.low > MOST_OVERRUN:
+    if budget.low > MAX_OVERRUN:
         retrain.append(rate)
     elif budget.low > 1:
         watch.append(rate)
     sure = features[features["p_adjusted"] <= FALSE_DISCOVERIES]
     drifted, moved = sure[sure["psi"] > PSI_DRIFTED], sure[sure["psi"] > PSI_WATCH]
-    for rows, least, limit in ((drifted, MOST_DRIFTED_SHARE, PSI_DRIFTED), (moved, 0.0, PSI_WATCH)):
+    for rows, least, limit in ((drifted, MAX_DRIFTED_SHARE, PSI_DRIFTED), (moved, 0.0, PSI_WATCH)):
         if len(rows) and len(rows) >= least * len(features):
             (retrain if least else watch).append(
                 f"{len(rows)} of {len(features)} features moved beyond a stability index of {limit:g} on "
@@ -339,10 +341,10 @@ def _lost(loss: Loss) -> str:
 def _notes(reference: Reference, now: Reference, events: pd.DataFrame, versions: dict[str, str]) -> list[str]:
     out = []
     both = len(reference.devices.intersection(now.devices))
-    if both < LEAST_PAIRED:
+    if both < MIN_PAIRED:
         out.append(
             f"Only {both} device(s) are in both periods: drift of single features cannot be told from chance "
-            f"with fewer than {LEAST_PAIRED}."
+            f"with fewer than {MIN_PAIRED}."
         )
     if silent := len(reference.devices.difference(now.devices)):
         out.append(f"{silent} device(s) of the training period have no window here that can be judged.")

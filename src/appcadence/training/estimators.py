@@ -139,7 +139,7 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
 
     X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
     one channel. y holds two classes, the implants' last in order, such as 0 and 1. Give only windows that can
-    be judged (`appcadence.models.evidence.eligible`), as training does; all windows of an app on a device
+    be judged (`appcadence.models.eligibility.eligible`), as training does; all windows of an app on a device
     that are an implant's weigh as one. Scores are not calibrated, which takes held-out devices and days:
     `appcadence.training.train` does that, and injects implants too.
 

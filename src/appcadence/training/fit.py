@@ -21,7 +21,7 @@ from appcadence.models.detector import (
     strata,
     tail_input,
 )
-from appcadence.models.evidence import BEHAVIOURS, judged
+from appcadence.models.eligibility import BEHAVIOURS, judged
 from appcadence.models.forest import fit_forest
 from appcadence.models.supervised import THREADS, Hyperparameters, fit_classifier
 from appcadence.models.surprise import DIRECTIONS, TailSurprise

@@ -22,8 +22,8 @@ from appcadence.training.truth import Truth
 _PER_DEVICE_DAY = 1.5
 _IMPLANT_DAYS = 100
 """Wanted, over several injections where the telemetry is small ..."""
-_MOST_ROUNDS = 20
-_LEAST_COMMON = 3
+_MAX_ROUNDS = 20
+_MIN_COMMON = 3
 """Fewer apps than this in both halves say nothing of ranks."""
 
 
@@ -80,9 +80,9 @@ def health(
     progress("scoring", 0.0)
     clean = scores_of(detector, later)
     rounds: list[Probe] = []
-    while not rounds or (_implant_days(rounds) < _IMPLANT_DAYS and len(rounds) < _MOST_ROUNDS):
+    while not rounds or (_implant_days(rounds) < _IMPLANT_DAYS and len(rounds) < _MAX_ROUNDS):
         rounds.append(probe(detector, later, seed * 1000 + len(rounds), _PER_DEVICE_DAY))
-        progress("injecting implants", max(_implant_days(rounds) / _IMPLANT_DAYS, len(rounds) / _MOST_ROUNDS))
+        progress("injecting implants", max(_implant_days(rounds) / _IMPLANT_DAYS, len(rounds) / _MAX_ROUNDS))
     days = device_days(clean)
     correlation, ranked = _ranks(clean)
     return Health(seen, _quality(rounds), _raised(detector, clean, days), days, correlation, ranked)
@@ -145,6 +145,6 @@ def _ranks(windows: pd.DataFrame) -> tuple[float, int]:
         for mask in (~later, later)
     ]
     both = pd.concat(halves, axis=1, join="inner").to_numpy(np.float64)
-    if len(both) < _LEAST_COMMON or (np.ptp(both, axis=0) == 0).any():
+    if len(both) < _MIN_COMMON or (np.ptp(both, axis=0) == 0).any():
         return float("nan"), len(both)
     return float(spearmanr(both[:, 0], both[:, 1]).statistic), len(both)

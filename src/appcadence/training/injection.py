@@ -11,11 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.features.build import build
 from appcadence.features.columns import micros
-from appcadence.features.extract import table_of
+from appcadence.features.comparison import advance
+from appcadence.features.extraction import table_of
 from appcadence.features.history import History
-from appcadence.features.windows import build, window_seconds
-from appcadence.models.evidence import eligible
+from appcadence.features.windows import window_seconds
+from appcadence.models.eligibility import eligible
 from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
@@ -57,7 +59,7 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
 
 def history_of(tables: Tables, window: str, known: History | None = None) -> History:
     """What is known after the tables, and before them `known`."""
-    return (known or History.empty()).update(build(tables, window_seconds(window)))
+    return advance(known or History.empty(), build(tables, window_seconds(window)))
 
 
 def labelled(
@@ -95,15 +97,17 @@ def labelled(
         else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
     )
     if per_device_day > 0 and len(mine):
-        grafts, specs = inject(future | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
+        injected_flows, specs = inject(
+            future | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds
+        )
     else:
-        grafts, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
-    both = future | {"flows": pa.concat_tables([flows, grafts]).unify_dictionaries()}
+        injected_flows, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
+    both = future | {"flows": pa.concat_tables([flows, injected_flows]).unify_dictionaries()}
     before = history_of(past, window, known)
     windows = build(both, window_seconds(window), before)
     table = table_of(windows)
-    implant, share = _truth(table, grafts, window)
-    common = fleet_events(before.update(windows), cut_us, table).windows
+    implant, share = _truth(table, injected_flows, window)
+    common = fleet_events(advance(before, windows), cut_us, table).windows
     keep = eligible(table) & np.where(implant < 0, ~common, share >= _IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
@@ -136,13 +140,13 @@ def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
 
 
 def _truth(
-    table: pd.DataFrame, grafts: pa.Table, window: str
+    table: pd.DataFrame, injected_flows: pa.Table, window: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """(n,) code of the carrier whose implant shares the window (-1 = none), and the share of its flows."""
-    if not len(grafts):
+    if not len(injected_flows):
         return np.full(len(table), -1), np.zeros(len(table))
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
-    injected = table_of(build({"flows": grafts}, window_seconds(window)))[[*_KEY, "n_flows"]]
+    injected = table_of(build({"flows": injected_flows}, window_seconds(window)))[[*_KEY, "n_flows"]]
     injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only goes on in this window begins no flow in it, and is the implant's all the same.

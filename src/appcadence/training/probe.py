@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.features.extract import table_of
-from appcadence.features.windows import build, window_seconds
+from appcadence.features.build import build
+from appcadence.features.comparison import advance
+from appcadence.features.extraction import table_of
+from appcadence.features.windows import window_seconds
 from appcadence.models.detector import Detector, hide, strata
-from appcadence.models.evidence import eligible
+from appcadence.models.eligibility import eligible
 from appcadence.models.fleet_events import fleet_events
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
@@ -71,8 +73,8 @@ def probe(
     """
     flows = tables["flows"]
     mine = flows if devices is None else flows.filter(pc.is_in(_text(flows, "device_id"), pa.array(devices)))
-    grafts, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
-    both = lost(pa.concat_tables([flows, grafts]).unify_dictionaries())
+    injected_flows, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
+    both = lost(pa.concat_tables([flows, injected_flows]).unify_dictionaries())
     windows = scores_of(detector, tables | {"flows": both}, devices)
     if not len(specs):
         none = np.empty(0, np.int64)
@@ -88,7 +90,7 @@ def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None 
     """The windows of some telemetry as `Probe.windows` lists them: scored as ever, without reasons."""
     windows = build(tables, window_seconds(detector.window), detector.history)
     frame = hide(table_of(windows), detector.excluded_families)
-    common = fleet_events(detector.history.update(windows), detector.reference.end_us, frame).windows
+    common = fleet_events(advance(detector.history, windows), detector.reference.end_us, frame).windows
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]

@@ -9,7 +9,7 @@ BUDGETS = (0.1, 1.0)
 TOLERANCE = 0.02
 """Recall that may be lost: two implant-days in a hundred."""
 PROMISE = 1.0
-MOST_REALISED = 1.25
+MAX_REALISED = 1.25
 """Realised false alerts per device-day, at a promise of one, that still keep the budget."""
 
 
@@ -18,7 +18,7 @@ def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
 
     Both must be measured on the same labelled telemetry, which neither was trained on. The challenger may
     lose no more than `TOLERANCE` of recall at either of `BUDGETS`, and at a promise of one false alert per
-    device-day realise no more than `MOST_REALISED`, or than the champion where that is more. Without a
+    device-day realise no more than `MAX_REALISED`, or than the champion where that is more. Without a
     champion only the budget is judged. A figure that is not a number speaks against the promotion.
 
     A fixed tolerance is no test of significance: on fewer than some hundreds of implant-days chance alone
@@ -35,10 +35,10 @@ def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
             )
     realised = challenger.realised[PROMISE]
     before = None if champion is None else champion.realised[PROMISE]
-    if not realised <= max(MOST_REALISED, before or 0.0):
+    if not realised <= max(MAX_REALISED, before or 0.0):
         than = "" if before is None else f", the champion {before:.2f}"
         reasons.append(
             f"it breaks the budget: at a promise of {PROMISE:g} false alert per device-day it raises "
-            f"{realised:.2f}{than}; at most {MOST_REALISED:g} is allowed"
+            f"{realised:.2f}{than}; at most {MAX_REALISED:g} is allowed"
         )
     return tuple(reasons)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import describe
-from appcadence.features.extract import load
+from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.models.detector import SCORES
 from appcadence.telemetry.directory import TelemetryDirectory

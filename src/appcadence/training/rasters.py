@@ -23,7 +23,7 @@ _DAY_US = 86_400_000_000
 _HOUR_US = 3_600_000_000
 _GAP_US = 30_000_000
 """Flows that start later than this after all ends so far begin another session."""
-_LONGEST = 40
+_MAX_CHARACTERS = 40
 _BANDS = (("app_foreground", "app in foreground", "tab:green"), ("device_unlocked", "unlocked", "tab:orange"))
 
 Micros = npt.NDArray[np.int64]
@@ -98,7 +98,7 @@ def inert(name: str) -> str:
     """A name as plain ASCII, cut after 40 characters: nothing in it is markup, and every font has it."""
     plain = "".join(c if c.isprintable() else "?" for c in name)
     plain = plain.encode("ascii", "backslashreplace").decode("ascii")
-    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 3] + "..."
+    return plain if len(plain) <= _MAX_CHARACTERS else plain[: _MAX_CHARACTERS - 3] + "..."
 
 
 def _of(table: pa.Table, column: str, begin: int, device: str, app: str | None) -> pd.DataFrame:

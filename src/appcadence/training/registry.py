@@ -17,7 +17,7 @@ from appcadence.training.tracking import BUNDLE_TAG, redacted, session
 NAME = "appcadence"
 CHAMPION = "champion"
 _PROMOTION = "appcadence.promotion."
-_MOST = 1000
+_MAX_VERSIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def versions(name: str = NAME) -> list[Version]:
         client = mlflow.MlflowClient(tracking_uri=uri)
         found = list(
             client.search_model_versions(
-                f"name='{name}'", max_results=_MOST, order_by=["version_number DESC"]
+                f"name='{name}'", max_results=_MAX_VERSIONS, order_by=["version_number DESC"]
             )
         )
         return _described(client, name, found)
@@ -180,5 +180,5 @@ def _runs(client: Any, ids: list[str]) -> dict[str, Any]:
     listed = ", ".join(f"'{run}'" for run in ids)
     homes = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
     query = f"attributes.run_id IN ({listed})"
-    found = client.search_runs(homes, query, run_view_type=ViewType.ALL, max_results=_MOST)
+    found = client.search_runs(homes, query, run_view_type=ViewType.ALL, max_results=_MAX_VERSIONS)
     return {run.info.run_id: run for run in found}

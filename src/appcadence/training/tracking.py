@@ -45,7 +45,7 @@ _DEFAULTS = {
 }
 
 
-_LONGEST = 300
+_MAX_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def _sentence(uri: str, error: BaseException) -> str:
             )
         cause = cause.__cause__ or cause.__context__
     reason = redacted(" ".join(str(error).split()))
-    reason = reason if len(reason) <= _LONGEST else reason[:_LONGEST] + " ..."
+    reason = reason if len(reason) <= _MAX_CHARACTERS else reason[:_MAX_CHARACTERS] + " ..."
     return f"MLflow at {redacted(uri)} refused: {reason}"
 
 

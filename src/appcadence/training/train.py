@@ -14,14 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.errors import TelemetryError
+from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
-from appcadence.features.extract import table_of
+from appcadence.features.comparison import advance
+from appcadence.features.extraction import table_of
 from appcadence.features.history import History
-from appcadence.features.windows import build, window_seconds
+from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
-from appcadence.models.evidence import eligible
+from appcadence.models.eligibility import eligible
 from appcadence.models.reference import Reference
 from appcadence.models.supervised import Hyperparameters
 from appcadence.telemetry.simulate.behaviours import KINDS
@@ -188,7 +190,7 @@ def train(
     detector = Detector(
         window=window,
         baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
-        history=known.update(everything),
+        history=advance(known, everything),
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.telemetry.decisions import last_words
+from appcadence.telemetry.verdicts import latest_decisions
 from appcadence.training.truth import overlaps
 
 WEIGHT = 5.0
@@ -23,7 +23,7 @@ def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
     Raises:
         SchemaError: `verdicts` does not fit its declaration.
     """
-    rows = last_words(verdicts).rename(columns={"window_start": "start", "window_end": "end"})
+    rows = latest_decisions(verdicts).rename(columns={"window_start": "start", "window_end": "end"})
     rows["who"] = rows["app_id"].fillna("")
     window, row = overlaps(windows, rows)
     said = pd.DataFrame({"window": window, "verdict": rows["verdict"].to_numpy()[row]}).drop_duplicates()

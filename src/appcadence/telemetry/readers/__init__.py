@@ -18,7 +18,7 @@ from typing import Protocol, cast
 import pyarrow as pa
 
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.ingest.identity import Devices
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -78,7 +78,7 @@ def app_of_topic(topic: object) -> str | None:
     return app and app_id(_TOPIC_SUFFIX.sub("", app).removeprefix("com.apple.icloud-container."))
 
 
-def grid_seconds(times: Iterable[float]) -> float:
+def resolution_seconds(times: Iterable[float]) -> float:
     """The coarsest of 1 h, 1 min, 1 s and 1 µs on whose multiples all times lie.
 
     One hour needs three distinct times: fewer may fall on full hours by chance.

@@ -1,15 +1,15 @@
-"""Jamf Security Cloud's Network Traffic Stream: one JSON line a DNS look-up of a device.
+"""Jamf Security Cloud's Network Traffic Stream: one JSON line a DNS lookup of a device.
 
-Each look-up becomes a flow of service "dns" to the host that was asked for. That is context, not a
+Each lookup becomes a flow of service "dns" to the host that was asked for. That is context, not a
 channel: what the device did with the answer is not in the stream, and no app, bytes, duration or port is.
 
-**A cadence cannot be read from look-ups alone.** The device keeps an answer for its TTL and asks again
-only after it, so a beacon faster than the TTL shows as one look-up a TTL, whatever its own period. The TTL
+**A cadence cannot be read from lookups alone.** The device keeps an answer for its TTL and asks again
+only after it, so a beacon faster than the TTL shows as one lookup a TTL, whatever its own period. The TTL
 is therefore kept as the `time_resolution_seconds` of the row: contacts with the host are known on no finer
-grid. Look-ups of other types (A, AAAA, HTTPS) for one contact are rows of their own.
+grid. Lookups of other types (A, AAAA, HTTPS) for one contact are rows of their own.
 
 Records of devices stated to run something else than iOS or iPadOS are passed over, as are events that are
-no DNS look-ups. The user's name and address, the account and the device's own address are not read. The
+no DNS lookups. The user's name and address, the account and the device's own address are not read. The
 device is `deviceId`; `--devices` may map it to the name that other logs use.
 """
 
@@ -30,7 +30,7 @@ from appcadence.telemetry.readers._lines import Rows
 NAME = "jamf"
 
 RESOLUTION_SECONDS = 1e-3
-_LONGEST_TTL = 2**31 - 1
+_MAX_TTL = 2**31 - 1
 _EXPECTED = "Jamf's Network Traffic Stream as JSON lines"
 _PRODUCT = "Network Traffic Stream"
 _TEXT = pa.string()
@@ -102,7 +102,7 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
     faults = [
         (no_start, "timestamp is not a time"),
         (np.asarray(pc.less(ttl, 0)), "dns.ttl is negative"),
-        (np.asarray(pc.greater(ttl, _LONGEST_TTL)), "dns.ttl is longer than any (RFC 2181)"),
+        (np.asarray(pc.greater(ttl, _MAX_TTL)), "dns.ttl is longer than any (RFC 2181)"),
     ]
     draft, bad, reasons = _flows.screen(
         pa.table(columns), lines, options, clock="timestamp", addresses=False, also=faults

@@ -17,7 +17,14 @@ import pyarrow as pa
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.readers import ReadOptions, _sqlite, rejected, tagged
-from appcadence.telemetry.readers._device_log import app_id, device_of, grid_seconds, is_app, micros, table
+from appcadence.telemetry.readers._device_log import (
+    app_id,
+    device_of,
+    is_app,
+    micros,
+    resolution_seconds,
+    table,
+)
 from appcadence.telemetry.schema import ACTIVITY
 
 NAME = "knowledgec"
@@ -70,7 +77,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
                 elif state is not None:
                     states.append(state)
                     stamps.update(float(value) for value in values[1:3] if isinstance(value, int | float))
-        same = {"device_id": device, "source": NAME, "time_resolution_seconds": grid_seconds(stamps)}
+        same = {"device_id": device, "source": NAME, "time_resolution_seconds": resolution_seconds(stamps)}
         if lines:
             yield "rejected", rejected(path, lines, reasons)
         activity = table(ACTIVITY, _FIELDS, states, same)

@@ -7,7 +7,7 @@ A record is one direction. The two of a connection are made one flow: the same f
 seconds apart; all files of the call are looked at together. Which end opened it tell the SYNs, the times
 and, failing these, the ports (see `_pairs`). Only flows opened by a local address count. Where the other
 direction was not exported, the bytes received are null. A record that carries both directions itself
-(`out_bytes`) is taken so. Pieces cut by the exporter's active time-out stay pieces: the feature step joins
+(`out_bytes`) is taken so. Pieces cut by the exporter's active timeout stay pieces: the feature step joins
 them.
 
 Each file is read once. What a flow needs of a record is set aside on disk by its five-tuple (see `_spill`),

@@ -38,9 +38,9 @@ from appcadence.telemetry.readers._device_log import (
     app_id,
     app_of_topic,
     device_of,
-    grid_seconds,
     is_app,
     micros,
+    resolution_seconds,
     table,
 )
 from appcadence.telemetry.readers._states import silences, spans
@@ -180,7 +180,7 @@ def _pushes(log: _Log) -> tuple[list[Event], float]:
             app = app_id(bundle) or app_of_topic(topic)
             events.append((app, time, "push_received", priority, size))
     # The log rounds to its grid; canonical times are the earliest moment that the stamp stands for.
-    grid = grid_seconds(stamps)
+    grid = resolution_seconds(stamps)
     early = int(grid * 500_000) if grid >= 1.0 else 0
     return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], grid
 

@@ -78,7 +78,7 @@ class Carriers:
         self._values = {name: values for name, (_, values) in coded.items()}
         self.numbers: dict[str, Float] = {name: values[order] for name, values in numbers.items()}
         device, app, self.start = device[order], app[order], times[order]
-        # Running counts of the known values: a carrier's share is then two look-ups.
+        # Running counts of the known values: a carrier's share is then two lookups.
         known = {name: codes >= 0 for name, codes in self._codes.items()}
         known |= {name: ~np.isnan(values) for name, values in self.numbers.items()}
         self._known: dict[str, Int] = {name: np.append(0, np.cumsum(mask)) for name, mask in known.items()}

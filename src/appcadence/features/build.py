@@ -1,0 +1,167 @@
+"""Canonical tables, or coded flows, grouped into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from appcadence.features.arrange import arrange, sort_inside
+from appcadence.features.comparison import compare
+from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
+from appcadence.features.context import Context, Contexts
+from appcadence.features.coverage import observed
+from appcadence.features.flows import COLUMNS, DNS, FAILED, Flows, code
+from appcadence.features.grouping import group
+from appcadence.features.history import History
+from appcadence.features.windows import MAX_DURATION_SECONDS, Windows
+
+_jit = numba.njit(cache=True, nogil=True)
+
+
+def build(
+    tables: Mapping[str, pa.Table],
+    seconds: int,
+    history: History | None = None,
+    span_us: tuple[int, int] | None = None,
+) -> Windows:
+    """Group the flows of canonical tables into windows of `seconds`, aligned to UTC.
+
+    DNS lookups are context, not channels, and are left out. Without `history` novelty is NaN. With a span
+    (microseconds since the epoch, borders of windows) there are only the windows in it.
+    """
+    table = tables["flows"].select(list(COLUMNS))
+    flows = code([lambda: table], [lambda: table])
+    around = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in CONTEXT_COLUMNS}
+    contexts = Contexts.of(
+        around["activity"], around["notifications"], tables.get("inventory"), flows, history
+    )
+    return windows_of(flows, flows.block(), contexts.block(), seconds, span_us)
+
+
+def windows_of(
+    flows: Flows, rows: np.ndarray, context: Context, seconds: int, span_us: tuple[int, int] | None = None
+) -> Windows:
+    """Windows of some of the flows (`FLOW` records): whole devices, as one block holds them."""
+    width = seconds * 1_000_000
+    rows["duration"] = np.minimum(rows["duration"], MAX_DURATION_SECONDS)
+    first = int(rows["start_us"].min()) // width if len(rows) else 0
+    row, window = _pieces(rows, first, width)
+    if span_us is not None:
+        inside = (window >= span_us[0] // width - first) & (window < span_us[1] // width - first)
+        row, window = row[inside], window[inside]
+    rows["start_us"] -= first * width
+    moment, covered = observed(rows, row, window, width)
+    n_windows = int(window.max(initial=0)) + 1
+    who, n_who = _dense(rows["device"], rows["app"] + 1, len(flows.apps) + 1)
+    dest, n_dests = _dense(np.zeros(len(rows), np.int64), rows["dest"], len(flows.dests))
+    row, window, moment, key = _keys(rows, row, window, moment, who * n_dests + dest, n_windows, DNS)
+    order, offsets = group(key, n_who * n_dests * n_windows)
+    row, window, moment = row[order], window[order], moment[order]
+    flow_offsets, *columns, port, attribution = arrange(offsets, rows, row, window, seconds, FAILED)
+    head = rows[row[offsets[:-1]]]
+    starts, moments = window[offsets[:-1]], moment[offsets[:-1]]
+
+    known = np.flatnonzero(head["app"] >= 0)
+    owner = who[row[offsets[:-1]]] * n_windows + starts
+    index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
+    apps = channels[app_heads]
+    pooled = [column[index] for column in columns]
+    sort_inside(app_offsets, *pooled)
+    start, end, sent, received, fresh, flags = (
+        np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
+    )
+    app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
+    app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
+    both = np.concatenate([np.arange(len(head)), apps])
+    return Windows(
+        seconds=float(seconds),
+        device=head["device"][both],
+        app=head["app"][both],
+        dest=np.concatenate([head["dest"], np.full(len(apps), -1, np.int32)]),
+        start_us=(starts[both] + first) * width,
+        devices=flows.devices,
+        apps=flows.apps,
+        dests=flows.dests,
+        attribution=np.concatenate([attribution, app_known]),
+        port=np.concatenate([port, app_port]),
+        moment=moments[both],
+        observed_seconds=covered[moments[both]],
+        offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1:]]),
+        flow_start=start,
+        flow_end=end,
+        bytes_out=sent,
+        bytes_in=received,
+        fresh=fresh,
+        flags=flags,
+        context=context,
+        compare=None if context.past is None else partial(compare, past=context.past),
+    )
+
+
+def _dense(a: np.ndarray, b: np.ndarray, n_b: int) -> tuple[np.ndarray, int]:
+    """Dense codes of the pairs (a, b) that occur, in the order of the pairs; b < n_b."""
+    if not len(a):
+        return np.empty(0, np.int64), 1
+    low = int(a.min())
+    pair = (a.astype(np.int64) - low) * n_b + b
+    if (int(a.max()) - low + 1) * n_b > 8 * len(a) + (1 << 20):
+        unique, codes = np.unique(pair, return_inverse=True)
+        return codes, len(unique)
+    used = np.zeros((int(a.max()) - low + 1) * n_b, np.bool_)
+    used[pair] = True
+    rank = np.cumsum(used) - 1
+    return rank[pair], int(rank[-1]) + 1
+
+
+@_jit
+def _pieces(rows, first, width):  # type: ignore[no-untyped-def]
+    """Row and window number from `first` on of every (flow, window it touches)."""
+    total = 0
+    for flow in rows:
+        total += 1 + _beyond(flow, width)
+    row, window = np.empty(total, np.int64), np.empty(total, np.int64)
+    at = 0
+    for i in range(len(rows)):
+        begin = rows[i].start_us // width - first
+        for step in range(1 + _beyond(rows[i], width)):
+            row[at], window[at] = i, begin + step
+            at += 1
+    return row, window
+
+
+@_jit
+def _beyond(flow, width):  # type: ignore[no-untyped-def]
+    """How many windows after its first one a flow touches; ending on a border does not touch the next."""
+    if np.isnan(flow.duration) or flow.duration == 0.0:
+        return 0
+    end = flow.start_us + np.int64(flow.duration * 1e6)
+    return max((end - 1) // width - flow.start_us // width, 0)
+
+
+@_jit
+def _keys(rows, row, window, moment, channel, n_windows, dns):  # type: ignore[no-untyped-def]
+    """The pieces of all flows but DNS lookups, and the key (channel, window) of each."""
+    key = np.empty(len(row), np.int64)
+    to = 0
+    for i in range(len(row)):
+        if not rows[row[i]].flags & dns:
+            row[to], window[to], moment[to] = row[i], window[i], moment[i]
+            key[to] = channel[row[i]] * n_windows + window[i]
+            to += 1
+    return row[:to], window[:to], moment[:to], key[:to]
+
+
+def _app_level(
+    known: np.ndarray, key: np.ndarray, size: int, offsets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Flows and channel windows in order of their app windows, and the CSR offsets of both."""
+    order, window_offsets = group(key[known], size)
+    channels = known[order]
+    count = offsets[channels + 1] - offsets[channels]
+    ends = np.concatenate([[0], np.cumsum(count)])
+    index = np.repeat(offsets[channels] - ends[:-1], count) + np.arange(ends[-1])
+    return index, channels, (window_offsets[:-1], ends[window_offsets])

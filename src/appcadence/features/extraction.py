@@ -1,0 +1,305 @@
+"""Canonical tables -> the feature table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import TelemetryError
+from appcadence.features import flows as coded
+from appcadence.features.build import windows_of
+from appcadence.features.catalog import FAMILIES, NAMES
+from appcadence.features.columns import micros
+from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
+from appcadence.features.context import Contexts, Fleetwide
+from appcadence.features.families import novelty
+from appcadence.features.feature import Matrix
+from appcadence.features.flows import ATTRIBUTIONS, Flows
+from appcadence.features.history import Contacts, History
+from appcadence.features.windows import APP_LEVEL, MAX_DURATION_SECONDS, Windows, window_seconds
+from appcadence.telemetry import passive_names
+from appcadence.telemetry.directory import TelemetryDirectory, read_tables
+from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
+
+INPUT_TABLES = ("flows", *CONTEXT_COLUMNS, "inventory")
+KEYS = (
+    "device_id",
+    "app_id",
+    "dest",
+    "window_start",
+    "window_end",
+    "observed_seconds",
+    "n_flows",
+    "n_sessions",
+    "n_beats",
+    "app_attribution",
+    "category",
+)
+
+Tables = Mapping[str, pa.Table]
+Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame]
+
+
+def load(source: Source) -> dict[str, pa.Table]:
+    """The input tables of a telemetry directory or of frames, conforming to their declarations.
+
+    Flows that lack a host name are named as `telemetry.passive_names` states.
+
+    Raises:
+        TelemetryError: there is no flows table.
+        SchemaError: a table does not fit its declaration.
+    """
+    if isinstance(source, str | Path):
+        source = TelemetryDirectory(source)
+    if isinstance(source, TelemetryDirectory):
+        tables = read_tables(source, INPUT_TABLES)
+        where = str(source.path)
+    else:
+        where = "the given tables"
+        tables = {name: _conformed(name, source[name]) for name in INPUT_TABLES if name in source}
+    if "flows" not in tables:
+        raise TelemetryError(f"{where} holds no flows, which features need")
+    return tables
+
+
+def _conformed(name: str, data: pa.Table | pd.DataFrame) -> pa.Table:
+    if isinstance(data, pd.DataFrame):
+        data = pa.Table.from_pandas(data, preserve_index=False)
+    table = conform(DIRECTORY_TABLES[name], data)
+    if passive_names.completed(data):
+        return table.replace_schema_metadata(data.schema.metadata)
+    return passive_names.complete(table) if name == "flows" else table
+
+
+class Part(NamedTuple):
+    """Some rows of the feature table, (n,) each: keys in codes, and values."""
+
+    device: np.ndarray
+    app: np.ndarray
+    dest: np.ndarray
+    start_us: np.ndarray
+    observed_seconds: np.ndarray
+    n_flows: np.ndarray
+    n_sessions: np.ndarray
+    n_beats: np.ndarray
+    attribution: np.ndarray
+    values: Matrix
+    """(n, n_features), columns in catalogue order."""
+
+    @classmethod
+    def empty(cls) -> Part:
+        types = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1")
+        return cls._make([*(np.empty(0, t) for t in types), np.empty((0, len(NAMES)), np.float32)])
+
+
+class Named(Protocol):
+    """Whatever holds the names behind the codes: flows, or windows."""
+
+    @property
+    def devices(self) -> pd.Index[Any]: ...
+    @property
+    def apps(self) -> pd.Index[Any]: ...
+    @property
+    def dests(self) -> pd.Index[Any]: ...
+
+
+def extract(
+    source: Source,
+    window: str = "24h",
+    history: History | None = None,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> pd.DataFrame:
+    """The feature table: one row a window; channels by device, app, destination and time, then apps (`*`).
+
+    Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
+    the catalogue as float32, NaN where unknown. Without `history` the novelty family is NaN. All is held in
+    memory, about 200 bytes a flow at the peak; `appcadence.features.partition` serves what is larger.
+
+    Raises:
+        TelemetryError, SchemaError: see `load`.
+        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d.
+    """
+    seconds = window_seconds(window)
+    flows, context = prepare(source, history)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = []
+        for result in pool.map(
+            lambda block: block_part(flows, block, context, seconds), range(flows.n_blocks)
+        ):
+            done.append(result)
+            progress(len(done) / flows.n_blocks)
+        flows = replace(flows, _chunks=())  # no longer needed, and as large as the table
+        # All channel windows, then all app windows, as one `Windows` has them.
+        part = _joined([halves[half] for half in (0, 1) for halves, _ in done], pool)
+    fleet_novelty(part, context, [contacts for _, contacts in done], seconds)
+    return frame(part, flows, context, seconds)
+
+
+def _joined(parts: Sequence[Part], pool: ThreadPoolExecutor) -> Part:
+    ends = np.cumsum([0, *(len(part.device) for part in parts)])
+    whole = Part(*(np.empty((ends[-1], *c.shape[1:]), c.dtype) for c in Part.empty()))
+
+    def copy(number: int) -> None:
+        for to, column in zip(whole, parts[number], strict=True):
+            to[ends[number] : ends[number + 1]] = column
+
+    list(pool.map(copy, range(len(parts))))
+    return whole
+
+
+def prepare(
+    source: Source,
+    history: History | None,
+    *,
+    block_flows: int = coded.BLOCK_FLOWS,
+    spill: Path | None = None,
+    span_us: tuple[int, int] | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Flows, Contexts]:
+    """Coded flows and their context (spilled to files in `spill`, where given); with a span, in microseconds
+    since the epoch, only flows that touch it."""
+    if isinstance(source, str | Path):
+        source = TelemetryDirectory(source)
+    columns = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
+    if isinstance(source, TelemetryDirectory) and source.files("flows"):
+        inventory = source.read("inventory")
+        pieces = {name: source.pieces(name, wanted) for name, wanted in columns.items()}
+        devices = source.pieces("flows", ["device_id"])
+    else:
+        tables = load(source)
+        inventory = tables.get("inventory")
+        pieces = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in columns}
+        devices = pieces["flows"]
+    if span_us is not None:
+        pieces["flows"] = [partial(_touching, piece, span_us) for piece in pieces["flows"]]
+        devices = pieces["flows"]
+    flows = coded.code(pieces["flows"], devices, block_flows=block_flows, spill=spill, progress=progress)
+    return flows, Contexts.of(pieces["activity"], pieces["notifications"], inventory, flows, history, spill)
+
+
+def _touching(piece: Callable[[], pa.Table], span_us: tuple[int, int]) -> pa.Table:
+    return touching(piece(), span_us)
+
+
+def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
+    """Flows that start before the end of the span and end after its beginning, or start in it."""
+    first_us, end_us = span_us
+    start = micros(table["start"])
+    seconds = pc.fill_null(table["duration_seconds"], 0.0).to_numpy()
+    # Hostile durations: nan and infinity touch nothing more than their start.
+    lasts = np.where(np.isfinite(seconds), np.clip(seconds, 0.0, MAX_DURATION_SECONDS), 0.0)
+    touches = (start < end_us) & ((start >= first_us) | (start + lasts * 1e6 > first_us))
+    return table.filter(pa.array(touches))
+
+
+def block_part(
+    flows: Flows, block: int, contexts: Contexts, seconds: int
+) -> tuple[tuple[Part, Part], Contacts | None]:
+    """A block's channel rows and app rows, and its devices' contacts for the fleet's novelty."""
+    windows = block_windows(flows, block, contexts, seconds)
+    return halves_of(windows), _contacts(windows)
+
+
+def block_windows(
+    flows: Flows, block: int, contexts: Contexts, seconds: int, span_us: tuple[int, int] | None = None
+) -> Windows:
+    """The windows of a block's devices; with a span, those in it."""
+    return windows_of(flows, flows.block(block), contexts.block(block), seconds, span_us)
+
+
+def halves_of(windows: Windows) -> tuple[Part, Part]:
+    """Channel rows and app rows; what novelty needs the whole fleet for is still NaN."""
+    part, n = part_of(windows), windows.n_channels
+    return Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part))
+
+
+def _contacts(windows: Windows) -> Contacts | None:
+    return None if windows.compared is None else windows.compared.channels.contacts()
+
+
+def part_of(windows: Windows) -> Part:
+    """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
+    return Part(
+        windows.device,
+        windows.app,
+        windows.dest,
+        windows.start_us,
+        windows.observed_seconds,
+        np.add.reduceat(windows.fresh, windows.offsets[:-1], dtype=np.int64)
+        if windows.n
+        else np.empty(0, np.int64),
+        np.diff(windows.sessions.offsets),
+        np.diff(windows.beats[0]),
+        windows.attribution,
+        np.hstack([family.compute(windows) for family in FAMILIES]),
+    )
+
+
+def fleet_novelty(part: Part, context: Fleetwide, contacts: Sequence[Contacts | None], seconds: int) -> None:
+    """Fill in place what novelty needs the whole fleet for."""
+    if context.past is None:
+        return
+    fleet = novelty.Fleet(context.past, [part for part in contacts if part is not None])
+    fill_novelty(part, context.first_us, fleet, seconds)
+
+
+def fill_novelty(part: Part, first_us: int, fleet: novelty.Fleet, seconds: int) -> None:
+    """Fill in place what novelty needs the whole fleet for, whose first flow started at `first_us`."""
+    rows = np.flatnonzero(part.dest >= 0)
+    novelty.fleet_wide(
+        part.values,
+        rows,
+        fleet,
+        part.app[rows],
+        part.dest[rows],
+        np.maximum(part.start_us[rows], first_us),
+        part.start_us[rows] + seconds * 1_000_000,
+    )
+
+
+def table_of(windows: Windows) -> pd.DataFrame:
+    """The feature table of windows, in their order."""
+    part = part_of(windows)
+    seconds = int(windows.seconds)
+    fleet_novelty(part, windows.context, [_contacts(windows)], seconds)
+    return frame(part, windows, windows.context, seconds)
+
+
+def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
+    """Keys by name, and values, as the feature table."""
+    return pd.concat(
+        [keys_of(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
+        axis=1,
+    )
+
+
+def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
+    """Keys by name alone; the values of the part may be missing."""
+    dests = pd.Index([*names.dests, APP_LEVEL], dtype="object")
+    start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
+    return pd.DataFrame(
+        {
+            "device_id": pd.Categorical.from_codes(part.device, names.devices),
+            "app_id": pd.Categorical.from_codes(part.app, names.apps),
+            "dest": pd.Categorical.from_codes(np.where(part.dest < 0, len(dests) - 1, part.dest), dests),
+            "window_start": start,
+            "window_end": start + pd.Timedelta(seconds=seconds).as_unit("us"),
+            "observed_seconds": part.observed_seconds,
+            "n_flows": part.n_flows,
+            "n_sessions": part.n_sessions,
+            "n_beats": part.n_beats,
+            "app_attribution": pd.Categorical.from_codes(part.attribution, pd.Index(ATTRIBUTIONS)),
+            "category": pd.Categorical.from_codes(context.category[part.app], context.categories),
+        }
+    )

@@ -1,0 +1,284 @@
+"""Conflict with what the app declares and with what Apple documents for background work and pushes."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from appcadence.features._parallel import fill
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.flows import FOREIGN_PUSH, PROVIDER
+from appcadence.features.windows import Windows
+
+SCHEDULER_FLOOR_SECONDS = 900.0
+"""Background refresh never comes more often than about this."""
+GRACE_SECONDS = 30.0
+"""What may run on after the app left the front, and how long a push handler has."""
+_MIN_GAPS = 4
+_MIN_BEATS = 6  # as for the rhythms of the interval family
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
+_jit = numba.njit(cache=True, nogil=True)
+
+FEATURES = (
+    Feature(
+        "undeclared_background_rhythm",
+        "ratio",
+        1,
+        "share of successive gaps within a factor of 1.3 among background sessions, shrunk for few, if the "
+        "app declares no background mode; else 0",
+        "regular background traffic of an app without a background mode",
+        "Apple: UIBackgroundModes",
+        needs=("inventory", "activity"),
+    ),
+    Feature(
+        "below_scheduler_floor_share",
+        "ratio",
+        1,
+        "share of the gaps between background sessions under 15 minutes, shrunk for few, if the app declares "
+        "no mode that lets it stay awake; else 0",
+        "background sessions closer than the scheduler allows",
+        "Apple: BGAppRefreshTask",
+        needs=("inventory", "activity"),
+    ),
+    Feature(
+        "background_work_seconds",
+        "s",
+        1,
+        "longest background session (of one that goes on, what lies in the window) beyond the 30 s a handler "
+        "has, if the app declares no mode that lets it stay awake; else 0",
+        "background work beyond 30 seconds",
+        "Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
+        needs=("inventory", "activity"),
+    ),
+    Feature(
+        "undeclared_push_work_share",
+        "ratio",
+        1,
+        "share of silent pushes followed by a session within 30 s plus the grid, if the app does not declare "
+        "remote-notification; else 0",
+        "work after silent pushes without the mode for it",
+        "Apple: Pushing background updates to your app",
+        needs=("inventory", "notifications"),
+    ),
+    Feature(
+        "unexpected_host_share",
+        "ratio",
+        1,
+        "share of flows to a destination outside the app's expected hosts; NaN where it names none",
+        "traffic to hosts that the app does not declare",
+        needs=("inventory",),
+    ),
+    Feature(
+        "unapproved_app",
+        "ratio",
+        1,
+        "1 if the inventory says that the app is not approved, 0 if it is",
+        "app without approval",
+        needs=("inventory",),
+    ),
+    Feature(
+        "provider_endpoint_share",
+        "ratio",
+        1,
+        "share of flows to the provider side of the push service, where only servers connect",
+        "connections to the push service's server side",
+        "Apple HT203609",
+    ),
+    Feature(
+        "foreign_push_port_share",
+        "ratio",
+        1,
+        "share of flows to port 5223 of an address that is not Apple's",
+        "connections to the push port of a stranger",
+        "Apple HT203609",
+    ),
+    Feature(
+        "expected_rhythm_ratio",
+        "times",
+        1,
+        "shortest approved period / median gap between beats; above 1 = faster than approved, NaN where the "
+        "inventory names no period or there are fewer than six beats",
+        "connections against the approved rhythm",
+        needs=("inventory",),
+    ),
+)
+
+
+def compute(windows: Windows) -> Matrix:
+    """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
+    context, s = windows.context, windows.sessions
+    declared, front, pushes = context.declarations, context.front, context.pushes
+    pair = context.pair(windows.device, windows.app)
+    profile = np.full(windows.n, -1) if declared is None else declared.of_windows(windows.device, windows.app)
+
+    def of_profile(values: np.ndarray | None) -> np.ndarray:
+        if values is None:
+            return np.full(windows.n, np.nan)
+        return np.asarray(np.append(values, np.nan)[profile])
+
+    def field(name: str) -> np.ndarray:
+        return of_profile(None if declared is None else getattr(declared, name))
+
+    out = fill(
+        _kernel,
+        windows.offsets,
+        len(FEATURES),
+        (windows.flags & PROVIDER) != 0,
+        (windows.flags & FOREIGN_PUSH) != 0,
+        s.offsets,
+        s.start,
+        s.end,
+        s.fresh,
+        windows.start_us,
+        field("background"),
+        field("continuous"),
+        field("remote_notification"),
+        context.fronted[windows.device],
+        *front.of(pair),
+        front.first,
+        front.last,
+        pushes.resolution_seconds[windows.device],
+        *pushes.of(pair),
+        pushes.time_us,
+        pushes.silent,
+        windows.seconds,
+        *windows.beats,
+        field("period_seconds"),
+    )
+    out[:, 4] = _unexpected(windows, profile)
+    out[:, 5] = 1.0 - field("approved")
+    return out
+
+
+def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
+    """(n,) share of flows to unexpected hosts: of a channel all or none, of an app its channels' mean."""
+    share = np.full(windows.n, np.nan)
+    declared, n = windows.context.declarations, windows.n_channels
+    known = np.flatnonzero(profile[:n] >= 0)
+    if declared is None or not len(known):
+        return share
+    width = len(windows.dests) + 1
+    pairs, inverse = np.unique(profile[known] * width + windows.dest[known], return_inverse=True)
+    expected = [
+        declared.expects(int(p), int(d), str(windows.dests[d]))
+        for p, d in zip(*np.divmod(pairs, width), strict=True)
+    ]
+    share[known] = 1.0 - np.array(expected)[inverse]
+    # An app window's flows are those of its channels at the same time.
+    flows = np.diff(windows.offsets)
+    n_apps = max(len(windows.apps), 1)
+    key = windows.moment.astype(np.int64) * n_apps + windows.app
+    unique, code = np.unique(key[n:], return_inverse=True)
+    at = np.searchsorted(unique, key[known])
+    total = np.bincount(at, flows[known], len(unique))
+    outside = np.bincount(at, flows[known] * share[known], len(unique))
+    share[n:] = (outside / np.where(total > 0, total, np.nan))[code]
+    return share
+
+
+@_jit
+def _at(values, lo, hi, t):  # type: ignore[no-untyped-def]
+    """Index of the last of the sorted values that is at most t; lo - 1 if there is none."""
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if values[middle] <= t:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo - 1
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo,
+    hi,
+    out,
+    offsets,
+    to_provider,
+    to_stranger,
+    session_offsets,
+    session_start,
+    session_end,
+    fresh,
+    window_us,
+    background,
+    continuous,
+    remote,
+    fronted,
+    front_lo,
+    front_hi,
+    front_first,
+    front_last,
+    grid,
+    push_lo,
+    push_hi,
+    push_us,
+    silent,
+    seconds,
+    beat_offsets,
+    beats,
+    period,
+):
+    for g in range(lo, hi):
+        provider, foreign = 0, 0
+        for i in range(offsets[g], offsets[g + 1]):
+            provider += to_provider[i]
+            foreign += to_stranger[i]
+        flows = offsets[g + 1] - offsets[g]
+        out[g, 6], out[g, 7] = provider / flows, foreign / flows
+        times = beats[beat_offsets[g] : beat_offsets[g + 1]]
+        if len(times) >= _MIN_BEATS and not np.isnan(period[g]):
+            out[g, 8] = period[g] / np.median(np.diff(times))
+        a, b = session_offsets[g], session_offsets[g + 1]
+        if fronted[g] and not np.isnan(background[g]):
+            f0, f1 = front_lo[g], front_hi[g]
+            at = _at(front_first, f0, f1, window_us[g])
+            previous, gap = -1.0, -1.0
+            gaps, short, pairs, similar, longest = 0, 0, 0, 0, 0.0
+            alone = 0
+            for i in range(a, b):
+                t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
+                while at + 1 < f1 and front_first[at + 1] <= t:
+                    at += 1
+                if at >= f0 and (t - front_last[at]) * 1e-6 <= GRACE_SECONDS:
+                    continue
+                alone += 1
+                longest = max(longest, session_end[i] - session_start[i])
+                if not fresh[i]:
+                    continue
+                if previous >= 0.0:
+                    now = max(session_start[i] - previous, 1.0)
+                    gaps += 1
+                    short += now < SCHEDULER_FLOOR_SECONDS - _TICK
+                    if gap > 0.0:
+                        pairs += 1
+                        similar += max(now, gap) <= 1.3 * min(now, gap)
+                    gap = now
+                previous = session_start[i]
+            if pairs >= _MIN_GAPS:
+                out[g, 0] = similar / (pairs + 2.0) if background[g] == 0.0 else 0.0
+            if gaps:
+                out[g, 1] = short / (gaps + 2.0) if continuous[g] == 0.0 else 0.0
+            if alone:
+                out[g, 2] = max(longest - GRACE_SECONDS, 0.0) if continuous[g] == 0.0 else 0.0
+        if not np.isnan(grid[g]) and not np.isnan(remote[g]):
+            first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
+            last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
+            count, worked = 0, 0
+            reach = GRACE_SECONDS + grid[g] + _TICK
+            for j in range(first, last):
+                if not silent[j]:
+                    continue
+                count += 1
+                t = (push_us[j] - window_us[g]) * 1e-6
+                for i in range(_at(session_start, a, b, t - 1e-9) + 1, b):
+                    if session_start[i] > t + reach:
+                        break
+                    if fresh[i]:
+                        worked += 1
+                        break
+            if count:
+                out[g, 3] = worked / count if remote[g] == 0.0 else 0.0
+
+
+FAMILY = Family("declared", ("flows",), FEATURES, compute, relative=False)

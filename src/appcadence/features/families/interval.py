@@ -1,0 +1,350 @@
+"""Cadence: regularity of the gaps between session starts and between beats (METHODS: ratio regularity,
+relative log-entropy, interval resultant, interval mode share)."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from appcadence.features._parallel import fill
+from appcadence.features.families import cadence
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.windows import Windows
+
+MIN_STARTS = 6
+"""Fewer starts than this mask a level: six gaps of anything look like a rhythm."""
+_BINS = 13  # odd, so that the median is the centre of a bin
+_EDGES = 2.0 ** (np.arange(1, _BINS) * 6.0 / _BINS - 3.0)
+_MAX_GAPS = 128  # quantiles that stand for more gaps where the order does not matter
+_PERIODS = 24
+_BAND = 1.25 / 0.75
+_PER_LEVEL = 7
+
+_jit = numba.njit(cache=True, nogil=True)
+
+
+def _level(prefix: str, what: str) -> tuple[Feature, ...]:
+    def make(name: str, unit: str, direction: int, meaning: str, phrase: str, source: str = "") -> Feature:
+        return Feature(f"{prefix}_{name}", unit, direction, meaning, phrase, source)
+
+    gaps = f"gaps between {what}"
+    return (
+        make(
+            "interval_entropy_ratio",
+            "ratio",
+            -1,
+            f"entropy of log2({gaps} / their median) in {_BINS} bins over ±3, / ln {_BINS}; 0 = one gap",
+            f"entropy of the {gaps} (0 = clockwork, 1 = no pattern)",
+            "relative log-bins",
+        ),
+        make(
+            "ratio_share_1_05",
+            "ratio",
+            1,
+            f"share of successive {gaps} within a factor of 1.05, shrunk for few gaps",
+            f"share of successive {gaps} equal within 5%",
+            "Slips' ratio test",
+        ),
+        make(
+            "ratio_share_1_3",
+            "ratio",
+            1,
+            f"share of successive {gaps} within a factor of 1.3, shrunk for few gaps",
+            f"share of successive {gaps} equal within 30%",
+        ),
+        make(
+            "resultant_strength",
+            "ratio",
+            1,
+            f"best phase coherence of the {gaps} over trial periods, less that of a renewal process",
+            f"strength of one period in the {gaps}",
+            "Rayleigh statistic on intervals",
+        ),
+        make(
+            "mode_share",
+            "ratio",
+            1,
+            f"share of {gaps} in the densest ±25% band, part credit at two and three times it",
+            f"share of {gaps} around one value",
+        ),
+        make("median_interval_seconds", "s", 0, f"median of the {gaps}", f"median of the {gaps}"),
+        make(
+            "interval_mad_ratio",
+            "ratio",
+            -1,
+            f"median absolute deviation / median of the {gaps}",
+            f"relative spread of the {gaps}",
+        ),
+    )
+
+
+FEATURES = (
+    *_level("session", "session starts"),
+    *_level("beat", "connections"),
+    Feature(
+        "dominant_period_seconds",
+        "s",
+        0,
+        "middle of the densest ±25% band of gaps, at the level with the larger mode share",
+        "dominant period",
+    ),
+    Feature(
+        "jitter_ratio",
+        "ratio",
+        -1,
+        "(95th - 5th percentile) / dominant period of the gaps in its ±25% band",
+        "jitter around the period",
+    ),
+    Feature(
+        "missed_beat_share",
+        "ratio",
+        0,
+        "beats missing at two and three times the dominant period / beats due",
+        "share of missed beats",
+    ),
+    Feature("beats_per_hour", "1/h", 0, "beats per observed hour", "connections an hour"),
+    Feature(
+        "hour_coverage_ratio",
+        "ratio",
+        1,
+        "share of the observed hours (at least one) with a start",
+        "share of hours with traffic",
+    ),
+    Feature(
+        "longest_silence_ratio",
+        "ratio",
+        -1,
+        "longest stretch between starts, or all observed time outside of them, / observed time",
+        "longest silent stretch",
+    ),
+)
+
+
+def _gaps(windows: Windows) -> Matrix:
+    sessions = windows.sessions
+    beat_offsets, beats = windows.beats
+    return fill(
+        _kernel,
+        windows.offsets,
+        len(FEATURES),
+        sessions.offsets,
+        sessions.start,
+        sessions.fresh,
+        beat_offsets,
+        beats,
+        windows.observed_seconds,
+        int(np.diff(beat_offsets).max(initial=0)),
+    )
+
+
+@_jit
+def _mode(gaps):  # type: ignore[no-untyped-def]
+    """First gap of the densest band of sorted gaps, and the numbers in it, at twice and at three times it."""
+    n = len(gaps)
+    best, at, hi = 0, 0, 0
+    for lo in range(n):
+        while hi < n and gaps[hi] <= gaps[lo] * _BAND:
+            hi += 1
+        if hi - lo > best:
+            best, at = hi - lo, lo
+        if hi == n:
+            break
+    period = gaps[at + best // 2]
+    twice, thrice = 0, 0
+    for i in range(at + best, n):
+        if gaps[i] > 3.25 * period:
+            break
+        twice += 1.75 * period <= gaps[i] <= 2.25 * period
+        thrice += gaps[i] >= 2.75 * period
+    return at, best, twice, thrice
+
+
+@_jit
+def _phase(turns, real, imaginary):  # type: ignore[no-untyped-def]
+    """cos and sin of 2 pi turns, to 1e-7: series at half the angle, in a form that a vector unit can take."""
+    for i in range(len(turns)):
+        # Adding and taking away 1.5 * 2**52 rounds to the nearest whole turn.
+        x = math.pi * (turns[i] - ((turns[i] + 6755399441055744.0) - 6755399441055744.0))
+        y = x * x
+        s = x * (
+            1.0
+            + y
+            * (
+                -1 / 6
+                + y * (1 / 120 + y * (-1 / 5040 + y * (1 / 362880 + y * (-1 / 39916800 + y / 6227020800))))
+            )
+        )
+        c = 1.0 + y * (
+            -1 / 2 + y * (1 / 24 + y * (-1 / 720 + y * (1 / 40320 + y * (-1 / 3628800 + y / 479001600))))
+        )
+        real[i], imaginary[i] = c * c - s * s, 2.0 * s * c
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _resultant(gaps, quarter, median, scratch):  # type: ignore[no-untyped-def]
+    used = len(gaps)
+    x, y, c, s = scratch[0, :used], scratch[1, :used], scratch[2, :used], scratch[3, :used]
+    turns = scratch[5, :used]
+    lowest, highest = 1.0 / (1.4 * median), 1.0 / (0.6 * quarter)
+    step_frequency = (highest - lowest) / (_PERIODS - 1)
+    total = 0.0
+    for i in range(used):
+        total += gaps[i]
+        turns[i] = gaps[i] * lowest
+    _phase(turns, x, y)
+    # Evenly spaced frequencies turn the phase by a constant angle: two angles a gap instead of 24.
+    for i in range(used):
+        turns[i] = gaps[i] * step_frequency
+    _phase(turns, c, s)
+    mean = min(total / used, 4.0 * median)
+    best = -np.inf
+    for k in range(_PERIODS):
+        real = imaginary = 0.0
+        for i in range(used):
+            real += x[i]
+            imaginary += y[i]
+            x[i], y[i] = x[i] * c[i] - y[i] * s[i], x[i] * s[i] + y[i] * c[i]
+        frequency = lowest + k * step_frequency
+        length = math.sqrt(real * real + imaginary * imaginary) / used
+        chance = 1.0 / math.sqrt(1.0 + (2.0 * math.pi * mean * frequency) ** 2)
+        best = max(best, (length - chance) / (1.0 - chance))
+    return best * math.sqrt(used / (used + 8.0))
+
+
+@_jit
+def _sort(values):  # type: ignore[no-untyped-def]
+    n = len(values)
+    if n > 40:
+        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
+        return
+    for i in range(1, n):
+        x, j = values[i], i
+        while j > 0 and values[j - 1] > x:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = x
+
+
+@_jit
+def _sketch(ordered, out):  # type: ignore[no-untyped-def]
+    """The sorted values, or evenly spread quantiles of them where they are many."""
+    n = len(ordered)
+    if n <= _MAX_GAPS:
+        return ordered
+    for i in range(_MAX_GAPS):
+        out[i] = ordered[(2 * i + 1) * n // (2 * _MAX_GAPS)]
+    return out[:_MAX_GAPS]
+
+
+@_jit
+def _middle_deviation(ordered, median):  # type: ignore[no-untyped-def]
+    """Median absolute deviation: of sorted values it is two sorted lists, walked to the middle."""
+    n = len(ordered)
+    right = n // 2
+    left = right - 1
+    low = high = 0.0
+    for _ in range(n // 2 + 1):
+        low = high
+        if left < 0 or (right < n and ordered[right] - median < median - ordered[left]):
+            high = ordered[right] - median
+            right += 1
+        else:
+            high = median - ordered[left]
+            left -= 1
+    return high if n % 2 else 0.5 * (low + high)
+
+
+@_jit
+def _entropy(ordered, median):  # type: ignore[no-untyped-def]
+    n = len(ordered)
+    entropy, i, count = 0.0, 0, 0
+    for edge in _EDGES:
+        count = i
+        while i < n and ordered[i] < median * edge:
+            i += 1
+        count = i - count
+        if count:
+            entropy -= count / n * math.log(count / n)
+    if i < n:
+        entropy -= (n - i) / n * math.log((n - i) / n)
+    return entropy / math.log(_BINS)
+
+
+@_jit
+def _gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
+    """Fill a level's features; returns its mode share, period, jitter and missed-beat share."""
+    n = len(times) - 1
+    close, similar = 0, 0
+    for i in range(n):
+        gaps[i] = ordered[i] = max(times[i + 1] - times[i], 1.0)
+        if i:
+            low, high = min(gaps[i], gaps[i - 1]), max(gaps[i], gaps[i - 1])
+            close += high <= 1.05 * low
+            similar += high <= 1.3 * low
+    ordered = ordered[:n]
+    _sort(ordered)
+    median = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+    out[0] = _entropy(ordered, median)
+    out[1], out[2] = close / (n + 1), similar / (n + 1)
+    out[3] = _resultant(_sketch(ordered, scratch[4]), ordered[(n - 1) // 4], median, scratch)
+    at, best, twice, thrice = _mode(ordered)
+    share = (best + twice / 2.0 + thrice / 3.0) / n
+    out[4] = share
+    out[5] = median
+    out[6] = _middle_deviation(ordered, median) / median
+    period = ordered[at + best // 2]
+    jitter = (ordered[at + (19 * (best - 1)) // 20] - ordered[at + (best - 1) // 20]) / period
+    missed = twice + 2.0 * thrice
+    return share, period, jitter, missed / (best + 2.0 * twice + 3.0 * thrice)
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed, most
+):
+    starts, gaps, ordered = np.empty(most), np.empty(most), np.empty(most)
+    scratch = np.empty((6, _MAX_GAPS))
+    for g in range(lo, hi):
+        times = beats[beat_offsets[g] : beat_offsets[g + 1]]
+        if len(times) >= MIN_STARTS:
+            level = out[g, _PER_LEVEL : 2 * _PER_LEVEL]
+            share, period, jitter, missed = _gap_features(times, gaps, ordered, scratch, level)
+            n = 0
+            for i in range(session_offsets[g], session_offsets[g + 1]):
+                if session_fresh[i]:
+                    starts[n] = session_start[i]
+                    n += 1
+            # Sessions that begin in the window begin with a beat: as many of both are the same starts.
+            if n == len(times):
+                out[g, :_PER_LEVEL] = level
+            elif n >= MIN_STARTS:
+                other = _gap_features(starts[:n], gaps, ordered, scratch, out[g, :_PER_LEVEL])
+                if other[0] >= share:
+                    share, period, jitter, missed = other
+            at = 2 * _PER_LEVEL
+            out[g, at], out[g, at + 1], out[g, at + 2] = period, jitter, missed
+        hours = observed[g] / 3600.0
+        seen, last_hour, silence = 0, -1, 0.0
+        previous = times[0] if len(times) else 0.0
+        for t in times:
+            hour = int(t // 3600.0)
+            seen += hour != last_hour
+            last_hour = hour
+            silence = max(silence, t - previous)
+            previous = t
+        at = 2 * _PER_LEVEL + 3
+        out[g, at] = len(times) / hours
+        out[g, at + 1] = min(seen / max(hours, 1.0), 1.0)
+        # Against the observed time, so that half a day of telemetry is not half a day of silence.
+        outside = observed[g] - (previous - times[0]) if len(times) else observed[g]
+        out[g, at + 2] = min(max(silence, outside) / observed[g], 1.0)
+
+
+def compute(windows: Windows) -> Matrix:
+    """(n, 23) cadence features; a level with fewer than six starts is NaN."""
+    return np.hstack([_gaps(windows), cadence.compute(windows)])
+
+
+FAMILY = Family("interval", ("flows",), (*FEATURES, *cadence.FEATURES), compute)

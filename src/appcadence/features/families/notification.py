@@ -1,0 +1,299 @@
+"""Lag to the push: do sessions follow this app's pushes more often than chance would have it?
+
+A push log has a grid (an exact log about 0 s, PowerLog 60 s): a push stamped t came within the grid after t,
+so an answer is looked for until the wake time after the grid. A coarse grid so weakens the test, and where
+chance alone would answer half of the pushes the coupling is NaN: this log cannot tell.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from appcadence.features._parallel import fill
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.windows import Windows
+
+WAKE_SECONDS = 30.0
+"""Apple's limit for the work a background push may start."""
+GRACE_SECONDS = 30.0
+"""A device in use this short a time ago does not count as locked."""
+SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
+"""Turned round inside the window: the base rate needs nothing from outside of it."""
+MAX_CHANCE = 0.5
+MIN_PUSHES = 3
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
+_jit = numba.njit(cache=True, nogil=True)
+
+FEATURES = (
+    Feature(
+        "pushes_per_hour",
+        "1/h",
+        0,
+        "pushes of this app per hour in which flows or they were seen",
+        "pushes an hour",
+    ),
+    Feature(
+        "silent_pushes_per_hour",
+        "1/h",
+        1,
+        "silent pushes (content-available or priority 5) in such an hour; Apple asks for at most 2-3",
+        "silent pushes an hour",
+        "Apple: Pushing background updates to your app",
+    ),
+    Feature(
+        "push_grid_seconds",
+        "s",
+        0,
+        "grid of the device's push log: lags and couplings are known no finer",
+        "grid of the push log",
+    ),
+    Feature(
+        "median_push_lag_seconds",
+        "s",
+        -1,
+        "median time from an answered push to the next session start; NaN on a grid wider than 30 s",
+        "median time from a push to the next session",
+    ),
+    Feature(
+        "push_answered_share",
+        "ratio",
+        0,
+        "share of pushes followed by a session start within 30 s plus the push log's grid",
+        "share of pushes followed by traffic",
+    ),
+    Feature(
+        "push_coupling_excess",
+        "ratio",
+        1,
+        "push_answered_share less the mean of the same with the pushes shifted by 7 to 25 minutes; NaN where "
+        "that chance exceeds a half",
+        "traffic after pushes beyond chance",
+    ),
+    Feature(
+        "push_coupling_surprise",
+        "decades",
+        1,
+        "-log10 of the binomial probability of as many answered pushes at the shifted pushes' rate",
+        "surprise at so much traffic after pushes",
+        "binomial test",
+    ),
+    Feature(
+        "push_session_share",
+        "ratio",
+        1,
+        "share of session starts within 30 s plus the grid after a push",
+        "share of sessions started by pushes",
+    ),
+    Feature(
+        "flows_per_push",
+        "count",
+        1,
+        "flows that start within the wake time of a push / pushes",
+        "connections per push",
+    ),
+    Feature(
+        "bytes_out_per_push",
+        "bytes",
+        1,
+        "bytes sent by flows that start within the wake time of a push / pushes",
+        "bytes sent per push",
+    ),
+    Feature(
+        "locked_push_upload_share",
+        "ratio",
+        1,
+        "share of the silent pushes on a locked device followed by a flow that sends more than it receives",
+        "share of silent pushes followed by an upload while locked",
+        needs=("activity",),
+    ),
+)
+
+
+def compute(windows: Windows) -> Matrix:
+    """(n, 11); NaN where the device has no push telemetry; couplings NaN below three pushes."""
+    pushes, use, s = windows.context.pushes, windows.context.use, windows.sessions
+    begin = pushes.of(windows.context.pair(windows.device, windows.app))
+    return fill(
+        _kernel,
+        windows.offsets,
+        len(FEATURES),
+        windows.flow_start,
+        windows.bytes_out,
+        windows.bytes_in,
+        windows.fresh,
+        s.offsets,
+        s.start,
+        s.fresh,
+        windows.start_us,
+        np.where(windows.app >= 0, pushes.resolution_seconds[windows.device], np.nan),
+        *begin,
+        pushes.time_us,
+        pushes.silent,
+        *use.of(windows.device),
+        use.first,
+        use.last,
+        windows.observed_seconds,
+        windows.seconds,
+    )
+
+
+@_jit
+def _at(values, lo, hi, t):  # type: ignore[no-untyped-def]
+    """Index of the last of the sorted values that is at most t; lo - 1 if there is none."""
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if values[middle] <= t:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo - 1
+
+
+@_jit
+def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-def]
+    """How many of the sorted pushes, turned round the window by a shift, a sorted start follows in time."""
+    n, count, i = len(push), 0, 0
+    first = 0
+    while first < n and push[first] + shift < (0.0 if shift < 0.0 else seconds):
+        first += 1
+    for k in range(n):
+        # From the push that comes first after the turn: both lists ascend, and are walked once.
+        at = first + k
+        t = push[at if at < n else at - n] + shift
+        t += seconds * ((t < 0.0) - (t >= seconds))
+        while i < len(starts) and starts[i] < t:
+            i += 1
+        count += i < len(starts) and starts[i] <= t + reach
+    return count
+
+
+@_jit
+def _tail(k, n, p):  # type: ignore[no-untyped-def]
+    """P(X >= k) of a binomial (n, p), 0 < p < 1."""
+    if k <= 0:
+        return 1.0
+    # The shorter side is summed away from the middle, where a term that underflows is truly nothing.
+    first = k if k > n * p else k - 1
+    log_choose = math.lgamma(n + 1.0) - math.lgamma(first + 1.0) - math.lgamma(n - first + 1.0)
+    term = math.exp(log_choose + first * math.log(p) + (n - first) * math.log(1.0 - p))
+    total = 0.0
+    if k > n * p:
+        for i in range(k, n + 1):
+            total += term
+            term *= (n - i) / (i + 1.0) * p / (1.0 - p)
+        return min(total, 1.0)
+    for i in range(k - 1, -1, -1):
+        total += term
+        term *= i / (n - i + 1.0) * (1.0 - p) / p
+    return max(1.0 - total, 0.0)
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo,
+    hi,
+    out,
+    offsets,
+    flow_start,
+    sent,
+    received,
+    flow_fresh,
+    session_offsets,
+    session_start,
+    session_fresh,
+    window_us,
+    grids,
+    push_lo,
+    push_hi,
+    push_us,
+    silent,
+    use_lo,
+    use_hi,
+    use_first,
+    use_last,
+    observed,
+    seconds,
+):
+    for g in range(lo, hi):
+        grid = grids[g]
+        if np.isnan(grid):
+            continue
+        first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
+        last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
+        n = last - first
+        # The push log may know of hours in which no flow was seen.
+        hours = max(observed[g], (push_us[last - 1] - push_us[first]) * 1e-6 if n else 0.0) / 3600.0
+        out[g, 0] = n / hours
+        out[g, 1] = silent[first:last].sum() / hours
+        out[g, 2] = grid
+        a, b = session_offsets[g], session_offsets[g + 1]
+        if n < MIN_PUSHES:
+            continue
+        starts = session_start[a:b][session_fresh[a:b]]
+        push = (push_us[first:last] - window_us[g]) * 1e-6
+        reach = WAKE_SECONDS + grid + _TICK
+        answered = _answers(push, starts, 0.0, reach, seconds)
+        chance = 0.0
+        for shift in SHIFTS_SECONDS:
+            chance += _answers(push, starts, shift, reach, seconds)
+        chance /= n * len(SHIFTS_SECONDS)
+        out[g, 4] = answered / n
+        if chance <= MAX_CHANCE:
+            out[g, 5] = answered / n - chance
+            # Half an answer more among the shifted pushes: none seen is no proof of a rate of zero.
+            rate = (chance * n * len(SHIFTS_SECONDS) + 0.5) / (n * len(SHIFTS_SECONDS) + 1.0)
+            out[g, 6] = max(-math.log10(max(_tail(answered, n, rate), 1e-300)), 0.0)
+        if grid <= WAKE_SECONDS and answered:
+            lags, k = np.empty(answered), 0
+            for t in push:
+                i = _at(starts, 0, len(starts), t - 1e-9) + 1
+                if i < len(starts) and starts[i] <= t + reach:
+                    lags[k] = starts[i] - t
+                    k += 1
+            out[g, 3] = np.median(lags[:k])
+        woken, i = 0, -1
+        for t in starts:
+            while i + 1 < n and push[i + 1] <= t:
+                i += 1
+            woken += i >= 0 and t - push[i] <= reach
+        if len(starts):
+            out[g, 7] = woken / len(starts)
+        total, sized, flows = 0.0, 0, 0
+        j = -1
+        for i in range(offsets[g], offsets[g + 1]):
+            if not flow_fresh[i]:
+                continue
+            while j + 1 < n and push[j + 1] <= flow_start[i]:
+                j += 1
+            after = j >= 0 and flow_start[i] - push[j] <= reach
+            flows += after
+            if after and not np.isnan(sent[i]):
+                sized += 1
+                total += sent[i]
+        out[g, 8] = flows / n
+        if sized or not flows:
+            out[g, 9] = total / n
+        u0, u1 = use_lo[g], use_hi[g]
+        if u1 == u0:
+            continue
+        locked, uploads = 0, 0
+        for j in range(n):
+            at = _at(use_first, u0, u1, push_us[first + j])
+            in_use = at >= u0 and (push_us[first + j] - use_last[at]) * 1e-6 <= GRACE_SECONDS
+            if not silent[first + j] or in_use:
+                continue
+            locked += 1
+            i = _at(flow_start, offsets[g], offsets[g + 1], push[j] - 1e-9) + 1
+            while i < offsets[g + 1] and flow_start[i] <= push[j] + reach:
+                if flow_fresh[i] and sent[i] > received[i]:
+                    uploads += 1
+                    break
+                i += 1
+        if locked:
+            out[g, 10] = uploads / locked
+
+
+FAMILY = Family("notification", ("notifications",), FEATURES, compute)

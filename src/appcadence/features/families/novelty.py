@@ -1,0 +1,237 @@
+"""What was known before the window began: first-seen, prevalence and habits, always as of the window.
+
+A window's own contact never counts, so a contact is counted alike whoever made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+
+from appcadence.features._parallel import fill
+from appcadence.features.domains import registrable_domain
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.history import Contacts, Past
+from appcadence.features.windows import Windows
+
+_jit = numba.njit(cache=True, nogil=True)
+
+FEATURES = (
+    Feature(
+        "channel_is_new",
+        "ratio",
+        1,
+        "1 if the device's app never contacted the destination before the window",
+        "new for this app on this device",
+    ),
+    Feature(
+        "channel_age_days",
+        "days",
+        -1,
+        "days from the channel's first contact to the window; 0 if new",
+        "age of the channel",
+    ),
+    Feature(
+        "destination_is_new_for_device",
+        "ratio",
+        1,
+        "1 if no app of the device contacted it before the window",
+        "new for this device",
+    ),
+    Feature(
+        "steady_days_ratio",
+        "ratio",
+        1,
+        "share of the days since the channel's first contact, at most 14 before the window, with contact; "
+        "NaN before the third day: a beacon slower than a window shows only here",
+        "share of the days before with contact",
+    ),
+    Feature(
+        "twin_distance_octaves",
+        "octaves",
+        1,
+        "distance to the device's nearest past channel on the same port: the largest |log2 ratio| of mean "
+        "bytes sent, bytes received, flow duration and gap between beats; a moved or renamed service has a "
+        "near twin",
+        "unlikeness to every earlier channel",
+    ),
+    Feature(
+        "destination_is_new_for_fleet",
+        "ratio",
+        1,
+        "1 if no device contacted it before the window",
+        "new for the whole fleet",
+    ),
+    Feature(
+        "destination_prevalence_ratio",
+        "ratio",
+        -1,
+        "share of the fleet's other devices that contacted it before the window's end",
+        "share of other devices that know the destination",
+    ),
+    Feature(
+        "destination_other_apps",
+        "count",
+        -1,
+        "other known apps of the fleet that contacted it before the window's end",
+        "other apps that know the destination",
+    ),
+    Feature(
+        "app_domain_share",
+        "ratio",
+        -1,
+        "share of the app's other channels in the fleet, seen before the window, that lie in the "
+        "destination's registrable domain",
+        "share of the app's channels in this domain",
+    ),
+)
+_FLEET = slice(5, 9)
+
+
+def compute(windows: Windows) -> Matrix:
+    """(n, 9); NaN without history, for app-level windows, and where the device has no past.
+
+    Only what one device shows: the last four columns need the whole fleet and come from `Fleet`.
+    """
+    out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
+    if windows.compared is not None:
+        out[: windows.n_channels, : _FLEET.start] = windows.compared.values
+    return out
+
+
+def fleet_wide(
+    values: Matrix,
+    rows: np.ndarray,
+    fleet: Fleet,
+    app: np.ndarray,
+    dest: np.ndarray,
+    begin_us: np.ndarray,
+    end_us: np.ndarray,
+) -> None:
+    """Fill some rows' last columns, this family's being the last of `values`; see `Fleet.values`."""
+    first = values.shape[1] - len(FEATURES)
+    is_new = np.ascontiguousarray(values[rows, first])
+    values[rows, first + _FLEET.start :] = fleet.values(app, dest, begin_us, end_us, is_new)
+
+
+class Fleet:
+    """Who met what first, over the whole fleet: history and all windows of an extraction."""
+
+    def __init__(self, past: Past, parts: Sequence[Contacts]) -> None:
+        channels = past.all_contacts(parts)
+        domains: dict[str, int] = {}
+        codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in past.dests]
+        domain = np.array(codes, np.int64)
+        self.n_domains = max(len(domains), 1)
+        self.domain = domain
+        named = np.flatnonzero(channels.app >= 0)
+        app, first = channels.app[named].astype(np.int64), channels.first_us[named]
+        device_dest = channels.dest.astype(np.int64)
+        everybody = np.zeros(len(channels.device), np.int64)
+        self.devices = _Firsts(everybody, channels.device, channels.first_us)
+        self.of_dest = _Firsts(device_dest, channels.device, channels.first_us)
+        self.apps_of_dest = _Firsts(device_dest[named], app, first)
+        self.of_app = _Firsts(app, named, first)
+        self.of_domain = _Firsts(app * self.n_domains + domain[channels.dest[named]], named, first)
+
+    def values(
+        self, app: np.ndarray, dest: np.ndarray, begin_us: np.ndarray, end_us: np.ndarray, is_new: np.ndarray
+    ) -> Matrix:
+        """(n, 4) of channel windows: the family's last four columns. `is_new` is its first column."""
+        home = app.astype(np.int64) * self.n_domains + self.domain[dest] if len(dest) else dest
+        return fill(
+            _kernel,
+            np.arange(len(app) + 1),
+            4,
+            app,
+            begin_us,
+            end_us,
+            is_new,
+            self.devices.first_us,
+            *self.of_dest.of(dest.astype(np.int64)),
+            self.of_dest.first_us,
+            *self.apps_of_dest.of(dest.astype(np.int64)),
+            self.apps_of_dest.first_us,
+            *self.of_app.of(app.astype(np.int64)),
+            self.of_app.first_us,
+            *self.of_domain.of(home),
+            self.of_domain.first_us,
+        )
+
+
+class _Firsts:
+    """Sorted times at which the members of each group were first seen."""
+
+    def __init__(self, group: np.ndarray, member: np.ndarray, first_us: np.ndarray) -> None:
+        order = np.lexsort((first_us, member, group))
+        group, member, first_us = group[order], member[order], first_us[order]
+        earliest = np.ones(len(group), np.bool_)
+        earliest[1:] = (group[1:] != group[:-1]) | (member[1:] != member[:-1])
+        group, first_us = group[earliest], first_us[earliest]
+        order = np.lexsort((first_us, group))
+        self.group, self.first_us = group[order], first_us[order]
+
+    def of(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First and last + 1 of each group; windows of one channel follow each other, and share a search."""
+        heads = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
+        count = np.diff(np.append(heads, len(group)))
+        lo = np.searchsorted(self.group, group[heads])
+        hi = np.searchsorted(self.group, group[heads], side="right")
+        return np.repeat(lo, count), np.repeat(hi, count)
+
+
+@_jit
+def _before(times, lo, hi, t):  # type: ignore[no-untyped-def]
+    """How many of the sorted times lie before t."""
+    start = lo
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if times[middle] < t:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo - start
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo,
+    hi,
+    out,
+    _offsets,
+    app,
+    begin,
+    end,
+    is_new,
+    devices,
+    dest_lo,
+    dest_hi,
+    dest_first,
+    apps_lo,
+    apps_hi,
+    apps_first,
+    app_lo,
+    app_hi,
+    app_first,
+    home_lo,
+    home_hi,
+    home_first,
+):
+    for g in range(lo, hi):
+        if not np.isnan(is_new[g]):
+            out[g, 0] = dest_lo[g] == dest_hi[g] or dest_first[dest_lo[g]] >= begin[g]
+        fleet = _before(devices, 0, len(devices), end[g]) - 1
+        if fleet > 0:
+            out[g, 1] = (_before(dest_first, dest_lo[g], dest_hi[g], end[g]) - 1) / fleet
+        if app[g] < 0:
+            continue
+        out[g, 2] = _before(apps_first, apps_lo[g], apps_hi[g], end[g]) - 1
+        own = is_new[g] == 0.0
+        known = _before(app_first, app_lo[g], app_hi[g], begin[g]) - own
+        home = _before(home_first, home_lo[g], home_hi[g], begin[g]) - own
+        out[g, 3] = home / known if known > 0 else np.nan
+
+
+FAMILY = Family("novelty", ("flows", "history"), FEATURES, compute, relative=False)

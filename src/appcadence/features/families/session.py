@@ -1,0 +1,182 @@
+"""Persistence: how long, how often and how thinly a channel stays connected."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from appcadence.features._parallel import fill
+from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.flows import FAILED
+from appcadence.features.windows import Windows
+
+_jit = numba.njit(cache=True, nogil=True)
+
+FEATURES = (
+    Feature("longest_session_seconds", "s", 1, "longest session", "longest session"),
+    Feature("connected_ratio", "ratio", 1, "time in sessions / observed time", "share of the time connected"),
+    Feature("median_session_seconds", "s", 1, "median session length", "median session"),
+    Feature(
+        "longest_flow_seconds",
+        "s",
+        1,
+        "longest single flow, pieces cut by an exporter's active timeout joined",
+        "longest single connection",
+    ),
+    Feature(
+        "covered_ratio",
+        "ratio",
+        1,
+        "time under at least one flow / observed time",
+        "share of the time under a connection",
+    ),
+    Feature(
+        "parallel_flows",
+        "count",
+        0,
+        "flow seconds / time under at least one flow: connections open at once",
+        "connections open at once",
+    ),
+    Feature(
+        "longest_chain_seconds",
+        "s",
+        1,
+        "longest run of sessions in which each gap is shorter than both its neighbours",
+        "longest chain of reconnecting sessions",
+    ),
+    Feature("sessions_per_hour", "1/h", 0, "sessions per observed hour", "sessions an hour"),
+    Feature(
+        "seconds_per_kilobyte",
+        "s/kB",
+        1,
+        "time in sessions / (1 kB + all bytes): low-volume persistence",
+        "seconds connected per kilobyte",
+    ),
+    Feature("bytes_per_hour", "bytes", 0, "bytes both ways per observed hour", "bytes an hour"),
+    Feature("upload_ratio", "ratio", 1, "bytes sent / all bytes", "share of bytes sent"),
+    Feature("failed_ratio", "ratio", 1, "share of flows that failed", "share of failed connections"),
+    Feature(
+        "median_reconnect_seconds",
+        "s",
+        0,
+        "median time from the end of a session to the start of the next",
+        "median time to reconnect",
+    ),
+)
+
+
+def compute(windows: Windows) -> Matrix:
+    """(n, 13) session features; NaN where no flow of the window has a duration (or bytes) at all."""
+    s = windows.sessions
+    return fill(
+        _kernel,
+        windows.offsets,
+        len(FEATURES),
+        windows.flow_start,
+        windows.flow_end,
+        windows.bytes_out,
+        windows.bytes_in,
+        (windows.flags & FAILED) != 0,
+        s.offsets,
+        s.start,
+        s.end,
+        windows.observed_seconds,
+        int(np.diff(s.offsets).max(initial=0)),
+    )
+
+
+@_jit
+def _chain(start, end):  # type: ignore[no-untyped-def]
+    longest, since = 0.0, start[0]
+    for i in range(len(start)):
+        if i and start[i] - end[i - 1] >= min(end[i] - start[i], end[i - 1] - start[i - 1]):
+            since = start[i]
+        longest = max(longest, end[i] - since)
+    return longest
+
+
+@_jit
+def _median(values):  # type: ignore[no-untyped-def]
+    """Sorts in place."""
+    n = len(values)
+    if n > 40:
+        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
+    else:
+        for i in range(1, n):
+            x, j = values[i], i
+            while j > 0 and values[j - 1] > x:
+                values[j] = values[j - 1]
+                j -= 1
+            values[j] = x
+    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
+
+
+@_jit
+def _kernel(  # type: ignore[no-untyped-def]
+    lo,
+    hi,
+    out,
+    offsets,
+    start,
+    end,
+    sent,
+    received,
+    failed,
+    session_offsets,
+    session_start,
+    session_end,
+    observed,
+    most_sessions,
+):
+    scratch = np.empty(most_sessions)
+    for g in range(lo, hi):
+        a, b = session_offsets[g], session_offsets[g + 1]
+        flows = offsets[g + 1] - offsets[g]
+        known, longest_flow, fails = False, 0.0, 0
+        total_out, total_in, sized = 0.0, 0.0, False
+        flow_seconds, covered, reach = 0.0, 0.0, 0.0
+        for i in range(offsets[g], offsets[g + 1]):
+            fails += failed[i]
+            if not np.isnan(end[i]):
+                known = True
+                length = end[i] - start[i]
+                longest_flow = max(longest_flow, length)
+                flow_seconds += length
+                covered += max(end[i] - max(start[i], reach), 0.0)
+                reach = max(reach, end[i])
+            if not np.isnan(sent[i]) and not np.isnan(received[i]):
+                sized = True
+                total_out += sent[i]
+                total_in += received[i]
+        hours = observed[g] / 3600.0
+        out[g, 7] = (b - a) / hours
+        out[g, 11] = fails / flows
+        if sized:
+            out[g, 9] = (total_out + total_in) / hours
+            if total_out + total_in > 0:
+                out[g, 10] = total_out / (total_out + total_in)
+        if not known:
+            continue
+        total, longest = 0.0, 0.0
+        for i in range(a, b):
+            length = session_end[i] - session_start[i]
+            scratch[i - a] = length
+            total += length
+            longest = max(longest, length)
+        out[g, 0] = longest
+        out[g, 1] = min(total / observed[g], 1.0)
+        out[g, 2] = _median(scratch[: b - a])
+        out[g, 3] = longest_flow
+        out[g, 4] = min(covered / observed[g], 1.0)
+        if covered > 0:
+            out[g, 5] = flow_seconds / covered
+        out[g, 6] = _chain(session_start[a:b], session_end[a:b])
+        if b - a > 1:
+            for i in range(a + 1, b):
+                scratch[i - a - 1] = session_start[i] - session_end[i - 1]
+            out[g, 12] = _median(scratch[: b - a - 1])
+        if sized:
+            out[g, 8] = total / (1.0 + (total_out + total_in) / 1000.0)
+
+
+FAMILY = Family("session", ("flows",), FEATURES, compute)

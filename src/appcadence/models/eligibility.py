@@ -1,0 +1,86 @@
+"""Which behaviours a window has enough evidence to be judged on, and which windows may raise no alert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from appcadence.config import Tunables
+from appcadence.features.comparison import STEADY_DAYS
+
+BEHAVIOURS: dict[str, tuple[str, ...]] = {
+    "structured_cadence": ("interval", "size"),
+    "session_persistence": ("session",),
+    "notification_burst": ("notification",),
+}
+"""The analytic's three behaviours and the feature families that speak for each."""
+
+MIN_STARTS = 6
+MIN_DAYS = 2
+"""A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
+PERSISTENT_SECONDS = 1800.0
+CADENCE_ALONE_STARTS = 12
+"""Cadence with fewer starts than this raises no alert of its own."""
+READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
+"""The features that `eligible` takes, besides the key `n_flows`."""
+
+Mask = npt.NDArray[np.bool_]
+Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
+"""A feature table, or its columns (n,) by name."""
+
+
+def judged(frame: Columns) -> dict[str, Mask]:
+    """For each behaviour, (n,) whether the window can show it.
+
+    Cadence takes six flows; persistence one session of half an hour, or enough flows to hold a chain;
+    bursts three pushes with sessions to follow them.
+    """
+    many = np.asarray(frame["n_flows"]) >= MIN_STARTS
+    longest = np.asarray(frame["longest_session_seconds"])
+    return {
+        "structured_cadence": many,
+        "session_persistence": (longest >= PERSISTENT_SECONDS) | (many & ~np.isnan(longest)),
+        "notification_burst": ~np.isnan(np.asarray(frame["push_coupling_excess"])),
+    }
+
+
+def eligible(frame: Columns) -> Mask:
+    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
+    then its beats. The models learn from and score these windows alone."""
+    out: Mask = _days_met(frame) >= MIN_DAYS
+    for able in judged(frame).values():
+        out |= able
+    return out
+
+
+def barred(
+    frame: pd.DataFrame, able: Mapping[str, Mask], shown: Mapping[str, Mask], tunables: Tunables
+) -> Mask:
+    """(n,) windows that raise no alert, whatever their score.
+
+    Those are cadence alone with fewer than twelve starts, and those that can be judged on a behaviour whose
+    threshold is set and yet show none of the three.
+
+    Args:
+        frame: the feature table, n rows.
+        able: (n,) by behaviour, whether it can be judged.
+        shown: (n,) by behaviour, whether it shows within the bounds of `tunables`.
+        tunables: the thresholds.
+    """
+    few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
+    bound = [able[name] for name in BEHAVIOURS if getattr(tunables, name) is not None]
+    nothing = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *bound])
+    cadence = shown["structured_cadence"]
+    others = shown["session_persistence"] | shown["notification_burst"]
+    return np.asarray(~others & np.where(cadence, few, nothing), np.bool_)
+
+
+def _days_met(frame: Columns) -> npt.NDArray[np.float64]:
+    """(n,) days with contact among the fourteen before the window; 0 where the past is unknown."""
+    age = np.minimum(np.ceil(np.asarray(frame["channel_age_days"])), STEADY_DAYS)
+    met = np.rint(np.asarray(frame["steady_days_ratio"]) * age)
+    return np.asarray(np.where(np.isnan(met), 0.0, met), np.float64)

@@ -1,0 +1,274 @@
+"""The batch job: a telemetry directory and a bundle in, an output directory out, whole or not at all.
+
+It works block by block (a block is the flows of some devices) and leaves what is done in a scratch directory
+beside the output, so that a run that was killed goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+
+from appcadence import __version__
+from appcadence.config import UNSET, Tunables
+from appcadence.errors import TelemetryError
+from appcadence.features import flows as coded
+from appcadence.features.build import build
+from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
+from appcadence.features.extraction import INPUT_TABLES, load, touching
+from appcadence.features.history import History
+from appcadence.features.partition import BLOCK_FLOWS, empty, in_order, scratch_beside
+from appcadence.features.windows import APP_LEVEL, window_seconds
+from appcadence.models.calibration import alert_unit, device_days, discovered
+from appcadence.models.detector import SCORES, finalized, ranks
+from appcadence.serving import measures
+from appcadence.serving.batch import Engine, Job, Progress, Telemetry, local
+from appcadence.serving.run import FILE as RUN
+from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
+from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory, unify
+from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
+from appcadence.triage import output
+from appcadence.triage.report import context as pictured
+
+_SHOWN = {"activity": "whether the user was present", "notifications": "whether pushes started it"}
+
+
+def score_directory(
+    source: str | Path | Mapping[str, pa.Table],
+    scorer: Scorer,
+    out: str | Path,
+    *,
+    alerts_per_device_day: float = 1.0,
+    false_discovery_rate: float | None = None,
+    tunables: Tunables = UNSET,
+    history: str | Path | None = None,
+    since: pd.Timestamp | None = None,
+    until: pd.Timestamp | None = None,
+    exceptions: str | Path | None = None,
+    block_flows: int = BLOCK_FLOWS,
+    engine: Engine = local,
+    progress: Progress = lambda what, share: None,
+) -> Run:
+    """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
+
+    The output: scores.parquet, alerts (alerts.csv, alerts.ecs.jsonl, alerts.ocsf.jsonl),
+    fleet_events.parquet, history.parquet, run.json, measures.parquet and exceptions.parquet for exceptions,
+    and sessions.parquet, context.parquet and activity.parquet for the report. Only windows that begin from
+    `since` on and before `until` are scored. An output that was made from the same telemetry, model and
+    settings is left as it is, or only put under other exceptions; a run that was killed or failed is gone on
+    with.
+
+    Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
+    fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
+
+    Raises:
+        TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
+            `since` or `until` lies inside a window.
+        AppcadenceError: another run is writing into `out`.
+    """
+    out = Path(out)
+    if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
+    seconds = window_seconds(scorer.detector.window)
+    span_us = _span(since, until, seconds)
+    past = scorer.detector.history if history is None else read_history(history)
+    settings = (alerts_per_device_day, false_discovery_rate, tunables, span_us, block_flows)
+    telemetry: Telemetry
+    if isinstance(source, Mapping):
+        telemetry, inputs = source, ""
+    else:
+        telemetry = TelemetryDirectory(source)
+        inputs = _fingerprint(telemetry, scorer, history, settings)
+    entries = output.entries_of(exceptions)
+    if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
+        same = done.exceptions_sha256 == output.digest(exceptions)
+        return done if same else output.reapply(out, exceptions)[0]
+    with scratch_beside(out, keep=True) as scratch:
+        key = scratch / "inputs"
+        if not inputs or not key.exists() or key.read_text() != inputs:
+            empty(scratch)
+            key.write_text(inputs)
+        budget = {
+            "alerts_per_device_day": alerts_per_device_day,
+            "false_discovery_rate": false_discovery_rate,
+            "tunables": tunables,
+        }
+        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
+        files, after, events = engine(job, scratch, progress)
+        progress("writing", 0.0)
+        with output.replaced(out, scratch) as staging:
+            columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
+            judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
+            rank, alert = _places(judged, false_discovery_rate)
+            values = {name: judged[name].to_numpy() for name in measures.COLUMNS}
+            top, _ = output.write(
+                judged,
+                _finalized(files, rank, alert),
+                measures.measures_of(values, pa.table({"alert": alert})),
+                entries,
+                events,
+                staging,
+            )
+            with ThreadPoolExecutor(1) as pool:
+                pictures = pool.submit(_write_pictures, telemetry, top, seconds, span_us, staging)
+                output.write_alerts(events, staging)
+                pictures.result()
+            pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
+            run = _facts(staging, telemetry, scorer, events, budget)
+            run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
+            run.write(staging)
+    progress("writing", 1.0)
+    return run
+
+
+def read_history(path: str | Path) -> History:
+    """The history that an earlier run left in its output.
+
+    Raises:
+        TelemetryError: the file cannot be read.
+        SchemaError: it is no history.
+    """
+    try:
+        return History.from_arrow(pq.read_table(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TelemetryError(
+            f"{path} is not a readable history ({error}); expected OUT/history.parquet"
+        ) from None
+
+
+def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) -> tuple[int, int] | None:
+    if since is None and until is None:
+        return None
+    ends = []
+    for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
+        at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
+        if moment is not None and at % (seconds * 1_000_000):
+            raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
+        ends.append(at)
+    if ends[0] >= ends[1]:
+        raise TelemetryError("--since must lie before --until")
+    return ends[0], ends[1]
+
+
+def _fingerprint(
+    directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
+) -> str:
+    files = [file for name in INPUT_TABLES for file in directory.files(name)]
+    digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
+    for file in [*files, *([] if history is None else [Path(history)])]:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.name}\0{content}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _finalized(files: list[Path], rank: np.ndarray, alert: np.ndarray) -> Iterator[pa.Table]:
+    at = 0
+    for file in files:
+        table = feather.read_table(file, columns=SCORES.names)
+        here = slice(at, at := at + len(table))
+        yield finalized(table, rank[here], alert[here])
+
+
+def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rank (0 = none) and alert of all windows."""
+    alert = whole["alert"].to_numpy()
+    if false_discovery_rate is not None:
+        unit = alert_unit(whole.select(["device_id", "app_id", "dest", "window_start"]).to_pandas())
+        alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
+    return ranks(whole), alert
+
+
+def _write_pictures(
+    source: Telemetry, top: pa.Table, seconds: int, span_us: tuple[int, int] | None, staging: Path
+) -> None:
+    """Write what is shown of the top windows: sessions, pushes, apps, and what their users did."""
+    wanted = top.select(["device_id", "app_id", "dest", "window_start"]).to_pandas()
+    devices = pa.array(sorted(set(wanted["device_id"])), pa.string())
+    flows = _rows_of(source, "flows", coded.COLUMNS, devices)
+    if span_us is not None:
+        flows = touching(flows, span_us)
+    received = _rows_of(source, "notifications", CONTEXT_COLUMNS["notifications"], devices)
+    windows = build({"flows": flows, "notifications": received}, seconds)
+    pq.write_table(pictured.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
+    scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
+    inventory = _rows_of(source, "inventory", pictured.INVENTORY_COLUMNS, scopes)
+    context = pictured.context(windows, inventory, wanted)
+    pq.write_table(context, staging / "context.parquet", compression="zstd")
+    activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
+    if len(activity):
+        pq.write_table(activity, staging / "activity.parquet", compression="zstd")
+
+
+def _pieces(source: Telemetry, name: str, columns: Sequence[str]) -> Sequence[Callable[[], pa.Table]]:
+    if not isinstance(source, Mapping):
+        return source.pieces(name, columns)
+    return [lambda: load(source)[name].select(list(columns))] if name in source else []
+
+
+def _rows_of(source: Telemetry, name: str, columns: Sequence[str], devices: pa.Array) -> pa.Table:
+    """Some columns of a table's rows of some devices."""
+    pieces = _pieces(source, name, columns)
+
+    def wanted(number: int) -> pa.Table:
+        piece = pieces[number]()
+        return piece.filter(pc.is_in(piece["device_id"].cast(pa.string()), devices))
+
+    none = DIRECTORY_TABLES[name].empty().select(list(columns))
+    return unify([none, *in_order(wanted, len(pieces))])
+
+
+def _facts(
+    staging: Path,
+    source: Telemetry,
+    scorer: Scorer,
+    events: pd.DataFrame,
+    budget: dict[str, Any],
+) -> Run:
+    columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
+    scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
+    channel = pc.not_equal(scores["dest"], APP_LEVEL)
+    unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
+    devices = pc.unique(scores["device_id"])
+    shown = [
+        (what, len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"])))
+        for name, what in _SHOWN.items()
+    ]
+    return Run(
+        model_version=scorer.version,
+        window=scorer.detector.window,
+        devices=len(devices),
+        device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
+        windows=len(scores),
+        **output.Counts.of(scores)._asdict(),
+        **(budget | {"tunables": budget["tunables"].chosen}),
+        blind_spots=[
+            *blind_spots(_count(channel), _count(unknown), len(devices), shown),
+            *out_of_reach(budget["tunables"], scorer.detector.behaviours),
+        ],
+        fleet_events=[_sentence(event) for event in events.itertuples()],
+    )
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
+
+
+def _sentence(event: Any) -> str:
+    what = "destination" if event.kind == "destination" else "app"
+    return (
+        f"Fleet event: {event.devices} devices met the {what} {event.name} for the first time together, from "
+        f"{event.first_seen:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
+    )

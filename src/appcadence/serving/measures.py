@@ -1,0 +1,104 @@
+"""What is kept of each window beyond its score, for exceptions to be judged by: period, volume, hours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from appcadence.errors import SchemaError
+from appcadence.features.families.interval import MIN_STARTS
+from appcadence.features.windows import Windows
+from appcadence.telemetry.arrays import one_array
+
+MEASURES_FILE = "measures.parquet"
+"""Of a batch output: the measures of its scores, row by row."""
+MEASURES = pa.schema(
+    [
+        ("period_seconds", pa.float64()),
+        ("bytes_a_day", pa.float64()),
+        ("hours", pa.int32()),
+        ("alert", pa.bool_()),
+    ]
+)
+"""period_seconds: median gap between beats, null below six; bytes_a_day: both directions, null = unknown;
+hours: bit h = connected in hour h of a day (UTC); alert: as the detector gave it."""
+COLUMNS = tuple(MEASURES.names[:3])
+"""What `of_windows` gives."""
+_HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
+_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
+
+
+def of_windows(windows: Windows) -> dict[str, npt.NDArray[Any]]:
+    """The `COLUMNS`, (n,) each.
+
+    Windows shorter than a day have the bytes of all windows of their channel on that UTC day, as far as they
+    are given; those of longer ones are a mean.
+    """
+    return {
+        "period_seconds": _periods(*windows.beats),
+        "bytes_a_day": _bytes_a_day(windows),
+        "hours": _hours(windows),
+    }
+
+
+def measures_of(values: dict[str, npt.NDArray[Any]], scores: pa.Table) -> pa.Table:
+    """Values `of_windows` and the scores' alerts, before any exception, as `MEASURES`, row by row.
+
+    Raises:
+        SchemaError: the scores are not those of the windows.
+    """
+    if any(len(column) != len(scores) for column in values.values()):
+        raise SchemaError(f"{len(scores)} scores do not belong to these windows")
+    columns = [pa.array(values[name], from_pandas=True) for name in COLUMNS]
+    return pa.Table.from_arrays([*columns, one_array(scores["alert"])], schema=MEASURES)
+
+
+def hour_bits(first: int, more: int) -> int:
+    """Bits of an hour of the day and some more after it."""
+    return sum(1 << (first + k) % 24 for k in range(more + 1))
+
+
+_SPANS = np.array([[hour_bits(first, more) for more in range(24)] for first in range(24)], np.int32)
+
+
+def _periods(offsets: npt.NDArray[Any], times: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(n,) median gap between the beats of each window; NaN below six."""
+    count = np.diff(offsets)
+    owner = np.repeat(np.arange(len(count)), count)
+    inside = (owner[1:] == owner[:-1]) & (count[owner[1:]] >= MIN_STARTS)
+    gaps, owner = np.diff(times)[inside], owner[1:][inside]
+    gaps = gaps[np.lexsort((gaps, owner))]
+    per = np.where(count >= MIN_STARTS, count - 1, 0)
+    first, many = np.cumsum(per) - per, per > 0
+    out = np.full(len(count), np.nan)
+    out[many] = 0.5 * (gaps[(first + (per - 1) // 2)[many]] + gaps[(first + per // 2)[many]])
+    return out
+
+
+def _bytes_a_day(windows: Windows) -> npt.NDArray[np.float64]:
+    if not windows.n:
+        return np.empty(0)
+    both = np.stack([windows.bytes_out, windows.bytes_in])
+    known = ~np.isnan(both)
+    total = np.add.reduceat(np.where(known, both, 0.0).sum(axis=0), windows.offsets[:-1])
+    total[~np.logical_or.reduceat(known.any(axis=0), windows.offsets[:-1])] = np.nan
+    days = windows.seconds * 1e6 / _DAY_US
+    if days >= 1:
+        return np.asarray(total / days)
+    channel = [windows.device, windows.app, windows.dest, windows.start_us // _DAY_US]
+    return pd.Series(total).groupby(channel).transform("sum", min_count=1).to_numpy()
+
+
+def _hours(windows: Windows) -> npt.NDArray[np.int32]:
+    if not windows.n:
+        return np.empty(0, np.int32)
+    start, end = windows.flow_start, windows.flow_end
+    first = np.floor((start + _TICK) / 3600.0).astype(np.int64)
+    last = np.floor((np.where(np.isnan(end), start, end) - _TICK) / 3600.0).astype(np.int64)
+    begins = np.repeat(windows.start_us // _HOUR_US, np.diff(windows.offsets))
+    spans = _SPANS[(begins + first) % 24, np.clip(last - first, 0, 23)]
+    return np.asarray(np.bitwise_or.reduceat(spans, windows.offsets[:-1]))

@@ -1,0 +1,146 @@
+"""Micro-batches: records come in as they arrive, and windows are scored when they close."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import AppcadenceError
+from appcadence.features.columns import micros
+from appcadence.features.extraction import touching
+from appcadence.features.history import History
+from appcadence.telemetry.directory import unify
+from appcadence.telemetry.passive_names import HORIZON_SECONDS, PassiveNames, records
+from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
+
+TABLES = ("flows", "activity", "notifications", "inventory")
+_KEYS = {"activity": "start", "notifications": "time"}
+_HORIZON_US = HORIZON_SECONDS * 1_000_000
+_MIN_LOOK_BACK_US = 3_600_000_000
+"""Features look back on the user for an hour before the window, or its length where that is more."""
+_NEVER = -(2**62)
+
+
+class Live:
+    """The records of windows that are still open, and the history up to them. Safe for threads.
+
+    Memory: the flows of open windows as they were given (some 100 bytes each), the history, and a row for
+    each (address, host) of the last 24 hours where flows lack names.
+    """
+
+    def __init__(self, history: History, seconds: int) -> None:
+        self.history = history
+        """What was known when the last window closed."""
+        self.late_flows = 0
+        """Flows that came after all their windows had closed: they are in no score."""
+        self._width = seconds * 1_000_000
+        self._lock = threading.Lock()
+        self._open: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+        self._names: list[pa.Table] = []
+        self._border_us = _NEVER
+        self._latest_us = _NEVER
+
+    def advance(
+        self,
+        given: Mapping[str, pa.Table | pd.DataFrame],
+        until: pd.Timestamp | None,
+        score: Callable[[dict[str, pa.Table], tuple[int, int]], tuple[pa.Table, History]],
+    ) -> pa.Table | None:
+        """Take records; `score` the windows that have closed by `until`, None = the latest flow's start.
+
+        `score` gets tables and a span, and gives scores and the advanced history. None = no window closed.
+        Where it fails, nothing of the call is kept, and the call may be made again.
+
+        Raises:
+            SchemaError: a table does not fit its declaration; nothing of the call is kept.
+            AppcadenceError: an unknown table.
+        """
+        tables = {}
+        for name, rows in given.items():
+            if name not in TABLES:
+                raise AppcadenceError(
+                    f"there is no table {name!r} to score with; expected {', '.join(TABLES)}"
+                )
+            data = (
+                pa.Table.from_pandas(rows, preserve_index=False) if isinstance(rows, pd.DataFrame) else rows
+            )
+            tables[name] = conform(DIRECTORY_TABLES[name], data)
+        until_us = None if until is None else _micros(until)
+        with self._lock, self._undone():
+            if len(flows := tables.get("flows", ())):
+                self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
+                kept = touching(flows, (self._border_us, -_NEVER))
+                self.late_flows += len(flows) - len(kept)
+                tables["flows"] = kept
+            for name, table in tables.items():
+                self._open[name].append(table)
+            now_us = self._latest_us if until_us is None else until_us
+            border_us = now_us // self._width * self._width
+            if border_us <= self._border_us or not len(flows := self._joined("flows")):
+                return None
+            span_us = (self._border_us, border_us)
+            closed = {name: self._joined(name) for name in TABLES if self._open[name]}
+            # Records of flows that are still open count too: what comes later changes nothing.
+            named = PassiveNames(lambda: [partial(_itself, part) for part in (*self._names, flows)])
+            closed["flows"] = touching(named.fill(flows), span_us)
+            scores = None
+            if len(closed["flows"]):
+                scores, self.history = score(closed, span_us)
+            self._keep(flows, border_us)
+            return scores
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """What fails leaves everything as it was: tables are never changed, only lists of them."""
+        before = vars(self) | {"_open": {name: list(parts) for name, parts in self._open.items()}}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _joined(self, name: str) -> pa.Table:
+        """All open records of a table, as one part from now on."""
+        if len(self._open[name]) != 1:
+            self._open[name] = [unify([DIRECTORY_TABLES[name].empty(), *self._open[name]])]
+        return self._open[name][0]
+
+    def _keep(self, flows: pa.Table, border_us: int) -> None:
+        """Forget what windows from the border on do not need."""
+        kept = touching(flows, (border_us, -_NEVER))
+        self._open["flows"] = [kept]
+        past = flows.filter(pa.array(micros(flows["start"]) < border_us))
+        names = pa.concat_tables([*self._names, records(past)])
+        # Flows that go on get their names once more.
+        since_us = int(micros(kept["start"]).min(initial=border_us)) - _HORIZON_US
+        self._names = [records(names.filter(pa.array(micros(names["start"]) >= since_us)))]
+        for name, time in _KEYS.items():
+            if len(rows := self._joined(name)):
+                last = micros(rows[time])
+                if name == "activity":
+                    last = np.maximum(last, micros(pc.fill_null(rows["end"].cast(pa.int64()), -_NEVER)))
+                needed = last >= border_us - max(self._width, _MIN_LOOK_BACK_US)
+                # The last of each kind before: since when the user is away, and that the device tells of it.
+                before = np.flatnonzero(last < border_us)
+                before = before[np.argsort(last[before], kind="stable")]
+                who = pd.DataFrame({c: rows[c].take(before).to_pandas() for c in ("device_id", "kind")})
+                needed[before[~who.duplicated(keep="last").to_numpy()]] = True
+                self._open[name] = [rows.filter(pa.array(needed))]
+        self._border_us = border_us
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _micros(moment: pd.Timestamp) -> int:
+    if moment.tzinfo is None:
+        raise AppcadenceError(f"the moment {moment} names no time zone")
+    return int(moment.as_unit("us").asm8.view("i8"))

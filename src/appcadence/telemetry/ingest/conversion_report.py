@@ -1,0 +1,132 @@
+"""What a conversion did, file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.telemetry.ingest.late_records import ChangedDay
+
+_TIMES = ("start", "time", "first_seen", "snapshot_time")
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What became of one file."""
+
+    name: str
+    """Base name, as it also stands in sources.json."""
+    sha256: str
+    format: str
+    """Name of the format; empty where the file was skipped."""
+    read: int = 0
+    """Data rows in the file. Those neither kept nor rejected are no telemetry of a monitored device, or
+    only name others."""
+    rows: int = 0
+    """Rows written to the telemetry tables."""
+    rejected: int = 0
+    """Rows that could not be used; they stand in the table `rejected`."""
+    first: str | None = None
+    """Earliest time of the rows, ISO 8601 UTC; likewise `last`."""
+    last: str | None = None
+    devices: int = 0
+    """Distinct devices of the rows."""
+    apps: int = 0
+    """Distinct apps of the rows; those without one do not count."""
+    skipped: bool = False
+    """The same content was converted before, or stands earlier in the same call."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did, file by file in the order given."""
+
+    out: Path
+    files: tuple[FileReport, ...]
+    tables: Mapping[str, int] = field(default_factory=dict)
+    """Rows added to each table."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: plain sentences."""
+    changed_days: tuple[ChangedDay, ...] = ()
+    """Days that the directory already held flows of, or of a later day, and that late records changed; what
+    was scored of them is to be scored again. Sorted; none in a new directory."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was added to the directory."""
+        return any(not file.skipped for file in self.files)
+
+    @property
+    def rejected(self) -> int:
+        return sum(file.rejected for file in self.files)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, ready for JSON."""
+        return {
+            "out": str(self.out),
+            "changed": self.changed,
+            "files": [asdict(file) for file in self.files],
+            "tables": dict(self.tables),
+            "notes": list(self.notes),
+            "changed_days": [asdict(day) for day in self.changed_days],
+        }
+
+
+@dataclass
+class Tally:
+    """Running figures of one file."""
+
+    path: Path
+    sha256: str
+    format: str = ""
+    skipped: bool = False
+    read: int = 0
+    rows: int = 0
+    rejected: int = 0
+    first: int | None = None
+    last: int | None = None
+    devices: set[str] = field(default_factory=set)
+    apps: set[str] = field(default_factory=set)
+
+    def add(self, table: str, batch: pa.Table) -> None:
+        if table == "rejected":
+            self.rejected += len(batch)
+            return
+        self.rows += len(batch)
+        for name, found in (("device_id", self.devices), ("app_id", self.apps)):
+            if name in batch.column_names:
+                found.update(filter(None, pc.unique(batch[name]).to_pylist()))
+        column = next((name for name in _TIMES if name in batch.column_names), None)
+        if column and len(batch):
+            span = pc.min_max(batch[column].cast(pa.int64()))
+            low, high = span["min"].as_py(), span["max"].as_py()
+            self.first = low if self.first is None else min(self.first, low)
+            self.last = high if self.last is None else max(self.last, high)
+
+    def report(self) -> FileReport:
+        return FileReport(
+            name=self.path.name,
+            sha256=self.sha256,
+            format=self.format,
+            read=self.read,
+            rows=self.rows,
+            rejected=self.rejected,
+            first=_iso(self.first),
+            last=_iso(self.last),
+            devices=len(self.devices),
+            apps=len(self.apps),
+            skipped=self.skipped,
+        )
+
+
+def _iso(micros: int | None) -> str | None:
+    if micros is None:
+        return None
+    seconds, rest = divmod(micros, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()

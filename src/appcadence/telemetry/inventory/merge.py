@@ -1,0 +1,339 @@
+"""Inventories of many sources merged into one snapshot, and what changed since the last one.
+
+Sources, told apart by content: MDM InstalledApplicationList and ManagedApplicationList responses (XML or
+binary plist), Intune detectedApps (JSON, CSV; display names only, so a map gives the bundle ids), an IPA or
+an extracted Info.plist (entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision are looked for
+beside it), and the hand-kept inventory.toml:
+
+    [apps."com.example.chat"]              # one table an app, its bundle id in quotes
+    name = "Chat"
+    purpose = "Messages between staff"     # in the owner's words
+    category = "Business"
+    approved = true                        # true, false; leave it out while nobody has decided
+    expected_hosts = ["chat.example"]      # example.com covers what is under it, *.example.com only that
+    expected_period_seconds = 900          # the shortest period at which it is approved to talk by itself
+    background_modes = ["fetch"]           # [] = declares none; leave it out if unknown
+    push_entitled = true
+
+Every key may be left out: what no source says is null, which means unknown and never "none". Of sources that
+disagree the hand-kept file is believed first, then the bundle, the MDM, Intune, and last what the latest
+snapshot knew. Expected hosts alone add up: where no hand-kept list decides, the bundle's join those known
+before. Of two files of one kind the later one wins. What holds for the fleet also fills the rows of single
+devices, as a device's own row is the only one that is looked at for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
+from appcadence.telemetry.ingest.conversion_report import FileReport
+from appcadence.telemetry.inventory.app_archive import Facts
+from appcadence.telemetry.inventory.snapshot import FACTS, Rows, Scope, Snapshot, order
+from appcadence.telemetry.inventory.sources import (
+    BUNDLE,
+    HAND,
+    MDM,
+    PRECEDENCE,
+    Source,
+    read_app_map,
+    read_source,
+)
+from appcadence.telemetry.readers import rejected
+from appcadence.telemetry.schema import INVENTORY, conform
+
+CHANGES = (
+    "new_app",
+    "vanished_app",
+    "new_background_modes",
+    "approval_lost",
+    "push_entitlement_gained",
+    "approved_period_changed",
+)
+"""Kinds of change, in the order of a report."""
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """What one file gave."""
+
+    name: str
+    kind: str
+    """hand, bundle, mdm or intune."""
+    device_id: str | None
+    rows: int
+    apps: int
+    rejected: int
+    unmapped: tuple[str, ...]
+    """App names that have no bundle id: they need a line in the app map."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one app since the last snapshot, on these devices."""
+
+    kind: str
+    app_id: str
+    device_ids: tuple[Scope, ...]
+    """None = fleet-wide."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did."""
+
+    out: Path
+    snapshot_time: datetime | None
+    """None = nothing differs from the last snapshot, and nothing was written."""
+    sources: tuple[SourceReport, ...]
+    rows: int
+    """Rows of the new snapshot."""
+    first: tuple[Scope, ...]
+    """Devices (None = the fleet) without an earlier snapshot: none of their apps counts as new."""
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, ready for JSON."""
+        return {
+            "out": str(self.out),
+            "snapshot_time": self.snapshot_time.isoformat() if self.snapshot_time else None,
+            "rows": self.rows,
+            "first_snapshot_of": list(self.first),
+            "sources": [asdict(source) for source in self.sources],
+            "changes": [asdict(change) for change in self.changes],
+            "notes": list(self.notes),
+        }
+
+
+def merge(
+    sources: Sequence[str | Path],
+    into: str | Path,
+    *,
+    device_id: str | None = None,
+    app_map: str | Path | None = None,
+    now: datetime | None = None,
+) -> MergeReport:
+    """Merge sources into a new snapshot of the `inventory` table of a telemetry directory.
+
+    A device whose InstalledApplicationList is given has the apps of that list, and no others. Either the
+    whole snapshot is added or nothing; a device without any difference gets no new rows.
+
+    Args:
+        sources: files; see the module.
+        into: the telemetry directory; made if absent.
+        device_id: the device of the MDM list, in place of its UDID.
+        app_map: CSV file (app_name, app_id) for names without a bundle id.
+        now: time of the snapshot; None = the present. Never earlier than the last snapshot.
+
+    Raises:
+        TelemetryError: a source cannot be read, or `into` is in use for something else.
+    """
+    into = Path(into)
+    if not sources:
+        raise TelemetryError("no inventory source; give at least one file")
+    if device_id is not None and not device_id.strip():
+        raise TelemetryError("the device id is empty; give a name")
+    names = read_app_map(Path(app_map)) if app_map is not None else {}
+    read = [read_source(Path(path), device_id, names) for path in sources]
+    lists = [source.device for source in read if source.complete]
+    for device in lists:
+        if lists.count(device) > 1:
+            raise TelemetryError(f"device {device} has several application lists; merge one after the other")
+    telemetry = TelemetryDirectory(into) if into.is_dir() and any(into.iterdir()) else None
+    before = Snapshot.latest(telemetry)
+    after = _combined(read, before)
+    changed = {scope: rows for scope, rows in after.items() if rows != before.present.get(scope)}
+    time = None
+    if changed:
+        time = max(now or datetime.now(UTC), before.time + timedelta(microseconds=1))
+        _write(into, read, changed, time)
+    return MergeReport(
+        into,
+        time,
+        tuple(_report(source) for source in read),
+        sum(map(len, changed.values())),
+        tuple(sorted((s for s in after if s not in before.present), key=order)),
+        _changes(before, after),
+        tuple(_notes(read, after, telemetry)),
+    )
+
+
+def _combined(sources: Sequence[Source], before: Snapshot) -> dict[Scope, Rows]:
+    """The apps of every scope that the sources speak of, each with what is known of it now."""
+    later_first = list(sources)[::-1]
+    layers = sorted(later_first, key=lambda source: PRECEDENCE.index(source.kind))
+    fleet = {app for source in layers if source.kind != MDM for app in source.apps}
+    apps: dict[Scope, set[str]] = {
+        scope: set(rows) for scope, rows in before.present.items() if fleet & set(rows)
+    }
+    if fleet:
+        apps[None] = set(before.present.get(None, ())) | fleet
+    for device in {source.device for source in layers if source.kind == MDM}:
+        mine = [source for source in layers if source.device == device and source.kind == MDM]
+        listed = {app for source in mine for app in source.apps}
+        complete = any(source.complete for source in mine)
+        apps[device] = listed if complete else listed | set(before.present.get(device, ()))
+    return {
+        scope: {app: _facts(app, scope, layers, before) for app in sorted(members)}
+        for scope, members in apps.items()
+    }
+
+
+def _facts(app: str, scope: Scope, layers: Iterable[Source], before: Snapshot) -> Facts:
+    said = [(s.kind, s.apps[app]) for s in layers if app in s.apps and s.device in (None, scope)]
+    for owner in dict.fromkeys((scope, None)):
+        if app in before.known.get(owner, ()):
+            said.append(("", before.known[owner][app]))
+    found = {
+        key: next((facts[key] for _, facts in said if facts.get(key) is not None), None) for key in FACTS
+    }
+    lists = [
+        (kind, facts["expected_hosts"]) for kind, facts in said if facts.get("expected_hosts") is not None
+    ]
+    if lists and lists[0][0] != HAND:
+        found["expected_hosts"] = sorted({host for _, names in lists for host in names})
+    return found
+
+
+def _changes(before: Snapshot, after: Mapping[Scope, Rows]) -> tuple[Change, ...]:
+    found: dict[tuple[str, str, str], list[Scope]] = {}
+
+    def note(kind: str, app: str, scope: Scope, detail: str = "") -> None:
+        found.setdefault((kind, app, detail), []).append(scope)
+
+    for scope in sorted(set(after) & set(before.present), key=order):
+        old, new = before.present[scope], after[scope]
+        for app in new.keys() - old.keys():
+            # What single devices were known to have is not new to the fleet.
+            if scope is None and any(app in rows for rows in before.present.values()):
+                continue
+            note("new_app", app, scope, new[app]["app_name"] or "")
+        for app in old.keys() - new.keys():
+            note("vanished_app", app, scope, old[app]["app_name"] or "")
+        for app, facts in new.items():
+            was = old.get(app) or before.known[scope].get(app)
+            if was is None:
+                continue
+            if was["background_modes"] is not None:
+                modes = sorted(set(facts["background_modes"] or ()) - set(was["background_modes"]))
+                if modes:
+                    note("new_background_modes", app, scope, ", ".join(modes))
+            if was["approved"] and not facts["approved"]:
+                note("approval_lost", app, scope)
+            if was["push_entitled"] is False and facts["push_entitled"]:
+                note("push_entitlement_gained", app, scope)
+            period, old_period = facts["expected_period_seconds"], was["expected_period_seconds"]
+            if old_period is not None and period != old_period:
+                detail = f"period approved before was {old_period:g} s, now {period:g} s"
+                note("approved_period_changed", app, scope, detail)
+    ordered = sorted(found, key=lambda key: (CHANGES.index(key[0]), *key[1:]))
+    return tuple(Change(kind, app, tuple(found[kind, app, detail]), detail) for kind, app, detail in ordered)
+
+
+def _notes(
+    sources: Sequence[Source], after: Mapping[Scope, Rows], telemetry: TelemetryDirectory | None
+) -> Iterable[str]:
+    versions = {
+        (app, facts["version"])
+        for s in sources
+        if s.kind == BUNDLE
+        for app, facts in s.apps.items()
+        if "version" in facts
+    }
+    for app, version in sorted(versions):
+        other = {s.apps[app].get("version") for s in sources if s.kind == MDM and app in s.apps} - {
+            None,
+            version,
+        }
+        if other:
+            installed = ", ".join(sorted(map(str, other)))
+            yield f"{app}: the bundle is of version {version}, installed is {installed}."
+    alone = {app for s in sources if s.kind == BUNDLE for app in s.apps if s.apps[app].get("expected_hosts")}
+    alone -= {app for s in sources if s.kind == HAND for app in s.apps if "expected_hosts" in s.apps[app]}
+    if alone:
+        yield (
+            f"{len(alone)} app(s) expect only hosts that their bundles name, which are seldom all: "
+            "complete expected_hosts in inventory.toml."
+        )
+    if telemetry and "flows" in telemetry.tables():
+        listed = {scope for scope in after if scope is not None}
+        strangers = listed - _devices(telemetry) if listed else set()
+        if strangers:
+            few = ", ".join(sorted(strangers)[:3]) + (" ..." if len(strangers) > 3 else "")
+            yield (
+                f"{len(strangers)} listed device(s) have no flows: {few}. Flows may call them otherwise: "
+                "give --device-id."
+            )
+
+
+def _devices(telemetry: TelemetryDirectory) -> set[str]:
+    found: set[str] = set()
+    for piece in telemetry.pieces("flows", ["device_id"]):
+        found.update(pc.unique(piece()["device_id"].cast(pa.string())).to_pylist())
+    return found
+
+
+def _report(source: Source) -> SourceReport:
+    return SourceReport(
+        _name(source.path),
+        source.kind,
+        source.device,
+        source.rows,
+        len(source.apps),
+        len(source.bad),
+        tuple(source.unmapped),
+    )
+
+
+def _name(path: Path) -> str:
+    return path.name.encode("utf-8", "replace").decode()
+
+
+def _write(into: Path, sources: Sequence[Source], changed: Mapping[Scope, Rows], time: datetime) -> None:
+    rows = [
+        {"app_id": app, "device_id": scope, "snapshot_time": time} | facts
+        for scope in sorted(changed, key=order)
+        for app, facts in changed[scope].items()
+    ]
+    entries, digest = [], hashlib.sha256(time.isoformat().encode())
+    for source in sources:
+        content = hashlib.sha256()
+        with source.path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                content.update(block)
+        digest.update(content.digest())
+        report = FileReport(
+            _name(source.path),
+            content.hexdigest(),
+            f"inventory:{source.kind}",
+            source.rows,
+            len(source.apps),
+            len(source.bad),
+        )
+        entries.append({key: value for key, value in asdict(report).items() if key != "skipped"})
+    with DirectoryWriter(into, conversion=digest.hexdigest()[:16]) as writer:
+        writer.write("inventory", conform(INVENTORY, _table(rows)))
+        for source in sources:
+            if source.bad:
+                lines, reasons = zip(*source.bad, strict=True)
+                writer.write("rejected", rejected(source.path, lines, reasons))
+        writer.sources = entries
+
+
+def _table(rows: Sequence[Facts]) -> pa.Table:
+    columns = {}
+    for column in INVENTORY.columns:
+        kind = pa.string() if pa.types.is_dictionary(column.type) else column.type
+        columns[column.name] = pa.array([row[column.name] for row in rows], kind)
+    return pa.table(columns)

@@ -1,0 +1,167 @@
+"""One ranked window for the terminal: everything the triage page says of it, in 80 columns."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from appcadence.errors import AppcadenceError
+from appcadence.features.catalog import FEATURES
+from appcadence.models.reasons import quantity
+from appcadence.triage.contact import contact, identity
+from appcadence.triage.report.data import (
+    UNSEEN,
+    Intervals,
+    Output,
+    Row,
+    Window,
+    as_rows,
+    basis,
+    behaviours,
+    channel,
+    unalerted,
+)
+from appcadence.triage.report.drawing import moment
+
+_WIDTH = 80
+_CELLS = 24
+_DAY = 86_400_000_000
+_LANES = {"app_foreground": "foreground", "device_unlocked": "unlocked"}
+_FEATURE = {f.name: f for f in FEATURES}
+
+
+def explain(out: Path, rank: int) -> Window:
+    """The window of a rank in a batch output.
+
+    Raises:
+        AppcadenceError: the output has no window of that rank.
+        TelemetryError: `out` is no output of 'appcadence score', or one of its files is unreadable.
+    """
+    output = Output(out)
+    # Arrow knows no larger number.
+    rows = as_rows(output.scores([("rank", "==", rank)])) if 0 < rank < 1 << 63 else []
+    if not rows:
+        last = output.run.scored
+        have = f"its ranks are 1 to {last}" if last else "no window of it is ranked"
+        raise AppcadenceError(f"{out} has no window of rank {rank}; {have}")
+    return output.windows(rows)[0]
+
+
+def facts(window: Window) -> dict[str, Any]:
+    """For JSON: the row of the scores table and what surrounds it, with times as ISO 8601 text.
+
+    Keys beside those of the row: `sessions`, `presence`, `pushes` (null = no push telemetry), `push_lag`
+    (null = fewer than three pushes), `app` (what the inventory says) and `ask` (null = no alert).
+    """
+    lags, context = window.lags, window.context
+    app = {
+        k: context[k]
+        for k in ("app_name", "managed", "approved", "declared_purpose", "declared_by")
+        if context
+    }
+    return window.row | {
+        **{name: _iso(window.row[name]) for name in ("window_start", "window_end")},
+        "sessions": [[*map(_iso, s)] for s in window.sessions],
+        "presence": {kind: [[*map(_iso, span)] for span in of] for kind, of in window.presence.items()},
+        "pushes": None if window.pushes is None else [*map(_iso, window.pushes)],
+        "push_lag": None if lags is None else lags.facts(),
+        "app": app,
+        "ask": contact(window) if window.row["alert"] else None,
+    }
+
+
+def lines(window: Window) -> list[str]:
+    """What is said of a window, in lines of at most 80 characters; names are not made inert."""
+    row = window.row
+    p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
+    app, dest = channel(row)
+    out = [
+        *_wrapped(f"Rank {row['rank']}: {app} -> {dest}"),
+        *_wrapped(f"Device {row['device_id']}, {_span(row)} UTC"),
+        f"Score {row['score']:.2f}{p}{', alert' if row['alert'] else ''}",
+        *_wrapped(basis(row)),
+    ]
+    more = (unalerted(row), window.pushed, identity(window.context), contact(window) if row["alert"] else "")
+    out += [line for sentence in more for line in _wrapped(sentence)]
+    said = row["reasons"] or ()
+    out += _listed("Shows", behaviours(row))
+    out += _listed("Speaks for a benign reading", row["explained_by"] or ())
+    out += _listed("Reasons", [reason for reason in said if not reason.startswith(UNSEEN)])
+    out += _listed("Could not be checked", [reason for reason in said if reason.startswith(UNSEEN)])
+    return out + _contributions(row) + _raster(window)
+
+
+def _contributions(row: Row) -> list[str]:
+    parts = [c for c in row["contributions"] or () if c and c["contribution"] is not None]
+    if not parts:
+        return []
+    out = ["", f"{'What moved the score most':<44}{'here':>13}{'usual':>13}{'moved':>10}"]
+    for c in parts:
+        feature = _FEATURE.get(c["feature"])
+        unit = feature.unit if feature else "count"
+        here, usual = (quantity(math.nan if c[k] is None else c[k], unit) for k in ("value", "expected"))
+        name = textwrap.wrap(c["feature"], 42) or [""]
+        out += [f"  {part}" for part in name[:-1]]
+        out.append(f"  {name[-1]:<42}{here:>13}{usual:>13}{c['contribution']:>+10.2f}")
+    return out
+
+
+def _raster(window: Window) -> list[str]:
+    """A line of 24 characters a day (or a window, if that is shorter) and lane."""
+    row = window.row
+    if not window.sessions:
+        return ["", "No sessions are kept of this window."]
+    start, end = row["window_start"], row["window_end"]
+    day = min(_DAY, end - start)
+    note = (
+        f"A character is {quantity(day / _CELLS / 1e6, 's')}; a digit counts sessions under way or pushes "
+        "(+ is 10 or more), = is presence:"
+    )
+    out = ["", *_wrapped(note)]
+    for first in range(start, end, day):
+        name = f"  {moment(first)}  "
+        out.append(f"{name}{_counts(window.sessions, first, day)}  sessions")
+        for kind, spans in window.presence.items():
+            marks = "".join("." if c == "." else "=" for c in _counts(spans, first, day))
+            out.append(f"{'':{len(name)}}{marks}  {_LANES[kind]}")
+        if window.pushes is not None:
+            pushes = [(t, t) for t in window.pushes]
+            out.append(f"{'':{len(name)}}{_counts(pushes, first, day)}  pushes")
+    if not window.presence:
+        out.append("No activity telemetry of this device.")
+    return out
+
+
+def _counts(spans: Intervals, first: int, day: int) -> str:
+    """Spans that touch each of 24 equal parts of [first, first + day), as characters."""
+    count = [0] * _CELLS
+    for start, end in spans:
+        if start >= first + day or end < first:
+            continue
+        left = max(start - first, 0) * _CELLS // day
+        # A span that ends where a part begins does not touch it.
+        right = (min(max(end, start + 1), first + day) - first - 1) * _CELLS // day
+        for cell in range(left, max(left, right) + 1):
+            count[cell] += 1
+    return "".join("." if n == 0 else str(n) if n < 10 else "+" for n in count)
+
+
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return []
+    return ["", f"{title}:"] + [line for item in items for line in _wrapped(item, "  - ", "    ")]
+
+
+def _wrapped(text: str, first: str = "", later: str = "  ") -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=later)
+
+
+def _span(row: Row) -> str:
+    return f"{moment(row['window_start'])} to {moment(row['window_end'])}"
+
+
+def _iso(micros: int) -> str:
+    return moment(micros, "%Y-%m-%dT%H:%M:%S.%fZ")

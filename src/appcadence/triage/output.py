@@ -1,0 +1,166 @@
+"""What follows from scored windows in an output directory: exceptions, ranks, alerts and the run's facts."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from appcadence.errors import TelemetryError
+from appcadence.features.partition import scratch_beside
+from appcadence.models.detector import SCORES
+from appcadence.serving.measures import MEASURES, MEASURES_FILE
+from appcadence.serving.run import FILE as RUN
+from appcadence.serving.run import Run
+from appcadence.triage import alerts, suppression
+from appcadence.triage.exceptions import Entry
+from appcadence.triage.exceptions import read as read_exceptions
+
+PICTURED = 200
+"""Windows whose sessions are kept for the report."""
+SCORES_FILE = "scores.parquet"
+EVENTS_FILE = "fleet_events.parquet"
+OWNERS_FILE = "exceptions.parquet"
+"""The ids and owners of the exceptions that the scores are under."""
+EVENTS = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("name", pa.string()),
+        ("devices", pa.int64()),
+        ("first_seen", pa.timestamp("us", tz="UTC")),
+        ("device_ids", pa.list_(pa.string())),
+    ]
+)
+OWNERS = pa.schema([("id", pa.string()), ("owner", pa.string())])
+
+JUDGED = (*suppression.JUDGED, "score")
+"""Columns of the scores table that exceptions and ranks are judged by."""
+_JUDGED = pa.schema([SCORES.field(name) for name in JUDGED])
+_TEXTS = [
+    *(field.name for field in SCORES if pa.types.is_string(field.type)),
+    *(f"{name}.list.element" for name in ("behaviours", "explained_by", "reasons")),
+    "contributions.list.element.feature",
+]
+"""Columns that repeat: a dictionary of floats costs time and space."""
+
+Uses = tuple[suppression.Use, ...]
+
+
+def write(
+    judged: pa.Table,
+    parts: Iterable[pa.Table],
+    measures: pa.Table,
+    entries: Sequence[Entry],
+    events: pd.DataFrame,
+    staging: Path,
+) -> tuple[pa.Table, Uses]:
+    """Write scores, measures, fleet events and owners under exceptions; nothing else is touched.
+
+    Args:
+        judged: the columns `JUDGED` of all windows.
+        parts: the detector's scores table, in pieces.
+        measures: `MEASURES` of all windows.
+        entries: the exceptions.
+        events: the fleet events.
+        staging: the directory to write into.
+
+    Returns:
+        The windows to be pictured, and what became of each exception.
+    """
+    ruling = suppression.judge(judged, measures, entries)
+    rank = suppression.ranks_under(ruling, judged)
+    top, at = [SCORES.empty_table()], 0
+    with pq.ParquetWriter(staging / SCORES_FILE, SCORES, compression="zstd", use_dictionary=_TEXTS) as writer:
+        for part in parts:
+            table = suppression.marked(part, measures.slice(at, len(part)), entries, ruling, rank, at)
+            at += len(part)
+            writer.write_table(table)
+            # Exceptions may be taken back: what was pictured without them stays so.
+            shown = [pc.fill_null(pc.less_equal(t["rank"], PICTURED), False) for t in (part, table)]
+            top.append(table.filter(pc.or_(*shown)))
+    pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
+    table = pa.Table.from_pandas(events, EVENTS, preserve_index=False).replace_schema_metadata()
+    pq.write_table(table, staging / EVENTS_FILE, compression="zstd")
+    owners = {"id": [entry.id for entry in entries], "owner": [entry.owner for entry in entries]}
+    pq.write_table(pa.table(owners, OWNERS), staging / OWNERS_FILE, compression="zstd")
+    return pa.concat_tables(top), ruling.uses
+
+
+def write_alerts(events: pd.DataFrame, staging: Path) -> None:
+    """Write the alerts of the scores that `write` wrote."""
+    alerts.write(alerts.alerts_in(staging / SCORES_FILE, events), staging)
+
+
+def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
+    """Put other exceptions (None = none) on an output, as if it had been scored with them.
+
+    Raises:
+        TelemetryError: `out` is no output, or a file of it is damaged.
+        AppcadenceError: the exceptions are wrong, or another run is writing into `out`.
+    """
+    run, entries = Run.read(out), entries_of(exceptions)
+    with scratch_beside(out) as scratch, replaced(out, scratch) as staging:
+        try:
+            measures = pq.read_table(out / MEASURES_FILE, schema=MEASURES)
+            events = pq.read_table(out / EVENTS_FILE, schema=EVENTS).to_pandas()
+            whole = pq.ParquetFile(out / SCORES_FILE)
+
+            judged = whole.read(list(JUDGED)).cast(_JUDGED)
+            groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
+            _, uses = write(judged, groups, measures, entries, events, staging)
+            write_alerts(events, staging)
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
+        for file in out.iterdir():
+            if not (staging / file.name).exists() and file.name != RUN:
+                shutil.copy2(file, staging / file.name)
+        scores = pq.read_table(staging / SCORES_FILE, columns=["status", "alert"])
+        run = replace(run, **Counts.of(scores)._asdict(), exceptions_sha256=digest(exceptions))
+        run.write(staging)
+    return run, uses
+
+
+class Counts(NamedTuple):
+    """Windows that were scored, are excepted, and raise an alert."""
+
+    scored: int
+    excepted: int
+    alerts: int
+
+    @classmethod
+    def of(cls, scores: pa.Table) -> Counts:
+        """From the columns status and alert."""
+        masks = (*(pc.equal(scores["status"], name) for name in ("scored", "excepted")), scores["alert"])
+        return cls(*(int(pc.sum(mask).as_py() or 0) for mask in masks))
+
+
+def entries_of(exceptions: str | Path | None) -> tuple[Entry, ...]:
+    """The exceptions of a file; none without one."""
+    return () if exceptions is None else read_exceptions(exceptions)
+
+
+def digest(exceptions: str | Path | None) -> str:
+    """SHA-256 of the file of exceptions; empty without one."""
+    return "" if exceptions is None else hashlib.sha256(Path(exceptions).read_bytes()).hexdigest()
+
+
+@contextmanager
+def replaced(out: Path, scratch: Path) -> Iterator[Path]:
+    """A directory in `scratch` that takes the place of `out` when all went well."""
+    staging, old = scratch / "output", scratch / "replaced"
+    for left in (staging, old):
+        shutil.rmtree(left, ignore_errors=True)
+    staging.mkdir()
+    yield staging
+    if out.exists():
+        out.rename(old)
+    staging.rename(out)

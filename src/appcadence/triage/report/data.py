@@ -1,0 +1,218 @@
+"""What of a batch output is shown to people: windows, and what surrounds them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from appcadence.errors import TelemetryError
+from appcadence.models.detector import SCORES
+from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.reasons import quantity
+from appcadence.serving.run import FILE as RUN
+from appcadence.serving.run import Run
+from appcadence.triage.bounds import failed
+from appcadence.triage.report.context import CONTEXT
+from appcadence.triage.report.push_lags import Lags, lags
+
+Row = dict[str, Any]
+"""A row of the scores table; times are microseconds since the epoch, UTC."""
+Intervals = list[tuple[int, int]]
+"""(start, end) in microseconds since the epoch, UTC."""
+
+UNSEEN = ("Blind spot:", "Not checked:")
+"""How reasons begin that tell what could not be checked."""
+PRESENCE = ("app_foreground", "device_unlocked")
+
+_KEY = ("device_id", "app_id", "dest", "window_start")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A row of the scores table and what was seen around it. What the batch job did not keep is empty."""
+
+    row: Row
+    sessions: Intervals
+    starts: list[int]
+    """Starts of the sessions that began in the window, microseconds since the epoch."""
+    presence: dict[str, Intervals]
+    """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
+    context: Row
+    """A row of context.parquet; see `pictured.CONTEXT`."""
+    failed: tuple[str, str | None] | None
+    """Id of an exception that its reasons say does not hold, and the owner if known."""
+
+    @property
+    def pushes(self) -> list[int] | None:
+        """Pushes to the app, microseconds since the epoch; None where there is no push telemetry of it."""
+        known = self.context.get("push_resolution_seconds") is not None
+        return (self.context["pushes"] or []) if known else None
+
+    @property
+    def lags(self) -> Lags | None:
+        """How soon sessions followed pushes; None with fewer than three."""
+        row, grid = self.row, self.context.get("push_resolution_seconds")
+        return lags(self.pushes or [], self.starts, row["window_start"], row["window_end"], grid or 0.0)
+
+    @property
+    def pushed(self) -> str:
+        """What is known of pushes, as a sentence; empty without push telemetry, which the reasons say."""
+        if self.pushes is None:
+            return ""
+        found = self.lags
+        if found is not None:
+            return f"{found.sentence}."
+        few = f"{len(self.pushes)} push{'es' if len(self.pushes) > 1 else ''}" if self.pushes else "No push"
+        return f"{few} to this app in this window: too few to compare with chance."
+
+
+class Output:
+    """A batch output that is read as it is needed.
+
+    Raises:
+        TelemetryError: `path` is no output of 'appcadence score', or one of its files is unreadable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / RUN).is_file():
+            raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
+        self.path, self.run = path, Run.read(path)
+
+    def scores(self, filters: list[tuple[str, str, Any]], columns: Sequence[str] = SCORES.names) -> pa.Table:
+        """Rows and columns of the scores table."""
+        table = _read(self.path / "scores.parquet", filters, list(columns))
+        try:
+            return table.cast(pa.schema([SCORES.field(name) for name in columns]))
+        except (pa.ArrowException, ValueError) as error:
+            raise _unreadable(self.path / "scores.parquet", error) from None
+
+    def windows(self, rows: Sequence[Row]) -> list[Window]:
+        """Rows of the scores table with what surrounds them."""
+        kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for session in _rows(self.path / "sessions.parquet", (*_KEY, "start", "end")):
+            kept[_key(session)].append(session)
+        context = {_key(row): row for row in self._later("context.parquet", CONTEXT.names)}
+        owners = self.owners()
+        out = []
+        for row, presence in zip(rows, self._presence(rows), strict=True):
+            sessions = kept[_key(row)]
+            starts = [s["start"] for s in sessions if s.get("fresh", s["start"] >= row["window_start"])]
+            spans, exception = [(s["start"], s["end"]) for s in sessions], failed(row["reasons"] or ())
+            broken = None if exception is None else (exception, owners.get(exception))
+            out.append(Window(row, spans, starts, presence, context.get(_key(row), {}), broken))
+        return out
+
+    def owners(self) -> dict[str, str]:
+        """Owners of the exceptions that the output is under, by id."""
+        return {row["id"]: row["owner"] for row in self._later("exceptions.parquet", ("id", "owner"))}
+
+    def _later(self, name: str, columns: Sequence[str]) -> list[Row]:
+        """A file that an output may lack."""
+        file = self.path / name
+        return _rows(file, columns) if file.exists() else []
+
+    def _presence(self, rows: Sequence[Row]) -> list[dict[str, Intervals]]:
+        """Spans of `PRESENCE` that touch each row's window; a kind the telemetry does not know is absent.
+
+        Whether an unknown app is in the foreground is not known either.
+        """
+        of: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self._later("activity.parquet", ("device_id", "app_id", "kind", "start", "end")):
+            of[row["device_id"], row["kind"]].append(row)
+        return [
+            {
+                kind: _inside(row, of[row["device_id"], kind], kind == "app_foreground")
+                for kind in PRESENCE
+                if (row["device_id"], kind) in of and not (kind == "app_foreground" and row["app_id"] is None)
+            }
+            for row in rows
+        ]
+
+
+def as_rows(table: pa.Table) -> list[Row]:
+    """Rows with times as int64 microseconds, which need no time zone library and compare fast."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            values = table[field.name].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+            table = table.set_column(i, field.name, values)
+        elif pa.types.is_list(field.type) and pa.types.is_timestamp(field.type.value_type):
+            table = table.set_column(i, field.name, table[field.name].cast(pa.list_(pa.int64())))
+    rows: list[Row] = table.to_pylist()
+    return rows
+
+
+def basis(row: Row) -> str:
+    """What a window rests on, as a sentence."""
+    known = row["app_attribution"]
+    app = "app unknown" if known == "none" else f"app known from: {known}"
+    return (
+        f"{row['n_flows']} flows in {row['n_sessions']} sessions; observed for "
+        f"{quantity(row['observed_seconds'], 's')}; {app}."
+    )
+
+
+def behaviours(row: Row) -> list[str]:
+    """The behaviours a window shows, each with its p-value."""
+    return [
+        f"{name.replace('_', ' ')} (p {row[name]['p_value']:.2g})"
+        for name in BEHAVIOURS
+        if name in (row["behaviours"] or ()) and row[name] and row[name]["p_value"] is not None
+    ]
+
+
+def unalerted(row: Row) -> str:
+    """Why a window raises no alert however high its score, as a sentence; empty where it is not so."""
+    alone = row["behaviours"] == ["structured_cadence"] and row["n_flows"] < CADENCE_ALONE_STARTS
+    if row["alert"] or row["status"] != "scored" or not alone:
+        return ""
+    return f"No alert: cadence alone with under {CADENCE_ALONE_STARTS} flows raises none, whatever its score."
+
+
+def channel(row: Row) -> tuple[str, str]:
+    """App and destination in words."""
+    app = "(unknown app)" if row["app_id"] is None else row["app_id"]
+    return app, "all destinations" if row["dest"] == "*" else row["dest"]
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _KEY)
+
+
+def _inside(row: Row, spans: Sequence[Row], of_app: bool) -> Intervals:
+    """An open span lasts to the end of the window."""
+    known = [
+        (span["start"], row["window_end"] if span["end"] is None else span["end"])
+        for span in spans
+        if not of_app or span["app_id"] == row["app_id"]
+    ]
+    return [(start, end) for start, end in known if start < row["window_end"] and end >= row["window_start"]]
+
+
+def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
+    """All columns of a file, which must be there."""
+    table = _read(file)
+    for name in columns:
+        if name not in table.column_names:
+            raise _unreadable(file, KeyError(name))
+    return as_rows(table)
+
+
+def _read(
+    file: Path, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None
+) -> pa.Table:
+    try:
+        table = pq.read_table(file, filters=filters, columns=columns)
+        return table if columns is None else table.select(columns)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: Exception) -> TelemetryError:
+    reason = " ".join(str(error).split())
+    return TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again")

@@ -1,0 +1,331 @@
+"""Exceptions applied to scores: windows are marked, never deleted, and can be marked again otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import SchemaError
+from appcadence.features.windows import APP_LEVEL
+from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.serving.measures import MEASURES
+from appcadence.telemetry.arrays import one_array
+from appcadence.triage.bounds import PREFIX, broken, expired
+from appcadence.triage.exceptions import Entry, Network
+
+SOON_DAYS = 14
+JUDGED = ("device_id", "app_id", "dest", "window_start", "window_end", "status", "behaviours")
+"""Columns of the scores table that exceptions are judged by."""
+
+_DAY_US = 86_400_000_000
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What became of one exception. The counts are None where no scores were given."""
+
+    id: str
+    owner: str
+    expires: date
+    days_left: int
+    """From the day of the report; negative = expired."""
+    matched: int | None = None
+    """Windows of its app, devices and destination, on any day and of any status."""
+    covered: int | None = None
+    """Windows it marks."""
+    bounds_broken: int | None = None
+    """Windows it would mark, were they within its bounds."""
+    overlaps: dict[str, int] = field(default_factory=dict)
+    """Windows it would mark, had an earlier exception not done so; by the id of that."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What its owner should know, in a few words each."""
+        out = []
+        if self.days_left < 0:
+            out.append("expired")
+        elif self.days_left <= SOON_DAYS:
+            out.append("expires today" if not self.days_left else f"expires in {self.days_left} d")
+        if self.matched == 0:
+            out.append("matches no window")
+        if self.bounds_broken:
+            out.append(f"bounds broken in {self.bounds_broken:,}")
+        out += [f"{n:,} already under {name}" for name, n in self.overlaps.items()]
+        return out
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"expires": self.expires.isoformat(), "notes": self.notes}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Which exception covers which window of a scores table."""
+
+    entry: npt.NDArray[np.int64]
+    """(n,) place of the exception that covers each window, -1 = none."""
+    reasons: dict[int, list[str]]
+    """By row, why exceptions do not hold for a window that none covers."""
+    uses: tuple[Use, ...]
+    """Of each exception, in order."""
+
+
+def applied(
+    scores: pa.Table, measures: pa.Table, entries: Sequence[Entry], on: date | None = None
+) -> tuple[pa.Table, tuple[Use, ...]]:
+    """The scores table under these exceptions, and what became of each.
+
+    A covered window keeps its row, score and reasons; its status is `excepted`, it has no rank, which the
+    others close up, and raises no alert. What earlier exceptions did is undone first, so that the outcome
+    depends on the detector's scores and these exceptions alone. See `judge` for what covers a window.
+    """
+    ruling = judge(scores, measures, entries, on)
+    rank = ranks_under(ruling, scores)
+    return marked(scores, measures, entries, ruling, rank), ruling.uses
+
+
+def ranks_under(ruling: Judgement, scores: pa.Table) -> Rows:
+    """(n,) ranks of the windows that no exception covers, 0 = none; takes the columns status and score."""
+    free = _scored(one_array(scores["status"])) & (ruling.entry < 0)
+    score = one_array(scores["score"]).to_numpy(zero_copy_only=False)
+    rank = np.empty(len(scores), np.int64)
+    rank[np.argsort(np.where(free, -score, np.inf), kind="stable")] = np.arange(1, len(scores) + 1)
+    return np.where(free, rank, 0)
+
+
+def marked(
+    scores: pa.Table,
+    measures: pa.Table,
+    entries: Sequence[Entry],
+    ruling: Judgement,
+    rank: Rows,
+    start: int = 0,
+) -> pa.Table:
+    """Rows of the scores table from `start` on (with their measures) as a ruling over the whole has them."""
+    here = slice(start, start + len(scores))
+    owner, ranks = ruling.entry[here], rank[here]
+    covered, status = owner >= 0, one_array(scores["status"])
+    added = {row - start: told for row, told in ruling.reasons.items() if here.start <= row < here.stop}
+    ids = pa.array([*(entry.id for entry in entries), None], pa.string())
+    alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
+    columns = {
+        "status": pc.if_else(
+            pa.array(_scored(status)), pc.if_else(pa.array(covered), "excepted", "scored"), status
+        ),
+        "rank": pa.array(ranks, mask=ranks == 0),
+        "alert": pa.array(alert & ~covered),
+        "reasons": _reasons(one_array(scores["reasons"]), added),
+        "exception_id": ids.take(pa.array(owner % len(ids))),
+    }
+    for name, column in columns.items():
+        at = scores.schema.get_field_index(name)
+        scores = scores.set_column(at, scores.schema.field(at), column)
+    return scores
+
+
+def judge(
+    scores: pa.Table, measures: pa.Table, entries: Sequence[Entry], on: date | None = None
+) -> Judgement:
+    """Which exception covers which window; `scores` need only the columns `JUDGED`.
+
+    A window with enough evidence is covered by the first exception that it is in the scope of, that is in
+    force throughout the window, that names all behaviours the window shows, and whose bounds it keeps to. An
+    app's own window (`*`) is in the scope of an exception with a destination if all its channels are.
+    `on` is the day of the report, today by default.
+
+    Raises:
+        SchemaError: the measures are not those of the scores.
+    """
+    if len(scores) != len(measures):
+        raise SchemaError(f"{len(measures)} measures do not belong to {len(scores)} scores")
+    table = _Table(scores)
+    period, volume, hours = (one_array(measures[name]) for name in MEASURES.names[:3])
+    values = (_floats(period), _floats(volume), hours.to_numpy())
+    alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
+    owner = np.full(len(scores), -1)
+    breaks: list[tuple[Rows, list[str]]] = []
+    uses = []
+    for number, entry in enumerate(entries):
+        scope = table.scope(entry)
+        named, ended = table.names_all(entry, scope), table.ended(entry, scope)
+        rows = scope[named & ~ended & table.begun(entry, scope)]
+        # What would raise no alert without it, nobody asks about.
+        late = scope[named & ended & alert[scope]]
+        breaks.append((late, [expired(entry)] * len(late)))
+        out, told = np.zeros(len(rows), np.bool_), []
+        for outside, sentences in broken(entry, rows, *values):
+            out |= outside
+            told.append((rows[outside], sentences))
+        held = rows[~out]
+        before = owner[held]
+        owner[held[before < 0]] = number
+        earlier, windows = np.unique(before[before >= 0], return_counts=True)
+        overlaps = {entries[k].id: int(n) for k, n in zip(earlier, windows, strict=True)}
+        breaks += told
+        counts = (len(scope), int(np.count_nonzero(before < 0)), int(np.count_nonzero(out)))
+        uses.append(_use(entry, on, *counts, overlaps))
+    reasons: dict[int, list[str]] = {}
+    for rows, sentences in breaks:
+        for row, sentence in zip(rows.tolist(), sentences, strict=True):
+            if owner[row] < 0:
+                reasons.setdefault(row, []).append(sentence)
+    return Judgement(owner, reasons, tuple(uses))
+
+
+def unused(entries: Sequence[Entry], on: date | None = None) -> tuple[Use, ...]:
+    """What can be said of exceptions without scores: how long they last."""
+    return tuple(_use(entry, on) for entry in entries)
+
+
+def _use(entry: Entry, on: date | None, *counts: Any) -> Use:
+    today = datetime.now(UTC).date() if on is None else on
+    return Use(entry.id, entry.owner, entry.expires, (entry.expires - today).days, *counts)
+
+
+class _Table:
+    """The judged columns in codes, so that each distinct name is matched once."""
+
+    def __init__(self, scores: pa.Table) -> None:
+        self.device, self.devices = _codes(scores["device_id"])
+        self.app, self.apps = _codes(scores["app_id"])
+        self.dest, self.dests = _codes(scores["dest"])
+        self.start, self.end = (
+            one_array(scores[name]).cast(pa.int64()).to_numpy() for name in ("window_start", "window_end")
+        )
+        self.app_level = _any(pc.equal(self.dests, APP_LEVEL))[self.dest]
+        scored = _scored(one_array(scores["status"]))
+        self.shown = np.where(scored, _shown(one_array(scores["behaviours"])), -1)
+        """(n,) bit b: the window shows the b-th behaviour; all bits where it has too little evidence."""
+
+    @cached_property
+    def addresses(self) -> npt.NDArray[np.bytes_]:
+        return _addresses(self.dests)
+
+    @cached_property
+    def moment(self) -> Rows:
+        """(n,) code of the device, app and start of each window."""
+        keys = pd.DataFrame({"device": self.device, "app": self.app, "start": self.start})
+        return np.asarray(keys.groupby(list(keys), sort=False).ngroup(), np.int64)
+
+    def scope(self, entry: Entry) -> Rows:
+        """Windows of the exception's app, devices and destination."""
+        mine = np.ones(len(self.start), np.bool_)
+        if entry.app_id is not None:
+            prefix = entry.app_id.endswith("*")
+            match = pc.starts_with if prefix else pc.equal
+            mine &= _any(match(self.apps, entry.app_id.removesuffix("*")))[self.app]
+        if entry.devices is not None:
+            mine &= _any(pc.is_in(self.devices, pa.array(sorted(entry.devices))))[self.device]
+        rows = np.flatnonzero(mine)
+        if entry.destination is None:
+            return rows
+        inside = self._names(entry.destination)[self.dest[rows]]
+        return rows[np.where(self.app_level[rows], self._wholly(rows, inside), inside)]
+
+    def _names(self, destination: str | Network) -> Mask:
+        """(n_dests + 1,) whether a destination is meant."""
+        if not isinstance(destination, str):
+            low, high = (_packed(destination[place]) for place in (0, -1))
+            return np.asarray((self.addresses >= low) & (self.addresses <= high))
+        if destination.startswith("*."):
+            return _any(pc.ends_with(self.dests, destination[1:]))
+        return _any(pc.equal(self.dests, destination))
+
+    def _wholly(self, rows: Rows, inside: Mask) -> Mask:
+        """Whether the app of each row has channels in that window, and none outside."""
+        group, channel = self.moment[rows], ~self.app_level[rows]
+        has, strays = (np.zeros(len(self.start), np.bool_) for _ in range(2))
+        has[group[channel & inside]] = True
+        strays[group[channel & ~inside]] = True
+        return np.asarray((has & ~strays)[group])
+
+    def names_all(self, entry: Entry, rows: Rows) -> Mask:
+        """Whether it names all behaviours that each window shows."""
+        named = sum(1 << b for b, name in enumerate(BEHAVIOURS) if name in entry.behaviours)
+        return np.asarray(self.shown[rows] & ~named == 0)
+
+    def begun(self, entry: Entry, rows: Rows) -> Mask:
+        """Whether it was in force when each window began."""
+        return np.asarray(self.start[rows] >= (entry.created.toordinal() - _EPOCH_DAY) * _DAY_US)
+
+    def ended(self, entry: Entry, rows: Rows) -> Mask:
+        """Whether it is in force no longer when each window ends."""
+        return np.asarray(self.end[rows] > (entry.expires.toordinal() - _EPOCH_DAY + 1) * _DAY_US)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Rows, pa.Array]:
+    """(n,) codes of the names, -1 = null, and the distinct names."""
+    coded = pc.dictionary_encode(one_array(column.cast(pa.string())))
+    return pc.fill_null(coded.indices, -1).to_numpy().astype(np.int64), coded.dictionary
+
+
+def _any(matches: pa.Array) -> Mask:
+    """(n_names + 1,) with False for null, which code -1 picks."""
+    return np.append(matches.to_numpy(zero_copy_only=False), False).astype(np.bool_)
+
+
+def _addresses(names: pa.Array) -> npt.NDArray[np.bytes_]:
+    """(n_names + 1,) addresses as `_packed`; empty = a host."""
+
+    def packed(name: str) -> bytes:
+        if name[:1] not in _ADDRESS_HEADS:
+            return b""
+        try:
+            return _packed(ipaddress.ip_address(name))
+        except ValueError:
+            return b""
+
+    return np.array([*map(packed, names.to_pylist()), b""], "S17")
+
+
+_ADDRESS_HEADS = frozenset("0123456789abcdefABCDEF:")
+
+
+def _packed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
+    """A one, then 16 bytes in network order, IPv4 mapped into IPv6; NumPy takes bare zeros for nothing."""
+    return b"\1" + address.packed.rjust(6, b"\xff").rjust(16, b"\0")
+
+
+def _scored(status: pa.Array) -> Mask:
+    """Windows with enough evidence that no fleet event took out of the ranking."""
+    return np.asarray(
+        pc.is_in(status, pa.array(["scored", "excepted"])).to_numpy(zero_copy_only=False), np.bool_
+    )
+
+
+def _shown(behaviours: pa.Array) -> npt.NDArray[np.int64]:
+    bits = np.zeros(len(behaviours), np.int64)
+    row, name = pc.list_parent_indices(behaviours).to_numpy(), pc.list_flatten(behaviours)
+    for b, behaviour in enumerate(BEHAVIOURS):
+        bits[row[pc.equal(name, behaviour).to_numpy(zero_copy_only=False)]] |= 1 << b
+    return bits
+
+
+def _floats(column: pa.Array) -> npt.NDArray[np.float64]:
+    return np.asarray(pc.fill_null(column, np.nan).to_numpy())
+
+
+def _reasons(reasons: pa.Array, added: dict[int, list[str]]) -> pa.Array:
+    """The lists without what was added before, and with what is now."""
+    row, sentences = pc.list_parent_indices(reasons).to_numpy(), pc.list_flatten(reasons)
+    kept = ~pc.starts_with(sentences, PREFIX).to_numpy(zero_copy_only=False)
+    more = np.repeat(list(added), [len(told) for told in added.values()]).astype(np.int64)
+    rows = np.concatenate([row[kept], more])
+    texts = [sentence for told in added.values() for sentence in told]
+    flat = pa.concat_arrays([sentences.filter(pa.array(kept)), pa.array(texts, pa.string())])
+    flat = flat.take(pa.array(np.argsort(rows, kind="stable")))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(reasons)))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)

@@ -1,0 +1,182 @@
+"""Analysts' decisions on scored windows: recording them, who disagrees, what was said of a channel before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.schema import VERDICTS, conform
+from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
+from appcadence.triage.audit_log import extend, lock
+
+_CHANNEL = ["device_id", "app_id", "dest"]
+_SAID = ["verdict", "analyst", "justification", "decided_at", "window_start", "window_end"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of new decisions."""
+
+    total: int
+    """Decisions in the file now."""
+    disagreements: pd.DataFrame
+    """New decisions against the last words of other analysts; see `disagreements`."""
+    head: str | None
+    """Hash of the evidence file's last line, where one is kept."""
+
+
+def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at: datetime) -> Recorded:
+    """Add rows to a verdicts table, a Parquet file that is made if there is none; nothing is ever taken out.
+
+    The file is replaced whole or not at all, and another writer waits meanwhile. With `evidence`, each
+    decision is a line of that file as well, written first: evidence may tell of a decision whose recording
+    was cut off, never the other way round.
+
+    Raises:
+        TelemetryError: the file cannot be read or written.
+        SchemaError: it, or `decided`, is no verdicts table.
+        EvidenceError: the evidence file cannot be added to; no decision is recorded then.
+    """
+    file = Path(file)
+    decided = conform(VERDICTS, decided)
+    with _replacing(file) as staging:
+        before = read(file) if file.exists() else VERDICTS.empty()
+        whole = pa.concat_tables([before, decided]).unify_dictionaries().combine_chunks()
+        with staging.open("wb") as stream:
+            pq.write_table(whole, stream, compression="zstd")
+            stream.flush()
+            os.fsync(stream.fileno())
+        head = None
+        if evidence is not None:
+            head = extend(evidence, "decision", [_fact(row) for row in decided.to_pylist()], at)
+        staging.replace(file)
+    return Recorded(len(whole), disagreements(decided, whole), head)
+
+
+def read(file: str | Path) -> pa.Table:
+    """The verdicts table in a Parquet file.
+
+    Raises:
+        TelemetryError: the file cannot be read.
+        SchemaError: it is another table.
+    """
+    try:
+        return conform(VERDICTS, pq.read_table(file, partitioning=None), str(file))
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = " ".join(str(error).split())
+        raise TelemetryError(f"{file} is not a readable verdicts file ({reason})") from None
+
+
+def ranked(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
+    """Decisions that name their window by its `rank` in a batch output, with that window.
+
+    Raises:
+        TelemetryError: a rank is missing, no number or not in the output, or the output is unreadable.
+    """
+    ranks = [_rank(draft) for draft in drafts]
+    file = Path(out) / "scores.parquet"
+    try:
+        rows = pq.read_table(file, columns=["rank", *WINDOW], filters=[("rank", "in", ranks or [0])])
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' first") from None
+    windows = {row.pop("rank"): _fact(row) for row in rows.to_pylist()}
+    for draft, rank in zip(drafts, ranks, strict=True):
+        if rank not in windows:
+            raise TelemetryError(f"{draft.origin}{out} has no window of rank {rank}")
+    return [
+        Draft({**draft.values, **windows[rank]}, draft.origin)
+        for draft, rank in zip(drafts, ranks, strict=True)
+    ]
+
+
+def disagreements(decided: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
+    """Rows of `decided` whose window another analyst judges otherwise; of each analyst the last word counts.
+
+    Returns:
+        (k, ...) `row` of `decided`, and the other's verdict, analyst, justification, decided_at, window_start
+        and window_end; windows of one device, app and destination that share time are the same matter.
+    """
+    pairs = _beside(decided, verdicts, [*_SAID])
+    other = (pairs["analyst"] != pairs["analyst_here"]) & (pairs["verdict"] != pairs["verdict_here"])
+    shared = (pairs["window_start"] < pairs["window_end_here"]) & (
+        pairs["window_end"] > pairs["window_start_here"]
+    )
+    return pairs.loc[other & shared, ["row", *_SAID]].reset_index(drop=True)
+
+
+def verdicts_for(scores: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
+    """What analysts said of the channels of some windows, on whatever day.
+
+    Args:
+        scores: the scores table, or its columns device_id, app_id and dest.
+        verdicts: the verdicts table; of an analyst's several words on one window the last counts.
+
+    Returns:
+        (k, ...) `row` of `scores`, and the verdict, analyst, justification, decided_at, window_start and
+        window_end of a decision on the same device, app and destination; by row, the latest decision first.
+
+    Raises:
+        SchemaError: `verdicts` does not fit its declaration.
+    """
+    return _beside(scores, verdicts, [])[["row", *_SAID]]
+
+
+def _beside(rows: pa.Table, verdicts: pa.Table, kept: list[str]) -> pd.DataFrame:
+    """Pairs of a row and a decision on its channel; what is `kept` of the row ends in _here."""
+    said = latest_decisions(verdicts).assign(app_id=lambda frame: frame["app_id"].fillna(""))
+    device = rows["device_id"].cast(pa.string())
+    mine = pa.table({name: rows[name].cast(pa.string()) for name in _CHANNEL})
+    mine = mine.set_column(1, "app_id", pc.fill_null(mine["app_id"], ""))
+    for name in kept:
+        mine = mine.append_column(f"{name}_here", rows[name])
+    mine = mine.append_column("row", pa.array(range(len(rows)), pa.int64()))
+    some = mine.filter(pc.is_in(device, pa.array(said["device_id"].unique(), pa.string()))).to_pandas()
+    strings = [*_CHANNEL, *(f"{name}_here" for name in kept if name in ("verdict", "analyst"))]
+    pairs = some.astype(dict.fromkeys(strings, object)).merge(said, on=_CHANNEL)
+    pairs = pairs.sort_values(["row", "decided_at"], ascending=[True, False], kind="stable")
+    return pd.DataFrame(pairs.reset_index(drop=True))
+
+
+def _rank(draft: Draft) -> int:
+    # A table program writes whole numbers as "3.0" where others of the column are empty.
+    text = (draft.values.get("rank") or "").strip().removesuffix(".0")
+    # The length bounds what a hostile file can make of a number.
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise TelemetryError(f"{draft.origin}rank is {text!r}; expected a whole number from 1")
+    return int(text)
+
+
+def _fact(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()}
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """A file beside `file` to write and move there, while no other process does the same."""
+    if file.is_dir():
+        raise TelemetryError(f"{file} is a directory; name a Parquet file, such as verdicts.parquet")
+    staging = file.with_name(f".{file.name}.tmp")
+    try:
+        # The directory is locked: the file itself is replaced, and a lock file would be left behind.
+        handle = os.open(file.parent, os.O_RDONLY)
+        try:
+            lock(handle)
+            yield staging
+            os.fsync(handle)
+        finally:
+            staging.unlink(missing_ok=True)
+            os.close(handle)
+    except OSError as error:
+        raise TelemetryError(f"{file} cannot be written ({error.strerror or error})") from None

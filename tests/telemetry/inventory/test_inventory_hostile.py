@@ -1,0 +1,100 @@
+"""Hostile inventory sources: one sentence each, and nothing left behind."""
+
+from __future__ import annotations
+
+import plistlib
+import struct
+import zipfile
+
+import pytest
+from bundles import BINARY, info, ipa, write_plist
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.inventory import app_archive as _bundle
+from appcadence.telemetry.inventory.merge import merge
+
+INFO = "Payload/A.app/Info.plist"
+LAUGHS = (
+    b'<?xml version="1.0"?><!DOCTYPE plist [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>'
+    b"<plist><dict><key>CFBundleIdentifier</key><string>&b;</string></dict></plist>"
+)
+
+
+def hostile(tmp_path):
+    good = plistlib.dumps(info())
+    yield "entry .* claims", ipa(tmp_path / "bomb.ipa", {INFO: b"0" * (_bundle.MAX_PLIST_BYTES + 1)})
+    # The same bomb with a lie about its size in the directory.
+    lie = bytearray((tmp_path / "bomb.ipa").read_bytes())
+    at = lie.rfind(b"PK\x01\x02")
+    lie[at + 24 : at + 28] = struct.pack("<I", 100)
+    (tmp_path / "lie.ipa").write_bytes(lie)
+    yield "not a readable IPA|not a readable property list|larger than", tmp_path / "lie.ipa"
+    yield "holds 0", ipa(tmp_path / "path.ipa", {"../../Payload/A.app/Info.plist": good, "/" + INFO: good})
+    yield "holds 2", ipa(tmp_path / "two.ipa", {INFO: good, "Payload/B.app/Info.plist": good})
+    yield "not a readable property list", ipa(tmp_path / "laughs.ipa", {INFO: LAUGHS})
+    yield (
+        "UIBackgroundModes is no list",
+        ipa(tmp_path / "type.ipa", {INFO: plistlib.dumps(info(modes="audio"))}),
+    )
+    yield "no dictionary", ipa(tmp_path / "list.ipa", {INFO: plistlib.dumps([1])})
+    with zipfile.ZipFile(tmp_path / "lzma.ipa", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr(INFO, b"0" * 10_000_000)
+    yield "compressed in a way", tmp_path / "lzma.ipa"
+    (tmp_path / "torn.ipa").write_bytes((tmp_path / "two.ipa").read_bytes()[:-30])
+    yield "not a readable IPA", tmp_path / "torn.ipa"
+    (tmp_path / "laughs.plist").write_bytes(LAUGHS)
+    yield "entity declarations|not a readable property list", tmp_path / "laughs.plist"
+    (tmp_path / "deep.plist").write_bytes(b"<plist>" + b"<array>" * 100_000)
+    yield "not a readable property list", tmp_path / "deep.plist"
+    (tmp_path / "half.plist").write_bytes(plistlib.dumps(info(), fmt=BINARY)[:40])
+    yield "not a readable property list", tmp_path / "half.plist"
+    yield "CFBundleIdentifier is int", write_plist(tmp_path / "id.plist", {"CFBundleIdentifier": 5})
+    yield "no InstalledApplicationList", write_plist(tmp_path / "none.plist", {"a": 1})
+    yield "is no list", write_plist(tmp_path / "l.plist", {"UDID": "D", "InstalledApplicationList": {}})
+    yield "UDID is int", write_plist(tmp_path / "u.plist", {"UDID": 1, "InstalledApplicationList": []})
+    row = {"Identifier": "com.a"}
+    many = {"UDID": "D", "InstalledApplicationList": [row] * 100_001}
+    yield "lists 100,001 apps", write_plist(tmp_path / "many.plist", many, BINARY)
+    for name, content, message in (
+        ("empty", b"", "no inventory source"),
+        ("binary", b"\x00\xff\x00", "no inventory source"),
+        ("x.json", b'{"value": 3}', "no list of detected apps"),
+        ("deep.json", b"[" * 200_000, "not readable JSON"),
+        ("bad.json", b'[{"displayName": "\xff"}]', "not readable JSON"),
+        ("odd.csv", b"a,b\n1,2\n", "has no displayName"),
+        ("a.toml", b"[apps.", "not readable TOML"),
+        ("b.toml", b"[apps.com.chat]\napproved = true\n", "quote the whole bundle id"),
+        ("c.toml", b'[apps."a"]\napproved = "yes"\n', "expected true or false"),
+        ("d.toml", b'[apps."a"]\nhosts = []\n', "unknown key 'hosts'"),
+        ("e.toml", b'[apps."a"]\nexpected_hosts = ["https://x/y"]\n', "is no host name"),
+        ("f.toml", b"[other]\n", "unknown table"),
+        *(
+            (f"{i}.toml", b'[apps."a"]\nexpected_period_seconds = ' + value, "expected a number above 0")
+            for i, value in enumerate(
+                (b"0", b"-900", b"nan", b"inf", b"true", b'"900"', b"[900]", b"1" + b"0" * 400)
+            )
+        ),
+        ("g.toml", b'[apps."a"]\nexpected_period_seconds = ' + b"1" * 5000, "not readable TOML"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        yield message, tmp_path / name
+    yield "does not exist", tmp_path / "missing.plist"
+    yield "is a directory", tmp_path
+
+
+def test_hostile_sources_end_in_one_sentence_and_leave_nothing(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    cases = list(hostile(folder))
+    for message, path in cases:
+        with pytest.raises(TelemetryError, match=message) as caught:
+            merge([path], out)
+        assert path.name in str(caught.value) and not out.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_an_archive_directory_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(_bundle, "_MAX_DIRECTORY_BYTES", 70_000)
+    path = ipa(tmp_path / "a.ipa", {INFO: plistlib.dumps(info())} | {f"x{i:05}": b"" for i in range(3000)})
+    with pytest.raises(TelemetryError, match="directory is larger"):
+        merge([path], tmp_path / "out")

@@ -1,0 +1,227 @@
+"""What the real iOS samples lack, on hand-made files: documentation-only."""
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from ios_files import (
+    APPS,
+    BRIGHTNESS,
+    LOCK,
+    PUSHES,
+    SCREEN,
+    START,
+    TRANSFERS,
+    contact,
+    knowledge,
+    lines,
+    powerlog,
+    push,
+    read,
+    record,
+)
+
+from appcadence.telemetry.readers import _json_objects, detect
+from appcadence.telemetry.readers._device_log import app_of_topic, resolution_seconds
+from appcadence.telemetry.readers._states import silences, spans
+
+ZERO = datetime.fromtimestamp(START - 100.5, UTC)
+START_OF_LOG = datetime(2024, 6, 16, 20, 0, tzinfo=UTC)
+
+
+def seconds(rows: list[dict], kind: str, zero: datetime = ZERO) -> list[tuple[float, float]]:
+    return [
+        ((row["start"] - zero).total_seconds(), (row["end"] - zero).total_seconds())
+        for row in rows
+        if row["kind"] == kind
+    ]
+
+
+def test_powerlog_without_a_grid_dropped_pushes_and_topics(tmp_path):
+    columns = "timestamp REAL, BundleID TEXT, Topic TEXT, Priority INTEGER, IsDropped INTEGER"
+    rows = [
+        (START, "com.example.a", "com.example.a", 10, 0),
+        (START + 1.25, None, "com.example.b.voip", 10, None),
+        (START + 2, "com.example.c", None, 5, 1),
+        (START + 3, None, None, None, None),
+    ]
+    found = read("powerlog", powerlog(tmp_path / "x", {PUSHES: (columns, rows)}))["notifications"]
+    assert [row["app_id"] for row in found] == ["com.example.a", "com.example.b", None]
+    assert {row["time_resolution_seconds"] for row in found} == {1e-6}
+    assert {row["size_bytes"] for row in found} == {None}
+
+
+def test_powerlog_clock_changes(tmp_path):
+    table = {
+        "PLStorageOperator_EventForward_TimeOffset": (
+            "timestamp REAL, system REAL",
+            [(START + 50, 7.0), (START, -3.0)],
+        ),
+        LOCK: ("timestamp REAL, Locked", [(START - 5, 0), (START + 50, 1)]),
+    }
+    (row,) = read("powerlog", powerlog(tmp_path / "x", table))["activity"]
+    assert row["start"].timestamp() == START - 5 - 3
+    assert row["end"].timestamp() == START + 50 + 7
+
+
+def test_powerlog_states(tmp_path):
+    tables = {
+        SCREEN: (
+            "timestamp REAL, bundleID TEXT, Display INTEGER",
+            [
+                (START, "com.apple.lock-screen", 0),
+                (START + 10, "com.example.a", 0),
+                (START + 10, "com.example.b", 0),
+                (START + 20, "com.example.b", 0),
+                (START + 30, "com.apple.springboard.home-screen", 0),
+                (START + 40, "com.example.a", 0),
+                (START + 4000, "com.example.a", 0),
+            ],
+        ),
+        BRIGHTNESS: (
+            "timestamp REAL, Brightness REAL",
+            [(START + 5, 40.0), (START + 60, 0), (START + 70, 1)],
+        ),
+    }
+    rows = read("powerlog", powerlog(tmp_path / "x", tables))["activity"]
+    front = {
+        app: seconds([r for r in rows if r["app_id"] == app], "app_foreground")
+        for app in ("com.example.a", "com.example.b")
+    }
+    assert front == {"com.example.a": [(10, 20), (40, 60)], "com.example.b": [(10, 30)]}
+    # The log is silent from 70 to 4,000.
+    assert seconds(rows, "screen_on") == [(5, 60)]
+
+
+def test_powerlog_transfers_count_once_a_task_and_deleted_apps_are_left_out(tmp_path):
+    tables = {
+        TRANSFERS: (
+            "timestamp REAL, bundleID TEXT, taskUUID TEXT, bytesReceived INTEGER, bytesSent INTEGER",
+            [
+                (START + 2, "com.apple.nsurlsessiond:[com.example.a:(null)]", "T1", 100, 5),
+                (START + 1, "com.apple.nsurlsessiond:[com.example.a:(null)]", "T1", None, None),
+                (START + 3, "com.example.b", None, None, None),
+                (START + 4, "com.example.b", None, 0, 0),
+            ],
+        ),
+        APPS: (
+            "timestamp REAL, AppBundleId TEXT, AppName TEXT, AppBundleVersion TEXT, AppDeletedDate INTEGER",
+            [(START, "com.example.a", "A", "1.0", 0), (START, "com.example.b", "B", "2", 1_600_000_000)],
+        ),
+    }
+    plain = powerlog(tmp_path / "x.PLSQL", tables)
+    packed = tmp_path / "x.PLSQL.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    rows = read("powerlog", plain)
+    assert rows == read("powerlog", packed)
+    assert detect(packed).NAME == "powerlog"
+    transfers = [(row["app_id"], row["time"] - ZERO, row["size_bytes"]) for row in rows["notifications"]]
+    assert transfers == [
+        ("com.example.a", timedelta(seconds=1), 105),
+        ("com.example.b", timedelta(seconds=3), None),
+        ("com.example.b", timedelta(seconds=4), 0),
+    ]
+    assert [(row["app_id"], row["app_name"], row["version"]) for row in rows["inventory"]] == [
+        ("com.example.a", "A", "1.0")
+    ]
+
+
+def test_knowledgec_lock_is_inverted_and_the_screen_is_no_app(tmp_path):
+    rows = [
+        ("/device/isLocked", 700_000_000.5, 700_000_010, None, 0),
+        ("/device/isLocked", 700_000_010, 700_000_020, None, 1),
+        ("/display/isBacklit", 700_000_000, 700_000_015, None, 1),
+        ("/app/inFocus", 700_000_001, 700_000_002, "com.apple.springboard.home-screen", None),
+        ("/app/inFocus", 700_000_002, 700_000_009, "com.example.a", None),
+        ("/safari/history", 700_000_002, 700_000_003, "https://example.com/", None),
+    ]
+    found = read("knowledgec", knowledge(tmp_path / "knowledgeC.db", rows))
+    zero = datetime(2001, 1, 1, tzinfo=UTC) + timedelta(seconds=700_000_000)
+    assert seconds(found["activity"], "device_unlocked", zero) == [(0.5, 10)]
+    assert seconds(found["activity"], "screen_on", zero) == [(0, 15)]
+    assert [row["app_id"] for row in found["activity"]] == [None, None, "com.example.a"]
+    assert found.keys() == {"activity"}
+
+
+LOG = [
+    record("Screen did lock (Was unlocked for 30.000000 seconds)", 60),
+    record("Screen did lock (Was unlocked for 30.100000 seconds)", 60.1, "imagent"),
+    record(
+        push("com.example.a", '{ aps = { "content-available" = 1; }; }', "' with priority 5 for device"), 90
+    ),
+    record(push("com.example.b.voip", '{ alert = "\' with priority 5"; }', "' with priority 10 for x"), 91),
+    record(push("com.apple.icloud-container.com.example.c", "{ aps = {}; }"), 92),
+    record(push("<private>"), 93),
+    record("Screen did unlock (Was locked for 60.0 seconds)", 120),
+    record("Screen did unlock (Was locked for 60.0 seconds)", 120.2, "imagent"),
+    record("Screen did light up (Was down for 9.0 seconds)", 121),
+    # The lock message in between is missing.
+    record("Screen did unlock (Was locked for 20.0 seconds)", 180),
+    record("Screen did light down (Was lit for 62.0 seconds)", 183),
+    record("Screen did unlock (Was locked for 1.0 seconds)", 190)
+    | {"processImagePath": "/private/var/containers/Bundle/Application/X/Evil.app/Evil"},
+    record(push("com.example.d"), 191, "notapsd"),
+    record("Received message for ignored topic 'com.example.e', apsd current QOS: 1", 192),
+    record("the end", 200),
+]
+
+
+@pytest.mark.parametrize("form", ["array", "pretty", "lines", "mandiant"])
+def test_unified_log(tmp_path, form, monkeypatch):
+    monkeypatch.setattr(_json_objects, "BLOCK_BYTES", 700)
+    path = tmp_path / "log.json"
+    if form in ("array", "pretty"):
+        path.write_text(json.dumps(LOG, indent=2 if form == "pretty" else None))
+    else:
+        names = {"eventMessage": "message", "processImagePath": "process"} if form == "mandiant" else {}
+        rows = [{names.get(k, k): v for k, v in row.items()} | {"subsystem": "x"} for row in LOG]
+        lines(path, [*rows, {"count": len(LOG), "finished": 1}])
+    assert detect(path).NAME == "unified_log"
+    found = read("unified_log", path)
+    assert found.keys() == {"notifications", "activity"}
+    pushes = [(row["app_id"], row["priority"], row["content_available"]) for row in found["notifications"]]
+    assert pushes == [
+        ("com.example.a", 5, True),
+        ("com.example.b", 10, False),
+        ("com.example.c", None, False),
+        (None, None, None),
+    ]
+    assert found["notifications"][0]["time"] == START_OF_LOG + timedelta(seconds=90)
+    assert seconds(found["activity"], "device_unlocked", START_OF_LOG) == [(30, 60), (120, 160), (180, 200)]
+    assert seconds(found["activity"], "screen_on", START_OF_LOG) == [(121, 183)]
+
+
+def test_app_privacy_report_addresses_and_offsets(tmp_path):
+    domains = {
+        "API.Example.com.": "api.example.com",
+        "192.0.2.1": "192.0.2.1",
+        "ff02::fb": "ff02::fb",
+        "2001:0DB8::0001": "2001:db8::1",
+        "fe80::1%en0": "fe80::1%en0",
+    }
+    rows = [{"type": "access", "accessor": {}}, *(contact(domain=domain) for domain in domains)]
+    rows.append(
+        contact(firstTimeStamp="2024-10-12T18:28:33Z", domainOwner="Example", initiatedType="NonAppInitiated")
+    )
+    found = read("app_privacy_report", lines(tmp_path / "report.ndjson", rows))["contact_summaries"]
+    assert [row["dest_host"] for row in found[:-1]] == list(domains.values())
+    assert found[0]["first_seen"] == datetime(2024, 10, 12, 18, 28, 33, 132_000, UTC)
+    assert found[-1]["first_seen"] == datetime(2024, 10, 12, 18, 28, 33, tzinfo=UTC)
+    assert (found[-1]["initiated"], found[-1]["dest_owner"]) == ("user", "Example")
+
+
+def test_topics_and_grids():
+    assert app_of_topic("com.example.a.push-type.liveactivity") == "com.example.a"
+    assert app_of_topic("com.example.a.complication") == "com.example.a"
+    assert app_of_topic("<private>") is None and app_of_topic(None) is None
+    assert resolution_seconds([60.0, 180.0]) == 60 and resolution_seconds([60.0, 61.0]) == 1
+    assert resolution_seconds([3600.0, 7200.0]) == 60 and resolution_seconds([0.0, 3600.0, 7200.0]) == 3600
+    assert resolution_seconds([1.5]) == 1e-6
+
+
+def test_spans_stop_at_silence():
+    assert silences([0, 5, 100, 101], 50) == [(5, 100)]
+    assert spans([(0, True), (3, True), (4, False), (4, True)], [(5, 100)], 101) == [(0, 4), (4, 5)]
+    assert spans([(100, True)], [(5, 100)], 101) == [(100, 101)]
+    assert spans([(0, False)], [], 9) == []

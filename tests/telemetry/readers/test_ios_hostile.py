@@ -1,0 +1,400 @@
+"""Damaged and hostile files instead of iOS logs: one sentence, or rejected rows, never anything else."""
+
+import gzip
+import json
+import random
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ios_files import (
+    APPS,
+    BACKLIGHT,
+    LOCK,
+    OFFSETS,
+    PUSHES,
+    SCREEN,
+    START,
+    TRANSFERS,
+    contact,
+    database,
+    knowledge,
+    lines,
+    powerlog,
+    push,
+    read,
+    record,
+)
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.readers import _json_objects, _sqlite, reader
+
+FORMATS = ("powerlog", "knowledgec", "unified_log", "app_privacy_report")
+ENDLESS = (
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+    " SELECT x AS timestamp, x AS system FROM c"
+)
+PUSH_COLUMNS = "timestamp, BundleID, Topic, Priority, Size"
+
+
+def good(folder: Path) -> dict[str, Path]:
+    pushes = (PUSH_COLUMNS, [(START, "com.example.a", None, 10, 5)])
+    return {
+        "powerlog": powerlog(folder / "x.PLSQL", {PUSHES: pushes}),
+        "knowledgec": knowledge(folder / "x.db", [("/app/usage", 7e8, 7e8 + 1, "com.example.a", None)]),
+        "unified_log": lines(folder / "log.ndjson", [record(push("com.example.a"))]),
+        "app_privacy_report": lines(folder / "report.ndjson", [contact()]),
+    }
+
+
+def sentence(name: str, path: Path) -> str:
+    assert not reader(name).sniff(path)
+    with pytest.raises(TelemetryError) as caught:
+        read(name, path)
+    text = str(caught.value)
+    assert "\n" not in text and path.name in text
+    return text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_files_that_are_something_else(tmp_path, name):
+    whole = good(tmp_path)[name].read_bytes()
+    packed = gzip.compress(random.Random(0).randbytes(50_000) + whole)
+    contents = {
+        "empty": b"",
+        "binary": bytes(range(256)) * 40,
+        "nested": b'[{"a":' * 100_000,
+        "nested.object": b'{"a":' * 100_000,
+        "torn.gz": packed[:30_000],
+        "bad.gz": b"\x1f\x8b" + bytes(50),
+        "magic": _sqlite.MAGIC,
+        "zeros": _sqlite.MAGIC + bytes(4096),
+        "list": b"[1, 2, 3]",
+    }
+    for file, content in contents.items():
+        path = tmp_path / file
+        path.write_bytes(content)
+        assert "expected" in sentence(name, path) or "is not" in sentence(name, path)
+    assert "does not exist" in sentence(name, tmp_path / "none")
+    assert "is a directory" in sentence(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_torn_gzip_of_the_right_kind(tmp_path, name):
+    path = tmp_path / "torn.gz"
+    noise = random.Random(0).randbytes(200_000).hex().encode()
+    whole = good(tmp_path)[name].read_bytes()
+    packed = gzip.compress(whole + noise)
+    path.write_bytes(packed[:-1000])
+    with pytest.raises(TelemetryError, match="cut off inside its gzip data"):
+        read(name, path)
+
+
+def test_a_gzip_bomb_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(_sqlite, "MAX_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(good(tmp_path)["powerlog"].read_bytes() + bytes(5 << 20)))
+    with pytest.raises(TelemetryError, match="unpacks to more than 1,048,576 bytes"):
+        read("powerlog", path)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_truncated_and_altered_databases(tmp_path):
+    files = good(tmp_path)
+    for name in ("powerlog", "knowledgec"):
+        whole = files[name].read_bytes()
+        path = tmp_path / "damaged"
+        draw = random.Random(1)
+        for cut in range(120, len(whole), len(whole) // 10):
+            path.write_bytes(whole[:cut])
+            with pytest.raises(TelemetryError, match="is cut off inside its SQLite data"):
+                read(name, path)
+        for _ in range(150):
+            altered = bytearray(whole)
+            for _ in range(3):
+                altered[draw.randrange(len(altered))] = draw.randrange(256)
+            path.write_bytes(altered)
+            reader(name).sniff(path)
+            try:
+                read(name, path)
+            except TelemetryError as error:
+                assert "\n" not in str(error)
+
+
+def test_missing_tables_and_columns(tmp_path):
+    other = database(tmp_path / "other", {"notes": ("text", [("x",)])})
+    assert f"no usable record of {OFFSETS}" in sentence("powerlog", other)
+    assert "no plain table ZOBJECT" in sentence("knowledgec", other)
+    bare = database(tmp_path / "bare", {"ZOBJECT": ("ZSTREAMNAME, ZENDDATE", [])})
+    with pytest.raises(TelemetryError, match="no plain table ZOBJECT with ZSTARTDATE"):
+        read("knowledgec", bare)
+    assert read("powerlog", powerlog(tmp_path / "clock", {}))["notifications"] == []
+    few = powerlog(tmp_path / "few", {PUSHES: ("timestamp", [(START,)]), LOCK: ("Locked", [(1,)])})
+    rows = read("powerlog", few)
+    assert [row["app_id"] for row in rows["notifications"]] == [None]
+    assert [row["reason"] for row in rows["rejected"]] == [
+        f"{LOCK}: no plain table with the column timestamp"
+    ]
+
+
+def test_views_virtual_tables_and_generated_columns_are_not_run(tmp_path):
+    path = powerlog(tmp_path / "x", {})
+    connection = sqlite3.connect(path)
+    connection.execute(f"CREATE VIEW {PUSHES} AS {ENDLESS}")
+    connection.execute(f"CREATE VIRTUAL TABLE {LOCK} USING fts5(timestamp, Locked)")
+    slow = "GENERATED ALWAYS AS (hex(zeroblob(10000000))) VIRTUAL"
+    connection.execute(f"CREATE TABLE {SCREEN} (timestamp REAL, Display INTEGER, bundleID TEXT {slow})")
+    connection.executemany(f"INSERT INTO {SCREEN} VALUES (?, 0)", [(START + i,) for i in range(50)])
+    connection.commit()
+    connection.close()
+    began = time.monotonic()
+    rows = read("powerlog", path)
+    reasons = {row["reason"] for row in rows["rejected"]}
+    assert reasons == {
+        f"{PUSHES}: no plain table with the column timestamp",
+        f"{LOCK}: no plain table with the column timestamp",
+        f"{SCREEN}: bundleID is no bundle id",
+    }
+    for name, table in (("powerlog", OFFSETS), ("knowledgec", "ZOBJECT")):
+        path = tmp_path / table
+        connection = sqlite3.connect(path)
+        connection.execute(f"CREATE VIEW {table} AS {ENDLESS}")
+        connection.close()
+        with pytest.raises(TelemetryError, match=f"no (usable record of|plain table) {table}"):
+            read(name, path)
+    assert time.monotonic() - began < 5
+
+
+def test_time_and_row_limits(tmp_path, monkeypatch):
+    rows = [("/app/usage", 7e8, 7e8 + 1, "com.example.a", None)] * 20_000
+    path = knowledge(tmp_path / "x", rows)
+    monkeypatch.setattr(_sqlite, "MAX_ROWS", 19_999)
+    with pytest.raises(TelemetryError, match="has more than 19,999 rows"):
+        read("knowledgec", path)
+    monkeypatch.setattr(_sqlite, "TIME_LIMIT_SECONDS", -1.0)
+    with pytest.raises(TelemetryError, match="takes longer than -1 s"):
+        read("knowledgec", path)
+
+
+def test_the_file_is_not_touched_and_a_wal_is_reported(tmp_path):
+    path = good(tmp_path)["knowledgec"]
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("INSERT INTO ZOBJECT (ZSTREAMNAME) VALUES ('/app/usage')")
+    connection.commit()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert "x.db-wal" in before
+    rows = read("knowledgec", path)
+    assert len(rows["activity"]) == 1
+    assert [row["reason"] for row in rows["rejected"]] == [_sqlite.WAL]
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    connection.close()
+
+
+def test_bad_rows_of_a_powerlog(tmp_path):
+    pushes = [
+        (START, "com.example.a", None, 10, 5),
+        (None, "com.example.a", None, 10, 5),
+        (float("nan"), "com.example.a", None, 10, 5),
+        (float("inf"), "com.example.a", None, 10, 5),
+        (-1e300, "com.example.a", None, 10, 5),
+        ("soon", "com.example.a", None, 10, 5),
+        (b"\x00", "com.example.a", None, 10, 5),
+        (START, "Hello, world", None, 10, 5),
+        (START, "x" * 3_000_000, None, 10, 5),
+        (START, "com.example.a", None, 1 << 40, 5),
+        (START, "com.example.a", None, 1.5, 5),
+        (START, "com.example.a", None, 10, -1),
+        (START, b"\xff\xfe", b"\xff", None, None),
+        (9_999_999_999.0, "com.example.a", None, 10, 5),
+    ]
+    tables = {
+        PUSHES: (PUSH_COLUMNS, pushes),
+        LOCK: ("timestamp, Locked", [(START, 0), (START, 2), (START, "no"), (START + 1, 1)]),
+        BACKLIGHT: ("timestamp, Block, Active", [(START, "Backlight", None), (START, "Keyboard", 9)]),
+        TRANSFERS: ("timestamp, bundleID, bytesSent", [(START, "a b", 1), (START, "com.example.a", -1)]),
+        SCREEN: ("timestamp, bundleID", [(START, None)]),
+        APPS: ("timestamp, AppBundleId", [(START, 5)]),
+    }
+    rows = read("powerlog", powerlog(tmp_path / "x", tables))
+    events = [(row["kind"], row["app_id"]) for row in rows["notifications"]]
+    assert events == [("push_received", "com.example.a"), ("push_received", None)]
+    assert {row["kind"] for row in rows["activity"]} == {"device_unlocked"}
+    found = [(row["line"], row["reason"].replace(PUSHES, "push")) for row in rows["rejected"]]
+    time_fault = "push: timestamp is no time from 1970 to 2100"
+    assert sorted(found[:12]) == [
+        *((line, time_fault) for line in range(2, 8)),
+        *((line, "push: BundleID is no bundle id") for line in (8, 9)),
+        *((line, "push: Priority is no whole number from 0 to 100") for line in (10, 11)),
+        (12, "push: Size is no number of bytes"),
+        (14, time_fault),
+    ]
+    assert len(found) == 12 + 2 + 2 + 1 + 1 + 1
+    lost = powerlog(tmp_path / "lost", {}, system=float("inf"))
+    with pytest.raises(TelemetryError, match="no usable record"):
+        read("powerlog", lost)
+
+
+def test_bad_rows_of_a_knowledgec(tmp_path):
+    rows = [
+        ("/app/usage", "x", 7e8, "com.example.a", None),
+        ("/app/usage", 7e8, None, "com.example.a", None),
+        ("/app/usage", 7e8, 6e8, "com.example.a", None),
+        ("/app/usage", 7e8, 7e8, "My Diary", None),
+        ("/device/isLocked", 7e8, 7e8, None, "x"),
+        ("/app/usage", -1e12, 7e8, "com.example.a", None),
+    ]
+    found = read("knowledgec", knowledge(tmp_path / "x", rows))
+    assert found["activity"] == [] if "activity" in found else True
+    assert [(row["line"], row["reason"]) for row in found["rejected"]] == [
+        (1, "ZOBJECT: ZSTARTDATE is no time from 1970 to 2100"),
+        (2, "ZOBJECT: ZENDDATE is no time from 1970 to 2100"),
+        (3, "ZOBJECT: ZENDDATE is before ZSTARTDATE"),
+        (4, "ZOBJECT: ZVALUESTRING is no bundle id"),
+        (5, "ZOBJECT: ZVALUEINTEGER is neither 0 nor 1"),
+        (6, "ZOBJECT: ZSTARTDATE is no time from 1970 to 2100"),
+    ]
+
+
+def test_bad_rows_of_a_report(tmp_path):
+    faults = {
+        "bundleID": (None, 5, "My App", "\ud800"),
+        "domain": (None, "", "a b", "https://example.com/x?y", "\ud800", ["x"]),
+        "firstTimeStamp": (
+            None,
+            5,
+            "2024-10-12T20:28:33",
+            "9999-12-31T23:59:59-23:00",
+            "2025-01-01T00:00:00Z",
+        ),
+        "timeStamp": ("NaN", "1969-12-31T23:59:59Z"),
+        "hits": (0, True, 1.5, "6", None, 1 << 63, float("nan")),
+        "initiatedType": ("Both", None, {}),
+    }
+    rows = [contact(**{key: value}) for key, values in faults.items() for value in values]
+    torn = json.dumps(contact())[:-9]
+    found = read("app_privacy_report", lines(tmp_path / "x", [contact(), *rows, "[1]", "{" * 100_000, torn]))
+    assert len(found["contact_summaries"]) == 1
+    bad = found["rejected"]
+    assert [row["line"] for row in bad] == list(range(2, len(rows) + 5))
+    assert [row["reason"] for row in bad[-3:]] == ["not a JSON object"] * 3
+
+
+@pytest.mark.parametrize("array", [True, False])
+def test_bad_rows_of_a_unified_log(tmp_path, array, monkeypatch):
+    monkeypatch.setattr(_json_objects, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(_json_objects, "MAX_OBJECT", 4000)
+    fine = record(push("com.example.a"))
+    parts = [
+        json.dumps(fine),
+        json.dumps(fine | {"timestamp": "2024-06-17 05:34:59"}),
+        json.dumps(fine | {"timestamp": None}),
+        '{"eventMessage": "x", "timestamp": }',
+        json.dumps(fine),
+        '{"a":' * 3000 + "1" + "}" * 3000,
+        json.dumps(fine | {"eventMessage": 5}),
+        json.dumps(fine | {"processImagePath": {"x": 1}}),
+        json.dumps(fine),
+        json.dumps(fine)[:-30],
+    ]
+    path = tmp_path / "x"
+    path.write_text("[" + ",\n".join(parts) if array else "\n".join(parts))
+    found = read("unified_log", path)
+    assert len(found["notifications"]) == 3
+    assert [(row["line"], row["reason"][:12]) for row in found["rejected"]] == [
+        (2, "timestamp is"),
+        (3, "timestamp is"),
+        (4, "not a JSON o"),
+        (6, "not a JSON o"),
+        (10, "not a JSON o"),
+    ]
+
+
+def test_an_object_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(_json_objects, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(_json_objects, "MAX_OBJECT", 4000)
+    path = tmp_path / "x"
+    path.write_text(f'[{json.dumps(record(push("com.example.a")))}, {{"eventMessage": "{"} " * 100_000}')
+    longest = []
+    scan = _json_objects._Scanner.scan
+
+    def watched(self, last):
+        longest.append(len(self.text))
+        scan(self, last)
+
+    monkeypatch.setattr(_json_objects._Scanner, "scan", watched)
+    found = read("unified_log", path)
+    assert len(found["notifications"]) == 1 and len(found["rejected"]) == 1
+    assert sorted(longest)[-2] < 10_000
+
+
+SECRET = "Canary7f3a"
+
+
+def test_nothing_personal_reaches_the_output(tmp_path):
+    said = f"{SECRET} said hello"
+    tables = {
+        PUSHES: (
+            "timestamp, BundleID, Topic, Size, ServerHostname, ServerIP, MessageText",
+            [
+                (START, "com.example.a", said, 1, said, said, said),
+                (START, said, None, 1, said, said, said),
+                (said, None, None, 1, None, None, None),
+            ],
+        ),
+        TRANSFERS: (
+            "timestamp, bundleID, errorFailingURL, sessionID, taskUUID",
+            [(START, "com.example.a", said, said, said), (START, said, said, said, said)],
+        ),
+        APPS: ("timestamp, AppBundleId, AppVendorID, AppUUID", [(START, "com.example.a", said, said)]),
+        "PLConfigAgent_EventNone_Config": ("timestamp, DeviceName, IcloudAccountType", [(START, said, said)]),
+    }
+    stream = "/app/usage"
+    columns = "ZSTREAMNAME, ZSTARTDATE, ZENDDATE, ZVALUESTRING, ZVALUEINTEGER, ZSTRING, ZUUID"
+    objects = [
+        (stream, 7e8, 7e8, "com.example.a", None, said, said),
+        (stream, 7e8, 7e8, said, None, said, said),
+        ("/safari/history", 7e8, 7e8, said, None, said, said),
+        ("/notification/usage", 7e8, 7e8, said, None, said, said),
+    ]
+    payload = f'{{ aps = {{ alert = "{said}"; "content-available" = 1; }}; }}'
+    log = [
+        record(push("com.example.a", payload, "' with priority 10 for device token: " + SECRET)),
+        record(push(said, payload), 1),
+        record(said, 2, "Messages"),
+        record(f"Screen did unlock (Was locked for 3 seconds) {said}", 3, said=said),
+        record(said) | {"timestamp": said},
+        said,
+    ]
+    report = [
+        contact(context=said),
+        contact(bundleID=said),
+        contact(domain=f"https://example.com/{said}"),
+        contact(timeStamp=said, hits=said),
+        {"type": "access", "accessor": {"identifier": said}, "identifier": said},
+    ]
+    paths = [
+        powerlog(tmp_path / "x.PLSQL", tables),
+        database(tmp_path / "x.db", {"ZOBJECT": (columns, objects), "ZSOURCE": ("ZUSERID", [(said,)])}),
+        lines(tmp_path / "log.ndjson", log),
+        lines(tmp_path / "report.ndjson", report),
+    ]
+    out = tmp_path / "out"
+    result = convert(paths, out, device_id="phone")
+    assert result.tables.keys() == {
+        "activity",
+        "contact_summaries",
+        "inventory",
+        "notifications",
+        "rejected",
+    }
+    for file in filter(Path.is_file, out.rglob("*")):
+        shown = str(pq.read_table(file).to_pylist()) if file.suffix == ".parquet" else file.read_text()
+        assert SECRET.lower() not in shown.lower()
+        assert SECRET.encode() not in file.read_bytes()

@@ -1,0 +1,206 @@
+"""The batch job: what it leaves when it is killed, started twice, or short of room."""
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from make import DAY0, fleet, flows, together
+
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.features.partition import scratch_beside
+from appcadence.models import bundle
+from appcadence.models.fleet_events import MIN_DEVICES
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
+from appcadence.telemetry.directory import write_directory
+from appcadence.training.injection import past_and_future
+from appcadence.training.train import train
+from appcadence.triage.output import reapply
+
+FILES = (
+    *("scores.parquet", "measures.parquet", "fleet_events.parquet", "history.parquet", "sessions.parquet"),
+    *("context.parquet", "exceptions.parquet", "alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl"),
+    "run.json",
+)
+EXCEPTION = """
+[[exception]]
+id = "chat-beacon"
+owner = "Chat team"
+reason = "Known"
+business_justification = "Chat"
+created = 2026-01-01
+expires = 2027-01-01
+app_id = "com.chat"
+destination = "c2.example"
+"""
+CHILD = """
+import sys
+from pathlib import Path
+from appcadence.serving import Scorer
+from appcadence.serving.batch import score_directory
+def step(what, share):
+    if share: print(what, share, flush=True)
+score_directory(sys.argv[1], Scorer.load(sys.argv[2]), sys.argv[3], block_flows=200, progress=step)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Telemetry of two days with a beacon that many devices meet and one that one does, and a model."""
+    path = tmp_path_factory.mktemp("batch")
+    whole = fleet(devices=8, days=6)
+    before, after = past_and_future(whole, (DAY0 + 4 * 86400) * 1_000_000)
+    bundle.save(train(before, "24h", 0).detector, path / "model")
+    start = [4 * 86400 + 300.0 * i for i in range(500)]
+    met = [flows(start[::5], f"phone-0{i}", "com.chat", "new.example", 0.5) for i in range(MIN_DEVICES)]
+    late = together(after["flows"], flows(start, "phone-05", "com.chat", "c2.example", 0.5, 310, 180), *met)
+    write_directory(path / "telemetry", after | {"flows": late})
+    file = path / "telemetry" / "flows.parquet"
+    pq.write_table(pq.read_table(file), file, row_group_size=400)  # many pieces to read
+    return path
+
+
+@pytest.fixture(scope="module")
+def scorer(place):
+    return Scorer.load(place / "model")
+
+
+@pytest.fixture(scope="module")
+def calm(place, scorer):
+    score_directory(place / "telemetry", scorer, place / "calm", block_flows=200)
+    return {name: (place / "calm" / name).read_bytes() for name in FILES}
+
+
+def child(place, out, **more):
+    command = [sys.executable, "-c", CHILD, place / "telemetry", place / "model", out]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def finished(place, out, **more):
+    """What a whole run says of what went wrong."""
+    with child(place, out, **more) as process:
+        error = process.communicate()[1]
+    assert (process.returncode == 0) == (not error), error
+    return error
+
+
+def test_killed_runs_end_in_the_same_bytes(place, calm):
+    rng, out = random.Random(5), place / "killed"
+    scratch = place / ".killed.scratch"
+    killed, kept = 0, {}
+    for _ in range(6):
+        with child(place, out) as process:
+            for _ in range(rng.randint(1, 25)):
+                if not process.stdout.readline():
+                    break
+            process.send_signal(signal.SIGKILL)
+        killed += process.returncode == -signal.SIGKILL
+        done = {f: f.stat().st_mtime_ns for f in scratch.rglob("*") if f.suffix in (".npz", ".parquet")}
+        # What was done before is still what it was.
+        assert {f: done[f] for f in kept if f in done} == {f: t for f, t in kept.items() if f in done}
+        kept = done
+    assert killed >= 4 and kept
+    assert finished(place, out) == ""
+    assert {name: (out / name).read_bytes() for name in FILES} == calm
+    assert not scratch.exists() and not list(place.glob(".killed.*"))
+
+
+def test_the_size_of_blocks_changes_no_row(place, scorer, calm):
+    score_directory(place / "telemetry", scorer, place / "large")
+    small, large = (pq.read_table(place / name / "scores.parquet") for name in ("calm", "large"))
+    order = [(key, "ascending") for key in ("device_id", "app_id", "dest", "window_start")]
+    for column in small.schema.names:
+        # Ranks of equal scores go by row, and blocks change the order of rows.
+        if column not in ("rank", "reasons"):
+            assert small.sort_by(order)[column].equals(large.sort_by(order)[column]), column
+    assert scorer.run(place / "telemetry").scores.equals(large)
+
+
+def test_a_second_run_does_nothing(place, scorer, calm):
+    before = (place / "calm" / "scores.parquet").stat()
+    run = score_directory(place / "telemetry", scorer, place / "calm", block_flows=200)
+    after = (place / "calm" / "scores.parquet").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino) and run.windows
+    facts = place / "calm" / "run.json"
+    facts.write_text('{"windows": 1}')  # of an older version, say
+    assert score_directory(place / "telemetry", scorer, place / "calm", block_flows=200) == run
+    other = score_directory(
+        place / "telemetry", scorer, place / "calm", alerts_per_device_day=3.0, block_flows=200
+    )
+    assert other.alerts > run.alerts
+    score_directory(place / "telemetry", scorer, place / "calm", block_flows=200)
+
+
+def test_two_runs_do_not_share_an_output(place, scorer):
+    with scratch_beside(place / "busy"), pytest.raises(AppcadenceError, match="another run is writing"):
+        score_directory(place / "telemetry", scorer, place / "busy")
+    assert not (place / "busy").exists()
+
+
+def test_a_full_disk_loses_no_work(place, calm):
+    def small():
+        # Enough for everything but the scores.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    out = place / "full"
+    assert "File too large" in finished(place, out, preexec_fn=small) and not out.exists()
+    assert list((place / ".full.scratch").rglob("*.npz"))
+    assert finished(place, out) == ""
+    assert {name: (out / name).read_bytes() for name in FILES} == calm
+
+
+def test_exceptions_act_on_results_that_stand(place, scorer, calm, tmp_path):
+    file, out = place / "exceptions.toml", place / "excepted"
+    file.write_text(EXCEPTION)
+    fresh = score_directory(place / "telemetry", scorer, out, exceptions=file, block_flows=200)
+    scores = pq.read_table(out / "scores.parquet").to_pandas()
+    rows = scores[scores["status"] == "excepted"]
+    assert set(rows["dest"]) == {"c2.example"} and fresh.excepted == len(rows) and not rows["alert"].any()
+    assert rows["exception_id"].eq("chat-beacon").all() and rows["score"].notna().all()
+    names = [name for name in FILES if name not in ("sessions.parquet", "context.parquet")]
+    marked = {name: (out / name).read_bytes() for name in names}
+    reapply(out, None)
+    assert {name: (out / name).read_bytes() for name in names} == {name: calm[name] for name in names}
+    reapply(out, file)
+    assert {name: (out / name).read_bytes() for name in names} == marked
+    # Asked to score the same with other exceptions, the job only puts these on.
+    stamp = (out / "history.parquet").stat().st_mtime_ns
+    score_directory(place / "telemetry", scorer, out, block_flows=200)
+    assert (out / "scores.parquet").read_bytes() == calm["scores.parquet"]
+    assert (out / "history.parquet").stat().st_mtime_ns == stamp
+    with pytest.raises(TelemetryError):
+        reapply(tmp_path, None)
+
+
+def test_a_fleet_event_is_one_alert_and_in_no_ranking(place, calm):
+    scores = pd.read_parquet(place / "calm" / "scores.parquet")
+    met = scores[scores["dest"] == "new.example"]
+    assert set(met["status"]) == {"fleet_event"} and met["rank"].isna().all()
+    alerts = pd.read_csv(place / "calm" / "alerts.csv")
+    assert alerts["id"].is_unique and (alerts["kind"] == "fleet_destination").sum() == 1
+
+
+def test_night_by_night_equals_both_nights_at_once(place, scorer, calm):
+    days = [pd.Timestamp(DAY0 + d * 86400, unit="s", tz="UTC") for d in (4, 5, 6)]
+    history, parts = None, []
+    for night, (since, until) in enumerate(zip(days[:-1], days[1:], strict=True)):
+        out = place / f"night-{night}"
+        score_directory(place / "telemetry", scorer, out, history=history, since=since, until=until)
+        history = out / "history.parquet"
+        parts.append(pd.read_parquet(out / "scores.parquet"))
+        assert parts[-1]["window_start"].between(since, until, inclusive="left").all()
+    key = ["device_id", "app_id", "dest", "window_start"]
+    both = pd.concat(parts).sort_values(key, ignore_index=True)
+    once = pd.read_parquet(place / "calm" / "scores.parquet")
+    once = once[once["window_start"] < days[-1]].sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(both[[*key, "score", "n_flows"]], once[[*key, "score", "n_flows"]])
+    with pytest.raises(TelemetryError, match="lies inside a window"):
+        score_directory(place / "telemetry", scorer, place / "x", since=days[0] + pd.Timedelta(hours=1))
+    with pytest.raises(TelemetryError, match="before --until"):
+        score_directory(place / "telemetry", scorer, place / "x", since=days[1], until=days[0])

@@ -1,0 +1,284 @@
+"""Alerts on a really trained and scored fleet: one a unit, stable, valid in both schemas, safe to open."""
+
+import csv
+import hashlib
+import io
+import json
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from ecs_fields import FIELDS, problems, published
+from make import DAY0, fleet, flows, together
+from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
+
+from appcadence.models.detector import SCORES
+from appcadence.serving import Scorer
+from appcadence.training.injection import past_and_future
+from appcadence.training.train import train
+from appcadence.triage import ocsf
+from appcadence.triage.alerts import ALERTS, MAX_DESTINATIONS, MAX_REASONS, alerts_in, alerts_of, write
+
+FILES = ("alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl")
+HOSTILE = '=HYPERLINK("http://evil",\u202e\n"\r\x1b\x00)\u2028</script>'
+HOSTS = 120
+
+
+def _beacon(device, app, host, period=300.0):
+    return flows(4 * 86400 + np.arange(0, 86400, period), device, app, host, 0.5, 310, 180)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train(fleet(devices=6, days=4), "24h", 0).detector
+
+
+@pytest.fixture(scope="module")
+def scored(trained):
+    """A later day with a beacon of one host, one over 120 hosts, one without an app, and a roll-out."""
+    tables = fleet(devices=6, days=5, seed=9)
+    day = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
+    rotating = [f"h{i % HOSTS}.rot.example" for i in range(288)]
+    at = 4 * 86400 + 9 * 3600 + np.arange(8) * 120.0
+    met = [flows(at + 10 * i, f"phone-{i:02d}", "com.chat", "new.example", 0.5, 300, 200) for i in range(5)]
+    more = (
+        _beacon("phone-03", "com.chat", "c2.example"),
+        _beacon("phone-01", "com.social", rotating),
+        _beacon("phone-04", None, "203.0.113.9"),
+    )
+    return Scorer(trained, "f" * 64).run({"flows": together(day, *more, *met)})
+
+
+@pytest.fixture(scope="module")
+def alerts(scored):
+    return alerts_of(scored.scores, scored.events)
+
+
+def _one(alerts, **want):
+    (row,) = [r for r in alerts.to_pylist() if all(r[name] == value for name, value in want.items())]
+    return row
+
+
+def _changed(scores, **columns):
+    for name, values in columns.items():
+        field = SCORES.field(name)
+        scores = scores.set_column(SCORES.names.index(name), field, pa.array(values, field.type))
+    return scores
+
+
+def _written(alerts, path):
+    path.mkdir(exist_ok=True)
+    write(alerts, path)
+    return {name: (path / name).read_bytes() for name in FILES}
+
+
+def test_one_alert_a_unit_with_the_facts_of_its_windows(scored, alerts):
+    frame = scored.scores.to_pandas()
+    frame["what"] = frame["app_id"].fillna(frame["dest"])
+    fired = frame[frame["alert"]]
+    units = fired.groupby(["device_id", "what"])
+    mine = [row for row in alerts.to_pylist() if not row["kind"].startswith("fleet")]
+    assert alerts.schema == ALERTS and len(mine) == len(units) > 3
+    assert [row["rank"] for row in mine] == sorted(row["rank"] for row in mine)
+    for row in mine:
+        windows = units.get_group((row["device_ids"][0], row["app_id"] or row["destinations"][0]["dest"]))
+        top = windows.sort_values("rank").iloc[0]
+        assert (row["score"], row["rank"], row["n_windows"]) == (top["score"], top["rank"], len(windows))
+        seen = [r for r in top["reasons"] if not r.startswith(("Blind spot:", "Not checked:"))]
+        assert row["reasons"][: len(seen)] == seen and len(row["reasons"]) <= MAX_REASONS
+        assert len(set(row["reasons"])) == len(row["reasons"]) and row["unchecked"]
+        whole = windows[windows["dest"] == "*"]["n_flows"]
+        assert row["n_flows"] == (whole if len(whole) else windows["n_flows"]).sum()
+        rate = np.exp(-row["score"])
+        assert row["severity"] == ("low" if rate >= 0.1 else "medium" if rate >= 0.01 else "high")
+    unknown = _one(alerts, kind="destination")
+    assert unknown["app_id"] is None and unknown["destinations"][0]["dest"] == "203.0.113.9"
+
+
+def test_a_beacon_over_rotating_hosts_is_one_alert_that_lists_them(scored, alerts):
+    row = _one(alerts, app_id="com.social", device_ids=["phone-01"])
+    assert row["severity"] == "high" and row["n_destinations"] > HOSTS
+    assert len(row["destinations"]) == MAX_DESTINATIONS
+    scores = [d["score"] for d in row["destinations"] if d["score"] is not None]
+    assert scores == sorted(scores, reverse=True)
+    frame = scored.scores.to_pandas()
+    alone = frame[frame["dest"].str.endswith("rot.example")]
+    assert not alone["alert"].any() and not any(d["alert"] for d in row["destinations"])
+
+
+def test_a_host_that_alerts_by_itself_comes_first(alerts):
+    row = _one(alerts, app_id="com.chat", device_ids=["phone-03"])
+    first, *others = row["destinations"]
+    assert first["dest"] == "c2.example" and first["alert"] and not any(d["alert"] for d in others)
+
+
+def test_a_fleet_event_is_one_alert_with_its_devices(scored, alerts):
+    row = _one(alerts, kind="fleet_destination")
+    (event,) = scored.events.itertuples()
+    assert row["device_ids"] == list(event.device_ids) == [f"phone-{i:02d}" for i in range(5)]
+    assert row["first_time"] == event.first_seen and row["last_time"] == pd.Timestamp("2026-03-07", tz="UTC")
+    assert row["n_flows"] == 5 * 8 and row["n_windows"] == 5 and row["rank"] is None
+    windows = scored.scores.filter(pc.equal(scored.scores["dest"], "new.example"))
+    assert row["score"] == pc.max(windows["score"]).as_py()
+
+
+def test_excepted_windows_raise_nothing_and_are_named(scored, alerts):
+    scores = scored.scores
+    n = len(scores)
+    chat = [
+        (d, a) == ("phone-03", "com.chat")
+        for d, a in zip(scores["device_id"].to_pylist(), scores["app_id"].to_pylist(), strict=True)
+    ]
+    host = [c and dest == "c2.example" for c, dest in zip(chat, scores["dest"].to_pylist(), strict=True)]
+    status = scores["status"].to_pylist()
+    for rows, left in ((chat, False), (host, True)):
+        held = _changed(
+            scores,
+            status=["excepted" if rows[i] else status[i] for i in range(n)],
+            exception_id=["EX-1" if rows[i] else None for i in range(n)],
+        )
+        ids = {r["id"]: r for r in alerts_of(held, scored.events).to_pylist()}
+        row = ids.get(_one(alerts, app_id="com.chat", device_ids=["phone-03"])["id"])
+        assert (row is not None) == left
+        assert row is None or row["exception_ids"] == ["EX-1"]
+        assert row is None or "c2.example" not in [d["dest"] for d in row["destinations"]]
+    every = _changed(scores, status=["excepted"] * n)
+    assert len(alerts_of(every, scored.events)) == 0
+
+
+def test_a_fleet_event_wholly_under_exceptions_raises_nothing(scored, alerts):
+    event = [status == "fleet_event" for status in scored.scores["status"].to_pylist()]
+    last = max(i for i in range(len(event)) if event[i])
+    for kept, left in ((-1, 0), (last, 1)):
+        ids = ["EX-1" if event[i] and i != kept else None for i in range(len(event))]
+        held = alerts_of(_changed(scored.scores, exception_id=ids), scored.events).to_pylist()
+        fleet = [row for row in held if row["kind"].startswith("fleet")]
+        assert len(fleet) == left and len(held) == len(alerts) - 1 + left
+        assert all(row["n_windows"] == 1 for row in fleet)
+
+
+def test_another_model_keeps_the_ids(scored, alerts):
+    scores = scored.scores
+    halved = [None if s is None else s / 2 for s in scores["score"].to_pylist()]
+    again = alerts_of(_changed(scores, score=halved, model_version=["other"] * len(scores)), scored.events)
+    assert sorted(again["id"].to_pylist()) == sorted(alerts["id"].to_pylist())
+    assert len(set(alerts["id"].to_pylist())) == len(alerts)
+    assert not again["severity"].equals(alerts["severity"])
+    # Pinned: another way to hash would repeat every alert that a SIEM holds already.
+    known = hashlib.sha256(b'["app", "phone-03", "com.chat", "2026-03-06"]').hexdigest()[:32]
+    assert _one(alerts, app_id="com.chat", device_ids=["phone-03"])["id"] == known
+
+
+def test_a_table_on_disk_gives_the_same(scored, alerts, tmp_path):
+    order = np.random.default_rng(0).permutation(len(scored.scores))
+    with pq.ParquetWriter(tmp_path / "scores.parquet", SCORES) as writer:
+        for part in np.array_split(order, 7):  # a unit's windows lie in several row groups
+            writer.write_table(scored.scores.take(pa.array(part)))
+    assert alerts_in(tmp_path / "scores.parquet", scored.events).equals(alerts)
+
+
+def test_equal_alerts_give_equal_bytes(scored, alerts, tmp_path):
+    shuffled = scored.scores.take(pa.array(np.random.default_rng(1).permutation(len(scored.scores))))
+    again = alerts_of(shuffled, scored.events.iloc[::-1])
+    assert _written(alerts, tmp_path / "a") == _written(again, tmp_path / "b")
+
+
+def test_no_alert_is_no_line(scored, tmp_path):
+    written = _written(alerts_of(SCORES.empty_table(), scored.events.iloc[:0]), tmp_path)
+    assert written["alerts.ecs.jsonl"] == written["alerts.ocsf.jsonl"] == b""
+    assert written["alerts.csv"].count(b"\n") == 1
+
+
+@pytest.fixture(scope="module")
+def hostile(alerts):
+    """The alerts again, with every name replaced by one that wants to get out."""
+    rows = alerts.to_pylist()
+    for row in rows:
+        names = {"device_ids": [HOSTILE] * len(row["device_ids"]), "app_id": row["app_id"] and HOSTILE}
+        row |= names | {"destinations": [d | {"dest": HOSTILE} for d in row["destinations"]]}
+    return pa.Table.from_pylist(rows, ALERTS)
+
+
+@pytest.fixture(params=["alerts", "hostile"])
+def documents(request, tmp_path):
+    table = request.getfixturevalue(request.param)
+    written = _written(table, tmp_path)
+    for name in FILES[1:]:
+        assert written[name].count(b"\n") == len(written[name].splitlines()) == len(table)
+        assert written[name].isascii()
+    return {name: [json.loads(line) for line in written[name].splitlines()] for name in FILES[1:]}, table
+
+
+def test_every_line_is_ecs(documents):
+    lines, table = documents
+    for line, row in zip(lines["alerts.ecs.jsonl"], table.to_pylist(), strict=True):
+        assert problems(line) == []
+        assert (line["event"]["id"], line["event"]["risk_score"]) == (row["id"], row["score"])
+        assert pd.Timestamp(line["@timestamp"]) == pd.Timestamp(row["first_time"]).floor("ms")
+        assert ("host" in line) == (len(row["device_ids"]) == 1)
+        assert set(row["device_ids"]) <= set(line["related"]["hosts"])
+        assert line["threat"]["technique"]["subtechnique"]["id"] == ["T1437.001"]
+
+
+def test_what_is_not_ecs_is_noticed(alerts, tmp_path):
+    _written(alerts, tmp_path)
+    line = json.loads((tmp_path / "alerts.ecs.jsonl").read_text().splitlines()[0])
+    for group, part in (
+        ("event", {"severty": 1}),
+        ("event", {"severity": "high"}),
+        ("event", {"kind": "alarm"}),
+        ("event", {"category": "network"}),
+        ("threat", {"framework": ["MITRE ATT&CK"]}),
+        ("destination", {"ip": "c2.example"}),
+        ("event", {"start": "yesterday"}),
+    ):
+        assert len(problems(line | {group: line[group] | part})) == 1, part
+
+
+def test_the_ecs_fields_are_the_published_ones(tmp_path):
+    theirs = published(tmp_path)
+    assert {name: theirs.get(name) for name in FIELDS} == FIELDS
+
+
+@pytest.mark.parametrize("version", [ocsf.VERSION, "1.8.0"])
+def test_every_line_is_an_ocsf_detection_finding(documents, version):
+    schema = OcsfJsonSchemaEmbedded(get_ocsf_schema(version=version)).get_class_schema(
+        "detection_finding", []
+    )
+    check = jsonschema.Draft202012Validator(schema)
+    lines, table = documents
+    for line, row in zip(lines["alerts.ocsf.jsonl"], table.to_pylist(), strict=True):
+        assert [error.message for error in check.iter_errors(line)] == []
+        assert line["type_uid"] == line["class_uid"] * 100 + line["activity_id"] == 200401
+        assert line["finding_info"]["uid"] == row["id"]
+        assert pd.Timestamp(line["time"], unit="ms", tz="UTC") == pd.Timestamp(row["first_time"]).floor("ms")
+        assert line["severity"].lower() == row["severity"]
+        assert len(line["evidences"]) == len(
+            [d for d in row["destinations"] if d["alert"]] or row["destinations"]
+        )
+    broken = line | {"severity_id": 7}
+    assert not check.is_valid(broken) and not check.is_valid(
+        {k: line[k] for k in line if k != "finding_info"}
+    )
+
+
+def test_a_spreadsheet_runs_nothing(hostile, tmp_path):
+    text = _written(hostile, tmp_path)["alerts.csv"].decode()
+    header, *rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert len(rows) == len(hostile)
+    numbers = {"score", "p_value", "rank"} | {
+        name for name in header if name.endswith(("_score", "_p_value"))
+    }
+    for row in rows:
+        cells = dict(zip(header, row, strict=True))
+        assert cells["destinations"].startswith("'=HYPERLINK") and cells["device_ids"].startswith(
+            "'=HYPERLINK"
+        )
+        assert not any(
+            cell[:1] in tuple("=+-@\t\r") for name, cell in cells.items() if name not in numbers and cell
+        )
+        assert all(np.isfinite(float(cells[name])) for name in numbers if cells[name])

@@ -1,0 +1,102 @@
+"""explain: the whole card of a window in 80 columns, inert, and one sentence where there is none."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hostile_output import DAY, HOSTILE, HOUR, written
+from typer.testing import CliRunner
+
+from appcadence.cli import app, main
+from appcadence.errors import AppcadenceError
+from appcadence.triage.explain import explain, facts, lines
+
+
+@pytest.fixture
+def out(tmp_path):
+    return written(tmp_path / "out")
+
+
+def run(*words):
+    done = CliRunner().invoke(app, ["explain", *map(str, words)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def test_says_all_that_is_known_in_80_columns(out):
+    said = run(out, "--rank", 1)
+    rows = said.splitlines()
+    assert max(map(len, rows)) <= 80 and "\u202e" not in said
+    assert rows[0].startswith("Rank 1: <script>alert(1)</script>")
+    together = " ".join(said.split())
+    for fact in (
+        "Score 3.20, p 0.004, alert",
+        "288 flows in 288 sessions; observed for 24.0 h; app known from: exact.",
+        "structured cadence (p 0.01)",
+        "Speaks for a benign reading: - known to",
+        "Reasons: - Every 300 s to",
+        "Could not be checked: - Not checked: whether pushes started it.",
+    ):
+        assert fact in together
+    assert said.count("Not checked") == 1
+    assert any(line.split() == ["session_mode_share", "10%", "90%", "+2.50"] for line in rows)
+    # 12 sessions an hour; in front from 8 to 9, unlocked from 7 to the end.
+    assert f"{'+' * 24}  sessions" in said
+    assert f"{'.' * 8}={'.' * 15}  foreground" in said
+    assert f"{'.' * 7}{'=' * 17}  unlocked" in said
+    assert f"1+++{'.' * 20}  pushes" in said
+    for fact in (
+        "36 of 36 pushes were followed by a session start within 31 s; by chance 24, too many to tell",
+        "App in the inventory: <script>alert(1)</script>",
+        "managed, not approved. Declared purpose: <script>alert(1)</script>",
+        "Ask the owner of the managed app <script>alert(1)</script>",
+        "whether it is meant to contact <script>alert(1)</script>",
+        "alone declares) on a steady beat.",
+    ):
+        assert fact in together
+
+
+def test_unknown_app_and_device_without_activity(out):
+    said = run(out, "--rank", 2)
+    assert said.startswith("Rank 2: (unknown app) -> 203.0.113.9\n")
+    assert f"...{'1' * 21}  sessions" in said and "No activity telemetry" in said
+
+
+def test_a_week_has_a_line_a_day_and_long_names_are_wrapped(out):
+    window = explain(out, 1)
+    sessions = [(DAY + 25 * HOUR, DAY + 26 * HOUR), (DAY + 25 * HOUR, DAY + 25 * HOUR)]
+    row = window.row | {"window_end": DAY + 7 * 24 * HOUR, "dest": "x" * 300}
+    week = replace(window, row=row, sessions=sessions, starts=[], presence={}, context={})
+    said = lines(week)
+    days = [line for line in said if line.endswith("  sessions")]
+    assert len(days) == 7 and days[1] == f"  2026-03-03 00:00  .2{'.' * 22}  sessions"
+    assert max(map(len, said)) <= 80
+    assert lines(replace(week, sessions=[]))[-1] == "No sessions are kept of this window."
+    assert facts(week)["pushes"] is None and facts(week)["push_lag"] is None and facts(week)["app"] == {}
+
+
+def test_json_holds_the_row_the_sessions_and_presence(out):
+    found = json.loads(run(out, "--rank", 1, "--json"))
+    assert found["device_id"] == HOSTILE and found["rank"] == 1 and found["alert"] is True
+    assert found["window_start"] == "2026-03-02T00:00:00.000000Z"
+    assert len(found["sessions"]) == 288
+    assert found["sessions"][0] == ["2026-03-02T00:00:00.000000Z", "2026-03-02T00:00:02.000000Z"]
+    assert len(found["pushes"]) == 36 and found["pushes"][0] == "2026-03-02T00:59:59.000000Z"
+    assert found["push_lag"] == {"pushes": 36, "answered": 36, "by_chance": 24.0, "reach_seconds": 31.0}
+    assert found["app"]["declared_purpose"] == HOSTILE and found["ask"].startswith(
+        "Ask the owner of the managed"
+    )
+    assert found["presence"]["app_foreground"] == [
+        ["2026-03-02T08:00:00.000000Z", "2026-03-02T09:00:00.000000Z"]
+    ]
+
+
+@pytest.mark.parametrize("rank", [0, 4, -1, 10**30])
+def test_a_rank_that_does_not_exist_is_one_sentence(out, monkeypatch, capsys, rank):
+    with pytest.raises(AppcadenceError, match="its ranks are 1 to 3"):
+        explain(out, rank)
+    monkeypatch.setattr("sys.argv", ["appcadence", "explain", str(out), "--rank", str(rank)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1 and f"no window of rank {rank};" in error

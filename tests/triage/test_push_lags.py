@@ -1,0 +1,164 @@
+"""Sessions after pushes: the features' own numbers, and far from chance only where they should be."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make import DAY0, flows, pushes, together
+from pushed_fleet import APART, scored
+from two_rhythms import scorer
+
+from appcadence.features.extraction import extract
+from appcadence.features.families.notification import SHIFTS_SECONDS
+from appcadence.nightly import score_directory
+from appcadence.triage.report.data import Output, as_rows
+from appcadence.triage.report.page import write_report
+from appcadence.triage.report.push_lags import figure, lags
+
+DAY = 86_400_000_000
+KEY = ["device_id", "app_id", "dest", "window_start"]
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    return scored(tmp_path_factory.mktemp("pushed") / "out")
+
+
+def drawn(svg, name):
+    """The share at each of the 251 places of a curve."""
+    (path,) = re.findall(rf'<path class="{name}" d="([^"]*)"', svg)
+    out, level = [], None
+    for kind, number in re.findall(r"([MHV ])(\d+)", path.replace("M0", "")):
+        if kind == "H":
+            out += [level] * (int(number) - len(out))
+        else:
+            level = int(number)
+    return 1 - np.array([*out, level]) / 1000
+
+
+def share(seconds, svg, name):
+    return drawn(svg, name)[math.ceil(250 * math.log1p(seconds) / math.log(301))]
+
+
+def test_numbers_are_those_of_the_features(pushed):
+    table = extract(pushed.tables)
+    table[KEY[:3]] = table[KEY[:3]].astype(object)
+    of = table.assign(start=table["window_start"].dt.as_unit("us").astype("int64"))
+    of = of.set_index(["device_id", "app_id", "dest", "start"])
+    told, untold = 0, 0
+    for window in pushed.windows():
+        row, found = window.row, window.lags
+        if row["app_id"] is None:
+            assert window.pushes is None and found is None and window.pushed == ""
+            continue
+        want = of.loc[(row["device_id"], row["app_id"], row["dest"], row["window_start"])]
+        assert (window.pushes is None) == np.isnan(want["pushes_per_hour"])
+        if found is None:
+            assert np.isnan(want["push_answered_share"])
+            untold += 1
+            continue
+        n = len(window.pushes)
+        assert found.answered / n == pytest.approx(want["push_answered_share"])
+        assert found.reach_seconds == pytest.approx(30 + want["push_grid_seconds"])
+        if not np.isnan(want["push_coupling_excess"]):
+            excess = (found.answered - found.by_chance) / n
+            assert excess == pytest.approx(want["push_coupling_excess"], abs=1e-6)
+        assert "too many" in found.sentence or not np.isnan(want["push_coupling_excess"])
+        told += 1
+    assert told > 30 and untold > 10
+
+
+def test_an_implant_stands_far_above_chance_and_an_unrelated_channel_does_not(pushed, tmp_path):
+    implant = pushed.implants.iloc[0]
+    mine, apart = [], []
+    for window in pushed.windows():
+        key = tuple(window.row[name] for name in KEY[:3])
+        mine += [window] if key == tuple(implant[["device_id", "app_id", "dest"]]) else []
+        apart += [window] if key == APART else []
+    assert mine and len(apart) == 2
+    for window in mine:
+        svg = figure(window.lags)
+        assert share(30, svg, "seen") > 0.8 and share(30, svg, "chance") < 0.1
+    for window in apart:
+        svg = figure(window.lags)
+        assert np.abs(drawn(svg, "seen") - drawn(svg, "chance")).max() < 0.2
+        assert drawn(svg, "seen")[-1] > 0.3
+    write_report(pushed.out, tmp_path / "report.html", top=200)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(page) < 5_000_000 and page.count('class="lag"') > 30
+    for window in (*mine, *apart):
+        assert f'role="img" aria-label="{window.lags.sentence}"' in page
+        bars = re.search(rf'id="w{window.row["rank"]}".*?<svg class="push".*?</svg>', page, re.DOTALL)[0]
+        assert 0 < bars.rpartition("<path")[2].count("v1") <= len(window.pushes)
+
+
+def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
+    starts = np.arange(0, 86_400, 600.0)
+    names = ("none", "one", "two", "three")
+    tables = {
+        "flows": together(*(flows(starts, "d1", f"com.{n}", f"{n}.example") for n in (*names, "else"))),
+        "notifications": together(
+            pushes([9e4], app="com.none"),
+            pushes([86_399.0], app="com.one"),
+            pushes([50.0, 7e4], app="com.two"),
+            pushes([590.0, 2990.0, 4780.0], app="com.three", grid=60.0),
+        ),
+    }
+    tables["flows"] = together(tables["flows"], flows(starts, "d2", "com.three", "other.example"))
+    score_directory(tables, scorer(), tmp_path / "out")
+    output = Output(tmp_path / "out")
+    said = {}
+    for window in output.windows(as_rows(output.scores([("rank", ">", 0)]))):
+        said[window.row["device_id"], window.row["app_id"]] = (window.pushed, window.pushes)
+    few = "to this app in this window: too few to compare with chance."
+    assert said["d1", "com.none"] == said["d1", "com.else"] == (f"No push {few}", [])
+    assert said["d1", "com.one"] == (f"1 push {few}", [(DAY0 + 86_399) * 1_000_000])
+    assert said["d1", "com.two"][0] == f"2 pushes {few}"
+    # Shifts of 7, 15 and 25 minutes against a beat of 10: each push meets a beat in 90 s after some.
+    assert said["d1", "com.three"][0].startswith("3 of 3 pushes were followed by a session start within 90 s")
+    assert said["d2", "com.three"] == ("", None)
+
+
+def test_a_session_that_goes_on_from_the_day_before_has_no_start(tmp_path):
+    on, off = flows([86_300.0], duration=3600.0), flows([86_400 + 7200.0 + 600 * i for i in range(20)])
+    tables = {"flows": together(on, off), "notifications": pushes([86_390.0, 86_400.0, 86_401.0, 1e5])}
+    score_directory(tables, scorer(), tmp_path / "out")
+    output = Output(tmp_path / "out")
+    (window,) = output.windows(as_rows(output.scores([("dest", "=", "*"), ("rank", ">", 0)])))[-1:]
+    assert window.row["window_start"] == (DAY0 + 86_400) * 1_000_000
+    assert len(window.sessions) == 21 and window.starts == [start for start, _ in window.sessions][1:]
+    assert len(window.pushes) == 3 and window.lags.answered == 0
+
+
+@given(
+    st.lists(st.integers(0, DAY - 1), min_size=3, max_size=20),
+    st.lists(st.integers(0, DAY - 1), max_size=20),
+    st.sampled_from([0.0, 0.001, 60.0]),
+)
+def test_against_the_slow_twin(pushes_us, starts_us, grid):
+    begin = DAY0 * 1_000_000
+    found = lags([begin + p for p in pushes_us], [begin + s for s in starts_us], begin, begin + DAY, grid)
+
+    def within(us, shift):
+        after = [(p + int(shift * 1e6)) % DAY for p in pushes_us]
+        return sum(any(t <= s <= t + us for s in starts_us) for t in after)
+
+    reach = round((30 + grid) * 1e6)
+    chance = [within(reach, shift) for shift in SHIFTS_SECONDS]
+    assert found.answered == within(reach, 0) and found.by_chance == pytest.approx(np.mean(chance))
+    svg = figure(found)
+    for place in (0, 60, 150, 250):
+        us = round(math.expm1(place * math.log(301) / 250) * 1e6)
+        assert drawn(svg, "seen")[place] == pytest.approx(within(us, 0) / len(pushes_us), abs=1e-3)
+        want = np.mean([within(us, shift) for shift in SHIFTS_SECONDS]) / len(pushes_us)
+        assert drawn(svg, "chance")[place] == pytest.approx(want, abs=1e-3)
+
+
+def test_chance_that_answers_half_tells_nothing():
+    often = [k * 20_000_000 for k in range(4320)]
+    found = lags([1_000_000, 2_000_000, 3_000_000], often, 0, DAY, 0.0)
+    assert found.sentence.endswith("within 30 s; by chance 3, too many to tell the two apart")
+    assert lags([1, 2], often, 0, DAY, 0.0) is None and lags([1, 2, 3], [], 0, DAY, 0.0).by_chance == 0
