@@ -47,9 +47,9 @@ def convert(
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
 
-    Files that were converted before are skipped. Give logs that belong together in one call, such as
-    Zeek's conn, ssl, quic, http and dns logs. Rows that cannot be used are counted here and listed in
-    the table 'rejected'.
+    Files that were converted before are skipped; files that cannot be used are passed over and named, and
+    only where none can the command fails. Give logs that belong together in one call, such as Zeek's conn,
+    ssl, quic, http and dns logs. Rows that cannot be used are counted, and listed in the table 'rejected'.
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
@@ -80,15 +80,17 @@ def _print(report: ConversionReport) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("first, last UTC", no_wrap=True)
     for file in report.files:
-        if file.skipped:
-            table.add_row(f"{escape(file.name)}\n  skipped", *("-" for _ in range(5)), "-")
+        if file.skipped or file.unusable:
+            what = "skipped" if file.skipped else "passed over"
+            table.add_row(f"{escape(file.name)}\n  {what}", *("-" for _ in range(6)))
             continue
         numbers = (file.read, file.rows, file.rejected, file.devices, file.apps)
         counts = (f"{number:,}" for number in numbers)
         span = "-" if not (file.first and file.last) else f"{_minute(file.first)}\n{_minute(file.last)}"
         table.add_row(f"{escape(file.name)}\n  {file.format}", *counts, span)
     console.print(table)
-    for note in report.notes:
+    passed_over = dict.fromkeys(file.unusable for file in report.files if file.unusable)
+    for note in (*(f"Passed over: {reason}" for reason in passed_over), *report.notes):
         console.print(plain(note), markup=False)
     if report.rejected:
         rows = "1 row" if report.rejected == 1 else f"{report.rejected:,} rows"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import datetime
 from typing import Any
 
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.telemetry.addresses import parsed
 
 Alert = dict[str, Any]
 
@@ -71,10 +71,8 @@ def known(value: Any) -> Any:
 
 def address(dest: str) -> str | None:
     """The destination's IP address, null where it is a name."""
-    try:
-        return str(ipaddress.ip_address(dest.partition("%")[0]))
-    except ValueError:
-        return None
+    address = parsed(dest.partition("%")[0])
+    return None if address is None else str(address)
 
 
 def moment(time: datetime) -> str:

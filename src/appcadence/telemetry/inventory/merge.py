@@ -321,13 +321,13 @@ def _write(into: Path, sources: Sequence[Source], changed: Mapping[Scope, Rows],
             len(source.apps),
             len(source.bad),
         )
-        entries.append({key: value for key, value in asdict(report).items() if key != "skipped"})
+        entries.append(report.as_source())
     with DirectoryWriter(into, conversion=digest.hexdigest()[:16]) as writer:
         writer.write("inventory", conform(INVENTORY, _table(rows)))
         for source in sources:
-            if source.bad:
-                lines, reasons = zip(*source.bad, strict=True)
-                writer.write("rejected", rejected(source.path, lines, reasons))
+            lines, reasons = [line for line, _ in source.bad], [reason for _, reason in source.bad]
+            for name, batch in rejected(source.path, lines, reasons):
+                writer.write(name, batch)
         writer.sources = entries
 
 
