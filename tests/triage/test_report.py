@@ -162,7 +162,7 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     for kind, bars in (("session", 289), ("foreground", 1), ("unlocked", 1), ("push", 36)):
         lanes = re.findall(rf'<svg class="{kind}".*?</svg>', page)
         assert sum(lane.count("v1") for lane in lanes) == bars
-    assert "12:00" in words and "(unknown app)" in words and "Every 300 s" in words
+    assert "12:00" in words and "(unknown app)" in words and "starts: 5.0 min; usual" in words
     assert "10% 90%" in words and "+2.50" in words and "-0.50" in words and "No activity telemetry" in words
     write_report(out, html, top=1)
     assert [a["id"] for t, a in _Tags(html.read_text(encoding="utf-8")).tags if t == "article"] == ["w1"]

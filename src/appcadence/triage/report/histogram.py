@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from appcadence.models.reasons import quantity
+from appcadence._quantity import quantity
 from appcadence.triage.report.drawing import text
 
 _BARS = 32

@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
+from appcadence.findings import UNCHECKED, sentences
 from appcadence.models.calibration import alert_unit
-from appcadence.models.reasons import quantity
 from appcadence.serving.run import Run
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report.actions import SCRIPT, attributes, controls, decide
 from appcadence.triage.report.data import (
-    UNSEEN,
     Output,
     Row,
     Window,
@@ -28,7 +28,7 @@ from appcadence.triage.report.data import (
     basis,
     behaviours,
     channel,
-    unalerted,
+    no_alert,
 )
 from appcadence.triage.report.drawing import STYLE, Lane, bar, moment, raster, text
 from appcadence.triage.report.histogram import histogram
@@ -160,9 +160,9 @@ def _facts(content: _Content) -> str:
         f"<div><dt>{name}</dt><dd><strong>{value}</strong> {text(note)}</dd></div>"
         for name, value, note in facts
     )
-    spots = "".join(f"<li>{text(_sentence(spot))}</li>" for spot in run.blind_spots)
+    spots = "".join(f"<li>{text(spot.sentence)}</li>" for spot in run.blind_spots)
     blind = f'<h3>Blind spots</h3><ul class="dim">{spots}</ul>' if spots else ""
-    together = "".join(f"<li>{text(_sentence(event))}</li>" for event in run.fleet_events)
+    together = "".join(f"<li>{text(event.sentence)}</li>" for event in run.fleet_events)
     ask = '<p class="dim">Ask release management whether these were rolled out.</p>'
     common = f'<h3>Fleet events</h3>{ask}<ul class="dim">{together}</ul>' if together else ""
     body = f'<h2 id="facts">Facts</h2><dl class="facts">{cells}</dl>{common}{blind}'
@@ -258,12 +258,14 @@ def _card(card: _Card, out: Path) -> str:
     rank = row["rank"]
     span = f"{moment(row['window_start'])} to {moment(row['window_end'])} UTC"
     p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
-    said = behaviours(row)
+    said, silent = behaviours(row), no_alert(row)
     shows = f"<p>Shows {text(', '.join(said))}.</p>" if said else ""
-    benign = text(", ".join(row["explained_by"] or ()))
+    benign = text(", ".join(sentences(row["explained_by"] or ())))
     explained = f"<p>Speaks for a benign reading: {benign}.</p>" if benign else ""
     bands = "" if window.presence else '<p class="dim">No activity telemetry of this device.</p>'
-    ask = f'<p class="ask">{text(contact(window))}</p>' if row["alert"] else _dim(unalerted(row))
+    ask = (
+        f'<p class="ask">{text(contact(window))}</p>' if row["alert"] else _dim(silent.text if silent else "")
+    )
     lags = window.lags
     pushes = _dim(window.pushed) if lags is None else figure(lags)
     app = f"<p>{text(identity(window.context))}</p>" if window.context.get("in_inventory") else ""
@@ -274,7 +276,7 @@ def _card(card: _Card, out: Path) -> str:
         f'<h3 id="h{rank}"><span class="rank">{rank}</span> {_what(row)}</h3>'
         f'<p class="meta">Score <strong>{_number(row["score"])}</strong>{p}{_flag(row)} · device '
         f"<bdi>{text(row['device_id'])}</bdi> · {span}</p>{ask}<p>{text(basis(row))}</p>{shows}"
-        f"<figure>{picture}{bands}</figure>{_said(card.said)}{_reasons(row)}{app}{explained}"
+        f"<figure>{picture}{bands}</figure>{_said(card.said)}{_reasons(window)}{app}{explained}"
         f'<div class="pair">{histogram(window.starts, _usual_gap(row))}{pushes}</div>'
         f"{_contributions(row)}{decide(row, out)}</article>"
     )
@@ -304,12 +306,11 @@ def _said(decisions: list[Row]) -> str:
     return f"<h4>Earlier verdicts on this channel{note}</h4><ul>{items}</ul>"
 
 
-def _reasons(row: Row) -> str:
-    def item(sentence: str) -> str:
-        unseen = sentence.startswith(UNSEEN)
-        return ('<li class="dim">' if unseen else "<li>") + text(sentence) + "</li>"
-
-    items = "".join(item(sentence) for sentence in row["reasons"] or ())
+def _reasons(window: Window) -> str:
+    items = "".join(
+        f"<li{' class=dim' if finding.kind == UNCHECKED else ''}>{text(finding.text)}</li>"
+        for finding in window.findings
+    )
     return f"<h4>Reasons</h4><ul>{items}</ul>" if items else ""
 
 
@@ -353,9 +354,3 @@ def _number(value: float | None) -> str:
 
 def _quantity(value: float | None, unit: str) -> str:
     return text(quantity(math.nan if value is None else value, unit))
-
-
-def _sentence(said: str) -> str:
-    """A blind spot or fleet event without the prefix, which the heading already says."""
-    said = str(said).removeprefix("Blind spot: ").removeprefix("Fleet event: ")
-    return said[:1].upper() + said[1:]

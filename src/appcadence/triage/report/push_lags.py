@@ -1,6 +1,6 @@
 """How soon sessions follow an app's pushes, and what chance would have: numbers, a sentence, an inline SVG.
 
-Both are what `features.notification` computes `push_coupling_excess` from: the first session start of the
+Both are what `features.families.notification` computes `push_coupling_excess` from: the first session start of the
 window after each push, and the same after the pushes shifted by its `SHIFTS_SECONDS`.
 """
 
