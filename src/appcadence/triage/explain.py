@@ -23,8 +23,8 @@ from appcadence.triage.report.data import (
     behaviours,
     channel,
     no_alert,
+    utc_text,
 )
-from appcadence.triage.report.drawing import moment
 
 _WIDTH = 80
 _CELLS = 24
@@ -129,7 +129,7 @@ def _raster(window: Window) -> list[str]:
     )
     out = ["", *_wrapped(note)]
     for first in range(start, end, day):
-        name = f"  {moment(first)}  "
+        name = f"  {utc_text(first)}  "
         out.append(f"{name}{_counts(window.sessions, first, day)}  sessions")
         for kind, spans in window.presence.items():
             marks = "".join("." if c == "." else "=" for c in _counts(spans, first, day))
@@ -167,8 +167,8 @@ def _wrapped(text: str, first: str = "", later: str = "  ") -> list[str]:
 
 
 def _span(row: Row) -> str:
-    return f"{moment(row['window_start'])} to {moment(row['window_end'])}"
+    return f"{utc_text(row['window_start'])} to {utc_text(row['window_end'])}"
 
 
 def _iso(micros: int) -> str:
-    return moment(micros, "%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_text(micros, "%Y-%m-%dT%H:%M:%S.%fZ")

@@ -81,7 +81,7 @@ def address(dest: str) -> str | None:
         return None
 
 
-def moment(time: datetime) -> str:
+def iso_time(time: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond."""
     return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,11 @@ def as_rows(table: pa.Table) -> list[Row]:
             table = table.set_column(i, field.name, table[field.name].cast(pa.list_(pa.int64())))
     rows: list[Row] = table.to_pylist()
     return rows
+
+
+def utc_text(micros: int, form: str = "%Y-%m-%d %H:%M") -> str:
+    """A time in microseconds since the epoch as UTC text."""
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime(form)
 
 
 def basis(row: Row) -> str:
