@@ -1,8 +1,10 @@
 """Findings: declared once, worded in one catalogue, and never read back from their words."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -96,6 +98,15 @@ def test_every_statement_is_worded_and_survives_storage(code):
 def test_what_is_no_finding_is_refused(damaged):
     with pytest.raises(ValueError, match="no finding"):
         Finding.from_dict(damaged)
+
+
+def test_the_page_names_every_code_and_no_other():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "findings.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    named = {code: row for row in rows for code in re.findall("`([a-z_]+)`", row[1])}
+    assert set(named) == set(CATALOGUE)
+    for code, row in named.items():
+        assert set(EXAMPLES.get(code, {})) == set(re.findall("`([a-z_]+)`", row[3])), code
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False))
