@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence.errors import TelemetryError
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features.partition import scratch_beside
 from appcadence.models.detector import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
@@ -118,7 +118,9 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
             write_alerts(events, staging)
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except AppcadenceError:
+            raise
+        except (OSError, ValueError, pa.ArrowException, KeyError) as error:
             raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():
             if not (staging / file.name).exists() and file.name != RUN:
