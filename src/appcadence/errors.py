@@ -8,13 +8,18 @@ class AppcadenceError(ValueError):
     """Base of every error caused by input or settings; the command line prints it and exits with 2.
 
     A message may quote a file: it is one line without control characters, and loses its middle if it is long.
+
+    Attributes:
+        argument: name of the argument to give or to change, where that mends it; the command line adds its
+            option.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, argument: str | None = None) -> None:
         line = message.translate(_CONTROLS)
         if len(line) > _MAX_CHARACTERS:
             line = f"{line[: _MAX_CHARACTERS * 2 // 3]} ... {line[-_MAX_CHARACTERS // 4 :]}"
         super().__init__(line)
+        self.argument = argument
 
 
 class TelemetryError(AppcadenceError):

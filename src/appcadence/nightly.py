@@ -79,7 +79,7 @@ def score_directory(
     """
     out = Path(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
+        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
@@ -154,10 +154,10 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
         at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
-            raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
+            raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
         ends.append(at)
     if ends[0] >= ends[1]:
-        raise TelemetryError("--since must lie before --until")
+        raise TelemetryError(f"no window begins from {since} on and before {until}; give an earlier first", "since")
     return ends[0], ends[1]
 
 

@@ -105,7 +105,7 @@ def scratch_beside(out: Path, *, keep: bool = False) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AppcadenceError(
-                f"another run is writing {out}; wait for it, or choose another --out"
+                f"another run is writing {out}; wait for it, or choose another place", "out"
             ) from None
         try:
             yield path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ _PARTS = (
 )
 
 
+def check_target(path: str | Path) -> None:
+    """Refuse a path to which `save` could not write.
+
+    Raises:
+        BundleError: the path exists and is not a bundle, or its directory cannot be written to.
+    """
+    path = Path(path)
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise BundleError(f"{above} cannot be written to; choose another path for the model {path}")
+
+
 def save(detector: Detector, path: str | Path) -> str:
     """Write a bundle directory, whole or not at all, replacing an older bundle; return its id.
 
@@ -45,11 +60,10 @@ def save(detector: Detector, path: str | Path) -> str:
     equal bytes.
 
     Raises:
-        BundleError: the path exists and is not a bundle.
+        BundleError: as `check_target`.
     """
     path = Path(path)
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+    check_target(path)
     parts = _parts(detector)
     manifest = {
         "format": FORMAT,

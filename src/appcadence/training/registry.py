@@ -60,8 +60,7 @@ def resolve(model: str, target: Path) -> Path:
         found = sorted(path.rglob(MANIFEST), key=lambda file: len(file.parts)) if path.is_dir() else []
         if not found:
             raise AppcadenceError(
-                f"{model} at {redacted(uri)} holds no {MANIFEST}; "
-                "register one with 'appcadence train --register'"
+                f"{model} at {redacted(uri)} holds no {MANIFEST}; register a training of appcadence"
             )
         client = mlflow.MlflowClient(tracking_uri=uri)
         run_id = model.split("/")[1] if model.startswith("runs:") else _version(client, model).run_id

@@ -104,11 +104,12 @@ def train(
         TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
     """
     if search_trials < 0:
-        raise TelemetryError(f"search trials must not be negative, got {search_trials}")
+        raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
     if unknown:
         raise TelemetryError(
-            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}"
+            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}",
+            "exclude_families",
         )
     if before is not None:
         tables = _later(tables, before, window, exclude_families)

@@ -196,7 +196,7 @@ def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
         return ("No row could be used; the table 'rejected' says why.",)
     return (
         f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
-        "give --local-net CIDR for your devices' network.",
+        "give local_nets, the networks (CIDR) of your devices.",
     )
 
 

@@ -273,7 +273,7 @@ def _notes(
             few = ", ".join(sorted(strangers)[:3]) + (" ..." if len(strangers) > 3 else "")
             yield (
                 f"{len(strangers)} listed device(s) have no flows: {few}. Flows may call them otherwise: "
-                "give --device-id."
+                "merge each list with the device_id that they use."
             )
 
 

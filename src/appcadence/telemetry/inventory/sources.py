@@ -140,7 +140,7 @@ def _plist(path: Path, content: bytes, device_id: str | None) -> Source:
     enrolment = text(str(path), found, "EnrollmentID")
     device = device_id or text(str(path), found, "UDID") or enrolment
     if device is None:
-        raise TelemetryError(f"{path} names no device (UDID); give --device-id")
+        raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
     source = Source(path, MDM, device=device, complete=installed is not None)
     if installed is not None:
         if not isinstance(installed, list):

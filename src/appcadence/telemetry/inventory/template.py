@@ -54,7 +54,7 @@ def write_template(directory: str | Path, out: str | Path, progress: Progress | 
     """
     out = Path(out)
     if out.exists():
-        raise TelemetryError(f"{out} exists and may hold decisions; choose another --out")
+        raise TelemetryError(f"{out} exists and may hold decisions; choose another file", "out")
     text, apps = template(directory, progress)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

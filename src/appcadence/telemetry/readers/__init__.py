@@ -86,7 +86,7 @@ def detect(path: Path) -> Reader:
         candidate = reader(name)
         if candidate.sniff(path):
             return candidate
-    raise TelemetryError(f"{path} is in no known format; known are {', '.join(FORMATS)} (or set --format)")
+    raise TelemetryError(f"{path} is in no known format; known are {', '.join(FORMATS)}", "format")
 
 
 def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Table:

@@ -37,7 +37,7 @@ def device_of(path: Path, options: ReadOptions) -> str:
         TelemetryError: the options do not say it.
     """
     if options.device_id is None:
-        raise TelemetryError(f"{path} does not say which device it comes from; give its id with --device-id")
+        raise TelemetryError(f"{path} does not say which device it comes from; give its id", "device_id")
     return options.device_id
 
 
