@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: demo test fuzz lint bench spark docs clean
+.PHONY: demo test test-all fuzz lint bench spark docs clean
 .venv/.core: pyproject.toml
 	python3 -m venv .venv && .venv/bin/pip install -q -e . && touch $@
 .venv/.dev: pyproject.toml
@@ -9,7 +9,9 @@ PY := .venv/bin/python
 demo: .venv/.core
 	rm -rf demo && .venv/bin/appcadence demo --out demo
 test: .venv/.dev
-	$(PY) -m pytest
+	HYPOTHESIS_PROFILE=short $(PY) -m pytest -n 2 --dist loadfile -m "not (slow or network or spark or browser)"
+test-all: .venv/.dev
+	$(PY) -m pytest -n 2 --dist loadfile
 fuzz: .venv/.dev
 	PYTHONPATH=tests $(PY) -m fuzz.run $(N)
 lint: .venv/.dev
@@ -21,4 +23,4 @@ spark: .venv/.dev
 docs: .venv/.core
 	$(PY) docs/features.py
 clean:
-	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache

@@ -32,6 +32,8 @@ def test_no_file_over_400_lines():
     assert not [p.name for p in files if len(p.read_text().splitlines()) > 400]
 
 
+@pytest.mark.slow
+@pytest.mark.network
 def test_a_wheel_scores_in_a_clean_environment(tmp_path):
     """The wheel alone, no editable install, no MLflow: it loads a bundle and gives the same scores."""
     tables = fleet(devices=5, days=3)

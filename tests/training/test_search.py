@@ -67,6 +67,7 @@ def test_no_choice_is_shown_a_window_it_is_measured_on(rows):
         assert fold not in fold_of(part)
 
 
+@pytest.mark.slow
 def test_equal_searches_give_equal_bundles(tmp_path):
     small = fleet(devices=4, days=3)
     first, second = (train(small, "24h", 0, search_trials=2) for _ in range(2))
