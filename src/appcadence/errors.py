@@ -17,6 +17,10 @@ class AppcadenceError(ValueError):
         super().__init__(line)
 
 
+class MissingExtraError(AppcadenceError, ImportError):
+    """What was asked for takes an optional package that is not installed."""
+
+
 class TelemetryError(AppcadenceError):
     """A telemetry directory or a native log cannot be read or written as asked."""
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from appcadence._extras import require
 from appcadence.cli.detect import Json, load_scorer
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
@@ -136,10 +137,9 @@ def score(
 
 
 def _spark() -> Engine:
-    try:
-        from appcadence.serving.spark import engine  # pyspark is an extra
-    except ImportError:
-        raise AppcadenceError("--engine spark needs pyspark: pip install 'appcadence[spark]'") from None
+    require("spark", "pyspark")
+    from appcadence.serving.spark import engine
+
     return engine()
 
 
