@@ -5,8 +5,6 @@
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError as _NotInstalled
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 from appcadence.errors import AppcadenceError, BundleError, SchemaError, TelemetryError
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from appcadence.telemetry.simulate.fleet import simulate
     from appcadence.training.evaluate import evaluate
     from appcadence.training.train import train
+
+    __version__: str
 
 __all__ = [
     "AppcadenceError",
@@ -42,11 +42,6 @@ __all__ = [
     "train",
 ]
 
-try:
-    __version__ = _version("appcadence")
-except _NotInstalled:  # the sources alone, such as an archive that Spark hands to its workers
-    __version__ = "0+unknown"
-
 _HOMES = {
     "History": "features.history:History",
     "Scorer": "serving.scorer:Scorer",
@@ -64,12 +59,25 @@ _HOMES = {
 if not TYPE_CHECKING:  # with it, a type checker would take any name for one of ours
 
     def __getattr__(name):
-        if name not in _HOMES:
+        if name == "__version__":
+            found = _version()
+        elif name in _HOMES:
+            module, _, attribute = _HOMES[name].partition(":")
+            found = getattr(import_module(f"{__name__}.{module}"), attribute)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module, _, attribute = _HOMES[name].partition(":")
-        globals()[name] = found = getattr(import_module(f"{__name__}.{module}"), attribute)
+        globals()[name] = found
         return found
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer to import than all else here
+
+    try:
+        return version(__name__)
+    except PackageNotFoundError:  # the sources alone, such as an archive that Spark hands to its workers
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})
