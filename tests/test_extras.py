@@ -60,6 +60,42 @@ def test_without_its_packages_the_command_says_in_one_sentence_what_to_install()
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
+def test_the_command_line_scores_and_reports_without_what_training_installs(trained, tmp_path):
+    telemetry, model, scores = trained
+    hidden = scorer_alone.OPTIONAL - {"jinja2", "rich", "typer"}
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(hidden)})); "
+        "from appcadence.__main__ import main; main()"
+    )
+
+    def run(*words):
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    for words in (
+        ("score", telemetry, "--model", model, "--out", "scored"),
+        ("report", "scored", "--html", "report.html"),
+        ("explain", "scored", "--rank", "1"),
+        ("readiness", telemetry),
+    ):
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(tmp_path / "scored" / "scores.parquet")) == len(scores)
+    for words in (
+        ("train", telemetry, "--out", "new"),
+        ("demo", "--out", "new"),
+        ("drift", telemetry, "--model", model),
+        ("evaluate", telemetry, "--model", model),
+        ("models", "list"),
+        ("score", telemetry, "--model", model, "--out", "new", "--engine", "spark"),
+    ):
+        done = run(*words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert re.fullmatch(r"appcadence: [\w ]+ not found; install .*\[(train|spark)\].*\n", done.stderr)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_extras_hold_what_is_hidden_and_all_of_them():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert extras["all"] == ["appcadence[cli,train,spark]"]
