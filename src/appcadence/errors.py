@@ -22,6 +22,10 @@ class AppcadenceError(ValueError):
         self.argument = argument
 
 
+class MissingExtraError(AppcadenceError, ImportError):
+    """What was asked for takes an optional package that is not installed."""
+
+
 class TelemetryError(AppcadenceError):
     """A telemetry directory or a native log cannot be read or written as asked."""
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import pyarrow.parquet as pq
 import typer
 
+from appcadence._extras import require
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.score import print_run
@@ -38,6 +39,7 @@ def demo(
 
     Example: appcadence demo --out demo
     """
+    require("train", "lightgbm", "sklearn")
     if out.exists():
         raise TelemetryError(f"{out} exists; remove it or choose another --out")
     telemetry = out / "telemetry"

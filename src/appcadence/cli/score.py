@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import typer
 from rich.table import Column
 
+from appcadence._extras import require
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer
 from appcadence.cli.progress import progress_bar
@@ -135,10 +136,9 @@ def score(
 
 
 def _spark() -> Engine:
-    try:
-        from appcadence.serving.spark import engine  # pyspark is an extra
-    except ImportError:
-        raise AppcadenceError("--engine spark needs pyspark: pip install 'appcadence[spark]'") from None
+    require("spark", "pyspark")
+    from appcadence.serving.spark import engine
+
     return engine()
 
 

@@ -44,7 +44,7 @@ class Scored:
 class Scorer:
     """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything.
 
-    >>> from appcadence.serving import Scorer
+    >>> from appcadence import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
     >>> scorer.score("telemetry")                         # doctest: +SKIP
     """

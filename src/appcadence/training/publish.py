@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence.errors import AppcadenceError
+from appcadence._extras import require
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
@@ -19,7 +19,7 @@ from appcadence.models.detector import SCORES
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.card import model_card
 from appcadence.training.stress import stress
-from appcadence.training.tracking import MISSING, RunInfo, log_run, reach
+from appcadence.training.tracking import RunInfo, log_run, reach
 from appcadence.training.train import Training
 
 _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
@@ -43,11 +43,10 @@ def publish(
         AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer.
         BundleError: the bundle is not whole.
     """
-    try:
-        from appcadence.training.figures import stress_map, training_figures  # matplotlib is an extra
-        from appcadence.training.rasters import rasters
-    except ImportError:
-        raise AppcadenceError(MISSING) from None
+    require("train", "matplotlib", "sklearn")
+    from appcadence.training.figures import stress_map, training_figures
+    from appcadence.training.rasters import rasters
+
     reach()
     dataset = fingerprint(source)
     # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 import appcadence
+from appcadence._extras import require
 from appcadence.errors import AppcadenceError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.search import FIGURES, SEARCHED
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 ALIAS = "challenger"
 BUNDLE_TAG = "appcadence.bundle"
-MISSING = "MLflow is not installed; install it with: pip install 'appcadence[train]'"
 # A path, not an import: serving is no business of training, and MLflow reads the model's code from the file.
 _CODE = Path(appcadence.__file__).parent / "serving" / "pyfunc.py"
 _OPTIONAL = frozenset({"app_id", "category", "score", "p_value", "rank", "exception_id"})
@@ -140,8 +140,10 @@ def session() -> Iterator[tuple[Any, str]]:
     """Yields (the mlflow module, the tracking URI): quiet, without telemetry, and failing within seconds.
 
     Raises:
-        AppcadenceError: MLflow is not installed, or fails inside the block.
+        MissingExtraError: MLflow is not installed.
+        AppcadenceError: MLflow fails inside the block.
     """
+    require("train", "mlflow", "sqlalchemy")
     added = {key: value for key, value in _DEFAULTS.items() if key not in os.environ}
     # Telemetry must be off before the import, and stay off for the threads that MLflow leaves behind.
     os.environ.update(added)
@@ -150,13 +152,11 @@ def session() -> Iterator[tuple[Any, str]]:
     heard = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         warnings.simplefilter("ignore")  # MLflow warns about its own code; none of it is for our users
-        try:
-            import mlflow
-            import mlflow.pyfunc
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-        except ImportError:
-            raise AppcadenceError(MISSING) from None
+        import mlflow
+        import mlflow.pyfunc
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
         # By the environment, which can be undone, not by set_tracking_uri, which outlives this block.
         if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
             added["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_URI

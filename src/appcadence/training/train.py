@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,26 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._extras import require
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
 from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
+from appcadence.features.extraction import load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.eligibility import eligible
 from appcadence.models.reference import Reference
-from appcadence.models.supervised import Hyperparameters
+from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
 from appcadence.training.search import search
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.verdicts import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
@@ -77,7 +80,7 @@ class Training:
 
 
 def train(
-    tables: Tables,
+    source: str | Path | TelemetryDirectory | Tables,
     window: str = "24h",
     seed: int = 0,
     *,
@@ -89,8 +92,9 @@ def train(
     before: Detector | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Training:
-    """Learn a detector from the canonical tables of a benign period.
+    """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
+    Tables are taken as they are, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
     families the detector must not see; `kinds` are the implants to inject, `weights`
     those of classifier, surprise and forest in the score. `verdicts` is the canonical table of analysts'
@@ -101,8 +105,11 @@ def train(
     refined.
 
     Raises:
+        MissingExtraError: LightGBM or scikit-learn is not installed.
+        TelemetryError, SchemaError: the telemetry cannot be read.
         TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
     """
+    require("train", "lightgbm", "sklearn")
     if search_trials < 0:
         raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
@@ -111,6 +118,7 @@ def train(
             f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}",
             "exclude_families",
         )
+    tables = source if isinstance(source, dict) else load(source)
     if before is not None:
         tables = _later(tables, before, window, exclude_families)
     flows = tables["flows"]
