@@ -7,6 +7,7 @@ beside the output, so that a run that was killed goes on where it stopped and en
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +22,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._stages import logged_stages
 from appcadence.config import UNSET, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -42,6 +44,8 @@ from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output
 from appcadence.triage.report import context as pictured
+
+_log = logging.getLogger(__name__)
 
 
 def score_directory(
@@ -72,6 +76,8 @@ def score_directory(
     Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
+    Stages and counts are logged under `appcadence.nightly`, at the level INFO.
+
     Raises:
         TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
             `since` or `until` lies inside a window.
@@ -91,14 +97,20 @@ def score_directory(
         telemetry = TelemetryDirectory(source)
         inputs = _fingerprint(telemetry, scorer, history, settings)
     entries = output.entries_of(exceptions)
+    _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
+    progress = logged_stages(_log, progress)
     if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
         same = done.exceptions_sha256 == output.digest(exceptions)
-        return done if same else output.reapply(out, exceptions)[0]
+        run = done if same else output.reapply(out, exceptions)[0]
+        _log_end(run, "nothing to do" if same else "put under other exceptions")
+        return run
     with scratch_beside(out, keep=True) as scratch:
         key = scratch / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
             empty(scratch)
             key.write_text(inputs)
+        else:
+            _log.info("going on with what an interrupted run left")
         budget = {
             "alerts_per_device_day": alerts_per_device_day,
             "false_discovery_rate": false_discovery_rate,
@@ -129,7 +141,13 @@ def score_directory(
             run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
     progress("writing", 1.0)
+    _log_end(run, "done")
     return run
+
+
+def _log_end(run: Run, what: str) -> None:
+    counts = run.windows, run.devices, run.scored, run.alerts, run.excepted
+    _log.info("%s: %d windows of %d devices, %d scored, %d alerting, %d under exceptions", what, *counts)
 
 
 def read_history(path: str | Path) -> History:
@@ -157,7 +175,7 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
             raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
         ends.append(at)
     if ends[0] >= ends[1]:
-        raise TelemetryError(f"no window begins from {since} on and before {until}; give an earlier first", "since")
+        raise TelemetryError(f"{since} does not lie before {until}; give an earlier start", "since")
     return ends[0], ends[1]
 
 

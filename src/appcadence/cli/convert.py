@@ -11,7 +11,7 @@ import typer
 
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, say, show, text, word
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.ingest import convert as conversion
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
@@ -72,7 +72,7 @@ def convert(
 def _print(report: ConversionReport) -> None:
     numbers = map(number, ("read", "kept", "rejected", "devices", "apps"))
     rows = (row for file in report.files for row in _rows(file))
-    show([text("file, format"), *numbers, word("first, last UTC")], rows)
+    print_table([text("file, format"), *numbers, word("first, last UTC")], rows)
     for note in report.notes:
         say(note)
     if report.rejected:
@@ -100,7 +100,7 @@ def _print_changed(days: Sequence[ChangedDay]) -> None:
     """The first days, one a line."""
     say("Late records changed days that were there before; score these days again:")
     rows = ((f"  {day.device_id}", day.day, many(day.rows, "row")) for day in days[:_MAX_DAYS])
-    show([text(), word(), number("")], rows)
+    print_table([text(), word(), number("")], rows)
     if len(days) > _MAX_DAYS:
         say(f"and {len(days) - _MAX_DAYS:,} more (--json lists all)", "  ")
 

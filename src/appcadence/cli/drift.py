@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import typer
 
 from appcadence.cli.options import Directory, Json, Model, load_scorer
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, say, show, text
+from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load
 from appcadence.training import drift as measurement
 
@@ -48,11 +49,11 @@ def _print(answer: measurement.Drift) -> None:
     )
     figures = ("stability", "p (FDR)", "unknown then", "now")
     worst = answer.features.head(_MAX_FEATURES).to_dict("records")
-    show([text("feature"), *map(number, figures)], map(_cells, worst))
+    print_table([text("feature"), *map(number, figures)], map(_cells, worst))
     for note in answer.notes:
         say(note)
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
     p = "-" if math.isnan(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
     return row["feature"], f"{row['psi']:.2f}", p, f"{row['missing_before']:.0%}", f"{row['missing_now']:.0%}"

@@ -11,7 +11,7 @@ import typer
 
 from appcadence.cli.options import Directory, Json, Model, load_scorer, read_named
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import number, say, show
+from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
 from appcadence.training.evaluate import Quality, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
@@ -53,7 +53,7 @@ def evaluate(
 def print_quality(quality: Quality) -> None:
     """Recall at each budget."""
     names = ("false alerts per device-day", "realised", "recall", "95% over devices")
-    show(
+    print_table(
         [number(name) for name in names],
         (
             (f"{budget:g}", _figure(quality.realised[budget]), _figure(recall), _range(quality, budget))
@@ -85,7 +85,7 @@ def _print_health(found: Health) -> None:
         "95% over devices",
     )
     injected = found.injected
-    show(
+    print_table(
         [number(name) for name in names],
         (
             (f"{budget:g}", f"{found.raised[budget]:.2f}", _figure(recall), _range(injected, budget))

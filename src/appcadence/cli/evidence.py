@@ -12,7 +12,7 @@ import typer
 
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, say, show, text, word
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage import audit_log as chain
 from appcadence.triage import audit_report
@@ -87,11 +87,11 @@ def _print(weeks: list[audit_report.Week]) -> None:
     say("Coverage:")
     names = ("runs", "days", "devices", "device-days", "observed hours")
     rows = ((w.week, w.runs, w.days, w.devices, w.device_days, f"{w.hours:,.0f}") for w in weeks)
-    show([word("week"), *map(number, names)], rows)
+    print_table([word("week"), *map(number, names)], rows)
     say()
     say("Alerting windows, and decisions:")
     decided = ((w.week, w.alerts, *(w.decisions[name] for name in CHOICES)) for w in weeks)
-    show([word("week"), *map(number, ("alerts", *CHOICES))], decided)
+    print_table([word("week"), *map(number, ("alerts", *CHOICES))], decided)
     _print_counts("Models and their bundles (runs)", {w.week: _short(w.models) for w in weeks})
     _print_counts("What alerts kept to (runs)", {w.week: w.limits for w in weeks})
     _print_counts(
@@ -106,7 +106,7 @@ def _print_counts(title: str, by_week: dict[str, dict[str, int]]) -> None:
     say()
     say(f"{title}:" if rows else f"{title}: none")
     if rows:
-        show([word("week"), text(), number("number")], rows)
+        print_table([word("week"), text(), number("number")], rows)
 
 
 def _short(models: dict[str, int]) -> dict[str, int]:

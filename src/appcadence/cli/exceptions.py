@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import typer
 
 from appcadence.cli.options import Json
-from appcadence.cli.terminal import many, number, say, show, text, word
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.errors import TelemetryError
 from appcadence.models.detector import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
@@ -72,6 +72,7 @@ def _print(file: Path, uses: Sequence[suppression.Use]) -> None:
     columns = [text("exception", ratio=3), text("owner", ratio=3), word("expires")]
     columns += [number("covers")] if tried else []
     rows = (
-        (use.id, use.owner, use.expires, *((use.covered,) if tried else ()), "; ".join(use.notes)) for use in uses
+        (use.id, use.owner, use.expires, *((use.covered,) if tried else ()), "; ".join(use.notes))
+        for use in uses
     )
-    show([*columns, text("note", ratio=4)], rows)
+    print_table([*columns, text("note", ratio=4)], rows)

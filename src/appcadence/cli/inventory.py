@@ -11,7 +11,7 @@ import typer
 
 from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, say, show, text, word
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.inventory import merge as inventories
 from appcadence.telemetry.inventory.template import write_template
 
@@ -83,7 +83,7 @@ def template(
 def _print(report: inventories.MergeReport) -> None:
     numbers = map(number, ("rows", "apps", "rejected", "no id"))
     columns = [text("file"), word("kind"), text("device"), *numbers]
-    show(columns, ((s.name, s.kind, s.device_id or "fleet", *_counts(s)) for s in report.sources))
+    print_table(columns, ((s.name, s.kind, s.device_id or "fleet", *_counts(s)) for s in report.sources))
     for source in report.sources:
         if source.unmapped:
             say(f"No bundle id, not used (give --app-map): {_few(source.unmapped, _MAX_NAMES)}")

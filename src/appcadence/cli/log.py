@@ -16,7 +16,7 @@ from appcadence.errors import AppcadenceError
 class _Line(logging.Formatter):
     """One line a record, in UTC, whatever names it quotes."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
@@ -27,7 +27,7 @@ class _Line(logging.Formatter):
 
 @contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """What the package logs inside the block, and the error that ends it, are added to a file (None = not)."""
+    """What the package logs inside the block, and the error that ends it, are added to a file, if any."""
     if file is None:
         yield
         return

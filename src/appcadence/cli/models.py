@@ -14,7 +14,7 @@ import typer
 
 from appcadence.cli.options import Json, load_scorer, read_named
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import complain, number, say, show, text
+from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features.extraction import load
 from appcadence.telemetry.directory import TelemetryDirectory
@@ -55,7 +55,7 @@ def list_(as_json: Json = False) -> None:
         return
     columns = [number("version"), text("aliases")]
     columns += [number(name) for name in ("created", "window", "recall at 0.1", "at 1")]
-    show([*columns, text("bundle")], map(_cells, found))
+    print_table([*columns, text("bundle")], map(_cells, found))
     say("Recall at false alerts per device-day, on implants injected in training.")
 
 
@@ -86,7 +86,7 @@ def show(
         if title:
             say()
             say(f"{title}:")
-        show([text(), text()], rows.items())
+        print_table([text(), text()], rows.items())
     say()
     say("Promotions:" if version.promotions else "Never promoted.")
     for record in version.promotions:
@@ -220,14 +220,14 @@ def _print_both(both: dict[str, Quality]) -> None:
             low, high = outcome.interval[budget]
             cells += [f"{outcome.recall[budget]:.2f}", f"{low:.2f} to {high:.2f}"]
         rows.append((f"{budget:g}", *cells))
-    show([number(name) for name in names], rows)
+    print_table([number(name) for name in names], rows)
     rows = [
         (f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values()))
         for budget in first.realised
     ]
     rows.append(("average precision", *(f"{q.average_precision:.2f}" for q in both.values())))
     rows.append(("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values())))
-    show([text(), *map(number, both)], rows)
+    print_table([text(), *map(number, both)], rows)
     say(
         f"On {first.implant_days} implant-days, {first.benign_units} benign alert units and "
         f"{first.device_days:.1f} device-days; 95% intervals are over devices."

@@ -10,7 +10,7 @@ import typer
 
 from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, say, show, text, word
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.readiness import assess as measurement
 from appcadence.triage.report.readiness_page import write_readiness
 
@@ -69,7 +69,7 @@ def _print(answer: measurement.Readiness) -> None:
     say()
     numbers = ("flows", "app", "host", "days", "gaps", "user", "pushes")
     columns = [text("device"), *map(number, numbers), *map(word, ("cadence", "session", "bursts"))]
-    show(columns, map(_cells, answer.devices[:_MAX_DEVICES]))
+    print_table(columns, map(_cells, answer.devices[:_MAX_DEVICES]))
     if len(answer.devices) > _MAX_DEVICES:
         say(f"{len(answer.devices) - _MAX_DEVICES:,} more devices: see --json or --html.")
     say()

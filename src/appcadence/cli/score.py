@@ -19,7 +19,7 @@ from appcadence._extras import require
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import plain, program, say, show, text
+from appcadence.cli.terminal import plain, print_table, program, say, text
 from appcadence.config import Config, checked, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
@@ -27,7 +27,7 @@ from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
 from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
-from appcadence.triage.output import entries_of
+from appcadence.triage.output import SCORES_FILE, entries_of
 from appcadence.triage.output import reapply as reapply_exceptions
 
 _MAX_EVENTS = 10
@@ -93,10 +93,10 @@ def score(
         checked("alerts_per_device_day", alerts_per_device_day, "--alerts-per-device-day")
     if false_discovery_rate is not None:
         checked("false_discovery_rate", false_discovery_rate, "--false-discovery-rate")
-    settings = Config() if config is None else read(config)
-    alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
-    before = last_run(out)
     with logged(log), progress_bar() as progress:
+        settings = Config() if config is None else read(config)
+        alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
+        before = last_run(out)
         if directory is None or model is None:
             run, _ = reapply_exceptions(out, exceptions)
         else:
@@ -114,16 +114,16 @@ def score(
                 engine=local if engine == "local" else _spark(),
                 progress=progress,
             )
-    head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
-    # A run that was killed between its output and its evidence is made up for by the next.
-    if not recorded(file, out):
-        facts = run_facts(
-            out,
-            model=model or run.model_version,
-            exceptions=[entry.id for entry in entries_of(exceptions)],
-            exceptions_file=exceptions,
-        )
-        head = append_evidence(file, "run", facts, datetime.now(UTC))
+        head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
+        # A run that was killed between its output and its evidence is made up for by the next.
+        if not recorded(file, out):
+            facts = run_facts(
+                out,
+                model=model or run.model_version,
+                exceptions=[entry.id for entry in entries_of(exceptions)],
+                exceptions_file=exceptions,
+            )
+            head = append_evidence(file, "run", facts, datetime.now(UTC))
     if as_json:
         typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
         return
@@ -167,13 +167,13 @@ def print_run(run: Run, out: Path) -> None:
     for finding in run.blind_spots:
         say(finding.text)
     scores = pq.read_table(
-        out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
+        out / SCORES_FILE, columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
     )
     rank = scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy()
     rows = scores.filter(pa.array(rank <= _MAX_WINDOWS)).sort_by("rank").to_pylist()
     columns = [Column(name, justify="right", width=len(name)) for name in ("rank", "score")]
     columns += [text(name, ratio=ratio) for name, ratio in (("device", 2), ("app -> destination", 4))]
-    show([*columns, text("first reason", ratio=5)], map(_cells, rows))
+    print_table([*columns, text("first reason", ratio=5)], map(_cells, rows))
     say(f"Written to {out}; next:")
     typer.echo(plain(f"  {program()} report {shlex.quote(str(out))} --html report.html"))
 

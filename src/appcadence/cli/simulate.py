@@ -10,7 +10,7 @@ import typer
 
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, say, show, text
+from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.telemetry.simulate.fleet import write
 
 
@@ -38,6 +38,6 @@ def simulate(
 def _print(summary: dict[str, Any]) -> None:
     say(f"A simulated fleet: {many(summary['devices'], 'device')}, {many(summary['days'], 'day')}.")
     rows = [(name, f"{rows:,} rows") for name, rows in summary["rows"].items()]
-    show([text(), number("")], [*rows, ("implants", sum(summary["implants"].values()))])
+    print_table([text(), number("")], [*rows, ("implants", sum(summary["implants"].values()))])
     say(f"Telemetry: {summary['out']}")
     say(f"Labels:    {summary['labels']}")

@@ -73,7 +73,7 @@ def number(name: str) -> Column:
     return Column(name, overflow="fold", justify="right")
 
 
-def show(columns: list[Column], rows: Iterable[Iterable[object]]) -> None:
+def print_table(columns: list[Column], rows: Iterable[Iterable[object]]) -> None:
     """Print a table of at most 80 columns; without names of columns it has no header."""
     table = Table(
         *columns,

@@ -25,6 +25,17 @@ from appcadence.training.train import Training
 _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
 
 
+def check_ready() -> None:
+    """Refuse, before a training, what would keep `publish` from recording it.
+
+    Raises:
+        MissingExtraError: MLflow or matplotlib is not installed.
+        AppcadenceError: the server does not answer within seconds.
+    """
+    require("train", "matplotlib", "sklearn")
+    reach()
+
+
 def publish(
     training: Training,
     source: TelemetryDirectory,
@@ -43,11 +54,10 @@ def publish(
         AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer.
         BundleError: the bundle is not whole.
     """
-    require("train", "matplotlib", "sklearn")
+    check_ready()
     from appcadence.training.figures import stress_map, training_figures
     from appcadence.training.rasters import rasters
 
-    reach()
     dataset = fingerprint(source)
     # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
     detector, identity = bundle.load(bundle_dir)

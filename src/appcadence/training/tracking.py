@@ -36,16 +36,11 @@ BUNDLE_TAG = "appcadence.bundle"
 _CODE = Path(appcadence.__file__).parent / "serving" / "pyfunc.py"
 _OPTIONAL = frozenset({"app_id", "category", "score", "p_value", "rank", "exception_id"})
 _TYPES = {"f": "double", "i": "long", "u": "long", "b": "boolean", "M": "datetime"}
+_MAX_CHARACTERS = 300
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow waits and retries for minutes by default; a server that is down is to be told at once.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-_MAX_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -126,25 +121,31 @@ def log_run(
 
 
 def reach() -> None:
-    """Ask MLflow for anything, before work whose outcome it is to record.
+    """Ask MLflow for anything, before work whose outcome it is to record; five seconds are enough for that.
 
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer.
     """
-    with session() as (mlflow, uri):
+    with session(timeout_seconds=5, retries=0) as (mlflow, uri):
         mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
 @contextlib.contextmanager
-def session() -> Iterator[tuple[Any, str]]:
+def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, str]]:
     """Yields (the mlflow module, the tracking URI): quiet, without telemetry, and failing within seconds.
+
+    By default MLflow waits and retries for minutes. What the environment says of it wins.
 
     Raises:
         MissingExtraError: MLflow is not installed.
         AppcadenceError: MLflow fails inside the block.
     """
     require("train", "mlflow", "sqlalchemy")
-    added = {key: value for key, value in _DEFAULTS.items() if key not in os.environ}
+    patience = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+    }
+    added = {key: value for key, value in (_DEFAULTS | patience).items() if key not in os.environ}
     # Telemetry must be off before the import, and stay off for the threads that MLflow leaves behind.
     os.environ.update(added)
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
+from appcadence._stages import Progress, logged_stages
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
@@ -49,7 +51,7 @@ _BENIGN_ENOUGH = 100_000
 """With so many one round does, and a random sample of this size is learned from."""
 _MAX_ROUNDS = 40
 
-Progress = Callable[[str, float], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def train(
     what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
     are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined.
+    refined. Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
         MissingExtraError: LightGBM or scikit-learn is not installed.
@@ -125,6 +127,8 @@ def train(
     if not len(flows):
         raise TelemetryError("the flows table is empty; nothing can be learned from it")
     devices = sorted(pc.unique(flows["device_id"].cast("string")).to_pylist())
+    _log.info("%d flows of %d devices, windows of %s, seed %d", len(flows), len(devices), window, seed)
+    progress = logged_stages(_log, progress)
     learners, held_out = _split(devices, seed)
     cuts = _cuts(micros(flows["start"]), window_seconds(window), seed)
 
@@ -215,6 +219,10 @@ def train(
         },
     )
     progress("fitting", 1.0)
+    _log.info(
+        "done: %d implants in %d rounds, calibrated on %d windows of %.2f device-days",
+        *(params[name] for name in ("implants", "rounds", "calibration_windows", "calibration_device_days")),
+    )
     example = whole[eligible(whole)].head(5)
     return Training(
         detector=detector,
