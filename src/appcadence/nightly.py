@@ -21,6 +21,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
 from appcadence.config import UNSET, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -28,7 +29,7 @@ from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
 from appcadence.features.history import History
-from appcadence.features.partition import BLOCK_FLOWS, empty, in_order, scratch_beside
+from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.detector import SCORES, finalized, ranks
@@ -79,6 +80,7 @@ def score_directory(
         AppcadenceError: another run is writing into `out`.
     """
     out = Path(out)
+    recover(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
     seconds = window_seconds(scorer.detector.window)
@@ -95,10 +97,10 @@ def score_directory(
     if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
         same = done.exceptions_sha256 == output.digest(exceptions)
         return done if same else output.reapply(out, exceptions)[0]
-    with scratch_beside(out, keep=True) as scratch:
-        key = scratch / "inputs"
+    with scratch(out, resume=True) as place:
+        key = place / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
-            empty(scratch)
+            clear(place)
             key.write_text(inputs)
         budget = {
             "alerts_per_device_day": alerts_per_device_day,
@@ -106,9 +108,9 @@ def score_directory(
             "tunables": tunables,
         }
         job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
-        files, after, events = engine(job, scratch, progress)
+        files, after, events = engine(job, place, progress)
         progress("writing", 0.0)
-        with output.replaced(out, scratch) as staging:
+        with replacing_directory(out, place) as staging:
             columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
             judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
             rank, alert = _places(judged, false_discovery_rate)
@@ -141,7 +143,8 @@ def read_history(path: str | Path) -> History:
         SchemaError: it is no history.
     """
     try:
-        return History.from_arrow(pq.read_table(path))
+        with open_input(path) as stream:
+            return History.from_arrow(pq.read_table(stream))
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
@@ -168,9 +171,7 @@ def _fingerprint(
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
     digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.name}\0{content}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from appcadence._files import open_input
 from appcadence.cli.progress import progress_bar
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features import History, describe
@@ -189,7 +190,8 @@ def evaluate(
 def read_named(file: Path, name: str) -> pa.Table:
     """A Parquet file, called a `name` file when it cannot be read."""
     try:
-        return pq.read_table(file)
+        with open_input(file) as stream:
+            return pq.read_table(stream)
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(f"{file} is not a readable {name} file ({error})") from None
 

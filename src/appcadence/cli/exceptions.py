@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from appcadence._files import recover
 from appcadence.cli.inventory import plain
 from appcadence.errors import TelemetryError
 from appcadence.models.detector import SCORES
@@ -51,6 +52,7 @@ def check(
     entries = read(file)
     uses = suppression.unused(entries)
     if scores is not None:
+        recover(scores)
         judged = [SCORES.field(name) for name in suppression.JUDGED]
         table = _read(scores / "scores.parquet", pa.schema(judged))
         uses = suppression.judge(table, _read(scores / MEASURES_FILE, MEASURES), entries).uses

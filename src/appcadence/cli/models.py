@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from appcadence._files import sha256
 from appcadence.cli.detect import load_scorer, read_named
 from appcadence.cli.inventory import plain
 from appcadence.cli.progress import progress_bar
@@ -218,7 +219,7 @@ def _evaluation_set(data: Path, labels: Path) -> dict[str, str]:
     text = json.dumps(fingerprint(TelemetryDirectory(data)), sort_keys=True)
     return {
         "telemetry_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "labels_sha256": hashlib.sha256(labels.read_bytes()).hexdigest(),
+        "labels_sha256": sha256(labels),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._files import recover, replacing_directory, scratch
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
 from appcadence.features.history import History
@@ -48,8 +48,6 @@ def save(detector: Detector, path: str | Path) -> str:
         BundleError: the path exists and is not a bundle.
     """
     path = Path(path)
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
     parts = _parts(detector)
     manifest = {
         "format": FORMAT,
@@ -62,18 +60,13 @@ def save(detector: Detector, path: str | Path) -> str:
         "card": detector.card,
     }
     text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-    staging = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    for name, data in parts.items():
-        (staging / name).write_bytes(data)
-    (staging / MANIFEST).write_text(text)
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    staging.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with scratch(path, wait=True) as place:
+        if path.exists() and not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+        with replacing_directory(path, place) as staging:
+            for name, data in parts.items():
+                (staging / name).write_bytes(data)
+            (staging / MANIFEST).write_text(text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -84,6 +77,7 @@ def load(path: str | Path) -> tuple[Detector, str]:
         BundleError: a part is missing or altered, or the bundle is of another format or feature schema.
     """
     path = Path(path)
+    recover(path)
     manifest, identity = _manifest(path)
     data: dict[str, bytes] = {}
     for name in _PARTS:

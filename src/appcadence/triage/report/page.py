@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from appcadence._files import check_output, write_text
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.models.calibration import alert_unit
@@ -54,22 +54,14 @@ def write_report(out_dir: Path, html: Path, top: int = 20, verdicts: Path | None
     `verdicts` on its device, app and destination, on whatever day, of all analysts.
 
     Raises:
-        AppcadenceError: `top` is not in 1 to 200, or `html` is a directory.
+        AppcadenceError: `top` is not in 1 to 200, or `html` is no regular file.
         TelemetryError: `out_dir` is no output of 'appcadence score', or a file is unreadable.
         SchemaError: `verdicts` is another table.
     """
-    if html.is_dir():
-        raise AppcadenceError(f"{html} is a directory; name the HTML file to write, such as report.html")
+    check_output(html)
     if not 1 <= top <= MAX_WINDOWS:
         raise AppcadenceError(f"top must be between 1 and {MAX_WINDOWS}, got {top}")
-    page = _page(_content(Output(out_dir), top, verdicts))
-    html.parent.mkdir(parents=True, exist_ok=True)
-    temporary = html.with_name(f".{html.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(html)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(html, _page(_content(Output(out_dir), top, verdicts)))
 
 
 class _Card(NamedTuple):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from appcadence.errors import AppcadenceError
+from appcadence._files import write_text
 from appcadence.telemetry.readiness.assess import ATTACK, BEHAVIOURS, Device, Log, Readiness
 from appcadence.triage.report.drawing import STYLE, text
 
@@ -20,17 +19,9 @@ def write_readiness(answer: Readiness, html: Path) -> None:
     """Write the page, whole or not at all.
 
     Raises:
-        AppcadenceError: `html` is a directory.
+        AppcadenceError: `html` is no regular file.
     """
-    if html.is_dir():
-        raise AppcadenceError(f"{html} is a directory; name the HTML file to write, such as readiness.html")
-    html.parent.mkdir(parents=True, exist_ok=True)
-    temporary = html.with_name(f".{html.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(_page(answer), encoding="utf-8")
-        temporary.replace(html)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(html, _page(answer))
 
 
 def _page(answer: Readiness) -> str:
