@@ -31,6 +31,7 @@ from appcadence.features.extraction import INPUT_TABLES, load, touching
 from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
+from appcadence.findings import Finding
 from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.detector import SCORES, finalized, ranks
 from appcadence.serving import measures
@@ -42,8 +43,6 @@ from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output
 from appcadence.triage.report import context as pictured
-
-_SHOWN = {"activity": "whether the user was present", "notifications": "whether pushes started it"}
 
 
 def score_directory(
@@ -243,10 +242,10 @@ def _facts(
     channel = pc.not_equal(scores["dest"], APP_LEVEL)
     unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
     devices = pc.unique(scores["device_id"])
-    shown = [
-        (what, len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"])))
-        for name, what in _SHOWN.items()
-    ]
+    known = (
+        len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"]))
+        for name in ("activity", "notifications")
+    )
     return Run(
         model_version=scorer.version,
         window=scorer.detector.window,
@@ -256,10 +255,10 @@ def _facts(
         **output.Counts.of(scores)._asdict(),
         **(budget | {"tunables": budget["tunables"].chosen}),
         blind_spots=[
-            *blind_spots(_count(channel), _count(unknown), len(devices), shown),
+            *blind_spots(_count(channel), _count(unknown), len(devices), *known),
             *out_of_reach(budget["tunables"], scorer.detector.behaviours),
         ],
-        fleet_events=[_sentence(event) for event in events.itertuples()],
+        fleet_events=[_fleet_event(event) for event in events.itertuples()],
     )
 
 
@@ -267,9 +266,7 @@ def _count(mask: pa.ChunkedArray) -> int:
     return int(pc.sum(mask).as_py() or 0)
 
 
-def _sentence(event: Any) -> str:
-    what = "destination" if event.kind == "destination" else "app"
-    return (
-        f"Fleet event: {event.devices} devices met the {what} {event.name} for the first time together, from "
-        f"{event.first_seen:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
-    )
+def _fleet_event(event: Any) -> Finding:
+    first = event.first_seen.isoformat()
+    facts = {"kind": event.kind, "name": event.name, "devices": int(event.devices), "first_seen": first}
+    return Finding("fleet_event", facts)

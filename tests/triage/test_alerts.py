@@ -21,7 +21,7 @@ from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
 from appcadence.triage import ocsf
-from appcadence.triage.alerts import ALERTS, MAX_DESTINATIONS, MAX_REASONS, alerts_in, alerts_of, write
+from appcadence.triage.alerts import ALERTS, MAX_DESTINATIONS, MAX_REASONS, alerts_in, write
 
 FILES = ("alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl")
 HOSTILE = '=HYPERLINK("http://evil",\u202e\n"\r\x1b\x00)\u2028</script>'
@@ -30,6 +30,13 @@ HOSTS = 120
 
 def _beacon(device, app, host, period=300.0):
     return flows(4 * 86400 + np.arange(0, 86400, period), device, app, host, 0.5, 310, 180)
+
+
+def alerts_of(scores, events):
+    """The alerts of a scores table that stands in a file of several row groups."""
+    file = io.BytesIO()
+    pq.write_table(scores, file, row_group_size=500)
+    return alerts_in(file, events)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from appcadence.nightly import score_directory
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.output import reapply
 from appcadence.triage.report.context import INVENTORY_COLUMNS, context
-from appcadence.triage.report.data import Output, Window, as_rows, unalerted
+from appcadence.triage.report.data import Output, Window, as_rows, no_alert
 from appcadence.triage.report.page import write_report
 
 EXCEPTION = """
@@ -45,7 +45,7 @@ def asked(rows, app_id="com.a", dest="a.example", **more):
     wanted["window_start"] = pd.to_datetime(windows.start_us[:1], unit="us", utc=True)
     (known,) = as_rows(context(windows, inventory(*rows).select(INVENTORY_COLUMNS), wanted))
     row = {"device_id": "d1", "app_id": app_id, "dest": dest, "behaviours": [], "alert": True}
-    return Window(row | more, [], [], {}, known, None)
+    return Window(row | more, [], [], {}, known, None, [])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_unknown_apps_and_apps_outside_of_the_inventory():
     own = asked([{"app_id": "com.a", "expected_hosts": ["a.example"]}])
     assert own.context["declared_by"] == "com.a" and "declares" not in contact(own)
     assert contact(asked(others, None, "*")).endswith("contacts its destinations.")
-    old = Window(own.row, [], [], {}, {}, None)
+    old = Window(own.row, [], [], {}, {}, None, [])
     assert contact(old) == "Ask the user of d1 what they use com.a for, and whether they know a.example."
 
 
@@ -174,4 +174,4 @@ def test_cadence_alone_with_few_flows_says_why_it_raises_no_alert(tmp_path):
     assert said in re.search(rf'id="w{row["rank"]}".*?</article>', page, re.DOTALL)[0]
     others = [row | {"n_flows": 12}, row | {"alert": True}, row | {"status": "excepted"}]
     others += [row | {"behaviours": ["structured_cadence", "session_persistence"]}]
-    assert [unalerted(other) for other in others] == [""] * 4
+    assert [no_alert(other) for other in others] == [None] * 4

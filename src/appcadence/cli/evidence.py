@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -82,8 +81,7 @@ def report(
     with progress_bar() as progress:
         found = audit_report.report(file, first.date(), last.date(), progress)
     if as_json:
-        answer = asdict(found) | {"first": found.first.isoformat(), "last": found.last.isoformat()}
-        typer.echo(json.dumps(answer))
+        typer.echo(json.dumps(found.as_dict()))
         return
     console = Console(width=_WIDTH, highlight=False)
     console.print(
@@ -103,7 +101,10 @@ def _print(console: Console, weeks: list[audit_report.Week]) -> None:
         ("Models and their bundles (runs):", [_short(w.models) for w in weeks]),
         ("What alerts kept to (runs):", [w.limits for w in weeks]),
         ("Exceptions in force (most windows held back by a run):", [w.exceptions for w in weeks]),
-        ("Blind spots (runs that said so; numbers of the last):", [w.blind_spots for w in weeks]),
+        (
+            "Blind spots (runs that said so; numbers of the last):",
+            [_said(w) for w in weeks],
+        ),
     )
     for title, each in parts:
         console.print(f"\n{title}" if any(each) else f"\n{title} none")
@@ -114,6 +115,10 @@ def _print(console: Console, weeks: list[audit_report.Week]) -> None:
         )
         if any(each):
             console.print(_table(("week", "", "number"), listed))
+
+
+def _said(week: audit_report.Week) -> dict[str, int]:
+    return {finding.text: runs for finding, runs in week.blind_spots}
 
 
 def _short(models: dict[str, int]) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -123,7 +122,7 @@ def score(
         )
         head = append_evidence(file, "run", facts, datetime.now(UTC))
     if json:
-        typer.echo(jsonlib.dumps(asdict(run) | {"out": str(out), "evidence_head": head}))
+        typer.echo(jsonlib.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
         return
     console = Console()
     if run == before:
@@ -162,10 +161,11 @@ def print_run(console: Console, run: Run, out: Path) -> None:
         f"{run.scored} had enough evidence{excepted}; {run.alerts} alerting windows at {run.limit}.",
         highlight=False,
     )
-    more = [f"... and {len(run.fleet_events) - _EVENTS:,} more fleet events."]
-    events = [*run.fleet_events[:_EVENTS], *(more if len(run.fleet_events) > _EVENTS else [])]
-    for spot in (*events, *run.blind_spots):
-        console.print(spot, markup=False, highlight=False)
+    said = [finding.text for finding in run.fleet_events[:_EVENTS]]
+    if len(run.fleet_events) > _EVENTS:
+        said.append(f"... and {len(run.fleet_events) - _EVENTS:,} more fleet events.")
+    for line in (*said, *(finding.text for finding in run.blind_spots)):
+        console.print(plain(line), markup=False, highlight=False)
     scores = pq.read_table(
         out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
     )

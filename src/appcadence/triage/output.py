@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch, sha256
-from appcadence.errors import TelemetryError
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.detector import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
@@ -117,7 +117,9 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
             write_alerts(events, staging)
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except AppcadenceError:
+            raise
+        except (OSError, ValueError, pa.ArrowException, KeyError) as error:
             raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():
             if not (staging / file.name).exists() and file.name != RUN:
