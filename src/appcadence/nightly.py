@@ -22,6 +22,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
 from appcadence._stages import logged_stages
 from appcadence.config import UNSET, Tunables
 from appcadence.errors import TelemetryError
@@ -30,7 +31,7 @@ from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
 from appcadence.features.history import History
-from appcadence.features.partition import BLOCK_FLOWS, empty, in_order, scratch_beside
+from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
 from appcadence.models.calibration import alert_unit, device_days, discovered
@@ -84,6 +85,7 @@ def score_directory(
         AppcadenceError: another run is writing into `out`.
     """
     out = Path(out)
+    recover(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
     seconds = window_seconds(scorer.detector.window)
@@ -104,10 +106,10 @@ def score_directory(
         run = done if same else output.reapply(out, exceptions)[0]
         _log_end(run, "nothing to do" if same else "put under other exceptions")
         return run
-    with scratch_beside(out, keep=True) as scratch:
-        key = scratch / "inputs"
+    with scratch(out, resume=True) as place:
+        key = place / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
-            empty(scratch)
+            clear(place)
             key.write_text(inputs)
         else:
             _log.info("going on with what an interrupted run left")
@@ -117,9 +119,9 @@ def score_directory(
             "tunables": tunables,
         }
         job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
-        files, after, events = engine(job, scratch, progress)
+        files, after, events = engine(job, place, progress)
         progress("writing", 0.0)
-        with output.replaced(out, scratch) as staging:
+        with replacing_directory(out, place) as staging:
             columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
             judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
             rank, alert = _places(judged, false_discovery_rate)
@@ -158,7 +160,8 @@ def read_history(path: str | Path) -> History:
         SchemaError: it is no history.
     """
     try:
-        return History.from_arrow(pq.read_table(path))
+        with open_input(path) as stream:
+            return History.from_arrow(pq.read_table(stream))
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
@@ -185,9 +188,7 @@ def _fingerprint(
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
     digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.name}\0{content}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

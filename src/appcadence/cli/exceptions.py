@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from appcadence._files import recover
 from appcadence.cli.options import Json
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.errors import TelemetryError
@@ -47,6 +48,7 @@ def check(
     entries = read(file)
     uses = suppression.unused(entries)
     if scores is not None:
+        recover(scores)
         judged = [SCORES.field(name) for name in suppression.JUDGED]
         table = _read(scores / "scores.parquet", pa.schema(judged))
         uses = suppression.judge(table, _read(scores / MEASURES_FILE, MEASURES), entries).uses

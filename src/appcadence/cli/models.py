@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
+from appcadence._files import sha256
 from appcadence.cli.options import Json, load_scorer, read_named
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
@@ -200,7 +201,7 @@ def _evaluation_set(data: Path, labels: Path) -> dict[str, str]:
     text = json.dumps(fingerprint(TelemetryDirectory(data)), sort_keys=True)
     return {
         "telemetry_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "labels_sha256": hashlib.sha256(labels.read_bytes()).hexdigest(),
+        "labels_sha256": sha256(labels),
     }
 
 

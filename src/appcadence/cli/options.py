@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from appcadence._files import open_input
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.serving.scorer import Scorer
 
@@ -49,7 +50,8 @@ def sentence(error: AppcadenceError | OSError) -> str:
 def read_named(file: Path, name: str) -> pa.Table:
     """A Parquet file, called a `name` file when it cannot be read."""
     try:
-        return pq.read_table(file)
+        with open_input(file) as stream:
+            return pq.read_table(stream)
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(f"{file} is not a readable {name} file ({error})") from None
 

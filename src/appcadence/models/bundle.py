@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._files import recover, replacing_directory, scratch
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
 from appcadence.features.history import History
@@ -76,18 +76,12 @@ def save(detector: Detector, path: str | Path) -> str:
         "card": detector.card,
     }
     text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-    staging = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    for name, data in parts.items():
-        (staging / name).write_bytes(data)
-    (staging / MANIFEST).write_text(text)
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    staging.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with scratch(path, wait=True) as place:
+        check_target(path)
+        with replacing_directory(path, place) as staging:
+            for name, data in parts.items():
+                (staging / name).write_bytes(data)
+            (staging / MANIFEST).write_text(text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -98,6 +92,7 @@ def load(path: str | Path) -> tuple[Detector, str]:
         BundleError: a part is missing or altered, or the bundle is of another format or feature schema.
     """
     path = Path(path)
+    recover(path)
     manifest, identity = _manifest(path)
     data: dict[str, bytes] = {}
     for name in _PARTS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._extras import require
+from appcadence._files import sha256
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
@@ -94,10 +94,8 @@ def fingerprint(source: TelemetryDirectory) -> dict[str, Any]:
     for name in source.tables():
         files = []
         for file in source.files(name):
-            with file.open("rb") as handle:
-                digest = hashlib.file_digest(handle, "sha256").hexdigest()
             path = file.relative_to(source.path).as_posix()
-            files.append({"file": path, "rows": pq.read_metadata(file).num_rows, "sha256": digest})
+            files.append({"file": path, "rows": pq.read_metadata(file).num_rows, "sha256": sha256(file)})
         tables[name] = {"rows": sum(f["rows"] for f in files), "files": files}
     return {"tables": tables} | _span(source)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -22,6 +21,7 @@ import pandas as pd
 
 import appcadence
 from appcadence._extras import require
+from appcadence._files import sha256
 from appcadence.errors import AppcadenceError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.search import FIGURES, SEARCHED
@@ -213,7 +213,7 @@ def _sentence(uri: str, error: BaseException) -> str:
 
 
 def _identity(bundle_dir: Path) -> str:
-    return hashlib.sha256((bundle_dir / MANIFEST).read_bytes()).hexdigest()
+    return sha256(bundle_dir / MANIFEST)
 
 
 def _requirements() -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
+from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError
 from appcadence.models.eligibility import BEHAVIOURS
 
@@ -72,7 +73,7 @@ def read(path: str | Path) -> tuple[Entry, ...]:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        content = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
     except OSError as error:
         raise AppcadenceError(f"{path} cannot be read ({error.strerror}); expected exceptions") from None
     except (ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import sha256
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.ingest.aliases import alias_notes
@@ -71,24 +72,25 @@ def convert(
     tallies = [Tally(path, _sha256(path)) for path in map(Path, paths)]
     if not tallies:
         raise TelemetryError("no file to convert; give at least one")
-    before = _existing(out)
-    seen = _known(before)
-    new: dict[Path, Tally] = {}
-    for tally in tallies:
-        tally.skipped = tally.sha256 in seen
-        if not tally.skipped:
-            new[tally.path] = tally
-            seen.add(tally.sha256)
-    if not new:
-        return ConversionReport(out, tuple(tally.report() for tally in tallies))
-    groups: dict[str, tuple[Reader, list[Path]]] = {}
-    for path, tally in new.items():
-        found = chosen or detect(path)
-        tally.format = found.NAME
-        groups.setdefault(found.NAME, (found, []))[1].append(path)
-    digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
     touched = Touched()
-    with DirectoryWriter(out, conversion=digest.hexdigest()[:16]) as writer:
+    with DirectoryWriter(out, adding=True) as writer:
+        before = _existing(out)
+        seen = _known(before)
+        new: dict[Path, Tally] = {}
+        for tally in tallies:
+            tally.skipped = tally.sha256 in seen
+            if not tally.skipped:
+                new[tally.path] = tally
+                seen.add(tally.sha256)
+        if not new:
+            return ConversionReport(out, tuple(tally.report() for tally in tallies))
+        groups: dict[str, tuple[Reader, list[Path]]] = {}
+        for path, tally in new.items():
+            found = chosen or detect(path)
+            tally.format = found.NAME
+            groups.setdefault(found.NAME, (found, []))[1].append(path)
+        digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
+        writer.conversion = digest.hexdigest()[:16]
         _write(writer, groups.values(), new, touched, options, renaming, progress)
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
@@ -171,8 +173,7 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(path)
     except IsADirectoryError:
         raise TelemetryError(f"{path} is a directory; give the log files themselves") from None
     except FileNotFoundError:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._files import replacing
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.telemetry.schema import LABELS, conform
@@ -146,9 +147,8 @@ def write(
             implants.append(part.implants)
             if progress:
                 progress("simulating", (number + 1) / spec.blocks)
-        staged = truth.with_name(f".{truth.name}.{os.getpid()}.tmp")
-        pq.write_table(pa.concat_tables(labels).unify_dictionaries(), staged, compression="zstd")
-        staged.replace(truth)
+        with replacing(truth) as staged:
+            pq.write_table(pa.concat_tables(labels).unify_dictionaries(), staged, compression="zstd")
     every = _together(implants)
     return {
         "out": str(out),
