@@ -1,5 +1,7 @@
 """The errors users meet: each names the thing, its value and what to do next."""
 
+from pathlib import Path
+
 _MAX_CHARACTERS = 1000
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
 
@@ -28,6 +30,17 @@ class MissingExtraError(AppcadenceError, ImportError):
 
 class TelemetryError(AppcadenceError):
     """A telemetry directory or a native log cannot be read or written as asked."""
+
+
+class UnusableFile(TelemetryError):
+    """One input file cannot be used; those beside it can.
+
+    `paths` holds it, and those that are of no use without it.
+    """
+
+    def __init__(self, message: str, *paths: Path, argument: str | None = None) -> None:
+        super().__init__(message, argument)
+        self.paths = paths
 
 
 class SchemaError(AppcadenceError):

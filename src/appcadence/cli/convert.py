@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Json
+from appcadence.cli.options import Json, said
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.ingest import convert as conversion
@@ -44,9 +44,9 @@ def convert(
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
 
-    Files that were converted before are skipped. Give logs that belong together in one call, such as
-    Zeek's conn, ssl, quic, http and dns logs. Rows that cannot be used are counted here and listed in
-    the table 'rejected'.
+    Files that were converted before are skipped; files that cannot be used are passed over and named, and
+    only where none can the command fails. Give logs that belong together in one call, such as Zeek's conn,
+    ssl, quic, http and dns logs. Rows that cannot be used are counted, and listed in the table 'rejected'.
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
@@ -73,7 +73,8 @@ def _print(report: ConversionReport) -> None:
     numbers = map(number, ("read", "kept", "rejected", "devices", "apps"))
     rows = (row for file in report.files for row in _rows(file))
     print_table([text("file, format"), *numbers, word("first, last UTC")], rows)
-    for note in report.notes:
+    reasons = dict.fromkeys(said(file.unusable, file.argument) for file in report.files if file.unusable)
+    for note in (*(f"Passed over: {reason}" for reason in reasons), *report.notes):
         say(note)
     if report.rejected:
         say(f"{many(report.rejected, 'row')} rejected: see file, line and reason in the table 'rejected'.")
@@ -88,9 +89,9 @@ def _print(report: ConversionReport) -> None:
 
 def _rows(file: FileReport) -> Iterator[tuple[object, ...]]:
     """Two lines a file."""
-    if file.skipped:
+    if file.skipped or file.unusable:
         yield (file.name, *("-" for _ in range(6)))
-        yield ("  skipped",)
+        yield ("  skipped" if file.skipped else "  passed over",)
     else:
         yield (file.name, file.read, file.rows, file.rejected, file.devices, file.apps, _minute(file.first))
         yield (f"  {file.format}", *("" for _ in range(5)), _minute(file.last))

@@ -44,7 +44,12 @@ def sentence(error: AppcadenceError | OSError) -> str:
     if isinstance(error, OSError):
         what = error.strerror or " ".join(str(error).split())
         return what if error.filename is None else f"{error.filename}: {what}"
-    return str(error) if error.argument is None else f"{error} ({_OPTIONS[error.argument]})"
+    return said(str(error), error.argument)
+
+
+def said(text: str, argument: str | None) -> str:
+    """What is said of an argument, with the option that sets it."""
+    return text if argument is None else f"{text} ({_OPTIONS[argument]})"
 
 
 def read_named(file: Path, name: str) -> pa.Table:

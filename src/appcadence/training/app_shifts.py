@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.baseline import profile
 from appcadence.models.calibration import adjusted_p_values
+from appcadence.telemetry.addresses import is_address
 
 MIN_DEVICES = 4
 MOVED_SPREADS = 1.5
@@ -84,7 +84,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     rows = rows.groupby(["who", "device", "day"], as_index=False).median()
     devices_of = rows.groupby("who")["device"].nunique()
     wide = devices_of[devices_of >= MIN_DEVICES].index
-    wide = wide[[not _is_address(who) for who in wide]]
+    wide = wide[[not is_address(who) for who in wide]]
     if not len(wide):
         return []
     rows = rows[rows["who"].isin(wide)]
@@ -122,14 +122,6 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
         ]
         out.append(AppShift(str(wide[w]), int(count[best]), int(of[best]), day, moved))
     return sorted(out, key=lambda shift: (-shift.devices, shift.app))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:

@@ -21,8 +21,7 @@ from publicsuffixlist import PSLFILE, PublicSuffixList
 from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError
 from appcadence.models.eligibility import BEHAVIOURS
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from appcadence.telemetry.addresses import Network
 
 _TEXTS = ("id", "owner", "reason", "business_justification")
 _DATES = ("created", "expires")

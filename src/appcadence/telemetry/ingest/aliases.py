@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from appcadence.telemetry._words import listed
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import listed
 
 _SUFFIXES = (".local", ".lan")
 _LOGS = ("activity", "notifications")

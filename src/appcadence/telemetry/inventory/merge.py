@@ -322,13 +322,13 @@ def _write(
             len(source.apps),
             len(source.bad),
         )
-        entries.append({key: value for key, value in asdict(report).items() if key != "skipped"})
+        entries.append(report.as_source())
     writer.conversion, writer.sources = digest.hexdigest()[:16], entries
     writer.write("inventory", conform(INVENTORY, _table(rows)))
     for source in sources:
-        if source.bad:
-            lines, reasons = zip(*source.bad, strict=True)
-            writer.write("rejected", rejected(source.path, lines, reasons))
+        lines, reasons = [line for line, _ in source.bad], [reason for _, reason in source.bad]
+        for name, batch in rejected(source.path, lines, reasons):
+            writer.write(name, batch)
 
 
 def _table(rows: Sequence[Facts]) -> pa.Table:

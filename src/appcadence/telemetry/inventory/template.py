@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from appcadence._files import write_text
 from appcadence.errors import TelemetryError
-from appcadence.telemetry._codes import Codes
 from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.app_archive import Facts, hosts
 from appcadence.telemetry.inventory.snapshot import latest
+from appcadence.telemetry.names import Codes
 
 RHYTHM_FLOWS = 2_000_000
 """A period is looked for in at most this many flows: those of the first devices."""
