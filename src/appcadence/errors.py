@@ -10,13 +10,22 @@ class AppcadenceError(ValueError):
     """Base of every error caused by input or settings; the command line prints it and exits with 2.
 
     A message may quote a file: it is one line without control characters, and loses its middle if it is long.
+
+    Attributes:
+        argument: name of the argument to give or to change, where that mends it; the command line adds its
+            option.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, argument: str | None = None) -> None:
         line = message.translate(_CONTROLS)
         if len(line) > _MAX_CHARACTERS:
             line = f"{line[: _MAX_CHARACTERS * 2 // 3]} ... {line[-_MAX_CHARACTERS // 4 :]}"
         super().__init__(line)
+        self.argument = argument
+
+
+class MissingExtraError(AppcadenceError, ImportError):
+    """What was asked for takes an optional package that is not installed."""
 
 
 class TelemetryError(AppcadenceError):
@@ -29,8 +38,8 @@ class UnusableFile(TelemetryError):
     `paths` holds it, and those that are of no use without it.
     """
 
-    def __init__(self, message: str, *paths: Path) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *paths: Path, argument: str | None = None) -> None:
+        super().__init__(message, argument)
         self.paths = paths
 
 

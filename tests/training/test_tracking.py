@@ -19,7 +19,6 @@ from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.training.train import train
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'appcadence[train]'")
@@ -114,6 +113,7 @@ def _get(address, path):
         return answer.read()
 
 
+@pytest.mark.slow
 def test_run_is_complete_over_http(published, trained, server):
     training, source, model = trained
     run = json.loads(_get(server, f"/api/2.0/mlflow/runs/get?run_id={published.run_id}"))["run"]
@@ -146,6 +146,7 @@ def test_run_is_complete_over_http(published, trained, server):
     assert artifact("stress.csv").startswith(b"period_seconds,jitter,missed,active,lost_flows,lost_names")
 
 
+@pytest.mark.slow
 def test_each_trial_of_the_search_is_a_child_run(published, trained, server):
     client = mlflow.MlflowClient(tracking_uri=server)
     experiment = client.get_experiment_by_name("appcadence").experiment_id
@@ -157,6 +158,7 @@ def test_each_trial_of_the_search_is_a_child_run(published, trained, server):
         assert run.data.metrics == {k: trial[k] for k in trial if k not in SEARCHED}
 
 
+@pytest.mark.slow
 def test_registered_challenger_scores_as_the_bundle_on_disk(
     published, trained, server, monkeypatch, tmp_path
 ):
@@ -198,6 +200,7 @@ def test_dead_server_is_one_sentence_and_leaves_the_bundle(trained, monkeypatch,
     assert {f.name: f.read_bytes() for f in trained[2].iterdir()} == before
 
 
+@pytest.mark.slow
 def test_what_is_not_there(published, server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     with pytest.raises(AppcadenceError, match="refused"):

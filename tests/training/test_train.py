@@ -31,15 +31,9 @@ def tables():
 
 
 @pytest.fixture(scope="module")
-def trained(tables):
-    return train(tables, "24h", 0)
-
-
-@pytest.fixture(scope="module")
-def saved(trained, tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save(trained.detector, path)
-    return path
+def saved(fleet_model):
+    """The bundle of a training on `tables`."""
+    return fleet_model
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +77,23 @@ def test_a_slow_channel_is_judged_by_its_days(saved):
     assert all(part["score"] is None for part in mine["structured_cadence"])
 
 
-def test_training_goes_on_from_an_earlier_model(tables, trained):
+@pytest.mark.slow
+def test_training_goes_on_from_an_earlier_model(tables, saved):
+    earlier = bundle.load(saved)[0]
     more = fleet(devices=6, days=8, seed=0)
-    warm = train(more, "24h", 0, before=trained.detector)
-    later = past_and_future(more, trained.detector.reference.end_us + 1)[1]
+    warm = train(more, "24h", 0, before=earlier)
+    later = past_and_future(more, earlier.reference.end_us + 1)[1]
     assert warm.params["flows"] == len(later["flows"]) < len(more["flows"])
     # First contacts of the earlier weeks are still known, and so is every group.
-    assert (
-        warm.detector.history.contacts["first_seen"].min()
-        == trained.detector.history.contacts["first_seen"].min()
-    )
-    assert set(trained.detector.baseline.keys) <= set(warm.detector.baseline.keys)
+    assert warm.detector.history.contacts["first_seen"].min() == earlier.history.contacts["first_seen"].min()
+    assert set(earlier.baseline.keys) <= set(warm.detector.baseline.keys)
     cold = train(later, "24h", 0)
-    assert cold.detector.history.contacts["first_seen"].min() > trained.detector.reference.end_us
+    assert cold.detector.history.contacts["first_seen"].min() > earlier.reference.end_us
     assert warm.detector.baseline.count.max() > cold.detector.baseline.count.max()
     with pytest.raises(TelemetryError, match="learned all of these flows already"):
-        train(tables, "24h", 0, before=trained.detector)
+        train(tables, "24h", 0, before=earlier)
     with pytest.raises(TelemetryError, match="train with the same"):
-        train(more, "6h", 0, before=trained.detector)
+        train(more, "6h", 0, before=earlier)
 
 
 def test_benign_changes_are_injected_as_benign(tables):
@@ -120,7 +113,7 @@ def test_benign_changes_are_injected_as_benign(tables):
     assert not rows.malicious.any() and rows.frame.equals(again.frame)
 
 
-def test_equal_input_gives_equal_bytes(trained, tables, saved, tmp_path):
+def test_equal_input_gives_equal_bytes(tables, saved, tmp_path):
     again = train(tables, "24h", 0)
     assert bundle.save(again.detector, tmp_path / "again") == bundle.load(saved)[1]
     for part in saved.iterdir():
@@ -189,6 +182,7 @@ def test_another_feature_schema_is_refused_with_both_versions(saved, tmp_path):
         bundle.load(tmp_path / "old")
 
 
+@pytest.mark.slow
 def test_excluded_families_are_never_seen(tables, attacked):
     detector = train(tables, "24h", 0, exclude_families=("novelty", "size")).detector
     frame = extract(attacked, history=detector.history)

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence import findings
 from appcadence.config import UNSET, Tunables
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
@@ -65,13 +66,14 @@ SCORES = pa.schema(
         ("behaviours", pa.list_(pa.string())),
         ("explained_by", pa.list_(pa.string())),
         ("reasons", pa.list_(pa.string())),
+        ("findings", pa.list_(findings.ARROW)),
         ("contributions", pa.list_(_CONTRIBUTION)),
         ("exception_id", pa.string()),
         ("model_name", pa.string()),
         ("model_version", pa.string()),
     ]
 )
-"""The scores table."""
+"""The scores table. `reasons` are `findings` in words; `behaviours` and `explained_by` hold codes."""
 
 _NAMES = pa.array(NAMES)
 _RELATIVE = np.array(RELATIVE)
@@ -107,8 +109,9 @@ def scored(table: pa.Table) -> pa.ChunkedArray:
 def finalized(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
     """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
     worded = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
-    words = pc.if_else(pa.array(worded), table["reasons"], pa.scalar([], SCORES.field("reasons").type))
-    columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert), "reasons": words}
+    columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert)}
+    for name in ("reasons", "findings"):
+        columns[name] = pc.if_else(pa.array(worded), table[name], pa.scalar([], SCORES.field(name).type))
     for name, column in columns.items():
         table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), column)
     return table
@@ -255,12 +258,13 @@ class Detector:
             "alert": alert,
             "behaviours": reasons.listed({b: shown[b] & scored for b in BEHAVIOURS}),
             "explained_by": reasons.explained_by(frame, distances),
-            "reasons": self._reasons(frame, values, group, contributions, worded),
             "contributions": self._top(evidence, values, group, contributions),
             "exception_id": pa.nulls(n, pa.string()),
             "model_name": pa.repeat(pa.scalar(name, pa.string()), n),
             "model_version": pa.repeat(pa.scalar(version, pa.string()), n),
         }
+        said = self._findings(frame, values, group, contributions, worded)
+        columns["reasons"], columns["findings"] = findings.columns(worded, said)
         for b, (value, p_value) in parts.items():
             columns[b] = pa.StructArray.from_arrays(
                 [_nullable(value), _nullable(p_value)], fields=list(_BEHAVIOUR)
@@ -286,21 +290,22 @@ class Detector:
         p = (1.0 + above) / (len(benign) + 1.0)
         return np.where(able, value, np.nan), np.where(able, p, np.nan)
 
-    def _reasons(
+    def _findings(
         self,
         frame: pd.DataFrame,
         values: Matrix,
         group: Codes,
         contributions: Matrix,
         rows: Mask,
-    ) -> pa.Array:
+    ) -> list[list[findings.Finding]]:
+        """What is said of each of the `rows` (n,)."""
         index = np.flatnonzero(rows)
-        strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MAX_SENTENCES]
+        strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MAX_REASONS]
         expected = self.baseline.expected(group[index, None], strongest)
         at = index[:, None]
-        texts = reasons.sentences(strongest, values[at, strongest], expected, contributions[at, strongest])
-        unseen = reasons.unchecked(frame.iloc[index]).to_pylist()
-        return reasons.placed(rows, [a + b for a, b in zip(texts, unseen, strict=True)])
+        unusual = reasons.unusual(strongest, values[at, strongest], expected, contributions[at, strongest])
+        unchecked = reasons.unchecked(frame.iloc[index])
+        return [a + b for a, b in zip(unusual, unchecked, strict=True)]
 
     def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
         """The strongest contributions of some rows; none of the others."""

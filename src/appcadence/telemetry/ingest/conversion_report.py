@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.ingest.late_records import ChangedDay
 from appcadence.telemetry.times import to_iso
 
@@ -43,10 +44,16 @@ class FileReport:
     """The same content was converted before, or stands earlier in the same call."""
     unusable: str = ""
     """Why the file was passed over; empty where it was not."""
+    argument: str | None = None
+    """The argument of `convert` that would have mended that, if any."""
 
     def as_source(self) -> dict[str, Any]:
         """What sources.json says of a file that was converted."""
-        return {key: value for key, value in asdict(self).items() if key not in ("skipped", "unusable")}
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in ("skipped", "unusable", "argument")
+        }
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Tally:
     sha256: str = ""
     format: str = ""
     skipped: bool = False
-    unusable: str = ""
+    unusable: UnusableFile | None = None
     read: int = 0
     rows: int = 0
     rejected: int = 0
@@ -129,5 +136,6 @@ class Tally:
             devices=len(self.devices),
             apps=len(self.apps),
             skipped=self.skipped,
-            unusable=self.unusable,
+            unusable=str(self.unusable or ""),
+            argument=self.unusable.argument if self.unusable else None,
         )

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from appcadence._files import sha256
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
@@ -85,9 +86,14 @@ def convert(
 
 def _hashed(path: Path) -> Tally:
     try:
-        return Tally(path, _sha256(path))
-    except TelemetryError as error:
-        return Tally(path, unusable=str(error))
+        return Tally(path, sha256(path))
+    except IsADirectoryError:
+        problem = "is a directory; give the log files themselves"
+    except FileNotFoundError:
+        problem = "does not exist; expected a log file"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}); expected a log file"
+    return Tally(path, unusable=UnusableFile(f"{path} {problem}", path))
 
 
 def _again(tally: Tally, error: UnusableFile) -> Tally:
@@ -100,7 +106,7 @@ def _again(tally: Tally, error: UnusableFile) -> Tally:
             for _ in pieces(tally.path, "a log"):
                 pass
     except UnusableFile as found:
-        fresh.unusable = str(found)
+        fresh.unusable = found
     return fresh
 
 
@@ -117,30 +123,31 @@ def _converted(
     Raises:
         UnusableFile: another one is.
     """
-    before = _existing(out)
-    seen = _known(before)
-    new: dict[Path, Tally] = {}
-    groups: dict[str, tuple[Reader, list[Path]]] = {}
-    for tally in tallies:
-        tally.skipped = not tally.unusable and tally.sha256 in seen
-        if tally.skipped or tally.unusable:
-            continue
-        try:
-            found = chosen or detect(tally.path)
-        except UnusableFile as error:
-            tally.unusable = str(error)
-            continue
-        tally.format = found.NAME
-        groups.setdefault(found.NAME, (found, []))[1].append(tally.path)
-        new[tally.path] = tally
-        seen.add(tally.sha256)
-    if all(tally.unusable for tally in tallies):
-        raise TelemetryError(_none_usable(tallies))
-    if not new:
-        return ConversionReport(out, tuple(tally.report() for tally in tallies))
-    digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
     touched = Touched()
-    with DirectoryWriter(out, conversion=digest.hexdigest()[:16]) as writer:
+    with DirectoryWriter(out, adding=True) as writer:
+        before = _existing(out)
+        seen = _known(before)
+        new: dict[Path, Tally] = {}
+        groups: dict[str, tuple[Reader, list[Path]]] = {}
+        for tally in tallies:
+            tally.skipped = not tally.unusable and tally.sha256 in seen
+            if tally.skipped or tally.unusable:
+                continue
+            try:
+                found = chosen or detect(tally.path)
+            except UnusableFile as error:
+                tally.unusable = error
+                continue
+            tally.format = found.NAME
+            groups.setdefault(found.NAME, (found, []))[1].append(tally.path)
+            new[tally.path] = tally
+            seen.add(tally.sha256)
+        if all(tally.unusable for tally in tallies):
+            raise _none_usable(tallies)
+        if not new:
+            return ConversionReport(out, tuple(tally.report() for tally in tallies))
+        digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
+        writer.conversion = digest.hexdigest()[:16]
         _write(writer, groups.values(), new, touched, options, renaming, progress)
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
@@ -154,11 +161,14 @@ def _converted(
     )
 
 
-def _none_usable(tallies: Sequence[Tally]) -> str:
-    reasons = [tally.unusable for tally in tallies]
-    if len(reasons) == 1:
-        return reasons[0]
-    return f"none of the {len(reasons):,} files can be used: {listed(reasons, separator='; ')}"
+def _none_usable(tallies: Sequence[Tally]) -> TelemetryError:
+    errors = [tally.unusable for tally in tallies if tally.unusable]
+    arguments = {error.argument for error in errors}
+    reasons = [str(error) for error in errors]
+    said = f"none of the {len(errors):,} files can be used: {listed(reasons, separator='; ')}"
+    return TelemetryError(
+        said if len(errors) > 1 else reasons[0], *(arguments if len(arguments) == 1 else ())
+    )
 
 
 def _write(
@@ -228,18 +238,6 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         ) from None
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except IsADirectoryError:
-        raise TelemetryError(f"{path} is a directory; give the log files themselves") from None
-    except FileNotFoundError:
-        raise TelemetryError(f"{path} does not exist; expected a log file") from None
-    except OSError as error:
-        raise TelemetryError(f"{path} cannot be read ({error.strerror}); expected a log file") from None
-
-
 def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
     tallies = list(tallies)
     read, rejected = sum(t.read for t in tallies), sum(t.rejected for t in tallies)
@@ -252,7 +250,7 @@ def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
         return ("No row could be used; the table 'rejected' says why.",)
     return (
         f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
-        "give --local-net CIDR for your devices' network.",
+        "give local_nets, the networks (CIDR) of your devices.",
     )
 
 

@@ -95,8 +95,10 @@ def detect(path: Path) -> Reader:
     for candidate in map(reader, FORMATS):
         if candidate.sniff(path, start):
             return candidate
-    what = named(start) or f"in no known format; known are {', '.join(FORMATS)} (or set --format)"
-    raise UnusableFile(f"{path} is {what}", path)
+    if what := named(start):
+        raise UnusableFile(f"{path} is {what}", path)
+    known = ", ".join(FORMATS)
+    raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")
 
 
 def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Table:

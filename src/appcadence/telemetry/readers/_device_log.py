@@ -35,9 +35,8 @@ def device_of(path: Path, options: ReadOptions) -> str:
         UnusableFile: the options do not say it.
     """
     if options.device_id is None:
-        raise UnusableFile(
-            f"{path} does not say which device it comes from; give its id with --device-id", path
-        )
+        problem = f"{path} does not say which device it comes from; give its id"
+        raise UnusableFile(problem, path, argument="device_id")
     return options.device_id
 
 

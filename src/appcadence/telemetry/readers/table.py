@@ -75,7 +75,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         UnusableFile: a file is missing, empty, damaged, or lacks a column of the mapping.
     """
     if options.mapping is None:
-        raise TelemetryError("the format 'table' needs a mapping file; give --map FILE.toml")
+        raise TelemetryError("the format 'table' needs a mapping file; give one as TOML", "mapping")
     mapped = TableMap.read(options.mapping)
     if options.device_id is None and "device_id" not in {*mapped.columns, *mapped.constants}:
         raise TelemetryError(f"{options.mapping}: [columns] must say which column is device_id")
