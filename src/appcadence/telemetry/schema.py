@@ -6,7 +6,7 @@ reads as all null. Null means "not known", never zero and never "no".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -49,6 +49,16 @@ class Table:
 
     def empty(self) -> pa.Table:
         return self.schema.empty_table()
+
+    def of(self, columns: Mapping[str, Sequence[object]]) -> pa.Table:
+        """The table of columns of plain values, in which a time may be microseconds since 1970."""
+        types = {c.name: pa.string() if c.type == NAME else c.type for c in self.columns}
+        arrays = {name: pa.array(column, types[name]) for name, column in columns.items()}
+        return conform(self, pa.table(arrays))
+
+    def of_rows(self, rows: Sequence[Mapping[str, object]]) -> pa.Table:
+        """The table of rows of plain values, each with all columns; see `of`."""
+        return self.of({c.name: [row[c.name] for row in rows] for c in self.columns})
 
 
 _DEVICE = Column("device_id", NAME, "the monitored device")

@@ -23,8 +23,8 @@ from appcadence.telemetry.inventory.app_archive import (
     text,
     unreadable,
 )
+from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
-MAX_BYTES = 64 << 20
 _MAX_LIST_BYTES, _MAX_LIST = 16 << 20, 100_000
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
 PRECEDENCE = (HAND, BUNDLE, MDM, INTUNE)
@@ -108,14 +108,12 @@ def read_app_map(path: Path) -> dict[str, str]:
         TelemetryError: the file cannot be read, or gives one name two ids.
     """
     found: dict[str, str] = {}
-    for number, row in enumerate(_csv_rows(path, source_bytes(path, MAX_BYTES)), 2):
-        if not {"app_name", "app_id"} <= row.keys():
-            raise TelemetryError(f"{path}: the columns must be app_name, app_id; found {', '.join(row)}")
-        name, app = str(row["app_name"] or "").strip(), str(row["app_id"] or "").strip()
+    for line, row in read_sheet(path, ("app_name", "app_id")):
+        name, app = row["app_name"], row["app_id"]
         if not name or not app:
-            raise TelemetryError(f"{path}, row {number}: app_name and app_id must not be empty")
+            raise TelemetryError(f"{path}, line {line}: app_name and app_id must not be empty")
         if found.setdefault(name, app) != app:
-            raise TelemetryError(f"{path}, row {number}: {name!r} is {found[name]} and {app}; keep one")
+            raise TelemetryError(f"{path}, line {line}: {name!r} is {found[name]} and {app}; keep one")
     return found
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import ReadOptions
 from appcadence.telemetry.readers._flows import LAST_SECOND
-from appcadence.telemetry.schema import NAME, TIME, Table
+from appcadence.telemetry.schema import Table
 from appcadence.telemetry.times import to_micros
 
 FINEST_SECONDS = 1e-6
@@ -93,16 +93,5 @@ def table(
     declared: Table, fields: Sequence[str], rows: Sequence[Sequence[object]], constants: Mapping[str, object]
 ) -> pa.Table:
     """Rows of `fields`, times as microseconds, and columns that hold one value throughout."""
-    columns = {}
-    for place, name in enumerate(fields):
-        columns[name] = _array(declared, name, [row[place] for row in rows])
-    for name, value in constants.items():
-        columns[name] = _array(declared, name, [value] * len(rows))
-    return pa.table(columns)
-
-
-def _array(declared: Table, name: str, values: Sequence[object]) -> pa.Array:
-    kind = declared.column(name).type
-    if kind == NAME:
-        return pa.array(values, pa.string()).dictionary_encode()
-    return pa.array(values, pa.int64()).cast(TIME) if kind == TIME else pa.array(values, kind)
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(fields)}
+    return declared.of(columns | {name: [value] * len(rows) for name, value in constants.items()})
