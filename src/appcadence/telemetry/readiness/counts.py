@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._hours import Hours, by_device, filled, gaps
-from appcadence.telemetry.arrays import Ints
+from appcadence.telemetry.arrays import Ints, Mask
+from appcadence.telemetry.device_times import HOUR_US, DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import FLOWS
@@ -26,7 +26,7 @@ _TELLING = {
     "activity": ("app_foreground", "device_unlocked", "screen_on"),
     "notifications": ("push_received",),
 }
-"""Kinds that say when the user was present, and when an app was woken: their grid is the log's."""
+"""Kinds that say when the user was present, and when an app was woken: their resolution is the log's."""
 _FLAGS = (
     "flows",
     "app_known",
@@ -40,7 +40,6 @@ _FLAGS = (
 _SHIFT = 32
 
 Progress = Callable[[str, float], None]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -117,12 +116,12 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
         codes = device.of(piece["device_id"])
         summaries = _wide(summaries, len(device)) + np.bincount(codes, minlength=len(device))
     n = len(device)
-    touched = flows.hours.touched()
+    touched, _ = flows.hours.touched()
     observed = filled(touched, GAP_HOURS)
     n_gaps, gap_hours = gaps(touched, GAP_HOURS, n)
 
-    def covered(hours: Hours) -> tuple[Ints, Ints]:
-        log = filled(hours.touched(), LOG_GAP_HOURS)
+    def covered(hours: DeviceTimes) -> tuple[Ints, Ints]:
+        log = filled(hours.touched()[0], LOG_GAP_HOURS)
         return by_device(log, n), by_device(np.intersect1d(observed, log, assume_unique=True), n)
 
     activity_hours, activity_shared = covered(activity)
@@ -159,7 +158,7 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
 @dataclass
 class _Flows:
     totals: _Totals
-    hours: Hours
+    hours: DeviceTimes
     grid: npt.NDArray[np.float64]
     first: Ints
     last: Ints
@@ -169,7 +168,8 @@ class _Flows:
 
 def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress | None) -> _Flows:
     none = np.zeros(0, np.int64)
-    found = _Flows(_Totals(len(_FLAGS) + len(ATTRIBUTIONS)), Hours(), np.zeros(0), none, none, none, none)
+    totals = _Totals(len(_FLAGS) + len(ATTRIBUTIONS))
+    found = _Flows(totals, DeviceTimes(HOUR_US), np.zeros(0), none, none, none, none)
     way, service, origin = Codes(), Codes(), Codes()
     names = ["start", "duration_seconds", "device_id", "app_id", "app_attribution", "dest_host"]
     names += ["dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"]
@@ -213,10 +213,10 @@ def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Prog
 
 def _log(
     source: TelemetryDirectory, table: str, when: str, device: Codes
-) -> tuple[Hours, dict[int, tuple[int, float | None, dict[str, int]]], Ints]:
+) -> tuple[DeviceTimes, dict[int, tuple[int, float | None, dict[str, int]]], Ints]:
     """Hours of a log, what it holds by device, and pushes whose app is known by device."""
     kind = Codes()
-    hours, grid, pushes = Hours(), np.zeros(0), np.zeros(0, np.int64)
+    hours, grid, pushes = DeviceTimes(HOUR_US), np.zeros(0), np.zeros(0, np.int64)
     wanted = pa.array(_TELLING[table])
     totals = np.zeros((0, 0), np.int64)
     names = ["device_id", "app_id", "kind", when, "time_resolution_seconds"]
