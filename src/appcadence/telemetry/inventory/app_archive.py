@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import open_input, read_bytes
+from appcadence._files import open_input, read_bytes, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import is_address
 
@@ -65,16 +65,7 @@ def source_bytes(path: Path, max_bytes: int) -> bytes:
     try:
         return read_bytes(path, max_bytes)
     except OSError as error:
-        raise unreadable(path, error) from None
-
-
-def unreadable(path: Path, error: OSError) -> TelemetryError:
-    """What to say of an inventory source that cannot be read."""
-    if isinstance(error, IsADirectoryError):
-        return TelemetryError(f"{path} is a directory; give the files themselves")
-    if isinstance(error, FileNotFoundError):
-        return TelemetryError(f"{path} does not exist; expected an inventory source")
-    return TelemetryError(f"{path} cannot be read ({error.strerror}); expected an inventory source")
+        raise TelemetryError(f"{path} {why_unreadable(error, 'an inventory source')}") from None
 
 
 def plist(content: bytes, name: str) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import open_input
+from appcadence._files import open_input, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import (
     Facts,
@@ -21,7 +21,6 @@ from appcadence.telemetry.inventory.app_archive import (
     plist,
     source_bytes,
     text,
-    unreadable,
 )
 from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
@@ -122,7 +121,7 @@ def _start(path: Path) -> bytes:
         with open_input(path) as stream:
             return stream.read(4096)
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise TelemetryError(f"{path} {why_unreadable(error, 'an inventory source')}") from None
 
 
 def _plist(path: Path, content: bytes, device_id: str | None) -> Source:

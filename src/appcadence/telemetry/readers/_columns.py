@@ -62,20 +62,24 @@ class Columns:
         self.fault(pc.invert(known), f"{name} is not one of {', '.join(allowed)}")
         return words
 
-    def time(self, name: str) -> pa.Array:
-        """As microseconds since 1970."""
-        micros, bad = _text.times(self.raw(name))
-        self.fault(bad, f"{name} is not a time")
+    def time(self, *names: str) -> pa.Array:
+        """As microseconds since 1970, from the first column that holds anything."""
+        micros, bad = _text.times(pc.coalesce(*map(self.raw, names)))
+        self.fault(bad, f"{names[0]} is not a time")
         return micros
 
-    def whole(self, name: str) -> pa.Array:
-        """As whole numbers."""
-        numbers, bad = _text.whole(self.text(name))
+    def whole(self, name: str, where: Mask | None = None) -> pa.Array:
+        """As whole numbers, null in rows where it says nothing."""
+        column = self.raw(name)
+        column = column if where is None else pc.if_else(pa.array(where), column, None)
+        if pa.types.is_integer(column.type):
+            return column
+        numbers, bad = _text.whole(column)
         self.fault(bad, f"{name} is not a whole number")
         return numbers
 
     def number(self, name: str) -> pa.Array:
-        numbers, bad = _text.number(self.text(name))
+        numbers, bad = _text.number(self.raw(name))
         self.fault(bad, f"{name} is not a number")
         return numbers
 

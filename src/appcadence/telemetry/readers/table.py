@@ -140,7 +140,9 @@ class _Mapped(Columns):
         column = self.raw(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             return column.cast(pa.float64(), safe=False)
-        return super().number(name)
+        numbers, bad = _text.number(_as_text(name, column))
+        self.fault(bad, f"{name} is not a number")
+        return numbers
 
     def units(self, name: str, unit: float = 1) -> pa.Array:
         """Numbers times the unit, as whole ones."""
@@ -151,7 +153,8 @@ class _Mapped(Columns):
         whole = np.rint(np.where(fits, values, 0)).astype(np.int64)
         return pa.array(whole, mask=np.asarray(numbers.is_null()))
 
-    def time(self, name: str) -> pa.Array:
+    def time(self, *names: str) -> pa.Array:
+        (name,) = names
         column, mapped = self.raw(name), self.mapped
         if pa.types.is_timestamp(column.type):
             micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
