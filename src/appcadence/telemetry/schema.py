@@ -64,7 +64,7 @@ class Table:
 _DEVICE = Column("device_id", NAME, "the monitored device")
 _APP = Column("app_id", NAME, "bundle id of the app; null where the source cannot attribute", nullable=True)
 _SOURCE = Column("source", NAME, "the kind of log the row comes from")
-_RESOLUTION = Column("time_resolution_seconds", pa.float64(), "grid on which the source reports times", "s")
+_RESOLUTION = Column("time_resolution_seconds", pa.float64(), "resolution of the source's times", "s")
 
 FLOWS = Table(
     "flows",
@@ -126,7 +126,7 @@ NOTIFICATIONS = Table(
     (
         _DEVICE,
         _APP,
-        Column("time", TIME, "when it happened; on a grid, the earliest moment that the stamp stands for"),
+        Column("time", TIME, "when it happened; if coarse, the earliest time that the stamp stands for"),
         Column(
             "kind",
             NAME,

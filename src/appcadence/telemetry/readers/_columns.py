@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import pyarrow.compute as pc
 from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import Mask, one_array
 from appcadence.telemetry.names import choice, translate
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _text
+from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
+from appcadence.telemetry.readers._json_layout import Fits, fits
 from appcadence.telemetry.readers._lines import Rows
 
 _IOS = r"(?i)^i(pad)?_?os"
@@ -107,6 +110,33 @@ class Columns:
         """The flows of these columns; the rest as for `_flows.screen`."""
         how: dict[str, Any] = {"addresses": False, "also": self.faults} | screening
         return _flows.finished(columns, self.lines, options, source, resolution, **how)
+
+
+@dataclass(frozen=True)
+class JsonFlows:
+    """The reader of a format that keeps one flow in one JSON object."""
+
+    expected: str
+    """What a file should be, for errors."""
+    wanted: _json.Fields
+    fits: Fits
+    """Whether an object is a record of this format."""
+    finish: Callable[[Rows, ReadOptions], _flows.Finished]
+    adapt: _json.Adapt | None = None
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        """Whether one of the first objects is a record of this format; never raises."""
+        return fits(start, self.fits)
+
+    def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
+        """Yield flows, and rejected records.
+
+        Raises:
+            UnusableFile: a file is missing, empty, damaged or holds no such record.
+        """
+        for path in paths:
+            parsed = _json.rows(path, self.expected, self.wanted, self.fits, self.adapt)
+            yield from _flows.flows_of(path, parsed, lambda rows: self.finish(rows, options))
 
 
 def seconds_between(start: pa.Array, end: pa.Array) -> pa.Array:

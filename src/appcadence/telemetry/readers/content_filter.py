@@ -24,18 +24,14 @@ Other keys are not read: keep URLs and user names out of the reports. The flow's
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.telemetry.names import translate
-from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _text
-from appcadence.telemetry.readers._columns import Columns, seconds_between
-from appcadence.telemetry.readers._json_layout import fits
+from appcadence.telemetry.readers import ReadOptions, _flows, _text
+from appcadence.telemetry.readers._columns import Columns, JsonFlows, seconds_between
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -57,22 +53,6 @@ _WANTED = {
     "bytes_in": pa.int64(),
     "outcome": WORD,
 }
-
-
-def sniff(path: Path, start: bytes) -> bool:
-    """Whether the first objects are reports; never raises."""
-    return fits(start, _fits)
-
-
-def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
-    """Yield flows, and rejected reports.
-
-    Raises:
-        UnusableFile: a file is missing, empty, damaged or holds no reports.
-    """
-    for path in paths:
-        parsed = _json.rows(path, _EXPECTED, _WANTED, _fits)
-        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -98,3 +78,7 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
         "time_resolution_seconds": _text.resolution(get.raw("open"), _FINEST_SECONDS),
     }
     return get.flows(columns, options, NAME, _FINEST_SECONDS, clock="open")
+
+
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished)
+sniff, read = _READER.sniff, _READER.read

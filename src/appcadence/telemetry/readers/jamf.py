@@ -5,8 +5,8 @@ channel: what the device did with the answer is not in the stream, and no app, b
 
 **A cadence cannot be read from lookups alone.** The device keeps an answer for its TTL and asks again
 only after it, so a beacon faster than the TTL shows as one lookup a TTL, whatever its own period. The TTL
-is therefore kept as the `time_resolution_seconds` of the row: contacts with the host are known on no finer
-grid. Lookups of other types (A, AAAA, HTTPS) for one contact are rows of their own.
+is therefore kept as the `time_resolution_seconds` of the row: contacts with the host are known no
+finer. Lookups of other types (A, AAAA, HTTPS) for one contact are rows of their own.
 
 Records of devices stated to run something else than iOS or iPadOS are passed over, as are events that are
 no DNS lookups. The user's name and address, the account and the device's own address are not read. The
@@ -15,9 +15,6 @@ device is `deviceId`; `--devices` may map it to the name that other logs use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.telemetry.names import choice, constant
-from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json
-from appcadence.telemetry.readers._columns import Columns
-from appcadence.telemetry.readers._json_layout import fits
+from appcadence.telemetry.readers import ReadOptions, _flows
+from appcadence.telemetry.readers._columns import Columns, JsonFlows
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "jamf"
@@ -49,22 +45,6 @@ _WANTED = {
         ]
     )
 }
-
-
-def sniff(path: Path, start: bytes) -> bool:
-    """Whether the first objects are events of the stream; never raises."""
-    return fits(start, _fits)
-
-
-def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
-    """Yield flows of service "dns", and rejected events.
-
-    Raises:
-        UnusableFile: a file is missing, empty, damaged or no such stream.
-    """
-    for path in paths:
-        parsed = _json.rows(path, _EXPECTED, _WANTED, _fits)
-        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -95,3 +75,7 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
         "time_resolution_seconds": pa.array(np.maximum(ttl.to_numpy().astype(float), RESOLUTION_SECONDS)),
     }
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, clock="event.timestamp")
+
+
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished)
+sniff, read = _READER.sniff, _READER.read

@@ -16,9 +16,6 @@ the app on the device, and is not used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.telemetry.names import constant, translate
-from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _text
-from appcadence.telemetry.readers._columns import Columns
-from appcadence.telemetry.readers._json_layout import fits
+from appcadence.telemetry.readers import ReadOptions, _flows, _text
+from appcadence.telemetry.readers._columns import Columns, JsonFlows
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "zscaler"
@@ -45,22 +41,6 @@ _WANTED = {"sourcetype": pa.string(), "event": pa.struct([(name, pa.string()) fo
 _NOTHING = {"none", "na", "n/a", "unknown", "null", "-"}
 _OUTCOMES = {"allowed": "established", "blocked": "failed"}
 _SERVICES = {"https": "tls", "ssl": "tls", "tunnel_ssl": "tls", "http": "http", "ftp": "ftp", "dns": "dns"}
-
-
-def sniff(path: Path, start: bytes) -> bool:
-    """Whether the first objects are records of a web feed; never raises."""
-    return fits(start, _fits)
-
-
-def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
-    """Yield flows, and rejected records.
-
-    Raises:
-        UnusableFile: a file is missing, empty, damaged or no feed of web records.
-    """
-    for path in paths:
-        parsed = _json.rows(path, _EXPECTED, _WANTED, _fits, _as_texts)
-        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -116,3 +96,7 @@ def _start(get: Columns) -> pa.Array:
     get.fault(pc.and_not(alone, utc), "time is not in UTC; add epochtime to the feed")
     get.fault(np.asarray(time.is_null()) & (no_epoch | no_named), "neither epochtime nor time is a time")
     return time
+
+
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished, _as_texts)
+sniff, read = _READER.sniff, _READER.read

@@ -59,7 +59,7 @@ class Counts:
     lookups: Ints
     attribution: Ints
     """(n_devices, 4) flows by way of attribution."""
-    grid: npt.NDArray[np.float64]
+    resolution: npt.NDArray[np.float64]
     first: Ints
     last: Ints
     hours: Ints
@@ -87,7 +87,7 @@ class Counts:
         return self._apps_of.get(device, [])
 
     def log(self, table: str, device: int) -> tuple[int, float | None, dict[str, int]]:
-        """Records of a device in a table, the grid of those that tell (seconds), and records by kind."""
+        """Records of a device in a table, resolution (seconds) of those that tell, and records by kind."""
         return self.logs[table].get(device, (0, None, {}))
 
 
@@ -137,7 +137,7 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
         present | (summaries > 0),
         **{name: sums[:, i] for i, name in enumerate(_FLAGS)},
         attribution=sums[:, len(_FLAGS) :],
-        grid=_wide(flows.grid, n),
+        resolution=_wide(flows.resolution, n),
         first=_wide(flows.first, n),
         last=_wide(flows.last, n),
         hours=by_device(observed, n),
@@ -159,7 +159,7 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
 class _Flows:
     totals: _Totals
     hours: DeviceTimes
-    grid: npt.NDArray[np.float64]
+    resolution: npt.NDArray[np.float64]
     first: Ints
     last: Ints
     app_flows: Ints
@@ -198,8 +198,8 @@ def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Prog
         start = piece["start"].cast(pa.int64()).to_numpy()
         length = np.clip(np.nan_to_num(seconds, nan=0.0), 0.0, 1e7)
         found.hours.add(owner, start, start + (length * 1e6).astype(np.int64))
-        found.grid = _wide(found.grid, n)
-        np.fmax.at(found.grid, owner, piece["time_resolution_seconds"].to_numpy())
+        found.resolution = _wide(found.resolution, n)
+        np.fmax.at(found.resolution, owner, piece["time_resolution_seconds"].to_numpy())
         found.first = _wide(found.first, n, np.iinfo(np.int64).max)
         found.last = _wide(found.last, n, np.iinfo(np.int64).min)
         np.minimum.at(found.first, owner, start)
@@ -216,7 +216,7 @@ def _log(
 ) -> tuple[DeviceTimes, dict[int, tuple[int, float | None, dict[str, int]]], Ints]:
     """Hours of a log, what it holds by device, and pushes whose app is known by device."""
     kind = Codes()
-    hours, grid, pushes = DeviceTimes(HOUR_US), np.zeros(0), np.zeros(0, np.int64)
+    hours, resolution, pushes = DeviceTimes(HOUR_US), np.zeros(0), np.zeros(0, np.int64)
     wanted = pa.array(_TELLING[table])
     totals = np.zeros((0, 0), np.int64)
     names = ["device_id", "app_id", "kind", when, "time_resolution_seconds"]
@@ -231,8 +231,8 @@ def _log(
         # Any event shows that pushes were logged; charging does not show that unlocks were.
         kept = telling if table == "activity" else np.ones(len(piece), np.bool_)
         hours.add(owner[kept], start[kept], np.maximum(start, end)[kept])
-        grid = _wide(grid, n, -1)
-        np.fmax.at(grid, owner[telling], piece["time_resolution_seconds"].to_numpy()[telling])
+        resolution = _wide(resolution, n, -1)
+        np.fmax.at(resolution, owner[telling], piece["time_resolution_seconds"].to_numpy()[telling])
         totals = np.pad(totals, ((0, n - totals.shape[0]), (0, k - totals.shape[1])))
         totals += np.bincount(owner * k + kinds, minlength=n * k).reshape(n, k)
         received = _equal(kind, piece["kind"], "push_received") & _valid(piece["app_id"])
@@ -240,7 +240,8 @@ def _log(
     log = {}
     for code in np.flatnonzero(totals.sum(axis=1)).tolist():
         by_kind = {name: int(totals[code, i]) for i, name in enumerate(kind.names) if totals[code, i]}
-        log[code] = sum(by_kind.values()), float(grid[code]) if grid[code] >= 0 else None, by_kind
+        finest = float(resolution[code]) if resolution[code] >= 0 else None
+        log[code] = sum(by_kind.values()), finest, by_kind
     return hours, log, pushes
 
 
