@@ -4,11 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from appcadence.config import Tunables
+from appcadence.config import Alerts, Config, Tunables
 from appcadence.features import extract
-from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES
+from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extraction import load
+from appcadence.findings import REASON, of_row
 from appcadence.models.detector import strata
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
 from appcadence.telemetry.simulate.fleet import simulate
@@ -42,7 +43,6 @@ SAID = {
     "durations": "Not checked: how long it stayed connected (no durations).",
     "app names": "Blind spot: the telemetry does not say which app this is.",
 }
-PHRASES = {f.phrase.lower(): f.name for f in FEATURES}
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +85,9 @@ def without(tables, absent):
 
 
 def cited(scores):
-    """Names of the features that the sentences of a scores table are about."""
-    found = set()
-    for sentence in {text for texts in scores["reasons"] for text in texts}:
-        if sentence.startswith(("Not checked: ", "Blind spot: ")):
-            continue
-        text = sentence.removeprefix("The destination is ").removeprefix("Not ").removesuffix(".")
-        found.add(PHRASES[text.split(": ")[0].lower()])
-    return found
+    """Names of the features that the findings of a scores table are about."""
+    said = [finding for _, row in scores.iterrows() for finding in of_row(row)]
+    return {finding.parameters["feature"] for finding in said if finding.kind == REASON}
 
 
 def test_contributions_sum_to_every_score(detector, frame, complete):
@@ -142,7 +137,7 @@ def test_no_reason_cites_what_is_absent(absent, halves, detector, complete):
     if absent in SAID:
         assert worded["reasons"].map(lambda texts: SAID[absent] in texts).all()
     if absent == "activity":
-        assert not scores["explained_by"].map(lambda texts: "user present" in texts).any()
+        assert not scores["explained_by"].map(lambda texts: "user_present" in texts).any()
     for parts in scores["contributions"].iloc[::31]:
         for part in parts:
             assert part["feature"] not in ABSENT[absent] or part["value"] is None
@@ -179,7 +174,7 @@ def muted(p, starts, tunables):
 )
 def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, complete):
     budget = 1000.0  # so that nearly all would alert
-    scores = detector.score(frame, alerts_per_device_day=budget, tunables=tunables).to_pandas()
+    scores = detector.score(frame, Config(Alerts(budget), tunables)).to_pandas()
     p, scored = p_values(scores), (scores["status"] == "scored").to_numpy()
     np.testing.assert_array_equal(p, p_values(complete))
     assert scores["score"].equals(complete["score"]) and scores["rank"].equals(complete["rank"])
@@ -196,13 +191,13 @@ def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, compl
     assert (scored & high & mute).any() or tunables == Tunables(1, 1, 1)
     by_days = scored & np.isnan(p).all(axis=1)
     assert (by_days & high).any() and scores["alert"][by_days & high].all()
-    found = detector.score(frame, false_discovery_rate=0.9, tunables=tunables)["alert"].to_numpy()
+    found = detector.score(frame, Config(Alerts(1.0, 0.9), tunables))["alert"].to_numpy()
     assert found.any() and not (found & mute).any()
 
 
 def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
     def alerts(**thresholds):
-        return detector.score(frame, tunables=Tunables(**thresholds))["alert"].to_numpy()
+        return detector.score(frame, Config(tunables=Tunables(**thresholds)))["alert"].to_numpy()
 
     plain = alerts()
     for name in BEHAVIOURS:

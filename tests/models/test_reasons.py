@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from make import flows, inventory
 
+from appcadence._quantity import quantity
 from appcadence.features import History, extract
 from appcadence.features.catalog import NAMES
-from appcadence.models.reasons import explained_by, quantity, sentences
+from appcadence.models.reasons import explained_by, unusual
 
 AT = NAMES.index("expected_rhythm_ratio")
 
@@ -34,7 +35,7 @@ def window(gap, **declared):
 )
 def test_an_approved_rhythm_explains(gap, declared, approved):
     (texts,) = explained_by(window(gap, **declared), np.full((1, len(NAMES)), np.nan)).to_pylist()
-    assert ("approved rhythm" in texts) is approved
+    assert ("approved_rhythm" in texts) is approved
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,8 @@ def test_an_approved_rhythm_explains(gap, declared, approved):
 )
 def test_a_faster_rhythm_is_worded(gap, period, said):
     value = window(gap, expected_period_seconds=period)[[NAMES[AT]]].to_numpy(float)
-    (texts,) = sentences(np.array([[AT]]), value, np.full((1, 1), np.nan), np.ones((1, 1)))
-    assert texts == [f"Connections against the approved rhythm: {said} as often."]
+    ((found,),) = unusual(np.array([[AT]]), value, np.full((1, 1), np.nan), np.ones((1, 1)))
+    assert found.text == (f"Connections against the approved rhythm: {said} as often.")
 
 
 def test_quantities_are_said_as_people_do():

@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from make import fleet
 
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
 from appcadence.models.surprise import DIRECTIONS, POINTS, TailSurprise
-from appcadence.training.train import train
 
 
 def slow(surprise, row):
@@ -48,8 +46,8 @@ def test_every_window_is_as_surprising_as_its_slow_twin_says():
 
 
 @pytest.fixture(scope="module")
-def detector():
-    return train(fleet(devices=4, days=3)).detector
+def detector(fleet_model):
+    return bundle.load(fleet_model)[0]
 
 
 @pytest.mark.parametrize(

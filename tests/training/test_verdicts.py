@@ -61,6 +61,7 @@ def test_analysts_who_disagree_leave_the_window_out(tables):
     assert set(said[windows["dest"] == "poll.example"]) == {"unexplained"}
 
 
+@pytest.mark.slow
 def test_training_learns_from_them(tables):
     day = past_and_future(tables, (DAY0 + 3 * 86400) * 1_000_000)[1]
 

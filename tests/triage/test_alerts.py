@@ -16,12 +16,12 @@ from ecs_fields import FIELDS, problems, published
 from make import DAY0, fleet, flows, together
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
+from appcadence.models import bundle
 from appcadence.models.detector import SCORES
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
-from appcadence.training.train import train
 from appcadence.triage import ocsf
-from appcadence.triage.alerts import ALERTS, MAX_DESTINATIONS, MAX_REASONS, alerts_in, alerts_of, write
+from appcadence.triage.alerts import ALERTS, MAX_DESTINATIONS, MAX_REASONS, alerts_in, write
 
 FILES = ("alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl")
 HOSTILE = '=HYPERLINK("http://evil",\u202e\n"\r\x1b\x00)\u2028</script>'
@@ -32,13 +32,15 @@ def _beacon(device, app, host, period=300.0):
     return flows(4 * 86400 + np.arange(0, 86400, period), device, app, host, 0.5, 310, 180)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return train(fleet(devices=6, days=4), "24h", 0).detector
+def alerts_of(scores, events):
+    """The alerts of a scores table that stands in a file of several row groups."""
+    file = io.BytesIO()
+    pq.write_table(scores, file, row_group_size=500)
+    return alerts_in(file, events)
 
 
 @pytest.fixture(scope="module")
-def scored(trained):
+def scored(fleet_model):
     """A later day with a beacon of one host, one over 120 hosts, one without an app, and a roll-out."""
     tables = fleet(devices=6, days=5, seed=9)
     day = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
@@ -50,7 +52,7 @@ def scored(trained):
         _beacon("phone-01", "com.social", rotating),
         _beacon("phone-04", None, "203.0.113.9"),
     )
-    return Scorer(trained, "f" * 64).run({"flows": together(day, *more, *met)})
+    return Scorer(bundle.load(fleet_model)[0], "f" * 64).run({"flows": together(day, *more, *met)})
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +241,7 @@ def test_what_is_not_ecs_is_noticed(alerts, tmp_path):
         assert len(problems(line | {group: line[group] | part})) == 1, part
 
 
+@pytest.mark.network
 def test_the_ecs_fields_are_the_published_ones(tmp_path):
     theirs = published(tmp_path)
     assert {name: theirs.get(name) for name in FIELDS} == FIELDS
