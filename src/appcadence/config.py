@@ -10,7 +10,7 @@ from typing import Any
 
 from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError
-from appcadence.telemetry.readiness.assess import BEHAVIOURS
+from appcadence.telemetry.readiness.capability import BEHAVIOURS
 
 ATTACK_NAMES = BEHAVIOURS
 """By behaviour, the threshold that ATT&CK names."""

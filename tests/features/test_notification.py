@@ -55,7 +55,7 @@ def test_a_strong_coupling_is_the_same_verdict_on_any_grid():
         assert got["push_coupling_excess"] > 0.8
         assert got["push_coupling_surprise"] > 15
         assert got["push_session_share"] == 1
-    assert exact["push_grid_seconds"] < 1 and coarse["push_resolution_seconds"] == 60
+    assert exact["push_grid_seconds"] < 1 and coarse["push_grid_seconds"] == 60
     assert 5 < exact["median_push_lag_seconds"] < 15
     assert np.isnan(coarse["median_push_lag_seconds"])
 

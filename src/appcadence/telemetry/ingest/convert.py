@@ -20,7 +20,7 @@ from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers import FORMATS, Reader, ReadOptions, detect, reader
 from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.schema import FLOWS
 
@@ -244,7 +244,8 @@ def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
     if any(t.rows for t in tallies):
         return ()
     if read == 0:
-        return ("The files hold no rows.",)
+        what = listed(sorted({FORMATS[t.format] for t in tallies}))
+        return (f"The files hold no {what}, which is what counts of their format.",)
     if read == rejected:
         return ("No row could be used; the table 'rejected' says why.",)
     return (

@@ -12,7 +12,7 @@ when Suricata lets go of the flow: one still open at the end of the log is not i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,9 +108,19 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             yield "flows", tagged(_flows.NONE, path, 0, rows.size // 2)
     names.finish()
     for path in paths:
-        flows = _json.rows(path, _EXPECTED, _FLOWS, adapt=partial(_only, ("flow",)))
-        halves = (replace(rows, size=rows.size - rows.size // 2) for rows in flows)
-        yield from _flows.flows_of(path, halves, partial(_finished, names=names, options=options))
+        yield from _flows.flows_of(path, _flow_events(path), partial(_finished, names=names, options=options))
+
+
+def _flow_events(path: Path) -> Iterator[Rows]:
+    for rows in _json.rows(path, _EXPECTED, _FLOWS, adapt=partial(_only, ("flow",))):
+        mine = np.asarray(pc.fill_null(pc.equal(rows.table["event_type"].cast(pa.string()), "flow"), False))
+        yield replace(
+            rows,
+            table=rows.table.filter(pa.array(mine)).combine_chunks(),
+            lines=rows.lines[mine],
+            read=int(mine.sum()) + len(rows.bad_lines),
+            size=rows.size - rows.size // 2,
+        )
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -177,8 +187,7 @@ def _answers(table: pa.Table) -> tuple[pa.Table, pa.Array]:
 
 
 def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished:
-    is_flow = np.asarray(pc.fill_null(pc.equal(rows.table["event_type"].cast(pa.string()), "flow"), False))
-    table = rows.table.filter(pa.array(is_flow)).combine_chunks()
+    table = rows.table
     flow = one_array(table["flow"])
     start, no_start = _text.times(pc.struct_field(flow, "start"))
     end, no_end = _text.times(pc.struct_field(flow, "end"))
@@ -199,7 +208,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
     faults = [(no_start, "flow.start is not a time"), (no_end, "flow.end is not a time")]
     return _flows.finished(
         columns,
-        rows.lines[is_flow],
+        rows.lines,
         options,
         NAME,
         RESOLUTION_SECONDS,
