@@ -165,6 +165,19 @@ def test_health_of_one_quiet_device_is_unknown_not_an_error(trained, later):
         check_health(trained.detector, {"flows": one.slice(0, 0)})
 
 
+def test_health_where_implants_fit_in_no_round_or_are_too_short_to_be_found(trained):
+    """Ten minutes of many devices: rounds without an implant, and implants of which none can be judged."""
+    for minutes in (1, 10):
+        times = 5 * DAY + np.arange(0, minutes * 60, 30.0)
+        tables = {"flows": together(*(flows(times, f"new-{k}") for k in range(30)))}
+        injected = check_health(trained.detector, tables).injected
+        if minutes == 1:
+            assert injected.implant_days == 0 and np.isnan(injected.recall[1.0])
+        else:
+            assert injected.implant_days > 0 and injected.first_found_days == np.inf
+            assert injected.recall == {0.1: 0.0, 1.0: 0.0, 3.0: 0.0}
+
+
 def png(figure):
     file = io.BytesIO()
     figure.savefig(file, format="png")
