@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Mask, Vector
 from appcadence.config import Tunables
 from appcadence.features.comparison import STEADY_DAYS
 
@@ -28,7 +29,6 @@ CADENCE_ALONE_STARTS = 12
 READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
 """The features that `eligible` takes, besides the key `n_flows`."""
 
-Mask = npt.NDArray[np.bool_]
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 """A feature table, or its columns (n,) by name."""
 
@@ -79,7 +79,7 @@ def barred(
     return np.asarray(~others & np.where(cadence, few, nothing), np.bool_)
 
 
-def _days_met(frame: Columns) -> npt.NDArray[np.float64]:
+def _days_met(frame: Columns) -> Vector:
     """(n,) days with contact among the fourteen before the window; 0 where the past is unknown."""
     age = np.minimum(np.ceil(np.asarray(frame["channel_age_days"])), STEADY_DAYS)
     met = np.rint(np.asarray(frame["steady_days_ratio"]) * age)

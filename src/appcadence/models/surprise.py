@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from appcadence._types import Matrix
 from appcadence.features.catalog import FEATURES
-
-Matrix = npt.NDArray[np.float64]
 
 DIRECTIONS = np.array([f.direction for f in FEATURES])
 POINTS = 512

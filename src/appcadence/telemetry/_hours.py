@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence.telemetry.arrays import Ints
+from appcadence._types import HOUR_US, Ints
 
-_HOUR_US = 3_600_000_000
 _SHIFT, _ZERO = 33, 1 << 32
 _MAX_HOURS = 8 * 24
 """No record fills more hours than this: a wrong duration must not fill memory."""
@@ -22,8 +21,8 @@ class Hours:
 
     def add(self, device: Ints, start: Ints, end: Ints) -> None:
         """Records of devices (codes from 0) from one time to another, in microseconds."""
-        first = start // _HOUR_US
-        count = np.clip(end // _HOUR_US - first + 1, 1, _MAX_HOURS)
+        first = start // HOUR_US
+        count = np.clip(end // HOUR_US - first + 1, 1, _MAX_HOURS)
         key = (device << _SHIFT) + first + _ZERO
         self._parts.append(np.unique(_runs(key, count)))
         self._pending += len(self._parts[-1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-DAY_US = 86_400_000_000
 ISO_EXAMPLE = "an ISO time such as 2026-11-24T08:00:00Z"
 _MICROSECOND = timedelta(microseconds=1)
 

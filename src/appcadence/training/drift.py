@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
+from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
@@ -46,8 +46,6 @@ _SIGNALS = {
 }
 """What telemetry holds, and the features that are unknown without it."""
 _APP_NAMES = "app names of flows"
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     )
 
 
-def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats) -> Reference:
+def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Matrix) -> Reference:
     """The new windows, counted over the bins of the reference."""
     devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
     return Reference(
@@ -188,7 +186,7 @@ def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats)
     )
 
 
-def psi(before: Floats, now: Floats) -> Floats:
+def psi(before: Matrix, now: Matrix) -> Matrix:
     """Population stability index of counts (..., bins), half a window added to each bin."""
     p, q = (
         (x + 0.5) / (x.sum(axis=-1, keepdims=True) + 0.5 * x.shape[-1])
@@ -226,7 +224,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
     return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
 
 
-def _scores(detector: Detector, frame: pd.DataFrame, common: npt.NDArray[np.bool_]) -> tuple[float, Budget]:
+def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
     for stratum, rows in strata(frame).items():
@@ -278,7 +276,7 @@ def _losses(reference: Reference, now: Reference) -> list[Loss]:
     return out
 
 
-def _most_known(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _most_known(counts: Ints) -> Ints:
     """(n_devices,) windows in which the best known of some features is known."""
     return np.asarray(counts[:, :, : BINS - 1].sum(axis=2).max(axis=1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from appcadence._extras import require
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.models.calibration import alert_unit, device_days
@@ -65,7 +65,7 @@ def health(
     detector: Detector,
     tables: Tables,
     seed: int = 0,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Health:
     """Judge a detector on what `tables` hold after its training (or, if nothing, on their latter half).
 

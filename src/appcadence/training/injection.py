@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Codes, Mask, Vector
 from appcadence.features.build import build
 from appcadence.features.columns import micros
 from appcadence.features.comparison import advance
@@ -37,14 +37,14 @@ class Rows:
 
     frame: pd.DataFrame
     """The feature table, `implant_kind` (None = benign) and `verdict` (None = nobody decided)."""
-    implant: npt.NDArray[np.int64]
+    implant: Codes
     """(n,) code of the carrier of an implant, -1 = benign."""
 
     @property
-    def malicious(self) -> npt.NDArray[np.bool_]:
+    def malicious(self) -> Mask:
         return self.implant >= 0
 
-    def take(self, mask: npt.NDArray[np.bool_]) -> Rows:
+    def take(self, mask: Mask) -> Rows:
         return Rows(self.frame[mask].reset_index(drop=True), self.implant[mask])
 
 
@@ -120,7 +120,7 @@ def labelled(
     return Rows(table, implant).take(keep), specs
 
 
-def _kinds(table: pd.DataFrame, implant: npt.NDArray[np.int64], specs: pd.DataFrame) -> np.ndarray:
+def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarray:
     """(n,) kind of the first implant of each window's carrier, None where it is benign."""
     kinds = np.full(len(table), None, dtype=object)
     if (implant >= 0).any():
@@ -139,9 +139,7 @@ def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
     return rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows[dest])
 
 
-def _truth(
-    table: pd.DataFrame, injected_flows: pa.Table, window: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def _truth(table: pd.DataFrame, injected_flows: pa.Table, window: str) -> tuple[Codes, Vector]:
     """(n,) code of the carrier whose implant shares the window (-1 = none), and the share of its flows."""
     if not len(injected_flows):
         return np.full(len(table), -1), np.zeros(len(table))

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.models.calibration import alert_unit, device_days
@@ -57,9 +58,7 @@ LOSSES = tuple(Cell(lost_flows=x) for x in LOST) + tuple(Cell(lost_names=x) for 
 COLUMNS = (*Cell.__dataclass_fields__, "implant_days", "recall", "false_units_per_device_day")
 
 
-def stress(
-    training: Training, tables: Tables, progress: Callable[[str, float], None] = lambda what, share: None
-) -> pd.DataFrame:
+def stress(training: Training, tables: Tables, progress: Progress = silent) -> pd.DataFrame:
     """One row a cell of `GRID`, `HOURS` and `LOSSES`, with `COLUMNS`, from beacons in the held-out devices.
 
     The beacons are injected as flows into the part of `tables`, the telemetry of the training, that came

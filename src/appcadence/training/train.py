@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
-from appcadence._stages import Progress, logged_stages
+from appcadence._stages import logged_stages
+from appcadence._types import Micros, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
@@ -92,7 +92,7 @@ def train(
     verdicts: pa.Table | None = None,
     search_trials: int = 0,
     before: Detector | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
@@ -247,7 +247,7 @@ def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] |
     return sorted(devices[i] for i in order[k:]), sorted(devices[i] for i in order[:k])
 
 
-def _cuts(start_us: npt.NDArray[np.int64], seconds: int, seed: int) -> list[int]:
+def _cuts(start_us: Micros, seconds: int, seed: int) -> list[int]:
     """Moments that part past from future: the middle border, or several moments of a short span."""
     first, last = int(start_us.min()), int(start_us.max())
     width = seconds * 1_000_000

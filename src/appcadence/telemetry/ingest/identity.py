@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._files import open_input
+from appcadence._types import Ints
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import AsOf, Ints, one_array
+from appcadence.telemetry.arrays import AsOf, one_array
 from appcadence.telemetry.schema import TIME
 
 _COLUMNS = ("address", "device_id", "from", "to")

@@ -12,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import DAY_US, Ints
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import NAME
 
-DAY_US = 86_400_000_000
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 _MAX_DAYS = 31
 """No record touches more days than this: a wrong duration must not fill memory."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from appcadence.telemetry.arrays import Ints
+from appcadence._types import Ints
 
 _GRIDS = {1: "seconds", 60: "minutes"}
 _MIN_STAMPS = 50

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from appcadence._types import Ints
 from appcadence.errors import TelemetryError, UnusableFile
-from appcadence.telemetry.arrays import Ints
 
 BLOCK_BYTES = 32 << 20
 MAX_LINES = 1 << 18

@@ -46,9 +46,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._types import Mask
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.arrays import Mask, one_array
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate
 from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _hosts, _lines, _text
 from appcadence.telemetry.readers._lines import Rows

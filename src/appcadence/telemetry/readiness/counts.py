@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Ints, Mask, Progress, Vector, silent
 from appcadence.telemetry._hours import Hours, by_device, filled, gaps
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import FLOWS
@@ -39,9 +38,6 @@ _FLAGS = (
 )
 _SHIFT = 32
 
-Progress = Callable[[str, float], None]
-Mask = npt.NDArray[np.bool_]
-
 
 @dataclass
 class Counts:
@@ -60,7 +56,7 @@ class Counts:
     lookups: Ints
     attribution: Ints
     """(n_devices, 4) flows by way of attribution."""
-    grid: npt.NDArray[np.float64]
+    grid: Vector
     first: Ints
     last: Ints
     hours: Ints
@@ -106,7 +102,7 @@ class _Totals:
         self.sums[:, column] += np.bincount(who, minlength=len(self.sums))
 
 
-def count(source: TelemetryDirectory, progress: Progress | None = None) -> Counts:
+def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     """Go through flows, activity, notifications and contact summaries once."""
     device, app = Codes(), Codes()
     flows = _flows(source, device, app, progress)
@@ -160,14 +156,14 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
 class _Flows:
     totals: _Totals
     hours: Hours
-    grid: npt.NDArray[np.float64]
+    grid: Vector
     first: Ints
     last: Ints
     app_flows: Ints
     seen: Ints
 
 
-def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress | None) -> _Flows:
+def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress) -> _Flows:
     none = np.zeros(0, np.int64)
     found = _Flows(_Totals(len(_FLAGS) + len(ATTRIBUTIONS)), Hours(), np.zeros(0), none, none, none, none)
     way, service, origin = Codes(), Codes(), Codes()
@@ -245,12 +241,11 @@ def _log(
 
 
 def _pieces(
-    source: TelemetryDirectory, table: str, names: Sequence[str], progress: Progress | None = None
+    source: TelemetryDirectory, table: str, names: Sequence[str], progress: Progress = silent
 ) -> Iterator[pa.Table]:
     reads = source.pieces(table, names)
     for done, read in enumerate(reads):
-        if progress:
-            progress("Reading flows", done / len(reads))
+        progress("Reading flows", done / len(reads))
         piece = read()
         if len(piece):
             yield piece

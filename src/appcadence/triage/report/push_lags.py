@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
+from appcadence._types import Micros
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES, SHIFTS_SECONDS, WAKE_SECONDS
 from appcadence.triage.report.html import render
 
@@ -24,8 +24,6 @@ _MAX_SECONDS = 300.0
 """Seconds after a push that are drawn, on a scale of log(1 + seconds): it begins at zero."""
 _PLACES = 250
 _TICKS = ((0, "0"), (1, "1 s"), (5, "5 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"))
-
-Micros = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
