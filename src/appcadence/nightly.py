@@ -35,7 +35,8 @@ from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.calibration import alert_unit, device_days, discovered
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days, discovered
 from appcadence.models.detector import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
@@ -201,7 +202,7 @@ def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.nda
     """Rank (0 = none) and alert of all windows."""
     alert = whole["alert"].to_numpy()
     if false_discovery_rate is not None:
-        unit = alert_unit(whole.select(["device_id", "app_id", "dest", "window_start"]).to_pandas())
+        unit = alert_unit(whole)
         alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
     return ranks(whole), alert
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from appcadence._types import Codes, FeatureMatrix, Matrix
 from appcadence.errors import BundleError
+from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
@@ -234,7 +234,7 @@ def _compared(values: Matrix) -> Matrix:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _robust(values, order, offsets):  # type: ignore[no-untyped-def]
     groups, width = len(offsets) - 1, values.shape[1]
     count = np.zeros((groups, width))

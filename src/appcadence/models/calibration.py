@@ -18,18 +18,6 @@ _PRIOR_UNITS = 10.0
 by a factor e a unit, and a small baseline's own tail is rough."""
 
 
-def alert_unit(frame: pd.DataFrame) -> Codes:
-    """(n,) code of each window's alert unit: device-app-day, or device-dest-day where the app is unknown."""
-    app = frame["app_id"].astype(object)
-    what = np.where(app.isna(), "dest:" + frame["dest"].astype(object).astype(str), "app:" + app.astype(str))
-    day = frame["window_start"].dt.floor("D")
-    return np.asarray(
-        pd.DataFrame({"d": frame["device_id"].astype(object), "w": what, "t": day})
-        .groupby(["d", "w", "t"])
-        .ngroup()
-    )
-
-
 def device_days(frame: pd.DataFrame) -> float:
     """Observed device-days of a feature table."""
     distinct = frame.loc[:, ["device_id", "window_start", "observed_seconds"]].astype({"device_id": object})

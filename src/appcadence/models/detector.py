@@ -18,8 +18,9 @@ from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
 from appcadence.models import reasons
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, alert_unit, discovered
+from appcadence.models.calibration import Calibration, discovered
 from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
 from appcadence.models.reference import Reference
 from appcadence.models.surprise import TailSurprise

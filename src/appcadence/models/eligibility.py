@@ -11,6 +11,7 @@ import pandas as pd
 
 from appcadence._types import Mask, Vector
 from appcadence.config import Tunables
+from appcadence.features._kernels import MIN_STARTS
 from appcadence.features.comparison import STEADY_DAYS
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
@@ -20,7 +21,6 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 }
 """The analytic's three behaviours and the feature families that speak for each."""
 
-MIN_STARTS = 6
 MIN_DAYS = 2
 """A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
 PERSISTENT_SECONDS = 1800.0
@@ -71,7 +71,7 @@ def barred(
         shown: (n,) by behaviour, whether it shows within the bounds of `tunables`.
         tunables: the thresholds.
     """
-    few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
+    few = frame["n_flows"].to_numpy() < CADENCE_ALONE_STARTS
     bound = [able[name] for name in BEHAVIOURS if getattr(tunables, name) is not None]
     nothing = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *bound])
     cadence = shown["structured_cadence"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from appcadence._types import Mask, Matrix, Vector
 from appcadence.errors import BundleError
+from appcadence.features._kernels import kernel
 
 _FIELDS = {
     "feature": np.int32,
@@ -148,7 +148,7 @@ def join(parts: list[Trees]) -> Trees:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _walk(rows, feature, threshold, left, right, default_left, nan_is_zero, expected, roots, raw, out):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         row, moved, total = rows[i], out[i], 0.0

@@ -13,15 +13,12 @@ import pyarrow.compute as pc
 from appcadence._extras import require
 from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
-from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
-from appcadence.features.windows import window_seconds
-from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import adjusted_p_values, device_days
 from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
 
@@ -134,10 +131,10 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
         TelemetryError: no window with enough evidence begins after the training period.
     """
     require("train", "scipy")
-    windows = build(tables, window_seconds(detector.window), detector.history)
-    frame = hide(table_of(windows), detector.excluded_families)
+    later = assemble(tables, detector.window, detector.history)
+    frame = hide(later.features, detector.excluded_families)
     end_us = detector.reference.end_us
-    events = fleet_events(advance(detector.history, windows), end_us, frame)
+    events = later.fleet_events(end_us)
     end = pd.Timestamp(end_us, unit="us", tz="UTC")
     last = pd.Timestamp(pc.max(tables["flows"]["start"]).as_py())
     # Sessions that outlast the telemetry reach into windows in which nothing begins.

@@ -10,8 +10,9 @@ import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import NAMES
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, alert_unit, device_days
+from appcadence.models.calibration import Calibration, device_days
 from appcadence.models.detector import (
     STRATA,
     aligned,

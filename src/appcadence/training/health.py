@@ -12,7 +12,8 @@ from appcadence._extras import require
 from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector, strata
 from appcadence.training.evaluate import BUDGETS, Quality, quality
 from appcadence.training.injection import Tables, past_and_future

@@ -11,14 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask, Vector
-from appcadence.features.build import build
 from appcadence.features.columns import micros
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
 from appcadence.features.history import History
-from appcadence.features.windows import window_seconds
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.augment import change, vary
@@ -59,7 +55,7 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
 
 def history_of(tables: Tables, window: str, known: History | None = None) -> History:
     """What is known after the tables, and before them `known`."""
-    return advance(known or History.empty(), build(tables, window_seconds(window)))
+    return assemble(tables, window, known).history
 
 
 def labelled(
@@ -103,11 +99,10 @@ def labelled(
     else:
         injected_flows, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
     both = future | {"flows": pa.concat_tables([flows, injected_flows]).unify_dictionaries()}
-    before = history_of(past, window, known)
-    windows = build(both, window_seconds(window), before)
-    table = table_of(windows)
+    later = assemble(both, window, history_of(past, window, known))
+    table = later.features
     implant, share = _truth(table, injected_flows, window)
-    common = fleet_events(advance(before, windows), cut_us, table).windows
+    common = later.fleet_events(cut_us).windows
     keep = eligible(table) & np.where(implant < 0, ~common, share >= _IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
@@ -144,7 +139,7 @@ def _truth(table: pd.DataFrame, injected_flows: pa.Table, window: str) -> tuple[
     if not len(injected_flows):
         return np.full(len(table), -1), np.zeros(len(table))
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
-    injected = table_of(build({"flows": injected_flows}, window_seconds(window)))[[*_KEY, "n_flows"]]
+    injected = assemble({"flows": injected_flows}, window).features[[*_KEY, "n_flows"]]
     injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only goes on in this window begins no flow in it, and is the implant's all the same.

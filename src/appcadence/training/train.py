@@ -18,16 +18,15 @@ from appcadence._extras import require
 from appcadence._stages import logged_stages
 from appcadence._types import Micros, Progress, silent
 from appcadence.errors import TelemetryError
-from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import load, table_of
+from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.eligibility import eligible
+from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
@@ -183,8 +182,8 @@ def train(
 
     result = fit(learn, clean, check, seed, fused, choose)
     settings, trials = searches[0]
-    everything = build(tables, window_seconds(window), known)
-    whole = hide(table_of(everything), exclude_families)
+    everything = assemble(tables, window, known)
+    whole = hide(everything.features, exclude_families)
     params = {
         "window": window,
         "seed": seed,
@@ -203,7 +202,7 @@ def train(
     detector = Detector(
         window=window,
         baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
-        history=advance(known, everything),
+        history=everything.history,
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,
@@ -287,7 +286,7 @@ def _baseline(
     before: Detector | None,
 ) -> AppBaseline:
     known, older = (History.empty(), None) if before is None else (before.history, before.baseline)
-    table = table_of(build(past, window_seconds(window), known))
+    table = assemble(past, window, known).features
     return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)), older)
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import ARROW, UNCHECKED, Finding, arrow, of_row
-from appcadence.models.calibration import alert_unit
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.triage import ecs, ocsf, siem
