@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from appcadence._types import DAY_US, HOUR_US, Vector
 from appcadence.errors import SchemaError
-from appcadence.features._kernels import MIN_STARTS
+from appcadence.features._kernels import HALF_MICROSECOND, MIN_STARTS
 from appcadence.features.windows import Windows
 from appcadence.telemetry.arrays import one_array
 
@@ -29,7 +29,6 @@ MEASURES = pa.schema(
 hours: bit h = connected in hour h of a day (UTC); alert: as the detector gave it."""
 COLUMNS = tuple(MEASURES.names[:3])
 """What `of_windows` gives."""
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 
 
 def of_windows(windows: Windows) -> dict[str, npt.NDArray[Any]]:
@@ -97,8 +96,8 @@ def _hours(windows: Windows) -> npt.NDArray[np.int32]:
     if not windows.n:
         return np.empty(0, np.int32)
     start, end = windows.flow_start, windows.flow_end
-    first = np.floor((start + _TICK) / 3600.0).astype(np.int64)
-    last = np.floor((np.where(np.isnan(end), start, end) - _TICK) / 3600.0).astype(np.int64)
+    first = np.floor((start + HALF_MICROSECOND) / 3600.0).astype(np.int64)
+    last = np.floor((np.where(np.isnan(end), start, end) - HALF_MICROSECOND) / 3600.0).astype(np.int64)
     begins = np.repeat(windows.start_us // HOUR_US, np.diff(windows.offsets))
     spans = _SPANS[(begins + first) % 24, np.clip(last - first, 0, 23)]
     return np.asarray(np.bitwise_or.reduceat(spans, windows.offsets[:-1]))

@@ -28,7 +28,7 @@ Tables = dict[str, pa.Table]
 
 
 @dataclass(frozen=True)
-class Rows:
+class Labelled:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
@@ -40,8 +40,8 @@ class Rows:
     def malicious(self) -> Mask:
         return self.implant >= 0
 
-    def take(self, mask: Mask) -> Rows:
-        return Rows(self.frame[mask].reset_index(drop=True), self.implant[mask])
+    def take(self, mask: Mask) -> Labelled:
+        return Labelled(self.frame[mask].reset_index(drop=True), self.implant[mask])
 
 
 def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
@@ -71,7 +71,7 @@ def labelled(
     kinds: Sequence[str] = tuple(KINDS),
     verdicts: pa.Table | None = None,
     known: History | None = None,
-) -> tuple[Rows, pd.DataFrame]:
+) -> tuple[Labelled, pd.DataFrame]:
     """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
 
     `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
@@ -112,7 +112,7 @@ def labelled(
     keep &= (table["verdict"] != "unexplained").to_numpy()
     if devices is not None:
         keep &= table["device_id"].astype(object).isin(devices).to_numpy()
-    return Rows(table, implant).take(keep), specs
+    return Labelled(table, implant).take(keep), specs
 
 
 def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarray:

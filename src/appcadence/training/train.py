@@ -32,7 +32,7 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
+from appcadence.training.injection import Labelled, Tables, history_of, labelled, past_and_future
 from appcadence.training.search import search
 from appcadence.training.supervised import Hyperparameters
 from appcadence.training.verdicts import verdict_of
@@ -145,7 +145,7 @@ def train(
         cut = cuts[number % len(cuts)]
         baseline = baselines[cut]
 
-        def sample(rows: Rows, baseline: AppBaseline = baseline, number: int = number) -> Sample:
+        def sample(rows: Labelled, baseline: AppBaseline = baseline, number: int = number) -> Sample:
             return Sample.of(hide(rows.frame, exclude_families), rows.implant, baseline, number)
 
         rate = _rate(tables, cut, learners, small)
@@ -257,7 +257,7 @@ def _cuts(start_us: Micros, seconds: int, seed: int) -> list[int]:
     return [int(first + share * (last - first)) for share in shares]
 
 
-def _thinned(rows: Rows, seed: int) -> Rows:
+def _thinned(rows: Labelled, seed: int) -> Labelled:
     """All implants, and so many benign windows at most as are enough; verdicts are kept."""
     spare = np.flatnonzero(~rows.malicious & rows.frame["verdict"].isna().to_numpy())
     if len(spare) <= _BENIGN_ENOUGH:
