@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
 from appcadence.errors import BundleError
-from appcadence.models.calibration import Calibration, adjusted_p_values, alert_unit, device_days, discovered
+from appcadence.models.calibration import Calibration, adjusted_p_values, device_days, discovered
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 
 
@@ -94,19 +94,10 @@ def test_round_trip_and_damage():
         Calibration.from_frame(frame.assign(value=np.where(frame["kind"] == "spread", 0.0, frame["value"])))
 
 
-def test_unit_is_the_app_day_or_the_destination_day():
+def test_device_days_are_observed_and_counted_once():
     day = pd.Timestamp("2026-03-02", tz="UTC")
-    frame = pd.DataFrame(
-        {
-            "device_id": ["d"] * 5,
-            "app_id": ["a", "a", None, None, "a"],
-            "dest": ["x", "y", "x", "y", "x"],
-            "window_start": [day, day + pd.Timedelta(hours=6), day, day, day + pd.Timedelta(days=1)],
-            "observed_seconds": [21600.0, 21600.0, 21600.0, 21600.0, 21600.0],
-        }
-    )
-    unit = alert_unit(frame)
-    assert unit[0] == unit[1] and len(set(unit)) == 4
+    starts = [day, day + pd.Timedelta(hours=6), day, day, day + pd.Timedelta(days=1)]
+    frame = pd.DataFrame({"device_id": "d", "window_start": starts, "observed_seconds": 21600.0})
     assert device_days(frame) == pytest.approx(0.75)
 
 

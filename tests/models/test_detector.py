@@ -183,7 +183,7 @@ def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, compl
         bound = getattr(tunables, name) or 0.05
         np.testing.assert_array_equal(listed, scored & (p[:, column] <= bound))
         assert listed.sum() > 0
-    mute = muted(p, frame[["n_flows", "n_beats"]].max(axis=1).to_numpy(), tunables)
+    mute = muted(p, frame["n_flows"].to_numpy(), tunables)
     high = np.zeros(len(frame), bool)
     for stratum, rows in strata(frame).items():
         high[rows] = scores["score"][rows] >= detector.calibration[stratum].threshold(budget)
@@ -202,6 +202,6 @@ def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
     plain = alerts()
     for name in BEHAVIOURS:
         tight, loose = (alerts(**dict.fromkeys(BEHAVIOURS, 0.05) | {name: p}) for p in (0.001, 0.5))
-        starts = frame[["n_flows", "n_beats"]].max(axis=1).to_numpy()
+        starts = frame["n_flows"].to_numpy()
         enough = (starts >= CADENCE_ALONE_STARTS) | (name != "structured_cadence")
         assert not (tight & ~loose & enough).any() and tight.sum() < loose.sum() <= plain.sum()

@@ -6,7 +6,6 @@ import pytest
 from make import DAY0, fleet, flows, together
 
 from appcadence.features.build import build
-from appcadence.features.comparison import advance
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
 from appcadence.models.fleet_events import fleet_events
@@ -22,10 +21,10 @@ def tables():
 
 def _events(tables, more=()):
     before, after = past_and_future(tables, CUT)
-    past = advance(History.empty(), build(before, 86400))
+    past = build(before, 86400, History.empty()).history
     windows = build({"flows": together(after["flows"], *more)}, 86400, past)
     frame = table_of(windows)
-    return frame, fleet_events(advance(past, windows), CUT, frame)
+    return frame, fleet_events(windows.history, CUT, frame)
 
 
 def _met(devices, app="com.chat", dest="new.example", day=2, hour=9.0):
@@ -81,5 +80,5 @@ def test_nothing_is_an_event_before_the_baseline_ends(tables):
     windows = build(tables, 86400, History.empty())
     frame = table_of(windows)
     end = (DAY0 + 10 * 86400) * 1_000_000
-    found = fleet_events(advance(History.empty(), windows), end, frame)
+    found = fleet_events(windows.history, end, frame)
     assert not found.windows.any() and not len(found.events)

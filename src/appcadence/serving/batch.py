@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 
 from appcadence._files import replacing
+from appcadence._types import Mask, Progress
 from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
@@ -25,7 +26,6 @@ from appcadence.serving import measures
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 
-Progress = Callable[[str, float], None]
 Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
 
 
@@ -74,7 +74,7 @@ class Job:
         self,
         frame: pd.DataFrame,
         extra_columns: Mapping[str, npt.NDArray[Any]],
-        event: npt.NDArray[np.bool_],
+        event: Mask,
         bar: Bar,
     ) -> pa.Table:
         """The scores table of a block without ranks; `measures.COLUMNS` and `unit_p` are more columns.

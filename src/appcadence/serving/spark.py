@@ -34,6 +34,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from appcadence._files import replacing
+from appcadence._types import Progress
 from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
@@ -46,7 +47,7 @@ from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
 from appcadence.features.windows import APP_LEVEL
 from appcadence.serving import measures
-from appcadence.serving.batch import Bar, Engine, Job, Measured, Progress, file_of, write_part
+from appcadence.serving.batch import Bar, Engine, Job, Measured, file_of, write_part
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 

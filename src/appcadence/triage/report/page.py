@@ -14,7 +14,7 @@ from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import sentences
-from appcadence.models.calibration import alert_unit
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.serving.run import Run
 from appcadence.triage.contact import contact, identity
