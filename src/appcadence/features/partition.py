@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ class Blocks:
 
         def work(block: int) -> Past | None:
             files = [_file(kept, half, block) for half in (0, 1)]
-            if not all(file.exists() for file in files):
+            if not all(map(_whole, files)):
                 windows = block_windows(flows, block, contexts, seconds, span_us)
                 n, others = windows.n_channels, extra_columns(windows)
                 past = {} if windows.compared is None else _columns(windows.compared.channels)
@@ -224,8 +225,17 @@ def _file(directory: Path, half: int, block: int) -> Path:
 
 
 def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(file) as written, written.open("wb") as stream:
+    with replacing(file, durable=False) as written, written.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
+
+
+def _whole(file: Path) -> bool:
+    """Whether a killed run left it; what a power failure cut off lacks its end, where its names are."""
+    try:
+        with np.load(file, allow_pickle=False):
+            return True
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return False
 
 
 def _columns(past: Past) -> dict[str, np.ndarray]:
