@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from make import DAY0, fleet, flows, together
 
+from appcadence._files import scratch
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.features.partition import scratch_beside
 from appcadence.models.fleet_events import MIN_DEVICES
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
@@ -135,7 +135,7 @@ def test_a_second_run_does_nothing(place, scorer, calm):
 
 
 def test_two_runs_do_not_share_an_output(place, scorer):
-    with scratch_beside(place / "busy"), pytest.raises(AppcadenceError, match="another run is writing"):
+    with scratch(place / "busy"), pytest.raises(AppcadenceError, match="another run is writing"):
         score_directory(place / "telemetry", scorer, place / "busy")
     assert not (place / "busy").exists()
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.readiness.assess import BEHAVIOURS
 
@@ -128,7 +129,7 @@ def read(path: str | Path) -> Config:
             with the file and the key.
     """
     try:
-        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        content = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
     except OSError as error:
         raise AppcadenceError(f"{path} cannot be read ({error.strerror}); expected settings") from None
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ beside the output, so that a run that was killed goes on where it stopped and en
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +22,8 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
+from appcadence._stages import logged_stages
 from appcadence.config import UNSET, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -28,7 +31,7 @@ from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
 from appcadence.features.history import History
-from appcadence.features.partition import BLOCK_FLOWS, empty, in_order, scratch_beside
+from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
 from appcadence.models.calibration import alert_unit, device_days, discovered
@@ -42,6 +45,8 @@ from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output
 from appcadence.triage.report import context as pictured
+
+_log = logging.getLogger(__name__)
 
 
 def score_directory(
@@ -72,14 +77,17 @@ def score_directory(
     Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
+    Stages and counts are logged under `appcadence.nightly`, at the level INFO.
+
     Raises:
         TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
             `since` or `until` lies inside a window.
         AppcadenceError: another run is writing into `out`.
     """
     out = Path(out)
+    recover(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
+        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
@@ -91,23 +99,29 @@ def score_directory(
         telemetry = TelemetryDirectory(source)
         inputs = _fingerprint(telemetry, scorer, history, settings)
     entries = output.entries_of(exceptions)
+    _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
+    progress = logged_stages(_log, progress)
     if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
         same = done.exceptions_sha256 == output.digest(exceptions)
-        return done if same else output.reapply(out, exceptions)[0]
-    with scratch_beside(out, keep=True) as scratch:
-        key = scratch / "inputs"
+        run = done if same else output.reapply(out, exceptions)[0]
+        _log_end(run, "nothing to do" if same else "put under other exceptions")
+        return run
+    with scratch(out, resume=True) as place:
+        key = place / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
-            empty(scratch)
+            clear(place)
             key.write_text(inputs)
+        else:
+            _log.info("going on with what an interrupted run left")
         budget = {
             "alerts_per_device_day": alerts_per_device_day,
             "false_discovery_rate": false_discovery_rate,
             "tunables": tunables,
         }
         job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
-        files, after, events = engine(job, scratch, progress)
+        files, after, events = engine(job, place, progress)
         progress("writing", 0.0)
-        with output.replaced(out, scratch) as staging:
+        with replacing_directory(out, place) as staging:
             columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
             judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
             rank, alert = _places(judged, false_discovery_rate)
@@ -129,7 +143,13 @@ def score_directory(
             run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
     progress("writing", 1.0)
+    _log_end(run, "done")
     return run
+
+
+def _log_end(run: Run, what: str) -> None:
+    counts = run.windows, run.devices, run.scored, run.alerts, run.excepted
+    _log.info("%s: %d windows of %d devices, %d scored, %d alerting, %d under exceptions", what, *counts)
 
 
 def read_history(path: str | Path) -> History:
@@ -140,7 +160,8 @@ def read_history(path: str | Path) -> History:
         SchemaError: it is no history.
     """
     try:
-        return History.from_arrow(pq.read_table(path))
+        with open_input(path) as stream:
+            return History.from_arrow(pq.read_table(stream))
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
@@ -154,10 +175,10 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
         at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
-            raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
+            raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
         ends.append(at)
     if ends[0] >= ends[1]:
-        raise TelemetryError("--since must lie before --until")
+        raise TelemetryError(f"{since} does not lie before {until}; give an earlier start", "since")
     return ends[0], ends[1]
 
 
@@ -167,9 +188,7 @@ def _fingerprint(
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
     digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.name}\0{content}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

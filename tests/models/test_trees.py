@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
-from appcadence.models.forest import anomaly_score, fit_forest
-from appcadence.models.supervised import BAGS, fit_classifier
 from appcadence.models.trees import Trees
+from appcadence.training.forest import anomaly_score, fit_forest
+from appcadence.training.supervised import BAGS, fit_classifier
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.supervised import Hyperparameters
 from appcadence.training.fit import Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.search import SEARCHED, draw, search
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.train import train
 
 CUT = (DAY0 + 2 * 86_400) * 1_000_000

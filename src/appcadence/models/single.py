@@ -32,7 +32,7 @@ class WindowScore(NamedTuple):
     surprise: float
     """See `TailSurprise`; 0 = ordinary."""
     forest: float
-    """Raw value of the forest, in about [-2, 0]; `forest.anomaly_score` makes it scikit-learn's number."""
+    """Raw value of the forest, in about [-2, 0]; `training.forest.anomaly_score` makes it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
 
+from appcadence._files import replacing
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.features.partition import Blocks, in_order
@@ -138,9 +139,8 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
         if files[number].exists():
             return
         table = job.measured(blocks.frame(number), blocks.extra_columns(number), event[number], bar)
-        written = files[number].with_suffix(".tmp")
-        write_part(table, written)
-        written.replace(files[number])
+        with replacing(files[number]) as written:
+            write_part(table, written)
 
     for number, _ in enumerate(in_order(work, len(blocks)), start=1):
         progress("scoring", number / len(blocks))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import recover
 from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.findings import Finding
@@ -64,6 +65,7 @@ class Run:
             TelemetryError: there are none, or they are damaged.
         """
         file = directory / FILE
+        recover(directory)
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             run = cls(**facts | {name: [*map(Finding.from_dict, facts[name])] for name in _SAID})
@@ -83,6 +85,7 @@ class Run:
 
 def last_run(out: Path) -> Run | None:
     """What made the output that stands; None without one, or where its facts cannot be read."""
+    recover(out)
     try:
         return Run.read(out) if (out / FILE).is_file() else None
     except TelemetryError:

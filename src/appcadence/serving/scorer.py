@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.config import UNSET, Tunables
+from appcadence.errors import SchemaError
 from appcadence.features.build import build
 from appcadence.features.comparison import advance
 from appcadence.features.extraction import load, table_of
@@ -43,7 +44,7 @@ class Scored:
 class Scorer:
     """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything.
 
-    >>> from appcadence.serving import Scorer
+    >>> from appcadence import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
     >>> scorer.score("telemetry")                         # doctest: +SKIP
     """
@@ -106,8 +107,9 @@ class Scorer:
         Fleet events take the whole fleet's contacts and are not looked for.
 
         Raises:
-            SchemaError: a feature column is missing.
+            SchemaError: a column is missing, or a window is longer or shorter than those of the model.
         """
+        self._require_window(features)
         return pd.DataFrame(self._score(features, alerts_per_device_day, tunables=tunables).to_pandas())
 
     def update(
@@ -162,10 +164,26 @@ class Scorer:
         """Explain one row of a feature table: score, reasons, and the contributions of all features.
 
         Raises:
-            SchemaError: a feature is missing.
+            SchemaError: a column is missing, or the window is longer or shorter than those of the model.
             ValueError: it is not one row.
         """
+        self._require_window(row)
         return explain(self.detector, row)
+
+    def _require_window(self, features: pd.DataFrame | pd.Series) -> None:
+        """Refuse windows of another length than those that the model was trained on."""
+        for name in ("window_start", "window_end"):
+            if name not in features:
+                raise SchemaError(f"the feature table lacks {name!r}; give it as extract returns it")
+        start, end = (pd.to_datetime(features[name], utc=True) for name in ("window_start", "window_end"))
+        length = np.atleast_1d((end - start).to_numpy())
+        model = self.detector.window
+        if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
+            found = f"{other[0] / np.timedelta64(1, 'h'):g}h"
+            raise SchemaError(
+                f"the feature table has a window of {found}, the model is for windows of {model}; "
+                f"extract the features again with window={model!r}"
+            )
 
     def run(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._files import sha256
 from appcadence.config import ATTACK_NAMES, SHOWN_P
 from appcadence.errors import EvidenceError, TelemetryError
 from appcadence.findings import Finding
@@ -291,7 +291,6 @@ def _only(values: pa.ChunkedArray) -> str | None:
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(file)
     except OSError as error:
         raise TelemetryError(f"{file} cannot be read ({error.strerror})") from None

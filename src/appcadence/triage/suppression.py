@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
@@ -20,9 +19,10 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import SUPPRESSION, Finding, arrow, codes_of
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.serving.measures import MEASURES
+from appcadence.telemetry.addresses import Address, Network, parsed
 from appcadence.telemetry.arrays import one_array
 from appcadence.triage.bounds import broken, expired
-from appcadence.triage.exceptions import Entry, Network
+from appcadence.triage.exceptions import Entry
 
 SOON_DAYS = 14
 JUDGED = ("device_id", "app_id", "dest", "window_start", "window_end", "status", "behaviours")
@@ -274,20 +274,13 @@ def _addresses(names: pa.Array) -> npt.NDArray[np.bytes_]:
     """(n_names + 1,) addresses as `_packed`; empty = a host."""
 
     def packed(name: str) -> bytes:
-        if name[:1] not in _ADDRESS_HEADS:
-            return b""
-        try:
-            return _packed(ipaddress.ip_address(name))
-        except ValueError:
-            return b""
+        address = parsed(name)
+        return b"" if address is None else _packed(address)
 
     return np.array([*map(packed, names.to_pylist()), b""], "S17")
 
 
-_ADDRESS_HEADS = frozenset("0123456789abcdefABCDEF:")
-
-
-def _packed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
+def _packed(address: Address) -> bytes:
     """A one, then 16 bytes in network order, IPv4 mapped into IPv6; NumPy takes bare zeros for nothing."""
     return b"\1" + address.packed.rjust(6, b"\xff").rjust(16, b"\0")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from appcadence.errors import AppcadenceError
+from appcadence._files import write_text
 
 
 def inert(value: Any) -> Any:
@@ -44,20 +43,12 @@ def write_page(template: str, html: Path, **values: Any) -> None:
     Style and script are known by their hashes; nothing else may load or run, whatever a name smuggles in.
 
     Raises:
-        AppcadenceError: `html` is a directory.
+        AppcadenceError: `html` is no regular file.
     """
-    if html.is_dir():
-        raise AppcadenceError(f"{html} is a directory; name the HTML file to write, such as {template}")
     style, script = (Markup(_source(name)) for name in ("style.css", "script.js"))
     digests = {"style_digest": _digest(style), "script_digest": _digest(script)}
     page = render(template, style=style, script=script, **digests, **values)
-    html.parent.mkdir(parents=True, exist_ok=True)
-    temporary = html.with_name(f".{html.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page + "\n", encoding="utf-8")
-        temporary.replace(html)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(html, page + "\n")
 
 
 def _source(name: str) -> str:

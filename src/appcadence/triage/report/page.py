@@ -56,7 +56,7 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_WINDOWS, verdicts: Pa
     analysts.
 
     Raises:
-        AppcadenceError: `top` is not in 1 to 200, or `html` is a directory.
+        AppcadenceError: `top` is not in 1 to 200, or `html` is no regular file.
         TelemetryError: `out_dir` is no output of 'appcadence score', or a file is unreadable.
         SchemaError: `verdicts` is another table.
     """

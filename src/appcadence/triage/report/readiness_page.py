@@ -16,7 +16,7 @@ def write_readiness(answer: Readiness, html: Path) -> None:
     """Write the page, whole or not at all.
 
     Raises:
-        AppcadenceError: `html` is a directory.
+        AppcadenceError: `html` is no regular file.
     """
     write_page(
         "readiness.html",
