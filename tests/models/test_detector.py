@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from appcadence.config import Tunables
+from appcadence.config import Alerts, Config, Tunables
 from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.features.columns import micros
@@ -174,7 +174,7 @@ def muted(p, starts, tunables):
 )
 def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, complete):
     budget = 1000.0  # so that nearly all would alert
-    scores = detector.score(frame, alerts_per_device_day=budget, tunables=tunables).to_pandas()
+    scores = detector.score(frame, Config(Alerts(budget), tunables)).to_pandas()
     p, scored = p_values(scores), (scores["status"] == "scored").to_numpy()
     np.testing.assert_array_equal(p, p_values(complete))
     assert scores["score"].equals(complete["score"]) and scores["rank"].equals(complete["rank"])
@@ -191,13 +191,13 @@ def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, compl
     assert (scored & high & mute).any() or tunables == Tunables(1, 1, 1)
     by_days = scored & np.isnan(p).all(axis=1)
     assert (by_days & high).any() and scores["alert"][by_days & high].all()
-    found = detector.score(frame, false_discovery_rate=0.9, tunables=tunables)["alert"].to_numpy()
+    found = detector.score(frame, Config(Alerts(1.0, 0.9), tunables))["alert"].to_numpy()
     assert found.any() and not (found & mute).any()
 
 
 def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
     def alerts(**thresholds):
-        return detector.score(frame, tunables=Tunables(**thresholds))["alert"].to_numpy()
+        return detector.score(frame, Config(tunables=Tunables(**thresholds)))["alert"].to_numpy()
 
     plain = alerts()
     for name in BEHAVIOURS:

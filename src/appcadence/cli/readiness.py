@@ -12,10 +12,12 @@ from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.readiness import assess as measurement
+from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Level, Log
+from appcadence.telemetry.readiness.counts import ATTRIBUTIONS
 from appcadence.triage.report.readiness_page import write_readiness
 
 _MAX_DEVICES = 20
-_SHORT = {"can be judged": "yes", "only per device": "device", "blind": "blind"}
+_SHORT = {Level.JUDGED: "yes", Level.PER_DEVICE: "device", Level.BLIND: "blind"}
 
 
 def readiness(
@@ -44,9 +46,7 @@ def readiness(
 
 def _print(answer: measurement.Readiness) -> None:
     profiles = answer.profiles
-    ways = ", ".join(
-        f"{_percent(answer.share(way))} {way}" for way in measurement.ATTRIBUTIONS if answer.share(way)
-    )
+    ways = ", ".join(f"{_percent(answer.share(way))} {way}" for way in ATTRIBUTIONS if answer.share(way))
     ids = ", ".join(measurement.ATTACK.values())
     say(f"{many(len(answer.devices), 'device')}, {answer.flows:,} flows. ATT&CK: {ids}.")
     say(f"App attribution: {ways or 'no flows'}.")
@@ -60,8 +60,8 @@ def _print(answer: measurement.Readiness) -> None:
         f"{profiles.approved}, expected hosts known of {profiles.expected_hosts_known}."
     )
     say()
-    for name in measurement.BEHAVIOURS:
-        counts = ", ".join(f"{verdict} on {n:,}" for verdict, n in answer.verdicts(name).items() if n)
+    for name in BEHAVIOURS:
+        counts = ", ".join(f"{WORDING[level]} on {n:,}" for level, n in answer.levels(name).items() if n)
         say(f"{name.replace('_', ' ')}: {counts or 'no device'}")
         change, devices = answer.change(name)
         say(f"why: {answer.reason(name)}", "  ")
@@ -77,7 +77,7 @@ def _print(answer: measurement.Readiness) -> None:
         say(spot)
 
 
-def _cells(device: measurement.Device) -> tuple[object, ...]:
+def _cells(device: DeviceFacts) -> tuple[object, ...]:
     return (
         device.device_id,
         device.flows,
@@ -87,17 +87,17 @@ def _cells(device: measurement.Device) -> tuple[object, ...]:
         f"{device.gap_hours:,} h",
         _log(device, device.activity),
         _log(device, device.pushes),
-        *(_SHORT[verdict.verdict] for verdict in device.behaviours.values()),
+        *(_SHORT[found.level] for found in device.behaviours.values()),
     )
 
 
-def _log(device: measurement.Device, log: measurement.Log) -> str:
-    """Hours that a log covers, of those with flows if there are any, and its grid."""
+def _log(device: DeviceFacts, log: Log) -> str:
+    """Hours that a log covers, of those with flows if there are any, and its resolution."""
     hours = log.hours_with_flows if device.flows else log.hours
     if not hours:
         return "-"
-    grid = log.time_resolution_seconds
-    return f"{hours:,} h" + (f"/{grid:.0f} s" if grid and grid >= 1 else "")
+    resolution = log.time_resolution_seconds
+    return f"{hours:,} h" + (f"/{resolution:.0f} s" if resolution and resolution >= 1 else "")
 
 
 def _percent(share: float) -> str:

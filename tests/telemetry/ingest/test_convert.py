@@ -116,7 +116,10 @@ def test_no_local_flow_still_makes_an_empty_table(tmp_path, logs):
 
 
 def test_logs_without_any_row(tmp_path):
-    for name, text, note in (("empty", log(), "hold no rows"), ("bad", log("x\n"), "No row could be used")):
+    for name, text, note in (
+        ("empty", log(), "hold no connections"),
+        ("bad", log("x\n"), "No row could be used"),
+    ):
         path = tmp_path / f"{name}.log"
         path.write_text(text)
         assert note in convert([path], tmp_path / name).notes[0]
@@ -133,7 +136,7 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
-        ([tmp_path], {}, "is a directory; give the log files"),
+        ([tmp_path], {}, "is a directory; give the files"),
         ([], {}, "no file to convert"),
         ([names], {}, "give the conn log"),
         ([mixed], {}, "changes from conn to ssl"),

@@ -21,22 +21,23 @@ from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.ingest.identity import Devices
 from appcadence.telemetry.readers._lines import head
+from appcadence.telemetry.readers._not_read import named
 
-FORMATS = (
-    "zeek",
-    "suricata",
-    "content_filter",
-    "zscaler",
-    "jamf",
-    "nfdump",
-    "argus",
-    "powerlog",
-    "knowledgec",
-    "unified_log",
-    "app_privacy_report",
-    "table",
-)
-"""Names of the formats that can be read; each is a module of this package."""
+FORMATS = {
+    "zeek": "connections",
+    "suricata": "flow events",
+    "content_filter": "reports",
+    "zscaler": "web records",
+    "jamf": "DNS lookups",
+    "nfdump": "flow records",
+    "argus": "flows",
+    "powerlog": "records",
+    "knowledgec": "records",
+    "unified_log": "records",
+    "app_privacy_report": "records",
+    "table": "rows",
+}
+"""The formats that can be read, each a module of this package, and what counts in a file of each."""
 
 Batches = Iterator[tuple[str, pa.Table]]
 """Names of canonical tables, each with some rows of it."""
@@ -94,6 +95,8 @@ def detect(path: Path) -> Reader:
     for candidate in map(reader, FORMATS):
         if candidate.sniff(path, start):
             return candidate
+    if what := named(start):
+        raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
     raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")
 

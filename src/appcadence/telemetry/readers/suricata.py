@@ -12,7 +12,7 @@ when Suricata lets go of the flow: one still open at the end of the log is not i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import Mask, one_array
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _text, rejected, tagged
+from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._json_layout import check, fits
 from appcadence.telemetry.readers._lines import Rows
@@ -108,9 +109,19 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             yield "flows", tagged(_flows.NONE, path, 0, rows.size // 2)
     names.finish()
     for path in paths:
-        flows = _json.rows(path, _EXPECTED, _FLOWS, adapt=partial(_only, ("flow",)))
-        halves = (replace(rows, size=rows.size - rows.size // 2) for rows in flows)
-        yield from _flows.flows_of(path, halves, partial(_finished, names=names, options=options))
+        yield from _flows.flows_of(path, _flow_events(path), partial(_finished, names=names, options=options))
+
+
+def _flow_events(path: Path) -> Iterator[Rows]:
+    for rows in _json.rows(path, _EXPECTED, _FLOWS, adapt=partial(_only, ("flow",))):
+        mine = np.asarray(pc.fill_null(pc.equal(rows.table["event_type"].cast(pa.string()), "flow"), False))
+        yield replace(
+            rows,
+            table=rows.table.filter(pa.array(mine)).combine_chunks(),
+            lines=rows.lines[mine],
+            read=int(mine.sum()) + len(rows.bad_lines),
+            size=rows.size - rows.size // 2,
+        )
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -177,15 +188,14 @@ def _answers(table: pa.Table) -> tuple[pa.Table, pa.Array]:
 
 
 def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished:
-    is_flow = np.asarray(pc.fill_null(pc.equal(rows.table["event_type"].cast(pa.string()), "flow"), False))
-    table = rows.table.filter(pa.array(is_flow)).combine_chunks()
+    table = rows.table
     flow = one_array(table["flow"])
-    start, no_start = _text.times(pc.struct_field(flow, "start"))
-    end, no_end = _text.times(pc.struct_field(flow, "end"))
+    get = Columns(rows)
+    start = get.time("flow.start")
     transport, tcp, udp = _flows.transports(table["proto"])
     columns = {
         "start": start,
-        "duration_seconds": pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6),
+        "duration_seconds": seconds_between(start, get.time("flow.end")),
         "device": translate(table["src_ip"], canonical),
         "dest_ip": translate(table["dest_ip"], canonical),
         "dest_port": pc.if_else(pa.array(tcp | udp), table["dest_port"], None),
@@ -196,17 +206,8 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         "bytes_in": pc.struct_field(flow, "bytes_toclient"),
         "source_uid": table["flow_id"].cast(pa.string()),
     }
-    faults = [(no_start, "flow.start is not a time"), (no_end, "flow.end is not a time")]
-    return _flows.finished(
-        columns,
-        rows.lines[is_flow],
-        options,
-        NAME,
-        RESOLUTION_SECONDS,
-        complete=names.named,
-        clock="flow.start",
-        also=faults,
-    )
+    how = {"clock": "flow.start", "addresses": True, "complete": names.named}
+    return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
 
 
 def _service(app_proto: str) -> str | None:
