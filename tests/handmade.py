@@ -27,7 +27,7 @@ N = len(NAMES)
 
 
 def windows(n, device="d1", app="com.a", dest="a.example", day=0, hours=24, **columns):
-    """n windows that know nothing but the given columns, each a value or n of them; `day` after 2026-03-02."""
+    """n windows that know nothing but the given columns, each a value or n; `day` counts from 2026-03-02."""
     start = DAY0 + np.broadcast_to(np.asarray(day, float) * DAY, n)
     frame = pd.DataFrame(np.full((n, N), np.nan), columns=list(NAMES))
     keys = {

@@ -119,7 +119,7 @@ def test_surprise_is_zero_in_the_mean_and_monotone():
 
 
 def counted(n, days, repeat=1):
-    """A calibration whose n units score 0 to n - 1, each in `repeat` windows of which the others score less."""
+    """A calibration whose n units score 0 to n - 1, each in `repeat` windows, the others of less."""
     raw = np.concatenate([np.arange(n) - 0.25 * k for k in range(repeat)])
     return Calibration.fit(raw, np.tile(np.arange(n), repeat), days)
 
@@ -254,5 +254,5 @@ def test_a_unit_is_as_strong_as_its_strongest_window():
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_constants_of_a_bundle_are_positive_numbers(kind, value):
     frame = counted(20, 2.0).to_frame()
-    with pytest.raises(BundleError, match="not finite|not positive"):
+    with pytest.raises(BundleError, match=r"not finite, or .* not positive"):
         Calibration.from_frame(frame.assign(value=np.where(frame["kind"] == kind, value, frame["value"])))
