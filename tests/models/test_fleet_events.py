@@ -103,7 +103,7 @@ def _contacts(rows):
 
 
 def _windows(rows):
-    """(device, app, dest, end in seconds after the baseline's end) -> as much of a feature table as is read."""
+    """(device, app, dest, end in seconds after the baseline's end) -> the columns of a feature table."""
     frame = pd.DataFrame(rows, columns=["device_id", "app_id", "dest", "end"], dtype=object)
     end = SINCE + (frame.pop("end") * 1_000_000).astype("int64")
     return frame.assign(window_end=pd.to_datetime(end, unit="us", utc=True))
