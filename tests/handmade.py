@@ -89,7 +89,7 @@ def detector(behaviour="structured_cadence", steps=tuple(k + 0.5 for k in range(
         "baseline": AppBaseline.fit(windows(2)),
         "history": History.empty(),
         "classifier": staircase(NAMES.index(STEP[behaviour]), steps, 2 * N),
-        "classifier_text": "",
+        "classifier_text": "none",
         "forest": nothing(N),
         "surprise": TailSurprise(np.zeros((N, POINTS)), np.zeros(N)),
         "weights": np.ones(3),

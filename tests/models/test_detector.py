@@ -7,6 +7,7 @@ from handmade import STEP, N, calibration, staircase, values, windows
 from handmade import detector as handmade
 
 from appcadence.config import Tunables
+from appcadence.errors import SchemaError
 from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES, RELATIVE
 from appcadence.features.columns import micros
@@ -356,6 +357,11 @@ def test_the_eight_largest_contributions_are_shown_whatever_their_sign():
 def test_ranks_fall_with_the_score_in_row_order_where_equal():
     table = pa.table({"status": ["scored", "excepted", "scored", "scored"], "score": [1.0, 9.0, 2.0, 1.0]})
     assert ranks(table).tolist() == [2, 0, 1, 3]
+
+
+def test_a_missing_feature_is_named():
+    with pytest.raises(SchemaError, match=r"lacks 1 .*beats_per_hour"):
+        made().score(windows(1).drop(columns="beats_per_hour"))
 
 
 def test_inputs_of_the_members():

@@ -11,7 +11,7 @@ import pytest
 from handmade import windows
 from make import DAY0, fleet, flows, together
 
-from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
@@ -151,12 +151,6 @@ def test_library_equals_batch_job(saved, attacked, tmp_path):
     with pytest.raises(TelemetryError, match="no output of"):
         score_directory(tmp_path / "telemetry", scorer, tmp_path / "other")
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious"]
-
-
-def test_missing_feature_is_named(saved, attacked):
-    features = extract(attacked)
-    with pytest.raises(SchemaError, match="beats_per_hour"):
-        Scorer.load(saved).score_windows(features.drop(columns="beats_per_hour"))
 
 
 def test_excluded_families_are_never_seen(tables, attacked):
