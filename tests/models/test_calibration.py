@@ -223,16 +223,16 @@ def test_rates_of_nothing_and_of_all_are_refused(rate):
 def test_an_app_and_a_destination_of_one_name_are_two_units():
     frame = pd.DataFrame(
         {
-            "device_id": ["d", "d", "d", "e"],
-            "app_id": ["x", None, "x", "x"],
-            "dest": ["y", "x", "*", "y"],
+            "device_id": ["d", "d", "d", "e", "d"],
+            "app_id": ["x", None, "x", "x", None],
+            "dest": ["y", "x", "*", "y", "app:x"],
             "window_start": pd.Timestamp("2026-03-02 23:00", tz="UTC"),
         }
     )
     unit = alert_unit(frame)
-    assert unit[0] == unit[2] and len(set(unit)) == 3
+    assert unit[0] == unit[2] and len(set(unit)) == 4
     later = frame.assign(window_start=frame["window_start"] + pd.Timedelta(1, "h"))
-    assert len(set(alert_unit(pd.concat([frame, later])))) == 6
+    assert len(set(alert_unit(pd.concat([frame, later])))) == 8
 
 
 def test_a_device_is_observed_once_however_many_channels_it_has():
