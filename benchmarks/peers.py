@@ -8,8 +8,7 @@ is an upper bound. A second line computes only the families that hold the shared
 sample of channels, tsfresh the session gaps of a sample of windows, their preparation not timed. Flows over
 midnight, DNS and continuations of cut flows are left out first. Times are the best of `--runs` after a
 warm-up, reading included; the sampled engines run once.
-    python -m venv peers && peers/bin/pip install -e . polars duckdb tsfresh
-An engine that is not installed is named and left out.
+    python -m venv peers && peers/bin/pip install -e . polars duckdb tsfresh  # what is missing is left out
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A small batch output whose names are hostile."""
 
 import json
-from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appcadence.findings import Finding, arrow
 from appcadence.models.detector import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
@@ -26,9 +26,28 @@ RUN = Run(
     alerts=2,
     alerts_per_device_day=1.0,
     false_discovery_rate=None,
-    blind_spots=[f"Blind spot: {HOSTILE}."],
-    fleet_events=[f"Fleet event: {HOSTILE}."],
+    blind_spots=[
+        Finding(
+            "threshold_out_of_reach",
+            {"threshold": HOSTILE, "behaviour": HOSTILE, "p_value": 0.1, "min_p_value": 0.2},
+        )
+    ],
+    fleet_events=[
+        Finding(
+            "fleet_event",
+            {"kind": "app", "name": HOSTILE, "devices": 4, "first_seen": "2026-03-02T00:00:00+00:00"},
+        )
+    ],
 )
+
+
+SAID = [
+    Finding(
+        "unusual_feature",
+        {"feature": "session_median_interval_seconds", "value": 300.0, "expected": 3600.0},
+    ),
+    Finding("pushes_unknown"),
+]
 
 
 def times(values):
@@ -59,7 +78,8 @@ def row(rank, device, app, dest, *, alert, status="scored"):
         "notification_burst": {"score": None, "p_value": None},
         "behaviours": ["structured_cadence"],
         "explained_by": [f"known to {HOSTILE}"],
-        "reasons": [f"Every 300 s to {HOSTILE}.", "Not checked: whether pushes started it."],
+        "reasons": [finding.text for finding in SAID],
+        "findings": arrow(SAID).to_pylist(),
         "contributions": [
             part,
             part | {"feature": HOSTILE, "value": None, "expected": None, "contribution": -0.5},
@@ -132,5 +152,5 @@ def written(path):
     )
     owners = {"id": ["mail-poll"], "owner": [HOSTILE]}
     pq.write_table(pa.table(owners, OWNERS), path / "exceptions.parquet")
-    (path / "run.json").write_text(json.dumps(asdict(RUN)))
+    (path / "run.json").write_text(json.dumps(RUN.as_dict()))
     return path

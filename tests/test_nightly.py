@@ -11,15 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from make import DAY0, fleet, flows, together
 
+from appcadence._files import scratch
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.features.partition import scratch_beside
-from appcadence.models import bundle
 from appcadence.models.fleet_events import MIN_DEVICES
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.telemetry.directory import write_directory
 from appcadence.training.injection import past_and_future
-from appcadence.training.train import train
 from appcadence.triage.output import reapply
 
 FILES = (
@@ -42,7 +40,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from appcadence.serving import Scorer
-from appcadence.serving.batch import score_directory
+from appcadence.nightly import score_directory
 def step(what, share):
     if share: print(what, share, flush=True)
 score_directory(sys.argv[1], Scorer.load(sys.argv[2]), sys.argv[3], block_flows=200, progress=step)
@@ -50,12 +48,12 @@ score_directory(sys.argv[1], Scorer.load(sys.argv[2]), sys.argv[3], block_flows=
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(fleet_model, tmp_path_factory):
     """Telemetry of two days with a beacon that many devices meet and one that one does, and a model."""
     path = tmp_path_factory.mktemp("batch")
     whole = fleet(devices=8, days=6)
-    before, after = past_and_future(whole, (DAY0 + 4 * 86400) * 1_000_000)
-    bundle.save(train(before, "24h", 0).detector, path / "model")
+    after = past_and_future(whole, (DAY0 + 4 * 86400) * 1_000_000)[1]
+    (path / "model").symlink_to(fleet_model)
     start = [4 * 86400 + 300.0 * i for i in range(500)]
     met = [flows(start[::5], f"phone-0{i}", "com.chat", "new.example", 0.5) for i in range(MIN_DEVICES)]
     late = together(after["flows"], flows(start, "phone-05", "com.chat", "c2.example", 0.5, 310, 180), *met)
@@ -116,7 +114,7 @@ def test_the_size_of_blocks_changes_no_row(place, scorer, calm):
     order = [(key, "ascending") for key in ("device_id", "app_id", "dest", "window_start")]
     for column in small.schema.names:
         # Ranks of equal scores go by row, and blocks change the order of rows.
-        if column not in ("rank", "reasons"):
+        if column not in ("rank", "reasons", "findings"):
             assert small.sort_by(order)[column].equals(large.sort_by(order)[column]), column
     assert scorer.run(place / "telemetry").scores.equals(large)
 
@@ -137,7 +135,7 @@ def test_a_second_run_does_nothing(place, scorer, calm):
 
 
 def test_two_runs_do_not_share_an_output(place, scorer):
-    with scratch_beside(place / "busy"), pytest.raises(AppcadenceError, match="another run is writing"):
+    with scratch(place / "busy"), pytest.raises(AppcadenceError, match="another run is writing"):
         score_directory(place / "telemetry", scorer, place / "busy")
     assert not (place / "busy").exists()
 

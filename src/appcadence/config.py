@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError
-from appcadence.telemetry.readiness.assess import BEHAVIOURS
+from appcadence.telemetry.readiness.capability import BEHAVIOURS
 
 ATTACK_NAMES = BEHAVIOURS
 """By behaviour, the threshold that ATT&CK names."""
@@ -120,6 +121,10 @@ class Config:
     tunables: Tunables = UNSET
 
 
+DEFAULTS = Config()
+"""One benign alert unit a device-day, and no threshold."""
+
+
 def read(path: str | Path) -> Config:
     """The settings of a TOML file; what it leaves out keeps its default.
 
@@ -128,7 +133,7 @@ def read(path: str | Path) -> Config:
             with the file and the key.
     """
     try:
-        content = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        content = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
     except OSError as error:
         raise AppcadenceError(f"{path} cannot be read ({error.strerror}); expected settings") from None
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ beside the output, so that a run that was killed goes on where it stopped and en
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,15 +22,18 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence import __version__
-from appcadence.config import UNSET, Tunables
+from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
+from appcadence._stages import logged_stages
+from appcadence.config import UNSET, Alerts, Config, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
 from appcadence.features.history import History
-from appcadence.features.partition import BLOCK_FLOWS, empty, in_order, scratch_beside
+from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
+from appcadence.findings import Finding
 from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.detector import SCORES, finalized, ranks
 from appcadence.serving import measures
@@ -42,7 +46,7 @@ from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output
 from appcadence.triage.report import context as pictured
 
-_SHOWN = {"activity": "whether the user was present", "notifications": "whether pushes started it"}
+_log = logging.getLogger(__name__)
 
 
 def score_directory(
@@ -73,18 +77,22 @@ def score_directory(
     Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
+    Stages and counts are logged under `appcadence.nightly`, at the level INFO.
+
     Raises:
         TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
             `since` or `until` lies inside a window.
         AppcadenceError: another run is writing into `out`.
     """
     out = Path(out)
+    recover(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
+        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
-    settings = (alerts_per_device_day, false_discovery_rate, tunables, span_us, block_flows)
+    asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+    settings = (asked, span_us, block_flows)
     telemetry: Telemetry
     if isinstance(source, Mapping):
         telemetry, inputs = source, ""
@@ -92,23 +100,24 @@ def score_directory(
         telemetry = TelemetryDirectory(source)
         inputs = _fingerprint(telemetry, scorer, history, settings)
     entries = output.entries_of(exceptions)
+    _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
+    progress = logged_stages(_log, progress)
     if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
         same = done.exceptions_sha256 == output.digest(exceptions)
-        return done if same else output.reapply(out, exceptions)[0]
-    with scratch_beside(out, keep=True) as scratch:
-        key = scratch / "inputs"
+        run = done if same else output.reapply(out, exceptions)[0]
+        _log_end(run, "nothing to do" if same else "put under other exceptions")
+        return run
+    with scratch(out, resume=True) as place:
+        key = place / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
-            empty(scratch)
+            clear(place)
             key.write_text(inputs)
-        budget = {
-            "alerts_per_device_day": alerts_per_device_day,
-            "false_discovery_rate": false_discovery_rate,
-            "tunables": tunables,
-        }
-        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
-        files, after, events = engine(job, scratch, progress)
+        else:
+            _log.info("going on with what an interrupted run left")
+        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, asked)
+        files, after, events = engine(job, place, progress)
         progress("writing", 0.0)
-        with output.replaced(out, scratch) as staging:
+        with replacing_directory(out, place) as staging:
             columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
             judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
             rank, alert = _places(judged, false_discovery_rate)
@@ -126,11 +135,17 @@ def score_directory(
                 output.write_alerts(events, staging)
                 pictures.result()
             pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
-            run = _facts(staging, telemetry, scorer, events, budget)
+            run = _facts(staging, telemetry, scorer, events, asked)
             run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
     progress("writing", 1.0)
+    _log_end(run, "done")
     return run
+
+
+def _log_end(run: Run, what: str) -> None:
+    counts = run.windows, run.devices, run.scored, run.alerts, run.excepted
+    _log.info("%s: %d windows of %d devices, %d scored, %d alerting, %d under exceptions", what, *counts)
 
 
 def read_history(path: str | Path) -> History:
@@ -141,7 +156,8 @@ def read_history(path: str | Path) -> History:
         SchemaError: it is no history.
     """
     try:
-        return History.from_arrow(pq.read_table(path))
+        with open_input(path) as stream:
+            return History.from_arrow(pq.read_table(stream))
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
@@ -155,10 +171,10 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
         at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
-            raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
+            raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
         ends.append(at)
     if ends[0] >= ends[1]:
-        raise TelemetryError("--since must lie before --until")
+        raise TelemetryError(f"{since} does not lie before {until}; give an earlier start", "since")
     return ends[0], ends[1]
 
 
@@ -168,9 +184,7 @@ def _fingerprint(
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
     digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.name}\0{content}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -235,17 +249,17 @@ def _facts(
     source: Telemetry,
     scorer: Scorer,
     events: pd.DataFrame,
-    budget: dict[str, Any],
+    asked: Config,
 ) -> Run:
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
     channel = pc.not_equal(scores["dest"], APP_LEVEL)
     unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
     devices = pc.unique(scores["device_id"])
-    shown = [
-        (what, len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"])))
-        for name, what in _SHOWN.items()
-    ]
+    known = (
+        len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"]))
+        for name in ("activity", "notifications")
+    )
     return Run(
         model_version=scorer.version,
         window=scorer.detector.window,
@@ -253,12 +267,14 @@ def _facts(
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
         windows=len(scores),
         **output.Counts.of(scores)._asdict(),
-        **(budget | {"tunables": budget["tunables"].chosen}),
+        alerts_per_device_day=asked.alerts.alerts_per_device_day,
+        false_discovery_rate=asked.alerts.false_discovery_rate,
+        tunables=asked.tunables.chosen,
         blind_spots=[
-            *blind_spots(_count(channel), _count(unknown), len(devices), shown),
-            *out_of_reach(budget["tunables"], scorer.detector.behaviours),
+            *blind_spots(_count(channel), _count(unknown), len(devices), *known),
+            *out_of_reach(asked.tunables, scorer.detector.behaviours),
         ],
-        fleet_events=[_sentence(event) for event in events.itertuples()],
+        fleet_events=[_fleet_event(event) for event in events.itertuples()],
     )
 
 
@@ -266,9 +282,7 @@ def _count(mask: pa.ChunkedArray) -> int:
     return int(pc.sum(mask).as_py() or 0)
 
 
-def _sentence(event: Any) -> str:
-    what = "destination" if event.kind == "destination" else "app"
-    return (
-        f"Fleet event: {event.devices} devices met the {what} {event.name} for the first time together, from "
-        f"{event.first_seen:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
-    )
+def _fleet_event(event: Any) -> Finding:
+    first = event.first_seen.isoformat()
+    facts = {"kind": event.kind, "name": event.name, "devices": int(event.devices), "first_seen": first}
+    return Finding("fleet_event", facts)

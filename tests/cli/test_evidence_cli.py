@@ -11,11 +11,9 @@ from typer.testing import CliRunner
 
 from appcadence.cli import app, main
 from appcadence.errors import EvidenceError
-from appcadence.models import bundle
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
-from appcadence.training.train import train
 from appcadence.triage import audit_log
 from appcadence.triage.audit_report import report, run_facts
 
@@ -45,12 +43,11 @@ def narrow(text):
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory):
+def scored(fleet_model, tmp_path_factory):
     """A directory with telemetry, a model and one scored output."""
     path = tmp_path_factory.mktemp("run")
-    tables = fleet(devices=5, days=4)
-    write_directory(path / "telemetry", tables)
-    bundle.save(train(tables).detector, path / "model")
+    write_directory(path / "telemetry", fleet(devices=6, days=4))
+    (path / "model").symlink_to(fleet_model)
     score_directory(path / "telemetry", Scorer.load(path / "model"), path / "scored")
     return path
 
@@ -184,6 +181,7 @@ def test_verify_says_what_it_cannot_know(log, monkeypatch, capsys):
     assert "nowhere" in fails(monkeypatch, capsys, "evidence", "verify", "nowhere")
 
 
+@pytest.mark.slow
 def test_decisions_from_rank_window_and_csv_reach_training(place):
     head = audit_log.append("e.jsonl", "run", run_facts("scored", model="model"), AT)
     base = ("verdict", "add", "--evidence", "e.jsonl", "--analyst")

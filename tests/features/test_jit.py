@@ -98,7 +98,7 @@ def test_an_edited_kernel_is_compiled_anew(tmp_path, old, new):
 
     before = run()
     assert list((tmp_path / "cache").rglob("*interval._mode*.nbi")) and run() == before == 3
-    file = tmp_path / "appcadence" / "features" / "interval.py"
+    file = tmp_path / "appcadence" / "features" / "families" / "interval.py"
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
     assert run() == (1 if "BAND" in old else before + 7)

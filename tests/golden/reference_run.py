@@ -38,6 +38,11 @@ WORDS = {"reasons", "unchecked", "explained_by", "findings", "codes", "model_ver
 """Columns that hold sentences, or what words them."""
 PLACES = {"rank"}
 """What a stream, which sees one window after the other, cannot know."""
+NOT_COMPUTED = {
+    *("digest", "scores_sha256", "file_sha256", "bundle", "version", "given", "decided_at"),
+    *("blind_spots", "fleet_events"),
+}
+"""Facts that change with paths, versions, times or words."""
 LIBRARIES = ("numpy", "pandas", "pyarrow", "numba", "scikit-learn", "lightgbm")
 EXCEPTIONS = """
 [[exception]]
@@ -248,18 +253,12 @@ def _columns(name: str, table: pa.Table) -> dict[str, Any]:
 
 
 def _facts(name: str, facts: Any) -> dict[str, Any]:
-    """The numbers and names among facts, by their path; sentences and digests of files are left out."""
+    """The numbers and names among facts, by their path."""
+    if name.rsplit("/", 1)[-1] in NOT_COMPUTED or (isinstance(facts, str) and " " in facts):
+        return {}
     if isinstance(facts, dict):
         return {k: v for key in sorted(facts) for k, v in _facts(f"{name}/{key}", facts[key]).items()}
-    if isinstance(facts, list):
-        return {name: _of([f for f in facts if not isinstance(f, str) or " " not in f])}
-    if isinstance(facts, str) and (
-        " " in facts
-        or name.rsplit("/", 1)[-1]
-        in ("digest", "scores_sha256", "given", "bundle", "version", "file_sha256", "decided_at")
-    ):
-        return {}
-    return {name: _of([facts])}
+    return {name: _of(facts if isinstance(facts, list) else [facts])}
 
 
 def _of(values: list[Any]) -> dict[str, Any]:

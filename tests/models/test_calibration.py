@@ -7,9 +7,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
 from appcadence.errors import BundleError
-from appcadence.models.calibration import Calibration, alert_unit, device_days, discovered, strongest
+from appcadence.models.calibration import (
+    Calibration,
+    adjusted_p_values,
+    alert_unit,
+    device_days,
+    discovered,
+    strongest,
+)
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 
 
@@ -41,6 +49,14 @@ def test_p_values_are_uniform_on_exchangeable_scores():
     p = calibration.p_values(drawn(3)[0])
     assert np.allclose(np.quantile(p, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
     assert p.min() >= 1 / (len(calibration.windows) + 1) and p.max() <= 1
+
+
+@given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.05, 1.0]))))
+def test_adjusted_p_values_are_those_of_scipy(p):
+    p = np.array(p, np.float64)
+    before = p.copy()
+    np.testing.assert_array_equal(adjusted_p_values(p), false_discovery_control(p) if len(p) else p)
+    np.testing.assert_array_equal(p, before)
 
 
 def test_false_discoveries_keep_to_their_rate():

@@ -6,12 +6,13 @@ import pytest
 from handmade import STEP, N, calibration, staircase, values, windows
 from handmade import detector as handmade
 
-from appcadence.config import Tunables
+from appcadence.config import Alerts, Config, Tunables
 from appcadence.errors import SchemaError
 from appcadence.features import extract
-from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES, RELATIVE
+from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES, RELATIVE
 from appcadence.features.columns import micros
 from appcadence.features.extraction import load
+from appcadence.findings import REASON, of_row
 from appcadence.models.detector import (
     EXPLAINED_ROWS,
     behaviour_score,
@@ -54,7 +55,6 @@ SAID = {
     "durations": "Not checked: how long it stayed connected (no durations).",
     "app names": "Blind spot: the telemetry does not say which app this is.",
 }
-PHRASES = {f.phrase.lower(): f.name for f in FEATURES}
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,9 @@ def without(tables, absent):
 
 
 def cited(scores):
-    """Names of the features that the sentences of a scores table are about."""
-    found = set()
-    for sentence in {text for texts in scores["reasons"] for text in texts}:
-        if sentence.startswith(("Not checked: ", "Blind spot: ")):
-            continue
-        text = sentence.removeprefix("The destination is ").removeprefix("Not ").removesuffix(".")
-        found.add(PHRASES[text.split(": ")[0].lower()])
-    return found
+    """Names of the features that the findings of a scores table are about."""
+    said = [finding for _, row in scores.iterrows() for finding in of_row(row)]
+    return {finding.parameters["feature"] for finding in said if finding.kind == REASON}
 
 
 def test_contributions_sum_to_every_score(detector, frame, complete):
@@ -154,7 +149,7 @@ def test_no_reason_cites_what_is_absent(absent, halves, detector, complete):
     if absent in SAID:
         assert worded["reasons"].map(lambda texts: SAID[absent] in texts).all()
     if absent == "activity":
-        assert not scores["explained_by"].map(lambda texts: "user present" in texts).any()
+        assert not scores["explained_by"].map(lambda texts: "user_present" in texts).any()
     for parts in scores["contributions"].iloc[::31]:
         for part in parts:
             assert part["feature"] not in ABSENT[absent] or part["value"] is None
@@ -191,7 +186,7 @@ def muted(p, starts, tunables):
 )
 def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, complete):
     budget = 1000.0  # so that nearly all would alert
-    scores = detector.score(frame, alerts_per_device_day=budget, tunables=tunables).to_pandas()
+    scores = detector.score(frame, Config(Alerts(budget), tunables)).to_pandas()
     p, scored = p_values(scores), (scores["status"] == "scored").to_numpy()
     np.testing.assert_array_equal(p, p_values(complete))
     assert scores["score"].equals(complete["score"]) and scores["rank"].equals(complete["rank"])
@@ -208,13 +203,13 @@ def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, compl
     assert (scored & high & mute).any() or tunables == Tunables(1, 1, 1)
     by_days = scored & np.isnan(p).all(axis=1)
     assert (by_days & high).any() and scores["alert"][by_days & high].all()
-    found = detector.score(frame, false_discovery_rate=0.9, tunables=tunables)["alert"].to_numpy()
+    found = detector.score(frame, Config(Alerts(1.0, 0.9), tunables))["alert"].to_numpy()
     assert found.any() and not (found & mute).any()
 
 
 def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
     def alerts(**thresholds):
-        return detector.score(frame, tunables=Tunables(**thresholds))["alert"].to_numpy()
+        return detector.score(frame, Config(tunables=Tunables(**thresholds)))["alert"].to_numpy()
 
     plain = alerts()
     for name in BEHAVIOURS:
@@ -227,10 +222,10 @@ def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
 # By hand: the raw score of a window is its connections an hour, those of benign windows are 0 to 99.
 
 
-def by_hand(levels, **more):
-    """The scores of windows, each of its own app, whose raw scores are so."""
+def by_hand(levels, *alerts):
+    """The scores of windows, each of its own app, whose raw scores are so, under such `Alerts`."""
     frame = windows(len(levels), app=[f"app{i}" for i in range(len(levels))], beats_per_hour=levels)
-    return made().score(frame, **more).to_pandas()
+    return made().score(frame, Config(Alerts(*alerts))).to_pandas()
 
 
 def made(behaviour="structured_cadence", **parts):
@@ -239,7 +234,7 @@ def made(behaviour="structured_cadence", **parts):
 
 def test_the_threshold_itself_alerts_and_what_lies_below_does_not():
     # Ten device-days: of a hundred benign units, seven a device-day exceed that of 29.
-    scores = by_hand([30, 29, 28, 27, 31], alerts_per_device_day=7.0)
+    scores = by_hand([30, 29, 28, 27, 31], 7.0)
     assert scores["score"].tolist() == [30, 29, 28, 27, 31]
     assert scores["alert"].tolist() == [True, True, False, False, True]
     assert scores["rank"].tolist() == [2, 3, 4, 5, 1]
@@ -250,7 +245,7 @@ def test_scores_contributions_and_constant_are_on_the_scale_of_their_stratum():
     parts = {"attributed": calibration(origin=3.0, spread=2.0), "unattributed": calibration(n=50, spread=4.0)}
     detector = made(calibration=parts)
     frame = windows(2, app=["com.a", None], beats_per_hour=8.0, dest=["a", "b"])
-    scores = detector.score(frame, alerts_per_device_day=2.0).to_pandas()
+    scores = detector.score(frame).to_pandas()
     assert scores["score"].tolist() == [2.5, 2.0]
     assert scores["p_value"].tolist() == [93 / 101, 43 / 51]
     for stratum, contributions, score in zip(parts, scores["contributions"], scores["score"], strict=True):
@@ -268,7 +263,7 @@ def test_each_stratum_has_its_own_threshold():
         calibration={"attributed": calibration(days=10.0), "unattributed": calibration(days=20.0)}
     )
     frame = windows(4, app=["com.a", "com.a", None, None], beats_per_hour=[69, 70, 39, 40], dest=list("abcd"))
-    assert detector.score(frame, alerts_per_device_day=2.95)["alert"].to_pylist() == [
+    assert detector.score(frame, Config(Alerts(2.95)))["alert"].to_pylist() == [
         False,
         True,
         False,
@@ -296,7 +291,7 @@ def test_a_behaviour_shows_up_to_its_p_value(behaviour):
     assert [part["score"] for part in plain[behaviour]] == [94, 95, 96]
     assert [part["p_value"] for part in plain[behaviour]] == [0.06, 0.05, 0.04]
     assert [list(names) for names in plain["behaviours"]] == [[], [behaviour], [behaviour]]
-    tuned = detector.score(frame, tunables=Tunables(**{behaviour: 0.04})).to_pandas()
+    tuned = detector.score(frame, Config(tunables=Tunables(**{behaviour: 0.04}))).to_pandas()
     assert [list(names) for names in tuned["behaviours"]] == [[], [], [behaviour]]
     assert tuned["alert"].tolist() == [False, False, True] and plain["alert"].all()
 
@@ -315,14 +310,14 @@ def test_events_keep_their_score_and_what_cannot_be_judged_has_none():
 
 def test_a_false_discovery_rate_stands_in_for_the_budget():
     # p-values of 2, 2, 3 and 50 in 101: three alerts of which a tenth may be wrong, not four.
-    scores = by_hand([99, 99, 98, 51], false_discovery_rate=0.1)
+    scores = by_hand([99, 99, 98, 51], 1.0, 0.1)
     assert scores["alert"].tolist() == [True, True, True, False]
-    assert not by_hand([99, 51, 51, 51], false_discovery_rate=0.01)["alert"].any()
+    assert not by_hand([99, 51, 51, 51], 1.0, 0.01)["alert"].any()
 
 
 def test_reasons_are_worded_for_a_thousand_and_for_alerts():
     levels = [60] * (EXPLAINED_ROWS - 1) + [61, 59, 58]
-    quiet = by_hand(levels, alerts_per_device_day=1.0)
+    quiet = by_hand(levels, 1.0)
     assert not quiet["alert"].any()
     assert [len(texts) > 0 for texts in quiet["reasons"]] == [True] * EXPLAINED_ROWS + [False] * 2
     assert quiet["rank"].tolist() == [
@@ -331,14 +326,14 @@ def test_reasons_are_worded_for_a_thousand_and_for_alerts():
         EXPLAINED_ROWS + 1,
         EXPLAINED_ROWS + 2,
     ]
-    loud = by_hand(levels, alerts_per_device_day=4.0)
+    loud = by_hand(levels, 4.0)
     assert loud["alert"].tolist() == [True] * (EXPLAINED_ROWS + 1) + [False]
     assert [len(texts) > 0 for texts in loud["reasons"]] == [True] * (EXPLAINED_ROWS + 1) + [False]
 
 
 def test_what_scores_less_than_is_worded_gets_no_reasons():
     frame = windows(3, dest=list("abc"), beats_per_hour=[5, 4, 3])
-    rows = made().measure(frame, worded_from=4.0).table
+    rows = made().measure(frame, explained_from=4.0).table
     assert [len(texts) > 0 for texts in rows["reasons"].to_pylist()] == [True, True, False]
 
 

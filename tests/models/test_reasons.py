@@ -5,9 +5,10 @@ import pytest
 from handmade import values, windows
 from make import flows, inventory
 
+from appcadence._quantity import quantity
 from appcadence.features import History, extract
 from appcadence.features.catalog import NAMES
-from appcadence.models.reasons import explained_by, listed, placed, quantity, sentences, unchecked
+from appcadence.models.reasons import explained_by, listed, unchecked, unusual
 
 AT = NAMES.index("expected_rhythm_ratio")
 
@@ -35,7 +36,7 @@ def window(gap, **declared):
 )
 def test_an_approved_rhythm_explains(gap, declared, approved):
     (texts,) = explained_by(window(gap, **declared), np.full((1, len(NAMES)), np.nan)).to_pylist()
-    assert ("approved rhythm" in texts) is approved
+    assert ("approved_rhythm" in texts) is approved
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,8 @@ def test_an_approved_rhythm_explains(gap, declared, approved):
 )
 def test_a_faster_rhythm_is_worded(gap, period, said):
     value = window(gap, expected_period_seconds=period)[[NAMES[AT]]].to_numpy(float)
-    (texts,) = sentences(np.array([[AT]]), value, np.full((1, 1), np.nan), np.ones((1, 1)))
-    assert texts == [f"Connections against the approved rhythm: {said} as often."]
+    ((found,),) = unusual(np.array([[AT]]), value, np.full((1, 1), np.nan), np.ones((1, 1)))
+    assert found.text == (f"Connections against the approved rhythm: {said} as often.")
 
 
 @pytest.mark.parametrize(
@@ -89,25 +90,25 @@ def test_quantities_are_said_as_people_do(value, unit, said):
 @pytest.mark.parametrize(
     ("columns", "text", "speaks"),
     [
-        ({"userless_share": np.nextafter(0.2, 0)}, "user present", True),
-        ({"userless_share": 0.2}, "user present", False),
-        ({"userless_share": np.nan}, "user present", False),
-        ({"expected_rhythm_ratio": 1.2}, "approved rhythm", True),
-        ({"expected_rhythm_ratio": np.nextafter(1.2, 2)}, "approved rhythm", False),
-        ({"expected_rhythm_ratio": np.nan}, "approved rhythm", False),
-        ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 0.99}, "approved rhythm", True),
-        ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 1.0}, "approved rhythm", False),
-        ({"expected_rhythm_ratio": 1.0, "unapproved_app": 0.0}, "approved rhythm", True),
-        ({"expected_rhythm_ratio": 1.0, "unapproved_app": 1.0}, "approved rhythm", False),
-        ({"destination_prevalence_ratio": 0.2}, "known to the fleet", True),
-        ({"destination_prevalence_ratio": np.nextafter(0.2, 0)}, "known to the fleet", False),
-        ({"destination_prevalence_ratio": np.nan}, "known to the fleet", False),
+        ({"userless_share": np.nextafter(0.2, 0)}, "user_present", True),
+        ({"userless_share": 0.2}, "user_present", False),
+        ({"userless_share": np.nan}, "user_present", False),
+        ({"expected_rhythm_ratio": 1.2}, "approved_rhythm", True),
+        ({"expected_rhythm_ratio": np.nextafter(1.2, 2)}, "approved_rhythm", False),
+        ({"expected_rhythm_ratio": np.nan}, "approved_rhythm", False),
+        ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 0.99}, "approved_rhythm", True),
+        ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 1.0}, "approved_rhythm", False),
+        ({"expected_rhythm_ratio": 1.0, "unapproved_app": 0.0}, "approved_rhythm", True),
+        ({"expected_rhythm_ratio": 1.0, "unapproved_app": 1.0}, "approved_rhythm", False),
+        ({"destination_prevalence_ratio": 0.2}, "known_to_fleet", True),
+        ({"destination_prevalence_ratio": np.nextafter(0.2, 0)}, "known_to_fleet", False),
+        ({"destination_prevalence_ratio": np.nan}, "known_to_fleet", False),
     ],
 )
 def test_what_speaks_for_the_benign_reading_begins_exactly_there(columns, text, speaks):
     (texts,) = explained_by(windows(1, **columns), np.full((1, len(NAMES)), np.nan)).to_pylist()
     assert (text in texts) is speaks
-    assert set(texts) <= {text, "as usual for this app"}
+    assert set(texts) <= {text, "usual_for_app"}
 
 
 @pytest.mark.parametrize(
@@ -128,15 +129,15 @@ def test_what_speaks_for_the_benign_reading_begins_exactly_there(columns, text, 
 )
 def test_as_usual_is_less_than_one_spread_in_the_mean(distances, usual):
     (texts,) = explained_by(windows(1), values(**distances)).to_pylist()
-    assert ("as usual for this app" in texts) is usual
+    assert ("usual_for_app" in texts) is usual
 
 
 def said(contributions, **known):
     """The sentences of one window whose features contribute so."""
     places = np.array([[NAMES.index(name) for name in known]])
     numbers = np.array([list(known.values())], float)
-    (texts,) = sentences(places, numbers, np.full(places.shape, 0.5), np.array([contributions], float))
-    return texts
+    (found,) = unusual(places, numbers, np.full(places.shape, 0.5), np.array([contributions], float))
+    return [finding.text for finding in found]
 
 
 def test_only_what_is_known_and_raises_the_score_is_worded_and_novelty_last():
@@ -156,15 +157,13 @@ def test_what_the_telemetry_could_not_show_is_said_of_each_window():
     whole, *blind = [
         windows(1, **columns | {name: np.nan}) if name else windows(1, **columns) for name in ("", *columns)
     ]
-    assert unchecked(whole).to_pylist() == [[]]
-    texts = [unchecked(frame).to_pylist()[0] for frame in (windows(1, app=None, **columns), *blind)]
-    assert [len(some) for some in texts] == [1] * 4
-    for (text,), word in zip(texts, ("which app", "no activity", "no push", "no durations"), strict=True):
-        assert word in text
-    assert len(unchecked(windows(1, app=None)).to_pylist()[0]) == 4
+    assert unchecked(whole) == [[]]
+    found = [unchecked(frame)[0] for frame in (windows(1, app=None, **columns), *blind)]
+    want = ["app_unknown", "presence_unknown", "pushes_unknown", "durations_unknown"]
+    assert [[finding.code for finding in some] for some in found] == [[code] for code in want]
+    assert [finding.code for finding in unchecked(windows(1, app=None))[0]] == want
 
 
-def test_texts_are_put_to_their_rows():
+def test_names_are_put_to_their_rows():
     flags = {"a": np.array([True, False, True]), "b": np.array([False, False, True])}
     assert listed(flags).to_pylist() == [["a"], [], ["a", "b"]]
-    assert placed(np.array([False, True, True]), [["x", "y"], []]).to_pylist() == [[], ["x", "y"], []]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
-from appcadence.models.forest import anomaly_score, average_path_length, fit_forest
-from appcadence.models.supervised import BAGS, fit_classifier, flatten
 from appcadence.models.trees import Trees, join
+from appcadence.training.forest import anomaly_score, average_path_length, fit_forest
+from appcadence.training.supervised import BAGS, fit_classifier, flatten
 
 
 @pytest.fixture(scope="module")

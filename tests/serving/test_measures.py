@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from make import DAY0, flows, together
-from two_rhythms import DAY, scored, scorer, telemetry
+from two_rhythms import DAY, scored, telemetry
 
 from appcadence.features import extract
 from appcadence.features.build import build
+from appcadence.serving import Scorer
 from appcadence.serving.measures import measures_of, of_windows
 
 
@@ -50,9 +51,9 @@ def test_six_beats_have_a_period(beats, period):
     np.testing.assert_array_equal(rows["period_seconds"], [period] * 2)
 
 
-def test_measures_agree_with_the_feature_table():
-    scores, measures = scored()
-    frame = extract(telemetry(), history=scorer().detector.history)
+def test_measures_agree_with_the_feature_table(fleet_model):
+    scores, measures = scored(fleet_model)
+    frame = extract(telemetry(), history=Scorer.load(fleet_model).detector.history)
     assert (frame["dest"].astype(str).to_numpy() == scores["dest"].to_numpy()).all()
     np.testing.assert_allclose(
         measures["period_seconds"].to_pandas(), frame["beat_median_interval_seconds"], rtol=1e-5

@@ -14,10 +14,10 @@ from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.supervised import Hyperparameters
 from appcadence.training.fit import FOLDS, Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.search import SEARCHED, draw, search
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.train import train
 
 CUT = (DAY0 + 2 * 86_400) * 1_000_000
@@ -69,6 +69,7 @@ def test_no_choice_is_shown_a_window_it_is_measured_on(rows):
         assert fold not in fold_of(part)
 
 
+@pytest.mark.slow
 def test_equal_searches_give_equal_bundles(tmp_path):
     small = fleet(devices=4, days=3)
     first, second = (train(small, "24h", 0, search_trials=2) for _ in range(2))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from make import DAY0, fleet, flows, together
 
 from appcadence.errors import SchemaError
-from appcadence.models.supervised import Hyperparameters
 from appcadence.serving import Scorer
 from appcadence.training.fit import Sample, classifier_of
 from appcadence.training.injection import labelled, past_and_future
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.train import train
 from appcadence.training.verdicts import verdict_of
 
@@ -66,6 +66,7 @@ def test_analysts_who_disagree_leave_the_window_out(tables):
     assert set(said[windows["dest"] == "poll.example"]) == {"unexplained"}
 
 
+@pytest.mark.slow
 def test_training_learns_from_them(tables):
     day = past_and_future(tables, (DAY0 + 3 * 86400) * 1_000_000)[1]
 

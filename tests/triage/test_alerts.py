@@ -16,10 +16,12 @@ from ecs_fields import FIELDS, problems, published
 from make import DAY0, fleet, flows, together
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
+from appcadence.features.catalog import NAMES
+from appcadence.findings import Finding, arrow
+from appcadence.models import bundle
 from appcadence.models.detector import SCORES
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
-from appcadence.training.train import train
 from appcadence.triage import ocsf, siem
 from appcadence.triage.alerts import (
     ALERTS,
@@ -28,7 +30,6 @@ from appcadence.triage.alerts import (
     MAX_REASONS,
     MEDIUM_RATE,
     alerts_in,
-    alerts_of,
     write,
 )
 
@@ -41,13 +42,15 @@ def _beacon(device, app, host, period=300.0):
     return flows(4 * 86400 + np.arange(0, 86400, period), device, app, host, 0.5, 310, 180)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return train(fleet(devices=6, days=4), "24h", 0).detector
+def alerts_of(scores, events):
+    """The alerts of a scores table that stands in a file of several row groups."""
+    file = io.BytesIO()
+    pq.write_table(scores, file, row_group_size=500)
+    return alerts_in(file, events)
 
 
 @pytest.fixture(scope="module")
-def scored(trained):
+def scored(fleet_model):
     """A later day with a beacon of one host, one over 120 hosts, one without an app, and a roll-out."""
     tables = fleet(devices=6, days=5, seed=9)
     day = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
@@ -59,7 +62,7 @@ def scored(trained):
         _beacon("phone-01", "com.social", rotating),
         _beacon("phone-04", None, "203.0.113.9"),
     )
-    return Scorer(trained, "f" * 64).run({"flows": together(day, *more, *met)})
+    return Scorer(bundle.load(fleet_model)[0], "f" * 64).run({"flows": together(day, *more, *met)})
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +251,7 @@ def test_what_is_not_ecs_is_noticed(alerts, tmp_path):
         assert len(problems(line | {group: line[group] | part})) == 1, part
 
 
+@pytest.mark.network
 def test_the_ecs_fields_are_the_published_ones(tmp_path):
     theirs = published(tmp_path)
     assert {name: theirs.get(name) for name in FIELDS} == FIELDS
@@ -299,24 +303,18 @@ MIDNIGHT = pd.Timestamp("2026-03-02", tz="UTC")
 NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "device_ids"])
 
 
-def by_hand(rows, events=NO_EVENTS):
+def by_hand(rows):
     """The alerts of windows that score and alert unless they say otherwise."""
-    usual = {
-        "device_id": "d1",
-        "app_id": "com.a",
-        "dest": "a.example",
-        "hour": 0,
-        "score": 3.0,
-        "alert": True,
-    }
-    usual |= {"status": "scored", "n_flows": 10, "n_sessions": 5, "reasons": [], "behaviours": []}
+    usual = {"device_id": "d1", "app_id": "com.a", "dest": "a.example", "hour": 0, "score": 3.0}
+    usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5}
+    usual |= {"findings": [], "behaviours": []}
     table = []
     for k, row in enumerate(rows):
         full = {"rank": k + 1} | usual | row
         full["window_start"] = MIDNIGHT + pd.Timedelta(hours=full.pop("hour"))
         full["window_end"] = full["window_start"] + pd.Timedelta(hours=1)
         table.append(full)
-    return alerts_of(pa.Table.from_pylist(table, SCORES), events).to_pylist()
+    return alerts_of(pa.Table.from_pylist(table, SCORES), NO_EVENTS).to_pylist()
 
 
 def at_rate(rate):
@@ -369,11 +367,14 @@ def test_by_hand_an_app_wide_window_holds_the_flows_of_its_channels():
 
 
 def test_by_hand_fifty_destinations_and_ten_reasons_are_told():
-    rows = [{"dest": f"h{k:02d}.example", "score": 60.0 - k, "reasons": [f"r{k}", "r0"]} for k in range(51)]
-    (alert,) = by_hand(rows)
+    said = [Finding("unusual_feature", {"feature": n, "value": 1, "expected": 2}) for n in NAMES]
+    said = arrow(said).to_pylist()
+    rows = [{"dest": f"h{k:02d}.example", "score": 60.0 - k} for k in range(51)]
+    (alert,) = by_hand([row | {"findings": [said[k], said[0]]} for k, row in enumerate(rows)])
     assert alert["n_destinations"] == 51 and MAX_DESTINATIONS == 50
     assert [d["dest"] for d in alert["destinations"]] == [f"h{k:02d}.example" for k in range(50)]
-    assert alert["reasons"] == [f"r{k}" for k in range(10)] and MAX_REASONS == 10
+    assert [f["parameters"] for f in alert["findings"]] == [f["parameters"] for f in said[:10]]
+    assert len(alert["reasons"]) == MAX_REASONS == 10
     (few,) = by_hand(rows[:50])
     assert few["n_destinations"] == len(few["destinations"]) == 50
 
@@ -383,17 +384,12 @@ def test_by_hand_only_what_scored_raises_and_devices_and_apps_are_apart():
     assert by_hand([*held, {"alert": False}]) == []
     rows = [{"device_id": "d1"}, {"device_id": "d2"}, {"app_id": None}, {"app_id": None, "dest": "com.a"}]
     found = by_hand([*rows, {"app_id": "a.example"}])
-    assert [(a["kind"], a["device_ids"]) for a in found] == [
-        ("app", ["d1"]),
-        ("app", ["d2"]),
-        ("destination", ["d1"]),
-        ("destination", ["d1"]),
-        ("app", ["d1"]),
-    ]
+    assert [a["device_ids"] for a in found] == [["d1"], ["d2"], ["d1"], ["d1"], ["d1"]]
+    assert [a["kind"] for a in found] == ["app", "app", "destination", "destination", "app"]
     assert len({a["id"] for a in found}) == 5
 
 
 def test_by_hand_times_are_told_to_the_millisecond():
     time = pd.Timestamp("2026-03-02 01:02:03.999999", tz="UTC").to_pydatetime()
-    assert siem.moment(time) == "2026-03-02T01:02:03.999Z"
+    assert siem.iso_time(time) == "2026-03-02T01:02:03.999Z"
     assert siem.milliseconds(time) == (DAY0 + 3723) * 1000 + 999

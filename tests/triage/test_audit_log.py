@@ -230,7 +230,7 @@ def test_two_processes_append_at_once(tmp_path):
 _WRITER = """
 import sys
 from datetime import UTC, datetime
-from appcadence.serving.evidence import append
+from appcadence.triage.audit_log import append
 print("ready", flush=True)
 while True:
     append(sys.argv[1], "run", {"x": "y" * int(sys.argv[2])}, datetime.now(UTC))

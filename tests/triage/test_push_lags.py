@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import DAY0, flows, pushes, together
 from pushed_fleet import APART, scored
-from two_rhythms import scorer
 
 from appcadence.features.extraction import extract
 from appcadence.features.families.notification import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
 from appcadence.triage.report.data import Output, as_rows
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report.push_lags import Lags, figure, lags
@@ -23,8 +23,8 @@ KEY = ["device_id", "app_id", "dest", "window_start"]
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory):
-    return scored(tmp_path_factory.mktemp("pushed") / "out")
+def pushed(fleet_model, tmp_path_factory):
+    return scored(fleet_model, tmp_path_factory.mktemp("pushed") / "out")
 
 
 def drawn(svg, name):
@@ -95,7 +95,7 @@ def test_an_implant_stands_far_above_chance_and_an_unrelated_channel_does_not(pu
         assert 0 < bars.rpartition("<path")[2].count("v1") <= len(window.pushes)
 
 
-def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
+def test_few_pushes_none_and_no_telemetry_are_told_apart(fleet_model, tmp_path):
     starts = np.arange(0, 86_400, 600.0)
     names = ("none", "one", "two", "three")
     tables = {
@@ -108,7 +108,7 @@ def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
         ),
     }
     tables["flows"] = together(tables["flows"], flows(starts, "d2", "com.three", "other.example"))
-    score_directory(tables, scorer(), tmp_path / "out")
+    score_directory(tables, Scorer.load(fleet_model), tmp_path / "out")
     output = Output(tmp_path / "out")
     said = {}
     for window in output.windows(as_rows(output.scores([("rank", ">", 0)]))):
@@ -122,10 +122,10 @@ def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
     assert said["d2", "com.three"] == ("", None)
 
 
-def test_a_session_that_goes_on_from_the_day_before_has_no_start(tmp_path):
+def test_a_session_that_goes_on_from_the_day_before_has_no_start(fleet_model, tmp_path):
     on, off = flows([86_300.0], duration=3600.0), flows([86_400 + 7200.0 + 600 * i for i in range(20)])
     tables = {"flows": together(on, off), "notifications": pushes([86_390.0, 86_400.0, 86_401.0, 1e5])}
-    score_directory(tables, scorer(), tmp_path / "out")
+    score_directory(tables, Scorer.load(fleet_model), tmp_path / "out")
     output = Output(tmp_path / "out")
     (window,) = output.windows(as_rows(output.scores([("dest", "=", "*"), ("rank", ">", 0)])))[-1:]
     assert window.row["window_start"] == (DAY0 + 86_400) * 1_000_000

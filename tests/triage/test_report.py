@@ -26,7 +26,7 @@ from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.telemetry.verdicts import Draft, decisions
 from appcadence.triage.exceptions import read
 from appcadence.triage.report.actions import exception_entry, verdict_command
-from appcadence.triage.report.drawing import Lane, bar, raster, text
+from appcadence.triage.report.drawing import Lane, bar, raster
 from appcadence.triage.report.histogram import histogram
 from appcadence.triage.report.page import write_report
 from appcadence.triage.verdicts import record
@@ -162,10 +162,20 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     for kind, bars in (("session", 289), ("foreground", 1), ("unlocked", 1), ("push", 36)):
         lanes = re.findall(rf'<svg class="{kind}".*?</svg>', page)
         assert sum(lane.count("v1") for lane in lanes) == bars
-    assert "12:00" in words and "(unknown app)" in words and "Every 300 s" in words
+    assert "12:00" in words and "(unknown app)" in words and "starts: 5.0 min; usual" in words
     assert "10% 90%" in words and "+2.50" in words and "-0.50" in words and "No activity telemetry" in words
     write_report(out, html, top=1)
     assert [a["id"] for t, a in _Tags(html.read_text(encoding="utf-8")).tags if t == "article"] == ["w1"]
+
+
+def test_the_page_says_how_many_of_all_windows_it_shows(out, tmp_path):
+    command = ["report", str(out), "--html", str(tmp_path / "report.html")]
+    for options, shown, alerting in (([], 2, 1), (["--top", "1"], 1, 1)):
+        assert CliRunner().invoke(app, [*command, *options]).exit_code == 0
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        said = f"{shown} of 3 ranked windows are on this page, among them {alerting} of 2 alerting ones."
+        assert said in page and 'data-total="3"' in page and page.count("<article") == shown
+    assert CliRunner().invoke(app, [*command, "--top", "201"]).exit_code != 0
 
 
 def test_output_without_scored_windows(out, tmp_path):
@@ -276,7 +286,7 @@ def test_raster_clips_merges_and_labels():
     dense = [(DAY - HOUR, DAY + HOUR)] + [(DAY + 10 * HOUR + k, DAY + 10 * HOUR + k) for k in range(5000)]
     svg = raster(DAY, DAY + 24 * HOUR, [Lane("sessions", "session", dense, 30)], 'a "label"')
     assert '<path d="m0 0h83v1h-83zm833 0h0v1h0z"/>' in svg
-    assert "&quot;label&quot;" in svg and ">04:00<" in svg
+    assert "&#34;label&#34;" in svg and ">04:00<" in svg
     week = raster(DAY, DAY + 7 * 24 * HOUR, [Lane("sessions", "session", [], 30)], "week")
     assert ">Mar 02<" in week and ">Mar 09<" in week
 
@@ -290,6 +300,7 @@ def test_the_picture_of_a_window_is_bounded():
     assert svg.count("v1") == 1000 and len(svg) < 15_000
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
 def test_a_browser_runs_the_script_of_a_hostile_page_and_nothing_else(out, tmp_path):
     write_report(out, tmp_path / "report.html")
@@ -297,7 +308,7 @@ def test_a_browser_runs_the_script_of_a_hostile_page_and_nothing_else(out, tmp_p
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     page = (tmp_path / "report.html").as_uri()
     done = subprocess.run([CHROMIUM, *options, profile, page], capture_output=True, text=True, timeout=60)
-    assert ">2 of 2 windows</span>" in done.stdout
+    assert ">2 of 3 ranked windows (2 on this page)</span>" in done.stdout
     assert done.stdout.count("<script>") == 1 and "CONSOLE" not in done.stderr
 
 
@@ -305,4 +316,5 @@ def test_bars_share_a_scale_and_text_is_inert():
     assert 'class="up" x="20.00%" y="2" width="80.00%"' in bar(4.0, -1.0, 4.0)
     assert 'class="down" x="0.00%" y="2" width="20.00%"' in bar(-1.0, -1.0, 4.0)
     assert 'width="0.00%"' in bar(0.0, 0.0, 0.0)
-    assert text("a\u202eb<&>\"'\n") == "a\\u202eb&lt;&amp;&gt;&quot;&#x27;\\u000a"
+    drawn = raster(DAY, DAY + HOUR, [], "a\u202eb<&>\"'\n")
+    assert 'aria-label="a\\u202eb&lt;&amp;&gt;&#34;&#39;\\u000a"' in drawn

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from appcadence.triage.report.page import write_report
+from appcadence.cli.options import Output
+from appcadence.cli.terminal import say
+from appcadence.triage.report.page import MAX_WINDOWS, write_report
 
 
 def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")],
+    out: Output,
     html: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    top: Annotated[int, typer.Option(help="Windows to show, from rank 1; at most 200.")] = MAX_WINDOWS,
     verdicts: Annotated[
         Path | None,
         typer.Option(help="A verdicts file, to show earlier decisions beside a window."),
@@ -26,5 +28,5 @@ def report(
 
     Example: appcadence report scored --html report.html
     """
-    write_report(out, html, verdicts=verdicts)
-    Console(soft_wrap=True).print(f"Report written to {html}", markup=False, highlight=False)
+    write_report(out, html, top, verdicts)
+    say(f"Report written to {html}")

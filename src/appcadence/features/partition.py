@@ -8,14 +8,12 @@ Blocks that are in the scratch directory already, from a run that was killed, ar
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence.errors import AppcadenceError
+from appcadence._files import replacing, scratch
 from appcadence.features.context import Contexts
 from appcadence.features.extraction import (
     Part,
@@ -67,9 +65,8 @@ def write_features(
         TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
     """
     seconds = window_seconds(window)
-    with scratch_beside(out) as scratch:
-        empty(scratch)
-        blocks = Blocks.of(source, seconds, history, scratch, block_flows=block_flows, progress=progress)
+    with scratch(out) as place, replacing(out, place) as whole:
+        blocks = Blocks.of(source, seconds, history, place, block_flows=block_flows, progress=progress)
         schema = pa.Table.from_pandas(blocks.no_rows(), preserve_index=False).schema
         # A dictionary of float values only costs time.
         names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
@@ -77,7 +74,7 @@ def write_features(
         def ready(number: int) -> pa.Table:
             return pa.Table.from_pandas(blocks.frame(number), schema, preserve_index=False)
 
-        rows, whole = 0, scratch / "table.parquet"
+        rows = 0
         with pq.ParquetWriter(
             whole, schema, compression="zstd", compression_level=1, use_dictionary=names
         ) as writer:
@@ -85,44 +82,7 @@ def write_features(
                 writer.write_table(table)
                 rows += len(table)
                 progress("writing", number / len(blocks))
-        whole.replace(out)
     return rows
-
-
-@contextmanager
-def scratch_beside(out: Path, *, keep: bool = False) -> Iterator[Path]:
-    """A directory beside `out`, this run's alone; what a killed run left is found as it was.
-
-    It is removed in the end, with `keep` only when all went well.
-
-    Raises:
-        AppcadenceError: another run has it.
-    """
-    path = out.with_name(f".{out.name}.scratch")
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AppcadenceError(
-                f"another run is writing {out}; wait for it, or choose another --out"
-            ) from None
-        try:
-            yield path
-        except BaseException:
-            if not keep:
-                shutil.rmtree(path, ignore_errors=True)
-            raise
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def empty(scratch: Path) -> None:
-    """Remove what a killed run left."""
-    for left in scratch.iterdir():
-        if left.is_dir():
-            shutil.rmtree(left)
-        elif left.name != "lock":
-            left.unlink()
 
 
 def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
@@ -264,10 +224,8 @@ def _file(directory: Path, half: int, block: int) -> Path:
 
 
 def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    written = file.with_suffix(".tmp")
-    with written.open("wb") as stream:
+    with replacing(file) as written, written.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-    written.replace(file)
 
 
 def _columns(past: Past) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence import __version__
+from appcadence._files import recover, replacing_directory, scratch
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
 from appcadence.features.history import History
@@ -38,6 +39,20 @@ _PARTS = (
 )
 
 
+def check_target(path: str | Path) -> None:
+    """Refuse a path to which `save` could not write.
+
+    Raises:
+        BundleError: the path exists and is not a bundle, or its directory cannot be written to.
+    """
+    path = Path(path)
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise BundleError(f"{above} cannot be written to; choose another path for the model {path}")
+
+
 def save(detector: Detector, path: str | Path) -> str:
     """Write a bundle directory, whole or not at all, replacing an older bundle; return its id.
 
@@ -45,11 +60,10 @@ def save(detector: Detector, path: str | Path) -> str:
     equal bytes.
 
     Raises:
-        BundleError: the path exists and is not a bundle.
+        BundleError: as `check_target`.
     """
     path = Path(path)
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+    check_target(path)
     parts = _parts(detector)
     manifest = {
         "format": FORMAT,
@@ -62,18 +76,12 @@ def save(detector: Detector, path: str | Path) -> str:
         "card": detector.card,
     }
     text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-    staging = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    for name, data in parts.items():
-        (staging / name).write_bytes(data)
-    (staging / MANIFEST).write_text(text)
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    staging.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with scratch(path, wait=True) as place:
+        check_target(path)
+        with replacing_directory(path, place) as staging:
+            for name, data in parts.items():
+                (staging / name).write_bytes(data)
+            (staging / MANIFEST).write_text(text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -84,6 +92,7 @@ def load(path: str | Path) -> tuple[Detector, str]:
         BundleError: a part is missing or altered, or the bundle is of another format or feature schema.
     """
     path = Path(path)
+    recover(path)
     manifest, identity = _manifest(path)
     data: dict[str, bytes] = {}
     for name in _PARTS:

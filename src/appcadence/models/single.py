@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from appcadence.features.catalog import FAMILY_OF, NAMES
+from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector, aligned, combine, strata
 from appcadence.models.eligibility import READS, eligible
@@ -31,7 +32,7 @@ class WindowScore(NamedTuple):
     surprise: float
     """See `TailSurprise`; 0 = ordinary."""
     forest: float
-    """Raw value of the forest, in about [-2, 0]; `forest.anomaly_score` makes it scikit-learn's number."""
+    """Raw value of the forest, in about [-2, 0]; `training.forest.anomaly_score` makes it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
@@ -102,13 +103,18 @@ class Explanation:
     behaviours: tuple[str, ...]
     """Those it shows."""
     explained_by: tuple[str, ...]
-    """What speaks for the benign reading."""
-    reasons: tuple[str, ...]
-    """Sentences, what could not be checked included."""
+    """Codes of what speaks for the benign reading (see `appcadence.findings`)."""
+    findings: tuple[Finding, ...]
+    """Why, strongest first, then what could not be checked; `Finding.text` words one."""
     constant: float
     contributions: pd.DataFrame
     """(n_features, 4) feature, value, expected and contribution, the strongest first; NaN where a value is
     unknown, or where none is expected."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The findings in words."""
+        return tuple(finding.text for finding in self.findings)
 
 
 def explain(detector: Detector, row: pd.Series | pd.DataFrame) -> Explanation:
@@ -142,7 +148,7 @@ def explain(detector: Detector, row: pd.Series | pd.DataFrame) -> Explanation:
         p_value=found.p_value,
         behaviours=tuple(said["behaviours"]),
         explained_by=tuple(said["explained_by"]),
-        reasons=tuple(said["reasons"]),
+        findings=tuple(of_row(said)),
         constant=channel.constant,
         contributions=table.iloc[strongest].reset_index(drop=True),
     )

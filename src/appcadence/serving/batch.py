@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
 
+from appcadence._files import replacing
+from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.features.partition import Blocks, in_order
@@ -58,8 +60,7 @@ class Job:
     span_us: tuple[int, int] | None
     """Only windows that begin in it are scored; microseconds since the epoch."""
     block_flows: int
-    budget: Mapping[str, Any]
-    """What `Scorer.measure` asks for of alerts."""
+    settings: Config
 
     def events(self, after: History, keys: pd.DataFrame) -> FleetEvents:
         """The fleet events among windows, which `after` holds the contacts of."""
@@ -80,7 +81,13 @@ class Job:
 
         What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
         """
-        rows = self.scorer.measure(frame, event, worded_from=bar.height, **self.budget)
+        rows = self.scorer.detector.measure(
+            frame,
+            self.settings,
+            fleet_event=event,
+            explained_from=bar.height,
+            version=self.scorer.version[:12],
+        )
         table = rows.table
         bar.raised(table)
         for name in measures.COLUMNS:
@@ -138,9 +145,8 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
         if files[number].exists():
             return
         table = job.measured(blocks.frame(number), blocks.extra_columns(number), event[number], bar)
-        written = files[number].with_suffix(".tmp")
-        write_part(table, written)
-        written.replace(files[number])
+        with replacing(files[number]) as written:
+            write_part(table, written)
 
     for number, _ in enumerate(in_order(work, len(blocks)), start=1):
         progress("scoring", number / len(blocks))

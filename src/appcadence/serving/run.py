@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import recover
 from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
+from appcadence.findings import Finding
 
 FILE = "run.json"
+_SAID = ("blind_spots", "fleet_events")
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class Run:
     alerts_per_device_day: float
     false_discovery_rate: float | None
     """What alerts keep to instead of the budget, if anything."""
-    blind_spots: list[str]
-    fleet_events: list[str]
-    """What the fleet met for the first time together, as sentences."""
+    blind_spots: list[Finding]
+    fleet_events: list[Finding]
+    """What the fleet met for the first time together."""
     inputs: str = ""
     """SHA-256 over the version of appcadence, the model, the settings and every input file; empty where the
     telemetry came from memory."""
@@ -45,9 +48,14 @@ class Run:
         """What its alerts keep to, in words."""
         return limit(self.alerts_per_device_day, self.false_discovery_rate, self.tunables)
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; findings carry their text."""
+        said = {name: [finding.as_dict() for finding in getattr(self, name)] for name in _SAID}
+        return asdict(self) | said
+
     def write(self, directory: Path) -> None:
         """Write `run.json`."""
-        (directory / FILE).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        (directory / FILE).write_text(json.dumps(self.as_dict(), indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> Run:
@@ -57,8 +65,10 @@ class Run:
             TelemetryError: there are none, or they are damaged.
         """
         file = directory / FILE
+        recover(directory)
         try:
-            run = cls(**json.loads(file.read_text(encoding="utf-8")))
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            run = cls(**facts | {name: [*map(Finding.from_dict, facts[name])] for name in _SAID})
             counts = (run.devices, run.windows, run.scored, run.excepted, run.alerts)
             numbers = (*counts, run.device_days, run.alerts_per_device_day)
             texts = (run.model_version, run.window, run.inputs, run.exceptions_sha256)
@@ -66,8 +76,7 @@ class Run:
             sound = sound and all(isinstance(text, str) for text in texts)
             sound = sound and isinstance(run.false_discovery_rate, float | None)
             sound = sound and isinstance(run.tunables, dict) and all(map(_is_threshold, run.tunables.items()))
-            sound = sound and all(isinstance(s, list) for s in (run.blind_spots, run.fleet_events))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
         if not sound:
             raise TelemetryError(f"{file} does not hold the facts of a run; run 'appcadence score' again")
@@ -76,6 +85,7 @@ class Run:
 
 def last_run(out: Path) -> Run | None:
     """What made the output that stands; None without one, or where its facts cannot be read."""
+    recover(out)
     try:
         return Run.read(out) if (out / FILE).is_file() else None
     except TelemetryError:
@@ -93,43 +103,42 @@ def limit(budget: float, rate: float | None, tunables: Mapping[str, float]) -> s
     return ", ".join([kept, *(f"{name} {value:g}" for name, value in tunables.items())])
 
 
-def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[str]:
-    """Thresholds below every p-value that a model can give, as sentences.
+def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[Finding]:
+    """Thresholds below every p-value that a model can give.
 
     Args:
         tunables: the thresholds.
         benign: by behaviour, the benign scores that its p-values are counted in.
     """
+    least = {name: 1 / (len(scores) + 1) for name, scores in benign.items()}
     return [
-        f"Blind spot: {ATTACK_NAMES[name]} {most:g} is below {1 / (len(benign[name]) + 1):.2g}, the least "
-        f"p-value that this model can give; no window shows {name.replace('_', ' ')}."
+        Finding(
+            "threshold_out_of_reach",
+            {
+                "threshold": ATTACK_NAMES[name],
+                "behaviour": name,
+                "p_value": float(most),
+                "min_p_value": least[name],
+            },
+        )
         for name, most in tunables.bounds.items()
-        if ATTACK_NAMES[name] in tunables.chosen and most < 1 / (len(benign[name]) + 1)
+        if ATTACK_NAMES[name] in tunables.chosen and most < least[name]
     ]
 
 
 def blind_spots(
-    channels: int, unattributed: int, devices: int, shown: Sequence[tuple[str, int]]
-) -> list[str]:
-    """What telemetry cannot show, as sentences.
+    channels: int, unattributed: int, devices: int, with_activity: int, with_pushes: int
+) -> list[Finding]:
+    """What telemetry cannot show.
 
     Args:
         channels: channel windows, of which `unattributed` have no app.
-        devices: devices with flows.
-        shown: what a table shows ("whether the user was present"), and for how many of the devices.
+        devices: devices with flows, of which so many have activity and push telemetry.
     """
-    spots = []
+    found = []
     if unattributed:
-        spots.append(
-            f"Blind spot: {unattributed} of {channels} channel windows "
-            f"({100 * unattributed / channels:.0f}%) cannot be attributed to an app."
-        )
-    spots += [
-        f"Blind spot: {devices - known} of {devices} devices do not show {what}."
-        for what, known in shown
-        if known < devices
-    ]
-    spots.append(
-        "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
-    )
-    return spots
+        found.append(Finding("unattributed_windows", {"windows": unattributed, "of": channels}))
+    for code, known in (("devices_without_activity", with_activity), ("devices_without_pushes", with_pushes)):
+        if known < devices:
+            found.append(Finding(code, {"devices": devices - known, "of": devices}))
+    return [*found, Finding("multiplexed_requests")]

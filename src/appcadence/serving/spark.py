@@ -33,6 +33,7 @@ from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from appcadence._files import replacing
 from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
@@ -155,10 +156,9 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
         with _watched(spark, "scoring", progress):
             measured.count()
         for row in measured.toLocalIterator():
-            file = file_of(scratch, row["number"])
-            written = file.with_suffix(".tmp")  # what is there, a later run on one machine takes for whole
-            written.write_bytes(row["scores"])
-            written.replace(file)
+            # What is there, a later run on one machine takes for whole.
+            with replacing(file_of(scratch, row["number"])) as written:
+                written.write_bytes(row["scores"])
     finally:
         for held in kept:
             held.unpersist()

@@ -8,9 +8,8 @@ was killed leaves nothing behind that a reader would see.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appcadence._files import move, replacing, replacing_directory, scratch
 from appcadence.errors import TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
@@ -131,72 +131,70 @@ class TelemetryDirectory:
 class DirectoryWriter:
     """Writes canonical tables as a stream; nothing is visible until the `with` block ends well.
 
-    With `conversion` (an id) the tables are added to the directory as parts of that id, and `sources`
-    entries are recorded. Without it the directory must not exist yet, or be empty.
+    With `adding` the tables become parts of the id `conversion`, and `sources` entries are recorded; both are
+    set before the block ends, and a block that writes nothing changes nothing. Without it the directory must
+    not exist yet, or be empty. No other run writes into the directory during the block.
 
     Raises:
         TelemetryError: the target is a file, or is not empty and nothing is to be added.
+        AppcadenceError: another run is writing into the directory.
     """
 
-    def __init__(self, path: str | Path, conversion: str | None = None) -> None:
+    def __init__(self, path: str | Path, *, adding: bool = False) -> None:
         self.path = Path(path)
-        self.conversion = conversion
+        self.adding = adding
+        self.conversion = ""
         self.sources: list[dict[str, Any]] = []
         self.rows: dict[str, int] = {}
         self._writers: dict[str, pq.ParquetWriter] = {}
-        # Resolved, as "." and ".." have no name of their own.
-        real = self.path.resolve()
-        self._staging = real.with_name(f".{real.name}.{os.getpid()}.tmp")
-        if self.path.exists() and not self.path.is_dir():
-            raise TelemetryError(f"{self.path} is a file; give a directory to write into")
-        if conversion is None and self.path.is_dir() and any(self.path.iterdir()):
-            raise TelemetryError(f"{self.path} is not empty; choose another directory or remove it first")
 
     def __enter__(self) -> DirectoryWriter:
-        self._staging.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._staging, ignore_errors=True)
-        self._staging.mkdir()
+        if self.path.exists() and not self.path.is_dir():
+            raise TelemetryError(f"{self.path} is a file; give a directory to write into")
+        with ExitStack() as stack:
+            self._scratch = stack.enter_context(scratch(self.path))
+            if not self.adding and self.path.is_dir() and any(self.path.iterdir()):
+                raise TelemetryError(f"{self.path} is not empty; choose another directory or remove it first")
+            self._own = stack.pop_all()
         return self
 
     def write(self, name: str, data: pa.Table | pa.RecordBatch) -> None:
         """Append rows to a table, validated against its declaration."""
         table = conform(DIRECTORY_TABLES[name], data)
         if name not in self._writers:
-            file = self._staging / self._relative(name)
-            file.parent.mkdir(exist_ok=True)
-            self._writers[name] = pq.ParquetWriter(file, table.schema, compression="zstd")
+            self._writers[name] = pq.ParquetWriter(self._staged(name), table.schema, compression="zstd")
         self._writers[name].write_table(table, row_group_size=1_000_000)
         self.rows[name] = self.rows.get(name, 0) + len(table)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._own:
             for writer in self._writers.values():
                 writer.close()
-            if kind is None:
+            if kind is None and (self._writers or not self.adding):
                 self._commit()
-        finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
 
-    def _relative(self, name: str) -> str:
-        return f"{name}.parquet" if self.conversion is None else f"{name}/{_PART}{self.conversion}.parquet"
+    def _staged(self, name: str) -> Path:
+        return self._scratch / f"{name}.parquet"
 
     def _commit(self) -> None:
-        if self.conversion is not None:
-            for entry in self.sources:
-                entry["conversion"] = self.conversion
-            known = _read_sources(self.path) if self.path.is_dir() else []
-            _write_sources(self._staging, known + self.sources)
-        if not self.path.is_dir():
-            self._staging.rename(self.path)
+        # Whoever stands in a directory would lose sight of one that takes its place.
+        if self.path.is_dir() and (self.adding or self.path.samefile(Path.cwd())):
+            self._fill(self.path)
             return
+        with replacing_directory(self.path, self._scratch) as whole:
+            self._fill(whole)
+
+    def _fill(self, directory: Path) -> None:
         for name in self._writers:
-            target = self.path / self._relative(name)
-            target.parent.mkdir(exist_ok=True)
-            (self._staging / self._relative(name)).replace(target)
-        if self.conversion is not None:
-            (self._staging / SOURCES).replace(self.path / SOURCES)
+            part = f"{name}/{_PART}{self.conversion}.parquet" if self.adding else f"{name}.parquet"
+            (directory / part).parent.mkdir(exist_ok=True)
+            move(self._staged(name), directory / part)
+        if self.adding:
+            entries = _read_sources(directory) + [s | {"conversion": self.conversion} for s in self.sources]
+            with replacing(directory / SOURCES, self._scratch) as file:
+                file.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
 
 def write_directory(path: str | Path, tables: Mapping[str, pa.Table]) -> None:
@@ -266,7 +264,3 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
     except (ValueError, UnicodeDecodeError) as error:
         raise TelemetryError(f"{file} is damaged ({error}); remove it and convert again") from None
     return entries
-
-
-def _write_sources(path: Path, entries: list[dict[str, Any]]) -> None:
-    (path / SOURCES).write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")

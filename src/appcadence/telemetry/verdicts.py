@@ -6,11 +6,13 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._files import open_input
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform
 
@@ -52,7 +54,7 @@ def from_csv(path: str | Path, needed: Sequence[str]) -> tuple[list[Draft], int]
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             missing = [name for name in (*needed, "verdict") if name not in reader.fieldnames]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binom, false_discovery_control
 
 from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.baseline import profile
+from appcadence.models.calibration import adjusted_p_values
+from appcadence.telemetry.addresses import is_address
 
 MIN_DEVICES = 4
 MOVED_SPREADS = 1.5
@@ -68,6 +68,8 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     shift that leaves the app as a whole where it was, and in practice none of apps on fewer than seven
     devices. Where apps are unknown a registrable domain stands for one; an address does not.
     """
+    from scipy.stats import binom
+
     length = (frame["window_end"] - frame["window_start"]).dt.total_seconds()
     app_level = frame["app_id"].isna() | (frame["dest"].astype(object) == APP_LEVEL)
     whole = (app_level & (frame["observed_seconds"] >= MIN_OBSERVED * length)).to_numpy()
@@ -82,7 +84,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     rows = rows.groupby(["who", "device", "day"], as_index=False).median()
     devices_of = rows.groupby("who")["device"].nunique()
     wide = devices_of[devices_of >= MIN_DEVICES].index
-    wide = wide[[not _is_address(who) for who in wide]]
+    wide = wide[[not is_address(who) for who in wide]]
     if not len(wide):
         return []
     rows = rows[rows["who"].isin(wide)]
@@ -103,8 +105,8 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
                 if k >= max(MIN_DEVICES, MAX_SHARE * n):
                     p[s, w, f] = min(1.0, n_days * binom.sf(k - 1, n, chance[w, f]))
                 count[s, w, f], of[s, w, f], since[s, w, f] = k, n, first[f]
-    within = np.stack([false_discovery_control(p[:, w].ravel()).reshape(2, -1) for w in range(len(wide))])
-    sure = false_discovery_control(within.min(axis=(1, 2))) <= _FALSE_DISCOVERIES
+    within = np.stack([adjusted_p_values(p[:, w].ravel()).reshape(2, -1) for w in range(len(wide))])
+    sure = adjusted_p_values(within.min(axis=(1, 2))) <= _FALSE_DISCOVERIES
     out = []
     for w in np.flatnonzero(sure).tolist():
         hits = np.argwhere(within[w] <= _FALSE_DISCOVERIES)
@@ -120,14 +122,6 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
         ]
         out.append(AppShift(str(wide[w]), int(count[best]), int(of[best]), day, moved))
     return sorted(out, key=lambda shift: (-shift.devices, shift.app))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:

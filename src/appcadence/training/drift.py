@@ -10,15 +10,15 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import beta, false_discovery_control
 
+from appcadence._extras import require
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.features.comparison import advance
 from appcadence.features.extraction import table_of
 from appcadence.features.windows import window_seconds
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
 from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
 from appcadence.models.eligibility import eligible
 from appcadence.models.fleet_events import fleet_events
@@ -132,8 +132,10 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     false discoveries controlled after Benjamini and Hochberg.
 
     Raises:
+        MissingExtraError: SciPy is not installed.
         TelemetryError: no window with enough evidence begins after the training period.
     """
+    require("train", "scipy")
     windows = build(tables, window_seconds(detector.window), detector.history)
     frame = hide(table_of(windows), detector.excluded_families)
     end_us = detector.reference.end_us
@@ -211,7 +213,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
         swap = np.random.default_rng(0).integers(0, 2, (_SWAPS, len(both))).astype(np.float64)
         moved = (swap @ (after - before).reshape(len(both), -1)).reshape(_SWAPS, *total.shape)
         reached = psi(total + moved, change - moved) >= found - 1e-12
-        p = false_discovery_control((1 + reached.sum(axis=0)) / (_SWAPS + 1))
+        p = adjusted_p_values((1 + reached.sum(axis=0)) / (_SWAPS + 1))
     table = pd.DataFrame(
         {
             "feature": np.array(NAMES)[compared],
@@ -249,6 +251,8 @@ def _ratio_interval(units: int, promised: float, counted: float) -> tuple[float,
 
     The promise itself was counted: about one unit on each of the calibration's device-days.
     """
+    from scipy.stats import beta
+
     of = counted / promised
     low = beta.ppf(0.025, units, counted + 1) if units else 0.0
     high = beta.ppf(0.975, units + 1, max(counted, 1e-9))

@@ -17,10 +17,10 @@ from appcadence.errors import SchemaError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, forest_input, fuse, tail_input
-from appcadence.models.forest import TREES, anomaly_score, fit_forest
-from appcadence.models.supervised import Hyperparameters
 from appcadence.models.surprise import TailSurprise
 from appcadence.training.fit import WEIGHTS, Sample, classifier_of
+from appcadence.training.forest import TREES, anomaly_score, fit_forest
+from appcadence.training.supervised import Hyperparameters
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence.errors import SchemaError
 from appcadence.models.calibration import alert_unit, device_days
 from appcadence.training.truth import Codes, Truth, truth_of, with_names
 
@@ -127,6 +128,8 @@ def evaluate(
     scores = scores.reset_index(drop=True)
     truth, ignored = truth_of(scores, with_names(labels, flows))
     days = truth.days
+    if not len(days):
+        raise SchemaError("the labels table holds no malicious label; nothing can be evaluated")
     for name, values in (by or {}).items():
         key = "case_id" if values.index.name == "case_id" else "device_id"
         days = days.assign(**{name: days[key].map(values)})

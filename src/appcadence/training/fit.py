@@ -22,11 +22,11 @@ from appcadence.models.detector import (
     tail_input,
 )
 from appcadence.models.eligibility import BEHAVIOURS, judged
-from appcadence.models.forest import fit_forest
-from appcadence.models.supervised import THREADS, Hyperparameters, fit_classifier
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from appcadence.models.trees import Trees
 from appcadence.training.evaluate import Quality, quality
+from appcadence.training.forest import fit_forest
+from appcadence.training.supervised import THREADS, Hyperparameters, fit_classifier
 from appcadence.training.truth import Truth
 from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
+from appcadence._extras import require
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.models.calibration import alert_unit, device_days
@@ -74,8 +74,10 @@ def health(
     much as the detector: a rising rate of alerts means drift or an incident. Deterministic.
 
     Raises:
+        MissingExtraError: SciPy is not installed.
         TelemetryError: there are no flows to judge.
     """
+    require("train", "scipy")
     seen, later = _later(tables, detector.reference.end_us)
     progress("scoring", 0.0)
     clean = scores_of(detector, later)
@@ -134,6 +136,8 @@ def _raised(detector: Detector, windows: pd.DataFrame, days: float) -> dict[floa
 
 
 def _ranks(windows: pd.DataFrame) -> tuple[float, int]:
+    from scipy.stats import spearmanr
+
     scored = windows[windows["score"].notna()]
     if not len(scored):
         return float("nan"), 0

@@ -76,10 +76,6 @@ def probe(
     injected_flows, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
     both = lost(pa.concat_tables([flows, injected_flows]).unify_dictionaries())
     windows = scores_of(detector, tables | {"flows": both}, devices)
-    if not len(specs):
-        none = np.empty(0, np.int64)
-        days = pd.DataFrame({"device_id": [], "case_id": [], "day": [], "kind": [], "score": []})
-        return Probe(windows, Truth(days, none, none), both)
     truth, _ = truth_of(windows, with_names(_labels(specs), both))
     best = np.full(len(truth.days), -np.inf)
     np.maximum.at(best, truth.day, windows["score"].fillna(-np.inf).to_numpy()[truth.window])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence.errors import AppcadenceError
+from appcadence._extras import require
+from appcadence._files import sha256
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
@@ -19,10 +19,21 @@ from appcadence.models.detector import SCORES
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.card import model_card
 from appcadence.training.stress import stress
-from appcadence.training.tracking import MISSING, RunInfo, log_run, reach
+from appcadence.training.tracking import RunInfo, log_run, reach
 from appcadence.training.train import Training
 
 _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
+
+
+def check_ready() -> None:
+    """Refuse, before a training, what would keep `publish` from recording it.
+
+    Raises:
+        MissingExtraError: MLflow or matplotlib is not installed.
+        AppcadenceError: the server does not answer within seconds.
+    """
+    require("train", "matplotlib", "sklearn")
+    reach()
 
 
 def publish(
@@ -43,12 +54,10 @@ def publish(
         AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer.
         BundleError: the bundle is not whole.
     """
-    try:
-        from appcadence.training.figures import stress_map, training_figures  # matplotlib is an extra
-        from appcadence.training.rasters import rasters
-    except ImportError:
-        raise AppcadenceError(MISSING) from None
-    reach()
+    check_ready()
+    from appcadence.training.figures import stress_map, training_figures
+    from appcadence.training.rasters import rasters
+
     dataset = fingerprint(source)
     # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
     detector, identity = bundle.load(bundle_dir)
@@ -85,10 +94,8 @@ def fingerprint(source: TelemetryDirectory) -> dict[str, Any]:
     for name in source.tables():
         files = []
         for file in source.files(name):
-            with file.open("rb") as handle:
-                digest = hashlib.file_digest(handle, "sha256").hexdigest()
             path = file.relative_to(source.path).as_posix()
-            files.append({"file": path, "rows": pq.read_metadata(file).num_rows, "sha256": digest})
+            files.append({"file": path, "rows": pq.read_metadata(file).num_rows, "sha256": sha256(file)})
         tables[name] = {"rows": sum(f["rows"] for f in files), "files": files}
     return {"tables": tables} | _span(source)
 

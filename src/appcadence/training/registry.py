@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import sha256
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.tracking import BUNDLE_TAG, redacted, session
@@ -60,14 +60,13 @@ def resolve(model: str, target: Path) -> Path:
         found = sorted(path.rglob(MANIFEST), key=lambda file: len(file.parts)) if path.is_dir() else []
         if not found:
             raise AppcadenceError(
-                f"{model} at {redacted(uri)} holds no {MANIFEST}; "
-                "register one with 'appcadence train --register'"
+                f"{model} at {redacted(uri)} holds no {MANIFEST}; register a training of appcadence"
             )
         client = mlflow.MlflowClient(tracking_uri=uri)
         run_id = model.split("/")[1] if model.startswith("runs:") else _version(client, model).run_id
         run = _runs(client, [run_id]).get(run_id)
     recorded = None if run is None else run.data.tags.get(BUNDLE_TAG)
-    if recorded not in (None, hashlib.sha256(found[0].read_bytes()).hexdigest()):
+    if recorded not in (None, sha256(found[0])):
         raise BundleError(
             f"{model}: {MANIFEST} was altered since run {run_id} recorded it; register it again"
         )

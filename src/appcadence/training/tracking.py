@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -21,6 +20,8 @@ import numpy as np
 import pandas as pd
 
 import appcadence
+from appcadence._extras import require
+from appcadence._files import sha256
 from appcadence.errors import AppcadenceError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.search import FIGURES, SEARCHED
@@ -31,21 +32,15 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 ALIAS = "challenger"
 BUNDLE_TAG = "appcadence.bundle"
-MISSING = "MLflow is not installed; install it with: pip install 'appcadence[train]'"
 # A path, not an import: serving is no business of training, and MLflow reads the model's code from the file.
 _CODE = Path(appcadence.__file__).parent / "serving" / "pyfunc.py"
 _OPTIONAL = frozenset({"app_id", "category", "score", "p_value", "rank", "exception_id"})
 _TYPES = {"f": "double", "i": "long", "u": "long", "b": "boolean", "M": "datetime"}
+_MAX_CHARACTERS = 300
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow waits and retries for minutes by default; a server that is down is to be told at once.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-_MAX_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -126,23 +121,31 @@ def log_run(
 
 
 def reach() -> None:
-    """Ask MLflow for anything, before work whose outcome it is to record.
+    """Ask MLflow for anything, before work whose outcome it is to record; five seconds are enough for that.
 
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer.
     """
-    with session() as (mlflow, uri):
+    with session(timeout_seconds=5, retries=0) as (mlflow, uri):
         mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
 @contextlib.contextmanager
-def session() -> Iterator[tuple[Any, str]]:
+def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, str]]:
     """Yields (the mlflow module, the tracking URI): quiet, without telemetry, and failing within seconds.
 
+    By default MLflow waits and retries for minutes. What the environment says of it wins.
+
     Raises:
-        AppcadenceError: MLflow is not installed, or fails inside the block.
+        MissingExtraError: MLflow is not installed.
+        AppcadenceError: MLflow fails inside the block.
     """
-    added = {key: value for key, value in _DEFAULTS.items() if key not in os.environ}
+    require("train", "mlflow", "sqlalchemy")
+    patience = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+    }
+    added = {key: value for key, value in (_DEFAULTS | patience).items() if key not in os.environ}
     # Telemetry must be off before the import, and stay off for the threads that MLflow leaves behind.
     os.environ.update(added)
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
@@ -150,13 +153,11 @@ def session() -> Iterator[tuple[Any, str]]:
     heard = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         warnings.simplefilter("ignore")  # MLflow warns about its own code; none of it is for our users
-        try:
-            import mlflow
-            import mlflow.pyfunc
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-        except ImportError:
-            raise AppcadenceError(MISSING) from None
+        import mlflow
+        import mlflow.pyfunc
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
         # By the environment, which can be undone, not by set_tracking_uri, which outlives this block.
         if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
             added["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_URI
@@ -212,7 +213,7 @@ def _sentence(uri: str, error: BaseException) -> str:
 
 
 def _identity(bundle_dir: Path) -> str:
-    return hashlib.sha256((bundle_dir / MANIFEST).read_bytes()).hexdigest()
+    return sha256(bundle_dir / MANIFEST)
 
 
 def _requirements() -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,24 +15,27 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._extras import require
+from appcadence._stages import Progress, logged_stages
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
 from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
+from appcadence.features.extraction import load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.eligibility import eligible
 from appcadence.models.reference import Reference
-from appcadence.models.supervised import Hyperparameters
+from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
 from appcadence.training.search import search
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.verdicts import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
@@ -46,7 +51,7 @@ _BENIGN_ENOUGH = 100_000
 """With so many one round does, and a random sample of this size is learned from."""
 _MAX_ROUNDS = 40
 
-Progress = Callable[[str, float], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Training:
 
 
 def train(
-    tables: Tables,
+    source: str | Path | TelemetryDirectory | Tables,
     window: str = "24h",
     seed: int = 0,
     *,
@@ -89,8 +94,9 @@ def train(
     before: Detector | None = None,
     progress: Progress = lambda what, share: None,
 ) -> Training:
-    """Learn a detector from the canonical tables of a benign period.
+    """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
+    Tables are taken as they are, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
     families the detector must not see; `kinds` are the implants to inject, `weights`
     those of classifier, surprise and forest in the score. `verdicts` is the canonical table of analysts'
@@ -98,24 +104,31 @@ def train(
     what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
     are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined.
+    refined. Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
+        MissingExtraError: LightGBM or scikit-learn is not installed.
+        TelemetryError, SchemaError: the telemetry cannot be read.
         TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
     """
+    require("train", "lightgbm", "sklearn")
     if search_trials < 0:
-        raise TelemetryError(f"search trials must not be negative, got {search_trials}")
+        raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
     if unknown:
         raise TelemetryError(
-            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}"
+            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}",
+            "exclude_families",
         )
+    tables = source if isinstance(source, dict) else load(source)
     if before is not None:
         tables = _later(tables, before, window, exclude_families)
     flows = tables["flows"]
     if not len(flows):
         raise TelemetryError("the flows table is empty; nothing can be learned from it")
     devices = sorted(pc.unique(flows["device_id"].cast("string")).to_pylist())
+    _log.info("%d flows of %d devices, windows of %s, seed %d", len(flows), len(devices), window, seed)
+    progress = logged_stages(_log, progress)
     learners, held_out = _split(devices, seed)
     cuts = _cuts(micros(flows["start"]), window_seconds(window), seed)
 
@@ -206,6 +219,10 @@ def train(
         },
     )
     progress("fitting", 1.0)
+    _log.info(
+        "done: %d implants in %d rounds, calibrated on %d windows of %.2f device-days",
+        *(params[name] for name in ("implants", "rounds", "calibration_windows", "calibration_device_days")),
+    )
     example = whole[eligible(whole)].head(5)
     return Training(
         detector=detector,

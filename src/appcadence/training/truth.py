@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import SchemaError
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.schema import LABELS, conform
 
@@ -54,13 +53,11 @@ def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, npt.NDArra
     those of one device and app (or destination) are. An implant-day without any window stays, as missed.
 
     Raises:
-        SchemaError: `labels` does not fit its declaration, or holds nothing malicious.
+        SchemaError: `labels` does not fit its declaration.
     """
     truth = conform(LABELS, labels, "labels").to_pandas()
     for column in ("device_id", "app_id", "dest", "label", "kind", "case_id"):
         truth[column] = truth[column].astype(object)
-    if not truth["label"].eq("malicious").any():
-        raise SchemaError("the labels table holds no malicious label; nothing can be evaluated")
     truth["who"] = truth["app_id"].fillna("")
     whole = truth["device_id"] + "\x1f" + truth["who"].where(truth["who"] != "", truth["dest"])
     truth["case_id"] = truth["case_id"].fillna(whole)

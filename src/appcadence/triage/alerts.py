@@ -20,17 +20,17 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from appcadence.features.windows import APP_LEVEL
+from appcadence.findings import ARROW, UNCHECKED, Finding, arrow, of_row
 from appcadence.models.calibration import alert_unit
 from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.triage import ecs, ocsf, siem
-from appcadence.triage.report.data import UNSEEN
 
 Codes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 MAX_REASONS = 10
-"""All reasons of the strongest window and, up to this many in all, what others add."""
+"""All reasons of the strongest window and, up to this many in all, what others add on other subjects."""
 MAX_DESTINATIONS = 50
 MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
 """Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
@@ -72,26 +72,22 @@ ALERTS = pa.schema(
         *(SCORES.field(name) for name in _STRONGEST),
         ("reasons", _TEXTS),
         ("unchecked", _TEXTS),
+        ("findings", pa.list_(ARROW)),
         ("exception_ids", _TEXTS),
     ]
 )
 """The alerts table. `kind` is app, destination (of an unknown app), fleet_app or fleet_destination; `day` is
 an ISO date; `destinations` holds those that alert by themselves, strongest first, then the others that an
-alerting app-wide rhythm may be made of; `exception_ids` are those that hold back more windows of the unit."""
+alerting app-wide rhythm may be made of; `findings` are `reasons`, then `unchecked`, with their codes;
+`exception_ids` are those that hold back more windows of the unit."""
 
 
-def alerts_of(scores: pa.Table, events: pd.DataFrame) -> pa.Table:
-    """Alerts (see `ALERTS`) of a scores table by rank, then of fleet events by time.
+def alerts_in(scores: Path, events: pd.DataFrame) -> pa.Table:
+    """Alerts (see `ALERTS`) of a scores table in a Parquet file by rank, then of fleet events by time.
 
     An alert unit (see `alert_unit`) alerts when one of its scored windows does. `id` hashes kind, device, app
     or destination, and day, so that another run, or another model, updates an alert rather than repeats it. A
     fleet event is as severe as its strongest window, and raises nothing when all its windows are excepted.
-    """
-    return _alerts(_concerned(scores, _units(scores), events), events)
-
-
-def alerts_in(scores: Path, events: pd.DataFrame) -> pa.Table:
-    """`alerts_of` a scores table in a Parquet file.
 
     Memory: a row group of the file, and the windows of the alerts.
     """
@@ -120,7 +116,8 @@ def write(alerts: pa.Table, directory: Path) -> None:
 
 def _dicts(alerts: pa.Table) -> Iterator[siem.Alert]:
     for batch in alerts.to_batches(max_chunksize=1000):
-        yield from batch.to_pylist()
+        for row in batch.to_pylist():
+            yield row | {"findings": of_row(row)}
 
 
 def _raises(scores: pa.Table) -> pa.ChunkedArray:
@@ -237,12 +234,10 @@ class _Rows:
             "n_windows": self._sum(fires),
             "n_flows": self._sum(np.where(counted, frame["n_flows"], 0)),
             "n_sessions": self._sum(np.where(counted, frame["n_sessions"], 0)),
-            "exception_ids": self._texts("exception_id", np.ones_like(fires)),
+            "exception_ids": self._exceptions(),
         }
         columns |= self._destinations(frame, ~app_wide & (fires | heard))
-        reasons = self._texts("reasons", fires)
-        seen, unseen = _apart(reasons)
-        columns |= {"reasons": seen, "unchecked": unseen}
+        columns |= self._findings()
         return pa.table({name: columns[name] for name in ALERTS.names})
 
     def _times(self, least: np.ufunc, values: Codes) -> pa.Array:
@@ -252,15 +247,30 @@ class _Rows:
     def _sum(self, values: npt.NDArray[Any]) -> pa.Array:
         return pa.array(np.bincount(self.owner, values, self.n).astype(np.int64))
 
-    def _texts(self, column: str, rows: Mask) -> pa.Array:
-        """Distinct texts of each alert's windows, those of the strongest window first."""
-        values = self.table[column].combine_chunks()
-        row = np.arange(len(values))
-        if pa.types.is_list(values.type):
-            row, values = pc.list_parent_indices(values).to_numpy(), pc.list_flatten(values)
-        texts = pd.DataFrame({"owner": self.owner[row], "text": values.to_pandas()})
-        texts = texts[rows[row] & texts["text"].notna().to_numpy()].drop_duplicates()
-        return self._lists(texts["owner"].to_numpy(), pa.array(texts["text"], pa.string()))
+    def _exceptions(self) -> pa.Array:
+        """Ids of the exceptions that hold back windows of each alert's unit, the strongest window's first."""
+        ids = pd.DataFrame({"owner": self.owner, "id": self.table["exception_id"].to_pylist()})
+        ids = ids[ids["id"].notna()].drop_duplicates()
+        return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
+
+    def _findings(self) -> dict[str, pa.Array]:
+        """What is said of each alert's firing windows, once a subject, the strongest window first."""
+        said: list[dict[tuple[str, ...], Finding]] = [{} for _ in range(self.n)]
+        rows = pa.array(np.flatnonzero(self.fires))
+        lists = self.table["findings"].take(rows).to_pylist()
+        for owner, findings in zip(self.owner[self.fires].tolist(), lists, strict=True):
+            for finding in map(Finding.from_dict, findings):
+                said[owner].setdefault(finding.subject, finding)
+        reasons = [[f for f in some.values() if f.kind != UNCHECKED][:MAX_REASONS] for some in said]
+        unchecked = [[f for f in some.values() if f.kind == UNCHECKED] for some in said]
+        both = [a + b for a, b in zip(reasons, unchecked, strict=True)]
+        offsets = pa.array(np.cumsum([0, *map(len, both)]), pa.int32())
+        flat = arrow([finding for some in both for finding in some])
+        return {
+            "reasons": pa.array([[f.text for f in some] for some in reasons], _TEXTS),
+            "unchecked": pa.array([[f.text for f in some] for some in unchecked], _TEXTS),
+            "findings": pa.ListArray.from_arrays(offsets, flat),
+        }
 
     def _destinations(self, frame: pd.DataFrame, rows: Mask) -> dict[str, pa.Array]:
         held = {"excepted", "fleet_event"}
@@ -299,13 +309,6 @@ def _severity(score: pa.ChunkedArray) -> pa.Array:
     return pa.array(np.where(rate >= MEDIUM_RATE, "low", np.where(rate >= HIGH_RATE, "medium", "high")))
 
 
-def _apart(reasons: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """What was seen, and what could not be checked."""
-    both = [(texts, [t for t in texts if t.startswith(UNSEEN)]) for texts in reasons.to_pylist()]
-    seen = [[t for t in texts if t not in unseen][:MAX_REASONS] for texts, unseen in both]
-    return pa.array(seen, _TEXTS), pa.array([unseen for _, unseen in both], _TEXTS)
-
-
 def _flags(values: pa.ChunkedArray) -> Mask:
     return np.asarray(values.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
 
@@ -321,6 +324,8 @@ def _spreadsheet(alerts: pa.Table) -> pa.Table:
             values = pa.array(
                 [[part["dest"] for part in siem.suspects(row)] for row in _dicts(alerts)], _TEXTS
             )
+        if name == "findings":
+            values = pa.array([[":".join(f.subject) for f in row[name]] for row in _dicts(alerts)], _TEXTS)
         if pa.types.is_list(values.type):
             values = pc.binary_join(values, " ")
         if pa.types.is_string(values.type):

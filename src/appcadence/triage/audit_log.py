@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from appcadence._files import check_output, lock, open_input, sync, unlock
 from appcadence.errors import EvidenceError
 
 KINDS = ("run", "decision")
@@ -75,6 +76,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
         raise ValueError(f"at must have a time zone, got {at}")
     line = {"at": at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"), "kind": kind}
     try:
+        check_output(path, EvidenceError)
         new = not path.exists()
         with path.open("a+b", buffering=0) as stream:
             lock(stream.fileno())
@@ -87,7 +89,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
                 added.append(raw)
             _write(stream, b"".join(added), size)
         if new:
-            _sync_directory(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise EvidenceError(f"{path} cannot be added to ({error.strerror or error})") from None
     return state.head
@@ -131,7 +133,7 @@ def lines(
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream:
+        with open_input(path) as stream:
             # Of a line that is being written nothing is seen; what is there already does not change.
             lock(stream.fileno(), shared=True)
             size = os.fstat(stream.fileno()).st_size
@@ -151,20 +153,6 @@ def lines(
                 yield state, raw
     except OSError as error:
         raise EvidenceError(f"{path} cannot be read ({error.strerror or error})") from None
-
-
-def lock(handle: int, shared: bool = False) -> None:
-    """Wait for the advisory lock of an open file or directory; closing it lets go."""
-    import fcntl  # POSIX alone has it; the rest of the package does without
-
-    fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-
-
-def unlock(handle: int) -> None:
-    """Let go of the lock of an open file."""
-    import fcntl
-
-    fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _next(state: Verified, raw: bytes) -> Verified:
@@ -246,11 +234,3 @@ def _write(stream: IO[bytes], data: bytes, size: int) -> None:
     except BaseException:
         os.ftruncate(stream.fileno(), size)
         raise
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._files import sha256
 from appcadence.config import ATTACK_NAMES, SHOWN_P
 from appcadence.errors import EvidenceError, TelemetryError
+from appcadence.findings import Finding
 from appcadence.serving.run import Run, limit
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage.audit_log import EMPTY, lines
@@ -85,8 +85,8 @@ def run_facts(
             "in_force": sorted(exceptions),
             "windows": _counts(scores["exception_id"]),
         },
-        "blind_spots": run.blind_spots,
-        "fleet_events": run.fleet_events,
+        "blind_spots": [finding.as_dict() for finding in run.blind_spots],
+        "fleet_events": [finding.as_dict() for finding in run.fleet_events],
         "inputs": {"digest": run.inputs, "files": dict(inputs or {})},
         "scores_sha256": _sha256(out / "scores.parquet"),
     }
@@ -131,8 +131,8 @@ class Week:
     """Runs by what alerts kept to: budget or rate, and the thresholds that were set."""
     exceptions: dict[str, int] = field(default_factory=dict)
     """Exceptions in force, and the most windows that one run held back by each."""
-    blind_spots: dict[str, int] = field(default_factory=dict)
-    """Runs that said so; numbers are those of the last."""
+    blind_spots: list[tuple[Finding, int]] = field(default_factory=list)
+    """With the runs that found it; its numbers are those of the last."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,16 @@ class Report:
     head: str
     weeks: list[Week]
     """Every week of the span, those without a run included."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        weeks = [
+            asdict(week)
+            | {"blind_spots": [spot.as_dict() | {"runs": runs} for spot, runs in week.blind_spots]}
+            for week in self.weeks
+        ]
+        span = {"first": self.first.isoformat(), "last": self.last.isoformat()}
+        return asdict(self) | span | {"weeks": weeks}
 
 
 def report(
@@ -167,7 +177,7 @@ def report(
     monday = first - timedelta(days=first.weekday())
     weeks = {name: Week(name) for name in _weeks(monday, last)}
     seen: dict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
-    spots: dict[str, dict[str, tuple[str, int]]] = defaultdict(dict)
+    spots: dict[str, dict[tuple[str, ...], tuple[Finding, int]]] = defaultdict(dict)
     count, head, _ = EMPTY
     for state, raw in lines(path, progress):
         count, head = state.lines, state.head
@@ -185,7 +195,7 @@ def report(
         days = [devices for day, devices in seen.items() if _week(date.fromisoformat(day)) == name]
         week.devices = len(set().union(*days))
         week.hours = round(week.hours, 2)
-        week.blind_spots = dict(spots[name].values())
+        week.blind_spots = list(spots[name].values())
     return Report(first, last, count, head, list(weeks.values()))
 
 
@@ -194,7 +204,7 @@ def _count(
     span: tuple[date, date],
     weeks: dict[str, Week],
     seen: dict[str, dict[str, tuple[float, int]]],
-    spots: dict[str, dict[str, tuple[str, int]]],
+    spots: dict[str, dict[tuple[str, ...], tuple[Finding, int]]],
 ) -> None:
     facts = line["facts"]
     if line["kind"] == "decision":
@@ -224,8 +234,8 @@ def _count(
         for exception in facts["exceptions"]["in_force"]:
             week.exceptions[exception] = max(week.exceptions.get(exception, 0), held_back.get(exception, 0))
         for spot in facts["blind_spots"]:
-            shape = re.sub(r"\d+", "#", spot)
-            spots[name][shape] = (spot, spots[name].get(shape, ("", 0))[1] + 1)
+            finding = Finding.from_dict(spot)
+            spots[name][finding.subject] = (finding, spots[name].get(finding.subject, (finding, 0))[1] + 1)
 
 
 def _weeks(monday: date, last: date) -> Iterable[str]:
@@ -281,7 +291,6 @@ def _only(values: pa.ChunkedArray) -> str | None:
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(file)
     except OSError as error:
         raise TelemetryError(f"{file} cannot be read ({error.strerror})") from None

@@ -1,20 +1,17 @@
-"""The bounds of exceptions: which windows break one, and how that is said."""
+"""The bounds of exceptions: which windows break one, and how."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from appcadence.models.reasons import quantity
+from appcadence.findings import Finding
 from appcadence.serving.measures import hour_bits
 from appcadence.triage.exceptions import Entry
 
-PREFIX = "Exception "
-"""Begins the reasons that are added here, and no reason of the detector."""
-_FAILS = " does not hold: "
 _IN_RHYTHM = 1.2
 """A period at most a fifth shorter than approved is within it, as for the inventory's approved rhythm."""
 
@@ -25,44 +22,50 @@ def broken(
     period: npt.NDArray[Any],
     volume: npt.NDArray[Any],
     hours: npt.NDArray[Any],
-) -> Iterator[tuple[npt.NDArray[np.bool_], list[str]]]:
-    """For each bound of the exception, (m,) which rows break it and a sentence for each that does."""
-    says = f"{PREFIX}{entry.id}{_FAILS}"
+) -> Iterator[tuple[npt.NDArray[np.bool_], list[Finding]]]:
+    """For each bound of the exception, (m,) which rows break it and what is to be said of each that does.
+
+    Args:
+        entry: the exception.
+        rows: (m,) windows that it would cover.
+        period: (n,) seconds between beats of all windows, NaN = unknown.
+        volume: (n,) bytes a day, NaN = unknown.
+        hours: (n,) bit h = connected in hour h of a day (UTC).
+    """
     if (shortest := entry.min_period_seconds) is not None:
         outside = period[rows] * _IN_RHYTHM < shortest
-        approved = _short(shortest, "s")
-        told = [_short(p, "s") for p in period[rows[outside]]]
-        yield outside, [f"{says}a flow every {p}, approved from {approved}." for p in told]
+        yield outside, _said(entry, "exception_period", period[rows[outside]], _period)
     if (most := entry.max_bytes_per_day) is not None:
         outside = ~(volume[rows] <= most)
-        approved = _short(most, "bytes")
-        told = [_short(v, "bytes") for v in volume[rows[outside]]]
-        yield outside, [f"{says}{v} a day, approved up to {approved}." for v in told]
+        yield outside, _said(entry, "exception_volume", volume[rows[outside]], _volume)
     if entry.hours is not None:
         first, end = entry.hours
-        allowed = hour_bits(first, (end - first) % 24 - 1)
-        stray = hours[rows] & ~allowed
+        stray = hours[rows] & ~hour_bits(first, (end - first) % 24 - 1)
         outside = stray != 0
-        approved = f"{first:02}:00-{end:02}:00"
-        told = [_clock(int(bits)) for bits in stray[outside]]
-        yield outside, [f"{says}connected at {at} UTC, approved {approved}." for at in told]
+        yield outside, _said(entry, "exception_hours", stray[outside], _hours)
 
 
-def expired(entry: Entry) -> str:
-    """The sentence for a window that the exception came too early for."""
-    return f"{PREFIX}{entry.id}{_FAILS}expired on {entry.expires}."
+def expired(entry: Entry) -> Finding:
+    """What is to be said of a window that the exception came too early for."""
+    return Finding("exception_expired", {"exception": entry.id, "expires": entry.expires.isoformat()})
 
 
-def failed(reasons: Iterable[str]) -> str | None:
-    """The id of the first exception that a window's reasons say does not hold."""
-    ids = (r.removeprefix(PREFIX).partition(_FAILS)[0] for r in reasons if r.startswith(PREFIX))
-    return next(ids, None)
+def _said(
+    entry: Entry, code: str, values: npt.NDArray[Any], of: Callable[[Entry, Any], dict[str, Any]]
+) -> list[Finding]:
+    return [Finding(code, {"exception": entry.id, **of(entry, value)}) for value in values.tolist()]
 
 
-def _short(value: float, unit: str) -> str:
-    return "an unknown volume" if np.isnan(value) else quantity(value, unit).replace(".0 ", " ")
+def _period(entry: Entry, seconds: float) -> dict[str, Any]:
+    return {"period_seconds": seconds, "min_period_seconds": entry.min_period_seconds}
 
 
-def _clock(bits: int) -> str:
-    """The first of the hours of a day that are set."""
-    return f"{(bits & -bits).bit_length() - 1:02}:00"
+def _volume(entry: Entry, volume: float) -> dict[str, Any]:
+    known = None if np.isnan(volume) else volume
+    return {"bytes_per_day": known, "max_bytes_per_day": entry.max_bytes_per_day}
+
+
+def _hours(entry: Entry, stray: int) -> dict[str, Any]:
+    """The first hour of the day that is outside."""
+    first, end = entry.hours or (0, 0)
+    return {"hour": (stray & -stray).bit_length() - 1, "from_hour": first, "to_hour": end}

@@ -24,7 +24,7 @@ def document(alert: siem.Alert) -> dict[str, Any]:
     names = [dest for dest, ip in zip(dests, addresses, strict=True) if ip is None]
     sure = len(parts) == 1 or any(part["alert"] for part in parts)
     (tactic, tactic_name), (technique, technique_name) = siem.TACTIC, siem.TECHNIQUE
-    first, last = siem.moment(alert["first_time"]), siem.moment(alert["last_time"])
+    first, last = siem.iso_time(alert["first_time"]), siem.iso_time(alert["last_time"])
     fields = {
         "@timestamp": first,
         "message": siem.headline(alert),

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
-from appcadence.models.reasons import quantity
+from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report.data import (
-    UNSEEN,
     Intervals,
     Output,
     Row,
@@ -22,9 +22,9 @@ from appcadence.triage.report.data import (
     basis,
     behaviours,
     channel,
-    unalerted,
+    no_alert,
+    utc_text,
 )
-from appcadence.triage.report.drawing import moment
 
 _WIDTH = 80
 _CELLS = 24
@@ -63,6 +63,7 @@ def facts(window: Window) -> dict[str, Any]:
         if context
     }
     return window.row | {
+        "findings": [finding.as_dict() for finding in window.findings],
         **{name: _iso(window.row[name]) for name in ("window_start", "window_end")},
         "sessions": [[*map(_iso, s)] for s in window.sessions],
         "presence": {kind: [[*map(_iso, span)] for span in of] for kind, of in window.presence.items()},
@@ -84,13 +85,19 @@ def lines(window: Window) -> list[str]:
         f"Score {row['score']:.2f}{p}{', alert' if row['alert'] else ''}",
         *_wrapped(basis(row)),
     ]
-    more = (unalerted(row), window.pushed, identity(window.context), contact(window) if row["alert"] else "")
+    silent = no_alert(row)
+    more = (
+        silent.text if silent else "",
+        window.pushed,
+        identity(window.context),
+        contact(window) if row["alert"] else "",
+    )
     out += [line for sentence in more for line in _wrapped(sentence)]
-    said = row["reasons"] or ()
+    unchecked = of_kind(window.findings, UNCHECKED)
     out += _listed("Shows", behaviours(row))
-    out += _listed("Speaks for a benign reading", row["explained_by"] or ())
-    out += _listed("Reasons", [reason for reason in said if not reason.startswith(UNSEEN)])
-    out += _listed("Could not be checked", [reason for reason in said if reason.startswith(UNSEEN)])
+    out += _listed("Speaks for a benign reading", sentences(row["explained_by"] or ()))
+    out += _listed("Reasons", [f.text for f in window.findings if f not in unchecked])
+    out += _listed("Could not be checked", [f.text for f in unchecked])
     return out + _contributions(row) + _raster(window)
 
 
@@ -122,7 +129,7 @@ def _raster(window: Window) -> list[str]:
     )
     out = ["", *_wrapped(note)]
     for first in range(start, end, day):
-        name = f"  {moment(first)}  "
+        name = f"  {utc_text(first)}  "
         out.append(f"{name}{_counts(window.sessions, first, day)}  sessions")
         for kind, spans in window.presence.items():
             marks = "".join("." if c == "." else "=" for c in _counts(spans, first, day))
@@ -160,8 +167,8 @@ def _wrapped(text: str, first: str = "", later: str = "  ") -> list[str]:
 
 
 def _span(row: Row) -> str:
-    return f"{moment(row['window_start'])} to {moment(row['window_end'])}"
+    return f"{utc_text(row['window_start'])} to {utc_text(row['window_end'])}"
 
 
 def _iso(micros: int) -> str:
-    return moment(micros, "%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_text(micros, "%Y-%m-%dT%H:%M:%S.%fZ")

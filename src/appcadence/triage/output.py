@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence.errors import TelemetryError
-from appcadence.features.partition import scratch_beside
+from appcadence._files import replacing_directory, scratch, sha256
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.detector import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
@@ -107,8 +105,9 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
         TelemetryError: `out` is no output, or a file of it is damaged.
         AppcadenceError: the exceptions are wrong, or another run is writing into `out`.
     """
-    run, entries = Run.read(out), entries_of(exceptions)
-    with scratch_beside(out) as scratch, replaced(out, scratch) as staging:
+    entries = entries_of(exceptions)
+    with scratch(out) as place, replacing_directory(out, place) as staging:
+        run = Run.read(out)
         try:
             measures = pq.read_table(out / MEASURES_FILE, schema=MEASURES)
             events = pq.read_table(out / EVENTS_FILE, schema=EVENTS).to_pandas()
@@ -118,7 +117,9 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
             write_alerts(events, staging)
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except AppcadenceError:
+            raise
+        except (OSError, ValueError, pa.ArrowException, KeyError) as error:
             raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():
             if not (staging / file.name).exists() and file.name != RUN:
@@ -150,17 +151,4 @@ def entries_of(exceptions: str | Path | None) -> tuple[Entry, ...]:
 
 def digest(exceptions: str | Path | None) -> str:
     """SHA-256 of the file of exceptions; empty without one."""
-    return "" if exceptions is None else hashlib.sha256(Path(exceptions).read_bytes()).hexdigest()
-
-
-@contextmanager
-def replaced(out: Path, scratch: Path) -> Iterator[Path]:
-    """A directory in `scratch` that takes the place of `out` when all went well."""
-    staging, old = scratch / "output", scratch / "replaced"
-    for left in (staging, old):
-        shutil.rmtree(left, ignore_errors=True)
-    staging.mkdir()
-    yield staging
-    if out.exists():
-        out.rename(old)
-    staging.rename(out)
+    return "" if exceptions is None else sha256(exceptions)

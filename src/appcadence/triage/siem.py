@@ -1,12 +1,15 @@
-"""What every SIEM format says of an alert: the analytic it serves, one sentence, and our own fields."""
+"""What every SIEM format says of an alert: the analytic it serves, one sentence, and our own fields.
+
+An alert is a row of the alerts table, with its findings as `Finding`s.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import datetime
 from typing import Any
 
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.telemetry.addresses import parsed
 
 Alert = dict[str, Any]
 
@@ -58,7 +61,8 @@ def suspects(alert: Alert) -> list[dict[str, Any]]:
 
 def own_fields(alert: Alert) -> dict[str, Any]:
     """What no standard field holds, under our own names."""
-    return {name: alert[name] for name in _OWN}
+    findings = [{"code": f.code, "parameters": dict(f.parameters)} for f in alert["findings"]]
+    return {name: alert[name] for name in _OWN} | {"findings": findings}
 
 
 def known(value: Any) -> Any:
@@ -71,13 +75,11 @@ def known(value: Any) -> Any:
 
 def address(dest: str) -> str | None:
     """The destination's IP address, null where it is a name."""
-    try:
-        return str(ipaddress.ip_address(dest.partition("%")[0]))
-    except ValueError:
-        return None
+    address = parsed(dest.partition("%")[0])
+    return None if address is None else str(address)
 
 
-def moment(time: datetime) -> str:
+def iso_time(time: datetime) -> str:
     """ISO 8601 in UTC, to the millisecond."""
     return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
 

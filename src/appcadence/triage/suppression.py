@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
@@ -17,11 +16,13 @@ import pyarrow.compute as pc
 
 from appcadence.errors import SchemaError
 from appcadence.features.windows import APP_LEVEL
+from appcadence.findings import SUPPRESSION, Finding, arrow, codes_of
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.serving.measures import MEASURES
+from appcadence.telemetry.addresses import Address, Network, parsed
 from appcadence.telemetry.arrays import one_array
-from appcadence.triage.bounds import PREFIX, broken, expired
-from appcadence.triage.exceptions import Entry, Network
+from appcadence.triage.bounds import broken, expired
+from appcadence.triage.exceptions import Entry
 
 SOON_DAYS = 14
 JUDGED = ("device_id", "app_id", "dest", "window_start", "window_end", "status", "behaviours")
@@ -77,24 +78,10 @@ class Judgement:
 
     entry: npt.NDArray[np.int64]
     """(n,) place of the exception that covers each window, -1 = none."""
-    reasons: dict[int, list[str]]
+    findings: dict[int, list[Finding]]
     """By row, why exceptions do not hold for a window that none covers."""
     uses: tuple[Use, ...]
     """Of each exception, in order."""
-
-
-def applied(
-    scores: pa.Table, measures: pa.Table, entries: Sequence[Entry], on: date | None = None
-) -> tuple[pa.Table, tuple[Use, ...]]:
-    """The scores table under these exceptions, and what became of each.
-
-    A covered window keeps its row, score and reasons; its status is `excepted`, it has no rank, which the
-    others close up, and raises no alert. What earlier exceptions did is undone first, so that the outcome
-    depends on the detector's scores and these exceptions alone. See `judge` for what covers a window.
-    """
-    ruling = judge(scores, measures, entries, on)
-    rank = ranks_under(ruling, scores)
-    return marked(scores, measures, entries, ruling, rank), ruling.uses
 
 
 def ranks_under(ruling: Judgement, scores: pa.Table) -> Rows:
@@ -114,11 +101,17 @@ def marked(
     rank: Rows,
     start: int = 0,
 ) -> pa.Table:
-    """Rows of the scores table from `start` on (with their measures) as a ruling over the whole has them."""
+    """Rows of the scores table from `start` on (with their measures) as a ruling over the whole has them.
+
+    A covered window keeps its row, score and reasons; its status is `excepted`, it has no rank, which the
+    others close up, and raises no alert. What earlier exceptions did is undone first, so that the outcome
+    depends on the detector's scores and these exceptions alone.
+    """
     here = slice(start, start + len(scores))
     owner, ranks = ruling.entry[here], rank[here]
     covered, status = owner >= 0, one_array(scores["status"])
-    added = {row - start: told for row, told in ruling.reasons.items() if here.start <= row < here.stop}
+    added = {row - start: said for row, said in ruling.findings.items() if here.start <= row < here.stop}
+    reasons, findings = _with(scores, added)
     ids = pa.array([*(entry.id for entry in entries), None], pa.string())
     alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
     columns = {
@@ -127,7 +120,8 @@ def marked(
         ),
         "rank": pa.array(ranks, mask=ranks == 0),
         "alert": pa.array(alert & ~covered),
-        "reasons": _reasons(one_array(scores["reasons"]), added),
+        "reasons": reasons,
+        "findings": findings,
         "exception_id": ids.take(pa.array(owner % len(ids))),
     }
     for name, column in columns.items():
@@ -156,7 +150,7 @@ def judge(
     values = (_floats(period), _floats(volume), hours.to_numpy())
     alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
     owner = np.full(len(scores), -1)
-    breaks: list[tuple[Rows, list[str]]] = []
+    breaks: list[tuple[Rows, list[Finding]]] = []
     uses = []
     for number, entry in enumerate(entries):
         scope = table.scope(entry)
@@ -165,24 +159,23 @@ def judge(
         # What would raise no alert without it, nobody asks about.
         late = scope[named & ended & alert[scope]]
         breaks.append((late, [expired(entry)] * len(late)))
-        out, told = np.zeros(len(rows), np.bool_), []
-        for outside, sentences in broken(entry, rows, *values):
+        out = np.zeros(len(rows), np.bool_)
+        for outside, said in broken(entry, rows, *values):
             out |= outside
-            told.append((rows[outside], sentences))
+            breaks.append((rows[outside], said))
         held = rows[~out]
         before = owner[held]
         owner[held[before < 0]] = number
         earlier, windows = np.unique(before[before >= 0], return_counts=True)
         overlaps = {entries[k].id: int(n) for k, n in zip(earlier, windows, strict=True)}
-        breaks += told
         counts = (len(scope), int(np.count_nonzero(before < 0)), int(np.count_nonzero(out)))
         uses.append(_use(entry, on, *counts, overlaps))
-    reasons: dict[int, list[str]] = {}
-    for rows, sentences in breaks:
-        for row, sentence in zip(rows.tolist(), sentences, strict=True):
+    findings: dict[int, list[Finding]] = {}
+    for rows, said in breaks:
+        for row, finding in zip(rows.tolist(), said, strict=True):
             if owner[row] < 0:
-                reasons.setdefault(row, []).append(sentence)
-    return Judgement(owner, reasons, tuple(uses))
+                findings.setdefault(row, []).append(finding)
+    return Judgement(owner, findings, tuple(uses))
 
 
 def unused(entries: Sequence[Entry], on: date | None = None) -> tuple[Use, ...]:
@@ -281,20 +274,13 @@ def _addresses(names: pa.Array) -> npt.NDArray[np.bytes_]:
     """(n_names + 1,) addresses as `_packed`; empty = a host."""
 
     def packed(name: str) -> bytes:
-        if name[:1] not in _ADDRESS_HEADS:
-            return b""
-        try:
-            return _packed(ipaddress.ip_address(name))
-        except ValueError:
-            return b""
+        address = parsed(name)
+        return b"" if address is None else _packed(address)
 
     return np.array([*map(packed, names.to_pylist()), b""], "S17")
 
 
-_ADDRESS_HEADS = frozenset("0123456789abcdefABCDEF:")
-
-
-def _packed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
+def _packed(address: Address) -> bytes:
     """A one, then 16 bytes in network order, IPv4 mapped into IPv6; NumPy takes bare zeros for nothing."""
     return b"\1" + address.packed.rjust(6, b"\xff").rjust(16, b"\0")
 
@@ -318,14 +304,20 @@ def _floats(column: pa.Array) -> npt.NDArray[np.float64]:
     return np.asarray(pc.fill_null(column, np.nan).to_numpy())
 
 
-def _reasons(reasons: pa.Array, added: dict[int, list[str]]) -> pa.Array:
-    """The lists without what was added before, and with what is now."""
-    row, sentences = pc.list_parent_indices(reasons).to_numpy(), pc.list_flatten(reasons)
-    kept = ~pc.starts_with(sentences, PREFIX).to_numpy(zero_copy_only=False)
-    more = np.repeat(list(added), [len(told) for told in added.values()]).astype(np.int64)
-    rows = np.concatenate([row[kept], more])
-    texts = [sentence for told in added.values() for sentence in told]
-    flat = pa.concat_arrays([sentences.filter(pa.array(kept)), pa.array(texts, pa.string())])
-    flat = flat.take(pa.array(np.argsort(rows, kind="stable")))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(reasons)))])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+def _with(scores: pa.Table, added: dict[int, list[Finding]]) -> tuple[pa.Array, pa.Array]:
+    """Reasons and findings without what exceptions did before, and with what they do now."""
+    reasons, findings = (one_array(scores[name]) for name in ("reasons", "findings"))
+    row, said = pc.list_parent_indices(findings).to_numpy(), pc.list_flatten(findings)
+    before = pc.is_in(said.field("code"), codes_of(SUPPRESSION)).to_numpy(zero_copy_only=False)
+    new = [finding for some in added.values() for finding in some]
+    more = np.repeat(list(added), [len(some) for some in added.values()]).astype(np.int64)
+    rows = np.concatenate([row[~before], more])
+    order = pa.array(np.argsort(rows, kind="stable"))
+    counts = np.bincount(rows, minlength=len(findings))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    texts = pa.array([finding.text for finding in new], pa.string())
+    kept = pa.array(~before)
+    flat = ((pc.list_flatten(reasons), texts), (said, arrow(new)))
+    both = (pa.concat_arrays([old.filter(kept), now]).take(order) for old, now in flat)
+    with_reasons, with_findings = (pa.ListArray.from_arrays(offsets, values) for values in both)
+    return with_reasons, with_findings

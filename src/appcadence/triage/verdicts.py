@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._files import check_output, open_input, recover, replacing, scratch
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
-from appcadence.triage.audit_log import extend, lock
+from appcadence.triage.audit_log import extend
 
 _CHANNEL = ["device_id", "app_id", "dest"]
 _SAID = ["verdict", "analyst", "justification", "decided_at", "window_start", "window_end"]
@@ -53,14 +53,10 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
     with _replacing(file) as staging:
         before = read(file) if file.exists() else VERDICTS.empty()
         whole = pa.concat_tables([before, decided]).unify_dictionaries().combine_chunks()
-        with staging.open("wb") as stream:
-            pq.write_table(whole, stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
+        pq.write_table(whole, staging, compression="zstd")
         head = None
         if evidence is not None:
             head = extend(evidence, "decision", [_fact(row) for row in decided.to_pylist()], at)
-        staging.replace(file)
     return Recorded(len(whole), disagreements(decided, whole), head)
 
 
@@ -72,7 +68,8 @@ def read(file: str | Path) -> pa.Table:
         SchemaError: it is another table.
     """
     try:
-        return conform(VERDICTS, pq.read_table(file, partitioning=None), str(file))
+        with open_input(file) as stream:
+            return conform(VERDICTS, pq.read_table(stream), str(file))
     except (OSError, pa.ArrowInvalid) as error:
         reason = " ".join(str(error).split())
         raise TelemetryError(f"{file} is not a readable verdicts file ({reason})") from None
@@ -86,6 +83,7 @@ def ranked(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
     """
     ranks = [_rank(draft) for draft in drafts]
     file = Path(out) / "scores.parquet"
+    recover(out)
     try:
         rows = pq.read_table(file, columns=["rank", *WINDOW], filters=[("rank", "in", ranks or [0])])
     except (OSError, pa.ArrowException) as error:
@@ -164,19 +162,10 @@ def _fact(row: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[Path]:
-    """A file beside `file` to write and move there, while no other process does the same."""
-    if file.is_dir():
-        raise TelemetryError(f"{file} is a directory; name a Parquet file, such as verdicts.parquet")
-    staging = file.with_name(f".{file.name}.tmp")
+    """A file to write that takes the place of `file`, while no other process does the same."""
     try:
-        # The directory is locked: the file itself is replaced, and a lock file would be left behind.
-        handle = os.open(file.parent, os.O_RDONLY)
-        try:
-            lock(handle)
+        check_output(file, TelemetryError)
+        with scratch(file, wait=True) as place, replacing(file, place) as staging:
             yield staging
-            os.fsync(handle)
-        finally:
-            staging.unlink(missing_ok=True)
-            os.close(handle)
     except OSError as error:
         raise TelemetryError(f"{file} cannot be written ({error.strerror or error})") from None

@@ -72,7 +72,7 @@ def test_blocks_of_short_lines_have_few(tmp_path, monkeypatch):
 _CONVERT = f"""
 {KILOBYTES}
 import sys
-from appcadence.telemetry.convert import convert
+from appcadence.telemetry.ingest.convert import convert
 report = convert([sys.argv[1]], sys.argv[2])
 print(report.rejected, peak() // 1000)
 """

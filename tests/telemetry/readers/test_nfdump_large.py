@@ -134,7 +134,7 @@ def test_no_room_to_set_records_aside(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(TelemetryError, match=r"cannot set records aside in .* set TMPDIR to a directory"):
+        with pytest.raises(TelemetryError, match=r"cannot write temporary files in .* set TMPDIR"):
             convert([path], tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

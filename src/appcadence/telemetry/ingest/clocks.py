@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry._words import listed
 from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.timestamp_resolution import Grids
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.names import Codes
 
 RESPONSE_SECONDS = 30
 """A session that starts this soon after a push may be its doing."""

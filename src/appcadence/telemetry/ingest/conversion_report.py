@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.ingest.late_records import ChangedDay
+from appcadence.telemetry.times import to_iso
 
 _TIMES = ("start", "time", "first_seen", "snapshot_time")
 
@@ -24,7 +25,7 @@ class FileReport:
     """Base name, as it also stands in sources.json."""
     sha256: str
     format: str
-    """Name of the format; empty where the file was skipped."""
+    """Name of the format; empty where the file was skipped or passed over."""
     read: int = 0
     """Data rows in the file. Those neither kept nor rejected are no telemetry of a monitored device, or
     only name others."""
@@ -41,6 +42,18 @@ class FileReport:
     """Distinct apps of the rows; those without one do not count."""
     skipped: bool = False
     """The same content was converted before, or stands earlier in the same call."""
+    unusable: str = ""
+    """Why the file was passed over; empty where it was not."""
+    argument: str | None = None
+    """The argument of `convert` that would have mended that, if any."""
+
+    def as_source(self) -> dict[str, Any]:
+        """What sources.json says of a file that was converted."""
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in ("skipped", "unusable", "argument")
+        }
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class ConversionReport:
     @property
     def changed(self) -> bool:
         """Whether anything was added to the directory."""
-        return any(not file.skipped for file in self.files)
+        return any(not file.skipped and not file.unusable for file in self.files)
 
     @property
     def rejected(self) -> int:
@@ -83,9 +96,10 @@ class Tally:
     """Running figures of one file."""
 
     path: Path
-    sha256: str
+    sha256: str = ""
     format: str = ""
     skipped: bool = False
+    unusable: UnusableFile | None = None
     read: int = 0
     rows: int = 0
     rejected: int = 0
@@ -117,16 +131,11 @@ class Tally:
             read=self.read,
             rows=self.rows,
             rejected=self.rejected,
-            first=_iso(self.first),
-            last=_iso(self.last),
+            first=None if self.first is None else to_iso(self.first),
+            last=None if self.last is None else to_iso(self.last),
             devices=len(self.devices),
             apps=len(self.apps),
             skipped=self.skipped,
+            unusable=str(self.unusable or ""),
+            argument=self.unusable.argument if self.unusable else None,
         )
-
-
-def _iso(micros: int | None) -> str | None:
-    if micros is None:
-        return None
-    seconds, rest = divmod(micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()

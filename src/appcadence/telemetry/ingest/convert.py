@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence._files import sha256
+from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
+from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
+from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.identity import Devices
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
-from appcadence.telemetry.readers import Network, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.readers import FORMATS, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.schema import FLOWS
 
 Progress = Callable[[int, int], None]
@@ -43,10 +45,11 @@ def convert(
 
     Files whose content (SHA-256) was converted before are skipped; where nothing is new, nothing is
     touched. Logs that belong together (Zeek's conn and ssl, say) must be given in one call: names are
-    not looked up in logs converted earlier. Either all new files are added, or none.
+    not looked up in logs converted earlier. A file that cannot be used is passed over, whole, and its report
+    says why; all that the others give is added, or nothing.
 
     Args:
-        paths: files, not directories.
+        paths: files.
         out: the telemetry directory; made if absent.
         format: name of the format of all files; None = found out for each.
         local_nets: networks (CIDR) of the monitored devices.
@@ -59,8 +62,8 @@ def convert(
         progress: called with bytes done and bytes in all.
 
     Raises:
-        TelemetryError: a file cannot be read or has no known format, an argument is wrong, or `out` is
-            neither a telemetry directory nor empty. Nothing is left behind.
+        TelemetryError: no file can be used, an argument is wrong, or `out` is neither a telemetry directory
+            nor empty. Nothing is left behind.
     """
     out = Path(out)
     options = _options(local_nets, devices, device_id, mapping)
@@ -68,37 +71,103 @@ def convert(
         None if app_map is None else Path(app_map), None if keyfile is None else Path(keyfile)
     )
     chosen = reader(format) if format else None
-    tallies = [Tally(path, _sha256(path)) for path in map(Path, paths)]
+    tallies = [_hashed(path) for path in map(Path, paths)]
     if not tallies:
         raise TelemetryError("no file to convert; give at least one")
-    before = _existing(out)
-    seen = _known(before)
-    new: dict[Path, Tally] = {}
-    for tally in tallies:
-        tally.skipped = tally.sha256 in seen
-        if not tally.skipped:
+    while True:
+        try:
+            return _converted(tallies, out, chosen, options, renaming, progress)
+        except UnusableFile as error:
+            if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
+                raise
+            # Found out while it was read: once more without it, and without any other that ends too early.
+            tallies = [_again(tally, error) for tally in tallies]
+
+
+def _hashed(path: Path) -> Tally:
+    try:
+        return Tally(path, sha256(path))
+    except IsADirectoryError:
+        problem = "is a directory; give the log files themselves"
+    except FileNotFoundError:
+        problem = "does not exist; expected a log file"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}); expected a log file"
+    return Tally(path, unusable=UnusableFile(f"{path} {problem}", path))
+
+
+def _again(tally: Tally, error: UnusableFile) -> Tally:
+    """The file for another attempt; unusable where this error says so, or where its gzip data is damaged."""
+    fresh = Tally(tally.path, tally.sha256, unusable=tally.unusable)
+    try:
+        if tally.path in error.paths:
+            raise error
+        if not (tally.skipped or tally.unusable):
+            for _ in pieces(tally.path, "a log"):
+                pass
+    except UnusableFile as found:
+        fresh.unusable = found
+    return fresh
+
+
+def _converted(
+    tallies: Sequence[Tally],
+    out: Path,
+    chosen: Reader | None,
+    options: ReadOptions,
+    renaming: Renaming,
+    progress: Progress | None,
+) -> ConversionReport:
+    """One attempt with the files that are not known to be unusable.
+
+    Raises:
+        UnusableFile: another one is.
+    """
+    touched = Touched()
+    with DirectoryWriter(out, adding=True) as writer:
+        before = _existing(out)
+        seen = _known(before)
+        new: dict[Path, Tally] = {}
+        groups: dict[str, tuple[Reader, list[Path]]] = {}
+        for tally in tallies:
+            tally.skipped = not tally.unusable and tally.sha256 in seen
+            if tally.skipped or tally.unusable:
+                continue
+            try:
+                found = chosen or detect(tally.path)
+            except UnusableFile as error:
+                tally.unusable = error
+                continue
+            tally.format = found.NAME
+            groups.setdefault(found.NAME, (found, []))[1].append(tally.path)
             new[tally.path] = tally
             seen.add(tally.sha256)
-    if not new:
-        return ConversionReport(out, tuple(tally.report() for tally in tallies))
-    groups: dict[str, tuple[Reader, list[Path]]] = {}
-    for path, tally in new.items():
-        found = chosen or detect(path)
-        tally.format = found.NAME
-        groups.setdefault(found.NAME, (found, []))[1].append(path)
-    digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
-    touched = Touched()
-    with DirectoryWriter(out, conversion=digest.hexdigest()[:16]) as writer:
+        if all(tally.unusable for tally in tallies):
+            raise _none_usable(tallies)
+        if not new:
+            return ConversionReport(out, tuple(tally.report() for tally in tallies))
+        digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
+        writer.conversion = digest.hexdigest()[:16]
         _write(writer, groups.values(), new, touched, options, renaming, progress)
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
-        writer.sources = [_source(tally.report()) for tally in new.values()]
+        writer.sources = [tally.report().as_source() for tally in new.values()]
     return ConversionReport(
         out,
         tuple(t.report() for t in tallies),
         dict(sorted(writer.rows.items())),
         _notes(new.values()) or _checks(out, new.values(), touched.devices, options, renaming),
         changed_days,
+    )
+
+
+def _none_usable(tallies: Sequence[Tally]) -> TelemetryError:
+    errors = [tally.unusable for tally in tallies if tally.unusable]
+    arguments = {error.argument for error in errors}
+    reasons = [str(error) for error in errors]
+    said = f"none of the {len(errors):,} files can be used: {listed(reasons, separator='; ')}"
+    return TelemetryError(
+        said if len(errors) > 1 else reasons[0], *(arguments if len(arguments) == 1 else ())
     )
 
 
@@ -169,34 +238,19 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         ) from None
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except IsADirectoryError:
-        raise TelemetryError(f"{path} is a directory; give the log files themselves") from None
-    except FileNotFoundError:
-        raise TelemetryError(f"{path} does not exist; expected a log file") from None
-    except OSError as error:
-        raise TelemetryError(f"{path} cannot be read ({error.strerror}); expected a log file") from None
-
-
-def _source(report: FileReport) -> dict[str, Any]:
-    return {key: value for key, value in asdict(report).items() if key != "skipped"}
-
-
 def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
     tallies = list(tallies)
     read, rejected = sum(t.read for t in tallies), sum(t.rejected for t in tallies)
     if any(t.rows for t in tallies):
         return ()
     if read == 0:
-        return ("The files hold no rows.",)
+        what = listed(sorted({FORMATS[t.format] for t in tallies}))
+        return (f"The files hold no {what}, which is what counts of their format.",)
     if read == rejected:
         return ("No row could be used; the table 'rejected' says why.",)
     return (
         f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
-        "give --local-net CIDR for your devices' network.",
+        "give local_nets, the networks (CIDR) of your devices.",
     )
 
 

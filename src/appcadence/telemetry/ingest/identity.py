@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import ipaddress
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._files import open_input
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.arrays import AsOf, Ints, one_array
 from appcadence.telemetry.schema import TIME
@@ -49,7 +51,7 @@ class Devices:
         """
         path = Path(path)
         try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
+            with TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="") as stream:
                 reader = csv.DictReader(stream)
                 names = [name.strip() for name in reader.fieldnames or ()]
                 if not {"address", "device_id"} <= set(names):

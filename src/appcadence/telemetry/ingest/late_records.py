@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
 from appcadence.telemetry._spans import pieces_within
 from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import NAME
 
 DAY_US = 86_400_000_000

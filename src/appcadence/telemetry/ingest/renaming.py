@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._files import read_bytes
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.inventory.sources import read_app_map
@@ -81,7 +82,7 @@ def _replaced(column: pa.ChunkedArray, new: Callable[[str], str]) -> pa.Array:
 
 def _key(path: Path) -> bytes:
     try:
-        key = path.read_bytes().strip()
+        key = read_bytes(path).strip()
     except OSError as error:
         raise TelemetryError(
             f"{path} cannot be read ({error.strerror}); expected a file with a key"

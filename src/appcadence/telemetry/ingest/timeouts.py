@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry._words import listed
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.names import Codes
 
 _MIN_CUTS = 10
 _SAME_SHARE = 0.02

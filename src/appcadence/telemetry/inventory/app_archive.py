@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import open_input, read_bytes
 from appcadence.errors import TelemetryError
 
 MAX_PLIST_BYTES = 4 << 20
@@ -49,29 +50,30 @@ def bundle(path: Path, content: bytes | None = None) -> Facts:
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise TelemetryError(f"{folder} holds several entitlements ({names}); keep the one of {path.name}")
-    entitlements = plist(read_bytes(found[0], MAX_PLIST_BYTES), str(found[0])) if found else None
+    entitlements = plist(source_bytes(found[0], MAX_PLIST_BYTES), str(found[0])) if found else None
     profile = folder / _PROFILE
     if entitlements is None and profile.is_file():
-        entitlements = _provisioned(read_bytes(profile, MAX_PLIST_BYTES), str(profile))
+        entitlements = _provisioned(source_bytes(profile, MAX_PLIST_BYTES), str(profile))
     privacy = folder / _PRIVACY
-    lists = [(str(privacy), read_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
+    lists = [(str(privacy), source_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
     return _facts(str(path), plist(content, str(path)), entitlements, lists)
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """The whole file, if it is no larger than `limit` bytes."""
+def source_bytes(path: Path, max_bytes: int) -> bytes:
+    """The whole file, if it is no larger than `max_bytes`."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(limit + 1)
-    except IsADirectoryError:
-        raise TelemetryError(f"{path} is a directory; give the files themselves") from None
-    except FileNotFoundError:
-        raise TelemetryError(f"{path} does not exist; expected an inventory source") from None
+        return read_bytes(path, max_bytes)
     except OSError as error:
-        raise TelemetryError(f"{path} cannot be read ({error.strerror})") from None
-    if len(content) > limit:
-        raise TelemetryError(f"{path} is larger than {limit >> 20} MB, which no inventory source is")
-    return content
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> TelemetryError:
+    """What to say of an inventory source that cannot be read."""
+    if isinstance(error, IsADirectoryError):
+        return TelemetryError(f"{path} is a directory; give the files themselves")
+    if isinstance(error, FileNotFoundError):
+        return TelemetryError(f"{path} does not exist; expected an inventory source")
+    return TelemetryError(f"{path} cannot be read ({error.strerror}); expected an inventory source")
 
 
 def plist(content: bytes, name: str) -> Any:
@@ -141,7 +143,7 @@ class _Bounded:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("rb")
+        self._file = open_input(path)
         self._size = os.fstat(self._file.fileno()).st_size
         self.seek, self.tell, self.close = self._file.seek, self._file.tell, self._file.close
         self.seekable = self._file.seekable

@@ -34,6 +34,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._files import sha256
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.ingest.conversion_report import FileReport
@@ -150,14 +151,15 @@ def merge(
     for device in lists:
         if lists.count(device) > 1:
             raise TelemetryError(f"device {device} has several application lists; merge one after the other")
-    telemetry = TelemetryDirectory(into) if into.is_dir() and any(into.iterdir()) else None
-    before = Snapshot.latest(telemetry)
-    after = _combined(read, before)
-    changed = {scope: rows for scope, rows in after.items() if rows != before.present.get(scope)}
-    time = None
-    if changed:
-        time = max(now or datetime.now(UTC), before.time + timedelta(microseconds=1))
-        _write(into, read, changed, time)
+    with DirectoryWriter(into, adding=True) as writer:
+        telemetry = TelemetryDirectory(into) if into.is_dir() and any(into.iterdir()) else None
+        before = Snapshot.latest(telemetry)
+        after = _combined(read, before)
+        changed = {scope: rows for scope, rows in after.items() if rows != before.present.get(scope)}
+        time = None
+        if changed:
+            time = max(now or datetime.now(UTC), before.time + timedelta(microseconds=1))
+            _write(writer, read, changed, time)
     return MergeReport(
         into,
         time,
@@ -273,7 +275,7 @@ def _notes(
             few = ", ".join(sorted(strangers)[:3]) + (" ..." if len(strangers) > 3 else "")
             yield (
                 f"{len(strangers)} listed device(s) have no flows: {few}. Flows may call them otherwise: "
-                "give --device-id."
+                "merge each list with the device_id that they use."
             )
 
 
@@ -300,7 +302,9 @@ def _name(path: Path) -> str:
     return path.name.encode("utf-8", "replace").decode()
 
 
-def _write(into: Path, sources: Sequence[Source], changed: Mapping[Scope, Rows], time: datetime) -> None:
+def _write(
+    writer: DirectoryWriter, sources: Sequence[Source], changed: Mapping[Scope, Rows], time: datetime
+) -> None:
     rows = [
         {"app_id": app, "device_id": scope, "snapshot_time": time} | facts
         for scope in sorted(changed, key=order)
@@ -308,27 +312,23 @@ def _write(into: Path, sources: Sequence[Source], changed: Mapping[Scope, Rows],
     ]
     entries, digest = [], hashlib.sha256(time.isoformat().encode())
     for source in sources:
-        content = hashlib.sha256()
-        with source.path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                content.update(block)
-        digest.update(content.digest())
+        content = sha256(source.path)
+        digest.update(bytes.fromhex(content))
         report = FileReport(
             _name(source.path),
-            content.hexdigest(),
+            content,
             f"inventory:{source.kind}",
             source.rows,
             len(source.apps),
             len(source.bad),
         )
-        entries.append({key: value for key, value in asdict(report).items() if key != "skipped"})
-    with DirectoryWriter(into, conversion=digest.hexdigest()[:16]) as writer:
-        writer.write("inventory", conform(INVENTORY, _table(rows)))
-        for source in sources:
-            if source.bad:
-                lines, reasons = zip(*source.bad, strict=True)
-                writer.write("rejected", rejected(source.path, lines, reasons))
-        writer.sources = entries
+        entries.append(report.as_source())
+    writer.conversion, writer.sources = digest.hexdigest()[:16], entries
+    writer.write("inventory", conform(INVENTORY, _table(rows)))
+    for source in sources:
+        lines, reasons = [line for line, _ in source.bad], [reason for _, reason in source.bad]
+        for name, batch in rejected(source.path, lines, reasons):
+            writer.write(name, batch)
 
 
 def _table(rows: Sequence[Facts]) -> pa.Table:

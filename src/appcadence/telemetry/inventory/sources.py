@@ -12,8 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import open_input
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.inventory.app_archive import Facts, bundle, hosts, plist, read_bytes, text
+from appcadence.telemetry.inventory.app_archive import (
+    Facts,
+    bundle,
+    hosts,
+    plist,
+    source_bytes,
+    text,
+    unreadable,
+)
 
 MAX_BYTES = 64 << 20
 _MAX_LIST_BYTES, _MAX_LIST = 16 << 20, 100_000
@@ -78,7 +87,7 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     if start.startswith(b"PK\x03\x04"):
         facts = bundle(path)
         return Source(path, BUNDLE, {facts["app_id"]: facts}, rows=1)
-    content = read_bytes(path, MAX_BYTES)
+    content = source_bytes(path, MAX_BYTES)
     bare = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"bplist", b"\xff\xfe", b"\xfe\xff")) or bare.startswith(b"<"):
         return _plist(path, content, device_id)
@@ -99,7 +108,7 @@ def read_app_map(path: Path) -> dict[str, str]:
         TelemetryError: the file cannot be read, or gives one name two ids.
     """
     found: dict[str, str] = {}
-    for number, row in enumerate(_csv_rows(path, read_bytes(path, MAX_BYTES)), 2):
+    for number, row in enumerate(_csv_rows(path, source_bytes(path, MAX_BYTES)), 2):
         if not {"app_name", "app_id"} <= row.keys():
             raise TelemetryError(f"{path}: the columns must be app_name, app_id; found {', '.join(row)}")
         name, app = str(row["app_name"] or "").strip(), str(row["app_id"] or "").strip()
@@ -111,10 +120,11 @@ def read_app_map(path: Path) -> dict[str, str]:
 
 
 def _start(path: Path) -> bytes:
-    if not path.is_file():
-        return read_bytes(path, MAX_BYTES)[:64]
-    with path.open("rb") as stream:
-        return stream.read(4096)
+    try:
+        with open_input(path) as stream:
+            return stream.read(4096)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _plist(path: Path, content: bytes, device_id: str | None) -> Source:
@@ -140,7 +150,7 @@ def _plist(path: Path, content: bytes, device_id: str | None) -> Source:
     enrolment = text(str(path), found, "EnrollmentID")
     device = device_id or text(str(path), found, "UDID") or enrolment
     if device is None:
-        raise TelemetryError(f"{path} names no device (UDID); give --device-id")
+        raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
     source = Source(path, MDM, device=device, complete=installed is not None)
     if installed is not None:
         if not isinstance(installed, list):
@@ -249,7 +259,7 @@ def _intune(path: Path, rows: Iterator[dict[str, Any]], app_map: Mapping[str, st
 
 def _hand_kept(path: Path) -> Source:
     try:
-        found = tomllib.loads(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
+        found = tomllib.loads(source_bytes(path, MAX_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise TelemetryError(f"{path} is not readable TOML ({error})") from None
     if unknown := sorted(set(found) - {"apps"}):

@@ -8,7 +8,6 @@ write `approved = false` would raise alarms on every app. Read back unchanged, t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._files import write_text
 from appcadence.errors import TelemetryError
-from appcadence.telemetry._codes import Codes
 from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.app_archive import Facts, hosts
 from appcadence.telemetry.inventory.snapshot import latest
+from appcadence.telemetry.names import Codes
 
 RHYTHM_FLOWS = 2_000_000
 """A period is looked for in at most this many flows: those of the first devices."""
@@ -54,14 +54,9 @@ def write_template(directory: str | Path, out: str | Path, progress: Progress | 
     """
     out = Path(out)
     if out.exists():
-        raise TelemetryError(f"{out} exists and may hold decisions; choose another --out")
+        raise TelemetryError(f"{out} exists and may hold decisions; choose another file", "out")
     text, apps = template(directory, progress)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(out, text)
     return apps
 
 

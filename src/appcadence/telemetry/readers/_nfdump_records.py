@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import Ints, one_array
-from appcadence.telemetry.readers import _csv, _flows, _hosts, _lines, _pairs, _text
-from appcadence.telemetry.readers._flows import Mask
-from appcadence.telemetry.readers._json_records import parse_records
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.arrays import Ints, Mask, one_array
+from appcadence.telemetry.names import choice, translate, value_of
+from appcadence.telemetry.readers import _csv, _flows, _json, _lines, _pairs, _text
+from appcadence.telemetry.readers._json_layout import fits
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -62,54 +65,40 @@ RECORD = pa.schema(
 _FLAGS = {letter: 1 << bit for bit, letter in enumerate("FSRPAUEC")}
 
 
-def is_json(path: Path) -> bool:
-    """Whether it is one of the two forms of JSON; an empty array is.
-
-    Raises:
-        TelemetryError: it is JSON, yet none of nfdump's.
-    """
-    head = _lines.head(path, EXPECTED).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not head.startswith((b"[", b"{")):
-        return False
-    if b'"type"' in head and b'"sampled"' in head and (b'first"' in head or b'"EVENT"' in head):
-        return True
-    if head[1:].strip() == b"]" and head.startswith(b"["):
-        return True
-    raise TelemetryError(f"{path} is not {EXPECTED}: no record of nfdump at its start")
+def is_json(start: bytes) -> bool:
+    """Whether a file that starts so is a print in JSON; an empty array is."""
+    return fits(start, _fits) or "".join(start.decode("ascii", "replace").split()) == "[]"
 
 
-def choose(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Which columns of a CSV hold what, from the names in its header.
-
-    Raises:
-        TelemetryError: a column that every print of nfdump has is missing.
-    """
-    known = {name.lower(): name for name in reversed(names)}
-    chosen = {}
-    for ours, theirs in _CSV.items():
-        name = next((known[name] for name in theirs if name in known), None)
-        if name is not None:
-            chosen[ours] = name
-        elif ours in _REQUIRED:
-            raise TelemetryError(f"{path} is not {EXPECTED}: it has no column {theirs[0]} or {theirs[1]}")
-    return chosen
+def is_csv(start: bytes) -> bool:
+    """Whether a file that starts so is a print as CSV."""
+    return _csv.fits(start, _CSV, _REQUIRED)
 
 
-def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, int]]:
-    """Block by block the rows as they stand, their records (see RECORD), and the bytes of the file read.
+def _fits(row: dict[str, Any]) -> bool:
+    timed = "first" in row or "t_first" in row or row.get("type") == "EVENT"
+    return timed and "type" in row and "sampled" in row
+
+
+def parse(path: Path) -> Iterator[tuple[Rows, pa.Table]]:
+    """Block by block the rows as they stand, and their records (see RECORD).
 
     Events are no records. Text that is none of nfdump's stands in the bad lines of the rows, a value that
     does not fit in the column `fault`.
 
     Raises:
-        TelemetryError: the file is missing, empty, damaged, or no print of nfdump.
+        UnusableFile: the file is missing, empty, damaged, or no print of nfdump.
     """
-    if is_json(path):
-        for rows, size in parse_records(path, EXPECTED, _JSON):
-            yield rows, _from_json(rows), size
+    start = _lines.head(path, EXPECTED)
+    if is_json(start):
+        for rows in _json.rows(path, EXPECTED, _JSON):
+            yield rows, _from_json(rows)
+    elif start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
+        raise UnusableFile(f"{path} is not {EXPECTED}: no record of nfdump at its start", path)
     else:
-        for rows, size in _csv.read(path, EXPECTED, lambda names: choose(path, names), until=b"Summary"):
-            yield rows, _from_csv(rows), size
+        choose = partial(_csv.choose, path, EXPECTED, _CSV, _REQUIRED)
+        for rows in _csv.read(path, EXPECTED, choose, until=b"Summary"):
+            yield rows, _from_csv(rows)
 
 
 def _from_json(rows: Rows) -> pa.Table:
@@ -177,14 +166,14 @@ def _put_together(
         *((np.asarray(mask), f"{name} is out of range") for mask, name in out_of_range),
     ]
     places = np.select([mask for mask, _ in all_faults], list(range(len(all_faults))), -1)
-    source, dest = (_flows.translate(ends[name], _hosts.address) for name in ("src", "dst"))
+    source, dest = (translate(ends[name], canonical) for name in ("src", "dst"))
     ports = [_port(counts[name], tcp | udp) for name in ("src_port", "dst_port")]
     protocol = np.where(tcp, 6, np.where(udp, 17, 0))
     key, greater = _pairs.keys(source, dest, ports[0], ports[1], protocol)
     fine = pc.fill_null(pc.match_substring(times["first"], "."), False)
     columns = {
         "line": lines,
-        "fault": _flows.choice([reason for _, reason in all_faults], places),
+        "fault": choice([reason for _, reason in all_faults], places),
         "key": key,
         "greater": greater,
         "source": source,
@@ -197,7 +186,7 @@ def _put_together(
         "whole_seconds": ~np.asarray(fine),
         "size": numbers(counts["in_bytes"], -1),
         "received": numbers(counts["out_bytes"]),
-        "flags": np.where(tcp, _bits(flags), 0),
+        "flags": np.where(tcp, value_of(flags, _bits, 0), 0),
     }
     arrays = [one_array(pa.chunked_array([columns[f.name]])).cast(f.type) for f in RECORD]
     return pa.Table.from_arrays(arrays, schema=RECORD)
@@ -219,15 +208,8 @@ def _odd(column: pa.Array) -> pa.Array:
     return pc.fill_null(pc.or_(pc.less(column, 0), pc.greater(column, 65535)), False)
 
 
-def _bits(flags: pa.Array | pa.ChunkedArray) -> Ints:
+def _bits(text: str) -> int:
     """TCP flags from "...AP.SF" (the last is FIN), or a number in decimal or hexadecimal."""
-    encoded = _flows.encode(flags)
-    values = [_mask(value) for value in encoded.dictionary.to_pylist()]
-    result: Ints = np.array([*values, 0], np.int64)[np.asarray(encoded.indices.fill_null(len(values)))]
-    return result
-
-
-def _mask(text: str) -> int:
     text = text.strip()
     try:
         return int(text, 0) & 0xFF

@@ -13,16 +13,18 @@ Zeek's. Argus exports a flow at each status interval; the feature step joins the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _csv, _flows, _hosts, _text, tagged
-from appcadence.telemetry.readers._flows import Mask
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.arrays import Mask
+from appcadence.telemetry.names import choice, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _text
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "argus"
@@ -31,43 +33,31 @@ RESOLUTION_SECONDS = 1e-6
 _EXPECTED = "Argus CSV with a header line (StartTime, Dur, Proto, SrcAddr, ...)"
 _REQUIRED = ("starttime", "dur", "proto", "srcaddr", "sport", "dir", "dstaddr", "dport", "state")
 _OPTIONAL = ("totpkts", "totbytes", "srcbytes")
+_COLUMNS = {name: (name,) for name in (*_REQUIRED, *_OPTIONAL)}
 _NO_FLOWS = ("man", "arp", "rarp", "llc")
 _OPEN = ("CON", "EST", "ACC", "FIN", "CLO", "RSP")
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the first line names the columns of Argus; never raises."""
-    try:
-        _choose(path, _csv.header(path, _EXPECTED))
-    except TelemetryError:
-        return False
-    return True
+    return _csv.fits(start, _COLUMNS, _REQUIRED)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected rows.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged, or lacks a column.
+        UnusableFile: a file is missing, empty, damaged, or lacks a column.
     """
     for path in paths:
-        for rows, size in _csv.read(path, _EXPECTED, lambda names, path=path: _choose(path, names)):  # type: ignore[misc]
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, size)
+        choose = partial(_csv.choose, path, _EXPECTED, _COLUMNS, _REQUIRED)
+        parsed = _csv.read(path, _EXPECTED, choose)
+        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
-def _choose(path: Path, names: Sequence[str]) -> dict[str, str]:
-    known = {name.lower(): name for name in reversed(names)}
-    missing = [name for name in _REQUIRED if name not in known]
-    if missing:
-        raise TelemetryError(f"{path} is not {_EXPECTED}: it has no column {missing[0]}")
-    return {name: known[name] for name in (*_REQUIRED, *_OPTIONAL) if name in known}
-
-
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     table, lines = rows.table, rows.lines
-    proto = _flows.translate(table["proto"], lambda text: text.strip().lower())
+    proto = translate(table["proto"], lambda text: text.strip().lower())
     flow = ~np.asarray(pc.fill_null(pc.is_in(proto.cast(pa.string()), pa.array(_NO_FLOWS)), False))
     table, lines, proto = table.filter(pa.array(flow)), lines[flow], proto.filter(pa.array(flow))
     transport, tcp, udp = _flows.transports(proto)
@@ -84,7 +74,7 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
         port, bad = _ports(table[name], tcp | udp)
         ports.append(port)
         faults.append((bad, f"{name} is not a number (export with ra -n)"))
-    ends = [_flows.translate(table[name], _hosts.address) for name in ("srcaddr", "dstaddr")]
+    ends = [translate(table[name], canonical) for name in ("srcaddr", "dstaddr")]
     turned = _turned(table["dir"], ends, ports, options)
     source, dest = (_either(turned, *pair) for pair in (ends[::-1], ends))
     sent, answered = counts["srcbytes"], pc.subtract(counts["totbytes"], counts["srcbytes"])
@@ -101,10 +91,7 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
         "bytes_out": _either(turned, answered, sent),
         "bytes_in": _either(turned, sent, answered),
     }
-    draft, bad_lines, reasons = _flows.screen(
-        pa.table(columns), lines, options, clock="StartTime", also=faults
-    )
-    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad_lines, reasons
+    return _flows.finished(columns, lines, options, NAME, RESOLUTION_SECONDS, clock="StartTime", also=faults)
 
 
 def _either(turned: Mask, one: pa.Array, other: pa.Array) -> pa.Array:
@@ -116,7 +103,7 @@ def _either(turned: Mask, one: pa.Array, other: pa.Array) -> pa.Array:
 
 
 def _ports(text: pa.ChunkedArray, ported: Mask) -> tuple[pa.Array, Mask]:
-    decimal = _flows.translate(text, _decimal)
+    decimal = translate(text, _decimal)
     port, bad = _text.whole(pc.if_else(pa.array(ported), decimal.cast(pa.string()), None))
     return port, bad
 
@@ -133,7 +120,7 @@ def _turned(
     direction: pa.ChunkedArray, ends: Sequence[pa.Array], ports: Sequence[pa.Array], options: ReadOptions
 ) -> Mask:
     """Whether the destination opened the flow."""
-    arrow = _flows.translate(direction, str.strip)
+    arrow = translate(direction, str.strip)
     back = np.asarray(pc.fill_null(pc.equal(arrow, "<-"), False))
     unseen = np.asarray(pc.fill_null(pc.match_substring(arrow.cast(pa.string()), "?"), False))
     source, dest = (_flows.local(pa.chunked_array([end]), options) for end in ends)
@@ -145,7 +132,7 @@ def _turned(
 def _outcome(
     state: pa.ChunkedArray, packets: pa.Array, sent: pa.Array, answered: pa.Array, tcp: Mask
 ) -> pa.DictionaryArray:
-    words = _flows.translate(state, _judged)
+    words = translate(state, _judged)
     judged = np.asarray(words.cast(pa.string()).fill_null("unknown"))
     # A state of three letters says no more than that the flow was reset or ran out: the packets must tell.
     both = np.asarray(pc.fill_null(pc.and_(pc.greater(sent, 0), pc.greater(answered, 0)), False))
@@ -158,7 +145,7 @@ def _outcome(
         [reset, silent, 0, 1],
         2,
     )
-    return _flows.choice(_flows.OUTCOMES, np.where((codes == 1) & ~tcp, 2, codes))
+    return choice(_flows.OUTCOMES, np.where((codes == 1) & ~tcp, 2, codes))
 
 
 def _judged(state: str) -> str:

@@ -24,7 +24,8 @@ Other keys are not read: keep URLs and user names out of the reports. The flow's
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.names import choice, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
+from appcadence.telemetry.readers._json_layout import fits
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -56,47 +60,43 @@ _WANTED = {
 }
 
 
-def sniff(path: Path) -> bool:
-    """Whether the first lines are reports; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the first objects are reports; never raises."""
+    return fits(start, _fits)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected reports.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged or holds no reports.
+        UnusableFile: a file is missing, empty, damaged or holds no reports.
     """
     for path in paths:
-        _json.check(path, _EXPECTED, _fits)
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _WANTED)
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size)
+        parsed = _json.rows(path, _EXPECTED, _WANTED, _fits)
+        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
 def _fits(row: dict[str, Any]) -> bool:
     return "app" in row and "open" in row and ("host" in row or "address" in row)
 
 
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     table = rows.table.unify_dictionaries().combine_chunks()
     start, no_start = _text.times(table["open"])
     end, no_end = _text.times(table["close"])
     hosts, literal = _hosts.parts(table["host"])
-    given = _flows.translate(table["address"], lambda text: _hosts.address(text.strip("[]")))
-    transport = _flows.translate(table["transport"], lambda text: text.strip().lower() or None)
-    outcome = _flows.translate(table["outcome"], lambda text: text.strip().lower() or None)
-    app = _flows.translate(table["app"], lambda text: _TEAM.sub("", text.strip()) or None)
+    given = translate(table["address"], lambda text: canonical(text.strip("[]")))
+    transport = translate(table["transport"], lambda text: text.strip().lower() or None)
+    outcome = translate(table["outcome"], lambda text: text.strip().lower() or None)
+    app = translate(table["app"], lambda text: _TEAM.sub("", text.strip()) or None)
     columns = {
         "start": start,
         "duration_seconds": pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6),
-        "device": _flows.translate(table["device_id"], lambda text: text.strip() or None),
+        "device": translate(table["device_id"], lambda text: text.strip() or None),
         "app_id": app,
-        "app_attribution": _flows.choice(("exact", "none"), np.asarray(app.is_null()).astype(int)),
+        "app_attribution": choice(("exact", "none"), np.asarray(app.is_null()).astype(int)),
         "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
+        "dest_host_source": _flows.observed(hosts),
         "dest_ip": pc.coalesce(given.cast(pa.string()), literal.cast(pa.string())),
         "dest_port": table["port"],
         "transport": transport,
@@ -111,10 +111,9 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
         (_flows.outside(transport, _flows.TRANSPORTS), "transport is not tcp or udp"),
         (_flows.outside(outcome, _flows.OUTCOMES), "outcome is not established, failed or unknown"),
     ]
-    draft, lines, reasons = _flows.screen(
-        pa.table(columns), rows.lines, options, clock="open", addresses=False, also=faults
+    return _flows.finished(
+        columns, rows.lines, options, NAME, _FINEST_SECONDS, clock="open", addresses=False, also=faults
     )
-    return _flows.canonical(draft, options, NAME, _FINEST_SECONDS), lines, reasons
 
 
 def _outcome(stated: pa.DictionaryArray, received: pa.ChunkedArray) -> pa.Array:

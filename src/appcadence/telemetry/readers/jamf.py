@@ -15,7 +15,8 @@ device is `deviceId`; `--devices` may map it to the name that other logs use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
+from appcadence.telemetry.names import choice, constant, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
+from appcadence.telemetry.readers._json_layout import fits
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "jamf"
@@ -48,24 +51,20 @@ _WANTED = {
 }
 
 
-def sniff(path: Path) -> bool:
-    """Whether the first lines are events of the stream; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the first objects are events of the stream; never raises."""
+    return fits(start, _fits)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows of service "dns", and rejected events.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged or no such stream.
+        UnusableFile: a file is missing, empty, damaged or no such stream.
     """
     for path in paths:
-        _json.check(path, _EXPECTED, _fits)
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _WANTED)
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size)
+        parsed = _json.rows(path, _EXPECTED, _WANTED, _fits)
+        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -74,9 +73,9 @@ def _fits(row: dict[str, Any]) -> bool:
     return isinstance(metadata, dict) and metadata.get("product") == _PRODUCT
 
 
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     event = one_array(rows.table["event"])
-    system = _flows.translate(pc.struct_field(event, ["device", "osType"]), lambda text: text.strip() or None)
+    system = translate(pc.struct_field(event, ["device", "osType"]), lambda text: text.strip() or None)
     apple = pc.match_substring_regex(system.cast(_TEXT), "(?i)^i(pad)?_?os")
     mine = np.asarray(pc.fill_null(apple, True)) & np.asarray(pc.struct_field(event, "dns").is_valid())
     event, lines = event.filter(pa.array(mine)), rows.lines[mine]
@@ -88,13 +87,13 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
     good = np.asarray(pc.equal(status, "NOERROR"))
     columns = {
         "start": start,
-        "device": _flows.translate(
+        "device": translate(
             pc.struct_field(event, ["device", "deviceId"]), lambda text: text.strip() or None
         ),
         "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
-        "service": _flows.words(len(event), "dns"),
-        "outcome": _flows.choice(
+        "dest_host_source": _flows.observed(hosts),
+        "service": constant(len(event), "dns"),
+        "outcome": choice(
             _flows.OUTCOMES, np.select([blocked, good, np.asarray(pc.equal(status, ""))], [1, 0, 2], 1)
         ),
         "time_resolution_seconds": pa.array(np.maximum(ttl.to_numpy().astype(float), RESOLUTION_SECONDS)),
@@ -104,7 +103,6 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
         (np.asarray(pc.less(ttl, 0)), "dns.ttl is negative"),
         (np.asarray(pc.greater(ttl, _MAX_TTL)), "dns.ttl is longer than any (RFC 2181)"),
     ]
-    draft, bad, reasons = _flows.screen(
-        pa.table(columns), lines, options, clock="timestamp", addresses=False, also=faults
+    return _flows.finished(
+        columns, lines, options, NAME, RESOLUTION_SECONDS, clock="timestamp", addresses=False, also=faults
     )
-    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad, reasons

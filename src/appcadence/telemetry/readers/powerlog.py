@@ -29,10 +29,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeGuard
 
-import pyarrow as pa
-
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _sqlite, rejected, tagged
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
     app_id,
@@ -74,18 +72,18 @@ Event = tuple[str | None, int, str, int | None, int | None]
 State = tuple[str | None, str, int, int]
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
-    return _sqlite.has_table(path, (_OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
+    return _sqlite.has_table(path, start, (_OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield notifications, activity and inventory, and rejected rows, of PowerLogs of one device.
 
     A rejected row's line is its row id, and its reason begins with its table.
 
     Raises:
-        TelemetryError: the device is not given; or a file is missing, damaged, no PowerLog, or has no
+        UnusableFile: the device is not given; or a file is missing, damaged, no PowerLog, or has no
             usable TimeOffset record.
     """
     for path in paths:
@@ -102,8 +100,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
         yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
-        if log.bad:
-            yield "rejected", rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
+        yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
         inventory = table(INVENTORY, _APP_FIELDS, apps, constants)
         yield "inventory", tagged(inventory, path, log.read, path.stat().st_size)
 
@@ -130,9 +127,10 @@ class _Log:
             else:
                 self.reject(_OFFSET, line, "timestamp or system is no time")
         if not self._offsets:
-            raise TelemetryError(
+            raise UnusableFile(
                 f"{database.path} has no usable record of {_OFFSET}, without which its clock cannot be "
-                f"corrected; expected {EXPECTED}"
+                f"corrected; expected {EXPECTED}",
+                database.path,
             )
         self._offsets.sort()
 

@@ -38,6 +38,7 @@ those inside count. Where there is no outcome it is "unknown". The format is nev
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _csv, _flows, _hosts, _lines, _text, tagged
-from appcadence.telemetry.readers._flows import Mask
+from appcadence.errors import TelemetryError, UnusableFile
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.arrays import Mask, one_array
+from appcadence.telemetry.names import choice, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _hosts, _lines, _text
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.readers._table_map import EPOCH_UNITS, TableMap
 from appcadence.telemetry.schema import FLOWS
@@ -60,31 +62,29 @@ _BATCH_ROWS = 250_000
 _COUNTS = ("bytes_out", "bytes_in")
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Never: a table is only read by a mapping file."""
     return False
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected rows (of Parquet, the line is the number of the row).
 
     Raises:
-        TelemetryError: there is no mapping or it is faulty; a file is missing, empty, damaged, or lacks a
-            column of the mapping.
+        TelemetryError: there is no mapping or it is faulty.
+        UnusableFile: a file is missing, empty, damaged, or lacks a column of the mapping.
     """
     if options.mapping is None:
-        raise TelemetryError("the format 'table' needs a mapping file; give --map FILE.toml")
+        raise TelemetryError("the format 'table' needs a mapping file; give one as TOML", "mapping")
     mapped = TableMap.read(options.mapping)
     if options.device_id is None and "device_id" not in {*mapped.columns, *mapped.constants}:
         raise TelemetryError(f"{options.mapping}: [columns] must say which column is device_id")
+    finish = partial(_finished, mapped=mapped, options=options)
     for path in paths:
-        for rows, size in _parsed(path, mapped):
-            flows, lines, reasons = _finished(rows, mapped, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, size)
+        yield from _flows.flows_of(path, _parsed(path, mapped), finish)
 
 
-def _parsed(path: Path, mapped: TableMap) -> Iterator[tuple[Rows, int]]:
+def _parsed(path: Path, mapped: TableMap) -> Iterator[Rows]:
     if not _lines.head(path, _EXPECTED).startswith(b"PAR1"):
         yield from _csv.read(path, _EXPECTED, lambda names: _choose(path, names, mapped), mapped.delimiter)
         return
@@ -95,18 +95,20 @@ def _parsed(path: Path, mapped: TableMap) -> Iterator[tuple[Rows, int]]:
             for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(chosen.values()))):
                 table = pa.table({ours: batch[theirs] for ours, theirs in chosen.items()})
                 table.validate(full=True)  # nobody has looked yet whether its texts are texts
-                yield Rows(table, np.arange(row, row + len(batch)), len(batch)), size
+                yield Rows(table, np.arange(row, row + len(batch)), len(batch), size=size)
                 row, size = row + len(batch), 0
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
-        raise TelemetryError(f"{path} is not a readable Parquet file ({reason})") from None
+        raise UnusableFile(f"{path} is not a readable Parquet file ({reason})", path) from None
 
 
 def _choose(path: Path, names: Sequence[str], mapped: TableMap) -> dict[str, str]:
     missing = [theirs for theirs in mapped.columns.values() if theirs not in names]
     if missing:
         found = ", ".join(filter(str.isprintable, names[:12]))[:300] or "none"
-        raise TelemetryError(f"{path} has no column {missing[0]!r}, which the mapping names; it has {found}")
+        raise UnusableFile(
+            f"{path} has no column {missing[0]!r}, which the mapping names; it has {found}", path
+        )
     return dict(mapped.columns)
 
 
@@ -123,17 +125,17 @@ class _Columns:
     def text(self, name: str) -> pa.Array:
         """As texts without surrounding blanks; null where empty."""
         if name in self.mapped.columns:
-            words = _flows.translate(_as_text(name, self.table[name]), lambda text: text.strip() or None)
+            words = translate(_as_text(name, self.table[name]), lambda text: text.strip() or None)
             known = self.mapped.values.get(name)
             if known:
-                words = _flows.translate(words, lambda text: known.get(text.lower(), text))
+                words = translate(words, lambda text: known.get(text.lower(), text))
             return words
         constant = self.mapped.constants.get(name)
-        return _flows.choice((constant or "",), np.full(len(self.table), 0 if constant else -1))
+        return choice((constant or "",), np.full(len(self.table), 0 if constant else -1))
 
     def word(self, name: str) -> pa.Array:
         """As `text`, but only words that our column may hold."""
-        words = _flows.translate(self.text(name), str.lower)
+        words = translate(self.text(name), str.lower)
         allowed = FLOWS.column(name).values
         self.faults.append((_flows.outside(words, allowed), f"{name} is not one of {', '.join(allowed)}"))
         return words
@@ -196,20 +198,20 @@ def _as_text(name: str, column: pa.Array | pa.ChunkedArray) -> pa.Array:
         ) from None
 
 
-def _finished(rows: Rows, mapped: TableMap, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+def _finished(rows: Rows, mapped: TableMap, options: ReadOptions) -> _flows.Finished:
     get = _Columns(rows, mapped)
     hosts, literal = _hosts.parts(get.text("dest_host"))
-    given = _flows.translate(get.text("dest_ip"), _hosts.address).cast(pa.string())
+    given = translate(get.text("dest_ip"), canonical).cast(pa.string())
     outcome = get.word("outcome").cast(pa.string())
     start = get.time("start")
     columns = {
         "start": start,
         "device": get.text("device_id"),
         "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
+        "dest_host_source": _flows.observed(hosts),
         "dest_ip": pc.coalesce(given, literal.cast(pa.string())),
         "transport": _flows.transports(get.text("transport"))[0],
-        "service": _flows.translate(get.text("service"), str.lower),
+        "service": translate(get.text("service"), str.lower),
         "outcome": pc.fill_null(outcome, "unknown"),
         "source_uid": get.text("source_uid").cast(pa.string()),
         "time_resolution_seconds": get.resolution(),
@@ -232,7 +234,6 @@ def _finished(rows: Rows, mapped: TableMap, options: ReadOptions) -> tuple[pa.Ta
     elif get.has("end"):
         lasted = pc.subtract(get.time("end"), start).cast(pa.float64())
         columns["duration_seconds"] = pc.divide(lasted, 1e6)
-    draft, lines, reasons = _flows.screen(
-        pa.table(columns), rows.lines, options, clock="start", addresses=False, also=get.faults
+    return _flows.finished(
+        columns, rows.lines, options, NAME, 1.0, clock="start", addresses=False, also=get.faults
     )
-    return _flows.canonical(draft, options, NAME, 1.0), lines, reasons

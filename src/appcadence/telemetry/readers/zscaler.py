@@ -16,7 +16,8 @@ the app on the device, and is not used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.arrays import Mask, one_array
+from appcadence.telemetry.names import choice, constant, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
+from appcadence.telemetry.readers._json_layout import fits
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "zscaler"
@@ -43,24 +47,20 @@ _NOTHING = {"", "none", "na", "n/a", "unknown", "null", "-"}
 _SERVICES = {"https": "tls", "ssl": "tls", "tunnel_ssl": "tls", "http": "http", "ftp": "ftp", "dns": "dns"}
 
 
-def sniff(path: Path) -> bool:
-    """Whether the first lines are records of a web feed; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the first objects are records of a web feed; never raises."""
+    return fits(start, _fits)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected records.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged or no feed of web records.
+        UnusableFile: a file is missing, empty, damaged or no feed of web records.
     """
     for path in paths:
-        _json.check(path, _EXPECTED, _fits)
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _WANTED, _as_texts)
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size)
+        parsed = _json.rows(path, _EXPECTED, _WANTED, _fits, _as_texts)
+        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -80,7 +80,7 @@ def _as_texts(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"event": event | numbers}
 
 
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     kinds = pc.equal(rows.table["sourcetype"], _SOURCETYPE)
     event = one_array(rows.table["event"])
     system = _known(pc.struct_field(event, "deviceostype"))
@@ -95,20 +95,20 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
     start, no_time, other_zone = _start(event)
     sizes = [_text.whole(known(name)) for name in ("reqsize", "respsize")]
     hosts, literal = _hosts.parts(known("host", "eurl", "url"))
-    server = _flows.translate(known("serverip", "sip"), _hosts.address).cast(pa.string())
+    server = translate(known("serverip", "sip"), canonical).cast(pa.string())
     app = known("mobappname")
-    action = _flows.translate(known("action"), lambda text: text.lower())
+    action = translate(known("action"), lambda text: text.lower())
     columns = {
         "start": start,
         "device": known("external_devid", "devicename", "cltintip", "cltip", "cip"),
         "app_id": app,
-        "app_attribution": _flows.choice(("display_name", "none"), np.asarray(app.is_null()).astype(int)),
+        "app_attribution": choice(("display_name", "none"), np.asarray(app.is_null()).astype(int)),
         "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
+        "dest_host_source": _flows.observed(hosts),
         "dest_ip": pc.coalesce(server, literal.cast(pa.string())),
-        "transport": _flows.words(len(event), "tcp"),
-        "service": _flows.translate(known("proto"), lambda text: _SERVICES.get(text.lower())),
-        "outcome": _flows.translate(
+        "transport": constant(len(event), "tcp"),
+        "service": translate(known("proto"), lambda text: _SERVICES.get(text.lower())),
+        "outcome": translate(
             pc.fill_null(action.cast(pa.string()), ""),
             lambda text: {"allowed": "established", "blocked": "failed"}.get(text, "unknown"),
         ),
@@ -122,18 +122,17 @@ def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], li
         (sizes[0][1], "reqsize is not a whole number"),
         (sizes[1][1], "respsize is not a whole number"),
     ]
-    draft, bad, reasons = _flows.screen(
-        pa.table(columns), lines, options, clock="time", addresses=False, also=faults
+    return _flows.finished(
+        columns, lines, options, NAME, RESOLUTION_SECONDS, clock="time", addresses=False, also=faults
     )
-    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad, reasons
 
 
 def _known(text: pa.Array) -> pa.DictionaryArray:
     """The texts that say anything."""
-    return _flows.translate(text, lambda value: None if value.strip().lower() in _NOTHING else value.strip())
+    return translate(text, lambda value: None if value.strip().lower() in _NOTHING else value.strip())
 
 
-def _start(event: pa.StructArray) -> tuple[pa.Array, _flows.Mask, _flows.Mask]:
+def _start(event: pa.StructArray) -> tuple[pa.Array, Mask, Mask]:
     """When, which rows have no readable time, and which only one of an unknown zone."""
     epoch, no_epoch = _text.whole(pc.struct_field(event, "epochtime"))
     seconds = _flows.micros(epoch.cast(pa.float64()))

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
 from appcadence.telemetry._hours import Hours, by_device, filled, gaps
 from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import FLOWS
 
 ATTRIBUTIONS = FLOWS.column("app_attribution").values

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from joblib import Parallel, delayed
 
+from appcadence._files import replacing
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.telemetry.schema import LABELS, conform
@@ -126,7 +127,7 @@ def write(
 
     Made and written block by block of 64 devices, so that memory does not grow with the fleet; rows are
     ordered by time within a block. Bytes depend on the arguments alone, not on `processes` (default: one
-    for each core).
+    for each core; more than one take joblib, of the extra `train`, and without it there is one).
     Returns what was written: paths, rows by table, devices, days, implants by kind.
 
     Raises:
@@ -146,9 +147,8 @@ def write(
             implants.append(part.implants)
             if progress:
                 progress("simulating", (number + 1) / spec.blocks)
-        staged = truth.with_name(f".{truth.name}.{os.getpid()}.tmp")
-        pq.write_table(pa.concat_tables(labels).unify_dictionaries(), staged, compression="zstd")
-        staged.replace(truth)
+        with replacing(truth) as staged:
+            pq.write_table(pa.concat_tables(labels).unify_dictionaries(), staged, compression="zstd")
     every = _together(implants)
     return {
         "out": str(out),
@@ -185,9 +185,11 @@ def _spec(devices: int, days: int, seed: int, start: str, implants_per_device_da
 
 def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
     numbers = range(spec.blocks)
-    if min(processes, spec.blocks) == 1:
+    if min(processes, spec.blocks) == 1 or find_spec("joblib") is None:
         yield from (_block(spec, number) for number in numbers)
         return
+    from joblib import Parallel, delayed
+
     pool = Parallel(n_jobs=min(processes, spec.blocks), return_as="generator", pre_dispatch="n_jobs")
     yield from pool(delayed(_block)(spec, number) for number in numbers)
 

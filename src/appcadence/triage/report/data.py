@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appcadence._quantity import quantity
 from appcadence.errors import TelemetryError
+from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
 from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
-from appcadence.models.reasons import quantity
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage.bounds import failed
 from appcadence.triage.report.context import CONTEXT
 from appcadence.triage.report.push_lags import Lags, lags
 
@@ -26,8 +27,6 @@ Row = dict[str, Any]
 Intervals = list[tuple[int, int]]
 """(start, end) in microseconds since the epoch, UTC."""
 
-UNSEEN = ("Blind spot:", "Not checked:")
-"""How reasons begin that tell what could not be checked."""
 PRESENCE = ("app_foreground", "device_unlocked")
 
 _KEY = ("device_id", "app_id", "dest", "window_start")
@@ -46,7 +45,9 @@ class Window:
     context: Row
     """A row of context.parquet; see `pictured.CONTEXT`."""
     failed: tuple[str, str | None] | None
-    """Id of an exception that its reasons say does not hold, and the owner if known."""
+    """Id of an exception that does not hold for it, and the owner if known."""
+    findings: list[Finding]
+    """Why it ranks where it does, and what could not be checked."""
 
     @property
     def pushes(self) -> list[int] | None:
@@ -103,9 +104,14 @@ class Output:
         for row, presence in zip(rows, self._presence(rows), strict=True):
             sessions = kept[_key(row)]
             starts = [s["start"] for s in sessions if s.get("fresh", s["start"] >= row["window_start"])]
-            spans, exception = [(s["start"], s["end"]) for s in sessions], failed(row["reasons"] or ())
-            broken = None if exception is None else (exception, owners.get(exception))
-            out.append(Window(row, spans, starts, presence, context.get(_key(row), {}), broken))
+            try:
+                said = of_row(row)
+            except ValueError as error:
+                raise _unreadable(self.path / "scores.parquet", error) from None
+            spans = [(s["start"], s["end"]) for s in sessions]
+            names = [finding.parameters["exception"] for finding in of_kind(said, SUPPRESSION)]
+            failed = (names[0], owners.get(names[0])) if names else None
+            out.append(Window(row, spans, starts, presence, context.get(_key(row), {}), failed, said))
         return out
 
     def owners(self) -> dict[str, str]:
@@ -147,6 +153,11 @@ def as_rows(table: pa.Table) -> list[Row]:
     return rows
 
 
+def utc_text(micros: int, form: str = "%Y-%m-%d %H:%M") -> str:
+    """A time in microseconds since the epoch as UTC text."""
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime(form)
+
+
 def basis(row: Row) -> str:
     """What a window rests on, as a sentence."""
     known = row["app_attribution"]
@@ -166,12 +177,12 @@ def behaviours(row: Row) -> list[str]:
     ]
 
 
-def unalerted(row: Row) -> str:
-    """Why a window raises no alert however high its score, as a sentence; empty where it is not so."""
+def no_alert(row: Row) -> Finding | None:
+    """Why a window raises no alert however high its score; None where it is not so."""
     alone = row["behaviours"] == ["structured_cadence"] and row["n_flows"] < CADENCE_ALONE_STARTS
     if row["alert"] or row["status"] != "scored" or not alone:
-        return ""
-    return f"No alert: cadence alone with under {CADENCE_ALONE_STARTS} flows raises none, whatever its score."
+        return None
+    return Finding("cadence_alone", {"min_flows": CADENCE_ALONE_STARTS})
 
 
 def channel(row: Row) -> tuple[str, str]:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
-from appcadence.models.reasons import quantity
-from appcadence.triage.report.drawing import text
+from appcadence._quantity import quantity
+from appcadence.triage.report.html import render
 
 _BARS = 32
 _HEIGHT = 56
@@ -17,7 +18,7 @@ _MAX_SECONDS = 86_400.0
 """In seconds; gaps from 1 s to this have equal bars per factor, what lies outside counts at the ends."""
 
 
-def histogram(starts: Sequence[int], usual: float | None) -> str:
+def histogram(starts: Sequence[int], usual: float | None) -> Markup:
     """A figure of the gaps between `starts`, in microseconds in any order; empty without two of them.
 
     Args:
@@ -25,34 +26,24 @@ def histogram(starts: Sequence[int], usual: float | None) -> str:
         usual: the expected median gap in seconds, to be marked.
     """
     if len(starts) < 2:
-        return ""
+        return Markup("")
     gaps = np.diff(np.sort(np.asarray(starts, np.int64))) / 1e6
     place = np.clip(np.log(np.maximum(gaps, 1.0)) / math.log(_MAX_SECONDS), 0.0, 1.0)
     counts = np.bincount(np.minimum(place * _BARS, _BARS - 1).astype(np.int64), minlength=_BARS)
     middle = quantity(float(np.median(gaps)), "s")
     label = f"{len(gaps)} gaps between session starts, median {middle}"
-    bars = "".join(
-        f'<rect class="gap" x="{100 * k / _BARS:.3f}%" y="{_HEIGHT - _tall(n, counts.max()):.1f}" '
-        f'width="{92 / _BARS:.3f}%" height="{_tall(n, counts.max()):.1f}"/>'
-        for k, n in enumerate(counts.tolist())
-        if n
-    )
-    mark = ""
-    if usual is not None and usual > 0:
-        label += f"; usual here {quantity(usual, 's')}"
-        x = f"{100 * _share(usual):.3f}%"
-        mark = f'<line class="usual" x1="{x}" x2="{x}" y1="0" y2="{_HEIGHT}"/>'
-    ticks = "".join(
-        f'<line class="axis" x1="{100 * _share(s):.3f}%" x2="{100 * _share(s):.3f}%" y1="{_HEIGHT}" '
-        f'y2="{_HEIGHT + 4}"/><text class="tick" x="{100 * _share(s):.3f}%" y="{_HEIGHT + 17}" '
-        f'text-anchor="{"start" if s == 1 else "middle"}">{name}</text>'
-        for s, name in _TICKS
-    )
-    return (
-        f'<figure class="gaps"><figcaption>{text(label)}{" (dashed)" if mark else ""}</figcaption>'
-        f'<svg role="img" aria-label="{text(label)}" width="100%" height="{_HEIGHT + 22}">'
-        f'<rect class="track" width="100%" height="{_HEIGHT}"/>{bars}{mark}'
-        f'<line class="axis" x1="0" x2="100%" y1="{_HEIGHT}" y2="{_HEIGHT}"/>{ticks}</svg></figure>'
+    mark = usual if usual is not None and usual > 0 else None
+    if mark is not None:
+        label += f"; usual here {quantity(mark, 's')}"
+    heights = [(k, _tall(n, counts.max())) for k, n in enumerate(counts.tolist()) if n]
+    return render(
+        "histogram.html",
+        label=label,
+        height=_HEIGHT,
+        width=f"{92 / _BARS:.3f}",
+        bars=[(f"{100 * k / _BARS:.3f}", f"{_HEIGHT - tall:.1f}", f"{tall:.1f}") for k, tall in heights],
+        usual=None if mark is None else f"{100 * _share(mark):.3f}",
+        ticks=[(f"{100 * _share(seconds):.3f}", name) for seconds, name in _TICKS],
     )
 
 

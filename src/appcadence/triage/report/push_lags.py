@@ -1,7 +1,7 @@
 """How soon sessions follow an app's pushes, and what chance would have: numbers, a sentence, an inline SVG.
 
-Both are what `features.notification` computes `push_coupling_excess` from: the first session start of the
-window after each push, and the same after the pushes shifted by its `SHIFTS_SECONDS`.
+Both are what `features.families.notification` computes `push_coupling_excess` from: the first session start
+of the window after each push, and the same after the pushes shifted by its `SHIFTS_SECONDS`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES, SHIFTS_SECONDS, WAKE_SECONDS
-from appcadence.triage.report.drawing import text
+from appcadence.triage.report.html import render
 
 _HEIGHT = 84
 _LEFT = 9
@@ -81,30 +82,18 @@ def lags(
     return Lags(_waits(at, begun), _waits(turned.ravel(), begun), WAKE_SECONDS + resolution_seconds)
 
 
-def figure(found: Lags) -> str:
+def figure(found: Lags) -> Markup:
     """A figure of the share of pushes that a session start followed within 0 s to 5 min, and of chance."""
-    marks = "".join(
-        f'<line class="axis" x1="{_x(s)}" x2="{_x(s)}" y1="{_HEIGHT}" y2="{_HEIGHT + 4}"/>'
-        f'<text class="tick" x="{_x(s)}" y="{_HEIGHT + 17}" '
-        f'text-anchor="{"end" if s == _MAX_SECONDS else "middle"}">{name}</text>'
-        for s, name in (*_TICKS, (_MAX_SECONDS, "5 min"))
-    )
-    marks += "".join(
-        f'<text class="tick" x="{_LEFT - 1}%" y="{y}" text-anchor="end">{name}</text>'
-        for y, name in ((10, "100%"), (_HEIGHT // 2 + 4, "50%"), (_HEIGHT, "0%"))
-    )
-    reach = _x(found.reach_seconds)
-    label = text(found.sentence)
-    return (
-        f'<figure class="gaps"><figcaption>{label} (dashed)</figcaption>'
-        f'<svg role="img" aria-label="{label}" width="100%" height="{_HEIGHT + 22}">'
-        f'<rect class="track" x="{_LEFT}%" width="{100 - _LEFT}%" height="{_HEIGHT}"/>'
-        f'<line class="reach" x1="{reach}" x2="{reach}" y1="0" y2="{_HEIGHT}"/>'
-        f'<svg class="lag" x="{_LEFT}%" width="{100 - _LEFT}%" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_PLACES} 1000" preserveAspectRatio="none">'
-        f'<path class="chance" d="{_steps(found.shifted)}"/>'
-        f'<path class="seen" d="{_steps(found.seen)}"/></svg>'
-        f'<line class="axis" x1="{_LEFT}%" x2="100%" y1="{_HEIGHT}" y2="{_HEIGHT}"/>{marks}</svg></figure>'
+    return render(
+        "push_lags.html",
+        label=found.sentence,
+        height=_HEIGHT,
+        left=_LEFT,
+        places=_PLACES,
+        reach=_x(found.reach_seconds),
+        chance=_steps(found.shifted),
+        seen=_steps(found.seen),
+        ticks=[(_x(seconds), name) for seconds, name in (*_TICKS, (_MAX_SECONDS, "5 min"))],
     )
 
 

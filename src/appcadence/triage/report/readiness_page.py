@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from appcadence.errors import AppcadenceError
-from appcadence.telemetry.readiness.assess import ATTACK, BEHAVIOURS, Device, Log, Readiness
-from appcadence.triage.report.drawing import STYLE, text
+from appcadence.telemetry.readiness.assess import ATTACK, Readiness
+from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Log
+from appcadence.triage.report.html import write_page
 
 MAX_DEVICES = 2000
 """As many devices as the page lists."""
@@ -20,38 +17,25 @@ def write_readiness(answer: Readiness, html: Path) -> None:
     """Write the page, whole or not at all.
 
     Raises:
-        AppcadenceError: `html` is a directory.
+        AppcadenceError: `html` is no regular file.
     """
-    if html.is_dir():
-        raise AppcadenceError(f"{html} is a directory; name the HTML file to write, such as readiness.html")
-    html.parent.mkdir(parents=True, exist_ok=True)
-    temporary = html.with_name(f".{html.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(_page(answer), encoding="utf-8")
-        temporary.replace(html)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _page(answer: Readiness) -> str:
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    ids = ", ".join(ATTACK.values())
-    sections = (_facts(answer), _behaviours(answer), _blind_spots(answer), _devices(answer))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>Telemetry readiness</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>Telemetry readiness</h1><p>What {text(answer.directory)} can show of ATT&amp;CK {ids}. "
-        f"Times are UTC.</p></header>\n<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
+    write_page(
+        "readiness.html",
+        html,
+        answer=answer,
+        ids=", ".join(ATTACK.values()),
+        facts=_facts(answer),
+        behaviours=[_behaviour(answer, name, threshold) for name, threshold in BEHAVIOURS.items()],
+        device_columns=("Device", "Flows", "Span", *BEHAVIOURS),
+        devices=[_device(device) for device in answer.devices[:MAX_DEVICES]],
+        more=len(answer.devices) - MAX_DEVICES,
     )
 
 
-def _facts(answer: Readiness) -> str:
+def _facts(answer: Readiness) -> list[tuple[str, str, str]]:
+    """Name, number and note of each."""
     profiles = answer.profiles
-    facts = (
+    return [
         ("Devices", f"{len(answer.devices):,}", ""),
         ("Flows", f"{answer.flows:,}", ""),
         ("App known", _percent(answer.share("app_known")), "of flows"),
@@ -62,45 +46,17 @@ def _facts(answer: Readiness) -> str:
             f"apps with known background modes; {profiles.approved} approved, "
             f"{profiles.expected_hosts_known} with expected hosts",
         ),
-    )
-    cells = "".join(
-        f"<div><dt>{name}</dt><dd><strong>{value}</strong> {text(note)}</dd></div>"
-        for name, value, note in facts
-    )
-    return _section("facts", "Facts", f'<dl class="facts">{cells}</dl>')
+    ]
 
 
-def _behaviours(answer: Readiness) -> str:
-    rows = []
-    for name, threshold in BEHAVIOURS.items():
-        verdicts = ", ".join(f"{verdict}: {n:,}" for verdict, n in answer.verdicts(name).items() if n)
-        change, devices = answer.change(name)
-        rows.append(
-            (
-                f"{_words(name)}<br><code>{threshold}</code>",
-                text(verdicts or "no device"),
-                text(answer.reason(name)),
-                f"{text(change)} <code>(devices: {devices:,})</code>",
-            )
-        )
-    head = ("Behaviour", "Devices", "Commonest reason", "What would help most")
-    return _section("behaviours", "Behaviours of AN1682", _table(head, rows))
+def _behaviour(answer: Readiness, name: str, threshold: str) -> dict[str, str]:
+    levels = ", ".join(f"{WORDING[level]}: {n:,}" for level, n in answer.levels(name).items() if n)
+    change, devices = answer.change(name)
+    said = {"devices": levels or "no device", "reason": answer.reason(name), "change": change}
+    return {"name": name, "threshold": threshold, "helped": f"{devices:,}"} | said
 
 
-def _blind_spots(answer: Readiness) -> str:
-    items = "".join(f"<li>{text(spot)}</li>" for spot in answer.blind_spots)
-    return _section("blind", "Blind spots", f"<ul>{items}</ul>")
-
-
-def _devices(answer: Readiness) -> str:
-    head = ("Device", "Flows", "Span", *(_words(name) for name in BEHAVIOURS))
-    rows = [_device(device) for device in answer.devices[:MAX_DEVICES]]
-    rest = len(answer.devices) - MAX_DEVICES
-    more = f"<p>{rest:,} more devices are in the output of --json.</p>" if rest > 0 else ""
-    return _section("devices", "Devices", _table(head, rows) + more)
-
-
-def _device(device: Device) -> Sequence[str]:
+def _device(device: DeviceFacts) -> dict[str, Any]:
     ways = ", ".join(f"{_percent(share)} {way}" for way, share in device.attribution.items() if share)
     facts = (
         f"app: {ways or 'no flows'}; hosts {_percent(device.host_known)}; durations "
@@ -109,41 +65,26 @@ def _device(device: Device) -> Sequence[str]:
         f"{device.profiles.approved} approved"
     )
     span = (
-        f"{text(device.first)} to {text(device.last)}<br><code>{device.observed_hours:,} h observed, "
-        f"{device.gaps:,} gaps ({device.gap_hours:,} h); activity {_log(device.activity)}, pushes "
-        f"{_log(device.pushes)}</code>"
+        f"{device.observed_hours:,} h observed, {device.gaps:,} gaps ({device.gap_hours:,} h); activity "
+        f"{_log(device.activity)}, pushes {_log(device.pushes)}"
     )
-    return (
-        f"<bdi>{text(device.device_id)}</bdi>",
-        f"{device.flows:,}<br><code>{text(facts)}</code>",
-        span,
-        *(
-            f"<strong>{text(verdict.verdict)}</strong><br><code>{text(verdict.reason)}</code>"
-            for verdict in device.behaviours.values()
-        ),
-    )
+    return {
+        "id": device.device_id,
+        "flows": f"{device.flows:,}",
+        "facts": facts,
+        "first": device.first,
+        "last": device.last,
+        "span": span,
+        "behaviours": [(found.text, found.reason) for found in device.behaviours.values()],
+    }
 
 
 def _log(log: Log) -> str:
     if not log.records:
         return "none"
-    grid = log.time_resolution_seconds
-    known = "" if grid is None else f", known to {grid:g} s"
+    resolution = log.time_resolution_seconds
+    known = "" if resolution is None else f", times to {resolution:g} s"
     return f"{log.hours:,} h ({log.hours_with_flows:,} h with flows{known})"
-
-
-def _table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    names = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<table class="named"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _section(name: str, title: str, body: str) -> str:
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{body}</section>\n'
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
 
 
 def _percent(share: float) -> str:

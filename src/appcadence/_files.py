@@ -1,0 +1,336 @@
+"""Files that must be whole, or in one hand only: every replacement, lock, checksum and input guard is here.
+
+What replaces is written beside its target, put on disk and moved there in one step, so that after a kill or
+a power failure at any moment the old or the new stands, whole. Directories are exchanged in one step where
+Linux and the file system can (`exchange`); elsewhere the old one waits in the scratch directory between two
+renames, and `recover`, which every reader of such a directory calls, brings it back.
+
+Locks need POSIX; without them, what would take one ends in one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+
+from appcadence.errors import AppcadenceError
+
+MAX_SETTINGS_BYTES = 16 << 20
+"""Bytes of the largest file of settings, exceptions or keys that is read."""
+
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_input(path: str | Path) -> BufferedReader:
+    """Open a regular file for reading; never waits, as a pipe without a writer would make it.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file; `strerror` says what it is.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(code, f"it is {_kind(mode)}, not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
+    """The content of a regular file of at most `max_bytes`.
+
+    Raises:
+        OSError: as `open_input`, or it is larger.
+    """
+    with open_input(path) as stream:
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes >> 20} MB", str(path))
+    return content
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a regular file, as 64 hexadecimal digits.
+
+    Raises:
+        OSError: as `open_input`.
+    """
+    with open_input(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_output(path: str | Path, error: type[AppcadenceError] = AppcadenceError) -> Path:
+    """The file that a write to `path` would make or replace; a symbolic link is followed.
+
+    Raises:
+        AppcadenceError: `error`, as a directory, pipe, device or socket stands there.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    if not stat.S_ISREG(mode):
+        raise error(f"{path} is {_kind(mode)}; name a regular file, or one that is not there yet")
+    return Path(os.path.realpath(path))
+
+
+@contextmanager
+def replacing(target: str | Path, within: Path | None = None) -> Iterator[Path]:
+    """An empty file to write; it takes the place of `target` when the block ends well, and else is removed.
+
+    It lies beside the target, or `within` a directory on the same file system. The target keeps its mode.
+
+    Raises:
+        AppcadenceError: as `check_output`.
+    """
+    real = check_output(target)
+    (within or real.parent).mkdir(parents=True, exist_ok=True)
+    temporary = (within or real.parent) / f".{real.name[:50]}.{secrets.token_hex(8)}.tmp"
+    # What replaces a private file is private from its first byte on.
+    mode = 0o600 if real.exists() else 0o666
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield temporary
+        move(temporary, real)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def move(written: Path, target: Path) -> None:
+    """Put a file that is complete in the place of `target` in one step, and on disk; the mode stays."""
+    with contextlib.suppress(FileNotFoundError):
+        written.chmod(stat.S_IMODE(target.stat().st_mode))
+    sync(written)
+    written.replace(target)
+    sync(target.parent)
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Replace a file by a text in UTF-8; see `replacing`."""
+    with replacing(target) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def scratch(target: str | Path, *, resume: bool = False, wait: bool = False) -> Iterator[Path]:
+    """A directory beside `target`, this run's alone: whoever writes the same target has to have it.
+
+    It is removed in the end. With `resume` what a run left that was killed or failed is found as it was, and
+    stays if this one fails; otherwise the directory is empty. With `wait` another run is waited for.
+
+    Raises:
+        AppcadenceError: another run has it.
+    """
+    place, real = _scratch(target)
+    made = [parent for parent in place.parents if not parent.exists()]
+    with _owned(place, target, wait):
+        failed = True
+        try:
+            _settle(place, real)
+            if not resume:
+                clear(place)
+            yield place
+            failed = False
+        finally:
+            if not (failed and resume):
+                _remove(place)
+                with contextlib.suppress(OSError):  # one that is in use is not empty
+                    for parent in made:
+                        parent.rmdir()
+
+
+def clear(place: Path) -> None:
+    """Remove all that a scratch directory holds."""
+    for left in place.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        elif left.name != _LOCK:
+            left.unlink()
+
+
+@contextmanager
+def replacing_directory(target: str | Path, within: Path) -> Iterator[Path]:
+    """An empty directory that takes the place of `target` when the block ends well, and else is removed.
+
+    It lies in `within`, the target's scratch directory. The target keeps its mode.
+
+    Raises:
+        AppcadenceError: what stands there is no directory.
+    """
+    real, new = Path(os.path.realpath(target)), within / _NEW
+    if real.exists() and not real.is_dir():
+        raise AppcadenceError(f"{target} is no directory; name one, or one that is not there yet")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        _swap(new, real, within / _OLD)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def recover(target: str | Path) -> None:
+    """Bring back the directory that a run had put aside when it was killed between two renames."""
+    place, real = _scratch(target)
+    if not real.exists() and (place / _OLD).is_dir():
+        with _owned(place, target, wait=True):
+            _settle(place, real)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap two paths in one step; False where the system or the file system cannot, and nothing is done."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    places = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second))
+    return bool(renameat2(*places, _RENAME_EXCHANGE) == 0)
+
+
+def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Take the advisory lock of an open file; closing it lets go. False: another has it, and no `wait`.
+
+    Raises:
+        AppcadenceError: the system has no such locks.
+    """
+    try:
+        import fcntl  # POSIX alone has it, and reading does without
+    except ImportError:
+        raise AppcadenceError(
+            "this system has no POSIX file locks, without which nothing is written; use Linux or macOS "
+            "(on Windows, the Linux subsystem)"
+        ) from None
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise AppcadenceError(
+            f"the file system has no file locks ({error.strerror}); write to another one"
+        ) from None
+    return True
+
+
+def unlock(handle: int) -> None:
+    """Let go of the lock of an open file."""
+    import fcntl
+
+    fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot do it for directories.
+        if error.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def _scratch(target: str | Path) -> tuple[Path, Path]:
+    """The scratch directory of a target, and the target where links lead: "." has no name of its own."""
+    real = Path(os.path.realpath(target))
+    return real.parent / f".{real.name}.scratch", real
+
+
+@contextmanager
+def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
+    """Hold the lock file of a scratch directory, which is made.
+
+    A file and not the directory itself is locked: network file systems lock only what can be written.
+    """
+    handle = None
+    while handle is None:
+        place.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # whoever had it removed it just now
+            handle = _locked(place / _LOCK, target, wait)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(file: Path, target: str | Path, wait: bool) -> int | None:
+    """The lock file, open and locked; None if whoever had it removed it while it was waited for."""
+    handle, ours = os.open(file, os.O_RDWR | os.O_CREAT, 0o666), False
+    try:
+        if not lock(handle, wait=wait):
+            raise AppcadenceError(f"another run is writing {target}; start again when it is done")
+        ours = os.path.samestat(os.fstat(handle), file.stat())
+        return handle if ours else None
+    finally:
+        if not ours:
+            os.close(handle)
+
+
+def _remove(place: Path) -> None:
+    """Remove a scratch directory, its lock last: another run may have it from then on."""
+    with contextlib.suppress(OSError):
+        clear(place)
+        (place / _LOCK).unlink()
+        place.rmdir()
+
+
+def _settle(place: Path, real: Path) -> None:
+    """End what a run had begun that was killed between two renames."""
+    old = place / _OLD
+    if old.is_dir() and not real.exists():
+        old.rename(real)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, real: Path, old: Path) -> None:
+    for folder, _, files in os.walk(new):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+    if real.exists():
+        new.chmod(stat.S_IMODE(real.stat().st_mode) | stat.S_IRWXU)
+    try:
+        new.rename(real)  # a directory that is empty or not there is replaced in one step
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if not exchange(new, real):
+            _swap_in_two(new, real, old)
+    sync(real.parent)
+
+
+def _swap_in_two(new: Path, real: Path, old: Path) -> None:
+    real.rename(old)
+    try:
+        new.rename(real)
+    except BaseException:
+        old.rename(real)
+        raise
+    sync(real.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,240 @@
+"""Every statement on windows, telemetry and the fleet: a code with parameters, worded in one catalogue.
+
+A finding is declared here and nowhere else, and no part of the package reads its words again: what is said
+may be worded otherwise without any alert, exception or summary coming out otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from appcadence._quantity import quantity
+from appcadence.features.catalog import FEATURES, RELATIVE
+
+REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
+EXPLANATION, NO_ALERT = "explanation", "no_alert"
+BLIND_SPOT, FLEET_EVENT = "blind_spot", "fleet_event"
+"""Kinds: why a window ranks where it does; what could not be checked of it; why an exception does not hold
+for it; what speaks for its benign reading; why it raises no alert; what the telemetry cannot show; and what
+the fleet met for the first time together."""
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a code means."""
+
+    kind: str
+    word: Callable[[Parameters], str]
+    """The sentence, from the parameters."""
+    label: str = ""
+    """What goes before the sentence where nothing else says its kind."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement. Equal findings have equal codes and parameters, however they are worded."""
+
+    code: str
+    """A key of `CATALOGUE`."""
+    parameters: Parameters = field(default_factory=dict)
+    """Plain JSON values."""
+
+    @property
+    def kind(self) -> str:
+        return CATALOGUE[self.code].kind
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """Code and named parameters: findings that differ in numbers alone share it."""
+        named = (value for _, value in sorted(self.parameters.items()) if isinstance(value, str))
+        return (self.code, *named)
+
+    @property
+    def sentence(self) -> str:
+        """In words, for a place that says its kind."""
+        said = CATALOGUE[self.code].word(self.parameters)
+        return said[:1].upper() + said[1:]
+
+    @property
+    def text(self) -> str:
+        """In words, for any place."""
+        statement = CATALOGUE[self.code]
+        said = statement.word(self.parameters)
+        return f"{statement.label}: {said}" if statement.label else said
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"code": self.code, "parameters": dict(self.parameters), "text": self.text}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Finding:
+        """Back from `as_dict`, whose text is not read.
+
+        Raises:
+            ValueError: it is no finding.
+        """
+        try:
+            code, parameters = facts["code"], facts["parameters"]
+            found = cls(code, json.loads(parameters) if isinstance(parameters, str) else dict(parameters))
+            CATALOGUE[code].word(found.parameters)  # which fails where one is missing or of another type
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+            raise ValueError(f"no finding ({type(error).__name__}: {error})") from None
+        return found
+
+
+ARROW = pa.struct([("code", pa.string()), ("parameters", pa.string())])
+"""A finding in a table; parameters are a JSON object."""
+
+
+def codes_of(*kinds: str) -> pa.Array:
+    """The codes of some kinds."""
+    return pa.array([code for code, statement in CATALOGUE.items() if statement.kind in kinds])
+
+
+def arrow(findings: Sequence[Finding]) -> pa.StructArray:
+    """(n,) of type `ARROW`."""
+    parameters = [json.dumps(dict(f.parameters), sort_keys=True, separators=(",", ":")) for f in findings]
+    columns = [pa.array([f.code for f in findings], pa.string()), pa.array(parameters, pa.string())]
+    return pa.StructArray.from_arrays(columns, fields=list(ARROW))
+
+
+def columns(
+    rows: npt.NDArray[np.bool_], said: Sequence[Sequence[Finding]]
+) -> tuple[pa.ListArray, pa.ListArray]:
+    """Sentences and findings of n windows: only the `rows` (n,) have any, theirs are in `said`, in order."""
+    count = np.zeros(len(rows), np.int64)
+    count[rows] = [len(some) for some in said]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(count)]), pa.int32())
+    flat = [finding for some in said for finding in some]
+    texts = pa.array([finding.text for finding in flat], pa.string())
+    return pa.ListArray.from_arrays(offsets, texts), pa.ListArray.from_arrays(offsets, arrow(flat))
+
+
+def of_row(row: Mapping[str, Any]) -> list[Finding]:
+    """The findings of a row of the scores or alerts table.
+
+    Raises:
+        ValueError: what stands there are no findings.
+    """
+    return [] if row["findings"] is None else [Finding.from_dict(one) for one in row["findings"]]
+
+
+def of_kind(findings: Iterable[Finding], *kinds: str) -> list[Finding]:
+    """Those of some kinds."""
+    return [finding for finding in findings if finding.kind in kinds]
+
+
+def sentences(codes: Iterable[str]) -> list[str]:
+    """Codes without parameters, in words; unknown ones as they are."""
+    return [CATALOGUE[code].word({}) if code in CATALOGUE else code for code in codes]
+
+
+_FEATURE = {f.name: (f, relative) for f, relative in zip(FEATURES, RELATIVE, strict=True)}
+_AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_for_fleet"}
+
+
+def _unusual(p: Parameters) -> str:
+    feature, relative = _FEATURE[p["feature"]]
+    phrase = feature.phrase[0].upper() + feature.phrase[1:]
+    if feature.name in _AGE:
+        return f"The destination is {feature.phrase}." if p["value"] else f"Not {feature.phrase}."
+    here = quantity(p["value"], feature.unit)
+    if not relative:
+        return f"{phrase}: {here}."
+    usual = float("nan") if p["expected"] is None else p["expected"]
+    return f"{phrase}: {here}; usual here {quantity(usual, feature.unit)}."
+
+
+def _broken(said: Callable[[Parameters], str]) -> Statement:
+    return Statement(SUPPRESSION, lambda p: f"Exception {p['exception']} does not hold: {said(p)}.")
+
+
+def _rounded(value: float | None, unit: str) -> str:
+    return "an unknown volume" if value is None else quantity(value, unit).replace(".0 ", " ")
+
+
+def _fleet_event(p: Parameters) -> str:
+    first = datetime.fromisoformat(p["first_seen"])
+    return (
+        f"{p['devices']} devices met the {p['kind']} {p['name']} for the first time together, from "
+        f"{first:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
+    )
+
+
+def _says(text: str) -> Callable[[Parameters], str]:
+    return lambda p: text
+
+
+def _unchecked(text: str) -> Statement:
+    return Statement(UNCHECKED, _says(text), "Not checked")
+
+
+def _blind(word: Callable[[Parameters], str]) -> Statement:
+    return Statement(BLIND_SPOT, word, "Blind spot")
+
+
+CATALOGUE: dict[str, Statement] = {
+    "unusual_feature": Statement(REASON, _unusual),
+    "app_unknown": Statement(UNCHECKED, _says("the telemetry does not say which app this is."), "Blind spot"),
+    "presence_unknown": _unchecked("whether the user was present (no activity telemetry)."),
+    "pushes_unknown": _unchecked("whether pushes started it (no push telemetry for this app)."),
+    "durations_unknown": _unchecked("how long it stayed connected (no durations)."),
+    "exception_period": _broken(
+        lambda p: (
+            f"a flow every {_rounded(p['period_seconds'], 's')}, approved from "
+            f"{_rounded(p['min_period_seconds'], 's')}"
+        )
+    ),
+    "exception_volume": _broken(
+        lambda p: (
+            f"{_rounded(p['bytes_per_day'], 'bytes')} a day, approved up to "
+            f"{_rounded(p['max_bytes_per_day'], 'bytes')}"
+        )
+    ),
+    "exception_hours": _broken(
+        lambda p: f"connected at {p['hour']:02}:00 UTC, approved {p['from_hour']:02}:00-{p['to_hour']:02}:00"
+    ),
+    "exception_expired": _broken(lambda p: f"expired on {p['expires']}"),
+    "user_present": Statement(EXPLANATION, _says("user present")),
+    "approved_rhythm": Statement(EXPLANATION, _says("approved rhythm")),
+    "usual_for_app": Statement(EXPLANATION, _says("as usual for this app")),
+    "known_to_fleet": Statement(EXPLANATION, _says("known to the fleet")),
+    "cadence_alone": Statement(
+        NO_ALERT,
+        lambda p: f"cadence alone with under {p['min_flows']} flows raises none, whatever its score.",
+        "No alert",
+    ),
+    "unattributed_windows": _blind(
+        lambda p: (
+            f"{p['windows']} of {p['of']} channel windows ({100 * p['windows'] / p['of']:.0f}%) cannot be "
+            "attributed to an app."
+        )
+    ),
+    "devices_without_activity": _blind(
+        lambda p: f"{p['devices']} of {p['of']} devices do not show whether the user was present."
+    ),
+    "devices_without_pushes": _blind(
+        lambda p: f"{p['devices']} of {p['of']} devices do not show whether pushes started it."
+    ),
+    "multiplexed_requests": _blind(
+        _says("requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records.")
+    ),
+    "threshold_out_of_reach": _blind(
+        lambda p: (
+            f"{p['threshold']} {p['p_value']:g} is below {p['min_p_value']:.2g}, the least p-value that this "
+            f"model can give; no window shows {p['behaviour'].replace('_', ' ')}."
+        )
+    ),
+    "fleet_event": Statement(FLEET_EVENT, _fleet_event, "Fleet event"),
+}
+"""By code."""

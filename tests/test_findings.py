@@ -1,0 +1,199 @@
+"""Findings: declared once, worded in one catalogue, and never read back from their words."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make import DAY0, fleet, flows, together
+
+from appcadence import findings
+from appcadence.features.catalog import FEATURES
+from appcadence.findings import CATALOGUE, Finding, arrow, codes_of, of_kind
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
+from appcadence.training.injection import past_and_future
+from appcadence.training.train import train
+from appcadence.triage.audit_log import append
+from appcadence.triage.audit_report import report, run_facts
+from appcadence.triage.output import reapply
+from appcadence.triage.report.page import write_report
+
+EXAMPLES = {
+    "unusual_feature": {"feature": FEATURES[0].name, "value": 1.0, "expected": None},
+    "exception_period": {"exception": "mail", "period_seconds": 300.0, "min_period_seconds": 900.0},
+    "exception_volume": {"exception": "mail", "bytes_per_day": None, "max_bytes_per_day": 1e9},
+    "exception_hours": {"exception": "mail", "hour": 6, "from_hour": 22, "to_hour": 6},
+    "exception_expired": {"exception": "mail", "expires": "2026-03-01"},
+    "cadence_alone": {"min_flows": 12},
+    "unattributed_windows": {"windows": 1, "of": 4},
+    "devices_without_activity": {"devices": 1, "of": 4},
+    "devices_without_pushes": {"devices": 1, "of": 4},
+    "threshold_out_of_reach": {
+        "threshold": "SessionPersistenceThreshold",
+        "behaviour": "session_persistence",
+        "p_value": 0.001,
+        "min_p_value": 0.01,
+    },
+    "fleet_event": {"kind": "app", "name": "a", "devices": 5, "first_seen": "2026-03-02T00:00:00+00:00"},
+}
+EXCEPTIONS = """
+[[exception]]
+id = "chat"
+owner = "Chat team"
+reason = "Known"
+business_justification = "Chat"
+created = 2026-01-01
+expires = 2027-01-01
+app_id = "com.chat"
+min_period_seconds = 900
+
+[[exception]]
+id = "mail"
+owner = "Mail team"
+reason = "Known"
+business_justification = "Mail"
+created = 2026-01-01
+expires = 2027-01-01
+app_id = "com.mail"
+"""
+
+
+def example(code):
+    return Finding(code, EXAMPLES.get(code, {}))
+
+
+@pytest.mark.parametrize("code", CATALOGUE)
+def test_every_statement_is_worded_and_survives_storage(code):
+    finding = example(code)
+    assert finding.text and finding.sentence[0] == finding.sentence[0].upper()
+    assert CATALOGUE[code].label in finding.text
+    assert Finding.from_dict(finding.as_dict()) == finding
+    (stored,) = arrow([finding]).to_pylist()
+    assert Finding.from_dict(stored) == finding
+    assert Finding.from_dict(json.loads(json.dumps(finding.as_dict()))) == finding
+    assert code in codes_of(finding.kind).to_pylist() and of_kind([finding], finding.kind) == [finding]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {},
+        {"code": "unheard_of", "parameters": {}},
+        {"code": "exception_expired", "parameters": {}},
+        {"code": "exception_expired", "parameters": "[1]"},
+        {"code": "cadence_alone", "parameters": "{"},
+        {"code": "exception_period", "parameters": EXAMPLES["exception_period"] | {"period_seconds": "x"}},
+        {"code": "unusual_feature", "parameters": EXAMPLES["unusual_feature"] | {"feature": "none"}},
+        {"code": ["list"], "parameters": {}},
+        "a sentence of an older version",
+        None,
+    ],
+)
+def test_what_is_no_finding_is_refused(damaged):
+    with pytest.raises(ValueError, match="no finding"):
+        Finding.from_dict(damaged)
+
+
+def test_the_page_names_every_code_and_no_other():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "findings.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    named = {code: row for row in rows for code in re.findall("`([a-z_]+)`", row[1])}
+    assert set(named) == set(CATALOGUE)
+    for code, row in named.items():
+        assert set(EXAMPLES.get(code, {})) == set(re.findall("`([a-z_]+)`", row[3])), code
+
+
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_findings_that_differ_in_numbers_share_their_subject(one, other):
+    facts = EXAMPLES["exception_period"]
+    first, second = (Finding("exception_period", facts | {"period_seconds": p}) for p in (one, other))
+    assert first.subject == second.subject == ("exception_period", "mail")
+    assert Finding("exception_period", facts | {"exception": "chat"}).subject != first.subject
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two days with beacons, some of them under exceptions, and a model."""
+    path = tmp_path_factory.mktemp("findings")
+    tables = fleet(devices=6, days=6)
+    before, after = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)
+    start = [4 * 86400 + 300.0 * i for i in range(500)]
+    met = [flows(start[::5], f"phone-0{i}", "com.social", "new.example", 0.5) for i in range(5)]
+    beacons = [
+        flows(start, "phone-05", app, f"{app}.example", 0.5, 310, 180)
+        for app in ("com.chat", "com.mail", None)
+        if app
+    ]
+    later = after | {"flows": together(after["flows"], *beacons, *met)}
+    (path / "exceptions.toml").write_text(EXCEPTIONS)
+    return path, Scorer(train(before, "24h", 0).detector, "f" * 64), later
+
+
+def outcome(place, name):
+    """All that a run decides, without its words."""
+    path, scorer, tables = place
+    out = path / name
+    score_directory(tables, scorer, out, exceptions=path / "exceptions.toml", alerts_per_device_day=3.0)
+    first = structure(out)
+    reapply(out, None)
+    facts = run_facts(out, model="m", exceptions=["chat", "mail"])
+    append(path / f"{name}.jsonl", "run", facts, tables["flows"]["start"][0].as_py())
+    reapply(out, path / "exceptions.toml")
+    days = [tables["flows"]["start"][0].as_py().date()] * 2
+    weeks = report(path / f"{name}.jsonl", *days).as_dict()["weeks"]
+    spots = [[(s["code"], s["parameters"], s["runs"]) for s in week.pop("blind_spots")] for week in weeks]
+    return first, structure(out), weeks, spots
+
+
+def structure(out):
+    scores = pq.read_table(out / "scores.parquet")
+    words = ("reasons", "unchecked")
+    alerts = [json.loads(line) for line in (out / "alerts.ecs.jsonl").read_text().splitlines()]
+    for alert in alerts:
+        alert["event"].pop("reason", None)
+        alert["appcadence"] = {k: v for k, v in alert["appcadence"].items() if k not in words} | {
+            name: len(alert["appcadence"].get(name, ())) for name in words
+        }
+    write_report(out, out.with_suffix(".html"))
+    page = _Tags()
+    page.feed(out.with_suffix(".html").read_text())
+    return scores.drop_columns(["reasons"]), alerts, page.tags
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, sorted(value for name, value in attrs if name in ("class", "id") and value)))
+
+
+def test_nothing_hangs_on_the_wording(place, monkeypatch):
+    """With nonsense for every sentence, alerts, exceptions, audit and report come out the same."""
+    told = outcome(place, "told")
+    with monkeypatch.context() as patched:
+        nonsense = {
+            code: replace(statement, word=lambda p: "Exception Blind spot: Fleet event 17", label="Zw")
+            for code, statement in CATALOGUE.items()
+        }
+        patched.setattr(findings, "CATALOGUE", nonsense)
+        mute = outcome(place, "mute")
+        sentences = pq.read_table(place[0] / "mute" / "scores.parquet", columns=["reasons"])
+        assert {text for texts in sentences["reasons"].to_pylist() for text in texts} == {
+            "Zw: Exception Blind spot: Fleet event 17"
+        }
+    for one, other in zip(told[:2], mute[:2], strict=True):
+        assert one[0].equals(other[0])
+        assert one[1] == other[1] and one[1]
+        assert one[2] == other[2]
+    assert told[2:] == mute[2:]
+    codes = {f["code"] for row in told[0][0]["findings"].to_pylist() for f in row}
+    assert {"unusual_feature", "exception_period", "presence_unknown"} <= codes
+    assert any(told[3]) and set(told[0][0]["status"].to_pylist()) >= {"scored", "excepted", "fleet_event"}
