@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import SchemaError
-from appcadence.features.families.interval import MIN_STARTS
+from appcadence.features._kernels import MIN_STARTS
 from appcadence.features.windows import Windows
 from appcadence.telemetry.arrays import one_array
 

@@ -19,8 +19,9 @@ from appcadence.features.extraction import load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.models.bundle import load as load_bundle
-from appcadence.models.detector import SCORES, Detector
+from appcadence.models.detector import Detector
 from appcadence.models.fleet_events import fleet_events
+from appcadence.models.scores import SCORES
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 from appcadence.telemetry.directory import TelemetryDirectory

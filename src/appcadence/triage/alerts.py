@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import ARROW, UNCHECKED, Finding, arrow, of_row
 from appcadence.models.calibration import alert_unit
-from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.scores import SCORES
 from appcadence.triage import ecs, ocsf, siem
 
 Codes = npt.NDArray[np.int64]
