@@ -85,7 +85,7 @@ def features(place, scorer):
 
 @pytest.fixture(scope="module")
 def spark():
-    pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'appcadence[spark]'")
+    pytest.importorskip("pyspark", reason="Spark is not installed: make test installs it")
     from appcadence.serving.spark import session
 
     started = session()
