@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
 from appcadence.errors import BundleError
-from appcadence.models.alert_units import alert_unit, strongest
-from appcadence.models.calibration import Calibration, adjusted_p_values, device_days, discovered
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import Calibration, adjusted_p_values, device_days, discovered, strongest
 from appcadence.models.surprise import DIRECTIONS, TailSurprise
 
 

@@ -13,7 +13,6 @@ from make import flows, inventory, together
 from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
-from appcadence.features.comparison import advance
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
 from appcadence.models.baseline import AppBaseline
@@ -49,8 +48,7 @@ def trained_on(table, **parts):
     baseline = AppBaseline.fit(frame)
     compared = tail_input(aligned(frame), baseline.distances(frame))
     reference = Reference.fit(frame, compared, int(micros(table["start"]).max()))
-    history = advance(History.empty(), windows)
-    return handmade(baseline=baseline, reference=reference, history=history, **parts)
+    return handmade(baseline=baseline, reference=reference, history=windows.history, **parts)
 
 
 # Telemetry lost.

@@ -23,7 +23,7 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.augment import change
-from appcadence.training.injection import Rows, labelled, past_and_future
+from appcadence.training.injection import LabelledWindows, labelled, past_and_future
 from appcadence.training.train import train
 
 
@@ -222,7 +222,9 @@ def rounds(monkeypatch, starts, devices=4, benign=4000, window="24h", seed=7):
         calls.append({"cut": cut, "seed": seed, "rate": rate} | more)
         implant = np.append(np.full(benign, -1), 0)
         kind = pd.Series([None] * benign + ["beacon"], dtype=object)
-        return Rows(windows(benign + 1, implant_kind=kind, verdict=None), implant), pd.DataFrame({"x": [0]})
+        return LabelledWindows(windows(benign + 1, implant_kind=kind, verdict=None), implant), pd.DataFrame(
+            {"x": [0]}
+        )
 
     def fitted(*parts):
         raise Enough
@@ -316,7 +318,8 @@ def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monke
     verdict = pd.Series([None] * 12 + ["benign"] * 2 + [None] * 3, dtype=object)
     frame = windows(17, implant_kind=None, verdict=verdict)
     monkeypatch.setattr(
-        "appcadence.training.train.labelled", lambda *asked, **more: (Rows(frame, implant), pd.DataFrame())
+        "appcadence.training.train.labelled",
+        lambda *asked, **more: (LabelledWindows(frame, implant), pd.DataFrame()),
     )
     with pytest.raises(ZeroDivisionError):
         train({"flows": flows([0.0, 3 * 86_400])})
