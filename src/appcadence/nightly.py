@@ -37,7 +37,7 @@ from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import device_days, discovered
-from appcadence.models.detector import SCORES, finalized, ranks
+from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
 from appcadence.serving.run import FILE as RUN
@@ -46,7 +46,7 @@ from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output
-from appcadence.triage.report import context as pictured
+from appcadence.triage.report import context as report_context
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def score_directory(
                 staging,
             )
             with ThreadPoolExecutor(1) as pool:
-                pictures = pool.submit(_write_pictures, telemetry, top, seconds, span_us, staging)
+                pictures = pool.submit(_write_report_data, telemetry, top, seconds, span_us, staging)
                 output.write_alerts(events, staging)
                 pictures.result()
             pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
@@ -207,7 +207,7 @@ def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.nda
     return ranks(whole), alert
 
 
-def _write_pictures(
+def _write_report_data(
     source: Telemetry, top: pa.Table, seconds: int, span_us: tuple[int, int] | None, staging: Path
 ) -> None:
     """Write what is shown of the top windows: sessions, pushes, apps, and what their users did."""
@@ -218,10 +218,10 @@ def _write_pictures(
         flows = touching(flows, span_us)
     received = _rows_of(source, "notifications", CONTEXT_COLUMNS["notifications"], devices)
     windows = build({"flows": flows, "notifications": received}, seconds)
-    pq.write_table(pictured.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
+    pq.write_table(report_context.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
-    inventory = _rows_of(source, "inventory", pictured.INVENTORY_COLUMNS, scopes)
-    context = pictured.context(windows, inventory, wanted)
+    inventory = _rows_of(source, "inventory", report_context.INVENTORY_COLUMNS, scopes)
+    context = report_context.context(windows, inventory, wanted)
     pq.write_table(context, staging / "context.parquet", compression="zstd")
     activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
     if len(activity):

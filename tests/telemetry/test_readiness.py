@@ -11,7 +11,7 @@ import pytest
 from make import DAY0, activity, flows, inventory, pushes, table, together
 
 from appcadence.errors import TelemetryError
-from appcadence.telemetry._hours import Hours, by_device, filled, gaps
+from appcadence.telemetry.device_times import HOUR_US, DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.passive_names import complete
@@ -270,14 +270,16 @@ def test_broken_clocks_and_durations_are_survived(tmp_path):
 
 
 def test_hours_by_hand():
-    hours = Hours()
+    hours = DeviceTimes(HOUR_US)
     hour = 3_600_000_000
     hours.add(np.array([1, 0, 0]), np.array([5, 0, 9]) * hour, np.array([5, 2, 9]) * hour)
-    keys = hours.touched()
+    keys, _ = hours.touched()
     assert by_device(keys, 3).tolist() == [4, 1, 0]
     assert by_device(filled(keys, 7), 3).tolist() == [10, 1, 0]
     assert [x.tolist() for x in gaps(keys, 4, 3)] == [[1, 0, 0], [6, 0, 0]]
-    assert not len(Hours().touched()) and not len(filled(Hours().touched(), 4))
+    assert not len(DeviceTimes(HOUR_US).touched()[0]) and not len(
+        filled(DeviceTimes(HOUR_US).touched()[0], 4)
+    )
 
 
 def test_the_directory_may_be_given_open(tmp_path):

@@ -13,7 +13,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.behaviours import steady
-from appcadence.training.health import health
+from appcadence.training.health import check_health
 from appcadence.training.injection import past_and_future
 from appcadence.training.probe import as_of, probe, scores_of
 from appcadence.training.stress import COLUMNS, GRID, HOURS, LOSSES, Cell, _loss, stress
@@ -136,11 +136,11 @@ def test_reliability_and_precision_count_what_quality_counts(trained):
 
 
 def test_health_without_labels(trained, tables, later):
-    sound = health(trained.detector, later)
-    assert not sound.seen_in_training and sound.injected.implant_days >= 20
-    assert sound.raised[0.1] <= sound.raised[1.0] <= sound.raised[3.0]
-    assert sound.injected.recall[1.0] > 0.5 and sound.ranked > 3
-    assert health(trained.detector, later).metrics() == sound.metrics()
+    found = check_health(trained.detector, later)
+    assert not found.seen_in_training and found.injected.implant_days >= 20
+    assert found.raised[0.1] <= found.raised[1.0] <= found.raised[3.0]
+    assert found.injected.recall[1.0] > 0.5 and found.ranked > 3
+    assert check_health(trained.detector, later).metrics() == found.metrics()
     loud = together(
         later["flows"],
         *(
@@ -151,18 +151,31 @@ def test_health_without_labels(trained, tables, later):
             for n in range(2)
         ),
     )
-    sick = health(trained.detector, {"flows": loud})
-    assert sick.raised[1.0] > sound.raised[1.0] + 0.5
-    assert health(trained.detector, tables).seen_in_training
+    sick = check_health(trained.detector, {"flows": loud})
+    assert sick.raised[1.0] > found.raised[1.0] + 0.5
+    assert check_health(trained.detector, tables).seen_in_training
 
 
 def test_health_of_one_quiet_device_is_unknown_not_an_error(trained, later):
     one = later["flows"].filter(pc.equal(later["flows"]["device_id"].cast("string"), "phone-00"))
     few = past_and_future({"flows": one}, day(5) + 9 * 3_600_000_000)[0]
-    sound = health(trained.detector, few)
-    assert np.isnan(sound.rank_correlation) and sound.ranked == 0
+    found = check_health(trained.detector, few)
+    assert np.isnan(found.rank_correlation) and found.ranked == 0
     with pytest.raises(TelemetryError, match="empty"):
-        health(trained.detector, {"flows": one.slice(0, 0)})
+        check_health(trained.detector, {"flows": one.slice(0, 0)})
+
+
+def test_health_where_implants_fit_in_no_round_or_are_too_short_to_be_found(trained):
+    """Ten minutes of many devices: rounds without an implant, and implants of which none can be judged."""
+    for minutes in (1, 10):
+        times = 5 * DAY + np.arange(0, minutes * 60, 30.0)
+        tables = {"flows": together(*(flows(times, f"new-{k}") for k in range(30)))}
+        injected = check_health(trained.detector, tables).injected
+        if minutes == 1:
+            assert injected.implant_days == 0 and np.isnan(injected.recall[1.0])
+        else:
+            assert injected.implant_days > 0 and injected.first_found_days == np.inf
+            assert injected.recall == {0.1: 0.0, 1.0: 0.0, 3.0: 0.0}
 
 
 def png(figure):

@@ -17,7 +17,7 @@ from make import DAY0, fleet, flows, together
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
 from appcadence.models import bundle
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
 from appcadence.triage import ocsf

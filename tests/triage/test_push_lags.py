@@ -15,8 +15,9 @@ from appcadence.features.families.notification import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.triage.report.data import Output, as_rows
+from appcadence.triage.report.lag_curve import lag_curve
 from appcadence.triage.report.page import write_report
-from appcadence.triage.report.push_lags import figure, lags
+from appcadence.triage.report.push_lags import lags
 
 DAY = 86_400_000_000
 KEY = ["device_id", "app_id", "dest", "window_start"]
@@ -80,10 +81,10 @@ def test_an_implant_stands_far_above_chance_and_an_unrelated_channel_does_not(pu
         apart += [window] if key == APART else []
     assert mine and len(apart) == 2
     for window in mine:
-        svg = figure(window.lags)
+        svg = lag_curve(window.lags)
         assert share(30, svg, "seen") > 0.8 and share(30, svg, "chance") < 0.1
     for window in apart:
-        svg = figure(window.lags)
+        svg = lag_curve(window.lags)
         assert np.abs(drawn(svg, "seen") - drawn(svg, "chance")).max() < 0.2
         assert drawn(svg, "seen")[-1] > 0.3
     write_report(pushed.out, tmp_path / "report.html", top=200)
@@ -149,7 +150,7 @@ def test_against_the_slow_twin(pushes_us, starts_us, grid):
     reach = round((30 + grid) * 1e6)
     chance = [within(reach, shift) for shift in SHIFTS_SECONDS]
     assert found.answered == within(reach, 0) and found.by_chance == pytest.approx(np.mean(chance))
-    svg = figure(found)
+    svg = lag_curve(found)
     for place in (0, 60, 150, 250):
         us = round(math.expm1(place * math.log(301) / 250) * 1e6)
         assert drawn(svg, "seen")[place] == pytest.approx(within(us, 0) / len(pushes_us), abs=1e-3)

@@ -16,8 +16,8 @@ from two_rhythms import DAY, HOST, MAIL, scored, telemetry
 
 from appcadence.errors import SchemaError
 from appcadence.features.build import build
-from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.scores import SCORES
 from appcadence.serving import Scorer
 from appcadence.serving.measures import MEASURES, measures_of, of_windows
 from appcadence.triage.exceptions import Entry

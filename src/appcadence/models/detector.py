@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence import findings
 from appcadence._types import Codes, Mask, Matrix, Vector
@@ -23,6 +22,15 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, discovered
 from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
 from appcadence.models.reference import Reference
+from appcadence.models.scores import (
+    BEHAVIOUR,
+    CONTRIBUTION,
+    EXPLAINED_ROWS,
+    SCORES,
+    Measured,
+    finalized,
+    ranks,
+)
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
@@ -31,89 +39,12 @@ Members = tuple[Member, Member, Member]
 
 STRATA = ("attributed", "unattributed")
 """Windows with and without an app are calibrated apart: they show different things."""
-EXPLAINED_ROWS = 1000
-"""So many windows, besides the alerts, get reasons."""
 _TOP_CONTRIBUTIONS = 8
-
-_BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
-_CONTRIBUTION = pa.struct(
-    [
-        ("feature", pa.string()),
-        ("value", pa.float64()),
-        ("expected", pa.float64()),
-        ("contribution", pa.float64()),
-    ]
-)
-_TIME = pa.timestamp("us", tz="UTC")
-SCORES = pa.schema(
-    [
-        ("device_id", pa.string()),
-        ("app_id", pa.string()),
-        ("dest", pa.string()),
-        ("window_start", _TIME),
-        ("window_end", _TIME),
-        ("observed_seconds", pa.float64()),
-        ("n_flows", pa.int64()),
-        ("n_sessions", pa.int64()),
-        ("app_attribution", pa.string()),
-        ("status", pa.string()),
-        ("score", pa.float64()),
-        ("p_value", pa.float64()),
-        ("rank", pa.int64()),
-        ("alert", pa.bool_()),
-        *((name, _BEHAVIOUR) for name in BEHAVIOURS),
-        ("behaviours", pa.list_(pa.string())),
-        ("explained_by", pa.list_(pa.string())),
-        ("reasons", pa.list_(pa.string())),
-        ("findings", pa.list_(findings.ARROW)),
-        ("contributions", pa.list_(_CONTRIBUTION)),
-        ("exception_id", pa.string()),
-        ("model_name", pa.string()),
-        ("model_version", pa.string()),
-    ]
-)
-"""The scores table. `reasons` are `findings` in words; `behaviours` and `explained_by` hold codes."""
 
 _NAMES = pa.array(NAMES)
 _RELATIVE = np.array(RELATIVE)
 _STATUS = pa.array(["scored", "fleet_event", "insufficient_evidence"])
 _OF_BEHAVIOUR = {b: [i for i, n in enumerate(NAMES) if FAMILY_OF[n] in of] for b, of in BEHAVIOURS.items()}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Rows of the scores table whose place among all windows is not known yet."""
-
-    table: pa.Table
-    """`SCORES`, without ranks."""
-    unit_p: Vector
-    """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
-
-
-def ranks(table: pa.Table) -> Codes:
-    """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
-    ranked = np.asarray(scored(table).to_numpy(), np.bool_)
-    score = table["score"].to_numpy()
-    order = np.argsort(np.where(ranked, -score, np.inf), kind="stable")
-    out = np.zeros(len(order), np.int64)
-    out[order] = np.arange(1, len(order) + 1)
-    return np.where(ranked, out, 0)
-
-
-def scored(table: pa.Table) -> pa.ChunkedArray:
-    """(n,) which rows of a scores table have a place in the ranking."""
-    return pc.equal(table["status"], "scored")
-
-
-def finalized(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
-    """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
-    explained = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
-    columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert)}
-    for name in ("reasons", "findings"):
-        columns[name] = pc.if_else(pa.array(explained), table[name], pa.scalar([], SCORES.field(name).type))
-    for name, column in columns.items():
-        table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), column)
-    return table
 
 
 class _Scaled(NamedTuple):
@@ -232,7 +163,7 @@ class Detector:
             "p_value": _nullable(scale.p_value),
             "rank": pa.nulls(len(frame), pa.int64()),
             "alert": alert,
-            **{b: _struct(_BEHAVIOUR, map(_nullable, part)) for b, part in behaviours.items()},
+            **{b: _struct(BEHAVIOUR, map(_nullable, part)) for b, part in behaviours.items()},
             "behaviours": reasons.listed({b: shown[b] & scored for b in BEHAVIOURS}),
             "explained_by": reasons.explained_by(frame, distances),
             "contributions": self._top(evidence, values, group, contributions),
@@ -298,7 +229,7 @@ class Detector:
             _nullable(self.baseline.expected(group[row], top).ravel()),
             pa.array(contributions[row, top].ravel()),
         )
-        flat = _struct(_CONTRIBUTION, parts)
+        flat = _struct(CONTRIBUTION, parts)
         offsets = np.concatenate([[0], np.cumsum(rows, dtype=np.int32)]) * np.int32(top.shape[1])
         return pa.ListArray.from_arrays(pa.array(offsets), flat)
 

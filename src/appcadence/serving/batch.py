@@ -20,8 +20,8 @@ from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.features.partition import Blocks, in_order
-from appcadence.models.detector import EXPLAINED_ROWS, scored
 from appcadence.models.fleet_events import FleetEvents, fleet_events
+from appcadence.models.scores import EXPLAINED_ROWS, scored
 from appcadence.serving import measures
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory

@@ -17,8 +17,9 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.models.bundle import load as load_bundle
-from appcadence.models.detector import SCORES, Detector
+from appcadence.models.detector import Detector
 from appcadence.models.pipeline import assemble
+from appcadence.models.scores import SCORES
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 from appcadence.telemetry.directory import TelemetryDirectory

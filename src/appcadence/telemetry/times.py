@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from appcadence.errors import TelemetryError
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ISO_EXAMPLE = "an ISO time such as 2026-11-24T08:00:00Z"
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -16,6 +17,18 @@ def from_iso(text: str) -> datetime | None:
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def stated(text: str, what: str) -> int:
+    """The microseconds of an ISO 8601 time that somebody stated; `what` it is, for the error.
+
+    Raises:
+        TelemetryError: it is no time since 1970.
+    """
+    time = from_iso(text)
+    if time is None or time < EPOCH:
+        raise TelemetryError(f"{what} is {text!r}; expected an ISO time such as 2026-11-24T08:00:00Z")
+    return to_micros(time)
 
 
 def to_micros(time: datetime) -> int:

@@ -31,7 +31,7 @@ MAX_OVERRUN = 1.5
 MIN_PAIRED = 6
 """With fewer devices on both sides no swap of their periods is rare enough to mean anything."""
 _SWAPS = 1999
-LOST_SHARE = 0.1
+MIN_LOST_SHARE = 0.1
 """Telemetry lost on this share of the devices that had it calls for a new model."""
 _MIN_EXPECTED = 5.0
 _SIGNALS = {
@@ -301,8 +301,8 @@ def _verdict(
     new_apps: dict[str, int],
     versions: dict[str, str],
 ) -> tuple[str, list[str]]:
-    retrain = [_lost(loss) for loss in losses if loss.devices >= LOST_SHARE * loss.of]
-    watch = [_lost(loss) for loss in losses if loss.devices < LOST_SHARE * loss.of]
+    retrain = [_lost(loss) for loss in losses if loss.devices >= MIN_LOST_SHARE * loss.of]
+    watch = [_lost(loss) for loss in losses if loss.devices < MIN_LOST_SHARE * loss.of]
     retrain += [shift.sentence(versions.get(shift.app)) for shift in apps]
     rate = (
         f"{budget.units} alerting units where {budget.promised:.0f} were promised: {budget.ratio:.2f} times "

@@ -1,4 +1,4 @@
-"""Labelled windows: known implants grafted as flows into benign telemetry, features computed after it."""
+"""Labelled windows: known implants injected as flows into benign telemetry, features computed after it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from appcadence.training.augment import change, vary
 from appcadence.training.verdicts import verdict_of
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
-_IMPLANT_SHARE = 0.3
+_MIN_IMPLANT_SHARE = 0.3
 """A window counts as an implant's when at least this share of its flows is; a smaller share is left out."""
 
 Tables = dict[str, pa.Table]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledWindows:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
@@ -40,8 +40,8 @@ class Labelled:
     def malicious(self) -> Mask:
         return self.implant >= 0
 
-    def take(self, mask: Mask) -> Labelled:
-        return Labelled(self.frame[mask].reset_index(drop=True), self.implant[mask])
+    def take(self, mask: Mask) -> LabelledWindows:
+        return LabelledWindows(self.frame[mask].reset_index(drop=True), self.implant[mask])
 
 
 def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
@@ -71,7 +71,7 @@ def labelled(
     kinds: Sequence[str] = tuple(KINDS),
     verdicts: pa.Table | None = None,
     known: History | None = None,
-) -> tuple[Labelled, pd.DataFrame]:
+) -> tuple[LabelledWindows, pd.DataFrame]:
     """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
 
     `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
@@ -103,7 +103,7 @@ def labelled(
     table = later.features
     implant, share = _truth(table, injected_flows, window)
     common = later.fleet_events(cut_us).windows
-    keep = eligible(table) & np.where(implant < 0, ~common, share >= _IMPLANT_SHARE)
+    keep = eligible(table) & np.where(implant < 0, ~common, share >= _MIN_IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
     found = (table["verdict"] == "malicious").to_numpy() & (implant < 0)
@@ -112,7 +112,7 @@ def labelled(
     keep &= (table["verdict"] != "unexplained").to_numpy()
     if devices is not None:
         keep &= table["device_id"].astype(object).isin(devices).to_numpy()
-    return Labelled(table, implant).take(keep), specs
+    return LabelledWindows(table, implant).take(keep), specs
 
 
 def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Implants grafted into telemetry, and how a finished detector scores the days on which they were at work."""
+"""Implants injected into telemetry, and how a finished detector scores the days on which they worked."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from appcadence._types import Progress, silent
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.card import model_card
 from appcadence.training.stress import stress

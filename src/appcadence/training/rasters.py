@@ -7,7 +7,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from appcadence._types import DAY_US, HOUR_US, Micros
@@ -46,7 +45,6 @@ def rasters(training: Training, tables: Tables) -> Figure | None:
     if not any(map(len, sides)):
         return None
     figure = Figure(figsize=(14.0, 2.6 * max(map(len, sides))), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(max(map(len, sides)), 2, squeeze=False, sharex=True)
     for column, (word, side) in enumerate(zip(("found", "missed"), sides, strict=True)):
         for row, axes in enumerate(grid[:, column]):

@@ -29,7 +29,7 @@ ACTIVE = (0.5, 0.25, 0.1)
 LOST = (0.0, 0.25, 0.5, 0.75)
 _AT_ONCE = 3
 """Implants on a device at a time."""
-_DAYS_A_CELL = 20
+_MIN_DAYS_PER_CELL = 20
 """Implant-days wanted in each cell of the grid."""
 _MAX_ROUNDS = 20
 
@@ -82,7 +82,7 @@ def stress(training: Training, tables: Tables, progress: Progress = silent) -> p
     span_days = max((int(start.max()) - int(start.min())) / 86_400e6, 1e-6)
     cells = GRID + HOURS
     a_round = _AT_ONCE * len(training.held_out) * max(round(span_days), 1)
-    rounds = min(-(-_DAYS_A_CELL * len(cells) // a_round), _MAX_ROUNDS)
+    rounds = min(-(-_MIN_DAYS_PER_CELL * len(cells) // a_round), _MAX_ROUNDS)
     steps = rounds + len(LOSSES)
     seed = training.params["seed"] * 1000 + 900
 

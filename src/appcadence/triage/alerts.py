@@ -23,8 +23,8 @@ from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import ARROW, UNCHECKED, Finding, arrow, of_row
 from appcadence.models.alert_units import alert_unit
-from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.scores import SCORES
 from appcadence.triage import ecs, ocsf, siem
 
 MAX_REASONS = 10

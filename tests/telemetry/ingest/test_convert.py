@@ -135,7 +135,7 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
-        ([tmp_path], {}, "is a directory; give the log files"),
+        ([tmp_path], {}, "is a directory; give the files"),
         ([], {}, "no file to convert"),
         ([names], {}, "give the conn log"),
         ([mixed], {}, "changes from conn to ssl"),

@@ -28,18 +28,11 @@ def alias_notes(
         TelemetryError: a table cannot be read.
         SchemaError: a table does not fit its declaration.
     """
-    flows = _devices(source, "flows")
-    logs = set().union(*(_devices(source, table) for table in _LOGS))
+    flows = source.names("flows", "device_id")
+    logs = set().union(*(source.names(table, "device_id") for table in _LOGS))
     wanted = set(devices)
     notes = [_by_lease(wanted, leases or {}), _by_spelling(flows | logs, wanted), _apart(flows, logs, wanted)]
     return tuple(note for note in notes if note)
-
-
-def _devices(source: TelemetryDirectory, table: str) -> set[str]:
-    found: set[str] = set()
-    for read in source.pieces(table, ["device_id"]):
-        found.update(read()["device_id"].unique().to_pylist())
-    return found
 
 
 def _by_lease(devices: set[str], leases: Mapping[str, Collection[str]]) -> str:

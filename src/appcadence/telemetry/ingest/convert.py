@@ -8,14 +8,14 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from appcadence._files import sha256
+from appcadence._files import sha256, why_unreadable
 from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
+from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
 from appcadence.telemetry.ingest.identity import Devices
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
@@ -83,28 +83,25 @@ def convert(
 
 
 def _hashed(path: Path) -> Tally:
+    tally = Tally(path, FileReport(path.name))
     try:
-        return Tally(path, sha256(path))
-    except IsADirectoryError:
-        problem = "is a directory; give the log files themselves"
-    except FileNotFoundError:
-        problem = "does not exist; expected a log file"
+        tally.report.sha256 = sha256(path)
     except OSError as error:
-        problem = f"cannot be read ({error.strerror}); expected a log file"
-    return Tally(path, unusable=UnusableFile(f"{path} {problem}", path))
+        tally.pass_over(UnusableFile(f"{path} {why_unreadable(error, 'a log file')}", path))
+    return tally
 
 
 def _again(tally: Tally, error: UnusableFile) -> Tally:
     """The file for another attempt; unusable where this error says so, or where its gzip data is damaged."""
-    fresh = Tally(tally.path, tally.sha256, unusable=tally.unusable)
+    fresh = Tally(tally.path, FileReport(tally.path.name, tally.report.sha256))
     try:
-        if tally.path in error.paths:
-            raise error
-        if not (tally.skipped or tally.unusable):
+        if tally.unusable or tally.path in error.paths:
+            raise tally.unusable or error
+        if not tally.report.skipped:
             for _ in pieces(tally.path, "a log"):
                 pass
     except UnusableFile as found:
-        fresh.unusable = found
+        fresh.pass_over(found)
     return fresh
 
 
@@ -128,33 +125,35 @@ def _converted(
         new: dict[Path, Tally] = {}
         groups: dict[str, tuple[Reader, list[Path]]] = {}
         for tally in tallies:
-            tally.skipped = not tally.unusable and tally.sha256 in seen
-            if tally.skipped or tally.unusable:
+            report = tally.report
+            report.skipped = not tally.unusable and report.sha256 in seen
+            if report.skipped or tally.unusable:
                 continue
             try:
                 found = chosen or detect(tally.path)
             except UnusableFile as error:
-                tally.unusable = error
+                tally.pass_over(error)
                 continue
-            tally.format = found.NAME
+            report.format = found.NAME
             groups.setdefault(found.NAME, (found, []))[1].append(tally.path)
             new[tally.path] = tally
-            seen.add(tally.sha256)
+            seen.add(report.sha256)
         if all(tally.unusable for tally in tallies):
             raise _none_usable(tallies)
         if not new:
-            return ConversionReport(out, tuple(tally.report() for tally in tallies))
-        digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
+            return ConversionReport(out, tuple(tally.report for tally in tallies))
+        added = [tally.report for tally in new.values()]
+        digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
         _write(writer, groups.values(), new, touched, options, renaming, progress)
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
-        writer.sources = [tally.report().as_source() for tally in new.values()]
+        writer.sources = [report.as_source() for report in added]
     return ConversionReport(
         out,
-        tuple(t.report() for t in tallies),
+        tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        _notes(new.values()) or _checks(out, new.values(), touched.devices, options, renaming),
+        _notes(added) or _checks(out, new.values(), touched.devices, options, renaming),
         changed_days,
     )
 
@@ -183,7 +182,7 @@ def _write(
         for table, batch in found.read(files, options):
             marks = batch.schema.metadata
             tally = new[Path(os.fsdecode(marks[b"file"]))]
-            tally.read += int(marks[b"read"])
+            tally.report.read += int(marks[b"read"])
             batch = renaming.apply(batch)
             tally.add(table, batch)
             touched.add(table, batch)
@@ -235,13 +234,12 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         ) from None
 
 
-def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
-    tallies = list(tallies)
-    read, rejected = sum(t.read for t in tallies), sum(t.rejected for t in tallies)
-    if any(t.rows for t in tallies):
+def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
+    read, rejected = sum(file.read for file in added), sum(file.rejected for file in added)
+    if any(file.rows for file in added):
         return ()
     if read == 0:
-        what = listed(sorted({FORMATS[t.format] for t in tallies}))
+        what = listed(sorted({FORMATS[file.format] for file in added}))
         return (f"The files hold no {what}, which is what counts of their format.",)
     if read == rejected:
         return ("No row could be used; the table 'rejected' says why.",)
@@ -257,8 +255,8 @@ def _checks(
     """Sentences about the directory as it now is, as far as they concern devices with new rows."""
     if not devices:
         return ()
-    first = min((t.first for t in tallies if t.first is not None), default=None)
-    last = max((t.last for t in tallies if t.last is not None), default=None)
+    times = [time for tally in tallies for time in tally.span]
+    first, last = min(times, default=None), max(times, default=None)
     leases = options.devices.leases if options.devices else {}
     renamed = {renaming.device(a): {renaming.device(name) for name in names} for a, names in leases.items()}
     try:

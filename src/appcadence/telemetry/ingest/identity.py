@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import ipaddress
-from datetime import UTC, datetime
-from io import TextIOWrapper
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._files import open_input
-from appcadence._types import Ints
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import AsOf, one_array
+from appcadence.telemetry.names import Column, encode, value_of
 from appcadence.telemetry.schema import TIME
+from appcadence.telemetry.sheet import read_sheet
+from appcadence.telemetry.times import stated
 
-_COLUMNS = ("address", "device_id", "from", "to")
 _FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+class _Lease(NamedTuple):
+    address: str
+    device_id: str
+    start: int
+    end: int
+    line: int
 
 
 class Devices:
@@ -28,16 +35,16 @@ class Devices:
     `start` is included, `end` is not; both are microseconds since the epoch.
     """
 
-    def __init__(self, addresses: list[str], device_ids: list[str], start: Ints, end: Ints) -> None:
-        self.device_ids = device_ids
+    def __init__(self, leases: Sequence[_Lease]) -> None:
+        self.device_ids = [lease.device_id for lease in leases]
         self.leases: dict[str, set[str]] = {}
         """Names that each address is given to at some time."""
-        for address, device_id in zip(addresses, device_ids, strict=True):
-            self.leases.setdefault(address, set()).add(device_id)
-        self._code = {address: code for code, address in enumerate(dict.fromkeys(addresses))}
-        keys = np.array([self._code[address] for address in addresses], np.int64)
-        self._end = end
-        self._leases = AsOf(keys, start)
+        for lease in leases:
+            self.leases.setdefault(lease.address, set()).add(lease.device_id)
+        self._code = {address: code for code, address in enumerate(self.leases)}
+        keys = np.array([self._code[lease.address] for lease in leases], np.int64)
+        self._end = np.array([lease.end for lease in leases], np.int64)
+        self._as_of = AsOf(keys, np.array([lease.start for lease in leases], np.int64))
 
     @classmethod
     def read(cls, path: str | Path) -> Devices:
@@ -51,32 +58,11 @@ class Devices:
                 one address is given to two devices at the same time.
         """
         path = Path(path)
-        try:
-            with TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="") as stream:
-                reader = csv.DictReader(stream)
-                names = [name.strip() for name in reader.fieldnames or ()]
-                if not {"address", "device_id"} <= set(names):
-                    found = ", ".join(names) or "nothing"
-                    raise TelemetryError(
-                        f"{path}, line 1: the columns must be {', '.join(_COLUMNS)}; found {found}"
-                    )
-                reader.fieldnames = names
-                rows = [(reader.line_num, row) for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise TelemetryError(
-                f"{path} cannot be read ({reason}); expected CSV with the columns {', '.join(_COLUMNS)}"
-            ) from None
-        leases = [_lease(path, line, row) for line, row in rows]
+        leases = [_lease(path, line, row) for line, row in read_sheet(path, ("address", "device_id"))]
         _no_overlap(path, leases)
-        return cls(
-            [lease[0] for lease in leases],
-            [lease[1] for lease in leases],
-            np.array([lease[2] for lease in leases], np.int64),
-            np.array([lease[3] for lease in leases], np.int64),
-        )
+        return cls(leases)
 
-    def lookup(self, addresses: pa.Array | pa.ChunkedArray, times: pa.Array | pa.ChunkedArray) -> pa.Array:
+    def lookup(self, addresses: Column, times: Column) -> pa.Array:
         """Device of each (address, time); the address itself where no row gives it to a device.
 
         Args:
@@ -86,67 +72,45 @@ class Devices:
         Returns:
             A dictionary array of n device ids; null where the address is null.
         """
-        encoded = _encoded(addresses)
-        values = encoded.dictionary.to_pylist()
-        codes = np.array([self._code.get(_canonical(value), -1) for value in values] + [-1], np.int64)
-        index = np.asarray(encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False), np.int64)
+        names = encode(addresses)
         micros = np.asarray(one_array(times).cast(TIME).cast(pa.int64()))
-        lease = self._leases.find(codes[index], micros)
+        codes = value_of(names, lambda text: self._code.get(_key(text), -1), -1)
+        lease = self._as_of.find(codes, micros)
         mapped = lease >= 0
         mapped[mapped] = micros[mapped] < self._end[lease[mapped]]
-        index = np.where(mapped, lease + len(values), index)
-        joint = pa.array(values + self.device_ids, pa.string()).dictionary_encode()
-        missing = ~mapped & np.asarray(encoded.is_null())
-        rows = pa.array(np.where(missing, 0, index), mask=missing)
-        return pc.take(joint, rows)
+        joint = pa.array([*names.dictionary.to_pylist(), *self.device_ids], pa.string()).dictionary_encode()
+        missing = ~mapped & np.asarray(names.is_null())
+        index = np.where(mapped, lease + len(names.dictionary), np.asarray(names.indices.fill_null(0)))
+        return pc.take(joint, pa.array(index, mask=missing))
 
 
-def _encoded(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
-    values = one_array(values)
-    return values if pa.types.is_dictionary(values.type) else values.cast(pa.string()).dictionary_encode()
+def _key(address: str) -> str:
+    return (canonical(address) or "").lower()
 
 
-def _canonical(address: str) -> str:
-    address = address.strip()
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return address.lower()
+def _lease(path: Path, line: int, row: dict[str, str]) -> _Lease:
+    where = f"{path}, line {line}: "
+    if not row["address"] or not row["device_id"]:
+        raise TelemetryError(f"{where}address and device_id must not be empty")
+    start, end = (stated(row[n], where + n) if row.get(n) else None for n in ("from", "to"))
+    lease = _Lease(
+        _key(row["address"]),
+        row["device_id"],
+        _FIRST if start is None else start,
+        _LAST if end is None else end,
+        line,
+    )
+    if lease.end <= lease.start:
+        raise TelemetryError(f"{where}'to' must be later than 'from'")
+    return lease
 
 
-def _lease(path: Path, line: int, row: dict[str, str | None]) -> tuple[str, str, int, int, int]:
-    if None in row:
-        raise TelemetryError(f"{path}, line {line}: more values than columns")
-    address, device_id = ((row[name] or "").strip() for name in ("address", "device_id"))
-    if not address or not device_id:
-        raise TelemetryError(f"{path}, line {line}: address and device_id must not be empty")
-    start = _micros(path, line, "from", row.get("from"), _FIRST)
-    end = _micros(path, line, "to", row.get("to"), _LAST)
-    if end <= start:
-        raise TelemetryError(f"{path}, line {line}: 'to' must be later than 'from'")
-    return _canonical(address), device_id, start, end, line
-
-
-def _micros(path: Path, line: int, column: str, text: str | None, default: int) -> int:
-    text = (text or "").strip()
-    if not text:
-        return default
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise TelemetryError(
-            f"{path}, line {line}: {column} is {text!r}; expected an ISO time such as 2026-11-24T08:00:00Z"
-        ) from None
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
-    since = time - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _no_overlap(path: Path, leases: list[tuple[str, str, int, int, int]]) -> None:
-    ordered = sorted(leases, key=lambda lease: (lease[0], lease[2], lease[4]))
+def _no_overlap(path: Path, leases: Sequence[_Lease]) -> None:
+    ordered = sorted(leases, key=lambda lease: (lease.address, lease.start, lease.line))
     for before, after in zip(ordered, ordered[1:], strict=False):
-        if before[0] == after[0] and after[2] < before[3]:
+        if before.address == after.address and after.start < before.end:
+            first, second = sorted((before.line, after.line))
             raise TelemetryError(
-                f"{path}, line {max(before[4], after[4])}: address {after[0]} is given twice at one time "
-                f"(see line {min(before[4], after[4])})"
+                f"{path}, line {second}: address {after.address} is given twice at one time "
+                f"(see line {first})"
             )

@@ -41,10 +41,7 @@ def timeout_notes(
     and address count. The arguments and errors are those of `clocks.clock_notes`; memory grows with the flows
     of over 30 s.
     """
-    kinds = {
-        name for read in source.pieces("flows", ["source"]) for name in read()["source"].unique().to_pylist()
-    }
-    if len(kinds) < 2:
+    if len(source.names("flows", "source")) < 2:
         return ()
     device, dest, origin = Codes(), Codes(), Codes()
     parts = [np.empty(0, _ROW)]

@@ -13,12 +13,12 @@ import pyarrow as pa
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import ReadOptions
 from appcadence.telemetry.readers._flows import LAST_SECOND
-from appcadence.telemetry.schema import NAME, TIME, Table
+from appcadence.telemetry.schema import Table
 from appcadence.telemetry.times import to_micros
 
 FINEST_SECONDS = 1e-6
-_GRIDS = ((3600.0, 3), (60.0, 1), (1.0, 1))
-"""Grids looked for, each with the distinct times that must lie on it."""
+_RESOLUTIONS = ((3600.0, 3), (60.0, 1), (1.0, 1))
+"""Resolutions looked for, each with the distinct times that must be multiples of it."""
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _NO_APP = ("com.apple.lock-screen", "com.apple.springboard", "com.apple.SpringBoard")
 _TOPIC_SUFFIX = re.compile(
@@ -83,9 +83,9 @@ def resolution_seconds(times: Iterable[float]) -> float:
     One hour needs three distinct times: fewer may fall on full hours by chance.
     """
     distinct = {time for time in times if math.isfinite(time)}
-    for grid, least in _GRIDS:
-        if len(distinct) >= least and all(time % grid == 0 for time in distinct):
-            return grid
+    for seconds, least in _RESOLUTIONS:
+        if len(distinct) >= least and all(time % seconds == 0 for time in distinct):
+            return seconds
     return FINEST_SECONDS
 
 
@@ -93,16 +93,5 @@ def table(
     declared: Table, fields: Sequence[str], rows: Sequence[Sequence[object]], constants: Mapping[str, object]
 ) -> pa.Table:
     """Rows of `fields`, times as microseconds, and columns that hold one value throughout."""
-    columns = {}
-    for place, name in enumerate(fields):
-        columns[name] = _array(declared, name, [row[place] for row in rows])
-    for name, value in constants.items():
-        columns[name] = _array(declared, name, [value] * len(rows))
-    return pa.table(columns)
-
-
-def _array(declared: Table, name: str, values: Sequence[object]) -> pa.Array:
-    kind = declared.column(name).type
-    if kind == NAME:
-        return pa.array(values, pa.string()).dictionary_encode()
-    return pa.array(values, pa.int64()).cast(TIME) if kind == TIME else pa.array(values, kind)
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(fields)}
+    return declared.of(columns | {name: [value] * len(rows) for name, value in constants.items()})

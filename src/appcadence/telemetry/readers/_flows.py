@@ -203,17 +203,6 @@ def micros(seconds: Column) -> pa.Array:
     return pa.array(whole, mask=np.asarray(seconds.is_null()))
 
 
-def observed(hosts: pa.Array) -> pa.DictionaryArray:
-    """Where the names come from that a log itself gives."""
-    return choice(("observed",), -np.asarray(hosts.is_null()).astype(int))
-
-
-def outside(column: pa.Array, values: Sequence[str]) -> Mask:
-    """Which rows hold a name that is none of the values."""
-    known = pc.is_in(column.cast(pa.string()), pa.array([*values, None], pa.string()))
-    return ~np.asarray(known)
-
-
 def transports(proto: Column) -> tuple[pa.DictionaryArray, Mask, Mask]:
     """The transport of each protocol name or number, and which rows are TCP and which UDP."""
     known = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp"}

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from appcadence._files import why_unreadable
 from appcadence._types import Ints
-from appcadence.errors import TelemetryError, UnusableFile
+from appcadence.errors import UnusableFile
 
 BLOCK_BYTES = 32 << 20
 MAX_LINES = 1 << 18
@@ -141,16 +142,9 @@ def _opened(path: Path, expected: str) -> Iterator[tuple[BufferedReader | gzip.G
                     yield stream, raw
             else:
                 yield raw, raw
-    except FileNotFoundError:
-        raise UnusableFile(f"{path} does not exist; expected {expected}", path) from None
-    except IsADirectoryError:
-        raise UnusableFile(f"{path} is a directory; give the log files themselves", path) from None
     except EOFError:
         raise UnusableFile(f"{path} is cut off inside its gzip data; expected {expected}", path) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise UnusableFile(f"{path} is damaged gzip ({error}); expected {expected}", path) from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, TelemetryError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UnusableFile(f"{path} cannot be read ({reason}); expected {expected}", path) from None
+    except OSError as error:
+        raise UnusableFile(f"{path} {why_unreadable(error, expected)}", path) from None

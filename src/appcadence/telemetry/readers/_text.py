@@ -87,7 +87,7 @@ def named_times(text: Column, pattern: str, offset_seconds: int) -> tuple[pa.Arr
 
 
 def resolution(text: Column, finest: float) -> pa.Array:
-    """The grid of each time in seconds: one where the text has no decimals, else at best `finest`."""
+    """The resolution of each time in seconds: one where the text has no decimals, else at best `finest`."""
     decimals = pc.utf8_length(pc.replace_substring_regex(_stripped(text), r"^[^.,]*[.,]?([0-9]*).*$", r"\1"))
     count = np.asarray(decimals.fill_null(0).to_numpy(zero_copy_only=False))
     return pa.array(np.maximum(10.0 ** -np.minimum(count, 9).astype(float), finest))

@@ -48,7 +48,7 @@ from appcadence.telemetry.readers._spill import Spill
 
 NAME = "nfdump"
 
-_CLOCK = "the first time"
+_CLOCK = "first"
 _AT_ONCE = 1 << 18
 """So many records are made flows at a time."""
 _SYN, _ACK = 0x02, 0x10
@@ -70,10 +70,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         later = 0
         for number, path in enumerate(paths):
             for rows, records in _nfdump_records.parse(path):
-                lost = pc.or_(records["source"].is_null(), records["dest"].is_null())
-                lines, reasons = _lost(records.filter(lost), options)
-                yield from rejected(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-                records = records.filter(pc.invert(lost))
+                yield from rejected(path, rows.bad_lines, rows.reasons)
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
@@ -91,19 +88,6 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                 yield "flows", tagged(_flows.NONE, paths[0], 0, share)
         if later > told:
             yield "flows", tagged(_flows.NONE, paths[0], 0, later - told)
-
-
-def _lost(records: pa.Table, options: ReadOptions) -> tuple[list[int], list[str]]:
-    """Lines of records that lack an address, and what is wrong with them: no match will change that."""
-    draft = records.rename_columns({"source": "device", "dest": "dest_ip"})
-    _, lines, reasons = _flows.screen(
-        draft.select(["start", "device", "dest_ip"]),
-        np.asarray(records["line"]),
-        options,
-        clock=_CLOCK,
-        also=_faults(records),
-    )
-    return lines, reasons
 
 
 def _faults(records: pa.Table) -> list[tuple[Mask, str]]:

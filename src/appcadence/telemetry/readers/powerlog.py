@@ -5,9 +5,9 @@ screen (`activity`); and the installed apps (`inventory`). Every table and colum
 clock: times are corrected to UTC by the latest TimeOffset record at or before them, those before the
 first record by the first.
 
-Push times lie on a grid, which is measured; in an iOS 15 log it is one minute, to which times are rounded
+Push times are coarse, and how coarse is measured; an iOS 15 log rounds them to the minute
 (the device woke 7 s before, 6 s before and 12 s after three of its stamps). A push is given the earliest
-moment that its stamp stands for: half the grid before it. Grid and rounding are those of the log's own clock,
+moment that its stamp stands for: half the resolution before it. The rounding is that of the log's own clock,
 so the corrected times are not multiples of a minute.
 
 An app is in front from its ScreenState record to the next one of that display, or until the screen goes
@@ -91,11 +91,11 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         logged: dict[str, object] = constants | {"source": NAME}
         with _sqlite.opened(path, EXPECTED) as database:
             log = _Log(database)
-            pushes, grid = _pushes(log)
+            pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)
             states = _states(log)
             apps = _apps(log)
-        for events, resolution in ((pushes, grid), (others, FINEST_SECONDS)):
+        for events, resolution in ((pushes, coarse), (others, FINEST_SECONDS)):
             same = logged | {"time_resolution_seconds": resolution}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
@@ -177,10 +177,10 @@ def _pushes(log: _Log) -> tuple[list[Event], float]:
         elif not dropped:
             app = app_id(bundle) or app_of_topic(topic)
             events.append((app, time, "push_received", priority, size))
-    # The log rounds to its grid; canonical times are the earliest moment that the stamp stands for.
-    grid = resolution_seconds(stamps)
-    early = int(grid * 500_000) if grid >= 1.0 else 0
-    return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], grid
+    # The log rounds; canonical times are the earliest that the stamp stands for.
+    coarse = resolution_seconds(stamps)
+    early = int(coarse * 500_000) if coarse >= 1.0 else 0
+    return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], coarse
 
 
 def _count(value: _sqlite.Value, most: int) -> TypeGuard[int | None]:

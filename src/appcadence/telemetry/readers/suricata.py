@@ -27,6 +27,7 @@ from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _text, rejected, tagged
+from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._json_layout import check, fits
 from appcadence.telemetry.readers._lines import Rows
@@ -190,12 +191,12 @@ def _answers(table: pa.Table) -> tuple[pa.Table, pa.Array]:
 def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished:
     table = rows.table
     flow = one_array(table["flow"])
-    start, no_start = _text.times(pc.struct_field(flow, "start"))
-    end, no_end = _text.times(pc.struct_field(flow, "end"))
+    get = Columns(rows)
+    start = get.time("flow.start")
     transport, tcp, udp = _flows.transports(table["proto"])
     columns = {
         "start": start,
-        "duration_seconds": pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6),
+        "duration_seconds": seconds_between(start, get.time("flow.end")),
         "device": translate(table["src_ip"], canonical),
         "dest_ip": translate(table["dest_ip"], canonical),
         "dest_port": pc.if_else(pa.array(tcp | udp), table["dest_port"], None),
@@ -206,17 +207,8 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         "bytes_in": pc.struct_field(flow, "bytes_toclient"),
         "source_uid": table["flow_id"].cast(pa.string()),
     }
-    faults = [(no_start, "flow.start is not a time"), (no_end, "flow.end is not a time")]
-    return _flows.finished(
-        columns,
-        rows.lines,
-        options,
-        NAME,
-        RESOLUTION_SECONDS,
-        complete=names.named,
-        clock="flow.start",
-        also=faults,
-    )
+    how = {"clock": "flow.start", "addresses": True, "complete": names.named}
+    return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
 
 
 def _service(app_proto: str) -> str | None:

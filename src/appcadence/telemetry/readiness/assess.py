@@ -185,7 +185,7 @@ def _device(counts: Counts, code: int, name: str, known: dict[str | None, dict[s
         duration_known=share(counts.duration_known),
         bytes_known=share(counts.bytes_known),
         lookups=share(counts.lookups),
-        time_resolution_seconds=float(counts.grid[code]) if flows else None,
+        time_resolution_seconds=float(counts.resolution[code]) if flows else None,
         first=_iso(first) if flows else None,
         last=_iso(last) if flows else None,
         span_hours=(last - first) / 3.6e9 if flows else 0.0,
