@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from appcadence._extras import require
 from appcadence._stages import logged_stages
-from appcadence._types import Micros, Progress, silent
+from appcadence._types import Codes, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
@@ -283,7 +283,7 @@ def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] |
     return sorted(devices[i] for i in order[k:]), sorted(devices[i] for i in order[:k])
 
 
-def _cuts(start_us: Micros, seconds: int, seed: int) -> list[int]:
+def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
     """Moments that part past from future: the middle border, or several moments of a short span."""
     first, last = int(start_us.min()), int(start_us.max())
     width = seconds * 1_000_000
