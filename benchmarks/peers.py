@@ -77,11 +77,11 @@ def ours(path: Path) -> pd.DataFrame:
 
 def three_families(path: Path) -> None:
     """The families that hold the shared features, 43 features in all, channel and app windows."""
-    flows, context = coded(path, None)
+    flows, contexts = coded(path, None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def work(block: int) -> None:
-            windows = windows_of(flows, flows.block(block), context, 86400)
+            windows = windows_of(flows, contexts, 86400, block=block)
             for family in (interval, session, size):
                 family.compute(windows)
 

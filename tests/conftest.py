@@ -42,7 +42,7 @@ def fleet_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def simulated_model(tmp_path_factory):
-    """The bundle of a model of days, trained on eight simulated devices and four days."""
+    """The bundle of a model of days, trained on `simulate(8, 4, 1)`."""
     from appcadence.telemetry.simulate.fleet import simulate
 
     return trained_once(tmp_path_factory, "simulated", lambda: simulate(8, 4, 1).tables)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence.findings import Finding, arrow
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
 from appcadence.triage.output import OWNERS

@@ -1,5 +1,6 @@
 """The batch job: what it leaves when it is killed, started twice, or short of room."""
 
+import os
 import random
 import resource
 import signal
@@ -148,7 +149,11 @@ def test_a_full_disk_loses_no_work(place, calm):
 
     out = place / "full"
     assert "File too large" in finished(place, out, preexec_fn=small) and not out.exists()
-    assert list((place / ".full.scratch").rglob("*.npz"))
+    for kind in ("*.npz", "*.arrow"):
+        whole, cut, none, *_ = sorted((place / ".full.scratch").rglob(kind))
+        # As a power failure may leave what was not on disk yet.
+        os.truncate(cut, whole.stat().st_size // 2)
+        os.truncate(none, 0)
     assert finished(place, out) == ""
     assert {name: (out / name).read_bytes() for name in FILES} == calm
 

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 from make import fleet, flows, together
 
+from appcadence.config import Alerts, Config
 from appcadence.serving import Scorer
 from appcadence.serving.measures import measures_of, of_windows
 
@@ -29,5 +30,5 @@ def telemetry():
 @cache
 def scored(model, false_discovery_rate=None):
     """The scores table by a model, untouched by exceptions, and its measures."""
-    result = Scorer.load(model).run(telemetry(), false_discovery_rate=false_discovery_rate)
+    result = Scorer.load(model).run(telemetry(), Config(Alerts(1.0, false_discovery_rate)))
     return result.scores, measures_of(of_windows(result.windows), result.scores)

@@ -121,6 +121,10 @@ class Config:
     tunables: Tunables = UNSET
 
 
+DEFAULTS = Config()
+"""One benign alert unit a device-day, and no threshold."""
+
+
 def read(path: str | Path) -> Config:
     """The settings of a TOML file; what it leaves out keeps its default.
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from appcadence import __version__
 from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
 from appcadence._stages import logged_stages
-from appcadence.config import UNSET, Tunables
+from appcadence._types import Progress, silent
+from appcadence.config import UNSET, Alerts, Config, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
@@ -34,17 +35,18 @@ from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.calibration import alert_unit, device_days, discovered
-from appcadence.models.detector import SCORES, finalized, ranks
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days, discovered
+from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
-from appcadence.serving.batch import Engine, Job, Progress, Telemetry, local
+from appcadence.serving.batch import Engine, Job, Telemetry, local
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output
-from appcadence.triage.report import context as pictured
+from appcadence.triage.report import context as report_context
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ def score_directory(
     exceptions: str | Path | None = None,
     block_flows: int = BLOCK_FLOWS,
     engine: Engine = local,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
@@ -91,7 +93,8 @@ def score_directory(
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
-    settings = (alerts_per_device_day, false_discovery_rate, tunables, span_us, block_flows)
+    asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+    settings = (asked, span_us, block_flows)
     telemetry: Telemetry
     if isinstance(source, Mapping):
         telemetry, inputs = source, ""
@@ -113,12 +116,7 @@ def score_directory(
             key.write_text(inputs)
         else:
             _log.info("going on with what an interrupted run left")
-        budget = {
-            "alerts_per_device_day": alerts_per_device_day,
-            "false_discovery_rate": false_discovery_rate,
-            "tunables": tunables,
-        }
-        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
+        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, asked)
         files, after, events = engine(job, place, progress)
         progress("writing", 0.0)
         with replacing_directory(out, place) as staging:
@@ -135,11 +133,11 @@ def score_directory(
                 staging,
             )
             with ThreadPoolExecutor(1) as pool:
-                pictures = pool.submit(_write_pictures, telemetry, top, seconds, span_us, staging)
+                pictures = pool.submit(_write_report_data, telemetry, top, seconds, span_us, staging)
                 output.write_alerts(events, staging)
                 pictures.result()
             pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
-            run = _facts(staging, telemetry, scorer, events, budget)
+            run = _facts(staging, telemetry, scorer, events, asked)
             run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
     progress("writing", 1.0)
@@ -204,12 +202,12 @@ def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.nda
     """Rank (0 = none) and alert of all windows."""
     alert = whole["alert"].to_numpy()
     if false_discovery_rate is not None:
-        unit = alert_unit(whole.select(["device_id", "app_id", "dest", "window_start"]).to_pandas())
+        unit = alert_unit(whole)
         alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
     return ranks(whole), alert
 
 
-def _write_pictures(
+def _write_report_data(
     source: Telemetry, top: pa.Table, seconds: int, span_us: tuple[int, int] | None, staging: Path
 ) -> None:
     """Write what is shown of the top windows: sessions, pushes, apps, and what their users did."""
@@ -220,10 +218,10 @@ def _write_pictures(
         flows = touching(flows, span_us)
     received = _rows_of(source, "notifications", CONTEXT_COLUMNS["notifications"], devices)
     windows = build({"flows": flows, "notifications": received}, seconds)
-    pq.write_table(pictured.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
+    pq.write_table(report_context.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
-    inventory = _rows_of(source, "inventory", pictured.INVENTORY_COLUMNS, scopes)
-    context = pictured.context(windows, inventory, wanted)
+    inventory = _rows_of(source, "inventory", report_context.INVENTORY_COLUMNS, scopes)
+    context = report_context.context(windows, inventory, wanted)
     pq.write_table(context, staging / "context.parquet", compression="zstd")
     activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
     if len(activity):
@@ -253,7 +251,7 @@ def _facts(
     source: Telemetry,
     scorer: Scorer,
     events: pd.DataFrame,
-    budget: dict[str, Any],
+    asked: Config,
 ) -> Run:
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
@@ -271,10 +269,12 @@ def _facts(
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
         windows=len(scores),
         **output.Counts.of(scores)._asdict(),
-        **(budget | {"tunables": budget["tunables"].chosen}),
+        alerts_per_device_day=asked.alerts.alerts_per_device_day,
+        false_discovery_rate=asked.alerts.false_discovery_rate,
+        tunables=asked.tunables.chosen,
         blind_spots=[
             *blind_spots(_count(channel), _count(unknown), len(devices), *known),
-            *out_of_reach(budget["tunables"], scorer.detector.behaviours),
+            *out_of_reach(asked.tunables, scorer.detector.behaviours),
         ],
         fleet_events=[_fleet_event(event) for event in events.itertuples()],
     )

@@ -1,12 +1,10 @@
 """One day scored in every way there is: the same numbers."""
 
-import contextlib
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 import warnings
 from itertools import pairwise
@@ -19,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from mlflow_server import free_port, mlflow_server
+from mlflow_server import await_answer, free_port, mlflow_server, stop
 
 from appcadence.errors import AppcadenceError
 from appcadence.features import extract
@@ -88,7 +86,9 @@ def features(place, scorer):
 
 @pytest.fixture(scope="module")
 def spark():
-    pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'appcadence[spark]'")
+    pytest.importorskip("pyspark", reason="Spark is not installed: make test installs it")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Java, on which Spark runs, is not installed")
     from appcadence.serving.spark import session
 
     started = session()
@@ -223,9 +223,7 @@ def test_mlflow_serves_the_same_scores_over_http(registered, place, batch, featu
             with urllib.request.urlopen(request, timeout=60) as answer:
                 found += json.load(answer)["predictions"]
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        stop(server)
     served = pd.DataFrame(found)
     served["window_start"] = pd.to_datetime(served["window_start"], utc=True)
     assert difference(served, batch) == 0
@@ -257,18 +255,6 @@ def test_a_spark_column_function_gives_the_same_scores(registered, batch, featur
     scored = found.to_pandas()
     scored["window_start"] = pd.to_datetime(scored["window_start"], utc=True)
     assert difference(scored, batch) == 0
-
-
-def await_answer(address, process, log):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"no answer from {address}: {log.read_text()[-2000:]}")
 
 
 @pytest.mark.spark

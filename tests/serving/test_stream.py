@@ -10,7 +10,7 @@ import pytest
 from appcadence.errors import AppcadenceError, SchemaError
 from appcadence.features.columns import micros
 from appcadence.models import bundle
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.train import train

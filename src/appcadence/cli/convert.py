@@ -61,7 +61,7 @@ def convert(
             mapping=mapping,
             app_map=app_map,
             keyfile=pseudonymise,
-            progress=lambda done, total: progress("Converting", done / max(total, 1)),
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))

@@ -15,7 +15,7 @@ from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
 from appcadence.training.evaluate import Quality, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
-from appcadence.training.health import Health, health
+from appcadence.training.health import HealthCheck, check_health
 
 
 def evaluate(
@@ -33,10 +33,10 @@ def evaluate(
 
     Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
     """
-    found: Quality | Health
+    found: Quality | HealthCheck
     with progress_bar() as progress:
         if labels is None:
-            found = health(load_scorer(model).detector, load(directory), progress=progress)
+            found = check_health(load_scorer(model).detector, load(directory), progress=progress)
         else:
             truth = read_named(labels, "labels")
             progress("scoring", 0.0)
@@ -71,7 +71,7 @@ def print_quality(quality: Quality) -> None:
         say(f"Recall by {name} at one false alert per device-day (implant-days): {shares}.")
 
 
-def _print_health(found: Health) -> None:
+def _print_health(found: HealthCheck) -> None:
     """What can be said without labels."""
     if found.seen_in_training:
         say(

@@ -15,7 +15,7 @@ from appcadence._files import recover
 from appcadence.cli.options import Json
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.errors import TelemetryError
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.triage import suppression
 from appcadence.triage.exceptions import read

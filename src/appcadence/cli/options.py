@@ -25,18 +25,8 @@ Log = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append stages, counts and the error, if any, to a log.")
 ]
 
-_OPTIONS = {
-    "device_id": "--device-id",
-    "exclude_families": "--exclude-family",
-    "format": "--format",
-    "local_nets": "--local-net",
-    "mapping": "--map",
-    "out": "--out",
-    "search_trials": "--search-trials",
-    "since": "--since",
-    "until": "--until",
-}
-"""By argument of a library function that an error may be about, the option that sets it."""
+_OPTIONS = {"exclude_families": "--exclude-family", "local_nets": "--local-net", "mapping": "--map"}
+"""By argument of a library function, the option that sets it, where it is not called the same."""
 
 
 def sentence(error: AppcadenceError | OSError) -> str:
@@ -49,7 +39,12 @@ def sentence(error: AppcadenceError | OSError) -> str:
 
 def said(text: str, argument: str | None) -> str:
     """What is said of an argument, with the option that sets it."""
-    return text if argument is None else f"{text} ({_OPTIONS[argument]})"
+    return text if argument is None else f"{text} ({option_of(argument)})"
+
+
+def option_of(argument: str) -> str:
+    """The option that sets an argument of a library function."""
+    return _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
 
 
 def read_named(file: Path, name: str) -> pa.Table:

@@ -15,16 +15,17 @@ import pyarrow as pa
 import pyarrow.feather as feather
 
 from appcadence._files import replacing
+from appcadence._types import Mask, Progress
+from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.features.partition import Blocks, in_order
-from appcadence.models.detector import EXPLAINED_ROWS, scored
 from appcadence.models.fleet_events import FleetEvents, fleet_events
+from appcadence.models.scores import EXPLAINED_ROWS, scored
 from appcadence.serving import measures
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 
-Progress = Callable[[str, float], None]
 Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
 
 
@@ -59,8 +60,7 @@ class Job:
     span_us: tuple[int, int] | None
     """Only windows that begin in it are scored; microseconds since the epoch."""
     block_flows: int
-    budget: Mapping[str, Any]
-    """What `Scorer.measure` asks for of alerts."""
+    settings: Config
 
     def events(self, after: History, keys: pd.DataFrame) -> FleetEvents:
         """The fleet events among windows, which `after` holds the contacts of."""
@@ -74,14 +74,20 @@ class Job:
         self,
         frame: pd.DataFrame,
         extra_columns: Mapping[str, npt.NDArray[Any]],
-        event: npt.NDArray[np.bool_],
+        event: Mask,
         bar: Bar,
     ) -> pa.Table:
         """The scores table of a block without ranks; `measures.COLUMNS` and `unit_p` are more columns.
 
         What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
         """
-        rows = self.scorer.measure(frame, event, worded_from=bar.height, **self.budget)
+        rows = self.scorer.detector.measure(
+            frame,
+            self.settings,
+            fleet_event=event,
+            explained_from=bar.height,
+            version=self.scorer.version[:12],
+        )
         table = rows.table
         bar.raised(table)
         for name in measures.COLUMNS:
@@ -114,6 +120,16 @@ def file_of(scratch: Path, number: int) -> Path:
     return scratch / f"scores-{number:06d}.arrow"
 
 
+def _whole(file: Path) -> bool:
+    """Whether a killed run left it; what a power failure cut off lacks its end, where its schema is."""
+    try:
+        with pa.memory_map(str(file)) as stream:
+            pa.ipc.open_file(stream)
+            return True
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     """The engine of one machine: block by block on all cores."""
     blocks = Blocks.of(
@@ -136,10 +152,10 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     bar = Bar()
 
     def work(number: int) -> None:
-        if files[number].exists():
+        if _whole(files[number]):
             return
         table = job.measured(blocks.frame(number), blocks.extra_columns(number), event[number], bar)
-        with replacing(files[number]) as written:
+        with replacing(files[number], durable=False) as written:
             write_part(table, written)
 
     for number, _ in enumerate(in_order(work, len(blocks)), start=1):

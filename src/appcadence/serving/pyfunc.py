@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving.scorer import Scorer
 
 with warnings.catch_warnings():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+NAME = "appcadence"
 ALIAS = "challenger"
 BUNDLE_TAG = "appcadence.bundle"
 # A path, not an import: serving is no business of training, and MLflow reads the model's code from the file.
@@ -48,10 +49,8 @@ class RunInfo:
     """Where a run was recorded."""
 
     run_id: str
-    model_version: str | None
-    """Version in the registry; None when not registered."""
-    tracking_uri: str
-    """Without credentials."""
+    model_version: str
+    """Version in the registry."""
 
 
 def log_run(
@@ -66,12 +65,10 @@ def log_run(
     trials: pd.DataFrame,
     example: pd.DataFrame,
     predictions: pd.DataFrame,
-    register: bool = True,
-    name: str = "appcadence",
 ) -> RunInfo:
-    """Record a run, and register its model under `name` with alias `challenger`.
+    """Record a run, and register its model as `appcadence` with alias `challenger`.
 
-    The experiment is MLFLOW_EXPERIMENT_NAME, or else `name`.
+    The experiment is MLFLOW_EXPERIMENT_NAME, or else `appcadence`.
 
     Metrics that are not finite are left out. `tables` become CSV files, and each row of `trials` (the columns
     of `search`) a child run. `example` is a few rows of the feature table, `predictions`
@@ -81,9 +78,8 @@ def log_run(
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer or refuses.
     """
-    with session() as (mlflow, uri):
-        client = mlflow.MlflowClient(tracking_uri=uri)
-        title = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+    with session() as (mlflow, client):
+        title = os.environ.get("MLFLOW_EXPERIMENT_NAME") or NAME
         found = client.get_experiment_by_name(title)
         experiment = client.create_experiment(title) if found is None else found.experiment_id
         with mlflow.start_run(experiment_id=experiment, nested=mlflow.active_run() is not None) as run:
@@ -111,13 +107,10 @@ def log_run(
                 signature=_signature(rows, predictions),
                 input_example=rows,
             )
-        version = None
-        if register:
-            registered = mlflow.register_model(model.model_uri, name, await_registration_for=30)
-            version = str(registered.version)
-            client.update_model_version(name, version, description=card)
-            client.set_registered_model_alias(name, ALIAS, version)
-        return RunInfo(run.info.run_id, version, redacted(uri))
+        version = str(mlflow.register_model(model.model_uri, NAME, await_registration_for=30).version)
+        client.update_model_version(NAME, version, description=card)
+        client.set_registered_model_alias(NAME, ALIAS, version)
+        return RunInfo(run.info.run_id, version)
 
 
 def reach() -> None:
@@ -126,13 +119,13 @@ def reach() -> None:
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer.
     """
-    with session(timeout_seconds=5, retries=0) as (mlflow, uri):
-        mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    with session(timeout_seconds=5, retries=0) as (_, client):
+        client.search_experiments(max_results=1)
 
 
 @contextlib.contextmanager
-def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, str]]:
-    """Yields (the mlflow module, the tracking URI): quiet, without telemetry, and failing within seconds.
+def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, Any]]:
+    """Yields (the mlflow module, a client): quiet, without telemetry, and failing within seconds.
 
     By default MLflow waits and retries for minutes. What the environment says of it wins.
 
@@ -165,7 +158,7 @@ def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, 
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
-            yield mlflow, uri
+            yield mlflow, mlflow.MlflowClient(tracking_uri=uri)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise AppcadenceError(_sentence(uri, error)) from error
         finally:

@@ -154,7 +154,7 @@ def test_views_virtual_tables_and_generated_columns_are_not_run(tmp_path):
     connection.executemany(f"INSERT INTO {SCREEN} VALUES (?, 0)", [(START + i,) for i in range(50)])
     connection.commit()
     connection.close()
-    began = time.monotonic()
+    began = time.process_time()
     rows = read("powerlog", path)
     reasons = {row["reason"] for row in rows["rejected"]}
     assert reasons == {
@@ -169,7 +169,7 @@ def test_views_virtual_tables_and_generated_columns_are_not_run(tmp_path):
         connection.close()
         with pytest.raises(TelemetryError, match=f"no (usable record of|plain table) {table}"):
             read(name, path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_time_and_row_limits(tmp_path, monkeypatch):

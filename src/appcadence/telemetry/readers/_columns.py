@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.arrays import Mask, one_array
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
 from appcadence.telemetry.readers._json_layout import Fits, fits

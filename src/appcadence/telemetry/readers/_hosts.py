@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pyarrow as pa
 
+from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical, is_address
-from appcadence.telemetry.arrays import Mask
 from appcadence.telemetry.names import Column, translate, value_of
 
 MAX_HOST = 253

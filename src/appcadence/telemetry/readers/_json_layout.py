@@ -17,8 +17,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from appcadence._types import Ints
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._lines import Block
 

@@ -9,13 +9,14 @@ behaviours can be judged. Memory grows with devices, apps and hours, not with fl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from appcadence._types import Progress, silent
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import Snapshot
@@ -135,9 +136,7 @@ class Readiness:
         }
 
 
-def readiness(
-    directory: str | Path | TelemetryDirectory, progress: Callable[[str, float], None] | None = None
-) -> Readiness:
+def readiness(directory: str | Path | TelemetryDirectory, progress: Progress = silent) -> Readiness:
     """Measure what a telemetry directory can show.
 
     Raises:

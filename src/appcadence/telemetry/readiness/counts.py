@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import Ints, Mask
-from appcadence.telemetry.device_times import HOUR_US, DeviceTimes, by_device, filled, gaps
+from appcadence._types import HOUR_US, Ints, Mask, Progress, Vector, silent
+from appcadence.telemetry.device_times import DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import FLOWS
@@ -39,8 +38,6 @@ _FLAGS = (
 )
 _SHIFT = 32
 
-Progress = Callable[[str, float], None]
-
 
 @dataclass
 class Counts:
@@ -59,7 +56,7 @@ class Counts:
     lookups: Ints
     attribution: Ints
     """(n_devices, 4) flows by way of attribution."""
-    resolution: npt.NDArray[np.float64]
+    resolution: Vector
     first: Ints
     last: Ints
     hours: Ints
@@ -105,7 +102,7 @@ class _Totals:
         self.sums[:, column] += np.bincount(who, minlength=len(self.sums))
 
 
-def count(source: TelemetryDirectory, progress: Progress | None = None) -> Counts:
+def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     """Go through flows, activity, notifications and contact summaries once."""
     device, app = Codes(), Codes()
     flows = _flows(source, device, app, progress)
@@ -159,14 +156,14 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
 class _Flows:
     totals: _Totals
     hours: DeviceTimes
-    resolution: npt.NDArray[np.float64]
+    resolution: Vector
     first: Ints
     last: Ints
     app_flows: Ints
     seen: Ints
 
 
-def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress | None) -> _Flows:
+def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress) -> _Flows:
     none = np.zeros(0, np.int64)
     totals = _Totals(len(_FLAGS) + len(ATTRIBUTIONS))
     found = _Flows(totals, DeviceTimes(HOUR_US), np.zeros(0), none, none, none, none)
@@ -246,12 +243,11 @@ def _log(
 
 
 def _pieces(
-    source: TelemetryDirectory, table: str, names: Sequence[str], progress: Progress | None = None
+    source: TelemetryDirectory, table: str, names: Sequence[str], progress: Progress = silent
 ) -> Iterator[pa.Table]:
     reads = source.pieces(table, names)
     for done, read in enumerate(reads):
-        if progress:
-            progress("Reading flows", done / len(reads))
+        progress("Reading flows", done / len(reads))
         piece = read()
         if len(piece):
             yield piece

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from appcadence._quantity import quantity
 from appcadence.errors import TelemetryError
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
 from appcadence.triage.report.context import CONTEXT
@@ -43,7 +43,7 @@ class Window:
     presence: dict[str, Intervals]
     """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
     context: Row
-    """A row of context.parquet; see `pictured.CONTEXT`."""
+    """A row of context.parquet; see `context.CONTEXT`."""
     failed: tuple[str, str | None] | None
     """Id of an exception that does not hold for it, and the owner if known."""
     findings: list[Finding]
