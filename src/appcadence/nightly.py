@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
 from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
+from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -184,7 +184,7 @@ def _fingerprint(
     directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
 ) -> str:
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
-    digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
+    digest = hashlib.sha256(repr((VERSION, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
         digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
