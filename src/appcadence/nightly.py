@@ -45,8 +45,7 @@ from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output
-from appcadence.triage.report import context as report_context
+from appcadence.triage import output, report_context
 
 _log = logging.getLogger(__name__)
 
