@@ -14,7 +14,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage.contact import contact, identity
-from appcadence.triage.report.data import (
+from appcadence.triage.report_data import (
     Intervals,
     Output,
     Row,

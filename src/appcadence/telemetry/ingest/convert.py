@@ -13,10 +13,11 @@ from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
+from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes

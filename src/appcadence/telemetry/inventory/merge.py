@@ -34,7 +34,7 @@ from typing import Any
 from appcadence._files import sha256
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
-from appcadence.telemetry.ingest.conversion_report import FileReport
+from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import FACTS, Rows, Scope, Snapshot, order
 from appcadence.telemetry.inventory.sources import (

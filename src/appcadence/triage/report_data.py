@@ -19,8 +19,8 @@ from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage.report.context import CONTEXT
-from appcadence.triage.report.push_lags import Lags, lags
+from appcadence.triage.push_lags import Lags, lags
+from appcadence.triage.report_context import CONTEXT
 
 Row = dict[str, Any]
 """A row of the scores table; times are microseconds since the epoch, UTC."""
