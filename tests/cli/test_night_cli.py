@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import socket
 import sys
@@ -86,9 +87,14 @@ def test_names_in_a_log_cannot_write_lines_of_their_own(place, typed):
     assert LINE.fullmatch(line) and "\x1b" not in line
 
 
-def test_a_log_that_cannot_be_written_is_one_sentence(place, typed):
-    code, _, error = typed("score", "telemetry", "--model", "model", "--out", "o", "--log", "telemetry")
-    assert code == 2 and "telemetry: " in error and len(error.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("log", "part"),
+    [("telemetry", "is a directory"), ("pipe", "is a pipe"), ("no/such/place", "No such file")],
+)
+def test_a_log_that_cannot_be_written_is_one_sentence(place, typed, log, part):
+    os.mkfifo("pipe")
+    code, _, error = typed("score", "telemetry", "--model", "model", "--out", "o", "--log", log)
+    assert code == 2 and log in error and part in error and len(error.splitlines()) == 1
     assert not (place / "o").exists()
 
 
