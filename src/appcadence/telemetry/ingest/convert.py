@@ -12,7 +12,7 @@ from typing import Any
 
 from appcadence._files import sha256
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
+from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
@@ -74,7 +74,7 @@ def convert(
         raise TelemetryError("no file to convert; give at least one")
     touched = Touched()
     with DirectoryWriter(out, adding=True) as writer:
-        before = _existing(out)
+        before = existing(out)
         seen = _known(before)
         new: dict[Path, Tally] = {}
         for tally in tallies:
@@ -151,11 +151,6 @@ def _options(
     if devices is not None and not isinstance(devices, Devices):
         devices = Devices.read(devices)
     return ReadOptions(tuple(nets), devices, device_id, None if mapping is None else Path(mapping))
-
-
-def _existing(out: Path) -> TelemetryDirectory | None:
-    """What the directory holds so far, if anything; refuses one that is in use for something else."""
-    return TelemetryDirectory(out) if out.is_dir() and any(out.iterdir()) else None
 
 
 def _known(directory: TelemetryDirectory | None) -> set[str]:
