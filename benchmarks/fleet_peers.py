@@ -7,7 +7,7 @@ baseline of its earlier part where a feature has one, else values, missing = 0. 
 regularity and "first seen, then count" need no training. Every method ranks the windows that appcadence
 ranks: with enough evidence, and no fleet event. appcadence's own scale is calibrated by stratum; the others
 rank all windows together.
-    python -m venv peers && peers/bin/pip install -e . pyod
+    python -m venv peers && peers/bin/pip install -e '.[train]' pyod
 """
 
 from __future__ import annotations

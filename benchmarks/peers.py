@@ -8,8 +8,7 @@ is an upper bound. A second line computes only the families that hold the shared
 sample of channels, tsfresh the session gaps of a sample of windows, their preparation not timed. Flows over
 midnight, DNS and continuations of cut flows are left out first. Times are the best of `--runs` after a
 warm-up, reading included; the sampled engines run once.
-    python -m venv peers && peers/bin/pip install -e . polars duckdb tsfresh
-An engine that is not installed is named and left out.
+    python -m venv peers && peers/bin/pip install -e . polars duckdb tsfresh  # what is missing is left out
 """
 
 from __future__ import annotations
@@ -78,11 +77,11 @@ def ours(path: Path) -> pd.DataFrame:
 
 def three_families(path: Path) -> None:
     """The families that hold the shared features, 43 features in all, channel and app windows."""
-    flows, context = coded(path, None)
+    flows, contexts = coded(path, None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def work(block: int) -> None:
-            windows = windows_of(flows, flows.block(block), context, 86400)
+            windows = windows_of(flows, contexts, 86400, block=block)
             for family in (interval, session, size):
                 family.compute(windows)
 

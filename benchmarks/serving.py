@@ -44,10 +44,10 @@ from appcadence.features.catalog import NAMES
 from appcadence.features.partition import write_features
 from appcadence.models import bundle
 from appcadence.models.detector import aligned, forest_input
-from appcadence.models.forest import SUBSAMPLE, TREES
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate, write
+from appcadence.training.forest import SUBSAMPLE, TREES
 from appcadence.training.train import train
 
 SLIPS_FLOWS_PER_MINUTE = 5000

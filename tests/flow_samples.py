@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import ReadOptions, reader
+from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.schema import FLOWS, conform
 
 SECRET = "canary-7f3a9"
@@ -28,6 +30,15 @@ def load(name: str, *paths: Path, **options: Any) -> tuple[list[dict[str, Any]],
         else:
             bad += [(row["file"], row["line"], row["reason"]) for row in batch.to_pylist()]
     return flows, bad
+
+
+def sniffs(name: str, path: Path) -> bool:
+    """Whether a reader takes a file for its own."""
+    try:
+        start = head(path, "a log")
+    except UnusableFile:
+        return False
+    return reader(name).sniff(path, start)
 
 
 def lines(*rows: dict[str, Any]) -> bytes:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from make import flows, together
-from two_rhythms import scorer
 
 from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.triage.report.data import Output, Window, as_rows
+from appcadence.triage.report_data import Output, Window, as_rows
 
 APART = ("phone-00000", "com.northmail.work", "apart.example")
 """A channel that knows nothing of its app's pushes."""
@@ -32,7 +32,7 @@ class Pushed(NamedTuple):
         return output.windows(as_rows(output.scores([("rank", "<=", 200)]).sort_by("rank")))
 
 
-def scored(out: Path) -> Pushed:
+def scored(model: Path, out: Path) -> Pushed:
     """Simulate, graft one implant on each of two phones, and score into `out`."""
     tables = simulate(4, 2, 3, implants_per_device_day=0.0).tables
     kinds = {"push_burst": KINDS["push_burst"]}
@@ -40,5 +40,5 @@ def scored(out: Path) -> Pushed:
     apart = np.sort(np.random.default_rng(5).uniform(0, 172_800, 400))
     device, app, host = APART
     tables = tables | {"flows": together(tables["flows"], grafted, flows(apart, device, app, host, 0.5))}
-    score_directory(tables, scorer(), out)
+    score_directory(tables, Scorer.load(model), out)
     return Pushed(out, tables, implants)

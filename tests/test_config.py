@@ -12,14 +12,12 @@ from typer.testing import CliRunner
 from appcadence.cli import app, main
 from appcadence.config import ATTACK_NAMES, SHOWN_P, Alerts, Config, Tunables, read
 from appcadence.errors import AppcadenceError
-from appcadence.models import bundle
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.serving.run import Run
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.training.train import train
 from appcadence.triage import audit_report
 
 CADENCE, PERSISTENCE, BURST = ATTACK_NAMES.values()
@@ -113,10 +111,10 @@ def test_code_is_held_to_the_same_ranges(value):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(simulated_model, tmp_path_factory):
     """Simulated telemetry with implants, and a model."""
     path = tmp_path_factory.mktemp("config")
-    bundle.save(train(simulate(8, 4, 1).tables).detector, path / "model")
+    (path / "model").symlink_to(simulated_model)
     write_directory(path / "telemetry", simulate(8, 3, 3, implants_per_device_day=1.0).tables)
     return path
 

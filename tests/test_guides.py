@@ -44,6 +44,7 @@ def retrained(tmp_path_factory):
     return place, run_guide("guide-retrain.md", place)
 
 
+@pytest.mark.slow
 def test_the_guide_to_retraining(retrained):
     place, printed = retrained
     assert "can be judged on" in printed and "Recall by kind" in printed
@@ -51,6 +52,7 @@ def test_the_guide_to_retraining(retrained):
     assert (place / "model" / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_guide_to_the_nightly_job(retrained, tmp_path):
     shutil.copytree(retrained[0] / "fleet", tmp_path / "telemetry")
     shutil.copytree(retrained[0] / "model", tmp_path / "model")
@@ -62,12 +64,14 @@ def test_the_guide_to_the_nightly_job(retrained, tmp_path):
     assert not list((tmp_path / "scored").glob(".*"))
 
 
+@pytest.mark.slow
 def test_the_guide_to_embedding(retrained, tmp_path):
     for name in ("telemetry", "later", "model"):
         (tmp_path / name).symlink_to(retrained[0] / name)
     assert "windows are outliers" in run_guide("guide-embed.md", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["retrain_on_a_local_baseline", "embed_the_scorer"])
 def test_a_notebook_runs_and_is_kept_without_outputs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

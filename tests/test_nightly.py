@@ -15,7 +15,6 @@ from make import DAY0, fleet, flows, together
 
 from appcadence._files import scratch
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.models import bundle
 from appcadence.models.fleet_events import MIN_DEVICES
 from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
@@ -23,9 +22,8 @@ from appcadence.serving.run import Run, last_run
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.verdicts import Draft
 from appcadence.training.injection import past_and_future
-from appcadence.training.train import train
 from appcadence.triage.output import reapply
-from appcadence.triage.report.data import Output
+from appcadence.triage.report_data import Output
 from appcadence.triage.verdicts import ranked
 
 FILES = (
@@ -56,12 +54,12 @@ score_directory(sys.argv[1], Scorer.load(sys.argv[2]), sys.argv[3], block_flows=
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(fleet_model, tmp_path_factory):
     """Telemetry of two days with a beacon that many devices meet and one that one does, and a model."""
     path = tmp_path_factory.mktemp("batch")
     whole = fleet(devices=8, days=6)
-    before, after = past_and_future(whole, (DAY0 + 4 * 86400) * 1_000_000)
-    bundle.save(train(before, "24h", 0).detector, path / "model")
+    after = past_and_future(whole, (DAY0 + 4 * 86400) * 1_000_000)[1]
+    (path / "model").symlink_to(fleet_model)
     start = [4 * 86400 + 300.0 * i for i in range(500)]
     met = [flows(start[::5], f"phone-0{i}", "com.chat", "new.example", 0.5) for i in range(MIN_DEVICES)]
     late = together(after["flows"], flows(start, "phone-05", "com.chat", "c2.example", 0.5, 310, 180), *met)

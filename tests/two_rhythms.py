@@ -7,17 +7,12 @@ from functools import cache
 import numpy as np
 from make import fleet, flows, together
 
+from appcadence.config import Alerts, Config
+from appcadence.serving import Scorer
 from appcadence.serving.measures import measures_of, of_windows
-from appcadence.serving.scorer import Scorer
-from appcadence.training.train import train
 
 DAY = 86_400
 MAIL, HOST = "com.example.mail", "imap.mail.example"
-
-
-@cache
-def scorer():
-    return Scorer(train(fleet(devices=3, days=3)).detector, "test")
 
 
 def telemetry():
@@ -33,7 +28,7 @@ def telemetry():
 
 
 @cache
-def scored(false_discovery_rate=None):
-    """The scores table, untouched by exceptions, and its measures."""
-    result = scorer().run(telemetry(), false_discovery_rate=false_discovery_rate)
+def scored(model, false_discovery_rate=None):
+    """The scores table by a model, untouched by exceptions, and its measures."""
+    result = Scorer.load(model).run(telemetry(), Config(Alerts(1.0, false_discovery_rate)))
     return result.scores, measures_of(of_windows(result.windows), result.scores)

@@ -57,6 +57,15 @@ def open_input(path: str | Path) -> BufferedReader:
         raise
 
 
+def why_unreadable(error: OSError, expected: str) -> str:
+    """What to say, after the name of a file, of one that could not be opened or read."""
+    if isinstance(error, IsADirectoryError):
+        return "is a directory; give the files themselves"
+    if isinstance(error, FileNotFoundError):
+        return f"does not exist; expected {expected}"
+    return f"cannot be read ({error.strerror or error}); expected {expected}"
+
+
 def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
     """The content of a regular file of at most `max_bytes`.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError
-from appcadence.telemetry.readiness.assess import BEHAVIOURS
+from appcadence.telemetry.readiness.capability import BEHAVIOURS
 
 ATTACK_NAMES = BEHAVIOURS
 """By behaviour, the threshold that ATT&CK names."""
@@ -119,6 +119,10 @@ class Config:
 
     alerts: Alerts = Alerts()
     tunables: Tunables = UNSET
+
+
+DEFAULTS = Config()
+"""One benign alert unit a device-day, and no threshold."""
 
 
 def read(path: str | Path) -> Config:

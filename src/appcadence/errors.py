@@ -1,5 +1,7 @@
 """The errors users meet: each names the thing, its value and what to do next."""
 
+from pathlib import Path
+
 _MAX_CHARACTERS = 1000
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
 
@@ -8,17 +10,37 @@ class AppcadenceError(ValueError):
     """Base of every error caused by input or settings; the command line prints it and exits with 2.
 
     A message may quote a file: it is one line without control characters, and loses its middle if it is long.
+
+    Attributes:
+        argument: name of the argument to give or to change, where that mends it; the command line adds its
+            option.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, argument: str | None = None) -> None:
         line = message.translate(_CONTROLS)
         if len(line) > _MAX_CHARACTERS:
             line = f"{line[: _MAX_CHARACTERS * 2 // 3]} ... {line[-_MAX_CHARACTERS // 4 :]}"
         super().__init__(line)
+        self.argument = argument
+
+
+class MissingExtraError(AppcadenceError, ImportError):
+    """What was asked for takes an optional package that is not installed."""
 
 
 class TelemetryError(AppcadenceError):
     """A telemetry directory or a native log cannot be read or written as asked."""
+
+
+class UnusableFile(TelemetryError):
+    """One input file cannot be used; those beside it can.
+
+    `paths` holds it, and those that are of no use without it.
+    """
+
+    def __init__(self, message: str, *paths: Path, argument: str | None = None) -> None:
+        super().__init__(message, argument)
+        self.paths = paths
 
 
 class SchemaError(AppcadenceError):

@@ -7,6 +7,7 @@ beside the output, so that a run that was killed goes on where it stopped and en
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,9 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
-from appcadence.config import UNSET, Tunables
+from appcadence._stages import logged_stages
+from appcadence._types import Progress, silent
+from appcadence._version import VERSION
+from appcadence.config import UNSET, Alerts, Config, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
@@ -32,17 +35,19 @@ from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.calibration import alert_unit, device_days, discovered
-from appcadence.models.detector import SCORES, finalized, ranks
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days, discovered
+from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
-from appcadence.serving.batch import Engine, Job, Progress, Telemetry, local
+from appcadence.serving.batch import Engine, Job, Telemetry, local
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output
-from appcadence.triage.report import context as pictured
+from appcadence.triage import output, report_context
+
+_log = logging.getLogger(__name__)
 
 
 def score_directory(
@@ -59,7 +64,7 @@ def score_directory(
     exceptions: str | Path | None = None,
     block_flows: int = BLOCK_FLOWS,
     engine: Engine = local,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
@@ -73,6 +78,8 @@ def score_directory(
     Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
+    Stages and counts are logged under `appcadence.nightly`, at the level INFO.
+
     Raises:
         TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
             `since` or `until` lies inside a window.
@@ -81,11 +88,12 @@ def score_directory(
     out = Path(out)
     recover(out)
     if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another --out")
+        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
-    settings = (alerts_per_device_day, false_discovery_rate, tunables, span_us, block_flows)
+    asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+    settings = (asked, span_us, block_flows)
     telemetry: Telemetry
     if isinstance(source, Mapping):
         telemetry, inputs = source, ""
@@ -93,20 +101,21 @@ def score_directory(
         telemetry = TelemetryDirectory(source)
         inputs = _fingerprint(telemetry, scorer, history, settings)
     entries = output.entries_of(exceptions)
+    _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
+    progress = logged_stages(_log, progress)
     if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
         same = done.exceptions_sha256 == output.digest(exceptions)
-        return done if same else output.reapply(out, exceptions)[0]
+        run = done if same else output.reapply(out, exceptions)[0]
+        _log_end(run, "nothing to do" if same else "put under other exceptions")
+        return run
     with scratch(out, resume=True) as place:
         key = place / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:
             clear(place)
             key.write_text(inputs)
-        budget = {
-            "alerts_per_device_day": alerts_per_device_day,
-            "false_discovery_rate": false_discovery_rate,
-            "tunables": tunables,
-        }
-        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, budget)
+        else:
+            _log.info("going on with what an interrupted run left")
+        job = Job(telemetry, scorer, past, seconds, span_us, block_flows, asked)
         files, after, events = engine(job, place, progress)
         progress("writing", 0.0)
         with replacing_directory(out, place) as staging:
@@ -123,15 +132,21 @@ def score_directory(
                 staging,
             )
             with ThreadPoolExecutor(1) as pool:
-                pictures = pool.submit(_write_pictures, telemetry, top, seconds, span_us, staging)
+                pictures = pool.submit(_write_report_data, telemetry, top, seconds, span_us, staging)
                 output.write_alerts(events, staging)
                 pictures.result()
             pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
-            run = _facts(staging, telemetry, scorer, events, budget)
+            run = _facts(staging, telemetry, scorer, events, asked)
             run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
     progress("writing", 1.0)
+    _log_end(run, "done")
     return run
+
+
+def _log_end(run: Run, what: str) -> None:
+    counts = run.windows, run.devices, run.scored, run.alerts, run.excepted
+    _log.info("%s: %d windows of %d devices, %d scored, %d alerting, %d under exceptions", what, *counts)
 
 
 def read_history(path: str | Path) -> History:
@@ -158,10 +173,10 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
         at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
-            raise TelemetryError(f"--{name} {moment} lies inside a window; give a moment at which one begins")
+            raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
         ends.append(at)
     if ends[0] >= ends[1]:
-        raise TelemetryError("--since must lie before --until")
+        raise TelemetryError(f"{since} does not lie before {until}; give an earlier start", "since")
     return ends[0], ends[1]
 
 
@@ -169,7 +184,7 @@ def _fingerprint(
     directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
 ) -> str:
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
-    digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
+    digest = hashlib.sha256(repr((VERSION, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
         digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -187,12 +202,12 @@ def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.nda
     """Rank (0 = none) and alert of all windows."""
     alert = whole["alert"].to_numpy()
     if false_discovery_rate is not None:
-        unit = alert_unit(whole.select(["device_id", "app_id", "dest", "window_start"]).to_pandas())
+        unit = alert_unit(whole)
         alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
     return ranks(whole), alert
 
 
-def _write_pictures(
+def _write_report_data(
     source: Telemetry, top: pa.Table, seconds: int, span_us: tuple[int, int] | None, staging: Path
 ) -> None:
     """Write what is shown of the top windows: sessions, pushes, apps, and what their users did."""
@@ -203,10 +218,10 @@ def _write_pictures(
         flows = touching(flows, span_us)
     received = _rows_of(source, "notifications", CONTEXT_COLUMNS["notifications"], devices)
     windows = build({"flows": flows, "notifications": received}, seconds)
-    pq.write_table(pictured.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
+    pq.write_table(report_context.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
-    inventory = _rows_of(source, "inventory", pictured.INVENTORY_COLUMNS, scopes)
-    context = pictured.context(windows, inventory, wanted)
+    inventory = _rows_of(source, "inventory", report_context.INVENTORY_COLUMNS, scopes)
+    context = report_context.context(windows, inventory, wanted)
     pq.write_table(context, staging / "context.parquet", compression="zstd")
     activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
     if len(activity):
@@ -236,7 +251,7 @@ def _facts(
     source: Telemetry,
     scorer: Scorer,
     events: pd.DataFrame,
-    budget: dict[str, Any],
+    asked: Config,
 ) -> Run:
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
@@ -254,10 +269,12 @@ def _facts(
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
         windows=len(scores),
         **output.Counts.of(scores)._asdict(),
-        **(budget | {"tunables": budget["tunables"].chosen}),
+        alerts_per_device_day=asked.alerts.alerts_per_device_day,
+        false_discovery_rate=asked.alerts.false_discovery_rate,
+        tunables=asked.tunables.chosen,
         blind_spots=[
             *blind_spots(_count(channel), _count(unknown), len(devices), *known),
-            *out_of_reach(budget["tunables"], scorer.detector.behaviours),
+            *out_of_reach(asked.tunables, scorer.detector.behaviours),
         ],
         fleet_events=[_fleet_event(event) for event in events.itertuples()],
     )

@@ -1,7 +1,8 @@
-"""The commands as a person types them, in their own process."""
+"""The commands as a person types them: most in their own process, what is refused at once in this one."""
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from make import fleet, flows, together
+from typer.testing import CliRunner
 
+from appcadence.cli import app, main
 from appcadence.telemetry.directory import write_directory
 
 COMMAND = Path(sys.executable).with_name("appcadence")
@@ -30,6 +33,22 @@ def fails(done, *parts):
         assert part in done.stderr.replace("\n", " "), done.stderr
 
 
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Types a command in this process that must end in one sentence; returns that."""
+
+    def typed(*words, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr("sys.argv", ["appcadence", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        (sentence,) = capsys.readouterr().err.strip().splitlines()
+        return sentence
+
+    return typed
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli")
@@ -37,6 +56,7 @@ def place(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("simulate", "--out", "t", "--devices", 12, "--days", 4, "--seed", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -119,23 +139,22 @@ def test_features_are_written_and_described(place):
         (("evaluate", "telemetry", "--model", "m", "--labels", "nowhere.parquet"), ("nowhere.parquet",)),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(place, words, parts):
+def test_bad_input_is_one_sentence_and_exit_code_2(place, words, parts, refused):
     before = sorted(p.name for p in place.iterdir())
-    done = run(*words, cwd=place)
-    fails(done, *parts)
-    assert len(done.stderr.strip().splitlines()) == 1
+    sentence = refused(*words, cwd=place)
+    assert all(part in sentence for part in parts)
     assert sorted(p.name for p in place.iterdir()) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\x00" * 4096, b"not parquet at all" * 100])
-def test_a_broken_table_is_named(tmp_path, content):
+def test_a_broken_table_is_named(tmp_path, content, refused):
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "flows.parquet").write_bytes(content)
-    fails(run("features", "t", "--out", "f.parquet", cwd=tmp_path), "flows.parquet")
+    assert "flows.parquet" in refused("features", "t", "--out", "f.parquet", cwd=tmp_path)
     assert not (tmp_path / "f.parquet").exists()
 
 
-def test_terminal_output_is_inert_under_hostile_names(tmp_path):
+def test_terminal_output_is_inert_under_hostile_names(fleet_model, tmp_path):
     evil = "\x1b[31mred\x1b[0m[bold]x[/].example"
     tables = fleet(devices=5, days=4)
     tables["flows"] = together(
@@ -143,26 +162,26 @@ def test_terminal_output_is_inert_under_hostile_names(tmp_path):
         flows(86400 * 3 + np.arange(0, 80000, 60.0), "phone-01", "com.\x1b]0;own\x07ed", evil),
     )
     write_directory(tmp_path / "t", tables)
-    assert run("train", "t", "--out", "m", cwd=tmp_path).returncode == 0
-    done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
+    done = run("score", "t", "--model", fleet_model, "--out", "o", cwd=tmp_path)
     assert done.returncode == 0 and "\x1b" not in done.stdout and "\x07" not in done.stdout
 
 
-def test_every_command_has_help_with_an_example(place):
-    names = ("demo", "simulate", "convert", "features", "train", "evaluate", "score", "report")
-    for name in names:
-        done = run(name, "--help", cwd=place)
-        assert done.returncode == 0 and "Example" in done.stdout, name
+@pytest.mark.parametrize(
+    "name", ["demo", "simulate", "convert", "features", "train", "evaluate", "score", "report"]
+)
+def test_every_command_has_help_with_an_example(name):
+    done = CliRunner().invoke(app, [name, "--help"])
+    assert done.exit_code == 0 and "Example" in done.output
 
 
-def test_second_run_starts_in_two_seconds(place):
-    import time
-
-    run("features", "telemetry", "--out", "warm.parquet", cwd=place)
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
+def test_a_second_run_takes_its_kernels_from_the_cache(place):
+    def seconds():
+        """Of the processor: the machine may be busy with other things."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run("features", "telemetry", "--out", "warm.parquet", cwd=place).returncode == 0
-        seconds.append(time.perf_counter() - begin)
-    # Kernels come from the cache: compiling them takes over ten seconds.
-    assert min(seconds) < 6
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime
+
+    seconds()
+    # Compiling them takes over ten seconds.
+    assert min(seconds() for _ in range(2)) < 6

@@ -40,9 +40,9 @@ def fails(monkeypatch, capsys, *words):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(fleet_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scores, measures = scored()
+    scores, measures = scored(fleet_model)
     (tmp_path / "out").mkdir()
     pq.write_table(scores, tmp_path / "out" / "scores.parquet")
     pq.write_table(measures, tmp_path / "out" / "measures.parquet")

@@ -80,7 +80,7 @@ def test_names_without_a_bundle_id_are_listed(place):
     (place / "apps.csv").write_text(f"displayName,platform\n{EVIL},ios\nChat,ios\n")
     (place / "map.csv").write_text(f"app_name,app_id\nChat,{CHAT}\n")
     said = run("inventory", "merge", "apps.csv", "--into", "t", "--app-map", "map.csv")
-    assert "No bundle id, not used (give --app-map): ?[31mred[bold]x[/]" in said.replace("\n", "")
+    assert "No bundle id, not used (give --app-map): ?[31mred[bold]x[/]" in said.replace("\n", " ")
 
 
 def test_template_is_written_once_and_merges_unchanged(place, monkeypatch, capsys):
@@ -135,7 +135,13 @@ def test_readiness_as_json(mixture):
     found = json.loads(run("readiness", mixture, "--json"))
     assert found["attack"]["technique"] == "T1437.001"
     good = next(device for device in found["devices"] if device["device_id"] == "good")
-    assert good["behaviours"]["notification_burst"]["verdict"] == "can be judged"
+    assert good["behaviours"]["notification_burst"]["code"] == "judged"
+    assert good["behaviours"]["notification_burst"]["text"] == "can be judged"
+    assert found["fleet"]["behaviours"]["notification_burst"]["devices"] == {
+        "judged": 1,
+        "per_device": 0,
+        "blind": 2,
+    }
     assert good["pushes"]["time_resolution_seconds"] == 60.0
 
 

@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from bundles import BINARY, chat_ipa, info, mdm
-from flow_samples import MAP, SAMPLES
+from flow_samples import MAP, SAMPLES, sniffs
 
+from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.ingest.identity import Devices
 from appcadence.telemetry.inventory.merge import merge
 from appcadence.telemetry.inventory.sources import read_app_map, read_source
 from appcadence.telemetry.readers import FORMATS, ReadOptions, reader
@@ -36,7 +37,7 @@ APP_MAP = b"app_name,app_id\nChat,com.example.chat\nMail,com.example.mail\n"
 ROWS = 12
 """Of a real capture."""
 _LIMITS = {
-    "duration_seconds": (0, 4.2e9),
+    "duration_seconds": (0, 31 * 86_400),
     "dest_port": (0, 65_535),
     "bytes_out": (0, 2**63 - 1),
     "bytes_in": (0, 2**63 - 1),
@@ -84,7 +85,7 @@ def _reader(name: str, seeds: list[bytes], mapping: Path, *others: Path) -> Targ
     options = ReadOptions(device_id=device, mapping=mapping)
 
     def read(path: Path) -> int:
-        sniffed = reader(name).sniff(path)
+        sniffed = sniffs(name, path)
         assert sniffed in (True, False)
         rejected = 0
         for table, batch in reader(name).read([path, *others], options):
@@ -93,7 +94,13 @@ def _reader(name: str, seeds: list[bytes], mapping: Path, *others: Path) -> Targ
         return rejected
 
     def whole(path: Path, out: Path) -> object:
-        return convert([path, *others], out, format=name, device_id=device, mapping=mapping)
+        report = convert([path, *others], out, format=name, device_id=device, mapping=mapping)
+        unusable = [file.unusable for file in report.files if file.unusable]
+        if unusable:
+            check_directory(out)
+            shutil.rmtree(out)
+            raise TelemetryError(unusable[0])
+        return report
 
     return Target(seeds, read, whole)
 
@@ -107,6 +114,7 @@ def check(table: str, batch: pa.Table) -> None:
             inside = pc.and_(pc.greater_equal(fitted[name], low), pc.less_equal(fitted[name], high))
             assert pc.all(inside).as_py() in (True, None), f"{name} is out of range"
     if table == "flows" and len(fitted):
+        assert (pc.max(pc.utf8_length(fitted["dest_host"].cast(pa.string()))).as_py() or 0) <= 253
         seconds = pc.divide(fitted["start"].cast(pa.int64()).cast(pa.float64()), 1e6)
         assert pc.max(pc.add(seconds, pc.fill_null(fitted["duration_seconds"], 0))).as_py() < 4_102_444_800
     for column in DIRECTORY_TABLES[table].columns:

@@ -11,9 +11,9 @@ from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extraction import load
-from appcadence.models.forest import anomaly_score
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate
+from appcadence.training.forest import anomaly_score
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
 

@@ -1,16 +1,15 @@
 """One day scored in every way there is: the same numbers."""
 
-import contextlib
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from mlflow_server import free_port, mlflow_server
+from mlflow_server import await_answer, free_port, mlflow_server, stop
 
 from appcadence.errors import AppcadenceError
 from appcadence.features import extract
@@ -31,6 +30,7 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.fleet import simulate, write
 from appcadence.training.publish import publish
+from appcadence.training.tracking import plain
 from appcadence.training.train import train
 
 KEY = ["device_id", "app_id", "dest", "window_start"]
@@ -42,21 +42,29 @@ TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Telemetry of three days with implants, and a model of another fleet."""
+def trained(tmp_path_factory):
+    """A directory of three days with implants and a model of another fleet; and the training of that."""
     path = tmp_path_factory.mktemp("same")
     write(path / "telemetry", 12, 3, 5, implants_per_device_day=0.3)
     write(path / "past", 12, 5, 6)
-    past = TelemetryDirectory(path / "past")
-    result = train(load(past))
+    result = train(load(TelemetryDirectory(path / "past")))
     bundle.save(result.detector, path / "model")
-    with mlflow_server(path) as address:
-        os.environ["MLFLOW_TRACKING_URI"] = address
-        try:
-            publish(result, past, path / "model", lambda what, share: None)
-            yield path
-        finally:
-            del os.environ["MLFLOW_TRACKING_URI"]
+    return path, result
+
+
+@pytest.fixture(scope="module")
+def place(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def registered(trained):
+    """The model as the challenger of an MLflow server."""
+    path, result = trained
+    with mlflow_server(path) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        publish(result, TelemetryDirectory(path / "past"), path / "model")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +86,9 @@ def features(place, scorer):
 
 @pytest.fixture(scope="module")
 def spark():
-    pytest.importorskip("pyspark", reason="Spark is not installed: pip install 'appcadence[spark]'")
+    pytest.importorskip("pyspark", reason="Spark is not installed: make test installs it")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Java, on which Spark runs, is not installed")
     from appcadence.serving.spark import session
 
     started = session()
@@ -93,7 +103,8 @@ def by_key(scores):
 def difference(ours, batch):
     """The largest difference of a number; rows and unknown numbers must agree."""
     ours = by_key(ours)
-    pd.testing.assert_frame_equal(ours[KEY].astype(object), batch[KEY].astype(object), check_dtype=False)
+    keys = [t[KEY].astype(object).where(t[KEY].notna(), None) for t in (ours, batch)]
+    pd.testing.assert_frame_equal(*keys, check_dtype=False)
     values, expected = (t[NUMBERS].astype(float).to_numpy() for t in (ours, batch))
     assert np.array_equal(np.isnan(values), np.isnan(expected)) and (~np.isnan(expected)).any()
     return float(np.nanmax(np.abs(values - expected)))
@@ -104,6 +115,7 @@ def test_the_library_scores_like_the_batch_job(place, scorer, batch, features):
     assert difference(scorer.score_windows(features), batch) == 0
 
 
+@pytest.mark.spark
 def test_spark_writes_the_same_bytes(place, scorer, batch, spark):
     from appcadence.serving.spark import engine
 
@@ -124,6 +136,7 @@ def test_spark_writes_the_same_bytes(place, scorer, batch, spark):
     assert all(0 <= share <= 1 for _, share in told)
 
 
+@pytest.mark.spark
 def test_spark_scores_one_night_from_the_history_of_the_last(place, scorer, spark):
     from appcadence.serving.spark import engine
 
@@ -139,6 +152,7 @@ def test_spark_scores_one_night_from_the_history_of_the_last(place, scorer, spar
         assert (place / "then-a" / file).read_bytes() == (place / "then-b" / file).read_bytes(), file
 
 
+@pytest.mark.spark
 def test_what_fails_on_spark_is_one_sentence(place, scorer, spark, tmp_path):
     from appcadence.serving.spark import engine
 
@@ -177,7 +191,18 @@ def test_micro_batches_add_up_to_the_batch(place, scorer, batch):
     assert not len(live.update(tables["flows"].slice(0, 1))) and live.live.late_flows == 1
 
 
-def test_mlflow_serves_the_same_scores_over_http(place, batch, features):
+def test_the_model_that_mlflow_loads_gives_the_same_scores(place, batch, features):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own
+        from appcadence.serving.pyfunc import CadenceModel
+
+        model = CadenceModel()
+        model.load_context(SimpleNamespace(artifacts={"bundle": place / "model"}))
+        assert difference(model.predict(None, plain(features)), batch) == 0
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_same_scores_over_http(registered, place, batch, features):
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", "models:/appcadence@challenger", "--host", "127.0.0.1", "--port", str(port)]
@@ -198,17 +223,13 @@ def test_mlflow_serves_the_same_scores_over_http(place, batch, features):
             with urllib.request.urlopen(request, timeout=60) as answer:
                 found += json.load(answer)["predictions"]
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        stop(server)
     served = pd.DataFrame(found)
     served["window_start"] = pd.to_datetime(served["window_start"], utc=True)
     assert difference(served, batch) == 0
 
 
 def as_json(rows):
-    from appcadence.training.tracking import plain
-
     rows = plain(rows)
     for name in ("window_start", "window_end"):
         rows[name] = rows[name].astype(str)
@@ -217,9 +238,9 @@ def as_json(rows):
     return json.dumps(split)
 
 
-def test_a_spark_column_function_gives_the_same_scores(place, batch, features, spark):
-    from appcadence.training.tracking import plain
-
+@pytest.mark.slow
+@pytest.mark.spark
+def test_a_spark_column_function_gives_the_same_scores(registered, batch, features, spark):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's and Spark's own
         import mlflow.pyfunc
@@ -236,18 +257,7 @@ def test_a_spark_column_function_gives_the_same_scores(place, batch, features, s
     assert difference(scored, batch) == 0
 
 
-def await_answer(address, process, log):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"no answer from {address}: {log.read_text()[-2000:]}")
-
-
+@pytest.mark.spark
 def test_a_cancelled_spark_job_is_one_sentence_too(place, scorer, spark, tmp_path):
     from appcadence.serving.spark import engine
 

@@ -9,7 +9,8 @@ import pytest
 
 from appcadence.errors import AppcadenceError, SchemaError
 from appcadence.features.columns import micros
-from appcadence.models.detector import SCORES
+from appcadence.models import bundle
+from appcadence.models.scores import SCORES
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.train import train
@@ -20,7 +21,9 @@ END = pd.Timestamp("2100-01-01", tz="UTC")
 
 
 @pytest.fixture(scope="module", params=["24h", "6h"])
-def detector(request):
+def detector(request, simulated_model):
+    if request.param == "24h":
+        return bundle.load(simulated_model)[0]
     return train(simulate(8, 4, 1).tables, request.param).detector
 
 

@@ -68,8 +68,8 @@ def test_a_csv_file_keeps_the_number_of_its_lines(tmp_path):
     with pytest.raises(TelemetryError, match=r"d\.csv, line 5: verdict is 'nonsense'"):
         decisions(drafts, NOW)
     for content, said in (
-        ("x\n1\n", "column device_id is missing"),
-        ("", "is missing"),
+        ("x\n1\n", "the columns must be device_id"),
+        ("", "found nothing"),
         ('"', "cannot be read"),
     ):
         file.write_text(content)

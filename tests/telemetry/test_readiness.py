@@ -10,16 +10,19 @@ import pyarrow as pa
 import pytest
 from make import DAY0, activity, flows, inventory, pushes, table, together
 
+from appcadence._types import HOUR_US
 from appcadence.errors import TelemetryError
-from appcadence.telemetry._hours import Hours, by_device, filled, gaps
+from appcadence.telemetry.device_times import DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.passive_names import complete
+from appcadence.telemetry.readiness import capability
 from appcadence.telemetry.readiness.assess import CONNECTION_BLIND_SPOT, readiness
+from appcadence.telemetry.readiness.capability import Level
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, FLOWS, NOTIFICATIONS, conform
 from appcadence.telemetry.simulate.fleet import simulate
 
-JUDGED, PER_DEVICE, BLIND = "can be judged", "only per device", "blind"
+JUDGED, PER_DEVICE, BLIND = Level
 DAY = 86_400.0
 
 
@@ -28,8 +31,8 @@ def answer(tmp_path, **tables):
     return readiness(tmp_path / "t")
 
 
-def verdicts(device):
-    return tuple(verdict.verdict for verdict in device.behaviours.values())
+def levels(device):
+    return tuple(found.level for found in device.behaviours.values())
 
 
 def only(found):
@@ -42,7 +45,7 @@ def test_zeek_alone_has_the_app_and_push_blind_spots(tmp_path, shared_data):
     convert(logs, tmp_path / "out")
     found = readiness(tmp_path / "out")
     device = only(found)
-    assert verdicts(device) == (PER_DEVICE, PER_DEVICE, BLIND)
+    assert levels(device) == (PER_DEVICE, PER_DEVICE, BLIND)
     assert device.attribution == {"exact": 0.0, "process": 0.0, "display_name": 0.0, "none": 1.0}
     assert "blind spot" in device.behaviours["structured_cadence"].reason
     assert device.behaviours["notification_burst"].reason == "no push telemetry: a blind spot"
@@ -54,6 +57,17 @@ def test_zeek_alone_has_the_app_and_push_blind_spots(tmp_path, shared_data):
     assert "content filter" in found.change("structured_cadence")[0]
 
 
+def test_nothing_reads_the_words(tmp_path, monkeypatch):
+    """With every level worded as nonsense, all but the words is the same."""
+    found = answer(tmp_path, **full(notifications=None)).as_dict()
+    monkeypatch.setattr(capability, "WORDING", dict.fromkeys(Level, "gibberish"))
+    other = readiness(tmp_path / "t").as_dict()
+    for each in (found, other):
+        texts = [said.pop("text") for said in each["devices"][0]["behaviours"].values()]
+        assert texts == ["gibberish"] * 3 if each is other else len(set(texts)) == 2
+    assert found == other
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     made = simulate(12, 3, 5)
@@ -62,7 +76,7 @@ def fleet(tmp_path_factory):
     return readiness(path), made.tables
 
 
-def test_every_device_of_a_mixture_has_its_own_verdict(fleet):
+def test_every_device_of_a_mixture_is_judged_by_itself(fleet):
     found, tables = fleet
     frame = tables["flows"].to_pandas()
     source = frame.groupby(frame["device_id"].astype(str))["source"].first().astype(str).to_dict()
@@ -73,9 +87,9 @@ def test_every_device_of_a_mixture_has_its_own_verdict(fleet):
             "gateway": (PER_DEVICE, PER_DEVICE, BLIND),
             "netflow": (PER_DEVICE, PER_DEVICE, BLIND),
         }[source[device.device_id]]
-        assert verdicts(device) == expected, device
+        assert levels(device) == expected, device
     n = list(source.values()).count("content_filter")
-    assert found.verdicts("notification_burst") == {JUDGED: n, PER_DEVICE: 0, BLIND: 12 - n}
+    assert found.levels("notification_burst") == {JUDGED: n, PER_DEVICE: 0, BLIND: 12 - n}
     assert found.change("structured_cadence")[1] == 12 - n
 
 
@@ -143,7 +157,7 @@ HOURLY = together(
 def test_everything_known_needs_no_change(tmp_path):
     found = answer(tmp_path, **full())
     device = only(found)
-    assert verdicts(device) == (JUDGED, JUDGED, JUDGED)
+    assert levels(device) == (JUDGED, JUDGED, JUDGED)
     assert {v.change for v in device.behaviours.values()} == {""}
     assert found.blind_spots == (CONNECTION_BLIND_SPOT,)
     assert (device.observed_hours, device.activity.hours, device.pushes.hours) == (24, 24, 23)
@@ -185,7 +199,7 @@ def test_everything_known_needs_no_change(tmp_path):
 )
 def test_what_is_missing_is_named(tmp_path, tables, expected, changes):
     device = only(answer(tmp_path, **full(**tables)))
-    assert verdicts(device) == expected
+    assert levels(device) == expected
     assert tuple(v.change for v in device.behaviours.values()) == changes
 
 
@@ -223,7 +237,7 @@ def test_an_app_privacy_report_is_no_clock(tmp_path):
         | {"first_seen": 0.0, "last_seen": 9.0}
     ]
     found = answer(tmp_path, flows=FLOWS.empty(), contact_summaries=table(CONTACT_SUMMARIES, rows))
-    assert verdicts(only(found)) == (BLIND,) * 3
+    assert levels(only(found)) == (BLIND,) * 3
     assert "App Privacy Report" in found.reason("structured_cadence")
     assert "no flows on 1 of 1 device (d9)" in found.blind_spots[0]
 
@@ -257,14 +271,16 @@ def test_broken_clocks_and_durations_are_survived(tmp_path):
 
 
 def test_hours_by_hand():
-    hours = Hours()
+    hours = DeviceTimes(HOUR_US)
     hour = 3_600_000_000
     hours.add(np.array([1, 0, 0]), np.array([5, 0, 9]) * hour, np.array([5, 2, 9]) * hour)
-    keys = hours.touched()
+    keys, _ = hours.touched()
     assert by_device(keys, 3).tolist() == [4, 1, 0]
     assert by_device(filled(keys, 7), 3).tolist() == [10, 1, 0]
     assert [x.tolist() for x in gaps(keys, 4, 3)] == [[1, 0, 0], [6, 0, 0]]
-    assert not len(Hours().touched()) and not len(filled(Hours().touched(), 4))
+    assert not len(DeviceTimes(HOUR_US).touched()[0]) and not len(
+        filled(DeviceTimes(HOUR_US).touched()[0], 4)
+    )
 
 
 def test_the_directory_may_be_given_open(tmp_path):

@@ -20,11 +20,11 @@ from appcadence.features.catalog import NAMES
 from appcadence.features.transformer import INDEX, FlowFeatures
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, forest_input, fuse
-from appcadence.models.forest import anomaly_score, fit_forest
-from appcadence.models.supervised import Hyperparameters
 from appcadence.training.estimators import BaselineScaler, DetectorClassifier, FlatIsolationForest
 from appcadence.training.fit import Sample, fit
+from appcadence.training.forest import anomaly_score, fit_forest
 from appcadence.training.injection import labelled, past_and_future
+from appcadence.training.supervised import Hyperparameters
 
 CUT = (DAY0 + 2 * 86400) * 1_000_000
 SMALL = {"forest_trees": 5, "trees": 4}

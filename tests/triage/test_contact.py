@@ -8,18 +8,19 @@ import pandas as pd
 import pytest
 from make import flows, inventory, together
 from pushed_fleet import scored
-from two_rhythms import DAY, scorer, telemetry
+from two_rhythms import DAY, telemetry
 from typer.testing import CliRunner
 
 from appcadence.cli import app
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.output import reapply
-from appcadence.triage.report.context import INVENTORY_COLUMNS, context
-from appcadence.triage.report.data import Output, Window, as_rows, no_alert
 from appcadence.triage.report.page import write_report
+from appcadence.triage.report_context import INVENTORY_COLUMNS, context
+from appcadence.triage.report_data import Output, Window, as_rows, no_alert
 
 EXCEPTION = """
 [[exception]]
@@ -34,8 +35,8 @@ app_id = "com.apple.cloudd"
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory):
-    return scored(tmp_path_factory.mktemp("pushed") / "out")
+def pushed(fleet_model, tmp_path_factory):
+    return scored(fleet_model, tmp_path_factory.mktemp("pushed") / "out")
 
 
 def asked(rows, app_id="com.a", dest="a.example", **more):
@@ -158,10 +159,10 @@ def test_an_output_without_them_is_shown_and_a_damaged_one_is_one_sentence(pushe
         (pushed.out / name).write_bytes(whole)
 
 
-def test_cadence_alone_with_few_flows_says_why_it_raises_no_alert(tmp_path):
+def test_cadence_alone_with_few_flows_says_why_it_raises_no_alert(fleet_model, tmp_path):
     beats = flows(5 * DAY + 1200.0 * np.arange(9), "phone-03", "com.weather", "few.example", np.nan)
     tables = {"flows": together(telemetry()["flows"], beats)}
-    score_directory(tables, scorer(), tmp_path / "out")
+    score_directory(tables, Scorer.load(fleet_model), tmp_path / "out")
     rows = as_rows(Output(tmp_path / "out").scores([("dest", "=", "few.example")]))
     (row,) = rows
     assert row["behaviours"] == ["structured_cadence"] and row["score"] > 0 and not row["alert"]

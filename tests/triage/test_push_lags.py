@@ -9,22 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make import DAY0, flows, pushes, together
 from pushed_fleet import APART, scored
-from two_rhythms import scorer
 
 from appcadence.features.extraction import extract
 from appcadence.features.families.notification import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
-from appcadence.triage.report.data import Output, as_rows
+from appcadence.serving import Scorer
+from appcadence.triage.push_lags import Lags, lags
+from appcadence.triage.report.lag_curve import lag_curve
 from appcadence.triage.report.page import write_report
-from appcadence.triage.report.push_lags import figure, lags
+from appcadence.triage.report_data import Output, as_rows
 
 DAY = 86_400_000_000
 KEY = ["device_id", "app_id", "dest", "window_start"]
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory):
-    return scored(tmp_path_factory.mktemp("pushed") / "out")
+def pushed(fleet_model, tmp_path_factory):
+    return scored(fleet_model, tmp_path_factory.mktemp("pushed") / "out")
 
 
 def drawn(svg, name):
@@ -80,10 +81,10 @@ def test_an_implant_stands_far_above_chance_and_an_unrelated_channel_does_not(pu
         apart += [window] if key == APART else []
     assert mine and len(apart) == 2
     for window in mine:
-        svg = figure(window.lags)
+        svg = lag_curve(window.lags)
         assert share(30, svg, "seen") > 0.8 and share(30, svg, "chance") < 0.1
     for window in apart:
-        svg = figure(window.lags)
+        svg = lag_curve(window.lags)
         assert np.abs(drawn(svg, "seen") - drawn(svg, "chance")).max() < 0.2
         assert drawn(svg, "seen")[-1] > 0.3
     write_report(pushed.out, tmp_path / "report.html", top=200)
@@ -95,7 +96,7 @@ def test_an_implant_stands_far_above_chance_and_an_unrelated_channel_does_not(pu
         assert 0 < bars.rpartition("<path")[2].count("v1") <= len(window.pushes)
 
 
-def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
+def test_few_pushes_none_and_no_telemetry_are_told_apart(fleet_model, tmp_path):
     starts = np.arange(0, 86_400, 600.0)
     names = ("none", "one", "two", "three")
     tables = {
@@ -108,7 +109,7 @@ def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
         ),
     }
     tables["flows"] = together(tables["flows"], flows(starts, "d2", "com.three", "other.example"))
-    score_directory(tables, scorer(), tmp_path / "out")
+    score_directory(tables, Scorer.load(fleet_model), tmp_path / "out")
     output = Output(tmp_path / "out")
     said = {}
     for window in output.windows(as_rows(output.scores([("rank", ">", 0)]))):
@@ -122,10 +123,10 @@ def test_few_pushes_none_and_no_telemetry_are_told_apart(tmp_path):
     assert said["d2", "com.three"] == ("", None)
 
 
-def test_a_session_that_goes_on_from_the_day_before_has_no_start(tmp_path):
+def test_a_session_that_goes_on_from_the_day_before_has_no_start(fleet_model, tmp_path):
     on, off = flows([86_300.0], duration=3600.0), flows([86_400 + 7200.0 + 600 * i for i in range(20)])
     tables = {"flows": together(on, off), "notifications": pushes([86_390.0, 86_400.0, 86_401.0, 1e5])}
-    score_directory(tables, scorer(), tmp_path / "out")
+    score_directory(tables, Scorer.load(fleet_model), tmp_path / "out")
     output = Output(tmp_path / "out")
     (window,) = output.windows(as_rows(output.scores([("dest", "=", "*"), ("rank", ">", 0)])))[-1:]
     assert window.row["window_start"] == (DAY0 + 86_400) * 1_000_000
@@ -149,7 +150,7 @@ def test_against_the_slow_twin(pushes_us, starts_us, grid):
     reach = round((30 + grid) * 1e6)
     chance = [within(reach, shift) for shift in SHIFTS_SECONDS]
     assert found.answered == within(reach, 0) and found.by_chance == pytest.approx(np.mean(chance))
-    svg = figure(found)
+    svg = lag_curve(found)
     for place in (0, 60, 150, 250):
         us = round(math.expm1(place * math.log(301) / 250) * 1e6)
         assert drawn(svg, "seen")[place] == pytest.approx(within(us, 0) / len(pushes_us), abs=1e-3)
@@ -162,3 +163,46 @@ def test_chance_that_answers_half_tells_nothing():
     found = lags([1_000_000, 2_000_000, 3_000_000], often, 0, DAY, 0.0)
     assert found.sentence.endswith("within 30 s; by chance 3, too many to tell the two apart")
     assert lags([1, 2], often, 0, DAY, 0.0) is None and lags([1, 2, 3], [], 0, DAY, 0.0).by_chance == 0
+
+
+MINUTE, HOURS = 60_000_000, 3_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("wait", "grid", "answered"),
+    [
+        (0, 0.0, 3),  # at once
+        (30_000_000, 0.0, 3),
+        (30_000_001, 0.0, 0),
+        (90_000_000, 60.0, 3),
+        (90_000_001, 60.0, 0),
+        (-1, 0.0, 0),
+    ],
+)
+def test_by_hand_a_push_is_answered_within_the_wake_time_and_the_grid(wait, grid, answered):
+    times = [HOURS * k for k in (2, 5, 9)]
+    found = lags(times, [t + wait for t in times], 0, DAY, grid)
+    assert (found.answered, found.by_chance, found.reach_seconds) == (answered, 0.0, 30 + grid)
+    assert lags(times[:2], times, 0, DAY, grid) is None
+
+
+def test_by_hand_chance_is_the_mean_of_six_shifts_turned_round_the_window():
+    # Starts 7 minutes after all three (past midnight after the last), and 15 before the first of them.
+    times = [5 * MINUTE, DAY // 2, DAY - 5 * MINUTE]
+    starts = [t + 7 * MINUTE for t in times[:2]] + [2 * MINUTE, DAY - 10 * MINUTE]
+    found = lags(times, starts, 0, DAY, 0.0)
+    assert found.answered == 0 and found.by_chance == pytest.approx(4 / 6)
+    assert found.facts() == {"pushes": 3, "answered": 0, "by_chance": found.by_chance, "reach_seconds": 30.0}
+    assert found.sentence == "0 of 3 pushes were followed by a session start within 30 s; by chance 0.67"
+
+
+def chance(of, answered):
+    """The sentence on so many pushes, whose shifted ones so many starts follow."""
+    none = np.iinfo(np.int64).max
+    shifted = np.sort(np.r_[np.zeros(answered, np.int64), np.full(6 * of - answered, none)])
+    return Lags(np.full(of, none), shifted, 30.0).sentence.rpartition("by chance ")[2]
+
+
+def test_by_hand_half_of_the_pushes_by_chance_still_tell_and_more_do_not():
+    assert chance(4, 12) == "2" and chance(4, 13) == "2.2, too many to tell the two apart"
+    assert chance(20, 60) == "10" and chance(40, 59) == "9.8" and chance(40, 61) == "10"

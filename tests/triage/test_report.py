@@ -300,6 +300,7 @@ def test_the_picture_of_a_window_is_bounded():
     assert svg.count("v1") == 1000 and len(svg) < 15_000
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to open the page in")
 def test_a_browser_runs_the_script_of_a_hostile_page_and_nothing_else(out, tmp_path):
     write_report(out, tmp_path / "report.html")

@@ -137,7 +137,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     before = file.read_bytes()
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
-        "from test_verdicts_record import NOW, record, said\n"
+        f"from {__name__} import NOW, record, said\n"
         "try: record(said(), Path(sys.argv[1]), None, NOW)\n"
         "except ValueError as error: print(error)"
     )

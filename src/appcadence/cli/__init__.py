@@ -5,21 +5,24 @@ from __future__ import annotations
 import sys
 
 import typer
-from rich.console import Console
 
 from appcadence.cli.convert import convert
 from appcadence.cli.demo import demo
-from appcadence.cli.detect import evaluate, features, train
 from appcadence.cli.drift import drift
+from appcadence.cli.evaluate import evaluate
 from appcadence.cli.evidence import evidence
 from appcadence.cli.exceptions import exceptions
 from appcadence.cli.explain import explain
-from appcadence.cli.inventory import inventory, plain
+from appcadence.cli.features import features
+from appcadence.cli.inventory import inventory
 from appcadence.cli.models import models
+from appcadence.cli.options import sentence
 from appcadence.cli.readiness import readiness
 from appcadence.cli.report import report
 from appcadence.cli.score import score
 from appcadence.cli.simulate import simulate
+from appcadence.cli.terminal import complain
+from appcadence.cli.train import train
 from appcadence.cli.verdict import verdict
 from appcadence.errors import AppcadenceError
 
@@ -40,18 +43,10 @@ app.add_typer(evidence, name="evidence")
 app.add_typer(verdict, name="verdict")
 
 
-def _said(error: OSError) -> str:
-    what = error.strerror or " ".join(str(error).split())
-    return what if error.filename is None else f"{error.filename}: {what}"
-
-
 def main() -> None:
     """Run a command; bad input ends in one sentence on standard error and exit code 2."""
     try:
         app()
     except (AppcadenceError, OSError) as error:
-        text = str(error) if isinstance(error, AppcadenceError) else _said(error)
-        Console(stderr=True, soft_wrap=True).print(
-            f"appcadence: {plain(text)}", markup=False, highlight=False
-        )
+        complain(sentence(error))
         sys.exit(2)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Json, said
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest import convert as conversion
 from appcadence.telemetry.ingest.conversion_report import ConversionReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
 
-_WIDTH = 80
 _MAX_DAYS = 10
 
 
@@ -43,13 +41,13 @@ def convert(
         Path | None,
         typer.Option(metavar="KEYFILE", help="Replace device ids and local host names by keyed hashes."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
 
-    Files that were converted before are skipped. Give logs that belong together in one call, such as
-    Zeek's conn, ssl, quic, http and dns logs. Rows that cannot be used are counted here and listed in
-    the table 'rejected'.
+    Files that were converted before are skipped; files that cannot be used are passed over and named, and
+    only where none can the command fails. Give logs that belong together in one call, such as Zeek's conn,
+    ssl, quic, http and dns logs. Rows that cannot be used are counted, and listed in the table 'rejected'.
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
@@ -64,7 +62,7 @@ def convert(
             mapping=mapping,
             app_map=app_map,
             keyfile=pseudonymise,
-            progress=lambda done, total: progress("Converting", done / max(total, 1)),
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))
@@ -73,49 +71,41 @@ def convert(
 
 
 def _print(report: ConversionReport) -> None:
-    console = Console(width=_WIDTH, highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="")
-    table.add_column("file, format", overflow="fold", ratio=1)
-    for name in ("read", "kept", "rejected", "devices", "apps"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("first, last UTC", no_wrap=True)
-    for file in report.files:
-        if file.skipped:
-            table.add_row(f"{escape(file.name)}\n  skipped", *("-" for _ in range(5)), "-")
-            continue
-        numbers = (file.read, file.rows, file.rejected, file.devices, file.apps)
-        counts = (f"{number:,}" for number in numbers)
-        span = "-" if not (file.first and file.last) else f"{_minute(file.first)}\n{_minute(file.last)}"
-        table.add_row(f"{escape(file.name)}\n  {file.format}", *counts, span)
-    console.print(table)
-    for note in report.notes:
-        console.print(plain(note), markup=False)
+    numbers = map(number, ("read", "kept", "rejected", "devices", "apps"))
+    rows = (row for file in report.files for row in _rows(file))
+    print_table([text("file, format"), *numbers, word("first, last UTC")], rows)
+    reasons = dict.fromkeys(said(file.unusable, file.argument) for file in report.files if file.unusable)
+    for note in (*(f"Passed over: {reason}" for reason in reasons), *report.notes):
+        say(note)
     if report.rejected:
-        rows = "1 row" if report.rejected == 1 else f"{report.rejected:,} rows"
-        console.print(f"{rows} rejected: see file, line and reason in the table 'rejected'.")
+        say(f"{many(report.rejected, 'row')} rejected: see file, line and reason in the table 'rejected'.")
     if not report.changed:
-        console.print(f"Nothing new: {report.out} is unchanged.", markup=False)
+        say(f"Nothing new: {report.out} is unchanged.")
         return
     added = ", ".join(f"{rows:,} {name}" for name, rows in report.tables.items())
-    console.print(f"Added to {report.out}: {added}.", markup=False)
+    say(f"Added to {report.out}: {added}.")
     if report.changed_days:
-        _print_changed(console, report.changed_days)
+        _print_changed(report.changed_days)
 
 
-def _print_changed(console: Console, days: Sequence[ChangedDay]) -> None:
+def _rows(file: FileReport) -> Iterator[tuple[object, ...]]:
+    """Two lines a file."""
+    if file.skipped or file.unusable:
+        yield (file.name, *("-" for _ in range(6)))
+        yield ("  skipped" if file.skipped else "  passed over",)
+    else:
+        yield (file.name, file.read, file.rows, file.rejected, file.devices, file.apps, _minute(file.first))
+        yield (f"  {file.format}", *("" for _ in range(5)), _minute(file.last))
+
+
+def _print_changed(days: Sequence[ChangedDay]) -> None:
     """The first days, one a line."""
-    console.print("Late records changed days that were there before; score these days again:")
-    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
-    table.add_column(overflow="fold")
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, justify="right")
-    for day in days[:_MAX_DAYS]:
-        rows = "1 row" if day.rows == 1 else f"{day.rows:,} rows"
-        table.add_row(escape(plain(day.device_id)), day.day, rows)
-    console.print(table)
+    say("Late records changed days that were there before; score these days again:")
+    rows = ((f"  {day.device_id}", day.day, many(day.rows, "row")) for day in days[:_MAX_DAYS])
+    print_table([text(), word(), number("")], rows)
     if len(days) > _MAX_DAYS:
-        console.print(f"  and {len(days) - _MAX_DAYS:,} more (--json lists all)")
+        say(f"and {len(days) - _MAX_DAYS:,} more (--json lists all)", "  ")
 
 
-def _minute(iso: str) -> str:
-    return iso[:16].replace("T", " ")
+def _minute(iso: str | None) -> str:
+    return iso[:16].replace("T", " ") if iso else "-"

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 
-from appcadence.cli.detect import print_quality
+from appcadence._extras import require
+from appcadence._types import DAY_US
+from appcadence.cli.evaluate import print_quality
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.score import print_run
+from appcadence.cli.terminal import say
 from appcadence.errors import TelemetryError
 from appcadence.features.extraction import load
 from appcadence.models import bundle
@@ -38,7 +40,7 @@ def demo(
 
     Example: appcadence demo --out demo
     """
-    console = Console()
+    require("train", "lightgbm", "sklearn")
     if out.exists():
         raise TelemetryError(f"{out} exists; remove it or choose another --out")
     telemetry = out / "telemetry"
@@ -47,20 +49,22 @@ def demo(
         write_fleet(telemetry, _DEVICES, _DAYS, _SEED, progress=progress)
         tables = load(telemetry)
         first = tables["flows"]["start"].cast("int64").to_numpy()
-        middle = int(first.min()) // 86_400_000_000 * 86_400_000_000 + _DAYS // 2 * 86_400_000_000
+        middle = int(first.min()) // DAY_US * DAY_US + _DAYS // 2 * DAY_US
         before, after = past_and_future(tables, middle)
         result = train(before, seed=_SEED, progress=progress)
         bundle.save(result.detector, out / "model")
         run = score_directory(after, Scorer.load(out / "model"), out / "scored", progress=progress)
         html = out / "report.html"
         write_report(out / "scored", html)
-    console.print(
+    say(
         f"A simulated fleet of {_DEVICES} devices: {_DAYS // 2} days to train on, then "
         f"{_DAYS // 2} days with implants to score."
     )
-    print_run(console, run, out / "scored")
-    console.print("\nMeasured against the simulator's labels (simulated data, no promise for real fleets):")
+    print_run(run, out / "scored")
+    say()
+    say("Measured against the simulator's labels (simulated data, no promise for real fleets):")
     labels = pq.read_table(out / "telemetry.labels.parquet")
     scores = pq.read_table(out / "scored" / "scores.parquet").to_pandas()
-    print_quality(console, evaluate(scores, labels, tables["flows"]))
-    console.print(f"\nReport: {html.resolve()}", markup=False, highlight=False, soft_wrap=True)
+    print_quality(evaluate(scores, labels, tables["flows"]))
+    say()
+    say(f"Report: {html.resolve()}")

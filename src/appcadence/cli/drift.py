@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import json
 import math
-import textwrap
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from appcadence.cli.detect import Directory, Json, Model, load_scorer
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Directory, Json, Model, load_scorer
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load
 from appcadence.training import drift as measurement
 
-_WIDTH = 80
 _MAX_FEATURES = 10
 
 
-def drift(directory: Directory, model: Model, json: Json = False) -> None:
+def drift(directory: Directory, model: Model, as_json: Json = False) -> None:
     """Say whether a detector still fits telemetry from after its training: retrain, watch or fine, and why.
 
     Compares features, apps, scores and the alert budget with what the bundle holds of its training, and
@@ -32,22 +30,15 @@ def drift(directory: Directory, model: Model, json: Json = False) -> None:
     with progress_bar() as progress:
         progress("comparing", 0.0)
         answer = measurement.drift(load_scorer(model).detector, load(directory))
-    if json:
-        typer.echo(jsonlib.dumps(answer.as_dict(), allow_nan=False))
+    if as_json:
+        typer.echo(json.dumps(answer.as_dict(), allow_nan=False))
         return
     _print(answer)
 
 
 def _print(answer: measurement.Drift) -> None:
-    console = Console(width=_WIDTH, highlight=False)
-
-    def say(line: str, indent: str = "") -> None:
-        wrapped = textwrap.fill(
-            plain(line), _WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
-        )
-        console.print(wrapped, markup=False)
-
-    say(f"{answer.verdict}: {answer.windows:,} windows of {answer.devices:,} device(s) after training.")
+    windows, devices = many(answer.windows, "window"), many(answer.devices, "device")
+    say(f"{answer.verdict}: {windows} of {devices} after training.")
     for reason in answer.reasons:
         say(reason, "- ")
     budget = answer.budget
@@ -56,18 +47,13 @@ def _print(answer: measurement.Drift) -> None:
         f"(95% interval {budget.low:.2f} to {budget.high:.2f}). Stability index of scores: "
         f"{answer.scores_psi:.2f}."
     )
-    console.print(_features(answer))
+    figures = ("stability", "p (FDR)", "unknown then", "now")
+    worst = answer.features.head(_MAX_FEATURES).to_dict("records")
+    print_table([text("feature"), *map(number, figures)], map(_cells, worst))
     for note in answer.notes:
         say(note)
 
 
-def _features(answer: measurement.Drift) -> Table:
-    table = Table(box=None, width=_WIDTH, pad_edge=False)
-    table.add_column("feature", overflow="fold", ratio=1)
-    for name in ("stability", "p (FDR)", "unknown then", "now"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in answer.features.head(_MAX_FEATURES).to_dict("records"):
-        p = "-" if math.isnan(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
-        before, now = f"{row['missing_before']:.0%}", f"{row['missing_now']:.0%}"
-        table.add_row(row["feature"], f"{row['psi']:.2f}", p, before, now)
-    return table
+def _cells(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
+    p = "-" if math.isnan(row["p_adjusted"]) else f"{row['p_adjusted']:.3f}"
+    return row["feature"], f"{row['psi']:.2f}", p, f"{row['missing_before']:.0%}", f"{row['missing_now']:.0%}"

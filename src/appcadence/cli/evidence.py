@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from appcadence.cli.detect import Json
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage import audit_log as chain
 from appcadence.triage import audit_report
 
-_WIDTH = 80
 _DAY = ["%Y-%m-%d"]
 
 evidence = typer.Typer(
@@ -50,18 +45,17 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found._asdict()))
         return
-    console = Console(width=_WIDTH, highlight=False)
-    console.print(f"{_many(found.lines, 'line')}, each as it was written and in its place. Head:")
-    console.print(found.head)
+    say(f"{many(found.lines, 'line')}, each as it was written and in its place. Head:")
+    say(found.head)
     if found.anchored is None:
-        console.print(
+        say(
             "The chain alone cannot show that lines were cut off the end or that the whole file was written "
             "anew: note the head elsewhere, and give it with --head."
         )
         return
     after = found.lines - found.anchored
-    said = f" For the {_many(after, 'line')} after it there is only the chain." if after else ""
-    console.print(f"Nothing was cut off or rewritten up to line {found.anchored:,}, the head given.{said}")
+    more = f" For the {many(after, 'line')} after it there is only the chain." if after else ""
+    say(f"Nothing was cut off or rewritten up to line {found.anchored:,}, the head given.{more}")
 
 
 @evidence.command()
@@ -83,58 +77,38 @@ def report(
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
         return
-    console = Console(width=_WIDTH, highlight=False)
-    console.print(
-        f"{found.first} to {found.last}; {_many(found.lines, 'line')} verified, up to the head\n{found.head}"
-    )
-    _print(console, found.weeks)
+    say(f"{found.first} to {found.last}; {many(found.lines, 'line')} verified, up to the head")
+    say(found.head)
+    _print(found.weeks)
 
 
-def _print(console: Console, weeks: list[audit_report.Week]) -> None:
-    console.print("\nCoverage:")
+def _print(weeks: list[audit_report.Week]) -> None:
+    say()
+    say("Coverage:")
+    names = ("runs", "days", "devices", "device-days", "observed hours")
     rows = ((w.week, w.runs, w.days, w.devices, w.device_days, f"{w.hours:,.0f}") for w in weeks)
-    console.print(_table(("week", "runs", "days", "devices", "device-days", "observed hours"), rows))
-    console.print("\nAlerting windows, and decisions:")
+    print_table([word("week"), *map(number, names)], rows)
+    say()
+    say("Alerting windows, and decisions:")
     decided = ((w.week, w.alerts, *(w.decisions[name] for name in CHOICES)) for w in weeks)
-    console.print(_table(("week", "alerts", *CHOICES), decided))
-    parts = (
-        ("Models and their bundles (runs):", [_short(w.models) for w in weeks]),
-        ("What alerts kept to (runs):", [w.limits for w in weeks]),
-        ("Exceptions in force (most windows held back by a run):", [w.exceptions for w in weeks]),
-        (
-            "Blind spots (runs that said so; numbers of the last):",
-            [_said(w) for w in weeks],
-        ),
+    print_table([word("week"), *map(number, ("alerts", *CHOICES))], decided)
+    _print_counts("Models and their bundles (runs)", {w.week: _short(w.models) for w in weeks})
+    _print_counts("What alerts kept to (runs)", {w.week: w.limits for w in weeks})
+    _print_counts(
+        "Exceptions in force (most windows held back by a run)", {w.week: w.exceptions for w in weeks}
     )
-    for title, each in parts:
-        console.print(f"\n{title}" if any(each) else f"\n{title} none")
-        listed = (
-            (week.week, plain(name), count)
-            for week, counts in zip(weeks, each, strict=True)
-            for name, count in counts.items()
-        )
-        if any(each):
-            console.print(_table(("week", "", "number"), listed))
+    spots = {w.week: {finding.text: runs for finding, runs in w.blind_spots} for w in weeks}
+    _print_counts("Blind spots (runs that said so; numbers of the last)", spots)
 
 
-def _said(week: audit_report.Week) -> dict[str, int]:
-    return {finding.text: runs for finding, runs in week.blind_spots}
+def _print_counts(title: str, by_week: dict[str, dict[str, int]]) -> None:
+    rows = [(week, *item) for week, counts in by_week.items() for item in counts.items()]
+    say()
+    say(f"{title}:" if rows else f"{title}: none")
+    if rows:
+        print_table([word("week"), text(), number("number")], rows)
 
 
 def _short(models: dict[str, int]) -> dict[str, int]:
     """Ids as other commands show them; --json has them whole."""
     return {re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1", name): runs for name, runs in models.items()}
-
-
-def _table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="")
-    for name in names:
-        left = name in ("week", "")
-        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=name == "week")
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else escape(str(v)) for v in row))
-    return table
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

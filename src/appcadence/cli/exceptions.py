@@ -10,19 +10,15 @@ from typing import Annotated
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from appcadence._files import recover
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Json
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.errors import TelemetryError
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.triage import suppression
 from appcadence.triage.exceptions import read
-
-_WIDTH = 80
 
 exceptions = typer.Typer(
     help="Documented exceptions to what is reported.", no_args_is_help=True, rich_markup_mode=None
@@ -40,7 +36,7 @@ def check(
     scores: Annotated[
         Path | None, typer.Option(help="An output directory of 'appcadence score', to try them on.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a file of exceptions: what is wrong with it, and which have expired or soon will.
 
@@ -71,22 +67,14 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _print(file: Path, uses: Sequence[suppression.Use]) -> None:
-    console = Console(width=_WIDTH, highlight=False)
-    many = "1 exception" if len(uses) == 1 else f"{len(uses):,} exceptions"
-    console.print(f"{plain(file)}: {many}, nothing wrong with the file.", markup=False, soft_wrap=True)
+    say(f"{file}: {many(len(uses), 'exception')}, nothing wrong with the file.")
     if not uses:
         return
     tried = uses[0].covered is not None
-    table = Table(box=None, width=_WIDTH, pad_edge=False, header_style="")
-    table.add_column("exception", overflow="fold", ratio=3)
-    table.add_column("owner", overflow="fold", ratio=3)
-    table.add_column("expires", no_wrap=True)
-    if tried:
-        table.add_column("covers", justify="right", no_wrap=True)
-    table.add_column("note", overflow="fold", ratio=4)
-    for use in uses:
-        covers = [f"{use.covered:,}"] if tried else []
-        table.add_row(
-            use.id, escape(plain(use.owner)), use.expires.isoformat(), *covers, "; ".join(use.notes)
-        )
-    console.print(table)
+    columns = [text("exception", ratio=3), text("owner", ratio=3), word("expires")]
+    columns += [number("covers")] if tried else []
+    rows = (
+        (use.id, use.owner, use.expires, *((use.covered,) if tried else ()), "; ".join(use.notes))
+        for use in uses
+    )
+    print_table([*columns, text("note", ratio=4)], rows)

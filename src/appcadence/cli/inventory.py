@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.inventory import merge as inventories
 from appcadence.telemetry.inventory.template import write_template
 
-_WIDTH = 80
 _MAX_CHANGES = 40
 _MAX_NAMES = 10
 _WORDS = {
@@ -46,7 +46,7 @@ def merge(
     app_map: Annotated[
         Path | None, typer.Option(help="CSV: app_name, app_id, for sources without bundle ids.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Merge inventories into one snapshot, and print what changed since the last one.
 
@@ -65,7 +65,7 @@ def merge(
 
 @inventory.command()
 def template(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")],
+    directory: Directory,
     out: Annotated[Path, typer.Option(help="The file to write; must not exist.")] = Path("inventory.toml"),
 ) -> None:
     """Write a hand-kept inventory to start from, filled with what the telemetry shows of each app.
@@ -77,62 +77,42 @@ def template(
     """
     with progress_bar() as progress:
         apps = write_template(directory, out, progress)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{_many(apps, 'app')} written to {plain(out)}; nothing in it is approved yet.", markup=False
-    )
+    say(f"{many(apps, 'app')} written to {out}; nothing in it is approved yet.")
 
 
 def _print(report: inventories.MergeReport) -> None:
-    console = Console(width=_WIDTH, highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="")
-    table.add_column("file", overflow="fold", ratio=1)
-    table.add_column("kind", no_wrap=True)
-    table.add_column("device", overflow="fold", max_width=26)
-    for name in ("rows", "apps", "rejected", "no id"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for source in report.sources:
-        counts = (source.rows, source.apps, source.rejected, len(source.unmapped))
-        device = plain(source.device_id) if source.device_id else "fleet"
-        table.add_row(plain(source.name), source.kind, device, *(f"{n:,}" for n in counts))
-    console.print(table, markup=False)
+    numbers = map(number, ("rows", "apps", "rejected", "no id"))
+    columns = [text("file"), word("kind"), text("device"), *numbers]
+    print_table(columns, ((s.name, s.kind, s.device_id or "fleet", *_counts(s)) for s in report.sources))
     for source in report.sources:
         if source.unmapped:
-            few = ", ".join(plain(name) for name in source.unmapped[:_MAX_NAMES])
-            rest = " ..." if len(source.unmapped) > _MAX_NAMES else ""
-            console.print(f"No bundle id, not used (give --app-map): {few}{rest}", markup=False)
+            say(f"No bundle id, not used (give --app-map): {_few(source.unmapped, _MAX_NAMES)}")
     for note in report.notes:
-        console.print(plain(note), markup=False)
+        say(note)
     if report.first:
-        few = ", ".join(_scope(scope) for scope in report.first[:3]) + (
-            " ..." if len(report.first) > 3 else ""
-        )
-        console.print(f"First snapshot of: {few}", markup=False)
+        say(f"First snapshot of: {_few(map(_scope, report.first))}")
     for change in report.changes[:_MAX_CHANGES]:
-        few = ", ".join(_scope(scope) for scope in change.device_ids[:3])
-        rest = f" and {len(change.device_ids) - 3:,} more" if len(change.device_ids) > 3 else ""
-        detail = f" ({plain(change.detail)})" if change.detail else ""
-        console.print(f"{_WORDS[change.kind]}: {plain(change.app_id)}{detail} on {few}{rest}", markup=False)
+        detail = f" ({change.detail})" if change.detail else ""
+        say(f"{_WORDS[change.kind]}: {change.app_id}{detail} on {_few(map(_scope, change.device_ids))}")
     if len(report.changes) > _MAX_CHANGES:
-        console.print(f"{len(report.changes) - _MAX_CHANGES:,} more changes; --json lists all.")
+        say(f"{len(report.changes) - _MAX_CHANGES:,} more changes; --json lists all.")
     if report.snapshot_time is None:
-        console.print(
-            f"Nothing differs from the last snapshot: {plain(report.out)} is unchanged.", markup=False
-        )
+        say(f"Nothing differs from the last snapshot: {report.out} is unchanged.")
         return
     if not report.changes and not report.first:
-        console.print("No app, mode, approval, push entitlement or approved period changed.")
-    console.print(f"Added to {plain(report.out)}: a snapshot of {_many(report.rows, 'row')}.", markup=False)
+        say("No app, mode, approval, push entitlement or approved period changed.")
+    say(f"Added to {report.out}: a snapshot of {many(report.rows, 'row')}.")
+
+
+def _counts(source: inventories.SourceReport) -> tuple[int, ...]:
+    return source.rows, source.apps, source.rejected, len(source.unmapped)
+
+
+def _few(names: Iterable[str], most: int = 3) -> str:
+    every = list(names)
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
 
 
 def _scope(scope: str | None) -> str:
-    return "the fleet" if scope is None else plain(scope)
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def plain(value: object) -> str:
-    """Names are hostile: no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+    return "the fleet" if scope is None else scope

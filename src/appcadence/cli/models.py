@@ -11,13 +11,11 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from appcadence._files import sha256
-from appcadence.cli.detect import load_scorer, read_named
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Json, load_scorer, read_named
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features.extraction import load
 from appcadence.telemetry.directory import TelemetryDirectory
@@ -26,8 +24,6 @@ from appcadence.training.evaluate import Quality, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.promotion import judge
 from appcadence.training.publish import fingerprint
-
-_WIDTH = 80
 
 models = typer.Typer(
     help="Registered models: compare challenger with champion, and promote.",
@@ -38,7 +34,6 @@ Data = Annotated[
     Path, typer.Option(metavar="DIR", help="Frozen evaluation telemetry, which no model was trained on.")
 ]
 Labels = Annotated[Path, typer.Option(metavar="FILE", help="Its labels table, a Parquet file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @models.command("list")
@@ -57,17 +52,12 @@ def list_(as_json: Json = False) -> None:
         typer.echo(json.dumps([_ready(version) for version in found]))
         return
     if not found:
-        typer.echo("Nothing is registered; register a model with: appcadence train DIR --register")
+        say("Nothing is registered; register a model with: appcadence train DIR --register")
         return
-    table = _table("version", "aliases", "created", "window", "recall at 0.1", "at 1", "bundle")
-    for v in found:
-        recall = [_figure(v.metrics, f"recall_at_{b}_per_device_day") for b in ("0.1", "1")]
-        named = plain(", ".join(v.aliases)) or "-"
-        window = plain(v.params.get("window", "-"))
-        table.add_row(v.version, named, v.created[:10], window, *recall, (v.bundle or "-")[:12])
-    console = Console(width=_WIDTH, highlight=False)
-    console.print(table, markup=False)
-    console.print("Recall at false alerts per device-day, on implants injected in training.")
+    columns = [number("version"), text("aliases")]
+    columns += [number(name) for name in ("created", "window", "recall at 0.1", "at 1")]
+    print_table([*columns, text("bundle")], map(_cells, found))
+    say("Recall at false alerts per device-day, on implants injected in training.")
 
 
 @models.command()
@@ -85,7 +75,6 @@ def show(
     if as_json:
         typer.echo(json.dumps(_ready(version)))
         return
-    console = Console(width=_WIDTH, highlight=False)
     facts = {
         "model": version.uri,
         "aliases": ", ".join(version.aliases) or "-",
@@ -96,18 +85,15 @@ def show(
     figures = {name: f"{value:.4g}" for name, value in version.metrics.items()}
     for title, rows in (("", facts), ("Trained with", version.params), ("Figures of training", figures)):
         if title:
-            console.print(f"\n{title}:")
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(overflow="fold")
-        table.add_column(overflow="fold")
-        for name, value in rows.items():
-            table.add_row(plain(name), plain(value))
-        console.print(table, markup=False)
-    console.print("\nPromotions:" if version.promotions else "\nNever promoted.")
+            say()
+            say(f"{title}:")
+        print_table([text(), text()], rows.items())
+    say()
+    say("Promotions:" if version.promotions else "Never promoted.")
     for record in version.promotions:
         over = f"over version {record['over']}" if record["over"] else "as the first champion"
         forced = ", forced although " + "; ".join(record["reasons"]) if record["forced"] else ""
-        console.print(plain(f"{record['time']}: {over}{forced}"), markup=False)
+        say(f"{record['time']}: {over}{forced}")
 
 
 @models.command()
@@ -127,10 +113,9 @@ def compare(
     if as_json:
         typer.echo(json.dumps({"a": json_ready(first.metrics()), "b": json_ready(second.metrics())}))
         return
-    console = Console(width=_WIDTH, highlight=False)
-    for name, model in (("A", a), ("B", b)):
-        console.print(plain(f"{name}: {model}"), markup=False, soft_wrap=True)
-    _print_both(console, {"A": first, "B": second})
+    say(f"A: {a}")
+    say(f"B: {b}")
+    _print_both({"A": first, "B": second})
 
 
 @models.command()
@@ -172,17 +157,14 @@ def promote(
         answer = {"promoted": promoted, "model": candidate.uri}
         typer.echo(json.dumps(answer | record))
     else:
-        _print_both(Console(width=_WIDTH, highlight=False), both)
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        _print_both(both)
     for reason in reasons:
         verdict = "forced" if force else "not promoted"
-        errors.print(f"appcadence: version {candidate.version} {verdict}: {plain(reason)}.", markup=False)
+        complain(f"version {candidate.version} {verdict}: {reason}.")
     if not promoted:
         raise typer.Exit(2)
     if not as_json:
-        typer.echo(
-            f"Version {candidate.version} is the champion" + (f", over version {over}." if over else ".")
-        )
+        say(f"Version {candidate.version} is the champion" + (f", over version {over}." if over else "."))
 
 
 def _judged(
@@ -229,43 +211,40 @@ def _gate_figures(outcome: Quality) -> dict[str, Any]:
     return {k: v for k, v in figures.items() if k in kept or k.endswith("_per_device_day")}
 
 
-def _print_both(console: Console, both: dict[str, Quality]) -> None:
-    table = _table(
-        "false alerts per device-day", *(f"{k} {name}" for name in both for k in ("recall", "95%"))
-    )
-    for budget in next(iter(both.values())).recall:
+def _print_both(both: dict[str, Quality]) -> None:
+    names = ("false alerts per device-day", *(f"{k} {name}" for name in both for k in ("recall", "95%")))
+    first = next(iter(both.values()))
+    rows: list[tuple[str, ...]] = []
+    for budget in first.recall:
         cells = []
         for outcome in both.values():
             low, high = outcome.interval[budget]
             cells += [f"{outcome.recall[budget]:.2f}", f"{low:.2f} to {high:.2f}"]
-        table.add_row(f"{budget:g}", *cells)
-    console.print(table, markup=False)
-    table = _table("", *both)
-    for budget in next(iter(both.values())).realised:
-        table.add_row(
-            f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values())
-        )
-    table.add_row("average precision", *(f"{q.average_precision:.2f}" for q in both.values()))
-    table.add_row("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values()))
-    console.print(table, markup=False)
-    outcome = next(iter(both.values()))
-    console.print(
-        f"On {outcome.implant_days} implant-days, {outcome.benign_units} benign alert units and "
-        f"{outcome.device_days:.1f} device-days; 95% intervals are over devices."
+        rows.append((f"{budget:g}", *cells))
+    print_table([number(name) for name in names], rows)
+    rows = [
+        (f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values()))
+        for budget in first.realised
+    ]
+    rows.append(("average precision", *(f"{q.average_precision:.2f}" for q in both.values())))
+    rows.append(("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values())))
+    print_table([text(), *map(number, both)], rows)
+    say(
+        f"On {first.implant_days} implant-days, {first.benign_units} benign alert units and "
+        f"{first.device_days:.1f} device-days; 95% intervals are over devices."
     )
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="")
-    for name in columns:
-        table.add_column(
-            name, justify="left" if name in ("", "aliases", "bundle") else "right", overflow="fold"
-        )
-    return table
-
-
-def _figure(metrics: dict[str, float], name: str) -> str:
-    return f"{metrics[name]:.2f}" if name in metrics else "-"
+def _cells(version: registry.Version) -> tuple[str, ...]:
+    recall = (version.metrics.get(f"recall_at_{b}_per_device_day") for b in ("0.1", "1"))
+    return (
+        version.version,
+        ", ".join(version.aliases) or "-",
+        version.created[:10],
+        version.params.get("window", "-"),
+        *("-" if figure is None else f"{figure:.2f}" for figure in recall),
+        (version.bundle or "-")[:12],
+    )
 
 
 def _ready(version: registry.Version) -> dict[str, Any]:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.readiness import assess as measurement
+from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Level, Log
+from appcadence.telemetry.readiness.counts import ATTRIBUTIONS
 from appcadence.triage.report.readiness_page import write_readiness
 
-_WIDTH = 80
 _MAX_DEVICES = 20
-_SHORT = {"can be judged": "yes", "only per device": "device", "blind": "blind"}
+_SHORT = {Level.JUDGED: "yes", Level.PER_DEVICE: "device", Level.BLIND: "blind"}
 
 
 def readiness(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")],
+    directory: Directory,
     html: Annotated[Path | None, typer.Option(help="Write the answer as an HTML page, too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what the telemetry can show: per device, whether each behaviour of AN1682 can be judged.
 
@@ -42,23 +41,14 @@ def readiness(
         return
     _print(answer)
     if html is not None:
-        Console(soft_wrap=True).print(f"Page written to {plain(html)}", markup=False, highlight=False)
+        say(f"Page written to {html}")
 
 
 def _print(answer: measurement.Readiness) -> None:
-    console = Console(width=_WIDTH, highlight=False)
-
-    def say(line: str) -> None:
-        indent = " " * (len(line) - len(line.lstrip()))
-        wrapped = textwrap.fill(plain(line), _WIDTH, subsequent_indent=indent + "  ")
-        console.print(wrapped, markup=False)
-
     profiles = answer.profiles
-    ways = ", ".join(
-        f"{_percent(answer.share(way))} {way}" for way in measurement.ATTRIBUTIONS if answer.share(way)
-    )
+    ways = ", ".join(f"{_percent(answer.share(way))} {way}" for way in ATTRIBUTIONS if answer.share(way))
     ids = ", ".join(measurement.ATTACK.values())
-    say(f"{_devices_in_all(len(answer.devices))}, {answer.flows:,} flows. ATT&CK: {ids}.")
+    say(f"{many(len(answer.devices), 'device')}, {answer.flows:,} flows. ATT&CK: {ids}.")
     say(f"App attribution: {ways or 'no flows'}.")
     say(
         f"Known of the flows: host {_percent(answer.share('host_known'))} (passively "
@@ -69,57 +59,45 @@ def _print(answer: measurement.Readiness) -> None:
         f"Apps seen: {profiles.apps}; background modes known of {profiles.background_modes_known}, approved "
         f"{profiles.approved}, expected hosts known of {profiles.expected_hosts_known}."
     )
-    console.print()
-    for name in measurement.BEHAVIOURS:
-        counts = ", ".join(f"{verdict} on {n:,}" for verdict, n in answer.verdicts(name).items() if n)
+    say()
+    for name in BEHAVIOURS:
+        counts = ", ".join(f"{WORDING[level]} on {n:,}" for level, n in answer.levels(name).items() if n)
         say(f"{name.replace('_', ' ')}: {counts or 'no device'}")
         change, devices = answer.change(name)
-        say(f"  why: {answer.reason(name)}")
-        say(f"  would help most ({_devices_in_all(devices)}): {change}")
-    console.print()
-    console.print(_devices(answer))
+        say(f"why: {answer.reason(name)}", "  ")
+        say(f"would help most ({many(devices, 'device')}): {change}", "  ")
+    say()
+    numbers = ("flows", "app", "host", "days", "gaps", "user", "pushes")
+    columns = [text("device"), *map(number, numbers), *map(word, ("cadence", "session", "bursts"))]
+    print_table(columns, map(_cells, answer.devices[:_MAX_DEVICES]))
     if len(answer.devices) > _MAX_DEVICES:
         say(f"{len(answer.devices) - _MAX_DEVICES:,} more devices: see --json or --html.")
-    console.print()
+    say()
     for spot in answer.blind_spots:
         say(spot)
 
 
-def _devices(answer: measurement.Readiness) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="", padding=(0, 1, 0, 0))
-    table.add_column("device", overflow="fold", ratio=1)
-    for name in ("flows", "app", "host", "days", "gaps"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("user", "pushes"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("cadence", "session", "bursts"):
-        table.add_column(name, no_wrap=True)
-    for device in answer.devices[:_MAX_DEVICES]:
-        table.add_row(
-            plain(device.device_id).replace("[", "\\["),
-            f"{device.flows:,}",
-            _percent(device.app_known),
-            _percent(device.host_known),
-            f"{device.span_hours / 24:.1f}",
-            f"{device.gap_hours:,} h",
-            _log(device, device.activity),
-            _log(device, device.pushes),
-            *(_SHORT[verdict.verdict] for verdict in device.behaviours.values()),
-        )
-    return table
+def _cells(device: DeviceFacts) -> tuple[object, ...]:
+    return (
+        device.device_id,
+        device.flows,
+        _percent(device.app_known),
+        _percent(device.host_known),
+        f"{device.span_hours / 24:.1f}",
+        f"{device.gap_hours:,} h",
+        _log(device, device.activity),
+        _log(device, device.pushes),
+        *(_SHORT[found.level] for found in device.behaviours.values()),
+    )
 
 
-def _log(device: measurement.Device, log: measurement.Log) -> str:
-    """Hours that a log covers, of those with flows if there are any, and its grid."""
+def _log(device: DeviceFacts, log: Log) -> str:
+    """Hours that a log covers, of those with flows if there are any, and its resolution."""
     hours = log.hours_with_flows if device.flows else log.hours
     if not hours:
         return "-"
-    grid = log.time_resolution_seconds
-    return f"{hours:,} h" + (f"/{grid:.0f} s" if grid and grid >= 1 else "")
-
-
-def _devices_in_all(n: int) -> str:
-    return "1 device" if n == 1 else f"{n:,} devices"
+    resolution = log.time_resolution_seconds
+    return f"{hours:,} h" + (f"/{resolution:.0f} s" if resolution and resolution >= 1 else "")
 
 
 def _percent(share: float) -> str:

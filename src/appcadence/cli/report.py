@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from appcadence.cli.options import Output
+from appcadence.cli.terminal import say
 from appcadence.triage.report.page import MAX_WINDOWS, write_report
 
 
 def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")],
+    out: Output,
     html: Annotated[Path, typer.Option(help="The HTML file to write.")],
     top: Annotated[int, typer.Option(help="Windows to show, from rank 1; at most 200.")] = MAX_WINDOWS,
     verdicts: Annotated[
@@ -28,4 +29,4 @@ def report(
     Example: appcadence report scored --html report.html
     """
     write_report(out, html, top, verdicts)
-    Console(soft_wrap=True).print(f"Report written to {html}", markup=False, highlight=False)
+    say(f"Report written to {html}")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column
 
-from appcadence.cli.detect import Json, load_scorer
-from appcadence.cli.inventory import plain
+from appcadence._extras import require
+from appcadence.cli.log import logged
+from appcadence.cli.options import Json, Log, load_scorer
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import plain, print_table, program, say, text
 from appcadence.config import Config, checked, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
@@ -26,11 +27,12 @@ from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
 from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
-from appcadence.triage.output import entries_of
+from appcadence.triage.output import SCORES_FILE, entries_of
 from appcadence.triage.output import reapply as reapply_exceptions
 
-_EVENTS = 10
+_MAX_EVENTS = 10
 """Fleet events that are printed; all of them are in the output."""
+_MAX_WINDOWS = 10
 
 
 def score(
@@ -64,7 +66,8 @@ def score(
     engine: Annotated[
         Literal["local", "spark"], typer.Option(help="What does the work: this machine, or Spark.")
     ] = "local",
-    json: Json = False,
+    log: Log = None,
+    as_json: Json = False,
 ) -> None:
     """Score the windows of a telemetry directory.
 
@@ -90,10 +93,10 @@ def score(
         checked("alerts_per_device_day", alerts_per_device_day, "--alerts-per-device-day")
     if false_discovery_rate is not None:
         checked("false_discovery_rate", false_discovery_rate, "--false-discovery-rate")
-    settings = Config() if config is None else read(config)
-    alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
-    before = last_run(out)
-    with progress_bar() as progress:
+    with logged(log), progress_bar() as progress:
+        settings = Config() if config is None else read(config)
+        alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
+        before = last_run(out)
         if directory is None or model is None:
             run, _ = reapply_exceptions(out, exceptions)
         else:
@@ -111,34 +114,31 @@ def score(
                 engine=local if engine == "local" else _spark(),
                 progress=progress,
             )
-    head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
-    # A run that was killed between its output and its evidence is made up for by the next.
-    if not recorded(file, out):
-        facts = run_facts(
-            out,
-            model=model or run.model_version,
-            exceptions=[entry.id for entry in entries_of(exceptions)],
-            exceptions_file=exceptions,
-        )
-        head = append_evidence(file, "run", facts, datetime.now(UTC))
-    if json:
-        typer.echo(jsonlib.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
+        head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
+        # A run that was killed between its output and its evidence is made up for by the next.
+        if not recorded(file, out):
+            facts = run_facts(
+                out,
+                model=model or run.model_version,
+                exceptions=[entry.id for entry in entries_of(exceptions)],
+                exceptions_file=exceptions,
+            )
+            head = append_evidence(file, "run", facts, datetime.now(UTC))
+    if as_json:
+        typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
         return
-    console = Console()
     if run == before:
-        console.print(f"{out} was made from exactly this; nothing to do.", markup=False, highlight=False)
-    print_run(console, run, out)
+        say(f"{out} was made from exactly this; nothing to do.")
+    print_run(run, out)
     if head is not None:
-        console.print(
-            f"Evidence added to {file}; its head:\n{head}", markup=False, highlight=False, soft_wrap=True
-        )
+        say(f"Evidence added to {file}; its head:")
+        say(head)
 
 
 def _spark() -> Engine:
-    try:
-        from appcadence.serving.spark import engine  # pyspark is an extra
-    except ImportError:
-        raise AppcadenceError("--engine spark needs pyspark: pip install 'appcadence[spark]'") from None
+    require("spark", "pyspark")
+    from appcadence.serving.spark import engine
+
     return engine()
 
 
@@ -153,49 +153,31 @@ def _moment(option: str, text: str | None) -> pd.Timestamp | None:
         raise AppcadenceError(f"{option} {text!r} is no day or moment, such as 2026-03-02") from None
 
 
-def print_run(console: Console, run: Run, out: Path) -> None:
+def print_run(run: Run, out: Path) -> None:
     """The facts of a run and its first ten windows."""
-    excepted = f", {run.excepted} more are under exceptions" if run.excepted else ""
-    console.print(
-        f"{run.windows} windows of {run.devices} devices over {run.device_days:.1f} device-days; "
-        f"{run.scored} had enough evidence{excepted}; {run.alerts} alerting windows at {run.limit}.",
-        highlight=False,
+    excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
+    say(
+        f"{run.windows:,} windows of {run.devices:,} devices over {run.device_days:,.1f} device-days; "
+        f"{run.scored:,} had enough evidence{excepted}; {run.alerts:,} alerting windows at {run.limit}."
     )
-    said = [finding.text for finding in run.fleet_events[:_EVENTS]]
-    if len(run.fleet_events) > _EVENTS:
-        said.append(f"... and {len(run.fleet_events) - _EVENTS:,} more fleet events.")
-    for line in (*said, *(finding.text for finding in run.blind_spots)):
-        console.print(plain(line), markup=False, highlight=False)
+    for finding in run.fleet_events[:_MAX_EVENTS]:
+        say(finding.text)
+    if len(run.fleet_events) > _MAX_EVENTS:
+        say(f"... and {len(run.fleet_events) - _MAX_EVENTS:,} more fleet events.")
+    for finding in run.blind_spots:
+        say(finding.text)
     scores = pq.read_table(
-        out / "scores.parquet", columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
+        out / SCORES_FILE, columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
     )
-    rows = scores.filter(pa.array(scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy() <= 10)).sort_by(
-        "rank"
-    )
-    table = Table(box=None, width=80, pad_edge=False)
-    table.add_column("rank", justify="right", width=4)
-    table.add_column("score", justify="right", width=5)
-    table.add_column("device", ratio=2, overflow="fold")
-    table.add_column("app -> destination", ratio=4, overflow="fold")
-    table.add_column("first reason", ratio=5, overflow="fold")
-    for row in rows.to_pylist():
-        what = f"{row['app_id'] or '(unknown app)'} -> {row['dest']}"
-        table.add_row(
-            str(row["rank"]),
-            f"{row['score']:.1f}",
-            _shown(row["device_id"]),
-            _shown(what),
-            _shown(next(iter(row["reasons"]), "")),
-        )
-    console.print(table)
-    console.print(
-        f"Written to {out}; next: appcadence report {out} --html report.html",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    rank = scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy()
+    rows = scores.filter(pa.array(rank <= _MAX_WINDOWS)).sort_by("rank").to_pylist()
+    columns = [Column(name, justify="right", width=len(name)) for name in ("rank", "score")]
+    columns += [text(name, ratio=ratio) for name, ratio in (("device", 2), ("app -> destination", 4))]
+    print_table([*columns, text("first reason", ratio=5)], map(_cells, rows))
+    say(f"Written to {out}; next:")
+    typer.echo(plain(f"  {program()} report {shlex.quote(str(out))} --html report.html"))
 
 
-def _shown(text: str) -> str:
-    """Names are hostile: no markup, no control characters."""
-    return escape(plain(text))
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    what = f"{row['app_id'] or '(unknown app)'} -> {row['dest']}"
+    return row["rank"], f"{row['score']:.1f}", row["device_id"], what, next(iter(row["reasons"]), "")

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.telemetry.simulate.fleet import write
-
-_WIDTH = 80
 
 
 def simulate(
@@ -21,7 +19,7 @@ def simulate(
     devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 100,
     days: Annotated[int, typer.Option(min=1, help="How many days; implants live in the second half.")] = 14,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make the telemetry of a simulated fleet, with known implants in the second half of the days.
 
@@ -38,15 +36,8 @@ def simulate(
 
 
 def _print(summary: dict[str, Any]) -> None:
-    console = Console(width=_WIDTH, highlight=False)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    for name, rows in summary["rows"].items():
-        table.add_row(name, f"{rows:,} rows")
-    total = sum(summary["implants"].values())
-    table.add_row("implants", f"{total:,}")
-    console.print(f"A simulated fleet: {summary['devices']:,} devices, {summary['days']:,} days.")
-    console.print(table)
-    console.print(f"Telemetry: {summary['out']}", soft_wrap=True, markup=False)
-    console.print(f"Labels:    {summary['labels']}", soft_wrap=True, markup=False)
+    say(f"A simulated fleet: {many(summary['devices'], 'device')}, {many(summary['days'], 'day')}.")
+    rows = [(name, f"{rows:,} rows") for name, rows in summary["rows"].items()]
+    print_table([text(), number("")], [*rows, ("implants", sum(summary["implants"].values()))])
+    say(f"Telemetry: {summary['out']}")
+    say(f"Labels:    {summary['labels']}")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from appcadence.cli.detect import Json
-from appcadence.cli.inventory import plain
+from appcadence.cli.options import Json
+from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv
 from appcadence.triage.verdicts import Recorded, ranked, record
@@ -124,11 +123,6 @@ def _needed(one: dict[str, Any]) -> list[Any]:
 
 
 def _print(decided: list[dict[str, Any]], recorded: Recorded, undecided: int, into: Path) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-
-    def say(line: str) -> None:
-        console.print(plain(line), markup=False)
-
     for row in decided[:_MAX_LINES]:
         say(f"{row['verdict']}: {_what(row)}")
     if len(decided) > _MAX_LINES:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from appcadence.features.feature import Matrix
+from appcadence._types import FeatureMatrix
 from appcadence.features.flows import BLOCK_FLOWS
 
 
-def fill(kernel: Callable[..., None], offsets: np.ndarray, slots: int, *arrays: Any) -> Matrix:
+def fill(kernel: Callable[..., None], offsets: np.ndarray, slots: int, *arrays: Any) -> FeatureMatrix:
     """Call `kernel(lo, hi, out, offsets, *arrays)` on ranges of windows with about equal rows.
 
     `out` starts as NaN, shape (n_windows, slots); each range writes its own rows, so the result does

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
+from ipaddress import ip_network
+
+from appcadence.telemetry.addresses import parsed
 
 DEVICE_PORT = 5223
 """A device's connection to the push service; 443 is its fallback."""
@@ -12,7 +14,7 @@ PROVIDER_HOSTS = frozenset(
     ("api.push.apple.com", "api.sandbox.push.apple.com", "api.development.push.apple.com")
 )
 _RANGES = [
-    ipaddress.ip_network(text)
+    ip_network(text)
     for text in (
         "17.0.0.0/8",
         "2620:149:a44::/48",
@@ -26,12 +28,9 @@ _RANGES = [
 def is_apple(host: str | None, address: str | None) -> bool | None:
     """Does a destination belong to Apple? The address decides, else the name. None = unknown."""
     if address is not None:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return None
-        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-        return any(parsed.version == network.version and parsed in network for network in _RANGES)
+        found = parsed(address)
+        found = getattr(found, "ipv4_mapped", None) or found
+        return None if found is None else any(found in network for network in _RANGES)
     if host is None:
         return None
     return host == "apple.com" or host.endswith((".apple.com", "push-apple.com.akadns.net"))

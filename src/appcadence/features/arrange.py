@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from appcadence.features._kernels import HALF_MICROSECOND, kernel
 
 STITCH_GAP_SECONDS = 1.0
 """A flow that starts this near the end of one on the same port goes on with it: an exporter cut it."""
 STITCH_MIN_SECONDS = 30.0
 """The shortest active timeout of an exporter: shorter flows were not cut by one."""
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 _FEW = 16
 _OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
 
-_jit = numba.njit(cache=True, nogil=True)
 
-
-@_jit
+@kernel
 def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-untyped-def]
     """CSR of the channels' flows: start, end, bytes by the share of time inside, fresh, flags; of each window
     the highest port and the best attribution.
@@ -64,7 +62,7 @@ def arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-unt
     )
 
 
-@_jit
+@kernel
 def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flows):  # type: ignore[no-untyped-def]
     """Join flows that go on with an earlier one; returns the end of what is left."""
     to, count = lo, 0
@@ -73,14 +71,18 @@ def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flow
         if not flag[i] & failed:
             kept = 0
             for k in range(count):
-                if stop[open_flows[k]] + STITCH_GAP_SECONDS + _TICK >= begin[i]:
+                if stop[open_flows[k]] + STITCH_GAP_SECONDS + HALF_MICROSECOND >= begin[i]:
                     open_flows[kept] = open_flows[k]
                     kept += 1
             count = kept
             for k in range(count - 1, -1, -1):
                 j = open_flows[k]
-                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS + _TICK
-                if near and stop[j] - begin[j] >= STITCH_MIN_SECONDS - _TICK and ports[j] == ports[i]:
+                near = abs(begin[i] - stop[j]) <= STITCH_GAP_SECONDS + HALF_MICROSECOND
+                if (
+                    near
+                    and stop[j] - begin[j] >= STITCH_MIN_SECONDS - HALF_MICROSECOND
+                    and ports[j] == ports[i]
+                ):
                     if not np.isnan(stop[i]):
                         stop[j] = max(stop[j], stop[i])
                     out[j] += out[i]
@@ -90,7 +92,7 @@ def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flow
         if not joined:
             begin[to], stop[to], out[to], inn[to] = begin[i], stop[i], out[i], inn[i]
             fresh[to], flag[to], ports[to] = fresh[i], flag[i], ports[i]
-            if not flag[to] & failed and stop[to] - begin[to] >= STITCH_MIN_SECONDS - _TICK:
+            if not flag[to] & failed and stop[to] - begin[to] >= STITCH_MIN_SECONDS - HALF_MICROSECOND:
                 if count == _OPEN:
                     open_flows[:-1] = open_flows[1:]
                     count -= 1
@@ -100,7 +102,7 @@ def _stitch(lo, hi, begin, stop, out, inn, fresh, flag, ports, failed, open_flow
     return to
 
 
-@_jit
+@kernel
 def _order(a, b):  # type: ignore[no-untyped-def]
     """-1, 0 or 1; NaN last."""
     if a < b or (np.isnan(b) and not np.isnan(a)):
@@ -108,8 +110,8 @@ def _order(a, b):  # type: ignore[no-untyped-def]
     return 1 if b < a or (np.isnan(a) and not np.isnan(b)) else 0
 
 
-@_jit
-def _before(a, b, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
+@kernel
+def _precedes(a, b, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
     """Total order of flows, so that the row order of the input never shows."""
     if start[a] != start[b]:
         return start[a] < start[b]
@@ -125,15 +127,15 @@ def _before(a, b, start, end, out, inn, fresh, flag, port):  # type: ignore[no-u
     return port[a] < port[b]
 
 
-@_jit
+@kernel
 def _disordered(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
     for i in range(lo + 1, hi):
-        if start[i] <= start[i - 1] and _before(i, i - 1, start, end, out, inn, fresh, flag, port):
+        if start[i] <= start[i - 1] and _precedes(i, i - 1, start, end, out, inn, fresh, flag, port):
             return True
     return False
 
 
-@_jit
+@kernel
 def _sort(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-untyped-def]
     order = lo + np.argsort(start[lo:hi], kind="mergesort")
     a = 0
@@ -152,7 +154,7 @@ def _sort(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-u
         else:
             for i in range(a + 1, b):
                 j = i
-                while j > a and _before(order[j], order[j - 1], start, end, out, inn, fresh, flag, port):
+                while j > a and _precedes(order[j], order[j - 1], start, end, out, inn, fresh, flag, port):
                     order[j], order[j - 1] = order[j - 1], order[j]
                     j -= 1
         a = b
@@ -165,7 +167,7 @@ def _sort(lo, hi, start, end, out, inn, fresh, flag, port):  # type: ignore[no-u
     port[lo:hi] = port[order].copy()
 
 
-@_jit
+@kernel
 def sort_inside(offsets, start, end, out, inn, fresh, flag):  # type: ignore[no-untyped-def]
     port = np.zeros(len(start), np.int32)
     for g in range(len(offsets) - 1):

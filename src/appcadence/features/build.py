@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-import numba
 import numpy as np
 import pyarrow as pa
 
+from appcadence.features._kernels import kernel
 from appcadence.features.arrange import arrange, sort_inside
 from appcadence.features.comparison import compare
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
-from appcadence.features.context import Context, Contexts
+from appcadence.features.context import Contexts
 from appcadence.features.coverage import observed
 from appcadence.features.flows import COLUMNS, DNS, FAILED, Flows, code
 from appcadence.features.grouping import group
 from appcadence.features.history import History
 from appcadence.features.windows import MAX_DURATION_SECONDS, Windows
-
-_jit = numba.njit(cache=True, nogil=True)
 
 
 def build(
@@ -39,13 +37,18 @@ def build(
     contexts = Contexts.of(
         around["activity"], around["notifications"], tables.get("inventory"), flows, history
     )
-    return windows_of(flows, flows.block(), contexts.block(), seconds, span_us)
+    return windows_of(flows, contexts, seconds, span_us)
 
 
 def windows_of(
-    flows: Flows, rows: np.ndarray, context: Context, seconds: int, span_us: tuple[int, int] | None = None
+    flows: Flows,
+    contexts: Contexts,
+    seconds: int,
+    span_us: tuple[int, int] | None = None,
+    block: int | None = None,
 ) -> Windows:
-    """Windows of some of the flows (`FLOW` records): whole devices, as one block holds them."""
+    """Windows of one block's flows, or of all; with a span, those in it."""
+    rows, context = flows.block(block), contexts.block(block)
     width = seconds * 1_000_000
     rows["duration"] = np.minimum(rows["duration"], MAX_DURATION_SECONDS)
     first = int(rows["start_us"].min()) // width if len(rows) else 0
@@ -54,16 +57,18 @@ def windows_of(
         inside = (window >= span_us[0] // width - first) & (window < span_us[1] // width - first)
         row, window = row[inside], window[inside]
     rows["start_us"] -= first * width
-    moment, covered = observed(rows, row, window, width)
+    device_interval, covered = observed(rows, row, window, width)
     n_windows = int(window.max(initial=0)) + 1
     who, n_who = _dense(rows["device"], rows["app"] + 1, len(flows.apps) + 1)
     dest, n_dests = _dense(np.zeros(len(rows), np.int64), rows["dest"], len(flows.dests))
-    row, window, moment, key = _keys(rows, row, window, moment, who * n_dests + dest, n_windows, DNS)
+    row, window, device_interval, key = _keys(
+        rows, row, window, device_interval, who * n_dests + dest, n_windows, DNS
+    )
     order, offsets = group(key, n_who * n_dests * n_windows)
-    row, window, moment = row[order], window[order], moment[order]
+    row, window, device_interval = row[order], window[order], device_interval[order]
     flow_offsets, *columns, port, attribution = arrange(offsets, rows, row, window, seconds, FAILED)
     head = rows[row[offsets[:-1]]]
-    starts, moments = window[offsets[:-1]], moment[offsets[:-1]]
+    starts, intervals = window[offsets[:-1]], device_interval[offsets[:-1]]
 
     known = np.flatnonzero(head["app"] >= 0)
     owner = who[row[offsets[:-1]]] * n_windows + starts
@@ -88,8 +93,8 @@ def windows_of(
         dests=flows.dests,
         attribution=np.concatenate([attribution, app_known]),
         port=np.concatenate([port, app_port]),
-        moment=moments[both],
-        observed_seconds=covered[moments[both]],
+        device_interval=intervals[both],
+        observed_seconds=covered[intervals[both]],
         offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1:]]),
         flow_start=start,
         flow_end=end,
@@ -117,7 +122,7 @@ def _dense(a: np.ndarray, b: np.ndarray, n_b: int) -> tuple[np.ndarray, int]:
     return rank[pair], int(rank[-1]) + 1
 
 
-@_jit
+@kernel
 def _pieces(rows, first, width):  # type: ignore[no-untyped-def]
     """Row and window number from `first` on of every (flow, window it touches)."""
     total = 0
@@ -133,7 +138,7 @@ def _pieces(rows, first, width):  # type: ignore[no-untyped-def]
     return row, window
 
 
-@_jit
+@kernel
 def _beyond(flow, width):  # type: ignore[no-untyped-def]
     """How many windows after its first one a flow touches; ending on a border does not touch the next."""
     if np.isnan(flow.duration) or flow.duration == 0.0:
@@ -142,17 +147,17 @@ def _beyond(flow, width):  # type: ignore[no-untyped-def]
     return max((end - 1) // width - flow.start_us // width, 0)
 
 
-@_jit
-def _keys(rows, row, window, moment, channel, n_windows, dns):  # type: ignore[no-untyped-def]
+@kernel
+def _keys(rows, row, window, device_interval, channel, n_windows, dns):  # type: ignore[no-untyped-def]
     """The pieces of all flows but DNS lookups, and the key (channel, window) of each."""
     key = np.empty(len(row), np.int64)
     to = 0
     for i in range(len(row)):
         if not rows[row[i]].flags & dns:
-            row[to], window[to], moment[to] = row[i], window[i], moment[i]
+            row[to], window[to], device_interval[to] = row[i], window[i], device_interval[i]
             key[to] = channel[row[i]] * n_windows + window[i]
             to += 1
-    return row[:to], window[:to], moment[:to], key[:to]
+    return row[:to], window[:to], device_interval[:to], key[:to]
 
 
 def _app_level(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numba
 import numpy as np
 
-from appcadence.features.history import HABITS, Comparison, History, Past
+from appcadence._types import DAY_US
+from appcadence.features._kernels import bisect_left, kernel, micros
+from appcadence.features.history import HABITS, Comparison, Past
 from appcadence.features.windows import Windows
 
 STEADY_DAYS = 14
-_DAY_US = 86_400_000_000
 _NEVER = np.iinfo(np.int64).max
 _BITS = 62
 _MIN_HABITS = 2
@@ -47,7 +47,7 @@ def compare(windows: Windows, past: Past) -> Comparison:
     first[code[:m]], last[code[:m]], days[code[:m]] = old.first_us, old.last_us, old.days
     port[code[:m]], habit[code[:m]] = old.port, old.habit
     device_offsets = np.searchsorted(owner, np.arange(high - low + 1))
-    order, offsets = windows.moments
+    order, offsets = windows.by_device_interval
     values = np.full((n, 5), np.nan, np.float32)
     seen_first, seen_last, seen_days, habits = _habits(
         n,
@@ -66,7 +66,7 @@ def compare(windows: Windows, past: Past) -> Comparison:
         device - low,
         code[m:],
         pair,
-        windows.start_us // _DAY_US,
+        windows.start_us // DAY_US,
         windows.port,
         seen_first,
         seen_last,
@@ -93,33 +93,24 @@ def compare(windows: Windows, past: Past) -> Comparison:
     return Comparison(values, channels)
 
 
-def advance(history: History, windows: Windows) -> History:
-    """The history with the contacts of these windows added; neither order nor repetition matters."""
-    past = Past.of(history, windows.devices, windows.apps, windows.dests)
-    return past.with_devices([compare(windows, past).channels]).history()
-
-
-_jit = numba.njit(cache=True, nogil=True)
-
-
-@_jit
+@kernel
 def _log(total, count):  # type: ignore[no-untyped-def]
     return np.log2(1.0 + total / count) if count else np.nan
 
 
-@_jit
+@kernel
 def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_offsets, beats):  # type: ignore[no-untyped-def]
     """First and last flow start of each channel window, bits of the days up to the last, and its habits."""
     first, last, days = np.empty(n, np.int64), np.empty(n, np.int64), np.ones(n, np.int64)
     habit = np.empty((n, 4), np.float32)
     for g in range(n):
         a, b = offsets[g], offsets[g + 1]
-        first[g] = start_us[g] + np.int64(np.rint(flow_start[a] * 1e6))
-        last[g] = start_us[g] + np.int64(np.rint(flow_start[b - 1] * 1e6))
+        first[g] = start_us[g] + micros(flow_start[a])
+        last[g] = start_us[g] + micros(flow_start[b - 1])
         up, n_up, down, n_down, length, n_length = 0.0, 0, 0.0, 0, 0.0, 0
-        today = last[g] // _DAY_US
+        today = last[g] // DAY_US
         for i in range(a, b):
-            back = today - (start_us[g] + np.int64(flow_start[i] * 1e6)) // _DAY_US
+            back = today - (start_us[g] + np.int64(flow_start[i] * 1e6)) // DAY_US
             days[g] |= np.int64(1) << min(back, _BITS)
             if not np.isnan(sent[i]):
                 up += sent[i]
@@ -137,18 +128,12 @@ def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_off
     return first, last, days, habit
 
 
-@_jit
+@kernel
 def _twin(habit, port, habits, ports, rows, sizes):  # type: ignore[no-untyped-def]
     """Octaves (the largest difference) to the nearest row on the port; `sizes` are the rows' bytes."""
     n, size = len(rows), habit[0]
-    lo, hi = 0, n
-    while lo < hi:
-        middle = (lo + hi) >> 1
-        if sizes[middle] < size:
-            lo = middle + 1
-        else:
-            hi = middle
-    best, left, right = np.inf, lo - 1, lo
+    right = bisect_left(sizes, 0, n, size)
+    best, left = np.inf, right - 1
     while True:
         below = size - sizes[left] if left >= 0 else np.inf
         above = sizes[right] - size if right < n else np.inf
@@ -173,7 +158,7 @@ def _twin(habit, port, habits, ports, rows, sizes):  # type: ignore[no-untyped-d
             best = farthest
 
 
-@_jit
+@kernel
 def _compare(  # type: ignore[no-untyped-def]
     out,
     order,
@@ -232,12 +217,12 @@ def _compare(  # type: ignore[no-untyped-def]
             c = channel[w]
             new = first[c] >= now
             out[w, 0] = new
-            out[w, 1] = 0.0 if new else (now - first[c]) / _DAY_US
+            out[w, 1] = 0.0 if new else (now - first[c]) / DAY_US
             out[w, 2] = pair_first[pair[c]] >= now
             if not new:
-                span = min(today - first[c] // _DAY_US, STEADY_DAYS)
+                span = min(today - first[c] // DAY_US, STEADY_DAYS)
                 # The bits of the days before today, the latest first.
-                ahead = last[c] // _DAY_US - (today - 1)
+                ahead = last[c] // DAY_US - (today - 1)
                 bits = days[c] >> ahead if ahead >= 0 else days[c] << min(-ahead, _BITS)
                 met = 0
                 for back in range(span):
@@ -251,8 +236,8 @@ def _compare(  # type: ignore[no-untyped-def]
             first[c] = min(first[c], now_first[w])
             pair_first[pair[c]] = min(pair_first[pair[c]], now_first[w])
             device_first[d] = min(device_first[d], now_first[w])
-            contact = now_last[w] // _DAY_US
-            last_day = last[c] // _DAY_US if days[c] else contact
+            contact = now_last[w] // DAY_US
+            last_day = last[c] // DAY_US if days[c] else contact
             if contact > last_day:
                 shift = contact - last_day
                 days[c] = days[c] << shift if shift < _BITS else 0

@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import codes, micros
 from appcadence.features.declarations import Declarations, categories_of
@@ -212,7 +212,7 @@ def _merged(key: np.ndarray, spans: np.ndarray) -> Spans:
     return Spans(*_merge(key[order], start[order], end[order]))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _merge(key, start, end):  # type: ignore[no-untyped-def]
     """Overlapping intervals of a key made one."""
     keys, first, last = key.copy(), start.copy(), end.copy()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from appcadence.features._kernels import kernel
 from appcadence.features.grouping import group
 
 COVERAGE_GAP_SECONDS = 4 * 3600.0
 """A device silent for longer than this counts as not observed."""
-
-_jit = numba.njit(cache=True, nogil=True)
 
 
 def observed(
@@ -25,11 +23,11 @@ def observed(
         return np.empty(0, np.int64), np.empty(0)
     low, high, span = int(rows["device"].min()), int(rows["device"].max()), int(window.max()) + 1
     order, offsets = group(_keys(rows, row, window, low, span), (high - low + 1) * span)
-    moment = np.empty(len(row), np.int64)
-    return moment, _cover(order, offsets, moment, rows, row, window, width)
+    device_interval = np.empty(len(row), np.int64)
+    return device_interval, _cover(order, offsets, device_interval, rows, row, window, width)
 
 
-@_jit
+@kernel
 def _keys(rows, row, window, low, span):  # type: ignore[no-untyped-def]
     key = np.empty(len(row), np.int64)
     for i in range(len(row)):
@@ -37,8 +35,8 @@ def _keys(rows, row, window, low, span):  # type: ignore[no-untyped-def]
     return key
 
 
-@_jit
-def _cover(order, offsets, moment, rows, row, window, width):  # type: ignore[no-untyped-def]
+@kernel
+def _cover(order, offsets, device_interval, rows, row, window, width):  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     seconds = width * 1e-6
     covered = np.empty(n)
@@ -51,7 +49,7 @@ def _cover(order, offsets, moment, rows, row, window, width):  # type: ignore[no
         ascending = True
         for k in range(count):
             i = order[offsets[g] + k]
-            moment[i] = g
+            device_interval[i] = g
             flow = rows[row[i]]
             start = (flow.start_us - window[i] * width) * 1e-6
             begin[k] = max(start, 0.0)

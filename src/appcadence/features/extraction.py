@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,15 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import FeatureMatrix, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
+from appcadence.features.blocks import Piece
 from appcadence.features.build import windows_of
 from appcadence.features.catalog import FAMILIES, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
-from appcadence.features.feature import Matrix
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import Contacts, History
 from appcadence.features.windows import APP_LEVEL, MAX_DURATION_SECONDS, Windows, window_seconds
@@ -93,13 +94,37 @@ class Part(NamedTuple):
     n_sessions: np.ndarray
     n_beats: np.ndarray
     attribution: np.ndarray
-    values: Matrix
+    values: FeatureMatrix
     """(n, n_features), columns in catalogue order."""
 
     @classmethod
     def empty(cls) -> Part:
         types = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1")
         return cls._make([*(np.empty(0, t) for t in types), np.empty((0, len(NAMES)), np.float32)])
+
+    @classmethod
+    def of(cls, windows: Windows) -> Part:
+        """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
+        return cls(
+            windows.device,
+            windows.app,
+            windows.dest,
+            windows.start_us,
+            windows.observed_seconds,
+            np.add.reduceat(windows.fresh, windows.offsets[:-1], dtype=np.int64)
+            if windows.n
+            else np.empty(0, np.int64),
+            np.diff(windows.sessions.offsets),
+            np.diff(windows.beats[0]),
+            windows.attribution,
+            np.hstack([family.compute(windows) for family in FAMILIES]),
+        )
+
+    @classmethod
+    def halves_of(cls, windows: Windows) -> tuple[Part, Part]:
+        """The same, channels and apps apart."""
+        whole, n = cls.of(windows), windows.n_channels
+        return cls(*(column[:n] for column in whole)), cls(*(column[n:] for column in whole))
 
 
 class Named(Protocol):
@@ -113,13 +138,7 @@ class Named(Protocol):
     def dests(self) -> pd.Index[Any]: ...
 
 
-def extract(
-    source: Source,
-    window: str = "24h",
-    history: History | None = None,
-    *,
-    progress: Callable[[float], None] = lambda share: None,
-) -> pd.DataFrame:
+def extract(source: Source, window: str = "24h", history: History | None = None) -> pd.DataFrame:
     """The feature table: one row a window; channels by device, app, destination and time, then apps (`*`).
 
     Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
@@ -131,19 +150,19 @@ def extract(
         AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d.
     """
     seconds = window_seconds(window)
-    flows, context = prepare(source, history)
+    flows, contexts = prepare(source, history)
+
+    def work(block: int) -> tuple[tuple[Part, Part], Contacts | None]:
+        windows = windows_of(flows, contexts, seconds, block=block)
+        return Part.halves_of(windows), windows.contacts
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        done = []
-        for result in pool.map(
-            lambda block: block_part(flows, block, context, seconds), range(flows.n_blocks)
-        ):
-            done.append(result)
-            progress(len(done) / flows.n_blocks)
+        done = list(pool.map(work, range(flows.n_blocks)))
         flows = replace(flows, _chunks=())  # no longer needed, and as large as the table
         # All channel windows, then all app windows, as one `Windows` has them.
         part = _joined([halves[half] for half in (0, 1) for halves, _ in done], pool)
-    fleet_novelty(part, context, [contacts for _, contacts in done], seconds)
-    return frame(part, flows, context, seconds)
+    fill_novelty(part, novelty.Fleet.of(contexts, [contacts for _, contacts in done]), seconds)
+    return frame(part, flows, contexts, seconds)
 
 
 def _joined(parts: Sequence[Part], pool: ThreadPoolExecutor) -> Part:
@@ -165,7 +184,7 @@ def prepare(
     block_flows: int = coded.BLOCK_FLOWS,
     spill: Path | None = None,
     span_us: tuple[int, int] | None = None,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Progress = silent,
 ) -> tuple[Flows, Contexts]:
     """Coded flows and their context (spilled to files in `spill`, where given); with a span, in microseconds
     since the epoch, only flows that touch it."""
@@ -182,14 +201,14 @@ def prepare(
         pieces = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in columns}
         devices = pieces["flows"]
     if span_us is not None:
-        pieces["flows"] = [partial(_touching, piece, span_us) for piece in pieces["flows"]]
+        pieces["flows"] = [_within(piece, span_us) for piece in pieces["flows"]]
         devices = pieces["flows"]
     flows = coded.code(pieces["flows"], devices, block_flows=block_flows, spill=spill, progress=progress)
     return flows, Contexts.of(pieces["activity"], pieces["notifications"], inventory, flows, history, spill)
 
 
-def _touching(piece: Callable[[], pa.Table], span_us: tuple[int, int]) -> pa.Table:
-    return touching(piece(), span_us)
+def _within(piece: Piece, span_us: tuple[int, int]) -> Piece:
+    return lambda: touching(piece(), span_us)
 
 
 def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
@@ -203,76 +222,18 @@ def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
     return table.filter(pa.array(touches))
 
 
-def block_part(
-    flows: Flows, block: int, contexts: Contexts, seconds: int
-) -> tuple[tuple[Part, Part], Contacts | None]:
-    """A block's channel rows and app rows, and its devices' contacts for the fleet's novelty."""
-    windows = block_windows(flows, block, contexts, seconds)
-    return halves_of(windows), _contacts(windows)
-
-
-def block_windows(
-    flows: Flows, block: int, contexts: Contexts, seconds: int, span_us: tuple[int, int] | None = None
-) -> Windows:
-    """The windows of a block's devices; with a span, those in it."""
-    return windows_of(flows, flows.block(block), contexts.block(block), seconds, span_us)
-
-
-def halves_of(windows: Windows) -> tuple[Part, Part]:
-    """Channel rows and app rows; what novelty needs the whole fleet for is still NaN."""
-    part, n = part_of(windows), windows.n_channels
-    return Part(*(column[:n] for column in part)), Part(*(column[n:] for column in part))
-
-
-def _contacts(windows: Windows) -> Contacts | None:
-    return None if windows.compared is None else windows.compared.channels.contacts()
-
-
-def part_of(windows: Windows) -> Part:
-    """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
-    return Part(
-        windows.device,
-        windows.app,
-        windows.dest,
-        windows.start_us,
-        windows.observed_seconds,
-        np.add.reduceat(windows.fresh, windows.offsets[:-1], dtype=np.int64)
-        if windows.n
-        else np.empty(0, np.int64),
-        np.diff(windows.sessions.offsets),
-        np.diff(windows.beats[0]),
-        windows.attribution,
-        np.hstack([family.compute(windows) for family in FAMILIES]),
-    )
-
-
-def fleet_novelty(part: Part, context: Fleetwide, contacts: Sequence[Contacts | None], seconds: int) -> None:
+def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:
     """Fill in place what novelty needs the whole fleet for."""
-    if context.past is None:
-        return
-    fleet = novelty.Fleet(context.past, [part for part in contacts if part is not None])
-    fill_novelty(part, context.first_us, fleet, seconds)
-
-
-def fill_novelty(part: Part, first_us: int, fleet: novelty.Fleet, seconds: int) -> None:
-    """Fill in place what novelty needs the whole fleet for, whose first flow started at `first_us`."""
-    rows = np.flatnonzero(part.dest >= 0)
-    novelty.fleet_wide(
-        part.values,
-        rows,
-        fleet,
-        part.app[rows],
-        part.dest[rows],
-        np.maximum(part.start_us[rows], first_us),
-        part.start_us[rows] + seconds * 1_000_000,
-    )
+    if fleet is not None:
+        rows = np.flatnonzero(part.dest >= 0)
+        end_us = part.start_us[rows] + seconds * 1_000_000
+        fleet.fill(part.values, rows, part.app[rows], part.dest[rows], part.start_us[rows], end_us)
 
 
 def table_of(windows: Windows) -> pd.DataFrame:
     """The feature table of windows, in their order."""
-    part = part_of(windows)
-    seconds = int(windows.seconds)
-    fleet_novelty(part, windows.context, [_contacts(windows)], seconds)
+    part, seconds = Part.of(windows), int(windows.seconds)
+    fill_novelty(part, novelty.Fleet.of(windows.context, [windows.contacts]), seconds)
     return frame(part, windows, windows.context, seconds)
 
 

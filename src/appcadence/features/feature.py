@@ -6,14 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from appcadence._types import FeatureMatrix
 
 if TYPE_CHECKING:
     from appcadence.features.windows import Windows
-
-Matrix = npt.NDArray[np.float32]
-"""Feature values: float32, seven digits, half the memory of the larger part of a feature table."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Family:
     inputs: tuple[str, ...]
     """Canonical tables without which all its features are NaN."""
     features: tuple[Feature, ...]
-    compute: Callable[[Windows], Matrix]
+    compute: Callable[[Windows], FeatureMatrix]
     """Windows -> (n_windows, n_features), columns in declared order."""
     relative: bool = True
     """Values are judged by their distance from what is usual for the app. False: they speak for themselves,

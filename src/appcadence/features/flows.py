@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Progress, silent
 from appcadence.features import apns
+from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import micros
 from appcadence.telemetry.arrays import one_array
@@ -123,7 +124,7 @@ def code(
     *,
     block_flows: int = BLOCK_FLOWS,
     spill: Path | None = None,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Progress = silent,
 ) -> Flows:
     """Code all pieces (tables of `COLUMNS`); `devices` are the same with the column `device_id` at least.
 
@@ -142,7 +143,7 @@ def code(
         chunks = []
         for chunk in pool.map(work, enumerate(pieces)):
             chunks.append(chunk)
-            progress(len(chunks) / len(pieces))
+            progress("reading", len(chunks) / len(pieces))
     n_blocks = coder.n_blocks
     apps, app_rank = coder.apps.sorted()
     dests, dest_rank = coder.dests.sorted()
@@ -234,12 +235,12 @@ class _Coder:
         return Chunk.of(offsets, rows, spill), first_us
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _known(value):  # type: ignore[no-untyped-def]
     return value if 0.0 <= value < np.inf else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill(  # type: ignore[no-untyped-def]
     rows,
     position,

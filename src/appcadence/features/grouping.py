@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from appcadence.features._kernels import kernel
 
 _DIGIT = 11
 
@@ -17,7 +18,7 @@ def group(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return order, np.concatenate([[0], starts, [len(key)]])
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _radix(key, bits):  # type: ignore[no-untyped-def]
     """Stable order of the keys and the keys in that order, 11 bits a pass."""
     n = len(key)
@@ -41,7 +42,7 @@ def _radix(key, bits):  # type: ignore[no-untyped-def]
     return order, key
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def scatter(group, n_groups):  # type: ignore[no-untyped-def]
     """Rows in order of their group codes, stable, and CSR offsets (n_groups + 1,)."""
     offsets = np.zeros(n_groups + 1, np.int64)

@@ -30,9 +30,6 @@ SCHEMA = pa.schema(
 i UTC days before the day of `last_seen`; port -1 = unknown."""
 
 _KEY = ["device_id", "app_id", "dest"]
-_DAY_US = 86_400_000_000
-_NEVER = np.iinfo(np.int64).max
-_BITS = 62
 _COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "port", "habit")
 
 
@@ -119,13 +116,23 @@ class Past:
             habit=rows[list(HABITS)].to_numpy(np.float32)[order],
         )
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The rows, column by column."""
+        return {name: getattr(self, name) for name in _COLUMNS}
+
     def replaced(self, columns: dict[str, np.ndarray]) -> Past:
         """Other rows in the same codes."""
         return replace(self, **cast(Any, columns))
 
     def _take(self, rows: np.ndarray | slice) -> Past:
-        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}
-        return replace(self, **columns)
+        return self.replaced({name: column[rows] for name, column in self.columns().items()})
+
+    def _others(self, parts: Sequence[Past] | Sequence[Contacts]) -> Past:
+        """Rows of the devices that are in none of the parts."""
+        seen = np.zeros(len(self.devices), np.bool_)
+        for part in parts:
+            seen[part.device] = True
+        return self._take(~seen[self.device])
 
     def of_devices(self, low: int, high: int) -> Past:
         """Rows of the devices low <= code < high."""
@@ -134,14 +141,8 @@ class Past:
 
     def with_devices(self, parts: list[Past]) -> Past:
         """The whole fleet: these parts, and the rows of all devices that are in none of them."""
-        seen = np.zeros(len(self.devices), np.bool_)
-        for part in parts:
-            seen[part.device] = True
-        parts = [*parts, self._take(~seen[self.device])]
-        columns: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
-        }
-        joined = replace(self, **columns)
+        columns = [part.columns() for part in (*parts, self._others(parts))]
+        joined = self.replaced({name: np.concatenate([c[name] for c in columns]) for name in _COLUMNS})
         return joined._take(np.lexsort((joined.dest, joined.app, joined.device)))
 
     def contacts(self) -> Contacts:
@@ -151,10 +152,7 @@ class Past:
 
     def all_contacts(self, parts: Sequence[Contacts]) -> Contacts:
         """Who met what first in the whole fleet: these parts, and all devices that are in none of them."""
-        seen = np.zeros(len(self.devices), np.bool_)
-        for part in parts:
-            seen[part.device] = True
-        rest = self._take(~seen[self.device]).contacts()
+        rest = self._others(parts).contacts()
         return Contacts._make(np.concatenate(columns) for columns in zip(rest, *parts, strict=True))
 
     def history(self) -> History:

@@ -23,19 +23,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.lib.npyio import NpzFile
 
 from appcadence._files import replacing, scratch
+from appcadence._types import Progress, silent
+from appcadence.features.build import windows_of
 from appcadence.features.context import Contexts
-from appcadence.features.extraction import (
-    Part,
-    Source,
-    block_windows,
-    fill_novelty,
-    frame,
-    halves_of,
-    keys_of,
-    prepare,
-)
+from appcadence.features.extraction import Part, Source, fill_novelty, frame, keys_of, prepare
 from appcadence.features.families import novelty
 from appcadence.features.flows import Flows
 from appcadence.features.history import History, Past
@@ -43,9 +37,10 @@ from appcadence.features.windows import Windows, window_seconds
 
 BLOCK_FLOWS = 100_000
 """Flows of one block: about 80 MB a thread at the peak."""
-_PAST = ("device", "app", "dest", "first_us", "last_us", "days", "port", "habit")
 
-Progress = Callable[[str, float], None]
+_EXTRA, _PAST = "extra_", "past_"
+"""What the names of arrays in a block's file begin with, but for those of `Part`."""
+
 T = TypeVar("T")
 
 
@@ -56,7 +51,7 @@ def write_features(
     history: History | None = None,
     *,
     block_flows: int = BLOCK_FLOWS,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> int:
     """Write the feature table of `extract` to a Parquet file, whole or not at all; returns its rows.
 
@@ -124,7 +119,7 @@ class Blocks:
         block_flows: int = BLOCK_FLOWS,
         span_us: tuple[int, int] | None = None,
         extra_columns: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
-        progress: Progress = lambda what, share: None,
+        progress: Progress = silent,
     ) -> Blocks:
         """Read the telemetry and compute the blocks; with a span, only the windows in it.
 
@@ -143,7 +138,7 @@ class Blocks:
             block_flows=block_flows,
             spill=coded,
             span_us=span_us,
-            progress=lambda share: progress("reading", share),
+            progress=progress,
         )
         # What a killed run left is in its codes.
         kept = scratch / f"blocks-{_codes(flows)}"
@@ -155,27 +150,26 @@ class Blocks:
         def work(block: int) -> Past | None:
             files = [_file(kept, half, block) for half in (0, 1)]
             if not all(map(_whole, files)):
-                windows = block_windows(flows, block, contexts, seconds, span_us)
+                windows = windows_of(flows, contexts, seconds, span_us, block)
                 n, others = windows.n_channels, extra_columns(windows)
-                past = {} if windows.compared is None else _columns(windows.compared.channels)
+                past = {} if windows.compared is None else windows.compared.channels.columns()
                 # The second holds the past, and is there only when all is.
                 for file, part, rows, more in zip(
-                    files, halves_of(windows), (slice(n), slice(n, None)), ({}, past), strict=True
+                    files, Part.halves_of(windows), (slice(n), slice(n, None)), ({}, past), strict=True
                 ):
-                    arrays = {f"extra_{name}": values[rows] for name, values in others.items()}
-                    _store(file, part._asdict() | arrays | more)
+                    extra = {name: values[rows] for name, values in others.items()}
+                    _store(file, part._asdict() | _prefixed(_EXTRA, extra) | _prefixed(_PAST, more))
             if contexts.past is None:
                 return None
             with np.load(files[1], allow_pickle=False) as stored:
-                return contexts.past.replaced({name: stored[f"past_{name}"] for name in _PAST})
+                return contexts.past.replaced(_of_prefix(_PAST, stored))
 
         pasts: list[Past] = []
         for done, past in enumerate(in_order(work, flows.n_blocks), start=1):
             pasts += [] if past is None else [past]
             progress("extracting", done / flows.n_blocks)
         shutil.rmtree(coded)
-        contacts = [past.contacts() for past in pasts]
-        fleet = None if contexts.past is None else novelty.Fleet(contexts.past, contacts)
+        fleet = novelty.Fleet.of(contexts, [past.contacts() for past in pasts])
         return cls(flows, contexts, seconds, kept, pasts, fleet)
 
     def __len__(self) -> int:
@@ -183,27 +177,27 @@ class Blocks:
 
     def frame(self, number: int) -> pd.DataFrame:
         """One of the tables, with the columns of `extract`."""
-        half, block = divmod(number, self.flows.n_blocks)
-        with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
+        with self._stored(number) as stored:
             part = Part._make([stored[name] for name in Part._fields])
-        if self.fleet is not None:
-            fill_novelty(part, self.contexts.first_us, self.fleet, self.seconds)
+        fill_novelty(part, self.fleet, self.seconds)
         return frame(part, self.flows, self.contexts, self.seconds)
 
     def keys(self, number: int) -> pd.DataFrame:
         """One of the tables without its features."""
-        half, block = divmod(number, self.flows.n_blocks)
-        with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
+        with self._stored(number) as stored:
             columns = [stored[name] for name in Part._fields[:-1]]
         part = Part._make([*columns, np.empty((len(columns[0]), 0), np.float32)])
         return keys_of(part, self.flows, self.contexts, self.seconds)
 
     def extra_columns(self, number: int) -> dict[str, np.ndarray]:
         """What `extra_columns` gave for the windows of one of the tables."""
-        half, block = divmod(number, self.flows.n_blocks)
-        with np.load(_file(self.scratch, half, block), allow_pickle=False) as stored:
-            names = [name for name in stored.files if name.startswith("extra_")]
-            return {name.removeprefix("extra_"): stored[name] for name in names}
+        with self._stored(number) as stored:
+            return _of_prefix(_EXTRA, stored)
+
+    def _stored(self, number: int) -> NpzFile:
+        file = _file(self.scratch, *divmod(number, self.flows.n_blocks))
+        stored: NpzFile = np.load(file, allow_pickle=False)
+        return stored
 
     def no_rows(self) -> pd.DataFrame:
         """A table with no windows."""
@@ -229,6 +223,14 @@ def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
+def _prefixed(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {prefix + name: values for name, values in arrays.items()}
+
+
+def _of_prefix(prefix: str, stored: NpzFile) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
+
+
 def _whole(file: Path) -> bool:
     """Whether a killed run left it; what a power failure cut off lacks its end, where its names are."""
     try:
@@ -236,10 +238,6 @@ def _whole(file: Path) -> bool:
             return True
     except (OSError, ValueError, EOFError, BadZipFile):
         return False
-
-
-def _columns(past: Past) -> dict[str, np.ndarray]:
-    return {f"past_{name}": getattr(past, name) for name in _PAST}
 
 
 def _codes(flows: Flows) -> str:

@@ -12,23 +12,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 
 from appcadence.errors import AppcadenceError
+from appcadence.features._kernels import HALF_MICROSECOND, kernel
 from appcadence.features.context import Context
 from appcadence.features.grouping import scatter
-from appcadence.features.history import Comparison
+from appcadence.features.history import Comparison, Contacts, History
 
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
 MAX_DURATION_SECONDS = 30 * 86400.0
 """Longer durations are cut: no capture holds them, and each window they cross costs a row."""
 APP_LEVEL = "*"
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
-
-_jit = numba.njit(cache=True, nogil=True)
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ class Windows:
     """(n,) how well the app is known at best, codes into the declared values of `app_attribution`."""
     port: np.ndarray
     """(n,) highest destination port; -1 = unknown."""
-    moment: np.ndarray
-    """(n,) code of the (device, interval), in that order."""
+    device_interval: np.ndarray
+    """(n,) code of the window's device and interval, in that order."""
     observed_seconds: np.ndarray
     offsets: np.ndarray
     flow_start: np.ndarray
@@ -79,6 +76,12 @@ class Windows:
         return Sessions(*_sessions(self.offsets, self.flow_start, self.flow_end, self.fresh))
 
     @cached_property
+    def starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(offsets, times) of the starts of sessions; one that goes on over the border has none here."""
+        begun = self.sessions.fresh
+        return np.concatenate([[0], np.cumsum(begun)])[self.sessions.offsets], self.sessions.start[begun]
+
+    @cached_property
     def beats(self) -> tuple[np.ndarray, np.ndarray]:
         """(offsets, times) of flow starts, those less than 2 s apart merged."""
         offsets, times = _beats(self.offsets, self.flow_start, self.fresh)
@@ -90,9 +93,25 @@ class Windows:
         return None if self.compare is None else self.compare(self)
 
     @cached_property
-    def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Windows in order of their (device, interval), and CSR offsets of those."""
-        order, offsets = scatter(self.moment, int(self.moment.max(initial=-1)) + 1)
+    def history(self) -> History:
+        """The history with the contacts of these windows added; neither order nor repetition matters.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if self.context.past is None or self.compared is None:
+            raise ValueError("no history was given")
+        return self.context.past.with_devices([self.compared.channels]).history()
+
+    @property
+    def contacts(self) -> Contacts | None:
+        """Who met what first, these windows included; None without a history."""
+        return None if self.compared is None else self.compared.channels.contacts()
+
+    @cached_property
+    def by_device_interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Windows in order of device and interval, and CSR offsets of those."""
+        order, offsets = scatter(self.device_interval, int(self.device_interval.max(initial=-1)) + 1)
         return order, offsets
 
 
@@ -123,7 +142,7 @@ def window_seconds(text: str) -> int:
     return seconds
 
 
-@_jit
+@kernel
 def _sessions(offsets, start, end, fresh):  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     session_offsets = np.zeros(n + 1, np.int64)
@@ -135,7 +154,7 @@ def _sessions(offsets, start, end, fresh):  # type: ignore[no-untyped-def]
         reach = -np.inf
         for i in range(offsets[g], offsets[g + 1]):
             stop = start[i] if np.isnan(end[i]) else end[i]
-            if i == offsets[g] or start[i] > reach + SESSION_GAP_SECONDS + _TICK:
+            if i == offsets[g] or start[i] > reach + SESSION_GAP_SECONDS + HALF_MICROSECOND:
                 first[k], last[k], opened[k] = start[i], stop, fresh[i]
                 k += 1
                 reach = stop
@@ -146,7 +165,7 @@ def _sessions(offsets, start, end, fresh):  # type: ignore[no-untyped-def]
     return session_offsets, first[:k].copy(), last[:k].copy(), opened[:k].copy()
 
 
-@_jit
+@kernel
 def _beats(offsets, start, fresh):  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     beat_offsets = np.zeros(n + 1, np.int64)
@@ -157,7 +176,7 @@ def _beats(offsets, start, fresh):  # type: ignore[no-untyped-def]
         for i in range(offsets[g], offsets[g + 1]):
             if not fresh[i]:
                 continue
-            if start[i] - previous >= BEAT_GAP_SECONDS - _TICK:
+            if start[i] - previous >= BEAT_GAP_SECONDS - HALF_MICROSECOND:
                 beat[k] = start[i]
                 k += 1
             previous = start[i]

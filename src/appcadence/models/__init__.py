@@ -1,0 +1,1 @@
+"""The feature table -> scores, p-values and contributions."""

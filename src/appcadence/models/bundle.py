@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import recover, replacing_directory, scratch
+from appcadence._version import VERSION
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
 from appcadence.features.history import History
@@ -38,6 +38,24 @@ _PARTS = (
 )
 
 
+def check_target(path: str | Path) -> None:
+    """Refuse a path to which `save` could not write.
+
+    Raises:
+        BundleError: the path exists and is not a bundle, or nothing can be written beside it.
+    """
+    try:
+        with scratch(path, wait=True):
+            _check_is_bundle(Path(path))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written ({error.strerror}); choose another path") from None
+
+
+def _check_is_bundle(path: Path) -> None:
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+
+
 def save(detector: Detector, path: str | Path) -> str:
     """Write a bundle directory, whole or not at all, replacing an older bundle; return its id.
 
@@ -51,7 +69,7 @@ def save(detector: Detector, path: str | Path) -> str:
     parts = _parts(detector)
     manifest = {
         "format": FORMAT,
-        "appcadence": __version__,
+        "appcadence": VERSION,
         "feature_schema": SCHEMA_ID,
         "features": list(NAMES),
         "window": detector.window,
@@ -61,8 +79,7 @@ def save(detector: Detector, path: str | Path) -> str:
     }
     text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
     with scratch(path, wait=True) as place:
-        if path.exists() and not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
+        _check_is_bundle(path)
         with replacing_directory(path, place) as staging:
             for name, data in parts.items():
                 (staging / name).write_bytes(data)

@@ -2,78 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence import findings
-from appcadence.config import UNSET, Tunables
+from appcadence._types import Codes, Mask, Matrix, Vector
+from appcadence.config import DEFAULTS, Config
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
 from appcadence.models import reasons
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, alert_unit, discovered
+from appcadence.models.calibration import Calibration, discovered
 from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
 from appcadence.models.reference import Reference
+from appcadence.models.scores import (
+    BEHAVIOUR,
+    CONTRIBUTION,
+    EXPLAINED_ROWS,
+    SCORES,
+    Measured,
+    finalized,
+    ranks,
+)
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
-Matrix = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Member = tuple[npt.NDArray[np.float64], Matrix]
+Member = tuple[Vector, Matrix]
 Members = tuple[Member, Member, Member]
 
 STRATA = ("attributed", "unattributed")
 """Windows with and without an app are calibrated apart: they show different things."""
-EXPLAINED_ROWS = 1000
-"""So many windows, besides the alerts, get their reasons in words."""
 _TOP_CONTRIBUTIONS = 8
-
-_BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
-_CONTRIBUTION = pa.struct(
-    [
-        ("feature", pa.string()),
-        ("value", pa.float64()),
-        ("expected", pa.float64()),
-        ("contribution", pa.float64()),
-    ]
-)
-_TIME = pa.timestamp("us", tz="UTC")
-SCORES = pa.schema(
-    [
-        ("device_id", pa.string()),
-        ("app_id", pa.string()),
-        ("dest", pa.string()),
-        ("window_start", _TIME),
-        ("window_end", _TIME),
-        ("observed_seconds", pa.float64()),
-        ("n_flows", pa.int64()),
-        ("n_sessions", pa.int64()),
-        ("app_attribution", pa.string()),
-        ("status", pa.string()),
-        ("score", pa.float64()),
-        ("p_value", pa.float64()),
-        ("rank", pa.int64()),
-        ("alert", pa.bool_()),
-        *((name, _BEHAVIOUR) for name in BEHAVIOURS),
-        ("behaviours", pa.list_(pa.string())),
-        ("explained_by", pa.list_(pa.string())),
-        ("reasons", pa.list_(pa.string())),
-        ("findings", pa.list_(findings.ARROW)),
-        ("contributions", pa.list_(_CONTRIBUTION)),
-        ("exception_id", pa.string()),
-        ("model_name", pa.string()),
-        ("model_version", pa.string()),
-    ]
-)
-"""The scores table. `reasons` are `findings` in words; `behaviours` and `explained_by` hold codes."""
 
 _NAMES = pa.array(NAMES)
 _RELATIVE = np.array(RELATIVE)
@@ -81,40 +47,15 @@ _STATUS = pa.array(["scored", "fleet_event", "insufficient_evidence"])
 _OF_BEHAVIOUR = {b: [i for i, n in enumerate(NAMES) if FAMILY_OF[n] in of] for b, of in BEHAVIOURS.items()}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Rows of the scores table whose place among all windows is not known yet."""
+class _Scaled(NamedTuple):
+    """(n,) each."""
 
-    table: pa.Table
-    """`SCORES`, without ranks."""
-    unit_p: npt.NDArray[np.float64]
-    """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
-
-
-def ranks(table: pa.Table) -> Codes:
-    """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
-    ranked = np.asarray(scored(table).to_numpy(), np.bool_)
-    score = table["score"].to_numpy()
-    order = np.argsort(np.where(ranked, -score, np.inf), kind="stable")
-    out = np.zeros(len(order), np.int64)
-    out[order] = np.arange(1, len(order) + 1)
-    return np.where(ranked, out, 0)
-
-
-def scored(table: pa.Table) -> pa.ChunkedArray:
-    """(n,) which rows of a scores table have a place in the ranking."""
-    return pc.equal(table["status"], "scored")
-
-
-def finalized(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
-    """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
-    worded = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
-    columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert)}
-    for name in ("reasons", "findings"):
-        columns[name] = pc.if_else(pa.array(worded), table[name], pa.scalar([], SCORES.field(name).type))
-    for name, column in columns.items():
-        table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), column)
-    return table
+    score: Vector
+    p_value: Vector
+    threshold: Vector
+    """What a score must reach to alert."""
+    unit_p: Vector
+    spread: Vector
 
 
 @dataclass(frozen=True)
@@ -129,11 +70,11 @@ class Detector:
     """LightGBM's own text of the classifier, for audit; scoring never reads it."""
     forest: Trees
     surprise: TailSurprise
-    weights: npt.NDArray[np.float64]
+    weights: Vector
     """(3,) weights of classifier log-odds, tail surprise and forest in the fused score."""
     calibration: dict[str, Calibration]
     """By stratum."""
-    behaviours: dict[str, npt.NDArray[np.float64]]
+    behaviours: dict[str, Vector]
     """Sorted benign scores of each behaviour."""
     reference: Reference
     """What drift is measured against; scoring never reads it."""
@@ -142,7 +83,7 @@ class Detector:
     card: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how rough its promises are."""
 
-    def parts(self, frame: pd.DataFrame) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
         return combine(self.members(aligned(frame), self.baseline.distances(frame)), self.weights)
 
@@ -153,11 +94,9 @@ class Detector:
     def score(
         self,
         frame: pd.DataFrame,
+        settings: Config = DEFAULTS,
         *,
         fleet_event: Mask | None = None,
-        alerts_per_device_day: float = 1.0,
-        false_discovery_rate: float | None = None,
-        tunables: Tunables = UNSET,
         version: str = "",
         name: str = "appcadence",
     ) -> pa.Table:
@@ -166,114 +105,88 @@ class Detector:
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
         factor e fewer; it equals the sum of all contributions plus a constant of the stratum. Where there is
         too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,) keep
-        their score, have no rank and raise no alert. With a `false_discovery_rate` alerts keep to that in its
-        place, over all alert units of the frame (Benjamini and Hochberg on conformal p-values, which
-        one over the number of calibration units bounds below: a small calibration finds nothing at a low
-        rate). `tunables` say which behaviours a window shows, and may bar alerts (see `evidence.barred`).
-        Reasons are worded for alerts and the first 1,000 windows.
+        their score, have no rank and raise no alert. Alerts keep to the budget of the settings or, if given,
+        to their false discovery rate over all alert units of the frame (Benjamini and Hochberg on conformal
+        p-values, which one over the number of calibration units bounds below: a small calibration finds
+        nothing at a low rate). Their thresholds say which behaviours a window shows, and may bar alerts (see
+        `eligibility.barred`). Reasons are given for alerts and the first 1,000 windows.
 
         Raises:
             SchemaError: a feature column is missing.
-            ValueError: the alert budget is not positive, or the rate not between 0 and 1.
         """
-        rows = self.measure(
-            frame,
-            fleet_event=fleet_event,
-            alerts_per_device_day=alerts_per_device_day,
-            false_discovery_rate=false_discovery_rate,
-            tunables=tunables,
-            version=version,
-            name=name,
-        )
+        rows = self.measure(frame, settings, fleet_event=fleet_event, version=version, name=name)
         alert = rows.table["alert"].to_numpy()
-        if false_discovery_rate is not None:
-            alert = discovered(rows.unit_p, alert_unit(frame), false_discovery_rate)
+        if settings.alerts.false_discovery_rate is not None:
+            alert = discovered(rows.unit_p, alert_unit(frame), settings.alerts.false_discovery_rate)
         return finalized(rows.table, ranks(rows.table), alert)
 
     def measure(
         self,
         frame: pd.DataFrame,
+        settings: Config = DEFAULTS,
         *,
         fleet_event: Mask | None = None,
-        alerts_per_device_day: float = 1.0,
-        false_discovery_rate: float | None = None,
-        tunables: Tunables = UNSET,
-        worded_from: float = -np.inf,
+        explained_from: float = -np.inf,
         version: str = "",
         name: str = "appcadence",
     ) -> Measured:
         """What one part of a larger frame can tell; `finalized` makes it a part of the scores table.
 
-        Arguments and errors are those of `score`. Windows that score less than `worded_from` and do not alert
-        get no reasons.
+        Arguments and errors are those of `score`. Windows that score less than `explained_from` and do not
+        alert get no reasons.
         """
         frame = hide(frame, self.excluded_families)
         values, group = aligned(frame), self.baseline.group_of(frame)
         distances = self.baseline.z_scores(values, group)
-        n = len(frame)
-        able = judged(frame)
-        common = np.zeros(n, np.bool_) if fleet_event is None else fleet_event
-        evidence = eligible(frame)
+        able, evidence = judged(frame), eligible(frame)
+        scored = evidence if fleet_event is None else evidence & ~fleet_event
         # What cannot be judged is not asked about: often half of all windows.
-        contributions, raw = np.zeros((n, len(NAMES))), np.full(n, np.nan)
+        fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
         asked = self.members(values[evidence], distances[evidence])
-        contributions[evidence], raw[evidence] = combine(asked, self.weights)
-        scored = evidence & ~common
-        score, p, threshold, unit_p = (np.full(n, np.nan) for _ in range(4))
-        spread = np.ones(n)
-        for stratum, rows in strata(frame).items():
-            calibration = self.calibration[stratum]
-            score[rows] = calibration.scale(raw[rows])
-            p[rows] = calibration.p_values(raw[rows])
-            threshold[rows] = calibration.threshold(alerts_per_device_day)
-            unit_p[rows] = calibration.unit_p_values(raw[rows])
-            spread[rows] = calibration.spread
-        contributions = contributions / spread[:, None]
-        score[~evidence] = np.nan
-        p[~evidence] = np.nan
-        parts = {b: self._behaviour(b, contributions * spread[:, None], able[b]) for b in BEHAVIOURS}
-        shown = {b: parts[b][1] <= most for b, most in tunables.bounds.items()}
-        mute = barred(frame, able, shown, tunables)
-        unit_p[~scored | mute] = np.nan
+        fused[evidence], raw[evidence] = combine(asked, self.weights)
+        scale = self._scaled(frame, raw, settings.alerts.alerts_per_device_day)
+        contributions = fused / scale.spread[:, None]
+        behaviours = {
+            b: self._behaviour(b, contributions * scale.spread[:, None], able[b]) for b in BEHAVIOURS
+        }
+        shown = {b: behaviours[b][1] <= most for b, most in settings.tunables.bounds.items()}
+        mute = barred(frame, able, shown, settings.tunables)
+        unit_p = np.where(scored & ~mute, scale.unit_p, np.nan)
+        rate = settings.alerts.false_discovery_rate
         # With a rate, all that may yet be found.
-        least = score >= threshold if false_discovery_rate is None else unit_p <= false_discovery_rate
-        alert = scored & ~mute & least
-        order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
-        first = np.zeros(n, np.bool_)
-        first[order[:EXPLAINED_ROWS]] = True
-        worded = alert | (first & scored & (score >= worded_from))
-        # Names stay in codes: as Python texts they would cost more than the score.
-        columns: dict[str, Any] = {
-            name: pa.array(frame[name], from_pandas=True).cast(pa.string())
-            for name in ("device_id", "app_id", "dest", "app_attribution")
-        }
-        columns |= {
-            c: frame[c] for c in ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
-        }
-        columns |= {
+        alert = scored & ~mute & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
+        explained = alert | (_first(scored, scale.score) & (scale.score >= explained_from))
+        said = self._findings(frame, values, group, contributions, explained)
+        columns = _keys(frame) | {
             "status": _STATUS.take(pa.array(np.where(scored, 0, np.where(evidence, 1, 2)))),
-            "score": _nullable(score),
-            "p_value": _nullable(p),
-            "rank": pa.nulls(n, pa.int64()),
+            "score": _nullable(scale.score),
+            "p_value": _nullable(scale.p_value),
+            "rank": pa.nulls(len(frame), pa.int64()),
             "alert": alert,
+            **{b: _struct(BEHAVIOUR, map(_nullable, part)) for b, part in behaviours.items()},
             "behaviours": reasons.listed({b: shown[b] & scored for b in BEHAVIOURS}),
             "explained_by": reasons.explained_by(frame, distances),
             "contributions": self._top(evidence, values, group, contributions),
-            "exception_id": pa.nulls(n, pa.string()),
-            "model_name": pa.repeat(pa.scalar(name, pa.string()), n),
-            "model_version": pa.repeat(pa.scalar(version, pa.string()), n),
+            "exception_id": pa.nulls(len(frame), pa.string()),
+            "model_name": pa.repeat(pa.scalar(name, pa.string()), len(frame)),
+            "model_version": pa.repeat(pa.scalar(version, pa.string()), len(frame)),
         }
-        said = self._findings(frame, values, group, contributions, worded)
-        columns["reasons"], columns["findings"] = findings.columns(worded, said)
-        for b, (value, p_value) in parts.items():
-            columns[b] = pa.StructArray.from_arrays(
-                [_nullable(value), _nullable(p_value)], fields=list(_BEHAVIOUR)
-            )
-        arrays = [
-            c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True)
-            for f in SCORES
-        ]
-        return Measured(pa.Table.from_arrays(arrays, schema=SCORES), unit_p)
+        columns["reasons"], columns["findings"] = findings.columns(explained, said)
+        return Measured(pa.table({f.name: columns[f.name] for f in SCORES}, SCORES), unit_p)
+
+    def _scaled(self, frame: pd.DataFrame, raw: Vector, alerts_per_device_day: float) -> _Scaled:
+        """Raw scores (n,), NaN = too little evidence, as their strata are calibrated."""
+        score, p_value, threshold, unit_p = (np.full(len(frame), np.nan) for _ in range(4))
+        spread = np.ones(len(frame))
+        for stratum, rows in strata(frame).items():
+            calibration = self.calibration[stratum]
+            score[rows] = calibration.scale(raw[rows])
+            p_value[rows] = calibration.p_values(raw[rows])
+            threshold[rows] = calibration.threshold(alerts_per_device_day)
+            unit_p[rows] = calibration.unit_p_values(raw[rows])
+            spread[rows] = calibration.spread
+        p_value[np.isnan(raw)] = np.nan
+        return _Scaled(score, p_value, threshold, unit_p, spread)
 
     def constant(self, stratum: str) -> float:
         """What contributions do not explain: score = constant + sum of contributions."""
@@ -281,9 +194,7 @@ class Detector:
         c = self.calibration[stratum]
         return float((base - c.origin) / c.spread)
 
-    def _behaviour(
-        self, behaviour: str, contributions: Matrix, able: Mask
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _behaviour(self, behaviour: str, contributions: Matrix, able: Mask) -> tuple[Vector, Vector]:
         value = behaviour_score(behaviour, contributions)
         benign = self.behaviours[behaviour]
         above = len(benign) - np.searchsorted(benign, value, "left")
@@ -312,15 +223,13 @@ class Detector:
         row = np.flatnonzero(rows)[:, None]
         strength = -np.abs(contributions[rows])
         top = np.argsort(strength, axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
-        flat = pa.StructArray.from_arrays(
-            [
-                _NAMES.take(pa.array(top.ravel())),
-                _nullable(values[row, top].ravel()),
-                _nullable(self.baseline.expected(group[row], top).ravel()),
-                pa.array(contributions[row, top].ravel()),
-            ],
-            fields=list(_CONTRIBUTION),
+        parts = (
+            _NAMES.take(pa.array(top.ravel())),
+            _nullable(values[row, top].ravel()),
+            _nullable(self.baseline.expected(group[row], top).ravel()),
+            pa.array(contributions[row, top].ravel()),
         )
+        flat = _struct(CONTRIBUTION, parts)
         offsets = np.concatenate([[0], np.cumsum(rows, dtype=np.int32)]) * np.int32(top.shape[1])
         return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
@@ -337,8 +246,8 @@ def fuse(
     classifier: Trees,
     surprise: TailSurprise,
     forest: Trees,
-    weights: npt.NDArray[np.float64],
-) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    weights: Vector,
+) -> tuple[Matrix, Vector]:
     """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances."""
     return combine(members(values, distances, classifier, surprise, forest), weights)
 
@@ -355,7 +264,7 @@ def members(
     return (log_odds, by_feature), (tail.sum(axis=1), tail), by_depth
 
 
-def combine(parts: Members, weights: npt.NDArray[np.float64]) -> Member:
+def combine(parts: Members, weights: Vector) -> Member:
     """Contributions (n, n_features) and fused raw scores (n,) from those of the members."""
     contributions = weights[0] * parts[0][1] + weights[1] * parts[1][1]
     contributions += weights[2] * parts[2][1]
@@ -386,7 +295,7 @@ def aligned(frame: pd.DataFrame) -> Matrix:
     return np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
 
 
-def behaviour_score(behaviour: str, contributions: Matrix) -> npt.NDArray[np.float64]:
+def behaviour_score(behaviour: str, contributions: Matrix) -> Vector:
     """(n,) sum of the contributions of the behaviour's families."""
     total = np.zeros(len(contributions))
     # Feature by feature: NumPy would add a single row in another order than many.
@@ -401,5 +310,27 @@ def strata(frame: pd.DataFrame) -> dict[str, Mask]:
     return {"attributed": ~unknown, "unattributed": unknown}
 
 
-def _nullable(values: npt.NDArray[np.float64]) -> pa.Array:
+def _keys(frame: pd.DataFrame) -> dict[str, Any]:
+    """What says which window a row is, and what it rests on."""
+    # Names stay in codes: as Python texts they would cost more than the score.
+    names = ("device_id", "app_id", "dest", "app_attribution")
+    numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
+    return {name: pa.array(frame[name], from_pandas=True).cast(pa.string()) for name in names} | {
+        name: pa.array(frame[name], SCORES.field(name).type, from_pandas=True) for name in numbers
+    }
+
+
+def _first(scored: Mask, score: Vector) -> Mask:
+    """(n,) the `EXPLAINED_ROWS` highest of the scored."""
+    order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
+    first = np.zeros(len(score), np.bool_)
+    first[order[:EXPLAINED_ROWS]] = True
+    return first & scored
+
+
+def _struct(kind: pa.StructType, columns: Iterable[pa.Array]) -> pa.StructArray:
+    return pa.StructArray.from_arrays(list(columns), fields=list(kind))
+
+
+def _nullable(values: Vector) -> pa.Array:
     return pa.array(values, pa.float64(), mask=np.isnan(values))

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Codes, Vector
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector, aligned, combine, strata
 from appcadence.models.eligibility import READS, eligible
-
-Vector = npt.NDArray[np.float64]
 
 _READS = {name: NAMES.index(name) for name in READS}
 
@@ -32,7 +31,7 @@ class WindowScore(NamedTuple):
     surprise: float
     """See `TailSurprise`; 0 = ordinary."""
     forest: float
-    """Raw value of the forest, in about [-2, 0]; `forest.anomaly_score` makes it scikit-learn's number."""
+    """Raw value of the forest, in about [-2, 0]; `training.forest.anomaly_score` makes it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
@@ -45,12 +44,12 @@ class Channel:
     """
 
     detector: Detector
-    group: npt.NDArray[np.int64]
+    group: Codes
     """(1,) its group in the baseline (see `AppBaseline.group_of`)."""
     calibration: Calibration
     constant: float
     """What contributions do not explain (see `Detector.constant`)."""
-    hidden: npt.NDArray[np.int64]
+    hidden: Codes
     """Places of the features that the detector must not see."""
 
     @classmethod

@@ -1,4 +1,4 @@
-"""New windows -> scores, alerts, report."""
+"""New windows -> scores."""
 
 from appcadence.serving.scorer import Scorer
 

@@ -15,16 +15,17 @@ import pyarrow as pa
 import pyarrow.feather as feather
 
 from appcadence._files import replacing
+from appcadence._types import Mask, Progress
+from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.features.partition import Blocks, in_order
-from appcadence.models.detector import EXPLAINED_ROWS, scored
 from appcadence.models.fleet_events import FleetEvents, fleet_events
+from appcadence.models.scores import EXPLAINED_ROWS, scored
 from appcadence.serving import measures
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 
-Progress = Callable[[str, float], None]
 Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
 
 
@@ -59,8 +60,7 @@ class Job:
     span_us: tuple[int, int] | None
     """Only windows that begin in it are scored; microseconds since the epoch."""
     block_flows: int
-    budget: Mapping[str, Any]
-    """What `Scorer.measure` asks for of alerts."""
+    settings: Config
 
     def events(self, after: History, keys: pd.DataFrame) -> FleetEvents:
         """The fleet events among windows, which `after` holds the contacts of."""
@@ -74,14 +74,20 @@ class Job:
         self,
         frame: pd.DataFrame,
         extra_columns: Mapping[str, npt.NDArray[Any]],
-        event: npt.NDArray[np.bool_],
+        event: Mask,
         bar: Bar,
     ) -> pa.Table:
         """The scores table of a block without ranks; `measures.COLUMNS` and `unit_p` are more columns.
 
         What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
         """
-        rows = self.scorer.measure(frame, event, worded_from=bar.height, **self.budget)
+        rows = self.scorer.detector.measure(
+            frame,
+            self.settings,
+            fleet_event=event,
+            explained_from=bar.height,
+            version=self.scorer.version[:12],
+        )
         table = rows.table
         bar.raised(table)
         for name in measures.COLUMNS:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving.scorer import Scorer
 
 with warnings.catch_warnings():
@@ -38,7 +38,7 @@ class CadenceModel(PythonModel):
         """Score feature rows; `params` may hold alerts_per_device_day, the alert budget.
 
         Raises:
-            SchemaError: a feature column is missing.
+            SchemaError: a column is missing, or a window is longer or shorter than those of the model.
         """
         budget = float((params or {}).get("alerts_per_device_day", 1.0))
         scores = self.scorer.score_windows(_restored(model_input), alerts_per_device_day=budget)

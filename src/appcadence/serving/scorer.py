@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.config import UNSET, Tunables
-from appcadence.features.build import build
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import load, table_of
+from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
+from appcadence.errors import SchemaError
+from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.models.bundle import load as load_bundle
-from appcadence.models.detector import SCORES, Detector, Measured
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.detector import Detector
+from appcadence.models.pipeline import assemble
+from appcadence.models.scores import SCORES
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 from appcadence.telemetry.directory import TelemetryDirectory
@@ -43,7 +42,7 @@ class Scored:
 class Scorer:
     """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything.
 
-    >>> from appcadence.serving import Scorer
+    >>> from appcadence import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
     >>> scorer.score("telemetry")                         # doctest: +SKIP
     """
@@ -86,13 +85,8 @@ class Scorer:
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
         """
-        result = self.run(
-            source,
-            alerts_per_device_day=alerts_per_device_day,
-            false_discovery_rate=false_discovery_rate,
-            tunables=tunables,
-        )
-        return pd.DataFrame(result.scores.to_pandas())
+        settings = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+        return pd.DataFrame(self.run(source, settings).scores.to_pandas())
 
     def score_windows(
         self,
@@ -106,9 +100,11 @@ class Scorer:
         Fleet events take the whole fleet's contacts and are not looked for.
 
         Raises:
-            SchemaError: a feature column is missing.
+            SchemaError: a column is missing, or a window is longer or shorter than those of the model.
         """
-        return pd.DataFrame(self._score(features, alerts_per_device_day, tunables=tunables).to_pandas())
+        self._require_window(features)
+        settings = Config(Alerts(alerts_per_device_day), tunables)
+        return pd.DataFrame(self.detector.score(features, settings, version=self.version[:12]).to_pandas())
 
     def update(
         self,
@@ -137,14 +133,10 @@ class Scorer:
             AppcadenceError: `until` names no time zone, or there is no such table.
         """
 
+        settings = Config(Alerts(alerts_per_device_day), tunables)
+
         def score(tables: dict[str, pa.Table], span_us: tuple[int, int]) -> tuple[pa.Table, History]:
-            scored = self._run(
-                tables,
-                self.live.history,
-                span_us,
-                alerts_per_device_day=alerts_per_device_day,
-                tunables=tunables,
-            )
+            scored = self._run(tables, self.live.history, settings, span_us)
             return scored.scores, scored.history
 
         scores = self.live.advance({"flows": flows} | around, until, score)
@@ -162,86 +154,49 @@ class Scorer:
         """Explain one row of a feature table: score, reasons, and the contributions of all features.
 
         Raises:
-            SchemaError: a feature is missing.
+            SchemaError: a column is missing, or the window is longer or shorter than those of the model.
             ValueError: it is not one row.
         """
+        self._require_window(row)
         return explain(self.detector, row)
+
+    def _require_window(self, features: pd.DataFrame | pd.Series) -> None:
+        """Refuse windows of another length than those that the model was trained on."""
+        for name in ("window_start", "window_end"):
+            if name not in features:
+                raise SchemaError(f"the feature table lacks {name!r}; give it as extract returns it")
+        start, end = (pd.to_datetime(features[name], utc=True) for name in ("window_start", "window_end"))
+        length = np.atleast_1d((end - start).to_numpy())
+        model = self.detector.window
+        if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
+            found = f"{other[0] / np.timedelta64(1, 'h'):g}h"
+            raise SchemaError(
+                f"the feature table has a window of {found}, the model is for windows of {model}; "
+                f"extract the features again with window={model!r}"
+            )
 
     def run(
         self,
         source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        settings: Config = DEFAULTS,
         *,
-        alerts_per_device_day: float = 1.0,
-        false_discovery_rate: float | None = None,
-        tunables: Tunables = UNSET,
         history: History | None = None,
     ) -> Scored:
         """Score and keep what the batch job needs: scores, windows and the advanced history.
 
         `history` replaces the detector's own, for a job that rolls it from night to night.
         """
-        return self._run(
-            load(source),
-            self.detector.history if history is None else history,
-            alerts_per_device_day=alerts_per_device_day,
-            false_discovery_rate=false_discovery_rate,
-            tunables=tunables,
-        )
+        return self._run(load(source), self.detector.history if history is None else history, settings)
 
     def _run(
         self,
         tables: Mapping[str, pa.Table],
         past: History,
+        settings: Config,
         span_us: tuple[int, int] | None = None,
-        *,
-        alerts_per_device_day: float,
-        false_discovery_rate: float | None = None,
-        tunables: Tunables,
     ) -> Scored:
-        windows = build(tables, window_seconds(self.detector.window), past, span_us)
-        features = table_of(windows)
-        after = advance(past, windows)
-        found = fleet_events(after, self.detector.reference.end_us, features)
-        scores = self._score(
-            features, alerts_per_device_day, false_discovery_rate, found.windows, tunables=tunables
-        )
-        return Scored(scores, windows, after, found.events)
-
-    def measure(
-        self,
-        features: pd.DataFrame,
-        fleet_event: npt.NDArray[np.bool_],
-        *,
-        alerts_per_device_day: float,
-        false_discovery_rate: float | None,
-        tunables: Tunables = UNSET,
-        worded_from: float = -np.inf,
-    ) -> Measured:
-        """What a part of a feature table can tell of the scores table; see `Detector.measure`."""
-        return self.detector.measure(
-            features,
-            fleet_event=fleet_event,
-            alerts_per_device_day=alerts_per_device_day,
-            false_discovery_rate=false_discovery_rate,
-            tunables=tunables,
-            worded_from=worded_from,
-            version=self.version[:12],
-        )
-
-    def _score(
-        self,
-        features: pd.DataFrame,
-        alerts_per_device_day: float,
-        false_discovery_rate: float | None = None,
-        fleet_event: npt.NDArray[np.bool_] | None = None,
-        *,
-        tunables: Tunables = UNSET,
-    ) -> pa.Table:
-        return self.detector.score(
-            features,
-            fleet_event=fleet_event,
-            alerts_per_device_day=alerts_per_device_day,
-            false_discovery_rate=false_discovery_rate,
-            tunables=tunables,
-            version=self.version[:12],
-        )
+        new = assemble(tables, self.detector.window, past, span_us)
+        found = new.fleet_events(self.detector.reference.end_us)
+        version = self.version[:12]
+        scores = self.detector.score(new.features, settings, fleet_event=found.windows, version=version)
+        return Scored(scores, new.windows, new.history, found.events)

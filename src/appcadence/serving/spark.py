@@ -34,19 +34,20 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from appcadence._files import replacing
+from appcadence._types import Progress
 from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import codes
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
-from appcadence.features.extraction import Part, fill_novelty, frame, halves_of, touching
+from appcadence.features.extraction import Part, fill_novelty, frame, touching
 from appcadence.features.families import novelty
 from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
 from appcadence.features.windows import APP_LEVEL
 from appcadence.serving import measures
-from appcadence.serving.batch import Bar, Engine, Job, Measured, Progress, file_of, write_part
+from appcadence.serving.batch import Bar, Engine, Job, Measured, file_of, write_part
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
@@ -252,8 +253,8 @@ def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table
     )
     extra_columns = measures.of_windows(windows)
     found = []
-    n = windows.n_channels
-    for half, (part, rows) in enumerate(zip(halves_of(windows), (slice(n), slice(n, None)), strict=True)):
+    n, both = windows.n_channels, Part.halves_of(windows)
+    for half, (part, rows) in enumerate(zip(both, (slice(n), slice(n, None)), strict=True)):
         table = pa.Table.from_pandas(frame(part, windows, windows.context, job.seconds), preserve_index=False)
         for name in measures.COLUMNS:
             table = table.append_column(f"extra_{name}", pa.array(extra_columns[name][rows]))
@@ -285,14 +286,13 @@ class _Fleet:
     apps: pd.Index
     dests: pd.Index
     fleet: novelty.Fleet
-    first_us: int
     seconds: int
 
     @classmethod
     def of(cls, after: History, first_us: int, seconds: int) -> _Fleet:
         none = pd.Index([], dtype="object")
         past = Past.of(after, none, none, none)
-        return cls(past.apps, past.dests, novelty.Fleet(past, []), first_us, seconds)
+        return cls(past.apps, past.dests, novelty.Fleet(past, [], first_us), seconds)
 
     def fill(self, windows: pd.DataFrame) -> pd.DataFrame:
         """Windows with what novelty needs the fleet for."""
@@ -301,7 +301,7 @@ class _Fleet:
         dest = np.where(windows["dest"] == APP_LEVEL, -1, _codes(self.dests, windows["dest"]))
         app = _codes(self.apps, windows["app_id"])
         part = Part.empty()._replace(app=app, dest=dest, start_us=start, values=values)
-        fill_novelty(part, self.first_us, self.fleet, self.seconds)
+        fill_novelty(part, self.fleet, self.seconds)
         return pd.concat(
             [windows.drop(columns=list(NAMES)), pd.DataFrame(values, columns=list(NAMES), copy=False)], axis=1
         )

@@ -84,6 +84,13 @@ class TelemetryDirectory:
         whole = pa.concat_tables(parts).unify_dictionaries() if parts else table.empty()
         return passive_names.complete(whole) if table is FLOWS else whole
 
+    def names(self, name: str, column: str) -> set[str]:
+        """The distinct names in a column of a table; null is none."""
+        found: set[str] = set()
+        for read in self.pieces(name, [column]):
+            found.update(read()[column].unique().drop_null().to_pylist())
+        return found
+
     def pieces(self, name: str, columns: Sequence[str]) -> list[Callable[[], pa.Table]]:
         """Some columns of the table as independent reads, one a row group, for threads to share."""
         table = DIRECTORY_TABLES[name]

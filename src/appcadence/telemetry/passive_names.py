@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import AsOf, Ints, one_array
+from appcadence._types import Ints
+from appcadence.telemetry.arrays import AsOf, one_array
 
 COLUMNS = ("start", "dest_host", "dest_ip", "service")
 """What the rule looks at."""
@@ -47,12 +48,12 @@ Read = Callable[[], pa.Table]
 class PassiveNames:
     """The names that flows tie to addresses: gathered once, when the first flow lacks one; safe for threads.
 
-    `evidence` gives the reads of all flows (columns `COLUMNS` at least). Memory grows with the distinct
+    `reads` gives reads of all flows (columns `COLUMNS` at least). Memory grows with the distinct
     (address, host, day) among them, not with the flows.
     """
 
-    def __init__(self, evidence: Callable[[], Iterable[Read]]) -> None:
-        self._evidence = evidence
+    def __init__(self, reads: Callable[[], Iterable[Read]]) -> None:
+        self._reads = reads
         self._lock = threading.Lock()
         self._ties: _Ties | None = None
 
@@ -63,7 +64,7 @@ class PassiveNames:
             return flows
         with self._lock:
             if self._ties is None:
-                self._ties = _Ties(_gathered(self._evidence()))
+                self._ties = _Ties(_gathered(self._reads()))
         host = self._ties.of(one_array(flows["dest_ip"]).take(rows), _micros(flows)[rows])
         rows, host = rows[host >= 0], host[host >= 0]
         if not len(rows):
@@ -172,11 +173,11 @@ def _rows(flows: pa.Table, named: bool) -> Ints:
     if host.null_count == none or address.null_count == len(flows):
         return np.empty(0, np.int64)
     service = one_array(flows["service"])
-    look_up = pc.equal(service.dictionary, "dns").take(service.indices)
+    lookup = pc.equal(service.dictionary, "dns").take(service.indices)
     address = one_array(address)
     public = pc.invert(pc.match_substring_regex(address.dictionary, _LOCAL)).take(address.indices)
     wanted = pc.and_(pc.is_valid(host) if named else pc.is_null(host), pc.fill_null(public, False))
-    return np.flatnonzero(pc.and_not(wanted, pc.fill_null(look_up, False)))
+    return np.flatnonzero(pc.and_not(wanted, pc.fill_null(lookup, False)))
 
 
 def _micros(flows: pa.Table) -> Ints:

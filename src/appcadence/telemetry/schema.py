@@ -6,7 +6,7 @@ reads as all null. Null means "not known", never zero and never "no".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -50,11 +50,21 @@ class Table:
     def empty(self) -> pa.Table:
         return self.schema.empty_table()
 
+    def of(self, columns: Mapping[str, Sequence[object]]) -> pa.Table:
+        """The table of columns of plain values, in which a time may be microseconds since 1970."""
+        types = {c.name: pa.string() if c.type == NAME else c.type for c in self.columns}
+        arrays = {name: pa.array(column, types[name]) for name, column in columns.items()}
+        return conform(self, pa.table(arrays))
+
+    def of_rows(self, rows: Sequence[Mapping[str, object]]) -> pa.Table:
+        """The table of rows of plain values, each with all columns; see `of`."""
+        return self.of({c.name: [row[c.name] for row in rows] for c in self.columns})
+
 
 _DEVICE = Column("device_id", NAME, "the monitored device")
 _APP = Column("app_id", NAME, "bundle id of the app; null where the source cannot attribute", nullable=True)
 _SOURCE = Column("source", NAME, "the kind of log the row comes from")
-_RESOLUTION = Column("time_resolution_seconds", pa.float64(), "grid on which the source reports times", "s")
+_RESOLUTION = Column("time_resolution_seconds", pa.float64(), "resolution of the source's times", "s")
 
 FLOWS = Table(
     "flows",
@@ -116,7 +126,7 @@ NOTIFICATIONS = Table(
     (
         _DEVICE,
         _APP,
-        Column("time", TIME, "when it happened; on a grid, the earliest moment that the stamp stands for"),
+        Column("time", TIME, "when it happened; if coarse, the earliest time that the stamp stands for"),
         Column(
             "kind",
             NAME,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from io import TextIOWrapper
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from appcadence._files import open_input
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform
+from appcadence.telemetry.sheet import read_sheet
+from appcadence.telemetry.times import stated
 
 WINDOW = ("device_id", "app_id", "dest", "window_start", "window_end")
 CHOICES = VERDICTS.column("verdict").values
@@ -39,11 +39,8 @@ def decisions(drafts: Sequence[Draft], decided_at: datetime) -> pa.Table:
     Raises:
         TelemetryError: a value is missing, no verdict, no time or no text, or a window ends before it begins.
     """
-    rows = [_row(draft.values, draft.origin) for draft in drafts]
-    columns = {c.name: [row.get(c.name) for row in rows] for c in VERDICTS.columns}
-    columns["decided_at"] = [decided_at] * len(rows)
-    arrays = {c.name: pa.array(columns[c.name], _plain_type(c.type)) for c in VERDICTS.columns}
-    return conform(VERDICTS, pa.table(arrays))
+    rows = [_row(draft.values, draft.origin) | {"decided_at": decided_at} for draft in drafts]
+    return VERDICTS.of_rows(rows)
 
 
 def from_csv(path: str | Path, needed: Sequence[str]) -> tuple[list[Draft], int]:
@@ -53,19 +50,9 @@ def from_csv(path: str | Path, needed: Sequence[str]) -> tuple[list[Draft], int]
         TelemetryError: the file is unreadable, or `verdict` or one of the `needed` columns is absent.
     """
     path = Path(path)
-    try:
-        with TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in (*needed, "verdict") if name not in reader.fieldnames]
-            if missing:
-                raise TelemetryError(f"{path}, line 1: the column {missing[0]} is missing")
-            drafts = [Draft(row, f"{path}, line {reader.line_num}: ") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TelemetryError(f"{path} cannot be read ({reason}); expected CSV with a header") from None
-    decided = [draft for draft in drafts if (draft.values["verdict"] or "").strip()]
-    return decided, len(drafts) - len(decided)
+    rows = read_sheet(path, (*needed, "verdict"))
+    decided = [Draft(row, f"{path}, line {line}: ") for line, row in rows if row["verdict"]]
+    return decided, len(rows) - len(decided)
 
 
 def latest_decisions(verdicts: pa.Table) -> pd.DataFrame:
@@ -81,8 +68,8 @@ def latest_decisions(verdicts: pa.Table) -> pd.DataFrame:
     return pd.DataFrame(frame.reset_index(drop=True))
 
 
-def _row(row: Mapping[str, str | None], origin: str) -> dict[str, str | datetime | None]:
-    out: dict[str, str | datetime | None] = {}
+def _row(row: Mapping[str, str | None], origin: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
     for column in VERDICTS.columns:
         name = column.name
         if name == "decided_at":
@@ -90,34 +77,12 @@ def _row(row: Mapping[str, str | None], origin: str) -> dict[str, str | datetime
         text = (row.get(name) or "").strip()
         if not text and not column.nullable:
             raise TelemetryError(f"{origin}{name} is missing")
-        if not _encodable(text):
+        # What a command line gives need not be text.
+        if text != text.encode("utf-8", "replace").decode():
             raise TelemetryError(f"{origin}{name} is no valid text: {text!r}")
-        out[name] = _time(text, name, origin) if name in _TIMES else text or None
+        out[name] = stated(text, f"{origin}{name}") if name in _TIMES else text or None
     if out["verdict"] not in CHOICES:
         raise TelemetryError(f"{origin}verdict is {out['verdict']!r}; expected {', '.join(CHOICES)}")
-    start, end = out["window_start"], out["window_end"]
-    if isinstance(start, datetime) and isinstance(end, datetime) and end <= start:
+    if out["window_end"] <= out["window_start"]:
         raise TelemetryError(f"{origin}window_end must be later than window_start")
     return out
-
-
-def _time(text: str, name: str, origin: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise TelemetryError(
-            f"{origin}{name} is {text!r}; expected an ISO time such as 2026-11-24T08:00:00Z"
-        ) from None
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _plain_type(declared: pa.DataType) -> pa.DataType:
-    return declared.value_type if pa.types.is_dictionary(declared) else declared

@@ -1,0 +1,1 @@
+"""A local baseline -> an evaluated, tracked and registered model."""

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binom, false_discovery_control
 
+from appcadence._types import DAY_US, Matrix
 from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.baseline import profile
+from appcadence.models.calibration import adjusted_p_values
+from appcadence.telemetry.addresses import is_address
 
 MIN_DEVICES = 4
-MOVED_SPREADS = 1.5
+MIN_SPREADS = 1.5
 """A device's median distance from the expectation that counts as moved."""
-MAX_SHARE = 0.5
+MIN_SHARE = 0.5
 """An update shows on at least half of the devices that have the app ..."""
 MIN_FEATURES = 2
 """... and in more than one feature."""
 MIN_OBSERVED = 0.5
 """A window of which less than this was observed, such as the last, tells nothing of an app as a whole."""
-_FALSE_DISCOVERIES = 0.01
+_MAX_FALSE_DISCOVERIES = 0.01
 _MIN_CHANCE = 0.15
 """How often a device counts as moved where nothing happened, at the least: devices share weekends, and those
 of one app are no independent draws. At 0.05 a benign weekend on six devices passed for an update."""
 _COMPARED = np.flatnonzero(RELATIVE)
-_DAY_US = 86_400_000_000
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class AppShift:
         )
 
 
-def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
+def app_shifts(frame: pd.DataFrame, distances: Matrix) -> list[AppShift]:
     """The apps that moved, the widest spread first.
 
     `frame` is the feature table (n) of windows after training, `distances` (n, n_features) theirs from the
@@ -68,6 +65,8 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     shift that leaves the app as a whole where it was, and in practice none of apps on fewer than seven
     devices. Where apps are unknown a registrable domain stands for one; an address does not.
     """
+    from scipy.stats import binom
+
     length = (frame["window_end"] - frame["window_start"]).dt.total_seconds()
     app_level = frame["app_id"].isna() | (frame["dest"].astype(object) == APP_LEVEL)
     whole = (app_level & (frame["observed_seconds"] >= MIN_OBSERVED * length)).to_numpy()
@@ -75,14 +74,14 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
         {
             "who": profile(frame)[whole],
             "device": frame["device_id"].astype(object).to_numpy()[whole],
-            "day": frame["window_start"].dt.as_unit("us").astype("int64").to_numpy()[whole] // _DAY_US,
+            "day": frame["window_start"].dt.as_unit("us").astype("int64").to_numpy()[whole] // DAY_US,
         }
     )
     rows = pd.concat([keys, pd.DataFrame(distances[whole][:, _COMPARED])], axis=1)
     rows = rows.groupby(["who", "device", "day"], as_index=False).median()
     devices_of = rows.groupby("who")["device"].nunique()
     wide = devices_of[devices_of >= MIN_DEVICES].index
-    wide = wide[[not _is_address(who) for who in wide]]
+    wide = wide[[not is_address(who) for who in wide]]
     if not len(wide):
         return []
     rows = rows[rows["who"].isin(wide)]
@@ -99,15 +98,15 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
             for f in np.flatnonzero(first >= 0):
                 late = mine.loc[mine["day"].to_numpy() >= first[f], ["device", f]]
                 z = sign * late.groupby("device")[f].median().dropna()
-                k, n = int((z >= MOVED_SPREADS).sum()), len(z)
-                if k >= max(MIN_DEVICES, MAX_SHARE * n):
+                k, n = int((z >= MIN_SPREADS).sum()), len(z)
+                if k >= max(MIN_DEVICES, MIN_SHARE * n):
                     p[s, w, f] = min(1.0, n_days * binom.sf(k - 1, n, chance[w, f]))
                 count[s, w, f], of[s, w, f], since[s, w, f] = k, n, first[f]
-    within = np.stack([false_discovery_control(p[:, w].ravel()).reshape(2, -1) for w in range(len(wide))])
-    sure = false_discovery_control(within.min(axis=(1, 2))) <= _FALSE_DISCOVERIES
+    within = np.stack([adjusted_p_values(p[:, w].ravel()).reshape(2, -1) for w in range(len(wide))])
+    sure = adjusted_p_values(within.min(axis=(1, 2))) <= _MAX_FALSE_DISCOVERIES
     out = []
     for w in np.flatnonzero(sure).tolist():
-        hits = np.argwhere(within[w] <= _FALSE_DISCOVERIES)
+        hits = np.argwhere(within[w] <= _MAX_FALSE_DISCOVERIES)
         if len(hits) < MIN_FEATURES:
             continue
         hits = hits[np.argsort(p[hits[:, 0], w, hits[:, 1]], kind="stable")]
@@ -122,21 +121,13 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
     return sorted(out, key=lambda shift: (-shift.devices, shift.app))
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:
     """By feature, the first day (since the epoch) of the run of moved days, -1 = none; the number of days."""
     values = mine.drop(columns=["who", "device", "day"])
     known = values.notna().groupby(mine["day"]).sum()
-    moved = (sign * values >= MOVED_SPREADS).groupby(mine["day"]).sum().to_numpy()
+    moved = (sign * values >= MIN_SPREADS).groupby(mine["day"]).sum().to_numpy()
     many = known.to_numpy() >= MIN_DEVICES
-    yes = many & (moved >= np.maximum(MIN_DEVICES, MAX_SHARE * known.to_numpy()))
+    yes = many & (moved >= np.maximum(MIN_DEVICES, MIN_SHARE * known.to_numpy()))
     # A day with few devices neither carries a run nor breaks it.
     unbroken = np.logical_and.accumulate((yes | ~many)[::-1], axis=0)[::-1] & yes
     days = known.index.to_numpy(np.int64)
@@ -144,9 +135,9 @@ def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:
     return first, len(days)
 
 
-def _elsewhere(by_device: pd.DataFrame, wide: pd.Index) -> Floats:
+def _elsewhere(by_device: pd.DataFrame, wide: pd.Index) -> Matrix:
     """(n_apps, n_features) share of the other apps' devices that lie as far out, at least 0.15."""
-    moved = (by_device >= MOVED_SPREADS).groupby("who").sum().loc[wide].to_numpy(np.float64)
+    moved = (by_device >= MIN_SPREADS).groupby("who").sum().loc[wide].to_numpy(np.float64)
     known = by_device.notna().groupby("who").sum().loc[wide].to_numpy(np.float64)
     share = (moved.sum(axis=0) - moved) / np.maximum(known.sum(axis=0) - known, 1.0)
     return np.asarray(np.maximum(share, _MIN_CHANCE))

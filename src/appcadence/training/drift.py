@@ -6,22 +6,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import beta, false_discovery_control
 
+from appcadence._extras import require
+from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
-from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
-from appcadence.features.windows import window_seconds
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import adjusted_p_values, device_days
 from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
 
@@ -34,7 +31,7 @@ MAX_OVERRUN = 1.5
 MIN_PAIRED = 6
 """With fewer devices on both sides no swap of their periods is rare enough to mean anything."""
 _SWAPS = 1999
-LOST_SHARE = 0.1
+MIN_LOST_SHARE = 0.1
 """Telemetry lost on this share of the devices that had it calls for a new model."""
 _MIN_EXPECTED = 5.0
 _SIGNALS = {
@@ -46,8 +43,6 @@ _SIGNALS = {
 }
 """What telemetry holds, and the features that are unknown without it."""
 _APP_NAMES = "app names of flows"
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -132,12 +127,14 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     false discoveries controlled after Benjamini and Hochberg.
 
     Raises:
+        MissingExtraError: SciPy is not installed.
         TelemetryError: no window with enough evidence begins after the training period.
     """
-    windows = build(tables, window_seconds(detector.window), detector.history)
-    frame = hide(table_of(windows), detector.excluded_families)
+    require("train", "scipy")
+    later = assemble(tables, detector.window, detector.history)
+    frame = hide(later.features, detector.excluded_families)
     end_us = detector.reference.end_us
-    events = fleet_events(advance(detector.history, windows), end_us, frame)
+    events = later.fleet_events(end_us)
     end = pd.Timestamp(end_us, unit="us", tz="UTC")
     last = pd.Timestamp(pc.max(tables["flows"]["start"]).as_py())
     # Sessions that outlast the telemetry reach into windows in which nothing begins.
@@ -178,7 +175,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     )
 
 
-def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats) -> Reference:
+def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Matrix) -> Reference:
     """The new windows, counted over the bins of the reference."""
     devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
     return Reference(
@@ -186,7 +183,7 @@ def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats)
     )
 
 
-def psi(before: Floats, now: Floats) -> Floats:
+def psi(before: Matrix, now: Matrix) -> Matrix:
     """Population stability index of counts (..., bins), half a window added to each bin."""
     p, q = (
         (x + 0.5) / (x.sum(axis=-1, keepdims=True) + 0.5 * x.shape[-1])
@@ -211,7 +208,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
         swap = np.random.default_rng(0).integers(0, 2, (_SWAPS, len(both))).astype(np.float64)
         moved = (swap @ (after - before).reshape(len(both), -1)).reshape(_SWAPS, *total.shape)
         reached = psi(total + moved, change - moved) >= found - 1e-12
-        p = false_discovery_control((1 + reached.sum(axis=0)) / (_SWAPS + 1))
+        p = adjusted_p_values((1 + reached.sum(axis=0)) / (_SWAPS + 1))
     table = pd.DataFrame(
         {
             "feature": np.array(NAMES)[compared],
@@ -224,7 +221,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
     return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
 
 
-def _scores(detector: Detector, frame: pd.DataFrame, common: npt.NDArray[np.bool_]) -> tuple[float, Budget]:
+def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
     for stratum, rows in strata(frame).items():
@@ -249,6 +246,8 @@ def _ratio_interval(units: int, promised: float, counted: float) -> tuple[float,
 
     The promise itself was counted: about one unit on each of the calibration's device-days.
     """
+    from scipy.stats import beta
+
     of = counted / promised
     low = beta.ppf(0.025, units, counted + 1) if units else 0.0
     high = beta.ppf(0.975, units + 1, max(counted, 1e-9))
@@ -274,7 +273,7 @@ def _losses(reference: Reference, now: Reference) -> list[Loss]:
     return out
 
 
-def _most_known(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _most_known(counts: Ints) -> Ints:
     """(n_devices,) windows in which the best known of some features is known."""
     return np.asarray(counts[:, :, : BINS - 1].sum(axis=2).max(axis=1))
 
@@ -302,8 +301,8 @@ def _verdict(
     new_apps: dict[str, int],
     versions: dict[str, str],
 ) -> tuple[str, list[str]]:
-    retrain = [_lost(loss) for loss in losses if loss.devices >= LOST_SHARE * loss.of]
-    watch = [_lost(loss) for loss in losses if loss.devices < LOST_SHARE * loss.of]
+    retrain = [_lost(loss) for loss in losses if loss.devices >= MIN_LOST_SHARE * loss.of]
+    watch = [_lost(loss) for loss in losses if loss.devices < MIN_LOST_SHARE * loss.of]
     retrain += [shift.sentence(versions.get(shift.app)) for shift in apps]
     rate = (
         f"{budget.units} alerting units where {budget.promised:.0f} were promised: {budget.ratio:.2f} times "

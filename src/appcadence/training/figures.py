@@ -7,7 +7,6 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
@@ -109,7 +108,6 @@ def stress_map(cells: pd.DataFrame) -> Figure:
     """The table of `stress`: recall (0 to 1) over period and jitter, a panel a share of missed beats, and
     below over the share of the day and of the telemetry that is there."""
     figure = Figure(figsize=(12.0, 7.5), layout="constrained")
-    FigureCanvasAgg(figure)
     usual = (cells["active"] == 1) & cells["false_units_per_device_day"].isna()
     grid = cells[usual]
     panels = sorted(grid["missed"].unique())
@@ -205,5 +203,4 @@ def gains(text: str) -> dict[str, float]:
 
 def _figure(height: float = 4.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8.0, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.add_subplot()

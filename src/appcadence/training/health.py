@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
+from appcadence._extras import require
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector, strata
 from appcadence.training.evaluate import BUDGETS, Quality, quality
 from appcadence.training.injection import Tables, past_and_future
@@ -20,7 +21,7 @@ from appcadence.training.probe import Probe, probe, scores_of
 from appcadence.training.truth import Truth
 
 _PER_DEVICE_DAY = 1.5
-_IMPLANT_DAYS = 100
+_MIN_IMPLANT_DAYS = 100
 """Wanted, over several injections where the telemetry is small ..."""
 _MAX_ROUNDS = 20
 _MIN_COMMON = 3
@@ -28,7 +29,7 @@ _MIN_COMMON = 3
 
 
 @dataclass(frozen=True)
-class Health:
+class HealthCheck:
     """What can be said without labels."""
 
     seen_in_training: bool
@@ -61,31 +62,34 @@ class Health:
         }
 
 
-def health(
+def check_health(
     detector: Detector,
     tables: Tables,
-    seed: int = 0,
-    progress: Callable[[str, float], None] = lambda what, share: None,
-) -> Health:
+    progress: Progress = silent,
+) -> HealthCheck:
     """Judge a detector on what `tables` hold after its training (or, if nothing, on their latter half).
 
-    Three signs: does it find implants grafted into this telemetry, does it raise as many alerts as it
+    Three signs: does it find implants injected into this telemetry, does it raise as many alerts as it
     promises, and do the same apps rank high in both halves of the span? The last two judge the telemetry as
     much as the detector: a rising rate of alerts means drift or an incident. Deterministic.
 
     Raises:
+        MissingExtraError: SciPy is not installed.
         TelemetryError: there are no flows to judge.
     """
+    require("train", "scipy")
     seen, later = _later(tables, detector.reference.end_us)
     progress("scoring", 0.0)
     clean = scores_of(detector, later)
     rounds: list[Probe] = []
-    while not rounds or (_implant_days(rounds) < _IMPLANT_DAYS and len(rounds) < _MAX_ROUNDS):
-        rounds.append(probe(detector, later, seed * 1000 + len(rounds), _PER_DEVICE_DAY))
-        progress("injecting implants", max(_implant_days(rounds) / _IMPLANT_DAYS, len(rounds) / _MAX_ROUNDS))
+    while not rounds or (_implant_days(rounds) < _MIN_IMPLANT_DAYS and len(rounds) < _MAX_ROUNDS):
+        rounds.append(probe(detector, later, len(rounds), _PER_DEVICE_DAY))
+        progress(
+            "injecting implants", max(_implant_days(rounds) / _MIN_IMPLANT_DAYS, len(rounds) / _MAX_ROUNDS)
+        )
     days = device_days(clean)
     correlation, ranked = _ranks(clean)
-    return Health(seen, _quality(rounds), _raised(detector, clean, days), days, correlation, ranked)
+    return HealthCheck(seen, _quality(rounds), _raised(detector, clean, days), days, correlation, ranked)
 
 
 def _later(tables: Tables, end_us: int) -> tuple[bool, Tables]:
@@ -134,6 +138,8 @@ def _raised(detector: Detector, windows: pd.DataFrame, days: float) -> dict[floa
 
 
 def _ranks(windows: pd.DataFrame) -> tuple[float, int]:
+    from scipy.stats import spearmanr
+
     scored = windows[windows["score"].notna()]
     if not len(scored):
         return float("nan"), 0

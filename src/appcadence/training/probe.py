@@ -1,4 +1,4 @@
-"""Implants grafted into telemetry, and how a finished detector scores the days on which they were at work."""
+"""Implants injected into telemetry, and how a finished detector scores the days on which they worked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.features.build import build
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
-from appcadence.features.windows import window_seconds
 from appcadence.models.detector import Detector, hide, strata
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
@@ -76,10 +72,6 @@ def probe(
     injected_flows, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
     both = lost(pa.concat_tables([flows, injected_flows]).unify_dictionaries())
     windows = scores_of(detector, tables | {"flows": both}, devices)
-    if not len(specs):
-        none = np.empty(0, np.int64)
-        days = pd.DataFrame({"device_id": [], "case_id": [], "day": [], "kind": [], "score": []})
-        return Probe(windows, Truth(days, none, none), both)
     truth, _ = truth_of(windows, with_names(_labels(specs), both))
     best = np.full(len(truth.days), -np.inf)
     np.maximum.at(best, truth.day, windows["score"].fillna(-np.inf).to_numpy()[truth.window])
@@ -88,9 +80,9 @@ def probe(
 
 def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None = None) -> pd.DataFrame:
     """The windows of some telemetry as `Probe.windows` lists them: scored as ever, without reasons."""
-    windows = build(tables, window_seconds(detector.window), detector.history)
-    frame = hide(table_of(windows), detector.excluded_families)
-    common = fleet_events(advance(detector.history, windows), detector.reference.end_us, frame).windows
+    later = assemble(tables, detector.window, detector.history)
+    frame = hide(later.features, detector.excluded_families)
+    common = later.fleet_events(detector.reference.end_us).windows
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]

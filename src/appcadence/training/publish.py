@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._extras import require
 from appcadence._files import sha256
-from appcadence.errors import AppcadenceError
+from appcadence._types import Progress, silent
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training.card import model_card
 from appcadence.training.stress import stress
-from appcadence.training.tracking import MISSING, RunInfo, log_run, reach
+from appcadence.training.tracking import RunInfo, log_run, reach
 from appcadence.training.train import Training
 
 _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
+
+
+def check_ready() -> None:
+    """Refuse, before a training, what would keep `publish` from recording it.
+
+    Raises:
+        MissingExtraError: MLflow or matplotlib is not installed.
+        AppcadenceError: the server does not answer within seconds.
+    """
+    require("train", "matplotlib", "sklearn")
+    reach()
 
 
 def publish(
     training: Training,
     source: TelemetryDirectory,
     bundle_dir: Path,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> RunInfo:
     """Record a training in MLflow and register its bundle as appcadence@challenger.
 
@@ -43,12 +54,10 @@ def publish(
         AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer.
         BundleError: the bundle is not whole.
     """
-    try:
-        from appcadence.training.figures import stress_map, training_figures  # matplotlib is an extra
-        from appcadence.training.rasters import rasters
-    except ImportError:
-        raise AppcadenceError(MISSING) from None
-    reach()
+    check_ready()
+    from appcadence.training.figures import stress_map, training_figures
+    from appcadence.training.rasters import rasters
+
     dataset = fingerprint(source)
     # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
     detector, identity = bundle.load(bundle_dir)

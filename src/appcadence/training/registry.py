@@ -12,9 +12,8 @@ from typing import Any
 from appcadence._files import sha256
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.models.bundle import MANIFEST
-from appcadence.training.tracking import BUNDLE_TAG, redacted, session
+from appcadence.training.tracking import BUNDLE_TAG, NAME, redacted, session
 
-NAME = "appcadence"
 CHAMPION = "champion"
 _PROMOTION = "appcadence.promotion."
 _MAX_VERSIONS = 1000
@@ -55,15 +54,13 @@ def resolve(model: str, target: Path) -> Path:
     """
     if not re.match(r"(models|runs):/\S", model):
         raise AppcadenceError(f"{model!r} is no MLflow model; expected models:/NAME@ALIAS or runs:/ID/model")
-    with session() as (mlflow, uri):
+    with session() as (mlflow, client):
         path = Path(mlflow.artifacts.download_artifacts(artifact_uri=model, dst_path=str(target)))
         found = sorted(path.rglob(MANIFEST), key=lambda file: len(file.parts)) if path.is_dir() else []
         if not found:
             raise AppcadenceError(
-                f"{model} at {redacted(uri)} holds no {MANIFEST}; "
-                "register one with 'appcadence train --register'"
+                f"{model} at {redacted(client.tracking_uri)} holds no {MANIFEST}; name a model of appcadence"
             )
-        client = mlflow.MlflowClient(tracking_uri=uri)
         run_id = model.split("/")[1] if model.startswith("runs:") else _version(client, model).run_id
         run = _runs(client, [run_id]).get(run_id)
     recorded = None if run is None else run.data.tags.get(BUNDLE_TAG)
@@ -74,20 +71,19 @@ def resolve(model: str, target: Path) -> Path:
     return found[0].parent
 
 
-def versions(name: str = NAME) -> list[Version]:
-    """The newest thousand versions of a registered model, newest first; empty when nothing is registered.
+def versions() -> list[Version]:
+    """The newest thousand versions that are registered as appcadence, newest first; empty when none are.
 
     Raises:
         AppcadenceError: no MLflow, or no answer from it.
     """
-    with session() as (mlflow, uri):
-        client = mlflow.MlflowClient(tracking_uri=uri)
+    with session() as (_, client):
         found = list(
             client.search_model_versions(
-                f"name='{name}'", max_results=_MAX_VERSIONS, order_by=["version_number DESC"]
+                f"name='{NAME}'", max_results=_MAX_VERSIONS, order_by=["version_number DESC"]
             )
         )
-        return _described(client, name, found)
+        return _described(client, NAME, found)
 
 
 def find(model: str) -> Version:
@@ -96,16 +92,14 @@ def find(model: str) -> Version:
     Raises:
         AppcadenceError: no such version, no MLflow, or no answer from it.
     """
-    with session() as (mlflow, uri):
-        client = mlflow.MlflowClient(tracking_uri=uri)
+    with session() as (_, client):
         found = _version(client, model)
         return _described(client, found.name, [found])[0]
 
 
-def champion(name: str = NAME) -> Version | None:
-    """The version with the alias champion, if there is one."""
-    with session() as (mlflow, uri):
-        client = mlflow.MlflowClient(tracking_uri=uri)
+def champion(name: str) -> Version | None:
+    """The version of a registered model with the alias champion, if there is one."""
+    with session() as (_, client):
         version = _aliases(client, name).get(CHAMPION)
         if version is None:
             return None
@@ -121,8 +115,7 @@ def promote(candidate: Version, record: dict[str, Any]) -> None:
         AppcadenceError: no MLflow, or its server does not answer or refuses.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # a tag's name may hold no plus sign
-    with session() as (mlflow, uri):
-        client = mlflow.MlflowClient(tracking_uri=uri)
+    with session() as (_, client):
         text = json.dumps({"time": now} | record, sort_keys=True)
         client.set_model_version_tag(candidate.name, candidate.version, _PROMOTION + now, text)
         client.set_registered_model_alias(candidate.name, CHAMPION, candidate.version)

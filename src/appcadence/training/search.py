@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from joblib import Parallel, delayed
 
+from appcadence._types import Mask, Progress, Vector, silent
 from appcadence.models.detector import forest_input, tail_input
-from appcadence.models.forest import fit_forest
-from appcadence.models.supervised import THREADS, Hyperparameters
 from appcadence.models.surprise import TailSurprise
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, classifier_of, fold_of
+from appcadence.training.forest import fit_forest
+from appcadence.training.supervised import THREADS, Hyperparameters
 
 SEARCHED = tuple(asdict(Hyperparameters()))
 FIGURES = ("recall_at_0.1_per_device_day", "recall_at_1_per_device_day", "average_precision", "criterion")
-
-Vector = npt.NDArray[np.float64]
 
 
 def draw(seed: int, trial: int) -> Hyperparameters:
@@ -49,7 +47,7 @@ def search(
     seed: int,
     trials: int,
     weights: Vector,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> tuple[Hyperparameters, pd.DataFrame]:
     """The best of `trials` hyper-parameters (0 = the defaults), and one row a trial: them, and how they did.
 
@@ -80,9 +78,9 @@ def search(
         settings = draw(seed, trial)
         progress("searching", trial / trials)
         # A thread a fold: two threads on one small model wait for each other most of the time.
-        fitted = Parallel(n_jobs=THREADS, prefer="threads")(
-            delayed(classifier_of)(part, seed, settings, threads=1) for part in parts.values()
-        )
+        fit = partial(classifier_of, seed=seed, settings=settings, threads=1)
+        with ThreadPoolExecutor(THREADS) as pool:
+            fitted = list(pool.map(fit, parts.values()))
         score = untrained.copy()
         for k, (classifier, _) in zip(parts, fitted, strict=True):
             score[fold == k] += weights[0] * classifier.raw(both[fold == k])
@@ -96,7 +94,7 @@ def search(
     return draw(seed, int(best)), out
 
 
-def _both_kinds(rows: Sample, mask: npt.NDArray[np.bool_]) -> bool:
+def _both_kinds(rows: Sample, mask: Mask) -> bool:
     return 0 < int(rows.malicious[mask].sum()) < int(mask.sum())
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.injection import Tables
@@ -27,7 +29,7 @@ ACTIVE = (0.5, 0.25, 0.1)
 LOST = (0.0, 0.25, 0.5, 0.75)
 _AT_ONCE = 3
 """Implants on a device at a time."""
-_DAYS_A_CELL = 20
+_MIN_DAYS_PER_CELL = 20
 """Implant-days wanted in each cell of the grid."""
 _MAX_ROUNDS = 20
 
@@ -57,9 +59,7 @@ LOSSES = tuple(Cell(lost_flows=x) for x in LOST) + tuple(Cell(lost_names=x) for 
 COLUMNS = (*Cell.__dataclass_fields__, "implant_days", "recall", "false_units_per_device_day")
 
 
-def stress(
-    training: Training, tables: Tables, progress: Callable[[str, float], None] = lambda what, share: None
-) -> pd.DataFrame:
+def stress(training: Training, tables: Tables, progress: Progress = silent) -> pd.DataFrame:
     """One row a cell of `GRID`, `HOURS` and `LOSSES`, with `COLUMNS`, from beacons in the held-out devices.
 
     The beacons are injected as flows into the part of `tables`, the telemetry of the training, that came
@@ -82,7 +82,7 @@ def stress(
     span_days = max((int(start.max()) - int(start.min())) / 86_400e6, 1e-6)
     cells = GRID + HOURS
     a_round = _AT_ONCE * len(training.held_out) * max(round(span_days), 1)
-    rounds = min(-(-_DAYS_A_CELL * len(cells) // a_round), _MAX_ROUNDS)
+    rounds = min(-(-_MIN_DAYS_PER_CELL * len(cells) // a_round), _MAX_ROUNDS)
     steps = rounds + len(LOSSES)
     seed = training.params["seed"] * 1000 + 900
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 import appcadence
+from appcadence._extras import require
 from appcadence._files import sha256
 from appcadence.errors import AppcadenceError
 from appcadence.models.bundle import MANIFEST
@@ -29,23 +30,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+NAME = "appcadence"
 ALIAS = "challenger"
 BUNDLE_TAG = "appcadence.bundle"
-MISSING = "MLflow is not installed; install it with: pip install 'appcadence[train]'"
 # A path, not an import: serving is no business of training, and MLflow reads the model's code from the file.
 _CODE = Path(appcadence.__file__).parent / "serving" / "pyfunc.py"
 _OPTIONAL = frozenset({"app_id", "category", "score", "p_value", "rank", "exception_id"})
 _TYPES = {"f": "double", "i": "long", "u": "long", "b": "boolean", "M": "datetime"}
+_MAX_CHARACTERS = 300
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow waits and retries for minutes by default; a server that is down is to be told at once.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-_MAX_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,8 @@ class RunInfo:
     """Where a run was recorded."""
 
     run_id: str
-    model_version: str | None
-    """Version in the registry; None when not registered."""
-    tracking_uri: str
-    """Without credentials."""
+    model_version: str
+    """Version in the registry."""
 
 
 def log_run(
@@ -71,12 +65,10 @@ def log_run(
     trials: pd.DataFrame,
     example: pd.DataFrame,
     predictions: pd.DataFrame,
-    register: bool = True,
-    name: str = "appcadence",
 ) -> RunInfo:
-    """Record a run, and register its model under `name` with alias `challenger`.
+    """Record a run, and register its model as `appcadence` with alias `challenger`.
 
-    The experiment is MLFLOW_EXPERIMENT_NAME, or else `name`.
+    The experiment is MLFLOW_EXPERIMENT_NAME, or else `appcadence`.
 
     Metrics that are not finite are left out. `tables` become CSV files, and each row of `trials` (the columns
     of `search`) a child run. `example` is a few rows of the feature table, `predictions`
@@ -86,9 +78,8 @@ def log_run(
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer or refuses.
     """
-    with session() as (mlflow, uri):
-        client = mlflow.MlflowClient(tracking_uri=uri)
-        title = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+    with session() as (mlflow, client):
+        title = os.environ.get("MLFLOW_EXPERIMENT_NAME") or NAME
         found = client.get_experiment_by_name(title)
         experiment = client.create_experiment(title) if found is None else found.experiment_id
         with mlflow.start_run(experiment_id=experiment, nested=mlflow.active_run() is not None) as run:
@@ -116,33 +107,38 @@ def log_run(
                 signature=_signature(rows, predictions),
                 input_example=rows,
             )
-        version = None
-        if register:
-            registered = mlflow.register_model(model.model_uri, name, await_registration_for=30)
-            version = str(registered.version)
-            client.update_model_version(name, version, description=card)
-            client.set_registered_model_alias(name, ALIAS, version)
-        return RunInfo(run.info.run_id, version, redacted(uri))
+        version = str(mlflow.register_model(model.model_uri, NAME, await_registration_for=30).version)
+        client.update_model_version(NAME, version, description=card)
+        client.set_registered_model_alias(NAME, ALIAS, version)
+        return RunInfo(run.info.run_id, version)
 
 
 def reach() -> None:
-    """Ask MLflow for anything, before work whose outcome it is to record.
+    """Ask MLflow for anything, before work whose outcome it is to record; five seconds are enough for that.
 
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer.
     """
-    with session() as (mlflow, uri):
-        mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    with session(timeout_seconds=5, retries=0) as (_, client):
+        client.search_experiments(max_results=1)
 
 
 @contextlib.contextmanager
-def session() -> Iterator[tuple[Any, str]]:
-    """Yields (the mlflow module, the tracking URI): quiet, without telemetry, and failing within seconds.
+def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, Any]]:
+    """Yields (the mlflow module, a client): quiet, without telemetry, and failing within seconds.
+
+    By default MLflow waits and retries for minutes. What the environment says of it wins.
 
     Raises:
-        AppcadenceError: MLflow is not installed, or fails inside the block.
+        MissingExtraError: MLflow is not installed.
+        AppcadenceError: MLflow fails inside the block.
     """
-    added = {key: value for key, value in _DEFAULTS.items() if key not in os.environ}
+    require("train", "mlflow", "sqlalchemy")
+    patience = {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+    }
+    added = {key: value for key, value in (_DEFAULTS | patience).items() if key not in os.environ}
     # Telemetry must be off before the import, and stay off for the threads that MLflow leaves behind.
     os.environ.update(added)
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
@@ -150,13 +146,11 @@ def session() -> Iterator[tuple[Any, str]]:
     heard = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         warnings.simplefilter("ignore")  # MLflow warns about its own code; none of it is for our users
-        try:
-            import mlflow
-            import mlflow.pyfunc
-            from mlflow.exceptions import MlflowException
-            from sqlalchemy.exc import SQLAlchemyError
-        except ImportError:
-            raise AppcadenceError(MISSING) from None
+        import mlflow
+        import mlflow.pyfunc
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
         # By the environment, which can be undone, not by set_tracking_uri, which outlives this block.
         if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
             added["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_URI
@@ -164,7 +158,7 @@ def session() -> Iterator[tuple[Any, str]]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
-            yield mlflow, uri
+            yield mlflow, mlflow.MlflowClient(tracking_uri=uri)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise AppcadenceError(_sentence(uri, error)) from error
         finally:

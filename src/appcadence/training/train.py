@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._extras import require
+from appcadence._stages import logged_stages
+from appcadence._types import Codes, Progress, silent
 from appcadence.errors import TelemetryError
-from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
+from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.eligibility import eligible
+from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
-from appcadence.models.supervised import Hyperparameters
+from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import Rows, Tables, history_of, labelled, past_and_future
+from appcadence.training.injection import LabelledWindows, Tables, history_of, labelled, past_and_future
 from appcadence.training.search import search
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.verdicts import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
-FEW_DEVICES = 4
+MIN_DEVICES = 4
 """Fewer devices than this are held out by channel: so few are no sample of devices."""
-FEW_WINDOWS = 3
+MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
-_IMPLANTS_A_ROUND = 40
+_MIN_IMPLANTS = 40
+"""Wanted in each round."""
 _BENIGN_WANTED = 4000
 _BENIGN_ENOUGH = 100_000
 """With so many one round does, and a random sample of this size is learned from."""
 _MAX_ROUNDS = 40
 
-Progress = Callable[[str, float], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Training:
 
 
 def train(
-    tables: Tables,
+    source: str | Path | TelemetryDirectory | Tables,
     window: str = "24h",
     seed: int = 0,
     *,
@@ -87,10 +92,11 @@ def train(
     verdicts: pa.Table | None = None,
     search_trials: int = 0,
     before: Detector | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Training:
-    """Learn a detector from the canonical tables of a benign period.
+    """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
+    Tables are taken as they are, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
     families the detector must not see; `kinds` are the implants to inject, `weights`
     those of classifier, surprise and forest in the score. `verdicts` is the canonical table of analysts'
@@ -98,64 +104,45 @@ def train(
     what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
     are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined.
+    refined. Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
+        MissingExtraError: LightGBM or scikit-learn is not installed.
+        TelemetryError, SchemaError: the telemetry cannot be read.
         TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
     """
+    require("train", "lightgbm", "sklearn")
     if search_trials < 0:
-        raise TelemetryError(f"search trials must not be negative, got {search_trials}")
+        raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
     if unknown:
         raise TelemetryError(
-            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}"
+            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}",
+            "exclude_families",
         )
+    tables = source if isinstance(source, dict) else load(source)
     if before is not None:
         tables = _later(tables, before, window, exclude_families)
     flows = tables["flows"]
     if not len(flows):
         raise TelemetryError("the flows table is empty; nothing can be learned from it")
     devices = sorted(pc.unique(flows["device_id"].cast("string")).to_pylist())
+    _log.info("%d flows of %d devices, windows of %s, seed %d", len(flows), len(devices), window, seed)
+    progress = logged_stages(_log, progress)
     learners, held_out = _split(devices, seed)
     cuts = _cuts(micros(flows["start"]), window_seconds(window), seed)
 
-    learn: list[Sample] = []
-    clean: list[Sample] = []
-    check: list[Sample] = []
-    injection: list[pd.DataFrame] = []
     known = History.empty() if before is None else before.history
     baselines = {
         cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts, before)
         for cut in set(cuts)
     }
-    small = False
-    for number in range(_MAX_ROUNDS):
-        cut = cuts[number % len(cuts)]
-        baseline = baselines[cut]
-
-        def sample(rows: Rows, baseline: AppBaseline = baseline, number: int = number) -> Sample:
-            return Sample.of(hide(rows.frame, exclude_families), rows.implant, baseline, number)
-
-        rate = _rate(tables, cut, learners, small)
-        injected = partial(labelled, tables, cut, window, kinds=kinds, verdicts=verdicts, known=known)
-        varied = small and number > 0
-        rows, specs = injected(seed * 1000 + number, rate, devices=learners, varied=varied, changed=True)
-        learn.append(sample(_thinned(rows, seed)))
-        injection.append(specs.assign(round=number))
-        if held_out is not None:
-            if number < len(cuts):
-                rows = injected(0, 0.0, devices=held_out)[0]
-                clean.append(sample(rows.take(~rows.malicious)))
-            rows, specs = injected(seed * 1000 + 500 + number, rate, devices=held_out)
-            check.append(sample(rows))
-            injection.append(specs.assign(round=number))
-        benign = sum(int((s.implant < 0).sum()) for s in learn)
-        if number == 0:
-            small = benign < _BENIGN_WANTED / 2
-        progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
-        if benign >= (_BENIGN_WANTED if number else _BENIGN_ENOUGH):
-            break
-    if not any((s.implant < 0).any() for s in learn) or not any((s.implant >= 0).any() for s in learn):
+    inject = partial(labelled, tables, window=window, kinds=kinds, verdicts=verdicts, known=known)
+    rounds = _inject_rounds(
+        inject, tables, cuts, baselines, learners, held_out, exclude_families, seed, progress
+    )
+    learned = np.concatenate([sample.implant for sample in rounds.learn])
+    if not (learned < 0).any() or not (learned >= 0).any():
         raise TelemetryError(
             f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 flows or half an hour "
             "after the first part of their span; train on a longer capture"
@@ -168,18 +155,18 @@ def train(
         searches.append(search(rows, seed, search_trials, fused, progress))
         return searches[-1][0]
 
-    result = fit(learn, clean, check, seed, fused, choose)
+    result = fit(rounds.learn, rounds.clean, rounds.check, seed, fused, choose)
     settings, trials = searches[0]
-    everything = build(tables, window_seconds(window), known)
-    whole = hide(table_of(everything), exclude_families)
+    everything = assemble(tables, window, known)
+    whole = hide(everything.features, exclude_families)
     params = {
         "window": window,
         "seed": seed,
         "devices": len(devices),
         "held_out": "channels" if held_out is None else f"{len(held_out)} devices",
         "cuts": len(cuts),
-        "rounds": len(injection) if held_out is None else len(injection) // 2,
-        "implants": int(sum(len(part) for part in injection)),
+        "rounds": len(rounds.learn),
+        "implants": int(sum(len(part) for part in rounds.injection)),
         "excluded_families": ",".join(exclude_families) or "none",
         "flows": len(flows),
         "calibration_windows": result.calibration_windows,
@@ -190,7 +177,7 @@ def train(
     detector = Detector(
         window=window,
         baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
-        history=advance(known, everything),
+        history=everything.history,
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,
@@ -198,7 +185,7 @@ def train(
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
-        reference=_reference([learn[0].take(~learn[0].malicious), *clean[:1]], flows),
+        reference=_reference([rounds.learn[0].take(~rounds.learn[0].malicious), *rounds.clean[:1]], flows),
         excluded_families=tuple(sorted(exclude_families)),
         card={
             **params,
@@ -206,12 +193,16 @@ def train(
         },
     )
     progress("fitting", 1.0)
+    _log.info(
+        "done: %d implants in %d rounds, calibrated on %d windows of %.2f device-days",
+        *(params[name] for name in ("implants", "rounds", "calibration_windows", "calibration_device_days")),
+    )
     example = whole[eligible(whole)].head(5)
     return Training(
         detector=detector,
         params=params,
         quality=result.quality,
-        injection=pd.concat(injection, ignore_index=True),
+        injection=pd.concat(rounds.injection, ignore_index=True),
         example=example,
         tested=result.tested,
         trials=trials,
@@ -222,26 +213,88 @@ def train(
     )
 
 
+@dataclass(frozen=True)
+class _Rounds:
+    """Windows of all rounds of injection, one sample a round."""
+
+    learn: list[Sample]
+    clean: list[Sample]
+    """Benign windows of held-out devices, once a cut."""
+    check: list[Sample]
+    """Windows of held-out devices, implants among them."""
+    injection: list[pd.DataFrame]
+    """The implants of each injection."""
+
+
+def _inject_rounds(
+    inject: Callable[..., tuple[LabelledWindows, pd.DataFrame]],
+    tables: Tables,
+    cuts: list[int],
+    baselines: dict[int, AppBaseline],
+    learners: list[str] | None,
+    held_out: list[str] | None,
+    exclude_families: tuple[str, ...],
+    seed: int,
+    progress: Progress,
+) -> _Rounds:
+    """Inject until there are benign windows enough to learn from."""
+    rounds = _Rounds([], [], [], [])
+    small = False
+    for number in range(_MAX_ROUNDS):
+        cut = cuts[number % len(cuts)]
+
+        def sample(found: LabelledWindows, cut: int = cut, number: int = number) -> Sample:
+            return Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
+
+        rate = _rate(tables, cut, learners, small)
+        found, specs = inject(
+            cut_us=cut,
+            seed=seed * 1000 + number,
+            per_device_day=rate,
+            devices=learners,
+            varied=small and number > 0,
+            changed=True,
+        )
+        rounds.learn.append(sample(_thinned(found, seed)))
+        rounds.injection.append(specs.assign(round=number))
+        if held_out is not None:
+            if number < len(cuts):
+                found, _ = inject(cut_us=cut, seed=0, per_device_day=0.0, devices=held_out)
+                rounds.clean.append(sample(found.take(~found.malicious)))
+            found, specs = inject(
+                cut_us=cut, seed=seed * 1000 + 500 + number, per_device_day=rate, devices=held_out
+            )
+            rounds.check.append(sample(found))
+            rounds.injection.append(specs.assign(round=number))
+        benign = sum(int((s.implant < 0).sum()) for s in rounds.learn)
+        if number == 0:
+            small = benign < _BENIGN_WANTED / 2
+        progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
+        if benign >= (_BENIGN_WANTED if number else _BENIGN_ENOUGH):
+            break
+    return rounds
+
+
 def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] | None]:
-    if len(devices) < FEW_DEVICES:
+    if len(devices) < MIN_DEVICES:
         return None, None
     order = np.random.default_rng(seed).permutation(len(devices))
     k = max(1, round(len(devices) * HELD_OUT_SHARE))
     return sorted(devices[i] for i in order[k:]), sorted(devices[i] for i in order[:k])
 
 
-def _cuts(start_us: npt.NDArray[np.int64], seconds: int, seed: int) -> list[int]:
+def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
     """Moments that part past from future: the middle border, or several moments of a short span."""
     first, last = int(start_us.min()), int(start_us.max())
     width = seconds * 1_000_000
     count = last // width - first // width + 1
-    if count >= FEW_WINDOWS:
+    if count >= MIN_WINDOWS:
         return [(first // width + (count + 1) // 2) * width]
     shares = np.random.default_rng(seed).uniform(0.35, 0.65, _MOMENTS)
     return [int(first + share * (last - first)) for share in shares]
 
 
-def _thinned(rows: Rows, seed: int) -> Rows:
+def _thinned(rows: LabelledWindows, seed: int) -> LabelledWindows:
     """All implants, and so many benign windows at most as are enough; verdicts are kept."""
     spare = np.flatnonzero(~rows.malicious & rows.frame["verdict"].isna().to_numpy())
     if len(spare) <= _BENIGN_ENOUGH:
@@ -259,7 +312,7 @@ def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> f
     last = int(micros(flows["start"]).max())
     count = len(devices) if devices is not None else len(pc.unique(flows["device_id"]))
     days = max((last - cut) / 86_400e6, 1 / 24) * count
-    return max(_IMPLANTS_A_ROUND / days, _IMPLANTS_PER_DEVICE_DAY)
+    return max(_MIN_IMPLANTS / days, _IMPLANTS_PER_DEVICE_DAY)
 
 
 def _baseline(
@@ -270,7 +323,7 @@ def _baseline(
     before: Detector | None,
 ) -> AppBaseline:
     known, older = (History.empty(), None) if before is None else (before.history, before.baseline)
-    table = table_of(build(past, window_seconds(window), known))
+    table = assemble(past, window, known).features
     return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)), older)
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import SchemaError
+from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.schema import LABELS, conform
 
 _DAY = pd.Timedelta(days=1)
-
-Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
     return pa.concat_tables([labels, conform(LABELS, added, "labels")]).unify_dictionaries()
 
 
-def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, npt.NDArray[np.bool_]]:
+def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
     """The implant-days of a labels table among windows, and which windows a label says to ignore.
 
     A window shows an implant-day when it overlaps the label on that day and names its device, app and
@@ -54,13 +51,11 @@ def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, npt.NDArra
     those of one device and app (or destination) are. An implant-day without any window stays, as missed.
 
     Raises:
-        SchemaError: `labels` does not fit its declaration, or holds nothing malicious.
+        SchemaError: `labels` does not fit its declaration.
     """
     truth = conform(LABELS, labels, "labels").to_pandas()
     for column in ("device_id", "app_id", "dest", "label", "kind", "case_id"):
         truth[column] = truth[column].astype(object)
-    if not truth["label"].eq("malicious").any():
-        raise SchemaError("the labels table holds no malicious label; nothing can be evaluated")
     truth["who"] = truth["app_id"].fillna("")
     whole = truth["device_id"] + "\x1f" + truth["who"].where(truth["who"] != "", truth["dest"])
     truth["case_id"] = truth["case_id"].fillna(whole)

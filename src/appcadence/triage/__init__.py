@@ -1,0 +1,1 @@
+"""Scores -> decisions: alerts, exceptions, reports, verdicts and the audit log."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch, sha256
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.models.detector import SCORES
+from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
@@ -23,7 +23,7 @@ from appcadence.triage import alerts, suppression
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
 
-PICTURED = 200
+REPORTED = 200
 """Windows whose sessions are kept for the report."""
 SCORES_FILE = "scores.parquet"
 EVENTS_FILE = "fleet_events.parquet"
@@ -72,7 +72,7 @@ def write(
         staging: the directory to write into.
 
     Returns:
-        The windows to be pictured, and what became of each exception.
+        The windows whose surroundings the report shows, and what became of each exception.
     """
     ruling = suppression.judge(judged, measures, entries)
     rank = suppression.ranks_under(ruling, judged)
@@ -82,8 +82,8 @@ def write(
             table = suppression.marked(part, measures.slice(at, len(part)), entries, ruling, rank, at)
             at += len(part)
             writer.write_table(table)
-            # Exceptions may be taken back: what was pictured without them stays so.
-            shown = [pc.fill_null(pc.less_equal(t["rank"], PICTURED), False) for t in (part, table)]
+            # Exceptions may be taken back: what is kept without them stays kept.
+            shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
             top.append(table.filter(pc.or_(*shown)))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     table = pa.Table.from_pandas(events, EVENTS, preserve_index=False).replace_schema_metadata()

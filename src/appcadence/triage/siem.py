@@ -5,11 +5,11 @@ An alert is a row of the alerts table, with its findings as `Finding`s.
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import datetime
 from typing import Any
 
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.telemetry.addresses import parsed
 
 Alert = dict[str, Any]
 
@@ -75,10 +75,8 @@ def known(value: Any) -> Any:
 
 def address(dest: str) -> str | None:
     """The destination's IP address, null where it is a name."""
-    try:
-        return str(ipaddress.ip_address(dest.partition("%")[0]))
-    except ValueError:
-        return None
+    address = parsed(dest.partition("%")[0])
+    return None if address is None else str(address)
 
 
 def iso_time(time: datetime) -> str:

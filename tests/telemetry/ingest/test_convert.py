@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -42,9 +43,8 @@ def state(path: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_the_report_and_the_directory_agree(tmp_path, logs):
     seen = []
-    report = convert(logs, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
-    total = sum(path.stat().st_size for path in logs)
-    assert seen[-1] == (total, total)
+    report = convert(logs, tmp_path / "out", progress=lambda what, share: seen.append(share))
+    assert seen[-1] == 1
     assert report.changed and report.tables == {"flows": 3, "rejected": 1} and report.notes == ()
     first, second = report.files
     assert (first.name, first.format, first.read, first.rows, first.rejected) == (
@@ -134,7 +134,10 @@ def test_no_local_flow_still_makes_an_empty_table(tmp_path, logs):
 
 
 def test_logs_without_any_row(tmp_path):
-    for name, text, note in (("empty", log(), "hold no rows"), ("bad", log("x\n"), "No row could be used")):
+    for name, text, note in (
+        ("empty", log(), "hold no connections"),
+        ("bad", log("x\n"), "No row could be used"),
+    ):
         path = tmp_path / f"{name}.log"
         path.write_text(text)
         assert note in convert([path], tmp_path / name).notes[0]
@@ -148,13 +151,15 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
     mixed.write_text(log(row("A")) + "#path\tssl\n#fields\tts\tuid\tserver_name\n")
     before = sorted(tmp_path.iterdir())
     cases = [
-        ([*logs, binary], {}, "binary is in no known format"),
-        ([*logs, binary], {"format": "zeek"}, "binary is not a Zeek log"),
+        ([binary], {}, "binary is in no known format"),
+        ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
-        ([tmp_path], {}, "is a directory; give the log files"),
+        ([tmp_path], {}, "is a directory; give the files"),
         ([], {}, "no file to convert"),
         ([names], {}, "give the conn log"),
-        ([logs[0], mixed], {}, "changes from conn to ssl"),
+        ([mixed], {}, "changes from conn to ssl"),
+        ([binary, names], {}, "none of the 2 files can be used: .*no known format.*; no connections in"),
+        ([mixed, mixed, binary], {}, "none of the 3 files can be used"),
         (logs, {"format": "pcap"}, "unknown format 'pcap'; known are zeek"),
         (logs, {"local_nets": ["10.0.0.1/8"]}, "10.0.0.1/8 is no network"),
         (logs, {"device_id": " "}, "device id is empty"),
@@ -164,6 +169,54 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         with pytest.raises(TelemetryError, match=message):
             convert(paths, tmp_path / "out", **options)
         assert sorted(tmp_path.iterdir()) == before
+
+
+UNUSABLE = {
+    "no known format": b"Summary of conn.log\n",
+    "is empty": b"",
+    "does not say which device": b'{"type": "networkActivity", "bundleID": "a", "domain": "b"}\n',
+    # These are found out while the files are read.
+    "cut off inside its gzip data": gzip.compress((log() + row("T") * 9000).encode())[:-20],
+    "damaged gzip": gzip.compress(log(row("X")).encode())[:-6] + bytes(6),
+    "changes from conn to ssl": (log(row("Y")) + "#path\tssl\n#fields\tts\tuid\n").encode(),
+    "a row before any #fields": (log(row("Z")) + "#separator \\x2c\nx\n").encode(),
+}
+
+
+def test_a_file_that_cannot_be_used_does_not_stop_the_others(tmp_path, logs):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    bad = [folder / f"{number}.log" for number in range(len(UNUSABLE))]
+    for path, content in zip(bad, UNUSABLE.values(), strict=True):
+        path.write_bytes(content)
+    twin = folder / "twin.log"
+    twin.write_bytes(bad[1].read_bytes())
+    whole = [tmp_path / "missing", folder, *bad[:4], logs[0], twin, *bad[4:], logs[1]]
+    alone = convert(logs, tmp_path / "alone")
+    report = convert(whole, tmp_path / "out")
+    assert [file.format for file in report.files if not file.unusable] == ["zeek", "zeek"]
+    reasons = {file.name: file.unusable for file in report.files}
+    for name, text in zip([path.name for path in bad], UNUSABLE, strict=True):
+        assert text in reasons[name] and name in reasons[name]
+    assert "is empty" in reasons["twin.log"] and "does not exist" in reasons["missing"]
+    assert report.tables == alone.tables
+    flows = [TelemetryDirectory(tmp_path / name).read("flows") for name in ("alone", "out")]
+    assert flows[0].equals(flows[1])
+    assert [entry["name"] for entry in TelemetryDirectory(tmp_path / "out").sources] == [p.name for p in logs]
+    # Once more: nothing new, and what cannot be used is still named.
+    again = convert(whole, tmp_path / "out")
+    assert not again.changed and sum(file.skipped for file in again.files) == 2
+
+
+def test_the_command_names_what_it_passes_over(tmp_path, logs):
+    empty = tmp_path / "empty.log"
+    empty.write_bytes(b"")
+    app = typer.Typer()
+    app.command()(command)
+    result = CliRunner().invoke(app, [*map(str, logs), str(empty), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0
+    assert "empty.log" in result.output and "passed over" in result.output
+    assert "empty.log is empty; expected a log" in " ".join(result.output.split())
 
 
 def test_a_directory_in_other_use_is_left_alone(tmp_path, logs):
@@ -177,7 +230,7 @@ def test_a_directory_in_other_use_is_left_alone(tmp_path, logs):
     bad = tmp_path / "bad"
     bad.write_text("?")
     with pytest.raises(TelemetryError):
-        convert([logs[1], bad], out)
+        convert([bad], out)
     assert state(out) == before
 
 

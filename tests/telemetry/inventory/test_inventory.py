@@ -161,7 +161,7 @@ def test_the_device_of_a_list(tmp_path):
     user = mdm(tmp_path / "b.plist", udid=None, EnrollmentID="E1")
     merge([user], tmp_path / "b")
     assert newest(tmp_path / "b")["E1", CHAT]["managed"] is True
-    with pytest.raises(TelemetryError, match=r"names no device.*--device-id"):
+    with pytest.raises(TelemetryError, match=r"names no device.*give its id"):
         merge([mdm(tmp_path / "c.plist", udid=None)], tmp_path / "c")
     with pytest.raises(TelemetryError, match="device phone has several application lists"):
         merge([tmp_path / "a.plist", user], tmp_path / "c", device_id="phone")

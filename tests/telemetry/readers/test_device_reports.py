@@ -3,7 +3,7 @@
 import pytest
 from flow_samples import SECRET, lines, load, lookup, nss, report
 
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.identity import Devices
 
 
 def read(tmp_path, name, *rows, **options):
@@ -93,14 +93,14 @@ def test_what_a_report_may_leave_out(tmp_path):
     ("fault", "reason"),
     [
         ({"open": None}, "open is missing"),
-        ({"open": "now"}, "open is not an ISO time"),
-        ({"close": "later"}, "close is not an ISO time"),
+        ({"open": "now"}, "open is not a time"),
+        ({"close": "later"}, "close is not a time"),
         ({"close": "2026-11-24T07:59:00Z"}, "the duration is negative or not finite"),
         ({"device_id": None}, "the device is missing"),
         ({"device_id": 5}, "device_id is not text"),
         ({"host": None, "address": None}, "the destination is missing"),
-        ({"transport": "sctp"}, "transport is not tcp or udp"),
-        ({"outcome": "maybe"}, "outcome is not established, failed or unknown"),
+        ({"transport": "sctp"}, "transport is not one of tcp, udp"),
+        ({"outcome": "maybe"}, "outcome is not one of established, failed, unknown"),
         ({"port": -1}, "the port is out of range"),
         ({"bytes_in": -1}, "a byte count is negative"),
     ],
@@ -161,7 +161,7 @@ def test_what_a_feed_of_zscaler_may_hold(tmp_path, more, expected):
         ({"epochtime": None, "time": "noon"}, "neither epochtime nor time is a time"),
         ({"epochtime": "soon", "time": None}, "neither epochtime nor time is a time"),
         ({"epochtime": None, "time": None}, "time is missing"),
-        ({"reqsize": "many"}, "reqsize is not a whole number"),
+        ({"reqsize": "many"}, "event.reqsize is not a whole number"),
         ({"external_devid": None}, "the device is missing"),
         ({"eurl": None, "serverip": None}, "the destination is missing"),
         ({"time": ["x"]}, "event.time is not text"),
@@ -213,12 +213,12 @@ def test_outcome_of_a_look_up(tmp_path, dns, blocked, outcome, grid):
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"timestamp": "noon"}, "timestamp is not a time"),
-        ({"timestamp": None}, "timestamp is missing"),
+        ({"timestamp": "noon"}, "event.timestamp is not a time"),
+        ({"timestamp": None}, "event.timestamp is missing"),
         ({"device": {}}, "the device is missing"),
         ({"hostName": ""}, "the destination is missing"),
-        ({"dns": {"ttl": -1}}, "dns.ttl is negative"),
-        ({"dns": {"ttl": 2**31}}, "dns.ttl is longer than any (RFC 2181)"),
+        ({"dns": {"ttl": -1}}, "event.dns.ttl is negative"),
+        ({"dns": {"ttl": 2**31}}, "event.dns.ttl is longer than any (RFC 2181)"),
         ({"dns": {"ttl": "x"}}, "event.dns.ttl is not a whole number"),
     ],
 )

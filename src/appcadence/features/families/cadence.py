@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import MAX_SKETCH, MIN_STARTS, kernel, sketch, sort
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Feature, Matrix
+from appcadence.features.feature import Feature
 from appcadence.features.windows import Windows
 
-_MIN_STARTS = 6
-_MAX_GAPS = 128  # quantiles that stand for more gaps
 _MIN_PART = 12
 _WIDTHS = (0.18, 0.6)  # of a beacon's log-gaps: sleep jitter up to 20% and up to 80%
 _LOG_2, _LOG_3 = math.log(2.0), math.log(3.0)  # a gap of two or three periods is one or two missed beats
 _MIN_SHARE = 10  # of the gaps, one in so many lies in the first band: fewer make no rhythm
 _MIN_SPREAD = 1.0  # of log-gaps by chance, so that a narrow rhythm is not its own explanation
 _PRIOR_GAPS = 20.0  # gaps without evidence that every sequence is given, so that few gaps score low
-
-_jit = numba.njit(cache=True, nogil=True)
 
 
 def _score(name: str, what: str, phrase: str) -> Feature:
@@ -45,49 +42,19 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 3); NaN below six starts, the last below twelve."""
-    sessions = windows.sessions
-    beat_offsets, beats = windows.beats
     return fill(
         _kernel,
         windows.offsets,
         len(FEATURES),
-        sessions.offsets,
-        sessions.start,
-        sessions.fresh,
-        beat_offsets,
-        beats,
-        int(np.diff(beat_offsets).max(initial=0)),
+        *windows.starts,
+        *windows.beats,
+        int(np.diff(windows.beats[0]).max(initial=0)),
     )
 
 
-@_jit
-def _sort(values):  # type: ignore[no-untyped-def]
-    n = len(values)
-    if n > 40:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-        return
-    for i in range(1, n):
-        x, j = values[i], i
-        while j > 0 and values[j - 1] > x:
-            values[j] = values[j - 1]
-            j -= 1
-        values[j] = x
-
-
-@_jit
-def _sketch(ordered, out):  # type: ignore[no-untyped-def]
-    """The sorted values, or evenly spread quantiles of them where they are many."""
-    n = len(ordered)
-    if n <= _MAX_GAPS:
-        return ordered
-    for i in range(_MAX_GAPS):
-        out[i] = ordered[(2 * i + 1) * n // (2 * _MAX_GAPS)]
-    return out[:_MAX_GAPS]
-
-
-@_jit
+@kernel
 def _cadence(ordered, total, scratch, own):  # type: ignore[no-untyped-def]
     """Cadence score of sorted gaps (seconds, at least 1): how much a beacon beats chance.
 
@@ -95,9 +62,8 @@ def _cadence(ordered, total, scratch, own):  # type: ignore[no-untyped-def]
     period P and width w: log-gaps uniform on [log mP, log mP + w] for m = 1, 2, 3, each m with its observed
     share and none above the first's, all other gaps as by chance. The score is the largest log-likelihood
     ratio over all P that are gaps, with a tenth of the gaps in the first band, and both widths, in nats,
-    / (gaps + 20). It does not see the order of the
-    gaps, nor tell jitter below 20% apart. `ordered` stands for `total` gaps; `own` holds c log c for every c
-    up to their number.
+    / (gaps + 20). It does not see the order of the gaps, nor tell jitter below 20% apart. `ordered` stands
+    for `total` gaps; `own` holds c log c for every c up to their number.
     """
     n = len(ordered)
     logs, surprise = scratch[0], scratch[1]
@@ -150,45 +116,39 @@ def _cadence(ordered, total, scratch, own):  # type: ignore[no-untyped-def]
     return best * total / n / (total + _PRIOR_GAPS)
 
 
-@_jit
-def _level(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
+@kernel
+def level_score(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
     """Cadence score of the gaps between sorted starts."""
     n = len(times) - 1
     for i in range(n):
         ordered[i] = max(times[i + 1] - times[i], 1.0)
-    _sort(ordered[:n])
-    return _cadence(_sketch(ordered[:n], scratch[2]), n, scratch, own)
+    sort(ordered[:n])
+    return _cadence(sketch(ordered[:n], scratch[2]), n, scratch, own)
 
 
-@_jit
-def _kernel(  # type: ignore[no-untyped-def]
-    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, most
-):
-    starts, ordered = np.empty(most), np.empty(most)
-    scratch, own = np.empty((3, _MAX_GAPS + 1)), np.zeros(_MAX_GAPS + 1)
-    for c in range(1, _MAX_GAPS + 1):
+@kernel
+def _kernel(lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, most):  # type: ignore[no-untyped-def]
+    ordered = np.empty(most)
+    scratch, own = np.empty((3, MAX_SKETCH + 1)), np.zeros(MAX_SKETCH + 1)
+    for c in range(1, MAX_SKETCH + 1):
         own[c] = c * math.log(c)
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
-        if len(times) < _MIN_STARTS:
+        if len(times) < MIN_STARTS:
             continue
-        n = 0
-        for i in range(session_offsets[g], session_offsets[g + 1]):
-            if session_fresh[i]:
-                starts[n] = session_start[i]
-                n += 1
-        best = _level(times, ordered, scratch, own)
+        mine = starts[start_offsets[g] : start_offsets[g + 1]]
+        best = level_score(times, ordered, scratch, own)
         out[g, 1] = best
         # Sessions that begin in the window begin with a beat: as many of both are the same starts.
-        if n == len(times):
+        if len(mine) == len(times):
             out[g, 0] = best
-        elif n >= _MIN_STARTS:
-            score = _level(starts[:n], ordered, scratch, own)
+        elif len(mine) >= MIN_STARTS:
+            score = level_score(mine, ordered, scratch, own)
             out[g, 0] = score
             if score >= best:
-                best, times = score, starts[:n]
+                best, times = score, mine
         if len(times) >= _MIN_PART:
             half = len(times) // 2
             for first in (0, half // 2, len(times) - half):
-                best = max(best, _level(times[first : first + half], ordered, scratch, own))
+                best = max(best, level_score(times[first : first + half], ordered, scratch, own))
             out[g, 2] = best

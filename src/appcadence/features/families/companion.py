@@ -3,11 +3,12 @@ traffic itself betrays them, where there is no activity telemetry."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import HALF_MICROSECOND, kernel
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.windows import Windows
 
 NEAR_SECONDS = 10.0
@@ -16,8 +17,6 @@ SHIFTS_SECONDS = np.array([-660.0, -420.0, -240.0, 240.0, 420.0, 660.0])
 """Turned round inside the window: the base rate needs nothing from outside of it."""
 _MIN_STARTS = 3
 _CELL_SECONDS = 20.0
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
-_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature(
@@ -44,15 +43,15 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 3); NaN below three session starts. For an app's window, other channels are other apps'.
 
     Only what lies in the same window counts.
     """
-    s = windows.sessions
-    order, offsets = windows.moments
+    start_offsets, starts = windows.starts
+    order, offsets = windows.by_device_interval
     # Balanced by session starts: a window's work grows with them.
-    weights = np.concatenate([[0], np.cumsum(np.diff(s.offsets)[order])])[offsets]
+    weights = np.concatenate([[0], np.cumsum(np.diff(start_offsets)[order])])[offsets]
     out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     fill(
         _kernel,
@@ -61,9 +60,8 @@ def compute(windows: Windows) -> Matrix:
         out,
         offsets,
         order,
-        s.offsets,
-        s.start,
-        s.fresh,
+        start_offsets,
+        starts,
         windows.app,
         windows.dest,
         windows.seconds,
@@ -71,18 +69,17 @@ def compute(windows: Windows) -> Matrix:
     return out
 
 
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
     _unused,
     _weights,
     out,
-    moment_offsets,
-    moment_windows,
-    session_offsets,
-    session_start,
-    fresh,
+    group_offsets,
+    group_windows,
+    start_offsets,
+    starts,
     app,
     dest,
     seconds,
@@ -92,41 +89,34 @@ def _kernel(  # type: ignore[no-untyped-def]
     most = 0
     for m in range(lo, hi):
         count = 0
-        for w in moment_windows[moment_offsets[m] : moment_offsets[m + 1]]:
+        for w in group_windows[group_offsets[m] : group_offsets[m + 1]]:
             if dest[w] >= 0:
-                count += session_offsets[w + 1] - session_offsets[w]
+                count += start_offsets[w + 1] - start_offsets[w]
         most = max(most, count)
     times, owners = np.empty(most), np.empty(most, np.int64)
     for m in range(lo, hi):
-        members = moment_windows[moment_offsets[m] : moment_offsets[m + 1]]
+        members = group_windows[group_offsets[m] : group_offsets[m + 1]]
         # The device's session starts by 20 s cell: a counting sort, then every question is a short range.
         position[:] = 0
         for w in members:
             if dest[w] >= 0:
-                for i in range(session_offsets[w], session_offsets[w + 1]):
-                    if fresh[i]:
-                        position[int(session_start[i] / _CELL_SECONDS) + 1] += 1
+                for t in starts[start_offsets[w] : start_offsets[w + 1]]:
+                    position[int(t / _CELL_SECONDS) + 1] += 1
         for c in range(cells):
             position[c + 1] += position[c]
         for w in members:
             if dest[w] >= 0:
-                for i in range(session_offsets[w], session_offsets[w + 1]):
-                    if fresh[i]:
-                        c = int(session_start[i] / _CELL_SECONDS)
-                        times[position[c]], owners[position[c]] = session_start[i], w
-                        position[c] += 1
+                for t in starts[start_offsets[w] : start_offsets[w + 1]]:
+                    c = int(t / _CELL_SECONDS)
+                    times[position[c]], owners[position[c]] = t, w
+                    position[c] += 1
         # After the sort, position[c] is the end of cell c, which is where cell c + 1 begins.
         for w in members:
-            n = 0
-            for i in range(session_offsets[w], session_offsets[w + 1]):
-                n += fresh[i]
+            n = start_offsets[w + 1] - start_offsets[w]
             if n < _MIN_STARTS:
                 continue
             together, chance, alone = 0, 0, 0
-            for i in range(session_offsets[w], session_offsets[w + 1]):
-                if not fresh[i]:
-                    continue
-                t = session_start[i]
+            for t in starts[start_offsets[w] : start_offsets[w + 1]]:
                 near = _accompanied(times, owners, position, app, dest, w, t, NEAR_SECONDS, cells)
                 together += near
                 alone += not near and not _accompanied(
@@ -141,12 +131,12 @@ def _kernel(  # type: ignore[no-untyped-def]
             out[w, 2] = alone / n
 
 
-@_jit
+@kernel
 def _accompanied(times, owners, position, app, dest, w, t, reach, cells):  # type: ignore[no-untyped-def]
-    first = max(int((t - reach - _TICK) / _CELL_SECONDS), 0)
-    last = min(int((t + reach + _TICK) / _CELL_SECONDS), cells - 1)
+    first = max(int((t - reach - HALF_MICROSECOND) / _CELL_SECONDS), 0)
+    last = min(int((t + reach + HALF_MICROSECOND) / _CELL_SECONDS), cells - 1)
     for k in range(position[first - 1] if first else 0, position[last]):
-        if abs(times[k] - t) <= reach + _TICK:
+        if abs(times[k] - t) <= reach + HALF_MICROSECOND:
             other = owners[k]
             if app[other] != app[w] or (dest[w] >= 0 and other != w):
                 return True

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import (
+    HALF_MICROSECOND,
+    MIN_STARTS,
+    advance,
+    alike,
+    bisect_left,
+    bisect_right,
+    kernel,
+    micros,
+)
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.flows import FOREIGN_PUSH, PROVIDER
 from appcadence.features.windows import Windows
 
@@ -15,9 +25,6 @@ SCHEDULER_FLOOR_SECONDS = 900.0
 GRACE_SECONDS = 30.0
 """What may run on after the app left the front, and how long a push handler has."""
 _MIN_GAPS = 4
-_MIN_BEATS = 6  # as for the rhythms of the interval family
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
-_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature(
@@ -104,7 +111,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
     context, s = windows.context, windows.sessions
     declared, front, pushes = context.declarations, context.front, context.pushes
@@ -129,6 +136,7 @@ def compute(windows: Windows) -> Matrix:
         s.start,
         s.end,
         s.fresh,
+        *windows.starts,
         windows.start_us,
         field("background"),
         field("continuous"),
@@ -167,7 +175,7 @@ def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
     # An app window's flows are those of its channels at the same time.
     flows = np.diff(windows.offsets)
     n_apps = max(len(windows.apps), 1)
-    key = windows.moment.astype(np.int64) * n_apps + windows.app
+    key = windows.device_interval.astype(np.int64) * n_apps + windows.app
     unique, code = np.unique(key[n:], return_inverse=True)
     at = np.searchsorted(unique, key[known])
     total = np.bincount(at, flows[known], len(unique))
@@ -176,19 +184,7 @@ def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
     return share
 
 
-@_jit
-def _at(values, lo, hi, t):  # type: ignore[no-untyped-def]
-    """Index of the last of the sorted values that is at most t; lo - 1 if there is none."""
-    while lo < hi:
-        middle = (lo + hi) >> 1
-        if values[middle] <= t:
-            lo = middle + 1
-        else:
-            hi = middle
-    return lo - 1
-
-
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
@@ -200,6 +196,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     session_start,
     session_end,
     fresh,
+    start_offsets,
+    starts,
     window_us,
     background,
     continuous,
@@ -227,19 +225,18 @@ def _kernel(  # type: ignore[no-untyped-def]
         flows = offsets[g + 1] - offsets[g]
         out[g, 6], out[g, 7] = provider / flows, foreign / flows
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
-        if len(times) >= _MIN_BEATS and not np.isnan(period[g]):
+        if len(times) >= MIN_STARTS and not np.isnan(period[g]):
             out[g, 8] = period[g] / np.median(np.diff(times))
         a, b = session_offsets[g], session_offsets[g + 1]
         if fronted[g] and not np.isnan(background[g]):
             f0, f1 = front_lo[g], front_hi[g]
-            at = _at(front_first, f0, f1, window_us[g])
+            at = bisect_right(front_first, f0, f1, window_us[g]) - 1
             previous, gap = -1.0, -1.0
             gaps, short, pairs, similar, longest = 0, 0, 0, 0, 0.0
             alone = 0
             for i in range(a, b):
-                t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
-                while at + 1 < f1 and front_first[at + 1] <= t:
-                    at += 1
+                t = window_us[g] + micros(session_start[i])
+                at = advance(front_first, at, f1, t)
                 if at >= f0 and (t - front_last[at]) * 1e-6 <= GRACE_SECONDS:
                     continue
                 alone += 1
@@ -249,10 +246,10 @@ def _kernel(  # type: ignore[no-untyped-def]
                 if previous >= 0.0:
                     now = max(session_start[i] - previous, 1.0)
                     gaps += 1
-                    short += now < SCHEDULER_FLOOR_SECONDS - _TICK
+                    short += now < SCHEDULER_FLOOR_SECONDS - HALF_MICROSECOND
                     if gap > 0.0:
                         pairs += 1
-                        similar += max(now, gap) <= 1.3 * min(now, gap)
+                        similar += alike(now, gap, 1.3)
                     gap = now
                 previous = session_start[i]
             if pairs >= _MIN_GAPS:
@@ -262,21 +259,17 @@ def _kernel(  # type: ignore[no-untyped-def]
             if alone:
                 out[g, 2] = max(longest - GRACE_SECONDS, 0.0) if continuous[g] == 0.0 else 0.0
         if not np.isnan(grid[g]) and not np.isnan(remote[g]):
-            first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
-            last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
+            first = bisect_left(push_us, push_lo[g], push_hi[g], window_us[g])
+            last = bisect_left(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6))
             count, worked = 0, 0
-            reach = GRACE_SECONDS + grid[g] + _TICK
+            reach = GRACE_SECONDS + grid[g] + HALF_MICROSECOND
             for j in range(first, last):
                 if not silent[j]:
                     continue
                 count += 1
                 t = (push_us[j] - window_us[g]) * 1e-6
-                for i in range(_at(session_start, a, b, t - 1e-9) + 1, b):
-                    if session_start[i] > t + reach:
-                        break
-                    if fresh[i]:
-                        worked += 1
-                        break
+                i = bisect_right(starts, start_offsets[g], start_offsets[g + 1], t - 1e-9)
+                worked += i < start_offsets[g + 1] and starts[i] <= t + reach
             if count:
                 out[g, 3] = worked / count if remote[g] == 0.0 else 0.0
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import advance, alike, bisect_right, kernel, median, micros, sort
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.windows import Windows
 
 GRACE_SECONDS = 30.0
 """A session this soon after use still belongs to it: Apple's grace after backgrounding."""
 IDLE_SECONDS = 3600.0
 _MIN_GAPS = 4
-_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature(
@@ -90,10 +90,9 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 10) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
-    s = windows.sessions
     use, front = context.use, context.front
     pair = context.pair(windows.device, windows.app)
     return fill(
@@ -104,9 +103,7 @@ def compute(windows: Windows) -> Matrix:
         windows.bytes_out,
         windows.bytes_in,
         windows.fresh,
-        s.offsets,
-        s.start,
-        s.fresh,
+        *windows.starts,
         windows.start_us,
         *use.of(windows.device),
         use.first,
@@ -117,49 +114,29 @@ def compute(windows: Windows) -> Matrix:
         (windows.app >= 0) & context.fronted[windows.device],
         windows.observed_seconds,
         windows.seconds,
-        int(np.diff(s.offsets).max(initial=0)),
+        int(np.diff(windows.starts[0]).max(initial=0)),
     )
 
 
-@_jit
-def _at(first, lo, hi, t):  # type: ignore[no-untyped-def]
-    """Index of the latest interval that began at or before t; lo - 1 if there is none."""
-    while lo < hi:
-        middle = (lo + hi) >> 1
-        if first[middle] <= t:
-            lo = middle + 1
-        else:
-            hi = middle
-    return lo - 1
-
-
-@_jit
+@kernel
 def _overlap(first, last, lo, hi, begin, stop):  # type: ignore[no-untyped-def]
     total = 0
-    i = max(lo, _at(first, lo, hi, begin))
+    i = max(lo, bisect_right(first, lo, hi, begin) - 1)
     while i < hi and first[i] < stop:
         total += max(min(last[i], stop) - max(first[i], begin), 0)
         i += 1
     return total * 1e-6
 
 
-@_jit
+@kernel
 def _quantiles(values):  # type: ignore[no-untyped-def]
     """Median and 90th percentile (the value at rank ceil(.9 n)); sorts in place."""
     n = len(values)
-    if n > 40:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-    else:
-        for i in range(1, n):
-            x, j = values[i], i
-            while j > 0 and values[j - 1] > x:
-                values[j] = values[j - 1]
-                j -= 1
-            values[j] = x
-    return 0.5 * (values[(n - 1) // 2] + values[n // 2]), values[(9 * n + 9) // 10 - 1]
+    sort(values)
+    return median(values), values[(9 * n + 9) // 10 - 1]
 
 
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
@@ -169,9 +146,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     sent,
     received,
     flow_fresh,
-    session_offsets,
-    session_start,
-    fresh,
+    start_offsets,
+    starts,
     window_us,
     use_lo,
     use_hi,
@@ -184,45 +160,39 @@ def _kernel(  # type: ignore[no-untyped-def]
     fronted,
     observed,
     seconds,
-    most_sessions,
+    most,
 ):
-    lag = np.empty(most_sessions)
+    lag = np.empty(most)
     for g in range(lo, hi):
-        a, b = session_offsets[g], session_offsets[g + 1]
-        n = 0
-        for i in range(a, b):
-            n += fresh[i]
+        mine = starts[start_offsets[g] : start_offsets[g + 1]]
+        n = len(mine)
         if n == 0:
             continue
         u0, u1 = use_lo[g], use_hi[g]
         if u1 > u0:
             stop_us = window_us[g] + np.int64(seconds * 1e6)
-            begin = _at(use_first, u0, u1, window_us[g])
-            userless, idle, k, at = 0, 0, 0, begin
+            begin = bisect_right(use_first, u0, u1, window_us[g]) - 1
+            userless, idle, at = 0, 0, begin
             previous, gap, stretch, similar, pairs = -1.0, -1.0, -2, 0, 0
-            for i in range(a, b):
-                if not fresh[i]:
-                    continue
-                t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
-                while at + 1 < u1 and use_first[at + 1] <= t:
-                    at += 1
+            for k in range(n):
+                t = window_us[g] + micros(mine[k])
+                at = advance(use_first, at, u1, t)
                 # Before the first use on record the device was locked for at least that long.
                 wait = max(t - use_last[at], 0) * 1e-6 if at >= u0 else IDLE_SECONDS
                 lag[k] = wait
-                k += 1
                 idle += wait > IDLE_SECONDS
                 if wait <= GRACE_SECONDS:
                     continue
                 userless += 1
                 if at == stretch:
-                    now = max(session_start[i] - previous, 1.0)
+                    now = max(mine[k] - previous, 1.0)
                     if gap > 0.0:
                         pairs += 1
-                        similar += max(now, gap) <= 1.3 * min(now, gap)
+                        similar += alike(now, gap, 1.3)
                     gap = now
                 else:
                     gap = -1.0
-                previous, stretch = session_start[i], at
+                previous, stretch = mine[k], at
             out[g, 2], out[g, 3] = _quantiles(lag[:n])
             out[g, 5] = userless / n
             out[g, 7] = idle / n
@@ -234,9 +204,8 @@ def _kernel(  # type: ignore[no-untyped-def]
             for i in range(offsets[g], offsets[g + 1]):
                 if not flow_fresh[i] or np.isnan(sent[i]) or np.isnan(received[i]):
                     continue
-                t = window_us[g] + np.int64(np.rint(flow_start[i] * 1e6))
-                while at + 1 < u1 and use_first[at + 1] <= t:
-                    at += 1
+                t = window_us[g] + micros(flow_start[i])
+                at = advance(use_first, at, u1, t)
                 total += sent[i] + received[i]
                 if at < u0 or (t - use_last[at]) * 1e-6 > GRACE_SECONDS:
                     alone += sent[i] + received[i]
@@ -244,17 +213,13 @@ def _kernel(  # type: ignore[no-untyped-def]
                 out[g, 6] = alone / total
         if fronted[g]:
             f0, f1 = front_lo[g], front_hi[g]
-            background, k = 0, 0
-            at = _at(front_first, f0, f1, window_us[g])
-            for i in range(a, b):
-                if not fresh[i]:
-                    continue
-                t = window_us[g] + np.int64(np.rint(session_start[i] * 1e6))
-                while at + 1 < f1 and front_first[at + 1] <= t:
-                    at += 1
+            background = 0
+            at = bisect_right(front_first, f0, f1, window_us[g]) - 1
+            for k in range(n):
+                t = window_us[g] + micros(mine[k])
+                at = advance(front_first, at, f1, t)
                 wait = min(max(t - front_last[at], 0) * 1e-6, seconds) if at >= f0 else seconds
                 lag[k] = wait
-                k += 1
                 background += wait > GRACE_SECONDS
             out[g, 0], out[g, 1] = _quantiles(lag[:n])
             out[g, 4] = background / n

@@ -4,25 +4,31 @@ relative log-entropy, interval resultant, interval mode share)."""
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import (
+    MAX_SKETCH,
+    MIN_STARTS,
+    alike,
+    kernel,
+    median,
+    median_deviation,
+    sketch,
+    sort,
+)
 from appcadence.features._parallel import fill
 from appcadence.features.families import cadence
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.windows import Windows
 
-MIN_STARTS = 6
-"""Fewer starts than this mask a level: six gaps of anything look like a rhythm."""
 _BINS = 13  # odd, so that the median is the centre of a bin
 _EDGES = 2.0 ** (np.arange(1, _BINS) * 6.0 / _BINS - 3.0)
-_MAX_GAPS = 128  # quantiles that stand for more gaps where the order does not matter
 _PERIODS = 24
 _BAND = 1.25 / 0.75
-_PER_LEVEL = 7
-
-_jit = numba.njit(cache=True, nogil=True)
+PER_LEVEL = 7
 
 
 def _level(prefix: str, what: str) -> tuple[Feature, ...]:
@@ -122,24 +128,19 @@ FEATURES = (
 )
 
 
-def _gaps(windows: Windows) -> Matrix:
-    sessions = windows.sessions
-    beat_offsets, beats = windows.beats
+def _gaps(windows: Windows) -> FeatureMatrix:
     return fill(
         _kernel,
         windows.offsets,
         len(FEATURES),
-        sessions.offsets,
-        sessions.start,
-        sessions.fresh,
-        beat_offsets,
-        beats,
+        *windows.starts,
+        *windows.beats,
         windows.observed_seconds,
-        int(np.diff(beat_offsets).max(initial=0)),
+        int(np.diff(windows.beats[0]).max(initial=0)),
     )
 
 
-@_jit
+@kernel
 def _mode(gaps):  # type: ignore[no-untyped-def]
     """First gap of the densest band of sorted gaps, and the numbers in it, at twice and at three times it."""
     n = len(gaps)
@@ -161,7 +162,7 @@ def _mode(gaps):  # type: ignore[no-untyped-def]
     return at, best, twice, thrice
 
 
-@_jit
+@kernel
 def _phase(turns, real, imaginary):  # type: ignore[no-untyped-def]
     """cos and sin of 2 pi turns, to 1e-7: series at half the angle, in a form that a vector unit can take."""
     for i in range(len(turns)):
@@ -182,12 +183,12 @@ def _phase(turns, real, imaginary):  # type: ignore[no-untyped-def]
         real[i], imaginary[i] = c * c - s * s, 2.0 * s * c
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _resultant(gaps, quarter, median, scratch):  # type: ignore[no-untyped-def]
+@partial(kernel, fastmath={"reassoc", "contract"})
+def _resultant(gaps, quarter, middle, scratch):  # type: ignore[no-untyped-def]
     used = len(gaps)
     x, y, c, s = scratch[0, :used], scratch[1, :used], scratch[2, :used], scratch[3, :used]
     turns = scratch[5, :used]
-    lowest, highest = 1.0 / (1.4 * median), 1.0 / (0.6 * quarter)
+    lowest, highest = 1.0 / (1.4 * middle), 1.0 / (0.6 * quarter)
     step_frequency = (highest - lowest) / (_PERIODS - 1)
     total = 0.0
     for i in range(used):
@@ -198,7 +199,7 @@ def _resultant(gaps, quarter, median, scratch):  # type: ignore[no-untyped-def]
     for i in range(used):
         turns[i] = gaps[i] * step_frequency
     _phase(turns, c, s)
-    mean = min(total / used, 4.0 * median)
+    mean = min(total / used, 4.0 * middle)
     best = -np.inf
     for k in range(_PERIODS):
         real = imaginary = 0.0
@@ -213,56 +214,13 @@ def _resultant(gaps, quarter, median, scratch):  # type: ignore[no-untyped-def]
     return best * math.sqrt(used / (used + 8.0))
 
 
-@_jit
-def _sort(values):  # type: ignore[no-untyped-def]
-    n = len(values)
-    if n > 40:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-        return
-    for i in range(1, n):
-        x, j = values[i], i
-        while j > 0 and values[j - 1] > x:
-            values[j] = values[j - 1]
-            j -= 1
-        values[j] = x
-
-
-@_jit
-def _sketch(ordered, out):  # type: ignore[no-untyped-def]
-    """The sorted values, or evenly spread quantiles of them where they are many."""
-    n = len(ordered)
-    if n <= _MAX_GAPS:
-        return ordered
-    for i in range(_MAX_GAPS):
-        out[i] = ordered[(2 * i + 1) * n // (2 * _MAX_GAPS)]
-    return out[:_MAX_GAPS]
-
-
-@_jit
-def _middle_deviation(ordered, median):  # type: ignore[no-untyped-def]
-    """Median absolute deviation: of sorted values it is two sorted lists, walked to the middle."""
-    n = len(ordered)
-    right = n // 2
-    left = right - 1
-    low = high = 0.0
-    for _ in range(n // 2 + 1):
-        low = high
-        if left < 0 or (right < n and ordered[right] - median < median - ordered[left]):
-            high = ordered[right] - median
-            right += 1
-        else:
-            high = median - ordered[left]
-            left -= 1
-    return high if n % 2 else 0.5 * (low + high)
-
-
-@_jit
-def _entropy(ordered, median):  # type: ignore[no-untyped-def]
+@kernel
+def _entropy(ordered, middle):  # type: ignore[no-untyped-def]
     n = len(ordered)
     entropy, i, count = 0.0, 0, 0
     for edge in _EDGES:
         count = i
-        while i < n and ordered[i] < median * edge:
+        while i < n and ordered[i] < middle * edge:
             i += 1
         count = i - count
         if count:
@@ -272,58 +230,53 @@ def _entropy(ordered, median):  # type: ignore[no-untyped-def]
     return entropy / math.log(_BINS)
 
 
-@_jit
-def _gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
+@kernel
+def gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
     """Fill a level's features; returns its mode share, period, jitter and missed-beat share."""
     n = len(times) - 1
     close, similar = 0, 0
     for i in range(n):
         gaps[i] = ordered[i] = max(times[i + 1] - times[i], 1.0)
         if i:
-            low, high = min(gaps[i], gaps[i - 1]), max(gaps[i], gaps[i - 1])
-            close += high <= 1.05 * low
-            similar += high <= 1.3 * low
+            close += alike(gaps[i], gaps[i - 1], 1.05)
+            similar += alike(gaps[i], gaps[i - 1], 1.3)
     ordered = ordered[:n]
-    _sort(ordered)
-    median = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
-    out[0] = _entropy(ordered, median)
+    sort(ordered)
+    middle = median(ordered)
+    out[0] = _entropy(ordered, middle)
     out[1], out[2] = close / (n + 1), similar / (n + 1)
-    out[3] = _resultant(_sketch(ordered, scratch[4]), ordered[(n - 1) // 4], median, scratch)
+    out[3] = _resultant(sketch(ordered, scratch[4]), ordered[(n - 1) // 4], middle, scratch)
     at, best, twice, thrice = _mode(ordered)
     share = (best + twice / 2.0 + thrice / 3.0) / n
     out[4] = share
-    out[5] = median
-    out[6] = _middle_deviation(ordered, median) / median
+    out[5] = middle
+    out[6] = median_deviation(ordered, middle) / middle
     period = ordered[at + best // 2]
     jitter = (ordered[at + (19 * (best - 1)) // 20] - ordered[at + (best - 1) // 20]) / period
     missed = twice + 2.0 * thrice
     return share, period, jitter, missed / (best + 2.0 * twice + 3.0 * thrice)
 
 
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
-    lo, hi, out, offsets, session_offsets, session_start, session_fresh, beat_offsets, beats, observed, most
+    lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, observed, most
 ):
-    starts, gaps, ordered = np.empty(most), np.empty(most), np.empty(most)
-    scratch = np.empty((6, _MAX_GAPS))
+    gaps, ordered = np.empty(most), np.empty(most)
+    scratch = np.empty((6, MAX_SKETCH))
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
-            level = out[g, _PER_LEVEL : 2 * _PER_LEVEL]
-            share, period, jitter, missed = _gap_features(times, gaps, ordered, scratch, level)
-            n = 0
-            for i in range(session_offsets[g], session_offsets[g + 1]):
-                if session_fresh[i]:
-                    starts[n] = session_start[i]
-                    n += 1
+            level = out[g, PER_LEVEL : 2 * PER_LEVEL]
+            share, period, jitter, missed = gap_features(times, gaps, ordered, scratch, level)
+            mine = starts[start_offsets[g] : start_offsets[g + 1]]
             # Sessions that begin in the window begin with a beat: as many of both are the same starts.
-            if n == len(times):
-                out[g, :_PER_LEVEL] = level
-            elif n >= MIN_STARTS:
-                other = _gap_features(starts[:n], gaps, ordered, scratch, out[g, :_PER_LEVEL])
+            if len(mine) == len(times):
+                out[g, :PER_LEVEL] = level
+            elif len(mine) >= MIN_STARTS:
+                other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL])
                 if other[0] >= share:
                     share, period, jitter, missed = other
-            at = 2 * _PER_LEVEL
+            at = 2 * PER_LEVEL
             out[g, at], out[g, at + 1], out[g, at + 2] = period, jitter, missed
         hours = observed[g] / 3600.0
         seen, last_hour, silence = 0, -1, 0.0
@@ -334,7 +287,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             last_hour = hour
             silence = max(silence, t - previous)
             previous = t
-        at = 2 * _PER_LEVEL + 3
+        at = 2 * PER_LEVEL + 3
         out[g, at] = len(times) / hours
         out[g, at + 1] = min(seen / max(hours, 1.0), 1.0)
         # Against the observed time, so that half a day of telemetry is not half a day of silence.
@@ -342,7 +295,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         out[g, at + 2] = min(max(silence, outside) / observed[g], 1.0)
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 23) cadence features; a level with fewer than six starts is NaN."""
     return np.hstack([_gaps(windows), cadence.compute(windows)])
 

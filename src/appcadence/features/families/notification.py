@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import HALF_MICROSECOND, advance, bisect_left, bisect_right, kernel
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.windows import Windows
 
 WAKE_SECONDS = 30.0
@@ -24,8 +25,6 @@ SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
 """Turned round inside the window: the base rate needs nothing from outside of it."""
 MAX_CHANCE = 0.5
 MIN_PUSHES = 3
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
-_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature(
@@ -112,9 +111,9 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 11); NaN where the device has no push telemetry; couplings NaN below three pushes."""
-    pushes, use, s = windows.context.pushes, windows.context.use, windows.sessions
+    pushes, use = windows.context.pushes, windows.context.use
     begin = pushes.of(windows.context.pair(windows.device, windows.app))
     return fill(
         _kernel,
@@ -124,9 +123,7 @@ def compute(windows: Windows) -> Matrix:
         windows.bytes_out,
         windows.bytes_in,
         windows.fresh,
-        s.offsets,
-        s.start,
-        s.fresh,
+        *windows.starts,
         windows.start_us,
         np.where(windows.app >= 0, pushes.resolution_seconds[windows.device], np.nan),
         *begin,
@@ -140,19 +137,7 @@ def compute(windows: Windows) -> Matrix:
     )
 
 
-@_jit
-def _at(values, lo, hi, t):  # type: ignore[no-untyped-def]
-    """Index of the last of the sorted values that is at most t; lo - 1 if there is none."""
-    while lo < hi:
-        middle = (lo + hi) >> 1
-        if values[middle] <= t:
-            lo = middle + 1
-        else:
-            hi = middle
-    return lo - 1
-
-
-@_jit
+@kernel
 def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-def]
     """How many of the sorted pushes, turned round the window by a shift, a sorted start follows in time."""
     n, count, i = len(push), 0, 0
@@ -170,7 +155,7 @@ def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-de
     return count
 
 
-@_jit
+@kernel
 def _tail(k, n, p):  # type: ignore[no-untyped-def]
     """P(X >= k) of a binomial (n, p), 0 < p < 1."""
     if k <= 0:
@@ -191,7 +176,7 @@ def _tail(k, n, p):  # type: ignore[no-untyped-def]
     return max(1.0 - total, 0.0)
 
 
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
@@ -201,9 +186,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     sent,
     received,
     flow_fresh,
-    session_offsets,
-    session_start,
-    session_fresh,
+    start_offsets,
+    session_starts,
     window_us,
     grids,
     push_lo,
@@ -221,20 +205,19 @@ def _kernel(  # type: ignore[no-untyped-def]
         grid = grids[g]
         if np.isnan(grid):
             continue
-        first = _at(push_us, push_lo[g], push_hi[g], window_us[g] - 1) + 1
-        last = _at(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6) - 1) + 1
+        first = bisect_left(push_us, push_lo[g], push_hi[g], window_us[g])
+        last = bisect_left(push_us, first, push_hi[g], window_us[g] + np.int64(seconds * 1e6))
         n = last - first
         # The push log may know of hours in which no flow was seen.
         hours = max(observed[g], (push_us[last - 1] - push_us[first]) * 1e-6 if n else 0.0) / 3600.0
         out[g, 0] = n / hours
         out[g, 1] = silent[first:last].sum() / hours
         out[g, 2] = grid
-        a, b = session_offsets[g], session_offsets[g + 1]
         if n < MIN_PUSHES:
             continue
-        starts = session_start[a:b][session_fresh[a:b]]
+        starts = session_starts[start_offsets[g] : start_offsets[g + 1]]
         push = (push_us[first:last] - window_us[g]) * 1e-6
-        reach = WAKE_SECONDS + grid + _TICK
+        reach = WAKE_SECONDS + grid + HALF_MICROSECOND
         answered = _answers(push, starts, 0.0, reach, seconds)
         chance = 0.0
         for shift in SHIFTS_SECONDS:
@@ -249,15 +232,14 @@ def _kernel(  # type: ignore[no-untyped-def]
         if grid <= WAKE_SECONDS and answered:
             lags, k = np.empty(answered), 0
             for t in push:
-                i = _at(starts, 0, len(starts), t - 1e-9) + 1
+                i = bisect_right(starts, 0, len(starts), t - 1e-9)
                 if i < len(starts) and starts[i] <= t + reach:
                     lags[k] = starts[i] - t
                     k += 1
             out[g, 3] = np.median(lags[:k])
         woken, i = 0, -1
         for t in starts:
-            while i + 1 < n and push[i + 1] <= t:
-                i += 1
+            i = advance(push, i, n, t)
             woken += i >= 0 and t - push[i] <= reach
         if len(starts):
             out[g, 7] = woken / len(starts)
@@ -266,8 +248,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         for i in range(offsets[g], offsets[g + 1]):
             if not flow_fresh[i]:
                 continue
-            while j + 1 < n and push[j + 1] <= flow_start[i]:
-                j += 1
+            j = advance(push, j, n, flow_start[i])
             after = j >= 0 and flow_start[i] - push[j] <= reach
             flows += after
             if after and not np.isnan(sent[i]):
@@ -281,12 +262,12 @@ def _kernel(  # type: ignore[no-untyped-def]
             continue
         locked, uploads = 0, 0
         for j in range(n):
-            at = _at(use_first, u0, u1, push_us[first + j])
+            at = bisect_right(use_first, u0, u1, push_us[first + j]) - 1
             in_use = at >= u0 and (push_us[first + j] - use_last[at]) * 1e-6 <= GRACE_SECONDS
             if not silent[first + j] or in_use:
                 continue
             locked += 1
-            i = _at(flow_start, offsets[g], offsets[g + 1], push[j] - 1e-9) + 1
+            i = bisect_right(flow_start, offsets[g], offsets[g + 1], push[j] - 1e-9)
             while i < offsets[g + 1] and flow_start[i] <= push[j] + reach:
                 if flow_fresh[i] and sent[i] > received[i]:
                     uploads += 1

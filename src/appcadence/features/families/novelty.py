@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import bisect_left, kernel
 from appcadence.features._parallel import fill
+from appcadence.features.context import Fleetwide
 from appcadence.features.domains import registrable_domain
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.history import Contacts, Past
 from appcadence.features.windows import Windows
-
-_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature(
@@ -90,7 +90,7 @@ FEATURES = (
 _FLEET = slice(5, 9)
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 9); NaN without history, for app-level windows, and where the device has no past.
 
     Only what one device shows: the last four columns need the whole fleet and come from `Fleet`.
@@ -101,29 +101,16 @@ def compute(windows: Windows) -> Matrix:
     return out
 
 
-def fleet_wide(
-    values: Matrix,
-    rows: np.ndarray,
-    fleet: Fleet,
-    app: np.ndarray,
-    dest: np.ndarray,
-    begin_us: np.ndarray,
-    end_us: np.ndarray,
-) -> None:
-    """Fill some rows' last columns, this family's being the last of `values`; see `Fleet.values`."""
-    first = values.shape[1] - len(FEATURES)
-    is_new = np.ascontiguousarray(values[rows, first])
-    values[rows, first + _FLEET.start :] = fleet.values(app, dest, begin_us, end_us, is_new)
-
-
 class Fleet:
     """Who met what first, over the whole fleet: history and all windows of an extraction."""
 
-    def __init__(self, past: Past, parts: Sequence[Contacts]) -> None:
-        channels = past.all_contacts(parts)
+    def __init__(self, past: Past, parts: Sequence[Contacts | None], first_us: int) -> None:
+        """`first_us`: when the first flow of the extraction started."""
+        channels = past.all_contacts([part for part in parts if part is not None])
         domains: dict[str, int] = {}
         codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in past.dests]
         domain = np.array(codes, np.int64)
+        self.first_us = first_us
         self.n_domains = max(len(domains), 1)
         self.domain = domain
         named = np.flatnonzero(channels.app >= 0)
@@ -136,19 +123,34 @@ class Fleet:
         self.of_app = _Firsts(app, named, first)
         self.of_domain = _Firsts(app * self.n_domains + domain[channels.dest[named]], named, first)
 
-    def values(
-        self, app: np.ndarray, dest: np.ndarray, begin_us: np.ndarray, end_us: np.ndarray, is_new: np.ndarray
-    ) -> Matrix:
-        """(n, 4) of channel windows: the family's last four columns. `is_new` is its first column."""
+    @classmethod
+    def of(cls, context: Fleetwide, parts: Sequence[Contacts | None]) -> Fleet | None:
+        """None without a history."""
+        return None if context.past is None else cls(context.past, parts, context.first_us)
+
+    def fill(
+        self,
+        values: FeatureMatrix,
+        rows: np.ndarray,
+        app: np.ndarray,
+        dest: np.ndarray,
+        start_us: np.ndarray,
+        end_us: np.ndarray,
+    ) -> None:
+        """Fill the last four columns of some rows, this family's being the last of `values`.
+
+        Those rows are channel windows, and `app`, `dest`, `start_us` and `end_us` (n_rows,) theirs.
+        """
+        first = values.shape[1] - len(FEATURES)
         home = app.astype(np.int64) * self.n_domains + self.domain[dest] if len(dest) else dest
-        return fill(
+        values[rows, first + _FLEET.start :] = fill(
             _kernel,
             np.arange(len(app) + 1),
             4,
             app,
-            begin_us,
+            np.maximum(start_us, self.first_us),
             end_us,
-            is_new,
+            np.ascontiguousarray(values[rows, first]),
             self.devices.first_us,
             *self.of_dest.of(dest.astype(np.int64)),
             self.of_dest.first_us,
@@ -182,20 +184,7 @@ class _Firsts:
         return np.repeat(lo, count), np.repeat(hi, count)
 
 
-@_jit
-def _before(times, lo, hi, t):  # type: ignore[no-untyped-def]
-    """How many of the sorted times lie before t."""
-    start = lo
-    while lo < hi:
-        middle = (lo + hi) >> 1
-        if times[middle] < t:
-            lo = middle + 1
-        else:
-            hi = middle
-    return lo - start
-
-
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
@@ -222,15 +211,15 @@ def _kernel(  # type: ignore[no-untyped-def]
     for g in range(lo, hi):
         if not np.isnan(is_new[g]):
             out[g, 0] = dest_lo[g] == dest_hi[g] or dest_first[dest_lo[g]] >= begin[g]
-        fleet = _before(devices, 0, len(devices), end[g]) - 1
+        fleet = bisect_left(devices, 0, len(devices), end[g]) - 1
         if fleet > 0:
-            out[g, 1] = (_before(dest_first, dest_lo[g], dest_hi[g], end[g]) - 1) / fleet
+            out[g, 1] = (bisect_left(dest_first, dest_lo[g], dest_hi[g], end[g]) - dest_lo[g] - 1) / fleet
         if app[g] < 0:
             continue
-        out[g, 2] = _before(apps_first, apps_lo[g], apps_hi[g], end[g]) - 1
+        out[g, 2] = bisect_left(apps_first, apps_lo[g], apps_hi[g], end[g]) - apps_lo[g] - 1
         own = is_new[g] == 0.0
-        known = _before(app_first, app_lo[g], app_hi[g], begin[g]) - own
-        home = _before(home_first, home_lo[g], home_hi[g], begin[g]) - own
+        known = bisect_left(app_first, app_lo[g], app_hi[g], begin[g]) - app_lo[g] - own
+        home = bisect_left(home_first, home_lo[g], home_hi[g], begin[g]) - home_lo[g] - own
         out[g, 3] = home / known if known > 0 else np.nan
 
 

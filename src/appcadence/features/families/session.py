@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import kernel, median, sort
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.flows import FAILED
 from appcadence.features.windows import Windows
-
-_jit = numba.njit(cache=True, nogil=True)
 
 FEATURES = (
     Feature("longest_session_seconds", "s", 1, "longest session", "longest session"),
@@ -65,7 +64,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 13) session features; NaN where no flow of the window has a duration (or bytes) at all."""
     s = windows.sessions
     return fill(
@@ -85,7 +84,7 @@ def compute(windows: Windows) -> Matrix:
     )
 
 
-@_jit
+@kernel
 def _chain(start, end):  # type: ignore[no-untyped-def]
     longest, since = 0.0, start[0]
     for i in range(len(start)):
@@ -95,23 +94,7 @@ def _chain(start, end):  # type: ignore[no-untyped-def]
     return longest
 
 
-@_jit
-def _median(values):  # type: ignore[no-untyped-def]
-    """Sorts in place."""
-    n = len(values)
-    if n > 40:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-    else:
-        for i in range(1, n):
-            x, j = values[i], i
-            while j > 0 and values[j - 1] > x:
-                values[j] = values[j - 1]
-                j -= 1
-            values[j] = x
-    return 0.5 * (values[(n - 1) // 2] + values[n // 2])
-
-
-@_jit
+@kernel
 def _kernel(  # type: ignore[no-untyped-def]
     lo,
     hi,
@@ -165,7 +148,8 @@ def _kernel(  # type: ignore[no-untyped-def]
             longest = max(longest, length)
         out[g, 0] = longest
         out[g, 1] = min(total / observed[g], 1.0)
-        out[g, 2] = _median(scratch[: b - a])
+        sort(scratch[: b - a])
+        out[g, 2] = median(scratch[: b - a])
         out[g, 3] = longest_flow
         out[g, 4] = min(covered / observed[g], 1.0)
         if covered > 0:
@@ -174,7 +158,8 @@ def _kernel(  # type: ignore[no-untyped-def]
         if b - a > 1:
             for i in range(a + 1, b):
                 scratch[i - a - 1] = session_start[i] - session_end[i - 1]
-            out[g, 12] = _median(scratch[: b - a - 1])
+            sort(scratch[: b - a - 1])
+            out[g, 12] = median(scratch[: b - a - 1])
         if sized:
             out[g, 8] = total / (1.0 + (total_out + total_in) / 1000.0)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from appcadence._types import FeatureMatrix
+from appcadence.features._kernels import kernel, median, median_deviation, sort
 from appcadence.features._parallel import fill
-from appcadence.features.feature import Family, Feature, Matrix
+from appcadence.features.feature import Family, Feature
 from appcadence.features.windows import Windows
 
 _MIN_FLOWS = 4
 _MAX_PAIRS = 256
-
-_jit = numba.njit(cache=True, nogil=True)
 
 
 def _direction(prefix: str, what: str) -> tuple[Feature, ...]:
@@ -64,7 +63,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> Matrix:
+def compute(windows: Windows) -> FeatureMatrix:
     """(n, 8) size features; NaN below four flows of known size. Continued flows have no size of their own."""
     return fill(
         _kernel,
@@ -77,37 +76,14 @@ def compute(windows: Windows) -> Matrix:
     )
 
 
-@_jit
+@kernel
 def _sizes(values, out):  # type: ignore[no-untyped-def]
     """Fill median, MAD ratio and mode share; sorts in place."""
     n = len(values)
-    if n > 40:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-    else:
-        for i in range(1, n):
-            x, j = values[i], i
-            while j > 0 and values[j - 1] > x:
-                values[j] = values[j - 1]
-                j -= 1
-            values[j] = x
-    median = 0.5 * (values[(n - 1) // 2] + values[n // 2])
-    out[0] = median
-    # The deviations of sorted values are two sorted lists: walk both up to the middle one.
-    right = n // 2
-    left = right - 1
-    low = high = 0.0
-    for k in range(n // 2 + 1):
-        low = high
-        if left < 0 or (right < n and values[right] - median < median - values[left]):
-            high = values[right] - median
-            right += 1
-        else:
-            high = median - values[left]
-            left -= 1
-        if k == 0:
-            low = high
-    middle = high if n % 2 else 0.5 * (low + high)
-    out[1] = min(middle / max(median, 1.0), 10.0)
+    sort(values)
+    middle = median(values)
+    out[0] = middle
+    out[1] = min(median_deviation(values, middle) / max(middle, 1.0), 10.0)
     best, hi = 0, 0
     for lo in range(n):
         while hi < n and values[hi] <= values[lo] * 1.05:
@@ -118,7 +94,7 @@ def _sizes(values, out):  # type: ignore[no-untyped-def]
     out[2] = best / (n + 2.0)
 
 
-@_jit
+@kernel
 def _autocorrelation(values):  # type: ignore[no-untyped-def]
     n = len(values)
     mean = 0.0
@@ -133,7 +109,7 @@ def _autocorrelation(values):  # type: ignore[no-untyped-def]
     return product / variance if variance > 1e-9 * n else 1.0
 
 
-@_jit
+@kernel
 def _kernel(lo, hi, out, offsets, sent, received, fresh, most):  # type: ignore[no-untyped-def]
     up, down = np.empty(most), np.empty(most)
     for g in range(lo, hi):

@@ -1,0 +1,1 @@
+"""Native logs -> telemetry directories, and what is odd about them."""

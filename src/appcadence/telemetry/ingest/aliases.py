@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from appcadence.telemetry._words import listed
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import listed
 
 _SUFFIXES = (".local", ".lan")
 _LOGS = ("activity", "notifications")
@@ -28,18 +28,11 @@ def alias_notes(
         TelemetryError: a table cannot be read.
         SchemaError: a table does not fit its declaration.
     """
-    flows = _devices(source, "flows")
-    logs = set().union(*(_devices(source, table) for table in _LOGS))
+    flows = source.names("flows", "device_id")
+    logs = set().union(*(source.names(table, "device_id") for table in _LOGS))
     wanted = set(devices)
     notes = [_by_lease(wanted, leases or {}), _by_spelling(flows | logs, wanted), _apart(flows, logs, wanted)]
     return tuple(note for note in notes if note)
-
-
-def _devices(source: TelemetryDirectory, table: str) -> set[str]:
-    found: set[str] = set()
-    for read in source.pieces(table, ["device_id"]):
-        found.update(read()["device_id"].unique().to_pylist())
-    return found
 
 
 def _by_lease(devices: set[str], leases: Mapping[str, Collection[str]]) -> str:
@@ -53,7 +46,7 @@ def _by_lease(devices: set[str], leases: Mapping[str, Collection[str]]) -> str:
         return ""
     return (
         f"Rows outside every lease are under the bare address although other leases name its device: "
-        f"{listed(bare)}. Extend the leases in --devices if it is the same device, and convert again."
+        f"{listed(bare)}. Extend the leases if it is the same device, and convert again."
     )
 
 
@@ -68,7 +61,7 @@ def _by_spelling(names: set[str], devices: set[str]) -> str:
         return ""
     return (
         f"Device names that differ only in case, spaces or a local suffix: {listed(pairs)}. If each is one "
-        "device, convert again with one spelling (--device-id or --devices)."
+        "device, convert again with one device_id for each."
     )
 
 
@@ -90,5 +83,5 @@ def _apart(flows: set[str], logs: set[str], devices: set[str]) -> str:
     return (
         f"Devices with flows but no activity or pushes: {some(only_flows)}; with activity or pushes but no "
         f"flows: {some(only_logs)}. If they are the same devices, one cannot explain the other: convert "
-        "again with the same names (--device-id or --devices)."
+        "again with the same names."
     )

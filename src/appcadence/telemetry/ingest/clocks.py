@@ -1,8 +1,8 @@
-"""Sources whose clocks contradict each other, or are coarser than they claim (see `_grids`).
+"""Sources whose clocks contradict each other, or are coarser than they claim (see `timestamp_resolution`).
 
 An app that a push wakes connects within seconds, so pushes followed by sessions at one shift of the
 push log, and no more often than chance at none, tell of a wrong clock or time zone. Chance is what pushes
-shifted a few minutes further meet, so that a shared daily rhythm is no evidence. What repeats at many shifts
+shifted a few minutes further meet, so that a shared daily rhythm proves nothing. What repeats at many shifts
 is a schedule and is not reported either. A push log is compared with each source of flows of its device.
 """
 
@@ -14,16 +14,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
+from appcadence._types import Ints, Structs, Vector
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry._words import listed
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.ingest.timestamp_resolution import Grids
+from appcadence.telemetry.ingest.timestamp_resolution import TimestampResolutions
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.names import Codes
 
 RESPONSE_SECONDS = 30
 """A session that starts this soon after a push may be its doing."""
@@ -32,7 +31,7 @@ MIN_RECORDS = 20
 _MAX_PUSHES = 500
 _CANDIDATES = 12
 _MAX_WINDOW = 300
-"""Seconds; a coarser grid hides any offset that could be told."""
+"""Seconds; coarser times hide any offset that could be told."""
 _QUARTER, _MAX_SHIFT = 900, 14 * 3600
 _CONSISTENT, _SURE = 0.05, 1e-6
 _SAME_SECONDS = 60
@@ -40,8 +39,7 @@ _MIN_EXCESS = 0.2
 _SECOND = 1_000_000
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 _COLUMNS = ("device_id", "app_id", "source", "time_resolution_seconds")
-Rows = npt.NDArray[np.void]
-_ROW = np.dtype([("time", "i8"), ("device", "i4"), ("app", "i4"), ("source", "i4"), ("grid", "f8")])
+_ROW = np.dtype([("time", "i8"), ("device", "i4"), ("app", "i4"), ("source", "i4"), ("resolution", "f8")])
 
 
 def clock_notes(
@@ -84,14 +82,14 @@ def clock_notes(
                     names = read.source.names[log], read.source.names[other]
                     offsets[names].append((found, read.device.names[device]))
     notes = [note for names in sorted(offsets) for note in _offsets(*names, offsets[names])]
-    return *notes, *read.grids.notes()
+    return *notes, *read.resolutions.notes()
 
 
-def offset_seconds(pushes: Rows, flows: Rows) -> float | None:
+def offset_seconds(pushes: Structs, flows: Structs) -> float | None:
     """Median time from the stamp of a push to the session that it started, where the clocks disagree.
 
     Args:
-        pushes: n rows (time in microseconds, app or -1, grid in seconds) of one device and one source.
+        pushes: n rows (time in microseconds, app or -1, resolution in seconds) of one device and one source.
         flows: m such rows of the same device and one source.
 
     Returns:
@@ -104,8 +102,8 @@ def offset_seconds(pushes: Rows, flows: Rows) -> float | None:
         pushes, flows = (rows[np.isin(rows["app"], shared)] for rows in (pushes, flows))
     if min(len(pushes), len(flows)) < MIN_RECORDS:
         return None
-    window = float(pushes["grid"].max()) + RESPONSE_SECONDS
-    slack = float(flows["grid"].max())
+    window = float(pushes["resolution"].max()) + RESPONSE_SECONDS
+    slack = float(flows["resolution"].max())
     if window + slack > _MAX_WINDOW:
         return None
     origin = min(pushes["time"].min(), flows["time"].min())
@@ -120,7 +118,7 @@ def offset_seconds(pushes: Rows, flows: Rows) -> float | None:
         return None
     times = times[:: -(-len(times) // _MAX_PUSHES)]
     found = _Lags(times / _SECOND, starts / _SECOND, window, slack).offset()
-    # A stamp stands for any moment of its grid.
+    # A stamp stands for any time within its resolution.
     return None if found is None else found - (window - RESPONSE_SECONDS) / 2
 
 
@@ -128,25 +126,25 @@ def offset_seconds(pushes: Rows, flows: Rows) -> float | None:
 class _Lags:
     """Pushes and session starts in seconds, both sorted."""
 
-    pushes: npt.NDArray[np.float64]
-    starts: npt.NDArray[np.float64]
+    pushes: Vector
+    starts: Vector
     window: float
     slack: float
 
-    def met(self, shifts: npt.NDArray[np.float64]) -> Ints:
+    def met(self, shifts: Vector) -> Ints:
         """(k,) pushes that a session follows once they are shifted."""
         moved = self.pushes[:, None] + shifts
         low = np.searchsorted(self.starts, moved - self.slack)
         found: Ints = (np.searchsorted(self.starts, moved + self.window, "right") > low).sum(axis=0)
         return found
 
-    def chance(self, shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def chance(self, shifts: Vector) -> Vector:
         """(k,) share of pushes that a session follows at shifts nearby, where a response would not be."""
         step = self.window + self.slack
         near = np.array([i for i in range(-9, 10) if abs(i) > 3]) * step
         met = self.met((shifts[:, None] + near).ravel()).reshape(len(shifts), -1)
         # Never nothing: few pushes may meet none by chance.
-        share: npt.NDArray[np.float64] = (met.sum(axis=1) + 1) / (len(self.pushes) * len(near) + 1)
+        share: Vector = (met.sum(axis=1) + 1) / (len(self.pushes) * len(near) + 1)
         return share
 
     def offset(self) -> float | None:
@@ -176,7 +174,7 @@ class _Lags:
 
 
 class _Reading:
-    """Rows of the wanted devices, table by table; the grids of all of them on the way."""
+    """Rows of the wanted devices, table by table; the resolution of all of them on the way."""
 
     def __init__(
         self,
@@ -187,22 +185,22 @@ class _Reading:
     ) -> None:
         self._from, self._devices, self._span = source, devices, (first, last)
         self.device, self.source, self._app = Codes(), Codes(), Codes()
-        self.grids = Grids()
+        self.resolutions = TimestampResolutions()
 
-    def rows(self, table: str, kind: str | None = None) -> Iterator[Rows]:
+    def rows(self, table: str, kind: str | None = None) -> Iterator[Structs]:
         when = _TIMES[table]
         columns = (when, *_COLUMNS) if kind is None else (when, *_COLUMNS, "kind")
         for piece in pieces_within(self._from, table, columns, when, *self._span):
             rows = np.empty(len(piece), _ROW)
             rows["time"] = piece[when].cast(pa.int64()).to_numpy()
-            rows["grid"] = piece["time_resolution_seconds"].to_numpy()
+            rows["resolution"] = piece["time_resolution_seconds"].to_numpy()
             rows["device"], rows["app"] = self.device.of(piece["device_id"]), self._app.of(piece["app_id"])
             rows["source"] = self.source.of(piece["source"])
             keep = np.ones(len(rows), np.bool_)
             if self._devices is not None:
                 keep = np.array([name in self._devices for name in self.device.names])[rows["device"]]
                 rows = rows[keep]
-            self.grids.add(table, rows, self.source.names)
+            self.resolutions.add(table, rows, self.source.names)
             if kind is not None:
                 rows = rows[np.asarray(pc.equal(piece["kind"].cast(pa.string()), kind))[keep]]
             yield rows
@@ -231,8 +229,8 @@ def _offsets(log: str, other: str, found: list[tuple[float, str]]) -> Iterator[s
     seconds = np.array([value for value, _ in found])
     for part in np.split(np.arange(len(found)), np.flatnonzero(np.diff(seconds) > _SAME_SECONDS) + 1):
         # To the minute, but for the smallest: a response takes a few seconds.
-        grid = 1 if abs(seconds[part[0]]) < 300 else 60
-        median = grid * round(float(np.median(seconds[part])) / grid)
+        step = 1 if abs(seconds[part[0]]) < 300 else 60
+        median = step * round(float(np.median(seconds[part])) / step)
         hours, rest = divmod(abs(median), 3600)
         amounts = ((hours, "h"), (rest // 60, "min"), (rest % 60, "s"))
         span = " ".join(f"{number} {unit}" for number, unit in amounts if number)

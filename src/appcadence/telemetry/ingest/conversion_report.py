@@ -4,43 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
+from appcadence.telemetry.times import to_iso
 
 _TIMES = ("start", "time", "first_seen", "snapshot_time")
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """What became of one file."""
-
-    name: str
-    """Base name, as it also stands in sources.json."""
-    sha256: str
-    format: str
-    """Name of the format; empty where the file was skipped."""
-    read: int = 0
-    """Data rows in the file. Those neither kept nor rejected are no telemetry of a monitored device, or
-    only name others."""
-    rows: int = 0
-    """Rows written to the telemetry tables."""
-    rejected: int = 0
-    """Rows that could not be used; they stand in the table `rejected`."""
-    first: str | None = None
-    """Earliest time of the rows, ISO 8601 UTC; likewise `last`."""
-    last: str | None = None
-    devices: int = 0
-    """Distinct devices of the rows."""
-    apps: int = 0
-    """Distinct apps of the rows; those without one do not count."""
-    skipped: bool = False
-    """The same content was converted before, or stands earlier in the same call."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +35,7 @@ class ConversionReport:
     @property
     def changed(self) -> bool:
         """Whether anything was added to the directory."""
-        return any(not file.skipped for file in self.files)
+        return any(not file.skipped and not file.unusable for file in self.files)
 
     @property
     def rejected(self) -> int:
@@ -80,53 +55,32 @@ class ConversionReport:
 
 @dataclass
 class Tally:
-    """Running figures of one file."""
+    """Counts what one file gives."""
 
     path: Path
-    sha256: str
-    format: str = ""
-    skipped: bool = False
-    read: int = 0
-    rows: int = 0
-    rejected: int = 0
-    first: int | None = None
-    last: int | None = None
-    devices: set[str] = field(default_factory=set)
-    apps: set[str] = field(default_factory=set)
+    report: FileReport
+    unusable: UnusableFile | None = None
+    span: list[int] = field(default_factory=list)
+    """First and last time so far, in microseconds."""
+    _devices: set[str] = field(default_factory=set)
+    _apps: set[str] = field(default_factory=set)
+
+    def pass_over(self, error: UnusableFile) -> None:
+        self.unusable = error
+        self.report.unusable, self.report.argument = str(error), error.argument
 
     def add(self, table: str, batch: pa.Table) -> None:
+        report = self.report
         if table == "rejected":
-            self.rejected += len(batch)
+            report.rejected += len(batch)
             return
-        self.rows += len(batch)
-        for name, found in (("device_id", self.devices), ("app_id", self.apps)):
+        report.rows += len(batch)
+        for name, found in (("device_id", self._devices), ("app_id", self._apps)):
             if name in batch.column_names:
                 found.update(filter(None, pc.unique(batch[name]).to_pylist()))
+        report.devices, report.apps = len(self._devices), len(self._apps)
         column = next((name for name in _TIMES if name in batch.column_names), None)
         if column and len(batch):
-            span = pc.min_max(batch[column].cast(pa.int64()))
-            low, high = span["min"].as_py(), span["max"].as_py()
-            self.first = low if self.first is None else min(self.first, low)
-            self.last = high if self.last is None else max(self.last, high)
-
-    def report(self) -> FileReport:
-        return FileReport(
-            name=self.path.name,
-            sha256=self.sha256,
-            format=self.format,
-            read=self.read,
-            rows=self.rows,
-            rejected=self.rejected,
-            first=_iso(self.first),
-            last=_iso(self.last),
-            devices=len(self.devices),
-            apps=len(self.apps),
-            skipped=self.skipped,
-        )
-
-
-def _iso(micros: int | None) -> str | None:
-    if micros is None:
-        return None
-    seconds, rest = divmod(micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest).isoformat()
+            low, high = pc.min_max(batch[column].cast(pa.int64())).as_py().values()
+            self.span = [min([low, *self.span]), max([high, *self.span])]
+            report.first, report.last = map(to_iso, self.span)

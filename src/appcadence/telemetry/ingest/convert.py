@@ -5,26 +5,26 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from appcadence._files import sha256
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence._files import sha256, why_unreadable
+from appcadence._types import Progress, silent
+from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
+from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
+from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
-from appcadence.telemetry.readers import Network, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.readers import FORMATS, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.schema import FLOWS
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
 
 
 def convert(
@@ -38,16 +38,17 @@ def convert(
     mapping: str | Path | None = None,
     app_map: str | Path | None = None,
     keyfile: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
 
     Files whose content (SHA-256) was converted before are skipped; where nothing is new, nothing is
     touched. Logs that belong together (Zeek's conn and ssl, say) must be given in one call: names are
-    not looked up in logs converted earlier. Either all new files are added, or none.
+    not looked up in logs converted earlier. A file that cannot be used is passed over, whole, and its report
+    says why; all that the others give is added, or nothing.
 
     Args:
-        paths: files, not directories.
+        paths: files.
         out: the telemetry directory; made if absent.
         format: name of the format of all files; None = found out for each.
         local_nets: networks (CIDR) of the monitored devices.
@@ -57,11 +58,11 @@ def convert(
         app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
         keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
             hashes, the same in every call with this key.
-        progress: called with bytes done and bytes in all.
+        progress: told the share of the bytes that is done.
 
     Raises:
-        TelemetryError: a file cannot be read or has no known format, an argument is wrong, or `out` is
-            neither a telemetry directory nor empty. Nothing is left behind.
+        TelemetryError: no file can be used, an argument is wrong, or `out` is neither a telemetry directory
+            nor empty. Nothing is left behind.
     """
     out = Path(out)
     options = _options(local_nets, devices, device_id, mapping)
@@ -69,38 +70,102 @@ def convert(
         None if app_map is None else Path(app_map), None if keyfile is None else Path(keyfile)
     )
     chosen = reader(format) if format else None
-    tallies = [Tally(path, _sha256(path)) for path in map(Path, paths)]
+    tallies = [_hashed(path) for path in map(Path, paths)]
     if not tallies:
         raise TelemetryError("no file to convert; give at least one")
+    while True:
+        try:
+            return _converted(tallies, out, chosen, options, renaming, progress)
+        except UnusableFile as error:
+            if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
+                raise
+            # Found out while it was read: once more without it, and without any other that ends too early.
+            tallies = [_again(tally, error) for tally in tallies]
+
+
+def _hashed(path: Path) -> Tally:
+    tally = Tally(path, FileReport(path.name))
+    try:
+        tally.report.sha256 = sha256(path)
+    except OSError as error:
+        tally.pass_over(UnusableFile(f"{path} {why_unreadable(error, 'a log file')}", path))
+    return tally
+
+
+def _again(tally: Tally, error: UnusableFile) -> Tally:
+    """The file for another attempt; unusable where this error says so, or where its gzip data is damaged."""
+    fresh = Tally(tally.path, FileReport(tally.path.name, tally.report.sha256))
+    try:
+        if tally.unusable or tally.path in error.paths:
+            raise tally.unusable or error
+        if not tally.report.skipped:
+            for _ in pieces(tally.path, "a log"):
+                pass
+    except UnusableFile as found:
+        fresh.pass_over(found)
+    return fresh
+
+
+def _converted(
+    tallies: Sequence[Tally],
+    out: Path,
+    chosen: Reader | None,
+    options: ReadOptions,
+    renaming: Renaming,
+    progress: Progress,
+) -> ConversionReport:
+    """One attempt with the files that are not known to be unusable.
+
+    Raises:
+        UnusableFile: another one is.
+    """
     touched = Touched()
     with DirectoryWriter(out, adding=True) as writer:
         before = existing(out)
         seen = _known(before)
         new: dict[Path, Tally] = {}
-        for tally in tallies:
-            tally.skipped = tally.sha256 in seen
-            if not tally.skipped:
-                new[tally.path] = tally
-                seen.add(tally.sha256)
-        if not new:
-            return ConversionReport(out, tuple(tally.report() for tally in tallies))
         groups: dict[str, tuple[Reader, list[Path]]] = {}
-        for path, tally in new.items():
-            found = chosen or detect(path)
-            tally.format = found.NAME
-            groups.setdefault(found.NAME, (found, []))[1].append(path)
-        digest = hashlib.sha256("\n".join(sorted(tally.sha256 for tally in new.values())).encode())
+        for tally in tallies:
+            report = tally.report
+            report.skipped = not tally.unusable and report.sha256 in seen
+            if report.skipped or tally.unusable:
+                continue
+            try:
+                found = chosen or detect(tally.path)
+            except UnusableFile as error:
+                tally.pass_over(error)
+                continue
+            report.format = found.NAME
+            groups.setdefault(found.NAME, (found, []))[1].append(tally.path)
+            new[tally.path] = tally
+            seen.add(report.sha256)
+        if all(tally.unusable for tally in tallies):
+            raise _none_usable(tallies)
+        if not new:
+            return ConversionReport(out, tuple(tally.report for tally in tallies))
+        added = [tally.report for tally in new.values()]
+        digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
         _write(writer, groups.values(), new, touched, options, renaming, progress)
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
-        writer.sources = [_source(tally.report()) for tally in new.values()]
+        writer.sources = [report.as_source() for report in added]
     return ConversionReport(
         out,
-        tuple(t.report() for t in tallies),
+        tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        _notes(new.values()) or _checks(out, new.values(), touched.devices, options, renaming),
+        _notes(added) or _checks(out, new.values(), touched.devices, options, renaming),
         changed_days,
+    )
+
+
+def _none_usable(tallies: Sequence[Tally]) -> TelemetryError:
+    errors = [tally.unusable for tally in tallies if tally.unusable]
+    arguments = {error.argument for error in errors}
+    reasons = [str(error) for error in errors]
+    said = f"none of the {len(errors):,} files can be used: {listed(reasons, separator='; ')}"
+    return TelemetryError(
+        said if len(errors) > 1 else reasons[0], *(arguments if len(arguments) == 1 else ())
     )
 
 
@@ -111,22 +176,21 @@ def _write(
     touched: Touched,
     options: ReadOptions,
     renaming: Renaming,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     done, total = 0, sum(path.stat().st_size for path in new)
     for found, files in groups:
         for table, batch in found.read(files, options):
             marks = batch.schema.metadata
             tally = new[Path(os.fsdecode(marks[b"file"]))]
-            tally.read += int(marks[b"read"])
+            tally.report.read += int(marks[b"read"])
             batch = renaming.apply(batch)
             tally.add(table, batch)
             touched.add(table, batch)
             done += int(marks[b"size"])
             if len(batch):
                 writer.write(table, batch)
-            if progress:
-                progress(done, total)
+            progress("Converting", done / max(total, 1))
     if not set(writer.rows) - {"rejected"}:
         # An empty table says "converted, and nothing was there".
         writer.write("flows", FLOWS.empty())
@@ -166,33 +230,18 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         ) from None
 
 
-def _sha256(path: Path) -> str:
-    try:
-        return sha256(path)
-    except IsADirectoryError:
-        raise TelemetryError(f"{path} is a directory; give the log files themselves") from None
-    except FileNotFoundError:
-        raise TelemetryError(f"{path} does not exist; expected a log file") from None
-    except OSError as error:
-        raise TelemetryError(f"{path} cannot be read ({error.strerror}); expected a log file") from None
-
-
-def _source(report: FileReport) -> dict[str, Any]:
-    return {key: value for key, value in asdict(report).items() if key != "skipped"}
-
-
-def _notes(tallies: Iterable[Tally]) -> tuple[str, ...]:
-    tallies = list(tallies)
-    read, rejected = sum(t.read for t in tallies), sum(t.rejected for t in tallies)
-    if any(t.rows for t in tallies):
+def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
+    read, rejected = sum(file.read for file in added), sum(file.rejected for file in added)
+    if any(file.rows for file in added):
         return ()
     if read == 0:
-        return ("The files hold no rows.",)
+        what = listed(sorted({FORMATS[file.format] for file in added}))
+        return (f"The files hold no {what}, which is what counts of their format.",)
     if read == rejected:
         return ("No row could be used; the table 'rejected' says why.",)
     return (
         f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
-        "give --local-net CIDR for your devices' network.",
+        "give local_nets, the networks (CIDR) of your devices.",
     )
 
 
@@ -202,8 +251,8 @@ def _checks(
     """Sentences about the directory as it now is, as far as they concern devices with new rows."""
     if not devices:
         return ()
-    first = min((t.first for t in tallies if t.first is not None), default=None)
-    last = max((t.last for t in tallies if t.last is not None), default=None)
+    times = [time for tally in tallies for time in tally.span]
+    first, last = min(times, default=None), max(times, default=None)
     leases = options.devices.leases if options.devices else {}
     renamed = {renaming.device(a): {renaming.device(name) for name in names} for a, names in leases.items()}
     try:

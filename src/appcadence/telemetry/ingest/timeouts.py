@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Collection
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
+from appcadence._types import Structs
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry._words import listed
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.names import Codes
 
 _MIN_CUTS = 10
 _SAME_SHARE = 0.02
@@ -26,7 +26,6 @@ _COLUMNS = ("start", "duration_seconds", "device_id", "dest_ip", "dest_port", "s
 _ROW = np.dtype(
     [("start", "f8"), ("seconds", "f8"), ("device", "i4"), ("dest", "i4"), ("port", "i4"), ("source", "i4")]
 )
-Rows = npt.NDArray[np.void]
 
 
 def timeout_notes(
@@ -42,10 +41,7 @@ def timeout_notes(
     and address count. The arguments and errors are those of `clocks.clock_notes`; memory grows with the flows
     of over 30 s.
     """
-    kinds = {
-        name for read in source.pieces("flows", ["source"]) for name in read()["source"].unique().to_pylist()
-    }
-    if len(kinds) < 2:
+    if len(source.names("flows", "source")) < 2:
         return ()
     device, dest, origin = Codes(), Codes(), Codes()
     parts = [np.empty(0, _ROW)]
@@ -80,7 +76,7 @@ def timeout_notes(
     )
 
 
-def active_timeout(flows: Rows) -> float | None:
+def active_timeout(flows: Structs) -> float | None:
     """Seconds at which long connections are cut; None where they are not, or the flows do not tell.
 
     Args:

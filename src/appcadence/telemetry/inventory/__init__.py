@@ -1,0 +1,1 @@
+"""What apps declare and who approved them, from many sources."""

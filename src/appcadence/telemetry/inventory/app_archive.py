@@ -6,7 +6,6 @@ entries are read by the one name they must have.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import plistlib
 import re
@@ -16,14 +15,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import open_input, read_bytes
+from appcadence._files import open_input, read_bytes, why_unreadable
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.addresses import is_address
 
 MAX_PLIST_BYTES = 4 << 20
 """Largest property list read out of an archive or beside one; real ones are under 100 kB."""
 _MAX_DIRECTORY_BYTES = 8 << 20
 _MAX_PRIVACY_FILES = 500
 _MAX_HOSTS = 1000
+_MAX_TEXT = 1000
 _INFO = re.compile(r"Payload/([^/]+\.app)/Info\.plist")
 _ENTITLEMENTS = ("*.entitlements", "*.xcent", "[Ee]ntitlements.plist")
 _PRIVACY = "PrivacyInfo.xcprivacy"
@@ -64,16 +65,7 @@ def source_bytes(path: Path, max_bytes: int) -> bytes:
     try:
         return read_bytes(path, max_bytes)
     except OSError as error:
-        raise unreadable(path, error) from None
-
-
-def unreadable(path: Path, error: OSError) -> TelemetryError:
-    """What to say of an inventory source that cannot be read."""
-    if isinstance(error, IsADirectoryError):
-        return TelemetryError(f"{path} is a directory; give the files themselves")
-    if isinstance(error, FileNotFoundError):
-        return TelemetryError(f"{path} does not exist; expected an inventory source")
-    return TelemetryError(f"{path} cannot be read ({error.strerror}); expected an inventory source")
+        raise TelemetryError(f"{path} {why_unreadable(error, 'an inventory source')}") from None
 
 
 def plist(content: bytes, name: str) -> Any:
@@ -90,19 +82,11 @@ def hosts(values: Iterable[str]) -> tuple[list[str], list[str]]:
     good, bad = set(), []
     for value in values:
         host = value.strip().rstrip(".").lower()
-        if len(host) <= 253 and (_HOST.fullmatch(host) or _is_address(host)):
+        if len(host) <= 253 and (_HOST.fullmatch(host) or is_address(host)):
             good.add(host)
         else:
             bad.append(value)
     return sorted(good), bad
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 class _Archive(zipfile.ZipFile):
@@ -245,6 +229,8 @@ def text(name: str, values: dict[Any, Any], key: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise TelemetryError(f"{name}: {key} is {type(value).__name__}; expected text")
+    if len(value) > _MAX_TEXT:
+        raise TelemetryError(f"{name}: {key} has {len(value):,} characters; at most {_MAX_TEXT:,} are read")
     return value.strip() or None
 
 

@@ -31,13 +31,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from appcadence._files import sha256
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, existing
-from appcadence.telemetry.ingest.conversion_report import FileReport
+from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import FACTS, Rows, Scope, Snapshot, order
 from appcadence.telemetry.inventory.sources import (
@@ -49,8 +46,9 @@ from appcadence.telemetry.inventory.sources import (
     read_app_map,
     read_source,
 )
+from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readers import rejected
-from appcadence.telemetry.schema import INVENTORY, conform
+from appcadence.telemetry.schema import INVENTORY
 
 CHANGES = (
     "new_app",
@@ -183,9 +181,9 @@ def _combined(sources: Sequence[Source], before: Snapshot) -> dict[Scope, Rows]:
         apps[None] = set(before.present.get(None, ())) | fleet
     for device in {source.device for source in layers if source.kind == MDM}:
         mine = [source for source in layers if source.device == device and source.kind == MDM]
-        listed = {app for source in mine for app in source.apps}
+        found = {app for source in mine for app in source.apps}
         complete = any(source.complete for source in mine)
-        apps[device] = listed if complete else listed | set(before.present.get(device, ()))
+        apps[device] = found if complete else found | set(before.present.get(device, ()))
     return {
         scope: {app: _facts(app, scope, layers, before) for app in sorted(members)}
         for scope, members in apps.items()
@@ -269,21 +267,13 @@ def _notes(
             "complete expected_hosts in inventory.toml."
         )
     if telemetry and "flows" in telemetry.tables():
-        listed = {scope for scope in after if scope is not None}
-        strangers = listed - _devices(telemetry) if listed else set()
+        inventoried = {scope for scope in after if scope is not None}
+        strangers = inventoried - telemetry.names("flows", "device_id") if inventoried else set()
         if strangers:
-            few = ", ".join(sorted(strangers)[:3]) + (" ..." if len(strangers) > 3 else "")
             yield (
-                f"{len(strangers)} listed device(s) have no flows: {few}. Flows may call them otherwise: "
-                "give --device-id."
+                f"{len(strangers)} listed device(s) have no flows: {listed(sorted(strangers))}. Flows may "
+                "call them otherwise: merge each list with the device_id that they use."
             )
-
-
-def _devices(telemetry: TelemetryDirectory) -> set[str]:
-    found: set[str] = set()
-    for piece in telemetry.pieces("flows", ["device_id"]):
-        found.update(pc.unique(piece()["device_id"].cast(pa.string())).to_pylist())
-    return found
 
 
 def _report(source: Source) -> SourceReport:
@@ -322,18 +312,10 @@ def _write(
             len(source.apps),
             len(source.bad),
         )
-        entries.append({key: value for key, value in asdict(report).items() if key != "skipped"})
+        entries.append(report.as_source())
     writer.conversion, writer.sources = digest.hexdigest()[:16], entries
-    writer.write("inventory", conform(INVENTORY, _table(rows)))
+    writer.write("inventory", INVENTORY.of_rows(rows))
     for source in sources:
-        if source.bad:
-            lines, reasons = zip(*source.bad, strict=True)
-            writer.write("rejected", rejected(source.path, lines, reasons))
-
-
-def _table(rows: Sequence[Facts]) -> pa.Table:
-    columns = {}
-    for column in INVENTORY.columns:
-        kind = pa.string() if pa.types.is_dictionary(column.type) else column.type
-        columns[column.name] = pa.array([row[column.name] for row in rows], kind)
-    return pa.table(columns)
+        lines, reasons = [line for line, _ in source.bad], [reason for _, reason in source.bad]
+        for name, batch in rejected(source.path, lines, reasons):
+            writer.write(name, batch)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import open_input
+from appcadence._files import open_input, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import (
     Facts,
@@ -21,10 +21,9 @@ from appcadence.telemetry.inventory.app_archive import (
     plist,
     source_bytes,
     text,
-    unreadable,
 )
+from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
-MAX_BYTES = 64 << 20
 _MAX_LIST_BYTES, _MAX_LIST = 16 << 20, 100_000
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
 PRECEDENCE = (HAND, BUNDLE, MDM, INTUNE)
@@ -108,14 +107,12 @@ def read_app_map(path: Path) -> dict[str, str]:
         TelemetryError: the file cannot be read, or gives one name two ids.
     """
     found: dict[str, str] = {}
-    for number, row in enumerate(_csv_rows(path, source_bytes(path, MAX_BYTES)), 2):
-        if not {"app_name", "app_id"} <= row.keys():
-            raise TelemetryError(f"{path}: the columns must be app_name, app_id; found {', '.join(row)}")
-        name, app = str(row["app_name"] or "").strip(), str(row["app_id"] or "").strip()
+    for line, row in read_sheet(path, ("app_name", "app_id")):
+        name, app = row["app_name"], row["app_id"]
         if not name or not app:
-            raise TelemetryError(f"{path}, row {number}: app_name and app_id must not be empty")
+            raise TelemetryError(f"{path}, line {line}: app_name and app_id must not be empty")
         if found.setdefault(name, app) != app:
-            raise TelemetryError(f"{path}, row {number}: {name!r} is {found[name]} and {app}; keep one")
+            raise TelemetryError(f"{path}, line {line}: {name!r} is {found[name]} and {app}; keep one")
     return found
 
 
@@ -124,7 +121,7 @@ def _start(path: Path) -> bytes:
         with open_input(path) as stream:
             return stream.read(4096)
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise TelemetryError(f"{path} {why_unreadable(error, 'an inventory source')}") from None
 
 
 def _plist(path: Path, content: bytes, device_id: str | None) -> Source:
@@ -150,7 +147,7 @@ def _plist(path: Path, content: bytes, device_id: str | None) -> Source:
     enrolment = text(str(path), found, "EnrollmentID")
     device = device_id or text(str(path), found, "UDID") or enrolment
     if device is None:
-        raise TelemetryError(f"{path} names no device (UDID); give --device-id")
+        raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
     source = Source(path, MDM, device=device, complete=installed is not None)
     if installed is not None:
         if not isinstance(installed, list):

@@ -7,7 +7,6 @@ batches of the table `rejected`.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,28 +14,33 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
 import pyarrow as pa
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.errors import TelemetryError, UnusableFile
+from appcadence.telemetry.addresses import Network
+from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.readers._lines import head
+from appcadence.telemetry.readers._not_read import named
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+FORMATS = {
+    "zeek": "connections",
+    "suricata": "flow events",
+    "content_filter": "reports",
+    "zscaler": "web records",
+    "jamf": "DNS lookups",
+    "nfdump": "flow records",
+    "argus": "flows",
+    "powerlog": "records",
+    "knowledgec": "records",
+    "unified_log": "records",
+    "app_privacy_report": "records",
+    "table": "rows",
+}
+"""The formats that can be read, each a module of this package, and what counts in a file of each."""
 
-FORMATS = (
-    "zeek",
-    "suricata",
-    "content_filter",
-    "zscaler",
-    "jamf",
-    "nfdump",
-    "argus",
-    "powerlog",
-    "knowledgec",
-    "unified_log",
-    "app_privacy_report",
-    "table",
-)
-"""Names of the formats that can be read; each is a module of this package."""
+Batches = Iterator[tuple[str, pa.Table]]
+"""Names of canonical tables, each with some rows of it."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,16 @@ class Reader(Protocol):
 
     NAME: str
 
-    def sniff(self, path: Path) -> bool:
-        """Whether the file looks like this format; reads its first bytes only and never raises."""
+    def sniff(self, path: Path, start: bytes) -> bool:
+        """Whether the file is of this format, of which `start` is the first 64 kB, unpacked; never raises."""
 
-    def read(self, paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
-        """Yield (canonical table name, batch); raise TelemetryError for a file that cannot be read."""
+    def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
+        """Yield (canonical table name, batch).
+
+        Raises:
+            UnusableFile: a file cannot be read, or holds nothing of this format.
+            TelemetryError: the options do not do.
+        """
 
 
 def reader(name: str) -> Reader:
@@ -80,13 +89,16 @@ def detect(path: Path) -> Reader:
     """The reader whose format the file has.
 
     Raises:
-        TelemetryError: no reader knows the file.
+        UnusableFile: it cannot be read, or no reader knows it.
     """
-    for name in FORMATS:
-        candidate = reader(name)
-        if candidate.sniff(path):
+    start = head(path, "a log")
+    for candidate in map(reader, FORMATS):
+        if candidate.sniff(path, start):
             return candidate
-    raise TelemetryError(f"{path} is in no known format; known are {', '.join(FORMATS)} (or set --format)")
+    if what := named(start):
+        raise UnusableFile(f"{path} is {what}", path)
+    known = ", ".join(FORMATS)
+    raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")
 
 
 def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Table:
@@ -94,13 +106,16 @@ def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Tabl
     return batch.replace_schema_metadata({"file": os.fsencode(path), "read": str(read), "size": str(size)})
 
 
-def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str]) -> pa.Table:
-    """A batch of the table `rejected`: 1-based lines of one file and what is wrong with them."""
-    # A file name need not be text.
-    name = path.name.encode("utf-8", "replace").decode()
+def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str]) -> Batches:
+    """Lines of a file (from 1) that could not be used, and what is wrong with them, in the order of the file;
+    nothing if there are none."""
+    if not len(lines):
+        return
+    order = np.argsort(lines, kind="stable")
     columns = {
-        "file": pa.array([name] * len(lines), pa.string()).dictionary_encode(),
-        "line": pa.array(lines, pa.int64()),
-        "reason": pa.array(reasons, pa.string()).dictionary_encode(),
+        # A file name need not be text.
+        "file": pa.array([path.name.encode("utf-8", "replace").decode()] * len(lines)).dictionary_encode(),
+        "line": pa.array(lines, pa.int64()).take(order),
+        "reason": pa.array(reasons, pa.string()).dictionary_encode().take(order),
     }
-    return tagged(pa.table(columns), path)
+    yield "rejected", tagged(pa.table(columns), path)

@@ -1,128 +1,208 @@
-"""Text tables with a header line, as columns of text; only the wanted columns are kept."""
+"""Text tables of one row a line, as columns; only the wanted columns are kept."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from appcadence.errors import TelemetryError
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._lines import Block, Rows
 
 Choose = Callable[[Sequence[str]], Mapping[str, str]]
-"""From the names in the header to {our name: name in the header}; raises TelemetryError if they do not do."""
+"""From the names in the header to {our name: name in the header}; raises UnusableFile if they do not do."""
+Known = Mapping[str, tuple[str, ...]]
+"""The names that each wanted column may have in a header, in lower case."""
 
 _PARSE_BYTES = 4 << 20
+_FORMS = {
+    pa.float64(): re.compile(r"-?\d{1,18}(\.\d+)?([eE][-+]?\d{1,2})?", re.ASCII),
+    pa.int64(): re.compile(r"-?\d{1,18}", re.ASCII),
+}
 
 
-def header(path: Path, expected: str, delimiter: str = ",") -> list[str]:
-    """The names in the first line, stripped.
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written."""
+
+    delimiter: str = ","
+    quoted: bool = True
+    """Whether a value may stand in quotation marks; a line end never stands in one."""
+    nulls: tuple[str, ...] = ("",)
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+    """Of columns that are not plain text: float64, int64 or a dictionary of texts."""
+
+
+def header(start: bytes, delimiter: str = ",") -> list[str]:
+    """The names in the first line, stripped; none where it is no text."""
+    try:
+        text = start.split(b"\n", 1)[0].decode("utf-8-sig").strip("\r\n")
+        return [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+    except (UnicodeDecodeError, csv.Error):
+        return []
+
+
+def fits(start: bytes, known: Known, required: Collection[str]) -> bool:
+    """Whether the first line names all required columns."""
+    return set(required) <= _named(header(start), known).keys()
+
+
+def choose(
+    path: Path, expected: str, known: Known, required: Sequence[str], names: Sequence[str]
+) -> dict[str, str]:
+    """The known columns among those of a header.
 
     Raises:
-        TelemetryError: the file cannot be read, or its first line is no text.
+        UnusableFile: a required one is absent.
     """
-    head = _lines.head(path, expected)
-    return _names(head.split(b"\n", 1)[0], path, expected, delimiter)
+    found = _named(names, known)
+    for ours in required:
+        if ours not in found:
+            lacks = " or ".join(known[ours])
+            raise UnusableFile(f"{path} is not {expected}: it has no column {lacks}", path)
+    return found
+
+
+def _named(names: Sequence[str], known: Known) -> dict[str, str]:
+    present = {name.lower(): name for name in reversed(names)}
+    found = {ours: [present[name] for name in theirs if name in present] for ours, theirs in known.items()}
+    return {ours: theirs[0] for ours, theirs in found.items() if theirs}
 
 
 def read(
     path: Path, expected: str, choose: Choose, delimiter: str = ",", until: bytes | None = None
-) -> Iterator[tuple[Rows, int]]:
-    """The rows block by block, each with the bytes of the file read for it; an empty value is null.
+) -> Iterator[Rows]:
+    """The rows of a table with a header line, block by block; an empty value is null.
 
     Args:
         path: the file, plain or gzip.
         expected: what the file should be, for errors.
         choose: picks the columns.
-        delimiter: between values. Values may be quoted, yet hold no line end.
+        delimiter: between values.
         until: the start of the line after which there are no more rows.
     """
     # So that an empty file is said to be one.
     _lines.head(path, expected, 1)
+    dialect = Dialect(delimiter)
     names: list[str] = []
     wanted: dict[str, int] = {}
     ended = False
     for block in _lines.blocks(path, expected):
         data, line = block.data, block.line
         if line == 1:
-            first, _, data = data.partition(b"\n")
-            names, line = _names(first, path, expected, delimiter), 2
+            names, data, line = header(data, delimiter), data.partition(b"\n")[2], 2
+            if not names:
+                raise UnusableFile(f"{path} is not {expected}: its first line is no text", path)
             wanted = {ours: names.index(theirs) for ours, theirs in choose(names).items()}
         if ended:
             data = b""
         elif until is not None and (at := (b"\n" + data).find(b"\n" + until)) >= 0:
             data, ended = data[:at], True
-        yield _rows(Block(data, line, data.count(b"\n"), 0), wanted, len(names), delimiter), block.size
+        yield rows(Block(data, line, data.count(b"\n"), block.size), wanted, len(names), dialect)
 
 
-def _names(first: bytes, path: Path, expected: str, delimiter: str) -> list[str]:
+def rows(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) -> Rows:
+    """The rows of a block of `width` columns, with the lines that are no such rows.
+
+    `wanted` gives the place of each column.
+    """
     try:
-        text = first.decode("utf-8-sig").strip("\r\n")
-        return [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
-    except (UnicodeDecodeError, csv.Error):
-        raise TelemetryError(f"{path} is not {expected}: its first line is no text") from None
-
-
-def _rows(block: Block, wanted: Mapping[str, int], width: int, delimiter: str) -> Rows:
-    count = block.ends + (not block.data.endswith(b"\n")) if block.data else 0
-    if not count:
-        return Rows(pa.table({name: pa.nulls(0, pa.string()) for name in wanted}), np.empty(0, np.int64), 0)
-    try:
-        table = _table(block.data, wanted, width, delimiter)
-        if len(table) == count:
-            return Rows(table, np.arange(block.line, block.line + count), count)
+        table = _table(block.data, wanted, width, dialect)
+        if len(table) == block.count:
+            return Rows(table, block.lines, block.count, size=block.size)
     except pa.ArrowInvalid:
         pass
-    return _line_by_line(block, wanted, width, delimiter)
+    return _line_by_line(block, wanted, width, dialect)
 
 
-def _table(data: bytes, wanted: Mapping[str, int], width: int, delimiter: str) -> pa.Table:
-    include = sorted({f"#{index}" for index in wanted.values()})
+def _table(data: bytes, wanted: Mapping[str, int], width: int, dialect: Dialect) -> pa.Table:
+    # Columns that nobody wants have names that may clash.
+    types = {f"#{index}": dialect.types.get(ours, pa.string()) for ours, index in wanted.items()}
     table = pacsv.read_csv(
         pa.BufferReader(data),
         read_options=pacsv.ReadOptions(column_names=[f"#{i}" for i in range(width)], block_size=_PARSE_BYTES),
-        parse_options=pacsv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
+        parse_options=pacsv.ParseOptions(
+            delimiter=dialect.delimiter,
+            quote_char='"' if dialect.quoted else False,
+            double_quote=dialect.quoted,
+            escape_char=False,
+            ignore_empty_lines=False,
+        ),
         convert_options=pacsv.ConvertOptions(
-            column_types={name: pa.string() for name in include},
-            include_columns=include,
-            null_values=[""],
+            column_types=types,
+            include_columns=sorted(types) or ["#0"],
+            null_values=list(dialect.nulls),
             strings_can_be_null=True,
             quoted_strings_can_be_null=True,
         ),
     )
-    return pa.table({ours: table[f"#{index}"] for ours, index in wanted.items()})
+    columns = {ours: table[f"#{index}"] for ours, index in wanted.items()}
+    return pa.table(columns or {"row": pa.nulls(len(table))})
 
 
-def _line_by_line(block: Block, wanted: Mapping[str, int], width: int, delimiter: str) -> Rows:
+def _line_by_line(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) -> Rows:
     columns: dict[str, list[str | None]] = {name: [] for name in wanted}
     lines, bad, reasons = [], [], []
-    for number, raw in enumerate(block.data.split(b"\n"), block.line):
+    for number, raw in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
         if not raw.strip():
             continue
-        values, reason = _values(raw, width, delimiter)
+        values, reason = _values(raw.removesuffix(b"\r"), wanted, width, dialect)
         if reason:
             bad.append(number)
             reasons.append(reason)
             continue
         lines.append(number)
-        for name, index in wanted.items():
-            columns[name].append(values[index] or None)
-    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
-    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons)
+        for name, value in zip(wanted, values, strict=True):
+            columns[name].append(value)
+    arrays = {name: _typed(values, dialect.types.get(name, pa.string())) for name, values in columns.items()}
+    table = pa.table(arrays or {"row": pa.nulls(len(lines))})
+    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons, block.size)
 
 
-def _values(raw: bytes, width: int, delimiter: str) -> tuple[list[str], str | None]:
+def _values(
+    raw: bytes, wanted: Mapping[str, int], width: int, dialect: Dialect
+) -> tuple[list[str | None], str | None]:
+    """The wanted values of a line, or what is wrong with it."""
     try:
-        values = next(csv.reader([raw.decode().rstrip("\r\n")], delimiter=delimiter, strict=True), [])
+        parts: Sequence[str | bytes] = _split(raw, dialect)
     except UnicodeDecodeError:
         return [], "not UTF-8"
     except csv.Error:
         return [], "not readable as CSV"
-    if len(values) != width:
-        return [], f"{len(values)} columns instead of {width}"
+    if len(parts) != width:
+        return [], f"{len(parts)} columns instead of {width}"
+    if not dialect.quoted and b"\r" in raw:
+        return [], "stray carriage return"
+    values: list[str | None] = []
+    for name, index in wanted.items():
+        part = parts[index]
+        try:
+            value = part if isinstance(part, str) else part.decode()
+        except UnicodeDecodeError:
+            return [], f"{name} is not UTF-8"
+        form = _FORMS.get(dialect.types.get(name, pa.string()))
+        if value in dialect.nulls:
+            values.append(None)
+        elif form is None or form.fullmatch(value):
+            values.append(value)
+        else:
+            return [], f"{name} is not a number"
     return values, None
+
+
+def _split(raw: bytes, dialect: Dialect) -> Sequence[str | bytes]:
+    if not dialect.quoted:
+        return raw.split(dialect.delimiter.encode())
+    return next(csv.reader([raw.decode()], delimiter=dialect.delimiter, strict=True), [])
+
+
+def _typed(values: list[str | None], declared: pa.DataType) -> pa.Array:
+    array = pa.array(values, pa.string())
+    return array.dictionary_encode() if pa.types.is_dictionary(declared) else array.cast(declared)

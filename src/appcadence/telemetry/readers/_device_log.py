@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 
-from appcadence.errors import TelemetryError
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import ReadOptions
-from appcadence.telemetry.schema import NAME, TIME, Table
+from appcadence.telemetry.readers._flows import LAST_SECOND
+from appcadence.telemetry.schema import Table
+from appcadence.telemetry.times import to_micros
 
 FINEST_SECONDS = 1e-6
-_LAST_SECOND = 4_102_444_800.0
-"""2100-01-01: a later time is a fault of the log."""
-_GRIDS = ((3600.0, 3), (60.0, 1), (1.0, 1))
-"""Grids looked for, each with the distinct times that must lie on it."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_RESOLUTIONS = ((3600.0, 3), (60.0, 1), (1.0, 1))
+"""Resolutions looked for, each with the distinct times that must be multiples of it."""
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _NO_APP = ("com.apple.lock-screen", "com.apple.springboard", "com.apple.SpringBoard")
 _TOPIC_SUFFIX = re.compile(
@@ -34,10 +32,11 @@ def device_of(path: Path, options: ReadOptions) -> str:
     None of these formats names its device, neither in the file nor (as far as is known) in its name.
 
     Raises:
-        TelemetryError: the options do not say it.
+        UnusableFile: the options do not say it.
     """
     if options.device_id is None:
-        raise TelemetryError(f"{path} does not say which device it comes from; give its id with --device-id")
+        problem = f"{path} does not say which device it comes from; give its id"
+        raise UnusableFile(problem, path, argument="device_id")
     return options.device_id
 
 
@@ -45,7 +44,7 @@ def micros(seconds: object) -> int | None:
     """Microseconds since the epoch; None for what is no number of seconds from 1970 to 2100."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
-    if not 0 <= seconds < _LAST_SECOND:
+    if not 0 <= seconds < LAST_SECOND:
         return None
     return round(seconds * 1e6)
 
@@ -55,11 +54,11 @@ def iso_micros(text: object) -> int | None:
     if not isinstance(text, str) or len(text) > 50:
         return None
     try:
-        since = datetime.fromisoformat(text) - _EPOCH
-    except (ValueError, TypeError, OverflowError):
-        # A TypeError says that there is no offset.
+        time = datetime.fromisoformat(text)
+    except ValueError:
         return None
-    return None if micros(since.total_seconds()) is None else since // _MICROSECOND
+    since = to_micros(time)
+    return since if time.tzinfo and 0 <= since < LAST_SECOND * 1_000_000 else None
 
 
 def app_id(value: object) -> str | None:
@@ -84,9 +83,9 @@ def resolution_seconds(times: Iterable[float]) -> float:
     One hour needs three distinct times: fewer may fall on full hours by chance.
     """
     distinct = {time for time in times if math.isfinite(time)}
-    for grid, least in _GRIDS:
-        if len(distinct) >= least and all(time % grid == 0 for time in distinct):
-            return grid
+    for seconds, least in _RESOLUTIONS:
+        if len(distinct) >= least and all(time % seconds == 0 for time in distinct):
+            return seconds
     return FINEST_SECONDS
 
 
@@ -94,16 +93,5 @@ def table(
     declared: Table, fields: Sequence[str], rows: Sequence[Sequence[object]], constants: Mapping[str, object]
 ) -> pa.Table:
     """Rows of `fields`, times as microseconds, and columns that hold one value throughout."""
-    columns = {}
-    for place, name in enumerate(fields):
-        columns[name] = _array(declared, name, [row[place] for row in rows])
-    for name, value in constants.items():
-        columns[name] = _array(declared, name, [value] * len(rows))
-    return pa.table(columns)
-
-
-def _array(declared: Table, name: str, values: Sequence[object]) -> pa.Array:
-    kind = declared.column(name).type
-    if kind == NAME:
-        return pa.array(values, pa.string()).dictionary_encode()
-    return pa.array(values, pa.int64()).cast(TIME) if kind == TIME else pa.array(values, kind)
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(fields)}
+    return declared.of(columns | {name: [value] * len(rows) for name, value in constants.items()})

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
+import numpy as np
 import pyarrow as pa
 
-from appcadence.telemetry.readers._flows import translate
+from appcadence._types import Mask
+from appcadence.telemetry.addresses import canonical, is_address
+from appcadence.telemetry.names import Column, translate, value_of
 
+MAX_HOST = 253
+"""Characters of a DNS name (RFC 1035). Who opens a connection may state a longer one, which names nothing."""
+TOO_LONG = f"the host name is longer than {MAX_HOST} characters"
 _LITERAL = re.compile(r"[0-9.]+|.*:.*|\[.*")
 _URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 
@@ -23,25 +28,9 @@ def host_name(text: str | None) -> str | None:
     return None if not name or _LITERAL.fullmatch(name) else name
 
 
-def address(text: str) -> str | None:
-    """An IP address in canonical form, any other text as it is; None for no text.
-
-    >>> address("2001:0DB8:0000::0001"), address("192.0.2.1 ")
-    ('2001:db8::1', '192.0.2.1')
-    """
-    text = text.strip()
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return text or None
-
-
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.strip())
-    except ValueError:
-        return False
-    return True
+def too_long(hosts: Column) -> Mask:
+    """(n,) which names are longer than any host name is."""
+    return np.asarray(value_of(hosts, lambda name: len(name) > MAX_HOST, False))
 
 
 def without_path(text: str) -> str:
@@ -54,7 +43,7 @@ def without_path(text: str) -> str:
     return text.rpartition("@")[2]
 
 
-def parts(destination: pa.Array | pa.ChunkedArray) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
+def parts(destination: Column) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
     """The host names and the addresses of destinations that may be either, URLs too; of a URL no more
     than that is kept."""
     hosts = translate(destination, lambda text: host_name(without_path(text)))
@@ -64,7 +53,4 @@ def parts(destination: pa.Array | pa.ChunkedArray) -> tuple[pa.DictionaryArray, 
 
 def _literal(text: str) -> str | None:
     bare = re.sub(r"^\[(.*)\](:\d*)?$", r"\1", text)
-    for candidate in (bare, re.sub(r":\d*$", "", bare)):
-        if is_address(candidate):
-            return address(candidate)
-    return None
+    return next((canonical(t) for t in (bare, re.sub(r":\d*$", "", bare)) if is_address(t)), None)

@@ -1,10 +1,8 @@
-"""One JSON object a line, as tables of the wanted fields only; what is not wanted is never kept."""
+"""JSON objects as tables of the wanted fields only; what is not wanted is never kept."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers._json_layout import Fits, blocks, check, objects
 from appcadence.telemetry.readers._lines import Block, Rows
 
 Fields = Mapping[str, pa.DataType]
@@ -24,7 +21,20 @@ Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 
 NO_OBJECT = "not a JSON object"
 _PARSE_BYTES = 4 << 20
-_decode = json.JSONDecoder().raw_decode
+
+
+def rows(
+    path: Path, expected: str, wanted: Fields, fits: Fits | None = None, adapt: Adapt | None = None
+) -> Iterator[Rows]:
+    """The rows of a file, block by block; see `parse`. One of its first objects must be one that `fits`.
+
+    Raises:
+        UnusableFile: none is; or the file is missing, empty, unreadable or damaged.
+    """
+    if fits is not None:
+        check(path, expected, fits)
+    for block in blocks(path, expected):
+        yield parse(block, wanted, adapt)
 
 
 def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
@@ -33,38 +43,13 @@ def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
     `wanted` may hold structs and lists; a field that is absent is null. `adapt` is only asked for blocks
     that do not parse as they are.
     """
-    count = block.ends + (not block.data.endswith(b"\n"))
     try:
         table = _table(block.data, wanted)
-        if len(table) == count:
-            return Rows(table, np.arange(block.line, block.line + count), count)
+        if len(table) == block.count:
+            return Rows(table, block.lines, block.count, size=block.size)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
     return _line_by_line(block, wanted, adapt)
-
-
-def first_objects(head: bytes, count: int = 100) -> Iterator[dict[str, Any]]:
-    """The objects among the first lines, of which the last may be cut off."""
-    for line in head.splitlines()[:count]:
-        row = object_of(line)
-        if row is not None:
-            yield row
-
-
-def sniff(path: Path, expected: str, fits: Callable[[dict[str, Any]], bool]) -> bool:
-    """Whether one of the file's first objects fits; never raises."""
-    try:
-        head = _lines.head(path, expected)
-    except TelemetryError:
-        return False
-    return head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") and any(map(fits, first_objects(head)))
-
-
-def check(path: Path, expected: str, fits: Callable[[dict[str, Any]], bool]) -> None:
-    """Raise TelemetryError unless one of the file's first objects fits."""
-    head = _lines.head(path, expected)
-    if not any(map(fits, first_objects(head))):
-        raise TelemetryError(f"{path} is not {expected}: no such object among its first lines")
 
 
 def _table(data: bytes, wanted: Fields) -> pa.Table:
@@ -98,10 +83,7 @@ def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     checks = [_check(name, declared) for name, declared in wanted.items()]
     lines, bad, reasons = [], [], []
-    for number, text in enumerate(block.data.split(b"\n"), block.line):
-        if not text.strip():
-            continue
-        row = object_of(text)
+    for number, row in objects(block):
         if row is None:
             reason: str | None = NO_OBJECT
         else:
@@ -115,21 +97,7 @@ def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
             columns[name].append(value)
     arrays = {name: pa.array(values, _json_type(wanted[name])) for name, values in columns.items()}
     table = _encoded(arrays, wanted) if wanted else pa.table({"row": pa.nulls(len(lines))})
-    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons)
-
-
-def object_of(text: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line, None where it is none."""
-    text = text.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
-    # An exception takes longer than a look.
-    if not text.startswith(b"{") or not text.endswith(b"}"):
-        return None
-    try:
-        line = text.decode()
-        row, end = _decode(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if end == len(line) else None
+    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons, block.size)
 
 
 def _check(name: str, declared: pa.DataType) -> Check:
@@ -198,13 +166,11 @@ def _never(_: Any) -> bool:
     return False
 
 
-TIME = pa.timestamp("us", tz="UTC")
 _FITS: dict[pa.DataType, Callable[[Any], bool]] = {
     pa.float64(): _is_number,
     pa.int64(): _is_count,
     pa.bool_(): lambda value: isinstance(value, bool),
     pa.string(): _is_text,
-    TIME: lambda value: isinstance(value, datetime),
 }
 _PLAIN = _FITS | {pa.float64(): lambda value: isinstance(value, float) and _is_number(value)}
 """Whether a value fits as it stands, asked before anything else, as most do."""
@@ -213,5 +179,4 @@ _NOUN = {
     pa.int64(): ("a whole number", "whole numbers"),
     pa.bool_(): ("true or false", "truths"),
     pa.string(): ("text", "texts"),
-    TIME: ("a time", "times"),
 }

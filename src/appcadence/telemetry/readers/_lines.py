@@ -11,10 +11,11 @@ from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from appcadence.errors import TelemetryError
+from appcadence._files import why_unreadable
+from appcadence._types import Ints
+from appcadence.errors import UnusableFile
 
 BLOCK_BYTES = 32 << 20
 MAX_LINES = 1 << 18
@@ -32,8 +33,20 @@ class Block:
     """1-based number of the first line."""
     ends: int
     """Line ends in the data."""
-    size: int
+    size: int = 0
     """Bytes of the file on disk that were read for this block."""
+    numbers: Ints | None = None
+    """Where the lines do not follow each other in the file: the number of each."""
+
+    @property
+    def count(self) -> int:
+        """Lines in the data."""
+        return self.ends + (not self.data.endswith(b"\n")) if self.data else 0
+
+    @property
+    def lines(self) -> Ints:
+        """(count,) the number of each line."""
+        return np.arange(self.line, self.line + self.count) if self.numbers is None else self.numbers
 
 
 @dataclass(frozen=True)
@@ -41,24 +54,26 @@ class Rows:
     """Rows parsed from one block of one log, columns as wanted; and the lines that could not be."""
 
     table: pa.Table
-    lines: npt.NDArray[np.int64]
+    lines: Ints
     """1-based line of each row."""
     read: int
     """Data rows met, good and bad."""
     bad_lines: Sequence[int] = field(default_factory=tuple)
     reasons: Sequence[str] = field(default_factory=tuple)
+    size: int = 0
+    """Bytes of the file on disk that were read for these."""
 
 
 def head(path: Path, expected: str, size: int = 1 << 16) -> bytes:
     """The first bytes of a file, uncompressed.
 
     Raises:
-        TelemetryError: the file is missing, empty or unreadable; `expected` says what should be there.
+        UnusableFile: the file is missing, empty or unreadable; `expected` says what should be there.
     """
     with _opened(path, expected) as (stream, _):
         data: bytes = stream.read(size)
     if not data:
-        raise TelemetryError(f"{path} is empty; expected {expected}")
+        raise UnusableFile(f"{path} is empty; expected {expected}", path)
     return data
 
 
@@ -66,7 +81,7 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
     """The file as blocks of about `size` bytes (default 32 MB) and MAX_LINES lines, cut at line ends.
 
     Raises:
-        TelemetryError: the file is missing, unreadable, cut off inside its gzip data, or has no lines.
+        UnusableFile: the file is missing, unreadable, cut off inside its gzip data, or has no lines.
     """
     size = size or BLOCK_BYTES
     line, seen = 1, 0
@@ -75,14 +90,18 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
             if not data.endswith(b"\n"):
                 data += stream.readline(MAX_LINE_BYTES)
                 if len(data) >= size + MAX_LINE_BYTES:
-                    raise TelemetryError(
-                        f"{path}: a line is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}"
-                    )
+                    raise too_long(path, "line", expected)
             at = raw.tell()
             for part, ends in _parts(data):
                 yield Block(part, line, ends, at - seen)
                 seen = at
                 line += ends
+
+
+def too_long(path: Path, what: str, expected: str) -> UnusableFile:
+    return UnusableFile(
+        f"{path}: a {what} is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}", path
+    )
 
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:
@@ -103,7 +122,7 @@ def pieces(path: Path, expected: str, size: int = 1 << 20) -> Iterator[tuple[byt
     """The file in pieces of at most `size` bytes, each with the bytes of the file on disk read for it.
 
     Raises:
-        TelemetryError: the file is missing, unreadable, or cut off inside its gzip data.
+        UnusableFile: the file is missing, unreadable, or cut off inside its gzip data.
     """
     seen = 0
     with _opened(path, expected) as (stream, raw):
@@ -123,16 +142,9 @@ def _opened(path: Path, expected: str) -> Iterator[tuple[BufferedReader | gzip.G
                     yield stream, raw
             else:
                 yield raw, raw
-    except FileNotFoundError:
-        raise TelemetryError(f"{path} does not exist; expected {expected}") from None
-    except IsADirectoryError:
-        raise TelemetryError(f"{path} is a directory; give the log files themselves") from None
     except EOFError:
-        raise TelemetryError(f"{path} is cut off inside its gzip data; expected {expected}") from None
+        raise UnusableFile(f"{path} is cut off inside its gzip data; expected {expected}", path) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise TelemetryError(f"{path} is damaged gzip ({error}); expected {expected}") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, TelemetryError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise TelemetryError(f"{path} cannot be read ({reason}); expected {expected}") from None
+        raise UnusableFile(f"{path} is damaged gzip ({error}); expected {expected}", path) from None
+    except OSError as error:
+        raise UnusableFile(f"{path} {why_unreadable(error, expected)}", path) from None

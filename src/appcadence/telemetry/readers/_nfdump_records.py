@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import Ints, one_array
-from appcadence.telemetry.readers import _csv, _flows, _hosts, _lines, _pairs, _text
-from appcadence.telemetry.readers._flows import Mask
-from appcadence.telemetry.readers._json_records import parse_records
+from appcadence._types import Ints, Mask
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.names import choice, translate, value_of
+from appcadence.telemetry.readers import _csv, _flows, _json, _lines, _pairs
+from appcadence.telemetry.readers._columns import Columns, seconds_between
+from appcadence.telemetry.readers._json_layout import fits
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -30,15 +35,15 @@ _CSV = {
     "last": ("te", "lastseen"),
     "duration": ("td", "duration"),
     "proto": ("pr", "proto"),
-    "source": ("sa", "srcaddr"),
-    "dest": ("da", "dstaddr"),
+    "src_addr": ("sa", "srcaddr"),
+    "dst_addr": ("da", "dstaddr"),
     "src_port": ("sp", "srcport"),
     "dst_port": ("dp", "dstport"),
     "in_bytes": ("ibyt", "inbytes", "bytes"),
     "out_bytes": ("obyt", "outbytes"),
     "tcp_flags": ("flg", "flags", "tcpflags"),
 }
-_REQUIRED = ("first", "proto", "source", "dest", "src_port", "dst_port", "in_bytes")
+_REQUIRED = ("first", "proto", "src_addr", "dst_addr", "src_port", "dst_port", "in_bytes")
 RECORD = pa.schema(
     [
         ("line", pa.int64()),
@@ -62,129 +67,65 @@ RECORD = pa.schema(
 _FLAGS = {letter: 1 << bit for bit, letter in enumerate("FSRPAUEC")}
 
 
-def is_json(path: Path) -> bool:
-    """Whether it is one of the two forms of JSON; an empty array is.
-
-    Raises:
-        TelemetryError: it is JSON, yet none of nfdump's.
-    """
-    head = _lines.head(path, EXPECTED).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if not head.startswith((b"[", b"{")):
-        return False
-    if b'"type"' in head and b'"sampled"' in head and (b'first"' in head or b'"EVENT"' in head):
-        return True
-    if head[1:].strip() == b"]" and head.startswith(b"["):
-        return True
-    raise TelemetryError(f"{path} is not {EXPECTED}: no record of nfdump at its start")
+def is_json(start: bytes) -> bool:
+    """Whether a file that starts so is a print in JSON; an empty array is."""
+    return fits(start, _fits) or "".join(start.decode("ascii", "replace").split()) == "[]"
 
 
-def choose(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Which columns of a CSV hold what, from the names in its header.
-
-    Raises:
-        TelemetryError: a column that every print of nfdump has is missing.
-    """
-    known = {name.lower(): name for name in reversed(names)}
-    chosen = {}
-    for ours, theirs in _CSV.items():
-        name = next((known[name] for name in theirs if name in known), None)
-        if name is not None:
-            chosen[ours] = name
-        elif ours in _REQUIRED:
-            raise TelemetryError(f"{path} is not {EXPECTED}: it has no column {theirs[0]} or {theirs[1]}")
-    return chosen
+def is_csv(start: bytes) -> bool:
+    """Whether a file that starts so is a print as CSV."""
+    return _csv.fits(start, _CSV, _REQUIRED)
 
 
-def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, int]]:
-    """Block by block the rows as they stand, their records (see RECORD), and the bytes of the file read.
+def _fits(row: dict[str, Any]) -> bool:
+    timed = "first" in row or "t_first" in row or row.get("type") == "EVENT"
+    return timed and "type" in row and "sampled" in row
+
+
+def parse(path: Path) -> Iterator[tuple[Rows, pa.Table]]:
+    """Block by block the rows as they stand, and their records (see RECORD).
 
     Events are no records. Text that is none of nfdump's stands in the bad lines of the rows, a value that
     does not fit in the column `fault`.
 
     Raises:
-        TelemetryError: the file is missing, empty, damaged, or no print of nfdump.
+        UnusableFile: the file is missing, empty, damaged, or no print of nfdump.
     """
-    if is_json(path):
-        for rows, size in parse_records(path, EXPECTED, _JSON):
-            yield rows, _from_json(rows), size
+    start = _lines.head(path, EXPECTED)
+    if is_json(start):
+        found = _json.rows(path, EXPECTED, _JSON)
+    elif start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
+        raise UnusableFile(f"{path} is not {EXPECTED}: no record of nfdump at its start", path)
     else:
-        for rows, size in _csv.read(path, EXPECTED, lambda names: choose(path, names), until=b"Summary"):
-            yield rows, _from_csv(rows), size
+        choose = partial(_csv.choose, path, EXPECTED, _CSV, _REQUIRED)
+        found = _csv.read(path, EXPECTED, choose, until=b"Summary")
+    for rows in found:
+        yield rows, _records(rows)
 
 
-def _from_json(rows: Rows) -> pa.Table:
-    is_flow = pc.fill_null(pc.equal(rows.table["type"].cast(pa.string()), "FLOW"), True)
-    table, lines = rows.table.filter(is_flow), rows.lines[np.asarray(is_flow)]
-    times = {
-        name: pc.coalesce(one_array(table[name]), one_array(table[f"t_{name}"])) for name in ("first", "last")
-    }
-    ends = {
-        name: pc.coalesce(*(one_array(table[f"{name}{v}_addr"]).cast(pa.string()) for v in (4, 6)))
-        for name in ("src", "dst")
-    }
-    counts = {name: one_array(table[name]) for name in _COUNTS}
-    proto = one_array(table["proto"]).cast(pa.string())
-    return _put_together(lines, times, None, ends, counts, proto, table["tcp_flags"], [])
-
-
-def _from_csv(rows: Rows) -> pa.Table:
-    table = rows.table
-
-    def column(name: str) -> pa.Array:
-        return one_array(table[name]) if name in table.column_names else pa.nulls(len(table), pa.string())
-
-    faults, counts = [], {}
-    proto = column("proto")
-    _, tcp, udp = _flows.transports(proto)
-    for name in _COUNTS:
-        text = column(name)
-        # ICMP has "8.0" for a port.
-        text = pc.if_else(pa.array(tcp | udp), text, None) if name.endswith("port") else text
-        counts[name], bad = _text.whole(text)
-        faults.append((bad, f"{_CSV[name][0]} is not a whole number"))
-    duration, bad = _text.number(column("duration"))
-    if "last" not in table.column_names or "duration" not in table.column_names:
-        faults.append((bad, "the duration is not a number of seconds"))
-    times = {name: column(name) for name in ("first", "last")}
-    ends = {"src": column("source"), "dst": column("dest")}
-    return _put_together(rows.lines, times, duration, ends, counts, proto, column("tcp_flags"), faults)
-
-
-def _put_together(
-    lines: Ints,
-    times: dict[str, pa.Array],
-    duration: pa.Array | None,
-    ends: dict[str, pa.Array],
-    counts: dict[str, pa.Array],
-    proto: pa.Array,
-    flags: pa.Array | pa.ChunkedArray,
-    faults: list[tuple[Mask, str]],
-) -> pa.Table:
-    start, no_start = _text.times(times["first"])
-    end, no_end = _text.times(times["last"])
-    lasted = pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6)
+def _records(rows: Rows) -> pa.Table:
+    get = Columns(rows)
+    get.keep(pc.fill_null(pc.equal(get.raw("type").cast(pa.string()), "FLOW"), True))
+    _, tcp, udp = _flows.transports(get.raw("proto"))
+    start = get.time("first", "t_first")
+    lasted = seconds_between(start, get.time("last", "t_last"))
     # The legacy CSV rounds both times to the second, its duration not.
-    duration = lasted if duration is None else pc.coalesce(duration, lasted)
-    _, tcp, udp = _flows.transports(proto)
-    out_of_range = [
-        ((pc.fill_null(pc.less(counts[n], 0), False) if n.endswith("bytes") else _odd(counts[n])), n)
-        for n in _COUNTS
-    ]
-    all_faults = [
-        *faults,
-        (no_start, "the first time is not a time"),
-        (no_end, "the last time is not a time"),
-        *((np.asarray(mask), f"{name} is out of range") for mask, name in out_of_range),
-    ]
-    places = np.select([mask for mask, _ in all_faults], list(range(len(all_faults))), -1)
-    source, dest = (_flows.translate(ends[name], _hosts.address) for name in ("src", "dst"))
-    ports = [_port(counts[name], tcp | udp) for name in ("src_port", "dst_port")]
+    duration = pc.coalesce(get.number("duration"), lasted)
+    source, dest = (
+        translate(get.text(name, f"{name[:3]}4_addr", f"{name[:3]}6_addr"), canonical)
+        for name in ("src_addr", "dst_addr")
+    )
+    # ICMP has "8.0" for a port.
+    ports = [_port(get, name, tcp | udp) for name in ("src_port", "dst_port")]
+    sizes = [get.whole(name) for name in ("in_bytes", "out_bytes")]
+    for name, size in zip(("in_bytes", "out_bytes"), sizes, strict=True):
+        get.fault(pc.fill_null(pc.less(size, 0), False), f"{name} is out of range")
+    places = np.select([mask for mask, _ in get.faults], list(range(len(get.faults))), -1)
     protocol = np.where(tcp, 6, np.where(udp, 17, 0))
     key, greater = _pairs.keys(source, dest, ports[0], ports[1], protocol)
-    fine = pc.fill_null(pc.match_substring(times["first"], "."), False)
     columns = {
-        "line": lines,
-        "fault": _flows.choice([reason for _, reason in all_faults], places),
+        "line": get.lines,
+        "fault": choice([reason for _, reason in get.faults], places),
         "key": key,
         "greater": greater,
         "source": source,
@@ -194,10 +135,12 @@ def _put_together(
         "protocol": protocol,
         "start": start,
         "duration": duration,
-        "whole_seconds": ~np.asarray(fine),
-        "size": numbers(counts["in_bytes"], -1),
-        "received": numbers(counts["out_bytes"]),
-        "flags": np.where(tcp, _bits(flags), 0),
+        "whole_seconds": pc.invert(
+            pc.match_substring(pc.coalesce(get.raw("first"), get.raw("t_first")), ".")
+        ),
+        "size": numbers(sizes[0], -1),
+        "received": numbers(sizes[1]),
+        "flags": np.where(tcp, value_of(get.raw("tcp_flags"), _bits, 0), 0),
     }
     arrays = [one_array(pa.chunked_array([columns[f.name]])).cast(f.type) for f in RECORD]
     return pa.Table.from_arrays(arrays, schema=RECORD)
@@ -209,25 +152,15 @@ def numbers(column: pa.Array, default: int = 0) -> Ints:
     return result
 
 
-def _port(column: pa.Array, ported: Mask) -> Ints:
-    port = numbers(column)
-    result: Ints = np.where(ported & (port >= 0) & (port <= 65535), port, 0)
-    return result
+def _port(get: Columns, name: str, ported: Mask) -> Ints:
+    port = numbers(get.whole(name, ported))
+    fits = (port >= 0) & (port <= 65535)
+    get.fault(~fits, f"{name} is out of range")
+    return np.where(fits, port, 0)
 
 
-def _odd(column: pa.Array) -> pa.Array:
-    return pc.fill_null(pc.or_(pc.less(column, 0), pc.greater(column, 65535)), False)
-
-
-def _bits(flags: pa.Array | pa.ChunkedArray) -> Ints:
+def _bits(text: str) -> int:
     """TCP flags from "...AP.SF" (the last is FIN), or a number in decimal or hexadecimal."""
-    encoded = _flows.encode(flags)
-    values = [_mask(value) for value in encoded.dictionary.to_pylist()]
-    result: Ints = np.array([*values, 0], np.int64)[np.asarray(encoded.indices.fill_null(len(values)))]
-    return result
-
-
-def _mask(text: str) -> int:
     text = text.strip()
     try:
         return int(text, 0) & 0xFF

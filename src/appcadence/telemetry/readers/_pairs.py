@@ -12,16 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from appcadence.telemetry.arrays import Ints
-from appcadence.telemetry.readers._flows import encode
-from appcadence.telemetry.readers.zeek_names import Hashes, hash_text
+from appcadence._types import Ints, Mask
+from appcadence.telemetry.readers.zeek_names import Hashes, hash_names
 
 SLACK_MICROS = 10_000_000
 """Records this near to each other belong together: an answer may begin after the question has ended."""
 _SYN, _ACK = 0x02, 0x10
 _WELL_KNOWN = 1024
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -104,10 +101,7 @@ def match(records: Records) -> Matches:
 
 
 def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:
-    encoded = encode(addresses)
-    hashes = np.append(hash_text(encoded.dictionary), np.uint64(0))
-    address = hashes[np.asarray(encoded.indices.fill_null(len(hashes) - 1))]
-    mixed = (address + ports.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (hash_names(addresses) + ports.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
     result: Hashes = mixed ^ (mixed >> np.uint64(31))
     return result
 

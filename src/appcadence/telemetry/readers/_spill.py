@@ -56,7 +56,7 @@ class Spill:
         order = np.argsort(number.astype(np.uint8), kind="stable")
         rows = rows.take(pa.array(order)).combine_chunks()
         edges = np.searchsorted(number[order], np.arange((1 << _BUCKET_BITS) + 1))
-        with _room():
+        with room():
             for at in np.flatnonzero(np.diff(edges)).tolist():
                 self._write(at, rows.slice(edges[at], edges[at + 1] - edges[at]))
         self.rows += len(rows)
@@ -76,7 +76,7 @@ class Spill:
             if held and count + bucket.rows > PIECE_ROWS:
                 yield _together(held)
                 count = 0
-            with _room():
+            with room():
                 bucket.writer.close()
                 bucket.file.seek(0)
             for batch in pa.ipc.open_stream(bucket.file):
@@ -106,11 +106,12 @@ def _together(held: list[pa.RecordBatch]) -> pa.Table:
 
 
 @contextlib.contextmanager
-def _room() -> Iterator[None]:
+def room() -> Iterator[None]:
+    """Turns the end of the room for temporary files into a sentence."""
     try:
         yield
     except OSError as error:
         raise TelemetryError(
-            f"cannot set records aside in {tempfile.gettempdir()} ({error.strerror or error}); "
+            f"cannot write temporary files in {tempfile.gettempdir()} ({error.strerror or error}); "
             "set TMPDIR to a directory with more room"
         ) from None

@@ -11,12 +11,13 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from appcadence.errors import TelemetryError
+from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers._spill import room
 
 MAGIC = b"SQLite format 3\x00"
 MAX_UNPACKED_BYTES = 4 << 30
@@ -30,7 +31,6 @@ MAX_TEXT = 1_000
 """Longer text is cut here; no bundle id or version is as long."""
 
 _SNIFF_SECONDS = 5.0
-_SNIFF_BYTES = 1 << 20
 _MAX_VALUE_BYTES = 64 << 20
 _STEPS = 10_000
 
@@ -84,7 +84,7 @@ class Database:
         that is no UTF-8 becomes empty.
 
         Raises:
-            TelemetryError: the file is damaged, or the table too large or too slow to read.
+            UnusableFile: the file is damaged, or the table too large or too slow to read.
         """
         present = self.columns(table)
         if present is None:
@@ -95,9 +95,7 @@ class Database:
             query += f" WHERE {_quoted(where)} IN ({', '.join('?' * len(values))})"
         for number, row in enumerate(self._query(query, values), 1):
             if number > MAX_ROWS:
-                raise TelemetryError(
-                    f"{self.path}: table {table} has more than {MAX_ROWS:,} rows; expected {self._expected}"
-                )
+                raise self._fault(f": table {table} has more than {MAX_ROWS:,} rows")
             yield (row[0] if isinstance(row[0], int) else number), [_value(cell) for cell in row[1:]]
 
     def _query(self, query: str, values: Sequence[str]) -> Iterator[tuple[object, ...]]:
@@ -110,69 +108,71 @@ class Database:
             # SQLite's own words may quote the file; its code does not.
             code = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
             if code == "SQLITE_INTERRUPT":
-                raise TelemetryError(
-                    f"{self.path} takes longer than {self._limit:g} s to read; expected {self._expected}"
-                ) from None
-            raise TelemetryError(
-                f"{self.path} is a damaged SQLite database ({code}); expected {self._expected}"
-            ) from None
+                raise self._fault(f" takes longer than {self._limit:g} s to read") from None
+            raise self._fault(f" is a damaged SQLite database ({code})") from None
+
+    def _fault(self, what: str) -> UnusableFile:
+        return UnusableFile(f"{self.path}{what}; expected {self._expected}", self.path)
 
 
 @contextmanager
-def opened(path: Path, expected: str) -> Iterator[Database]:
+def opened(path: Path, expected: str, limit: float | None = None) -> Iterator[Database]:
     """The database in a file, plain or gzip (unpacked to a temporary file for the time being).
 
+    `limit` is that of each query in seconds [default: TIME_LIMIT_SECONDS].
+
     Raises:
-        TelemetryError: the file is missing, empty, no SQLite database, damaged, or unpacks to too much.
+        UnusableFile: the file is missing, empty, no SQLite database, damaged, or unpacks to too much.
+        TelemetryError: there is no room to unpack it.
     """
     if not _lines.head(path, expected).startswith(MAGIC):
-        raise TelemetryError(f"{path} is not an SQLite database; expected {expected}")
-    if not _packed(path):
-        with _connected(path, path, expected) as database:
-            yield database
-        return
-    with tempfile.TemporaryDirectory(prefix="appcadence-") as folder:
-        plain = Path(folder) / "unpacked"
-        size = 0
-        with plain.open("wb") as target:
-            for data, _ in _lines.pieces(path, expected):
-                size += len(data)
-                if size > MAX_UNPACKED_BYTES:
-                    raise TelemetryError(
-                        f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes; expected {expected}"
-                    )
-                target.write(data)
-        with _connected(plain, path, expected) as database:
+        raise UnusableFile(f"{path} is not an SQLite database; expected {expected}", path)
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    with tempfile.TemporaryDirectory(prefix="appcadence-") if packed else nullcontext("") as folder:
+        file = Path(folder, "unpacked") if packed else path
+        if packed:
+            _unpack(path, file, expected)
+        with _connected(file, path, expected, limit or TIME_LIMIT_SECONDS) as database:
             yield database
 
 
-def has_table(path: Path, tables: Sequence[str], expected: str) -> bool:
-    """Whether a file looks like an SQLite database with any of some tables; never raises.
+def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) -> bool:
+    """Whether a file that starts so is an SQLite database with any of some tables; never raises.
 
-    Of a gzip file only the first megabyte is unpacked.
+    Their names may stand anywhere in the file, so a packed one is unpacked.
     """
+    if not start.startswith(MAGIC):
+        return False
     try:
-        head = _lines.head(path, expected, _SNIFF_BYTES)
-        if not head.startswith(MAGIC):
-            return False
-        if _packed(path):
-            return any(table.encode() in head for table in tables)
-        with _connected(path, path, expected, _SNIFF_SECONDS) as database:
+        with opened(path, expected, _SNIFF_SECONDS) as database:
             return any(database.holds(table) for table in tables)
     except (TelemetryError, OSError):
         return False
 
 
+def _unpack(path: Path, target: Path, expected: str) -> None:
+    size = 0
+    with room(), target.open("wb") as out:
+        for data, _ in _lines.pieces(path, expected):
+            size += len(data)
+            if size > MAX_UNPACKED_BYTES:
+                raise UnusableFile(
+                    f"{path} unpacks to more than {MAX_UNPACKED_BYTES:,} bytes; expected {expected}", path
+                )
+            out.write(data)
+
+
 @contextmanager
-def _connected(file: Path, path: Path, expected: str, limit: float | None = None) -> Iterator[Database]:
+def _connected(file: Path, path: Path, expected: str, limit: float) -> Iterator[Database]:
     _check_size(file, path, expected)
     uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         connection = sqlite3.connect(uri, uri=True)
     except sqlite3.Error as error:
-        raise TelemetryError(f"{path} cannot be opened ({error}); expected {expected}") from None
+        raise UnusableFile(f"{path} cannot be opened ({error}); expected {expected}", path) from None
     with closing(connection):
-        yield Database(path, connection, expected, limit or TIME_LIMIT_SECONDS)
+        yield Database(path, connection, expected, limit)
 
 
 def _check_size(file: Path, path: Path, expected: str) -> None:
@@ -184,12 +184,7 @@ def _check_size(file: Path, path: Path, expected: str) -> None:
     size = number(head[28:32]) * (65_536 if page == 1 else page)
     # Old versions of SQLite do not keep the number of pages; these two are equal where it is kept.
     if len(head) < 100 or (head[24:28] == head[92:96] and file.stat().st_size < size):
-        raise TelemetryError(f"{path} is cut off inside its SQLite data; expected {expected}")
-
-
-def _packed(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        raise UnusableFile(f"{path} is cut off inside its SQLite data; expected {expected}", path)
 
 
 def _plain_select(action: int, first: str | None, second: str | None, *_: str | None) -> int:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Mask
 from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.names import Column
 from appcadence.telemetry.readers._flows import LAST_SECOND, micros
-
-Mask = npt.NDArray[np.bool_]
+from appcadence.telemetry.times import from_iso, to_micros
 
 _WHOLE = r"^-?[0-9]{1,18}$"
 _NUMBER = r"^-?[0-9]{1,18}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
 _EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 _ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"
-_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def whole(text: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Mask]:
+def whole(text: Column) -> tuple[pa.Array, Mask]:
     """Whole numbers, null where there is no text or none that fits; and which rows are faulty."""
     values = _stripped(text)
     try:
@@ -36,12 +35,12 @@ def whole(text: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Mask]:
     return _cast(values, _WHOLE, pa.int64())
 
 
-def number(text: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Mask]:
+def number(text: Column) -> tuple[pa.Array, Mask]:
     """Numbers, null where there is no text or none that fits; and which rows are faulty."""
     return _cast(_stripped(text), _NUMBER, pa.float64())
 
 
-def times(text: pa.Array | pa.ChunkedArray, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
+def times(text: Column, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
     """Times as microseconds since 1970, null where there is no text or no time; and which rows are faulty.
 
     A time is a count of seconds since 1970 ("1539069039.898171") or ISO 8601 with "T" or a space, "-" or
@@ -72,7 +71,7 @@ def times(text: pa.Array | pa.ChunkedArray, offset_seconds: int = 0) -> tuple[pa
     return result, known & np.asarray(result.is_null())
 
 
-def named_times(text: pa.Array | pa.ChunkedArray, pattern: str, offset_seconds: int) -> tuple[pa.Array, Mask]:
+def named_times(text: Column, pattern: str, offset_seconds: int) -> tuple[pa.Array, Mask]:
     """As `times`, for texts of a `strptime` pattern; each distinct text is parsed once."""
     values = one_array(_stripped(text)).dictionary_encode()
     zone = timezone(timedelta(seconds=offset_seconds))
@@ -80,21 +79,21 @@ def named_times(text: pa.Array | pa.ChunkedArray, pattern: str, offset_seconds: 
     for value in values.dictionary.to_pylist():
         try:
             time = datetime.strptime(value, pattern)
-            found.append(_since(time if time.tzinfo else time.replace(tzinfo=zone)))
+            found.append(to_micros(time if time.tzinfo else time.replace(tzinfo=zone)))
         except (ValueError, OverflowError):
             found.append(None)
     result = in_range(pc.take(pa.array(found, pa.int64()), values.indices))
     return result, np.asarray(values.is_valid()) & np.asarray(result.is_null())
 
 
-def resolution(text: pa.Array | pa.ChunkedArray, finest: float) -> pa.Array:
-    """The grid of each time in seconds: one where the text has no decimals, else at best `finest`."""
+def resolution(text: Column, finest: float) -> pa.Array:
+    """The resolution of each time in seconds: one where the text has no decimals, else at best `finest`."""
     decimals = pc.utf8_length(pc.replace_substring_regex(_stripped(text), r"^[^.,]*[.,]?([0-9]*).*$", r"\1"))
     count = np.asarray(decimals.fill_null(0).to_numpy(zero_copy_only=False))
     return pa.array(np.maximum(10.0 ** -np.minimum(count, 9).astype(float), finest))
 
 
-def _stripped(text: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _stripped(text: Column) -> pa.Array:
     values = pc.utf8_trim_whitespace(one_array(text).cast(pa.string()))
     return pc.if_else(pc.equal(values, ""), None, values)
 
@@ -130,21 +129,11 @@ def _parsed(iso: pa.Array) -> pa.Array:
         return iso.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     except pa.ArrowInvalid:
         # Of the right form, yet no time, such as the 30th of February.
-        found: list[int | None] = []
-        for value in iso.to_pylist():
-            try:
-                found.append(None if value is None else _since(datetime.fromisoformat(value)))
-            except (ValueError, OverflowError):
-                found.append(None)
-        return pa.array(found, pa.int64())
+        times = [from_iso(value or "") for value in iso.to_pylist()]
+        return pa.array([None if time is None else to_micros(time) for time in times], pa.int64())
 
 
 def in_range(micros: pa.Array) -> pa.Array:
     """Microseconds, -1 where they lie outside 1970 to 2100."""
     fits = pc.and_(pc.greater_equal(micros, 0), pc.less(micros, LAST_SECOND * 1_000_000))
     return pc.if_else(fits, micros, -1)
-
-
-def _since(time: datetime) -> int:
-    since = time - _EPOCH_START
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

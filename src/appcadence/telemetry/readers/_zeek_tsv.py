@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
-from appcadence.errors import TelemetryError
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.readers import _csv, _lines
 from appcadence.telemetry.readers._lines import Block, Rows
 from appcadence.telemetry.readers._zeek_fields import EXPECTED, REQUIRED, WANTED, kind_of
 
-_PLAIN = re.compile(rb"(?:\xef\xbb\xbf)?ts([^\w\s.]|\t)uid\1id\.orig_h\1[^\r\n]*")
-_FLOAT = re.compile(rb"-?\d{1,18}(\.\d+)?([eE][-+]?\d{1,2})?")
-_COUNT = re.compile(rb"-?\d{1,18}")
-_PARSE_BYTES = 4 << 20
+_BOM = b"\xef\xbb\xbf"
+_PLAIN = re.compile(rb"ts([^\w\s.]|\t)uid\1id\.orig_h\1[^\r\n]*")
+_STARTS = (b"#separator", b"#set_separator", b"#empty_field", b"#unset_field", b"#path", b"#fields")
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,19 @@ class Header:
     fields: tuple[str, ...] = ()
     kind: str = ""
 
-    def after(self, line: bytes, origin: str) -> Header:
-        """The header once a '#' line was read; `origin` names file and line in errors."""
+    def after(self, line: bytes, path: Path, number: int) -> Header:
+        """The header once a '#' line was read; file and number are for errors."""
         text = line.decode("utf-8", "replace").rstrip("\r\n")
         name, _, value = text.partition(" " if text.startswith("#separator ") else self.separator)
         if name == "#separator":
             separator = re.sub(r"\\x([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), value)
             if len(separator) != 1 or separator in "\r\n" or not separator.isascii():
-                raise TelemetryError(f"{origin}: the separator {value!r} is no single character")
+                raise _fault(path, number, f"the separator {value!r} is no single character")
             return Header(separator)
         if name == "#fields":
             # The IoT-23 copies glue their labels to the last field by three spaces.
             fields = tuple(part.split("   ")[0] for part in value.split(self.separator))
-            return replace(self, fields=fields, kind=_kind(fields, self.path, origin))
+            return replace(self, fields=fields, kind=_kind(fields, self.path, path, number))
         if name == "#path":
             return replace(self, path=value)
         if name == "#set_separator" and value:
@@ -59,175 +58,96 @@ class Header:
         return self
 
 
-def plain_header(path: Path, line: bytes) -> Header | None:
+def is_text(start: bytes) -> bool:
+    """Whether a file that starts so is a text log."""
+    start = start.removeprefix(_BOM)
+    return start.startswith(_STARTS) or _PLAIN.match(start) is not None
+
+
+def kind(path: Path, start: bytes) -> str:
+    """The kind of a text log that starts so.
+
+    Raises:
+        UnusableFile: there are rows before any line of fields, or no such line at all.
+    """
+    start = start.removeprefix(_BOM)
+    header = _plain_header(path, start) or Header()
+    for number, line in enumerate(start.split(b"\n"), 1):
+        if header.fields or not line.startswith(b"#"):
+            break
+        header = header.after(line, path, number)
+    if not header.fields:
+        raise UnusableFile(f"{path} has no #fields line before its first row; expected {EXPECTED}", path)
+    return header.kind
+
+
+def rows(path: Path, kind: str) -> Iterator[Rows]:
+    """The rows of a text log of a kind, piece by piece between '#' lines.
+
+    Raises:
+        UnusableFile: the file cannot be read, a '#' line changes the kind, or a row comes before any #fields.
+    """
+    header = Header(kind=kind)
+    for block in _lines.blocks(path, EXPECTED):
+        data, at, line, size = block.data, 0, block.line, block.size
+        if line == 1:
+            data = data.removeprefix(_BOM)
+            if plain := _plain_header(path, data):
+                header, at, line = plain, _end(data, 0), 2
+        while at < len(data):
+            if data.startswith(b"#", at):
+                end = _end(data, at)
+                new = header.after(data[at:end], path, line)
+                if new.kind not in ("", kind):
+                    what = f"the log changes from {kind} to {new.kind}; expected one kind of Zeek log a file"
+                    raise _fault(path, line, what)
+                # A repeated #separator starts a new header; until its #fields the kind stays.
+                header, at, line = replace(new, kind=kind), end, line + 1
+                continue
+            if not header.fields:
+                raise _fault(path, line, f"a row before any #fields line; expected {EXPECTED}")
+            end = data.find(b"\n#", at) + 1 or len(data)
+            piece = Block(data[at:end], line, data.count(b"\n", at, end), size)
+            yield _rows(piece, header)
+            at, line, size = end, line + piece.ends, 0
+        if size:
+            yield _rows(Block(b"", line, 0, size), header)
+
+
+def _plain_header(path: Path, start: bytes) -> Header | None:
     """The header of a copy whose first line only names the fields: "ts|uid|id.orig_h|..."."""
-    match = _PLAIN.match(line)
+    match = _PLAIN.match(start)
     if not match:
         return None
     separator = match[1].decode("ascii", "replace")
-    fields = tuple(match[0].decode("utf-8", "replace").lstrip("\ufeff").split(separator))
-    return Header(separator, fields=fields, kind=_kind(fields, None, f"{path}, line 1"))
+    fields = tuple(match[0].decode("utf-8", "replace").split(separator))
+    return Header(separator, fields=fields, kind=_kind(fields, None, path, 1))
 
 
-def first_header(path: Path, head: bytes) -> Header:
-    """The header that stands at the start of a text log.
-
-    Raises:
-        TelemetryError: there are rows before any line of fields, or no such line at all.
-    """
-    found = plain_header(path, head)
-    if found:
-        return found
-    header = Header()
-    for number, line in enumerate(head.split(b"\n"), 1):
-        if not line.startswith(b"#"):
-            break
-        header = header.after(line, f"{path}, line {number}")
-        if header.fields:
-            return header
-    raise TelemetryError(f"{path} has no #fields line before its first row; expected {EXPECTED}")
+def _rows(block: Block, header: Header) -> Rows:
+    declared = WANTED[header.kind]
+    wanted = {name: header.fields.index(name) for name in declared if name in header.fields}
+    types = {n: t for n, t in declared.items() if not (pa.types.is_list(t) or pa.types.is_boolean(t))}
+    dialect = _csv.Dialect(header.separator, False, (header.unset, header.empty, ""), types)
+    rows = _csv.rows(block, wanted, len(header.fields), dialect)
+    return replace(rows, table=_finish(rows.table, header))
 
 
-def parse(path: Path, block: Block, header: Header) -> Iterator[tuple[Header, Rows]]:
-    """The rows of a block, piece by piece between '#' lines, each with the header after it.
-
-    Raises:
-        TelemetryError: a '#' line changes the kind of log.
-    """
-    data, at, line = block.data, 0, block.line
-    if line == 1 and _PLAIN.match(data):
-        at, line = _end(data, 0), 2
-    while at < len(data):
-        if data.startswith(b"#", at):
-            end = _end(data, at)
-            new = header.after(data[at:end], f"{path}, line {line}")
-            if header.kind and new.kind not in ("", header.kind):
-                raise TelemetryError(
-                    f"{path}, line {line}: the log changes from {header.kind} to {new.kind}; "
-                    "expected one kind of Zeek log a file"
-                )
-            # A repeated #separator starts a new header; until its #fields the kind stays.
-            header, at, line = replace(new, kind=new.kind or header.kind), end, line + 1
-            continue
-        end = data.find(b"\n#", at) + 1 or len(data)
-        piece, ends = (data[at:end], None) if at or end < len(data) else (data, block.ends)
-        ends = piece.count(b"\n") if ends is None else ends
-        if not header.fields:
-            raise TelemetryError(f"{path}, line {line}: a row before any #fields line; expected {EXPECTED}")
-        yield header, _rows(path, piece, line, ends + (not piece.endswith(b"\n")), header)
-        line += ends
-        at = end
-    yield header, Rows(_finish({}, header, 0), np.empty(0, np.int64), 0)
-
-
-def _rows(path: Path, data: bytes, line: int, count: int, header: Header) -> Rows:
-    try:
-        table = _table(data, header, _PARSE_BYTES)
-        if len(table) == count:
-            return Rows(table, np.arange(line, line + count), count)
-    except pa.ArrowInvalid:
-        pass
-    good, lines, bad, reasons = [], [], [], []
-    check = _Check(header)
-    for number, text in enumerate(data.split(b"\n"), line):
-        text = text.removesuffix(b"\r")
-        if not text:
-            continue
-        reason = check.fault(text)
-        if reason:
-            bad.append(number)
-            reasons.append(reason)
-        else:
-            good.append(text)
-            lines.append(number)
-    table = _finish({}, header, 0)
-    if good:
-        try:
-            table = _table(b"\n".join(good), header, len(data) + 1)
-        except pa.ArrowInvalid as error:
-            raise TelemetryError(f"{path}, lines from {line}: not readable as {EXPECTED} ({error})") from None
-        if len(table) != len(good):
-            raise TelemetryError(f"{path}, lines from {line}: not readable as {EXPECTED}")
-    return Rows(table, np.array(lines, np.int64), len(good) + len(bad), bad, reasons)
-
-
-class _Check:
-    """Says what is wrong with a line; only used on blocks that did not parse as a whole."""
-
-    def __init__(self, header: Header) -> None:
-        self.separator = header.separator.encode()
-        self.fields = header.fields
-        self.missing = {header.unset.encode(), header.empty.encode(), b""}
-        wanted = WANTED[header.kind]
-        patterns = {pa.float64(): _FLOAT, pa.int64(): _COUNT}
-        self.wanted = [(i, patterns.get(wanted[f])) for i, f in enumerate(header.fields) if f in wanted]
-
-    def fault(self, text: bytes) -> str | None:
-        parts = text.split(self.separator)
-        if len(parts) != len(self.fields):
-            return f"{len(parts)} columns instead of {len(self.fields)}"
-        if b"\r" in text:
-            return "stray carriage return"
-        for index, pattern in self.wanted:
-            value = parts[index]
-            if pattern and value not in self.missing and not pattern.fullmatch(value):
-                return f"{self.fields[index]} is not a number"
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                return f"{self.fields[index]} is not UTF-8"
-        return None
-
-
-def _table(data: bytes, header: Header, block: int) -> pa.Table:
-    wanted = WANTED[header.kind]
-    # Unread columns get names that cannot clash.
-    names = [
-        f if f in wanted and f not in header.fields[:i] else f"#{i}" for i, f in enumerate(header.fields)
-    ]
-    include = [name for name in names if name in wanted] or names[:1]
-    types = {name: _csv_type(wanted.get(name, pa.string())) for name in include}
-    table = pacsv.read_csv(
-        pa.BufferReader(data),
-        read_options=pacsv.ReadOptions(column_names=names, block_size=block),
-        parse_options=pacsv.ParseOptions(
-            delimiter=header.separator,
-            quote_char=False,
-            double_quote=False,
-            escape_char=False,
-            ignore_empty_lines=False,
-        ),
-        convert_options=pacsv.ConvertOptions(
-            column_types=types,
-            include_columns=include,
-            null_values=[header.unset, header.empty, ""],
-            strings_can_be_null=True,
-        ),
-    )
-    columns = {name: table[name] for name in include if name in wanted}
-    return _finish(columns, header, len(table))
-
-
-def _csv_type(declared: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_list(declared) or pa.types.is_boolean(declared) else declared
-
-
-def _finish(columns: dict[str, pa.ChunkedArray], header: Header, rows: int) -> pa.Table:
+def _finish(rows: pa.Table, header: Header) -> pa.Table:
     """All wanted columns, in their declared types; absent ones are null."""
     out = {}
     for name, declared in WANTED[header.kind].items():
-        column = columns.get(name)
-        if column is None:
-            column = pa.nulls(rows, declared)
+        if name not in rows.column_names:
+            column = pa.nulls(len(rows), declared)
         elif pa.types.is_boolean(declared):
-            column = pc.equal(column, "T")
+            column = pc.equal(rows[name], "T")
         elif pa.types.is_list(declared):
-            parts = pc.split_pattern(column, header.set_separator)
+            parts = pc.split_pattern(rows[name], header.set_separator)
             column = parts if declared == parts.type else _numbers(parts)
+        else:
+            column = rows[name]
         out[name] = column
-    if not out:
-        return pa.table({"row": pa.nulls(rows)})
-    return pa.table(out)
+    return pa.table(out) if out else rows
 
 
 def _numbers(parts: pa.ChunkedArray) -> pa.Array:
@@ -240,12 +160,16 @@ def _numbers(parts: pa.ChunkedArray) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), numbers, mask=lists.is_null())
 
 
-def _kind(fields: tuple[str, ...], path: str | None, origin: str) -> str:
-    kind = kind_of(fields, path)
+def _kind(fields: tuple[str, ...], stated: str | None, path: Path, number: int) -> str:
+    kind = kind_of(fields, stated)
     missing = [name for name in REQUIRED[kind] if name not in fields]
     if missing:
-        raise TelemetryError(f"{origin}: a Zeek {kind} log without the field {missing[0]}")
+        raise _fault(path, number, f"a Zeek {kind} log without the field {missing[0]}")
     return kind
+
+
+def _fault(path: Path, number: int, what: str) -> UnusableFile:
+    return UnusableFile(f"{path}, line {number}: {what}", path)
 
 
 def _end(data: bytes, at: int) -> int:

@@ -8,18 +8,17 @@ carry the offset of the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _lines, rejected, tagged
+from appcadence.telemetry.addresses import canonical, is_address
+from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._device_log import app_id, device_of, iso_micros, table
-from appcadence.telemetry.readers._hosts import address, is_address
+from appcadence.telemetry.readers._flows import MAX_NAME
+from appcadence.telemetry.readers._hosts import MAX_HOST
 from appcadence.telemetry.readers._json import NO_OBJECT
-from appcadence.telemetry.readers._json_objects import first_objects, objects
+from appcadence.telemetry.readers._json_layout import OBJECT_BYTES, blocks, check, fits, objects
 from appcadence.telemetry.schema import CONTACT_SUMMARIES
 
 NAME = "app_privacy_report"
@@ -31,44 +30,27 @@ _FIELDS = ("app_id", "dest_host", "first_seen", "last_seen", "hits", "initiated"
 Summary = tuple[str, str, int, int, int, str, str | None]
 
 
-def sniff(path: Path) -> bool:
-    """Whether the file's first lines are rows of an App Privacy Report; never raises."""
-    try:
-        return _fits(path)
-    except TelemetryError:
-        return False
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the file's first objects are rows of an App Privacy Report; never raises."""
+    return fits(start, _is_row)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield contact summaries, and rejected rows, of the reports of one device.
 
     Raises:
-        TelemetryError: the device is not given; or a file is missing, empty, damaged or no such report.
+        UnusableFile: the device is not given; or a file is missing, empty, damaged or no such report.
     """
     for path in paths:
         device = device_of(path, options)
-        if not _fits(path):
-            raise TelemetryError(f"{path} is not {EXPECTED}: no such row among its first lines")
-        for found in objects(path, EXPECTED):
-            bad = [(line, NO_OBJECT) for line in found.bad]
-            rows: list[Summary] = []
-            for line, row in found.good:
-                if row.get("type") == "networkActivity":
-                    summary = _summary(row)
-                    if isinstance(summary, str):
-                        bad.append((line, summary))
-                    else:
-                        rows.append(summary)
-            if bad:
-                bad.sort()
-                yield "rejected", rejected(path, [line for line, _ in bad], [why for _, why in bad])
+        check(path, EXPECTED, _is_row)
+        for block in blocks(path, EXPECTED, OBJECT_BYTES):
+            found = [(line, _summary(row)) for line, row in objects(block)]
+            bad = [(line, said) for line, said in found if isinstance(said, str)]
+            yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
+            rows = [said for _, said in found if isinstance(said, tuple)]
             summaries = table(CONTACT_SUMMARIES, _FIELDS, rows, {"device_id": device})
-            count = len(found.bad) + len(found.good)
-            yield "contact_summaries", tagged(summaries, path, count, found.size)
-
-
-def _fits(path: Path) -> bool:
-    return any(map(_is_row, first_objects(_lines.head(path, EXPECTED))))
+            yield "contact_summaries", tagged(summaries, path, len(found), block.size)
 
 
 def _is_row(row: dict[str, Any]) -> bool:
@@ -77,8 +59,12 @@ def _is_row(row: dict[str, Any]) -> bool:
     return row.get("type") == "access" and "accessor" in row
 
 
-def _summary(row: dict[str, Any]) -> Summary | str:
-    """The row as a summary, or what is wrong with it."""
+def _summary(row: dict[str, Any] | None) -> Summary | str | None:
+    """The row as a summary, what is wrong with it, or None where it is of another type."""
+    if row is None:
+        return NO_OBJECT
+    if row.get("type") != "networkActivity":
+        return None
     app, host = app_id(row.get("bundleID")), _host(row.get("domain"))
     first, last = iso_micros(row.get("firstTimeStamp")), iso_micros(row.get("timeStamp"))
     hits, initiated = row.get("hits"), row.get("initiatedType")
@@ -95,16 +81,19 @@ def _summary(row: dict[str, Any]) -> Summary | str:
         return "hits is no positive whole number"
     if not isinstance(initiated, str) or initiated not in _INITIATED:
         return "initiatedType is neither AppInitiated nor NonAppInitiated"
-    return app, host, first, last, hits, _INITIATED[initiated], _owner(row.get("domainOwner"))
+    owner = row.get("domainOwner")
+    if isinstance(owner, str) and len(owner) > MAX_NAME:
+        return f"domainOwner is longer than {MAX_NAME} characters"
+    return app, host, first, last, hits, _INITIATED[initiated], _owner(owner)
 
 
 def _host(value: object) -> str | None:
     """The host name in lower case, or the address in canonical form."""
-    if not isinstance(value, str) or not value.isprintable() or len(value) > 255:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_HOST:
         return None
     bare = value.strip().removeprefix("[").removesuffix("]")
     if is_address(bare):
-        return address(bare)
+        return canonical(bare)
     name = bare.rstrip(".").lower()
     return None if not name or set(name) & set("/@?# :") else name
 

@@ -13,16 +13,19 @@ Zeek's. Argus exports a flow at each status interval; the feature step joins the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _csv, _flows, _hosts, _text, tagged
-from appcadence.telemetry.readers._flows import Mask
+from appcadence._types import Mask
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.names import choice, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _text
+from appcadence.telemetry.readers._columns import Columns
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "argus"
@@ -31,98 +34,62 @@ RESOLUTION_SECONDS = 1e-6
 _EXPECTED = "Argus CSV with a header line (StartTime, Dur, Proto, SrcAddr, ...)"
 _REQUIRED = ("starttime", "dur", "proto", "srcaddr", "sport", "dir", "dstaddr", "dport", "state")
 _OPTIONAL = ("totpkts", "totbytes", "srcbytes")
+_COLUMNS = {name: (name,) for name in (*_REQUIRED, *_OPTIONAL)}
 _NO_FLOWS = ("man", "arp", "rarp", "llc")
 _OPEN = ("CON", "EST", "ACC", "FIN", "CLO", "RSP")
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the first line names the columns of Argus; never raises."""
-    try:
-        _choose(path, _csv.header(path, _EXPECTED))
-    except TelemetryError:
-        return False
-    return True
+    return _csv.fits(start, _COLUMNS, _REQUIRED)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected rows.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged, or lacks a column.
+        UnusableFile: a file is missing, empty, damaged, or lacks a column.
     """
     for path in paths:
-        for rows, size in _csv.read(path, _EXPECTED, lambda names, path=path: _choose(path, names)):  # type: ignore[misc]
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, size)
+        choose = partial(_csv.choose, path, _EXPECTED, _COLUMNS, _REQUIRED)
+        parsed = _csv.read(path, _EXPECTED, choose)
+        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
-def _choose(path: Path, names: Sequence[str]) -> dict[str, str]:
-    known = {name.lower(): name for name in reversed(names)}
-    missing = [name for name in _REQUIRED if name not in known]
-    if missing:
-        raise TelemetryError(f"{path} is not {_EXPECTED}: it has no column {missing[0]}")
-    return {name: known[name] for name in (*_REQUIRED, *_OPTIONAL) if name in known}
-
-
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
-    table, lines = rows.table, rows.lines
-    proto = _flows.translate(table["proto"], lambda text: text.strip().lower())
-    flow = ~np.asarray(pc.fill_null(pc.is_in(proto.cast(pa.string()), pa.array(_NO_FLOWS)), False))
-    table, lines, proto = table.filter(pa.array(flow)), lines[flow], proto.filter(pa.array(flow))
-    transport, tcp, udp = _flows.transports(proto)
-    start, no_time = _text.times(table["starttime"])
-    duration, no_duration = _text.number(table["dur"])
-    counts, faults = {}, [(no_time, "StartTime is not a date with year and time, nor seconds since 1970")]
-    faults.append((no_duration, "Dur is not a number"))
-    for name in _OPTIONAL:
-        absent = pa.nulls(len(table), pa.string())
-        counts[name], bad = _text.whole(table[name] if name in table.column_names else absent)
-        faults.append((bad, f"{name} is not a whole number"))
-    ports = []
-    for name in ("sport", "dport"):
-        port, bad = _ports(table[name], tcp | udp)
-        ports.append(port)
-        faults.append((bad, f"{name} is not a number (export with ra -n)"))
-    ends = [_flows.translate(table[name], _hosts.address) for name in ("srcaddr", "dstaddr")]
-    turned = _turned(table["dir"], ends, ports, options)
-    source, dest = (_either(turned, *pair) for pair in (ends[::-1], ends))
-    sent, answered = counts["srcbytes"], pc.subtract(counts["totbytes"], counts["srcbytes"])
-    port = _either(turned, *ports)
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
+    get = Columns(rows)
+    kind = translate(get.text("proto"), str.lower).cast(pa.string())
+    get.keep(pc.invert(pc.fill_null(pc.is_in(kind, pa.array(_NO_FLOWS)), False)))
+    transport, tcp, udp = _flows.transports(get.text("proto"))
+    packets, total, sent = (get.whole(name) for name in _OPTIONAL)
+    ports = [_port(get, name, tcp | udp) for name in ("sport", "dport")]
+    ends = [translate(get.text(name), canonical).cast(pa.string()) for name in ("srcaddr", "dstaddr")]
+    turned = pa.array(_turned(get.text("dir"), ends, ports, options))
+    answered = pc.subtract(total, sent)
+    port = pc.if_else(turned, *ports)
     columns = {
-        "start": start,
-        "duration_seconds": duration,
-        "device": source,
-        "dest_ip": dest,
+        "start": get.time("starttime"),
+        "duration_seconds": get.number("dur"),
+        "device": pc.if_else(turned, *ends[::-1]).dictionary_encode(),
+        "dest_ip": pc.if_else(turned, *ends).dictionary_encode(),
         "dest_port": port,
         "transport": transport,
         "service": _flows.dns_by_port(port, udp),
-        "outcome": _outcome(table["state"], counts["totpkts"], sent, answered, tcp),
-        "bytes_out": _either(turned, answered, sent),
-        "bytes_in": _either(turned, sent, answered),
+        "outcome": _outcome(get.text("state"), packets, sent, answered, tcp),
+        "bytes_out": pc.if_else(turned, answered, sent),
+        "bytes_in": pc.if_else(turned, sent, answered),
     }
-    draft, bad_lines, reasons = _flows.screen(
-        pa.table(columns), lines, options, clock="StartTime", also=faults
-    )
-    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad_lines, reasons
+    return get.flows(columns, options, NAME, RESOLUTION_SECONDS, clock="starttime", addresses=True)
 
 
-def _either(turned: Mask, one: pa.Array, other: pa.Array) -> pa.Array:
-    """`one` where the flow is turned round, else `other`."""
-    if pa.types.is_dictionary(one.type):
-        one, other = one.cast(pa.string()), other.cast(pa.string())
-        return pc.if_else(pa.array(turned), one, other).dictionary_encode()
-    return pc.if_else(pa.array(turned), one, other)
-
-
-def _ports(text: pa.ChunkedArray, ported: Mask) -> tuple[pa.Array, Mask]:
-    decimal = _flows.translate(text, _decimal)
-    port, bad = _text.whole(pc.if_else(pa.array(ported), decimal.cast(pa.string()), None))
-    return port, bad
+def _port(get: Columns, name: str, ported: Mask) -> pa.Array:
+    decimal = translate(get.text(name), _decimal).cast(pa.string())
+    port, bad = _text.whole(pc.if_else(pa.array(ported), decimal, None))
+    get.fault(bad, f"{name} is not a number (export with ra -n)")
+    return port
 
 
 def _decimal(text: str) -> str:
-    text = text.strip()
     try:
         return str(int(text, 16)) if text.lower().startswith("0x") else text
     except ValueError:
@@ -130,23 +97,21 @@ def _decimal(text: str) -> str:
 
 
 def _turned(
-    direction: pa.ChunkedArray, ends: Sequence[pa.Array], ports: Sequence[pa.Array], options: ReadOptions
+    arrow: pa.DictionaryArray, ends: Sequence[pa.Array], ports: Sequence[pa.Array], options: ReadOptions
 ) -> Mask:
     """Whether the destination opened the flow."""
-    arrow = _flows.translate(direction, str.strip)
     back = np.asarray(pc.fill_null(pc.equal(arrow, "<-"), False))
     unseen = np.asarray(pc.fill_null(pc.match_substring(arrow.cast(pa.string()), "?"), False))
-    source, dest = (_flows.local(pa.chunked_array([end]), options) for end in ends)
+    source, dest = (_flows.local(end, options) for end in ends)
     lower = np.asarray(pc.fill_null(pc.less(ports[0], ports[1]), False))
     result: Mask = back | (unseen & ~source & dest & lower)
     return result
 
 
 def _outcome(
-    state: pa.ChunkedArray, packets: pa.Array, sent: pa.Array, answered: pa.Array, tcp: Mask
+    state: pa.DictionaryArray, packets: pa.Array, sent: pa.Array, answered: pa.Array, tcp: Mask
 ) -> pa.DictionaryArray:
-    words = _flows.translate(state, _judged)
-    judged = np.asarray(words.cast(pa.string()).fill_null("unknown"))
+    judged = np.asarray(translate(state, _judged).cast(pa.string()).fill_null("unknown"))
     # A state of three letters says no more than that the flow was reset or ran out: the packets must tell.
     both = np.asarray(pc.fill_null(pc.and_(pc.greater(sent, 0), pc.greater(answered, 0)), False))
     many = np.asarray(pc.fill_null(pc.greater(packets, 3), False))
@@ -158,12 +123,12 @@ def _outcome(
         [reset, silent, 0, 1],
         2,
     )
-    return _flows.choice(_flows.OUTCOMES, np.where((codes == 1) & ~tcp, 2, codes))
+    return choice(_flows.OUTCOMES, np.where((codes == 1) & ~tcp, 2, codes))
 
 
 def _judged(state: str) -> str:
     """What a state says: "FSPA_FSPA" lists the TCP flags of both sides, "FIN" is the last state."""
-    state = state.strip().upper()
+    state = state.upper()
     if "_" not in state:
         if state in ("RST", "TIM"):
             return "reset" if state == "RST" else "silent"

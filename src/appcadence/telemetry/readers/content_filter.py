@@ -24,15 +24,14 @@ Other keys are not read: keep URLs and user names out of the reports. The flow's
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
+from appcadence.telemetry.names import translate
+from appcadence.telemetry.readers import ReadOptions, _flows, _text
+from appcadence.telemetry.readers._columns import Columns, JsonFlows, seconds_between
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -56,67 +55,30 @@ _WANTED = {
 }
 
 
-def sniff(path: Path) -> bool:
-    """Whether the first lines are reports; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
-
-
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
-    """Yield flows, and rejected reports.
-
-    Raises:
-        TelemetryError: a file is missing, empty, damaged or holds no reports.
-    """
-    for path in paths:
-        _json.check(path, _EXPECTED, _fits)
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _WANTED)
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size)
-
-
 def _fits(row: dict[str, Any]) -> bool:
     return "app" in row and "open" in row and ("host" in row or "address" in row)
 
 
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
-    table = rows.table.unify_dictionaries().combine_chunks()
-    start, no_start = _text.times(table["open"])
-    end, no_end = _text.times(table["close"])
-    hosts, literal = _hosts.parts(table["host"])
-    given = _flows.translate(table["address"], lambda text: _hosts.address(text.strip("[]")))
-    transport = _flows.translate(table["transport"], lambda text: text.strip().lower() or None)
-    outcome = _flows.translate(table["outcome"], lambda text: text.strip().lower() or None)
-    app = _flows.translate(table["app"], lambda text: _TEAM.sub("", text.strip()) or None)
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
+    get = Columns(rows)
+    start = get.time("open")
+    received = get.raw("bytes_in")
+    answered = pc.if_else(pc.fill_null(pc.greater(received, 0), False), "established", "unknown")
     columns = {
         "start": start,
-        "duration_seconds": pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6),
-        "device": _flows.translate(table["device_id"], lambda text: text.strip() or None),
-        "app_id": app,
-        "app_attribution": _flows.choice(("exact", "none"), np.asarray(app.is_null()).astype(int)),
-        "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
-        "dest_ip": pc.coalesce(given.cast(pa.string()), literal.cast(pa.string())),
-        "dest_port": table["port"],
-        "transport": transport,
-        "outcome": _outcome(outcome, table["bytes_in"]),
-        "bytes_out": table["bytes_out"],
-        "bytes_in": table["bytes_in"],
-        "time_resolution_seconds": _text.resolution(table["open"], _FINEST_SECONDS),
+        "duration_seconds": seconds_between(start, get.time("close")),
+        "device": get.text("device_id"),
+        **get.app(translate(get.text("app"), lambda text: _TEAM.sub("", text) or None), "exact"),
+        **get.destination(get.text("host"), get.text("address")),
+        "dest_port": get.raw("port"),
+        "transport": get.word("transport", _flows.TRANSPORTS),
+        "outcome": pc.coalesce(get.word("outcome", _flows.OUTCOMES), answered),
+        "bytes_out": get.raw("bytes_out"),
+        "bytes_in": received,
+        "time_resolution_seconds": _text.resolution(get.raw("open"), _FINEST_SECONDS),
     }
-    faults = [
-        (no_start, "open is not an ISO time"),
-        (no_end, "close is not an ISO time"),
-        (_flows.outside(transport, _flows.TRANSPORTS), "transport is not tcp or udp"),
-        (_flows.outside(outcome, _flows.OUTCOMES), "outcome is not established, failed or unknown"),
-    ]
-    draft, lines, reasons = _flows.screen(
-        pa.table(columns), rows.lines, options, clock="open", addresses=False, also=faults
-    )
-    return _flows.canonical(draft, options, NAME, _FINEST_SECONDS), lines, reasons
+    return get.flows(columns, options, NAME, _FINEST_SECONDS, clock="open")
 
 
-def _outcome(stated: pa.DictionaryArray, received: pa.ChunkedArray) -> pa.Array:
-    back = pc.if_else(pc.fill_null(pc.greater(received, 0), False), "established", "unknown")
-    return pc.coalesce(stated.cast(pa.string()), back)
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished)
+sniff, read = _READER.sniff, _READER.read

@@ -5,8 +5,8 @@ channel: what the device did with the answer is not in the stream, and no app, b
 
 **A cadence cannot be read from lookups alone.** The device keeps an answer for its TTL and asks again
 only after it, so a beacon faster than the TTL shows as one lookup a TTL, whatever its own period. The TTL
-is therefore kept as the `time_resolution_seconds` of the row: contacts with the host are known on no finer
-grid. Lookups of other types (A, AAAA, HTTPS) for one contact are rows of their own.
+is therefore kept as the `time_resolution_seconds` of the row: contacts with the host are known no
+finer. Lookups of other types (A, AAAA, HTTPS) for one contact are rows of their own.
 
 Records of devices stated to run something else than iOS or iPadOS are passed over, as are events that are
 no DNS lookups. The user's name and address, the account and the device's own address are not read. The
@@ -15,16 +15,15 @@ device is `deviceId`; `--devices` may map it to the name that other logs use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
+from appcadence.telemetry.names import choice, constant
+from appcadence.telemetry.readers import ReadOptions, _flows
+from appcadence.telemetry.readers._columns import Columns, JsonFlows
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "jamf"
@@ -48,63 +47,35 @@ _WANTED = {
 }
 
 
-def sniff(path: Path) -> bool:
-    """Whether the first lines are events of the stream; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
-
-
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
-    """Yield flows of service "dns", and rejected events.
-
-    Raises:
-        TelemetryError: a file is missing, empty, damaged or no such stream.
-    """
-    for path in paths:
-        _json.check(path, _EXPECTED, _fits)
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _WANTED)
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size)
-
-
 def _fits(row: dict[str, Any]) -> bool:
     event = row.get("event")
     metadata = event.get("metadata") if isinstance(event, dict) else None
     return isinstance(metadata, dict) and metadata.get("product") == _PRODUCT
 
 
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
-    event = one_array(rows.table["event"])
-    system = _flows.translate(pc.struct_field(event, ["device", "osType"]), lambda text: text.strip() or None)
-    apple = pc.match_substring_regex(system.cast(_TEXT), "(?i)^i(pad)?_?os")
-    mine = np.asarray(pc.fill_null(apple, True)) & np.asarray(pc.struct_field(event, "dns").is_valid())
-    event, lines = event.filter(pa.array(mine)), rows.lines[mine]
-    start, no_start = _text.times(pc.struct_field(event, "timestamp"))
-    hosts = _hosts.parts(pc.struct_field(event, "hostName"))[0]
-    status = pc.fill_null(pc.struct_field(event, ["dns", "responseStatus"]), "")
-    blocked = np.asarray(pc.fill_null(pc.struct_field(event, "blocked"), False))
-    ttl = pc.fill_null(pc.struct_field(event, ["dns", "ttl"]), 0)
-    good = np.asarray(pc.equal(status, "NOERROR"))
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
+    get = Columns(rows)
+    get.keep_ios("event.device.osType")
+    # Of other events not even the struct of a lookup is there.
+    get.keep(pc.or_(get.raw("event.dns.ttl").is_valid(), get.raw("event.dns.responseStatus").is_valid()))
+    status = pc.fill_null(get.raw("event.dns.responseStatus"), "")
+    refused = pc.fill_null(get.raw("event.blocked"), False)
+    codes = np.select([refused, pc.equal(status, "NOERROR"), pc.equal(status, "")], [1, 0, 2], 1)
+    ttl = pc.fill_null(get.raw("event.dns.ttl"), 0)
+    get.fault(pc.less(ttl, 0), "event.dns.ttl is negative")
+    get.fault(pc.greater(ttl, _MAX_TTL), "event.dns.ttl is longer than any (RFC 2181)")
+    host = get.destination(get.text("event.hostName"))
     columns = {
-        "start": start,
-        "device": _flows.translate(
-            pc.struct_field(event, ["device", "deviceId"]), lambda text: text.strip() or None
-        ),
-        "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
-        "service": _flows.words(len(event), "dns"),
-        "outcome": _flows.choice(
-            _flows.OUTCOMES, np.select([blocked, good, np.asarray(pc.equal(status, ""))], [1, 0, 2], 1)
-        ),
+        "start": get.time("event.timestamp"),
+        "device": get.text("event.device.deviceId"),
+        "dest_host": host["dest_host"],
+        "dest_host_source": host["dest_host_source"],
+        "service": constant(len(ttl), "dns"),
+        "outcome": choice(_flows.OUTCOMES, codes),
         "time_resolution_seconds": pa.array(np.maximum(ttl.to_numpy().astype(float), RESOLUTION_SECONDS)),
     }
-    faults = [
-        (no_start, "timestamp is not a time"),
-        (np.asarray(pc.less(ttl, 0)), "dns.ttl is negative"),
-        (np.asarray(pc.greater(ttl, _MAX_TTL)), "dns.ttl is longer than any (RFC 2181)"),
-    ]
-    draft, bad, reasons = _flows.screen(
-        pa.table(columns), lines, options, clock="timestamp", addresses=False, also=faults
-    )
-    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad, reasons
+    return get.flows(columns, options, NAME, RESOLUTION_SECONDS, clock="event.timestamp")
+
+
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished)
+sniff, read = _READER.sniff, _READER.read

@@ -10,13 +10,12 @@ as rejected; run `PRAGMA wal_checkpoint` on a copy of both first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _sqlite, rejected, tagged
+from appcadence._types import DAY_US
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     app_id,
     device_of,
@@ -25,6 +24,7 @@ from appcadence.telemetry.readers._device_log import (
     resolution_seconds,
     table,
 )
+from appcadence.telemetry.readers._flows import MAX_DAYS
 from appcadence.telemetry.schema import ACTIVITY
 
 NAME = "knowledgec"
@@ -43,18 +43,18 @@ _FIELDS = ("app_id", "kind", "start", "end")
 State = tuple[str | None, str, int, int]
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with the table ZOBJECT; never raises."""
-    return _sqlite.has_table(path, (_TABLE,), EXPECTED)
+    return _sqlite.has_table(path, start, (_TABLE,), EXPECTED)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield activity, and rejected rows, of the databases of one device.
 
     A rejected row's line is its row id (Z_PK). Rows that say "locked" or "dark" are read, not kept.
 
     Raises:
-        TelemetryError: the device is not given; or a file is missing, damaged or no knowledgeC.db.
+        UnusableFile: the device is not given; or a file is missing, damaged or no knowledgeC.db.
     """
     for path in paths:
         device = device_of(path, options)
@@ -62,7 +62,9 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
             missing = set(_COLUMNS) - (database.columns(_TABLE) or set())
             if missing:
                 names = ", ".join(sorted(missing))
-                raise TelemetryError(f"{path} has no plain table {_TABLE} with {names}; expected {EXPECTED}")
+                raise UnusableFile(
+                    f"{path} has no plain table {_TABLE} with {names}; expected {EXPECTED}", path
+                )
             read = 0
             states: list[State] = []
             stamps: set[float] = set()
@@ -78,8 +80,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
                     states.append(state)
                     stamps.update(float(value) for value in values[1:3] if isinstance(value, int | float))
         same = {"device_id": device, "source": NAME, "time_resolution_seconds": resolution_seconds(stamps)}
-        if lines:
-            yield "rejected", rejected(path, lines, reasons)
+        yield from rejected(path, lines, reasons)
         activity = table(ACTIVITY, _FIELDS, states, same)
         yield "activity", tagged(activity, path, read, path.stat().st_size)
 
@@ -92,6 +93,8 @@ def _state(values: Sequence[_sqlite.Value]) -> State | str | None:
         return f"{'ZSTARTDATE' if start is None else 'ZENDDATE'} is no time from 1970 to 2100"
     if end < start:
         return "ZENDDATE is before ZSTARTDATE"
+    if end - start > MAX_DAYS * DAY_US:
+        return f"from ZSTARTDATE to ZENDDATE it is more than {MAX_DAYS} days"
     if stream in _APPS:
         app = app_id(text)
         if app is None:

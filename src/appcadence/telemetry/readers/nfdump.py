@@ -24,58 +24,57 @@ not an app, and is not read. Some versions of 1.7 print the packets as "in_bytes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import Ints, one_array
-from appcadence.telemetry.readers import ReadOptions, _csv, _flows, _nfdump_records, _pairs, tagged
-from appcadence.telemetry.readers._flows import Mask
+from appcadence._types import Ints, Mask
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.names import choice
+from appcadence.telemetry.readers import (
+    Batches,
+    ReadOptions,
+    _flows,
+    _nfdump_records,
+    _pairs,
+    rejected,
+    tagged,
+)
 from appcadence.telemetry.readers._pairs import Matches
 from appcadence.telemetry.readers._spill import Spill
 
 NAME = "nfdump"
 
-_CLOCK = "the first time"
+_CLOCK = "first"
 _AT_ONCE = 1 << 18
 """So many records are made flows at a time."""
 _SYN, _ACK = 0x02, 0x10
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the file starts like a print of nfdump; never raises."""
-    try:
-        if _nfdump_records.is_json(path):
-            return True
-        names = _csv.header(path, _nfdump_records.EXPECTED)
-        return bool(_nfdump_records.choose(path, names))
-    except TelemetryError:
-        return False
+    return _nfdump_records.is_json(start) or _nfdump_records.is_csv(start)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected records.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged, or no print of nfdump, or there is no room to set
-            its records aside.
+        UnusableFile: a file is missing, empty, damaged, or no print of nfdump.
+        TelemetryError: there is no room to set the records aside.
     """
     with Spill() as spill:
         later = 0
         for number, path in enumerate(paths):
-            for rows, records, size in _nfdump_records.parse(path):
-                lost = pc.or_(records["source"].is_null(), records["dest"].is_null())
-                lines, reasons = _lost(records.filter(lost), options)
-                yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-                records = records.filter(pc.invert(lost))
+            for rows, records in _nfdump_records.parse(path):
+                yield from rejected(path, rows.bad_lines, rows.reasons)
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
-                later += size - size // 2
-                yield "flows", tagged(_flows.NONE, path, rows.read, size // 2)
+                later += rows.size - rows.size // 2
+                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2)
         done = told = 0
         for records in spill.pieces():
             records = records.sort_by([("file", "ascending"), ("line", "ascending")])
@@ -91,27 +90,12 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
             yield "flows", tagged(_flows.NONE, paths[0], 0, later - told)
 
 
-def _lost(records: pa.Table, options: ReadOptions) -> tuple[list[int], list[str]]:
-    """Lines of records that lack an address, and what is wrong with them: no match will change that."""
-    draft = records.rename_columns({"source": "device", "dest": "dest_ip"})
-    _, lines, reasons = _flows.screen(
-        draft.select(["start", "device", "dest_ip"]),
-        np.asarray(records["line"]),
-        options,
-        clock=_CLOCK,
-        also=_faults(records),
-    )
-    return lines, reasons
-
-
 def _faults(records: pa.Table) -> list[tuple[Mask, str]]:
     found = pc.unique(records["fault"].drop_null()).to_pylist()
     return [(np.asarray(pc.fill_null(pc.equal(records["fault"], reason), False)), reason) for reason in found]
 
 
-def _finished(
-    paths: Sequence[Path], records: pa.Table, matches: Matches, options: ReadOptions
-) -> Iterator[tuple[str, pa.Table]]:
+def _finished(paths: Sequence[Path], records: pa.Table, matches: Matches, options: ReadOptions) -> Batches:
     """The flows and the rejected rows of some records, file by file."""
     column = {name: one_array(records[name]) for name in records.column_names}
     protocol, flags, dest_port = (np.asarray(column[n]) for n in ("protocol", "flags", "dest_port"))
@@ -127,7 +111,7 @@ def _finished(
         "device": column["source"],
         "dest_ip": column["dest"],
         "dest_port": pa.array(dest_port, mask=~(tcp | udp)),
-        "transport": _flows.choice(_flows.TRANSPORTS, np.where(tcp, 0, np.where(udp, 1, -1))),
+        "transport": choice(_flows.TRANSPORTS, np.where(tcp, 0, np.where(udp, 1, -1))),
         "service": _flows.dns_by_port(pa.array(dest_port), udp),
         "outcome": _outcome(flags, matches, received > 0, tcp),
         "bytes_out": pa.array(sent, mask=sent < 0),
@@ -146,7 +130,7 @@ def _finished(
     for number in np.unique(files).tolist():
         path = paths[number]
         start, stop = np.searchsorted(of_bad, [number, number + 1])
-        yield from _flows.bad_rows(path, lines[bad[start:stop]].tolist(), reasons[start:stop])
+        yield from rejected(path, lines[bad[start:stop]].tolist(), reasons[start:stop])
         start, stop = np.searchsorted(of_flow, [number, number + 1])
         yield "flows", tagged(flows.slice(start, stop - start), path)
 
@@ -166,4 +150,4 @@ def _outcome(flags: Ints, matches: Matches, answered: Mask, tcp: Mask) -> pa.Dic
     acked = ((flags & _ACK) > 0) | (((matches.flags & _SYN) > 0) & matches.paired)
     refused = ~acked & ((flags & _SYN) > 0)
     by_tcp = np.select([acked, refused], [0, 1], 2)
-    return _flows.choice(_flows.OUTCOMES, np.where(tcp, by_tcp, np.where(answered, 0, 2)))
+    return choice(_flows.OUTCOMES, np.where(tcp, by_tcp, np.where(answered, 0, 2)))

@@ -5,9 +5,9 @@ screen (`activity`); and the installed apps (`inventory`). Every table and colum
 clock: times are corrected to UTC by the latest TimeOffset record at or before them, those before the
 first record by the first.
 
-Push times lie on a grid, which is measured; in an iOS 15 log it is one minute, to which times are rounded
+Push times are coarse, and how coarse is measured; an iOS 15 log rounds them to the minute
 (the device woke 7 s before, 6 s before and 12 s after three of its stamps). A push is given the earliest
-moment that its stamp stands for: half the grid before it. Grid and rounding are those of the log's own clock,
+moment that its stamp stands for: half the resolution before it. The rounding is that of the log's own clock,
 so the corrected times are not multiples of a minute.
 
 An app is in front from its ScreenState record to the next one of that display, or until the screen goes
@@ -29,10 +29,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeGuard
 
-import pyarrow as pa
-
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _sqlite, rejected, tagged
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
     app_id,
@@ -74,18 +72,18 @@ Event = tuple[str | None, int, str, int | None, int | None]
 State = tuple[str | None, str, int, int]
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
-    return _sqlite.has_table(path, (_OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
+    return _sqlite.has_table(path, start, (_OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield notifications, activity and inventory, and rejected rows, of PowerLogs of one device.
 
     A rejected row's line is its row id, and its reason begins with its table.
 
     Raises:
-        TelemetryError: the device is not given; or a file is missing, damaged, no PowerLog, or has no
+        UnusableFile: the device is not given; or a file is missing, damaged, no PowerLog, or has no
             usable TimeOffset record.
     """
     for path in paths:
@@ -93,17 +91,16 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
         logged: dict[str, object] = constants | {"source": NAME}
         with _sqlite.opened(path, EXPECTED) as database:
             log = _Log(database)
-            pushes, grid = _pushes(log)
+            pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)
             states = _states(log)
             apps = _apps(log)
-        for events, resolution in ((pushes, grid), (others, FINEST_SECONDS)):
+        for events, resolution in ((pushes, coarse), (others, FINEST_SECONDS)):
             same = logged | {"time_resolution_seconds": resolution}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
         yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
-        if log.bad:
-            yield "rejected", rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
+        yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
         inventory = table(INVENTORY, _APP_FIELDS, apps, constants)
         yield "inventory", tagged(inventory, path, log.read, path.stat().st_size)
 
@@ -130,9 +127,10 @@ class _Log:
             else:
                 self.reject(_OFFSET, line, "timestamp or system is no time")
         if not self._offsets:
-            raise TelemetryError(
+            raise UnusableFile(
                 f"{database.path} has no usable record of {_OFFSET}, without which its clock cannot be "
-                f"corrected; expected {EXPECTED}"
+                f"corrected; expected {EXPECTED}",
+                database.path,
             )
         self._offsets.sort()
 
@@ -179,10 +177,10 @@ def _pushes(log: _Log) -> tuple[list[Event], float]:
         elif not dropped:
             app = app_id(bundle) or app_of_topic(topic)
             events.append((app, time, "push_received", priority, size))
-    # The log rounds to its grid; canonical times are the earliest moment that the stamp stands for.
-    grid = resolution_seconds(stamps)
-    early = int(grid * 500_000) if grid >= 1.0 else 0
-    return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], grid
+    # The log rounds; canonical times are the earliest that the stamp stands for.
+    coarse = resolution_seconds(stamps)
+    early = int(coarse * 500_000) if coarse >= 1.0 else 0
+    return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], coarse
 
 
 def _count(value: _sqlite.Value, most: int) -> TypeGuard[int | None]:

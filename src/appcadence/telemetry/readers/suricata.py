@@ -13,6 +13,7 @@ when Suricata lets go of the flow: one still open at the end of the log is not i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import Ints, one_array
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
-from appcadence.telemetry.readers._flows import Mask
+from appcadence._types import Mask
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.names import choice, translate, value_of
+from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _text, rejected, tagged
+from appcadence.telemetry.readers._columns import Columns, seconds_between
+from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
+from appcadence.telemetry.readers._json_layout import check, fits
 from appcadence.telemetry.readers._lines import Rows
-from appcadence.telemetry.readers.zeek_names import Names
+from appcadence.telemetry.readers.zeek_names import NAME_FIELDS, Names
 from appcadence.telemetry.schema import NAME as WORD
 
 NAME = "suricata"
@@ -72,39 +78,51 @@ _FLOWS = {
     ),
     "tcp": pa.struct([("tcp_flags_ts", _TEXT), ("tcp_flags_tc", _TEXT)]),
 }
+_NAMED = (
+    ("tls", "sni", "ssl"),
+    ("quic", "sni", "quic"),
+    ("http", "hostname", "http"),
+    ("dns", "rrname", "dns"),
+)
+"""Events that name hosts, the field that does, and the Zeek log of the same meaning."""
 _OWN = {"tls": "tls", "quic": "quic", "http": "http", "http2": "http", "dns": "dns", "doh2": "dns"}
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
 
 
-def sniff(path: Path) -> bool:
-    """Whether the first lines are EVE events; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the first objects are EVE events; never raises."""
+    return fits(start, _fits)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected events.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged or holds no EVE events.
+        UnusableFile: a file is missing, empty, damaged or holds no EVE events.
     """
     for path in paths:
-        _json.check(path, _EXPECTED, _fits)
+        check(path, _EXPECTED, _fits)
     names = Names()
     for path in paths:
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _NAMES, partial(_only, ("tls", "quic", "http", "dns")))
-            _add(names, rows.table)
-            # What is no JSON is reported with the flows.
-            bad = [i for i, reason in enumerate(rows.reasons) if reason != _json.NO_OBJECT]
-            yield from _flows.bad_rows(path, [rows.bad_lines[i] for i in bad], [rows.reasons[i] for i in bad])
-            yield "flows", tagged(_flows.NONE, path, 0, block.size // 2)
+        for rows in _json.rows(path, _EXPECTED, _NAMES, adapt=partial(_only, ("tls", "quic", "http", "dns"))):
+            lines, reasons = _gathered(names, rows)
+            yield from rejected(path, lines, reasons)
+            yield "flows", tagged(_flows.NONE, path, 0, rows.size // 2)
     names.finish()
     for path in paths:
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _FLOWS, partial(_only, ("flow",)))
-            flows, lines, reasons = _finished(rows, names, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size - block.size // 2)
+        yield from _flows.flows_of(path, _flow_events(path), partial(_finished, names=names, options=options))
+
+
+def _flow_events(path: Path) -> Iterator[Rows]:
+    for rows in _json.rows(path, _EXPECTED, _FLOWS, adapt=partial(_only, ("flow",))):
+        mine = np.asarray(pc.fill_null(pc.equal(rows.table["event_type"].cast(pa.string()), "flow"), False))
+        yield replace(
+            rows,
+            table=rows.table.filter(pa.array(mine)).combine_chunks(),
+            lines=rows.lines[mine],
+            read=int(mine.sum()) + len(rows.bad_lines),
+            size=rows.size - rows.size // 2,
+        )
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -115,26 +133,34 @@ def _only(types: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
     return row if row.get("event_type") in types else {}
 
 
-def _add(names: Names, table: pa.Table) -> None:
-    kinds = table["event_type"].cast(pa.string())
-    for kind, field, ours in (("tls", "sni", "ssl"), ("quic", "sni", "quic"), ("http", "hostname", "http")):
-        part = table.filter(pc.equal(kinds, kind))
-        if len(part):
-            host = one_array(pc.struct_field(part[kind], field)).dictionary_encode()
-            column = "host" if ours == "http" else "server_name"
-            names.add_connections(ours, pa.table({"uid": part["flow_id"].cast(pa.string()), column: host}))
-    part = table.filter(pc.equal(kinds, "dns"))
-    if len(part):
-        _add_answers(names, part)
+def _gathered(names: Names, rows: Rows) -> tuple[list[int], list[str]]:
+    """Add the names of some events; the lines of those that cannot be used, and why."""
+    # What is no JSON is reported with the flows.
+    bad = [pair for pair in zip(rows.bad_lines, rows.reasons, strict=True) if pair[1] != _json.NO_OBJECT]
+    kinds = rows.table["event_type"].cast(pa.string())
+    for event, field, kind in _NAMED:
+        mine = pc.fill_null(pc.equal(kinds, event), False)
+        part = rows.table.filter(mine)
+        if not len(part):
+            continue
+        if kind == "dns":
+            found, asked = _answers(part)
+        else:
+            asked = one_array(pc.struct_field(part[event], field)).dictionary_encode()
+            found = pa.table({"uid": part["flow_id"].cast(pa.string()), NAME_FIELDS[kind]: asked})
+        names.add(kind, found)
+        bad += [(line, TOO_LONG) for line in rows.lines[np.asarray(mine)][too_long(asked)].tolist()]
+    return [line for line, _ in bad], [reason for _, reason in bad]
 
 
-def _add_answers(names: Names, table: pa.Table) -> None:
+def _answers(table: pa.Table) -> tuple[pa.Table, pa.Array]:
+    """The answers of DNS events as Zeek logs them, and the name that each event asks for."""
     dns = one_array(table["dns"])
     field = partial(pc.struct_field, dns)
     micros, _ = _text.times(table["timestamp"])
     # An answer comes from the resolver; version 3 gives the ends of the question.
     answered = np.asarray(pc.fill_null(pc.equal(table["src_port"], 53), False))
-    ends = [_flows.translate(table[name], _hosts.address).cast(pa.string()) for name in ("dest_ip", "src_ip")]
+    ends = [translate(table[name], canonical).cast(pa.string()) for name in ("dest_ip", "src_ip")]
     device = pc.if_else(pa.array(answered), *ends)
     queries = field("queries")
     asked = pc.struct_field(pc.list_flatten(queries), "rrname")
@@ -149,47 +175,40 @@ def _add_answers(names: Names, table: pa.Table) -> None:
     rows = pa.concat_arrays([parent.cast(pa.int64()), alone.cast(pa.int64())])
     data = pa.concat_arrays([pc.struct_field(items, "rdata"), field("rdata").take(alone)])
     ttl = pa.concat_arrays([pc.struct_field(items, "ttl"), field("ttl").take(alone)])
-    data = _flows.translate(data, _hosts.address).cast(pa.string())
+    data = translate(data, canonical).cast(pa.string())
     offsets = pa.array(np.arange(len(rows) + 1), pa.int32())
     seconds = pc.divide(micros.cast(pa.float64()), 1e6)
-    names.add_answers(
-        pa.table(
-            {
-                "ts": seconds.take(rows),
-                "id.orig_h": device.take(rows).dictionary_encode(),
-                "query": name.take(rows).dictionary_encode(),
-                "answers": pa.ListArray.from_arrays(offsets, data),
-                "TTLs": pa.ListArray.from_arrays(offsets, ttl.cast(pa.float64())),
-            }
-        )
-    )
+    columns = {
+        "ts": seconds.take(rows),
+        "id.orig_h": device.take(rows).dictionary_encode(),
+        "query": name.take(rows).dictionary_encode(),
+        "answers": pa.ListArray.from_arrays(offsets, data),
+        "TTLs": pa.ListArray.from_arrays(offsets, ttl.cast(pa.float64())),
+    }
+    return pa.table(columns), name
 
 
-def _finished(rows: Rows, names: Names, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
-    is_flow = np.asarray(pc.fill_null(pc.equal(rows.table["event_type"].cast(pa.string()), "flow"), False))
-    table = rows.table.filter(pa.array(is_flow)).combine_chunks()
+def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished:
+    table = rows.table
     flow = one_array(table["flow"])
-    start, no_start = _text.times(pc.struct_field(flow, "start"))
-    end, no_end = _text.times(pc.struct_field(flow, "end"))
+    get = Columns(rows)
+    start = get.time("flow.start")
     transport, tcp, udp = _flows.transports(table["proto"])
     columns = {
         "start": start,
-        "duration_seconds": pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6),
-        "device": _flows.translate(table["src_ip"], _hosts.address),
-        "dest_ip": _flows.translate(table["dest_ip"], _hosts.address),
+        "duration_seconds": seconds_between(start, get.time("flow.end")),
+        "device": translate(table["src_ip"], canonical),
+        "dest_ip": translate(table["dest_ip"], canonical),
         "dest_port": pc.if_else(pa.array(tcp | udp), table["dest_port"], None),
         "transport": transport,
-        "service": _flows.translate(table["app_proto"], _service),
+        "service": translate(table["app_proto"], _service),
         "outcome": _outcome(table, tcp),
         "bytes_out": pc.struct_field(flow, "bytes_toserver"),
         "bytes_in": pc.struct_field(flow, "bytes_toclient"),
         "source_uid": table["flow_id"].cast(pa.string()),
     }
-    faults = [(no_start, "flow.start is not a time"), (no_end, "flow.end is not a time")]
-    draft, lines, reasons = _flows.screen(
-        pa.table(columns), rows.lines[is_flow], options, clock="flow.start", also=faults
-    )
-    return _flows.canonical(names.named(draft), options, NAME, RESOLUTION_SECONDS), lines, reasons
+    how = {"clock": "flow.start", "addresses": True, "complete": names.named}
+    return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
 
 
 def _service(app_proto: str) -> str | None:
@@ -201,7 +220,7 @@ def _outcome(table: pa.Table, tcp: Mask) -> pa.DictionaryArray:
     flags = one_array(table["tcp"])
     ours, theirs = (pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc"))
     known = np.asarray(ours.is_valid()) & np.asarray(theirs.is_valid())
-    sent, got = (_bits(column) for column in (ours, theirs))
+    sent, got = (value_of(column, _hexadecimal, 0) for column in (ours, theirs))
     by_flags = np.select(
         [(got & _SYN) > 0, (sent & _SYN) > 0, (got & ~(_RST | _ACK)) > 0, (got == 0) | (sent == 0)],
         [0, 1, 0, 2],
@@ -213,14 +232,7 @@ def _outcome(table: pa.Table, tcp: Mask) -> pa.DictionaryArray:
     fresh, open_ = (np.asarray(pc.is_in(state, pa.array(s))) for s in (["new"], ["established", "bypassed"]))
     closed = np.asarray(pc.equal(state, "closed"))
     by_state = np.select([open_, fresh & tcp, closed & back], [0, np.where(back, 2, 1), 0], 2)
-    return _flows.choice(_flows.OUTCOMES, np.where(tcp & known, by_flags, by_state))
-
-
-def _bits(text: pa.Array) -> Ints:
-    encoded = _flows.encode(text)
-    values = [_hexadecimal(value) for value in encoded.dictionary.to_pylist()]
-    result: Ints = np.array([*values, 0], np.int64)[np.asarray(encoded.indices.fill_null(len(values)))]
-    return result
+    return choice(_flows.OUTCOMES, np.where(tcp & known, by_flags, by_state))
 
 
 def _hexadecimal(text: str) -> int:

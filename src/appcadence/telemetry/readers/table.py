@@ -38,6 +38,7 @@ those inside count. Where there is no outcome it is "unknown". The format is nev
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _csv, _flows, _hosts, _lines, _text, tagged
-from appcadence.telemetry.readers._flows import Mask
+from appcadence.errors import TelemetryError, UnusableFile
+from appcadence.telemetry.names import constant, translate
+from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _lines, _text
+from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.readers._table_map import EPOCH_UNITS, TableMap
 from appcadence.telemetry.schema import FLOWS
@@ -60,31 +61,29 @@ _BATCH_ROWS = 250_000
 _COUNTS = ("bytes_out", "bytes_in")
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Never: a table is only read by a mapping file."""
     return False
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected rows (of Parquet, the line is the number of the row).
 
     Raises:
-        TelemetryError: there is no mapping or it is faulty; a file is missing, empty, damaged, or lacks a
-            column of the mapping.
+        TelemetryError: there is no mapping or it is faulty.
+        UnusableFile: a file is missing, empty, damaged, or lacks a column of the mapping.
     """
     if options.mapping is None:
-        raise TelemetryError("the format 'table' needs a mapping file; give --map FILE.toml")
+        raise TelemetryError("the format 'table' needs a mapping file; give one as TOML", "mapping")
     mapped = TableMap.read(options.mapping)
     if options.device_id is None and "device_id" not in {*mapped.columns, *mapped.constants}:
         raise TelemetryError(f"{options.mapping}: [columns] must say which column is device_id")
+    finish = partial(_finished, mapped=mapped, options=options)
     for path in paths:
-        for rows, size in _parsed(path, mapped):
-            flows, lines, reasons = _finished(rows, mapped, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, size)
+        yield from _flows.flows_of(path, _parsed(path, mapped), finish)
 
 
-def _parsed(path: Path, mapped: TableMap) -> Iterator[tuple[Rows, int]]:
+def _parsed(path: Path, mapped: TableMap) -> Iterator[Rows]:
     if not _lines.head(path, _EXPECTED).startswith(b"PAR1"):
         yield from _csv.read(path, _EXPECTED, lambda names: _choose(path, names, mapped), mapped.delimiter)
         return
@@ -95,144 +94,130 @@ def _parsed(path: Path, mapped: TableMap) -> Iterator[tuple[Rows, int]]:
             for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(chosen.values()))):
                 table = pa.table({ours: batch[theirs] for ours, theirs in chosen.items()})
                 table.validate(full=True)  # nobody has looked yet whether its texts are texts
-                yield Rows(table, np.arange(row, row + len(batch)), len(batch)), size
+                yield Rows(table, np.arange(row, row + len(batch)), len(batch), size=size)
                 row, size = row + len(batch), 0
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
-        raise TelemetryError(f"{path} is not a readable Parquet file ({reason})") from None
+        raise UnusableFile(f"{path} is not a readable Parquet file ({reason})", path) from None
 
 
 def _choose(path: Path, names: Sequence[str], mapped: TableMap) -> dict[str, str]:
     missing = [theirs for theirs in mapped.columns.values() if theirs not in names]
     if missing:
         found = ", ".join(filter(str.isprintable, names[:12]))[:300] or "none"
-        raise TelemetryError(f"{path} has no column {missing[0]!r}, which the mapping names; it has {found}")
+        raise UnusableFile(
+            f"{path} has no column {missing[0]!r}, which the mapping names; it has {found}", path
+        )
     return dict(mapped.columns)
 
 
-class _Columns:
-    """The mapped columns of a batch, read as what they should be; collects what is wrong with them."""
+class _Mapped(Columns):
+    """The columns of a batch under our names, by the mapping."""
 
     def __init__(self, rows: Rows, mapped: TableMap) -> None:
-        self.table, self.mapped = rows.table, mapped
-        self.faults: list[tuple[Mask, str]] = []
+        super().__init__(rows)
+        self.mapped = mapped
 
     def has(self, name: str) -> bool:
         return name in self.mapped.columns or name in self.mapped.constants
 
-    def text(self, name: str) -> pa.Array:
-        """As texts without surrounding blanks; null where empty."""
-        if name in self.mapped.columns:
-            words = _flows.translate(_as_text(name, self.table[name]), lambda text: text.strip() or None)
-            known = self.mapped.values.get(name)
-            if known:
-                words = _flows.translate(words, lambda text: known.get(text.lower(), text))
-            return words
-        constant = self.mapped.constants.get(name)
-        return _flows.choice((constant or "",), np.full(len(self.table), 0 if constant else -1))
+    def raw(self, name: str) -> pa.Array:
+        if name in self.mapped.constants and name not in self.mapped.columns:
+            return constant(len(self.table), self.mapped.constants[name])
+        return super().raw(name)
 
-    def word(self, name: str) -> pa.Array:
-        """As `text`, but only words that our column may hold."""
-        words = _flows.translate(self.text(name), str.lower)
-        allowed = FLOWS.column(name).values
-        self.faults.append((_flows.outside(words, allowed), f"{name} is not one of {', '.join(allowed)}"))
-        return words
+    def text(self, *names: str) -> pa.DictionaryArray:
+        (name,) = names
+        words = translate(_as_text(name, self.raw(name)), lambda text: text.strip() or None)
+        known = self.mapped.values.get(name, {})
+        return translate(words, lambda text: known.get(text.lower(), text)) if known else words
+
+    def mine(self, name: str) -> pa.Array:
+        """As words that our column may hold."""
+        return self.word(name, FLOWS.column(name).values)
 
     def number(self, name: str) -> pa.Array:
-        column = one_array(self.table[name]) if name in self.mapped.columns else self.text(name)
+        column = self.raw(name)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             return column.cast(pa.float64(), safe=False)
         numbers, bad = _text.number(_as_text(name, column))
-        self.faults.append((bad, f"{name} is not a number"))
+        self.fault(bad, f"{name} is not a number")
         return numbers
 
-    def whole(self, name: str, unit: float = 1) -> pa.Array:
+    def units(self, name: str, unit: float = 1) -> pa.Array:
         """Numbers times the unit, as whole ones."""
         numbers = self.number(name)
         values = np.asarray(numbers.fill_null(0).to_numpy(zero_copy_only=False)) * unit
         fits = np.isfinite(values) & (np.abs(values) < 2**62)
-        self.faults.append((~fits, f"{name} is out of range"))
-        return pa.array(
-            np.rint(np.where(fits, values, 0)).astype(np.int64), mask=np.asarray(numbers.is_null())
-        )
+        self.fault(~fits, f"{name} is out of range")
+        whole = np.rint(np.where(fits, values, 0)).astype(np.int64)
+        return pa.array(whole, mask=np.asarray(numbers.is_null()))
 
-    def time(self, name: str) -> pa.Array:
-        """As microseconds since 1970."""
-        column, mapped = one_array(self.table[name]), self.mapped
+    def time(self, *names: str) -> pa.Array:
+        (name,) = names
+        column, mapped = self.raw(name), self.mapped
         if pa.types.is_timestamp(column.type):
             micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
             return _text.in_range(
                 micros if column.type.tz else pc.subtract(micros, mapped.offset_seconds * 1_000_000)
             )
         if mapped.time_format == "epoch":
-            seconds = pc.multiply(self.number(name), EPOCH_UNITS[mapped.time_unit])
-            return _flows.micros(seconds)
+            return _flows.micros(pc.multiply(self.number(name), EPOCH_UNITS[mapped.time_unit]))
         text = _as_text(name, column)
         if mapped.time_format == "iso":
             micros, bad = _text.times(text, mapped.offset_seconds)
         else:
             micros, bad = _text.named_times(text, mapped.time_format, mapped.offset_seconds)
-        self.faults.append((bad, f"{name} is not a time"))
+        self.fault(bad, f"{name} is not a time")
         return micros
 
     def resolution(self) -> pa.Array:
-        column, mapped = one_array(self.table["start"]), self.mapped
-        grid = mapped.resolution_seconds
+        column, mapped = self.raw("start"), self.mapped
+        known = mapped.resolution_seconds
         if pa.types.is_timestamp(column.type):
-            grid = grid or max(EPOCH_UNITS[column.type.unit], 1e-6)
+            known = known or max(EPOCH_UNITS[column.type.unit], 1e-6)
         elif mapped.time_format == "epoch" and mapped.time_unit != "s":
-            grid = grid or max(EPOCH_UNITS[mapped.time_unit], 1e-6)
-        if grid is not None:
-            return pa.array(np.full(len(column), grid))
+            known = known or max(EPOCH_UNITS[mapped.time_unit], 1e-6)
+        if known is not None:
+            return pa.array(np.full(len(column), known))
         return _text.resolution(_as_text("start", column), 1e-6)
 
 
-def _as_text(name: str, column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _as_text(name: str, column: pa.Array) -> pa.Array:
     try:
-        return one_array(column).cast(pa.string())
+        return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise TelemetryError(
             f"the column mapped to {name} is of type {column.type}, which is no text"
         ) from None
 
 
-def _finished(rows: Rows, mapped: TableMap, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
-    get = _Columns(rows, mapped)
-    hosts, literal = _hosts.parts(get.text("dest_host"))
-    given = _flows.translate(get.text("dest_ip"), _hosts.address).cast(pa.string())
-    outcome = get.word("outcome").cast(pa.string())
+def _finished(rows: Rows, mapped: TableMap, options: ReadOptions) -> _flows.Finished:
+    get = _Mapped(rows, mapped)
     start = get.time("start")
     columns = {
         "start": start,
         "device": get.text("device_id"),
-        "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
-        "dest_ip": pc.coalesce(given, literal.cast(pa.string())),
+        **get.destination(get.text("dest_host"), get.text("dest_ip")),
         "transport": _flows.transports(get.text("transport"))[0],
-        "service": _flows.translate(get.text("service"), str.lower),
-        "outcome": pc.fill_null(outcome, "unknown"),
+        "service": translate(get.text("service"), str.lower),
+        "outcome": pc.fill_null(get.mine("outcome"), "unknown"),
         "source_uid": get.text("source_uid").cast(pa.string()),
+        "source": pc.fill_null(get.text("source").cast(pa.string()), NAME),
         "time_resolution_seconds": get.resolution(),
     }
     if get.has("app_id"):
         columns["app_id"] = get.text("app_id")
-        attribution = get.word("app_attribution").cast(pa.string())
-        columns["app_attribution"] = pc.if_else(columns["app_id"].is_null(), "none", attribution)
-        columns["app_attribution"] = pc.fill_null(columns["app_attribution"], "none")
-    if get.has("source"):
-        columns["source"] = pc.fill_null(get.text("source").cast(pa.string()), NAME)
+        attribution = pc.if_else(columns["app_id"].is_null(), "none", get.mine("app_attribution"))
+        columns["app_attribution"] = pc.fill_null(attribution, "none")
     if get.has("dest_host_source"):
-        columns["dest_host_source"] = get.word("dest_host_source")
+        columns["dest_host_source"] = get.mine("dest_host_source")
     if get.has("dest_port"):
-        columns["dest_port"] = get.whole("dest_port")
+        columns["dest_port"] = get.units("dest_port")
     for name in filter(get.has, _COUNTS):
-        columns[name] = get.whole(name, mapped.byte_unit)
+        columns[name] = get.units(name, mapped.byte_unit)
     if get.has("duration_seconds"):
         columns["duration_seconds"] = pc.multiply(get.number("duration_seconds"), mapped.duration_unit)
     elif get.has("end"):
-        lasted = pc.subtract(get.time("end"), start).cast(pa.float64())
-        columns["duration_seconds"] = pc.divide(lasted, 1e6)
-    draft, lines, reasons = _flows.screen(
-        pa.table(columns), rows.lines, options, clock="start", addresses=False, also=get.faults
-    )
-    return _flows.canonical(draft, options, NAME, 1.0), lines, reasons
+        columns["duration_seconds"] = seconds_between(start, get.time("end"))
+    return get.flows(columns, options, NAME, 1.0, clock="start")

@@ -15,14 +15,12 @@ lock message is missing. What is on at the end of the log ends with its last rec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import ReadOptions, _lines, rejected, tagged
+from appcadence._types import DAY_US
+from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
     app_of_topic,
@@ -31,8 +29,9 @@ from appcadence.telemetry.readers._device_log import (
     micros,
     table,
 )
+from appcadence.telemetry.readers._flows import MAX_DAYS
 from appcadence.telemetry.readers._json import NO_OBJECT
-from appcadence.telemetry.readers._json_objects import first_objects, objects
+from appcadence.telemetry.readers._json_layout import OBJECT_BYTES, blocks, check, fits, objects
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 
 NAME = "unified_log"
@@ -54,22 +53,16 @@ Event = tuple[str | None, int, int | None, bool | None]
 State = tuple[str, int, int]
 
 
-def sniff(path: Path) -> bool:
+def sniff(path: Path, start: bytes) -> bool:
     """Whether the file's first objects are unified log records; never raises."""
-    try:
-        head = _lines.head(path, EXPECTED)
-    except TelemetryError:
-        return False
-    return any(map(_is_record, first_objects(head)))
+    return fits(start, _is_record)
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield notifications and activity, and rejected rows, of the logs of one device.
 
-    A rejected row's line is its place in the array, where the file is one.
-
     Raises:
-        TelemetryError: the device is not given; or a file is missing, empty, damaged or no such log.
+        UnusableFile: the device is not given; or a file is missing, empty, damaged or no such log.
     """
     for path in paths:
         same: dict[str, object] = {
@@ -77,18 +70,14 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.
             "source": NAME,
             "time_resolution_seconds": FINEST_SECONDS,
         }
-        if not any(map(_is_record, first_objects(_lines.head(path, EXPECTED)))):
-            raise TelemetryError(f"{path} is not {EXPECTED}: no such record among its first ones")
+        check(path, EXPECTED, _is_record)
         log = _Log()
-        for found in objects(path, EXPECTED):
-            bad = [(line, NO_OBJECT) for line in found.bad]
-            bad += [(line, fault) for line, row in found.good if (fault := log.take(row))]
+        for block in blocks(path, EXPECTED, OBJECT_BYTES):
+            found = [(line, NO_OBJECT if row is None else log.take(row)) for line, row in objects(block)]
             yield from log.tables(same, path)
-            if bad:
-                bad.sort()
-                yield "rejected", rejected(path, [line for line, _ in bad], [why for _, why in bad])
-            count = len(found.bad) + len(found.good)
-            yield "activity", tagged(ACTIVITY.empty(), path, count, found.size)
+            bad = [(line, fault) for line, fault in found if fault]
+            yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
+            yield "activity", tagged(ACTIVITY.empty(), path, len(found), block.size)
         log.finish()
         yield from log.tables(same, path)
 
@@ -134,7 +123,7 @@ class _Log:
         for switch in self._switches.values():
             switch.end(self._last)
 
-    def tables(self, same: dict[str, object], path: Path) -> Iterator[tuple[str, pa.Table]]:
+    def tables(self, same: dict[str, object], path: Path) -> Batches:
         if self.events:
             constants = same | {"kind": "push_received"}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, self.events, constants), path)
@@ -188,6 +177,7 @@ def _event(topic: str, time: int, rest: str) -> Event:
 
 def _seconds(text: str | None) -> int | None:
     try:
-        return micros(float(text)) if text else None
+        known = micros(float(text)) if text else None
     except ValueError:
         return None
+    return known if known is None or known <= MAX_DAYS * DAY_US else None

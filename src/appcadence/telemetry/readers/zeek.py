@@ -15,20 +15,23 @@ connection began, is "passive".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv, tagged
+from appcadence._types import Mask
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.names import choice, translate, value_of
+from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv
+from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
+from appcadence.telemetry.readers._json_layout import blocks
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.readers._zeek_fields import EXPECTED
-from appcadence.telemetry.readers.zeek_names import KINDS, Names
-from appcadence.telemetry.schema import FLOWS
+from appcadence.telemetry.readers.zeek_names import NAME_FIELDS, Names
 
 NAME = "zeek"
 
@@ -37,78 +40,60 @@ _ESTABLISHED = {"SF", "S1", "S2", "S3", "RSTO", "RSTR"}
 _FAILED_TCP = {"S0", "REJ", "RSTOS0", "SH"}
 
 
-def sniff(path: Path) -> bool:
-    """Whether the file starts like a Zeek log; reads its first 64 kB only and never raises."""
-    try:
-        _kind(path)
-    except TelemetryError:
-        return False
-    return True
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the file starts like a Zeek log; never raises."""
+    return _zeek_tsv.is_text(start) or _zeek_json.sniff_kind(start) is not None
 
 
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected rows, of any number of Zeek logs.
 
     All names are read before the first connection, so the order of the files does not matter. Logs of
     kinds that hold neither connections nor names are passed over.
 
     Raises:
-        TelemetryError: a file is missing, empty, damaged or no Zeek log, or none is a conn log.
+        UnusableFile: a file is missing, empty, damaged or no Zeek log, or none is a conn log.
     """
     kinds = {path: _kind(path) for path in paths}
     if "conn" not in kinds.values():
-        files = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-        raise TelemetryError(f"no connections in {files}; give the conn log as well")
+        files = listed([str(path) for path in paths])
+        raise UnusableFile(f"no connections in {files}; give the conn log as well", *paths)
     names = Names()
+    finish = partial(_finished, names=names, options=options)
     for path, kind in kinds.items():
-        if kind == "conn":
-            continue
-        for rows, size in _parsed(path, kind):
-            if kind == "dns":
-                names.add_answers(rows.table)
-            elif kind in KINDS:
-                names.add_connections(kind, rows.table)
-            yield from _flows.bad_rows(path, rows.bad_lines, rows.reasons)
-            yield "flows", tagged(FLOWS.empty(), path, rows.read, size)
+        if kind != "conn":
+            yield from _flows.flows_of(path, _parsed(path, kind), partial(_gathered, names=names, kind=kind))
     names.finish()
     for path, kind in kinds.items():
         if kind == "conn":
-            for rows, size in _parsed(path, kind):
-                flows, lines, reasons = _finished(rows, names, options)
-                yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-                yield "flows", tagged(flows, path, rows.read, size)
+            yield from _flows.flows_of(path, _parsed(path, kind), finish)
 
 
 def _kind(path: Path) -> str:
-    head = _lines.head(path, EXPECTED)
-    if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{"):
-        kind = _zeek_json.sniff_kind(head)
-    elif head.startswith(b"#") or _zeek_tsv.plain_header(path, head):
-        return _zeek_tsv.first_header(path, head).kind
-    else:
-        kind = None
+    start = _lines.head(path, EXPECTED)
+    if _zeek_tsv.is_text(start):
+        return _zeek_tsv.kind(path, start)
+    kind = _zeek_json.sniff_kind(start)
     if kind is None:
-        raise TelemetryError(f"{path} is not {EXPECTED}: it starts with neither #separator, #fields nor ts")
+        raise UnusableFile(
+            f"{path} is not {EXPECTED}: it starts with neither #separator, #fields nor ts", path
+        )
     return kind
 
 
-def _parsed(path: Path, kind: str) -> Iterator[tuple[Rows, int]]:
-    """The rows of a log, block by block, each with the bytes of the file read for it."""
-    header = None
-    for block in _lines.blocks(path, EXPECTED):
-        if block.line == 1 and block.data.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{"):
-            header = None
-        elif block.line == 1:
-            header = _zeek_tsv.plain_header(path, block.data) or _zeek_tsv.Header(kind=kind)
-        if header is None:
-            yield _zeek_json.parse(block, kind), block.size
-            continue
-        size = block.size
-        for after, rows in _zeek_tsv.parse(path, block, header):
-            header = after
-            if rows.read or size:
-                yield rows, size
-            size = 0
+def _parsed(path: Path, kind: str) -> Iterator[Rows]:
+    if _zeek_tsv.is_text(_lines.head(path, EXPECTED)):
+        return _zeek_tsv.rows(path, kind)
+    return (_zeek_json.parse(block, kind) for block in blocks(path, EXPECTED))
+
+
+def _gathered(rows: Rows, names: Names, kind: str) -> _flows.Finished:
+    """No flows of a log that is no conn log, but the names in it."""
+    if kind not in NAME_FIELDS:
+        return _flows.NONE, [], []
+    names.add(kind, rows.table)
+    lines = rows.lines[too_long(rows.table[NAME_FIELDS[kind]])].tolist()
+    return _flows.NONE, lines, [TOO_LONG] * len(lines)
 
 
 _DRAFT = {
@@ -121,7 +106,7 @@ _DRAFT = {
 }
 
 
-def _finished(rows: Rows, names: Names, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
+def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished:
     table = rows.table.unify_dictionaries().combine_chunks()
     transport, tcp, udp = _flows.transports(table["proto"])
     columns = {_DRAFT[name]: table[name] for name in _DRAFT}
@@ -129,12 +114,18 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> tuple[pa.Table,
     columns["transport"] = transport
     # ICMP has no ports; Zeek puts its codes there.
     columns["dest_port"] = pc.if_else(pa.array(tcp | udp), table["id.resp_p"], None)
-    columns["outcome"] = _outcome(one_array(table["conn_state"]), tcp)
-    columns["service"] = _flows.translate(table["service"], _service_name)
-    draft, lines, reasons = _flows.screen(
-        pa.table(columns), rows.lines, options, clock="ts", stated=table["local_orig"]
+    columns["outcome"] = _outcome(table["conn_state"], tcp)
+    columns["service"] = translate(table["service"], _service_name)
+    return _flows.finished(
+        columns,
+        rows.lines,
+        options,
+        NAME,
+        RESOLUTION_SECONDS,
+        complete=names.named,
+        clock="ts",
+        stated=table["local_orig"],
     )
-    return _flows.canonical(names.named(draft), options, NAME, RESOLUTION_SECONDS), lines, reasons
 
 
 def _service_name(text: str) -> str | None:
@@ -146,8 +137,6 @@ def _service_name(text: str) -> str | None:
     return parts[0] if parts else None
 
 
-def _outcome(state: pa.DictionaryArray, tcp: npt.NDArray[np.bool_]) -> pa.DictionaryArray:
-    names = state.dictionary.to_pylist()
-    codes = np.array([0 if n in _ESTABLISHED else 1 if n in _FAILED_TCP else 2 for n in names] + [2])
-    index = codes[np.asarray(state.indices.fill_null(len(names)))]
-    return _flows.choice(_flows.OUTCOMES, np.where((index == 1) & ~tcp, 2, index))
+def _outcome(state: pa.ChunkedArray, tcp: Mask) -> pa.DictionaryArray:
+    codes = value_of(state, lambda name: 0 if name in _ESTABLISHED else 1 if name in _FAILED_TCP else 2, 2)
+    return choice(_flows.OUTCOMES, np.where((codes == 1) & ~tcp, 2, codes))

@@ -14,13 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Ints
 from appcadence.telemetry.arrays import AsOf, one_array
-from appcadence.telemetry.readers._flows import choice
-from appcadence.telemetry.readers._hosts import host_name
+from appcadence.telemetry.names import Codes, by_name, choice, encode, translate, value_of
+from appcadence.telemetry.readers._hosts import MAX_HOST, host_name
 
-KINDS = ("ssl", "quic", "http")
-SERVICES = ("tls", "quic", "http")
-"""Service that a row in the log of the same place in KINDS proves."""
+SERVICES = {"ssl": "tls", "quic": "quic", "http": "http"}
+"""Service that a row of each kind of log proves."""
+NAME_FIELDS = {"ssl": "server_name", "quic": "server_name", "http": "host", "dns": "query"}
+"""Field of each kind of log that holds host names."""
 
 Hashes = npt.NDArray[np.uint64]
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -58,21 +60,21 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self.hosts: list[str] = []
-        """Every host name; the answers below are indices into it, -1 = no name."""
-        self._code: dict[str, int] = {}
+        self._host = Codes()
+        """Every host name; the answers below are its codes, -1 = no name."""
         self._uids: list[tuple[Hashes, npt.NDArray[np.int32], npt.NDArray[np.int8]]] = []
-        self._answers: list[tuple[Hashes, npt.NDArray[np.int64], npt.NDArray[np.int64], Any]] = []
+        self._answers: list[tuple[Hashes, Ints, Ints, Any]] = []
 
-    def add_connections(self, kind: str, table: pa.Table) -> None:
-        """Rows of an ssl, quic or http log (columns `uid` and `server_name` or `host`)."""
+    def add(self, kind: str, table: pa.Table) -> None:
+        """Rows of a log of a kind in `NAME_FIELDS`, with uid, or of dns with ts, id.orig_h, answers, TTLs."""
+        if kind == "dns":
+            self._add_answers(table)
+            return
         table = table.filter(table["uid"].is_valid())
-        codes = self._encode(table["host" if kind == "http" else "server_name"])
-        kinds = np.full(len(table), KINDS.index(kind), np.int8)
-        self._uids.append((hash_text(one_array(table["uid"])), codes, kinds))
+        kinds = np.full(len(table), list(SERVICES).index(kind), np.int8)
+        self._uids.append((hash_text(one_array(table["uid"])), self._encode(table[NAME_FIELDS[kind]]), kinds))
 
-    def add_answers(self, table: pa.Table) -> None:
-        """Rows of a dns log (columns ts, id.orig_h, query, answers, TTLs)."""
+    def _add_answers(self, table: pa.Table) -> None:
         same = pc.equal(pc.list_value_length(table["answers"]), pc.list_value_length(table["TTLs"]))
         finite = pc.and_(pc.is_finite(table["ts"]), pc.less(pc.abs(table["ts"]), 1e11))
         table = table.filter(pc.and_(pc.and_(same, finite), table["id.orig_h"].is_valid()))
@@ -87,7 +89,7 @@ class Names:
         parent = parent[keep]
         start = np.rint(table["ts"].to_numpy()[parent] * 1e6).astype(np.int64)
         end = start + (seconds[keep] * 1e6).astype(np.int64)
-        device = _hash_words(table["id.orig_h"])[parent]
+        device = hash_names(table["id.orig_h"])[parent]
         keys = _pair(device, hash_text(answers.filter(pa.array(keep))))
         self._answers.append((keys, start, end, codes[parent]))
 
@@ -108,7 +110,7 @@ class Names:
         self._uids, self._answers = [], []
 
     def of_connections(self, uids: pa.Array) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int8]]:
-        """Host code and place in KINDS of each uid, -1 where unknown."""
+        """Host code and place in SERVICES of each uid, -1 where unknown."""
         codes, kinds = np.full(len(uids), -1, np.int32), np.full(len(uids), -1, np.int8)
         if len(self._keys):
             hashes = hash_text(uids)
@@ -118,12 +120,12 @@ class Names:
         return codes, kinds
 
     def of_addresses(
-        self, devices: pa.ChunkedArray, addresses: pa.ChunkedArray, micros: npt.NDArray[np.int64]
+        self, devices: pa.ChunkedArray, addresses: pa.ChunkedArray, micros: Ints
     ) -> npt.NDArray[np.int32]:
         """Host code of the latest DNS answer to the device that gave the address and still held, else -1."""
         codes = np.full(len(micros), -1, np.int32)
         if len(self._end):
-            found = self._as_of.find(_pair(_hash_words(devices), _hash_words(addresses)), micros)
+            found = self._as_of.find(_pair(hash_names(devices), hash_names(addresses)), micros)
             hit = found >= 0
             hit[hit] = micros[hit] <= self._end[found[hit]]
             codes[hit] = self._answer_codes[found[hit]]
@@ -138,44 +140,37 @@ class Names:
         observed = codes >= 0
         micros = draft["start"].to_numpy()
         codes = np.where(observed, codes, self.of_addresses(draft["device"], draft["dest_ip"], micros))
-        used = np.unique(codes[codes >= 0])
+        used, hosts = np.unique(codes[codes >= 0]), self._host.names
         places = np.where(codes < 0, -1, np.searchsorted(used, codes))
         source = np.where(codes < 0, -1, np.where(observed, 0, 1))
         columns = {
-            "dest_host": choice([self.hosts[code] for code in used], places),
+            "dest_host": choice([hosts[code] for code in used], places),
             "dest_host_source": choice(("observed", "passive"), source),
             "service": _service(one_array(draft["service"]), kinds),
         }
         kept = {name: draft[name] for name in draft.column_names if name not in columns}
         return pa.table(kept | columns)
 
-    def _encode(self, words: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-        array = one_array(words)
-        values = [host_name(value) for value in array.dictionary.to_pylist()]
-        codes = np.full(len(values) + 1, -1, np.int32)
-        for index, name in enumerate(values):
-            if name is not None:
-                codes[index] = self._code.setdefault(name, len(self.hosts))
-                if codes[index] == len(self.hosts):
-                    self.hosts.append(name)
-        result: npt.NDArray[np.int32] = codes[np.asarray(array.indices.fill_null(len(values)))]
-        return result
+    def _encode(self, names: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+        def known(text: str) -> str | None:
+            name = host_name(text)
+            return name if name is not None and len(name) <= MAX_HOST else None
+
+        return self._host.of(translate(names, known)).astype(np.int32)
 
 
 def _service(stated: pa.DictionaryArray, kinds: npt.NDArray[np.int8]) -> pa.DictionaryArray:
-    named = stated.dictionary.to_pylist()
-    values = list(dict.fromkeys([*SERVICES, *named]))
-    codes = np.array([values.index(value) for value in named] + [-1])
-    index = codes[np.asarray(stated.indices.fill_null(len(named)))]
+    values = list(dict.fromkeys([*SERVICES.values(), *stated.dictionary.to_pylist()]))
+    codes = value_of(stated, values.index, -1)
     # A proxied connection is in the http log too, but is TLS once its own row says so.
-    proven = (kinds >= 0) & ~((kinds == KINDS.index("http")) & (index >= 0))
-    return choice(values, np.where(proven, kinds, index))
+    proven = (kinds >= 0) & ~((kinds == list(SERVICES).index("http")) & (codes >= 0))
+    return choice(values, np.where(proven, kinds, codes))
 
 
-def _hash_words(words: pa.ChunkedArray) -> Hashes:
-    array = one_array(words)
-    hashes = np.append(hash_text(array.dictionary), np.uint64(0))
-    result: Hashes = hashes[np.asarray(array.indices.fill_null(len(hashes) - 1))]
+def hash_names(column: pa.ChunkedArray) -> Hashes:
+    """(n,) the hash of each row's name, 0 where there is none."""
+    names = encode(column)
+    result: Hashes = by_name(names, hash_text(names.dictionary), 0)
     return result
 
 

@@ -16,16 +16,15 @@ the app on the device, and is not used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _json, _lines, _text, tagged
+from appcadence.telemetry.names import constant, translate
+from appcadence.telemetry.readers import ReadOptions, _flows, _text
+from appcadence.telemetry.readers._columns import Columns, JsonFlows
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "zscaler"
@@ -39,28 +38,9 @@ _FIELDS = (
     *("mobappname", "deviceostype", "recordid"),
 )
 _WANTED = {"sourcetype": pa.string(), "event": pa.struct([(name, pa.string()) for name in _FIELDS])}
-_NOTHING = {"", "none", "na", "n/a", "unknown", "null", "-"}
+_NOTHING = {"none", "na", "n/a", "unknown", "null", "-"}
+_OUTCOMES = {"allowed": "established", "blocked": "failed"}
 _SERVICES = {"https": "tls", "ssl": "tls", "tunnel_ssl": "tls", "http": "http", "ftp": "ftp", "dns": "dns"}
-
-
-def sniff(path: Path) -> bool:
-    """Whether the first lines are records of a web feed; never raises."""
-    return _json.sniff(path, _EXPECTED, _fits)
-
-
-def read(paths: Sequence[Path], options: ReadOptions) -> Iterator[tuple[str, pa.Table]]:
-    """Yield flows, and rejected records.
-
-    Raises:
-        TelemetryError: a file is missing, empty, damaged or no feed of web records.
-    """
-    for path in paths:
-        _json.check(path, _EXPECTED, _fits)
-        for block in _lines.blocks(path, _EXPECTED):
-            rows = _json.parse(block, _WANTED, _as_texts)
-            flows, lines, reasons = _finished(rows, options)
-            yield from _flows.bad_rows(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-            yield "flows", tagged(flows, path, rows.read, block.size)
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -80,66 +60,43 @@ def _as_texts(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"event": event | numbers}
 
 
-def _finished(rows: Rows, options: ReadOptions) -> tuple[pa.Table, list[int], list[str]]:
-    kinds = pc.equal(rows.table["sourcetype"], _SOURCETYPE)
-    event = one_array(rows.table["event"])
-    system = _known(pc.struct_field(event, "deviceostype"))
-    apple = pc.match_substring_regex(system.cast(pa.string()), "(?i)^i(pad)?os")
-    mine = np.asarray(pc.and_(pc.fill_null(kinds, False), pc.fill_null(apple, True)))
-    event, lines = event.filter(pa.array(mine)), rows.lines[mine]
+def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
+    get = Columns(rows, _NOTHING)
+    get.keep(pc.fill_null(pc.equal(get.raw("sourcetype"), _SOURCETYPE), False))
+    get.keep_ios("event.deviceostype")
 
     def known(*names: str) -> pa.DictionaryArray:
-        fields = [_known(pc.struct_field(event, name)).cast(pa.string()) for name in names]
-        return pc.coalesce(*fields).dictionary_encode()
+        return get.text(*(f"event.{name}" for name in names))
 
-    start, no_time, other_zone = _start(event)
-    sizes = [_text.whole(known(name)) for name in ("reqsize", "respsize")]
-    hosts, literal = _hosts.parts(known("host", "eurl", "url"))
-    server = _flows.translate(known("serverip", "sip"), _hosts.address).cast(pa.string())
-    app = known("mobappname")
-    action = _flows.translate(known("action"), lambda text: text.lower())
+    action = pc.fill_null(known("action").cast(pa.string()), "")
     columns = {
-        "start": start,
+        "start": _start(get),
         "device": known("external_devid", "devicename", "cltintip", "cltip", "cip"),
-        "app_id": app,
-        "app_attribution": _flows.choice(("display_name", "none"), np.asarray(app.is_null()).astype(int)),
-        "dest_host": hosts,
-        "dest_host_source": _flows.choice(("observed",), -np.asarray(hosts.is_null()).astype(int)),
-        "dest_ip": pc.coalesce(server, literal.cast(pa.string())),
-        "transport": _flows.words(len(event), "tcp"),
-        "service": _flows.translate(known("proto"), lambda text: _SERVICES.get(text.lower())),
-        "outcome": _flows.translate(
-            pc.fill_null(action.cast(pa.string()), ""),
-            lambda text: {"allowed": "established", "blocked": "failed"}.get(text, "unknown"),
-        ),
-        "bytes_out": sizes[0][0],
-        "bytes_in": sizes[1][0],
+        **get.app(known("mobappname"), "display_name"),
+        **get.destination(known("host", "eurl", "url"), known("serverip", "sip")),
+        "transport": constant(len(action), "tcp"),
+        "service": translate(known("proto"), lambda text: _SERVICES.get(text.lower())),
+        "outcome": translate(action, lambda text: _OUTCOMES.get(text.lower(), "unknown")),
+        "bytes_out": get.whole("event.reqsize"),
+        "bytes_in": get.whole("event.respsize"),
         "source_uid": known("recordid").cast(pa.string()),
     }
-    faults = [
-        (other_zone, "time is not in UTC; add epochtime to the feed"),
-        (no_time, "neither epochtime nor time is a time"),
-        (sizes[0][1], "reqsize is not a whole number"),
-        (sizes[1][1], "respsize is not a whole number"),
-    ]
-    draft, bad, reasons = _flows.screen(
-        pa.table(columns), lines, options, clock="time", addresses=False, also=faults
-    )
-    return _flows.canonical(draft, options, NAME, RESOLUTION_SECONDS), bad, reasons
+    return get.flows(columns, options, NAME, RESOLUTION_SECONDS, clock="time")
 
 
-def _known(text: pa.Array) -> pa.DictionaryArray:
-    """The texts that say anything."""
-    return _flows.translate(text, lambda value: None if value.strip().lower() in _NOTHING else value.strip())
-
-
-def _start(event: pa.StructArray) -> tuple[pa.Array, _flows.Mask, _flows.Mask]:
-    """When, which rows have no readable time, and which only one of an unknown zone."""
-    epoch, no_epoch = _text.whole(pc.struct_field(event, "epochtime"))
+def _start(get: Columns) -> pa.Array:
+    """When; a time alone counts only where the feed's zone is UTC."""
+    epoch, no_epoch = _text.whole(get.raw("event.epochtime"))
     seconds = _flows.micros(epoch.cast(pa.float64()))
-    zone = _known(pc.struct_field(event, "tz")).cast(pa.string())
-    utc = np.asarray(pc.fill_null(pc.match_substring_regex(zone, "(?i)^(gmt|utc|etc/utc)$"), True))
-    named, no_named = _text.named_times(pc.struct_field(event, "time"), "%a %b %d %H:%M:%S %Y", 0)
-    alone = np.asarray(seconds.is_null()) & np.asarray(pc.struct_field(event, "time").is_valid())
-    time = pc.coalesce(seconds, pc.if_else(pa.array(utc), named, None))
-    return time, np.asarray(time.is_null()) & (no_epoch | no_named), alone & ~utc
+    utc = pc.match_substring_regex(get.text("event.tz").cast(pa.string()), "(?i)^(gmt|utc|etc/utc)$")
+    utc = pc.fill_null(utc, True)
+    named, no_named = _text.named_times(get.raw("event.time"), "%a %b %d %H:%M:%S %Y", 0)
+    alone = pc.and_(seconds.is_null(), get.raw("event.time").is_valid())
+    time = pc.coalesce(seconds, pc.if_else(utc, named, None))
+    get.fault(pc.and_not(alone, utc), "time is not in UTC; add epochtime to the feed")
+    get.fault(np.asarray(time.is_null()) & (no_epoch | no_named), "neither epochtime nor time is a time")
+    return time
+
+
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished, _as_texts)
+sniff, read = _READER.sniff, _READER.read

@@ -1,0 +1,1 @@
+"""What telemetry can show before anything is trained on it."""

@@ -2,36 +2,36 @@
 
 Answers to ATT&CK: analytic AN1682 of detection strategy DET0620 detects T1437.001 (Web Protocols) on iOS from
 data component DC0085. It wants traffic attributed to apps, push timing, user interaction and declared
-behaviour; each fact below is one of these, and each verdict says whether one of the analytic's three
+behaviour; each fact below is one of these, and each capability says how far one of the analytic's three
 behaviours can be judged. Memory grows with devices, apps and hours, not with flows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from appcadence._types import Progress, silent
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import Snapshot
-from appcadence.telemetry.readiness.capability import BEHAVIOURS as BEHAVIOURS
+from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readiness.capability import (
-    BLIND,
+    BEHAVIOURS,
     CHANGES,
-    JUDGED,
     MIN_SHARE,
-    VERDICTS,
-    Evidence,
-    Verdict,
-    judge,
+    Capability,
+    DeviceFacts,
+    Level,
+    Log,
+    Profiles,
 )
-from appcadence.telemetry.readiness.counts import ATTRIBUTIONS as ATTRIBUTIONS
-from appcadence.telemetry.readiness.counts import Counts, count
+from appcadence.telemetry.readiness.counts import ATTRIBUTIONS, Counts, count
 
 ATTACK = {
     "analytic": "AN1682",
@@ -47,72 +47,11 @@ _MAX_APPS = 14
 
 
 @dataclass(frozen=True)
-class Log:
-    """How far the activity or push log of one device goes."""
-
-    hours: int
-    """Hours that it covers; a silence of up to a day counts as covered."""
-    hours_with_flows: int
-    """Those of them in which the device has flows."""
-    records: int
-    time_resolution_seconds: float | None
-    """Grid of unlocks and apps in front, or of pushes received; None = it has none of these."""
-    kinds: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Profiles:
-    """Apps that were seen, and how many of them the inventory knows what of."""
-
-    apps: int
-    in_inventory: int
-    background_modes_known: int
-    approved: int
-    approval_known: int
-    expected_hosts_known: int
-
-
-@dataclass(frozen=True)
-class Device:
-    """Facts and verdicts of one device; shares are of its flows, 0 to 1."""
-
-    device_id: str
-    flows: int
-    attribution: dict[str, float]
-    """Share of flows by how their app is known: exact, process, display_name, none."""
-    app_known: float
-    host_known: float
-    host_passive: float
-    duration_known: float
-    bytes_known: float
-    time_resolution_seconds: float | None
-    first: str | None
-    last: str | None
-    span_hours: float
-    """From the first flow to the last: what is retained."""
-    observed_hours: int
-    """Clock hours with flows, silences of up to four hours included."""
-    gaps: int
-    """Silences longer than four hours."""
-    gap_hours: int
-    contact_summaries: int
-    activity: Log
-    pushes: Log
-    pushes_with_app: int
-    profiles: Profiles
-    behaviours: dict[str, Verdict]
-
-    def as_dict(self) -> dict[str, Any]:
-        verdicts = {name: verdict.as_dict() for name, verdict in self.behaviours.items()}
-        return asdict(self) | {"behaviours": verdicts}
-
-
-@dataclass(frozen=True)
 class Readiness:
     """The answer for a telemetry directory."""
 
     directory: str
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceFacts, ...]
     profiles: Profiles
     """Of all apps seen anywhere."""
     undeclared: tuple[str, ...]
@@ -130,15 +69,14 @@ class Readiness:
         values = (d.attribution[fact] if fact in ATTRIBUTIONS else getattr(d, fact) for d in self.devices)
         return sum(v * d.flows for v, d in zip(values, self.devices, strict=True)) / self.flows
 
-    def verdicts(self, behaviour: str) -> dict[str, int]:
-        """Devices by verdict."""
-        found = Counter(device.behaviours[behaviour].verdict for device in self.devices)
-        return {verdict: found[verdict] for verdict in VERDICTS}
+    def levels(self, behaviour: str) -> dict[Level, int]:
+        """Devices by how far the behaviour can be judged on them."""
+        found = Counter(device.behaviours[behaviour].level for device in self.devices)
+        return {level: found[level] for level in Level}
 
     def change(self, behaviour: str) -> tuple[str, int]:
         """What would help most, and on how many devices: on those that are not judged, if there are any."""
-        behind = [d for d in self.devices if d.behaviours[behaviour].verdict != JUDGED] or self.devices
-        found = Counter(d.behaviours[behaviour].change for d in behind)
+        found = Counter(capability.change for capability in self._behind(behaviour))
         if not found:
             return CHANGES["flows"], 0
         kind, devices = min(found.items(), key=lambda item: (-item[1], item[0] == "", item[0]))
@@ -146,14 +84,17 @@ class Readiness:
 
     def reason(self, behaviour: str) -> str:
         """The commonest reason, of those that are not judged if there are any."""
-        behind = [d for d in self.devices if d.behaviours[behaviour].verdict != JUDGED] or self.devices
-        found = Counter(d.behaviours[behaviour].reason for d in behind)
+        found = Counter(capability.reason for capability in self._behind(behaviour))
         return min(found, key=lambda reason: (-found[reason], reason)) if found else "there is no device"
+
+    def _behind(self, behaviour: str) -> list[Capability]:
+        every = [device.behaviours[behaviour] for device in self.devices]
+        return [capability for capability in every if capability.level != Level.JUDGED] or every
 
     def _worded(self, kind: str) -> str:
         if kind != "modes" or not self.undeclared:
             return CHANGES[kind]
-        few = ", ".join(self.undeclared[:_MAX_APPS]) + (" ..." if len(self.undeclared) > _MAX_APPS else "")
+        few = listed(self.undeclared, _MAX_APPS)
         return (
             f"declare background modes for these {len(self.undeclared)} apps (their IPA or Info.plist): {few}"
         )
@@ -164,7 +105,7 @@ class Readiness:
         for name, threshold in BEHAVIOURS.items():
             change, devices = self.change(name)
             behaviours[name] = {
-                "devices": self.verdicts(name),
+                "devices": {level.value: n for level, n in self.levels(name).items()},
                 "reason": self.reason(name),
                 "change": change,
                 "change_helps_devices": devices,
@@ -195,9 +136,7 @@ class Readiness:
         }
 
 
-def readiness(
-    directory: str | Path | TelemetryDirectory, progress: Callable[[str, float], None] | None = None
-) -> Readiness:
+def readiness(directory: str | Path | TelemetryDirectory, progress: Progress = silent) -> Readiness:
     """Measure what a telemetry directory can show.
 
     Raises:
@@ -225,63 +164,39 @@ def readiness(
     )
 
 
-def _device(counts: Counts, code: int, name: str, known: dict[str | None, dict[str, Facts]]) -> Device:
+def _device(counts: Counts, code: int, name: str, known: dict[str | None, dict[str, Facts]]) -> DeviceFacts:
     flows = int(counts.flows[code])
 
     def share(values: Any) -> float:
         return float(values[code]) / flows if flows else 0.0
 
-    apps = [_profile(known, name, counts.apps[app]) for app in counts.apps_of(code)]
-    profiles = _profiles(apps)
-    grid = float(counts.grid[code]) if flows else None
+    def log(table: str, hours: Any, shared: Any) -> Log:
+        return Log(int(hours[code]), int(shared[code]), *counts.log(table, code))
+
     first, last = int(counts.first[code]), int(counts.last[code])
-    activity = Log(
-        int(counts.activity_hours[code]), int(counts.activity_shared[code]), *counts.log("activity", code)
-    )
-    pushes = Log(
-        int(counts.push_hours[code]), int(counts.push_shared[code]), *counts.log("notifications", code)
-    )
-    evidence = Evidence(
-        flows=flows,
-        app=share(counts.app_known),
-        destination=share(counts.dest_known),
-        host=share(counts.host_known),
-        duration=share(counts.duration_known),
-        lookups=share(counts.lookups),
-        resolution_seconds=grid or 0.0,
-        hours=int(counts.hours[code]),
-        gap_hours=int(counts.gap_hours[code]),
-        activity_hours=activity.hours_with_flows,
-        push_hours=pushes.hours_with_flows,
-        pushes=int(counts.pushes[code]),
-        other_pushes=pushes.records - int(counts.pushes[code]),
-        push_resolution_seconds=pushes.time_resolution_seconds or 0.0,
-        apps=profiles.apps,
-        apps_without_modes=profiles.apps - profiles.background_modes_known,
-        summaries=int(counts.summaries[code]),
-    )
-    return Device(
+    return DeviceFacts(
         device_id=name,
         flows=flows,
         attribution={way: share(counts.attribution[:, i]) for i, way in enumerate(ATTRIBUTIONS)},
-        app_known=evidence.app,
-        host_known=evidence.host,
+        app_known=share(counts.app_known),
+        dest_known=share(counts.dest_known),
+        host_known=share(counts.host_known),
         host_passive=share(counts.host_passive),
-        duration_known=evidence.duration,
+        duration_known=share(counts.duration_known),
         bytes_known=share(counts.bytes_known),
-        time_resolution_seconds=grid,
+        lookups=share(counts.lookups),
+        time_resolution_seconds=float(counts.resolution[code]) if flows else None,
         first=_iso(first) if flows else None,
         last=_iso(last) if flows else None,
         span_hours=(last - first) / 3.6e9 if flows else 0.0,
-        observed_hours=evidence.hours,
+        observed_hours=int(counts.hours[code]),
         gaps=int(counts.gaps[code]),
-        gap_hours=evidence.gap_hours,
-        contact_summaries=evidence.summaries,
-        activity=activity,
-        pushes=pushes,
-        pushes_with_app=evidence.pushes,
-        profiles=profiles,
-        behaviours=judge(evidence),
+        gap_hours=int(counts.gap_hours[code]),
+        contact_summaries=int(counts.summaries[code]),
+        activity=log("activity", counts.activity_hours, counts.activity_shared),
+        pushes=log("notifications", counts.push_hours, counts.push_shared),
+        pushes_with_app=int(counts.pushes[code]),
+        profiles=_profiles([_profile(known, name, counts.apps[app]) for app in counts.apps_of(code)]),
     )
 
 
@@ -311,18 +226,20 @@ def _profiles(apps: Sequence[Facts]) -> Profiles:
     )
 
 
-def _blind_spots(devices: Sequence[Device], undeclared: Sequence[str], apps: int) -> list[str]:
+def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps: int) -> list[str]:
     n = len(devices)
     flowing = [d for d in devices if d.flows]
 
-    def named(where: Sequence[Device]) -> str:
-        few = ", ".join(d.device_id for d in where[:3])
-        return f"{len(where)} of {n} device{'s' * (n > 1)} ({few}{' ...' if len(where) > 3 else ''})"
+    def named(where: Sequence[DeviceFacts]) -> str:
+        few = listed([d.device_id for d in where])
+        return f"{len(where)} of {n} device{'s' * (n > 1)} ({few})"
 
     unpushed = [
-        d for d in devices if not d.pushes_with_app and d.behaviours["notification_burst"].verdict == BLIND
+        d
+        for d in devices
+        if not d.pushes_with_app and d.behaviours["notification_burst"].level == Level.BLIND
     ]
-    alone = [d for d in flowing if d.activity.hours_with_flows < MIN_SHARE * d.observed_hours]
+    alone = [d for d in flowing if not d.present]
     said = [
         ([d for d in devices if not d.flows], "no flows", "nothing about traffic can be said there"),
         (

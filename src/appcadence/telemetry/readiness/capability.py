@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
 
-JUDGED, PER_DEVICE, BLIND = "can be judged", "only per device", "blind"
-VERDICTS = (JUDGED, PER_DEVICE, BLIND)
+
+class Level(StrEnum):
+    """How far a behaviour can be judged; see `WORDING`."""
+
+    JUDGED = "judged"
+    PER_DEVICE = "per_device"
+    BLIND = "blind"
+
+
+WORDING: Mapping[Level, str] = {
+    Level.JUDGED: "can be judged",
+    Level.PER_DEVICE: "only per device",
+    Level.BLIND: "blind",
+}
 BEHAVIOURS = {
     "structured_cadence": "HTTPSCadenceAnomalyThreshold",
     "session_persistence": "SessionPersistenceThreshold",
@@ -17,157 +32,217 @@ BEHAVIOURS = {
 MIN_FLOWS = 6
 MIN_PUSHES = 3
 MAX_RESOLUTION_SECONDS = 60.0
-"""Times on a coarser grid can neither show a rhythm nor tie a burst to a push."""
+"""Coarser times can neither show a rhythm nor tie a burst to a push."""
 MIN_SHARE = 0.5
-"""What holds for less than this share of the flows or hours does not carry a verdict."""
+"""What holds for less than this share of the flows or hours is not enough to judge by."""
 
 CHANGES: Mapping[str, str] = {
     "flows": "convert connection logs of the device",
     "app": "log flows where the app is known: an on-device content filter or a per-app VPN",
     "destination": "log flows with the address or host that they go to",
     "duration": "log whole connections with their duration (Zeek conn, NetFlow, a content filter)",
-    "time": "log the start of every flow to the second, instead of on a coarse grid",
+    "time": "log the start of every flow to the second",
     "push": "collect a sysdiagnose (its PowerLog names pushes by app) or an agent's push log",
     "activity": "collect a sysdiagnose (PowerLog) or an agent's log of unlocks and apps in front",
     "host": "route DNS and TLS metadata of managed devices through a sensor (Zeek ssl, quic and dns logs)",
     "modes": "declare the apps' background modes: appcadence inventory merge their IPA or Info.plist",
     "gaps": "close the gaps in the flow log",
-    "": "none: nothing that the verdict needs is missing",
+    "": "none: nothing that is needed is missing",
 }
 """What would help most, by kind."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether one behaviour can be judged on one device."""
+class Capability:
+    """How far one behaviour can be judged on one device."""
 
-    verdict: str
-    """One of `VERDICTS`."""
+    level: Level
     reason: str
     change: str
     """A key of `CHANGES`."""
 
+    @property
+    def text(self) -> str:
+        return WORDING[self.level]
+
     def as_dict(self) -> dict[str, str]:
-        return {"verdict": self.verdict, "reason": self.reason, "change": CHANGES[self.change]}
+        return {
+            "code": self.level.value,
+            "text": self.text,
+            "reason": self.reason,
+            "change_code": self.change,
+            "change": CHANGES[self.change],
+        }
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The facts that verdicts rest on; shares are of flows, hours are those with flows."""
+class Log:
+    """How far the activity or push log of one device goes."""
 
-    flows: int
-    app: float
-    destination: float
-    host: float
-    duration: float
-    lookups: float
-    resolution_seconds: float
     hours: int
-    gap_hours: int
-    activity_hours: int
-    push_hours: int
-    pushes: int
-    """Pushes received whose app is known."""
-    other_pushes: int
-    push_resolution_seconds: float
+    """Hours that it covers; a silence of up to a day counts as covered."""
+    hours_with_flows: int
+    """Those of them in which the device has flows."""
+    records: int
+    time_resolution_seconds: float | None
+    """Resolution of unlocks and apps in front, or of pushes received; None = it has none of these."""
+    kinds: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Apps that were seen, and how many of them the inventory knows what of."""
+
     apps: int
-    apps_without_modes: int
-    summaries: int
+    in_inventory: int
+    background_modes_known: int
+    approved: int
+    approval_known: int
+    expected_hosts_known: int
 
 
-def judge(e: Evidence) -> dict[str, Verdict]:
-    """The verdict on each behaviour."""
-    return {
-        "structured_cadence": _unseen(e) or _unnamed(e) or _cadence(e),
-        "session_persistence": _unseen(e) or _untimed(e) or _unnamed(e) or _persistence(e),
-        "notification_burst": _unseen(e) or _unpushed(e) or _bursts(e),
-    }
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What is known of one device; shares are of its flows, 0 to 1."""
+
+    device_id: str
+    flows: int
+    attribution: dict[str, float]
+    """Share of flows by how their app is known: exact, process, display_name, none."""
+    app_known: float
+    dest_known: float
+    host_known: float
+    host_passive: float
+    duration_known: float
+    bytes_known: float
+    lookups: float
+    """Share that are DNS lookups."""
+    time_resolution_seconds: float | None
+    first: str | None
+    last: str | None
+    span_hours: float
+    """From the first flow to the last: what is retained."""
+    observed_hours: int
+    """Clock hours with flows, silences of up to four hours included."""
+    gaps: int
+    """Silences longer than four hours."""
+    gap_hours: int
+    contact_summaries: int
+    activity: Log
+    pushes: Log
+    pushes_with_app: int
+    """Pushes received whose app is known."""
+    profiles: Profiles
+
+    @cached_property
+    def behaviours(self) -> dict[str, Capability]:
+        """How far each behaviour can be judged."""
+        return {
+            "structured_cadence": _unseen(self) or _unnamed(self) or _cadence(self),
+            "session_persistence": _unseen(self) or _untimed(self) or _unnamed(self) or _persistence(self),
+            "notification_burst": _unseen(self) or _unpushed(self) or _bursts(self),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"behaviours": {n: found.as_dict() for n, found in self.behaviours.items()}}
+
+    @property
+    def present(self) -> bool:
+        """Whether the log of activity says of most observed hours if the user was there."""
+        return self.activity.hours_with_flows >= MIN_SHARE * self.observed_hours
+
+    @property
+    def undeclared(self) -> int:
+        """Apps without known background modes."""
+        return self.profiles.apps - self.profiles.background_modes_known
 
 
-def _unseen(e: Evidence) -> Verdict | None:
-    if not e.flows and e.summaries:
-        return Verdict(BLIND, "an App Privacy Report sums up contacts and has no times of its own", "flows")
-    if e.flows < MIN_FLOWS:
-        return Verdict(BLIND, f"{e.flows} flows: too few for any behaviour to show", "flows")
-    if e.destination < MIN_SHARE:
-        return Verdict(
-            BLIND, f"{_percent(1 - e.destination)} of the flows name no destination", "destination"
-        )
-    if not e.resolution_seconds <= MAX_RESOLUTION_SECONDS:
-        return Verdict(BLIND, f"flow times lie on a grid of {e.resolution_seconds:g} s", "time")
+def _unseen(d: DeviceFacts) -> Capability | None:
+    resolution = d.time_resolution_seconds or 0.0
+    if not d.flows and d.contact_summaries:
+        return _blind("an App Privacy Report sums up contacts and has no times of its own", "flows")
+    if d.flows < MIN_FLOWS:
+        return _blind(f"{d.flows} flows: too few for any behaviour to show", "flows")
+    if d.dest_known < MIN_SHARE:
+        return _blind(f"{_percent(1 - d.dest_known)} of the flows name no destination", "destination")
+    if not resolution <= MAX_RESOLUTION_SECONDS:
+        return _blind(f"flow times are known to {resolution:g} s only", "time")
     return None
 
 
-def _untimed(e: Evidence) -> Verdict | None:
-    if e.duration >= MIN_SHARE:
+def _untimed(d: DeviceFacts) -> Capability | None:
+    if d.duration_known >= MIN_SHARE:
         return None
-    return Verdict(BLIND, f"{_percent(1 - e.duration)} of the flows have no duration", "duration")
+    return _blind(f"{_percent(1 - d.duration_known)} of the flows have no duration", "duration")
 
 
-def _unnamed(e: Evidence) -> Verdict | None:
-    if e.app >= MIN_SHARE:
+def _unnamed(d: DeviceFacts) -> Capability | None:
+    if d.app_known >= MIN_SHARE:
         return None
-    said = "no flow names" if not e.app else f"only {_percent(e.app)} of the flows name"
+    said = "no flow names" if not d.app_known else f"only {_percent(d.app_known)} of the flows name"
     reason = f"{said} its app: a blind spot; the device and its destinations stand in for it"
-    if e.lookups >= MIN_SHARE:
+    if d.lookups >= MIN_SHARE:
         reason += "; most records are DNS lookups, whose rhythm caching distorts"
-    return Verdict(PER_DEVICE, reason, "app")
+    return Capability(Level.PER_DEVICE, reason, "app")
 
 
-def _unpushed(e: Evidence) -> Verdict | None:
-    if not e.pushes + e.other_pushes:
-        return Verdict(BLIND, "no push telemetry: a blind spot", "push")
-    if e.pushes < MIN_PUSHES:
-        what = (
-            f"only {e.pushes} of its {e.pushes + e.other_pushes:,} push records name an app that got a push"
-        )
-        return Verdict(BLIND, f"{what}: a blind spot", "push")
-    if not e.push_resolution_seconds <= MAX_RESOLUTION_SECONDS:
-        return Verdict(BLIND, f"push times lie on a grid of {e.push_resolution_seconds:g} s", "push")
-    if not e.push_hours:
-        return Verdict(BLIND, "the push log and the flows share no hour", "push")
-    if e.app < MIN_SHARE:
-        return Verdict(
-            BLIND, "pushes are known, but flows name no app that they could belong to: a blind spot", "app"
+def _unpushed(d: DeviceFacts) -> Capability | None:
+    records, named, resolution = d.pushes.records, d.pushes_with_app, d.pushes.time_resolution_seconds or 0.0
+    if not records:
+        return _blind("no push telemetry: a blind spot", "push")
+    if named < MIN_PUSHES:
+        what = f"only {named} of its {records:,} push records name an app that got a push"
+        return _blind(f"{what}: a blind spot", "push")
+    if not resolution <= MAX_RESOLUTION_SECONDS:
+        return _blind(f"push times are known to {resolution:g} s only", "push")
+    if not d.pushes.hours_with_flows:
+        return _blind("the push log and the flows share no hour", "push")
+    if d.app_known < MIN_SHARE:
+        return _blind(
+            "pushes are known, but flows name no app that they could belong to: a blind spot", "app"
         )
     return None
 
 
-def _cadence(e: Evidence) -> Verdict:
-    return Verdict(JUDGED, f"apps, destinations and starts are known{_without(e)}", _next(e))
+def _blind(reason: str, change: str) -> Capability:
+    return Capability(Level.BLIND, reason, change)
 
 
-def _persistence(e: Evidence) -> Verdict:
-    return Verdict(JUDGED, f"apps, destinations and durations are known{_without(e)}", _next(e))
+def _cadence(d: DeviceFacts) -> Capability:
+    return Capability(Level.JUDGED, f"apps, destinations and starts are known{_without(d)}", _next(d))
 
 
-def _bursts(e: Evidence) -> Verdict:
-    grid = f" on a grid of {e.push_resolution_seconds:g} s" if e.push_resolution_seconds >= 1 else ""
-    part = (
-        "" if e.push_hours >= MIN_SHARE * e.hours else f" in {e.push_hours:,} of {e.hours:,} hours with flows"
-    )
-    change = "push" if part else _next(e)
-    return Verdict(JUDGED, f"pushes and flows are known by app{grid}{part}{_without(e)}", change)
+def _persistence(d: DeviceFacts) -> Capability:
+    return Capability(Level.JUDGED, f"apps, destinations and durations are known{_without(d)}", _next(d))
 
 
-def _without(e: Evidence) -> str:
-    """What the verdict has to do without."""
+def _bursts(d: DeviceFacts) -> Capability:
+    resolution, shared = d.pushes.time_resolution_seconds or 0.0, d.pushes.hours_with_flows
+    known = f", push times to {resolution:g} s" if resolution >= 1 else ""
+    enough = shared >= MIN_SHARE * d.observed_hours
+    part = "" if enough else f" in {shared:,} of {d.observed_hours:,} hours with flows"
+    change = _next(d) if enough else "push"
+    return Capability(Level.JUDGED, f"pushes and flows are known by app{known}{part}{_without(d)}", change)
+
+
+def _without(d: DeviceFacts) -> str:
+    """What has to be done without."""
     missing = []
-    if e.activity_hours < MIN_SHARE * e.hours:
+    if not d.present:
         missing.append("whether the user was present is a blind spot")
-    if e.apps_without_modes:
-        missing.append(f"{e.apps_without_modes} of {e.apps} apps have no known background modes")
+    if d.undeclared:
+        missing.append(f"{d.undeclared} of {d.profiles.apps} apps have no known background modes")
     return "".join(f"; {text}" for text in missing)
 
 
-def _next(e: Evidence) -> str:
-    if e.activity_hours < MIN_SHARE * e.hours:
+def _next(d: DeviceFacts) -> str:
+    if not d.present:
         return "activity"
-    if e.host < MIN_SHARE:
+    if d.host_known < MIN_SHARE:
         return "host"
-    if e.gap_hours > e.hours:
+    if d.gap_hours > d.observed_hours:
         return "gaps"
-    return "modes" if e.apps_without_modes else ""
+    return "modes" if d.undeclared else ""
 
 
 def _percent(share: float) -> str:

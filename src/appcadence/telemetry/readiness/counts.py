@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry._codes import Codes
-from appcadence.telemetry._hours import Hours, by_device, filled, gaps
-from appcadence.telemetry.arrays import Ints
+from appcadence._types import HOUR_US, Ints, Mask, Progress, Vector, silent
+from appcadence.telemetry.device_times import DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import FLOWS
 
 ATTRIBUTIONS = FLOWS.column("app_attribution").values
@@ -26,7 +25,7 @@ _TELLING = {
     "activity": ("app_foreground", "device_unlocked", "screen_on"),
     "notifications": ("push_received",),
 }
-"""Kinds that say when the user was present, and when an app was woken: their grid is the log's."""
+"""Kinds that say when the user was present, and when an app was woken: their resolution is the log's."""
 _FLAGS = (
     "flows",
     "app_known",
@@ -38,9 +37,6 @@ _FLAGS = (
     "lookups",
 )
 _SHIFT = 32
-
-Progress = Callable[[str, float], None]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -60,7 +56,7 @@ class Counts:
     lookups: Ints
     attribution: Ints
     """(n_devices, 4) flows by way of attribution."""
-    grid: npt.NDArray[np.float64]
+    resolution: Vector
     first: Ints
     last: Ints
     hours: Ints
@@ -88,7 +84,7 @@ class Counts:
         return self._apps_of.get(device, [])
 
     def log(self, table: str, device: int) -> tuple[int, float | None, dict[str, int]]:
-        """Records of a device in a table, the grid of those that tell (seconds), and records by kind."""
+        """Records of a device in a table, resolution (seconds) of those that tell, and records by kind."""
         return self.logs[table].get(device, (0, None, {}))
 
 
@@ -106,7 +102,7 @@ class _Totals:
         self.sums[:, column] += np.bincount(who, minlength=len(self.sums))
 
 
-def count(source: TelemetryDirectory, progress: Progress | None = None) -> Counts:
+def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     """Go through flows, activity, notifications and contact summaries once."""
     device, app = Codes(), Codes()
     flows = _flows(source, device, app, progress)
@@ -117,12 +113,12 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
         codes = device.of(piece["device_id"])
         summaries = _wide(summaries, len(device)) + np.bincount(codes, minlength=len(device))
     n = len(device)
-    touched = flows.hours.touched()
+    touched, _ = flows.hours.touched()
     observed = filled(touched, GAP_HOURS)
     n_gaps, gap_hours = gaps(touched, GAP_HOURS, n)
 
-    def covered(hours: Hours) -> tuple[Ints, Ints]:
-        log = filled(hours.touched(), LOG_GAP_HOURS)
+    def covered(hours: DeviceTimes) -> tuple[Ints, Ints]:
+        log = filled(hours.touched()[0], LOG_GAP_HOURS)
         return by_device(log, n), by_device(np.intersect1d(observed, log, assume_unique=True), n)
 
     activity_hours, activity_shared = covered(activity)
@@ -138,7 +134,7 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
         present | (summaries > 0),
         **{name: sums[:, i] for i, name in enumerate(_FLAGS)},
         attribution=sums[:, len(_FLAGS) :],
-        grid=_wide(flows.grid, n),
+        resolution=_wide(flows.resolution, n),
         first=_wide(flows.first, n),
         last=_wide(flows.last, n),
         hours=by_device(observed, n),
@@ -159,17 +155,18 @@ def count(source: TelemetryDirectory, progress: Progress | None = None) -> Count
 @dataclass
 class _Flows:
     totals: _Totals
-    hours: Hours
-    grid: npt.NDArray[np.float64]
+    hours: DeviceTimes
+    resolution: Vector
     first: Ints
     last: Ints
     app_flows: Ints
     seen: Ints
 
 
-def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress | None) -> _Flows:
+def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Progress) -> _Flows:
     none = np.zeros(0, np.int64)
-    found = _Flows(_Totals(len(_FLAGS) + len(ATTRIBUTIONS)), Hours(), np.zeros(0), none, none, none, none)
+    totals = _Totals(len(_FLAGS) + len(ATTRIBUTIONS))
+    found = _Flows(totals, DeviceTimes(HOUR_US), np.zeros(0), none, none, none, none)
     way, service, origin = Codes(), Codes(), Codes()
     names = ["start", "duration_seconds", "device_id", "app_id", "app_attribution", "dest_host"]
     names += ["dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"]
@@ -198,8 +195,8 @@ def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Prog
         start = piece["start"].cast(pa.int64()).to_numpy()
         length = np.clip(np.nan_to_num(seconds, nan=0.0), 0.0, 1e7)
         found.hours.add(owner, start, start + (length * 1e6).astype(np.int64))
-        found.grid = _wide(found.grid, n)
-        np.fmax.at(found.grid, owner, piece["time_resolution_seconds"].to_numpy())
+        found.resolution = _wide(found.resolution, n)
+        np.fmax.at(found.resolution, owner, piece["time_resolution_seconds"].to_numpy())
         found.first = _wide(found.first, n, np.iinfo(np.int64).max)
         found.last = _wide(found.last, n, np.iinfo(np.int64).min)
         np.minimum.at(found.first, owner, start)
@@ -213,10 +210,10 @@ def _flows(source: TelemetryDirectory, device: Codes, app: Codes, progress: Prog
 
 def _log(
     source: TelemetryDirectory, table: str, when: str, device: Codes
-) -> tuple[Hours, dict[int, tuple[int, float | None, dict[str, int]]], Ints]:
+) -> tuple[DeviceTimes, dict[int, tuple[int, float | None, dict[str, int]]], Ints]:
     """Hours of a log, what it holds by device, and pushes whose app is known by device."""
     kind = Codes()
-    hours, grid, pushes = Hours(), np.zeros(0), np.zeros(0, np.int64)
+    hours, resolution, pushes = DeviceTimes(HOUR_US), np.zeros(0), np.zeros(0, np.int64)
     wanted = pa.array(_TELLING[table])
     totals = np.zeros((0, 0), np.int64)
     names = ["device_id", "app_id", "kind", when, "time_resolution_seconds"]
@@ -231,8 +228,8 @@ def _log(
         # Any event shows that pushes were logged; charging does not show that unlocks were.
         kept = telling if table == "activity" else np.ones(len(piece), np.bool_)
         hours.add(owner[kept], start[kept], np.maximum(start, end)[kept])
-        grid = _wide(grid, n, -1)
-        np.fmax.at(grid, owner[telling], piece["time_resolution_seconds"].to_numpy()[telling])
+        resolution = _wide(resolution, n, -1)
+        np.fmax.at(resolution, owner[telling], piece["time_resolution_seconds"].to_numpy()[telling])
         totals = np.pad(totals, ((0, n - totals.shape[0]), (0, k - totals.shape[1])))
         totals += np.bincount(owner * k + kinds, minlength=n * k).reshape(n, k)
         received = _equal(kind, piece["kind"], "push_received") & _valid(piece["app_id"])
@@ -240,17 +237,17 @@ def _log(
     log = {}
     for code in np.flatnonzero(totals.sum(axis=1)).tolist():
         by_kind = {name: int(totals[code, i]) for i, name in enumerate(kind.names) if totals[code, i]}
-        log[code] = sum(by_kind.values()), float(grid[code]) if grid[code] >= 0 else None, by_kind
+        finest = float(resolution[code]) if resolution[code] >= 0 else None
+        log[code] = sum(by_kind.values()), finest, by_kind
     return hours, log, pushes
 
 
 def _pieces(
-    source: TelemetryDirectory, table: str, names: Sequence[str], progress: Progress | None = None
+    source: TelemetryDirectory, table: str, names: Sequence[str], progress: Progress = silent
 ) -> Iterator[pa.Table]:
     reads = source.pieces(table, names)
     for done, read in enumerate(reads):
-        if progress:
-            progress("Reading flows", done / len(reads))
+        progress("Reading flows", done / len(reads))
         piece = read()
         if len(piece):
             yield piece

@@ -1,0 +1,1 @@
+"""Simulated fleets and implants, and the truth about them."""

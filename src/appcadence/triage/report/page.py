@@ -14,12 +14,16 @@ from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import sentences
-from appcadence.models.calibration import alert_unit
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.serving.run import Run
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report.actions import exception_entry, verdict_command
-from appcadence.triage.report.data import (
+from appcadence.triage.report.drawing import Lane, bar, raster
+from appcadence.triage.report.histogram import histogram
+from appcadence.triage.report.html import write_page
+from appcadence.triage.report.lag_curve import lag_curve
+from appcadence.triage.report_data import (
     Output,
     Row,
     Window,
@@ -30,10 +34,6 @@ from appcadence.triage.report.data import (
     no_alert,
     utc_text,
 )
-from appcadence.triage.report.drawing import Lane, bar, raster
-from appcadence.triage.report.histogram import histogram
-from appcadence.triage.report.html import write_page
-from appcadence.triage.report.push_lags import figure
 from appcadence.triage.verdicts import read as read_verdicts
 from appcadence.triage.verdicts import verdicts_for
 
@@ -162,7 +162,7 @@ def _card(window: Window, verdicts: list[Row], out: Path) -> dict[str, Any]:
         "identity": identity(window.context) if window.context.get("in_inventory") else None,
         "explained_by": sentences(row["explained_by"] or ()),
         "gaps": histogram(window.starts, _usual_gap(row)),
-        "push_lags": None if lags is None else figure(lags),
+        "push_lags": None if lags is None else lag_curve(lags),
         "pushed": window.pushed,
         "contributions": _contributions(row),
         "actions": (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from appcadence.telemetry.readiness.assess import ATTACK, BEHAVIOURS, Device, Log, Readiness
+from appcadence.telemetry.readiness.assess import ATTACK, Readiness
+from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Log
 from appcadence.triage.report.html import write_page
 
 MAX_DEVICES = 2000
@@ -49,13 +50,13 @@ def _facts(answer: Readiness) -> list[tuple[str, str, str]]:
 
 
 def _behaviour(answer: Readiness, name: str, threshold: str) -> dict[str, str]:
-    verdicts = ", ".join(f"{verdict}: {n:,}" for verdict, n in answer.verdicts(name).items() if n)
+    levels = ", ".join(f"{WORDING[level]}: {n:,}" for level, n in answer.levels(name).items() if n)
     change, devices = answer.change(name)
-    said = {"devices": verdicts or "no device", "reason": answer.reason(name), "change": change}
+    said = {"devices": levels or "no device", "reason": answer.reason(name), "change": change}
     return {"name": name, "threshold": threshold, "helped": f"{devices:,}"} | said
 
 
-def _device(device: Device) -> dict[str, Any]:
+def _device(device: DeviceFacts) -> dict[str, Any]:
     ways = ", ".join(f"{_percent(share)} {way}" for way, share in device.attribution.items() if share)
     facts = (
         f"app: {ways or 'no flows'}; hosts {_percent(device.host_known)}; durations "
@@ -74,15 +75,15 @@ def _device(device: Device) -> dict[str, Any]:
         "first": device.first,
         "last": device.last,
         "span": span,
-        "behaviours": [(verdict.verdict, verdict.reason) for verdict in device.behaviours.values()],
+        "behaviours": [(found.text, found.reason) for found in device.behaviours.values()],
     }
 
 
 def _log(log: Log) -> str:
     if not log.records:
         return "none"
-    grid = log.time_resolution_seconds
-    known = "" if grid is None else f", known to {grid:g} s"
+    resolution = log.time_resolution_seconds
+    known = "" if resolution is None else f", times to {resolution:g} s"
     return f"{log.hours:,} h ({log.hours_with_flows:,} h with flows{known})"
 
 

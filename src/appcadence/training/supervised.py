@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from appcadence.models.trees import Matrix, Trees, join
+from appcadence._types import Codes, Matrix, Vector
+from appcadence.models.trees import Trees, join
 
 BAGS = 5
 _INFINITE = 1e300
@@ -33,10 +34,10 @@ class Hyperparameters:
 
 def fit_classifier(
     rows: Matrix,
-    target: npt.NDArray[np.int64],
-    weight: npt.NDArray[np.float64],
+    target: Codes,
+    weight: Vector,
     names: list[str],
-    directions: npt.NDArray[np.int64],
+    directions: Codes,
     seed: int,
     settings: Hyperparameters | None = None,
     threads: int = THREADS,
@@ -47,8 +48,7 @@ def fit_classifier(
     free. Deterministic; `threads` changes LightGBM's text, not the trees. Returns the flattened ensemble and
     LightGBM's model texts, for audit.
     """
-    import lightgbm  # needed to train, never to score
-
+    lightgbm = _lightgbm()
     chosen = settings or Hyperparameters()
     texts, parts = [], []
     for bag in range(BAGS):
@@ -74,6 +74,16 @@ def fit_classifier(
         texts.append(booster.model_to_string())
         parts += [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
     return join(parts), "\n".join(texts)
+
+
+def _lightgbm() -> Any:
+    """LightGBM, with threads that sleep while they wait: by default they spin, which takes several times the
+    processor time where other work goes on. OpenMP reads the setting when it is loaded; the user's own wins.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    import lightgbm  # needed to train, never to score
+
+    return lightgbm
 
 
 def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:

@@ -1,4 +1,4 @@
-"""How soon sessions follow an app's pushes, and what chance would have: numbers, a sentence, an inline SVG.
+"""How soon sessions follow an app's pushes, and what chance would have: numbers and a sentence.
 
 Both are what `features.families.notification` computes `push_coupling_excess` from: the first session start
 of the window after each push, and the same after the pushes shifted by its `SHIFTS_SECONDS`.
@@ -6,26 +6,13 @@ of the window after each push, and the same after the pushes shifted by its `SHI
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from markupsafe import Markup
 
+from appcadence._types import Micros
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES, SHIFTS_SECONDS, WAKE_SECONDS
-from appcadence.triage.report.html import render
-
-_HEIGHT = 84
-_LEFT = 9
-"""Percent of the width that the scale of shares takes."""
-_MAX_SECONDS = 300.0
-"""Seconds after a push that are drawn, on a scale of log(1 + seconds): it begins at zero."""
-_PLACES = 250
-_TICKS = ((0, "0"), (1, "1 s"), (5, "5 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"))
-
-Micros = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -82,21 +69,6 @@ def lags(
     return Lags(_waits(at, begun), _waits(turned.ravel(), begun), WAKE_SECONDS + resolution_seconds)
 
 
-def figure(found: Lags) -> Markup:
-    """A figure of the share of pushes that a session start followed within 0 s to 5 min, and of chance."""
-    return render(
-        "push_lags.html",
-        label=found.sentence,
-        height=_HEIGHT,
-        left=_LEFT,
-        places=_PLACES,
-        reach=_x(found.reach_seconds),
-        chance=_steps(found.shifted),
-        seen=_steps(found.seen),
-        ticks=[(_x(seconds), name) for seconds, name in (*_TICKS, (_MAX_SECONDS, "5 min"))],
-    )
-
-
 def _waits(pushes: Micros, starts: Micros) -> Micros:
     after = np.append(starts, np.iinfo(np.int64).max)[np.searchsorted(starts, pushes, "left")]
     return np.sort(np.where(after < np.iinfo(np.int64).max, after - pushes, after))
@@ -104,21 +76,3 @@ def _waits(pushes: Micros, starts: Micros) -> Micros:
 
 def _within(waits: Micros, seconds: float) -> int:
     return int(np.searchsorted(waits, round(seconds * 1e6), "right"))
-
-
-def _x(seconds: float) -> str:
-    share = min(math.log1p(seconds) / math.log1p(_MAX_SECONDS), 1.0)
-    return f"{_LEFT + (100 - _LEFT) * share:.2f}%"
-
-
-def _steps(waits: Micros) -> str:
-    """The cumulative share as an SVG path from 1000 = none down to 0 = all, a step where it changes."""
-    seconds = np.expm1(np.linspace(0.0, math.log1p(_MAX_SECONDS), _PLACES + 1))
-    share = np.searchsorted(waits, np.rint(seconds * 1e6).astype(np.int64), "right") / len(waits)
-    level = np.rint(1000 * (1.0 - share)).astype(np.int64)
-    places = [*(np.flatnonzero(np.diff(level)) + 1).tolist(), _PLACES]
-    path, at = f"M0 {level[0]}", 0
-    for place in places:
-        path += f"H{place}" + (f"V{level[place]}" if level[place] != level[at] else "")
-        at = place
-    return path

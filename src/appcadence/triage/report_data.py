@@ -16,12 +16,12 @@ from appcadence._files import recover
 from appcadence._quantity import quantity
 from appcadence.errors import TelemetryError
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.detector import SCORES
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage.report.context import CONTEXT
-from appcadence.triage.report.push_lags import Lags, lags
+from appcadence.triage.push_lags import Lags, lags
+from appcadence.triage.report_context import CONTEXT
 
 Row = dict[str, Any]
 """A row of the scores table; times are microseconds since the epoch, UTC."""
@@ -44,7 +44,7 @@ class Window:
     presence: dict[str, Intervals]
     """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
     context: Row
-    """A row of context.parquet; see `pictured.CONTEXT`."""
+    """A row of context.parquet; see `context.CONTEXT`."""
     failed: tuple[str, str | None] | None
     """Id of an exception that does not hold for it, and the owner if known."""
     findings: list[Finding]

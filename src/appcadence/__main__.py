@@ -1,0 +1,24 @@
+"""The command `appcadence`, also `python -m appcadence`."""
+
+from __future__ import annotations
+
+import sys
+
+from appcadence._extras import require
+from appcadence.errors import MissingExtraError
+
+
+def main() -> None:
+    """Run the command line, or say in one sentence what must be installed for it."""
+    try:
+        require("cli", "typer", "rich")
+    except MissingExtraError as error:
+        print(f"appcadence: {error}", file=sys.stderr)
+        sys.exit(2)
+    from appcadence.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Optional packages: what takes one asks for it first, so that nothing fails half-way."""
+
+import json
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from appcadence.errors import MissingExtraError
+
+
+def require(extra: str, *packages: str) -> None:
+    """Raises MissingExtraError, which says what to install, unless these packages of an extra are there."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"{' and '.join(missing)} not found; install with: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra to this installation, from the checkout or wheel that it came from.
+
+    Only where that is unknown or gone does it name the package index.
+    """
+    try:
+        record = json.loads(distribution("appcadence").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        record = {}
+    origin = Path(unquote(urlsplit(record.get("url", "")).path))
+    known = origin.is_absolute() and origin.exists()
+    editable = ["-e"] if known and record.get("dir_info", {}).get("editable") else []
+    what = f"{_near(origin) if known else 'appcadence'}[{extra}]"
+    return shlex.join([_near(Path(sys.executable)), "-m", "pip", "install", *editable, what])
+
+
+def _near(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,111 @@
+"""evaluate: a detector against labelled telemetry, or its health without labels."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appcadence.cli.options import Directory, Json, Model, load_scorer, read_named
+from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import number, print_table, say
+from appcadence.features.extraction import load
+from appcadence.training.evaluate import Quality, json_ready
+from appcadence.training.evaluate import evaluate as evaluate_scores
+from appcadence.training.health import HealthCheck, check_health
+
+
+def evaluate(
+    directory: Directory,
+    model: Model,
+    labels: Annotated[
+        Path | None, typer.Option(help="A Parquet file with the labels table; without it, health.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a detector against labelled telemetry, or its health without labels.
+
+    Without --labels: implants are injected into what the telemetry holds after the training and looked for,
+    alerts are counted against their promise, and the ranks of apps are compared between the two halves.
+
+    Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
+    """
+    found: Quality | HealthCheck
+    with progress_bar() as progress:
+        if labels is None:
+            found = check_health(load_scorer(model).detector, load(directory), progress=progress)
+        else:
+            truth = read_named(labels, "labels")
+            progress("scoring", 0.0)
+            tables = load(directory)
+            found = evaluate_scores(load_scorer(model).score(tables), truth, tables["flows"])
+    if as_json:
+        typer.echo(json.dumps(json_ready(found.metrics())))
+    elif isinstance(found, Quality):
+        print_quality(found)
+    else:
+        _print_health(found)
+
+
+def print_quality(quality: Quality) -> None:
+    """Recall at each budget."""
+    names = ("false alerts per device-day", "realised", "recall", "95% over devices")
+    print_table(
+        [number(name) for name in names],
+        (
+            (f"{budget:g}", _figure(quality.realised[budget]), _figure(recall), _range(quality, budget))
+            for budget, recall in quality.recall.items()
+        ),
+    )
+    say(
+        f"Recall is of {quality.implant_days} implant-days, false alerts of {quality.benign_units} benign "
+        f"alert units over {quality.device_days:.1f} device-days; average precision of the units "
+        f"{_figure(quality.average_precision)}. Realised: benign units per device-day at or above the score "
+        "that promises so many."
+    )
+    for name, groups in quality.recall_by.items():
+        shares = ", ".join(f"{value} {share:.2f} ({n})" for value, (share, n) in groups.items())
+        say(f"Recall by {name} at one false alert per device-day (implant-days): {shares}.")
+
+
+def _print_health(found: HealthCheck) -> None:
+    """What can be said without labels."""
+    if found.seen_in_training:
+        say(
+            "Nothing here is later than the training. Its latter half was judged, from which the detector "
+            "learned: on new telemetry it raises more and finds less."
+        )
+    names = (
+        "alert units per device-day, promised",
+        "raised",
+        "recall of injected implants",
+        "95% over devices",
+    )
+    injected = found.injected
+    print_table(
+        [number(name) for name in names],
+        (
+            (f"{budget:g}", f"{found.raised[budget]:.2f}", _figure(recall), _range(injected, budget))
+            for budget, recall in injected.recall.items()
+        ),
+    )
+    say(
+        f"Raised over {found.device_days:.1f} device-days. Recall is of {injected.implant_days} "
+        "implant-days injected here, at as many of this telemetry's own units above them as promised: no "
+        "estimate of recall on real implants."
+    )
+    say(
+        f"Ranks of apps between the two halves of the span: Spearman {_figure(found.rank_correlation)} "
+        f"(n = {found.ranked} apps on devices)."
+    )
+
+
+def _range(quality: Quality, budget: float) -> str:
+    return " to ".join(map(_figure, quality.interval[budget]))
+
+
+def _figure(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.2f}"

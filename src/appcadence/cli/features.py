@@ -1,0 +1,46 @@
+"""features: the feature table, or the list of its features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appcadence.cli.options import Window
+from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import say
+from appcadence.errors import AppcadenceError
+from appcadence.features import History, describe
+from appcadence.features.partition import write_features
+from appcadence.nightly import read_history
+
+
+def features(
+    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="A telemetry directory.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The Parquet file to write.")] = None,
+    window: Window = "24h",
+    history: Annotated[
+        Path | None, typer.Option(help="What was known before, such as OUT/history.parquet of a scoring run.")
+    ] = None,
+    describe_only: Annotated[bool, typer.Option("--describe", help="List the features and stop.")] = False,
+) -> None:
+    """Turn flow windows into the feature table, or list its features.
+
+    Without --history, novelty is as of each window: a device's first window has no past, and no novelty.
+    Telemetry may be larger than memory: about 1 GB is used, and scratch files of 60 bytes a flow and 400 a
+    window beside FILE while it runs. A run that is killed leaves no table, and the next clears up.
+
+    Example: appcadence features telemetry --out features.parquet --window 6h
+    """
+    if describe_only:
+        for row in describe().itertuples():
+            say(f"{row.feature} ({row.family}, {row.unit}, suspicious: {row.suspicious})")
+            say(row.meaning, "    ")
+        return
+    if directory is None or out is None:
+        raise AppcadenceError("give a telemetry directory and --out FILE.parquet, or --describe")
+    with progress_bar() as progress:
+        past = History.empty() if history is None else read_history(history)
+        rows = write_features(directory, out, window, past, progress=progress)
+    say(f"{rows:,} windows of {window} written to {out}")

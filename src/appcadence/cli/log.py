@@ -1,0 +1,47 @@
+"""The log file of a job that a machine runs at night."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from appcadence.cli.options import sentence
+from appcadence.cli.terminal import plain
+from appcadence.errors import AppcadenceError
+
+
+class _Line(logging.Formatter):
+    """One line a record, in UTC, whatever names it quotes."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
+@contextmanager
+def logged(file: Path | None) -> Iterator[None]:
+    """What the package logs inside the block, and the error that ends it, are added to a file, if any."""
+    if file is None:
+        yield
+        return
+    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_Line())
+    log = logging.getLogger("appcadence")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    except (AppcadenceError, OSError) as error:
+        log.error("%s", sentence(error))
+        raise
+    finally:
+        log.setLevel(logging.NOTSET)
+        log.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,66 @@
+"""Arguments and options that several commands share, and the models and files that they name."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from appcadence._files import open_input
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.serving.scorer import Scorer
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")]
+Model = Annotated[
+    str, typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion.")
+]
+Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Log = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Append stages, counts and the error, if any, to a log.")
+]
+
+_OPTIONS = {"exclude_families": "--exclude-family", "local_nets": "--local-net", "mapping": "--map"}
+"""By argument of a library function, the option that sets it, where it is not called the same."""
+
+
+def sentence(error: AppcadenceError | OSError) -> str:
+    """What an error says, with the file or the option that it is about."""
+    if isinstance(error, OSError):
+        what = error.strerror or " ".join(str(error).split())
+        return what if error.filename is None else f"{error.filename}: {what}"
+    return said(str(error), error.argument)
+
+
+def said(text: str, argument: str | None) -> str:
+    """What is said of an argument, with the option that sets it."""
+    return text if argument is None else f"{text} ({option_of(argument)})"
+
+
+def option_of(argument: str) -> str:
+    """The option that sets an argument of a library function."""
+    return _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
+
+
+def read_named(file: Path, name: str) -> pa.Table:
+    """A Parquet file, called a `name` file when it cannot be read."""
+    try:
+        with open_input(file) as stream:
+            return pq.read_table(stream)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TelemetryError(f"{file} is not a readable {name} file ({error})") from None
+
+
+def load_scorer(model: str) -> Scorer:
+    """The scorer of a bundle directory or an MLflow URI."""
+    if model.startswith(("models:", "runs:")):
+        from appcadence.training.registry import resolve  # MLflow is an extra
+
+        with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
+            return Scorer.load(resolve(model, Path(scratch)))
+    return Scorer.load(model)

@@ -1,0 +1,89 @@
+"""Text on the terminal: 80 columns wide, and inert whatever names it quotes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+WIDTH = 80
+_NAME = "appcadence"
+_MAX_SPACED = 8
+"""Columns of a table that still have two blanks between them."""
+
+
+def plain(value: object) -> str:
+    """Names are hostile: no control characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def many(n: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def program() -> str:
+    """What to type for this program: its name, or its path where the shell would not find it by name."""
+    path = Path(sys.argv[0])
+    found = shutil.which(_NAME)
+    if path.name != _NAME or path.parent == Path() or (found and Path(found).samefile(path)):
+        return _NAME
+    return os.path.relpath(path)
+
+
+def complain(line: str) -> None:
+    """Print a line to standard error, in one piece."""
+    typer.echo(f"appcadence: {plain(line)}", err=True)
+
+
+def say(line: object = "", indent: str = "") -> None:
+    """Print a line folded at 80 columns; a longer word, such as a path or a hash, stays whole."""
+    later = " " * len(indent)
+    folded = textwrap.fill(
+        plain(line),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    typer.echo(folded)
+
+
+def text(name: str = "", *, ratio: int | None = None) -> Column:
+    """A column of text, folded where it is too wide; `ratio` is its share of what other columns leave."""
+    return Column(name, overflow="fold", ratio=ratio)
+
+
+def word(name: str = "") -> Column:
+    """A column of short texts that are never folded."""
+    return Column(name, no_wrap=True)
+
+
+def number(name: str) -> Column:
+    """A column of numbers."""
+    return Column(name, overflow="fold", justify="right")
+
+
+def print_table(columns: list[Column], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table of at most 80 columns; without names of columns it has no header."""
+    table = Table(
+        *columns,
+        box=None,
+        pad_edge=False,
+        header_style="",
+        show_header=any(column.header for column in columns),
+        padding=(0, 2 if len(columns) <= _MAX_SPACED else 1, 0, 0),
+        width=WIDTH if any(column.ratio for column in columns) else None,
+    )
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else Text(plain(cell)) for cell in row))
+    Console(width=WIDTH, highlight=False).print(table)

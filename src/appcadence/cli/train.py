@@ -1,0 +1,110 @@
+"""train: a detector from the telemetry of a benign period."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appcadence.cli.evaluate import print_quality
+from appcadence.cli.log import logged
+from appcadence.cli.options import Directory, Json, Log, Window, load_scorer, read_named
+from appcadence.cli.progress import progress_bar
+from appcadence.cli.terminal import say
+from appcadence.features.extraction import load
+from appcadence.models import bundle
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.training import train as training
+from appcadence.training.evaluate import json_ready
+from appcadence.training.search import SEARCHED
+
+
+def train(
+    directory: Directory,
+    out: Annotated[Path, typer.Option(help="The bundle directory to write.")] = Path("model"),
+    window: Window = "24h",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    exclude_family: Annotated[
+        list[str] | None, typer.Option(help="A feature family the detector must not see; repeatable.")
+    ] = None,
+    verdicts: Annotated[
+        Path | None, typer.Option(help="A Parquet file with the verdicts table: what analysts decided.")
+    ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="An earlier MODEL whose baseline and history this training goes on from."),
+    ] = None,
+    search_trials: Annotated[
+        int, typer.Option(help="Draws of hyper-parameters to try; 0 takes the usual ones.")
+    ] = 0,
+    register: Annotated[
+        bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
+    ] = False,
+    log: Log = None,
+    as_json: Json = False,
+) -> None:
+    """Learn a detector from the telemetry of a benign period.
+
+    With --register, or where MLFLOW_TRACKING_URI is set, the run is tracked in MLflow and registered as
+    appcadence@challenger.
+
+    --search-trials N fits N hyper-parameters of the classifier on a part of the learning windows, judges them
+    on the rest and takes the best; what is held out for calibration and for the figures is not touched. A
+    trial takes five fits of the classifier (six times as many where fewer than four devices are known).
+
+    Example: appcadence train telemetry --window 24h --out model
+    """
+    tracked = register or bool(os.environ.get("MLFLOW_TRACKING_URI"))
+    version = None
+    with logged(log), progress_bar() as progress:
+        source = TelemetryDirectory(directory)
+        bundle.check_target(out)
+        if tracked:
+            from appcadence.training import publish  # MLflow and matplotlib are an extra
+
+            progress("asking MLflow", 0.0)
+            publish.check_ready()
+        result = training.train(
+            load(source),
+            window,
+            seed,
+            exclude_families=tuple(exclude_family or ()),
+            verdicts=None if verdicts is None else read_named(verdicts, "verdicts"),
+            search_trials=search_trials,
+            before=None if warm_start is None else load_scorer(warm_start).detector,
+            progress=progress,
+        )
+        identity = bundle.save(result.detector, out)
+        if tracked:
+            version = publish.publish(result, source, out, progress).model_version
+    if as_json:
+        answer = {
+            "bundle": str(out),
+            "id": identity,
+            "params": result.params,
+            "metrics": json_ready(result.quality.metrics()),
+            "trials": json.loads(result.trials.to_json(orient="records")),
+            "registered_version": version,
+        }
+        typer.echo(json.dumps(answer))
+        return
+    say(f"Bundle {out} ({identity[:12]}), window {window}.")
+    if len(result.trials):
+        _say_search(result)
+    say("On implants injected into what was held out (no estimate of recall on real ones):")
+    print_quality(result.quality)
+    say(result.detector.card["roughness"])
+    if version:
+        say(f"Registered as models:/appcadence@challenger, version {version}.")
+
+
+def _say_search(result: training.Training) -> None:
+    chosen = ", ".join(f"{name} {result.params[name]:g}" for name in SEARCHED)
+    criterion = result.trials["criterion"]
+    say(
+        f"Best of {len(result.trials)} trials on the learning windows: {chosen}; recall there "
+        f"{criterion.max():.2f} (the mean of two budgets), the usual ones {criterion[0]:.2f}."
+    )

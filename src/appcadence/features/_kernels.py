@@ -1,0 +1,141 @@
+"""What Numba kernels share: how they are compiled and cached, searching, sorting, medians, ties of time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.caching import FunctionCache
+
+HALF_MICROSECOND = 5e-7
+"""Times are whole microseconds, which seconds as floats are not: half of one decides ties."""
+MIN_STARTS = 6
+"""Fewer starts than this are no rhythm: six gaps of anything look like one."""
+MAX_SKETCH = 128
+"""Quantiles that stand for more gaps where their order does not matter."""
+_FEW = 40
+_SHARED = hashlib.sha256(
+    b"".join((files("appcadence") / name).read_bytes() for name in ("_types.py", "features/_kernels.py"))
+).hexdigest()
+"""The content of the files whose functions and constants any kernel may use."""
+
+
+class _Cache(FunctionCache):
+    """Numba's cache on disk, whose keys hold the content of the shared files.
+
+    By itself it notices an edit of the file that a kernel stands in, and of no other: it would answer an edit
+    of a helper with the old machine code.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), _SHARED)  # type: ignore[no-untyped-call]
+
+
+def kernel(function: Callable[..., Any], **options: Any) -> Any:
+    """Compile a function for many threads, and keep the machine code for later processes.
+
+    It may use NumPy, `math`, what its own file defines, and names imported from this file or from
+    `appcadence._types`: an edit of anything else would not be noticed. `options` are Numba's.
+    """
+    compiled = numba.njit(nogil=True, **options)(function)
+    compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    return compiled
+
+
+@kernel
+def bisect_left(values, lo, hi, x):  # type: ignore[no-untyped-def]
+    """First place from lo on, hi at most, where the sorted values are at least x."""
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if values[middle] < x:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
+
+
+@kernel
+def bisect_right(values, lo, hi, x):  # type: ignore[no-untyped-def]
+    """First place from lo on, hi at most, where the sorted values are greater than x."""
+    while lo < hi:
+        middle = (lo + hi) >> 1
+        if values[middle] <= x:
+            lo = middle + 1
+        else:
+            hi = middle
+    return lo
+
+
+@kernel
+def advance(values, at, hi, x):  # type: ignore[no-untyped-def]
+    """The last place before hi where the sorted values are at most x, walked to from one before it."""
+    while at + 1 < hi and values[at + 1] <= x:
+        at += 1
+    return at
+
+
+@kernel
+def micros(seconds):  # type: ignore[no-untyped-def]
+    """Seconds in whole microseconds."""
+    return np.int64(np.rint(seconds * 1e6))
+
+
+@kernel
+def sort(values):  # type: ignore[no-untyped-def]
+    """Sort floats that are not negative, in place."""
+    n = len(values)
+    if n > _FEW:
+        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
+        return
+    for i in range(1, n):
+        x, j = values[i], i
+        while j > 0 and values[j - 1] > x:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = x
+
+
+@kernel
+def median(ordered):  # type: ignore[no-untyped-def]
+    """Median of sorted values."""
+    n = len(ordered)
+    return 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+
+
+@kernel
+def median_deviation(ordered, centre):  # type: ignore[no-untyped-def]
+    """Median absolute deviation: of sorted values it is two sorted lists, walked to the middle."""
+    n = len(ordered)
+    right = n // 2
+    left = right - 1
+    low = high = 0.0
+    for _ in range(n // 2 + 1):
+        low = high
+        if left < 0 or (right < n and ordered[right] - centre < centre - ordered[left]):
+            high = ordered[right] - centre
+            right += 1
+        else:
+            high = centre - ordered[left]
+            left -= 1
+    return high if n % 2 else 0.5 * (low + high)
+
+
+@kernel
+def sketch(ordered, out):  # type: ignore[no-untyped-def]
+    """The sorted values, or evenly spread quantiles of them where they are many."""
+    n = len(ordered)
+    if n <= MAX_SKETCH:
+        return ordered
+    for i in range(MAX_SKETCH):
+        out[i] = ordered[(2 * i + 1) * n // (2 * MAX_SKETCH)]
+    return out[:MAX_SKETCH]
+
+
+@kernel
+def alike(a, b, factor):  # type: ignore[no-untyped-def]
+    """Whether two positive numbers differ by a factor at most."""
+    return max(a, b) <= factor * min(a, b)

@@ -1,0 +1,91 @@
+"""The scores table: its columns, and what its rows get once all of them are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence._types import Codes, Mask, Vector
+from appcadence.findings import ARROW
+from appcadence.models.eligibility import BEHAVIOURS
+
+EXPLAINED_ROWS = 1000
+"""So many windows, besides the alerts, get reasons."""
+
+BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
+CONTRIBUTION = pa.struct(
+    [
+        ("feature", pa.string()),
+        ("value", pa.float64()),
+        ("expected", pa.float64()),
+        ("contribution", pa.float64()),
+    ]
+)
+_TIME = pa.timestamp("us", tz="UTC")
+SCORES = pa.schema(
+    [
+        ("device_id", pa.string()),
+        ("app_id", pa.string()),
+        ("dest", pa.string()),
+        ("window_start", _TIME),
+        ("window_end", _TIME),
+        ("observed_seconds", pa.float64()),
+        ("n_flows", pa.int64()),
+        ("n_sessions", pa.int64()),
+        ("app_attribution", pa.string()),
+        ("status", pa.string()),
+        ("score", pa.float64()),
+        ("p_value", pa.float64()),
+        ("rank", pa.int64()),
+        ("alert", pa.bool_()),
+        *((name, BEHAVIOUR) for name in BEHAVIOURS),
+        ("behaviours", pa.list_(pa.string())),
+        ("explained_by", pa.list_(pa.string())),
+        ("reasons", pa.list_(pa.string())),
+        ("findings", pa.list_(ARROW)),
+        ("contributions", pa.list_(CONTRIBUTION)),
+        ("exception_id", pa.string()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+    ]
+)
+"""The scores table. `reasons` are `findings` in words; `behaviours` and `explained_by` hold codes."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows of the scores table whose place among all windows is not known yet."""
+
+    table: pa.Table
+    """`SCORES`, without ranks."""
+    unit_p: Vector
+    """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
+
+
+def ranks(table: pa.Table) -> Codes:
+    """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
+    ranked = np.asarray(scored(table).to_numpy(), np.bool_)
+    score = table["score"].to_numpy()
+    order = np.argsort(np.where(ranked, -score, np.inf), kind="stable")
+    out = np.zeros(len(order), np.int64)
+    out[order] = np.arange(1, len(order) + 1)
+    return np.where(ranked, out, 0)
+
+
+def scored(table: pa.Table) -> pa.ChunkedArray:
+    """(n,) which rows of a scores table have a place in the ranking."""
+    return pc.equal(table["status"], "scored")
+
+
+def finalized(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
+    """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
+    explained = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
+    columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert)}
+    for name in ("reasons", "findings"):
+        columns[name] = pc.if_else(pa.array(explained), table[name], pa.scalar([], SCORES.field(name).type))
+    for name, column in columns.items():
+        table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), column)
+    return table

@@ -1,0 +1,77 @@
+"""Columns of names: few distinct values in many rows, so that each distinct one is looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from appcadence._types import Ints
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.schema import NAME
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+
+
+def encode(column: Column) -> pa.DictionaryArray:
+    """The column as one array of names."""
+    array = one_array(column)
+    return array if pa.types.is_dictionary(array.type) else array.cast(pa.string()).dictionary_encode()
+
+
+def choice(values: Sequence[str], codes: npt.NDArray[np.integer]) -> pa.DictionaryArray:
+    """A name a row: values[code], null where the code is -1."""
+    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string())).cast(NAME)
+
+
+def constant(count: int, value: str) -> pa.DictionaryArray:
+    """The same name in every row."""
+    return choice((value,), np.zeros(count, np.int32))
+
+
+def by_name(column: pa.DictionaryArray, values: npt.NDArray[Any], null: Any) -> npt.NDArray[Any]:
+    """(n,) the value of each row's name, of the values of the dictionary; `null` where there is no name."""
+    whole = np.append(values, np.array([null], values.dtype))
+    result: npt.NDArray[Any] = whole[np.asarray(column.indices.fill_null(len(values)))]
+    return result
+
+
+def value_of(column: Column, value: Callable[[str], Any], null: Any) -> npt.NDArray[Any]:
+    """(n,) the value of each row's name; the function sees each distinct name once."""
+    names = encode(column)
+    found = [null if name is None else value(name) for name in names.dictionary.to_pylist()]
+    return by_name(names, np.array(found, np.array([null]).dtype), null)
+
+
+def translate(column: Column, translation: Callable[[str], str | None]) -> pa.DictionaryArray:
+    """Each name replaced by its translation; the function sees each distinct name once."""
+    place: dict[str, int] = {}
+
+    def code(name: str) -> int:
+        new = translation(name)
+        return -1 if new is None else place.setdefault(new, len(place))
+
+    codes = value_of(column, code, -1)
+    return choice(list(place), codes)
+
+
+class Codes:
+    """Numbers names in order of first sight; equal names get equal numbers in every piece of a table."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._code)
+
+    def of(self, column: Column) -> Ints:
+        """(n,) the number of each name, -1 = null."""
+        return value_of(column, lambda name: self._code.setdefault(name, len(self._code)), -1)

@@ -1,0 +1,181 @@
+"""JSON objects, however a file lays them out, as blocks of one object a line.
+
+A file holds one object a line, or an array, or objects one after the other, each on one line or spread over
+many. A string does not go on over a line end, and a "{" that begins its line no further in than that of the
+first object begins an object, whatever stood before: so one damaged object does not cost those after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from appcadence._types import Ints
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers._lines import Block
+
+OBJECT_BYTES = 1 << 20
+"""Of a block whose objects are taken one by one: in Python they need far more room than as text."""
+_MAX_FIRST = 100
+_BOM = b"\xef\xbb\xbf"
+_END, _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _BLANK = (ord(c) for c in '\n"\\{} ')
+_decode = json.JSONDecoder().raw_decode
+
+Fits = Callable[[dict[str, Any]], bool]
+"""Whether an object is one of the wanted kind."""
+
+
+def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block]:
+    """The objects of a file as blocks of about `size` bytes (default 32 MB), each on a line of its own.
+
+    Lines that hold no object are among them. The number of a line is that on which its object begins.
+
+    Raises:
+        UnusableFile: the file is missing, empty, unreadable or damaged gzip, or an object is endless.
+    """
+    head = _lines.head(path, expected)
+    if any(True for _ in _by_line(head)):
+        yield from _lines.blocks(path, expected, size)
+        return
+    left, layout = b"", _Layout()
+    for data, read in _lines.pieces(path, expected, size or _lines.BLOCK_BYTES):
+        left, found = layout.blocks(left + data, last=False)
+        if len(left) > _lines.MAX_LINE_BYTES:
+            raise _lines.too_long(path, "record", expected)
+        # What was read counts even where no object has ended yet.
+        for block in found or [Block(b"", layout.line, 0)]:
+            yield Block(block.data, block.line, block.ends, read, block.numbers)
+            read = 0
+    yield from layout.blocks(left, last=True)[1]
+
+
+def objects(block: Block) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The line and the object of each line of a block that is not blank, None where it holds no object."""
+    for number, text in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
+        if text.strip():
+            yield number, object_of(text)
+
+
+def object_of(text: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line, None where it is none."""
+    text = text.removeprefix(_BOM).strip(b" \t\r\n")
+    # An exception takes longer than a look.
+    if not text.startswith(b"{") or not text.endswith(b"}"):
+        return None
+    try:
+        line = text.decode()
+        row, end = _decode(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if end == len(line) else None
+
+
+def first_objects(head: bytes) -> Iterator[dict[str, Any]]:
+    """The first objects of a file, from its first bytes, whose end may be cut off."""
+    found = list(_by_line(head))
+    if not found and head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
+        first = head.removeprefix(_BOM)
+        found = [row for block in _Layout().blocks(first, last=False)[1] for _, row in objects(block) if row]
+    yield from found[:_MAX_FIRST]
+
+
+def fits(head: bytes, wanted: Fits) -> bool:
+    """Whether one of the first objects is of the wanted kind."""
+    return any(map(wanted, first_objects(head)))
+
+
+def check(path: Path, expected: str, wanted: Fits) -> None:
+    """Raise UnusableFile unless one of the file's first objects is of the wanted kind."""
+    if not fits(_lines.head(path, expected), wanted):
+        raise UnusableFile(f"{path} is not {expected}: no such object among its first ones", path)
+
+
+def _by_line(head: bytes) -> Iterator[dict[str, Any]]:
+    for text in head.splitlines()[:_MAX_FIRST]:
+        row = object_of(text)
+        if row is not None:
+            yield row
+
+
+class _Layout:
+    """Takes whole objects off the front of a growing text."""
+
+    def __init__(self) -> None:
+        self.line = 1
+        self._column = -1
+        """Of the "{" of the first object; -1 = none yet, or it does not begin its line."""
+
+    def blocks(self, data: bytes, last: bool) -> tuple[bytes, list[Block]]:
+        """What is left of the text after its last whole object, and the objects before it."""
+        if self.line == 1:
+            data = data.removeprefix(_BOM)
+        room = data.count(b"{") + data.count(b"\n") + 1
+        starts, ends, lines = (np.empty(room, np.int64) for _ in range(3))
+        text = np.frombuffer(data, np.uint8).copy()
+        count, at, self.line, self._column = _scan(text, last, self.line, self._column, starts, ends, lines)
+        whole = text.tobytes()
+        found = []
+        for first in range(0, count, _lines.MAX_LINES):
+            some = slice(first, min(first + _lines.MAX_LINES, count))
+            spans = zip(starts[some].tolist(), ends[some].tolist(), strict=True)
+            joined = b"\n".join([whole[start:end] for start, end in spans])
+            numbers = lines[some].copy()
+            found.append(Block(joined, int(numbers[0]), len(numbers) - 1, numbers=numbers))
+        return data[at:], found
+
+
+@numba.njit(cache=True, nogil=True)
+def _scan(
+    text: npt.NDArray[np.uint8], last: bool, line: int, column: int, starts: Ints, ends: Ints, lines: Ints
+) -> tuple[int, int, int, int]:
+    """Where objects begin and end, and on which line; their line ends become blanks.
+
+    Text that is none counts as an object from its first character to the end of its line.
+
+    Returns:
+        How many; where the first one begins that has not ended, unless this is the `last` text; the line
+        there; and the column of the first object.
+    """
+    count, depth, begun, first = 0, 0, False, 0
+    string, escaped, bare = False, False, True
+    for at in range(len(text)):
+        byte = text[at]
+        if byte == _END:
+            line += 1
+            first, bare, string, escaped = at + 1, True, False, False
+            if begun and depth == 0:
+                ends[count], count, begun = at, count + 1, False
+            elif begun:
+                text[at] = _BLANK
+        elif string:
+            string = escaped or byte != _QUOTE
+            escaped = byte == _BACKSLASH and not escaped
+        elif byte == _OPEN:
+            if begun and (depth == 0 or (bare and at - first <= column)):
+                ends[count], count, begun, depth = at, count + 1, False, 0
+            if not begun:
+                if bare and column < 0:
+                    column = at - first
+                starts[count], lines[count], begun = at, line, True
+            depth += 1
+            bare = False
+        elif byte not in (32, 9, 13, 91):  # blanks, "["
+            bare = False
+            if begun and depth > 0:
+                string = byte == _QUOTE
+                if byte == _CLOSE:
+                    depth -= 1
+                    if depth == 0:
+                        ends[count], count, begun = at + 1, count + 1, False
+            elif not begun and byte not in (44, 93):  # ",", "]"
+                starts[count], lines[count], begun, depth = at, line, True, 0
+    if begun and last:
+        ends[count], count, begun = len(text), count + 1, False
+    return count, starts[count] if begun else len(text), lines[count] if begun else line, column

@@ -1,0 +1,37 @@
+"""Files that are known and not read: what each is, and how to make of it what is read."""
+
+from __future__ import annotations
+
+import re
+
+_UNPACK = "unpack it first"
+_KNOWN: tuple[tuple[bytes, str], ...] = (
+    (rb"\xff\xfe|\xfe\xff", "text in UTF-16; save it as UTF-8"),
+    (rb"BZh[1-9]", f"packed with bzip2; {_UNPACK} (bunzip2)"),
+    (rb"\xfd7zXZ\x00", f"packed with xz; {_UNPACK} (unxz)"),
+    (rb"\x28\xb5\x2f\xfd", f"packed with zstd; {_UNPACK} (unzstd)"),
+    (rb"PK\x03\x04", f"a zip archive; {_UNPACK} (unzip)"),
+    (
+        rb"[\s\S]{257}ustar",
+        f"a tar archive; {_UNPACK} (tar -x) and give its logs, of a sysdiagnose those in logs/powerlogs",
+    ),
+    (
+        rb"\xa1\xb2[\xc3\x3c][\xd4\x4d]|[\xd4\x4d][\xc3\x3c]\xb2\xa1|\x0a\x0d\x0d\x0a",
+        "a packet capture; run Zeek (zeek -r) or Suricata (suricata -r) over it and give their logs",
+    ),
+    (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
+    (rb"ElfFile\x00", "a Windows event log, which holds no telemetry of iOS apps"),
+    (
+        rb"\x00\x10\x00\x00\x11\x00\x00",
+        "a part of a unified log archive; export the archive with log show --style ndjson",
+    ),
+    (
+        rb"(Filtering the log data[^\n]*\n)?Timestamp +(Thread|\(process\)|Ty)",
+        "a unified log as text; export it with log show --style ndjson",
+    ),
+)
+
+
+def named(start: bytes) -> str | None:
+    """What a file is that starts so, and what to do with it; None where that is not known."""
+    return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)

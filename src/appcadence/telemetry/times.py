@@ -1,0 +1,41 @@
+"""Points in time as microseconds since 1970, UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from appcadence.errors import TelemetryError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def from_iso(text: str) -> datetime | None:
+    """The ISO 8601 time, in UTC where it carries no offset; None for what is no time."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def stated(text: str, what: str) -> int:
+    """The microseconds of an ISO 8601 time that somebody stated; `what` it is, for the error.
+
+    Raises:
+        TelemetryError: it is no time since 1970.
+    """
+    time = from_iso(text)
+    if time is None or time < EPOCH:
+        raise TelemetryError(f"{what} is {text!r}; expected an ISO time such as 2026-11-24T08:00:00Z")
+    return to_micros(time)
+
+
+def to_micros(time: datetime) -> int:
+    """Microseconds since the epoch; a time without an offset is UTC."""
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // _MICROSECOND
+
+
+def to_iso(micros: int) -> str:
+    """ISO 8601 in UTC, of a time up to the year 9999."""
+    return (EPOCH + timedelta(microseconds=micros)).isoformat()
