@@ -81,7 +81,7 @@ def either_way(request, monkeypatch):
 
 @pytest.mark.parametrize(
     ("scenario", "steps"),
-    [("a_file", 3), ("a_directory", 10), ("a_directory_in_two_renames", 12), ("telemetry", 10)],
+    [("a_file", 3), ("a_directory", 10), ("a_directory_in_two_renames", 12), ("a_conversion", 20)],
 )
 def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, scenario, steps):
     (tmp_path / "place").mkdir()

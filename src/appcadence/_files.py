@@ -129,10 +129,10 @@ def replacing(target: str | Path, within: Path | None = None, *, durable: bool =
 
 def move(written: Path, target: Path, *, durable: bool = True) -> None:
     """Put a file that is complete in the place of `target` in one step, and on disk; the mode stays."""
-    with contextlib.suppress(FileNotFoundError):
-        written.chmod(stat.S_IMODE(target.stat().st_mode))
     if durable:
         sync(written)
+    with contextlib.suppress(FileNotFoundError):
+        written.chmod(stat.S_IMODE(target.stat().st_mode))
     written.replace(target)
     if durable:
         sync(target.parent)

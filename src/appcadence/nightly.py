@@ -156,6 +156,7 @@ def read_history(path: str | Path) -> History:
         TelemetryError: the file cannot be read.
         SchemaError: it is no history.
     """
+    recover(Path(path).parent)
     try:
         with open_input(path) as stream:
             return History.from_arrow(pq.read_table(stream))
