@@ -149,8 +149,15 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
     names.write_text("#separator \\x09\n#path\tssl\n#fields\tts\tuid\tserver_name\n")
     mixed = tmp_path / "mixed.log"
     mixed.write_text(log(row("A")) + "#path\tssl\n#fields\tts\tuid\tserver_name\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     before = sorted(tmp_path.iterdir())
     cases = [
+        ([pipe], {}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"mapping": pipe, "format": "table"}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"app_map": pipe}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"keyfile": pipe}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"devices": "/dev/zero"}, r"zero cannot be read \(it is a device"),
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
