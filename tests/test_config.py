@@ -200,8 +200,10 @@ def test_what_the_command_refuses(place, tmp_path, monkeypatch, capsys):
     assert "nowhere.toml cannot be read" in fails(monkeypatch, capsys, *base, "--config", "nowhere.toml")
     for value in ("0", "nan", "inf"):
         said = fails(monkeypatch, capsys, *base, "--alerts-per-device-day", value)
-        assert f"--alerts-per-device-day is {float(value)}; expected" in said
-    assert "--false-discovery-rate is 1.0" in fails(monkeypatch, capsys, *base, "--false-discovery-rate", "1")
+        assert f"alerts_per_device_day is {float(value)}; expected" in said
+        assert said.strip().endswith("(--alerts-per-device-day)")
+    said = fails(monkeypatch, capsys, *base, "--false-discovery-rate", "1")
+    assert "false_discovery_rate is 1.0" in said and said.strip().endswith("(--false-discovery-rate)")
     assert "--reapply keeps the settings" in fails(
         monkeypatch, capsys, "score", "--reapply", "--out", "o", "--config", "bad.toml"
     )

@@ -29,7 +29,7 @@ _SECTIONS = {
 """By section, the key in the file and the field that it sets."""
 
 
-def checked(field: str, value: Any, name: str) -> float:
+def checked(field: str, value: Any, name: str, argument: str | None = None) -> float:
     """The value of a field, if it can be one; `name` is what an error calls it.
 
     Raises:
@@ -37,14 +37,14 @@ def checked(field: str, value: Any, name: str) -> float:
     """
     most, span = _RANGES[field]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-        raise AppcadenceError(f"{name} is {_shown(value)}; expected a number {span}")
+        raise AppcadenceError(f"{name} is {_shown(value)}; expected a number {span}", argument)
     return float(value)
 
 
 def _check(settings: Alerts | Tunables) -> None:
     for name, value in asdict(settings).items():
         if value is not None:
-            checked(name, value, name)
+            checked(name, value, name, name if isinstance(settings, Alerts) else None)
 
 
 def _shown(value: Any) -> str:

@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
 from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
+from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -45,8 +45,7 @@ from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output
-from appcadence.triage.report import context as report_context
+from appcadence.triage import output, report_context
 
 _log = logging.getLogger(__name__)
 
@@ -157,6 +156,7 @@ def read_history(path: str | Path) -> History:
         TelemetryError: the file cannot be read.
         SchemaError: it is no history.
     """
+    recover(Path(path).parent)
     try:
         with open_input(path) as stream:
             return History.from_arrow(pq.read_table(stream))
@@ -184,7 +184,7 @@ def _fingerprint(
     directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
 ) -> str:
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
-    digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
+    digest = hashlib.sha256(repr((VERSION, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
         digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

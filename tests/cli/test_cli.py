@@ -76,11 +76,11 @@ def test_simulate_train_score_evaluate_report(tmp_path):
     assert done.returncode == 0 and "Nothing here is later than the training" in done.stdout, done.stderr
     assert "Spearman" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
     done = run("evaluate", "t", "--model", "m", "--json", cwd=tmp_path)
-    sound = json.loads(done.stdout)
-    assert sound["seen_in_training"] and -1 <= sound["rank_correlation"] <= 1 and sound["ranked_apps"] > 3
+    health = json.loads(done.stdout)
+    assert health["seen_in_training"] and -1 <= health["rank_correlation"] <= 1 and health["ranked_apps"] > 3
     for budget in ("0.1", "1", "3"):
-        assert 0 <= sound[f"injected_recall_at_{budget}_per_device_day"] <= 1
-        assert sound[f"raised_at_{budget}_per_device_day"] >= 0
+        assert 0 <= health[f"injected_recall_at_{budget}_per_device_day"] <= 1
+        assert health[f"raised_at_{budget}_per_device_day"] >= 0
     done = run("report", "o", "--html", "r.html", cwd=tmp_path)
     assert done.returncode == 0 and "<svg" in (tmp_path / "r.html").read_text()
     assert pq.read_table(tmp_path / "o" / "scores.parquet").num_rows > 0

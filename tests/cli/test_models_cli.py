@@ -23,7 +23,7 @@ from appcadence.training.train import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
-    pytest.importorskip("mlflow.pyfunc", reason="MLflow is not installed: pip install 'appcadence[train]'")
+    pytest.importorskip("mlflow.pyfunc", reason="MLflow is not installed: make test installs it")
 
 from appcadence.training.publish import publish
 from appcadence.training.registry import resolve

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from appcadence._files import check_output
 from appcadence.cli.options import sentence
 from appcadence.cli.terminal import plain
 from appcadence.errors import AppcadenceError
@@ -27,11 +28,16 @@ class _Line(logging.Formatter):
 
 @contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """What the package logs inside the block, and the error that ends it, are added to a file, if any."""
+    """What the package logs inside the block, and the error that ends it, are added to a file, if any.
+
+    Raises:
+        AppcadenceError: the file is a directory, a pipe or a device.
+        OSError: it cannot be written.
+    """
     if file is None:
         yield
         return
-    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+    handler = logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_Line())
     log = logging.getLogger("appcadence")
     log.addHandler(handler)

@@ -20,7 +20,7 @@ from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import plain, print_table, program, say, text
-from appcadence.config import Config, checked, read
+from appcadence.config import Config, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
 from appcadence.serving.batch import Engine, local
@@ -89,10 +89,6 @@ def score(
     asked = (config, alerts_per_device_day, false_discovery_rate, history, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
-    if alerts_per_device_day is not None:
-        checked("alerts_per_device_day", alerts_per_device_day, "--alerts-per-device-day")
-    if false_discovery_rate is not None:
-        checked("false_discovery_rate", false_discovery_rate, "--false-discovery-rate")
     with logged(log), progress_bar() as progress:
         settings = Config() if config is None else read(config)
         alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)

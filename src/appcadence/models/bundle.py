@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import recover, replacing_directory, scratch
+from appcadence._version import VERSION
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
 from appcadence.features.history import History
@@ -43,14 +42,18 @@ def check_target(path: str | Path) -> None:
     """Refuse a path to which `save` could not write.
 
     Raises:
-        BundleError: the path exists and is not a bundle, or its directory cannot be written to.
+        BundleError: the path exists and is not a bundle, or nothing can be written beside it.
     """
-    path = Path(path)
+    try:
+        with scratch(path, wait=True):
+            _check_is_bundle(Path(path))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written ({error.strerror}); choose another path") from None
+
+
+def _check_is_bundle(path: Path) -> None:
     if path.exists() and not (path / MANIFEST).is_file():
         raise BundleError(f"{path} exists and is not a bundle; choose another path for the model")
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise BundleError(f"{above} cannot be written to; choose another path for the model {path}")
 
 
 def save(detector: Detector, path: str | Path) -> str:
@@ -60,14 +63,13 @@ def save(detector: Detector, path: str | Path) -> str:
     equal bytes.
 
     Raises:
-        BundleError: as `check_target`.
+        BundleError: the path exists and is not a bundle.
     """
     path = Path(path)
-    check_target(path)
     parts = _parts(detector)
     manifest = {
         "format": FORMAT,
-        "appcadence": __version__,
+        "appcadence": VERSION,
         "feature_schema": SCHEMA_ID,
         "features": list(NAMES),
         "window": detector.window,
@@ -77,7 +79,7 @@ def save(detector: Detector, path: str | Path) -> str:
     }
     text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
     with scratch(path, wait=True) as place:
-        check_target(path)
+        _check_is_bundle(path)
         with replacing_directory(path, place) as staging:
             for name, data in parts.items():
                 (staging / name).write_bytes(data)

@@ -120,6 +120,16 @@ def file_of(scratch: Path, number: int) -> Path:
     return scratch / f"scores-{number:06d}.arrow"
 
 
+def _whole(file: Path) -> bool:
+    """Whether a killed run left it; what a power failure cut off lacks its end, where its schema is."""
+    try:
+        with pa.memory_map(str(file)) as stream:
+            pa.ipc.open_file(stream)
+            return True
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     """The engine of one machine: block by block on all cores."""
     blocks = Blocks.of(
@@ -142,10 +152,10 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     bar = Bar()
 
     def work(number: int) -> None:
-        if files[number].exists():
+        if _whole(files[number]):
             return
         table = job.measured(blocks.frame(number), blocks.extra_columns(number), event[number], bar)
-        with replacing(files[number]) as written:
+        with replacing(files[number], durable=False) as written:
             write_part(table, written)
 
     for number, _ in enumerate(in_order(work, len(blocks)), start=1):

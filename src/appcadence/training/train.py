@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,10 @@ def train(
         cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts, before)
         for cut in set(cuts)
     }
-    inject = partial(labelled, tables, window=window, kinds=kinds, verdicts=verdicts, known=known)
+
+    def inject(cut: int, seed: int, rate: float, **how: Any) -> tuple[LabelledWindows, pd.DataFrame]:
+        return labelled(tables, cut, window, seed, rate, kinds=kinds, verdicts=verdicts, known=known, **how)
+
     rounds = _inject_rounds(
         inject, tables, cuts, baselines, learners, held_out, exclude_families, seed, progress
     )
@@ -247,23 +249,15 @@ def _inject_rounds(
             return Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
 
         rate = _rate(tables, cut, learners, small)
-        found, specs = inject(
-            cut_us=cut,
-            seed=seed * 1000 + number,
-            per_device_day=rate,
-            devices=learners,
-            varied=small and number > 0,
-            changed=True,
-        )
+        varied = small and number > 0
+        found, specs = inject(cut, seed * 1000 + number, rate, devices=learners, varied=varied, changed=True)
         rounds.learn.append(sample(_thinned(found, seed)))
         rounds.injection.append(specs.assign(round=number))
         if held_out is not None:
             if number < len(cuts):
-                found, _ = inject(cut_us=cut, seed=0, per_device_day=0.0, devices=held_out)
+                found, _ = inject(cut, 0, 0.0, devices=held_out)
                 rounds.clean.append(sample(found.take(~found.malicious)))
-            found, specs = inject(
-                cut_us=cut, seed=seed * 1000 + 500 + number, per_device_day=rate, devices=held_out
-            )
+            found, specs = inject(cut, seed * 1000 + 500 + number, rate, devices=held_out)
             rounds.check.append(sample(found))
             rounds.injection.append(specs.assign(round=number))
         benign = sum(int((s.implant < 0).sum()) for s in rounds.learn)

@@ -14,7 +14,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage.contact import contact, identity
-from appcadence.triage.report.data import (
+from appcadence.triage.report_data import (
     Intervals,
     Output,
     Row,
@@ -146,10 +146,10 @@ def _counts(spans: Intervals, first: int, day: int) -> str:
     """Spans that touch each of 24 equal parts of [first, first + day), as characters."""
     count = [0] * _CELLS
     for start, end in spans:
-        if start >= first + day or end < first:
+        # A span that ends where a part begins does not touch it.
+        if start >= first + day or max(end, start + 1) <= first:
             continue
         left = max(start - first, 0) * _CELLS // day
-        # A span that ends where a part begins does not touch it.
         right = (min(max(end, start + 1), first + day) - first - 1) * _CELLS // day
         for cell in range(left, max(left, right) + 1):
             count[cell] += 1

@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from appcadence.cli.convert import convert as command
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.readers import FORMATS, detect, reader
 
@@ -87,6 +88,24 @@ def test_new_files_are_added_and_equal_ones_count_once(tmp_path, logs):
 def test_the_same_path_twice_counts_once(tmp_path, logs):
     report = convert([logs[0], logs[0]], tmp_path / "out")
     assert [(file.rows, file.skipped) for file in report.files] == [(2, False), (0, True)]
+
+
+def test_overlapping_conversions_at_once_add_each_file_once(tmp_path, logs):
+    third, out = tmp_path / "third.log", tmp_path / "out"
+    third.write_text(log(row("D", 400.0)))
+    with DirectoryWriter(out, adding=True), pytest.raises(AppcadenceError, match="another run is writing"):
+        convert(logs, out)
+
+    def insisting(paths):
+        while True:
+            try:
+                return convert(paths, out)
+            except AppcadenceError as error:
+                assert "another run is writing" in str(error)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(insisting, [logs, [logs[1], third], [third, logs[0]]] * 3))
+    assert sorted(TelemetryDirectory(out).read("flows")["source_uid"].to_pylist()) == ["A", "B", "C", "D"]
 
 
 def test_equal_input_gives_equal_bytes(tmp_path, logs):

@@ -12,11 +12,12 @@ from appcadence._files import sha256, why_unreadable
 from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
-from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
+from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
+from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
@@ -120,7 +121,7 @@ def _converted(
     """
     touched = Touched()
     with DirectoryWriter(out, adding=True) as writer:
-        before = _existing(out)
+        before = existing(out)
         seen = _known(before)
         new: dict[Path, Tally] = {}
         groups: dict[str, tuple[Reader, list[Path]]] = {}
@@ -214,11 +215,6 @@ def _options(
     if devices is not None and not isinstance(devices, Devices):
         devices = Devices.read(devices)
     return ReadOptions(tuple(nets), devices, device_id, None if mapping is None else Path(mapping))
-
-
-def _existing(out: Path) -> TelemetryDirectory | None:
-    """What the directory holds so far, if anything; refuses one that is in use for something else."""
-    return TelemetryDirectory(out) if out.is_dir() and any(out.iterdir()) else None
 
 
 def _known(directory: TelemetryDirectory | None) -> set[str]:

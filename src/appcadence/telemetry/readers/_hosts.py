@@ -30,7 +30,7 @@ def host_name(text: str | None) -> str | None:
 
 def too_long(hosts: Column) -> Mask:
     """(n,) which names are longer than any host name is."""
-    return np.asarray(value_of(hosts, lambda name: len(name) > MAX_HOST, False))
+    return np.asarray(value_of(hosts, lambda text: len(host_name(text) or "") > MAX_HOST, False))
 
 
 def without_path(text: str) -> str:
