@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,6 +37,9 @@ _FLOW_COLUMNS = (
 )
 _SHIFT = 32
 
+Figures = dict[str, npt.NDArray[Any]]
+"""(n_devices,) each, by name; they grow as devices appear."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -43,8 +47,8 @@ class Counts:
 
     devices: list[str]
     apps: list[str]
-    figures: dict[str, npt.NDArray[Any]]
-    """(n_devices,) each: flows, those of which something is known, those by way of attribution, hours ..."""
+    figures: Figures
+    """Flows, those of which something is known, those by way of attribution, hours, gaps ..."""
     app_flows: Ints
     """(n_apps,) flows."""
     seen: list[tuple[int, int]]
@@ -86,16 +90,15 @@ def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
         # Those of them in which the device has flows, too.
         figures[f"{name}_shared"] = by_device(np.intersect1d(observed, log, assume_unique=True), n)
     pairs = [(int(key) >> _SHIFT, int(key) & 0xFFFFFFFF) for key in seen]
-    return Counts(
-        device.names, app.names, figures, app_flows, pairs, {name: log for name, (_, log) in logs.items()}
-    )
+    found = {name: log for name, (_, log) in logs.items()}
+    return Counts(device.names, app.names, figures, app_flows, pairs, found)
 
 
 def _flows(
     source: TelemetryDirectory,
     device: Codes,
     app: Codes,
-    figures: dict[str, npt.NDArray[Any]],
+    figures: Figures,
     progress: Progress,
 ) -> tuple[DeviceTimes, Ints, Ints]:
     """Hours with flows, flows by app, and sorted keys of (device, app); figures by device are added up."""
@@ -136,7 +139,7 @@ def _flows(
 
 
 def _log(
-    source: TelemetryDirectory, table: str, device: Codes, figures: dict[str, npt.NDArray[Any]]
+    source: TelemetryDirectory, table: str, device: Codes, figures: Figures
 ) -> tuple[DeviceTimes, dict[int, tuple[int, float | None, dict[str, int]]]]:
     """Hours of a log, and what it holds by device; pushes whose app is known are added up."""
     when = "start" if table == "activity" else "time"
@@ -147,11 +150,9 @@ def _log(
         owner, kinds = device.of(piece["device_id"]), kind.of(piece["kind"])
         n, k = len(device), len(kind)
         start = piece[when].cast(pa.int64()).to_numpy()
-        end = (
-            pc.coalesce(piece["end" if table == "activity" else when], piece[when])
-            .cast(pa.int64())
-            .to_numpy()
-        )
+        end = start
+        if table == "activity":
+            end = pc.coalesce(piece["end"], piece[when]).cast(pa.int64()).to_numpy()
         telling: Mask = value_of(piece["kind"], lambda name: name in _TELLING[table], False)
         # Any event shows that pushes were logged; charging does not show that unlocks were.
         kept = telling if table == "activity" else np.ones(len(piece), np.bool_)
@@ -160,9 +161,8 @@ def _log(
         np.fmax.at(resolution, owner[telling], piece["time_resolution_seconds"].to_numpy()[telling])
         totals = np.pad(totals, ((0, n - totals.shape[0]), (0, k - totals.shape[1])))
         totals += np.bincount(owner * k + kinds, minlength=n * k).reshape(n, k)
-        _add(
-            figures, "pushes", device, owner[_equal(piece["kind"], "push_received") & _valid(piece["app_id"])]
-        )
+        pushes = _equal(piece["kind"], "push_received") & _valid(piece["app_id"])
+        _add(figures, "pushes", device, owner[pushes])
     log = {}
     for code in np.flatnonzero(totals.sum(axis=1)).tolist():
         by_kind = {name: int(totals[code, i]) for i, name in enumerate(kind.names) if totals[code, i]}
@@ -191,7 +191,7 @@ def _equal(column: pa.ChunkedArray, wanted: str) -> Mask:
     return found
 
 
-def _add(figures: dict[str, npt.NDArray[Any]], name: str, device: Codes, owner: Ints) -> None:
+def _add(figures: Figures, name: str, device: Codes, owner: Ints) -> None:
     """Count the devices of some rows."""
     figures[name] = _wide(figures[name], len(device)) + np.bincount(owner, minlength=len(device))
 
