@@ -318,8 +318,14 @@ def test_numbers_that_no_baseline_has_are_refused(column, value):
         AppBaseline.from_arrow(table.set_column(table.column_names.index(column), column, damaged))
 
 
-@pytest.mark.parametrize("levels", [[0, 1, 2, 4], [1, 1, 2, 3], [0, 1, 1, 3], [-1, 0, 1, 2], [0, 1, 3, 3]])
-def test_levels_that_skip_one_are_refused(levels):
+@pytest.mark.parametrize(
+    "levels", [[0, 1, 2, 4], [0, 1, 3], [0, 2, 3], [1, 2, 3], [0, 1, 1, 2], [-1, 0, 1, 2], [0, 1, 2, 3, 4]]
+)
+def test_levels_that_skip_one_or_go_too_deep_are_refused(levels):
     table = AppBaseline.fit(windows(3, upload_ratio=0.3)).to_arrow()
+    deeper = {"key": pa.array(["deeper"]), "parent": pa.array([3], pa.int32())}
+    for name in table.column_names:
+        deeper.setdefault(name, table[name].slice(3))
+    rows = pa.concat_tables([table, pa.table(deeper).select(table.column_names)]).slice(0, len(levels))
     with pytest.raises(BundleError, match="not nested"):
-        AppBaseline.from_arrow(table.set_column(1, "level", pa.array(levels, pa.int32())))
+        AppBaseline.from_arrow(rows.set_column(1, "level", pa.array(levels, pa.int32())))

@@ -131,15 +131,13 @@ def _slow(contacts, window, place):
     return device in new and len(new) >= least and 2 * len(new) >= len(before)
 
 
-seconds = st.sampled_from([-DAY_S, -1, 0, 1, DAY_S - 1, DAY_S, WEEK - 1, WEEK, WEEK + 1, WEEK + DAY_S])
-known_names = st.tuples(
-    st.sampled_from(["com.a", "com.b", None]), st.sampled_from(["x.example", "y.example"])
+seconds = st.sampled_from([-1, 0, 1, DAY_S - 1, DAY_S, DAY_S, WEEK - 1, WEEK, WEEK + 1, WEEK + DAY_S])
+apps = st.sampled_from(["com.a", "com.a", "com.b", None])
+hosts = st.sampled_from(["x.example"] * 3 + ["y.example"])
+contact_lists = st.lists(st.tuples(apps, hosts, seconds), min_size=5, max_size=16).map(
+    lambda rows: [(f"d{k % 9}", *row) for k, row in enumerate(rows)]
 )
-a_device = st.integers(0, 11).map(lambda k: f"d{k}")
-contact_lists = st.lists(
-    st.tuples(a_device, known_names, seconds).map(lambda c: (c[0], *c[1], c[2])), min_size=1, max_size=40
-)
-window_ends = st.sampled_from([-5, 0, 1, DAY_S, WEEK, WEEK + 1, WEEK + DAY_S, 2 * WEEK])
+window_ends = st.sampled_from([0, 1, DAY_S, DAY_S + 1, WEEK, WEEK + 1, WEEK + DAY_S, 2 * WEEK])
 
 
 @given(contact_lists, window_ends, st.sampled_from(["x.example", "x.example", "*"]))
@@ -205,3 +203,23 @@ def test_what_is_met_before_the_baseline_ends_is_no_news():
 
 def test_what_is_met_at_the_end_of_a_window_lies_after_it():
     assert _is_event(4, last=DAY_S - 1) and not _is_event(4, last=DAY_S)
+
+
+@pytest.mark.parametrize(
+    ("last", "end", "met"),
+    [
+        (0, WEEK + 1, 4),  # more than a week ago
+        (1, WEEK + 1, 5),
+        (DAY_S - 1, DAY_S, 5),
+        (DAY_S, DAY_S, 4),  # after the window
+        (-1, DAY_S, 4),
+    ],
+)
+def test_an_event_is_of_those_who_met_it_in_its_week(last, end, met):
+    times = [7, 9, 11, 13, last]
+    contacts = [(f"d{k}", "com.a", "x.example", t) for k, t in enumerate(times)]
+    found = fleet_events(_contacts(contacts), SINCE, _windows([(c[0], None, c[2], end) for c in contacts]))
+    (event,) = found.events.itertuples()
+    assert found.windows.tolist() == [k < met for k in range(5)]
+    assert event.device_ids == [f"d{k}" for k in range(met)]
+    assert event.first_seen == pd.Timestamp(SINCE + 1_000_000 * min(times[:met]), unit="us", tz="UTC")
