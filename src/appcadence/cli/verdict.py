@@ -80,8 +80,9 @@ def add(
                 "name the window by OUT and --rank, or by --device, --dest, --start and --end"
             )
         named = {"rank": str(rank)} if rank is not None else one
-        missing = [option for option, value in _options(one, said, analyst, rank).items() if not value]
-        if missing:
+        window = {"--device": device, "--dest": dest, "--start": start, "--end": end} if rank is None else {}
+        why = {"--verdict": decision, "--analyst": analyst, "--justification": justification}
+        if missing := [option for option, value in (window | why).items() if not value]:
             raise AppcadenceError(f"{missing[0]} is missing; give the window, --verdict, --analyst and why")
         drafts, undecided = [Draft(named | said | {"analyst": analyst})], 0
     if out is not None:
@@ -100,26 +101,6 @@ def add(
 def _columns(out: Path | None, analyst: str | None) -> list[str]:
     window = ["rank"] if out is not None else list(WINDOW)
     return [*window, "justification", *(["analyst"] if analyst is None else [])]
-
-
-def _options(
-    one: dict[str, Any], said: dict[str, str | None], analyst: str | None, rank: int | None
-) -> dict[str, Any]:
-    """What must be given, by option."""
-    window = (
-        {}
-        if rank is not None
-        else dict(zip(("--device", "--dest", "--start", "--end"), _needed(one), strict=True))
-    )
-    return window | {
-        "--verdict": said["verdict"],
-        "--analyst": analyst,
-        "--justification": said["justification"],
-    }
-
-
-def _needed(one: dict[str, Any]) -> list[Any]:
-    return [one[name] for name in WINDOW if name != "app_id"]
 
 
 def _print(decided: list[dict[str, Any]], recorded: Recorded, undecided: int, into: Path) -> None:
