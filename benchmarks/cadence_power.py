@@ -24,16 +24,17 @@ import numba
 import numpy as np
 from rita import timing_score
 
+from appcadence.features._kernels import MAX_SKETCH, MIN_STARTS
 from appcadence.features.families import cadence
-from appcadence.features.families.interval import _MAX_GAPS, _PER_LEVEL, FEATURES, MIN_STARTS, _gap_features
+from appcadence.features.families.interval import FEATURES, PER_LEVEL, gap_features
 from appcadence.features.windows import BEAT_GAP_SECONDS, SESSION_GAP_SECONDS
 
 FALSE_POSITIVE_RATE = 0.01
 REPORT_SEED = 1000
 HUMAN, POISSON, GAMMA, WEIBULL, LOGNORMAL = range(5)
 
-COUNTS = np.arange(_MAX_GAPS + 1)
-OWN, SCRATCH = COUNTS * np.log(np.maximum(COUNTS, 1)), np.empty((6, _MAX_GAPS + 1))
+COUNTS = np.arange(MAX_SKETCH + 1)
+OWN, SCRATCH = COUNTS * np.log(np.maximum(COUNTS, 1)), np.empty((6, MAX_SKETCH + 1))
 _jit = numba.njit(cache=True, nogil=True)
 Value = TypeVar("Value")
 
@@ -193,8 +194,8 @@ def _ordered(starts):  # type: ignore[no-untyped-def]
 def _kernel(starts: np.ndarray, out: np.ndarray) -> float:
     """Fill a level's features; the period of the densest band of gaps."""
     n = len(starts)
-    period: float = _gap_features(starts, np.empty(n), np.empty(n), SCRATCH, out[:-1])[1]
-    out[-1] = cadence._level(starts, np.empty(n), SCRATCH, OWN)
+    period: float = gap_features(starts, np.empty(n), np.empty(n), SCRATCH, out[:-1])[1]
+    out[-1] = cadence.level_score(starts, np.empty(n), SCRATCH, OWN)
     return period
 
 
@@ -259,14 +260,14 @@ class Meter:
         return 1e6 * self.seconds[group] / self.calls[group]
 
 
-SIGNED = [(k, f.direction, f.name.removeprefix("session_")) for k, f in enumerate(FEATURES[:_PER_LEVEL])]
-SIGNED = [row for row in SIGNED if row[1]] + [(_PER_LEVEL, 1, "cadence_score")]
+SIGNED = [(k, f.direction, f.name.removeprefix("session_")) for k, f in enumerate(FEATURES[:PER_LEVEL])]
+SIGNED = [row for row in SIGNED if row[1]] + [(PER_LEVEL, 1, "cadence_score")]
 
 
 def statistics(flows: np.ndarray, window: float, meter: Meter) -> Iterator[tuple[str, str, float]]:
     """(group, name, value), higher = more regular; -inf where a level has too few starts."""
     sessions, beats = _merge(flows, SESSION_GAP_SECONDS), _merge(flows, BEAT_GAP_SECONDS)
-    out = np.empty(_PER_LEVEL + 1)
+    out = np.empty(PER_LEVEL + 1)
     for level, starts in (("session", sessions), ("beat", beats)):
         judged = len(starts) >= MIN_STARTS
         if judged:
@@ -308,7 +309,7 @@ def period_hits(count: int, seed: int) -> float:
     24 to 60 seen beats in 6 h, up to 30% jitter, 30% missed, 30% random starts among them.
     """
     _reseed(seed)
-    hits, out = 0, np.empty(_PER_LEVEL + 1)
+    hits, out = 0, np.empty(PER_LEVEL + 1)
     for jitter in np.random.default_rng(seed).uniform(0, 0.3, count):
         beats, period = _beats(21600.0, 24, 60, 0.0, 0.0, jitter, 0.3, 0.0)
         starts = _merge(_with_random(beats, 21600.0, 0.3), SESSION_GAP_SECONDS)

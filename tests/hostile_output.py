@@ -10,7 +10,7 @@ from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
 from appcadence.triage.output import OWNERS
-from appcadence.triage.report.context import CONTEXT
+from appcadence.triage.report_context import CONTEXT
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
 DAY = 1_772_409_600_000_000

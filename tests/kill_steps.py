@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from appcadence import _files
 from appcadence._files import recover, replacing_directory, scratch, write_text
-from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
+from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, existing
 
 STEPS = ("mkdir", "open", "rename", "replace", "rmdir", "unlink")
 OLD, NEW = "old " * 1000, "new " * 1000
@@ -110,11 +110,12 @@ def a_directory_in_two_renames(place: Path) -> int:
     return a_directory(place)
 
 
-def telemetry(place: Path) -> int:
-    target = place / "telemetry"
+def a_conversion(place: Path) -> int:
+    target, first = place / "telemetry", place.with_name("first")
 
     def add(number: int) -> None:
         with DirectoryWriter(target, adding=True) as writer:
+            existing(target)  # is not refused
             writer.conversion, writer.sources = str(number), [{"sha256": str(number)}]
             columns = {
                 "app_id": [f"app{number}"],
@@ -125,6 +126,8 @@ def telemetry(place: Path) -> int:
             writer.write("rejected", pa.table(columns))
 
     def whole() -> None:
+        if existing(target) is None:
+            add(1)
         found = TelemetryDirectory(target)
         known = sorted(entry["sha256"] for entry in found.sources)
         assert known in (["1"], ["1", "2"])
@@ -139,12 +142,12 @@ def telemetry(place: Path) -> int:
             shutil.rmtree(left)
         shutil.copytree(first, target)
 
-    first = place.with_name("first")
-    in_child(lambda: add(1))
+    first.mkdir()
+    into_nothing = kills(begin, lambda: add(1), whole)
     target.rename(first)
-    return kills(begin, lambda: add(2), whole)
+    return into_nothing + kills(begin, lambda: add(2), whole)
 
 
 if __name__ == "__main__":
-    scenario = {f.__name__: f for f in (a_file, a_directory, a_directory_in_two_renames, telemetry)}
+    scenario = {f.__name__: f for f in (a_file, a_directory, a_directory_in_two_renames, a_conversion)}
     print(scenario[sys.argv[1]](Path(sys.argv[2])))

@@ -15,7 +15,7 @@ from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.triage.report.data import Output, Window, as_rows
+from appcadence.triage.report_data import Output, Window, as_rows
 
 APART = ("phone-00000", "com.northmail.work", "apart.example")
 """A channel that knows nothing of its app's pushes."""

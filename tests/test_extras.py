@@ -15,22 +15,19 @@ import scorer_alone
 from make import fleet
 
 from appcadence import Scorer
-from appcadence.models import bundle
 from appcadence.telemetry.directory import write_directory
-from appcadence.training.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(scorer_alone.__file__)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(fleet_model, tmp_path_factory):
     """Paths of a telemetry directory and a model, and the scores that they give here."""
     place = tmp_path_factory.mktemp("alone")
     tables = fleet(devices=5, days=3)
     write_directory(place / "telemetry", tables)
-    bundle.save(train(tables).detector, place / "model")
-    return place / "telemetry", place / "model", Scorer.load(place / "model").score(tables)["score"]
+    return place / "telemetry", fleet_model, Scorer.load(fleet_model).score(tables)["score"]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from appcadence.findings import CATALOGUE, Finding, arrow, codes_of, of_kind
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
-from appcadence.training.train import train
 from appcadence.triage.audit_log import append
 from appcadence.triage.audit_report import report, run_facts
 from appcadence.triage.output import reapply
@@ -118,11 +117,11 @@ def test_findings_that_differ_in_numbers_share_their_subject(one, other):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(fleet_model, tmp_path_factory):
     """Two days with beacons, some of them under exceptions, and a model."""
     path = tmp_path_factory.mktemp("findings")
     tables = fleet(devices=6, days=6)
-    before, after = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)
+    after = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]
     start = [4 * 86400 + 300.0 * i for i in range(500)]
     met = [flows(start[::5], f"phone-0{i}", "com.social", "new.example", 0.5) for i in range(5)]
     beacons = [
@@ -132,7 +131,7 @@ def place(tmp_path_factory):
     ]
     later = after | {"flows": together(after["flows"], *beacons, *met)}
     (path / "exceptions.toml").write_text(EXCEPTIONS)
-    return path, Scorer(train(before, "24h", 0).detector, "f" * 64), later
+    return path, Scorer.load(fleet_model), later
 
 
 def outcome(place, name):

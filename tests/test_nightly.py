@@ -1,7 +1,9 @@
 """The batch job: what it leaves when it is killed, started twice, or short of room."""
 
+import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,15 @@ from make import DAY0, fleet, flows, together
 from appcadence._files import scratch
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.fleet_events import MIN_DEVICES
-from appcadence.nightly import score_directory
+from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
+from appcadence.serving.run import Run, last_run
 from appcadence.telemetry.directory import write_directory
+from appcadence.telemetry.verdicts import Draft
 from appcadence.training.injection import past_and_future
 from appcadence.triage.output import reapply
+from appcadence.triage.report_data import Output
+from appcadence.triage.verdicts import ranked
 
 FILES = (
     *("scores.parquet", "measures.parquet", "fleet_events.parquet", "history.parquet", "sessions.parquet"),
@@ -140,6 +146,24 @@ def test_two_runs_do_not_share_an_output(place, scorer):
     assert not (place / "busy").exists()
 
 
+def test_what_a_kill_put_aside_is_found(place, calm):
+    model, out = place / "model", place / "calm"
+    for target, read in (
+        (model, Scorer.load),
+        (out, Run.read),
+        (out, last_run),
+        (out, Output),
+        (out, lambda out: read_history(out / "history.parquet")),
+        (out, lambda out: ranked(out, [Draft({"rank": "1"})])),
+    ):
+        # Where the file system cannot exchange two directories, a kill may come between two renames.
+        aside = target.with_name(f".{target.name}.scratch")
+        aside.mkdir()
+        target.rename(aside / "old")
+        assert read(target) and target.is_dir()
+        shutil.rmtree(aside)
+
+
 def test_a_full_disk_loses_no_work(place, calm):
     def small():
         # Enough for everything but the scores.
@@ -148,7 +172,11 @@ def test_a_full_disk_loses_no_work(place, calm):
 
     out = place / "full"
     assert "File too large" in finished(place, out, preexec_fn=small) and not out.exists()
-    assert list((place / ".full.scratch").rglob("*.npz"))
+    for kind in ("*.npz", "*.arrow"):
+        whole, cut, none, *_ = sorted((place / ".full.scratch").rglob(kind))
+        # As a power failure may leave what was not on disk yet.
+        os.truncate(cut, whole.stat().st_size // 2)
+        os.truncate(none, 0)
     assert finished(place, out) == ""
     assert {name: (out / name).read_bytes() for name in FILES} == calm
 

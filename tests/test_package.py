@@ -1,5 +1,7 @@
-"""The house: root links, the import rule, file sizes, and the page of what may be imported."""
+"""The house: root links, the import ast
+import rule, file sizes, and the page of what may be imported."""
 
+import ast
 import runpy
 import subprocess
 import sys
@@ -20,6 +22,18 @@ def test_imports_go_one_way():
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_no_private_name_is_imported_across_files():
+    """Modules that begin with an underscore may be imported inside the package, their private names never."""
+    taken = []
+    for file in (file for folder in ("src", "benchmarks") for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("appcadence"):
+                place = ROOT.joinpath("src", *node.module.split("."))
+                names = (n.name for n in node.names if n.name.startswith("_"))
+                taken += [f"{file.name}: {n}" for n in names if not (place / f"{n}.py").exists()]
+    assert not taken
 
 
 def test_no_file_over_400_lines():

@@ -54,30 +54,18 @@ _HOMES = {
     "score_directory": "nightly:score_directory",
     "simulate": "telemetry.simulate.fleet:simulate",
     "train": "training.train:train",
+    "__version__": "_version:VERSION",  # asked of the installation, which takes longer than all else here
 }
 
 if not TYPE_CHECKING:  # with it, a type checker would take any name for one of ours
 
     def __getattr__(name):
-        if name == "__version__":
-            found = _version()
-        elif name in _HOMES:
-            module, _, attribute = _HOMES[name].partition(":")
-            found = getattr(import_module(f"{__name__}.{module}"), attribute)
-        else:
+        if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found
+        module, _, attribute = _HOMES[name].partition(":")
+        found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), attribute)
         return found
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # takes longer to import than all else here
-
-    try:
-        return version(__name__)
-    except PackageNotFoundError:  # the sources alone, such as an archive that Spark hands to its workers
-        return "0+unknown"
-
-
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *_HOMES})

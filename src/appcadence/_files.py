@@ -105,10 +105,11 @@ def check_output(path: str | Path, error: type[AppcadenceError] = AppcadenceErro
 
 
 @contextmanager
-def replacing(target: str | Path, within: Path | None = None) -> Iterator[Path]:
+def replacing(target: str | Path, within: Path | None = None, *, durable: bool = True) -> Iterator[Path]:
     """An empty file to write; it takes the place of `target` when the block ends well, and else is removed.
 
     It lies beside the target, or `within` a directory on the same file system. The target keeps its mode.
+    Not `durable`, it is not waited for until it is on disk: after a power failure the target may be cut off.
 
     Raises:
         AppcadenceError: as `check_output`.
@@ -121,18 +122,20 @@ def replacing(target: str | Path, within: Path | None = None) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     try:
         yield temporary
-        move(temporary, real)
+        move(temporary, real, durable=durable)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def move(written: Path, target: Path) -> None:
+def move(written: Path, target: Path, *, durable: bool = True) -> None:
     """Put a file that is complete in the place of `target` in one step, and on disk; the mode stays."""
+    if durable:
+        sync(written)
     with contextlib.suppress(FileNotFoundError):
         written.chmod(stat.S_IMODE(target.stat().st_mode))
-    sync(written)
     written.replace(target)
-    sync(target.parent)
+    if durable:
+        sync(target.parent)
 
 
 def write_text(target: str | Path, text: str) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
-Progress = Callable[[str, float], None]
+from appcadence._types import Progress
 
 
 def logged_stages(log: logging.Logger, progress: Progress) -> Progress:

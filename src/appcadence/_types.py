@@ -21,9 +21,11 @@ Codes = Ints
 """(n,) places in a list of names, or numbers of groups or of rows; -1 = none."""
 Micros = Ints
 """(n,) microseconds, since the epoch where they are times."""
+Structs = npt.NDArray[np.void]
+"""(n,) records of named fields."""
 
 HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
+DAY_US = 86_400_000_000
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and what share of it is done."""

@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from appcadence._quantity import quantity
+from appcadence._types import Mask
 from appcadence.features.catalog import FEATURES, RELATIVE
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
@@ -108,9 +108,7 @@ def arrow(findings: Sequence[Finding]) -> pa.StructArray:
     return pa.StructArray.from_arrays(columns, fields=list(ARROW))
 
 
-def columns(
-    rows: npt.NDArray[np.bool_], said: Sequence[Sequence[Finding]]
-) -> tuple[pa.ListArray, pa.ListArray]:
+def columns(rows: Mask, said: Sequence[Sequence[Finding]]) -> tuple[pa.ListArray, pa.ListArray]:
     """Sentences and findings of n windows: only the `rows` (n,) have any, theirs are in `said`, in order."""
     count = np.zeros(len(rows), np.int64)
     count[rows] = [len(some) for some in said]

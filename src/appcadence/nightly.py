@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
 from appcadence._stages import logged_stages
+from appcadence._types import Progress, silent
+from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -34,17 +35,17 @@ from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.calibration import alert_unit, device_days, discovered
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
-from appcadence.serving.batch import Engine, Job, Progress, Telemetry, local
+from appcadence.serving.batch import Engine, Job, Telemetry, local
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output
-from appcadence.triage.report import context as report_context
+from appcadence.triage import output, report_context
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def score_directory(
     exceptions: str | Path | None = None,
     block_flows: int = BLOCK_FLOWS,
     engine: Engine = local,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
@@ -155,6 +156,7 @@ def read_history(path: str | Path) -> History:
         TelemetryError: the file cannot be read.
         SchemaError: it is no history.
     """
+    recover(Path(path).parent)
     try:
         with open_input(path) as stream:
             return History.from_arrow(pq.read_table(stream))
@@ -182,7 +184,7 @@ def _fingerprint(
     directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
 ) -> str:
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
-    digest = hashlib.sha256(repr((__version__, scorer.version, settings)).encode())
+    digest = hashlib.sha256(repr((VERSION, scorer.version, settings)).encode())
     for file in [*files, *([] if history is None else [Path(history)])]:
         digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -200,7 +202,7 @@ def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.nda
     """Rank (0 = none) and alert of all windows."""
     alert = whole["alert"].to_numpy()
     if false_discovery_rate is not None:
-        unit = alert_unit(whole.select(["device_id", "app_id", "dest", "window_start"]).to_pandas())
+        unit = alert_unit(whole)
         alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
     return ranks(whole), alert
 

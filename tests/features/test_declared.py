@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from make import activity, flows, inventory, together
+from make import pushes as push_log
 from strategies import (
     activities,
     activity_table,
@@ -125,3 +126,46 @@ def test_the_rhythm_of_an_app_is_that_of_its_hosts_together():
 def test_push_ports(more, foreign, provider):
     got = extract({"flows": together(flows([5.0], **more))}).iloc[0]
     assert (got["foreign_push_port_share"], got["provider_endpoint_share"]) == (foreign, provider)
+
+
+FRONT = {"app": "com.a", "kind": "app_foreground"}
+
+
+@pytest.mark.parametrize(("gap", "short"), [(900.0, 0.0), (899.999999, 3 / 5)])
+def test_the_scheduler_comes_every_quarter_of_an_hour(gap, short):
+    tables = {"flows": flows(40_000 + gap * np.arange(4)), "activity": activity([(1000, 2000)], **FRONT)}
+    assert of_app(tables, background_modes=[])["below_scheduler_floor_share"].item() == pytest.approx(short)
+    assert of_app(tables, background_modes=["audio"])["below_scheduler_floor_share"].item() == 0
+
+
+@pytest.mark.parametrize(("lag", "behind"), [(30.0, False), (30.000001, True)])
+def test_an_app_is_behind_thirty_seconds_after_it_was_in_front(lag, behind):
+    tables = {"flows": flows([2000 + lag], duration=75.0), "activity": activity([(1000, 2000)], **FRONT)}
+    work = of_app(tables, background_modes=[])["background_work_seconds"].item()
+    assert work == pytest.approx(45.0 if behind else np.nan, nan_ok=True)
+    brief = tables | {"flows": flows([2000 + lag], duration=29.0)}
+    work = of_app(brief, background_modes=[])["background_work_seconds"].item()
+    assert work == pytest.approx(0.0 if behind else np.nan, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "share"),
+    [
+        ([100.0, 130.0] * 2 + [100.0], 4 / 6),
+        ([100.0, 130.001] * 2 + [100.0], 0.0),
+        ([100.0, 130.0] * 2, np.nan),
+    ],
+)
+def test_a_background_rhythm_takes_five_gaps_within_a_factor(gaps, share):
+    start = np.cumsum([40_000.0, *gaps])
+    tables = {"flows": flows(start), "activity": activity([(1000, 2000)], **FRONT)}
+    got = of_app(tables, background_modes=[])["undeclared_background_rhythm"].item()
+    assert got == pytest.approx(share, nan_ok=True)
+
+
+@pytest.mark.parametrize(("wait", "share"), [(30.0, 1.0), (30.000001, 0.0), (0.0, 1.0), (-1e-6, 0.0)])
+def test_work_after_a_silent_push_comes_within_thirty_seconds(wait, share):
+    tables = {"flows": flows([5000 + wait]), "notifications": push_log([5000.0], grid=0.0)}
+    assert of_app(tables, background_modes=[])["undeclared_push_work_share"].item() == share
+    loud = tables | {"notifications": push_log([5000.0], grid=0.0, silent=False)}
+    assert of_app(loud, background_modes=[])["undeclared_push_work_share"].isna().all()

@@ -15,7 +15,6 @@ from strategies import fleets, flow_table
 from appcadence.errors import AppcadenceError
 from appcadence.features import History, extract
 from appcadence.features.build import build
-from appcadence.features.comparison import advance
 from appcadence.features.families import novelty
 from appcadence.features.windows import window_seconds
 
@@ -40,17 +39,16 @@ def test_a_window_sees_only_what_came_before_it():
 def test_history_equals_one_extraction_over_everything():
     first = together(*(flows([100 + i, 4000.0], device=f"d{i}", host=f"h{i % 2}.example") for i in range(4)))
     second = together(*(flows([90000.0 + i], device=f"d{i}", host="h0.example") for i in range(4)))
-    past = advance(History.empty(), build({"flows": first}, 86400))
+    past = build({"flows": first}, 86400, History.empty()).history
     apart = extract({"flows": second}, history=past)
     joined = extract({"flows": together(first, second)}, history=History.empty())
     joined = joined[joined["window_start"] == joined["window_start"].max()].reset_index(drop=True)
     names = [*NOVELTY, "destination_prevalence_ratio", "destination_other_apps"]
     assert apart[names].equals(joined[names])
-    once, twice = (
-        advance(past, build({"flows": second}, 86400)),
-        advance(past, build({"flows": second}, 86400)),
-    )
-    assert advance(once, build({"flows": second}, 86400)).contacts.equals(twice.contacts)
+    once = build({"flows": second}, 86400, past).history
+    assert build({"flows": second}, 86400, once).history.contacts.equals(once.contacts)
+    with pytest.raises(ValueError, match="no history"):
+        assert build({"flows": second}, 86400).history
 
 
 def test_prevalence_counts_other_devices_alone():
@@ -68,14 +66,14 @@ def test_without_history_novelty_is_unknown():
 
 
 def test_history_survives_a_round_trip():
-    past = advance(History.empty(), build({"flows": together(flows([1.0]), flows([2.0], app=None))}, 86400))
+    past = build({"flows": together(flows([1.0]), flows([2.0], app=None))}, 86400, History.empty()).history
     assert History.from_arrow(past.to_arrow()).to_arrow().equals(past.to_arrow())
 
 
 def contacts(*parts, window=86400):
     past = History.empty()
     for part in parts:
-        past = advance(past, build({"flows": flow_table(part)}, window))
+        past = build({"flows": flow_table(part)}, window, past).history
     return past
 
 

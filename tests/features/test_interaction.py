@@ -2,9 +2,10 @@
 
 import naive_context as naive
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make import activity, flows
+from make import activity, flows, together
 from strategies import activities, activity_table, agree, flow_table, fronts_of, mixed_flows, uses_of
 
 from appcadence.features import extract
@@ -61,3 +62,42 @@ def test_a_device_without_activity_telemetry_is_unknown():
     in_front = activity([(0, 50)], app="com.a", kind="app_foreground")
     got = extract(tables | {"activity": in_front}).iloc[0][NAMES]
     assert got[FRONT].notna().all() and got.drop(FRONT).isna().all()
+
+
+@pytest.mark.parametrize(
+    ("lag", "alone", "idle"),
+    [(0.0, 0, 0), (30.0, 0, 0), (30.000001, 1, 0), (3600.0, 1, 0), (3600.000001, 1, 1), (-5.0, 0, 0)],
+)
+def test_use_ends_thirty_seconds_after_it_and_an_hour_later_the_device_is_idle(lag, alone, idle):
+    end = 20_000.0
+    used, front = activity([(100, end)]), activity([(100, end)], app="com.a", kind="app_foreground")
+    # Names are looked up all day, so that all of it is observed.
+    seen = flows(np.arange(0, 86_400, 14_400.0), service="dns")
+    tables = {"flows": together(flows([end + lag]), seen), "activity": together(used, front)}
+    got = extract(tables).iloc[0]
+    assert (got["userless_share"], got["background_share"], got["idle_hour_share"]) == (alone, alone, idle)
+    assert got["userless_bytes_share"] == alone
+    waited = pytest.approx(max(lag, 0.0), rel=1e-6)
+    assert got["median_seconds_since_unlock"] == got["median_seconds_since_foreground"] == waited
+    assert got["userless_excess_ratio"] == pytest.approx(alone - 1 + (end - 100) / 86_400)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(1, 1), (9, 9), (10, 9), (11, 10), (20, 18), (41, 37)])
+def test_the_ninetieth_percentile_is_the_value_of_that_rank(n, rank):
+    start = 1000.0 + 100 * np.arange(1, n + 1)
+    got = extract({"flows": flows(start), "activity": activity([(0, 1000)])}).iloc[0]
+    assert got["p90_seconds_since_unlock"] == 100 * rank
+
+
+@pytest.mark.parametrize(
+    ("gaps", "share"),
+    [
+        ([100.0, 130.0] * 2 + [100.0], 4 / 6),  # a factor of 1.3; shrunk as by two pairs that are not alike
+        ([100.0, 130.001] * 2 + [100.0], 0.0),
+        ([100.0, 130.0] * 2, np.nan),  # three pairs are too few
+    ],
+)
+def test_the_rhythm_without_the_user(gaps, share):
+    start = np.cumsum([2000.0, *gaps])
+    got = extract({"flows": flows(start), "activity": activity([(0, 1000)])}).iloc[0]
+    assert got["userless_ratio_share_1_3"] == pytest.approx(share, nan_ok=True)

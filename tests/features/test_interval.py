@@ -68,3 +68,51 @@ def test_missed_beats_are_beats_due():
     got = extract({"flows": flows([0.0, *times])}).iloc[0]
     assert got["dominant_period_seconds"] == 600
     assert got["missed_beat_share"] == pytest.approx((3 + 4) / due)
+
+
+def spaced(gaps):
+    """Flows with these gaps, in seconds."""
+    times = np.concatenate([[0.0], np.cumsum(gaps)])
+    return [hostile.Row(hostile.DAY0 * 1_000_000 + round(t * 1e6), 0.5) for t in times]
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [100.0, 105.0] * 4,  # successive gaps within a factor of 1.05 ...
+        [100.0, 105.001] * 4,
+        [100.0, 130.0] * 4,  # ... and of 1.3
+        [100.0, 130.001] * 4,
+        [60.0] * 4 + [100.0] * 3 + [400.0],  # a band from .75 to 1.25 of its middle
+        [60.0] * 4 + [100.001] * 3 + [400.0],
+        [100.0] * 6 + [175.0, 225.0, 275.0, 325.0],  # twice and three times the period
+        [100.0] * 6 + [174.999, 225.001, 274.999, 325.001],
+        [100.0] * 2 + [200.0] * 2 + [300.0] * 2,  # as many missed as met
+        [100.0] * 2 + [200.0] * 3 + [300.0] * 2,
+        [100.0] * 1 + [1000.0 * k for k in range(2, 11)],  # a tenth of the gaps makes a rhythm
+        [100.0] * 1 + [1000.0 * k for k in range(2, 12)],
+        [32.0 * 2.0**k for k in range(-3, 4) for _ in range(2)],  # at the edges of the bins
+        [40.0, 50.0] * 2 + [0.5, 2.0, 2.001],
+    ],
+)
+def test_gaps_at_the_bounds_equal_their_twin(gaps):
+    check(spaced(gaps), "24h")
+
+
+@pytest.mark.parametrize(
+    ("starts", "level", "part"), [(5, False, False), (6, True, False), (11, True, False), (12, True, True)]
+)
+def test_six_starts_are_a_rhythm_and_twelve_have_parts(starts, level, part):
+    got = extract({"flows": flows(300.0 * np.arange(starts))}).iloc[0]
+    for name in NAMES:
+        if name.startswith(("session_", "beat_")) or name in DECISIVE:
+            assert np.isnan(got[name]) != (part if name == "part_cadence_score" else level), name
+    assert got["beats_per_hour"] > 0
+
+
+def test_shares_of_alike_gaps_are_shrunk_for_few():
+    got = extract({"flows": flows(np.cumsum([0.0] + [100.0, 105.0] * 3))}).iloc[0]
+    # Five successive pairs of six gaps, and two more that are not alike.
+    assert got["beat_ratio_share_1_05"] == got["beat_ratio_share_1_3"] == pytest.approx(5 / 7)
+    wide = extract({"flows": flows(np.cumsum([0.0] + [100.0, 106.0] * 3))}).iloc[0]
+    assert wide["beat_ratio_share_1_05"] == 0 and wide["beat_ratio_share_1_3"] == pytest.approx(5 / 7)

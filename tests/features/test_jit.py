@@ -39,8 +39,8 @@ FILES = [p for p in sorted(PACKAGE.rglob("*.py")) if kernels(ast.parse(p.read_te
 ALONE = [p for p in sorted(PACKAGE.rglob("*.py")) if kernels(ast.parse(p.read_text()), "njit")]
 
 
-def names_used(node):
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+def names(node, context):
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
 
 
 def strangers(source, name="kernel", shared=frozenset(SHARED)):
@@ -51,13 +51,13 @@ def strangers(source, name="kernel", shared=frozenset(SHARED)):
     for node in tree.body:
         if isinstance(node, ast.Assign):
             for target in node.targets:
-                constants |= {n.id: node.value for n in ast.walk(target) if isinstance(n, ast.Name)}
+                constants |= dict.fromkeys(names(target, ast.Store), node.value)
         elif isinstance(node, ast.ImportFrom) and node.module in shared:
             known |= {alias.asname or alias.name for alias in node.names}
     found, seen = set(), set()
 
     def follow(node, local):
-        for used in names_used(node) - local - known - seen:
+        for used in names(node, ast.Load) - names(node, ast.Store) - local - known - seen:
             seen.add(used)
             if used in constants:
                 follow(constants[used], set())
@@ -65,8 +65,7 @@ def strangers(source, name="kernel", shared=frozenset(SHARED)):
                 found.add(used)
 
     for function in kernels(tree, name):
-        names = [n for n in ast.walk(function) if isinstance(n, ast.Name)]
-        stored = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        stored = names(function, ast.Store)
         for statement in function.body:
             follow(statement, stored | {a.arg for a in function.args.args})
     return found

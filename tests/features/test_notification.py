@@ -2,9 +2,10 @@
 
 import naive_context as naive
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make import flows, together
+from make import activity, flows, together
 from make import pushes as push_log
 from strategies import (
     activities,
@@ -101,3 +102,61 @@ def test_the_border_of_a_window():
     # The pushes' own span is longer than what a single flow a day shows.
     hours = np.array([86_399.5, 86_399.0]) / 3600
     np.testing.assert_allclose(frame["pushes_per_hour"] * hours, [3, 4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "known"), [(2, False), (3, True)])
+def test_three_pushes_are_enough(n, known):
+    times = 5000.0 + 9000 * np.arange(n)
+    got = extract({"flows": flows([100.0]), "notifications": push_log(times)}).iloc[0]
+    assert np.isnan(got["push_answered_share"]) != known and got["silent_pushes_per_hour"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wait", "grid", "answered"),
+    [
+        (0.0, 0.0, 1),
+        (30.0, 0.0, 1),
+        (30.000001, 0.0, 0),
+        (90.0, 60.0, 1),
+        (90.000001, 60.0, 0),
+        (-1e-6, 0.0, 0),
+    ],
+)
+def test_an_answer_comes_within_the_wake_time_and_the_grid(wait, grid, answered):
+    times = np.array([5000.0, 14_000.0, 40_000.0])
+    table, log = flows(times + wait, out=700), push_log(times, grid=grid)
+    got = extract({"flows": table, "notifications": log}).iloc[0]
+    assert got["push_answered_share"] == got["push_session_share"] == got["flows_per_push"] == answered
+    assert got["bytes_out_per_push"] == 700 * answered and got["push_coupling_excess"] == answered
+
+
+def test_lags_are_told_on_a_grid_of_thirty_seconds_and_no_wider():
+    times = np.array([5000.0, 14_000.0, 40_000.0])
+    for grid, lag in ((30.0, 4), (30.5, np.nan)):
+        tables = {"flows": flows(times + [2, 4, 9]), "notifications": push_log(times, grid=grid)}
+        np.testing.assert_array_equal(extract(tables).iloc[0]["median_push_lag_seconds"], lag)
+
+
+def test_chance_up_to_a_half_tells():
+    """Of eighteen shifted pushes nine are answered, and of the three themselves all."""
+    times = np.array([5000.0, 14_000.0, 40_000.0])
+    starts = np.concatenate([times + shift for shift in (0, 420, 900, 1500)])
+    tables = {"flows": flows(starts), "notifications": push_log(times, grid=0.0)}
+    got = extract(tables).iloc[0]
+    assert got["push_coupling_excess"] == 0.5
+    # Half an answer is added to the shifted ones': P(3 of 3) at 9.5 / 19.
+    assert got["push_coupling_surprise"] == pytest.approx(3 * np.log10(2))
+    more = together(tables["flows"], flows([times[0] - 900]))
+    got = extract(tables | {"flows": more}).iloc[0]
+    assert got[COUPLING].isna().all() and got["push_answered_share"] == 1
+
+
+@pytest.mark.parametrize(("since", "share"), [(30.0, np.nan), (30.000001, 1.0)])
+def test_a_device_counts_as_locked_after_thirty_seconds(since, share):
+    times = np.array([5000.0, 14_000.0, 40_000.0])
+    use = activity([(t - since - 60, t - since) for t in times])
+    tables = {"flows": flows(times + 5, out=201, inn=200), "notifications": push_log(times), "activity": use}
+    np.testing.assert_array_equal(extract(tables).iloc[0]["locked_push_upload_share"], share)
+    # As much as it receives is no upload.
+    even = extract(tables | {"flows": flows(times + 5, out=200, inn=200)}).iloc[0]
+    np.testing.assert_array_equal(even["locked_push_upload_share"], 0 * share)

@@ -1,5 +1,7 @@
 """Novelty equals its twin: each window judged by nothing but the contacts before it."""
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,3 +42,63 @@ def test_what_others_contact_in_the_same_window_does_not_make_it_known(first_flo
     frame = extract({"flows": table}, history=History.empty())
     got = frame[(frame["dest"] == "x.example") & (frame["device_id"] == "d2")].iloc[0]
     assert got["destination_is_new_for_fleet"] == 1
+
+
+FIRST = flows([10.0], device="d1", host="old.example"), flows([20.0], device="d2", host="old.example")
+"""Two devices with a past."""
+TICK = 1e-6
+
+
+def met_on_day_two(*others):
+    """What d1's channel to x.example shows on the second day, after these flows of others."""
+    frame = extract(
+        {"flows": together(*FIRST, flows([DAY + 2000.0], device="d1", host="x.example"), *others)},
+        history=History.empty(),
+    )
+    mine = (frame["device_id"] == "d1") & (frame["dest"] == "x.example")
+    return frame[mine & (frame["window_start"] == frame["window_start"].min() + pd.Timedelta(1, "D"))].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("at", "new", "known", "apps"),
+    [
+        (DAY - TICK, 0, 1, 1),
+        (DAY, 1, 1, 1),  # as the window begins: not before it
+        (2 * DAY - TICK, 1, 1, 1),
+        (2 * DAY, 1, 0, 0),  # as it ends: not before that
+    ],
+)
+def test_what_the_fleet_knows_ends_with_the_windows_borders(at, new, known, apps):
+    got = met_on_day_two(flows([at], device="d2", app="com.b", host="x.example"))
+    assert got["destination_is_new_for_fleet"] == new
+    assert (got["destination_prevalence_ratio"], got["destination_other_apps"]) == (known, apps)
+    assert got["channel_is_new"] == got["destination_is_new_for_device"] == 1
+
+
+def test_prevalence_counts_other_devices_alone():
+    alone = met_on_day_two(flows([DAY + 5.0], device="d1", app="com.b", host="x.example"))
+    assert (alone["destination_prevalence_ratio"], alone["destination_other_apps"]) == (0, 1)
+    third = flows([30.0], device="d3", host="old.example")
+    got = met_on_day_two(third, flows([40.0], device="d2", host="x.example"))
+    assert got["destination_prevalence_ratio"] == 0.5 and got["destination_other_apps"] == 0
+    # Of the app's four other channels in the fleet one lies in the domain, that of d2.
+    assert got["app_domain_share"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("days", "steady"),
+    [
+        ([0, 1], np.nan),  # before the third day nothing is steady
+        ([0, 2], 1 / 2),
+        ([0, 1, 2], 1.0),
+        ([0, 1, 15], 1 / 14),
+        ([0, 1, 16], 0.0),  # fourteen days before, and no more
+        ([0, *range(2, 17)], 1.0),
+    ],
+)
+def test_steady_days_are_counted_over_fourteen(days, steady):
+    table = flows([DAY * day + 1000.0 for day in days])
+    frame = extract({"flows": table}, history=History.empty())
+    last = frame[frame["dest"] == "a.example"].sort_values("window_start").iloc[-1]
+    assert last["steady_days_ratio"] == pytest.approx(steady, nan_ok=True)
+    assert last["channel_age_days"] == days[-1] and last["channel_is_new"] == 0

@@ -14,7 +14,6 @@ from make import fleet
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.features import History, extract
 from appcadence.features.build import build
-from appcadence.features.comparison import advance
 from appcadence.features.partition import write_features
 from appcadence.telemetry.directory import write_directory
 
@@ -44,7 +43,7 @@ def test_table_on_disk_equals_the_one_in_memory(telemetry, tmp_path, block_flows
 
 
 def test_an_older_history_serves_as_on_memory(telemetry, tmp_path):
-    past = advance(History.empty(), build(fleet(devices=2, days=1), 86400))
+    past = build(fleet(devices=2, days=1), 86400, History.empty()).history
     write_features(telemetry, tmp_path / "f.parquet", "24h", past, block_flows=500)
     want = extract(telemetry, "24h", past)
     same(pd.read_parquet(tmp_path / "f.parquet"), want)

@@ -2,6 +2,7 @@
 
 import hostile
 import naive
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +43,30 @@ def test_uniform_exchanges():
 def test_the_largest_counts_are_finite():
     got = extract({"flows": flows([600.0 * i for i in range(8)], out=2**63 - 1, inn=2**63 - 1)}).iloc[0]
     assert got["out_size_median_bytes"] == pytest.approx(2.0**63) and got["exchange_symmetry"] == 1
+
+
+@pytest.mark.parametrize(("n", "known"), [(3, False), (4, True)])
+def test_four_sizes_are_enough(n, known):
+    got = extract({"flows": flows(600.0 * np.arange(n))}).iloc[0]
+    assert all(np.isnan(got[name]) != known for name in NAMES)
+    # Each direction by itself; an exchange takes both.
+    out = [1.0] * n + [None] * 4
+    got = extract({"flows": flows(600.0 * np.arange(n + 4), out=out)}).iloc[0]
+    assert np.isnan(got["out_size_median_bytes"]) != known and got["in_size_median_bytes"] == 200
+    assert np.isnan(got["exchange_symmetry"]) != known
+
+
+def test_sizes_by_hand():
+    got = extract(
+        {"flows": flows(600.0 * np.arange(6), out=[100, 105, 106, 200, 0, 0], inn=[50, 210, 212, 100, 9, 0])}
+    )
+    got = got.iloc[0]
+    # 0 0 100 105 106 200: a band of 5% from 100 holds two, as does 0; the median is 102.5.
+    assert got["out_size_median_bytes"] == 102.5 and got["out_size_mode_share"] == pytest.approx(2 / 8)
+    assert got["out_size_mad_ratio"] == pytest.approx(50.5 / 102.5)
+    assert got["exchange_symmetry"] == pytest.approx((0.5 * 4 + 0) / 5)
+
+
+def test_the_spread_of_sizes_is_told_against_their_median_of_a_byte_at_least():
+    got = extract({"flows": flows(600.0 * np.arange(4), out=[0, 0, 100, 100], inn=[0, 0, 1, 1])}).iloc[0]
+    assert got["out_size_mad_ratio"] == 1 and got["in_size_mad_ratio"] == 0.5

@@ -24,8 +24,8 @@ from flow_samples import MAP, SAMPLES, sniffs
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.ingest.identity import Devices
 from appcadence.telemetry.inventory.merge import merge
 from appcadence.telemetry.inventory.sources import read_app_map, read_source
 from appcadence.telemetry.readers import FORMATS, ReadOptions, reader

@@ -1,12 +1,15 @@
 """What the fleet meets together is one event; what one device meets alone never is."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from make import DAY0, fleet, flows, together
 
 from appcadence.features.build import build
-from appcadence.features.comparison import advance
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
 from appcadence.models.fleet_events import fleet_events
@@ -22,10 +25,10 @@ def tables():
 
 def _events(tables, more=()):
     before, after = past_and_future(tables, CUT)
-    past = advance(History.empty(), build(before, 86400))
+    past = build(before, 86400, History.empty()).history
     windows = build({"flows": together(after["flows"], *more)}, 86400, past)
     frame = table_of(windows)
-    return frame, fleet_events(advance(past, windows), CUT, frame)
+    return frame, fleet_events(windows.history, CUT, frame)
 
 
 def _met(devices, app="com.chat", dest="new.example", day=2, hour=9.0):
@@ -81,5 +84,124 @@ def test_nothing_is_an_event_before_the_baseline_ends(tables):
     windows = build(tables, 86400, History.empty())
     frame = table_of(windows)
     end = (DAY0 + 10 * 86400) * 1_000_000
-    found = fleet_events(advance(History.empty(), windows), end, frame)
+    found = fleet_events(windows.history, end, frame)
     assert not found.windows.any() and not len(found.events)
+
+
+# At the boundaries: contacts and windows of a few chosen seconds.
+
+DAY_S = 86_400
+WEEK = 7 * DAY_S
+SINCE = DAY0 * 1_000_000
+
+
+def _contacts(rows):
+    """(device, app, dest, second after the baseline's end) -> a history."""
+    frame = pd.DataFrame(rows, columns=["device_id", "app_id", "dest", "second"], dtype=object)
+    return History(frame.assign(first_seen=SINCE + (frame.pop("second") * 1_000_000).astype("int64")))
+
+
+def _windows(rows):
+    """(device, app, dest, end in seconds after the baseline's end) -> the columns of a feature table."""
+    frame = pd.DataFrame(rows, columns=["device_id", "app_id", "dest", "end"], dtype=object)
+    end = SINCE + (frame.pop("end") * 1_000_000).astype("int64")
+    return frame.assign(window_end=pd.to_datetime(end, unit="us", utc=True))
+
+
+def _first(contacts, place, name):
+    """When each device first met a name, in whole seconds; what came before the baseline's end is -1."""
+    out = {}
+    for device, *names, second in contacts:
+        if names[place] == name:
+            second = max(second // 1, -1)
+            out[device] = min(out.get(device, second), second)
+    return out
+
+
+def _slow(contacts, window, place):
+    """Whether a window belongs to an event of its app (0) or destination (1)."""
+    device, *names, end = window
+    if names[place] in (None, "*"):
+        return False
+    fleet = {d: min(c[3] for c in contacts if c[0] == d) for d, *_ in contacts}
+    first = _first(contacts, place, names[place])
+    before = [d for d, second in first.items() if second < end]
+    new = [d for d in before if first[d] >= max(end - WEEK, 0)]
+    least = max(4, math.ceil(0.05 * sum(second // 1 <= end for second in fleet.values())))
+    return device in new and len(new) >= least and 2 * len(new) >= len(before)
+
+
+seconds = st.sampled_from([-DAY_S, -1, 0, 1, DAY_S - 1, DAY_S, WEEK - 1, WEEK, WEEK + 1, WEEK + DAY_S])
+known_names = st.tuples(
+    st.sampled_from(["com.a", "com.b", None]), st.sampled_from(["x.example", "y.example"])
+)
+a_device = st.integers(0, 11).map(lambda k: f"d{k}")
+contact_lists = st.lists(
+    st.tuples(a_device, known_names, seconds).map(lambda c: (c[0], *c[1], c[2])), min_size=1, max_size=40
+)
+window_ends = st.sampled_from([-5, 0, 1, DAY_S, WEEK, WEEK + 1, WEEK + DAY_S, 2 * WEEK])
+
+
+@given(contact_lists, window_ends, st.sampled_from(["x.example", "x.example", "*"]))
+def test_events_equal_their_twin(contacts, end, dest):
+    rows = [(d, app, dest, end) for d in sorted({c[0] for c in contacts}) for app in ("com.a", None)]
+    found = fleet_events(_contacts(contacts), SINCE, _windows(rows))
+    by_kind = {
+        kind: [_slow(contacts, row, place) for row in rows]
+        for place, kind in enumerate(("app", "destination"))
+    }
+    assert found.windows.tolist() == [a or b for a, b in zip(*by_kind.values(), strict=True)]
+    want = {}
+    for kind, place in (("destination", 1), ("app", 0)):
+        if any(by_kind[kind]):
+            name = ("com.a", dest)[place]
+            first = _first(contacts, place, name)
+            want[kind, name] = {d: s for d, s in first.items() if max(end - WEEK, 0) <= s < end}
+    events = found.events
+    assert list(zip(events["kind"], events["name"], strict=True)) == list(want)
+    for event, devices in zip(events.itertuples(), want.values(), strict=True):
+        assert event.device_ids == sorted(devices) and event.devices == len(devices)
+        assert event.first_seen == pd.Timestamp(
+            SINCE + 1_000_000 * min(devices.values()), unit="us", tz="UTC"
+        )
+
+
+def _is_event(newcomers, others=0, bystanders=0, at=10, end=DAY_S, last=None):
+    """Whether a host is an event that so many devices met at `at` (one of them at `last`), others before."""
+    met = [(f"new{k}", "com.a", "x.example", at) for k in range(newcomers)]
+    met[-1] = (*met[-1][:3], at if last is None else last)
+    met += [(f"old{k}", "com.a", "x.example", -5) for k in range(others)]
+    met += [(f"by{k}", "com.b", "y.example", -5) for k in range(bystanders)]
+    found = fleet_events(_contacts(met), SINCE, _windows([("new0", None, "x.example", end)]))
+    return bool(found.windows[0])
+
+
+def test_four_devices_are_an_event_and_three_are_none():
+    assert _is_event(4) and not _is_event(3)
+
+
+@pytest.mark.parametrize(("fleet", "least"), [(80, 4), (81, 5), (100, 5), (101, 6)])
+def test_a_twentieth_of_the_fleet_is_an_event_and_one_less_is_none(fleet, least):
+    assert _is_event(least, bystanders=fleet - least)
+    assert not _is_event(least - 1, bystanders=fleet - least + 1)
+
+
+@pytest.mark.parametrize("newcomers", [4, 5])
+def test_exactly_half_of_all_are_newcomers_enough(newcomers):
+    assert _is_event(newcomers, others=newcomers)
+    assert not _is_event(newcomers, others=newcomers + 1)
+
+
+def test_a_week_together_and_a_second_more_is_not():
+    assert _is_event(4, at=0, end=WEEK)
+    assert not _is_event(4, at=0, end=WEEK + 1)
+    assert not _is_event(4, at=100, end=WEEK + 101)
+
+
+def test_what_is_met_before_the_baseline_ends_is_no_news():
+    assert _is_event(4, at=0) and not _is_event(4, at=-1)
+    assert not _is_event(4, last=-1)
+
+
+def test_what_is_met_at_the_end_of_a_window_lies_after_it():
+    assert _is_event(4, last=DAY_S - 1) and not _is_event(4, last=DAY_S)

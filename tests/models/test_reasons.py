@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from handmade import values, windows
 from make import flows, inventory
 
 from appcadence._quantity import quantity
 from appcadence.features import History, extract
 from appcadence.features.catalog import NAMES
-from appcadence.models.reasons import explained_by, unusual
+from appcadence.models.reasons import explained_by, listed, unchecked, unusual
 
 AT = NAMES.index("expected_rhythm_ratio")
 
@@ -48,7 +49,121 @@ def test_a_faster_rhythm_is_worded(gap, period, said):
     assert found.text == (f"Connections against the approved rhythm: {said} as often.")
 
 
-def test_quantities_are_said_as_people_do():
-    assert quantity(15_300.4, "s/kB") == "15,300 s/kB" and quantity(0.255, "s/kB") == "0.255 s/kB"
-    assert quantity(7200.0, "s") == "2.0 h" and quantity(0.25, "ratio") == "25%"
-    assert quantity(float("nan"), "s") == "unknown"
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (float("nan"), "s", "unknown"),
+        (0.0, "s", "0.0 s"),
+        (0.0999, "s", "under 0.1 s"),
+        (0.1, "s", "0.1 s"),
+        # From twice a unit on it is shown in that unit.
+        (60.0, "s", "60.0 s"),
+        (119.9, "s", "119.9 s"),
+        (120.0, "s", "2.0 min"),
+        (7199.0, "s", "120.0 min"),
+        (7200.0, "s", "2.0 h"),
+        (172_799.0, "s", "48.0 h"),
+        (172_800.0, "s", "2.0 d"),
+        (0.25, "ratio", "25%"),
+        (1.0, "ratio", "100%"),
+        (999.0, "bytes", "999 bytes"),
+        (1000.0, "bytes", "1.0 kB"),
+        (999_949.0, "bytes", "999.9 kB"),
+        (1e6, "bytes", "1.0 MB"),
+        (1e9, "bytes", "1.0 GB"),
+        (9.9, "times", "9.9 times as often"),
+        (10.0, "times", "10 times as often"),
+        (1500.0, "times", "1,500 times as often"),
+        (3.14159, "1/h", "3.14 an hour"),
+        (7.0, "count", "7"),
+        (0.255, "s/kB", "0.255 s/kB"),
+        (999.0, "nats", "999 nats"),
+        (1000.0, "nats", "1,000 nats"),
+        (-1000.0, "nats", "-1,000 nats"),
+        (15_300.4, "s/kB", "15,300 s/kB"),
+    ],
+)
+def test_quantities_are_said_as_people_do(value, unit, said):
+    assert quantity(value, unit) == said
+
+
+@pytest.mark.parametrize(
+    ("columns", "text", "speaks"),
+    [
+        ({"userless_share": np.nextafter(0.2, 0)}, "user_present", True),
+        ({"userless_share": 0.2}, "user_present", False),
+        ({"userless_share": np.nan}, "user_present", False),
+        ({"expected_rhythm_ratio": 1.2}, "approved_rhythm", True),
+        ({"expected_rhythm_ratio": np.nextafter(1.2, 2)}, "approved_rhythm", False),
+        ({"expected_rhythm_ratio": np.nan}, "approved_rhythm", False),
+        ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 0.99}, "approved_rhythm", True),
+        ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 1.0}, "approved_rhythm", False),
+        ({"expected_rhythm_ratio": 1.0, "unapproved_app": 0.0}, "approved_rhythm", True),
+        ({"expected_rhythm_ratio": 1.0, "unapproved_app": 1.0}, "approved_rhythm", False),
+        ({"destination_prevalence_ratio": 0.2}, "known_to_fleet", True),
+        ({"destination_prevalence_ratio": np.nextafter(0.2, 0)}, "known_to_fleet", False),
+        ({"destination_prevalence_ratio": np.nan}, "known_to_fleet", False),
+    ],
+)
+def test_what_speaks_for_the_benign_reading_begins_exactly_there(columns, text, speaks):
+    (texts,) = explained_by(windows(1, **columns), np.full((1, len(NAMES)), np.nan)).to_pylist()
+    assert (text in texts) is speaks
+    assert set(texts) <= {text, "usual_for_app"}
+
+
+@pytest.mark.parametrize(
+    ("distances", "usual"),
+    [
+        ({}, True),  # nothing is known to be unusual
+        ({"upload_ratio": 0.99}, True),
+        ({"upload_ratio": -0.99}, True),
+        ({"upload_ratio": 1.0}, False),
+        ({"upload_ratio": -1.0}, False),
+        # A mean over the features with a suspicious direction ...
+        ({"upload_ratio": 1.5, "failed_ratio": 0.25}, True),
+        ({"upload_ratio": 1.5, "failed_ratio": -0.5}, False),
+        # ... and no others.
+        ({"upload_ratio": 0.5, "sessions_per_hour": 8.0}, True),
+        ({"upload_ratio": 1.0, "sessions_per_hour": 0.0}, False),
+    ],
+)
+def test_as_usual_is_less_than_one_spread_in_the_mean(distances, usual):
+    (texts,) = explained_by(windows(1), values(**distances)).to_pylist()
+    assert ("usual_for_app" in texts) is usual
+
+
+def said(contributions, **known):
+    """The sentences of one window whose features contribute so."""
+    places = np.array([[NAMES.index(name) for name in known]])
+    numbers = np.array([list(known.values())], float)
+    (found,) = unusual(places, numbers, np.full(places.shape, 0.5), np.array([contributions], float))
+    return [finding.text for finding in found]
+
+
+def test_only_what_is_known_and_raises_the_score_is_worded_and_novelty_last():
+    known = {"channel_is_new": 1.0, "upload_ratio": 0.9, "failed_ratio": np.nan, "connected_ratio": 0.0}
+    assert said([3.0, 2.0, 1.0, 1e-9], **known) == [
+        "Share of bytes sent: 90%; usual here 50%.",
+        "Share of the time connected: 0%; usual here 50%.",
+        "The destination is new for this app on this device.",
+    ]
+    assert said([0.0, -1.0, 1.0, 0.0], **known) == []
+    assert said([1.0], channel_is_new=0.0) == ["Not new for this app on this device."]
+    assert said([1.0], unexpected_host_share=1.0) == ["Traffic to hosts that the app does not declare: 100%."]
+
+
+def test_what_the_telemetry_could_not_show_is_said_of_each_window():
+    columns = {"median_seconds_since_unlock": 1.0, "pushes_per_hour": 0.0, "longest_session_seconds": 5.0}
+    whole, *blind = [
+        windows(1, **columns | {name: np.nan}) if name else windows(1, **columns) for name in ("", *columns)
+    ]
+    assert unchecked(whole) == [[]]
+    found = [unchecked(frame)[0] for frame in (windows(1, app=None, **columns), *blind)]
+    want = ["app_unknown", "presence_unknown", "pushes_unknown", "durations_unknown"]
+    assert [[finding.code for finding in some] for some in found] == [[code] for code in want]
+    assert [finding.code for finding in unchecked(windows(1, app=None))[0]] == want
+
+
+def test_names_are_put_to_their_rows():
+    flags = {"a": np.array([True, False, True]), "b": np.array([False, False, True])}
+    assert listed(flags).to_pylist() == [["a"], [], ["a", "b"]]

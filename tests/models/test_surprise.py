@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from handmade import detector
 
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
@@ -45,11 +46,6 @@ def test_every_window_is_as_surprising_as_its_slow_twin_says():
     assert (want > 0).any() and (want < 0).any() and not want[0].any()
 
 
-@pytest.fixture(scope="module")
-def detector(fleet_model):
-    return bundle.load(fleet_model)[0]
-
-
 @pytest.mark.parametrize(
     "arrays",
     [
@@ -60,10 +56,55 @@ def detector(fleet_model):
         {"sizes": np.full(len(NAMES), np.nan)},
     ],
 )
-def test_a_bundle_whose_surprise_has_another_shape_is_refused(arrays, detector, tmp_path):
-    surprise = copy(detector.surprise)
+def test_a_bundle_whose_surprise_has_another_shape_is_refused(arrays, tmp_path):
+    whole = detector()
+    bundle.save(whole, tmp_path / "model")
+    assert bundle.load(tmp_path / "model")
+    surprise = copy(whole.surprise)
     for name, values in arrays.items():
         object.__setattr__(surprise, name, values)
-    bundle.save(replace(detector, surprise=surprise), tmp_path / "model")
+    bundle.save(replace(whole, surprise=surprise), tmp_path / "model")
     with pytest.raises(BundleError, match="tail surprise"):
         bundle.load(tmp_path / "model")
+
+
+def fitted(n, name="upload_ratio"):
+    """The surprise of benign windows whose feature was 0, 1, ... n - 1, and the feature's place."""
+    f = NAMES.index(name)
+    benign = np.full((n, len(NAMES)), np.nan)
+    benign[:, f] = np.arange(n)
+    return TailSurprise.fit(benign), f
+
+
+def of(surprise, f, value, **others):
+    row = np.full((1, len(NAMES)), np.nan)
+    row[0, f] = value
+    for name, number in others.items():
+        row[0, NAMES.index(name)] = number
+    return surprise.contributions(row)[0, f]
+
+
+@pytest.mark.parametrize(
+    ("n", "most"),
+    [(1, 2), (10, 11), (1023, 1024), (1024, 1025), (1025, 1025), (5000, 1025)],
+)
+def test_beyond_all_benign_windows_it_follows_their_number(n, most):
+    surprise, f = fitted(n)
+    assert surprise.sizes[f] == n and surprise.sizes.sum() == n
+    assert of(surprise, f, 1e6) == pytest.approx(np.log(most) - 1)
+    assert of(surprise, f, -1.0) == pytest.approx(-1)
+
+
+def test_quantiles_stand_for_the_benign_windows():
+    surprise, f = fitted(POINTS)  # each window its own quantile
+    np.testing.assert_allclose(surprise.tails[f], np.arange(POINTS), rtol=1e-12)
+    surprise.tails[f] = np.arange(POINTS)
+    # Of 512 windows 128 lie above 383.5; the half of a tie does.
+    assert of(surprise, f, POINTS - 128.5) == pytest.approx(np.log(4) - 1)
+    assert of(surprise, f, POINTS - 128.0) == pytest.approx(np.log(POINTS / 127.5) - 1)
+    # The mean over the features that are judged.
+    assert of(surprise, f, 1e6, failed_ratio=0.5) == pytest.approx((np.log(513) - 1) / 2)
+    assert of(surprise, f, 1e6, sessions_per_hour=0.5) == pytest.approx(np.log(513) - 1)
+    # A low share of companions is the suspicious one.
+    assert of(*fitted(POINTS, "companion_share"), -1.0) == pytest.approx(np.log(513) - 1)
+    assert of(*fitted(POINTS, "companion_share"), 1e6) == pytest.approx(-1)

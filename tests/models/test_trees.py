@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from handmade import staircase
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
-from appcadence.models.trees import Trees
-from appcadence.training.forest import anomaly_score, fit_forest
-from appcadence.training.supervised import BAGS, fit_classifier
+from appcadence.models.trees import Trees, join
+from appcadence.training.forest import anomaly_score, average_path_length, fit_forest
+from appcadence.training.supervised import BAGS, fit_classifier, flatten
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +134,42 @@ def test_scoring_imports_no_training_library():
         "sys.exit(', '.join(sorted(bad)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.strip() == ""
+
+
+def test_a_value_at_the_threshold_goes_left_and_what_is_unknown_where_it_is_told():
+    trees = staircase(0, [0.5, 2.0], 1)
+    asked = np.array([[0.5], [np.nextafter(0.5, 1)], [2.0], [np.nextafter(2.0, 3)], [np.nan]])
+    assert trees.raw(asked).tolist() == [0, 1, 1, 2, 0]
+    right = replace(trees, default_left=~trees.default_left)
+    assert right.raw(asked[-1:]).tolist() == [2]
+    # As nought, it is asked like any other number.
+    zero = replace(right, nan_is_zero=~right.nan_is_zero, threshold=trees.threshold - 1.0)
+    assert zero.raw(asked[-1:]).tolist() == [1]
+    low = replace(trees, expected=trees.expected + np.array([0.25, 0.75, 0, 0, 0]))
+    raw, parts = join([low, low]).contributions(asked)
+    assert raw.tolist() == [0, 2, 2, 4, 0] and (raw - parts[:, 0] == 0.5).all()
+
+
+def test_what_is_expected_at_a_split_is_the_mean_of_its_windows():
+    split = {"split_feature": 0, "decision_type": "<=", "missing_type": "NaN", "default_left": True}
+    leaves = [{"leaf_value": 8.0, "leaf_count": 1}, {"leaf_value": 0.0, "leaf_count": 3}]
+    inner = split | {"threshold": 1.0, "left_child": leaves[0], "right_child": leaves[1]}
+    whole = split | {
+        "threshold": 2.0,
+        "left_child": inner,
+        "right_child": {"leaf_value": -2.0, "leaf_count": 4},
+    }
+    trees = flatten({"tree_structure": whole}, 1, 0.5)
+    assert trees.base == 0.5 * (8 + 0 * 3 - 2 * 4) / 8 and trees.expected[1] == 0.5 * 8 / 4
+    assert trees.raw(np.array([[1.0], [2.0], [2.1], [np.nan]])).tolist() == [4, 0, -1, 4]
+
+
+def test_the_forest_expects_the_mean_of_what_it_learned_from():
+    rows = np.random.default_rng(2).normal(size=(60, 3)).astype(np.float32).astype(np.float64)
+    trees = fit_forest(rows, 0, trees=20)
+    assert trees.base == pytest.approx(trees.raw(rows).mean())
+
+
+def test_the_mean_depth_of_few_samples():
+    # Of three samples one is told apart at once, two after one question more: (1 + 2 + 2) / 3.
+    assert average_path_length(np.array([0.0, 1, 2, 3])) == pytest.approx([0, 0, 1, 1.207392357586557])

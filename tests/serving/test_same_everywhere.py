@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -86,6 +87,8 @@ def features(place, scorer):
 @pytest.fixture(scope="module")
 def spark():
     pytest.importorskip("pyspark", reason="Spark is not installed: make test installs it")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Java, on which Spark runs, is not installed")
     from appcadence.serving.spark import session
 
     started = session()

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from make import DAY0, activity, flows, inventory, pushes, table, together
 
+from appcadence._types import HOUR_US
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.device_times import HOUR_US, DeviceTimes, by_device, filled, gaps
+from appcadence.telemetry.device_times import DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.passive_names import complete

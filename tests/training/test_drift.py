@@ -1,177 +1,338 @@
-"""Drift on a simulated fleet: nothing, an app update, and telemetry that goes missing."""
+"""Drift by hand: each bound met exactly and missed, and slow twins of its figures."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import math
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from make import DAY0, inventory, together
-from typer.testing import CliRunner
+from handmade import calibration, windows
+from handmade import detector as handmade
+from hypothesis import given
+from hypothesis import strategies as st
+from make import flows, inventory, together
 
-from appcadence.cli import app
-from appcadence.errors import BundleError, TelemetryError
+from appcadence.features.build import build
+from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
-from appcadence.models import bundle
+from appcadence.features.extraction import table_of
+from appcadence.features.history import History
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.detector import STRATA, aligned, tail_input
 from appcadence.models.reference import Reference
-from appcadence.telemetry.directory import write_directory
-from appcadence.telemetry.simulate.fleet import simulate
+from appcadence.training.app_shifts import app_shifts
 from appcadence.training.drift import drift, psi
-from appcadence.training.injection import past_and_future
-from appcadence.training.train import train
 
-APP = "com.skylark.weather"
-DAY_US = 86_400_000_000
-CUT_US = DAY0 * 1_000_000 + 4 * DAY_US
-UPDATE_US = CUT_US + DAY_US
+MODULE = "appcadence.training.drift"
+BEFORE, AFTER = range(4), range(4, 8)
+"""Days of training, and as many after it."""
 
 
-@pytest.fixture(scope="module")
-def halves():
-    return past_and_future(simulate(24, 8, 1, implants_per_device_day=0).tables, CUT_US)
+def phones(names, days, gap=900.0, app=None, host="10.0.0.9", **more):
+    """Flows every quarter of an hour to an address: what no app is known of, and no update explains."""
+    start = np.concatenate([day * 86_400 + np.arange(0, 86_400, gap) for day in days])
+    return together(*(flows(start, name, app, host, **more) for name in names))
 
 
-@pytest.fixture(scope="module")
-def later(halves):
-    return halves[1]
+def quiet(days):
+    """Three connections an hour, on five phones: too few to tell drift of features from chance."""
+    return phones(names(5), days, 1200.0)
 
 
-@pytest.fixture(scope="module")
-def saved(halves, tmp_path_factory):
-    path = tmp_path_factory.mktemp("drift") / "model"
-    bundle.save(train(halves[0], "24h", 0).detector, path)
-    return path
+def names(n):
+    return [f"d{k:02d}" for k in range(n)]
 
 
-@pytest.fixture(scope="module")
-def detector(saved):
-    return bundle.load(saved)[0]
+def trained_on(table, **parts):
+    """A detector to which these flows are usual, whose raw score is the connections an hour."""
+    windows = build({"flows": table}, 86_400, History.empty())
+    frame = table_of(windows)
+    baseline = AppBaseline.fit(frame)
+    compared = tail_input(aligned(frame), baseline.distances(frame))
+    reference = Reference.fit(frame, compared, int(micros(table["start"]).max()))
+    return handmade(baseline=baseline, reference=reference, history=windows.history, **parts)
 
 
-def put(flows, name, values):
-    return flows.set_column(flows.schema.get_field_index(name), flows.schema.field(name), values)
-
-
-def updated(tables, change):
-    """The tables with the flows of one app changed from a day on."""
-    flows = tables["flows"]
-    mine = pa.array(
-        (flows["app_id"].cast("string").to_pandas() == APP).to_numpy() & (micros(flows["start"]) >= UPDATE_US)
-    )
-    return tables | {"flows": together(flows.filter(pc.invert(mine)), change(flows.filter(mine)))}
-
-
-def larger_elsewhere(flows):
-    for name in ("bytes_out", "bytes_in"):
-        flows = put(flows, name, pc.multiply(flows[name], 8))
-    host = pa.array(["new.skylark.example"] * len(flows), pa.string())
-    return put(flows, "dest_host", host.cast(flows.schema.field("dest_host").type))
-
-
-def twice_as_often(flows):
-    start = micros(flows["start"]) + np.random.default_rng(0).integers(20_000_000, 600_000_000, len(flows))
-    again = put(flows, "start", pa.array(start).cast(flows.schema.field("start").type))
-    return together(flows, again)
-
-
-def test_the_next_days_as_they_are_are_no_drift(detector, later):
-    answer = drift(detector, later)
-    assert answer.verdict in ("fine", "watch") and not answer.apps and not answer.losses
-    assert answer.devices == 24 and answer.budget.low < 1.5
-    assert (answer.verdict == "fine") == (not answer.reasons)
-    assert not (answer.features["psi"] > 0.25)[answer.features["p_adjusted"] <= 0.05].any()
+# Telemetry lost.
 
 
 @pytest.mark.parametrize(
-    ("change", "phrase"),
-    [(larger_elsewhere, "bytes sent per connection higher"), (twice_as_often, "connections an hour higher")],
+    ("later", "known", "loss"),
+    [
+        (5, 0, [(1, 1)]),  # five windows in which durations were to be expected
+        (4, 0, []),  # four are too few
+        (8, 1, [(1, 1)]),
+        (8, 2, []),  # a quarter is left
+    ],
 )
-def test_an_app_update_is_named_with_its_day_and_devices(detector, later, change, phrase):
-    answer = drift(detector, updated(later, change))
-    (shift,) = answer.apps
-    assert shift.app == APP and shift.since == str(pd.Timestamp(UPDATE_US, unit="us").date())
-    assert 4 <= shift.devices <= shift.of and shift.devices >= 0.9 * shift.of
-    assert phrase in shift.moved
-    assert answer.verdict == "retrain" and answer.reasons[0].startswith(f"App update: {APP} moved since")
+def test_a_loss_is_more_than_three_quarters_of_five_windows_or_more(later, known, loss):
+    after = list(range(4, 4 + later))
+    blind = phones(["d00"], after[known:], duration=None)
+    some = together(phones(["d00"], after[:known]), blind) if known else blind
+    answer = drift(trained_on(phones(["d00"], BEFORE)), {"flows": some})
+    assert [(x.devices, x.of) for x in answer.losses if x.what == "flow durations"] == loss
 
 
-def test_the_version_of_an_update_comes_from_dated_snapshots(detector, later):
-    dated = [
-        {"app_id": APP, "version": "4.1", "snapshot_time": 0.0},
-        {"app_id": APP, "version": "4.2", "snapshot_time": 5 * 86400.0},
-        {"app_id": "com.quiet", "version": "1", "snapshot_time": 0.0},
-        {"app_id": "com.quiet", "version": "2", "snapshot_time": 6 * 86400.0},
-        {"app_id": "com.same", "version": "1", "snapshot_time": 6 * 86400.0},
-    ]
-    tables = updated(later, twice_as_often) | {"inventory": inventory(*dated)}
+@pytest.mark.parametrize(("devices", "verdict"), [(10, "retrain"), (11, "watch")])
+def test_telemetry_lost_on_a_tenth_of_the_devices_calls_for_a_new_model(devices, verdict):
+    some = names(devices)
+    after = together(phones(some[1:], range(4, 10)), phones(some[:1], range(4, 10), out=None, inn=None))
+    answer = drift(trained_on(phones(some, BEFORE)), {"flows": after})
+    assert [(x.what, x.devices, x.of) for x in answer.losses] == [("flow bytes", 1, devices)]
+    assert answer.verdict == verdict and "flow bytes, on 1 of" in answer.reasons[0]
+
+
+def test_app_names_are_lost_like_any_telemetry():
+    detector = trained_on(phones(names(3), BEFORE, app="com.a"))
+    answer = drift(detector, {"flows": phones(names(3), range(4, 10))})
+    assert [(x.what, x.devices, x.of) for x in answer.losses] == [("app names of flows", 3, 3)]
+
+
+# The budget.
+
+
+def slow_interval(units, counted, promised):
+    """Of two counts the share of the first, by the binomial tails that leave 2.5% on either side."""
+    n = units + counted
+
+    def solved(wrong):
+        low, high = 0.0, 1.0
+        for _ in range(100):
+            p = (low + high) / 2
+            low, high = (p, high) if wrong(p) else (low, p)
+        return low / (1 - low) * counted / promised
+
+    def tail(p, first, last):
+        return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(first, last))
+
+    least = solved(lambda p: tail(p, units, n + 1) < 0.025) if units else 0.0
+    return least, solved(lambda p: tail(p, 0, units + 1) > 0.025)
+
+
+def busy(units):
+    """The answer on forty device-days in which so many units reach score 0, while others lie one below."""
+    calibrated = calibration(n=9, days=400.0, origin=4.0)
+    detector = trained_on(quiet(BEFORE), calibration=dict.fromkeys(STRATA, calibrated))
+    more = [phones([names(5)[k % 5]], [4 + k // 5 % 8], host=f"h{k}.example") for k in range(units)]
+    return drift(detector, {"flows": together(quiet(range(4, 12)), *more)})
+
+
+@pytest.mark.parametrize("units", [0, 1, 30])
+def test_the_budget_is_counted_at_score_nought_and_its_interval_knows_both_counts(units):
+    budget = busy(units).budget
+    assert (budget.units, budget.promised) == (units, 40.0) and budget.ratio == units / 40
+    assert (budget.low, budget.high) == pytest.approx(slow_interval(units, 400, 40), rel=1e-6)
+
+
+def test_a_budget_is_broken_beyond_its_bound_and_watched_above_one(monkeypatch):
+    sure, unsure = busy(55), busy(54)
+    assert sure.budget.low > 1 > unsure.budget.low
+    assert not [reason for reason in unsure.reasons if "promised" in reason]
+    for most, verdict in ((sure.budget.low, "watch"), (np.nextafter(sure.budget.low, 0), "retrain")):
+        monkeypatch.setattr(f"{MODULE}.MAX_OVERRUN", most)
+        answer = busy(55)
+        assert answer.verdict == verdict and "55 alerting units where 40 were promised" in answer.reasons[0]
+
+
+# Features and scores.
+
+
+def slow_psi(before, now):
+    """The population stability index, half a window added to each bin."""
+    p, q = ([(x + 0.5) / (sum(some) + 0.5 * len(some)) for x in some] for some in (before, now))
+    return sum((b - a) * math.log(b / a) for a, b in zip(p, q, strict=True))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=6))
+def test_psi_equals_its_twin(bins):
+    before, now = zip(*bins, strict=True)
+    assert psi(np.array(before), np.array(now)) == pytest.approx(slow_psi(before, now))
+    assert psi(np.array([before] * 2), np.array([now] * 2)).shape == (2,)
+
+
+def binned(values, deciles):
+    """Windows in each of 20 bins: below, at and between nine deciles, above, and unknown."""
+    counts = [0] * 20
+    for value in values:
+        place = sum(value > d for d in deciles) + sum(value >= d for d in deciles)
+        counts[19 if math.isnan(value) else place] += 1
+    return counts
+
+
+def moved(some, n=10):
+    """A detector of n phones, and later flows of theirs: some connect three times as often."""
+    often = [phones(names(some), AFTER, 300.0)]
+    rest = [phones(names(n)[some:], AFTER)] if some < n else []
+    return trained_on(phones(names(n), BEFORE)), {"flows": together(*often, *rest)}
+
+
+def test_features_are_counted_by_device_and_bin():
+    detector, tables = moved(6)
     answer = drift(detector, tables)
-    assert answer.versions == {APP: "from 4.1 to 4.2", "com.quiet": "from 1 to 2"}
-    assert any(f"{APP} (from 4.1 to 4.2) moved since" in reason for reason in answer.reasons)
-    assert any("did not move: com.quiet" in reason for reason in answer.reasons)
+    frame = table_of(build(tables, 86_400, detector.history))
+    now = tail_input(aligned(frame), detector.baseline.distances(frame))
+    found = answer.features.set_index("feature")
+    assert set(found.index) == {n for n in NAMES if FAMILY_OF[n] != "novelty"}
+    assert answer.features["psi"].is_monotonic_decreasing
+    for name in ("beats_per_hour", "upload_ratio", "userless_share", "out_size_median_bytes"):
+        f = NAMES.index(name)
+        after = binned(now[:, f], detector.reference.deciles[f])
+        before = detector.reference.counts[:, f].sum(axis=0).tolist()
+        assert found.loc[name, "psi"] == pytest.approx(slow_psi(before, after))
+        missing = np.isnan(now[:, f]).mean()
+        assert (found.loc[name, "missing_now"], found.loc[name, "missing_before"]) == (
+            missing,
+            before[19] / 40,
+        )
+    # Of ten devices six moved: so many do by chance, too.
+    assert found.loc["beats_per_hour", "p_adjusted"] > 0.05 and found.loc["upload_ratio", "p_adjusted"] == 1
 
 
-def test_lost_activity_is_named(detector, later):
-    answer = drift(detector, {name: table for name, table in later.items() if name != "activity"})
-    (loss,) = answer.losses
-    assert loss.what == "activity" and loss.devices == loss.of > 10
-    assert answer.verdict == "retrain" and "Telemetry lost: activity" in answer.reasons[0]
-    assert not answer.apps
+def test_the_bins_of_a_reference_are_marked_by_the_fleets_deciles():
+    shares = np.arange(1, 11) / 10
+    frame = windows(10, device=["d1"] * 4 + ["d2"] * 6, app=["com.a"] * 3 + [None] * 7)
+    compared = np.full((10, len(NAMES)), np.nan)
+    own, apart = NAMES.index("unexpected_host_share"), NAMES.index("upload_ratio")
+    compared[:, own], compared[:, apart] = shares, [-0.6, -0.5, -0.1, 0, 0.1, 0.49, 0.5, 0.99, 1.0, 7.0]
+    reference = Reference.fit(frame, compared, 5)
+    np.testing.assert_allclose(reference.deciles[own], shares[:9])
+    # Of distances, the middles of a grid half a spread wide.
+    want = [-0.75, -0.25, -0.25, 0.25, 0.25, 0.25, 0.75, 0.75, 1.25]
+    np.testing.assert_array_equal(reference.deciles[apart], want)
+    assert reference.attributed.tolist() == [3, 0] and reference.end_us == 5
+    for f in (own, apart):
+        for device, rows in enumerate((slice(4), slice(4, None))):
+            assert reference.counts[device, f].tolist() == binned(compared[rows, f], reference.deciles[f])
+    assert (reference.counts[:, NAMES.index("alone_share"), 19] == [4, 6]).all()
 
 
-def test_durations_lost_on_half_of_the_devices_are_named(detector, later):
-    flows = later["flows"]
-    half = pa.array([f"phone-{i:05d}" for i in range(12)])
-    gone = pc.is_in(flows["device_id"].cast("string"), half)
-    flows = put(flows, "duration_seconds", pc.if_else(gone, None, flows["duration_seconds"]))
-    answer = drift(detector, later | {"flows": flows})
-    assert [(loss.what, loss.devices, loss.of) for loss in answer.losses] == [("flow durations", 12, 24)]
-    assert answer.verdict == "retrain" and not answer.apps
+@pytest.mark.parametrize(("devices", "told"), [(5, False), (6, True)])
+def test_drift_of_features_is_told_from_six_devices_on(devices, told):
+    answer = drift(*moved(devices, devices))
+    assert answer.features["p_adjusted"].notna().all() == told
+    assert any("cannot be told from chance" in note for note in answer.notes) is not told
 
 
-def test_new_apps_are_counted_by_device(detector, later):
-    flows = later["flows"]
-    mine = pc.equal(flows["app_id"].cast("string"), APP)
-    names = pc.if_else(mine, "com.brand.new", flows["app_id"].cast("string"))
-    answer = drift(detector, later | {"flows": put(flows, "app_id", names.cast(flows["app_id"].type))})
-    assert list(answer.new_apps) == ["com.brand.new"] and answer.new_apps["com.brand.new"] > 4
-    assert answer.verdict != "fine"
+def test_features_drift_beyond_their_bounds_and_not_at_them(monkeypatch):
+    detector, tables = moved(10)
+
+    def told(**bounds):
+        """The verdict, and how many features it is said to be of."""
+        with monkeypatch.context() as patch:
+            for name, value in bounds.items():
+                patch.setattr(f"{MODULE}.{name}", value)
+            answer = drift(detector, tables)
+        return answer.verdict, [r.split()[0] for r in answer.reasons if "more devices than chance" in r]
+
+    features = drift(detector, tables).features
+    worst, p = float(features["psi"].max()), float(features["p_adjusted"].min())
+    n = int((features["psi"] == worst).sum())
+    assert n > 8 and (features["psi"] < 0.1).sum() == len(features) - n
+    # All of them lie at one index and one p-value, and are a share of the features that can be met exactly.
+    retrain, watch = ("retrain", [str(n)]), ("watch", [str(n)])
+    assert told() == told(MAX_DRIFTED_SHARE=n / len(features)) == told(FALSE_DISCOVERIES=p) == retrain
+    assert told(MAX_DRIFTED_SHARE=(n + 0.5) / len(features)) == told(PSI_DRIFTED=worst) == watch
+    assert told(PSI_DRIFTED=np.nextafter(worst, 0)) == retrain
+    assert told(PSI_DRIFTED=worst, PSI_WATCH=np.nextafter(worst, 0)) == watch
+    assert told(PSI_DRIFTED=worst, PSI_WATCH=worst)[1] == told(FALSE_DISCOVERIES=np.nextafter(p, 0))[1] == []
 
 
-def test_a_few_devices_say_what_they_cannot_tell(detector, later):
-    flows = later["flows"]
-    few = flows.filter(pc.is_in(flows["device_id"].cast("string"), pa.array(["phone-00000", "phone-00001"])))
-    answer = drift(detector, later | {"flows": few})
-    assert answer.features["p_adjusted"].isna().all()
-    assert any("cannot be told from chance" in note for note in answer.notes)
-    json.dumps(answer.as_dict(), allow_nan=False)
+def test_scores_drift_by_how_their_p_values_lie(monkeypatch):
+    # Nine benign windows scored 0 to 8: five phones have p-values of 1, .7, .2, .1 and .1 on four days.
+    detector = trained_on(quiet(BEFORE), calibration=dict.fromkeys(STRATA, calibration(n=9)))
+    gaps = (7200.0, 1200.0, 450.0, 400.0, 300.0)
+    tables = {"flows": together(*(phones([d], AFTER, gap) for d, gap in zip(names(5), gaps, strict=True)))}
+    index = drift(detector, tables).scores_psi
+    assert index == pytest.approx(slow_psi([2] * 10, [0, 8, 4, 0, 0, 0, 0, 4, 0, 4]))
+    for bound, told in ((index, False), (np.nextafter(index, 0), True)):
+        monkeypatch.setattr(f"{MODULE}.PSI_DRIFTED", bound)
+        assert any("their stability index" in r for r in drift(detector, tables).reasons) is told
 
 
-def test_the_training_period_itself_is_refused(detector, halves):
-    with pytest.raises(TelemetryError, match=r"begins after the training period, which ended 2026-03-05"):
-        drift(detector, halves[0])
+def test_a_version_is_new_from_the_end_of_training_on():
+    table = phones(["d00"], BEFORE)
+    end = 4 * 86_400 - 900.0  # when the last flow of training began
+    detector, tables = trained_on(table), {"flows": phones(["d00"], AFTER)}
+
+    def versions(*rows):
+        rows = [{"app_id": "com.a", "version": v, "snapshot_time": t} for v, t in rows]
+        return drift(detector, tables | {"inventory": inventory(*rows)}).versions
+
+    assert versions(("1", 0.0), ("2", end)) == {"com.a": "from 1 to 2"}
+    assert versions(("1", 0.0), ("2", end - 1)) == versions(("2", end)) == {}
+    assert versions(("1", 0.0), ("2", end - 1), ("3", end + 1), ("2", end + 2)) == {}
 
 
-def test_the_command_prints_80_columns_and_json(saved, later, tmp_path):
-    write_directory(tmp_path / "t", updated(later, twice_as_often))
-    command = [Path(sys.executable).with_name("appcadence"), "drift", tmp_path / "t", "--model", saved]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("retrain:"), done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 80 and f"App update: {APP}" in done.stdout
-    answer = json.loads(CliRunner().invoke(app, [*map(str, command[1:]), "--json"]).stdout)
-    assert answer["verdict"] == "retrain" and answer["apps"][0]["app"] == APP
+# Updates of apps: two apps on so many phones over ten days.
 
 
-def test_psi_is_nothing_for_equal_shares_and_large_for_moved_ones():
-    before = np.array([100, 200, 300.0])
-    assert psi(before, before * 3) == pytest.approx(0, abs=1e-3)
-    assert psi(before, before[::-1]) > 0.25
+def shifted(moved, devices=20, features=("upload_ratio", "failed_ratio"), level=1.5, change=None, **columns):
+    """The shifts where the first app's features lie so far out on some phones from the fifth day on."""
+    rows = [(app, d, day) for app in ("com.a", "com.b") for d in range(devices) for day in range(10)]
+    app, device, day = zip(*rows, strict=True)
+    frame = windows(len(rows), device=[f"d{d}" for d in device], app=list(app), dest="*", day=day)
+    distances = np.zeros((len(rows), len(NAMES)))
+    late = [a == "com.a" and d < moved and t >= 4 for a, d, t in rows]
+    distances[np.ix_(late, [NAMES.index(name) for name in features])] = level
+    if change is not None:
+        change(np.array(day), np.array(device), distances)
+    return app_shifts(frame.assign(**columns), distances)
 
 
-def test_an_unlike_reference_is_refused(detector):
-    table = detector.reference.to_arrow()
-    with pytest.raises(BundleError, match="drift reference"):
-        Reference.from_arrow(table, detector.reference.deciles[1:], 0)
+def test_an_app_that_moved_on_exactly_half_of_its_phones_is_an_update():
+    (shift,) = shifted(20, devices=40)
+    assert (shift.app, shift.devices, shift.of, shift.since) == ("com.a", 20, 40, "2026-03-06")
+    assert sorted(shift.moved) == ["share of bytes sent higher", "share of failed connections higher"]
+    assert shifted(19, devices=40) == []
+
+
+def test_a_phone_moved_by_a_spread_and_a_half():
+    assert shifted(20) and not shifted(20, level=np.nextafter(1.5, 0))
+    (shift,) = shifted(20, level=-1.5)
+    assert sorted(shift.moved) == ["share of bytes sent lower", "share of failed connections lower"]
+
+
+def test_one_feature_is_no_update():
+    assert shifted(20, features=("upload_ratio",)) == []
+
+
+def test_what_another_app_does_too_is_no_update():
+    def both(day, device, distances):
+        distances[day >= 4] = 2.0
+
+    assert shifted(20, change=both) == []
+
+
+@pytest.mark.parametrize(("observed", "told"), [(43_200.0, True), (43_199.0, False)])
+def test_half_a_window_is_enough_to_tell_of_an_app(observed, told):
+    assert bool(shifted(20, observed_seconds=observed)) is told
+
+
+@pytest.mark.parametrize(("calm", "since"), [(None, "2026-03-06"), (6, "2026-03-09"), (9, None)])
+def test_a_shift_begins_with_the_run_of_days_that_lasts_until_now(calm, since):
+    def change(day, device, distances):
+        distances[day == calm] = 0.0
+
+    assert [shift.since for shift in shifted(20, change=change)] == ([since] if since else [])
+
+
+@pytest.mark.parametrize(("seen", "since"), [(3, "2026-03-06"), (4, "2026-03-09")])
+def test_a_day_with_fewer_than_four_phones_neither_carries_nor_breaks_a_run(seen, since):
+    def change(day, device, distances):
+        distances[day == 6] = np.where(device[day == 6, None] < seen, 0.0, np.nan)
+
+    assert [shift.since for shift in shifted(20, change=change)] == [since]
+
+
+def test_features_are_counted_beyond_the_fourth():
+    some = ["upload_ratio", "failed_ratio", "connected_ratio", "covered_ratio", "alone_share"]
+    (four,), (five,) = shifted(20, features=some[:4]), shifted(20, features=some)
+    assert " more" not in four.sentence() and five.sentence().endswith(" and 1 more.")
+    assert five.sentence("from 1 to 2").startswith(
+        "App update: com.a (from 1 to 2) moved since 2026-03-06 on 20"
+    )
+
+
+def test_an_app_is_followed_by_its_own_windows_and_an_unknown_one_by_its_domain():
+    assert shifted(20, dest="a.example") == []
+    hosts = ["x.example.com"] * 200 + ["y.example.org"] * 200
+    assert [shift.app for shift in shifted(20, app_id=None, dest=hosts)] == ["example.com"]
+    assert shifted(20, app_id=None, dest=["10.0.0.9"] * 200 + hosts[200:]) == []

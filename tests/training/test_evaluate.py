@@ -1,14 +1,18 @@
 """Truth and quality: counted in implant-days and benign alert units."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from appcadence.errors import SchemaError
 from appcadence.telemetry.schema import FLOWS, conform
-from appcadence.training.evaluate import evaluate
-from appcadence.training.truth import truth_of, with_names
+from appcadence.training.evaluate import BUDGETS, evaluate, json_ready, quality
+from appcadence.training.truth import Truth, truth_of, with_names
 
 DAY = pd.Timestamp("2026-03-02", tz="UTC")
 
@@ -138,3 +142,198 @@ def test_the_interval_over_devices_holds_the_recall_and_narrows_with_the_fleet()
         return high - low
 
     assert measured(400) < measured(25) / 2
+
+
+# Against the slow twin, and at the boundaries by hand.
+
+scored_rows = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 7), st.one_of(st.just(math.nan), st.integers(-3, 4))),
+    min_size=1,
+    max_size=16,
+)
+shown_pairs = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 5)), max_size=8)
+
+
+def slow_level(benign, allowed):
+    """The highest score that at most so many benign units exceed."""
+    levels = [-math.inf, *benign]
+    return min(level for level in levels if sum(b > level for b in benign) <= int(allowed))
+
+
+@given(scored_rows, shown_pairs, st.integers(0, 3), st.sampled_from([0.0, 1.0, 2.0, 10.0]))
+@settings(max_examples=100)
+def test_quality_equals_its_twin(rows, pairs, unseen, days):
+    """Rows (device, app, score) of which some show implant-days; some implant-days have no window."""
+    device, apps, score = zip(*rows, strict=True)
+    unit = [10 * d + a for d, a in zip(device, apps, strict=True)]
+    pairs = sorted({(w, day) for w, day in pairs if w < len(rows)})
+    shown_days = sorted({day for _, day in pairs})
+    number = {day: k for k, day in enumerate(shown_days)}
+    n_days = len(shown_days) + unseen
+    days_of = pd.DataFrame(
+        {
+            "device_id": [f"d{k % 2}" for k in range(n_days)],
+            "case_id": [f"c{k % 3}" for k in range(n_days)],
+            "day": [DAY + pd.Timedelta(k // 3, "D") for k in range(n_days)],
+            "kind": [("beacon", "burst")[k % 2] for k in range(n_days)],
+        }
+    )
+    window = np.array([w for w, _ in pairs], np.int64)
+    truth = Truth(days_of, window, np.array([number[day] for _, day in pairs], np.int64))
+    frame = pd.DataFrame({"device_id": [f"d{d}" for d in device]})
+    got = quality(frame, np.array(score, float), truth, np.array(unit), days)
+
+    values = [-math.inf if math.isnan(s) else float(s) for s in score]
+    bad = {unit[w] for w in window}
+    best = {u: max(v for v, of in zip(values, unit, strict=True) if of == u) for u in set(unit)}
+    benign = [v for u, v in best.items() if u not in bad]
+    found = [max([values[w] for w, day in pairs if number[day] == k] + [-math.inf]) for k in range(n_days)]
+    assert (got.implant_days, got.benign_units, got.device_days) == (n_days, len(benign), days)
+    for budget in BUDGETS:
+        level = slow_level(benign, budget * days)
+        want = sum(f > level for f in found) / n_days if n_days else math.nan
+        assert got.recall[budget] == pytest.approx(want, nan_ok=True)
+        above = sum(b >= -math.log(budget) for b in benign)
+        assert got.realised[budget] == pytest.approx(above / days if days else math.nan, nan_ok=True)
+    hits = [f > slow_level(benign, days) for f in found]
+    for kind in {"beacon", "burst"} & set(days_of["kind"]):
+        mine = [hit for hit, k in zip(hits, days_of["kind"], strict=True) if k == kind]
+        assert got.recall_by_kind[kind] == pytest.approx(sum(mine) / len(mine))
+    waits = []
+    for case in sorted(set(days_of["case_id"])):
+        all_days = [k for k in range(n_days) if days_of["case_id"][k] == case]
+        first = [k for k in all_days if hits[k]]
+        waits.append((first[0] - all_days[0]) // 3 if first else math.inf)
+    want = float(np.median(waits)) if waits else math.nan
+    assert got.first_found_days == pytest.approx(want, nan_ok=True)
+    # Average precision: the mean, over the units with an implant, of the share of such among those as strong.
+    ordered = sorted(sorted(best), key=lambda u: -best[u])
+    shares = [sum(x in bad for x in ordered[: k + 1]) / (k + 1) for k, u in enumerate(ordered) if u in bad]
+    want = sum(shares) / len(shares) if shares else math.nan
+    assert got.average_precision == pytest.approx(want, nan_ok=True)
+
+
+def benign_and_implant(benign, implant, days):
+    """Quality of benign units that score so, and one implant-day that does."""
+    scores = np.array([implant, *benign], float)
+    frame = pd.DataFrame({"device_id": [f"d{k}" for k in range(len(scores))]})
+    truth = Truth(
+        pd.DataFrame({"device_id": ["d0"], "case_id": ["c"], "day": [DAY], "kind": ["beacon"]}),
+        np.array([0]),
+        np.array([0]),
+    )
+    return quality(frame, scores, truth, np.arange(len(scores)), days)
+
+
+@pytest.mark.parametrize(
+    ("implant", "days", "found"),
+    [
+        (9.5, 1.0, {1.0, 3.0}),  # one benign unit may lie above it; .1 device-day is none
+        (9.0, 1.0, {3.0}),  # as high as the unit that is the threshold is not above it
+        (8.0, 1.0, {3.0}),
+        (7.0, 1.0, set()),
+        (10.5, 1.0, {0.1, 1.0, 3.0}),
+        (10.0, 1.0, {1.0, 3.0}),
+        (9.5, 10.0, {0.1, 1.0, 3.0}),  # a tenth of ten device-days is one unit
+        (9.5, 9.9, {1.0, 3.0}),
+        (-99.0, 10.0, {1.0, 3.0}),  # as many false alarms as there are units: nothing is missed
+        (1.5, 9.0, {1.0, 3.0}),
+        (1.0, 9.0, {3.0}),
+        (np.nan, 100.0, set()),  # but what was never scored
+    ],
+)
+def test_a_budget_of_k_units_lets_k_benign_units_through(implant, days, found):
+    got = benign_and_implant(range(1, 11), implant, days)
+    assert {budget for budget, recall in got.recall.items() if recall == 1.0} == found
+
+
+def test_realised_counts_units_at_the_promised_score_and_above():
+    got = benign_and_implant([0.0, -1e-9, -math.log(3.0), -2.0, -math.log(0.1)], 9.0, 2.0)
+    assert got.realised == {0.1: 0.5, 1.0: 1.0, 3.0: 2.0}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=2, max_size=8),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=5),
+)
+@settings(max_examples=20)
+def test_intervals_equal_those_of_fleets_drawn_device_by_device(benign, implants):
+    device = [f"d{d}" for d, _ in benign + implants]
+    score = np.array([s for _, s in benign + implants], float)
+    n, m = len(benign), len(implants)
+    days = pd.DataFrame({"device_id": device[n:], "case_id": "c", "day": DAY, "kind": "beacon"})
+    truth = Truth(days, np.arange(n, n + m), np.arange(m))
+    got = quality(pd.DataFrame({"device_id": device}), score, truth, np.arange(n + m), 2.0)
+    names = list(dict.fromkeys(device[n:] + device[:n]))
+    if len(names) < 2:
+        assert all(math.isnan(x) for pair in got.interval.values() for x in pair)
+        return
+    rng = np.random.default_rng(0)
+    shares = {budget: [] for budget in BUDGETS}
+    for _ in range(200):
+        fleet = [names[k] for k in rng.integers(0, len(names), len(names))]
+        units = [s for name in fleet for d, s in zip(device[:n], score[:n], strict=True) if d == name]
+        shown = [s for name in fleet for d, s in zip(device[n:], score[n:], strict=True) if d == name]
+        for budget in BUDGETS:
+            level = slow_level(units, 2.0 * budget)
+            shares[budget].append(sum(s > level for s in shown) / max(len(shown), 1))
+    for budget, (low, high) in got.interval.items():
+        assert low == pytest.approx(np.quantile(shares[budget], 0.025))
+        assert high == pytest.approx(np.quantile(shares[budget], 0.975))
+
+
+def test_metrics_are_flat_and_what_is_no_number_is_null():
+    got = benign_and_implant([1.0], 2.0, 1.0).metrics()
+    assert got["recall_beacon"] == got["recall_at_1_per_device_day"] == 1.0
+    assert got["realised_at_0.1_per_device_day"] == 0.0
+    assert 0.0 <= got["recall_at_3_low"] <= got["recall_at_3_high"] <= 1.0
+    ready = json_ready({"a": math.inf, "b": math.nan, "c": 1.5, "d": 3})
+    assert ready == {"a": None, "b": None, "c": 1.5, "d": 3}
+
+
+MIDNIGHT = 24
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "days", "windows"),
+    [
+        (0, MIDNIGHT, [0], [0]),  # ends at midnight: no next day
+        (0, MIDNIGHT + 1 / 3_600, [0, 1], [0, 1]),
+        (23, MIDNIGHT + 1, [0, 1], [0, 1]),
+        (MIDNIGHT, MIDNIGHT + 1, [1], [1]),
+        (1, 2 * MIDNIGHT, [0, 1], [0, 1]),
+        (MIDNIGHT, 2 * MIDNIGHT, [1], [1]),
+        (-5, 3 * MIDNIGHT + 2, [-1, 0, 1, 2, 3], [0, 1, 2]),
+    ],
+)
+def test_a_label_is_one_implant_day_for_each_day_that_it_lasts_into(start, end, days, windows):
+    scores = _scores([("a", "app", "h", day, 1.0) for day in range(3)])
+    truth, ignored = truth_of(scores, _labels([("a", "app", "h", start, end, "malicious", "c")]))
+    assert ((truth.days["day"] - DAY) // pd.Timedelta(1, "D")).tolist() == days
+    assert truth.window.tolist() == windows and not ignored.any()
+    assert [days[k] for k in truth.day] == windows
+
+
+def test_a_label_shows_in_the_hours_that_it_shares_with_a_window():
+    scores = _scores([("a", "app", "h", 0, 1.0)] * 6)
+    scores["window_start"] = [DAY + pd.Timedelta(hours=k) for k in range(6)]
+    scores["window_end"] = scores["window_start"] + pd.Timedelta(hours=1)
+    labels = _labels([("a", "app", "h", 2, 4, "malicious", "c"), ("a", "app", "h", 5, 5.5, "ignore", None)])
+    truth, ignored = truth_of(scores, labels)
+    assert truth.window.tolist() == [2, 3] and len(truth.days) == 1
+    assert np.flatnonzero(ignored).tolist() == [5]
+
+
+def test_a_label_speaks_for_its_device_app_and_destination():
+    rows = [("a", "app", "h"), ("a", "app", "g"), ("a", "app", "*"), ("a", "other", "h"), ("b", "app", "h")]
+    rows += [("a", None, "h"), ("a", None, "g")]
+    scores = _scores([(*row, 0, 1.0) for row in rows])
+
+    def shown(app, dest):
+        return truth_of(scores, _labels([("a", app, dest, 1, 2, "malicious", "c")]))[0].window.tolist()
+
+    assert shown("app", "h") == [0, 2] and shown("app", "*") == [0, 1, 2] and shown(None, "h") == [5]
+    labels = _labels([("a", None, d, 1, 2, "malicious", None) for d in ("h", "g", "h")])
+    assert len(truth_of(scores, labels)[0].days) == 2  # without a case, one a destination
+    labels = _labels([("a", "app", d, 1, 2, "malicious", None) for d in ("h", "g")])
+    assert len(truth_of(scores, labels)[0].days) == 1

@@ -2,11 +2,14 @@
 
 import dataclasses
 import io
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import pytest
+from handmade import detector, windows
 from make import activity, fleet, flows, pushes, together
 
 from appcadence.errors import TelemetryError
@@ -15,9 +18,10 @@ from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.health import check_health
 from appcadence.training.injection import past_and_future
-from appcadence.training.probe import as_of, probe, scores_of
+from appcadence.training.probe import Probe, as_of, probe, scores_of
 from appcadence.training.stress import COLUMNS, GRID, HOURS, LOSSES, Cell, _loss, stress
 from appcadence.training.train import train
+from appcadence.training.truth import Truth
 
 HOSTILE = "com.$\\frac{x}$\x1b[31m\u202e\U0001f47e\n<b>chat"
 DAY = 86_400
@@ -176,6 +180,98 @@ def test_health_where_implants_fit_in_no_round_or_are_too_short_to_be_found(trai
         else:
             assert injected.implant_days > 0 and injected.first_found_days == np.inf
             assert injected.recall == {0.1: 0.0, 1.0: 0.0, 3.0: 0.0}
+
+
+# By hand: windows of chosen scores instead of telemetry.
+
+
+def shown(windows, kinds=(), scores=(), window=()):
+    """A probe of these windows and one implant-day of each kind, which scores so; `window` shows them."""
+    days = pd.DataFrame(
+        {"device_id": "d1", "case_id": list(map(str, range(len(kinds)))), "kind": list(kinds)}
+    )
+    days = days.assign(day=pd.Timestamp("2026-03-02", tz="UTC"), score=np.array(scores, float))
+    window = np.array(window, np.int64)
+    return Probe(windows, Truth(days, window, np.arange(len(window))), None)
+
+
+def judged(monkeypatch, windows, days=100, end=0.0):
+    """The health of one implant-free telemetry that scores so; a round of injections brings so many days."""
+    asked = []
+
+    def injected(detector, tables, seed, rate):
+        asked.append((seed, len(tables["flows"])))
+        return shown(windows, ["beacon"] * days, [0.0] * days)
+
+    monkeypatch.setattr("appcadence.training.health.probe", injected)
+    monkeypatch.setattr("appcadence.training.health.scores_of", lambda detector, tables: windows)
+    reference = dataclasses.replace(detector().reference, end_us=day(0) + round(end * 1e6))
+    return check_health(detector(reference=reference), {"flows": flows([0.0, 50.0, 100.0])}), asked
+
+
+@pytest.mark.parametrize(("days", "rounds"), [(100, 1), (99, 2), (50, 2), (1, 20), (0, 20)])
+def test_by_hand_implants_are_injected_until_a_hundred_days(monkeypatch, days, rounds):
+    found, asked = judged(monkeypatch, windows(4, score=[1.0, 2.0, 3.0, 4.0]), days)
+    assert [seed for seed, _ in asked] == list(range(rounds))
+    assert found.injected.implant_days == days * rounds and found.injected.device_days == rounds
+
+
+@pytest.mark.parametrize(
+    ("end", "seen", "flows_left"), [(100.0, True, 2), (99.0, False, 1), (49.0, False, 2), (50.0, False, 1)]
+)
+def test_by_hand_what_begins_after_the_training_is_judged(monkeypatch, end, seen, flows_left):
+    found, asked = judged(monkeypatch, windows(1, score=1.0), end=end)
+    assert (found.seen_in_training, asked[0][1]) == (seen, flows_left)
+
+
+def test_by_hand_units_at_the_promised_score_are_raised(monkeypatch):
+    # Of a hundred benign units in ten device-days, that of 89 is exceeded once a device-day, of 69 by three.
+    frame = windows(
+        5, app=["a", "a", "b", "c", "d"], score=[89.0, 90.0, 88.0, 69.0, np.nan], observed_seconds=43_200.0
+    )
+    assert judged(monkeypatch, frame)[0].raised == {0.1: 6.0, 1.0: 2.0, 3.0: 6.0}
+    frame["score"] = [-math.log(0.1), 0.0, np.nextafter(-math.log(0.1), 0), 1.0, 1.0]
+    assert judged(monkeypatch, frame)[0].raised[0.1] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("apps", "correlation", "ranked"),
+    [
+        ([("a", 1, 1), ("b", 2, 2), ("c", 3, 3)], 1.0, 3),
+        ([("a", 1, 3), ("b", 2, 2), ("c", 3, 1)], -1.0, 3),
+        ([("a", 1, 1), ("b", 2, 2), ("c", 3, np.nan)], np.nan, 2),
+        ([("a", 1, 1), ("b", 1, 2), ("c", 1, 3)], np.nan, 3),
+    ],
+)
+def test_by_hand_three_apps_in_both_halves_have_ranks(monkeypatch, apps, correlation, ranked):
+    # Two days: what begins at the very middle is the later half.
+    rows = [(app, t, score) for app, *both in apps for t, score in zip((0, 1), both, strict=True)]
+    app, at, score = zip(*rows, strict=True)
+    found = judged(monkeypatch, windows(len(rows), app=list(app), day=list(at), score=list(score)))[0]
+    assert found.rank_correlation == pytest.approx(correlation, nan_ok=True) and found.ranked == ranked
+
+
+def test_by_hand_an_implant_day_of_the_stress_grid_is_found_at_score_nought(monkeypatch):
+    asked = []
+    frame = windows(4, app=["a", "b", "c", "d"], score=[0.0, -1e-9, 5.0, np.nan], observed_seconds=21_600.0)
+
+    def injected(detector, tables, seed, rate, *, devices, kinds, lost):
+        asked.append((seed, rate, len(kinds)))
+        return shown(frame, ["0", "0", "0", "1"], [0.0, -1e-9, -np.inf, 9.0], [2, 2, 2, 2])
+
+    later = {"flows": flows([0.0, 2.0 * DAY])}
+    monkeypatch.setattr("appcadence.training.stress.probe", injected)
+    monkeypatch.setattr("appcadence.training.stress.as_of", lambda training, tables: (None, later))
+    training = SimpleNamespace(held_out=["d1"] * 50, params={"seed": 2, "devices": 150})
+    cells = stress(training, later)
+    # Twenty implant-days of each of 63 cells, three at a time on fifty devices in two days: five rounds.
+    assert [seed for seed, *_ in asked] == list(range(2900, 2905 + len(LOSSES)))
+    assert {rate for _, rate, _ in asked} == {1.5} and [n for *_, n in asked] == [63] * 5 + [1] * len(LOSSES)
+    assert cells["implant_days"].tolist() == [15, 5] + [0] * 61 + [4] * len(LOSSES)
+    recall = [1 / 3, 1.0] + [np.nan] * 61 + [0.5] * len(LOSSES)
+    np.testing.assert_allclose(cells["recall"], recall)
+    # Of two units at nought or more one shows an implant; a quarter of a device-day was observed.
+    np.testing.assert_allclose(cells["false_units_per_device_day"].iloc[-len(LOSSES) :], 4.0)
 
 
 def png(figure):

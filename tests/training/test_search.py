@@ -1,10 +1,12 @@
 """The search for hyper-parameters: repeatable, fair to what is held out, and never blind to the defaults."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import N, nothing
 from make import DAY0, fleet
 
 from appcadence.errors import TelemetryError
@@ -12,7 +14,7 @@ from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
-from appcadence.training.fit import Sample, fit, fold_of
+from appcadence.training.fit import FOLDS, Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.search import SEARCHED, draw, search
 from appcadence.training.supervised import Hyperparameters
@@ -83,3 +85,83 @@ def test_equal_searches_give_equal_bundles(tmp_path):
 def test_a_negative_number_is_refused(tables):
     with pytest.raises(TelemetryError, match="-1"):
         train(tables, search_trials=-1)
+
+
+def test_draws_keep_to_their_ranges_and_fill_them():
+    drawn = pd.DataFrame([dataclasses.asdict(draw(1, k)) for k in range(1, 1501)])
+    ranges = {
+        "trees": (40, 240),
+        "leaves": (3, 10),
+        "learning_rate": (0.03, 0.25),
+        "min_data_in_leaf": (4, 60),
+        "feature_fraction": (0.2, 0.9),
+        "lambda_l2": (0.1, 30.0),
+    }
+    for name, (low, high) in ranges.items():
+        assert low <= drawn[name].min() <= low + 0.02 * (high - low)
+        assert high >= drawn[name].max() >= high - 0.02 * (high - low)
+        # By their ratio, so that half of them lie below the geometric mean; but for leaves and fractions.
+        by_ratio = name not in ("leaves", "feature_fraction")
+        middle = (low * high) ** 0.5 if by_ratio else (low + high) / 2
+        assert 0.45 < (drawn[name] <= middle).mean() < 0.56
+
+
+@pytest.mark.parametrize(
+    ("found", "best"),
+    [
+        # Recall at a tenth and at one false alert a device-day, and average precision, of each trial.
+        ([(0.2, 0.8, 0.9), (0.3, 0.8, 0.1), (0.3, 0.7, 0.9)], 1),
+        ([(0.25, 0.75, 0.3), (0.5, 0.5, 0.4), (0.75, 0.25, 0.2)], 1),
+        ([(0.25, 0.75, 0.3), (0.5, 0.5, 0.3), (0.75, 0.25, 0.3)], 0),
+        ([(0.1, 0.1, 0.9), (0.0, 0.3, 0.0), (0.3, 0.0, 0.1)], 2),
+    ],
+)
+def test_the_best_trial_has_the_highest_mean_recall_then_precision_and_came_first(
+    monkeypatch, rows, found, best
+):
+    answers = iter(found)
+
+    def measured(frame, score, truth, unit, days):
+        low, high, precision = next(answers)
+        return SimpleNamespace(recall={0.1: low, 1.0: high}, average_precision=precision)
+
+    monkeypatch.setattr("appcadence.training.search.quality", measured)
+    monkeypatch.setattr("appcadence.training.search.fit_forest", lambda rows, seed: nothing(N))
+    monkeypatch.setattr(
+        "appcadence.training.search.classifier_of", lambda part, *asked, **more: (nothing(2 * N), "")
+    )
+    settings, table = search(rows, 5, len(found), np.ones(3))
+    assert settings == draw(5, best)
+    assert table["criterion"].tolist() == [pytest.approx((low + high) / 2) for low, high, _ in found]
+
+
+def test_each_fold_is_judged_by_models_of_the_others_and_the_whole_score(monkeypatch, rows):
+    """The classifier says of how many windows it learned, the forest likewise; weights are theirs."""
+    scores = []
+
+    def measured(frame, score, truth, unit, days):
+        scores.append((score, days))
+        return SimpleNamespace(recall={0.1: 0.0, 1.0: 0.0}, average_precision=0.0)
+
+    def learned(width, n):
+        return dataclasses.replace(nothing(width), expected=np.array([float(n)]))
+
+    monkeypatch.setattr("appcadence.training.search.quality", measured)
+    monkeypatch.setattr("appcadence.training.search.fit_forest", lambda rows, seed: learned(N, len(rows)))
+    monkeypatch.setattr(
+        "appcadence.training.search.classifier_of",
+        lambda part, *asked, **more: (learned(2 * N, len(part.frame)), ""),
+    )
+    search(rows, 0, 1, np.array([100.0, 0.0, 0.5]))
+    ((score, days),) = scores
+    fold = fold_of(rows)
+    benign = np.array([(~rows.malicious[fold != k]).sum() for k in range(FOLDS)])
+    want = 100.0 * (len(fold) - np.bincount(fold, minlength=FOLDS)) + 0.5 * benign
+    np.testing.assert_allclose(score, want[fold])
+    assert days == rows.days()
+
+
+def test_nothing_is_searched_without_trials_or_implants(rows):
+    for some, trials in ((rows, 0), (rows.take(~rows.malicious), 3)):
+        settings, table = search(some, 0, trials, np.ones(3))
+        assert settings == Hyperparameters() and not len(table) and tuple(table.columns[:6]) == SEARCHED

@@ -1,16 +1,17 @@
 """Training, bundle and scoring from end to end on a small fleet."""
 
-import contextlib
 import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from handmade import windows
 from make import DAY0, fleet, flows, together
 
-from appcadence.errors import AppcadenceError, BundleError, SchemaError, TelemetryError
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
@@ -22,7 +23,7 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.augment import change
-from appcadence.training.injection import labelled, past_and_future
+from appcadence.training.injection import LabelledWindows, labelled, past_and_future
 from appcadence.training.train import train
 
 
@@ -146,43 +147,6 @@ def test_library_equals_batch_job(saved, attacked, tmp_path):
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["precious"]
 
 
-def test_missing_feature_is_named(saved, attacked):
-    features = extract(attacked)
-    with pytest.raises(SchemaError, match="beats_per_hour"):
-        Scorer.load(saved).score_windows(features.drop(columns="beats_per_hour"))
-
-
-def test_every_altered_part_is_refused(saved, tmp_path):
-    import shutil
-
-    for part in sorted(p.name for p in saved.iterdir()):
-        copy = tmp_path / part
-        shutil.copytree(saved, copy)
-        data = bytearray((copy / part).read_bytes())
-        data[len(data) // 2] ^= 1
-        (copy / part).write_bytes(data)
-        if part == bundle.MANIFEST:
-            # The manifest vouches for the parts; a change of it changes the id, or is refused.
-            with contextlib.suppress(BundleError):
-                assert bundle.load(copy)[1] != bundle.load(saved)[1]
-            continue
-        with pytest.raises(BundleError, match="altered"):
-            bundle.load(copy)
-        (copy / part).unlink()
-        with pytest.raises(BundleError, match="missing"):
-            bundle.load(copy)
-
-
-def test_another_feature_schema_is_refused_with_both_versions(saved, tmp_path):
-    import shutil
-
-    shutil.copytree(saved, tmp_path / "old")
-    manifest = json.loads((saved / bundle.MANIFEST).read_text())
-    (tmp_path / "old" / bundle.MANIFEST).write_text(json.dumps(manifest | {"feature_schema": "cafe"}))
-    with pytest.raises(BundleError, match=f"cafe.*{manifest['feature_schema']}"):
-        bundle.load(tmp_path / "old")
-
-
 @pytest.mark.slow
 def test_excluded_families_are_never_seen(tables, attacked):
     detector = train(tables, "24h", 0, exclude_families=("novelty", "size")).detector
@@ -239,3 +203,196 @@ def test_a_session_that_goes_on_overnight_stays_the_implants(tables):
     rows, specs = labelled(tables, cut, "6h", 3, 8.0)
     assert (specs["kind"] == "long_session").any()
     assert (rows.frame["n_flows"][rows.malicious] == 0).any()
+
+
+# What is asked of the injection, before anything is learned: cuts, devices, rounds and rates.
+
+HOUR = 3600.0
+
+
+class Enough(Exception):
+    """The rounds are over."""
+
+
+def rounds(monkeypatch, starts, devices=4, benign=4000, window="24h", seed=7):
+    """The calls that training makes for its rounds, each of which brings so many benign windows."""
+    calls = []
+
+    def asked(tables, cut, window, seed, rate, **more):
+        calls.append({"cut": cut, "seed": seed, "rate": rate} | more)
+        implant = np.append(np.full(benign, -1), 0)
+        kind = pd.Series([None] * benign + ["beacon"], dtype=object)
+        return LabelledWindows(windows(benign + 1, implant_kind=kind, verdict=None), implant), pd.DataFrame(
+            {"x": [0]}
+        )
+
+    def fitted(*parts):
+        raise Enough
+
+    monkeypatch.setattr("appcadence.training.train.labelled", asked)
+    monkeypatch.setattr("appcadence.training.train.fit", fitted)
+    table = together(*(flows(starts, f"d{k}") for k in range(devices)))
+    with pytest.raises(Enough):
+        train({"flows": table}, window, seed)
+    return calls
+
+
+@pytest.mark.parametrize(("devices", "held_out"), [(3, None), (4, 1), (5, 2), (7, 2), (8, 3)])
+def test_a_third_of_four_devices_or_more_is_held_out(monkeypatch, devices, held_out):
+    learn, *others = rounds(monkeypatch, [0.0, 3 * 86_400], devices)
+    if held_out is None:
+        assert learn["devices"] is None and len(others) == 1
+        return
+    clean, check = others[:2]
+    assert learn["changed"] and len(learn["devices"]) == devices - held_out
+    assert clean["devices"] == check["devices"] and len(check["devices"]) == held_out
+    assert sorted(learn["devices"] + check["devices"]) == [f"d{k}" for k in range(devices)]
+    assert (clean["seed"], clean["rate"]) == (0, 0.0) and (learn["seed"], check["seed"]) == (7000, 7500)
+    assert "changed" not in clean and "changed" not in check
+
+
+@pytest.mark.parametrize(
+    ("window", "last", "border"),
+    [
+        # Of three windows two are past, of four two, of five three.
+        ("24h", 2 * 86_400, 2 * 86_400),
+        ("24h", 4 * 86_400 - 1, 2 * 86_400),
+        ("24h", 4 * 86_400, 3 * 86_400),
+        ("6h", 12 * HOUR, 12 * HOUR),
+        ("6h", 18 * HOUR, 12 * HOUR),
+    ],
+)
+def test_the_past_ends_at_the_middle_border(monkeypatch, window, last, border):
+    calls = rounds(monkeypatch, [100.0, last], window=window)
+    assert {call["cut"] for call in calls} == {(DAY0 + int(border)) * 1_000_000}
+
+
+def test_fewer_than_three_windows_are_cut_at_eight_moments(monkeypatch):
+    first, last = 100.0, 2 * 86_400 - 1.0
+    calls = rounds(monkeypatch, [first, last], devices=1, benign=400)
+    cuts = [(call["cut"] / 1e6 - DAY0 - first) / (last - first) for call in calls]
+    assert len(set(cuts[:8])) == 8 and cuts[8:] == cuts[: len(cuts) - 8]
+    assert 0.35 <= min(cuts) < 0.45 and 0.55 < max(cuts) <= 0.65
+    assert rounds(monkeypatch, [first, last], devices=1, benign=400, seed=8)[0]["cut"] != calls[0]["cut"]
+
+
+@pytest.mark.parametrize(
+    ("benign", "n"),
+    [(5000, 1), (4999, 2), (2000, 2), (1999, 3), (1000, 4), (999, 5), (1, 40)],
+)
+def test_rounds_go_on_until_four_thousand_benign_windows(monkeypatch, benign, n):
+    monkeypatch.setattr("appcadence.training.train._BENIGN_ENOUGH", 5000)
+    calls = rounds(monkeypatch, [0.0, 3 * 86_400], devices=1, benign=benign)
+    assert [call["seed"] for call in calls] == list(range(7000, 7000 + n))
+    # Fewer than two thousand in the first make it a small baseline: benign windows vary, implants abound.
+    small = benign < 2000
+    assert [call["varied"] for call in calls] == [False] + [small] * (n - 1)
+    assert calls[0]["rate"] == 1.5 and {call["rate"] for call in calls[1:]} <= {40.0 if small else 1.5}
+
+
+@pytest.mark.parametrize(
+    ("devices", "last", "rate"),
+    [
+        (1, 6 * 86_400, 20.0),  # forty implants a round, on two device-days after the cut at the fourth
+        (3, 6 * 86_400, 40 / 6),
+        (6, 12 * 86_400, 2.0),  # four of six devices learn
+        (6, 20 * 86_400, 1.5),  # but no fewer than on a fleet
+        (1, 2 * 86_400, 960.0),  # of less than an hour as of an hour
+    ],
+)
+def test_implants_of_a_small_baseline(monkeypatch, devices, last, rate):
+    assert rounds(monkeypatch, [0.0, last], devices, benign=1000)[-1]["rate"] == pytest.approx(rate)
+
+
+def test_a_round_of_a_held_out_fleet_is_clean_once_a_cut(monkeypatch):
+    calls = rounds(monkeypatch, [0.0, 3 * 86_400], benign=1500)
+    assert [call["seed"] for call in calls] == [7000, 0, 7500, 7001, 7501, 7002, 7502]
+    assert [call.get("varied") for call in calls[1:3]] == [None, None]
+
+
+def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monkeypatch):
+    monkeypatch.setattr("appcadence.training.train._BENIGN_ENOUGH", 10)
+    learned = []
+    monkeypatch.setattr("appcadence.training.train.fit", lambda learn, *more: learned.append(learn) or 1 / 0)
+    implant = np.array([-1] * 14 + [0] * 3)
+    verdict = pd.Series([None] * 12 + ["benign"] * 2 + [None] * 3, dtype=object)
+    frame = windows(17, implant_kind=None, verdict=verdict)
+    monkeypatch.setattr(
+        "appcadence.training.train.labelled",
+        lambda *asked, **more: (LabelledWindows(frame, implant), pd.DataFrame()),
+    )
+    with pytest.raises(ZeroDivisionError):
+        train({"flows": flows([0.0, 3 * 86_400])})
+    ((first,),) = learned
+    assert (first.implant >= 0).sum() == 3 and first.frame["verdict"].notna().sum() == 2
+    assert len(first.frame) == 15
+
+
+def test_the_card_says_how_rough_its_promises_are(saved):
+    card = bundle.load(saved)[0].card
+    n, days = card["calibration_windows"], card["calibration_device_days"]
+    assert f"Calibrated on {n} windows over {days:.2f} device-days" in card["roughness"]
+    assert f"below {1 / (n + 1):.2g};" in card["roughness"]
+    assert f"about {100 / days**0.5:.0f}%" in card["roughness"]
+    assert (card["devices"], card["held_out"], card["cuts"]) == (6, "2 devices", 1)
+
+
+# What counts as an implant's: apps with so many flows of their own, and an implant's among those of d0.
+
+
+def injected(monkeypatch, benign, implant, devices=2, verdicts=None, **more):
+    """The windows of the apps' only destination, with their truth."""
+    own = [flows(100.0 * np.arange(benign), f"d{k}") for k in range(devices)]
+    grafted = flows(50.0 + 100.0 * np.arange(implant), "d0")
+    specs = [("d0", "com.a", ["a.example", "b.example"], "beacon"), ("d0", "com.a", ["a.example"], "burst")]
+    found = grafted, pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind"])
+    monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
+    tables = {"flows": together(*own)}
+    rows, _ = labelled(tables, DAY0 * 1_000_000, "24h", 0, 1.0, verdicts=verdicts, **more)
+    return rows.take((rows.frame["dest"] == "a.example").to_numpy())
+
+
+def truth_of(rows):
+    return dict(zip(rows.frame["device_id"], rows.frame["implant_kind"].fillna("benign"), strict=True))
+
+
+def test_a_window_is_an_implants_from_three_tenths_of_its_flows_on(monkeypatch):
+    rows = injected(monkeypatch, 7, 3)
+    assert truth_of(rows) == {"d0": "beacon", "d1": "benign"} and rows.malicious.tolist() == [True, False]
+    assert truth_of(injected(monkeypatch, 71, 30)) == {"d1": "benign"}  # neither an implant's nor benign
+    assert truth_of(injected(monkeypatch, 7, 3, devices=3))["d2"] == "benign"
+    # What the fleet meets together is left out, but for the implant.
+    assert truth_of(injected(monkeypatch, 7, 3, devices=4)) == {"d0": "beacon"}
+    assert (
+        truth_of(injected(monkeypatch, 7, 3, devices=3, **{"devices_of": None} if False else {})) is not None
+    )
+
+
+def test_of_the_devices_asked_for_alone(monkeypatch):
+    own = {"flows": together(*(flows(100.0 * np.arange(7), f"d{k}") for k in range(3)))}
+    rows, _ = labelled(own, DAY0 * 1_000_000, "24h", 0, 0.0, devices=["d1", "d2"])
+    assert set(rows.frame["device_id"]) == {"d1", "d2"} and not rows.malicious.any()
+
+
+@pytest.mark.parametrize(
+    ("device", "verdict", "truth"),
+    [
+        ("d0", "malicious", {"d0": "beacon", "d1": "benign"}),
+        ("d1", "malicious", {"d0": "beacon", "d1": "verdict"}),
+        ("d1", "benign", {"d0": "beacon", "d1": "benign"}),
+        ("d1", "unexplained", {"d0": "beacon"}),
+    ],
+)
+def test_what_an_analyst_calls_malicious_is_an_implant_of_its_own(monkeypatch, device, verdict, truth):
+    day = pd.Timestamp(DAY0, unit="s", tz="UTC")
+    said = {"device_id": device, "app_id": "com.a", "dest": "a.example", "window_start": day}
+    said |= {"window_end": day + pd.Timedelta(1, "D"), "verdict": verdict, "analyst": "ana"}
+    said |= {"justification": "looked at", "decided_at": day}
+    rows = injected(monkeypatch, 7, 3, verdicts=pa.Table.from_pylist([said]))
+    assert truth_of(rows) == truth
+    assert len(set(rows.implant[rows.malicious])) == rows.malicious.sum()
+
+
+def test_the_past_ends_before_the_cut():
+    past, future = past_and_future({"flows": flows([1.0, 2.0, 3.0])}, (DAY0 + 2) * 1_000_000)
+    assert (len(past["flows"]), len(future["flows"])) == (1, 2)

@@ -192,7 +192,7 @@ def test_what_is_no_evidence_is_refused(tmp_path):
         assert path.stat().st_size == size
     with pytest.raises(EvidenceError, match="cannot be read"):
         verify(tmp_path / "nowhere")
-    with pytest.raises(EvidenceError, match="cannot be added to"):
+    with pytest.raises(EvidenceError, match="is a directory; name a regular file"):
         append(tmp_path, "run", {}, AT)
     empty = write(tmp_path, [])
     assert verify(empty) == EMPTY

@@ -18,9 +18,9 @@ from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.output import reapply
-from appcadence.triage.report.context import INVENTORY_COLUMNS, context
-from appcadence.triage.report.data import Output, Window, as_rows, no_alert
 from appcadence.triage.report.page import write_report
+from appcadence.triage.report_context import INVENTORY_COLUMNS, context
+from appcadence.triage.report_data import Output, Window, as_rows, no_alert
 
 EXCEPTION = """
 [[exception]]

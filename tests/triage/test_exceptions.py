@@ -216,3 +216,63 @@ def test_a_wildcard_never_covers_a_public_suffix(tmp_path_factory, domain):
         assert not accepted
     if SUFFIXES.is_public(domain) or SUFFIXES.is_public(f"x.{domain}"):
         assert not accepted
+
+
+@pytest.mark.parametrize(
+    ("line", "read_as"),
+    [
+        ('destination = "10.0.0.0/8"', "10.0.0.0/8"),
+        ('destination = "fd00::/8"', "fd00::/8"),
+        ('destination = "::ffff:10.0.0.0/104"', "::ffff:a00:0/104"),
+        ('destination = "8.0.0.0/7"', None),
+        ('destination = "fc00::/7"', None),
+        ('destination = "::ffff:10.0.0.0/103"', None),
+        ('destination = "::/80"', None),
+        ("min_period_seconds = 5e-324", 5e-324),
+        ("max_bytes_per_day = 1.7976931348623157e308", 1.7976931348623157e308),
+        ("max_bytes_per_day = 1", 1.0),
+        ('hours = "00:00-01:00"', (0, 1)),
+        ('hours = "23:00-24:00"', (23, 0)),
+        ('hours = "01:00-00:00"', (1, 0)),
+        ('hours = "23:00-22:00"', (23, 22)),
+        ('hours = "00:00-24:00"', None),
+        ('hours = "24:00-06:00"', None),
+        ('hours = "22:00-25:00"', None),
+    ],
+)
+def test_bounds_may_be_as_wide_as_that_and_no_wider(tmp_path, line, read_as):
+    text = HEAD + f'app_id = "com.a"\n{line}\n'
+    if read_as is None:
+        wrong(tmp_path, text)
+        return
+    (entry,) = of(tmp_path, text)
+    name = line.split(" = ")[0]
+    found = getattr(entry, name)
+    assert (str(found) if name == "destination" else found) == read_as
+
+
+@pytest.mark.parametrize(
+    ("fields", "fits"),
+    [
+        ({"id": "x" * 64}, True),
+        ({"id": "x" * 65}, False),
+        ({"expires": "2026-03-01"}, True),  # for a day
+        ({"expires": "2026-02-28"}, False),
+        ({"destination": f'"{"x" * 63}.example.com"'}, True),
+        ({"destination": f'"{"x" * 64}.example.com"'}, False),
+        ({"destination": f'"{("x" * 49 + ".") * 5}abc"'}, True),  # 253 characters
+        ({"destination": f'"{("x" * 49 + ".") * 5}abcd"'}, False),
+    ],
+)
+def test_names_and_dates_may_be_as_long_as_that_and_no_longer(tmp_path, fields, fits):
+    text = (
+        HEAD
+        + 'app_id = "com.a"\n'
+        + f"destination = {fields.get('destination', 1)}\n" * ("destination" in fields)
+    )
+    text = text.replace("mail-poll", fields.get("id", "mail-poll"))
+    text = text.replace("2026-06-30", fields.get("expires", "2026-06-30"))
+    if fits:
+        assert len(of(tmp_path, text)) == 1
+    else:
+        wrong(tmp_path, text)

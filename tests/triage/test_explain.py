@@ -100,3 +100,54 @@ def test_a_rank_that_does_not_exist_is_one_sentence(out, monkeypatch, capsys, ra
         main()
     error = capsys.readouterr().err
     assert ended.value.code == 2 and error.count("\n") == 1 and f"no window of rank {rank};" in error
+
+
+def drawn(out, spans, length=24 * HOUR):
+    """The sessions' cells of a window of one day, or shorter."""
+    window = explain(out, 1)
+    row = window.row | {"window_end": DAY + length}
+    said = lines(replace(window, row=row, sessions=spans, presence={}, context={}))
+    return [line.split()[-2] for line in said if line.endswith("  sessions")]
+
+
+@pytest.mark.parametrize(
+    ("span", "cells"),
+    [
+        ((0, HOUR), [0]),  # it ends where the next part begins
+        ((0, HOUR + 1), [0, 1]),
+        ((HOUR - 1, HOUR + 1), [0, 1]),
+        ((HOUR, HOUR), [1]),  # of no length
+        ((HOUR - 1, HOUR), [0]),
+        ((0, 0), [0]),
+        ((22 * HOUR + 1, 24 * HOUR), [22, 23]),  # to midnight
+        ((24 * HOUR - 1, 24 * HOUR - 1), [23]),
+        ((23 * HOUR, 30 * HOUR), [23]),
+        ((24 * HOUR, 25 * HOUR), []),
+        ((-HOUR, -1), []),
+        ((-HOUR, 0), []),
+        ((-HOUR, 1), [0]),
+        ((-HOUR, HOUR), [0]),
+        ((-HOUR, 99 * HOUR), list(range(24))),
+    ],
+)
+def test_a_session_fills_the_cells_that_it_touches(out, span, cells):
+    (row,) = drawn(out, [(DAY + span[0], DAY + span[1])])
+    assert row == "".join("1" if k in cells else "." for k in range(24))
+
+
+def test_a_window_of_six_hours_has_cells_of_a_quarter_of_an_hour(out):
+    quarter = HOUR // 4
+    spans = [(DAY + 5 * quarter, DAY + 6 * quarter), (DAY + 23 * quarter, DAY + 24 * quarter)]
+    assert drawn(out, spans, 6 * HOUR) == ["." * 5 + "1" + "." * 17 + "1"]
+
+
+def test_ten_sessions_in_a_cell_are_a_plus(out):
+    (row,) = drawn(
+        out, [(DAY + k, DAY + k) for k in range(9)] + [(DAY + HOUR + k, DAY + HOUR) for k in range(10)]
+    )
+    assert row == "9+" + "." * 22
+
+
+def test_every_day_of_a_window_has_its_own_cells(out):
+    rows = drawn(out, [(DAY + 24 * HOUR - 1, DAY + 24 * HOUR), (DAY + 47 * HOUR, DAY + 49 * HOUR)], 72 * HOUR)
+    assert rows == ["." * 23 + "1", "." * 23 + "1", "1" + "." * 23]

@@ -14,10 +14,10 @@ from appcadence.features.extraction import extract
 from appcadence.features.families.notification import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.triage.report.data import Output, as_rows
+from appcadence.triage.push_lags import Lags, lags
 from appcadence.triage.report.lag_curve import lag_curve
 from appcadence.triage.report.page import write_report
-from appcadence.triage.report.push_lags import lags
+from appcadence.triage.report_data import Output, as_rows
 
 DAY = 86_400_000_000
 KEY = ["device_id", "app_id", "dest", "window_start"]
@@ -163,3 +163,46 @@ def test_chance_that_answers_half_tells_nothing():
     found = lags([1_000_000, 2_000_000, 3_000_000], often, 0, DAY, 0.0)
     assert found.sentence.endswith("within 30 s; by chance 3, too many to tell the two apart")
     assert lags([1, 2], often, 0, DAY, 0.0) is None and lags([1, 2, 3], [], 0, DAY, 0.0).by_chance == 0
+
+
+MINUTE, HOURS = 60_000_000, 3_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("wait", "grid", "answered"),
+    [
+        (0, 0.0, 3),  # at once
+        (30_000_000, 0.0, 3),
+        (30_000_001, 0.0, 0),
+        (90_000_000, 60.0, 3),
+        (90_000_001, 60.0, 0),
+        (-1, 0.0, 0),
+    ],
+)
+def test_by_hand_a_push_is_answered_within_the_wake_time_and_the_grid(wait, grid, answered):
+    times = [HOURS * k for k in (2, 5, 9)]
+    found = lags(times, [t + wait for t in times], 0, DAY, grid)
+    assert (found.answered, found.by_chance, found.reach_seconds) == (answered, 0.0, 30 + grid)
+    assert lags(times[:2], times, 0, DAY, grid) is None
+
+
+def test_by_hand_chance_is_the_mean_of_six_shifts_turned_round_the_window():
+    # Starts 7 minutes after all three (past midnight after the last), and 15 before the first of them.
+    times = [5 * MINUTE, DAY // 2, DAY - 5 * MINUTE]
+    starts = [t + 7 * MINUTE for t in times[:2]] + [2 * MINUTE, DAY - 10 * MINUTE]
+    found = lags(times, starts, 0, DAY, 0.0)
+    assert found.answered == 0 and found.by_chance == pytest.approx(4 / 6)
+    assert found.facts() == {"pushes": 3, "answered": 0, "by_chance": found.by_chance, "reach_seconds": 30.0}
+    assert found.sentence == "0 of 3 pushes were followed by a session start within 30 s; by chance 0.67"
+
+
+def chance(of, answered):
+    """The sentence on so many pushes, whose shifted ones so many starts follow."""
+    none = np.iinfo(np.int64).max
+    shifted = np.sort(np.r_[np.zeros(answered, np.int64), np.full(6 * of - answered, none)])
+    return Lags(np.full(of, none), shifted, 30.0).sentence.rpartition("by chance ")[2]
+
+
+def test_by_hand_half_of_the_pushes_by_chance_still_tell_and_more_do_not():
+    assert chance(4, 12) == "2" and chance(4, 13) == "2.2, too many to tell the two apart"
+    assert chance(20, 60) == "10" and chance(40, 59) == "9.8" and chance(40, 61) == "10"

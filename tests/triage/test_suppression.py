@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make import DAY0, flows, together
-from two_rhythms import DAY, HOST, MAIL, scored, telemetry
+from make import DAY0
+from two_rhythms import DAY, HOST, MAIL, scored
 
 from appcadence.errors import SchemaError
-from appcadence.features.build import build
+from appcadence.findings import Finding
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
-from appcadence.serving import Scorer
-from appcadence.serving.measures import MEASURES, measures_of, of_windows
+from appcadence.serving.measures import MEASURES
+from appcadence.triage.bounds import broken
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.suppression import judge, marked, ranks_under, unused
 
@@ -196,7 +196,9 @@ def _judged(rows):
     """A scores table of (device, app, dest, day, behaviours) and measures that no bound looks at."""
     columns = {f.name: pa.nulls(len(rows), f.type) for f in SCORES}
     devices, apps, dests, days, shown = zip(*rows, strict=True) if rows else ([],) * 5
-    start = pa.array([(DAY0 + DAY * day) * 1_000_000 for day in days], SCORES.field("window_start").type)
+    start = pa.array(
+        [DAY0 * 1_000_000 + round(DAY * day * 1e6) for day in days], SCORES.field("window_start").type
+    )
     columns |= {"device_id": pa.array(devices, pa.string()), "app_id": pa.array(apps, pa.string())}
     columns |= {"dest": pa.array(dests, pa.string()), "window_start": start}
     columns["window_end"] = pc.add(start, pa.scalar(datetime.timedelta(days=1)))
@@ -297,47 +299,6 @@ def test_every_window_is_covered_by_the_first_that_should(rows, entries):
         assert got == next((k for k, entry in enumerate(entries) if _obvious(entry, row, rows)), -1)
 
 
-def test_measures_by_hand():
-    """Six-hour windows: periods of beats, bytes of the whole day, hours of everything connected."""
-    poll = np.arange(0, 6 * 3600, 900.0)
-    tables = {
-        "flows": together(
-            flows(poll, host="a.example", duration=1.0, out=100, inn=None),
-            flows([7 * 3600.0], host="a.example", duration=2 * 3600.0, out=50, inn=50),
-            flows([23 * 3600.0], host="b.example", duration=2 * 3600.0, out=None, inn=None),
-            flows(np.arange(0, 60, 15.0), host="c.example", duration=None, out=0, inn=0),
-        )
-    }
-    windows = build(tables, 6 * 3600)
-    scores, _ = _judged([("d", "a", "x", 0, [])] * windows.n)
-    scores = scores.set_column(scores.schema.get_field_index("alert"), "alert", pa.array([False] * windows.n))
-    rows = measures_of(of_windows(windows), scores).to_pandas()
-    at = {
-        (windows.dests[d], int(s // 3_600_000_000 - DAY0 // 3600)): row
-        for d, s, row in zip(windows.dest, windows.start_us, rows.itertuples(), strict=True)
-        if d >= 0
-    }
-    a, later = at["a.example", 0], at["a.example", 6]
-    assert a.period_seconds == 900.0 and a.bytes_a_day == later.bytes_a_day == 24 * 100 + 100
-    assert a.hours == 0b111111 and later.hours == 0b110000000 and np.isnan(later.period_seconds)
-    assert np.isnan(at["b.example", 18].bytes_a_day) and at["b.example", 18].hours == 1 << 23
-    assert at["b.example", 24].hours == 1 and at["c.example", 0].bytes_a_day == 0
-    assert np.isnan(at["c.example", 0].period_seconds) and not rows["alert"].any()
-    week = measures_of(of_windows(build(tables, 7 * DAY)), scores.slice(0, 4)).to_pandas()
-    assert week["bytes_a_day"].iloc[0] == pytest.approx(2500 / 7)
-
-
-def test_measures_agree_with_the_feature_table(fleet_model):
-    scores, measures = scored(fleet_model)
-    from appcadence.features import extract
-
-    frame = extract(telemetry(), history=Scorer.load(fleet_model).detector.history)
-    assert (frame["dest"].astype(str).to_numpy() == scores["dest"].to_numpy()).all()
-    np.testing.assert_allclose(
-        measures["period_seconds"].to_pandas(), frame["beat_median_interval_seconds"], rtol=1e-5
-    )
-
-
 def test_nothing_scored_is_nothing_excepted():
     scores, measures = _judged([])
     after, (use,) = applied(scores, measures, [an(app_id=MAIL, destination="a.example")], TODAY)
@@ -349,3 +310,89 @@ def test_a_bound_that_cannot_be_checked_does_not_hold():
     ruling = judge(scores, measures, [an(app_id=MAIL, max_bytes_per_day=1e9)], TODAY)
     said = "Exception mail does not hold: an unknown volume a day, approved up to 1 GB."
     assert ruling.entry.tolist() == [-1] and [f.text for f in ruling.findings[0]] == [said]
+
+
+US = 1e-6 / DAY
+
+
+@pytest.mark.parametrize(
+    ("begins", "lasts", "covered", "told"),
+    [
+        (0.0, 1.0, True, False),  # the first day that it holds
+        (-US, 1.0, False, False),
+        (1.0, 1.0, True, False),  # the last one, to midnight
+        (1.0 + US, 1.0, False, True),
+        (0.0, 2.0, True, False),
+        (0.0, 2.0 + US, False, True),
+        (5.0, 1.0, False, True),
+    ],
+)
+def test_an_exception_holds_from_its_first_midnight_to_its_last(begins, lasts, covered, told):
+    scores, measures = _judged([("d", MAIL, "a.example", begins, [])])
+    span = datetime.timedelta(microseconds=round(lasts * DAY * 1e6))
+    end = pc.add(scores["window_start"], pa.scalar(span))
+    scores = scores.set_column(scores.schema.get_field_index("window_end"), SCORES.field("window_end"), end)
+    two_days = an(app_id=MAIL, created="2026-03-02", expires="2026-03-03")
+    ruling = judge(scores, measures, [two_days], TODAY)
+    assert (ruling.entry.tolist() == [0]) is covered
+    late = {0: [Finding("exception_expired", {"exception": "mail", "expires": "2026-03-03"})]}
+    assert ruling.findings == (late if told else {})
+    assert (ruling.uses[0].matched, ruling.uses[0].covered) == (1, int(covered))
+
+
+def test_of_what_would_raise_no_alert_no_expiry_is_told():
+    scores, measures = _judged([("d", MAIL, "a.example", 5, [])])
+    quiet = measures.set_column(3, "alert", pa.array([False]))
+    assert judge(scores, quiet, [an(app_id=MAIL, expires="2026-03-03")], TODAY).findings == {}
+
+
+def breaks(entry, *, period=np.nan, volume=0.0, hours=()):
+    """The sentences on a window whose measures are so."""
+    bits = sum(1 << h for h in hours)
+    found = broken(entry, np.array([0]), np.array([period]), np.array([volume]), np.array([bits]))
+    return [finding.text for outside, said in found for finding in said if outside[0]]
+
+
+@pytest.mark.parametrize(
+    ("bound", "measured", "said"),
+    [
+        # A fifth of haste is in the rhythm.
+        ({"min_period_seconds": 900.0}, {"period": 750.0}, None),
+        ({"min_period_seconds": 900.0}, {"period": 749.9}, "a flow every 12.5 min, approved from 15 min"),
+        ({"min_period_seconds": 900.0}, {"period": np.nan}, None),
+        ({"max_bytes_per_day": 2000.0}, {"volume": 2000.0}, None),
+        ({"max_bytes_per_day": 2000.0}, {"volume": 2000.1}, "2 kB a day, approved up to 2 kB"),
+        ({"hours": (22, 6)}, {"hours": [22, 23, 0, 5]}, None),
+        ({"hours": (22, 6)}, {"hours": [22, 6, 7]}, "connected at 06:00 UTC, approved 22:00-06:00"),
+        ({"hours": (22, 6)}, {"hours": [21, 22]}, "connected at 21:00 UTC, approved 22:00-06:00"),
+        ({"hours": (8, 9)}, {"hours": [8]}, None),
+        ({"hours": (8, 9)}, {"hours": [8, 9]}, "connected at 09:00 UTC, approved 08:00-09:00"),
+        ({"hours": (9, 8)}, {"hours": [*range(8), *range(9, 24)]}, None),
+        ({"hours": (9, 8)}, {"hours": [8]}, "connected at 08:00 UTC, approved 09:00-08:00"),
+        ({"hours": (23, 0)}, {"hours": [23]}, None),
+        ({"hours": (23, 0)}, {"hours": [0]}, "connected at 00:00 UTC, approved 23:00-00:00"),
+    ],
+)
+def test_a_bound_that_is_met_exactly_holds(bound, measured, said):
+    want = [] if said is None else [f"Exception mail does not hold: {said}."]
+    assert breaks(an(app_id=MAIL, **bound), **measured) == want
+
+
+def test_several_exceptions_share_what_they_cover():
+    channels = [("d", MAIL, "a.example"), ("d", MAIL, "b.example"), ("e", "com.z", "a.example")]
+    entries = [an("one", destination="a.example"), an("two", app_id=MAIL), an("three", app_id=MAIL)]
+    ruling = judge(*_judged([(*channel, 0, []) for channel in channels]), entries, TODAY)
+    assert ruling.entry.tolist() == [0, 1, 0]
+    told = [(use.matched, use.covered, use.overlaps) for use in ruling.uses]
+    assert told == [(2, 2, {}), (2, 1, {"one": 1}), (2, 0, {"one": 1, "two": 1})]
+    assert ruling.uses[1].notes == ["1 already under one"]
+
+
+def test_ranks_close_up_in_row_order_where_scores_are_equal():
+    rows = [("d", app, "a.example", 0, []) for app in (MAIL, "com.b", "com.c", "com.d")]
+    scores, measures = _judged(rows)
+    scores = scores.set_column(
+        scores.schema.get_field_index("score"), "score", pa.array([9.0, 1.0, 2.0, 1.0], pa.float64())
+    )
+    ruling = judge(scores, measures, [an(app_id=MAIL)], TODAY)
+    assert ranks_under(ruling, scores).tolist() == [0, 2, 1, 3]

@@ -12,8 +12,9 @@ import typer
 from appcadence.cli.options import Json, said
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest import convert as conversion
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport
+from appcadence.telemetry.ingest.conversion_report import ConversionReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
 
 _MAX_DAYS = 10
@@ -61,7 +62,7 @@ def convert(
             mapping=mapping,
             app_map=app_map,
             keyfile=pseudonymise,
-            progress=lambda done, total: progress("Converting", done / max(total, 1)),
+            progress=progress,
         )
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import typer
 
 from appcadence._extras import require
+from appcadence._types import DAY_US
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.score import print_run
@@ -48,7 +49,7 @@ def demo(
         write_fleet(telemetry, _DEVICES, _DAYS, _SEED, progress=progress)
         tables = load(telemetry)
         first = tables["flows"]["start"].cast("int64").to_numpy()
-        middle = int(first.min()) // 86_400_000_000 * 86_400_000_000 + _DAYS // 2 * 86_400_000_000
+        middle = int(first.min()) // DAY_US * DAY_US + _DAYS // 2 * DAY_US
         before, after = past_and_future(tables, middle)
         result = train(before, seed=_SEED, progress=progress)
         bundle.save(result.detector, out / "model")

@@ -22,10 +22,3 @@ def codes(column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
 def micros(column: pa.ChunkedArray) -> np.ndarray:
     """Timestamps as int64 microseconds since the epoch."""
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
-
-
-def floats(column: pa.ChunkedArray) -> np.ndarray:
-    """float64 with NaN for null; negative and infinite values are unknown too."""
-    values = np.array(pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy())
-    values[~(values >= 0) | ~np.isfinite(values)] = np.nan
-    return values

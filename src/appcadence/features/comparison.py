@@ -9,7 +9,7 @@ import numpy as np
 
 from appcadence._types import DAY_US
 from appcadence.features._kernels import bisect_left, kernel, micros
-from appcadence.features.history import HABITS, Comparison, History, Past
+from appcadence.features.history import HABITS, Comparison, Past
 from appcadence.features.windows import Windows
 
 STEADY_DAYS = 14
@@ -91,12 +91,6 @@ def compare(windows: Windows, past: Past) -> Comparison:
         habit=habit,
     )
     return Comparison(values, channels)
-
-
-def advance(history: History, windows: Windows) -> History:
-    """The history with the contacts of these windows added; neither order nor repetition matters."""
-    past = Past.of(history, windows.devices, windows.apps, windows.dests)
-    return past.with_devices([compare(windows, past).channels]).history()
 
 
 @kernel

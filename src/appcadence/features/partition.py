@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -148,7 +149,7 @@ class Blocks:
 
         def work(block: int) -> Past | None:
             files = [_file(kept, half, block) for half in (0, 1)]
-            if not all(file.exists() for file in files):
+            if not all(map(_whole, files)):
                 windows = windows_of(flows, contexts, seconds, span_us, block)
                 n, others = windows.n_channels, extra_columns(windows)
                 past = {} if windows.compared is None else windows.compared.channels.columns()
@@ -218,7 +219,7 @@ def _file(directory: Path, half: int, block: int) -> Path:
 
 
 def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(file) as written, written.open("wb") as stream:
+    with replacing(file, durable=False) as written, written.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
@@ -228,6 +229,15 @@ def _prefixed(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarra
 
 def _of_prefix(prefix: str, stored: NpzFile) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
+
+
+def _whole(file: Path) -> bool:
+    """Whether a killed run left it; what a power failure cut off lacks its end, where its names are."""
+    try:
+        with np.load(file, allow_pickle=False):
+            return True
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return False
 
 
 def _codes(flows: Flows) -> str:

@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from appcadence.features.build import build
 from appcadence.features.catalog import NAMES
-from appcadence.features.comparison import advance
 from appcadence.features.extraction import KEYS, Source, load, table_of
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
@@ -46,7 +45,7 @@ class FlowFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Source | pd.DataFrame, y: Any = None) -> FlowFeatures:
         """Learn the past; `y` is ignored."""
-        self.history_ = advance(History.empty(), build(_tables(X), window_seconds(self.window)))
+        self.history_ = build(_tables(X), window_seconds(self.window), History.empty()).history
         return self
 
     def transform(self, X: Source | pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.features._kernels import HALF_MICROSECOND, kernel
 from appcadence.features.context import Context
 from appcadence.features.grouping import scatter
-from appcadence.features.history import Comparison, Contacts
+from appcadence.features.history import Comparison, Contacts, History
 
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
@@ -91,6 +91,17 @@ class Windows:
     def compared(self) -> Comparison | None:
         """These windows compared with the past; None without a history."""
         return None if self.compare is None else self.compare(self)
+
+    @cached_property
+    def history(self) -> History:
+        """The history with the contacts of these windows added; neither order nor repetition matters.
+
+        Raises:
+            ValueError: there was none.
+        """
+        if self.context.past is None or self.compared is None:
+            raise ValueError("no history was given")
+        return self.context.past.with_devices([self.compared.channels]).history()
 
     @property
     def contacts(self) -> Contacts | None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Codes, FeatureMatrix, Matrix
 from appcadence.errors import BundleError
+from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
-
-Matrix = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.float32]
 
 SHRINKAGE_WINDOWS = (0.5, 5.0, 2.0, 0.5)
 """By level (kind, category, profile, destination), how many windows weigh as much as the parent: channels
@@ -57,11 +55,11 @@ class AppBaseline:
     """(g,) 0 = kind, to 3 = destination."""
     parent: npt.NDArray[np.int32]
     """(g,) row of the next wider group; -1 at level 0."""
-    count: Counts
+    count: FeatureMatrix
     """(g, n_features) windows in which the feature was known; after updates, older ones count less."""
-    median: Counts
+    median: FeatureMatrix
     """(g, n_features) on the compared scale; 0 where the count is."""
-    spread: Counts
+    spread: FeatureMatrix
     location: Matrix = field(init=False)
     """(g + 1, n_features) shrunk medians; the last row is for windows of no known group."""
     scale: Matrix = field(init=False)
@@ -121,7 +119,7 @@ class AppBaseline:
         order = np.argsort(level, kind="stable")
         keys, level, mine, others = keys[order], level[order], mine[order], others[order]
 
-        def taken(name: str, of: AppBaseline, rows: npt.NDArray[np.int64]) -> Matrix:
+        def taken(name: str, of: AppBaseline, rows: Codes) -> Matrix:
             values = getattr(of, name)[rows].astype(np.float64)
             return np.where(rows[:, None] >= 0, values, 0.0)
 
@@ -159,13 +157,13 @@ class AppBaseline:
         """(n, n_features) distances from the expectation in spreads, within ±8; NaN where unknown."""
         return self.z_scores(_values(frame), self.group_of(frame))
 
-    def z_scores(self, values: Matrix, group: npt.NDArray[np.int64]) -> Matrix:
+    def z_scores(self, values: Matrix, group: Codes) -> Matrix:
         """The same of feature values (n, n_features) in groups (n,) that `group_of` names."""
         z = (_compared(values) - self.location[group]) / self.scale[group]
         z[:, _NOT_COMPARED] = np.nan
         return np.asarray(np.clip(z, -CLIP, CLIP, out=z))
 
-    def expected(self, group: npt.NDArray[np.int64], feature: npt.NDArray[np.int64]) -> Matrix:
+    def expected(self, group: Codes, feature: Codes) -> Matrix:
         """What is usual in groups for features (by place in the catalogue), in their units; NaN where none is
         compared. The arguments are broadcast."""
         location = self.location[group, feature]
@@ -173,7 +171,7 @@ class AppBaseline:
         return np.asarray(np.where(_COMPARED[feature], values, np.nan))
 
     def to_arrow(self) -> pa.Table:
-        def rows(values: Counts) -> pa.Array:
+        def rows(values: FeatureMatrix) -> pa.Array:
             return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(NAMES))
 
         columns = {name: rows(getattr(self, name)) for name in _STATISTICS}
@@ -184,7 +182,7 @@ class AppBaseline:
     def from_arrow(cls, table: pa.Table) -> AppBaseline:
         """Raises BundleError when the table is not one that `to_arrow` makes."""
 
-        def values(name: str) -> Counts:
+        def values(name: str) -> FeatureMatrix:
             flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             if flat.size != len(table) * len(NAMES) or not np.isfinite(flat).all():
                 raise BundleError(
@@ -236,7 +234,7 @@ def _compared(values: Matrix) -> Matrix:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _robust(values, order, offsets):  # type: ignore[no-untyped-def]
     groups, width = len(offsets) - 1, values.shape[1]
     count = np.zeros((groups, width))

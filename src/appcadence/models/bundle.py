@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence import __version__
 from appcadence._files import recover, replacing_directory, scratch
+from appcadence._version import VERSION
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
 from appcadence.features.history import History
@@ -69,7 +69,7 @@ def save(detector: Detector, path: str | Path) -> str:
     parts = _parts(detector)
     manifest = {
         "format": FORMAT,
-        "appcadence": __version__,
+        "appcadence": VERSION,
         "feature_schema": SCHEMA_ID,
         "features": list(NAMES),
         "window": detector.window,

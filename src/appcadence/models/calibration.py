@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import BundleError
-
-Vector = npt.NDArray[np.float64]
 
 _TAIL_UNITS_PER_DAY = 3.0
 _MIN_TAIL = 8
@@ -20,25 +18,13 @@ _PRIOR_UNITS = 10.0
 by a factor e a unit, and a small baseline's own tail is rough."""
 
 
-def alert_unit(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """(n,) code of each window's alert unit: device-app-day, or device-dest-day where the app is unknown."""
-    app = frame["app_id"].astype(object)
-    what = np.where(app.isna(), "dest:" + frame["dest"].astype(object).astype(str), "app:" + app.astype(str))
-    day = frame["window_start"].dt.floor("D")
-    return np.asarray(
-        pd.DataFrame({"d": frame["device_id"].astype(object), "w": what, "t": day})
-        .groupby(["d", "w", "t"])
-        .ngroup()
-    )
-
-
 def device_days(frame: pd.DataFrame) -> float:
     """Observed device-days of a feature table."""
     distinct = frame.loc[:, ["device_id", "window_start", "observed_seconds"]].astype({"device_id": object})
     return float(distinct.drop_duplicates(["device_id", "window_start"])["observed_seconds"].sum() / 86400.0)
 
 
-def strongest(unit: npt.NDArray[np.int64], score: Vector) -> Vector:
+def strongest(unit: Codes, score: Vector) -> Vector:
     """Highest score of each unit."""
     best = np.full(int(unit.max()) + 1 if len(unit) else 0, -np.inf)
     np.maximum.at(best, unit, score)
@@ -57,7 +43,7 @@ def adjusted_p_values(p: Vector) -> Vector:
     return np.minimum(out, 1.0)
 
 
-def discovered(p: Vector, unit: npt.NDArray[np.int64], rate: float) -> npt.NDArray[np.bool_]:
+def discovered(p: Vector, unit: Codes, rate: float) -> Mask:
     """(n,) windows that raise an alert when at most `rate` of the alerting units should be benign.
 
     Judged over units by `adjusted_p_values`; `p` (n,) are `unit_p_values` of windows, NaN = not scored.
@@ -94,7 +80,7 @@ class Calibration:
     """(m,) sorted raw scores of benign alert units."""
 
     @classmethod
-    def fit(cls, raw: Vector, unit: npt.NDArray[np.int64], days: float) -> Calibration:
+    def fit(cls, raw: Vector, unit: Codes, days: float) -> Calibration:
         """`raw` (n,) benign scores, `unit` (n,) their alert units, `days` observed device-days."""
         units = np.sort(strongest(unit, raw))
         if len(units) < 2 or days <= 0:

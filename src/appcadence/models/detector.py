@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from appcadence import findings
+from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.config import DEFAULTS, Config
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
 from appcadence.models import reasons
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, alert_unit, discovered
+from appcadence.models.calibration import Calibration, discovered
 from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
 from appcadence.models.reference import Reference
 from appcadence.models.scores import (
@@ -33,11 +34,7 @@ from appcadence.models.scores import (
 from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
-Matrix = npt.NDArray[np.float64]
-Vector = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-Member = tuple[npt.NDArray[np.float64], Matrix]
+Member = tuple[Vector, Matrix]
 Members = tuple[Member, Member, Member]
 
 STRATA = ("attributed", "unattributed")
@@ -73,11 +70,11 @@ class Detector:
     """LightGBM's own text of the classifier, for audit; scoring never reads it."""
     forest: Trees
     surprise: TailSurprise
-    weights: npt.NDArray[np.float64]
+    weights: Vector
     """(3,) weights of classifier log-odds, tail surprise and forest in the fused score."""
     calibration: dict[str, Calibration]
     """By stratum."""
-    behaviours: dict[str, npt.NDArray[np.float64]]
+    behaviours: dict[str, Vector]
     """Sorted benign scores of each behaviour."""
     reference: Reference
     """What drift is measured against; scoring never reads it."""
@@ -86,7 +83,7 @@ class Detector:
     card: dict[str, Any] = field(default_factory=dict)
     """What it was trained on and how rough its promises are."""
 
-    def parts(self, frame: pd.DataFrame) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
         return combine(self.members(aligned(frame), self.baseline.distances(frame)), self.weights)
 
@@ -197,9 +194,7 @@ class Detector:
         c = self.calibration[stratum]
         return float((base - c.origin) / c.spread)
 
-    def _behaviour(
-        self, behaviour: str, contributions: Matrix, able: Mask
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _behaviour(self, behaviour: str, contributions: Matrix, able: Mask) -> tuple[Vector, Vector]:
         value = behaviour_score(behaviour, contributions)
         benign = self.behaviours[behaviour]
         above = len(benign) - np.searchsorted(benign, value, "left")
@@ -251,8 +246,8 @@ def fuse(
     classifier: Trees,
     surprise: TailSurprise,
     forest: Trees,
-    weights: npt.NDArray[np.float64],
-) -> tuple[Matrix, npt.NDArray[np.float64]]:
+    weights: Vector,
+) -> tuple[Matrix, Vector]:
     """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances."""
     return combine(members(values, distances, classifier, surprise, forest), weights)
 
@@ -269,7 +264,7 @@ def members(
     return (log_odds, by_feature), (tail.sum(axis=1), tail), by_depth
 
 
-def combine(parts: Members, weights: npt.NDArray[np.float64]) -> Member:
+def combine(parts: Members, weights: Vector) -> Member:
     """Contributions (n, n_features) and fused raw scores (n,) from those of the members."""
     contributions = weights[0] * parts[0][1] + weights[1] * parts[1][1]
     contributions += weights[2] * parts[2][1]
@@ -300,7 +295,7 @@ def aligned(frame: pd.DataFrame) -> Matrix:
     return np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
 
 
-def behaviour_score(behaviour: str, contributions: Matrix) -> npt.NDArray[np.float64]:
+def behaviour_score(behaviour: str, contributions: Matrix) -> Vector:
     """(n,) sum of the contributions of the behaviour's families."""
     total = np.zeros(len(contributions))
     # Feature by feature: NumPy would add a single row in another order than many.
@@ -337,5 +332,5 @@ def _struct(kind: pa.StructType, columns: Iterable[pa.Array]) -> pa.StructArray:
     return pa.StructArray.from_arrays(list(columns), fields=list(kind))
 
 
-def _nullable(values: npt.NDArray[np.float64]) -> pa.Array:
+def _nullable(values: Vector) -> pa.Array:
     return pa.array(values, pa.float64(), mask=np.isnan(values))

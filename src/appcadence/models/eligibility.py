@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Mask, Vector
 from appcadence.config import Tunables
+from appcadence.features._kernels import MIN_STARTS
 from appcadence.features.comparison import STEADY_DAYS
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
@@ -19,7 +21,6 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 }
 """The analytic's three behaviours and the feature families that speak for each."""
 
-MIN_STARTS = 6
 MIN_DAYS = 2
 """A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
 PERSISTENT_SECONDS = 1800.0
@@ -28,7 +29,6 @@ CADENCE_ALONE_STARTS = 12
 READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
 """The features that `eligible` takes, besides the key `n_flows`."""
 
-Mask = npt.NDArray[np.bool_]
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 """A feature table, or its columns (n,) by name."""
 
@@ -71,7 +71,7 @@ def barred(
         shown: (n,) by behaviour, whether it shows within the bounds of `tunables`.
         tunables: the thresholds.
     """
-    few = np.maximum(frame["n_flows"].to_numpy(), frame["n_beats"].to_numpy()) < CADENCE_ALONE_STARTS
+    few = frame["n_flows"].to_numpy() < CADENCE_ALONE_STARTS
     bound = [able[name] for name in BEHAVIOURS if getattr(tunables, name) is not None]
     nothing = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *bound])
     cadence = shown["structured_cadence"]
@@ -79,7 +79,7 @@ def barred(
     return np.asarray(~others & np.where(cadence, few, nothing), np.bool_)
 
 
-def _days_met(frame: Columns) -> npt.NDArray[np.float64]:
+def _days_met(frame: Columns) -> Vector:
     """(n,) days with contact among the fourteen before the window; 0 where the past is unknown."""
     age = np.minimum(np.ceil(np.asarray(frame["channel_age_days"])), STEADY_DAYS)
     met = np.rint(np.asarray(frame["steady_days_ratio"]) * age)

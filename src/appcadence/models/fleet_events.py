@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Codes, Mask
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 
@@ -24,14 +24,12 @@ TOGETHER_SECONDS = 7 * 86_400
 """... and who met it within a week of each other, and after the baseline."""
 _SHIFT = 32
 
-Codes = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class FleetEvents:
     """What the fleet met for the first time together, and the windows in which it did."""
 
-    windows: npt.NDArray[np.bool_]
+    windows: Mask
     """(n,) whether a window of the feature table belongs to an event."""
     events: pd.DataFrame
     """One row an event: kind (destination or app), name, devices, first_seen (UTC), device_ids (list)."""
@@ -91,7 +89,7 @@ class _FirstContacts:
     """(p,) sorted name << 32 | second."""
     n_devices: int
 
-    def joined_in(self, name: Codes, device: Codes, end: Codes, least: Codes) -> npt.NDArray[np.bool_]:
+    def joined_in(self, name: Codes, device: Codes, end: Codes, least: Codes) -> Mask:
         """Whether each row's device met the name in an event that is one by the row's end (seconds)."""
         base, last = name << _SHIFT, np.maximum(end, 0)
         week = np.maximum(last - TOGETHER_SECONDS, 0)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Codes, Mask, Matrix
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 from appcadence.findings import Finding
-
-Matrix = npt.NDArray[np.float64]
 
 MAX_REASONS = 5
 """Contributions that are said."""
@@ -29,9 +27,7 @@ _UNCHECKED = {
 """By column, what cannot be shown where it is unknown."""
 
 
-def unusual(
-    features: npt.NDArray[np.int64], values: Matrix, expected: Matrix, contributions: Matrix
-) -> list[list[Finding]]:
+def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Matrix) -> list[list[Finding]]:
     """For each of n windows up to five findings, on the features that contribute most.
 
     Behaviour comes before novelty: being new explains nothing by itself.
@@ -78,7 +74,7 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
     )
 
 
-def listed(flags: Mapping[str, npt.NDArray[np.bool_]]) -> pa.ListArray:
+def listed(flags: Mapping[str, Mask]) -> pa.ListArray:
     """For each of n windows, the names whose flag (n,) is set."""
     table = np.stack(list(flags.values()), axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(table.sum(axis=1))]), pa.int32())

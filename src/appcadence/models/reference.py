@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Ints, Matrix
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, RELATIVE
-
-Matrix = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 DECILES = 9
 STEP_SPREADS = 0.5
@@ -35,9 +32,9 @@ class Reference:
     deciles: Matrix
     """(n_features, 9), NaN where a feature was never known."""
     devices: pd.Index[str]
-    counts: Counts
+    counts: Ints
     """(n_devices, n_features, 20) windows."""
-    attributed: Counts
+    attributed: Ints
     """(n_devices,) windows whose app is known."""
     end_us: int
     """Latest start of a flow in training, microseconds since the epoch: what begins later is new."""
@@ -91,7 +88,7 @@ class Reference:
 
 def histograms(
     frame: pd.DataFrame, compared: Matrix, deciles: Matrix, devices: pd.Index[str]
-) -> tuple[Counts, Counts]:
+) -> tuple[Ints, Ints]:
     """Windows by device, feature and bin (n_devices, n_features, 20), and those of a known app (n_devices,).
 
     Windows of other devices are not counted.

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Codes, Mask, Vector
 from appcadence.findings import ARROW
 from appcadence.models.eligibility import BEHAVIOURS
-
-Codes = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 EXPLAINED_ROWS = 1000
 """So many windows, besides the alerts, get reasons."""
@@ -64,7 +61,7 @@ class Measured:
 
     table: pa.Table
     """`SCORES`, without ranks."""
-    unit_p: npt.NDArray[np.float64]
+    unit_p: Vector
     """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Codes, Vector
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector, aligned, combine, strata
 from appcadence.models.eligibility import READS, eligible
-
-Vector = npt.NDArray[np.float64]
 
 _READS = {name: NAMES.index(name) for name in READS}
 
@@ -45,12 +44,12 @@ class Channel:
     """
 
     detector: Detector
-    group: npt.NDArray[np.int64]
+    group: Codes
     """(1,) its group in the baseline (see `AppBaseline.group_of`)."""
     calibration: Calibration
     constant: float
     """What contributions do not explain (see `Detector.constant`)."""
-    hidden: npt.NDArray[np.int64]
+    hidden: Codes
     """Places of the features that the detector must not see."""
 
     @classmethod

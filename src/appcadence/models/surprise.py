@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
-import numpy.typing as npt
 
+from appcadence._types import Matrix
+from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FEATURES
-
-Matrix = npt.NDArray[np.float64]
 
 DIRECTIONS = np.array([f.direction for f in FEATURES])
 POINTS = 512
@@ -56,7 +54,7 @@ class TailSurprise:
         return out
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _surprise(values, directions, tails, sizes, worth, out):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         judged = 0

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from appcadence._types import Mask, Matrix, Vector
 from appcadence.errors import BundleError
-
-Matrix = npt.NDArray[np.float64]
+from appcadence.features._kernels import kernel
 
 _FIELDS = {
     "feature": np.int32,
@@ -39,8 +38,8 @@ class Trees:
     threshold: Matrix
     left: npt.NDArray[np.int32]
     right: npt.NDArray[np.int32]
-    default_left: npt.NDArray[np.bool_]
-    nan_is_zero: npt.NDArray[np.bool_]
+    default_left: Mask
+    nan_is_zero: Mask
     expected: Matrix
     roots: npt.NDArray[np.int32]
     n_features: int
@@ -50,11 +49,11 @@ class Trees:
         """Expected raw value of a row about which nothing is known."""
         return float(self.expected[self.roots].sum())
 
-    def raw(self, rows: Matrix) -> npt.NDArray[np.float64]:
+    def raw(self, rows: Matrix) -> Vector:
         """(n,) sum of the leaf values of float64 rows (n, n_features)."""
         return self.contributions(rows)[0]
 
-    def contributions(self, rows: Matrix) -> tuple[npt.NDArray[np.float64], Matrix]:
+    def contributions(self, rows: Matrix) -> tuple[Vector, Matrix]:
         """Raw values (n,) and path contributions (n, n_features).
 
         A split contributes the change of the expected value, to the feature it asks about:
@@ -149,7 +148,7 @@ def join(parts: list[Trees]) -> Trees:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _walk(rows, feature, threshold, left, right, default_left, nan_is_zero, expected, roots, raw, out):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
         row, moved, total = rows[i], out[i], 0.0

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 
 from appcadence._files import replacing
+from appcadence._types import Mask, Progress
 from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
@@ -25,7 +26,6 @@ from appcadence.serving import measures
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 
-Progress = Callable[[str, float], None]
 Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
 
 
@@ -74,7 +74,7 @@ class Job:
         self,
         frame: pd.DataFrame,
         extra_columns: Mapping[str, npt.NDArray[Any]],
-        event: npt.NDArray[np.bool_],
+        event: Mask,
         bar: Bar,
     ) -> pa.Table:
         """The scores table of a block without ranks; `measures.COLUMNS` and `unit_p` are more columns.
@@ -120,6 +120,16 @@ def file_of(scratch: Path, number: int) -> Path:
     return scratch / f"scores-{number:06d}.arrow"
 
 
+def _whole(file: Path) -> bool:
+    """Whether a killed run left it; what a power failure cut off lacks its end, where its schema is."""
+    try:
+        with pa.memory_map(str(file)) as stream:
+            pa.ipc.open_file(stream)
+            return True
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     """The engine of one machine: block by block on all cores."""
     blocks = Blocks.of(
@@ -142,10 +152,10 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     bar = Bar()
 
     def work(number: int) -> None:
-        if files[number].exists():
+        if _whole(files[number]):
             return
         table = job.measured(blocks.frame(number), blocks.extra_columns(number), event[number], bar)
-        with replacing(files[number]) as written:
+        with replacing(files[number], durable=False) as written:
             write_part(table, written)
 
     for number, _ in enumerate(in_order(work, len(blocks)), start=1):

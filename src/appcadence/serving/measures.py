@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import DAY_US, HOUR_US, Vector
 from appcadence.errors import SchemaError
-from appcadence.features._kernels import MIN_STARTS
+from appcadence.features._kernels import HALF_MICROSECOND, MIN_STARTS
 from appcadence.features.windows import Windows
 from appcadence.telemetry.arrays import one_array
 
@@ -28,8 +29,6 @@ MEASURES = pa.schema(
 hours: bit h = connected in hour h of a day (UTC); alert: as the detector gave it."""
 COLUMNS = tuple(MEASURES.names[:3])
 """What `of_windows` gives."""
-_HOUR_US, _DAY_US = 3_600_000_000, 86_400_000_000
-_TICK = 5e-7  # times are whole microseconds, which seconds as floats are not: half of one decides ties
 
 
 def of_windows(windows: Windows) -> dict[str, npt.NDArray[Any]]:
@@ -65,7 +64,7 @@ def hour_bits(first: int, more: int) -> int:
 _SPANS = np.array([[hour_bits(first, more) for more in range(24)] for first in range(24)], np.int32)
 
 
-def _periods(offsets: npt.NDArray[Any], times: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _periods(offsets: npt.NDArray[Any], times: npt.NDArray[Any]) -> Vector:
     """(n,) median gap between the beats of each window; NaN below six."""
     count = np.diff(offsets)
     owner = np.repeat(np.arange(len(count)), count)
@@ -79,17 +78,17 @@ def _periods(offsets: npt.NDArray[Any], times: npt.NDArray[Any]) -> npt.NDArray[
     return out
 
 
-def _bytes_a_day(windows: Windows) -> npt.NDArray[np.float64]:
+def _bytes_a_day(windows: Windows) -> Vector:
     if not windows.n:
         return np.empty(0)
     both = np.stack([windows.bytes_out, windows.bytes_in])
     known = ~np.isnan(both)
     total = np.add.reduceat(np.where(known, both, 0.0).sum(axis=0), windows.offsets[:-1])
     total[~np.logical_or.reduceat(known.any(axis=0), windows.offsets[:-1])] = np.nan
-    days = windows.seconds * 1e6 / _DAY_US
+    days = windows.seconds * 1e6 / DAY_US
     if days >= 1:
         return np.asarray(total / days)
-    channel = [windows.device, windows.app, windows.dest, windows.start_us // _DAY_US]
+    channel = [windows.device, windows.app, windows.dest, windows.start_us // DAY_US]
     return pd.Series(total).groupby(channel).transform("sum", min_count=1).to_numpy()
 
 
@@ -97,8 +96,8 @@ def _hours(windows: Windows) -> npt.NDArray[np.int32]:
     if not windows.n:
         return np.empty(0, np.int32)
     start, end = windows.flow_start, windows.flow_end
-    first = np.floor((start + _TICK) / 3600.0).astype(np.int64)
-    last = np.floor((np.where(np.isnan(end), start, end) - _TICK) / 3600.0).astype(np.int64)
-    begins = np.repeat(windows.start_us // _HOUR_US, np.diff(windows.offsets))
+    first = np.floor((start + HALF_MICROSECOND) / 3600.0).astype(np.int64)
+    last = np.floor((np.where(np.isnan(end), start, end) - HALF_MICROSECOND) / 3600.0).astype(np.int64)
+    begins = np.repeat(windows.start_us // HOUR_US, np.diff(windows.offsets))
     spans = _SPANS[(begins + first) % 24, np.clip(last - first, 0, 23)]
     return np.asarray(np.bitwise_or.reduceat(spans, windows.offsets[:-1]))

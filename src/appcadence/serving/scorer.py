@@ -13,14 +13,12 @@ import pyarrow as pa
 
 from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
 from appcadence.errors import SchemaError
-from appcadence.features.build import build
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import load, table_of
+from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.models.bundle import load as load_bundle
 from appcadence.models.detector import Detector
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.models.scores import SCORES
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
@@ -197,10 +195,8 @@ class Scorer:
         settings: Config,
         span_us: tuple[int, int] | None = None,
     ) -> Scored:
-        windows = build(tables, window_seconds(self.detector.window), past, span_us)
-        features = table_of(windows)
-        after = advance(past, windows)
-        found = fleet_events(after, self.detector.reference.end_us, features)
+        new = assemble(tables, self.detector.window, past, span_us)
+        found = new.fleet_events(self.detector.reference.end_us)
         version = self.version[:12]
-        scores = self.detector.score(features, settings, fleet_event=found.windows, version=version)
-        return Scored(scores, windows, after, found.events)
+        scores = self.detector.score(new.features, settings, fleet_event=found.windows, version=version)
+        return Scored(scores, new.windows, new.history, found.events)

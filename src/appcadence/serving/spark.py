@@ -34,6 +34,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from appcadence._files import replacing
+from appcadence._types import Progress
 from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
@@ -46,7 +47,7 @@ from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
 from appcadence.features.windows import APP_LEVEL
 from appcadence.serving import measures
-from appcadence.serving.batch import Bar, Engine, Job, Measured, Progress, file_of, write_part
+from appcadence.serving.batch import Bar, Engine, Job, Measured, file_of, write_part
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
@@ -157,7 +158,7 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
             measured.count()
         for row in measured.toLocalIterator():
             # What is there, a later run on one machine takes for whole.
-            with replacing(file_of(scratch, row["number"])) as written:
+            with replacing(file_of(scratch, row["number"]), durable=False) as written:
                 written.write_bytes(row["scores"])
     finally:
         for held in kept:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import HOUR_US
 from appcadence.errors import AppcadenceError
 from appcadence.features.columns import micros
 from appcadence.features.extraction import touching
@@ -23,7 +24,7 @@ from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 TABLES = ("flows", "activity", "notifications", "inventory")
 _KEYS = {"activity": "start", "notifications": "time"}
 _HORIZON_US = HORIZON_SECONDS * 1_000_000
-_MIN_LOOK_BACK_US = 3_600_000_000
+_MIN_LOOK_BACK_US = HOUR_US
 """Features look back on the user for an hour before the window, or its length where that is more."""
 _NEVER = -(2**62)
 

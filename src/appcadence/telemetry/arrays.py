@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from appcadence._types import Ints
 
 
 class AsOf:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence.telemetry.arrays import Ints
-from appcadence.telemetry.times import DAY_US
+from appcadence._types import DAY_US, Ints
 
-HOUR_US = 3_600_000_000
 MAX_DAYS = 31
 """No record touches more: a wrong duration must not fill memory."""
 _SHIFT, _ZERO = 33, 1 << 32

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._files import move, replacing, replacing_directory, scratch
+from appcadence._files import move, open_input, replacing, replacing_directory, scratch
 from appcadence.errors import TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
@@ -186,8 +186,7 @@ class DirectoryWriter:
         return self._scratch / f"{name}.parquet"
 
     def _commit(self) -> None:
-        # Whoever stands in a directory would lose sight of one that takes its place.
-        if self.path.is_dir() and (self.adding or self.path.samefile(Path.cwd())):
+        if self.adding and self.path.is_dir():
             self._fill(self.path)
             return
         with replacing_directory(self.path, self._scratch) as whole:
@@ -202,6 +201,18 @@ class DirectoryWriter:
             entries = _read_sources(directory) + [s | {"conversion": self.conversion} for s in self.sources]
             with replacing(directory / SOURCES, self._scratch) as file:
                 file.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+
+
+def existing(path: Path) -> TelemetryDirectory | None:
+    """What a directory holds so far; None if it is absent or empty, or a killed conversion alone was there.
+
+    Raises:
+        TelemetryError: it is in use for something else.
+    """
+    left = (file for file in path.rglob("*") if not file.is_dir())
+    if all(file.name.startswith(_PART) and file.parent.name in DIRECTORY_TABLES for file in left):
+        return None
+    return TelemetryDirectory(path)
 
 
 def write_directory(path: str | Path, tables: Mapping[str, pa.Table]) -> None:
@@ -224,6 +235,7 @@ def unify(tables: Iterable[pa.Table]) -> pa.Table:
 
 def _opened(table: Table, file: Path) -> pq.ParquetFile:
     try:
+        open_input(file).close()  # a pipe would be waited for
         schema = pq.read_schema(file)
         names = [c.name for c in table.columns if c.type == NAME and c.name in schema.names]
         return pq.ParquetFile(file, read_dictionary=names)
@@ -267,7 +279,8 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+        with open_input(file) as stream:
+            entries: list[dict[str, Any]] = json.load(stream)
+    except (ValueError, OSError) as error:
         raise TelemetryError(f"{file} is damaged ({error}); remove it and convert again") from None
     return entries

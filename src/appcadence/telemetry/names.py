@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from appcadence.telemetry.arrays import Ints, one_array
+from appcadence._types import Ints
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.schema import NAME
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray

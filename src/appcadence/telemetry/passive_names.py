@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import AsOf, Ints, one_array
+from appcadence._types import Ints
+from appcadence.telemetry.arrays import AsOf, one_array
 
 COLUMNS = ("start", "dest_host", "dest_ip", "service")
 """What the rule looks at."""

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from appcadence.errors import TelemetryError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-DAY_US = 86_400_000_000
 _MICROSECOND = timedelta(microseconds=1)
 
 

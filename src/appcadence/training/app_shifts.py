@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import DAY_US, Matrix
 from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.baseline import profile
@@ -28,9 +28,6 @@ _MIN_CHANCE = 0.15
 """How often a device counts as moved where nothing happened, at the least: devices share weekends, and those
 of one app are no independent draws. At 0.05 a benign weekend on six devices passed for an update."""
 _COMPARED = np.flatnonzero(RELATIVE)
-_DAY_US = 86_400_000_000
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class AppShift:
         )
 
 
-def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
+def app_shifts(frame: pd.DataFrame, distances: Matrix) -> list[AppShift]:
     """The apps that moved, the widest spread first.
 
     `frame` is the feature table (n) of windows after training, `distances` (n, n_features) theirs from the
@@ -77,7 +74,7 @@ def app_shifts(frame: pd.DataFrame, distances: Floats) -> list[AppShift]:
         {
             "who": profile(frame)[whole],
             "device": frame["device_id"].astype(object).to_numpy()[whole],
-            "day": frame["window_start"].dt.as_unit("us").astype("int64").to_numpy()[whole] // _DAY_US,
+            "day": frame["window_start"].dt.as_unit("us").astype("int64").to_numpy()[whole] // DAY_US,
         }
     )
     rows = pd.concat([keys, pd.DataFrame(distances[whole][:, _COMPARED])], axis=1)
@@ -138,7 +135,7 @@ def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:
     return first, len(days)
 
 
-def _elsewhere(by_device: pd.DataFrame, wide: pd.Index) -> Floats:
+def _elsewhere(by_device: pd.DataFrame, wide: pd.Index) -> Matrix:
     """(n_apps, n_features) share of the other apps' devices that lie as far out, at least 0.15."""
     moved = (by_device >= MIN_SPREADS).groupby("who").sum().loc[wide].to_numpy(np.float64)
     known = by_device.notna().groupby("who").sum().loc[wide].to_numpy(np.float64)

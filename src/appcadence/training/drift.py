@@ -6,22 +6,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
+from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
-from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
-from appcadence.features.windows import window_seconds
-from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import adjusted_p_values, device_days
 from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
 
@@ -46,8 +43,6 @@ _SIGNALS = {
 }
 """What telemetry holds, and the features that are unknown without it."""
 _APP_NAMES = "app names of flows"
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -136,10 +131,10 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
         TelemetryError: no window with enough evidence begins after the training period.
     """
     require("train", "scipy")
-    windows = build(tables, window_seconds(detector.window), detector.history)
-    frame = hide(table_of(windows), detector.excluded_families)
+    later = assemble(tables, detector.window, detector.history)
+    frame = hide(later.features, detector.excluded_families)
     end_us = detector.reference.end_us
-    events = fleet_events(advance(detector.history, windows), end_us, frame)
+    events = later.fleet_events(end_us)
     end = pd.Timestamp(end_us, unit="us", tz="UTC")
     last = pd.Timestamp(pc.max(tables["flows"]["start"]).as_py())
     # Sessions that outlast the telemetry reach into windows in which nothing begins.
@@ -180,7 +175,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     )
 
 
-def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats) -> Reference:
+def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Matrix) -> Reference:
     """The new windows, counted over the bins of the reference."""
     devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
     return Reference(
@@ -188,7 +183,7 @@ def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Floats)
     )
 
 
-def psi(before: Floats, now: Floats) -> Floats:
+def psi(before: Matrix, now: Matrix) -> Matrix:
     """Population stability index of counts (..., bins), half a window added to each bin."""
     p, q = (
         (x + 0.5) / (x.sum(axis=-1, keepdims=True) + 0.5 * x.shape[-1])
@@ -226,7 +221,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
     return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
 
 
-def _scores(detector: Detector, frame: pd.DataFrame, common: npt.NDArray[np.bool_]) -> tuple[float, Budget]:
+def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
     for stratum, rows in strata(frame).items():
@@ -278,7 +273,7 @@ def _losses(reference: Reference, now: Reference) -> list[Loss]:
     return out
 
 
-def _most_known(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _most_known(counts: Ints) -> Ints:
     """(n_devices,) windows in which the best known of some features is known."""
     return np.asarray(counts[:, :, : BINS - 1].sum(axis=2).max(axis=1))
 

@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from appcadence._types import Codes, Matrix, Vector
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
@@ -21,9 +22,6 @@ from appcadence.models.surprise import TailSurprise
 from appcadence.training.fit import WEIGHTS, Sample, classifier_of
 from appcadence.training.forest import TREES, anomaly_score, fit_forest
 from appcadence.training.supervised import Hyperparameters
-
-Vector = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float64]
 
 _KEYS = ("device_id", "app_id", "dest")
 
@@ -126,7 +124,7 @@ class FlatIsolationForest(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """(n,) `score_samples` less `offset_`: negative for outliers."""
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: Any) -> npt.NDArray[np.int64]:
+    def predict(self, X: Any) -> Codes:
         """(n,) -1 for outliers, 1 for the rest."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import SchemaError
-from appcadence.models.calibration import alert_unit, device_days
-from appcadence.training.truth import Codes, Truth, truth_of, with_names
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days
+from appcadence.training.truth import Truth, truth_of, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)
 """False alert units per device-day at which recall is quoted."""
 _RESAMPLES = 200
-
-Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _intervals(
     return {b: (float(np.quantile(v, 0.025)), float(np.quantile(v, 0.975))) for b, v in found.items()}
 
 
-def _first_found(days: pd.DataFrame, found: npt.NDArray[np.bool_]) -> float:
+def _first_found(days: pd.DataFrame, found: Mask) -> float:
     if not len(days) or "day" not in days:
         return float("nan")
     begin = days.groupby("case_id")["day"].min()
@@ -183,12 +182,12 @@ def _first_found(days: pd.DataFrame, found: npt.NDArray[np.bool_]) -> float:
     return float(np.median(np.where(np.isnan(wait), np.inf, wait)))
 
 
-def _by(found: npt.NDArray[np.bool_], values: pd.Series) -> dict[str, tuple[float, int]]:
+def _by(found: Mask, values: pd.Series) -> dict[str, tuple[float, int]]:
     groups = pd.Series(found).groupby(values.astype(object).to_numpy())
     return {str(value): (float(part.mean()), len(part)) for value, part in groups}
 
 
-def _average_precision(best: Vector, bad: npt.NDArray[np.bool_]) -> float:
+def _average_precision(best: Vector, bad: Mask) -> float:
     if not bad.any():
         return float("nan")
     order = np.argsort(-best, kind="stable")

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import NAMES
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, alert_unit, device_days
+from appcadence.models.calibration import Calibration, device_days
 from appcadence.models.detector import (
     STRATA,
     aligned,
@@ -30,9 +31,6 @@ from appcadence.training.supervised import THREADS, Hyperparameters, fit_classif
 from appcadence.training.truth import Truth
 from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
 
-Vector = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float64]
-
 FOLDS = 5
 MIN_STRATUM = 100
 """A stratum with fewer calibration windows is calibrated with all of them."""
@@ -50,13 +48,11 @@ class Sample:
     frame: pd.DataFrame
     values: Matrix
     distances: Matrix
-    implant: npt.NDArray[np.int64]
-    round: npt.NDArray[np.int64]
+    implant: Codes
+    round: Codes
 
     @classmethod
-    def of(
-        cls, frame: pd.DataFrame, implant: npt.NDArray[np.int64], baseline: AppBaseline, number: int
-    ) -> Sample:
+    def of(cls, frame: pd.DataFrame, implant: Codes, baseline: AppBaseline, number: int) -> Sample:
         return cls(frame, aligned(frame), baseline.distances(frame), implant, np.full(len(frame), number))
 
     @classmethod
@@ -76,7 +72,7 @@ class Sample:
             np.concatenate([s.round for s in samples]),
         )
 
-    def take(self, mask: npt.NDArray[np.bool_]) -> Sample:
+    def take(self, mask: Mask) -> Sample:
         return Sample(
             self.frame[mask].reset_index(drop=True),
             self.values[mask],
@@ -86,10 +82,10 @@ class Sample:
         )
 
     @property
-    def malicious(self) -> npt.NDArray[np.bool_]:
+    def malicious(self) -> Mask:
         return self.implant >= 0
 
-    def units(self) -> npt.NDArray[np.int64]:
+    def units(self) -> Codes:
         """(n,) alert units; the same day of two rounds is two."""
         return np.asarray(
             np.unique(alert_unit(self.frame) + self.round * (len(self.frame) + 1), return_inverse=True)[1]
@@ -218,7 +214,7 @@ def classifier_of(
     )
 
 
-def fold_of(rows: Sample) -> npt.NDArray[np.int64]:
+def fold_of(rows: Sample) -> Codes:
     """(n,) fold of each window; all windows of a channel (or of an app) share one, over all rounds."""
     app = rows.frame["app_id"].astype(object)
     channel = (
@@ -231,7 +227,7 @@ def fold_of(rows: Sample) -> npt.NDArray[np.int64]:
 
 def _fused(
     rows: Sample,
-    models: list[tuple[Trees, npt.NDArray[np.bool_]]],
+    models: list[tuple[Trees, Mask]],
     surprise: TailSurprise,
     forest: Trees,
     weights: Vector,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from appcadence.models.trees import Matrix, Trees, join
+from appcadence._types import Matrix, Vector
+from appcadence.models.trees import Trees, join
 
 TREES = 200
 SUBSAMPLE = 256
 
 
-def average_path_length(n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def average_path_length(n: Vector) -> Vector:
     """Mean depth of an unsuccessful search in a binary tree of n samples (Liu, Ting and Zhou, 2008)."""
     n = np.asarray(n, np.float64)
     big = np.maximum(n, 3.0)
@@ -35,7 +35,7 @@ def fit_forest(rows: Matrix, seed: int, trees: int = TREES) -> Trees:
     return join([_flatten(e.tree_, rows.shape[1], scale, trees) for e in forest.estimators_])
 
 
-def anomaly_score(raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def anomaly_score(raw: Vector) -> Vector:
     """scikit-learn's anomaly score (its `-score_samples`), in (0, 1], from raw values of the forest."""
     return np.asarray(2.0**raw)
 

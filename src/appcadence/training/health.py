@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from appcadence._extras import require
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector, strata
 from appcadence.training.evaluate import BUDGETS, Quality, quality
 from appcadence.training.injection import Tables, past_and_future
@@ -64,7 +65,7 @@ class HealthCheck:
 def check_health(
     detector: Detector,
     tables: Tables,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> HealthCheck:
     """Judge a detector on what `tables` hold after its training (or, if nothing, on their latter half).
 

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.features.build import build
+from appcadence._types import Codes, Mask, Vector
 from appcadence.features.columns import micros
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
 from appcadence.features.history import History
-from appcadence.features.windows import window_seconds
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.augment import change, vary
@@ -37,14 +33,14 @@ class LabelledWindows:
 
     frame: pd.DataFrame
     """The feature table, `implant_kind` (None = benign) and `verdict` (None = nobody decided)."""
-    implant: npt.NDArray[np.int64]
+    implant: Codes
     """(n,) code of the carrier of an implant, -1 = benign."""
 
     @property
-    def malicious(self) -> npt.NDArray[np.bool_]:
+    def malicious(self) -> Mask:
         return self.implant >= 0
 
-    def take(self, mask: npt.NDArray[np.bool_]) -> LabelledWindows:
+    def take(self, mask: Mask) -> LabelledWindows:
         return LabelledWindows(self.frame[mask].reset_index(drop=True), self.implant[mask])
 
 
@@ -59,7 +55,7 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
 
 def history_of(tables: Tables, window: str, known: History | None = None) -> History:
     """What is known after the tables, and before them `known`."""
-    return advance(known or History.empty(), build(tables, window_seconds(window)))
+    return assemble(tables, window, known).history
 
 
 def labelled(
@@ -103,11 +99,10 @@ def labelled(
     else:
         injected_flows, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
     both = future | {"flows": pa.concat_tables([flows, injected_flows]).unify_dictionaries()}
-    before = history_of(past, window, known)
-    windows = build(both, window_seconds(window), before)
-    table = table_of(windows)
+    later = assemble(both, window, history_of(past, window, known))
+    table = later.features
     implant, share = _truth(table, injected_flows, window)
-    common = fleet_events(advance(before, windows), cut_us, table).windows
+    common = later.fleet_events(cut_us).windows
     keep = eligible(table) & np.where(implant < 0, ~common, share >= _MIN_IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
@@ -120,7 +115,7 @@ def labelled(
     return LabelledWindows(table, implant).take(keep), specs
 
 
-def _kinds(table: pd.DataFrame, implant: npt.NDArray[np.int64], specs: pd.DataFrame) -> np.ndarray:
+def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarray:
     """(n,) kind of the first implant of each window's carrier, None where it is benign."""
     kinds = np.full(len(table), None, dtype=object)
     if (implant >= 0).any():
@@ -139,14 +134,12 @@ def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
     return rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows[dest])
 
 
-def _truth(
-    table: pd.DataFrame, injected_flows: pa.Table, window: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def _truth(table: pd.DataFrame, injected_flows: pa.Table, window: str) -> tuple[Codes, Vector]:
     """(n,) code of the carrier whose implant shares the window (-1 = none), and the share of its flows."""
     if not len(injected_flows):
         return np.full(len(table), -1), np.zeros(len(table))
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
-    injected = table_of(build({"flows": injected_flows}, window_seconds(window)))[[*_KEY, "n_flows"]]
+    injected = assemble({"flows": injected_flows}, window).features[[*_KEY, "n_flows"]]
     injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only goes on in this window begins no flow in it, and is the implant's all the same.

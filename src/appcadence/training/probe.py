@@ -10,13 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.features.build import build
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import table_of
-from appcadence.features.windows import window_seconds
 from appcadence.models.detector import Detector, hide, strata
 from appcadence.models.eligibility import eligible
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
@@ -84,9 +80,9 @@ def probe(
 
 def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None = None) -> pd.DataFrame:
     """The windows of some telemetry as `Probe.windows` lists them: scored as ever, without reasons."""
-    windows = build(tables, window_seconds(detector.window), detector.history)
-    frame = hide(table_of(windows), detector.excluded_families)
-    common = fleet_events(advance(detector.history, windows), detector.reference.end_us, frame).windows
+    later = assemble(tables, detector.window, detector.history)
+    frame = hide(later.features, detector.excluded_families)
+    common = later.fleet_events(detector.reference.end_us).windows
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 
 from appcadence._extras import require
 from appcadence._files import sha256
+from appcadence._types import Progress, silent
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
@@ -40,7 +40,7 @@ def publish(
     training: Training,
     source: TelemetryDirectory,
     bundle_dir: Path,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> RunInfo:
     """Record a training in MLflow and register its bundle as appcadence@challenger.
 

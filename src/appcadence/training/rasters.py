@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from appcadence._types import DAY_US, HOUR_US, Micros
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.schema import TIME
 from appcadence.training.injection import Tables
@@ -18,14 +18,10 @@ from appcadence.training.train import Training
 
 _EACH = 3
 _PER_DEVICE_DAY = 1.5
-_DAY_US = 86_400_000_000
-_HOUR_US = 3_600_000_000
 _GAP_US = 30_000_000
 """Flows that start later than this after all ends so far begin another session."""
 _MAX_CHARACTERS = 40
 _BANDS = (("app_foreground", "app in foreground", "tab:green"), ("device_unlocked", "unlocked", "tab:orange"))
-
-Micros = npt.NDArray[np.int64]
 
 
 def rasters(training: Training, tables: Tables) -> Figure | None:
@@ -77,7 +73,7 @@ def _draw(axes: Axes, shown: Probe, later: Tables, number: int, word: str) -> No
             lanes.append(("pushes", _micros(_of(pushes, "time", begin, device, app)["time"]), "tab:red"))
     labels = []
     for height, (label, times, colour) in enumerate(lanes):
-        axes.eventplot((times - begin) / _HOUR_US, lineoffsets=height, linelengths=0.8, colors=colour)
+        axes.eventplot((times - begin) / HOUR_US, lineoffsets=height, linelengths=0.8, colors=colour)
         labels.append(label)
     for kind, label, colour in _BANDS:
         spans = _spans(later.get("activity"), kind, begin, device, app)
@@ -102,7 +98,7 @@ def inert(name: str) -> str:
 def _of(table: pa.Table, column: str, begin: int, device: str, app: str | None) -> pd.DataFrame:
     """Rows of a day, device and app (None = of unknown apps)."""
     time = table[column].cast(TIME).cast(pa.int64())
-    mask = pc.and_(pc.greater_equal(time, begin), pc.less(time, begin + _DAY_US))
+    mask = pc.and_(pc.greater_equal(time, begin), pc.less(time, begin + DAY_US))
     mask = pc.and_(mask, pc.equal(table["device_id"].cast(pa.string()), device))
     apps = table["app_id"].cast(pa.string())
     of_app = pc.is_null(apps) if app is None else pc.fill_null(pc.equal(apps, app), False)
@@ -144,9 +140,7 @@ def _spans(
     if kind == "app_foreground":
         rows = rows[rows["app_id"].astype(object) == app]
     first = np.maximum(_micros(rows["start"]), begin)
-    end = rows["end"].fillna(pd.Timestamp(begin + _DAY_US, unit="us", tz="UTC"))
-    last = np.minimum(_micros(end), begin + _DAY_US)
+    end = rows["end"].fillna(pd.Timestamp(begin + DAY_US, unit="us", tz="UTC"))
+    last = np.minimum(_micros(end), begin + DAY_US)
     kept = last >= first
-    return [
-        ((a - begin) / _HOUR_US, (b - a) / _HOUR_US) for a, b in zip(first[kept], last[kept], strict=True)
-    ]
+    return [((a - begin) / HOUR_US, (b - a) / HOUR_US) for a, b in zip(first[kept], last[kept], strict=True)]

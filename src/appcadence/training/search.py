@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from appcadence._types import Mask, Progress, Vector, silent
 from appcadence.models.detector import forest_input, tail_input
 from appcadence.models.surprise import TailSurprise
 from appcadence.training.evaluate import quality
@@ -21,8 +20,6 @@ from appcadence.training.supervised import THREADS, Hyperparameters
 
 SEARCHED = tuple(asdict(Hyperparameters()))
 FIGURES = ("recall_at_0.1_per_device_day", "recall_at_1_per_device_day", "average_precision", "criterion")
-
-Vector = npt.NDArray[np.float64]
 
 
 def draw(seed: int, trial: int) -> Hyperparameters:
@@ -50,7 +47,7 @@ def search(
     seed: int,
     trials: int,
     weights: Vector,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> tuple[Hyperparameters, pd.DataFrame]:
     """The best of `trials` hyper-parameters (0 = the defaults), and one row a trial: them, and how they did.
 
@@ -97,7 +94,7 @@ def search(
     return draw(seed, int(best)), out
 
 
-def _both_kinds(rows: Sample, mask: npt.NDArray[np.bool_]) -> bool:
+def _both_kinds(rows: Sample, mask: Mask) -> bool:
     return 0 < int(rows.malicious[mask].sum()) < int(mask.sum())
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.alert_units import alert_unit
+from appcadence.models.calibration import device_days
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.injection import Tables
@@ -57,9 +59,7 @@ LOSSES = tuple(Cell(lost_flows=x) for x in LOST) + tuple(Cell(lost_names=x) for 
 COLUMNS = (*Cell.__dataclass_fields__, "implant_days", "recall", "false_units_per_device_day")
 
 
-def stress(
-    training: Training, tables: Tables, progress: Callable[[str, float], None] = lambda what, share: None
-) -> pd.DataFrame:
+def stress(training: Training, tables: Tables, progress: Progress = silent) -> pd.DataFrame:
     """One row a cell of `GRID`, `HOURS` and `LOSSES`, with `COLUMNS`, from beacons in the held-out devices.
 
     The beacons are injected as flows into the part of `tables`, the telemetry of the training, that came

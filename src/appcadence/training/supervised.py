@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from appcadence.models.trees import Matrix, Trees, join
+from appcadence._types import Codes, Matrix, Vector
+from appcadence.models.trees import Trees, join
 
 BAGS = 5
 _INFINITE = 1e300
@@ -34,10 +34,10 @@ class Hyperparameters:
 
 def fit_classifier(
     rows: Matrix,
-    target: npt.NDArray[np.int64],
-    weight: npt.NDArray[np.float64],
+    target: Codes,
+    weight: Vector,
     names: list[str],
-    directions: npt.NDArray[np.int64],
+    directions: Codes,
     seed: int,
     settings: Hyperparameters | None = None,
     threads: int = THREADS,

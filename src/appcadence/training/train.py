@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
-from appcadence._stages import Progress, logged_stages
+from appcadence._stages import logged_stages
+from appcadence._types import Codes, Progress, silent
 from appcadence.errors import TelemetryError
-from appcadence.features.build import build
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
-from appcadence.features.comparison import advance
-from appcadence.features.extraction import load, table_of
+from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import Detector, hide, tail_input
 from appcadence.models.eligibility import eligible
+from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
@@ -92,7 +91,7 @@ def train(
     verdicts: pa.Table | None = None,
     search_trials: int = 0,
     before: Detector | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
@@ -166,8 +165,8 @@ def train(
 
     result = fit(rounds.learn, rounds.clean, rounds.check, seed, fused, choose)
     settings, trials = searches[0]
-    everything = build(tables, window_seconds(window), known)
-    whole = hide(table_of(everything), exclude_families)
+    everything = assemble(tables, window, known)
+    whole = hide(everything.features, exclude_families)
     params = {
         "window": window,
         "seed": seed,
@@ -186,7 +185,7 @@ def train(
     detector = Detector(
         window=window,
         baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
-        history=advance(known, everything),
+        history=everything.history,
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,
@@ -278,7 +277,7 @@ def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] |
     return sorted(devices[i] for i in order[k:]), sorted(devices[i] for i in order[:k])
 
 
-def _cuts(start_us: npt.NDArray[np.int64], seconds: int, seed: int) -> list[int]:
+def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
     """Moments that part past from future: the middle border, or several moments of a short span."""
     first, last = int(start_us.min()), int(start_us.max())
     width = seconds * 1_000_000
@@ -318,7 +317,7 @@ def _baseline(
     before: Detector | None,
 ) -> AppBaseline:
     known, older = (History.empty(), None) if before is None else (before.history, before.baseline)
-    table = table_of(build(past, window_seconds(window), known))
+    table = assemble(past, window, known).features
     return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)), older)
 
 

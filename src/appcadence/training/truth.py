@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.schema import LABELS, conform
 
 _DAY = pd.Timedelta(days=1)
-
-Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
     return pa.concat_tables([labels, conform(LABELS, added, "labels")]).unify_dictionaries()
 
 
-def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, npt.NDArray[np.bool_]]:
+def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
     """The implant-days of a labels table among windows, and which windows a label says to ignore.
 
     A window shows an implant-day when it overlaps the label on that day and names its device, app and

@@ -19,15 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import ARROW, UNCHECKED, Finding, arrow, of_row
-from appcadence.models.calibration import alert_unit
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.triage import ecs, ocsf, siem
-
-Codes = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 MAX_REASONS = 10
 """All reasons of the strongest window and, up to this many in all, what others add on other subjects."""

@@ -16,12 +16,13 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from appcadence._files import check_output, lock, open_input, sync, unlock
+from appcadence._types import Progress, silent
 from appcadence.errors import EvidenceError
 
 KINDS = ("run", "decision")
@@ -98,7 +99,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
 def verify(
     path: str | Path,
     head: str | None = None,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Verified:
     """Check every line, in memory for one line.
 
@@ -123,9 +124,7 @@ def verify(
     return state._replace(anchored=anchored)
 
 
-def lines(
-    path: str | Path, progress: Callable[[str, float], None] = lambda what, share: None
-) -> Iterator[tuple[Verified, bytes]]:
+def lines(path: str | Path, progress: Progress = silent) -> Iterator[tuple[Verified, bytes]]:
     """The lines that the file has now, each with the state that it leads to, checked as they are read.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import sha256
+from appcadence._types import Progress, silent
 from appcadence.config import ATTACK_NAMES, SHOWN_P
 from appcadence.errors import EvidenceError, TelemetryError
 from appcadence.findings import Finding
@@ -161,7 +162,7 @@ def report(
     path: str | Path,
     first: date,
     last: date,
-    progress: Callable[[str, float], None] = lambda what, share: None,
+    progress: Progress = silent,
 ) -> Report:
     """Sum up an evidence file by ISO week, from `first` to `last`, both included.
 

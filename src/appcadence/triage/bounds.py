@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from appcadence._types import Codes, Mask
 from appcadence.findings import Finding
 from appcadence.serving.measures import hour_bits
 from appcadence.triage.exceptions import Entry
@@ -18,11 +19,11 @@ _IN_RHYTHM = 1.2
 
 def broken(
     entry: Entry,
-    rows: npt.NDArray[np.int64],
+    rows: Codes,
     period: npt.NDArray[Any],
     volume: npt.NDArray[Any],
     hours: npt.NDArray[Any],
-) -> Iterator[tuple[npt.NDArray[np.bool_], list[Finding]]]:
+) -> Iterator[tuple[Mask, list[Finding]]]:
     """For each bound of the exception, (m,) which rows break it and what is to be said of each that does.
 
     Args:

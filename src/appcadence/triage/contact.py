@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appcadence.triage.report.data import Row, Window
+from appcadence.triage.report_data import Row, Window
 
 _DOES = {
     "structured_cadence": "contact {} on a steady beat",

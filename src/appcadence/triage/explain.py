@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from appcadence._quantity import quantity
+from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage.contact import contact, identity
-from appcadence.triage.report.data import (
+from appcadence.triage.report_data import (
     Intervals,
     Output,
     Row,
@@ -28,7 +29,6 @@ from appcadence.triage.report.data import (
 
 _WIDTH = 80
 _CELLS = 24
-_DAY = 86_400_000_000
 _LANES = {"app_foreground": "foreground", "device_unlocked": "unlocked"}
 _FEATURE = {f.name: f for f in FEATURES}
 
@@ -122,7 +122,7 @@ def _raster(window: Window) -> list[str]:
     if not window.sessions:
         return ["", "No sessions are kept of this window."]
     start, end = row["window_start"], row["window_end"]
-    day = min(_DAY, end - start)
+    day = min(DAY_US, end - start)
     note = (
         f"A character is {quantity(day / _CELLS / 1e6, 's')}; a digit counts sessions under way or pushes "
         "(+ is 10 or more), = is presence:"
@@ -146,10 +146,10 @@ def _counts(spans: Intervals, first: int, day: int) -> str:
     """Spans that touch each of 24 equal parts of [first, first + day), as characters."""
     count = [0] * _CELLS
     for start, end in spans:
-        if start >= first + day or end < first:
+        # A span that ends where a part begins does not touch it.
+        if start >= first + day or max(end, start + 1) <= first:
             continue
         left = max(start - first, 0) * _CELLS // day
-        # A span that ends where a part begins does not touch it.
         right = (min(max(end, start + 1), first + day) - first - 1) * _CELLS // day
         for cell in range(left, max(left, right) + 1):
             count[cell] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from appcadence import __version__
+from appcadence import _version
 from appcadence.triage import siem
 
 VERSION = "1.4.0"
@@ -43,7 +43,7 @@ def document(alert: siem.Alert) -> dict[str, Any]:
         "message": title,
         "metadata": {
             "version": VERSION,
-            "product": {"name": "appcadence", "vendor_name": "appcadence", "version": __version__},
+            "product": {"name": "appcadence", "vendor_name": "appcadence", "version": _version.VERSION},
         },
         "finding_info": {
             "uid": alert["id"],

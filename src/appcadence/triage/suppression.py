@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import DAY_US, Codes, Mask, Vector
 from appcadence.errors import SchemaError
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import SUPPRESSION, Finding, arrow, codes_of
@@ -28,11 +29,7 @@ SOON_DAYS = 14
 JUDGED = ("device_id", "app_id", "dest", "window_start", "window_end", "status", "behaviours")
 """Columns of the scores table that exceptions are judged by."""
 
-_DAY_US = 86_400_000_000
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Use:
 class Judgement:
     """Which exception covers which window of a scores table."""
 
-    entry: npt.NDArray[np.int64]
+    entry: Codes
     """(n,) place of the exception that covers each window, -1 = none."""
     findings: dict[int, list[Finding]]
     """By row, why exceptions do not hold for a window that none covers."""
@@ -84,7 +81,7 @@ class Judgement:
     """Of each exception, in order."""
 
 
-def ranks_under(ruling: Judgement, scores: pa.Table) -> Rows:
+def ranks_under(ruling: Judgement, scores: pa.Table) -> Codes:
     """(n,) ranks of the windows that no exception covers, 0 = none; takes the columns status and score."""
     free = _scored(one_array(scores["status"])) & (ruling.entry < 0)
     score = one_array(scores["score"]).to_numpy(zero_copy_only=False)
@@ -98,7 +95,7 @@ def marked(
     measures: pa.Table,
     entries: Sequence[Entry],
     ruling: Judgement,
-    rank: Rows,
+    rank: Codes,
     start: int = 0,
 ) -> pa.Table:
     """Rows of the scores table from `start` on (with their measures) as a ruling over the whole has them.
@@ -150,7 +147,7 @@ def judge(
     values = (_floats(period), _floats(volume), hours.to_numpy())
     alert = one_array(measures["alert"]).to_numpy(zero_copy_only=False)
     owner = np.full(len(scores), -1)
-    breaks: list[tuple[Rows, list[Finding]]] = []
+    breaks: list[tuple[Codes, list[Finding]]] = []
     uses = []
     for number, entry in enumerate(entries):
         scope = table.scope(entry)
@@ -208,12 +205,12 @@ class _Table:
         return _addresses(self.dests)
 
     @cached_property
-    def moment(self) -> Rows:
+    def moment(self) -> Codes:
         """(n,) code of the device, app and start of each window."""
         keys = pd.DataFrame({"device": self.device, "app": self.app, "start": self.start})
         return np.asarray(keys.groupby(list(keys), sort=False).ngroup(), np.int64)
 
-    def scope(self, entry: Entry) -> Rows:
+    def scope(self, entry: Entry) -> Codes:
         """Windows of the exception's app, devices and destination."""
         mine = np.ones(len(self.start), np.bool_)
         if entry.app_id is not None:
@@ -237,7 +234,7 @@ class _Table:
             return _any(pc.ends_with(self.dests, destination[1:]))
         return _any(pc.equal(self.dests, destination))
 
-    def _wholly(self, rows: Rows, inside: Mask) -> Mask:
+    def _wholly(self, rows: Codes, inside: Mask) -> Mask:
         """Whether the app of each row has channels in that window, and none outside."""
         group, channel = self.moment[rows], ~self.app_level[rows]
         has, strays = (np.zeros(len(self.start), np.bool_) for _ in range(2))
@@ -245,21 +242,21 @@ class _Table:
         strays[group[channel & ~inside]] = True
         return np.asarray((has & ~strays)[group])
 
-    def names_all(self, entry: Entry, rows: Rows) -> Mask:
+    def names_all(self, entry: Entry, rows: Codes) -> Mask:
         """Whether it names all behaviours that each window shows."""
         named = sum(1 << b for b, name in enumerate(BEHAVIOURS) if name in entry.behaviours)
         return np.asarray(self.shown[rows] & ~named == 0)
 
-    def begun(self, entry: Entry, rows: Rows) -> Mask:
+    def begun(self, entry: Entry, rows: Codes) -> Mask:
         """Whether it was in force when each window began."""
-        return np.asarray(self.start[rows] >= (entry.created.toordinal() - _EPOCH_DAY) * _DAY_US)
+        return np.asarray(self.start[rows] >= (entry.created.toordinal() - _EPOCH_DAY) * DAY_US)
 
-    def ended(self, entry: Entry, rows: Rows) -> Mask:
+    def ended(self, entry: Entry, rows: Codes) -> Mask:
         """Whether it is in force no longer when each window ends."""
-        return np.asarray(self.end[rows] > (entry.expires.toordinal() - _EPOCH_DAY + 1) * _DAY_US)
+        return np.asarray(self.end[rows] > (entry.expires.toordinal() - _EPOCH_DAY + 1) * DAY_US)
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Rows, pa.Array]:
+def _codes(column: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
     """(n,) codes of the names, -1 = null, and the distinct names."""
     coded = pc.dictionary_encode(one_array(column.cast(pa.string())))
     return pc.fill_null(coded.indices, -1).to_numpy().astype(np.int64), coded.dictionary
@@ -292,7 +289,7 @@ def _scored(status: pa.Array) -> Mask:
     )
 
 
-def _shown(behaviours: pa.Array) -> npt.NDArray[np.int64]:
+def _shown(behaviours: pa.Array) -> Codes:
     bits = np.zeros(len(behaviours), np.int64)
     row, name = pc.list_parent_indices(behaviours).to_numpy(), pc.list_flatten(behaviours)
     for b, behaviour in enumerate(BEHAVIOURS):
@@ -300,7 +297,7 @@ def _shown(behaviours: pa.Array) -> npt.NDArray[np.int64]:
     return bits
 
 
-def _floats(column: pa.Array) -> npt.NDArray[np.float64]:
+def _floats(column: pa.Array) -> Vector:
     return np.asarray(pc.fill_null(column, np.nan).to_numpy())
 
 

@@ -53,7 +53,8 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
     with _replacing(file) as staging:
         before = read(file) if file.exists() else VERDICTS.empty()
         whole = pa.concat_tables([before, decided]).unify_dictionaries().combine_chunks()
-        pq.write_table(whole, staging, compression="zstd")
+        with staging.open("wb") as stream:
+            pq.write_table(whole, stream, compression="zstd")
         head = None
         if evidence is not None:
             head = extend(evidence, "decision", [_fact(row) for row in decided.to_pylist()], at)
@@ -165,6 +166,7 @@ def _replacing(file: Path) -> Iterator[Path]:
     """A file to write that takes the place of `file`, while no other process does the same."""
     try:
         check_output(file, TelemetryError)
+        file.parent.stat()  # where it is mistyped, no other is made
         with scratch(file, wait=True) as place, replacing(file, place) as staging:
             yield staging
     except OSError as error:

@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from appcadence.cli.convert import convert as command
-from appcadence.errors import TelemetryError
-from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.readers import FORMATS, detect, reader
 
@@ -42,9 +43,8 @@ def state(path: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_the_report_and_the_directory_agree(tmp_path, logs):
     seen = []
-    report = convert(logs, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
-    total = sum(path.stat().st_size for path in logs)
-    assert seen[-1] == (total, total)
+    report = convert(logs, tmp_path / "out", progress=lambda what, share: seen.append(share))
+    assert seen[-1] == 1
     assert report.changed and report.tables == {"flows": 3, "rejected": 1} and report.notes == ()
     first, second = report.files
     assert (first.name, first.format, first.read, first.rows, first.rejected) == (
@@ -90,6 +90,24 @@ def test_the_same_path_twice_counts_once(tmp_path, logs):
     assert [(file.rows, file.skipped) for file in report.files] == [(2, False), (0, True)]
 
 
+def test_overlapping_conversions_at_once_add_each_file_once(tmp_path, logs):
+    third, out = tmp_path / "third.log", tmp_path / "out"
+    third.write_text(log(row("D", 400.0)))
+    with DirectoryWriter(out, adding=True), pytest.raises(AppcadenceError, match="another run is writing"):
+        convert(logs, out)
+
+    def insisting(paths):
+        while True:
+            try:
+                return convert(paths, out)
+            except AppcadenceError as error:
+                assert "another run is writing" in str(error)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(insisting, [logs, [logs[1], third], [third, logs[0]]] * 3))
+    assert sorted(TelemetryDirectory(out).read("flows")["source_uid"].to_pylist()) == ["A", "B", "C", "D"]
+
+
 def test_equal_input_gives_equal_bytes(tmp_path, logs):
     convert(logs, tmp_path / "a")
     convert(logs, tmp_path / "b")
@@ -131,8 +149,15 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
     names.write_text("#separator \\x09\n#path\tssl\n#fields\tts\tuid\tserver_name\n")
     mixed = tmp_path / "mixed.log"
     mixed.write_text(log(row("A")) + "#path\tssl\n#fields\tts\tuid\tserver_name\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     before = sorted(tmp_path.iterdir())
     cases = [
+        ([pipe], {}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"mapping": pipe, "format": "table"}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"app_map": pipe}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"keyfile": pipe}, r"pipe cannot be read \(it is a pipe"),
+        (logs, {"devices": "/dev/zero"}, r"zero cannot be read \(it is a device"),
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),

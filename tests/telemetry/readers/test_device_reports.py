@@ -3,7 +3,7 @@
 import pytest
 from flow_samples import SECRET, lines, load, lookup, nss, report
 
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.identity import Devices
 
 
 def read(tmp_path, name, *rows, **options):

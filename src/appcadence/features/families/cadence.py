@@ -117,7 +117,7 @@ def _cadence(ordered, total, scratch, own):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _level(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
+def level_score(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
     """Cadence score of the gaps between sorted starts."""
     n = len(times) - 1
     for i in range(n):
@@ -137,18 +137,18 @@ def _kernel(lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, mo
         if len(times) < MIN_STARTS:
             continue
         mine = starts[start_offsets[g] : start_offsets[g + 1]]
-        best = _level(times, ordered, scratch, own)
+        best = level_score(times, ordered, scratch, own)
         out[g, 1] = best
         # Sessions that begin in the window begin with a beat: as many of both are the same starts.
         if len(mine) == len(times):
             out[g, 0] = best
         elif len(mine) >= MIN_STARTS:
-            score = _level(mine, ordered, scratch, own)
+            score = level_score(mine, ordered, scratch, own)
             out[g, 0] = score
             if score >= best:
                 best, times = score, mine
         if len(times) >= _MIN_PART:
             half = len(times) // 2
             for first in (0, half // 2, len(times) - half):
-                best = max(best, _level(times[first : first + half], ordered, scratch, own))
+                best = max(best, level_score(times[first : first + half], ordered, scratch, own))
             out[g, 2] = best

@@ -28,7 +28,7 @@ _BINS = 13  # odd, so that the median is the centre of a bin
 _EDGES = 2.0 ** (np.arange(1, _BINS) * 6.0 / _BINS - 3.0)
 _PERIODS = 24
 _BAND = 1.25 / 0.75
-_PER_LEVEL = 7
+PER_LEVEL = 7
 
 
 def _level(prefix: str, what: str) -> tuple[Feature, ...]:
@@ -231,7 +231,7 @@ def _entropy(ordered, middle):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
+def gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
     """Fill a level's features; returns its mode share, period, jitter and missed-beat share."""
     n = len(times) - 1
     close, similar = 0, 0
@@ -266,17 +266,17 @@ def _kernel(  # type: ignore[no-untyped-def]
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
-            level = out[g, _PER_LEVEL : 2 * _PER_LEVEL]
-            share, period, jitter, missed = _gap_features(times, gaps, ordered, scratch, level)
+            level = out[g, PER_LEVEL : 2 * PER_LEVEL]
+            share, period, jitter, missed = gap_features(times, gaps, ordered, scratch, level)
             mine = starts[start_offsets[g] : start_offsets[g + 1]]
             # Sessions that begin in the window begin with a beat: as many of both are the same starts.
             if len(mine) == len(times):
-                out[g, :_PER_LEVEL] = level
+                out[g, :PER_LEVEL] = level
             elif len(mine) >= MIN_STARTS:
-                other = _gap_features(mine, gaps, ordered, scratch, out[g, :_PER_LEVEL])
+                other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL])
                 if other[0] >= share:
                     share, period, jitter, missed = other
-            at = 2 * _PER_LEVEL
+            at = 2 * PER_LEVEL
             out[g, at], out[g, at + 1], out[g, at + 2] = period, jitter, missed
         hours = observed[g] / 3600.0
         seen, last_hour, silence = 0, -1, 0.0
@@ -287,7 +287,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             last_hour = hour
             silence = max(silence, t - previous)
             previous = t
-        at = 2 * _PER_LEVEL + 3
+        at = 2 * PER_LEVEL + 3
         out[g, at] = len(times) / hours
         out[g, at + 1] = min(seen / max(hours, 1.0), 1.0)
         # Against the observed time, so that half a day of telemetry is not half a day of silence.

@@ -14,12 +14,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Ints, Structs, Vector
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.timestamp_resolution import TimestampResolutions
 from appcadence.telemetry.listing import listed
@@ -40,7 +39,6 @@ _MIN_EXCESS = 0.2
 _SECOND = 1_000_000
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 _COLUMNS = ("device_id", "app_id", "source", "time_resolution_seconds")
-Rows = npt.NDArray[np.void]
 _ROW = np.dtype([("time", "i8"), ("device", "i4"), ("app", "i4"), ("source", "i4"), ("resolution", "f8")])
 
 
@@ -87,7 +85,7 @@ def clock_notes(
     return *notes, *read.resolutions.notes()
 
 
-def offset_seconds(pushes: Rows, flows: Rows) -> float | None:
+def offset_seconds(pushes: Structs, flows: Structs) -> float | None:
     """Median time from the stamp of a push to the session that it started, where the clocks disagree.
 
     Args:
@@ -128,25 +126,25 @@ def offset_seconds(pushes: Rows, flows: Rows) -> float | None:
 class _Lags:
     """Pushes and session starts in seconds, both sorted."""
 
-    pushes: npt.NDArray[np.float64]
-    starts: npt.NDArray[np.float64]
+    pushes: Vector
+    starts: Vector
     window: float
     slack: float
 
-    def met(self, shifts: npt.NDArray[np.float64]) -> Ints:
+    def met(self, shifts: Vector) -> Ints:
         """(k,) pushes that a session follows once they are shifted."""
         moved = self.pushes[:, None] + shifts
         low = np.searchsorted(self.starts, moved - self.slack)
         found: Ints = (np.searchsorted(self.starts, moved + self.window, "right") > low).sum(axis=0)
         return found
 
-    def chance(self, shifts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def chance(self, shifts: Vector) -> Vector:
         """(k,) share of pushes that a session follows at shifts nearby, where a response would not be."""
         step = self.window + self.slack
         near = np.array([i for i in range(-9, 10) if abs(i) > 3]) * step
         met = self.met((shifts[:, None] + near).ravel()).reshape(len(shifts), -1)
         # Never nothing: few pushes may meet none by chance.
-        share: npt.NDArray[np.float64] = (met.sum(axis=1) + 1) / (len(self.pushes) * len(near) + 1)
+        share: Vector = (met.sum(axis=1) + 1) / (len(self.pushes) * len(near) + 1)
         return share
 
     def offset(self) -> float | None:
@@ -189,7 +187,7 @@ class _Reading:
         self.device, self.source, self._app = Codes(), Codes(), Codes()
         self.resolutions = TimestampResolutions()
 
-    def rows(self, table: str, kind: str | None = None) -> Iterator[Rows]:
+    def rows(self, table: str, kind: str | None = None) -> Iterator[Structs]:
         when = _TIMES[table]
         columns = (when, *_COLUMNS) if kind is None else (when, *_COLUMNS, "kind")
         for piece in pieces_within(self._from, table, columns, when, *self._span):

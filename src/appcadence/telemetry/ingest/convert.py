@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from appcadence._files import sha256, why_unreadable
+from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
-from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory
+from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
+from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
-from appcadence.telemetry.ingest.conversion_report import ConversionReport, FileReport, Tally
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
@@ -23,9 +25,6 @@ from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readers import FORMATS, Reader, ReadOptions, detect, reader
 from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.schema import FLOWS
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
 
 
 def convert(
@@ -39,7 +38,7 @@ def convert(
     mapping: str | Path | None = None,
     app_map: str | Path | None = None,
     keyfile: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
 
@@ -59,7 +58,7 @@ def convert(
         app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
         keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
             hashes, the same in every call with this key.
-        progress: called with bytes done and bytes in all.
+        progress: told the share of the bytes that is done.
 
     Raises:
         TelemetryError: no file can be used, an argument is wrong, or `out` is neither a telemetry directory
@@ -113,7 +112,7 @@ def _converted(
     chosen: Reader | None,
     options: ReadOptions,
     renaming: Renaming,
-    progress: Progress | None,
+    progress: Progress,
 ) -> ConversionReport:
     """One attempt with the files that are not known to be unusable.
 
@@ -122,7 +121,7 @@ def _converted(
     """
     touched = Touched()
     with DirectoryWriter(out, adding=True) as writer:
-        before = _existing(out)
+        before = existing(out)
         seen = _known(before)
         new: dict[Path, Tally] = {}
         groups: dict[str, tuple[Reader, list[Path]]] = {}
@@ -177,7 +176,7 @@ def _write(
     touched: Touched,
     options: ReadOptions,
     renaming: Renaming,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     done, total = 0, sum(path.stat().st_size for path in new)
     for found, files in groups:
@@ -191,8 +190,7 @@ def _write(
             done += int(marks[b"size"])
             if len(batch):
                 writer.write(table, batch)
-            if progress:
-                progress(done, total)
+            progress("Converting", done / max(total, 1))
     if not set(writer.rows) - {"rejected"}:
         # An empty table says "converted, and nothing was there".
         writer.write("flows", FLOWS.empty())
@@ -217,11 +215,6 @@ def _options(
     if devices is not None and not isinstance(devices, Devices):
         devices = Devices.read(devices)
     return ReadOptions(tuple(nets), devices, device_id, None if mapping is None else Path(mapping))
-
-
-def _existing(out: Path) -> TelemetryDirectory | None:
-    """What the directory holds so far, if anything; refuses one that is in use for something else."""
-    return TelemetryDirectory(out) if out.is_dir() and any(out.iterdir()) else None
 
 
 def _known(directory: TelemetryDirectory | None) -> set[str]:

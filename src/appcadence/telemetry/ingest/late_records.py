@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import DAY_US, Ints
 from appcadence.telemetry._spans import pieces_within
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.device_times import MAX_DAYS, DeviceTimes, device_of, keys_of, unit_of
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes
-from appcadence.telemetry.times import DAY_US
 
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Collection
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Structs
 from appcadence.telemetry._spans import pieces_within
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.listing import listed
@@ -26,7 +26,6 @@ _COLUMNS = ("start", "duration_seconds", "device_id", "dest_ip", "dest_port", "s
 _ROW = np.dtype(
     [("start", "f8"), ("seconds", "f8"), ("device", "i4"), ("dest", "i4"), ("port", "i4"), ("source", "i4")]
 )
-Rows = npt.NDArray[np.void]
 
 
 def timeout_notes(
@@ -77,7 +76,7 @@ def timeout_notes(
     )
 
 
-def active_timeout(flows: Rows) -> float | None:
+def active_timeout(flows: Structs) -> float | None:
     """Seconds at which long connections are cut; None where they are not, or the flows do not tell.
 
     Args:

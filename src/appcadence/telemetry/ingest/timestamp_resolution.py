@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from appcadence.telemetry.arrays import Ints
+from appcadence._types import Ints
 
 _WHOLE = {60: "minutes", 1: "seconds"}
 _MIN_STAMPS = 50

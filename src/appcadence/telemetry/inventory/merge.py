@@ -33,8 +33,8 @@ from typing import Any
 
 from appcadence._files import sha256
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory
-from appcadence.telemetry.ingest.conversion_report import FileReport
+from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, existing
+from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import FACTS, Rows, Scope, Snapshot, order
 from appcadence.telemetry.inventory.sources import (
@@ -150,7 +150,7 @@ def merge(
         if lists.count(device) > 1:
             raise TelemetryError(f"device {device} has several application lists; merge one after the other")
     with DirectoryWriter(into, adding=True) as writer:
-        telemetry = TelemetryDirectory(into) if into.is_dir() and any(into.iterdir()) else None
+        telemetry = existing(into)
         before = Snapshot.latest(telemetry)
         after = _combined(read, before)
         changed = {scope: rows for scope, rows in after.items() if rows != before.present.get(scope)}

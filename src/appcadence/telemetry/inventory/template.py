@@ -8,7 +8,7 @@ write `approved = false` would raise alarms on every app. Read back unchanged, t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._files import write_text
+from appcadence._types import Ints, Progress, silent
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.app_archive import Facts, hosts
 from appcadence.telemetry.inventory.snapshot import latest
@@ -42,11 +42,7 @@ HEAD = """\
 """
 
 
-Progress = Callable[[str, float], None]
-"""Called with what is done and its share, 0 to 1."""
-
-
-def write_template(directory: str | Path, out: str | Path, progress: Progress | None = None) -> int:
+def write_template(directory: str | Path, out: str | Path, progress: Progress = silent) -> int:
     """Write the template of a telemetry directory to `out`; returns how many apps it has.
 
     Raises:
@@ -60,7 +56,7 @@ def write_template(directory: str | Path, out: str | Path, progress: Progress | 
     return apps
 
 
-def template(directory: str | Path, progress: Progress | None = None) -> tuple[str, int]:
+def template(directory: str | Path, progress: Progress = silent) -> tuple[str, int]:
     """The text of the template, and how many apps it has."""
     source = TelemetryDirectory(directory)
     seen = _Seen(source, progress)
@@ -88,7 +84,7 @@ class _Rhythm(NamedTuple):
 class _Seen:
     """Flows, devices, destinations and rhythms of every app."""
 
-    def __init__(self, source: TelemetryDirectory, progress: Progress | None) -> None:
+    def __init__(self, source: TelemetryDirectory, progress: Progress) -> None:
         self.flows = 0
         self.apps: dict[str, int] = {}
         self.devices: dict[str, int] = {}
@@ -100,8 +96,7 @@ class _Seen:
         counts = np.zeros(0, np.int64)
         reads = source.pieces("flows", ["device_id", "app_id", "dest_host"])
         for done, read in enumerate(reads):
-            if progress:
-                progress("Reading flows", done / len(reads))
+            progress("Reading flows", done / len(reads))
             piece = read()
             d, a, h = device.of(piece["device_id"]), app.of(piece["app_id"]), dest.of(piece["dest_host"])
             self.flows += len(d)

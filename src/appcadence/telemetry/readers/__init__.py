@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
 

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.arrays import Mask, one_array
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
 from appcadence.telemetry.readers._json_layout import Fits, fits
@@ -52,8 +53,11 @@ class Columns:
 
     def text(self, *names: str) -> pa.DictionaryArray:
         """As texts without blanks around them, from the first column that says anything."""
-        found = [self._said(name).cast(pa.string()) for name in names]
-        return (pc.coalesce(*found) if len(found) > 1 else found[0]).dictionary_encode()
+        present = [name for name in names if name in self.table.column_names] or names[:1]
+        said = [self._said(name) for name in present]
+        if len(said) == 1:
+            return said[0]
+        return pc.coalesce(*(column.cast(pa.string()) for column in said)).dictionary_encode()
 
     def _said(self, name: str) -> pa.DictionaryArray:
         return translate(self.raw(name), lambda t: None if t.strip().lower() in self._nothing else t.strip())

@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Ints, Mask
 from appcadence.telemetry.addresses import is_within
-from appcadence.telemetry.arrays import Ints, Mask, one_array
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, constant, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long

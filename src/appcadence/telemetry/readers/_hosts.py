@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pyarrow as pa
 
+from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical, is_address
-from appcadence.telemetry.arrays import Mask
 from appcadence.telemetry.names import Column, translate, value_of
 
 MAX_HOST = 253
@@ -30,7 +30,7 @@ def host_name(text: str | None) -> str | None:
 
 def too_long(hosts: Column) -> Mask:
     """(n,) which names are longer than any host name is."""
-    return np.asarray(value_of(hosts, lambda name: len(name) > MAX_HOST, False))
+    return np.asarray(value_of(hosts, lambda text: len(host_name(text) or "") > MAX_HOST, False))
 
 
 def without_path(text: str) -> str:

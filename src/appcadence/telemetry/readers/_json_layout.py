@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from appcadence._types import Ints
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.arrays import Ints
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._lines import Block
 
@@ -40,8 +41,7 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
     Raises:
         UnusableFile: the file is missing, empty, unreadable or damaged gzip, or an object is endless.
     """
-    head = _lines.head(path, expected)
-    if any(True for _ in _by_line(head)):
+    if _is_one_a_line(_lines.head(path, expected)):
         yield from _lines.blocks(path, expected, size)
         return
     left, layout = b"", _Layout()
@@ -79,11 +79,11 @@ def object_of(text: bytes) -> dict[str, Any] | None:
 
 def first_objects(head: bytes) -> Iterator[dict[str, Any]]:
     """The first objects of a file, from its first bytes, whose end may be cut off."""
-    found = list(_by_line(head))
-    if not found and head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
-        first = head.removeprefix(_BOM)
-        found = [row for block in _Layout().blocks(first, last=False)[1] for _, row in objects(block) if row]
-    yield from found[:_MAX_FIRST]
+    if _is_one_a_line(head):
+        yield from _by_line(head)
+    elif head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
+        for block in _Layout().blocks(head, last=False)[1]:
+            yield from (row for _, row in islice(objects(block), _MAX_FIRST) if row is not None)
 
 
 def fits(head: bytes, wanted: Fits) -> bool:
@@ -95,6 +95,13 @@ def check(path: Path, expected: str, wanted: Fits) -> None:
     """Raise UnusableFile unless one of the file's first objects is of the wanted kind."""
     if not fits(_lines.head(path, expected), wanted):
         raise UnusableFile(f"{path} is not {expected}: no such object among its first ones", path)
+
+
+def _is_one_a_line(head: bytes) -> bool:
+    # Of an array, too, the last object may stand alone on its line, and any empty one.
+    array = head.removeprefix(_BOM).lstrip().startswith(b"[")
+    lines = sum(bool(text.strip()) for text in head.splitlines()[:_MAX_FIRST])
+    return not array and lines > 0 and 2 * sum(1 for _ in _by_line(head)) >= lines
 
 
 def _by_line(head: bytes) -> Iterator[dict[str, Any]]:

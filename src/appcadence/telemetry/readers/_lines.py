@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence._files import why_unreadable
+from appcadence._types import Ints
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.arrays import Ints
 
 BLOCK_BYTES = 32 << 20
 MAX_LINES = 1 << 18

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.arrays import Ints, Mask, one_array
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import _csv, _flows, _json, _lines, _pairs
 from appcadence.telemetry.readers._columns import Columns, seconds_between

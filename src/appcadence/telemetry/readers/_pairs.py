@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from appcadence.telemetry.arrays import Ints, Mask
+from appcadence._types import Ints, Mask
 from appcadence.telemetry.readers.zeek_names import Hashes, hash_names
 
 SLACK_MICROS = 10_000_000

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from appcadence._files import read_bytes
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS
 
@@ -56,8 +57,7 @@ class TableMap:
             TelemetryError: it cannot be read, holds something unknown, or lacks what a flow needs.
         """
         try:
-            with path.open("rb") as stream:
-                content = tomllib.load(stream)
+            content = tomllib.loads(read_bytes(path).decode())
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
             raise TelemetryError(f"{path} cannot be read ({reason}); expected a mapping in TOML") from None

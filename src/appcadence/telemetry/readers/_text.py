@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import Mask, one_array
+from appcadence._types import Mask
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column
 from appcadence.telemetry.readers._flows import LAST_SECOND, micros
 from appcadence.telemetry.times import from_iso, to_micros

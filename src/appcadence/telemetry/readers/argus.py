@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.arrays import Mask
 from appcadence.telemetry.names import choice, translate
 from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _text
 from appcadence.telemetry.readers._columns import Columns

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from appcadence._types import DAY_US
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
@@ -25,7 +26,6 @@ from appcadence.telemetry.readers._device_log import (
 )
 from appcadence.telemetry.readers._flows import MAX_DAYS
 from appcadence.telemetry.schema import ACTIVITY
-from appcadence.telemetry.times import DAY_US
 
 NAME = "knowledgec"
 

@@ -31,7 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import Ints, Mask, one_array
+from appcadence._types import Ints, Mask
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice
 from appcadence.telemetry.readers import (
     Batches,

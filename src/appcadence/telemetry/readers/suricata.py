@@ -22,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.arrays import Mask, one_array
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _text, rejected, tagged
 from appcadence.telemetry.readers._columns import Columns, seconds_between

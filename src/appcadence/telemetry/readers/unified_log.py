@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from appcadence._types import DAY_US
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
@@ -32,7 +33,6 @@ from appcadence.telemetry.readers._flows import MAX_DAYS
 from appcadence.telemetry.readers._json import NO_OBJECT
 from appcadence.telemetry.readers._json_layout import OBJECT_BYTES, blocks, check, fits, objects
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
-from appcadence.telemetry.times import DAY_US
 
 NAME = "unified_log"
 

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Mask
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.arrays import Mask
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv

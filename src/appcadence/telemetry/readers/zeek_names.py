@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.arrays import AsOf, Ints, one_array
+from appcadence._types import Ints
+from appcadence.telemetry.arrays import AsOf, one_array
 from appcadence.telemetry.names import Codes, by_name, choice, encode, translate, value_of
 from appcadence.telemetry.readers._hosts import MAX_HOST, host_name
 

@@ -9,13 +9,14 @@ behaviours can be judged. Memory grows with devices, apps and hours, not with fl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from appcadence._types import Progress, silent
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import Snapshot
@@ -135,9 +136,7 @@ class Readiness:
         }
 
 
-def readiness(
-    directory: str | Path | TelemetryDirectory, progress: Callable[[str, float], None] | None = None
-) -> Readiness:
+def readiness(directory: str | Path | TelemetryDirectory, progress: Progress = silent) -> Readiness:
     """Measure what a telemetry directory can show.
 
     Raises:
@@ -146,10 +145,11 @@ def readiness(
     source = directory if isinstance(directory, TelemetryDirectory) else TelemetryDirectory(directory)
     counts = count(source, progress)
     known = Snapshot.latest(source).known
+    present, apps = counts.present(), counts.apps_of()
     devices = tuple(
-        _device(counts, code, name, known)
+        _device(counts, code, [_profile(known, name, counts.apps[app]) for app in apps.get(code, ())])
         for name, code in sorted((name, code) for code, name in enumerate(counts.devices))
-        if counts.present[code]
+        if present[code]
     )
     ranked = [
         counts.apps[code] for code in np.argsort(-counts.app_flows, kind="stable") if counts.app_flows[code]
@@ -165,39 +165,41 @@ def readiness(
     )
 
 
-def _device(counts: Counts, code: int, name: str, known: dict[str | None, dict[str, Facts]]) -> DeviceFacts:
-    flows = int(counts.flows[code])
+def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts:
+    figures = {name: values[code].item() for name, values in counts.figures.items()}
+    flows = figures["flows"]
 
-    def share(values: Any) -> float:
-        return float(values[code]) / flows if flows else 0.0
+    def share(name: str) -> float:
+        return figures[name] / flows if flows else 0.0
 
-    def log(table: str, hours: Any, shared: Any) -> Log:
-        return Log(int(hours[code]), int(shared[code]), *counts.log(table, code))
+    def log(table: str) -> Log:
+        records = counts.logs[table].get(code, (0, None, {}))
+        return Log(figures[f"{table}_hours"], figures[f"{table}_shared"], *records)
 
-    first, last = int(counts.first[code]), int(counts.last[code])
+    first, last = figures["first"], figures["last"]
     return DeviceFacts(
-        device_id=name,
+        device_id=counts.devices[code],
         flows=flows,
-        attribution={way: share(counts.attribution[:, i]) for i, way in enumerate(ATTRIBUTIONS)},
-        app_known=share(counts.app_known),
-        dest_known=share(counts.dest_known),
-        host_known=share(counts.host_known),
-        host_passive=share(counts.host_passive),
-        duration_known=share(counts.duration_known),
-        bytes_known=share(counts.bytes_known),
-        lookups=share(counts.lookups),
-        time_resolution_seconds=float(counts.resolution[code]) if flows else None,
+        attribution={way: share(way) for way in ATTRIBUTIONS},
+        app_known=share("app_known"),
+        dest_known=share("dest_known"),
+        host_known=share("host_known"),
+        host_passive=share("host_passive"),
+        duration_known=share("duration_known"),
+        bytes_known=share("bytes_known"),
+        lookups=share("lookups"),
+        time_resolution_seconds=figures["resolution"] if flows else None,
         first=_iso(first) if flows else None,
         last=_iso(last) if flows else None,
         span_hours=(last - first) / 3.6e9 if flows else 0.0,
-        observed_hours=int(counts.hours[code]),
-        gaps=int(counts.gaps[code]),
-        gap_hours=int(counts.gap_hours[code]),
-        contact_summaries=int(counts.summaries[code]),
-        activity=log("activity", counts.activity_hours, counts.activity_shared),
-        pushes=log("notifications", counts.push_hours, counts.push_shared),
-        pushes_with_app=int(counts.pushes[code]),
-        profiles=_profiles([_profile(known, name, counts.apps[app]) for app in counts.apps_of(code)]),
+        observed_hours=figures["hours"],
+        gaps=figures["gaps"],
+        gap_hours=figures["gap_hours"],
+        contact_summaries=figures["summaries"],
+        activity=log("activity"),
+        pushes=log("notifications"),
+        pushes_with_app=figures["pushes"],
+        profiles=_profiles(profiles),
     )
 
 

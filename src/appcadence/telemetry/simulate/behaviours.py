@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Vector = npt.NDArray[np.float64]
+from appcadence._types import Mask, Vector
+
 Rng = np.random.Generator
 
 MAX_FLOWS = 4000
@@ -38,7 +38,7 @@ class Pattern:
 
     starts: Vector
     durations: Vector
-    failed: npt.NDArray[np.bool_]
+    failed: Mask
     size_factor: Vector
     period: float = np.nan
     jitter: float = np.nan

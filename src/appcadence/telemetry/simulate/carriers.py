@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import HOUR_US, Ints, Vector
 from appcadence.telemetry.schema import TIME
 
 MIN_PUSHES = 6
@@ -37,9 +37,6 @@ _NAMES = (
     "service",
     "source",
 )
-
-Int = npt.NDArray[np.int64]
-Float = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,25 +73,25 @@ class Carriers:
         order = np.lexsort((*numbers.values(), *ties, times, app, device))
         self._codes = {name: codes[order] for name, (codes, _) in coded.items()}
         self._values = {name: values for name, (_, values) in coded.items()}
-        self.numbers: dict[str, Float] = {name: values[order] for name, values in numbers.items()}
+        self.numbers: dict[str, Vector] = {name: values[order] for name, values in numbers.items()}
         device, app, self.start = device[order], app[order], times[order]
         # Running counts of the known values: a carrier's share is then two lookups.
         known = {name: codes >= 0 for name, codes in self._codes.items()}
         known |= {name: ~np.isnan(values) for name, values in self.numbers.items()}
-        self._known: dict[str, Int] = {name: np.append(0, np.cumsum(mask)) for name, mask in known.items()}
+        self._known: dict[str, Ints] = {name: np.append(0, np.cumsum(mask)) for name, mask in known.items()}
         n = len(self._values["device_id"])
         self.bounds = np.searchsorted(device, np.arange(n + 1))
         pair = device * (len(self._values["app_id"]) + 1) + app + 1
         edges = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])) if len(pair) else np.empty(0, np.int64)
         self.carrier_start, self.carrier_stop = edges, np.append(edges[1:], len(pair))
         self.carriers = np.searchsorted(edges, self.bounds)
-        self.device_starts: Int = self.start[np.lexsort((self.start, device))]
+        self.device_starts: Ints = self.start[np.lexsort((self.start, device))]
         self.first = self.device_starts[self.bounds[:-1]]
         self.last = self.device_starts[self.bounds[1:] - 1]
         self.pushes = _events(tables.get("notifications"), "push_received")
         self.presence = _presence(tables.get("activity"))
 
-    def carriers_for(self, device: int, pushed: bool) -> Int:
+    def carriers_for(self, device: int, pushed: bool) -> Ints:
         """The carriers of a device; of a kind that needs pushes, those that get some, if there are any."""
         mine = np.arange(self.carriers[device], self.carriers[device + 1])
         if not pushed:
@@ -114,7 +111,7 @@ class Carriers:
         code = int(self._codes[name][row])
         return self._values[name][code] if code >= 0 else None
 
-    def column(self, name: str, rows: Int) -> pa.DictionaryArray:
+    def column(self, name: str, rows: Ints) -> pa.DictionaryArray:
         """A name in several rows, for a table."""
         codes = self._codes[name][rows]
         indices = pa.array(codes.astype(np.int32), mask=codes < 0)
@@ -175,9 +172,9 @@ def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> De
     )
 
 
-def busy_hours(starts: Int) -> tuple[Int, Int]:
+def busy_hours(starts: Ints) -> tuple[Ints, Ints]:
     """Starts and ends of the hours outside the quietest ones of the day, over the span of `starts`."""
-    hour = 3_600_000_000
+    hour = HOUR_US
     count = np.bincount(starts // hour % 24, minlength=24)
     quiet = np.argsort(count, kind="stable")[:_QUIET_HOURS]
     hours = np.arange(starts[0] // hour, starts[-1] // hour + 1)
@@ -185,7 +182,7 @@ def busy_hours(starts: Int) -> tuple[Int, Int]:
     return busy, busy + hour
 
 
-def _coded(column: pa.ChunkedArray) -> tuple[Int, list[str]]:
+def _coded(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
     """(n,) places in the sorted values, -1 = null, and those values."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     coded = whole.cast(pa.string()).dictionary_encode()
@@ -196,7 +193,7 @@ def _coded(column: pa.ChunkedArray) -> tuple[Int, list[str]]:
     return place[pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)], [values[i] for i in order]
 
 
-def _events(table: pa.Table | None, kind: str) -> dict[tuple[str | None, str | None], Int]:
+def _events(table: pa.Table | None, kind: str) -> dict[tuple[str | None, str | None], Ints]:
     if table is None or not len(table):
         return {}
     rows = table.select(["device_id", "app_id", "time", "kind"]).to_pandas()
@@ -208,7 +205,7 @@ def _events(table: pa.Table | None, kind: str) -> dict[tuple[str | None, str | N
     }
 
 
-def _presence(table: pa.Table | None) -> dict[str, tuple[Int, Int]]:
+def _presence(table: pa.Table | None) -> dict[str, tuple[Ints, Ints]]:
     if table is None or not len(table):
         return {}
     rows = table.select(["device_id", "kind", "start", "end"]).to_pandas()

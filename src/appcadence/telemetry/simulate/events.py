@@ -8,8 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.simulate.apps import MAX_SILENT_PUSHES_PER_HOUR, Push
-from appcadence.telemetry.simulate.presence import DAY, Intervals, Ints, Mask, People, Rng, Vector
+from appcadence.telemetry.simulate.presence import DAY, Intervals, People, Rng
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Numbers measured on it speak about this simulation and promise nothing for a rea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import replacing
+from appcadence._types import DAY_US, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.telemetry.schema import LABELS, conform
@@ -40,7 +41,6 @@ from appcadence.telemetry.simulate.visibility import (
 
 BLOCK_DEVICES = 64
 """Devices made at once, from one child of the seed; part of what a seed means."""
-_DAY_US = 86_400_000_000
 _COURIER = next(i for i, a in enumerate(APPS) if a.app_id == "com.apple.apsd")
 
 
@@ -121,7 +121,7 @@ def write(
     start: str = "2026-03-02",
     implants_per_device_day: float = 0.15,
     processes: int | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Simulate a fleet into a new telemetry directory, and the truth into `OUT.labels.parquet` beside it.
 
@@ -145,8 +145,7 @@ def write(
                 writer.write(name, table)
             labels.append(part.labels)
             implants.append(part.implants)
-            if progress:
-                progress("simulating", (number + 1) / spec.blocks)
+            progress("simulating", (number + 1) / spec.blocks)
         with replacing(truth) as staged:
             pq.write_table(pa.concat_tables(labels).unify_dictionaries(), staged, compression="zstd")
     every = _together(implants)
@@ -244,8 +243,8 @@ def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -
     Each source by itself: an implant borrows destinations of other devices, and must not name a host to a
     source that sees addresses only.
     """
-    middle = spec.origin + spec.days * _DAY_US // 2
-    end = spec.origin + spec.days * _DAY_US
+    middle = spec.origin + spec.days * DAY_US // 2
+    end = spec.origin + spec.days * DAY_US
     late = tables["flows"].filter(pa.array(tables["flows"]["start"].cast(pa.int64()).to_numpy() >= middle))
     source = late["source"].cast(pa.string())
     flows, implants = [], []
@@ -276,15 +275,15 @@ def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
     start = grafted["start"].cast(pa.int64()).to_numpy()
     # A flow without a duration still needs an interval to stand in.
     end = start + np.maximum(np.nan_to_num(grafted["duration_seconds"].to_numpy()) * 1e6, 1).astype(np.int64)
-    flow, later = fan((end - 1) // _DAY_US - start // _DAY_US + 1)
-    day = (start[flow] // _DAY_US + later) * _DAY_US
+    flow, later = fan((end - 1) // DAY_US - start // DAY_US + 1)
+    day = (start[flow] // DAY_US + later) * DAY_US
     rows = pd.DataFrame(
         {
             "implant": np.repeat(np.arange(len(implants)), implants["flows"])[flow],
             "dest": pc.coalesce(host, address).to_pandas().to_numpy(dtype=object)[flow],
             "day": day,
             "start": np.maximum(start[flow], day),
-            "end": np.minimum(end[flow], day + _DAY_US),
+            "end": np.minimum(end[flow], day + DAY_US),
         }
     )
     rows = rows.groupby(["implant", "dest", "day"], as_index=False).agg({"start": "min", "end": "max"})

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Ints, Vector
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS, TIME, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Pattern, Scene, coupled
@@ -19,8 +20,6 @@ from appcadence.telemetry.simulate.carriers import (
     MIN_PUSHES,
     Carriers,
     Destination,
-    Float,
-    Int,
     busy_hours,
     new_destination,
     old_destination,
@@ -44,13 +43,13 @@ class _Implant:
     spec: dict[str, Any]
     row: int
     """Row of its carrier whose source, app and time grid it copies."""
-    start: Int
-    durations: Float
+    start: Ints
+    durations: Vector
     outcome: npt.NDArray[np.object_]
-    sent: Float
-    received: Float
+    sent: Vector
+    received: Vector
     targets: list[Destination]
-    which: Int
+    which: Ints
     """Index into `targets` of each flow."""
 
 
@@ -197,7 +196,7 @@ def _scene(fleet: Carriers, device: int, row: int, begin: int, seconds: float) -
     name, app = fleet.text("device_id", row), fleet.text("app_id", row)
     starts = fleet.device_starts[fleet.bounds[device] : fleet.bounds[device + 1]]
 
-    def inside(times: Int) -> Float:
+    def inside(times: Ints) -> Vector:
         a, b = np.searchsorted(times, [begin, begin + int(seconds * 1e6)])
         return np.asarray((times[a:b] - begin) * 1e-6, np.float64)
 
@@ -213,7 +212,7 @@ def _scene(fleet: Carriers, device: int, row: int, begin: int, seconds: float) -
 
 def _sizes(
     rng: np.random.Generator, fleet: Carriers, own: slice, n: int, copied: bool
-) -> tuple[Float, Float]:
+) -> tuple[Vector, Vector]:
     sent, received = fleet.numbers["bytes_out"][own], fleet.numbers["bytes_in"][own]
     # One of the carrier's exchanges again and again, or a mixture of them.
     same = rng.random() < 0.5

@@ -8,14 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.simulate.apps import APPS
 
 Rng = np.random.Generator
-Vector = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 DAY = 86_400.0
 _OFFSETS = np.array([-8, -5, 0, 1, 1, 1, 2, 8])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.simulate.apps import (
     APPS,
     MIN_REFRESH_SECONDS,
@@ -17,7 +18,7 @@ from appcadence.telemetry.simulate.apps import (
     Sizes,
 )
 from appcadence.telemetry.simulate.events import Flows, Pushes, apart, app_pushes, fan, no_pushes
-from appcadence.telemetry.simulate.presence import DAY, Intervals, Ints, Mask, People, Rng, Vector
+from appcadence.telemetry.simulate.presence import DAY, Intervals, People, Rng
 
 HOSTS: tuple[str, ...] = tuple(
     dict.fromkeys(

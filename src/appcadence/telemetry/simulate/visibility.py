@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, TIME, conform
 from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS
 from appcadence.telemetry.simulate.events import PUSH_KINDS, Flows, Pushes
-from appcadence.telemetry.simulate.presence import Intervals, Ints, Mask, Rng, Vector
+from appcadence.telemetry.simulate.presence import Intervals, Rng
 from appcadence.telemetry.simulate.traffic import HOSTS
 
 PROFILES = ("content_filter", "gateway", "netflow")

@@ -6,7 +6,7 @@ import shlex
 from datetime import timedelta
 from pathlib import Path
 
-from appcadence.triage.report.data import Row, utc_text
+from appcadence.triage.report_data import Row, utc_text
 
 _TERM = timedelta(days=90)
 

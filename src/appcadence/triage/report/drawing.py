@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from appcadence.triage.report.data import utc_text
 from appcadence.triage.report.html import render
+from appcadence.triage.report_data import utc_text
 
 Intervals = Sequence[tuple[int, int]]
 """(start, end) in microseconds since the epoch, UTC."""

@@ -7,8 +7,9 @@ import math
 import numpy as np
 from markupsafe import Markup
 
+from appcadence._types import Micros
+from appcadence.triage.push_lags import Lags
 from appcadence.triage.report.html import render
-from appcadence.triage.report.push_lags import Lags, Micros
 
 _HEIGHT = 84
 _LEFT = 9

@@ -14,12 +14,16 @@ from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import sentences
-from appcadence.models.calibration import alert_unit
+from appcadence.models.alert_units import alert_unit
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.serving.run import Run
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report.actions import exception_entry, verdict_command
-from appcadence.triage.report.data import (
+from appcadence.triage.report.drawing import Lane, bar, raster
+from appcadence.triage.report.histogram import histogram
+from appcadence.triage.report.html import write_page
+from appcadence.triage.report.lag_curve import lag_curve
+from appcadence.triage.report_data import (
     Output,
     Row,
     Window,
@@ -30,10 +34,6 @@ from appcadence.triage.report.data import (
     no_alert,
     utc_text,
 )
-from appcadence.triage.report.drawing import Lane, bar, raster
-from appcadence.triage.report.histogram import histogram
-from appcadence.triage.report.html import write_page
-from appcadence.triage.report.lag_curve import lag_curve
 from appcadence.triage.verdicts import read as read_verdicts
 from appcadence.triage.verdicts import verdicts_for
 

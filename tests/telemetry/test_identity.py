@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.arrays import AsOf
-from appcadence.telemetry.ingest.identity import Devices
+from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.schema import TIME
 
 TABLE = """address,device_id,from,to

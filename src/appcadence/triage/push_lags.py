@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from appcadence._types import Micros
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES, SHIFTS_SECONDS, WAKE_SECONDS
-
-Micros = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

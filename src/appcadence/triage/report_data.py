@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appcadence._files import recover
 from appcadence._quantity import quantity
 from appcadence.errors import TelemetryError
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
@@ -19,8 +20,8 @@ from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage.report.context import CONTEXT
-from appcadence.triage.report.push_lags import Lags, lags
+from appcadence.triage.push_lags import Lags, lags
+from appcadence.triage.report_context import CONTEXT
 
 Row = dict[str, Any]
 """A row of the scores table; times are microseconds since the epoch, UTC."""
@@ -81,6 +82,7 @@ class Output:
     """
 
     def __init__(self, path: Path) -> None:
+        recover(path)
         if not (path / RUN).is_file():
             raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
         self.path, self.run = path, Run.read(path)
