@@ -137,12 +137,18 @@ def train(
         for cut in set(cuts)
     }
 
-    def inject(cut: int, seed: int, rate: float, **how: Any) -> tuple[LabelledWindows, pd.DataFrame]:
-        return labelled(tables, cut, window, seed, rate, kinds=kinds, verdicts=verdicts, known=known, **how)
+    def inject(
+        number: int, draw: int, rate: float, *, thin: bool = False, **how: Any
+    ) -> tuple[Sample, pd.DataFrame]:
+        cut = cuts[number % len(cuts)]
+        found, specs = labelled(
+            tables, cut, window, draw, rate, kinds=kinds, verdicts=verdicts, known=known, **how
+        )
+        found = _thinned(found, seed) if thin else found
+        rows = Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
+        return rows, specs.assign(round=number)
 
-    rounds = _inject_rounds(
-        inject, tables, cuts, baselines, learners, held_out, exclude_families, seed, progress
-    )
+    rounds = _inject_rounds(inject, tables, cuts, learners, held_out, seed, progress)
     learned = np.concatenate([sample.implant for sample in rounds.learn])
     if not (learned < 0).any() or not (learned >= 0).any():
         raise TelemetryError(
@@ -229,38 +235,32 @@ class _Rounds:
 
 
 def _inject_rounds(
-    inject: Callable[..., tuple[LabelledWindows, pd.DataFrame]],
+    inject: Callable[..., tuple[Sample, pd.DataFrame]],
     tables: Tables,
     cuts: list[int],
-    baselines: dict[int, AppBaseline],
     learners: list[str] | None,
     held_out: list[str] | None,
-    exclude_families: tuple[str, ...],
     seed: int,
     progress: Progress,
 ) -> _Rounds:
     """Inject until there are benign windows enough to learn from."""
     rounds = _Rounds([], [], [], [])
+    benign = 0
     small = False
     for number in range(_MAX_ROUNDS):
-        cut = cuts[number % len(cuts)]
-
-        def sample(found: LabelledWindows, cut: int = cut, number: int = number) -> Sample:
-            return Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
-
-        rate = _rate(tables, cut, learners, small)
+        draw, rate = seed * 1000 + number, _rate(tables, cuts[number % len(cuts)], learners, small)
         varied = small and number > 0
-        found, specs = inject(cut, seed * 1000 + number, rate, devices=learners, varied=varied, changed=True)
-        rounds.learn.append(sample(_thinned(found, seed)))
-        rounds.injection.append(specs.assign(round=number))
+        rows, specs = inject(number, draw, rate, thin=True, devices=learners, varied=varied, changed=True)
+        rounds.learn.append(rows)
+        rounds.injection.append(specs)
         if held_out is not None:
             if number < len(cuts):
-                found, _ = inject(cut, 0, 0.0, devices=held_out)
-                rounds.clean.append(sample(found.take(~found.malicious)))
-            found, specs = inject(cut, seed * 1000 + 500 + number, rate, devices=held_out)
-            rounds.check.append(sample(found))
-            rounds.injection.append(specs.assign(round=number))
-        benign = sum(int((s.implant < 0).sum()) for s in rounds.learn)
+                rows, _ = inject(number, 0, 0.0, devices=held_out)
+                rounds.clean.append(rows.take(~rows.malicious))
+            rows, specs = inject(number, draw + 500, rate, devices=held_out)
+            rounds.check.append(rows)
+            rounds.injection.append(specs)
+        benign += int((rounds.learn[-1].implant < 0).sum())
         if number == 0:
             small = benign < _BENIGN_WANTED / 2
         progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
