@@ -12,7 +12,7 @@ BELOW = np.nextafter(1800.0, 0)
 
 
 def of(**columns):
-    return windows(1, **{"n_flows": 1, "n_beats": 1} | columns)
+    return windows(1, **{"n_flows": 1} | columns)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,14 @@ def test_shares_in_single_precision_count_whole_days():
     assert eligible(frame).tolist() == (days[:, 0] >= 2).tolist()
 
 
-ONLY = {"n_flows": 11, "n_beats": 11}
+ONLY = {"n_flows": 11}
 
 
 @pytest.mark.parametrize(
     ("shows", "counts", "mute"),
     [
         ([CADENCE], ONLY, True),
-        ([CADENCE], ONLY | {"n_flows": 12}, False),
-        ([CADENCE], ONLY | {"n_beats": 12}, False),
+        ([CADENCE], {"n_flows": 12}, False),
         ([CADENCE, PERSISTENCE], ONLY, False),
         ([CADENCE, BURST], ONLY, False),
         ([PERSISTENCE], ONLY, False),
