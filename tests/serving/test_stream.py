@@ -98,13 +98,19 @@ def test_what_is_wrong_is_refused_and_leaves_nothing_behind(live, tables):
     assert len(live.update(flows[:0], until=END)) == 0
 
 
-def test_a_call_that_fails_may_be_made_again(live, tables):
+def test_a_call_that_fails_may_be_made_again(live, tables, monkeypatch):
+    def failing(*asked, **more):
+        raise MemoryError
+
     flows, more = tables["flows"].sort_by("start"), around(tables)
     half = len(flows) // 2
     found = [live.update(flows[:half], **more)]
     for _ in range(2):
-        with pytest.raises(ValueError, match="must be positive"):
-            live.update(flows[half:], until=END, alerts_per_device_day=-1)
+        with monkeypatch.context() as broken, pytest.raises(MemoryError):
+            broken.setattr("appcadence.models.detector.Detector.score", failing)
+            live.update(flows[half:], until=END)
+    with pytest.raises(AppcadenceError, match="alerts_per_device_day is -1; expected a number above 0"):
+        live.update(flows[half:], until=END, alerts_per_device_day=-1)
     found.append(live.update(flows[half:], until=END))
     assert live.live.late_flows == 0
     same(pd.concat([rows for rows in found if len(rows)], ignore_index=True), live.score(tables))

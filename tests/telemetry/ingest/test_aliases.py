@@ -82,7 +82,7 @@ def test_a_real_mix(tmp_path, shared_data):
     assert convert(sorted((shared_data / "labelled" / "normal_b").iterdir()), out).notes == ()
     logs = [next((shared_data / "ios").glob("powerlog*"))]
     (note,) = convert(logs, out, device_id="phone").notes
-    assert "147.32.83.234" in note and "phone" in note and "--device-id" in note
+    assert "147.32.83.234" in note and "phone" in note and "convert again with the same names" in note
 
 
 def test_a_simulated_fleet_is_silent(tmp_path):

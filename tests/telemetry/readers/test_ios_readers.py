@@ -155,7 +155,7 @@ def test_the_files_are_told_apart_and_converted(ios, tmp_path):
         with pytest.raises(TelemetryError, match="no known format"):
             detect(ios / other)
     paths = [ios / name for name in names]
-    with pytest.raises(TelemetryError, match=r"does not say which device it comes from.*--device-id"):
+    with pytest.raises(TelemetryError, match=r"does not say which device it comes from; give its id"):
         convert(paths, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     report = convert(paths, tmp_path / "out", device_id="phone")
