@@ -282,9 +282,15 @@ def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
     """
     handle = None
     while handle is None:
-        place.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # whoever had it removed it just now
+        try:
+            place.mkdir(parents=True, exist_ok=True)
             handle = _locked(place / _LOCK, target, wait)
+        except FileNotFoundError:
+            pass  # whoever had it removed it just now
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):  # likewise, while mkdir looked at it
+                if not stat.S_ISDIR(place.lstat().st_mode):
+                    raise
     try:
         yield
     finally:
