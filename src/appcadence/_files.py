@@ -29,6 +29,8 @@ MAX_SETTINGS_BYTES = 16 << 20
 """Bytes of the largest file of settings, exceptions or keys that is read."""
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
+_MAX_ATTEMPTS = 100
+"""To make a scratch directory that others remove."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -280,13 +282,16 @@ def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
 
     A file and not the directory itself is locked: network file systems lock only what can be written.
     """
-    handle = None
+    handle, attempts = None, 0
     while handle is None:
+        attempts += 1
         try:
             place.mkdir(parents=True, exist_ok=True)
             handle = _locked(place / _LOCK, target, wait)
         except FileNotFoundError:
-            pass  # whoever had it removed it just now
+            # Whoever had it removed it just now; where nothing can be made, as in /proc, it stays missing.
+            if attempts == _MAX_ATTEMPTS:
+                raise
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):  # likewise, while mkdir looked at it
                 if not stat.S_ISDIR(place.lstat().st_mode):
