@@ -1,0 +1,165 @@
+"""Experts: a handful of plain statistics, each worth -log of the share of benign windows that show as much.
+
+They need no implants to learn from, and what the classifier learns is a correction of their sum: on real traffic
+nobody had tuned on, such sums were better than a learned score alone, however small the baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from appcadence._types import Mask, Matrix, Vector
+from appcadence.features.catalog import NAMES
+
+POINTS = 256
+PRIOR_WINDOWS = 50.0
+"""The reference's tail counts as so many local windows: a small baseline has no tail of its own."""
+MAX_OCTAVES = 8.0
+"""A new channel on a port that none of the device's used before is this unlike each of them."""
+_AT = {name: i for i, name in enumerate(NAMES)}
+_CADENCE = ("session_cadence_score", "beat_cadence_score", "part_cadence_score")
+
+
+class Expert(NamedTuple):
+    """One statistic of a window."""
+
+    name: str
+    feature: str
+    """The feature that its share of the score is listed under."""
+    statistic: Callable[[Matrix, Matrix], Vector]
+    """Of feature values and baseline distances (n, n_features) each: (n,), higher = more suspicious, NaN where
+    it says nothing."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """What each expert's statistic is worth, learned from benign windows.
+
+    `thresholds` is (n_experts, 256): a statistic that reaches the first j of them is worth j * `step`, and
+    exp(-worth) is the share of benign windows that reach as far. `steps` (n_experts,) is the 256th part of the
+    largest worth that the sample can show: the logarithm of twice its size.
+    """
+
+    thresholds: Matrix
+    steps: Vector
+
+    @classmethod
+    def fit(cls, values: Matrix, distances: Matrix, prior: Experts | None = None) -> Experts:
+        """Learn from benign windows: (n, n_features) each, NaN where unknown.
+
+        The tails of `prior` count as `PRIOR_WINDOWS` more of them.
+        """
+        thresholds, steps = np.full((len(EXPERTS), POINTS), np.inf), np.zeros(len(EXPERTS))
+        for e, expert in enumerate(EXPERTS):
+            seen = expert.statistic(values, distances)
+            seen = seen[~np.isnan(seen)]
+            weight = np.ones(len(seen))
+            if prior is not None:
+                level, mass = prior._masses(e)
+                seen, weight = np.append(seen, level), np.append(weight, PRIOR_WINDOWS * mass)
+            if len(seen):
+                thresholds[e], steps[e] = _tail(seen, weight)
+        return cls(thresholds, steps)
+
+    def worth(self, values: Matrix, distances: Matrix) -> Matrix:
+        """(n, n_experts) what each statistic is worth, at least 0; 0 where it says nothing."""
+        out = np.zeros((len(values), len(EXPERTS)))
+        for e, expert in enumerate(EXPERTS):
+            statistic = expert.statistic(values, distances)
+            reached = np.searchsorted(self.thresholds[e], statistic, "right")
+            out[:, e] = np.where(np.isnan(statistic), 0.0, reached * self.steps[e])
+        return out
+
+    def contributions(self, values: Matrix, distances: Matrix) -> Matrix:
+        """(n, n_features) the same, each under the expert's feature."""
+        out = np.zeros_like(values)
+        for worth, column in zip(self.worth(values, distances).T, _COLUMNS, strict=True):
+            out[:, column] += worth
+        return out
+
+    def _masses(self, e: int) -> tuple[Vector, Vector]:
+        """Values of one statistic and the share of the sample at each."""
+        finite = np.isfinite(self.thresholds[e])
+        above = np.exp(-self.steps[e] * np.arange(1, POINTS + 1))[finite]
+        level = self.thresholds[e][finite]
+        # What reaches no threshold lies below the first: its place there does not matter.
+        return np.append(-np.inf, level), np.append(1.0, above) - np.append(above, 0.0)
+
+
+def _tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
+    """Thresholds (256,) and step of a weighted sample; what exceeds all of it is as rare as half a window."""
+    total = float(weight.sum())
+    value, place = np.unique(seen, return_inverse=True)
+    reaching = np.cumsum(np.bincount(place, weight)[::-1])[::-1]
+    surprise = -np.log((reaching + 0.5) / (total + 0.5))
+    most = float(np.log((total + 0.5) / 0.5))
+    value, surprise = np.append(value, np.nextafter(value[-1], np.inf)), np.append(surprise, most)
+    step = most / POINTS
+    first = np.searchsorted(np.round(surprise / step, 9), np.arange(1, POINTS + 1))
+    return value[first], step
+
+
+def _of(name: str) -> Callable[[Matrix, Matrix], Vector]:
+    return lambda values, _distances: values[:, _AT[name]]
+
+
+def _new(values: Matrix) -> Mask:
+    return np.asarray(values[:, _AT["channel_is_new"]] == 1.0)
+
+
+def _cadence(values: Matrix) -> Vector:
+    """(n,) nats a gap by which the strongest view of the starts is a beacon's; 0 where there are few."""
+    return np.nanmax(np.nan_to_num(values[:, [_AT[name] for name in _CADENCE]]), axis=1, initial=0.0)
+
+
+def _among_new(statistic: Callable[[Matrix], Vector]) -> Callable[[Matrix, Matrix], Vector]:
+    return lambda values, _distances: np.where(_new(values), np.nan_to_num(statistic(values)), np.nan)
+
+
+def _own(*names: str) -> Callable[[Matrix, Matrix], Vector]:
+    """The largest rise above what the baseline expects, among channels that are not new."""
+    columns = [_AT[name] for name in names]
+
+    def statistic(values: Matrix, distances: Matrix) -> Vector:
+        rise = np.nanmax(np.nan_to_num(distances[:, columns]), axis=1, initial=0.0)
+        return np.where(_new(values), np.nan, rise)
+
+    return statistic
+
+
+def _unlike(values: Matrix) -> Vector:
+    twin = values[:, _AT["twin_distance_octaves"]]
+    return np.where(np.isnan(twin), MAX_OCTAVES, np.minimum(twin, MAX_OCTAVES))
+
+
+def _userless(values: Matrix, _distances: Matrix) -> Vector:
+    return np.maximum(values[:, _AT["userless_excess_ratio"]], 0.0) * _cadence(values)
+
+
+EXPERTS = (
+    Expert("newness", "channel_is_new", _of("channel_is_new")),
+    Expert("rhythm_of_new", "part_cadence_score", _among_new(_cadence)),
+    Expert(
+        "persistence_of_new",
+        "longest_session_seconds",
+        _among_new(lambda values: values[:, _AT["longest_session_seconds"]]),
+    ),
+    Expert("volume_of_new", "beats_per_hour", _among_new(lambda values: values[:, _AT["beats_per_hour"]])),
+    Expert("unlike_any_known", "twin_distance_octaves", _among_new(_unlike)),
+    Expert("rhythm_against_own", "part_cadence_score", _own(*_CADENCE)),
+    Expert(
+        "persistence_against_own",
+        "longest_session_seconds",
+        _own("longest_session_seconds", "connected_ratio"),
+    ),
+    Expert("volume_against_own", "beats_per_hour", _own("beats_per_hour")),
+    Expert("push_coupling", "push_coupling_surprise", _of("push_coupling_surprise")),
+    Expert("rhythm_without_user", "userless_excess_ratio", _userless),
+)
+"""Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of what
+is new and what is known are apart, so that being new counts once."""
+_COLUMNS = [_AT[expert.feature] for expert in EXPERTS]
