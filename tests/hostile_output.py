@@ -67,6 +67,7 @@ def row(rank, device, app, dest, *, alert, status="scored"):
         "observed_seconds": 86400.0,
         "n_flows": 288,
         "n_sessions": 288,
+        "n_beats": 288,
         "app_attribution": "exact",
         "status": status,
         "score": 3.2 if scored else None,

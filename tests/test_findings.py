@@ -29,7 +29,7 @@ EXAMPLES = {
     "exception_volume": {"exception": "mail", "bytes_per_day": None, "max_bytes_per_day": 1e9},
     "exception_hours": {"exception": "mail", "hour": 6, "from_hour": 22, "to_hour": 6},
     "exception_expired": {"exception": "mail", "expires": "2026-03-01"},
-    "cadence_alone": {"min_flows": 12},
+    "cadence_alone": {"min_beats": 12},
     "unattributed_windows": {"windows": 1, "of": 4},
     "devices_without_activity": {"devices": 1, "of": 4},
     "devices_without_pushes": {"devices": 1, "of": 4},

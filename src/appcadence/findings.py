@@ -209,7 +209,7 @@ CATALOGUE: dict[str, Statement] = {
     "known_to_fleet": Statement(EXPLANATION, _says("known to the fleet")),
     "cadence_alone": Statement(
         NO_ALERT,
-        lambda p: f"cadence alone with under {p['min_flows']} flows raises none, whatever its score.",
+        lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score.",
         "No alert",
     ),
     "unattributed_windows": _blind(

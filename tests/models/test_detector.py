@@ -22,7 +22,7 @@ from appcadence.models.detector import (
     strata,
     tail_input,
 )
-from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.trees import join
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
@@ -168,7 +168,7 @@ def muted(p, starts, tunables):
     for i, row in enumerate(p):
         shows = [n for n, value in zip(bounds, row, strict=True) if value <= (bounds[n] or 0.05)]
         by = [n for n, value in zip(bounds, row, strict=True) if bounds[n] and not np.isnan(value)]
-        out[i] = (not shows and by) or (shows == ["structured_cadence"] and starts[i] < CADENCE_ALONE_STARTS)
+        out[i] = (not shows and by) or (shows == ["structured_cadence"] and starts[i] < CADENCE_ALONE_BEATS)
     return out
 
 
@@ -195,7 +195,7 @@ def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, compl
         bound = getattr(tunables, name) or 0.05
         np.testing.assert_array_equal(listed, scored & (p[:, column] <= bound))
         assert listed.sum() > 0
-    mute = muted(p, frame["n_flows"].to_numpy(), tunables)
+    mute = muted(p, frame["n_beats"].to_numpy(), tunables)
     high = np.zeros(len(frame), bool)
     for stratum, rows in strata(frame).items():
         high[rows] = scores["score"][rows] >= detector.calibration[stratum].threshold(budget)
@@ -214,8 +214,8 @@ def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
     plain = alerts()
     for name in BEHAVIOURS:
         tight, loose = (alerts(**dict.fromkeys(BEHAVIOURS, 0.05) | {name: p}) for p in (0.001, 0.5))
-        starts = frame["n_flows"].to_numpy()
-        enough = (starts >= CADENCE_ALONE_STARTS) | (name != "structured_cadence")
+        starts = frame["n_beats"].to_numpy()
+        enough = (starts >= CADENCE_ALONE_BEATS) | (name != "structured_cadence")
         assert not (tight & ~loose & enough).any() and tight.sum() < loose.sum() <= plain.sum()
 
 
@@ -297,16 +297,16 @@ def test_a_behaviour_shows_up_to_its_p_value(behaviour):
 
 
 def test_evidence_and_the_bar_on_few_starts_begin_exactly_there():
-    few = {"n_flows": [5, 6, 1, 1, 1, 1], "longest_session_seconds": [0, 0, 1799.9, 1800, 0, 0]}
+    few = {"n_beats": [5, 6, 1, 1, 1, 1], "longest_session_seconds": [0, 0, 1799.9, 1800, 0, 0]}
     met = {"channel_age_days": [1, 1, 1, 1, 4, 4], "steady_days_ratio": [1, 1, 1, 1, 0.25, 0.5]}
     frame = windows(6, dest=list("abcdef"), **few, **met)
     assert (made().score(frame)["status"].to_numpy() == "scored").tolist() == [False, True] * 3
-    beats = windows(2, dest=list("ab"), beats_per_hour=99.0, n_flows=[11, 12])
+    beats = windows(2, dest=list("ab"), beats_per_hour=99.0, n_beats=[11, 12])
     assert made().score(beats)["alert"].to_pylist() == [False, True]
 
 
 def test_events_keep_their_score_and_what_cannot_be_judged_has_none():
-    frame = windows(3, dest=list("abc"), beats_per_hour=[98, 97, 96], n_flows=[20, 20, 5])
+    frame = windows(3, dest=list("abc"), beats_per_hour=[98, 97, 96], n_beats=[20, 20, 5])
     scores = made().score(frame, fleet_event=np.array([True, False, True])).to_pandas()
     assert scores["status"].tolist() == ["fleet_event", "scored", "insufficient_evidence"]
     assert scores["score"].tolist()[:2] == [98, 97] and np.isnan(scores["score"][2])

@@ -306,7 +306,7 @@ NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "devi
 def by_hand(rows):
     """The alerts of windows that score and alert unless they say otherwise."""
     usual = {"device_id": "d1", "app_id": "com.a", "dest": "a.example", "hour": 0, "score": 3.0}
-    usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5}
+    usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5, "n_beats": 5}
     usual |= {"findings": [], "behaviours": []}
     table = []
     for k, row in enumerate(rows):

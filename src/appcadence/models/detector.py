@@ -314,7 +314,7 @@ def _keys(frame: pd.DataFrame) -> dict[str, Any]:
     """What says which window a row is, and what it rests on."""
     # Names stay in codes: as Python texts they would cost more than the score.
     names = ("device_id", "app_id", "dest", "app_attribution")
-    numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
+    numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions", "n_beats")
     return {name: pa.array(frame[name], from_pandas=True).cast(pa.string()) for name in names} | {
         name: pa.array(frame[name], SCORES.field(name).type, from_pandas=True) for name in numbers
     }

@@ -21,13 +21,14 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 }
 """The analytic's three behaviours and the feature families that speak for each."""
 
-MIN_DAYS = 2
-"""A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
+MIN_DAYS = 3
+"""A channel met on so many days, the window's among them, is judged however few its beats: a beacon may be
+slower than that. Three are the least of anything that can repeat itself; only a long session is judged alone."""
 PERSISTENT_SECONDS = 1800.0
-CADENCE_ALONE_STARTS = 12
-"""Cadence with fewer starts than this raises no alert of its own."""
+CADENCE_ALONE_BEATS = 12
+"""Cadence with fewer beats than this raises no alert of its own."""
 READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
-"""The features that `eligible` takes, besides the key `n_flows`."""
+"""The features that `eligible` takes, besides the key `n_beats`."""
 
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 """A feature table, or its columns (n,) by name."""
@@ -36,10 +37,10 @@ Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 def judged(frame: Columns) -> dict[str, Mask]:
     """For each behaviour, (n,) whether the window can show it.
 
-    Cadence takes six flows; persistence one session of half an hour, or enough flows to hold a chain;
-    bursts three pushes with sessions to follow them.
+    Cadence takes six beats, of however many flows each; persistence one session of half an hour, or enough
+    beats to hold a chain; bursts three pushes with sessions to follow them.
     """
-    many = np.asarray(frame["n_flows"]) >= MIN_STARTS
+    many = np.asarray(frame["n_beats"]) >= MIN_STARTS
     longest = np.asarray(frame["longest_session_seconds"])
     return {
         "structured_cadence": many,
@@ -49,9 +50,9 @@ def judged(frame: Columns) -> dict[str, Mask]:
 
 
 def eligible(frame: Columns) -> Mask:
-    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
-    then its beats. The models learn from and score these windows alone."""
-    out: Mask = _days_met(frame) >= MIN_DAYS
+    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before: then days
+    are its beats. The models learn from and score these windows alone."""
+    out: Mask = _days_met(frame) + 1 >= MIN_DAYS
     for able in judged(frame).values():
         out |= able
     return out
@@ -62,7 +63,7 @@ def barred(
 ) -> Mask:
     """(n,) windows that raise no alert, whatever their score.
 
-    Those are cadence alone with fewer than twelve starts, and those that can be judged on a behaviour whose
+    Those are cadence alone with fewer than twelve beats, and those that can be judged on a behaviour whose
     threshold is set and yet show none of the three.
 
     Args:
@@ -71,7 +72,7 @@ def barred(
         shown: (n,) by behaviour, whether it shows within the bounds of `tunables`.
         tunables: the thresholds.
     """
-    few = frame["n_flows"].to_numpy() < CADENCE_ALONE_STARTS
+    few = frame["n_beats"].to_numpy() < CADENCE_ALONE_BEATS
     bound = [able[name] for name in BEHAVIOURS if getattr(tunables, name) is not None]
     nothing = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *bound])
     cadence = shown["structured_cadence"]
