@@ -35,7 +35,13 @@ RUN = Run(
     fleet_events=[
         Finding(
             "fleet_event",
-            {"kind": "app", "name": HOSTILE, "devices": 4, "first_seen": "2026-03-02T00:00:00+00:00"},
+            {
+                "kind": "app",
+                "name": HOSTILE,
+                "devices": 4,
+                "alerting_devices": 1,
+                "first_seen": "2026-03-02T00:00:00+00:00",
+            },
         )
     ],
 )

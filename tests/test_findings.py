@@ -39,7 +39,16 @@ EXAMPLES = {
         "p_value": 0.001,
         "min_p_value": 0.01,
     },
-    "fleet_event": {"kind": "app", "name": "a", "devices": 5, "first_seen": "2026-03-02T00:00:00+00:00"},
+    "fleet_event": {
+        "kind": "app",
+        "name": "a",
+        "devices": 5,
+        "alerting_devices": 0,
+        "first_seen": "2026-03-02T00:00:00+00:00",
+    },
+    "local_destinations": {"windows": 2, "of": 9},
+    "dns_channel": {"device": "d1", "dest": "203.0.113.9", "lookups": 11793, "other_flows": 1109},
+    "identity_changed": {"renamed": 3, "nameless": 0, "of": 9},
 }
 EXCEPTIONS = """
 [[exception]]

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence._types import Mask, Vector
+from appcadence._types import Codes, Mask, Vector
 from appcadence.config import Tunables
 from appcadence.features._kernels import MIN_STARTS
 from appcadence.features.comparison import STEADY_DAYS
+from appcadence.telemetry.addresses import is_local
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
     "structured_cadence": ("interval", "size"),
@@ -23,10 +24,13 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 
 MIN_DAYS = 3
 """A channel met on so many days, the window's among them, is judged however few its beats: a beacon may be
-slower than that. Three are the least of anything that can repeat itself; only a long session is judged alone."""
+slower than that. Fewer than three of anything repeat nothing; only a long session is judged by itself."""
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_BEATS = 12
 """Cadence with fewer beats than this raises no alert of its own."""
+STATUSES = ("scored", "fleet_event", "local_destination", "insufficient_evidence")
+"""What becomes of a window; only what is scored has a place in the ranking."""
+SCORED, FLEET_EVENT, LOCAL_DESTINATION, INSUFFICIENT_EVIDENCE = range(len(STATUSES))
 READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
 """The features that `eligible` takes, besides the key `n_beats`."""
 
@@ -55,6 +59,30 @@ def eligible(frame: Columns) -> Mask:
     out: Mask = _days_met(frame) + 1 >= MIN_DAYS
     for able in judged(frame).values():
         out |= able
+    return out
+
+
+def local_destination(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is one to a destination on the device's own network."""
+    dest = frame["dest"].astype("category").cat
+    codes, inverse = np.unique(dest.codes.to_numpy(), return_inverse=True)
+    return np.array([code >= 0 and is_local(str(dest.categories[code])) for code in codes], np.bool_)[inverse]
+
+
+def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank_local: bool) -> Codes:
+    """(n,) places in `STATUSES`.
+
+    Args:
+        frame: the feature table, n rows.
+        evidence: (n,) `eligible`.
+        fleet_event: (n,) whether the window belongs to a fleet event; None = none does.
+        rank_local: whether windows to destinations on the local network have a place in the ranking.
+    """
+    out = np.where(evidence, SCORED, INSUFFICIENT_EVIDENCE)
+    if fleet_event is not None:
+        out[evidence & fleet_event] = FLEET_EVENT
+    if not rank_local:
+        out[evidence & local_destination(frame)] = LOCAL_DESTINATION
     return out
 
 
