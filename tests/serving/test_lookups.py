@@ -48,6 +48,6 @@ def test_ordinary_resolvers_are_not(tables):
 
 
 def test_the_one_of_a_real_capture_is_found(shared_data, tmp_path):
-    convert([shared_data / "insitu" / "zetaswitch"], tmp_path / "t")
+    convert([shared_data / "insitu" / "zetaswitch" / "conn.log"], tmp_path / "t")
     (one,) = lookup_channels(TelemetryDirectory(tmp_path / "t").pieces("flows", list(COLUMNS)))
     assert one.parameters["dest"] == "172.208.51.75" and one.parameters["lookups"] == 11793
