@@ -94,10 +94,10 @@ def one_window(scorer: Scorer, frame: pd.DataFrame, calls: int) -> None:
             bag.predict(both[i : i + 1], raw_score=True, num_threads=1)
             bag.predict(both[i : i + 1], pred_contrib=True, num_threads=1)
 
-    n_flows = frame["n_flows"].tolist()
+    n_beats = frame["n_beats"].tolist()
 
     def ours(i: int) -> None:
-        channels[keys[i]].score(values[i], n_flows[i])
+        channels[keys[i]].score(values[i], n_beats[i])
 
     steps: dict[str, Callable[[int], None]] = {
         "arrays in, arrays out": ours,

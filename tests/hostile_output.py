@@ -35,7 +35,13 @@ RUN = Run(
     fleet_events=[
         Finding(
             "fleet_event",
-            {"kind": "app", "name": HOSTILE, "devices": 4, "first_seen": "2026-03-02T00:00:00+00:00"},
+            {
+                "kind": "app",
+                "name": HOSTILE,
+                "devices": 4,
+                "alerting_devices": 1,
+                "first_seen": "2026-03-02T00:00:00+00:00",
+            },
         )
     ],
 )
@@ -67,6 +73,7 @@ def row(rank, device, app, dest, *, alert, status="scored"):
         "observed_seconds": 86400.0,
         "n_flows": 288,
         "n_sessions": 288,
+        "n_beats": 288,
         "app_attribution": "exact",
         "status": status,
         "score": 3.2 if scored else None,

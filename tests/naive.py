@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import ipaddress
 import math
 import statistics
 from collections import defaultdict
@@ -65,14 +66,23 @@ def windows(rows, seconds):
                 found[row.device, row.app, dest, index * width].append(flow)
     channels = {key: stitched(flows) for key, flows in found.items()}
     apps = defaultdict(list)
-    for (device, app, _, start), flows in channels.items():
-        if app is not None:
+    for (device, app, dest, start), flows in channels.items():
+        if app is not None and not local(dest):
             apps[device, app, "*", start] += flows
     both = channels | {key: in_order(flows, ports=False) for key, flows in apps.items()}
     return {
         key: Window(float(seconds), observed(spans[key[0], key[3]], seconds), flows)
         for key, flows in both.items()
     }
+
+
+def local(dest):
+    """Whether a destination is on the device's own network."""
+    try:
+        address = ipaddress.ip_address(dest)
+    except ValueError:
+        return dest.endswith(".local")
+    return address in ipaddress.ip_network("fc00::/7" if address.version == 6 else "10.0.0.0/8")
 
 
 def _piece(row, start, duration, seconds):

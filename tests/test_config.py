@@ -10,7 +10,7 @@ from test_guides import run_guide
 from typer.testing import CliRunner
 
 from appcadence.cli import app, main
-from appcadence.config import ATTACK_NAMES, SHOWN_P, Alerts, Config, Tunables, read
+from appcadence.config import ATTACK_NAMES, SHOWN_P, Alerts, Config, Ranking, Tunables, read
 from appcadence.errors import AppcadenceError
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.nightly import score_directory
@@ -41,6 +41,16 @@ def test_a_file_sets_what_it_names(tmp_path):
     assert found == Config(Alerts(1.0, 0.1), Tunables(structured_cadence=0.01, notification_burst=1.0))
     assert found.tunables.chosen == {CADENCE: 0.01, BURST: 1.0}
     assert found.tunables.bounds["session_persistence"] == SHOWN_P
+
+
+@pytest.mark.parametrize("value", ["1", "'true'", "[]", HUGE])
+def test_local_destinations_are_asked_for_by_true_or_false(tmp_path, value):
+    file = tmp_path / "config.toml"
+    file.write_text("[ranking]\nlocal_destinations = true\n")
+    assert read(file) == Config(ranking=Ranking(True)) and not Config().ranking.local_destinations
+    file.write_text(f"[ranking]\nlocal_destinations = {value}\n")
+    with pytest.raises(AppcadenceError, match=r"local_destinations is .*; expected true or false"):
+        read(file)
 
 
 def test_options_win_over_the_file():

@@ -29,7 +29,7 @@ EXAMPLES = {
     "exception_volume": {"exception": "mail", "bytes_per_day": None, "max_bytes_per_day": 1e9},
     "exception_hours": {"exception": "mail", "hour": 6, "from_hour": 22, "to_hour": 6},
     "exception_expired": {"exception": "mail", "expires": "2026-03-01"},
-    "cadence_alone": {"min_flows": 12},
+    "cadence_alone": {"min_beats": 12},
     "unattributed_windows": {"windows": 1, "of": 4},
     "devices_without_activity": {"devices": 1, "of": 4},
     "devices_without_pushes": {"devices": 1, "of": 4},
@@ -39,7 +39,16 @@ EXAMPLES = {
         "p_value": 0.001,
         "min_p_value": 0.01,
     },
-    "fleet_event": {"kind": "app", "name": "a", "devices": 5, "first_seen": "2026-03-02T00:00:00+00:00"},
+    "fleet_event": {
+        "kind": "app",
+        "name": "a",
+        "devices": 5,
+        "alerting_devices": 0,
+        "first_seen": "2026-03-02T00:00:00+00:00",
+    },
+    "local_destinations": {"windows": 2, "of": 9},
+    "dns_channel": {"device": "d1", "dest": "203.0.113.9", "lookups": 11793, "other_flows": 1109},
+    "identity_changed": {"renamed": 3, "nameless": 0, "of": 9},
 }
 EXCEPTIONS = """
 [[exception]]

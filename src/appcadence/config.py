@@ -25,23 +25,28 @@ _RANGES = {
 _SECTIONS = {
     "alerts": {name: name for name in ("alerts_per_device_day", "false_discovery_rate")},
     "tunables": {attack_name: behaviour for behaviour, attack_name in ATTACK_NAMES.items()},
+    "ranking": {"local_destinations": "local_destinations"},
 }
 """By section, the key in the file and the field that it sets."""
 
 
-def checked(field: str, value: Any, name: str, argument: str | None = None) -> float:
+def checked(field: str, value: Any, name: str, argument: str | None = None) -> float | bool:
     """The value of a field, if it can be one; `name` is what an error calls it.
 
     Raises:
-        AppcadenceError: it is no number, or out of its range.
+        AppcadenceError: it is of another type, or out of its range.
     """
+    if field not in _RANGES:
+        if isinstance(value, bool):
+            return value
+        raise AppcadenceError(f"{name} is {_shown(value)}; expected true or false", argument)
     most, span = _RANGES[field]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
         raise AppcadenceError(f"{name} is {_shown(value)}; expected a number {span}", argument)
     return float(value)
 
 
-def _check(settings: Alerts | Tunables) -> None:
+def _check(settings: Alerts | Ranking | Tunables) -> None:
     for name, value in asdict(settings).items():
         if value is not None:
             checked(name, value, name, name if isinstance(settings, Alerts) else None)
@@ -109,6 +114,21 @@ class Tunables:
         return {ATTACK_NAMES[name]: float(v) for name, v in asdict(self).items() if v is not None}
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Which windows are ranked, and may alert.
+
+    Raises:
+        AppcadenceError: a value is neither true nor false.
+    """
+
+    local_destinations: bool = False
+    """Also those to addresses and `.local` names on the device's own network."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
 UNSET = Tunables()
 """No threshold is set."""
 
@@ -119,10 +139,11 @@ class Config:
 
     alerts: Alerts = Alerts()
     tunables: Tunables = UNSET
+    ranking: Ranking = Ranking()
 
 
 DEFAULTS = Config()
-"""One benign alert unit a device-day, and no threshold."""
+"""One benign alert unit a device-day, no threshold, and no local destinations."""
 
 
 def read(path: str | Path) -> Config:
@@ -139,7 +160,7 @@ def read(path: str | Path) -> Config:
     except (ValueError, RecursionError) as error:
         raise AppcadenceError(f"{path} is not readable TOML ({error})") from None
     _known(f"{path}: section", content, _SECTIONS)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for section, fields in _SECTIONS.items():
         values = content.get(section, {})
         if not isinstance(values, dict):
@@ -149,7 +170,7 @@ def read(path: str | Path) -> Config:
             fields[key]: checked(fields[key], value, f"{path}, [{section}]: {key}")
             for key, value in values.items()
         }
-    return Config(Alerts(**found["alerts"]), Tunables(**found["tunables"]))
+    return Config(Alerts(**found["alerts"]), Tunables(**found["tunables"]), Ranking(**found["ranking"]))
 
 
 def _known(what: str, names: dict[str, Any], known: dict[str, Any]) -> None:

@@ -163,9 +163,26 @@ def _rounded(value: float | None, unit: str) -> str:
 
 def _fleet_event(p: Parameters) -> str:
     first = datetime.fromisoformat(p["first_seen"])
+    loud = f", and {p['alerting_devices']} of the devices alert for their rhythm" * (
+        p["alerting_devices"] > 0
+    )
     return (
         f"{p['devices']} devices met the {p['kind']} {p['name']} for the first time together, from "
-        f"{first:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking."
+        f"{first:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking{loud}."
+    )
+
+
+def _dns_channel(p: Parameters) -> str:
+    return (
+        f"{p['dest']} got {p['lookups']:,} DNS look-ups, all from {p['device']}, which has "
+        f"{p['other_flows']:,} other flows; look-ups are not judged, and may carry more than names."
+    )
+
+
+def _identity_changed(p: Parameters) -> str:
+    return (
+        f"{p['renamed']} of {p['of']} devices have other ids than before, and the destinations of "
+        f"{p['nameless']} lost their host names; what is new to them for that reason is no fleet event."
     )
 
 
@@ -209,7 +226,7 @@ CATALOGUE: dict[str, Statement] = {
     "known_to_fleet": Statement(EXPLANATION, _says("known to the fleet")),
     "cadence_alone": Statement(
         NO_ALERT,
-        lambda p: f"cadence alone with under {p['min_flows']} flows raises none, whatever its score.",
+        lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score.",
         "No alert",
     ),
     "unattributed_windows": _blind(
@@ -227,6 +244,11 @@ CATALOGUE: dict[str, Statement] = {
     "multiplexed_requests": _blind(
         _says("requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records.")
     ),
+    "local_destinations": _blind(
+        lambda p: f"{p['windows']} of {p['of']} windows to local addresses are not ranked."
+    ),
+    "dns_channel": _blind(_dns_channel),
+    "identity_changed": Statement(BLIND_SPOT, _identity_changed, "Identity changed"),
     "threshold_out_of_reach": _blind(
         lambda p: (
             f"{p['threshold']} {p['p_value']:g} is below {p['min_p_value']:.2g}, the least p-value that this "

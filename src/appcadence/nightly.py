@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from appcadence._files import clear, open_input, recover, replacing_directory, s
 from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
 from appcadence._version import VERSION
-from appcadence.config import UNSET, Alerts, Config, Tunables
+from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
@@ -40,8 +39,10 @@ from appcadence.models.calibration import device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
+from appcadence.serving.lookups import COLUMNS as LOOKUP_COLUMNS
+from appcadence.serving.lookups import lookup_channels
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach
+from appcadence.serving.run import Run, blind_spots, last_run, local_windows, out_of_reach
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
@@ -58,6 +59,7 @@ def score_directory(
     alerts_per_device_day: float = 1.0,
     false_discovery_rate: float | None = None,
     tunables: Tunables = UNSET,
+    local_destinations: bool = False,
     history: str | Path | None = None,
     since: pd.Timestamp | None = None,
     until: pd.Timestamp | None = None,
@@ -71,7 +73,8 @@ def score_directory(
     The output: scores.parquet, alerts (alerts.csv, alerts.ecs.jsonl, alerts.ocsf.jsonl),
     fleet_events.parquet, history.parquet, run.json, measures.parquet and exceptions.parquet for exceptions,
     and sessions.parquet, context.parquet and activity.parquet for the report. Only windows that begin from
-    `since` on and before `until` are scored. An output that was made from the same telemetry, model and
+    `since` on and before `until` are scored, and those to local destinations are ranked only where asked.
+    An output that was made from the same telemetry, model and
     settings is left as it is, or only put under other exceptions; a run that was killed or failed is gone on
     with.
 
@@ -92,7 +95,7 @@ def score_directory(
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
-    asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+    asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
     settings = (asked, span_us, block_flows)
     telemetry: Telemetry
     if isinstance(source, Mapping):
@@ -116,7 +119,7 @@ def score_directory(
         else:
             _log.info("going on with what an interrupted run left")
         job = Job(telemetry, scorer, past, seconds, span_us, block_flows, asked)
-        files, after, events = engine(job, place, progress)
+        files, after, found = engine(job, place, progress)
         progress("writing", 0.0)
         with replacing_directory(out, place) as staging:
             columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
@@ -128,15 +131,15 @@ def score_directory(
                 _finalized(files, rank, alert),
                 measures.measures_of(values, pa.table({"alert": alert})),
                 entries,
-                events,
+                found.events,
                 staging,
             )
             with ThreadPoolExecutor(1) as pool:
                 pictures = pool.submit(_write_report_data, telemetry, top, seconds, span_us, staging)
-                output.write_alerts(events, staging)
+                output.write_alerts(staging)
                 pictures.result()
             pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
-            run = _facts(staging, telemetry, scorer, events, asked)
+            run = _facts(staging, telemetry, scorer, found.identity, asked)
             run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
             run.write(staging)
     progress("writing", 1.0)
@@ -250,7 +253,7 @@ def _facts(
     staging: Path,
     source: Telemetry,
     scorer: Scorer,
-    events: pd.DataFrame,
+    identity: Finding | None,
     asked: Config,
 ) -> Run:
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
@@ -273,18 +276,15 @@ def _facts(
         false_discovery_rate=asked.alerts.false_discovery_rate,
         tunables=asked.tunables.chosen,
         blind_spots=[
+            *([] if identity is None else [identity]),
             *blind_spots(_count(channel), _count(unknown), len(devices), *known),
+            *local_windows(_count(pc.equal(scores["status"], "local_destination")), _count(channel)),
+            *lookup_channels(_pieces(source, "flows", LOOKUP_COLUMNS)),
             *out_of_reach(asked.tunables, scorer.detector.behaviours),
         ],
-        fleet_events=[_fleet_event(event) for event in events.itertuples()],
+        fleet_events=output.event_findings(staging),
     )
 
 
 def _count(mask: pa.ChunkedArray) -> int:
     return int(pc.sum(mask).as_py() or 0)
-
-
-def _fleet_event(event: Any) -> Finding:
-    first = event.first_seen.isoformat()
-    facts = {"kind": event.kind, "name": event.name, "devices": int(event.devices), "first_seen": first}
-    return Finding("fleet_event", facts)

@@ -6,7 +6,7 @@ import pytest
 from handmade import STEP, N, calibration, staircase, values, windows
 from handmade import detector as handmade
 
-from appcadence.config import Alerts, Config, Tunables
+from appcadence.config import Alerts, Config, Ranking, Tunables
 from appcadence.errors import SchemaError
 from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES, RELATIVE
@@ -22,7 +22,7 @@ from appcadence.models.detector import (
     strata,
     tail_input,
 )
-from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.trees import join
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
@@ -168,7 +168,7 @@ def muted(p, starts, tunables):
     for i, row in enumerate(p):
         shows = [n for n, value in zip(bounds, row, strict=True) if value <= (bounds[n] or 0.05)]
         by = [n for n, value in zip(bounds, row, strict=True) if bounds[n] and not np.isnan(value)]
-        out[i] = (not shows and by) or (shows == ["structured_cadence"] and starts[i] < CADENCE_ALONE_STARTS)
+        out[i] = (not shows and by) or (shows == ["structured_cadence"] and starts[i] < CADENCE_ALONE_BEATS)
     return out
 
 
@@ -195,7 +195,7 @@ def test_thresholds_bound_behaviours_and_alerts(tunables, detector, frame, compl
         bound = getattr(tunables, name) or 0.05
         np.testing.assert_array_equal(listed, scored & (p[:, column] <= bound))
         assert listed.sum() > 0
-    mute = muted(p, frame["n_flows"].to_numpy(), tunables)
+    mute = muted(p, frame["n_beats"].to_numpy(), tunables)
     high = np.zeros(len(frame), bool)
     for stratum, rows in strata(frame).items():
         high[rows] = scores["score"][rows] >= detector.calibration[stratum].threshold(budget)
@@ -214,8 +214,8 @@ def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
     plain = alerts()
     for name in BEHAVIOURS:
         tight, loose = (alerts(**dict.fromkeys(BEHAVIOURS, 0.05) | {name: p}) for p in (0.001, 0.5))
-        starts = frame["n_flows"].to_numpy()
-        enough = (starts >= CADENCE_ALONE_STARTS) | (name != "structured_cadence")
+        starts = frame["n_beats"].to_numpy()
+        enough = (starts >= CADENCE_ALONE_BEATS) | (name != "structured_cadence")
         assert not (tight & ~loose & enough).any() and tight.sum() < loose.sum() <= plain.sum()
 
 
@@ -297,24 +297,50 @@ def test_a_behaviour_shows_up_to_its_p_value(behaviour):
 
 
 def test_evidence_and_the_bar_on_few_starts_begin_exactly_there():
-    few = {"n_flows": [5, 6, 1, 1, 1, 1], "longest_session_seconds": [0, 0, 1799.9, 1800, 0, 0]}
+    few = {"n_beats": [5, 6, 1, 1, 1, 1], "longest_session_seconds": [0, 0, 1799.9, 1800, 0, 0]}
     met = {"channel_age_days": [1, 1, 1, 1, 4, 4], "steady_days_ratio": [1, 1, 1, 1, 0.25, 0.5]}
     frame = windows(6, dest=list("abcdef"), **few, **met)
     assert (made().score(frame)["status"].to_numpy() == "scored").tolist() == [False, True] * 3
-    beats = windows(2, dest=list("ab"), beats_per_hour=99.0, n_flows=[11, 12])
+    beats = windows(2, dest=list("ab"), beats_per_hour=99.0, n_beats=[11, 12])
     assert made().score(beats)["alert"].to_pylist() == [False, True]
 
 
 def test_events_keep_their_score_and_what_cannot_be_judged_has_none():
-    frame = windows(3, dest=list("abc"), beats_per_hour=[98, 97, 96], n_flows=[20, 20, 5])
+    frame = windows(3, dest=list("abc"), beats_per_hour=[98, 97, 96], n_beats=[20, 20, 5])
     scores = made().score(frame, fleet_event=np.array([True, False, True])).to_pandas()
     assert scores["status"].tolist() == ["fleet_event", "scored", "insufficient_evidence"]
     assert scores["score"].tolist()[:2] == [98, 97] and np.isnan(scores["score"][2])
     assert np.isnan(scores["p_value"][2]) and not np.isnan(scores["p_value"][0])
-    assert scores["rank"].fillna(0).tolist() == [0, 1, 0] and scores["alert"].tolist() == [False, True, False]
+    assert scores["rank"].fillna(0).tolist() == [0, 1, 0] and scores["alert"].tolist() == [True, True, False]
     assert [len(parts) for parts in scores["contributions"]] == [8, 8, 0]
-    assert [len(names) for names in scores["behaviours"]] == [0, 1, 0]
-    assert [bool(len(texts)) for texts in scores["reasons"]] == [False, True, False]
+    assert [len(names) for names in scores["behaviours"]] == [1, 1, 0]
+    assert [bool(len(texts)) for texts in scores["reasons"]] == [True, True, False]
+
+
+@pytest.mark.parametrize("alerts", [(1.0, None), (1.0, 0.5)])
+def test_of_an_event_what_is_only_new_raises_nothing(alerts):
+    # The score is the age, of which no behaviour is made; the other window shows cadence.
+    age = staircase(NAMES.index("channel_age_days"), tuple(k + 0.5 for k in range(100)), 2 * N)
+    frame = windows(2, dest=list("ab"), app=["com.a", "com.b"], channel_age_days=99.0)
+    settings, event = Config(Alerts(*alerts)), np.array([True, False])
+    aged = made(classifier=age).score(frame, settings, fleet_event=event)
+    assert aged["alert"].to_pylist() == [False, True]
+    frame = windows(2, dest=list("ab"), app=["com.a", "com.b"], beats_per_hour=99.0)
+    assert made().score(frame, settings, fleet_event=event)["alert"].to_pylist() == [True, True]
+
+
+def test_windows_to_local_destinations_are_ranked_only_where_asked():
+    dests = ["192.168.1.9", "a.example", "printer.local", "fe80::1%en0", "*"]
+    frame = windows(5, dest=dests, beats_per_hour=[99, 98, 97, 96, 95], n_beats=[20, 20, 20, 5, 20])
+    event = np.array([True, False, False, False, True])
+    scores = made().score(frame, fleet_event=event).to_pandas()
+    local = "local_destination"
+    assert scores["status"].tolist() == [local, "scored", local, "insufficient_evidence", "fleet_event"]
+    assert scores["rank"].fillna(0).tolist() == [0, 1, 0, 0, 0]
+    assert scores["alert"].tolist() == [False, True, False, False, True]
+    assert scores["score"].tolist()[:3] == [99, 98, 97] and not any(map(len, scores["behaviours"][[0, 2]]))
+    asked = made().score(frame, Config(ranking=Ranking(local_destinations=True))).to_pandas()
+    assert asked["rank"].fillna(0).tolist() == [1, 2, 3, 0, 4] and asked["alert"].sum() == 4
 
 
 def test_a_false_discovery_rate_stands_in_for_the_budget():

@@ -54,8 +54,8 @@ def one_by_one(scorer, frame):
     keys = [tuple(None if x != x else x for x in key) for key in frame[list(KEYS)].itertuples(index=False)]
     looked_up = {key: scorer.channel(*key) for key in set(keys)}
     channels = [looked_up[key] for key in keys]
-    windows = zip(channels, frame[list(NAMES)].to_numpy(), frame["n_flows"], strict=True)
-    return [channel.score(values, n_flows) for channel, values, n_flows in windows], channels
+    windows = zip(channels, frame[list(NAMES)].to_numpy(), frame["n_beats"], strict=True)
+    return [channel.score(values, n_beats) for channel, values, n_beats in windows], channels
 
 
 def test_arrays_give_the_numbers_of_the_table_bit_for_bit(scorer, frame, scores):

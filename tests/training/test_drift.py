@@ -336,3 +336,11 @@ def test_an_app_is_followed_by_its_own_windows_and_an_unknown_one_by_its_domain(
     hosts = ["x.example.com"] * 200 + ["y.example.org"] * 200
     assert [shift.app for shift in shifted(20, app_id=None, dest=hosts)] == ["example.com"]
     assert shifted(20, app_id=None, dest=["10.0.0.9"] * 200 + hosts[200:]) == []
+
+
+@pytest.mark.parametrize(("days", "told"), [(1, False), (2, False), (3, True), (6, True)])
+def test_a_sunday_or_a_weekend_is_no_update(days, told):
+    def latest(day, device, distances):
+        distances[day < 10 - days] = 0.0
+
+    assert bool(shifted(20, change=latest)) is told

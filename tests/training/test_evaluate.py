@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from appcadence.errors import SchemaError
 from appcadence.telemetry.schema import FLOWS, conform
-from appcadence.training.evaluate import BUDGETS, evaluate, json_ready, quality
+from appcadence.training.evaluate import BUDGETS, evaluate, injected_quality, json_ready, quality
 from appcadence.training.truth import Truth, truth_of, with_names
 
 DAY = pd.Timestamp("2026-03-02", tz="UTC")
@@ -25,7 +25,7 @@ def _scores(rows):
     )
     frame["window_start"] = DAY + pd.to_timedelta(frame.pop("day"), unit="D")
     frame["window_end"] = frame["window_start"] + pd.Timedelta(days=1)
-    return frame.assign(observed_seconds=86400.0)
+    return frame.assign(observed_seconds=86400.0, alert=False)
 
 
 def _labels(rows):
@@ -337,3 +337,49 @@ def test_a_label_speaks_for_its_device_app_and_destination():
     assert len(truth_of(scores, labels)[0].days) == 2  # without a case, one a destination
     labels = _labels([("a", "app", d, 1, 2, "malicious", None) for d in ("h", "g")])
     assert len(truth_of(scores, labels)[0].days) == 1
+
+
+def _tested(rows):
+    """(device, day, implant, score) of round 0 -> what `Training.tested` lists, each row a unit."""
+    frame = pd.DataFrame(rows, columns=["device_id", "day", "implant", "score"])
+    frame["window_start"] = DAY + pd.to_timedelta(frame.pop("day"), unit="D")
+    kind = frame["implant"].map(lambda code: "beacon" if code >= 0 else None).astype(object)
+    return frame.assign(observed_seconds=86400.0, kind=kind, round=0, unit=np.arange(len(frame)))
+
+
+def _injection(rows):
+    """(device, missed days) an implant of round 0; ten device-days were observed."""
+    frame = pd.DataFrame(rows, columns=["device_id", "missed_days"])
+    columns = {"implant_id": range(len(frame)), "kind": "burst", "round": 0, "observed_device_days": 10.0}
+    return frame.assign(**columns)
+
+
+def test_every_injected_implant_day_counts_judged_or_not():
+    tested = _tested([("a", 0, 0, 9.0), ("a", 1, 0, 8.0), ("b", 0, -1, 1.0), ("b", 1, -1, 0.5)])
+    injection = _injection([("a", []), ("b", ["2026-03-02", "2026-03-03"]), ("c", ["2026-03-02"])])
+    whole = injected_quality(tested, injection, None)
+    assert (whole.implant_days, whole.unjudged_implant_days, whole.device_days) == (5, 3, 10.0)
+    assert whole.recall[0.1] == pytest.approx(2 / 5) and whole.recall_by_kind == {"beacon": 1.0, "burst": 0.0}
+    assert whole.metrics()["unjudged_implant_days"] == 3
+    held_out = injected_quality(tested, injection, ["a", "b"])
+    assert (held_out.implant_days, held_out.unjudged_implant_days) == (4, 2)
+    nothing = injected_quality(tested, _injection([]), None)
+    assert (nothing.implant_days, nothing.unjudged_implant_days, nothing.device_days) == (2, 0, 4.0)
+
+
+def test_what_has_no_figure_says_why():
+    none = injected_quality(_tested([("a", 0, -1, 1.0)]), _injection([]), None)
+    assert none.range(1.0) == none.said(none.recall[1.0]) == "no implant-days"
+    one = injected_quality(_tested([("a", 0, -1, 1.0), ("a", 1, 0, 2.0)]), _injection([]), None)
+    assert (one.said(one.recall[1.0]), one.range(1.0)) == ("1.00", "one device")
+    two = injected_quality(_tested([("a", 0, -1, 1.0), ("b", 1, 0, 2.0)]), _injection([]), None)
+    assert " to " in two.range(1.0) and "nan" not in two.range(1.0)
+
+
+def test_a_benign_fleet_event_that_alerts_is_one_false_unit():
+    rows = [(f"d{k}", None, "new.example", 0, 4.0, "fleet_event") for k in range(6)]
+    scores = _scores([*rows, ("a", None, "h", 0, 5.0)])
+    labels = _labels([("a", None, "h", 1, 20, "malicious", "c")])
+    found = evaluate(scores.assign(alert=True), labels, _flows())
+    assert found.benign_units == 1 and found.realised[1.0] == pytest.approx(1 / 7)
+    assert evaluate(scores, labels, _flows()).realised[1.0] == 0.0  # what raises nothing

@@ -102,7 +102,7 @@ def test_a_stratum_of_a_hundred_windows_is_calibrated_by_itself(by_hand, n, alon
 
 
 def test_quality_is_measured_on_the_scale_and_behaviours_on_what_can_be_judged(by_hand):
-    clean = [levels(120, "app", n_flows=np.where(np.arange(120) < 20, 5, 6))]
+    clean = [levels(120, "app", n_beats=np.where(np.arange(120) < 20, 5, 6))]
     bad = sample(1, 0, app="bad", beats_per_hour=119.0)
     found = fitted(clean, [levels(120, "app"), bad])
     np.testing.assert_array_equal(found.behaviours["structured_cadence"], np.arange(20.0, 120.0))

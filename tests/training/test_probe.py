@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import math
 from types import SimpleNamespace
 
@@ -12,10 +13,12 @@ import pytest
 from handmade import detector, windows
 from make import activity, fleet, flows, pushes, together
 
+from appcadence.cli.evaluate import print_health
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.behaviours import steady
+from appcadence.training.evaluate import json_ready
 from appcadence.training.health import check_health
 from appcadence.training.injection import past_and_future
 from appcadence.training.probe import Probe, as_of, probe, scores_of
@@ -158,6 +161,24 @@ def test_health_without_labels(trained, tables, later):
     sick = check_health(trained.detector, {"flows": loud})
     assert sick.raised[1.0] > found.raised[1.0] + 0.5
     assert check_health(trained.detector, tables).seen_in_training
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        flows([5.0, 6.0]),
+        flows([5.0, 9.0], service="dns"),
+        flows([5.0, 900.0, 3000.0]),
+        together(flows([5.0, 6.0]), flows([7.0, 8.0], "d2")),
+    ],
+    ids=["one beat", "look-ups alone", "three beats", "two devices"],
+)
+def test_health_where_nothing_is_found_says_so(found):
+    health = check_health(detector(), {"flows": found})
+    assert health.injected.implant_days == health.ranked == 0 and math.isnan(health.rank_correlation)
+    assert {health.injected.range(b) for b in health.injected.recall} == {"no implant-days"}
+    print_health(health)
+    json.dumps(json_ready(health.metrics()), allow_nan=False)
 
 
 def test_health_of_one_quiet_device_is_unknown_not_an_error(trained, later):

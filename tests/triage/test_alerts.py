@@ -91,7 +91,7 @@ def _written(alerts, path):
 def test_one_alert_a_unit_with_the_facts_of_its_windows(scored, alerts):
     frame = scored.scores.to_pandas()
     frame["what"] = frame["app_id"].fillna(frame["dest"])
-    fired = frame[frame["alert"]]
+    fired = frame[frame["alert"] & (frame["status"] == "scored")]
     units = fired.groupby(["device_id", "what"])
     mine = [row for row in alerts.to_pylist() if not row["kind"].startswith("fleet")]
     assert alerts.schema == ALERTS and len(mine) == len(units) > 3
@@ -300,13 +300,13 @@ def test_a_spreadsheet_runs_nothing(hostile, tmp_path):
 # By hand: windows of chosen scores.
 
 MIDNIGHT = pd.Timestamp("2026-03-02", tz="UTC")
-NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "device_ids"])
+NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "device_ids", "alerting_devices"])
 
 
 def by_hand(rows):
     """The alerts of windows that score and alert unless they say otherwise."""
     usual = {"device_id": "d1", "app_id": "com.a", "dest": "a.example", "hour": 0, "score": 3.0}
-    usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5}
+    usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5, "n_beats": 5}
     usual |= {"findings": [], "behaviours": []}
     table = []
     for k, row in enumerate(rows):

@@ -159,20 +159,20 @@ def test_an_output_without_them_is_shown_and_a_damaged_one_is_one_sentence(pushe
         (pushed.out / name).write_bytes(whole)
 
 
-def test_cadence_alone_with_few_flows_says_why_it_raises_no_alert(fleet_model, tmp_path):
+def test_cadence_alone_with_few_beats_says_why_it_raises_no_alert(fleet_model, tmp_path):
     beats = flows(5 * DAY + 1200.0 * np.arange(9), "phone-03", "com.weather", "few.example", np.nan)
     tables = {"flows": together(telemetry()["flows"], beats)}
     score_directory(tables, Scorer.load(fleet_model), tmp_path / "out")
     rows = as_rows(Output(tmp_path / "out").scores([("dest", "=", "few.example")]))
     (row,) = rows
     assert row["behaviours"] == ["structured_cadence"] and row["score"] > 0 and not row["alert"]
-    said = "No alert: cadence alone with under 12 flows raises none, whatever its score."
+    said = "No alert: cadence alone with under 12 beats raises none, whatever its score."
     command = ["explain", str(tmp_path / "out"), "--rank", str(row["rank"])]
     shown = " ".join(CliRunner().invoke(app, command).output.split())
     assert said in shown and "Ask " not in shown
     write_report(tmp_path / "out", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert said in re.search(rf'id="w{row["rank"]}".*?</article>', page, re.DOTALL)[0]
-    others = [row | {"n_flows": 12}, row | {"alert": True}, row | {"status": "excepted"}]
+    others = [row | {"n_beats": 12}, row | {"alert": True}, row | {"status": "excepted"}]
     others += [row | {"behaviours": ["structured_cadence", "session_persistence"]}]
     assert [no_alert(other) for other in others] == [None] * 4

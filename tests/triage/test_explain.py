@@ -31,7 +31,7 @@ def test_says_all_that_is_known_in_80_columns(out):
     together = " ".join(said.split())
     for fact in (
         "Score 3.20, p 0.004, alert",
-        "288 flows in 288 sessions; observed for 24.0 h; app known from: exact.",
+        "288 flows in 288 beats and 288 sessions; observed for 24.0 h; app known from: exact.",
         "structured cadence (p 0.01)",
         "Speaks for a benign reading: - known to",
         "Reasons: - Median of the gaps between session starts: 5.0 min; usual here 60.0 min.",

@@ -47,7 +47,7 @@ def evaluate(
     elif isinstance(found, Quality):
         print_quality(found)
     else:
-        _print_health(found)
+        print_health(found)
 
 
 def print_quality(quality: Quality) -> None:
@@ -56,22 +56,23 @@ def print_quality(quality: Quality) -> None:
     print_table(
         [number(name) for name in names],
         (
-            (f"{budget:g}", _figure(quality.realised[budget]), _figure(recall), _range(quality, budget))
+            (f"{budget:g}", _figure(quality.realised[budget]), quality.said(recall), quality.range(budget))
             for budget, recall in quality.recall.items()
         ),
     )
     say(
-        f"Recall is of {quality.implant_days} implant-days, false alerts of {quality.benign_units} benign "
-        f"alert units over {quality.device_days:.1f} device-days; average precision of the units "
-        f"{_figure(quality.average_precision)}. Realised: benign units per device-day at or above the score "
-        "that promises so many."
+        f"Recall is of {quality.implant_days} implant-days, of which {quality.unjudged_implant_days} had no "
+        f"window that could be judged; false alerts of {quality.benign_units} benign alert units over "
+        f"{quality.device_days:.1f} device-days; average precision of the units "
+        f"{quality.said(quality.average_precision)}. Realised: benign units per device-day at or above the "
+        "score that promises so many."
     )
     for name, groups in quality.recall_by.items():
         shares = ", ".join(f"{value} {share:.2f} ({n})" for value, (share, n) in groups.items())
         say(f"Recall by {name} at one false alert per device-day (implant-days): {shares}.")
 
 
-def _print_health(found: HealthCheck) -> None:
+def print_health(found: HealthCheck) -> None:
     """What can be said without labels."""
     if found.seen_in_training:
         say(
@@ -88,23 +89,20 @@ def _print_health(found: HealthCheck) -> None:
     print_table(
         [number(name) for name in names],
         (
-            (f"{budget:g}", f"{found.raised[budget]:.2f}", _figure(recall), _range(injected, budget))
+            (f"{budget:g}", _figure(found.raised[budget]), injected.said(recall), injected.range(budget))
             for budget, recall in injected.recall.items()
         ),
     )
     say(
         f"Raised over {found.device_days:.1f} device-days. Recall is of {injected.implant_days} "
-        "implant-days injected here, at as many of this telemetry's own units above them as promised: no "
-        "estimate of recall on real implants."
+        f"implant-days injected here, {injected.unjudged_implant_days} of them without a window that could "
+        "be judged, at as many of this telemetry's own units above them as promised: no estimate of recall "
+        "on real implants."
     )
     say(
         f"Ranks of apps between the two halves of the span: Spearman {_figure(found.rank_correlation)} "
         f"(n = {found.ranked} apps on devices)."
     )
-
-
-def _range(quality: Quality, budget: float) -> str:
-    return " to ".join(map(_figure, quality.interval[budget]))
 
 
 def _figure(value: float) -> str:

@@ -218,15 +218,14 @@ def _print_both(both: dict[str, Quality]) -> None:
     for budget in first.recall:
         cells = []
         for outcome in both.values():
-            low, high = outcome.interval[budget]
-            cells += [f"{outcome.recall[budget]:.2f}", f"{low:.2f} to {high:.2f}"]
+            cells += [outcome.said(outcome.recall[budget]), outcome.range(budget)]
         rows.append((f"{budget:g}", *cells))
     print_table([number(name) for name in names], rows)
     rows = [
         (f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values()))
         for budget in first.realised
     ]
-    rows.append(("average precision", *(f"{q.average_precision:.2f}" for q in both.values())))
+    rows.append(("average precision", *(q.said(q.average_precision) for q in both.values())))
     rows.append(("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values())))
     print_table([text(), *map(number, both)], rows)
     say(

@@ -103,6 +103,7 @@ def score(
                 alerts_per_device_day=alerts.alerts_per_device_day,
                 false_discovery_rate=alerts.false_discovery_rate,
                 tunables=settings.tunables,
+                local_destinations=settings.ranking.local_destinations,
                 history=history,
                 since=_moment("--since", since),
                 until=_moment("--until", until),

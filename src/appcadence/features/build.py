@@ -70,7 +70,8 @@ def windows_of(
     head = rows[row[offsets[:-1]]]
     starts, intervals = window[offsets[:-1]], device_interval[offsets[:-1]]
 
-    known = np.flatnonzero(head["app"] >= 0)
+    # The rhythm of an app over all of its destinations is what it does beyond the local network.
+    known = np.flatnonzero((head["app"] >= 0) & ~flows.local[head["dest"]])
     owner = who[row[offsets[:-1]]] * n_windows + starts
     index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
     apps = channels[app_heads]

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from appcadence.features import apns
 from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import micros
+from appcadence.telemetry.addresses import is_local
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.schema import FLOWS
 
@@ -109,6 +111,11 @@ class Flows:
     @property
     def n_blocks(self) -> int:
         return len(self.block_rows)
+
+    @cached_property
+    def local(self) -> np.ndarray:
+        """(n_dests,) whether each destination is on the device's own network."""
+        return np.fromiter(map(is_local, self.dests), np.bool_, len(self.dests))
 
     def block(self, block: int | None = None) -> np.ndarray:
         """The flows (`FLOW`) of one block, or of all."""

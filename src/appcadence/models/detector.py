@@ -20,7 +20,16 @@ from appcadence.models import reasons
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, discovered
-from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
+from appcadence.models.eligibility import (
+    BEHAVIOURS,
+    FLEET_EVENT,
+    SCORED,
+    STATUSES,
+    barred,
+    eligible,
+    judged,
+    statuses,
+)
 from appcadence.models.reference import Reference
 from appcadence.models.scores import (
     BEHAVIOUR,
@@ -43,7 +52,7 @@ _TOP_CONTRIBUTIONS = 8
 
 _NAMES = pa.array(NAMES)
 _RELATIVE = np.array(RELATIVE)
-_STATUS = pa.array(["scored", "fleet_event", "insufficient_evidence"])
+_STATUS = pa.array(STATUSES)
 _OF_BEHAVIOUR = {b: [i for i, n in enumerate(NAMES) if FAMILY_OF[n] in of] for b, of in BEHAVIOURS.items()}
 
 
@@ -105,9 +114,11 @@ class Detector:
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
         factor e fewer; it equals the sum of all contributions plus a constant of the stratum. Where there is
         too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,) keep
-        their score, have no rank and raise no alert. Alerts keep to the budget of the settings or, if given,
-        to their false discovery rate over all alert units of the frame (Benjamini and Hochberg on conformal
-        p-values, which one over the number of calibration units bounds below: a small calibration finds
+        their score, have no rank, and alert only where they show a behaviour; windows to local destinations
+        have a rank and alert only where the settings ask for it. Alerts keep to the budget of the settings
+        or, if given, to their false discovery rate over all alert units of the frame (Benjamini and Hochberg
+        on conformal p-values, which one over the number of calibration units bounds below: a small
+        calibration finds
         nothing at a low rate). Their thresholds say which behaviours a window shows, and may bar alerts (see
         `eligibility.barred`). Reasons are given for alerts and the first 1,000 windows.
 
@@ -139,7 +150,8 @@ class Detector:
         values, group = aligned(frame), self.baseline.group_of(frame)
         distances = self.baseline.z_scores(values, group)
         able, evidence = judged(frame), eligible(frame)
-        scored = evidence if fleet_event is None else evidence & ~fleet_event
+        status = statuses(frame, evidence, fleet_event, settings.ranking.local_destinations)
+        scored, event = status == SCORED, status == FLEET_EVENT
         # What cannot be judged is not asked about: often half of all windows.
         fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
         asked = self.members(values[evidence], distances[evidence])
@@ -151,20 +163,22 @@ class Detector:
         }
         shown = {b: behaviours[b][1] <= most for b, most in settings.tunables.bounds.items()}
         mute = barred(frame, able, shown, settings.tunables)
-        unit_p = np.where(scored & ~mute, scale.unit_p, np.nan)
+        # An event's newness is no news: of its windows only those that show a rhythm may alert.
+        may = (scored | (event & np.logical_or.reduce(list(shown.values())))) & ~mute
+        unit_p = np.where(may, scale.unit_p, np.nan)
         rate = settings.alerts.false_discovery_rate
         # With a rate, all that may yet be found.
-        alert = scored & ~mute & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
+        alert = may & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
         explained = alert | (_first(scored, scale.score) & (scale.score >= explained_from))
         said = self._findings(frame, values, group, contributions, explained)
         columns = _keys(frame) | {
-            "status": _STATUS.take(pa.array(np.where(scored, 0, np.where(evidence, 1, 2)))),
+            "status": _STATUS.take(pa.array(status)),
             "score": _nullable(scale.score),
             "p_value": _nullable(scale.p_value),
             "rank": pa.nulls(len(frame), pa.int64()),
             "alert": alert,
             **{b: _struct(BEHAVIOUR, map(_nullable, part)) for b, part in behaviours.items()},
-            "behaviours": reasons.listed({b: shown[b] & scored for b in BEHAVIOURS}),
+            "behaviours": reasons.listed({b: shown[b] & (scored | event) for b in BEHAVIOURS}),
             "explained_by": reasons.explained_by(frame, distances),
             "contributions": self._top(evidence, values, group, contributions),
             "exception_id": pa.nulls(len(frame), pa.string()),
@@ -314,7 +328,7 @@ def _keys(frame: pd.DataFrame) -> dict[str, Any]:
     """What says which window a row is, and what it rests on."""
     # Names stay in codes: as Python texts they would cost more than the score.
     names = ("device_id", "app_id", "dest", "app_attribution")
-    numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions")
+    numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions", "n_beats")
     return {name: pa.array(frame[name], from_pandas=True).cast(pa.string()) for name in names} | {
         name: pa.array(frame[name], SCORES.field(name).type, from_pandas=True) for name in numbers
     }

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence._types import Mask, Vector
+from appcadence._types import Codes, Mask, Vector
 from appcadence.config import Tunables
 from appcadence.features._kernels import MIN_STARTS
 from appcadence.features.comparison import STEADY_DAYS
+from appcadence.telemetry.addresses import is_local
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
     "structured_cadence": ("interval", "size"),
@@ -21,13 +22,17 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 }
 """The analytic's three behaviours and the feature families that speak for each."""
 
-MIN_DAYS = 2
-"""A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
+MIN_DAYS = 3
+"""A channel met on so many days, the window's among them, is judged however few its beats: a beacon may be
+slower than that. Fewer than three of anything repeat nothing; only a long session is judged by itself."""
 PERSISTENT_SECONDS = 1800.0
-CADENCE_ALONE_STARTS = 12
-"""Cadence with fewer starts than this raises no alert of its own."""
+CADENCE_ALONE_BEATS = 12
+"""Cadence with fewer beats than this raises no alert of its own."""
+STATUSES = ("scored", "fleet_event", "local_destination", "insufficient_evidence")
+"""What becomes of a window; only what is scored has a place in the ranking."""
+SCORED, FLEET_EVENT, LOCAL_DESTINATION, INSUFFICIENT_EVIDENCE = range(len(STATUSES))
 READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
-"""The features that `eligible` takes, besides the key `n_flows`."""
+"""The features that `eligible` takes, besides the key `n_beats`."""
 
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 """A feature table, or its columns (n,) by name."""
@@ -36,10 +41,10 @@ Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 def judged(frame: Columns) -> dict[str, Mask]:
     """For each behaviour, (n,) whether the window can show it.
 
-    Cadence takes six flows; persistence one session of half an hour, or enough flows to hold a chain;
-    bursts three pushes with sessions to follow them.
+    Cadence takes six beats, of however many flows each; persistence one session of half an hour, or enough
+    beats to hold a chain; bursts three pushes with sessions to follow them.
     """
-    many = np.asarray(frame["n_flows"]) >= MIN_STARTS
+    many = np.asarray(frame["n_beats"]) >= MIN_STARTS
     longest = np.asarray(frame["longest_session_seconds"])
     return {
         "structured_cadence": many,
@@ -49,11 +54,35 @@ def judged(frame: Columns) -> dict[str, Mask]:
 
 
 def eligible(frame: Columns) -> Mask:
-    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
-    then its beats. The models learn from and score these windows alone."""
-    out: Mask = _days_met(frame) >= MIN_DAYS
+    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before: then days
+    are its beats. The models learn from and score these windows alone."""
+    out: Mask = _days_met(frame) + 1 >= MIN_DAYS
     for able in judged(frame).values():
         out |= able
+    return out
+
+
+def local_destination(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is one to a destination on the device's own network."""
+    dest = frame["dest"].astype("category").cat
+    codes, inverse = np.unique(dest.codes.to_numpy(), return_inverse=True)
+    return np.array([code >= 0 and is_local(str(dest.categories[code])) for code in codes], np.bool_)[inverse]
+
+
+def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank_local: bool) -> Codes:
+    """(n,) places in `STATUSES`.
+
+    Args:
+        frame: the feature table, n rows.
+        evidence: (n,) `eligible`.
+        fleet_event: (n,) whether the window belongs to a fleet event; None = none does.
+        rank_local: whether windows to destinations on the local network have a place in the ranking.
+    """
+    out = np.where(evidence, SCORED, INSUFFICIENT_EVIDENCE)
+    if fleet_event is not None:
+        out[evidence & fleet_event] = FLEET_EVENT
+    if not rank_local:
+        out[evidence & local_destination(frame)] = LOCAL_DESTINATION
     return out
 
 
@@ -62,7 +91,7 @@ def barred(
 ) -> Mask:
     """(n,) windows that raise no alert, whatever their score.
 
-    Those are cadence alone with fewer than twelve starts, and those that can be judged on a behaviour whose
+    Those are cadence alone with fewer than twelve beats, and those that can be judged on a behaviour whose
     threshold is set and yet show none of the three.
 
     Args:
@@ -71,7 +100,7 @@ def barred(
         shown: (n,) by behaviour, whether it shows within the bounds of `tunables`.
         tunables: the thresholds.
     """
-    few = frame["n_flows"].to_numpy() < CADENCE_ALONE_STARTS
+    few = frame["n_beats"].to_numpy() < CADENCE_ALONE_BEATS
     bound = [able[name] for name in BEHAVIOURS if getattr(tunables, name) is not None]
     nothing = np.logical_or.reduce([np.zeros(len(frame), np.bool_), *bound])
     cadence = shown["structured_cadence"]

@@ -1,7 +1,8 @@
 """Fleet events: a destination or an app that a good part of the fleet meets for the first time together.
 
 An update's new host or a management roll-out would otherwise raise one alert a device, and a compromise of
-the whole fleet would hide behind "everybody has it". Such an event is one item of its own.
+the whole fleet would hide behind "everybody has it". Such an event is one item of its own, and so is what of
+it alerts for its rhythm.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
+from appcadence.findings import Finding
+from appcadence.models.identity import identity
+from appcadence.telemetry.addresses import is_local
 
 MIN_DEVICES = 4
 MIN_SHARE = 0.05
@@ -33,6 +39,8 @@ class FleetEvents:
     """(n,) whether a window of the feature table belongs to an event."""
     events: pd.DataFrame
     """One row an event: kind (destination or app), name, devices, first_seen (UTC), device_ids (list)."""
+    identity: Finding | None = None
+    """Which names changed under the fleet, if any did (see `models.identity`); none of it is an event."""
 
 
 def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetEvents:
@@ -41,7 +49,8 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     `history` holds the contacts of these windows too; `since_us` (microseconds since the epoch) is the end of
     the baseline, before which nothing is an event. A window is judged by what was met before its own end.
     """
-    contacts = history.contacts
+    changed = identity(history.contacts, since_us, frame)
+    contacts = changed.applied(history.contacts, since_us)
     devices = pd.Index(contacts["device_id"].unique())
     end = (frame["window_end"].dt.as_unit("us").astype("int64").to_numpy() - since_us) // 1_000_000
     owner = _codes(devices, frame["device_id"])
@@ -54,7 +63,8 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     for kind, column in (("destination", "dest"), ("app", "app_id")):
         named = contacts[contacts[column].notna()]
         names = pd.Index(named[column].unique())
-        first = _first_contacts(named, names, column, devices, since_us)
+        names = names[[not is_local(name) for name in names]] if kind == "destination" else names
+        first = _first_contacts(named[named[column].isin(names)], names, column, devices, since_us)
         rows = _codes(names, frame[column])
         if kind == "destination":
             rows = np.where(frame["dest"].astype(object).to_numpy() == APP_LEVEL, -1, rows)
@@ -75,7 +85,18 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     columns = ["kind", "name", "devices", "first_seen", "device_ids"]
     table = pd.DataFrame(events, columns=columns)
     table["first_seen"] = pd.to_datetime(table["first_seen"], utc=True).dt.as_unit("us")
-    return FleetEvents(marked, table)
+    return FleetEvents(marked, table, changed.finding)
+
+
+def alerting_devices(events: pd.DataFrame, scores: pa.Table) -> list[int]:
+    """How many devices of each event alert in a scores table, of which it takes device, app, destination,
+    status and alert."""
+    rows = scores.filter(pc.and_(scores["alert"], pc.equal(scores["status"], "fleet_event"))).to_pandas()
+    counts = []
+    for event in events.itertuples():
+        met = rows[rows["dest" if event.kind == "destination" else "app_id"] == event.name]
+        counts.append(met.loc[met["device_id"].isin(event.device_ids), "device_id"].nunique())
+    return counts
 
 
 @dataclass(frozen=True)

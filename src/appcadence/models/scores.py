@@ -35,6 +35,7 @@ SCORES = pa.schema(
         ("observed_seconds", pa.float64()),
         ("n_flows", pa.int64()),
         ("n_sessions", pa.int64()),
+        ("n_beats", pa.int64()),
         ("app_attribution", pa.string()),
         ("status", pa.string()),
         ("score", pa.float64()),

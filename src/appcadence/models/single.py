@@ -65,12 +65,12 @@ class Channel:
         constant = detector.constant(stratum)
         return cls(detector, group, detector.calibration[stratum], constant, np.array(hidden, np.int64))
 
-    def score(self, values: npt.ArrayLike, n_flows: int) -> WindowScore:
+    def score(self, values: npt.ArrayLike, n_beats: int) -> WindowScore:
         """Score one window.
 
         Args:
             values: (n_features,) in catalogue order (`appcadence.features.NAMES`), NaN = unknown.
-            n_flows: flows of the window.
+            n_beats: beats of the window: its flow starts, those less than 2 s apart merged.
 
         Raises:
             ValueError: there are not as many values as features.
@@ -84,7 +84,7 @@ class Channel:
         contributions, raw = combine(members, detector.weights)
         score, p = np.nan, np.nan
         columns = {name: row[:, i] for name, i in _READS.items()}
-        if eligible(columns | {"n_flows": np.array([n_flows])})[0]:
+        if eligible(columns | {"n_beats": np.array([n_beats])})[0]:
             score, p = float(calibration.scale(raw)[0]), float(calibration.p_values(raw)[0])
         classifier, surprise, forest = (float(value[0]) for value, _ in members)
         return WindowScore(score, p, classifier, surprise, forest, contributions[0] / calibration.spread)
@@ -130,7 +130,7 @@ def explain(detector: Detector, row: pd.Series | pd.DataFrame) -> Explanation:
     app_id, category = (None if pd.isna(x := frame[n].iloc[0]) else str(x) for n in ("app_id", "category"))
     channel = Channel.of(detector, app_id, str(frame["dest"].iloc[0]), category)
     values = aligned(frame)[0].copy()
-    found = channel.score(values, int(frame["n_flows"].iloc[0]))
+    found = channel.score(values, int(frame["n_beats"].iloc[0]))
     values[channel.hidden] = np.nan
     table = pd.DataFrame(
         {

@@ -102,8 +102,7 @@ class Measured(NamedTuple):
     """Arrow files of what `Job.measured` gives, in window order."""
     after: History
     """The history with the contacts of all windows."""
-    events: pd.DataFrame
-    """The fleet events."""
+    events: FleetEvents
 
 
 Engine = Callable[[Job, Path, Progress], Measured]
@@ -160,4 +159,4 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
 
     for number, _ in enumerate(in_order(work, len(blocks)), start=1):
         progress("scoring", number / len(blocks))
-    return Measured(files, after, found.events)
+    return Measured(files, after, found)

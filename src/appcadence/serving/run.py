@@ -126,6 +126,11 @@ def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[Findin
     ]
 
 
+def local_windows(windows: int, of: int) -> list[Finding]:
+    """What is to be said of channel windows to local destinations that are not ranked."""
+    return [Finding("local_destinations", {"windows": windows, "of": of})] if windows else []
+
+
 def blind_spots(
     channels: int, unattributed: int, devices: int, with_activity: int, with_pushes: int
 ) -> list[Finding]:

@@ -16,8 +16,10 @@ from appcadence.errors import SchemaError
 from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
+from appcadence.findings import Finding
 from appcadence.models.bundle import load as load_bundle
 from appcadence.models.detector import Detector
+from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.pipeline import assemble
 from appcadence.models.scores import SCORES
 from appcadence.models.single import Channel, Explanation, explain
@@ -35,7 +37,10 @@ class Scored:
     history: History
     """The history with these windows' contacts added: what the next scoring starts from."""
     events: pd.DataFrame
-    """Fleet events (see `appcadence.models.fleet_events`), whose windows are in no ranking."""
+    """Fleet events (see `appcadence.models.fleet_events`), whose windows are in no ranking, with the count
+    `alerting_devices`."""
+    identity: Finding | None = None
+    """Which names changed under the fleet, if any did."""
 
 
 @dataclass(frozen=True)
@@ -199,4 +204,5 @@ class Scorer:
         found = new.fleet_events(self.detector.reference.end_us)
         version = self.version[:12]
         scores = self.detector.score(new.features, settings, fleet_event=found.windows, version=version)
-        return Scored(scores, new.windows, new.history, found.events)
+        events = found.events.assign(alerting_devices=alerting_devices(found.events, scores))
+        return Scored(scores, new.windows, new.history, events, found.identity)

@@ -163,7 +163,7 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
     finally:
         for held in kept:
             held.unpersist()
-    return Measured([file_of(scratch, i) for i in range(2 * n_blocks)], after, found.events)
+    return Measured([file_of(scratch, i) for i in range(2 * n_blocks)], after, found)
 
 
 @dataclass(frozen=True)

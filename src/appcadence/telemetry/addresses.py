@@ -8,6 +8,18 @@ from collections.abc import Collection
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+LOCAL_NETWORKS: tuple[Network, ...] = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private
+            *("169.254.0.0/16", "fe80::/10", "127.0.0.0/8", "::1/128"),  # link-local, loopback
+            *("224.0.0.0/4", "ff00::/8", "255.255.255.255/32", "0.0.0.0/8", "::/128"),  # multicast, broadcast
+        ),
+    )
+)
+"""Addresses that are never beyond the network a device is on."""
+_LOCAL_NAMES = ("local", "localhost")
 _HEADS = frozenset("0123456789abcdefABCDEF:")
 
 
@@ -34,6 +46,21 @@ def canonical(text: str) -> str | None:
     """
     address = parsed(text)
     return text.strip() or None if address is None else str(address)
+
+
+def is_local(dest: str) -> bool:
+    """Whether a destination, address or host name, is on the device's own network.
+
+    Names under `.local` and `localhost` are; whether any other name is, only its address would say.
+
+    >>> is_local("192.168.1.7"), is_local("printer.local"), is_local("fe80::1%en0"), is_local("17.57.144.1")
+    (True, True, True, False)
+    """
+    address = parsed(dest.partition("%")[0])
+    if address is None:
+        return dest.rstrip(".").rpartition(".")[2].lower() in _LOCAL_NAMES
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in LOCAL_NETWORKS)
 
 
 def is_within(text: str | None, networks: Collection[Network]) -> bool:

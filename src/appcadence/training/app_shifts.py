@@ -21,6 +21,8 @@ MIN_SHARE = 0.5
 """An update shows on at least half of the devices that have the app ..."""
 MIN_FEATURES = 2
 """... and in more than one feature."""
+MIN_DAYS = 3
+"""... for days: a Sunday, a weekend, or a last day that a change of time zone cut short, is none."""
 MIN_OBSERVED = 0.5
 """A window of which less than this was observed, such as the last, tells nothing of an app as a whole."""
 _MAX_FALSE_DISCOVERIES = 0.01
@@ -59,11 +61,11 @@ def app_shifts(frame: pd.DataFrame, distances: Matrix) -> list[AppShift]:
     `frame` is the feature table (n) of windows after training, `distances` (n, n_features) theirs from the
     baseline. An app is followed by its app-level windows. For each app, feature and direction, the shift
     begins with the unbroken run of days, up to the latest, on which at least half of the devices (four or
-    more) lie 1.5 spreads out. The number of such devices over the whole run is then held against the share
-    of devices on which other apps did (binomial tail, times the days a run could have begun on; false
-    discoveries controlled after Benjamini and Hochberg within each app, then over the apps). It shows no
-    shift that leaves the app as a whole where it was, and in practice none of apps on fewer than seven
-    devices. Where apps are unknown a registrable domain stands for one; an address does not.
+    more) lie 1.5 spreads out; it holds three days at least. The number of such devices over the whole run is
+    then held against the share of devices on which other apps did (binomial tail, times the days a run could
+    have begun on; false discoveries controlled after Benjamini and Hochberg within each app, then over the
+    apps). It shows no shift that leaves the app as a whole where it was, and in practice none of apps on
+    fewer than seven devices. Where apps are unknown a registrable domain stands for one; an address does not.
     """
     from scipy.stats import binom
 
@@ -132,7 +134,8 @@ def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:
     unbroken = np.logical_and.accumulate((yes | ~many)[::-1], axis=0)[::-1] & yes
     days = known.index.to_numpy(np.int64)
     first = np.where(unbroken.any(axis=0), days[unbroken.argmax(axis=0)], -1)
-    return first, len(days)
+    late = days[:, None] >= first
+    return np.where((many & late).sum(axis=0) >= MIN_DAYS, first, -1), len(days)
 
 
 def _elsewhere(by_device: pd.DataFrame, wide: pd.Index) -> Matrix:

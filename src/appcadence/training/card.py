@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import Any
 
@@ -31,8 +30,8 @@ def model_card(training: Training, dataset: dict[str, Any]) -> str:
         f"| {name} | {entry['rows']:,} | {len(entry['files'])} | `{_digest(entry)}` |"
         for name, entry in sorted(dataset.get("tables", {}).items())
     )
-    budgets = "\n".join(f"| {budget:g} | {_share(recall)} |" for budget, recall in q.recall.items())
-    kinds = "".join(f"| {kind} | {_share(recall)} |\n" for kind, recall in q.recall_by_kind.items())
+    budgets = "\n".join(f"| {budget:g} | {q.said(recall)} |" for budget, recall in q.recall.items())
+    kinds = "".join(f"| {kind} | {q.said(recall)} |\n" for kind, recall in q.recall_by_kind.items())
     if kinds:
         kinds = f"\n| kind, at 1 benign unit per device-day | recall |\n|---|---|\n{kinds}"
     return f"""# appcadence detector
@@ -75,8 +74,9 @@ from and those that were looked for.
 |---|---|
 {budgets}
 {kinds}
-{q.implant_days} implant-days and {q.benign_units} benign alert units; average precision
-{_share(q.average_precision)}.
+{q.implant_days} implant-days, every one that was injected: {q.unjudged_implant_days} had no window that could
+be judged, and count as missed. {q.benign_units} benign alert units; average precision
+{q.said(q.average_precision)}.
 
 ## Blind spots
 
@@ -108,10 +108,6 @@ def _span(dataset: dict[str, Any]) -> str:
 def _digest(entry: dict[str, Any]) -> str:
     files = entry["files"]
     return " ".join(file["sha256"][:12] for file in files[:3]) + (" ..." if len(files) > 3 else "")
-
-
-def _share(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.2f}"
 
 
 def _list(sentences: tuple[str, ...]) -> str:

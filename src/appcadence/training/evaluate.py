@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import SchemaError
+from appcadence.features.windows import APP_LEVEL
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import device_days
-from appcadence.training.truth import Truth, truth_of, with_names
+from appcadence.training.truth import Truth, truth_of, truth_of_carriers, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)
 """False alert units per device-day at which recall is quoted."""
@@ -38,6 +39,8 @@ class Quality:
     first_found_days: float
     """Median days from an implant's first day to the first on which it is found, at one false unit a
     device-day; those never found count as infinite."""
+    unjudged_implant_days: int = 0
+    """Implant-days with no window that could be judged; they count as missed."""
     recall_by: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
     """By column and value: recall at one false unit per device-day, and implant-days."""
 
@@ -45,10 +48,24 @@ class Quality:
     def recall_by_kind(self) -> dict[str, float]:
         return {kind: share for kind, (share, _) in self.recall_by.get("kind", {}).items()}
 
+    def said(self, value: float) -> str:
+        """A recall or precision in words, also where there is none."""
+        if np.isfinite(value):
+            return f"{value:.2f}"
+        return "unknown" if self.implant_days else "no implant-days"
+
+    def range(self, budget: float) -> str:
+        """The interval of a recall in words."""
+        low, high = self.interval[budget]
+        if np.isfinite(low):
+            return f"{low:.2f} to {high:.2f}"
+        return "one device" if self.implant_days else "no implant-days"
+
     def metrics(self) -> dict[str, float]:
         """Flat numbers for tracking and JSON."""
         return {
             "implant_days": float(self.implant_days),
+            "unjudged_implant_days": float(self.unjudged_implant_days),
             "benign_units": float(self.benign_units),
             "device_days": self.device_days,
             "average_precision": self.average_precision,
@@ -100,11 +117,42 @@ def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days:
         average_precision=_average_precision(best[seen], bad[seen]),
         realised={b: float((benign >= -np.log(b)).sum() / days) if days else np.nan for b in BUDGETS},
         first_found_days=_first_found(truth.days, shown > level),
+        unjudged_implant_days=int(np.isneginf(shown).sum()),
         recall_by={
             column: _by(shown > level, truth.days[column])
             for column in truth.days.columns.difference(["device_id", "case_id", "day"])
         },
     )
+
+
+def injected_quality(tested: pd.DataFrame, injection: pd.DataFrame, devices: list[str] | None) -> Quality:
+    """Quality on injected implants, of which every day counts, and those with no judged window as missed.
+
+    Args:
+        tested: the judged windows, as `Training.tested` has them.
+        injection: the implants of all rounds, as `training.injection.labelled` gives them, with `round`.
+        devices: those that were tested, None = all.
+    """
+    if devices is not None:
+        injection = injection[injection["device_id"].isin(devices)]
+    frame = tested.rename(columns={"kind": "implant_kind"})
+    number = tested["round"].to_numpy(np.int64)
+    truth = truth_of_carriers(frame, tested["implant"].to_numpy(np.int64), number)
+    missed = injection[["implant_id", "round", "device_id", "kind", "missed_days"]].explode("missed_days")
+    missed = missed[missed["missed_days"].notna()]
+    rest = pd.DataFrame(
+        {
+            "case_id": "unjudged/" + missed["implant_id"].astype(str) + "/" + missed["round"].astype(str),
+            "day": pd.to_datetime(missed["missed_days"].astype(object), utc=True).dt.as_unit("us"),
+            "device_id": missed["device_id"].astype(object),
+            "kind": missed["kind"].astype(object),
+        }
+    )
+    days = pd.concat([part for part in (truth.days, rest) if len(part)] or [truth.days], ignore_index=True)
+    observed = injection.groupby("round")["observed_device_days"].first()
+    of_round = (observed.get(n, device_days(tested[number == n])) for n in np.unique(number))
+    unit, score = (tested[name].to_numpy() for name in ("unit", "score"))
+    return quality(frame, score, Truth(days, truth.window, truth.day), unit, float(sum(of_round)))
 
 
 def evaluate(
@@ -137,8 +185,18 @@ def evaluate(
     pairs = kept[truth.window]
     truth = Truth(days, place[truth.window[pairs]], truth.day[pairs])
     rows = scores[kept].reset_index(drop=True)
-    score = rows["score"].where(rows["status"].astype(object) == "scored").to_numpy(np.float64)
-    return quality(rows, score, truth, alert_unit(rows), device_days(rows))
+    # What is judged: the ranked, and of fleet events what alerts for its rhythm.
+    shown = (rows["status"].astype(object) == "scored") | rows["alert"]
+    score = rows["score"].where(shown).to_numpy(np.float64)
+    return quality(rows, score, truth, _units(rows), device_days(rows))
+
+
+def _units(scores: pd.DataFrame) -> Codes:
+    """(n,) alert units; a fleet event is one."""
+    unit, texts = alert_unit(scores), scores[["status", "app_id", "dest"]].astype(object)
+    event = (texts["status"] == "fleet_event").to_numpy(np.bool_)
+    name = texts["dest"].where(texts["dest"] != APP_LEVEL, texts["app_id"])
+    return np.where(event, len(unit) + pd.factorize(name)[0], unit)
 
 
 def _level(benign: Vector, allowed: float) -> float:

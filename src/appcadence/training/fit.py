@@ -28,7 +28,7 @@ from appcadence.models.trees import Trees
 from appcadence.training.evaluate import Quality, quality
 from appcadence.training.forest import fit_forest
 from appcadence.training.supervised import THREADS, Hyperparameters, fit_classifier
-from appcadence.training.truth import Truth
+from appcadence.training.truth import Truth, truth_of_carriers
 from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
 
 FOLDS = 5
@@ -93,19 +93,7 @@ class Sample:
 
     def truth(self) -> Truth:
         """Implant-days: one carrier of implants on one day of one round."""
-        rows = np.asarray(np.flatnonzero(self.malicious), np.int64)
-        frame = self.frame.iloc[rows]
-        key = pd.DataFrame(
-            {
-                "case_id": self.implant[rows].astype(str) + np.char.add("/", self.round[rows].astype(str)),
-                "day": frame["window_start"].dt.floor("D").to_numpy(),
-                "device_id": frame["device_id"].astype(object).to_numpy(),
-                "kind": frame["implant_kind"].astype(object).to_numpy(),
-            }
-        )
-        code = key.groupby(["case_id", "day"]).ngroup().to_numpy(np.int64)
-        heads = np.unique(code, return_index=True)[1]
-        return Truth(key.iloc[heads].reset_index(drop=True), rows, code.astype(np.int64))
+        return truth_of_carriers(self.frame, self.implant, self.round)
 
     def days(self) -> float:
         return sum(device_days(self.frame[self.round == r]) for r in np.unique(self.round))

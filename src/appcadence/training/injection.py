@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from appcadence._types import Codes, Mask, Vector
 from appcadence.features.columns import micros
 from appcadence.features.history import History
+from appcadence.models.calibration import device_days
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
@@ -74,6 +75,10 @@ def labelled(
 ) -> tuple[LabelledWindows, pd.DataFrame]:
     """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
 
+    The table has a row an implant, and besides what `inject` gives: `missed_days` (dates on which its carrier
+    had an implant and none of its windows is returned; of several implants of one carrier the first has them)
+    and `observed_device_days` of the devices, whether or not any window could be judged.
+
     `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
     `known` the history before the tables (default none). With `varied` the benign telemetry is first turned
     into a variant of itself, with `changed` some services move to other hosts and some apps are installed
@@ -101,7 +106,8 @@ def labelled(
     both = future | {"flows": pa.concat_tables([flows, injected_flows]).unify_dictionaries()}
     later = assemble(both, window, history_of(past, window, known))
     table = later.features
-    implant, share = _truth(table, injected_flows, window)
+    injected = assemble({"flows": injected_flows}, window).features if len(injected_flows) else table.iloc[:0]
+    implant, share = _truth(table, injected)
     common = later.fleet_events(cut_us).windows
     keep = eligible(table) & np.where(implant < 0, ~common, share >= _MIN_IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
@@ -110,9 +116,28 @@ def labelled(
     implant[found] = implant.max(initial=-1) + 1 + pd.factorize(_carrier(_named(table[found]), "dest"))[0]
     table.loc[found, "implant_kind"] = "verdict"
     keep &= (table["verdict"] != "unexplained").to_numpy()
+    wanted = np.ones(len(table), np.bool_)
     if devices is not None:
-        keep &= table["device_id"].astype(object).isin(devices).to_numpy()
-    return LabelledWindows(table, implant).take(keep), specs
+        wanted = table["device_id"].astype(object).isin(devices).to_numpy()
+    specs = specs.assign(
+        missed_days=_missed_days(specs, injected, table[wanted & keep & (implant >= 0)]),
+        observed_device_days=device_days(table[wanted]),
+    )
+    return LabelledWindows(table, implant).take(wanted & keep), specs
+
+
+def _missed_days(specs: pd.DataFrame, injected: pd.DataFrame, judged: pd.DataFrame) -> pd.Series:
+    """Of each implant, the days of its carrier that are among the injected windows and not the judged."""
+    days = [
+        set(zip(_carrier(_named(rows), "dest"), rows["window_start"].dt.strftime("%Y-%m-%d"), strict=True))
+        for rows in (injected, judged)
+    ]
+    every = specs[["device_id", "app_id", "dests"]].explode("dests") if len(specs) else specs
+    first = dict(zip(_carrier(every, "dests")[::-1], every.index[::-1], strict=True)) if len(specs) else {}
+    missed: dict[int, list[str]] = {row: [] for row in specs.index}
+    for carrier, day in sorted(days[0] - days[1]):
+        missed[first[carrier]].append(day)
+    return pd.Series(missed, dtype=object)
 
 
 def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarray:
@@ -134,13 +159,12 @@ def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
     return rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows[dest])
 
 
-def _truth(table: pd.DataFrame, injected_flows: pa.Table, window: str) -> tuple[Codes, Vector]:
+def _truth(table: pd.DataFrame, injected: pd.DataFrame) -> tuple[Codes, Vector]:
     """(n,) code of the carrier whose implant shares the window (-1 = none), and the share of its flows."""
-    if not len(injected_flows):
+    if not len(injected):
         return np.full(len(table), -1), np.zeros(len(table))
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
-    injected = assemble({"flows": injected_flows}, window).features[[*_KEY, "n_flows"]]
-    injected = injected.astype({"device_id": object, "app_id": object, "dest": object})
+    injected = injected[[*_KEY, "n_flows"]].astype({"device_id": object, "app_id": object, "dest": object})
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only goes on in this window begins no flow in it, and is the implant's all the same.
     touched, total = count.notna(), table["n_flows"].to_numpy()

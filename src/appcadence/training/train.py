@@ -29,7 +29,7 @@ from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
-from appcadence.training.evaluate import Quality
+from appcadence.training.evaluate import Quality, injected_quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import LabelledWindows, Tables, history_of, labelled, past_and_future
 from appcadence.training.search import search
@@ -206,11 +206,12 @@ def train(
         *(params[name] for name in ("implants", "rounds", "calibration_windows", "calibration_device_days")),
     )
     example = whole[eligible(whole)].head(5)
+    injection = pd.concat(rounds.injection, ignore_index=True)
     return Training(
         detector=detector,
         params=params,
-        quality=result.quality,
-        injection=pd.concat(rounds.injection, ignore_index=True),
+        quality=injected_quality(result.tested, injection, held_out),
+        injection=injection,
         example=example,
         tested=result.tested,
         trials=trials,

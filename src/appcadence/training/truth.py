@@ -27,6 +27,29 @@ class Truth:
     day: Codes
 
 
+def truth_of_carriers(frame: pd.DataFrame, implant: Codes, number: Codes) -> Truth:
+    """The implant-days among windows of known truth: one carrier of implants on one day of one round.
+
+    Args:
+        frame: n windows with device_id, window_start and implant_kind.
+        implant: (n,) code of the carrier, -1 = benign.
+        number: (n,) the round.
+    """
+    rows = np.asarray(np.flatnonzero(implant >= 0), np.int64)
+    part = frame.iloc[rows]
+    key = pd.DataFrame(
+        {
+            "case_id": implant[rows].astype(str) + np.char.add("/", number[rows].astype(str)),
+            "day": part["window_start"].dt.floor("D").to_numpy(),
+            "device_id": part["device_id"].astype(object).to_numpy(),
+            "kind": part["implant_kind"].astype(object).to_numpy(),
+        }
+    )
+    code = key.groupby(["case_id", "day"]).ngroup().to_numpy(np.int64)
+    heads = np.unique(code, return_index=True)[1]
+    return Truth(key.iloc[heads].reset_index(drop=True), rows, code.astype(np.int64))
+
+
 def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
     """Labels that name an address, and for each host name that the device's flows to it carry, one more.
 

@@ -62,6 +62,7 @@ ALERTS = pa.schema(
         ("first_time", SCORES.field("window_start").type),
         ("last_time", SCORES.field("window_end").type),
         ("device_ids", _TEXTS),
+        ("alerting_devices", pa.int64()),
         ("destinations", pa.list_(_DESTINATION)),
         ("n_destinations", pa.int64()),
         ("n_windows", pa.int64()),
@@ -75,7 +76,8 @@ ALERTS = pa.schema(
     ]
 )
 """The alerts table. `kind` is app, destination (of an unknown app), fleet_app or fleet_destination; `day` is
-an ISO date; `destinations` holds those that alert by themselves, strongest first, then the others that an
+an ISO date; `alerting_devices` counts those of `device_ids` that alert, of a fleet event for their rhythm
+alone; `destinations` holds those that alert by themselves, strongest first, then the others that an
 alerting app-wide rhythm may be made of; `findings` are `reasons`, then `unchecked`, with their codes;
 `exception_ids` are those that hold back more windows of the unit."""
 
@@ -163,7 +165,7 @@ def _single(scores: pa.Table) -> pa.Table:
 
 
 def _together(scores: pa.Table, events: pd.DataFrame) -> pa.Table:
-    others = pc.is_in(scores["status"], pa.array(["scored", "excepted"]))
+    others = pc.is_in(scores["status"], pa.array(["scored", "excepted", "local_destination"]))
     met = scores.filter(pc.invert(pc.or_(others, pc.is_valid(scores["exception_id"]))))
     kept: list[Any] = []
     index, owner = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -182,6 +184,7 @@ def _together(scores: pa.Table, events: pd.DataFrame) -> pa.Table:
     known = {
         "first_time": pa.array([event.first_seen for event in kept], ALERTS.field("first_time").type),
         "device_ids": pa.array([list(event.device_ids) for event in kept], _TEXTS),
+        "alerting_devices": pa.array([event.alerting_devices for event in kept], pa.int64()),
         "app_id": pa.array([event.name if event.kind == "app" else None for event in kept], pa.string()),
     }
     for name, column in known.items():
@@ -229,6 +232,7 @@ class _Rows:
             "first_time": self._times(np.minimum, np.where(fires, start, np.iinfo(np.int64).max)),
             "last_time": self._times(np.maximum, np.where(fires, end, 0)),
             "device_ids": pa.array([[name] for name in device], _TEXTS),
+            "alerting_devices": pa.array(np.ones(self.n, np.int64)),
             "n_windows": self._sum(fires),
             "n_flows": self._sum(np.where(counted, frame["n_flows"], 0)),
             "n_sessions": self._sum(np.where(counted, frame["n_sessions"], 0)),
@@ -271,7 +275,7 @@ class _Rows:
         }
 
     def _destinations(self, frame: pd.DataFrame, rows: Mask) -> dict[str, pa.Array]:
-        held = {"excepted", "fleet_event"}
+        held = {"excepted", "fleet_event", "local_destination"}
         status = self.table["status"].to_pandas()
         rows = rows & (self.fires | ~status.isin(held).to_numpy())
         known = pd.DataFrame({"owner": self.owner, "dest": frame["dest"], "n_flows": frame["n_flows"]})[rows]

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch, sha256
 from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.findings import Finding
+from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
@@ -34,6 +36,7 @@ EVENTS = pa.schema(
         ("kind", pa.string()),
         ("name", pa.string()),
         ("devices", pa.int64()),
+        ("alerting_devices", pa.int64()),
         ("first_seen", pa.timestamp("us", tz="UTC")),
         ("device_ids", pa.list_(pa.string())),
     ]
@@ -86,6 +89,9 @@ def write(
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
             top.append(table.filter(pc.or_(*shown)))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
+    columns = ["device_id", "app_id", "dest", "status", "alert"]
+    scores = pq.read_table(staging / SCORES_FILE, columns=columns, filters=[("alert", "=", True)])
+    events = events.assign(alerting_devices=alerting_devices(events, scores))
     table = pa.Table.from_pandas(events, EVENTS, preserve_index=False).replace_schema_metadata()
     pq.write_table(table, staging / EVENTS_FILE, compression="zstd")
     owners = {"id": [entry.id for entry in entries], "owner": [entry.owner for entry in entries]}
@@ -93,9 +99,26 @@ def write(
     return pa.concat_tables(top), ruling.uses
 
 
-def write_alerts(events: pd.DataFrame, staging: Path) -> None:
-    """Write the alerts of the scores that `write` wrote."""
-    alerts.write(alerts.alerts_in(staging / SCORES_FILE, events), staging)
+def write_alerts(staging: Path) -> None:
+    """Write the alerts of the scores and fleet events that `write` wrote."""
+    alerts.write(alerts.alerts_in(staging / SCORES_FILE, fleet_events(staging)), staging)
+
+
+def fleet_events(out: Path) -> pd.DataFrame:
+    """The fleet events in an output directory, `EVENTS`."""
+    return pd.DataFrame(pq.read_table(out / EVENTS_FILE, schema=EVENTS).to_pandas())
+
+
+def event_findings(out: Path) -> list[Finding]:
+    """What is to be said of them."""
+    names = ("kind", "name", "devices", "alerting_devices")
+    return [
+        Finding(
+            "fleet_event",
+            {name: event[name] for name in names} | {"first_seen": event["first_seen"].isoformat()},
+        )
+        for event in fleet_events(out).to_dict("records")
+    ]
 
 
 def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
@@ -110,13 +133,13 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
         run = Run.read(out)
         try:
             measures = pq.read_table(out / MEASURES_FILE, schema=MEASURES)
-            events = pq.read_table(out / EVENTS_FILE, schema=EVENTS).to_pandas()
+            events = fleet_events(out)
             whole = pq.ParquetFile(out / SCORES_FILE)
 
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
-            write_alerts(events, staging)
+            write_alerts(staging)
         except AppcadenceError:
             raise
         except (OSError, ValueError, pa.ArrowException, KeyError) as error:
@@ -125,7 +148,12 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             if not (staging / file.name).exists() and file.name != RUN:
                 shutil.copy2(file, staging / file.name)
         scores = pq.read_table(staging / SCORES_FILE, columns=["status", "alert"])
-        run = replace(run, **Counts.of(scores)._asdict(), exceptions_sha256=digest(exceptions))
+        run = replace(
+            run,
+            **Counts.of(scores)._asdict(),
+            fleet_events=event_findings(staging),
+            exceptions_sha256=digest(exceptions),
+        )
         run.write(staging)
     return run, uses
 

@@ -16,7 +16,7 @@ from appcadence._files import recover
 from appcadence._quantity import quantity
 from appcadence.errors import TelemetryError
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_STARTS
+from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
@@ -165,7 +165,7 @@ def basis(row: Row) -> str:
     known = row["app_attribution"]
     app = "app unknown" if known == "none" else f"app known from: {known}"
     return (
-        f"{row['n_flows']} flows in {row['n_sessions']} sessions; observed for "
+        f"{row['n_flows']} flows in {row['n_beats']} beats and {row['n_sessions']} sessions; observed for "
         f"{quantity(row['observed_seconds'], 's')}; {app}."
     )
 
@@ -181,10 +181,10 @@ def behaviours(row: Row) -> list[str]:
 
 def no_alert(row: Row) -> Finding | None:
     """Why a window raises no alert however high its score; None where it is not so."""
-    alone = row["behaviours"] == ["structured_cadence"] and row["n_flows"] < CADENCE_ALONE_STARTS
+    alone = row["behaviours"] == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS
     if row["alert"] or row["status"] != "scored" or not alone:
         return None
-    return Finding("cadence_alone", {"min_flows": CADENCE_ALONE_STARTS})
+    return Finding("cadence_alone", {"min_beats": CADENCE_ALONE_BEATS})
 
 
 def channel(row: Row) -> tuple[str, str]:

@@ -23,17 +23,9 @@ SUBTECHNIQUE = ("T1437.001", "Web Protocols")
 """Id and name in ATT&CK for Mobile."""
 
 _OWN = (
-    *("kind", "severity", "day", "app_id", "app_attribution", "device_ids", "score", "p_value", "rank"),
-    *(
-        *BEHAVIOURS,
-        "behaviours",
-        "destinations",
-        "n_destinations",
-        "n_windows",
-        "n_flows",
-        "n_sessions",
-        "reasons",
-    ),
+    *("kind", "severity", "day", "app_id", "app_attribution", "device_ids", "alerting_devices"),
+    *("score", "p_value", "rank", *BEHAVIOURS, "behaviours", "destinations", "n_destinations"),
+    *("n_windows", "n_flows", "n_sessions", "reasons"),
     *("unchecked", "explained_by", "exception_ids", "model_name", "model_version"),
 )
 
@@ -44,7 +36,8 @@ def headline(alert: Alert) -> str:
     if alert["kind"].startswith("fleet"):
         name = alert["app_id"] if alert["kind"] == "fleet_app" else part[0]["dest"]
         what = alert["kind"].removeprefix("fleet_")
-        return f"{len(alert['device_ids'])} devices met the {what} {name} for the first time together."
+        loud = f"; {alert['alerting_devices']} alert for their rhythm" if alert["alerting_devices"] else ""
+        return f"{len(alert['device_ids'])} devices met the {what} {name} for the first time together{loud}."
     (device,) = alert["device_ids"]
     who = "An unknown app" if alert["app_id"] is None else alert["app_id"]
     shown = ", ".join(name.replace("_", " ") for name in alert["behaviours"]) or "an unusual rhythm"

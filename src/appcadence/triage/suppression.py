@@ -196,9 +196,10 @@ class _Table:
             one_array(scores[name]).cast(pa.int64()).to_numpy() for name in ("window_start", "window_end")
         )
         self.app_level = _any(pc.equal(self.dests, APP_LEVEL))[self.dest]
-        scored = _scored(one_array(scores["status"]))
-        self.shown = np.where(scored, _shown(one_array(scores["behaviours"])), -1)
-        """(n,) bit b: the window shows the b-th behaviour; all bits where it has too little evidence."""
+        status = one_array(scores["status"])
+        judged = _scored(status) | pc.equal(status, "fleet_event").to_numpy(zero_copy_only=False)
+        self.shown = np.where(judged, _shown(one_array(scores["behaviours"])), -1)
+        """(n,) bit b: the window shows the b-th behaviour; all bits where it can raise no alert."""
 
     @cached_property
     def addresses(self) -> npt.NDArray[np.bytes_]:

@@ -75,6 +75,8 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_WINDOWS, verdicts: Pa
         behaviours=list(BEHAVIOURS),
         cards=[_card(window, said.get(i, []), output.path) for i, window in enumerate(windows)],
         alerting=sum(window.row["alert"] for window in windows),
+        alerting_ranked=output.run.alerts
+        - len(output.scores([("alert", "==", True), ("status", "==", "fleet_event")], ["alert"])),
         suppressed=suppressed,
         suppressed_more=output.run.excepted - len(suppressed),
     )
@@ -103,8 +105,11 @@ def _suppressed(output: Output, top: int) -> list[dict[str, Any]]:
 def _facts(output: Output) -> list[tuple[str, str, str]]:
     """Name, number and note of each."""
     run = output.run
-    alerts = output.scores([("alert", "==", True)], ["device_id", "app_id", "dest", "window_start"])
+    alerts = output.scores(
+        [("alert", "==", True), ("status", "==", "scored")], ["device_id", "app_id", "dest", "window_start"]
+    )
     units = len(np.unique(alert_unit(alerts.to_pandas()))) if len(alerts) else 0
+    units += sum(event.parameters["alerting_devices"] > 0 for event in run.fleet_events)
     return [
         ("Devices", f"{run.devices:,}", ""),
         ("Device-days", f"{run.device_days:,.1f}", "observed"),
@@ -123,7 +128,7 @@ def _budget(run: Run) -> str:
         else f"at most {100 * run.false_discovery_rate:g}% of them should be benign"
     )
     bounded = "".join(f"; {name} {value:g}" for name, value in run.tunables.items())
-    return f"apps or destinations on a day ({run.alerts:,} windows); {limit}{bounded}"
+    return f"apps or destinations on a day, or fleet events ({run.alerts:,} windows); {limit}{bounded}"
 
 
 def _shared(row: Row) -> dict[str, Any]:

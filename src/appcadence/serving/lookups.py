@@ -1,0 +1,63 @@
+"""Look-ups that may carry more than names: DNS is context and never judged, so what looks so is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.findings import Finding
+from appcadence.telemetry.addresses import is_local
+
+COLUMNS = ("device_id", "dest_host", "dest_ip", "service")
+MIN_LOOKUPS = 1000
+MIN_LOOKUPS_PER_FLOW = 3.0
+"""A name takes up to three look-ups (two addresses, HTTPS) for each flow that needed it."""
+_MAX_SAID = 10
+
+
+def lookup_channels(pieces: Iterable[Callable[[], pa.Table]]) -> list[Finding]:
+    """Destinations beyond the local network that one device alone asks, a thousand times or more, and more
+    often than all of its other flows can have needed names; the most asked first, ten at most.
+
+    `pieces` read the columns `COLUMNS` of a flows table, in parts.
+    """
+    counts = [_counts(piece()) for piece in pieces]
+    if not counts:
+        return []
+    keys = ["device_id", "dest"]
+    whole = pa.concat_tables(counts).group_by(keys, use_threads=False).aggregate([("n", "sum")]).to_pandas()
+    lookups = whole["dest"].notna()
+    flows = whole[~lookups].set_index("device_id")["n_sum"]
+    asked = whole[lookups]
+    asked = asked.assign(flows=flows.reindex(asked["device_id"]).fillna(0).to_numpy(np.int64))
+    alone = ~asked["dest"].duplicated(keep=False)
+    many = (asked["n_sum"] >= MIN_LOOKUPS) & (asked["n_sum"] > MIN_LOOKUPS_PER_FLOW * asked["flows"])
+    remote = np.array([not is_local(dest) for dest in asked["dest"]], np.bool_)
+    order = ["n_sum", "device_id", "dest"]
+    found = asked[alone & many & remote].sort_values(order, ascending=[False, True, True])
+    return [
+        Finding(
+            "dns_channel",
+            {
+                "device": row.device_id,
+                "dest": row.dest,
+                "lookups": int(row.n_sum),
+                "other_flows": int(row.flows),
+            },
+        )
+        for row in found.head(_MAX_SAID).itertuples()
+    ]
+
+
+def _counts(flows: pa.Table) -> pa.Table:
+    """Look-ups by device and destination, and other flows by device, where the destination is null."""
+    text = pa.string()
+    host, address = (flows[name].cast(text) for name in ("dest_host", "dest_ip"))
+    lookup = pc.fill_null(pc.equal(flows["service"].cast(text), "dns"), False)
+    dest = pc.if_else(lookup, pc.coalesce(host, address, pa.scalar("unknown")), pa.scalar(None, text))
+    table = pa.table({"device_id": flows["device_id"].cast(text), "dest": dest})
+    counted = table.group_by(["device_id", "dest"], use_threads=False).aggregate([([], "count_all")])
+    return counted.rename_columns(["device_id", "dest", "n"])

@@ -1,0 +1,88 @@
+"""A C2 host is found on as many devices as it is on, and is one item where it is on many."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from make import DAY0, fleet, flows, together
+
+from appcadence.models.fleet_events import MIN_DEVICES
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
+from appcadence.serving.run import Run
+from appcadence.training.injection import past_and_future
+from appcadence.triage.output import reapply
+from appcadence.triage.report.page import write_report
+
+EXCEPTION = """
+[[exception]]
+id = "c2"
+owner = "Nobody"
+reason = "Known"
+business_justification = "Test"
+created = 2026-01-01
+expires = 2027-01-01
+destination = "c2.example"
+behaviours = ["structured_cadence", "session_persistence", "notification_burst"]
+"""
+
+
+@pytest.fixture(scope="module")
+def scorer(fleet_model):
+    return Scorer.load(fleet_model)
+
+
+def scored(scorer, out, devices):
+    """The output of a later day on which so many of ten devices beacon to the same new host."""
+    tables = fleet(devices=10, days=5, seed=9)
+    day = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
+    beats = 4 * 86400 + np.arange(0, 86400, 300.0)
+    c2 = [flows(beats + 9 * k, f"phone-{k:02d}", None, "c2.example", 0.5, 310, 180) for k in range(devices)]
+    score_directory({"flows": together(day, *c2)}, scorer, out)
+    scores = pq.read_table(out / "scores.parquet").to_pandas()
+    return scores[scores["dest"] == "c2.example"]
+
+
+def lines(out):
+    """The alerts on the host, as the SIEM gets them."""
+    alerts = map(json.loads, (out / "alerts.ecs.jsonl").read_text().splitlines())
+    return [a for a in alerts if "c2.example" in a["related"]["hosts"]]
+
+
+@pytest.mark.parametrize("devices", [3, 4, 10])
+def test_the_same_host_alerts_on_every_device(scorer, tmp_path, devices):
+    out = tmp_path / "out"
+    windows = scored(scorer, out, devices)
+    assert len(windows) == devices and windows["alert"].all()
+    event = devices >= MIN_DEVICES
+    assert set(windows["status"]) == {"fleet_event" if event else "scored"}
+    assert windows["rank"].isna().all() == event
+    found = lines(out)
+    assert len(found) == (1 if event else devices)
+    if event:
+        (row,) = pd.read_parquet(out / "fleet_events.parquet").query("name == 'c2.example'").itertuples()
+        assert (row.devices, row.alerting_devices) == (devices, devices)
+        assert found[0]["appcadence"]["alerting_devices"] == devices
+        assert f"{devices} alert for their rhythm" in found[0]["message"]
+        assert found[0]["event"]["reason"] and found[0]["appcadence"]["behaviours"]
+
+
+def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer, tmp_path):
+    out = tmp_path / "out"
+    scored(scorer, out, 5)
+    write_report(out, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "and 5 of the devices alert for their rhythm" in page
+    others = pd.read_parquet(out / "scores.parquet").query("alert and status == 'scored'")
+    units = len(others.groupby([others["device_id"].astype(str), others["app_id"].fillna(others["dest"])]))
+    assert f">{units + 1}<" in page
+    (tmp_path / "exceptions.toml").write_text(EXCEPTION)
+    run, _ = reapply(out, tmp_path / "exceptions.toml")
+    assert run == Run.read(out) and not lines(out)
+    assert [
+        f.parameters["alerting_devices"] for f in run.fleet_events if f.parameters["name"] == "c2.example"
+    ] == [0]
+    run, _ = reapply(out, None)
+    assert len(lines(out)) == 1 and run.alerts == len(others) + 5
