@@ -56,6 +56,9 @@ def score(
         bool, typer.Option("--reapply", help="Only put OUT under other exceptions; no DIR, no --model.")
     ] = False,
     history: Annotated[Path | None, typer.Option(help="OUT/history.parquet of the run before.")] = None,
+    verdicts: Annotated[
+        Path | None, typer.Option(help="A verdicts file: what it calls benign is known from now on.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Score windows that begin then or later: 2026-03-02, UTC.")
     ] = None,
@@ -86,7 +89,7 @@ def score(
         raise AppcadenceError("give a telemetry directory and --model, or --reapply without either")
     if not reapply and (directory is None or model is None):
         raise AppcadenceError("give both a telemetry directory and --model")
-    asked = (config, alerts_per_device_day, false_discovery_rate, history, since, until)
+    asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
     with logged(log), progress_bar() as progress:
@@ -104,6 +107,7 @@ def score(
                 false_discovery_rate=alerts.false_discovery_rate,
                 tunables=settings.tunables,
                 history=history,
+                verdicts=verdicts,
                 since=_moment("--since", since),
                 until=_moment("--until", until),
                 exceptions=exceptions,

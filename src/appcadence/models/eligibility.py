@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence._types import Mask, Vector
+from appcadence._types import Mask
 from appcadence.config import Tunables
 from appcadence.features._kernels import MIN_STARTS
-from appcadence.features.comparison import STEADY_DAYS
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
     "structured_cadence": ("interval", "size"),
@@ -21,12 +20,10 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 }
 """The analytic's three behaviours and the feature families that speak for each."""
 
-MIN_DAYS = 2
-"""A channel met on so many earlier days is judged however few its flows: a beacon may be slower than that."""
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_STARTS = 12
 """Cadence with fewer starts than this raises no alert of its own."""
-READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
+READS = ("longest_session_seconds", "push_coupling_excess", "steady_days_ratio")
 """The features that `eligible` takes, besides the key `n_flows`."""
 
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
@@ -50,8 +47,8 @@ def judged(frame: Columns) -> dict[str, Mask]:
 
 def eligible(frame: Columns) -> Mask:
     """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
-    then its beats. The models learn from and score these windows alone."""
-    out: Mask = _days_met(frame) >= MIN_DAYS
+    then its beats, however few its flows. The models learn from and score these windows alone."""
+    out: Mask = np.asarray(frame["steady_days_ratio"]) > 0
     for able in judged(frame).values():
         out |= able
     return out
@@ -77,10 +74,3 @@ def barred(
     cadence = shown["structured_cadence"]
     others = shown["session_persistence"] | shown["notification_burst"]
     return np.asarray(~others & np.where(cadence, few, nothing), np.bool_)
-
-
-def _days_met(frame: Columns) -> Vector:
-    """(n,) days with contact among the fourteen before the window; 0 where the past is unknown."""
-    age = np.minimum(np.ceil(np.asarray(frame["channel_age_days"])), STEADY_DAYS)
-    met = np.rint(np.asarray(frame["steady_days_ratio"]) * age)
-    return np.asarray(np.where(np.isnan(met), 0.0, met), np.float64)
