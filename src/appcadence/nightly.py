@@ -78,7 +78,7 @@ def score_directory(
     are known from now on. An output that was made from the same telemetry, model and settings is left as it
     is, or only put under other exceptions; a run that was killed or failed is gone on with.
 
-    Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
+    Memory: a block of flows (about 80 MB) a core, 140 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
     Stages and counts are logged under `appcadence.nightly`, at the level INFO.

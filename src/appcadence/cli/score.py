@@ -77,7 +77,7 @@ def score(
     Writes scores.parquet, alerts (CSV, ECS and OCSF JSON lines), history.parquet and what 'appcadence report'
     needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is started
     again; what was scored already, with the same model and settings, is left as it is. Memory: about 80 MB a
-    core, 120 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
+    core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
 
     --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
     cores; every worker must see DIR under the same path. The output is the same to the byte; a run that was

@@ -57,8 +57,8 @@ def add(
     """Record an analyst's decision on a window, and say who judged it otherwise.
 
     Nothing is taken back: analysts who disagree keep their rows, and of one analyst's words on a window the
-    last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file, and 'appcadence score' takes
-    as known what it calls benign.
+    last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file, and 'appcadence score'
+    takes as known what it calls benign.
 
     A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT a column rank
     names the window, so that a copy of OUT/alerts.csv with verdicts added will do; else device_id, app_id,

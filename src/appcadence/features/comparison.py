@@ -10,11 +10,14 @@ import numpy as np
 from appcadence._types import DAY_US
 from appcadence.features._kernels import bisect_left, kernel, micros
 from appcadence.features.history import HABITS, Comparison, Past
+from appcadence.features.pushes import COUNTS
 from appcadence.features.windows import Windows
 
 _STEADY_DAYS = 14
 _MIN_DAYS = 2
 """Contact on fewer of them is no evidence of anything steady."""
+_FADE = 0.5 ** (1 / 14)
+"""What a count of a day ago weighs."""
 _NEVER = np.iinfo(np.int64).max
 _BITS = 62
 _MIN_HABITS = 2
@@ -48,10 +51,13 @@ def compare(windows: Windows, past: Past) -> Comparison:
     vetted = np.full(count, past.vetting)
     habit = np.full((count, len(HABITS)), np.nan, np.float32)
     first[code[:m]], last[code[:m]], days[code[:m]] = old.first_us, old.last_us, old.days
+    pushed = np.zeros((count, len(COUNTS)), np.float32)
+    pushed[code[:m]] = old.pushed
     vetted[code[:m]], port[code[:m]], habit[code[:m]] = old.vetted, old.port, old.habit
     device_offsets = np.searchsorted(owner, np.arange(high - low + 1))
     order, offsets = windows.by_device_interval
     values = np.full((n, 5), np.nan, np.float32)
+    counts = windows.push_counts[:n].copy()
     seen_first, seen_last, seen_days, habits = _habits(
         n,
         windows.offsets,
@@ -69,7 +75,7 @@ def compare(windows: Windows, past: Past) -> Comparison:
         device - low,
         code[m:],
         pair,
-        windows.start_us // DAY_US,
+        windows.start_us,
         windows.port,
         seen_first,
         seen_last,
@@ -83,6 +89,8 @@ def compare(windows: Windows, past: Past) -> Comparison:
         past.vetting,
         port,
         habit,
+        counts,
+        pushed,
     )
     channels = replace(
         past,
@@ -95,8 +103,9 @@ def compare(windows: Windows, past: Past) -> Comparison:
         vetted=vetted,
         port=port,
         habit=habit,
+        pushed=pushed,
     )
-    return Comparison(values, channels)
+    return Comparison(values, counts, channels)
 
 
 @kernel
@@ -165,6 +174,21 @@ def _twin(habit, port, habits, ports, rows, sizes):  # type: ignore[no-untyped-d
 
 
 @kernel
+def _accumulate(counts, pushed, later):  # type: ignore[no-untyped-def]
+    """A later window's counts added to its channel's, and the sums put in their place; an earlier one's have
+    been added before, and it is judged alone. Without a push there is nothing to judge."""
+    if np.isnan(counts[0]):
+        return
+    none = counts[0] == 0.0
+    for k in range(len(counts)):
+        if later:
+            pushed[k] += counts[k]
+            counts[k] = pushed[k]
+        if none:
+            counts[k] = np.nan
+
+
+@kernel
 def _compare(  # type: ignore[no-untyped-def]
     out,
     order,
@@ -172,7 +196,7 @@ def _compare(  # type: ignore[no-untyped-def]
     device,
     channel,
     pair,
-    day,
+    start_us,
     now_port,
     now_first,
     now_last,
@@ -186,6 +210,8 @@ def _compare(  # type: ignore[no-untyped-def]
     vetting,
     port,
     habit,
+    counts,
+    pushed,
 ):
     n = len(device)
     pair_first = np.full(pair.max() + 1 if len(pair) else 0, _NEVER)
@@ -201,7 +227,7 @@ def _compare(  # type: ignore[no-untyped-def]
         members = members[members < n]
         if not len(members):
             continue
-        d, today = device[members[0]], day[members[0]]
+        d, today = device[members[0]], start_us[members[0]] // DAY_US
         now = _NEVER
         for w in members:
             now = min(now, now_first[w])
@@ -248,12 +274,15 @@ def _compare(  # type: ignore[no-untyped-def]
             last_day = last[c] // DAY_US if days[c] else contact
             if contact > last_day:
                 shift = contact - last_day
+                for k in range(pushed.shape[1]):
+                    pushed[c, k] *= _FADE**shift
                 days[c] = days[c] << shift if shift < _BITS else 0
                 last_day = contact
             if last_day - contact < _BITS:
                 days[c] |= now_days[w] << (last_day - contact)
             days[c] &= (np.int64(1) << _BITS) - 1
             before, last[c] = last[c], max(last[c], now_last[w])
+            _accumulate(counts[w], pushed[c], before < start_us[w])
             if vetted[c] and not vetting:
                 continue
             if now_last[w] > before:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import SchemaError
+from appcadence.features.pushes import COUNTS
 
 HABITS = ("log2_bytes_out", "log2_bytes_in", "log2_duration", "log2_gap")
 """log2(1 + mean over the flows of a channel's latest window): bytes, seconds, seconds between beats."""
@@ -24,15 +25,15 @@ SCHEMA = pa.schema(
         ("days_seen", pa.int64()),
         ("vetted", pa.bool_()),
         ("port", pa.int32()),
-        *((name, pa.float32()) for name in HABITS),
+        *((name, pa.float32()) for name in (*HABITS, *COUNTS)),
     ]
 )
 """One row a channel. Times are microseconds since the epoch; bit i of `days_seen` says that there was contact
 i UTC days before the day of `last_seen`; port -1 = unknown. Port and habits of a vetted channel are those it
-had when it was vetted."""
+had when it was vetted. The counts are those of pushes over the days with contact, each half after 14 days."""
 
 _KEY = ["device_id", "app_id", "dest"]
-_COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "vetted", "port", "habit")
+_COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "vetted", "port", "habit", "pushed")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class Past:
     port: np.ndarray
     habit: np.ndarray
     """(n, 4) float32, `HABITS`."""
+    pushed: np.ndarray
+    """(n, 5) float32, `COUNTS`."""
     vetting: bool
     """See `History`."""
 
@@ -131,6 +134,7 @@ class Past:
             vetted=rows["vetted"].to_numpy(np.bool_)[order],
             port=rows["port"].to_numpy(np.int32)[order],
             habit=rows[list(HABITS)].to_numpy(np.float32)[order],
+            pushed=rows[list(COUNTS)].to_numpy(np.float32)[order],
             vetting=history.vetting,
         )
 
@@ -197,7 +201,8 @@ class Past:
             }
         )
         habits = {name: rows.habit[:, i] for i, name in enumerate(HABITS)}
-        return History(frame.assign(**habits), self.vetting)
+        counts = {name: rows.pushed[:, i] for i, name in enumerate(COUNTS)}
+        return History(frame.assign(**habits, **counts), self.vetting)
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,8 @@ class Comparison:
     values: np.ndarray
     """(n_channels, 5) float32: channel is new, its age in days, destination is new for the device, steady
     days ratio, twin distance; NaN where the device has no vetted past, but for steady days."""
+    pushed: np.ndarray
+    """(n_channels, 5) float32: `COUNTS` up to the window's end; NaN where it holds no push."""
     channels: Past
 
 

@@ -23,7 +23,12 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_STARTS = 12
 """Cadence with fewer starts than this raises no alert of its own."""
-READS = ("longest_session_seconds", "push_coupling_excess", "steady_days_ratio")
+READS = (
+    "longest_session_seconds",
+    "push_coupling_excess",
+    "push_coupling_days_excess",
+    "steady_days_ratio",
+)
 """The features that `eligible` takes, besides the key `n_flows`."""
 
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
@@ -34,14 +39,15 @@ def judged(frame: Columns) -> dict[str, Mask]:
     """For each behaviour, (n,) whether the window can show it.
 
     Cadence takes six flows; persistence one session of half an hour, or enough flows to hold a chain;
-    bursts three pushes with sessions to follow them.
+    bursts three pushes with sessions to follow them, in the window or over the days.
     """
     many = np.asarray(frame["n_flows"]) >= MIN_STARTS
     longest = np.asarray(frame["longest_session_seconds"])
     return {
         "structured_cadence": many,
         "session_persistence": (longest >= PERSISTENT_SECONDS) | (many & ~np.isnan(longest)),
-        "notification_burst": ~np.isnan(np.asarray(frame["push_coupling_excess"])),
+        "notification_burst": ~np.isnan(np.asarray(frame["push_coupling_excess"]))
+        | ~np.isnan(np.asarray(frame["push_coupling_days_excess"])),
     }
 
 
