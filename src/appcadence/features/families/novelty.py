@@ -26,7 +26,7 @@ FEATURES = (
         "ratio",
         1,
         "1 if the device's app never contacted the destination before the window, or it is not vetted",
-        "new for this app on this device",
+        "new for this app on this device since the baseline",
     ),
     Feature(
         "channel_age_days",
@@ -40,7 +40,7 @@ FEATURES = (
         "ratio",
         1,
         "1 if no vetted channel of the device led there before the window",
-        "new for this device",
+        "new for this device since the baseline",
     ),
     Feature(
         "steady_days_ratio",
