@@ -13,14 +13,17 @@ from appcadence.features.domains import registrable_domain
 class Fleet:
     """Everything that novelty may look back on: all channel windows, each judged by those before it."""
 
-    def __init__(self, flows, length=DAY):
+    def __init__(self, flows, length=DAY, vetted_until=math.inf):
         self.windows = [w for w in windows_of(flows, length) if w.dest != "*"]
         self.contacts = [(w.device, w.app, w.dest, w.begin + p.start) for w in self.windows for p in w.pieces]
+        self.vetted_until = vetted_until
+        self.vetted = {c[:3] for c in self.contacts if c[3] < vetted_until}
 
     def novelty(self, window):
         """The nine features; what came before the device was first seen in the window is its past.
 
-        The fleet's past ends where the window begins, or with the first flow of all.
+        The fleet's past ends where the window begins, or with the first flow of all. Only channels that were
+        met before `vetted_until` make anything known to their own device.
         """
         now = min(
             w.begin + p.start
@@ -30,21 +33,22 @@ class Fleet:
         )
         end = window.begin + window.length
         device, app, dest = window.device, window.app, window.dest
-        mine = [c for c in self.contacts if c[3] < now and c[0] == device]
+        met = [c for c in self.contacts if c[3] < now and c[0] == device]
+        mine = [c for c in met if c[:3] in self.vetted]
         past = [c for c in self.contacts if c[3] < max(window.begin, min(c[3] for c in self.contacts))]
         out = {}
+        today, days = window.begin // DAY, {c[3] // DAY for c in met if c[1:3] == (app, dest)}
+        span = int(min(today - min(days), 14)) if days else 0
+        with_contact = sum(today - back in days for back in range(1, span + 1))
+        out["steady_days_ratio"] = with_contact / span if with_contact >= 2 else 0.0
         if mine:
             own = [c[3] for c in mine if c[1:3] == (app, dest)]
             out["channel_is_new"] = float(not own)
             out["channel_age_days"] = (now - min(own)) / DAY if own else 0.0
             out["destination_is_new_for_device"] = float(all(c[2] != dest for c in mine))
-            out["destination_is_new_for_fleet"] = float(all(c[2] != dest for c in past))
-            if own:
-                today, met = window.begin // DAY, {t // DAY for t in own}
-                span = int(min(today - min(own) // DAY, 14))
-                if span >= 2:
-                    days = [today - back in met for back in range(1, span + 1)]
-                    out["steady_days_ratio"] = sum(days) / span
+            out["destination_is_new_for_fleet"] = float(
+                all(c[2] != dest for c in past if c[0] != device or c[:3] in self.vetted)
+            )
             out["twin_distance_octaves"] = self.twin(window, now)
         met = [c for c in self.contacts if c[3] < end]
         others = {c[0] for c in met} - {device}
@@ -53,7 +57,7 @@ class Fleet:
             out["destination_prevalence_ratio"] = len(knowing) / len(others)
         if app is not None:
             out["destination_other_apps"] = len({c[1] for c in met if c[2] == dest} - {None, app})
-            home = {(c[0], c[2]) for c in past if c[1] == app} - {(device, dest)}
+            home = {(c[0], c[2]) for c in past if c[1] == app and c[:3] in self.vetted} - {(device, dest)}
             if home:
                 domain = registrable_domain(dest)
                 out["app_domain_share"] = sum(registrable_domain(d) == domain for _, d in home) / len(home)
@@ -62,7 +66,7 @@ class Fleet:
     def twin(self, window, now):
         latest = {}
         for w in sorted(self.windows, key=lambda w: w.begin):
-            if w.device == window.device and w.begin < window.begin:
+            if w.device == window.device and w.begin < min(window.begin, self.vetted_until):
                 latest[w.app, w.dest] = w
         mine, best = habits(window), NAN
         for other in latest.values():

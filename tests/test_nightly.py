@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from make import DAY0, fleet, flows, together
@@ -20,11 +23,11 @@ from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
 from appcadence.serving.run import Run, last_run
 from appcadence.telemetry.directory import write_directory
-from appcadence.telemetry.verdicts import Draft
+from appcadence.telemetry.verdicts import WINDOW, Draft, decisions
 from appcadence.training.injection import past_and_future
 from appcadence.triage.output import reapply
 from appcadence.triage.report_data import Output
-from appcadence.triage.verdicts import ranked
+from appcadence.triage.verdicts import ranked, record
 
 FILES = (
     *("scores.parquet", "measures.parquet", "fleet_events.parquet", "history.parquet", "sessions.parquet"),
@@ -230,3 +233,54 @@ def test_night_by_night_equals_both_nights_at_once(place, scorer, calm):
         score_directory(place / "telemetry", scorer, place / "x", since=days[0] + pd.Timedelta(hours=1))
     with pytest.raises(TelemetryError, match="does not lie before"):
         score_directory(place / "telemetry", scorer, place / "x", since=days[1], until=days[0])
+
+
+def test_a_beacon_that_stays_scores_no_less_until_it_is_called_benign(scorer, tmp_path):
+    """Every day is the same day again, so that nothing but the past differs."""
+    day = together(
+        fleet(devices=6, days=1)["flows"],
+        flows(300.0 + np.arange(0, 86_400, 900.0), "phone-05", "com.chat", "c2.example", 0.5, 310, 180),
+    )
+    at = day.schema.get_field_index("start")
+    week = [
+        day.set_column(
+            at, "start", pc.add(day["start"], pa.scalar(pd.Timedelta(4 + k, "D").to_pytimedelta()))
+        )
+        for k in range(9)
+    ]
+    write_directory(tmp_path / "telemetry", {"flows": together(*week)})
+    score_directory(tmp_path / "telemetry", scorer, tmp_path / "once")
+
+    def beacon(out):
+        rows = pd.read_parquet(out / "scores.parquet")
+        return rows[(rows["dest"] == "c2.example")].sort_values("window_start")["score"].tolist()
+
+    def night(number, **more):
+        since = pd.Timestamp(DAY0 + (4 + number) * 86_400, unit="s", tz="UTC")
+        before = tmp_path / str(number - 1) / "history.parquet"
+        out = tmp_path / str(number)
+        score_directory(
+            tmp_path / "telemetry",
+            scorer,
+            out,
+            history=before if number else None,
+            since=since,
+            until=since + pd.Timedelta(1, "D"),
+            **more,
+        )
+        return beacon(out)
+
+    nights = [score for number in range(9) for score in night(number)]
+    assert nights == beacon(tmp_path / "once") and len(nights) == 9
+    assert min(nights) == nights[0]
+    file, run = tmp_path / "verdicts.parquet", tmp_path / "7" / "scores.parquet"
+    row = pd.read_parquet(run).query("dest == 'c2.example'").iloc[0]
+    window = {name: str(row[name]) for name in WINDOW}
+    said = {"verdict": "benign", "analyst": "ana", "justification": "A known sync"}
+    at = row["window_end"].to_pydatetime()
+    record(decisions([Draft(window | said)], at), file, None, at)
+    assert night(8, verdicts=file)[0] < nights[8]
+    known = read_history(tmp_path / "8" / "history.parquet").contacts
+    assert known.loc[known["dest"] == "c2.example", "vetted"].all()
+    with pytest.raises(TelemetryError, match="not a readable verdicts file"):
+        night(8, verdicts=run.with_name("run.json"))

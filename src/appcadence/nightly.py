@@ -32,6 +32,7 @@ from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
 from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
+from appcadence.features.vetting import decided
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
 from appcadence.models.alert_units import alert_unit
@@ -47,6 +48,7 @@ from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output, report_context
+from appcadence.triage.verdicts import read as read_verdicts
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ def score_directory(
     tunables: Tunables = UNSET,
     local_destinations: bool = False,
     history: str | Path | None = None,
+    verdicts: str | Path | None = None,
     since: pd.Timestamp | None = None,
     until: pd.Timestamp | None = None,
     exceptions: str | Path | None = None,
@@ -74,11 +77,11 @@ def score_directory(
     fleet_events.parquet, history.parquet, run.json, measures.parquet and exceptions.parquet for exceptions,
     and sessions.parquet, context.parquet and activity.parquet for the report. Only windows that begin from
     `since` on and before `until` are scored, and those to local destinations are ranked only where asked.
-    An output that was made from the same telemetry, model and
-    settings is left as it is, or only put under other exceptions; a run that was killed or failed is gone on
-    with.
+    Channels of the history that `verdicts`, a file, calls benign are known from now on. An output that was made
+    from the same telemetry, model and settings is left as it is, or only put under other exceptions; a run that
+    was killed or failed is gone on with.
 
-    Memory: a block of flows (about 80 MB) a core, 120 bytes a channel and 60 bytes a window of the whole
+    Memory: a block of flows (about 80 MB) a core, 140 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
 
     Stages and counts are logged under `appcadence.nightly`, at the level INFO.
@@ -95,6 +98,7 @@ def score_directory(
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     past = scorer.detector.history if history is None else read_history(history)
+    past = past if verdicts is None else decided(past, read_verdicts(verdicts))
     asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
     settings = (asked, span_us, block_flows)
     telemetry: Telemetry
@@ -102,7 +106,7 @@ def score_directory(
         telemetry, inputs = source, ""
     else:
         telemetry = TelemetryDirectory(source)
-        inputs = _fingerprint(telemetry, scorer, history, settings)
+        inputs = _fingerprint(telemetry, scorer, (history, verdicts), settings)
     entries = output.entries_of(exceptions)
     _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
     progress = logged_stages(_log, progress)
@@ -184,11 +188,11 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
 
 
 def _fingerprint(
-    directory: TelemetryDirectory, scorer: Scorer, history: str | Path | None, settings: object
+    directory: TelemetryDirectory, scorer: Scorer, known: Sequence[str | Path | None], settings: object
 ) -> str:
     files = [file for name in INPUT_TABLES for file in directory.files(name)]
     digest = hashlib.sha256(repr((VERSION, scorer.version, settings)).encode())
-    for file in [*files, *([] if history is None else [Path(history)])]:
+    for file in [*files, *(Path(path) for path in known if path is not None)]:
         digest.update(f"{file.name}\0{sha256(file)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

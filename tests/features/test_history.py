@@ -12,7 +12,7 @@ from naive_context import DAY, Flow
 from naive_novelty import Fleet
 from strategies import fleets, flow_table
 
-from appcadence.errors import AppcadenceError
+from appcadence.errors import AppcadenceError, SchemaError
 from appcadence.features import History, extract
 from appcadence.features.build import build
 from appcadence.features.families import novelty
@@ -68,6 +68,12 @@ def test_without_history_novelty_is_unknown():
 def test_history_survives_a_round_trip():
     past = build({"flows": together(flows([1.0]), flows([2.0], app=None))}, 86400, History.empty()).history
     assert History.from_arrow(past.to_arrow()).to_arrow().equals(past.to_arrow())
+
+
+def test_a_history_without_vetting_is_refused():
+    old = build({"flows": flows([1.0])}, 86400, History.empty()).history.to_arrow().drop_columns("vetted")
+    with pytest.raises(SchemaError, match=r"expected .*'vetted'.*; take one that 'appcadence score'"):
+        History.from_arrow(old)
 
 
 def contacts(*parts, window=86400):

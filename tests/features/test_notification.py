@@ -1,12 +1,17 @@
 """Lag to the push equals its twin, and a coarse push log says no more than it knows."""
 
+from dataclasses import replace
+
 import naive_context as naive
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make import activity, flows, together
+from make import DAY0, activity, flows, together
 from make import pushes as push_log
+from naive_pushes import pushes_over_days
 from strategies import (
     activities,
     activity_table,
@@ -19,7 +24,9 @@ from strategies import (
     uses_of,
 )
 
-from appcadence.features import extract
+from appcadence.features import History, extract
+from appcadence.features.build import build
+from appcadence.models.eligibility import judged
 
 
 @given(mixed_flows, pushes, activities, st.sampled_from([("24h", 86400.0), ("6h", 21600.0)]))
@@ -35,6 +42,59 @@ def test_notification_equals_its_twin(rows, events, spans, window):
         return naive.notification(w, *pushes_of(events, w.device, w.app), uses, observed)
 
     agree(extract(tables, window[0]), naive.windows_of(rows, window[1]), expect, "notification")
+
+
+@given(mixed_flows, pushes, st.sampled_from([("24h", naive.DAY), ("6h", naive.DAY / 4)]))
+def test_pushes_over_days_equal_their_twin(rows, events, window):
+    tables = {"flows": flow_table(rows), "notifications": push_table(events)}
+    windows = sorted(naive.windows_of(rows, window[1]), key=lambda w: w.begin)
+
+    def expect(w, observed):
+        log = pushes_of(events, w.device, w.app)
+        earlier = [x for x in windows if x.key[:3] == w.key[:3] and x.begin < w.begin]
+        days = {} if w.dest == "*" else pushes_over_days(earlier, w, *log)
+        return naive.notification(w, *log, None, observed) | days
+
+    agree(extract(tables, window[0], History.empty()), windows, expect, "notification")
+
+
+OVER_DAYS = ["push_coupling_days_excess", "push_session_days_share"]
+
+
+def one_a_day(answers, days=8):
+    """The windows of a channel whose app gets a push a day at some hour, and opens a session at `answers`."""
+    rng = np.random.default_rng(3)
+    at = naive.DAY * np.arange(days) + rng.uniform(10_000, 76_000, days).round()
+    tables = {"flows": flows(answers(at)), "notifications": push_log(at)}
+    frame, past = extract(tables, history=History.empty()), History.empty()
+    start = tables["flows"]["start"].cast("int64").to_numpy() // 1_000_000 - DAY0
+    nights = []
+    for day in range(days):
+        night = tables | {"flows": tables["flows"].filter(pa.array(start // naive.DAY == day))}
+        nights.append(extract(night, history=past))
+        past = replace(past, contacts=build(night, 86_400, past).history.contacts)
+    assert past.contacts.equals(build(night, 86_400, past).history.contacts)  # counted once
+    channel = frame[frame["dest"] != "*"].reset_index(drop=True)
+    apart = pd.concat(nights, ignore_index=True)
+    apart = apart[apart["dest"] != "*"].reset_index(drop=True)
+    assert channel[OVER_DAYS].to_numpy().tobytes() == apart[OVER_DAYS].to_numpy().tobytes()
+    assert channel["push_coupling_excess"].isna().all()  # no day has three pushes
+    return channel
+
+
+def test_one_push_a_day_shows_over_a_week_and_not_in_a_day():
+    got = one_a_day(lambda at: at + 8)
+    assert got[OVER_DAYS].iloc[:2].isna().all().all()
+    rising = got[OVER_DAYS].iloc[2:]
+    assert rising.diff().iloc[1:].gt(0).all().all() and rising.iloc[0].gt(0.4).all()
+    assert rising.iloc[-1].gt(0.65).all()
+    assert judged(got)["notification_burst"].tolist() == [False, False, *[True] * 6]
+
+
+def test_sessions_that_know_nothing_of_the_pushes_show_nothing_over_a_week():
+    rng = np.random.default_rng(8)
+    got = one_a_day(lambda at: np.sort(np.append(rng.uniform(0, 8 * naive.DAY, 200), at[:1] + 3600)))
+    assert got[OVER_DAYS].iloc[-1].abs().lt(0.1).all()
 
 
 COUPLING = ["push_coupling_excess", "push_coupling_surprise"]

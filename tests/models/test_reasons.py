@@ -145,10 +145,10 @@ def test_only_what_is_known_and_raises_the_score_is_worded_and_novelty_last():
     assert said([3.0, 2.0, 1.0, 1e-9], **known) == [
         "Share of bytes sent: 90%; usual here 50%.",
         "Share of the time connected: 0%; usual here 50%.",
-        "The destination is new for this app on this device.",
+        "The destination is new for this app on this device since the baseline.",
     ]
     assert said([0.0, -1.0, 1.0, 0.0], **known) == []
-    assert said([1.0], channel_is_new=0.0) == ["Not new for this app on this device."]
+    assert said([1.0], channel_is_new=0.0) == ["Not new for this app on this device since the baseline."]
     assert said([1.0], unexpected_host_share=1.0) == ["Traffic to hosts that the app does not declare: 100%."]
 
 

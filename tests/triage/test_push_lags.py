@@ -11,7 +11,7 @@ from make import DAY0, flows, pushes, together
 from pushed_fleet import APART, scored
 
 from appcadence.features.extraction import extract
-from appcadence.features.families.notification import SHIFTS_SECONDS
+from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.triage.push_lags import Lags, lags

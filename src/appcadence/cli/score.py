@@ -56,6 +56,9 @@ def score(
         bool, typer.Option("--reapply", help="Only put OUT under other exceptions; no DIR, no --model.")
     ] = False,
     history: Annotated[Path | None, typer.Option(help="OUT/history.parquet of the run before.")] = None,
+    verdicts: Annotated[
+        Path | None, typer.Option(help="A verdicts file: what it calls benign is known from now on.")
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Score windows that begin then or later: 2026-03-02, UTC.")
     ] = None,
@@ -74,7 +77,7 @@ def score(
     Writes scores.parquet, alerts (CSV, ECS and OCSF JSON lines), history.parquet and what 'appcadence report'
     needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is started
     again; what was scored already, with the same model and settings, is left as it is. Memory: about 80 MB a
-    core, 120 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
+    core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
 
     --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
     cores; every worker must see DIR under the same path. The output is the same to the byte; a run that was
@@ -86,7 +89,7 @@ def score(
         raise AppcadenceError("give a telemetry directory and --model, or --reapply without either")
     if not reapply and (directory is None or model is None):
         raise AppcadenceError("give both a telemetry directory and --model")
-    asked = (config, alerts_per_device_day, false_discovery_rate, history, since, until)
+    asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
     with logged(log), progress_bar() as progress:
@@ -105,6 +108,7 @@ def score(
                 tunables=settings.tunables,
                 local_destinations=settings.ranking.local_destinations,
                 history=history,
+                verdicts=verdicts,
                 since=_moment("--since", since),
                 until=_moment("--until", until),
                 exceptions=exceptions,

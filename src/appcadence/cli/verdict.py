@@ -18,7 +18,7 @@ from appcadence.triage.verdicts import Recorded, ranked, record
 _MAX_LINES = 10
 
 verdict = typer.Typer(
-    help="What analysts decided on windows, for 'appcadence train --verdicts'.",
+    help="What analysts decided on windows, for --verdicts of 'appcadence score' and 'train'.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,7 +26,7 @@ verdict = typer.Typer(
 
 @verdict.callback()
 def _group() -> None:
-    """What analysts decided on windows, for 'appcadence train --verdicts'."""
+    """What analysts decided on windows, for --verdicts of 'appcadence score' and 'train'."""
 
 
 @verdict.command()
@@ -57,7 +57,8 @@ def add(
     """Record an analyst's decision on a window, and say who judged it otherwise.
 
     Nothing is taken back: analysts who disagree keep their rows, and of one analyst's words on a window the
-    last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file.
+    last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file, and 'appcadence score'
+    takes as known what it calls benign.
 
     A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT a column rank
     names the window, so that a copy of OUT/alerts.csv with verdicts added will do; else device_id, app_id,

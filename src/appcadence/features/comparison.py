@@ -10,9 +10,14 @@ import numpy as np
 from appcadence._types import DAY_US
 from appcadence.features._kernels import bisect_left, kernel, micros
 from appcadence.features.history import HABITS, Comparison, Past
+from appcadence.features.pushes import COUNTS
 from appcadence.features.windows import Windows
 
-STEADY_DAYS = 14
+_STEADY_DAYS = 14
+_MIN_DAYS = 2
+"""Contact on fewer of them is no evidence of anything steady."""
+_FADE = 0.5 ** (1 / 14)
+"""What a count of a day ago weighs."""
 _NEVER = np.iinfo(np.int64).max
 _BITS = 62
 _MIN_HABITS = 2
@@ -23,7 +28,7 @@ def compare(windows: Windows, past: Past) -> Comparison:
 
     A window's past ends when the device is first seen in it: telemetry that begins in the middle of a window
     so keeps the morning's contacts as past. A history that holds the window itself keeps no older habits: the
-    channel is then no twin.
+    channel is then no twin. What is not vetted counts for days with contact alone.
     """
     n = windows.n_channels
     device, app, dest = windows.device[:n], windows.app[:n], windows.dest[:n]
@@ -43,12 +48,16 @@ def compare(windows: Windows, past: Past) -> Comparison:
     m, count = len(old.device), len(unique)
     first, last = np.full(count, _NEVER), np.full(count, -_NEVER)
     days, port = np.zeros(count, np.int64), np.full(count, -1, np.int32)
+    vetted = np.full(count, past.vetting)
     habit = np.full((count, len(HABITS)), np.nan, np.float32)
     first[code[:m]], last[code[:m]], days[code[:m]] = old.first_us, old.last_us, old.days
-    port[code[:m]], habit[code[:m]] = old.port, old.habit
+    pushed = np.zeros((count, len(COUNTS)), np.float32)
+    pushed[code[:m]] = old.pushed
+    vetted[code[:m]], port[code[:m]], habit[code[:m]] = old.vetted, old.port, old.habit
     device_offsets = np.searchsorted(owner, np.arange(high - low + 1))
     order, offsets = windows.by_device_interval
     values = np.full((n, 5), np.nan, np.float32)
+    counts = windows.push_counts[:n].copy()
     seen_first, seen_last, seen_days, habits = _habits(
         n,
         windows.offsets,
@@ -66,7 +75,7 @@ def compare(windows: Windows, past: Past) -> Comparison:
         device - low,
         code[m:],
         pair,
-        windows.start_us // DAY_US,
+        windows.start_us,
         windows.port,
         seen_first,
         seen_last,
@@ -76,8 +85,12 @@ def compare(windows: Windows, past: Past) -> Comparison:
         first,
         last,
         days,
+        vetted,
+        past.vetting,
         port,
         habit,
+        counts,
+        pushed,
     )
     channels = replace(
         past,
@@ -87,10 +100,12 @@ def compare(windows: Windows, past: Past) -> Comparison:
         first_us=first,
         last_us=last,
         days=days,
+        vetted=vetted,
         port=port,
         habit=habit,
+        pushed=pushed,
     )
-    return Comparison(values, channels)
+    return Comparison(values, counts, channels)
 
 
 @kernel
@@ -159,6 +174,21 @@ def _twin(habit, port, habits, ports, rows, sizes):  # type: ignore[no-untyped-d
 
 
 @kernel
+def _accumulate(counts, pushed, later):  # type: ignore[no-untyped-def]
+    """A later window's counts added to its channel's, and the sums put in their place; an earlier one's have
+    been added before, and it is judged alone. Without a push there is nothing to judge."""
+    if np.isnan(counts[0]):
+        return
+    none = counts[0] == 0.0
+    for k in range(len(counts)):
+        if later:
+            pushed[k] += counts[k]
+            counts[k] = pushed[k]
+        if none:
+            counts[k] = np.nan
+
+
+@kernel
 def _compare(  # type: ignore[no-untyped-def]
     out,
     order,
@@ -166,7 +196,7 @@ def _compare(  # type: ignore[no-untyped-def]
     device,
     channel,
     pair,
-    day,
+    start_us,
     now_port,
     now_first,
     now_last,
@@ -176,23 +206,28 @@ def _compare(  # type: ignore[no-untyped-def]
     first,
     last,
     days,
+    vetted,
+    vetting,
     port,
     habit,
+    counts,
+    pushed,
 ):
     n = len(device)
     pair_first = np.full(pair.max() + 1 if len(pair) else 0, _NEVER)
     device_first = np.full(len(device_offsets) - 1, _NEVER)
     for d in range(len(device_offsets) - 1):
         for c in range(device_offsets[d], device_offsets[d + 1]):
-            pair_first[pair[c]] = min(pair_first[pair[c]], first[c])
-            device_first[d] = min(device_first[d], first[c])
+            if vetted[c]:
+                pair_first[pair[c]] = min(pair_first[pair[c]], first[c])
+                device_first[d] = min(device_first[d], first[c])
     owner, ranked, sizes = -1, np.empty(0, np.int64), np.empty(len(habit))
     for m in range(len(offsets) - 1):
         members = order[offsets[m] : offsets[m + 1]]
         members = members[members < n]
         if not len(members):
             continue
-        d, today = device[members[0]], day[members[0]]
+        d, today = device[members[0]], start_us[members[0]] // DAY_US
         now = _NEVER
         for w in members:
             now = min(now, now_first[w])
@@ -202,7 +237,7 @@ def _compare(  # type: ignore[no-untyped-def]
             owner, ranked = d, np.arange(lo, hi)
         for i in range(hi - lo):
             c, j = ranked[i], i
-            size = habit[c, 0] if last[c] < now and not np.isnan(habit[c, 0]) else np.inf
+            size = habit[c, 0] if vetted[c] and last[c] < now and not np.isnan(habit[c, 0]) else np.inf
             sizes[i] = size
             while j > 0 and sizes[j - 1] > size:
                 ranked[j], sizes[j] = ranked[j - 1], sizes[j - 1]
@@ -212,43 +247,48 @@ def _compare(  # type: ignore[no-untyped-def]
         while k > 0 and sizes[k - 1] == np.inf:
             k -= 1
         for w in members:
-            if device_first[d] >= now:
-                continue
-            c = channel[w]
-            new = first[c] >= now
-            out[w, 0] = new
-            out[w, 1] = 0.0 if new else (now - first[c]) / DAY_US
-            out[w, 2] = pair_first[pair[c]] >= now
-            if not new:
-                span = min(today - first[c] // DAY_US, STEADY_DAYS)
+            c, span, met = channel[w], 0, 0
+            if first[c] < now:
+                span = min(today - first[c] // DAY_US, _STEADY_DAYS)
                 # The bits of the days before today, the latest first.
                 ahead = last[c] // DAY_US - (today - 1)
                 bits = days[c] >> ahead if ahead >= 0 else days[c] << min(-ahead, _BITS)
-                met = 0
                 for back in range(span):
                     met += (bits >> back) & 1
-                if span >= 2:
-                    out[w, 3] = met / span
+            out[w, 3] = met / span if met >= _MIN_DAYS else 0.0
+            if device_first[d] >= now:
+                continue
+            new = not vetted[c] or first[c] >= now
+            out[w, 0] = new
+            out[w, 1] = 0.0 if new else (now - first[c]) / DAY_US
+            out[w, 2] = pair_first[pair[c]] >= now
             if not np.isnan(now_habit[w, 0]):
                 out[w, 4] = _twin(now_habit[w], now_port[w], habit, port, ranked[:k], sizes[:k])
         for w in members:
             c = channel[w]
             first[c] = min(first[c], now_first[w])
-            pair_first[pair[c]] = min(pair_first[pair[c]], now_first[w])
-            device_first[d] = min(device_first[d], now_first[w])
+            if vetted[c]:
+                pair_first[pair[c]] = min(pair_first[pair[c]], now_first[w])
+                device_first[d] = min(device_first[d], now_first[w])
             contact = now_last[w] // DAY_US
             last_day = last[c] // DAY_US if days[c] else contact
             if contact > last_day:
                 shift = contact - last_day
+                for k in range(pushed.shape[1]):
+                    pushed[c, k] *= _FADE**shift
                 days[c] = days[c] << shift if shift < _BITS else 0
                 last_day = contact
             if last_day - contact < _BITS:
                 days[c] |= now_days[w] << (last_day - contact)
             days[c] &= (np.int64(1) << _BITS) - 1
-            if now_last[w] > last[c]:
-                last[c], port[c] = now_last[w], now_port[w]
+            before, last[c] = last[c], max(last[c], now_last[w])
+            _accumulate(counts[w], pushed[c], before < start_us[w])
+            if vetted[c] and not vetting:
+                continue
+            if now_last[w] > before:
+                port[c] = now_port[w]
                 habit[c] = now_habit[w]
-            elif now_last[w] == last[c]:
+            elif now_last[w] == before:
                 # The same day in two versions, a late log's perhaps: in either order the same comes out.
                 port[c] = max(port[c], now_port[w])
                 for k in range(habit.shape[1]):

@@ -227,7 +227,15 @@ def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:
     if fleet is not None:
         rows = np.flatnonzero(part.dest >= 0)
         end_us = part.start_us[rows] + seconds * 1_000_000
-        fleet.fill(part.values, rows, part.app[rows], part.dest[rows], part.start_us[rows], end_us)
+        fleet.fill(
+            part.values,
+            rows,
+            part.device[rows],
+            part.app[rows],
+            part.dest[rows],
+            part.start_us[rows],
+            end_us,
+        )
 
 
 def table_of(windows: Windows) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.errors import SchemaError
+from appcadence.features.pushes import COUNTS
 
 HABITS = ("log2_bytes_out", "log2_bytes_in", "log2_duration", "log2_gap")
 """log2(1 + mean over the flows of a channel's latest window): bytes, seconds, seconds between beats."""
@@ -22,15 +23,17 @@ SCHEMA = pa.schema(
         ("first_seen", pa.int64()),
         ("last_seen", pa.int64()),
         ("days_seen", pa.int64()),
+        ("vetted", pa.bool_()),
         ("port", pa.int32()),
-        *((name, pa.float32()) for name in HABITS),
+        *((name, pa.float32()) for name in (*HABITS, *COUNTS)),
     ]
 )
 """One row a channel. Times are microseconds since the epoch; bit i of `days_seen` says that there was contact
-i UTC days before the day of `last_seen`; port -1 = unknown."""
+i UTC days before the day of `last_seen`; port -1 = unknown. Port and habits of a vetted channel are those it
+had when it was vetted. The counts are those of pushes over the days with contact, each half after 14 days."""
 
 _KEY = ["device_id", "app_id", "dest"]
-_COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "port", "habit")
+_COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "vetted", "port", "habit", "pushed")
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,29 @@ class History:
     A window judged against a history sees only what came before the window: contacts of the history and
     of earlier windows of the same extraction. Other devices' contacts of the same window count for
     prevalence.
+
+    There are two pasts: what a training's baseline held or an analyst called benign is vetted, what joined
+    since is not. Only the vetted past makes a channel known, old or a twin: nothing becomes usual by staying.
+    Days with contact count all the same.
     """
 
     contacts: pd.DataFrame
+    vetting: bool = False
+    """What joins is vetted, as in a baseline; whoever scores does not vet."""
 
     @classmethod
     def empty(cls) -> History:
-        return cls(SCHEMA.empty_table().to_pandas())
+        """The start of a baseline."""
+        return cls(SCHEMA.empty_table().to_pandas(), vetting=True)
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> History:
-        """Raises SchemaError when the columns are not those of `SCHEMA`."""
+        """A history to score with. Raises SchemaError when the columns are not those of `SCHEMA`."""
         if table.schema.remove_metadata() != SCHEMA:
-            raise SchemaError(f"history has columns {table.schema.names}, expected {SCHEMA.names}")
+            raise SchemaError(
+                f"history has columns {table.schema.names}, expected {SCHEMA.names}; "
+                "take one that 'appcadence score' of this version wrote"
+            )
         return cls(table.to_pandas())
 
     def to_arrow(self) -> pa.Table:
@@ -66,6 +79,7 @@ class Contacts(NamedTuple):
     app: np.ndarray
     dest: np.ndarray
     first_us: np.ndarray
+    vetted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,14 @@ class Past:
     first_us: np.ndarray
     last_us: np.ndarray
     days: np.ndarray
+    vetted: np.ndarray
     port: np.ndarray
     habit: np.ndarray
     """(n, 4) float32, `HABITS`."""
+    pushed: np.ndarray
+    """(n, 5) float32, `COUNTS`."""
+    vetting: bool
+    """See `History`."""
 
     @classmethod
     def of(cls, history: History, *own: pd.Index[Any]) -> Past:
@@ -112,8 +131,11 @@ class Past:
             first_us=rows["first_seen"].to_numpy(np.int64)[order],
             last_us=rows["last_seen"].to_numpy(np.int64)[order],
             days=rows["days_seen"].to_numpy(np.int64)[order],
+            vetted=rows["vetted"].to_numpy(np.bool_)[order],
             port=rows["port"].to_numpy(np.int32)[order],
             habit=rows[list(HABITS)].to_numpy(np.float32)[order],
+            pushed=rows[list(COUNTS)].to_numpy(np.float32)[order],
+            vetting=history.vetting,
         )
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -148,7 +170,7 @@ class Past:
     def contacts(self) -> Contacts:
         """Who met what first."""
         device, app, dest = (x.astype(np.int32) for x in (self.device, self.app, self.dest))
-        return Contacts(device, app, dest, self.first_us)
+        return Contacts(device, app, dest, self.first_us, self.vetted)
 
     def all_contacts(self, parts: Sequence[Contacts]) -> Contacts:
         """Who met what first in the whole fleet: these parts, and all devices that are in none of them."""
@@ -174,10 +196,13 @@ class Past:
                 "first_seen": rows.first_us,
                 "last_seen": rows.last_us,
                 "days_seen": rows.days,
+                "vetted": rows.vetted,
                 "port": rows.port,
             }
         )
-        return History(frame.assign(**{name: rows.habit[:, i] for i, name in enumerate(HABITS)}))
+        habits = {name: rows.habit[:, i] for i, name in enumerate(HABITS)}
+        counts = {name: rows.pushed[:, i] for i, name in enumerate(COUNTS)}
+        return History(frame.assign(**habits, **counts), self.vetting)
 
 
 @dataclass(frozen=True)
@@ -186,7 +211,9 @@ class Comparison:
 
     values: np.ndarray
     """(n_channels, 5) float32: channel is new, its age in days, destination is new for the device, steady
-    days ratio, twin distance; NaN where the device has no past."""
+    days ratio, twin distance; NaN where the device has no vetted past, but for steady days."""
+    pushed: np.ndarray
+    """(n_channels, 5) float32: `COUNTS` up to the window's end; NaN where it holds no push."""
     channels: Past
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class FlowFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Source | pd.DataFrame, y: Any = None) -> FlowFeatures:
         """Learn the past; `y` is ignored."""
-        self.history_ = build(_tables(X), window_seconds(self.window), History.empty()).history
+        past = build(_tables(X), window_seconds(self.window), History.empty()).history
+        self.history_ = replace(past, vetting=False)
         return self
 
     def transform(self, X: Source | pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from appcadence.errors import AppcadenceError
+from appcadence.features import pushes
 from appcadence.features._kernels import HALF_MICROSECOND, kernel
 from appcadence.features.context import Context
 from appcadence.features.grouping import scatter
@@ -86,6 +87,11 @@ class Windows:
         """(offsets, times) of flow starts, those less than 2 s apart merged."""
         offsets, times = _beats(self.offsets, self.flow_start, self.fresh)
         return offsets, times
+
+    @cached_property
+    def push_counts(self) -> np.ndarray:
+        """(n, 5) `pushes.COUNTS`."""
+        return pushes.count(self)
 
     @cached_property
     def compared(self) -> Comparison | None:

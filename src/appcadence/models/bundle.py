@@ -26,7 +26,7 @@ from appcadence.models.reference import Reference
 from appcadence.models.surprise import POINTS, TailSurprise
 from appcadence.models.trees import Trees
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 _PARTS = (
     "arrays.npz",

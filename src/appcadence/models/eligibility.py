@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence._types import Codes, Mask, Vector
+from appcadence._types import Codes, Mask
 from appcadence.config import Tunables
 from appcadence.features._kernels import MIN_STARTS
-from appcadence.features.comparison import STEADY_DAYS
 from appcadence.telemetry.addresses import is_local
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
@@ -22,16 +21,18 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 }
 """The analytic's three behaviours and the feature families that speak for each."""
 
-MIN_DAYS = 3
-"""A channel met on so many days, the window's among them, is judged however few its beats: a beacon may be
-slower than that. Fewer than three of anything repeat nothing; only a long session is judged by itself."""
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_BEATS = 12
 """Cadence with fewer beats than this raises no alert of its own."""
 STATUSES = ("scored", "fleet_event", "local_destination", "insufficient_evidence")
 """What becomes of a window; only what is scored has a place in the ranking."""
 SCORED, FLEET_EVENT, LOCAL_DESTINATION, INSUFFICIENT_EVIDENCE = range(len(STATUSES))
-READS = ("longest_session_seconds", "push_coupling_excess", "channel_age_days", "steady_days_ratio")
+READS = (
+    "longest_session_seconds",
+    "push_coupling_excess",
+    "push_coupling_days_excess",
+    "steady_days_ratio",
+)
 """The features that `eligible` takes, besides the key `n_beats`."""
 
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
@@ -42,21 +43,23 @@ def judged(frame: Columns) -> dict[str, Mask]:
     """For each behaviour, (n,) whether the window can show it.
 
     Cadence takes six beats, of however many flows each; persistence one session of half an hour, or enough
-    beats to hold a chain; bursts three pushes with sessions to follow them.
+    beats to hold a chain; bursts three pushes with sessions to follow them, in the window or
+    over the days.
     """
     many = np.asarray(frame["n_beats"]) >= MIN_STARTS
     longest = np.asarray(frame["longest_session_seconds"])
     return {
         "structured_cadence": many,
         "session_persistence": (longest >= PERSISTENT_SECONDS) | (many & ~np.isnan(longest)),
-        "notification_burst": ~np.isnan(np.asarray(frame["push_coupling_excess"])),
+        "notification_burst": ~np.isnan(np.asarray(frame["push_coupling_excess"]))
+        | ~np.isnan(np.asarray(frame["push_coupling_days_excess"])),
     }
 
 
 def eligible(frame: Columns) -> Mask:
-    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before: then days
-    are its beats. The models learn from and score these windows alone."""
-    out: Mask = _days_met(frame) + 1 >= MIN_DAYS
+    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
+    then its beats, however few its beats. The models learn from and score these windows alone."""
+    out: Mask = np.asarray(frame["steady_days_ratio"]) > 0
     for able in judged(frame).values():
         out |= able
     return out
@@ -106,10 +109,3 @@ def barred(
     cadence = shown["structured_cadence"]
     others = shown["session_persistence"] | shown["notification_burst"]
     return np.asarray(~others & np.where(cadence, few, nothing), np.bool_)
-
-
-def _days_met(frame: Columns) -> Vector:
-    """(n,) days with contact among the fourteen before the window; 0 where the past is unknown."""
-    age = np.minimum(np.ceil(np.asarray(frame["channel_age_days"])), STEADY_DAYS)
-    met = np.rint(np.asarray(frame["steady_days_ratio"]) * age)
-    return np.asarray(np.where(np.isnan(met), 0.0, met), np.float64)

@@ -248,9 +248,8 @@ def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table
     }
     devices = pc.unique(tables["flows"]["device_id"].cast(pa.string())).to_pandas()
     own = job.past.contacts[job.past.contacts["device_id"].isin(devices)]
-    windows = build(
-        tables | {"inventory": inventory}, job.seconds, History(own.reset_index(drop=True)), job.span_us
-    )
+    past = replace(job.past, contacts=own.reset_index(drop=True))
+    windows = build(tables | {"inventory": inventory}, job.seconds, past, job.span_us)
     extra_columns = measures.of_windows(windows)
     found = []
     n, both = windows.n_channels, Part.halves_of(windows)
@@ -258,10 +257,10 @@ def _extracted(job: Job, inventory: pa.Table, flows: pa.Table, context: pa.Table
         table = pa.Table.from_pandas(frame(part, windows, windows.context, job.seconds), preserve_index=False)
         for name in measures.COLUMNS:
             table = table.append_column(f"extra_{name}", pa.array(extra_columns[name][rows]))
-        past = None
+        after = None
         if half == 0 and windows.compared is not None:
-            past = _packed(windows.compared.channels.history().to_arrow())
-        found.append((half, _packed(table), _packed(table.select(_KEYS)), past))
+            after = _packed(windows.compared.channels.history().to_arrow())
+        found.append((half, _packed(table), _packed(table.select(_KEYS)), after))
     block = flows["block"][0].as_py()
     halves, rows_, keys, pasts = zip(*found, strict=True)
     return pa.table(
@@ -276,13 +275,14 @@ def _advanced(past: History, parts: list[pa.Table], devices: pd.Index) -> Histor
     rest = past.contacts[~past.contacts["device_id"].isin(devices)]
     rows = pd.concat([rest, *(part.to_pandas() for part in parts)], ignore_index=True)
     none = pd.Index([], dtype="object")
-    return Past.of(History(rows), none, none, none).history()
+    return Past.of(replace(past, contacts=rows), none, none, none).history()
 
 
 @dataclass(frozen=True)
 class _Fleet:
     """Who met what first, and the names behind its codes."""
 
+    devices: pd.Index
     apps: pd.Index
     dests: pd.Index
     fleet: novelty.Fleet
@@ -292,15 +292,15 @@ class _Fleet:
     def of(cls, after: History, first_us: int, seconds: int) -> _Fleet:
         none = pd.Index([], dtype="object")
         past = Past.of(after, none, none, none)
-        return cls(past.apps, past.dests, novelty.Fleet(past, [], first_us), seconds)
+        return cls(past.devices, past.apps, past.dests, novelty.Fleet(past, [], first_us), seconds)
 
     def fill(self, windows: pd.DataFrame) -> pd.DataFrame:
         """Windows with what novelty needs the fleet for."""
         start = windows["window_start"].dt.as_unit("us").astype("int64").to_numpy()
         values = windows[list(NAMES)].to_numpy(np.float32, copy=True)
         dest = np.where(windows["dest"] == APP_LEVEL, -1, _codes(self.dests, windows["dest"]))
-        app = _codes(self.apps, windows["app_id"])
-        part = Part.empty()._replace(app=app, dest=dest, start_us=start, values=values)
+        device, app = _codes(self.devices, windows["device_id"]), _codes(self.apps, windows["app_id"])
+        part = Part.empty()._replace(device=device, app=app, dest=dest, start_us=start, values=values)
         fill_novelty(part, self.fleet, self.seconds)
         return pd.concat(
             [windows.drop(columns=list(NAMES)), pd.DataFrame(values, columns=list(NAMES), copy=False)], axis=1

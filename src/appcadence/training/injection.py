@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from appcadence._types import Codes, Mask, Vector
 from appcadence.features.columns import micros
 from appcadence.features.history import History
+from appcadence.features.vetting import decided
 from appcadence.models.calibration import device_days
 from appcadence.models.eligibility import eligible
-from appcadence.models.pipeline import assemble
+from appcadence.models.pipeline import Assembled, assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.augment import change, vary
@@ -54,9 +55,11 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
     )
 
 
-def history_of(tables: Tables, window: str, known: History | None = None) -> History:
-    """What is known after the tables, and before them `known`."""
-    return assemble(tables, window, known).history
+def history_of(windows: Assembled, verdicts: pa.Table | None = None) -> History:
+    """What is known after some windows of a baseline: vetted, as far as verdicts let it be. What joins later
+    is not."""
+    history = windows.history if verdicts is None else decided(windows.history, verdicts)
+    return replace(history, vetting=False)
 
 
 def labelled(
@@ -104,7 +107,7 @@ def labelled(
     else:
         injected_flows, specs = flows.slice(0, 0), pd.DataFrame({"dest": []})
     both = future | {"flows": pa.concat_tables([flows, injected_flows]).unify_dictionaries()}
-    later = assemble(both, window, history_of(past, window, known))
+    later = assemble(both, window, history_of(assemble(past, window, known), verdicts))
     table = later.features
     injected = assemble({"flows": injected_flows}, window).features if len(injected_flows) else table.iloc[:0]
     implant, share = _truth(table, injected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def train(
     learners, held_out = _split(devices, seed)
     cuts = _cuts(micros(flows["start"]), window_seconds(window), seed)
 
-    known = History.empty() if before is None else before.history
+    known = _known(before)
     baselines = {
         cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts, before)
         for cut in set(cuts)
@@ -185,7 +185,7 @@ def train(
     detector = Detector(
         window=window,
         baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
-        history=everything.history,
+        history=history_of(everything, verdicts),
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,
@@ -218,7 +218,7 @@ def train(
         held_out=held_out,
         cut_us=cuts[0],
         baseline=baselines[cuts[0]],
-        history=history_of(past_and_future(tables, cuts[0])[0], window, known),
+        history=history_of(assemble(past_and_future(tables, cuts[0])[0], window, known), verdicts),
     )
 
 
@@ -317,9 +317,14 @@ def _baseline(
     verdicts: pa.Table | None,
     before: Detector | None,
 ) -> AppBaseline:
-    known, older = (History.empty(), None) if before is None else (before.history, before.baseline)
-    table = assemble(past, window, known).features
+    table = assemble(past, window, _known(before)).features
+    older = None if before is None else before.baseline
     return AppBaseline.fit(_judgeable(hide(_undisputed(table, verdicts), exclude_families)), older)
+
+
+def _known(before: Detector | None) -> History:
+    """The past that the telemetry of a training, which vets it, joins."""
+    return History.empty() if before is None else replace(before.history, vetting=True)
 
 
 def _later(tables: Tables, before: Detector, window: str, exclude_families: tuple[str, ...]) -> Tables:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from appcadence._types import Micros
-from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES, SHIFTS_SECONDS, WAKE_SECONDS
+from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
+from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
 
 
 @dataclass(frozen=True)

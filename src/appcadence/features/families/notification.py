@@ -15,16 +15,17 @@ from appcadence._types import FeatureMatrix
 from appcadence.features._kernels import HALF_MICROSECOND, advance, bisect_left, bisect_right, kernel
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
+from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
 from appcadence.features.windows import Windows
 
-WAKE_SECONDS = 30.0
-"""Apple's limit for the work a background push may start."""
 GRACE_SECONDS = 30.0
 """A device in use this short a time ago does not count as locked."""
-SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
-"""Turned round inside the window: the base rate needs nothing from outside of it."""
 MAX_CHANCE = 0.5
 MIN_PUSHES = 3
+MIN_FADED_PUSHES = 2.5
+"""Three over a few days, some of which count less by now."""
+PRIOR_PUSHES = 3.0
+"""So many pushes or starts without effect are added to those of the days: few prove little."""
 
 FEATURES = (
     Feature(
@@ -108,14 +109,33 @@ FEATURES = (
         "share of silent pushes followed by an upload while locked",
         needs=("activity",),
     ),
+    Feature(
+        "push_coupling_days_excess",
+        "ratio",
+        1,
+        "(answered pushes less those answered by chance) / (pushes + 3) over the days with contact, each "
+        "half after 14 days, the window included: few pushes a day show only here; NaN for apps as a whole, "
+        "without a push in the window or three over the days, and where chance exceeds a half",
+        "traffic after pushes beyond chance, over days",
+        needs=("history",),
+    ),
+    Feature(
+        "push_session_days_share",
+        "ratio",
+        1,
+        "session starts after a push / (session starts + 3) over the same days; NaN where that is",
+        "share of sessions started by pushes, over days",
+        needs=("history",),
+    ),
 )
+_OVER_DAYS = slice(11, 13)
 
 
 def compute(windows: Windows) -> FeatureMatrix:
-    """(n, 11); NaN where the device has no push telemetry; couplings NaN below three pushes."""
+    """(n, 13); NaN where the device has no push telemetry; couplings NaN below three pushes."""
     pushes, use = windows.context.pushes, windows.context.use
     begin = pushes.of(windows.context.pair(windows.device, windows.app))
-    return fill(
+    out = fill(
         _kernel,
         windows.offsets,
         len(FEATURES),
@@ -124,6 +144,7 @@ def compute(windows: Windows) -> FeatureMatrix:
         windows.bytes_in,
         windows.fresh,
         *windows.starts,
+        windows.push_counts,
         windows.start_us,
         np.where(windows.app >= 0, pushes.resolution_seconds[windows.device], np.nan),
         *begin,
@@ -134,25 +155,24 @@ def compute(windows: Windows) -> FeatureMatrix:
         use.last,
         windows.observed_seconds,
         windows.seconds,
+        len(SHIFTS_SECONDS),
+        WAKE_SECONDS,
     )
+    if windows.compared is not None:
+        out[: windows.n_channels, _OVER_DAYS] = _over_days(windows.compared.pushed)
+    return out
 
 
-@kernel
-def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-def]
-    """How many of the sorted pushes, turned round the window by a shift, a sorted start follows in time."""
-    n, count, i = len(push), 0, 0
-    first = 0
-    while first < n and push[first] + shift < (0.0 if shift < 0.0 else seconds):
-        first += 1
-    for k in range(n):
-        # From the push that comes first after the turn: both lists ascend, and are walked once.
-        at = first + k
-        t = push[at if at < n else at - n] + shift
-        t += seconds * ((t < 0.0) - (t >= seconds))
-        while i < len(starts) and starts[i] < t:
-            i += 1
-        count += i < len(starts) and starts[i] <= t + reach
-    return count
+def _over_days(counts: np.ndarray) -> FeatureMatrix:
+    """(n, 2) the last two features from the counts of the days."""
+    out = np.full((len(counts), 2), np.nan, np.float32)
+    rows = np.flatnonzero(counts[:, 0] >= MIN_FADED_PUSHES)
+    pushes, answered, shifted, starts, woken = counts[rows].astype(np.float64).T
+    by_chance = shifted / len(SHIFTS_SECONDS)
+    out[rows, 0] = (answered - by_chance) / (pushes + PRIOR_PUSHES)
+    out[rows, 1] = woken / (starts + PRIOR_PUSHES)
+    out[rows[by_chance > MAX_CHANCE * pushes]] = np.nan
+    return out
 
 
 @kernel
@@ -188,6 +208,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     flow_fresh,
     start_offsets,
     session_starts,
+    counts,
     window_us,
     grids,
     push_lo,
@@ -200,6 +221,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     use_last,
     observed,
     seconds,
+    shifts,
+    wake,
 ):
     for g in range(lo, hi):
         grid = grids[g]
@@ -217,19 +240,16 @@ def _kernel(  # type: ignore[no-untyped-def]
             continue
         starts = session_starts[start_offsets[g] : start_offsets[g + 1]]
         push = (push_us[first:last] - window_us[g]) * 1e-6
-        reach = WAKE_SECONDS + grid + HALF_MICROSECOND
-        answered = _answers(push, starts, 0.0, reach, seconds)
-        chance = 0.0
-        for shift in SHIFTS_SECONDS:
-            chance += _answers(push, starts, shift, reach, seconds)
-        chance /= n * len(SHIFTS_SECONDS)
+        reach = wake + grid + HALF_MICROSECOND
+        answered, shifted = int(counts[g, 1]), float(counts[g, 2])
+        chance = shifted / (n * shifts)
         out[g, 4] = answered / n
         if chance <= MAX_CHANCE:
             out[g, 5] = answered / n - chance
             # Half an answer more among the shifted pushes: none seen is no proof of a rate of zero.
-            rate = (chance * n * len(SHIFTS_SECONDS) + 0.5) / (n * len(SHIFTS_SECONDS) + 1.0)
+            rate = (shifted + 0.5) / (n * shifts + 1.0)
             out[g, 6] = max(-math.log10(max(_tail(answered, n, rate), 1e-300)), 0.0)
-        if grid <= WAKE_SECONDS and answered:
+        if grid <= wake and answered:
             lags, k = np.empty(answered), 0
             for t in push:
                 i = bisect_right(starts, 0, len(starts), t - 1e-9)
@@ -237,12 +257,8 @@ def _kernel(  # type: ignore[no-untyped-def]
                     lags[k] = starts[i] - t
                     k += 1
             out[g, 3] = np.median(lags[:k])
-        woken, i = 0, -1
-        for t in starts:
-            i = advance(push, i, n, t)
-            woken += i >= 0 and t - push[i] <= reach
         if len(starts):
-            out[g, 7] = woken / len(starts)
+            out[g, 7] = counts[g, 4] / len(starts)
         total, sized, flows = 0.0, 0, 0
         j = -1
         for i in range(offsets[g], offsets[g + 1]):

@@ -1,6 +1,8 @@
 """What was known before the window began: first-seen, prevalence and habits, always as of the window.
 
-A window's own contact never counts, so a contact is counted alike whoever made it.
+A window's own contact never counts, so a contact is counted alike whoever made it. Known is what the vetted
+past of `History` holds: a channel that joined since stays new, however long it stays. What other devices
+contact counts vetted or not.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ FEATURES = (
         "channel_is_new",
         "ratio",
         1,
-        "1 if the device's app never contacted the destination before the window",
-        "new for this app on this device",
+        "1 if the device's app never contacted the destination before the window, or it is not vetted",
+        "new for this app on this device since the baseline",
     ),
     Feature(
         "channel_age_days",
@@ -37,22 +39,22 @@ FEATURES = (
         "destination_is_new_for_device",
         "ratio",
         1,
-        "1 if no app of the device contacted it before the window",
-        "new for this device",
+        "1 if no vetted channel of the device led there before the window",
+        "new for this device since the baseline",
     ),
     Feature(
         "steady_days_ratio",
         "ratio",
         1,
-        "share of the days since the channel's first contact, at most 14 before the window, with contact; "
-        "NaN before the third day: a beacon slower than a window shows only here",
+        "share of the days since the channel's first contact, at most 14 before the window, with contact, "
+        "vetted or not; 0 below two such days: a beacon slower than a window shows only here",
         "share of the days before with contact",
     ),
     Feature(
         "twin_distance_octaves",
         "octaves",
         1,
-        "distance to the device's nearest past channel on the same port: the largest |log2 ratio| of mean "
+        "distance to the device's nearest vetted channel on the same port: the largest |log2 ratio| of mean "
         "bytes sent, bytes received, flow duration and gap between beats; a moved or renamed service has a "
         "near twin",
         "unlikeness to every earlier channel",
@@ -61,7 +63,7 @@ FEATURES = (
         "destination_is_new_for_fleet",
         "ratio",
         1,
-        "1 if no device contacted it before the window",
+        "1 if no vetted channel of the device led there, and no other device contacted it, before the window",
         "new for the whole fleet",
     ),
     Feature(
@@ -82,16 +84,18 @@ FEATURES = (
         "app_domain_share",
         "ratio",
         -1,
-        "share of the app's other channels in the fleet, seen before the window, that lie in the "
+        "share of the app's other vetted channels in the fleet, seen before the window, that lie in the "
         "destination's registrable domain",
         "share of the app's channels in this domain",
     ),
 )
+_NEW_FOR_DEVICE = 2
 _FLEET = slice(5, 9)
 
 
 def compute(windows: Windows) -> FeatureMatrix:
-    """(n, 9); NaN without history, for app-level windows, and where the device has no past.
+    """(n, 9); NaN without history and for app-level windows, all but steady days also where the device has no
+    vetted past.
 
     Only what one device shows: the last four columns need the whole fleet and come from `Fleet`.
     """
@@ -115,13 +119,15 @@ class Fleet:
         self.domain = domain
         named = np.flatnonzero(channels.app >= 0)
         app, first = channels.app[named].astype(np.int64), channels.first_us[named]
+        vetted = np.flatnonzero((channels.app >= 0) & channels.vetted)
+        home, met = channels.app[vetted].astype(np.int64), channels.first_us[vetted]
         device_dest = channels.dest.astype(np.int64)
         everybody = np.zeros(len(channels.device), np.int64)
         self.devices = _Firsts(everybody, channels.device, channels.first_us)
         self.of_dest = _Firsts(device_dest, channels.device, channels.first_us)
         self.apps_of_dest = _Firsts(device_dest[named], app, first)
-        self.of_app = _Firsts(app, named, first)
-        self.of_domain = _Firsts(app * self.n_domains + domain[channels.dest[named]], named, first)
+        self.of_app = _Firsts(home, vetted, met)
+        self.of_domain = _Firsts(home * self.n_domains + domain[channels.dest[vetted]], vetted, met)
 
     @classmethod
     def of(cls, context: Fleetwide, parts: Sequence[Contacts | None]) -> Fleet | None:
@@ -132,6 +138,7 @@ class Fleet:
         self,
         values: FeatureMatrix,
         rows: np.ndarray,
+        device: np.ndarray,
         app: np.ndarray,
         dest: np.ndarray,
         start_us: np.ndarray,
@@ -139,7 +146,7 @@ class Fleet:
     ) -> None:
         """Fill the last four columns of some rows, this family's being the last of `values`.
 
-        Those rows are channel windows, and `app`, `dest`, `start_us` and `end_us` (n_rows,) theirs.
+        Those rows are channel windows, and `device`, `app`, `dest`, `start_us` and `end_us` (n_rows,) theirs.
         """
         first = values.shape[1] - len(FEATURES)
         home = app.astype(np.int64) * self.n_domains + self.domain[dest] if len(dest) else dest
@@ -151,9 +158,12 @@ class Fleet:
             np.maximum(start_us, self.first_us),
             end_us,
             np.ascontiguousarray(values[rows, first]),
+            np.ascontiguousarray(values[rows, first + _NEW_FOR_DEVICE]),
+            device,
             self.devices.first_us,
             *self.of_dest.of(dest.astype(np.int64)),
             self.of_dest.first_us,
+            self.of_dest.member,
             *self.apps_of_dest.of(dest.astype(np.int64)),
             self.apps_of_dest.first_us,
             *self.of_app.of(app.astype(np.int64)),
@@ -171,9 +181,9 @@ class _Firsts:
         group, member, first_us = group[order], member[order], first_us[order]
         earliest = np.ones(len(group), np.bool_)
         earliest[1:] = (group[1:] != group[:-1]) | (member[1:] != member[:-1])
-        group, first_us = group[earliest], first_us[earliest]
+        group, member, first_us = group[earliest], member[earliest], first_us[earliest]
         order = np.lexsort((first_us, group))
-        self.group, self.first_us = group[order], first_us[order]
+        self.group, self.member, self.first_us = group[order], member[order], first_us[order]
 
     def of(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First and last + 1 of each group; windows of one channel follow each other, and share a search."""
@@ -194,10 +204,13 @@ def _kernel(  # type: ignore[no-untyped-def]
     begin,
     end,
     is_new,
+    new_for_device,
+    device,
     devices,
     dest_lo,
     dest_hi,
     dest_first,
+    dest_device,
     apps_lo,
     apps_hi,
     apps_first,
@@ -210,7 +223,10 @@ def _kernel(  # type: ignore[no-untyped-def]
 ):
     for g in range(lo, hi):
         if not np.isnan(is_new[g]):
-            out[g, 0] = dest_lo[g] == dest_hi[g] or dest_first[dest_lo[g]] >= begin[g]
+            met = bisect_left(dest_first, dest_lo[g], dest_hi[g], begin[g]) - dest_lo[g]
+            # What the device itself met since its past was vetted makes nothing known.
+            alone = met == 1 and new_for_device[g] == 1.0 and dest_device[dest_lo[g]] == device[g]
+            out[g, 0] = met == 0 or alone
         fleet = bisect_left(devices, 0, len(devices), end[g]) - 1
         if fleet > 0:
             out[g, 1] = (bisect_left(dest_first, dest_lo[g], dest_hi[g], end[g]) - dest_lo[g] - 1) / fleet
