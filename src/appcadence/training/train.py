@@ -193,7 +193,7 @@ def train(
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
-        reference=_reference([rounds.learn[0].take(~rounds.learn[0].malicious), *rounds.clean[:1]], flows),
+        reference=_reference([rounds.learn[0], *rounds.clean[:1]], flows),
         excluded_families=tuple(sorted(exclude_families)),
         card={
             **params,
@@ -250,7 +250,9 @@ def _inject_rounds(
     for number in range(_MAX_ROUNDS):
         draw, rate = seed * 1000 + number, _rate(tables, cuts[number % len(cuts)], learners, small)
         varied = small and number > 0
-        rows, specs = inject(number, draw, rate, thin=True, devices=learners, varied=varied, changed=True)
+        rows, specs = inject(
+            number, draw, rate, thin=True, devices=learners, varied=varied, changed=True, controls=1.0
+        )
         rounds.learn.append(rows)
         rounds.injection.append(specs)
         if held_out is not None:
@@ -289,8 +291,9 @@ def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
 
 
 def _thinned(rows: LabelledWindows, seed: int) -> LabelledWindows:
-    """All implants, and so many benign windows at most as are enough; verdicts are kept."""
-    spare = np.flatnonzero(~rows.malicious & rows.frame["verdict"].isna().to_numpy())
+    """All implants, and so many benign windows at most as are enough; verdicts and controls are kept."""
+    plain = rows.frame[["verdict", "control_of"]].isna().all(axis=1).to_numpy()
+    spare = np.flatnonzero(~rows.malicious & plain)
     if len(spare) <= _BENIGN_ENOUGH:
         return rows
     keep = np.ones(len(rows.frame), np.bool_)
@@ -344,6 +347,7 @@ def _undisputed(table: pd.DataFrame, verdicts: pa.Table | None) -> pd.DataFrame:
 
 def _reference(later: list[Sample], flows: pa.Table) -> Reference:
     rows = Sample.joined(later)
+    rows = rows.take(~rows.malicious & ~rows.control)
     end_us = int(micros(flows["start"]).max())
     return Reference.fit(rows.frame, tail_input(rows.values, rows.distances), end_us)
 
