@@ -19,11 +19,11 @@ from appcadence.telemetry.simulate.controls import twins
 from appcadence.telemetry.simulate.exchanges import exchanges, known_seconds
 from appcadence.telemetry.simulate.graft import Graft, extent, placed, scene_of, table_of
 
-_COUPLED_SHARE = 0.4
+_COUPLED_SHARE = 0.5
 _NEW_SHARE = 0.5
 _CARRIER_SIZES_SHARE = 0.5
 _FOREVER_SHARE = 0.2
-_IN_USE_SHARE = 0.3
+_IN_USE_SHARE = 0.4
 _MIN_IN_USE = 6
 """An implant with fewer flows in use is not confined to it."""
 _COLUMNS = (
@@ -53,8 +53,8 @@ def inject(
     in five for all of it. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it
     never has a host, an address, a duration or a size where its carrier has none. Half of them contact
     nothing that was not contacted before; their exchanges are those of real channels, half of them the
-    carrier's own; two in five start when the device does, three in ten only while the app or the device is
-    used. Push-triggered kinds need pushes of the carrier, and are replaced by another kind where there are
+    carrier's own; of those that show by rhythm or persistence half start when the device does, two in
+    five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are replaced by another kind where there are
     none. Without activity telemetry, "the user is away" means the eight hours of the day in which the device
     is quietest. `kinds` names some of `KINDS`, or maps names to behaviours of the caller's own; those last
     for the whole span and are never moved to the device's starts or its use, so that what is asked for is
@@ -187,9 +187,11 @@ def _kind(behaviour: Behaviour) -> Kind:
 
 
 def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[Pattern, bool]:
-    """The flows that start while the carrier app is in front or, where that is not known, with the user
-    there; all of them when that would leave next to nothing."""
-    kept = inside(pattern.starts, scene.front if len(scene.front[0]) and rng.random() < 0.7 else scene.busy)
+    """The flows that start while the carrier app is in front or, where that leaves next to nothing, with the
+    user there; all of them when that does, too."""
+    kept = inside(pattern.starts, scene.front)
+    if kept.sum() < _MIN_IN_USE or rng.random() < 0.3:
+        kept = inside(pattern.starts, scene.busy)
     if kept.sum() < min(_MIN_IN_USE, len(kept)):
         return pattern, False
 
