@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--woken", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        normals = {name: _zeek(options.data / name, ip, Path(scratch)) for name, ip in NORMALS.items()}
+        normals = {name: zeek(options.data / name, ip, Path(scratch)) for name, ip in NORMALS.items()}
         families = _families(options.data, Path(scratch))
     tables = []
     for seed in range(options.seeds):
@@ -152,7 +152,7 @@ def _rita(windows: Windows) -> np.ndarray:
     return np.array([timing_score(np.diff(part)) for part in parts])
 
 
-def _zeek(folder: Path, device: str, scratch: Path) -> pa.Table:
+def zeek(folder: Path, device: str, scratch: Path) -> pa.Table:
     files = sorted(p for p in folder.iterdir() if p.name.split(".")[0] in ("conn", "ssl", "http", "dns"))
     out = scratch / f"{folder.name}-{device.replace('/', '_')}"
     convert(files, out, local_nets=[device if "/" in device else f"{device}/32"])
@@ -163,13 +163,13 @@ def _families(data: Path, scratch: Path) -> dict[str, pa.Table]:
     """The real C2 flows of each labelled capture."""
 
     def chosen(name: str, device: str, marker: str) -> pa.Table:
-        flows = _zeek(data / name, device, scratch)
+        flows = zeek(data / name, device, scratch)
         lines = next((data / name).glob("conn*")).read_text(errors="replace").splitlines()
         mark = [line for line in lines if marker in line and not line.startswith("#")]
         uids = {line.split("|" if "|" in line else "\t")[1] for line in mark}
         return flows.filter(pc.is_in(flows["source_uid"], pa.array(sorted(uids))))
 
-    android = _zeek(data / "androidtester", "10.8.0.61", scratch)
+    android = zeek(data / "androidtester", "10.8.0.61", scratch)
     return {
         "njrat": chosen("njrat", "0.0.0.0/0", "Malicious"),
         "androidtester": android.filter(pc.equal(android["dest_port"], 1337)),

@@ -41,6 +41,8 @@ MIN_DEVICES = 4
 """Fewer devices than this are held out by channel: so few are no sample of devices."""
 MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
+CONTROLS = 1.0
+"""Share of the implants to learn from that have a benign twin."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _MIN_IMPLANTS = 40
@@ -251,7 +253,7 @@ def _inject_rounds(
         draw, rate = seed * 1000 + number, _rate(tables, cuts[number % len(cuts)], learners, small)
         varied = small and number > 0
         rows, specs = inject(
-            number, draw, rate, thin=True, devices=learners, varied=varied, changed=True, controls=1.0
+            number, draw, rate, thin=True, devices=learners, varied=varied, changed=True, controls=CONTROLS
         )
         rounds.learn.append(rows)
         rounds.injection.append(specs)

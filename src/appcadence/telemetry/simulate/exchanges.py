@@ -36,8 +36,8 @@ def exchanges(rng: np.random.Generator, fleet: Carriers, own: slice, n: int, cop
     """Exchanges of one channel of the carrier, if `copied`, or of another app of the fleet.
 
     They are drawn from all of the channel's flows or from a few, or repeat a stretch of them in its order, to
-    the byte or with some noise; one implant in ten repeats a single exchange. What another app's log knows and the carrier's does not stays
-    unknown.
+    the byte or with some noise; one implant in ten repeats a single exchange. What another app's log knows
+    and the carrier's does not stays unknown.
     """
     rows = fleet.channel(int(rng.integers(own.start, own.stop)) if copied else _foreign(rng, fleet, own))
     seconds = fleet.numbers["duration_seconds"]

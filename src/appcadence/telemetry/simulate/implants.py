@@ -53,12 +53,12 @@ def inject(
     in five for all of it. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it
     never has a host, an address, a duration or a size where its carrier has none. Half of them contact
     nothing that was not contacted before; their exchanges are those of real channels, half of them the
-    carrier's own; of those that show by rhythm or persistence half start when the device does, two in
-    five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are replaced by another kind where there are
-    none. Without activity telemetry, "the user is away" means the eight hours of the day in which the device
-    is quietest. `kinds` names some of `KINDS`, or maps names to behaviours of the caller's own; those last
-    for the whole span and are never moved to the device's starts or its use, so that what is asked for is
-    what is there.
+    carrier's own. Of those that show by rhythm or persistence half start when the device does, and two in
+    five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are
+    replaced by another kind where there are none. Without activity telemetry, "the user is away" means the
+    eight hours of the day in which the device is quietest. `kinds` names some of `KINDS`, or maps names to
+    behaviours of the caller's own; those last for the whole span and are never moved to the device's starts
+    or its use, so that what is asked for is what is there.
 
     A share `controls` of the implants (0 to 1) gets a benign twin, see `controls.twins`; the implants
     themselves do not depend on it.
