@@ -135,7 +135,10 @@ def sampled(rows):
     """(implant, round, verdict) of windows -> what is learned from."""
     implant, rounds, verdicts = zip(*rows, strict=True)
     frame = windows(
-        len(rows), verdict=list(verdicts), implant_kind=["beacon" if i >= 0 else None for i in implant]
+        len(rows),
+        verdict=list(verdicts),
+        control_of=None,
+        implant_kind=["beacon" if i >= 0 else None for i in implant],
     )
     return Sample(frame, values(len(rows)), values(len(rows)), np.array(implant), np.array(rounds))
 
