@@ -54,7 +54,7 @@ def apart(pairs: list, shows: str) -> Iterator[tuple[pd.Series, pd.DataFrame, pd
     return iter(found)
 
 
-def test_nearly_every_implant_has_one_and_is_the_same_without(
+def test_nearly_every_implant_has_one_and_is_no_other_for_it(
     tables: dict[str, pa.Table], drawn: Drawn
 ) -> None:
     flows, specs = drawn
@@ -62,15 +62,11 @@ def test_nearly_every_implant_has_one_and_is_the_same_without(
     assert control.sum() > 0.9 * (~control).sum()
     assert not control[: (~control).sum()].any() and specs.loc[~control, "mirrors"].eq(-1).all()
     assert specs.loc[control, "mirrors"].is_unique
-    assert (
-        specs.loc[control, "kind"].to_numpy() == specs["kind"][specs.loc[control, "mirrors"]].to_numpy()
-    ).all()
+    mirrored = specs["kind"][specs.loc[control, "mirrors"]]
+    assert specs.loc[control, "kind"].tolist() == mirrored.tolist()
     alone, told = inject(tables, 1, per_device_day=RATE)
     pd.testing.assert_frame_equal(told, specs[~control])
-    assert (
-        alone.equals(flows.slice(0, len(alone)).combine_chunks())
-        or alone.to_pylist() == flows.slice(0, len(alone)).to_pylist()
-    )
+    assert alone.to_pylist() == flows.slice(0, len(alone)).to_pylist()
     half = inject(tables, 1, per_device_day=RATE, controls=0.5)[1]["control"].sum()
     assert 0.35 * control.sum() < half < 0.65 * control.sum()
 
@@ -116,27 +112,27 @@ def test_a_control_lives_elsewhere_with_destinations_as_new(tables: dict[str, pa
 
 
 def test_a_control_lives_as_long(pairs: list) -> None:
-    same = [
-        abs((t["end_us"] - t["start_us"]) - (s["end_us"] - s["start_us"]))
-        < 0.5 * (s["end_us"] - s["start_us"])
-        for s, _, t, _ in apart(pairs, "rhythm")
-        if s["flows"] >= 20
+    ratio = [
+        (twin["end_us"] - twin["start_us"]) / (spec["end_us"] - spec["start_us"])
+        for spec, _, twin, _ in apart(pairs, "rhythm")
+        if spec["kind"] == "beacon" and not spec["in_use"]
     ]
-    assert np.mean(same) > 0.7
+    assert 0.8 < np.median(ratio) < 1.1 and np.max(ratio) < 2
 
 
 def test_a_control_has_no_rhythm(tables: dict[str, pa.Table], drawn: Drawn, pairs: list) -> None:
     """Its cadence is near what chance gives, and its implant's is not."""
     cadence = extract({"flows": drawn[0]}, "24h")
     cadence = cadence[cadence["dest"].astype(object) != "*"].astype({"device_id": object, "dest": object})
-    best = cadence.groupby(["device_id", "dest"])["beat_resultant_strength"].max()
+    best = cadence.groupby(["device_id", "dest"])["beat_ratio_share_1_3"].max()
     found = {True: [], False: []}
     for spec, _, twin, _ in apart(pairs, "rhythm"):
         if spec["kind"] in ("beacon", "few_beats") and not spec["coupled"] and not spec["in_use"]:
             for one in (spec, twin):
                 found[one is twin].append(best.get((one["device_id"], one["dest"]), np.nan))
     assert len(found[True]) > 10
-    assert np.nanmedian(found[True]) < 0.35 < 0.6 < np.nanmedian(found[False])
+    # Of two exponential gaps the larger is at most 1.3 times the other with a chance of .13.
+    assert np.nanmedian(found[True]) < 0.2 < 0.5 < np.nanmedian(found[False])
 
 
 def test_it_lacks_what_shows_its_kind(tables: dict[str, pa.Table], pairs: list) -> None:

@@ -143,4 +143,4 @@ def test_controls_are_learned_from_and_calibrate_nothing(by_hand, monkeypatch, h
     assert with_controls.calibration_windows == without.calibration_windows == 120
     assert with_controls.calibration_days == without.calibration_days
     assert len(with_controls.tested) == len(without.tested)
-    np.testing.assert_array_equal(with_controls.surprise.knots, without.surprise.knots)
+    np.testing.assert_array_equal(with_controls.surprise.tails, without.surprise.tails)

@@ -57,12 +57,11 @@ def twins(rng: Rng, fleet: Carriers, implants: list[Graft], share: float) -> tup
 
 def _twin(rng: Rng, fleet: Carriers, implant: Graft, taken: set[_Name]) -> Graft | None:
     for _ in range(_TRIES):
-        carrier = int(rng.integers(len(fleet.carrier_start)))
-        own = fleet.own(carrier)
+        device = int(rng.integers(len(fleet.first)))
+        own = fleet.own(int(rng.choice(fleet.carriers_for(device, pushed=False))))
         row = int(rng.integers(own.start, own.stop))
         if not _alike(fleet, implant.row, row):
             continue
-        device = fleet.of(row)[0]
         targets = [_target(rng, fleet, device, own, implant, old) for old in implant.targets]
         names = {(fleet.text("device_id", row), *_whose(fleet.text("app_id", row), t)) for t in targets}
         if names.isdisjoint(taken):

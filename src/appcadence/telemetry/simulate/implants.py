@@ -141,6 +141,7 @@ def _one(
     follows = in_use = False
     if not asked and wanted.shows in ("rhythm", "persistence"):
         follows, in_use = rng.random() < _COUPLED_SHARE, rng.random() < _IN_USE_SHARE
+    follows &= len(scene.device_starts) > 0
     if in_use:
         pattern, in_use = _in_use(rng, pattern, scene)
     if not len(pattern.starts):
