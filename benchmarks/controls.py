@@ -137,6 +137,7 @@ def scored(frame: pd.DataFrame, detector: Detector, name: str) -> pd.DataFrame:
 def report(parts: Sequence[Scored]) -> None:
     frame = pd.concat([part for part, _ in parts], ignore_index=True)
     gap(frame)
+    implant_or_control(frame)
     injected_or_not(parts)
 
 
@@ -167,6 +168,19 @@ def gap(frame: pd.DataFrame) -> None:
         )
 
 
+def implant_or_control(frame: pd.DataFrame) -> None:
+    """AUC by family; a twin has its implant's very sizes in another fold, so sizes fall below .5."""
+    rows = frame[(frame["malicious"] | frame["control_of"].notna()) & (frame["n_flows"] >= MIN_FLOWS)]
+    target, group = rows["malicious"].to_numpy(np.bool_), _group(rows)
+    every = np.zeros(len(rows), np.int64)
+    told = []
+    for family in dict.fromkeys(FAMILY_OF.values()):
+        names = [f for f in NAMES if FAMILY_OF[f] == family and (family in _BEHAVIOUR or f in PROBED)]
+        score = _out_of_fold(rows[names].to_numpy(np.float64), target, group, every)
+        told.append(f"{family} {roc_auc_score(target, score):.2f}")
+    print("implant or control, AUC by family: " + ", ".join(told))
+
+
 def injected_or_not(parts: Sequence[Scored]) -> None:
     """AUC of the probe over growing sets of features."""
     frames, newness = [], []
@@ -176,14 +190,17 @@ def injected_or_not(parts: Sequence[Scored]) -> None:
         newness.append(_newness(rows, cut_us))
     rows, stratum = pd.concat(frames, ignore_index=True), np.concatenate(newness)
     target = rows["malicious"].to_numpy(np.bool_)
-    by = "device_id" if rows["device_id"].nunique() > 3 else "dest"
-    group = pd.factorize(rows[by])[0]
+    group = _group(rows)
     print(f"probe: {target.sum()} injected and {(~target).sum()} benign windows; AUC (of equal newness)")
     for name, families in LADDER.items():
         columns = rows[[f for f in PROBED if FAMILY_OF[f] in families]].to_numpy(np.float64)
         anyhow = roc_auc_score(target, _out_of_fold(columns, target, group, np.zeros(len(target), np.int64)))
         score = _out_of_fold(columns, target, group, stratum)
         print(f"  {name:24s} {anyhow:.3f} ({_within(target, score, stratum):.3f})")
+
+
+def _group(rows: pd.DataFrame) -> np.ndarray:
+    return pd.factorize(rows["device_id" if rows["device_id"].nunique() > 3 else "dest"])[0]
 
 
 def _newness(rows: pd.DataFrame, cut_us: int) -> np.ndarray:
