@@ -74,7 +74,10 @@ def test_mixture_is_as_promised(injected: Injected) -> None:
     specs = injected[1]
     assert 0.4 < specs["new_destination"].mean() < 0.6
     assert 0.4 < specs["carrier_sizes"].mean() < 0.6
-    assert 0.25 < specs["coupled"].mean() < 0.5
+    told = specs[[KINDS[kind].shows in ("rhythm", "persistence") for kind in specs["kind"]]]
+    assert 0.4 < told["coupled"].mean() < 0.6 and 0.15 < told["in_use"].mean() < 0.45
+    rest = specs.drop(told.index)
+    assert not rest["coupled"].any() and not rest["in_use"].any()
 
 
 def test_rows_know_no_more_and_no_less_than_their_source(
@@ -125,7 +128,7 @@ def test_starts_stay_in_the_span_and_on_the_grid(tables: dict[str, pa.Table]) ->
 @pytest.mark.parametrize("kind", ["beacon", "few_beats"])
 def test_beats_keep_their_period(injected: Injected, kind: str) -> None:
     for spec, rows in each(injected, kind):
-        if spec["coupled"] or len(rows) < 6:
+        if spec["coupled"] or spec["in_use"] or len(rows) < 6:
             continue
         gaps = np.diff(np.sort(rows["us"])) * 1e-6
         grid = rows["time_resolution_seconds"].iloc[0]
@@ -140,7 +143,7 @@ def test_kinds_keep_their_promise(injected: Injected) -> None:
     for _, rows in each(injected, "long_session"):
         assert len(rows) <= 3
     for _, rows in each(injected, "failing_retries"):
-        assert (rows["outcome"] == "established").sum() <= 1
+        assert (rows["outcome"] == "established").sum() <= max(1, 0.5 * len(rows))
     assert all(
         len(spec["dests"]) == 1
         for kind in set(KINDS) - {"rotating_hosts"}
@@ -149,13 +152,14 @@ def test_kinds_keep_their_promise(injected: Injected) -> None:
     assert np.median([len(spec["dests"]) for spec, _ in each(injected, "rotating_hosts")]) >= 2
 
 
-def test_push_bursts_follow_pushes(tables: dict[str, pa.Table], injected: Injected) -> None:
+@pytest.mark.parametrize("kind", ["push_burst", "rare_push_burst"])
+def test_push_bursts_follow_pushes(tables: dict[str, pa.Table], injected: Injected, kind: str) -> None:
     events = tables["notifications"].to_pandas()
     events = events[events["kind"] == "push_received"]
     events["us"] = events["time"].dt.as_unit("us").astype("int64")
     events = events.astype({"device_id": object, "app_id": object})
     pushes = {key: np.sort(part) for key, part in events.groupby(["device_id", "app_id"])["us"]}
-    for spec, rows in each(injected, "push_burst"):
+    for spec, rows in each(injected, kind):
         times = pushes[spec["device_id"], spec["app_id"]]
         grid = rows["time_resolution_seconds"].iloc[0] * 1e6
         before = np.searchsorted(times, rows["us"] + grid, side="right") - 1
@@ -181,10 +185,12 @@ def test_coupled_starts_follow_the_device(tables: dict[str, pa.Table], injected:
     starts = {device: np.sort(part) for device, part in benign.groupby("device_id")["us"]}
     close: dict[bool, list[float]] = {True: [], False: []}
     for spec, rows in each(injected, "beacon"):
+        if spec["in_use"]:
+            continue
         own = starts[spec["device_id"]]
         lag = (rows["us"] - own[np.maximum(np.searchsorted(own, rows["us"], side="right") - 1, 0)]) * 1e-6
         close[bool(spec["coupled"])].append(float((lag <= 6).mean()))
-    assert np.mean(close[True]) > 0.9 > np.mean(close[False]) + 0.2
+    assert np.median(close[True]) > 0.9 > np.mean(close[False]) + 0.2
 
 
 def test_equal_seed_and_rows_in_any_order_give_equal_output(tables: dict[str, pa.Table]) -> None:

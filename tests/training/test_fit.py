@@ -19,7 +19,7 @@ BASELINE = AppBaseline.fit(windows(2))
 def sample(n=1, implant=-1, number=0, **columns):
     """n windows of one round, of which all or none are an implant's."""
     kind = "beacon" if np.max(implant) >= 0 else None
-    frame = windows(n, **{"implant_kind": kind, "verdict": None} | columns)
+    frame = windows(n, **{"implant_kind": kind, "control_of": None, "verdict": None} | columns)
     return Sample.of(frame, np.broadcast_to(implant, n).copy(), BASELINE, number)
 
 
@@ -125,3 +125,22 @@ def test_without_held_out_devices_each_fold_is_judged_by_the_others(by_hand, mon
     others = 121 - np.bincount(fold)[fold]
     np.testing.assert_array_equal(found.calibration["attributed"].windows, np.sort(others[:120]))
     np.testing.assert_allclose(found.tested["score"], found.calibration["attributed"].scale(others))
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_controls_are_learned_from_and_calibrate_nothing(by_hand, monkeypatch, held_out):
+    learned = []
+    classifier = nothing(2 * N)
+    monkeypatch.setattr(
+        "appcadence.training.fit.fit_classifier",
+        lambda rows, target, *more: learned.append(target) or (classifier, "text"),
+    )
+    clean = [levels(120, "held")] if held_out else []
+    control = levels(30, "twin", control_of="beacon")
+    with_controls = fitted(clean, learn=[levels(120, "app"), sample(1, 0, app="bad"), control])
+    assert (learned[0] == 0).sum() == 150
+    without = fitted(clean, learn=[levels(120, "app"), sample(1, 0, app="bad")])
+    assert with_controls.calibration_windows == without.calibration_windows == 120
+    assert with_controls.calibration_days == without.calibration_days
+    assert len(with_controls.tested) == len(without.tested)
+    np.testing.assert_array_equal(with_controls.surprise.tails, without.surprise.tails)

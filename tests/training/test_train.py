@@ -194,6 +194,7 @@ def test_features_are_recomputed_and_contacts_counted_alike(tables):
     own = bad[bad["channel_is_new"] == 1]
     fresh = own[own["destination_is_new_for_fleet"] == 1]
     assert (fresh["destination_prevalence_ratio"] == 0).all() and len(fresh)
+    assert bad["control_of"].isna().all() and not specs["control"].any()
     # About half of the implants bring nothing new.
     assert 0.2 < specs["new_destination"].mean() < 0.8
     assert set(good["device_id"]) == set(clean.frame["device_id"])
@@ -223,9 +224,9 @@ def rounds(monkeypatch, starts, devices=4, benign=4000, window="24h", seed=7):
         calls.append({"cut": cut, "seed": seed, "rate": rate} | more)
         implant = np.append(np.full(benign, -1), 0)
         kind = pd.Series([None] * benign + ["beacon"], dtype=object)
-        return LabelledWindows(windows(benign + 1, implant_kind=kind, verdict=None), implant), pd.DataFrame(
-            {"x": [0]}
-        )
+        return LabelledWindows(
+            windows(benign + 1, implant_kind=kind, control_of=None, verdict=None), implant
+        ), pd.DataFrame({"x": [0]})
 
     def fitted(*parts):
         raise Enough
@@ -311,13 +312,14 @@ def test_a_round_of_a_held_out_fleet_is_clean_once_a_cut(monkeypatch):
     assert [call.get("varied") for call in calls[1:3]] == [None, None]
 
 
-def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monkeypatch):
+def test_what_lasts_too_long_is_thinned_and_implants_controls_and_verdicts_are_kept(monkeypatch):
     monkeypatch.setattr("appcadence.training.train._BENIGN_ENOUGH", 10)
     learned = []
     monkeypatch.setattr("appcadence.training.train.fit", lambda learn, *more: learned.append(learn) or 1 / 0)
     implant = np.array([-1] * 14 + [0] * 3)
     verdict = pd.Series([None] * 12 + ["benign"] * 2 + [None] * 3, dtype=object)
-    frame = windows(17, implant_kind=None, verdict=verdict)
+    control = pd.Series(["beacon"] + [None] * 16, dtype=object)
+    frame = windows(17, implant_kind=None, control_of=control, verdict=verdict)
     monkeypatch.setattr(
         "appcadence.training.train.labelled",
         lambda *asked, **more: (LabelledWindows(frame, implant), pd.DataFrame()),
@@ -326,7 +328,7 @@ def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monke
         train({"flows": flows([0.0, 3 * 86_400])})
     ((first,),) = learned
     assert (first.implant >= 0).sum() == 3 and first.frame["verdict"].notna().sum() == 2
-    assert len(first.frame) == 15
+    assert first.control.sum() == 1 and len(first.frame) == 16
 
 
 def test_the_card_says_how_rough_its_promises_are(saved):
@@ -341,12 +343,18 @@ def test_the_card_says_how_rough_its_promises_are(saved):
 # What counts as an implant's: apps with so many flows of their own, and an implant's among those of d0.
 
 
-def injected(monkeypatch, benign, implant, devices=2, verdicts=None, **more):
-    """The windows of the apps' only destination, with their truth."""
+def injected(monkeypatch, benign, implant, devices=2, verdicts=None, control=0, **more):
+    """The windows of the apps' only destination, with their truth; d1 may have a control."""
     own = [flows(100.0 * np.arange(benign), f"d{k}") for k in range(devices)]
-    grafted = flows(50.0 + 100.0 * np.arange(implant), "d0")
-    specs = [("d0", "com.a", ["a.example", "b.example"], "beacon"), ("d0", "com.a", ["a.example"], "burst")]
-    found = grafted, pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind"])
+    specs = [
+        ("d0", "com.a", ["a.example", "b.example"], "beacon", implant, False),
+        ("d0", "com.a", ["a.example"], "burst", 0, False),
+        ("d1", "com.a", ["a.example"], "beacon", control, True),
+    ]
+    found = (
+        together(*(flows(50.0 + 100.0 * np.arange(n), d) for d, *_, n, _ in (specs[0], specs[2]) if n)),
+        pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind", "flows", "control"]),
+    )
     monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
     tables = {"flows": together(*own)}
     rows, _ = labelled(tables, DAY0 * 1_000_000, "24h", 0, 1.0, verdicts=verdicts, **more)
@@ -379,9 +387,13 @@ def test_a_window_is_an_implants_from_three_tenths_of_its_flows_on(monkeypatch):
     assert truth_of(injected(monkeypatch, 7, 3, devices=3))["d2"] == "benign"
     # What the fleet meets together is left out, but for the implant.
     assert truth_of(injected(monkeypatch, 7, 3, devices=4)) == {"d0": "beacon"}
-    assert (
-        truth_of(injected(monkeypatch, 7, 3, devices=3, **{"devices_of": None} if False else {})) is not None
-    )
+
+
+def test_a_control_is_benign_from_three_tenths_of_its_flows_on(monkeypatch):
+    rows = injected(monkeypatch, 7, 3, control=3)
+    assert truth_of(rows) == {"d0": "beacon", "d1": "benign"}
+    assert rows.frame["control_of"].fillna("").tolist() == ["", "beacon"]
+    assert truth_of(injected(monkeypatch, 7, 3, control=2)) == {"d0": "beacon"}
 
 
 def test_of_the_devices_asked_for_alone(monkeypatch):

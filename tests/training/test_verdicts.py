@@ -134,9 +134,8 @@ def test_a_verdict_on_an_unknown_app_speaks_for_no_known_one():
 def sampled(rows):
     """(implant, round, verdict) of windows -> what is learned from."""
     implant, rounds, verdicts = zip(*rows, strict=True)
-    frame = windows(
-        len(rows), verdict=list(verdicts), implant_kind=["beacon" if i >= 0 else None for i in implant]
-    )
+    kinds = ["beacon" if i >= 0 else None for i in implant]
+    frame = windows(len(rows), verdict=list(verdicts), control_of=None, implant_kind=kinds)
     return Sample(frame, values(len(rows)), values(len(rows)), np.array(implant), np.array(rounds))
 
 

@@ -11,6 +11,7 @@ from appcadence.features.domains import registrable_domain
 
 _MOVED_SHARE = 0.03
 _LATE_SHARE = 0.02
+_OWN_SHARE = 0.05
 
 
 def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
@@ -55,23 +56,34 @@ def change(past: pa.Table, future: pa.Table, rng: np.random.Generator) -> tuple[
     """Services that moved and apps that were installed late, as benign as before.
 
     In the future 3% of the fleet's (app, host) pairs answer under another host, half of them in the same
-    domain; 2% of the (device, app) pairs lose their past.
+    domain, and 5% of each device's under one that no other device meets; 2% of the (device, app) pairs lose
+    their past.
     """
     installed = _codes(past["device_id"], past["app_id"])
     late = rng.random(int(installed.max(initial=-1)) + 1) < _LATE_SHARE
     host = future["dest_host"].cast(pa.string())
-    pair = _codes(future["app_id"], host)
-    first = np.unique(pair, return_index=True)[1]
-    moves = rng.random(len(first)) < _MOVED_SHARE
+    for name, by, share in (
+        ("moved", (future["app_id"], host), _MOVED_SHARE),
+        ("own", (future["device_id"], future["app_id"], host), _OWN_SHARE),
+    ):
+        host = _renamed(host, _codes(*by), share, name, rng)
+    at = future.schema.get_field_index("dest_host")
+    moved = future.set_column(at, future.schema.field(at), host.cast(future.schema.field(at).type))
+    return past.filter(pa.array(~late[installed])), moved
+
+
+def _renamed(
+    host: pa.ChunkedArray, service: np.ndarray, share: float, prefix: str, rng: np.random.Generator
+) -> pa.ChunkedArray:
+    """Host names in which a share of the services (codes) have another, half of them in the same domain."""
+    first = np.unique(service, return_index=True)[1]
+    moves = rng.random(len(first)) < share
     names = [
-        f"moved-{i}.{registrable_domain(name) if rng.random() < 0.5 else f'elsewhere-{i}.invalid'}"
+        f"{prefix}-{i}.{registrable_domain(name) if rng.random() < 0.5 else f'elsewhere-{i}.invalid'}"
         for i, name in enumerate(pc.fill_null(host.take(pa.array(first[moves])), "").to_pylist())
     ]
-    new = pa.array(names, pa.string()).take(pa.array(np.cumsum(moves)[pair] - 1, mask=~moves[pair]))
-    renamed = pc.if_else(pc.is_null(host), host, pc.coalesce(new, host))
-    at = future.schema.get_field_index("dest_host")
-    moved = future.set_column(at, future.schema.field(at), renamed.cast(future.schema.field(at).type))
-    return past.filter(pa.array(~late[installed])), moved
+    new = pa.array(names, pa.string()).take(pa.array(np.cumsum(moves)[service] - 1, mask=~moves[service]))
+    return pc.if_else(pc.is_null(host), host, pc.coalesce(new, host))
 
 
 def _channels(flows: pa.Table) -> np.ndarray:

@@ -85,6 +85,11 @@ class Sample:
     def malicious(self) -> Mask:
         return self.implant >= 0
 
+    @property
+    def control(self) -> Mask:
+        """(n,) windows of injected benign controls: learned as benign, and no measure of benign life."""
+        return self.frame["control_of"].notna().to_numpy()
+
     def units(self) -> Codes:
         """(n,) alert units; the same day of two rounds is two."""
         return np.asarray(
@@ -134,7 +139,8 @@ def fit(
     hyper-parameters for the windows it is shown, and is never shown one that its choice is measured on.
     """
     rows = Sample.joined(learn)
-    benign = rows.take(~rows.malicious)
+    real = rows.take(~rows.control)
+    benign = real.take(~real.malicious)
     surprise = TailSurprise.fit(tail_input(benign.values, benign.distances))
     forest = fit_forest(forest_input(benign.distances), seed)
     classifier, text = classifier_of(rows, seed, choose(rows))
@@ -143,13 +149,13 @@ def fit(
         models = [(classifier, np.ones(len(held.frame), np.bool_))]
         test_models = [(classifier, np.ones(len(tested.frame), np.bool_))]
     else:
-        fold = fold_of(rows)
+        fold = fold_of(real)
         folds = [k for k in range(FOLDS) if (fold == k).any()]
-        parts = {k: rows.take(fold != k) for k in folds}
+        parts = {k: rows.take(fold_of(rows) != k) for k in folds}
         by_fold = {k: classifier_of(part, seed, choose(part))[0] for k, part in parts.items()}
-        tested, held = rows, benign
+        tested, held = real, benign
         test_models = [(by_fold[k], fold == k) for k in folds]
-        models = [(by_fold[k], (fold == k)[~rows.malicious]) for k in folds]
+        models = [(by_fold[k], (fold == k)[~real.malicious]) for k in folds]
 
     contributions, raw = _fused(held, models, surprise, forest, weights)
     calibration = _calibrate(held, raw)

@@ -41,6 +41,8 @@ MIN_DEVICES = 4
 """Fewer devices than this are held out by channel: so few are no sample of devices."""
 MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
+CONTROLS = 1.0
+"""Share of the implants to learn from that have a benign twin."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _MIN_IMPLANTS = 40
@@ -193,7 +195,7 @@ def train(
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
-        reference=_reference([rounds.learn[0].take(~rounds.learn[0].malicious), *rounds.clean[:1]], flows),
+        reference=_reference([rounds.learn[0], *rounds.clean[:1]], flows),
         excluded_families=tuple(sorted(exclude_families)),
         card={
             **params,
@@ -251,7 +253,9 @@ def _inject_rounds(
     for number in range(_MAX_ROUNDS):
         draw, rate = seed * 1000 + number, _rate(tables, cuts[number % len(cuts)], learners, small)
         varied = small and number > 0
-        rows, specs = inject(number, draw, rate, thin=True, devices=learners, varied=varied, changed=True)
+        rows, specs = inject(
+            number, draw, rate, thin=True, devices=learners, varied=varied, changed=True, controls=CONTROLS
+        )
         rounds.learn.append(rows)
         rounds.injection.append(specs)
         if held_out is not None:
@@ -290,8 +294,9 @@ def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
 
 
 def _thinned(rows: LabelledWindows, seed: int) -> LabelledWindows:
-    """All implants, and so many benign windows at most as are enough; verdicts are kept."""
-    spare = np.flatnonzero(~rows.malicious & rows.frame["verdict"].isna().to_numpy())
+    """All implants, and so many benign windows at most as are enough; verdicts and controls are kept."""
+    plain = rows.frame[["verdict", "control_of"]].isna().all(axis=1).to_numpy()
+    spare = np.flatnonzero(~rows.malicious & plain)
     if len(spare) <= _BENIGN_ENOUGH:
         return rows
     keep = np.ones(len(rows.frame), np.bool_)
@@ -350,6 +355,7 @@ def _undisputed(table: pd.DataFrame, verdicts: pa.Table | None) -> pd.DataFrame:
 
 def _reference(later: list[Sample], flows: pa.Table) -> Reference:
     rows = Sample.joined(later)
+    rows = rows.take(~rows.malicious & ~rows.control)
     end_us = int(micros(flows["start"]).max())
     return Reference.fit(rows.frame, tail_input(rows.values, rows.distances), end_us)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -30,22 +31,40 @@ class Scene:
     """Sorted pushes of the carrier app within its life."""
     busy: tuple[Vector, Vector]
     """Starts and ends of the user's presence, or empty where it is not known."""
+    front: tuple[Vector, Vector]
+    """Starts and ends of the carrier app's time in front, or empty where it is not known."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """The flows of one implant; all arrays have one length."""
+    """The flows of one implant; all arrays have one length. None = as the exchanges it borrows have it."""
 
     starts: Vector
-    durations: Vector
-    failed: Mask
-    size_factor: Vector
+    durations: Vector | None = None
+    failed: Mask | None = None
+    size_factor: Vector | float = 1.0
     period: float = np.nan
     jitter: float = np.nan
     missed: float = np.nan
 
 
 Behaviour = Callable[[Rng, Scene], Pattern]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of implant: called, it is its behaviour."""
+
+    behave: Behaviour
+    shows: Literal["rhythm", "persistence", "push", "absence"] = "rhythm"
+    """What gives it away, and its control lacks."""
+    min_seconds: float = 300.0
+    """Length of the shortest life that can show it."""
+    hosts: tuple[int, int] = (1, 1)
+    """Fewest and most destinations."""
+
+    def __call__(self, rng: Rng, scene: Scene) -> Pattern:
+        return self.behave(rng, scene)
 
 
 def rhythm(rng: Rng, seconds: float, period: float, jitter: float, missed: float) -> Vector:
@@ -67,26 +86,12 @@ def draw_period(rng: Rng, low: float, high: float) -> float:
     return period
 
 
-def _short(rng: Rng, n: int) -> Vector:
-    """Durations of short exchanges: one typical length with some spread."""
-    typical = np.exp(rng.normal(np.log(0.6), 1.2))
-    return np.asarray(typical * np.exp(rng.normal(0, rng.uniform(0.02, 0.6), n)))
-
-
-def _plain(rng: Rng, starts: Vector, **known: float) -> Pattern:
-    n = len(starts)
-    return Pattern(
-        starts, _short(rng, n), rng.random(n) < rng.choice([0.0, 0.0, 0.05, 0.3]), np.ones(n), **known
-    )
-
-
 def _beacon(rng: Rng, scene: Scene, low: float, high: float, jitter_high: float = 0.8) -> Pattern:
     period = draw_period(rng, low, min(high, max(scene.seconds / 8, low * 1.01)))
     jitter = float(rng.choice([0.0, rng.uniform(0, 0.3), rng.uniform(0, jitter_high)]))
     missed = float(rng.choice([0.0, rng.uniform(0, 0.4)]))
-    return _plain(
-        rng, rhythm(rng, scene.seconds, period, jitter, missed), period=period, jitter=jitter, missed=missed
-    )
+    starts = rhythm(rng, scene.seconds, period, jitter, missed)
+    return Pattern(starts, period=period, jitter=jitter, missed=missed)
 
 
 def beacon(rng: Rng, scene: Scene) -> Pattern:
@@ -100,7 +105,7 @@ def steady(period: float, jitter: float, missed: float, active: float = 1.0) -> 
     def beat(rng: Rng, scene: Scene) -> Pattern:
         starts = rhythm(rng, scene.seconds, period, jitter, missed)
         day = ((scene.clock + starts) / 86400.0 - rng.random()) % 1.0
-        return _plain(rng, starts[day < active], period=period, jitter=jitter, missed=missed)
+        return Pattern(starts[day < active], period=period, jitter=jitter, missed=missed)
 
     return beat
 
@@ -109,20 +114,19 @@ def burst_beacon(rng: Rng, scene: Scene) -> Pattern:
     """A dense beat for some minutes, up to hours; sometimes several such bursts."""
     bursts = int(rng.integers(1, 4))
     length = float(np.exp(rng.uniform(np.log(180), np.log(max(scene.seconds / bursts, 240)))))
-    parts, last = [], _beacon(rng, Scene(length, 0, scene.device_starts, scene.pushes, scene.busy), 4.0, 90.0)
+    parts, last = [], _beacon(rng, replace(scene, seconds=length), 4.0, 90.0)
     for begin in np.sort(rng.uniform(0, max(scene.seconds - length, 1), bursts)):
         parts.append(begin + rhythm(rng, length, last.period, last.jitter, last.missed))
     starts = np.unique(np.concatenate(parts))[:MAX_FLOWS]
-    return _plain(rng, starts, period=last.period, jitter=last.jitter, missed=last.missed)
+    return replace(last, starts=starts)
 
 
 def few_beats(rng: Rng, scene: Scene) -> Pattern:
     """Six to fourteen beats in all."""
     period = scene.seconds / rng.uniform(7, 15)
     jitter = rng.uniform(0, 0.4)
-    return _plain(
-        rng, rhythm(rng, scene.seconds, period, jitter, 0.0), period=period, jitter=jitter, missed=0.0
-    )
+    starts = rhythm(rng, scene.seconds, period, jitter, 0.0)
+    return Pattern(starts, period=period, jitter=jitter, missed=0.0)
 
 
 def hours_beacon(rng: Rng, scene: Scene) -> Pattern:
@@ -131,25 +135,25 @@ def hours_beacon(rng: Rng, scene: Scene) -> Pattern:
     begin, length = rng.uniform(0, 24), rng.uniform(4, 10)
     hour = ((scene.clock + pattern.starts) / 3600.0 - begin) % 24
     kept = pattern.starts[hour < length]
-    return _plain(
-        rng,
-        kept if len(kept) >= 6 else pattern.starts,
-        period=pattern.period,
-        jitter=pattern.jitter,
-        missed=pattern.missed,
-    )
+    return replace(pattern, starts=kept if len(kept) >= 6 else pattern.starts)
 
 
 def failing_retries(rng: Rng, scene: Scene) -> Pattern:
-    """Failed attempts in a rhythm; every third ends in one long session."""
+    """Attempts that fail in a rhythm, on end or in trains with pauses; some get through, and a third of the
+    implants end in one long session."""
     pattern = _beacon(rng, scene, 4.0, 600.0, 0.4)
-    n = len(pattern.starts)
+    starts = pattern.starts
+    if rng.random() < 0.5:
+        cycle = min(pattern.period * np.exp(rng.uniform(np.log(8), np.log(300))), scene.seconds)
+        starts = starts[(starts / cycle) % 1.0 < rng.uniform(0.2, 0.8)]
+    n = len(starts)
     durations = np.where(rng.random(n) < 0.5, 0.0, rng.uniform(0.5, 4.0, n))
-    failed, factor = np.ones(n, np.bool_), np.zeros(n)
+    failed = rng.random(n) >= rng.choice([0.0, rng.uniform(0, 0.3)])
+    factor = np.where(failed, 0.0, 1.0)
     if n and rng.random() < 1 / 3:
         failed[-1], factor[-1] = False, 5.0
-        durations[-1] = max(scene.seconds - pattern.starts[-1], 1800.0)
-    return Pattern(pattern.starts, durations, failed, factor, pattern.period, pattern.jitter, pattern.missed)
+        durations[-1] = max(scene.seconds - starts[-1], 1800.0)
+    return Pattern(starts, durations, failed, factor, pattern.period, pattern.jitter)
 
 
 def long_session(rng: Rng, scene: Scene) -> Pattern:
@@ -186,37 +190,56 @@ def slow_drip(rng: Rng, scene: Scene) -> Pattern:
 
 def push_burst(rng: Rng, scene: Scene) -> Pattern:
     """A burst of small uploads some seconds after most of the carrier's pushes."""
-    heard = scene.pushes[rng.random(len(scene.pushes)) < rng.uniform(0.5, 1.0)]
-    per = int(rng.integers(1, 5))
-    lag = rng.uniform(0.5, 12.0) + np.cumsum(rng.exponential(1.5, (len(heard), per)), axis=1)
-    starts = np.sort((heard[:, None] + lag).ravel())[:MAX_FLOWS]
-    return _plain(rng, starts)
+    return _answers(rng, scene.pushes[rng.random(len(scene.pushes)) < rng.uniform(0.5, 1.0)], 1, 4)
+
+
+def rare_push_burst(rng: Rng, scene: Scene) -> Pattern:
+    """A burst of uploads some seconds after one to three of the carrier's pushes a day."""
+    day = (scene.clock + scene.pushes) // 86400.0
+    turn = rng.permutation(len(day))
+    place = np.empty(len(day), np.int64)
+    for one in np.unique(day):
+        mine = np.flatnonzero(day == one)
+        place[mine] = np.argsort(turn[mine])
+    return _answers(rng, scene.pushes[place < rng.integers(1, 4)], 3, 9)
+
+
+def _answers(rng: Rng, pushes: Vector, fewest: int, most: int) -> Pattern:
+    per = int(rng.integers(fewest, most + 1))
+    lag = rng.uniform(0.5, 12.0) + np.cumsum(rng.exponential(1.5, (len(pushes), per)), axis=1)
+    return Pattern(np.sort((pushes[:, None] + lag).ravel())[:MAX_FLOWS])
 
 
 def userless(rng: Rng, scene: Scene) -> Pattern:
     """Irregular bursts while the user is away."""
     starts = np.sort(rng.uniform(0, scene.seconds, int(rng.integers(12, 90))))
-    first, last = scene.busy
-    if len(first):
-        before = np.searchsorted(first, starts, "right") - 1
-        starts = starts[(before < 0) | (starts > last[np.maximum(before, 0)] + 60)]
-    return _plain(rng, starts)
+    return Pattern(starts[~inside(starts, scene.busy, 60.0)])
 
 
-KINDS: dict[str, Behaviour] = {
-    "beacon": beacon,
-    "burst_beacon": burst_beacon,
-    "few_beats": few_beats,
-    "hours_beacon": hours_beacon,
-    "rotating_hosts": beacon,
-    "failing_retries": failing_retries,
-    "long_session": long_session,
-    "session_chain": session_chain,
-    "slow_drip": slow_drip,
-    "push_burst": push_burst,
-    "userless": userless,
+KINDS: dict[str, Kind] = {
+    "beacon": Kind(beacon),
+    "burst_beacon": Kind(burst_beacon),
+    "few_beats": Kind(few_beats),
+    "hours_beacon": Kind(hours_beacon, min_seconds=14_400.0),
+    "rotating_hosts": Kind(beacon, min_seconds=1200.0, hosts=(3, 8)),
+    "failing_retries": Kind(failing_retries),
+    "long_session": Kind(long_session, "persistence", 1800.0),
+    "session_chain": Kind(session_chain, "persistence", 1200.0),
+    "slow_drip": Kind(slow_drip, "persistence", 7200.0),
+    "push_burst": Kind(push_burst, "push", 3600.0),
+    "rare_push_burst": Kind(rare_push_burst, "push", 86_400.0),
+    "userless": Kind(userless, "absence", 3600.0),
 }
-"""The behaviours by name; `rotating_hosts` is a beacon over several destinations."""
+"""The kinds by name; `rotating_hosts` is a beacon over several destinations."""
+
+
+def inside(times: Vector, spans: tuple[Vector, Vector], after: float = 0.0) -> Mask:
+    """(n,) whether each time lies in one of the spans (starts, ends), or so many seconds after it."""
+    first, last = spans
+    if not len(first):
+        return np.zeros(len(times), np.bool_)
+    before = np.searchsorted(first, times, "right") - 1
+    return np.asarray((before >= 0) & (times <= last[np.maximum(before, 0)] + after))
 
 
 def coupled(rng: Rng, starts: Vector, scene: Scene) -> Vector:

@@ -23,7 +23,8 @@ _WORDS = (
 )
 # fmt: on
 _ZONES = ("com", "net", "io", "app", "org", "info", "co")
-_PORTS = (443, 443, 443, 443, 443, 443, 80, 8443, 8080, 5223, 4444, 1337, 8883, 6667)
+_ODD_PORTS = (8443, 8080, 5223, 4444, 1337, 8883, 6667)
+_ODD_PORT_SHARE = 0.15
 _HTTP_PORTS = (80, 8080)
 # First octets without private or reserved networks.
 _NETS = tuple(x for x in range(20, 220) if x not in (100, 127, 169, 172, 192, 198, 203))
@@ -36,7 +37,11 @@ _NAMES = (
     "transport",
     "service",
     "source",
+    "outcome",
 )
+
+
+_Who = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,9 @@ class Carriers:
         self.first = self.device_starts[self.bounds[:-1]]
         self.last = self.device_starts[self.bounds[1:] - 1]
         self.pushes = _events(tables.get("notifications"), "push_received")
-        self.presence = _presence(tables.get("activity"))
+        activity = tables.get("activity")
+        self.presence = _presence(activity, "device_unlocked", ["device_id"])
+        self.front = _presence(activity, "app_foreground", ["device_id", "app_id"])
 
     def carriers_for(self, device: int, pushed: bool) -> Ints:
         """The carriers of a device; of a kind that needs pushes, those that get some, if there are any."""
@@ -101,6 +108,22 @@ class Carriers:
         heard = [len(self.pushes.get(key, ())) >= MIN_PUSHES for key in who]
         return mine[heard] if any(heard) else mine
 
+    def own(self, carrier: int) -> slice:
+        """The rows of a carrier."""
+        return slice(int(self.carrier_start[carrier]), int(self.carrier_stop[carrier]))
+
+    def of(self, row: int) -> tuple[int, int]:
+        """The device and the carrier of a row."""
+        device = int(np.searchsorted(self.bounds, row, "right")) - 1
+        return device, int(np.searchsorted(self.carrier_start, row, "right")) - 1
+
+    def channel(self, row: int) -> Ints:
+        """All rows of a row's carrier to the same host (or, where it has none, address)."""
+        own = self.own(self.of(row)[1])
+        name = "dest_host" if self._codes["dest_host"][row] >= 0 else "dest_ip"
+        codes = self._codes[name]
+        return np.asarray(own.start + np.flatnonzero(codes[own] == codes[row]))
+
     def known(self, name: str, own: slice) -> float:
         """Share of a carrier's rows in which a column is known, 0 to 1."""
         count = self._known[name]
@@ -110,6 +133,11 @@ class Carriers:
         """A name in one row, None where it is not known."""
         code = int(self._codes[name][row])
         return self._values[name][code] if code >= 0 else None
+
+    def number(self, name: str, row: int) -> int | None:
+        """A whole number in one row, None where it is not known."""
+        value = self.numbers[name][row]
+        return None if np.isnan(value) else int(value)
 
     def column(self, name: str, rows: Ints) -> pa.DictionaryArray:
         """A name in several rows, for a table."""
@@ -126,7 +154,6 @@ class Carriers:
 
 def old_destination(rng: np.random.Generator, fleet: Carriers, device: int, own: slice) -> Destination:
     """A contact of the carrier, or of another app of the device or the fleet if its log could say as much."""
-    ports = fleet.numbers["dest_port"]
     pools = (own, own, own, slice(*fleet.bounds[device : device + 2]), slice(0, len(fleet.start)))
     pool = pools[int(rng.integers(len(pools)))]
     row = int(rng.integers(pool.start, pool.stop))
@@ -142,34 +169,42 @@ def old_destination(rng: np.random.Generator, fleet: Carriers, device: int, own:
     def of(name: str) -> str | None:
         return fleet.text(name, row) if known[name] else None
 
-    port = int(ports[row]) if known["dest_port"] and not np.isnan(ports[row]) else None
+    port = fleet.number("dest_port", row) if known["dest_port"] else None
     host = of("dest_host")
     how = fleet.host_source(own) if host else None
     return Destination(host, how, of("dest_ip"), port, of("transport"), of("service"))
 
 
 def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> Destination:
-    """A plausible host or address that nobody contacted, as the carrier's log would show it."""
+    """A plausible host or address that nobody contacted, as the carrier's log would show it.
+
+    Half of them are neighbours of a contact of the carrier: in its domain, in its network. Most use the port,
+    transport and service of one of its flows.
+    """
+    row = int(rng.integers(own.start, own.stop))
+    near = rng.random() < 0.5
     words = rng.choice(_WORDS, 3)
     name = f"{words[0]}{rng.integers(1, 99)}.{words[1]}{words[2]}.{rng.choice(_ZONES)}"
-    net = int(rng.choice(_NETS))
-    address = ".".join(str(x) for x in (net, *rng.integers(1, 255, 3)))
-    port = int(rng.choice(_PORTS))
+    labels = (fleet.text("dest_host", row) or "").split(".")
+    if near and len(labels) > 2:
+        name = ".".join([f"{words[0]}-{words[1]}{rng.integers(1, 99)}", *labels[1:]])
+    net = [str(rng.choice(_NETS)), *(str(x) for x in rng.integers(1, 255, 3))]
+    octets = (fleet.text("dest_ip", row) or "").split(".")
+    if near and len(octets) == 4:
+        net[:2] = octets[:2]
     # Nobody else names an address that nobody contacted.
     observed = fleet.host_source(own) != "passive"
     named = bool(rng.random() < fleet.known("dest_host", own)) and observed
     addressed = bool(rng.random() < fleet.known("dest_ip", own)) or not named
-    said = {
-        name: bool(rng.random() < fleet.known(name, own)) for name in ("dest_port", "transport", "service")
-    }
-    return Destination(
-        name if named else None,
-        fleet.host_source(own) if named else None,
-        address if addressed else None,
-        port if said["dest_port"] else None,
-        "tcp" if said["transport"] else None,
-        ("http" if port in _HTTP_PORTS else "tls") if said["service"] else None,
-    )
+    host, how = (name, fleet.host_source(own)) if named else (None, None)
+    address = ".".join(net) if addressed else None
+    port = fleet.number("dest_port", row)
+    transport, service = fleet.text("transport", row), fleet.text("service", row)
+    if port is not None and rng.random() < _ODD_PORT_SHARE:
+        port = int(rng.choice(_ODD_PORTS))
+        transport = transport and "tcp"
+        service = service and ("http" if port in _HTTP_PORTS else "tls")
+    return Destination(host, how, address, port, transport, service)
 
 
 def busy_hours(starts: Ints) -> tuple[Ints, Ints]:
@@ -205,15 +240,17 @@ def _events(table: pa.Table | None, kind: str) -> dict[tuple[str | None, str | N
     }
 
 
-def _presence(table: pa.Table | None) -> dict[str, tuple[Ints, Ints]]:
+def _presence(
+    table: pa.Table | None, kind: str, by: list[str]
+) -> dict[tuple[str | None, ...], tuple[Ints, Ints]]:
     if table is None or not len(table):
         return {}
-    rows = table.select(["device_id", "kind", "start", "end"]).to_pandas()
-    rows = rows[(rows["kind"].astype(object) == "device_unlocked") & rows["end"].notna()]
+    rows = table.filter(pc.equal(table["kind"].cast(pa.string()), kind))
+    rows = rows.filter(pc.is_valid(rows["end"])).select([*by, "start", "end"]).to_pandas()
     for name in ("start", "end"):
         rows[name] = rows[name].dt.as_unit("us").astype("int64")
-    rows = rows.astype({"device_id": object}).sort_values(["device_id", "start", "end"])
+    rows = rows.astype(dict.fromkeys(by, object)).sort_values([*by, "start", "end"])
     return {
-        str(key): (part["start"].to_numpy(np.int64), np.maximum.accumulate(part["end"].to_numpy(np.int64)))
-        for key, part in rows.groupby("device_id")
+        key: (part["start"].to_numpy(np.int64), np.maximum.accumulate(part["end"].to_numpy(np.int64)))
+        for key, part in rows.groupby(by)
     }

@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from appcadence._types import Ints, Vector
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.schema import FLOWS, TIME, conform
-from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Pattern, Scene, coupled
-from appcadence.telemetry.simulate.carriers import (
-    MIN_PUSHES,
-    Carriers,
-    Destination,
-    busy_hours,
-    new_destination,
-    old_destination,
-)
+from appcadence.telemetry.schema import FLOWS
+from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Kind, Pattern, Scene, coupled, inside
+from appcadence.telemetry.simulate.carriers import MIN_PUSHES, Carriers, new_destination, old_destination
+from appcadence.telemetry.simulate.controls import twins
+from appcadence.telemetry.simulate.exchanges import exchanges, known_seconds
+from appcadence.telemetry.simulate.graft import Graft, extent, placed, scene_of, table_of
 
-_COUPLED_SHARE = 0.4
+_COUPLED_SHARE = 0.5
 _NEW_SHARE = 0.5
 _CARRIER_SIZES_SHARE = 0.5
+_FOREVER_SHARE = 0.2
+_IN_USE_SHARE = 0.4
+_MIN_IN_USE = 6
+"""An implant with fewer flows in use is not confined to it."""
 _COLUMNS = (
-    "implant_id device_id app_id dest dests kind start_us end_us difficulty period_seconds jitter_ratio "
-    "missed_ratio coupled new_destination carrier_sizes flows"
+    "implant_id control mirrors device_id app_id dest dests start_us end_us flows kind difficulty "
+    "period_seconds jitter_ratio missed_ratio coupled in_use new_destination carrier_sizes"
 )
 
 Moment = int | datetime.datetime | np.datetime64
-
-
-@dataclass(frozen=True)
-class _Implant:
-    """The flows of one implant; arrays have one length."""
-
-    spec: dict[str, Any]
-    row: int
-    """Row of its carrier whose source, app and time grid it copies."""
-    start: Ints
-    durations: Vector
-    outcome: npt.NDArray[np.object_]
-    sent: Vector
-    received: Vector
-    targets: list[Destination]
-    which: Ints
-    """Index into `targets` of each flow."""
 
 
 def inject(
@@ -62,26 +43,34 @@ def inject(
     start: Moment | None = None,
     end: Moment | None = None,
     max_per_device: int | None = None,
+    controls: float = 0.0,
 ) -> tuple[pa.Table, pd.DataFrame]:
     """Flows of implants that live inside the apps (or, without app names, on the devices) of `tables`.
 
     Between `start` and `end` (times, UTC where they name no zone, or microseconds since the epoch; default
     the span of the flows) about `per_device_day` implants a device-day begin, at most `max_per_device` on one
-    device. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it never has a
-    host, an address, a duration or a size where its carrier has none. Half of them contact nothing that was
-    not contacted before, half use the carrier's own sizes, two in five start when the device does.
-    Push-triggered kinds need pushes of the carrier, and are replaced by another kind where there are none.
-    Without activity telemetry, "the user is away" means the eight hours of the day in which the device is
-    quietest. `kinds` names some of `KINDS`, or maps names to behaviours of the caller's own; those last for
-    the whole span and are never moved to the device's starts, so that what is asked for is what is there.
+    device. They live from five minutes (or what their kind takes) to the whole span, log-uniformly, and one
+    in five for all of it. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it
+    never has a host, an address, a duration or a size where its carrier has none. Half of them contact
+    nothing that was not contacted before; their exchanges are those of real channels, half of them the
+    carrier's own. Of those that show by rhythm or persistence half start when the device does, and two in
+    five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are
+    replaced by another kind where there are none. Without activity telemetry, "the user is away" means the
+    eight hours of the day in which the device is quietest. `kinds` names some of `KINDS`, or maps names to
+    behaviours of the caller's own; those last for the whole span and are never moved to the device's starts
+    or its use, so that what is asked for is what is there.
 
-    Returns the implants' flows (canonical) and one row an implant: implant_id, device_id, app_id (None =
-    unknown), dest, dests, kind, start_us, end_us, difficulty, period_seconds, jitter_ratio, missed_ratio,
-    coupled, new_destination, carrier_sizes, flows. Equal rows in any order and an equal seed give equal
-    output.
+    A share `controls` of the implants (0 to 1) gets a benign twin, see `controls.twins`; the implants
+    themselves do not depend on it.
+
+    Returns the flows (canonical), in the order of the second: one row an implant or control with implant_id,
+    control, mirrors (the implant_id of a control's implant, else -1), device_id, app_id (None = unknown),
+    dest, dests, start_us, end_us, flows, kind (a control's is its implant's), difficulty, period_seconds,
+    jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Implants come first. Equal
+    rows in any order and an equal seed give equal output.
 
     Raises:
-        TelemetryError: a kind is not known, or a number is negative.
+        TelemetryError: a kind is not known, a number is negative, or `controls` is not in 0 to 1.
     """
     behaviours = kinds if isinstance(kinds, Mapping) else KINDS
     unknown = sorted(set(kinds) - set(behaviours))
@@ -89,15 +78,17 @@ def inject(
         raise TelemetryError(f"kinds must be some of {', '.join(KINDS)}; got {unknown or 'none'}")
     if not per_device_day >= 0 or (max_per_device is not None and max_per_device < 0):
         raise TelemetryError(f"implants must not be negative, got {per_device_day} and {max_per_device}")
+    if not 0 <= controls <= 1:
+        raise TelemetryError(f"controls must be a share of the implants, 0 to 1; got {controls}")
     rng = np.random.default_rng(seed)
     fleet = Carriers(tables, _micros(start), _micros(end))
     days = (fleet.last - fleet.first) / 86_400e6
     expected = per_device_day * float(days.sum())
     count = int(expected) + int(rng.random() < expected % 1)
     drawn = rng.choice(len(days), count, p=days / days.sum()) if expected > 0 else np.empty(0, np.int64)
-    made: list[_Implant] = []
+    made: list[Graft] = []
     carried = np.zeros(len(days), np.int64)
-    others = [kind for kind in kinds if kind != "push_burst"]
+    others = [kind for kind in kinds if _kind(behaviours[kind]).shows != "push"]
     for device in drawn:
         if max_per_device is not None and carried[device] >= max_per_device:
             continue
@@ -107,8 +98,17 @@ def inject(
             made.append(implant)
     if not made:
         return FLOWS.empty(), pd.DataFrame(columns=_COLUMNS.split())
-    specs = pd.DataFrame([{"implant_id": i} | implant.spec for i, implant in enumerate(made)])
-    return _table(fleet, made), specs
+    # A generator of their own: implants are the same with controls and without.
+    mirrored, benign = twins(np.random.default_rng([seed, 1]), fleet, made, controls)
+    told = [(False, -1)] * len(made) + [(True, of) for of in mirrored]
+    made = made + benign
+    specs = pd.DataFrame(
+        [
+            {"implant_id": i, "control": control, "mirrors": of} | graft.spec
+            for i, ((control, of), graft) in enumerate(zip(told, made, strict=True))
+        ]
+    )
+    return table_of(fleet, made), specs
 
 
 def _one(
@@ -118,143 +118,89 @@ def _one(
     kind: str,
     others: list[str],
     behaviours: Mapping[str, Behaviour],
-) -> _Implant | None:
+) -> Graft | None:
     asked = behaviours is not KINDS
-    carrier = int(rng.choice(fleet.carriers_for(device, pushed=kind == "push_burst")))
-    own = slice(int(fleet.carrier_start[carrier]), int(fleet.carrier_stop[carrier]))
+    wanted = _kind(behaviours[kind])
+    carrier = int(rng.choice(fleet.carriers_for(device, pushed=wanted.shows == "push")))
+    own = fleet.own(carrier)
     row = int(rng.integers(own.start, own.stop))
     first, last = int(fleet.first[device]), int(fleet.last[device])
     span = (last - first) * 1e-6
-    seconds = (
-        span if rng.random() < 0.4 else float(np.exp(rng.uniform(np.log(min(1200, span)), np.log(span + 1))))
-    )
-    seconds = span if asked else min(seconds, span)
+    shortest = min(wanted.min_seconds, span)
+    forever = asked or rng.random() < _FOREVER_SHARE
+    drawn = np.exp(rng.uniform(np.log(shortest + 1), np.log(span + 1))) - 1.0
+    seconds = span if forever else float(np.clip(drawn, shortest, span))
     begin = first + int(rng.uniform(0, span - seconds) * 1e6)
-    scene = _scene(fleet, device, row, begin, seconds)
-    if kind == "push_burst" and len(scene.pushes) < MIN_PUSHES:
+    scene = scene_of(fleet, device, row, begin, seconds)
+    if wanted.shows == "push" and len(scene.pushes) < MIN_PUSHES:
         if not others:
             return None
         kind = str(rng.choice(others))
-    pattern = behaviours[kind](rng, scene)
+        wanted = _kind(behaviours[kind])
+    pattern = wanted(rng, scene)
+    follows = in_use = False
+    if not asked and wanted.shows in ("rhythm", "persistence"):
+        follows, in_use = rng.random() < _COUPLED_SHARE, rng.random() < _IN_USE_SHARE
+    follows &= len(scene.device_starts) > 0
+    if in_use:
+        pattern, in_use = _in_use(rng, pattern, scene)
     if not len(pattern.starts):
         return None
-    follows = bool(rng.random() < _COUPLED_SHARE) and not asked and kind not in ("push_burst", "userless")
     if follows:
         pattern = replace(pattern, starts=coupled(rng, pattern.starts, scene))
     new = bool(rng.random() < _NEW_SHARE)
-    count = int(rng.integers(3, 9)) if kind == "rotating_hosts" else 1
     targets = [
         new_destination(rng, fleet, own) if new else old_destination(rng, fleet, device, own)
-        for _ in range(count)
+        for _ in range(int(rng.integers(wanted.hosts[0], wanted.hosts[1] + 1)))
     ]
     copied = bool(rng.random() < _CARRIER_SIZES_SHARE)
     n = len(pattern.starts)
-    grid = max(round(float(fleet.numbers["time_resolution_seconds"][row]) * 1e6), 1)
-    start = (begin + np.rint(pattern.starts * 1e6).astype(np.int64)) // grid * grid
-    # The grid must not move a start before the span; nothing is seen after its end.
-    start = np.where(start < first, start + grid, start)
-    durations = np.clip(pattern.durations, 0.0, np.maximum(fleet.end - start, 0) * 1e-6)
-    durations[rng.random(n) >= fleet.known("duration_seconds", own)] = np.nan
-    sent, received = _sizes(rng, fleet, own, n, copied)
-    factor = np.where(pattern.failed, 0.0, pattern.size_factor)
-    which = rng.integers(0, count, n)
-    contacted = [targets[i] for i in np.unique(which)]
-    dests = sorted({t.host or t.ip or "unknown" for t in contacted})
+    borrowed = exchanges(rng, fleet, own, n, copied)
+    durations, outcome, factor = borrowed.seconds, borrowed.outcome, pattern.size_factor
+    if pattern.durations is not None:
+        durations = known_seconds(rng, fleet, own, pattern.durations)
+        outcome = np.full(n, "established", object)
+    if pattern.failed is not None:
+        failed = "failed" if rng.random() < 0.9 else "unknown"
+        outcome = np.where(pattern.failed, failed, "established").astype(object)
+    start, durations = placed(fleet, device, row, begin, pattern.starts, durations)
+    which = rng.integers(0, len(targets), n)
     spec = {
-        "device_id": fleet.text("device_id", row),
-        "app_id": fleet.text("app_id", row),
-        "dest": dests[0],
-        "dests": dests,
+        **extent(fleet, row, start, durations, targets, which),
         "kind": kind,
-        "start_us": int(start.min()),
-        "end_us": int((start + np.nan_to_num(durations) * 1e6).max()),
         "difficulty": _difficulty(pattern, follows, new),
         "period_seconds": pattern.period,
         "jitter_ratio": pattern.jitter,
         "missed_ratio": pattern.missed,
-        "coupled": follows,
+        "coupled": bool(follows),
+        "in_use": bool(in_use),
         "new_destination": new,
         "carrier_sizes": copied,
-        "flows": n,
     }
-    failed = "failed" if rng.random() < 0.9 else "unknown"
-    outcome = np.where(pattern.failed, failed, "established").astype(object)
-    return _Implant(
-        spec,
-        row,
-        start,
-        durations,
-        outcome,
-        np.rint(sent * factor),
-        np.rint(received * factor),
-        targets,
-        which,
+    sent, received = np.rint(borrowed.sent * factor), np.rint(borrowed.received * factor)
+    return Graft(
+        spec, wanted.shows, begin, seconds, row, start, durations, outcome, sent, received, targets, which
     )
 
 
-def _scene(fleet: Carriers, device: int, row: int, begin: int, seconds: float) -> Scene:
-    name, app = fleet.text("device_id", row), fleet.text("app_id", row)
-    starts = fleet.device_starts[fleet.bounds[device] : fleet.bounds[device + 1]]
-
-    def inside(times: Ints) -> Vector:
-        a, b = np.searchsorted(times, [begin, begin + int(seconds * 1e6)])
-        return np.asarray((times[a:b] - begin) * 1e-6, np.float64)
-
-    first, last = fleet.presence[name] if name in fleet.presence else busy_hours(starts)
-    return Scene(
-        seconds=seconds,
-        clock=begin / 1e6 % 86400,
-        device_starts=inside(starts),
-        pushes=inside(fleet.pushes.get((name, app), np.empty(0, np.int64))),
-        busy=(np.asarray((first - begin) * 1e-6), np.asarray((last - begin) * 1e-6)),
-    )
+def _kind(behaviour: Behaviour) -> Kind:
+    return behaviour if isinstance(behaviour, Kind) else Kind(behaviour)
 
 
-def _sizes(
-    rng: np.random.Generator, fleet: Carriers, own: slice, n: int, copied: bool
-) -> tuple[Vector, Vector]:
-    sent, received = fleet.numbers["bytes_out"][own], fleet.numbers["bytes_in"][own]
-    # One of the carrier's exchanges again and again, or a mixture of them.
-    same = rng.random() < 0.5
-    pick = np.full(n, rng.integers(len(sent))) if same else rng.integers(0, len(sent), n)
-    spread = rng.choice([0.0, 0.02, 0.3])
-    noise = np.exp(rng.normal(0, 1, (2, n)) * spread)
-    if copied:
-        return sent[pick] * noise[0], received[pick] * noise[1]
-    typical = np.exp(rng.normal(np.log([900.0, 700.0]), [1.2, 1.4]))
-    unknown = np.isnan(sent[pick]), np.isnan(received[pick])
-    return (
-        np.where(unknown[0], np.nan, typical[0] * noise[0]),
-        np.where(unknown[1], np.nan, typical[1] * noise[1]),
-    )
+def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[Pattern, bool]:
+    """The flows that start while the carrier app is in front or, where that leaves next to nothing, with the
+    user there; all of them when that does, too."""
+    kept = inside(pattern.starts, scene.front)
+    if kept.sum() < _MIN_IN_USE or rng.random() < 0.3:
+        kept = inside(pattern.starts, scene.busy)
+    if kept.sum() < min(_MIN_IN_USE, len(kept)):
+        return pattern, False
 
+    def of(values: Any) -> Any:
+        return values[kept] if isinstance(values, np.ndarray) else values
 
-def _table(fleet: Carriers, made: list[_Implant]) -> pa.Table:
-    counts = [len(implant.start) for implant in made]
-    whose = np.repeat([implant.row for implant in made], counts)
-    targets = [target for implant in made for target in implant.targets]
-    offsets = np.cumsum([0] + [len(implant.targets) for implant in made[:-1]])
-    which = pa.array(np.concatenate([i.which + o for i, o in zip(made, offsets, strict=True)]))
-
-    def contacted(name: str) -> pa.Array:
-        return pa.array([getattr(t, name) for t in targets], pa.string()).dictionary_encode().take(which)
-
-    def joined(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array(np.concatenate([getattr(i, name) for i in made]), from_pandas=True).cast(kind)
-
-    data = {name: fleet.column(name, whose) for name in ("device_id", "app_id", "app_attribution", "source")}
-    data |= {f"dest_{name}": contacted(name) for name in ("host", "host_source", "ip")}
-    data |= {name: contacted(name) for name in ("transport", "service")}
-    data |= {
-        "start": joined("start", pa.int64()).cast(TIME),
-        "duration_seconds": joined("durations", pa.float64()),
-        "dest_port": pa.array([t.port for t in targets], pa.int32()).take(which),
-        "outcome": joined("outcome", pa.string()),
-        "bytes_out": joined("sent", pa.int64()),
-        "bytes_in": joined("received", pa.int64()),
-        "time_resolution_seconds": fleet.numbers["time_resolution_seconds"][whose],
-    }
-    return conform(FLOWS, pa.table(data))
+    columns = ("starts", "durations", "failed", "size_factor")
+    return replace(pattern, **{name: of(getattr(pattern, name)) for name in columns}), True
 
 
 def _micros(moment: Moment | None) -> int | None:
