@@ -15,7 +15,6 @@ Simulated and real figures promise nothing for another fleet.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock

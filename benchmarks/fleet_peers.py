@@ -26,7 +26,7 @@ from appcadence.features.columns import micros
 from appcadence.features.extraction import load, table_of
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import aligned, tail_input
+from appcadence.models.detector import aligned, comparable
 from appcadence.models.eligibility import eligible
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.fleet import Simulation
@@ -100,7 +100,7 @@ def benign(tables: Tables, cut_us: int) -> np.ndarray:
 
 def complete(frame: pd.DataFrame, baseline: AppBaseline) -> np.ndarray:
     """(n, n_features) distances where a feature has one, else values; missing = 0."""
-    return np.nan_to_num(tail_input(aligned(frame), baseline.distances(frame)))
+    return np.nan_to_num(comparable(aligned(frame), baseline.distances(frame)))
 
 
 if __name__ == "__main__":

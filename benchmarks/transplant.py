@@ -66,7 +66,9 @@ def _cases(
 ) -> list[pd.DataFrame]:
     before, after = captures.halves(flows, options.order)
     if options.order == "earlier":  # whole days, so that every hour stays what it was
-        after = captures.beginning(after, int(micros(before["start"]).max()) // captures.DAY_US * captures.DAY_US + captures.DAY_US)
+        after = captures.beginning(
+            after, int(micros(before["start"]).max()) // captures.DAY_US * captures.DAY_US + captures.DAY_US
+        )
     excluded = tuple(options.exclude_family)
     scorer = Scorer(train({"flows": before}, options.window, seed, exclude_families=excluded).detector, "")
     rng = np.random.default_rng(seed)

@@ -202,6 +202,14 @@ CATALOGUE: dict[str, Statement] = {
     "unusual_feature": Statement(REASON, _unusual),
     "app_unknown": Statement(UNCHECKED, _says("the telemetry does not say which app this is."), "Blind spot"),
     "presence_unknown": _unchecked("whether the user was present (no activity telemetry)."),
+    "device_unusual": Statement(
+        UNCHECKED,
+        lambda p: (
+            "more of this device is unusual at once than calibrated days are: its scores are lowered by "
+            f"{p['lowered_by']:.1f}; see whether its telemetry, identity or use changed."
+        ),
+        "Unusual device",
+    ),
     "pushes_unknown": _unchecked("whether pushes started it (no push telemetry for this app)."),
     "durations_unknown": _unchecked("how long it stayed connected (no durations)."),
     "exception_period": _broken(

@@ -22,8 +22,8 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
-from appcadence.models.surprise import POINTS, TailSurprise
 from appcadence.models.trees import Trees
 
 FORMAT = 4
@@ -137,8 +137,8 @@ def _parts(detector: Detector) -> dict[str, bytes]:
     arrays = {
         **detector.classifier.arrays("classifier."),
         **detector.forest.arrays("forest."),
-        "surprise.tails": detector.surprise.tails,
-        "surprise.sizes": detector.surprise.sizes,
+        "experts.thresholds": detector.experts.thresholds,
+        "experts.steps": detector.experts.steps,
         "weights": detector.weights,
         "reference.deciles": detector.reference.deciles,
         "reference.end_us": np.array(detector.reference.end_us, np.int64),
@@ -186,10 +186,13 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     forest = Trees.from_arrays(arrays, "forest.")
     if (classifier.n_features, forest.n_features) != (2 * width, width):
         raise BundleError("an ensemble has another number of features than the catalogue")
-    tails, sizes = arrays["surprise.tails"], arrays["surprise.sizes"]
-    # A kernel reads them.
-    if (tails.shape, sizes.shape) != ((width, POINTS), (width,)) or not (sizes >= 0).all():
-        raise BundleError(f"the tail surprise is not {width} x {POINTS} quantiles and their sample sizes")
+    thresholds, steps = (np.asarray(arrays[f"experts.{n}"], np.float64) for n in ("thresholds", "steps"))
+    # Infinite is what no benign window reached.
+    ordered = thresholds.shape == (len(EXPERTS), POINTS) and (thresholds[:, 1:] >= thresholds[:, :-1]).all()
+    if not ordered or steps.shape != (len(EXPERTS),) or not (steps >= 0).all():
+        raise BundleError(f"the experts are not {len(EXPERTS)} x {POINTS} rising thresholds and their steps")
+    if arrays["weights"].shape != (2,) or not np.isfinite(arrays["weights"]).all():
+        raise BundleError("the weights are not two numbers")
     window_seconds(manifest["window"])
     return Detector(
         window=manifest["window"],
@@ -198,7 +201,7 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
         classifier=classifier,
         classifier_text=data["classifier.txt"].decode(),
         forest=forest,
-        surprise=TailSurprise(tails.astype(np.float64), sizes.astype(np.float64)),
+        experts=Experts(thresholds, steps),
         weights=arrays["weights"],
         calibration={s: Calibration.from_frame(calibration[calibration["stratum"] == s]) for s in STRATA},
         behaviours={name: arrays[f"behaviour.{name}"] for name in BEHAVIOURS},

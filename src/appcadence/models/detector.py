@@ -1,4 +1,4 @@
-"""The detector: baseline, classifier, tail surprise and forest fused into one calibrated, additive score."""
+"""The detector: experts and the classifier that corrects their sum, as one calibrated, additive score."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from appcadence.models import reasons
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, discovered
+from appcadence.models.device_shift import device_shift
 from appcadence.models.eligibility import (
     BEHAVIOURS,
     FLEET_EVENT,
@@ -30,6 +31,7 @@ from appcadence.models.eligibility import (
     judged,
     statuses,
 )
+from appcadence.models.experts import Experts
 from appcadence.models.reference import Reference
 from appcadence.models.scores import (
     BEHAVIOUR,
@@ -40,11 +42,10 @@ from appcadence.models.scores import (
     finalized,
     ranks,
 )
-from appcadence.models.surprise import TailSurprise
 from appcadence.models.trees import Trees
 
 Member = tuple[Vector, Matrix]
-Members = tuple[Member, Member, Member]
+Members = tuple[Member, Member]
 
 STRATA = ("attributed", "unattributed")
 """Windows with and without an app are calibrated apart: they show different things."""
@@ -65,6 +66,8 @@ class _Scaled(NamedTuple):
     """What a score must reach to alert."""
     unit_p: Vector
     spread: Vector
+    shift: Vector
+    """What the score was lowered by (see `device_shift`), at most 0."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,10 @@ class Detector:
     classifier_text: str
     """LightGBM's own text of the classifier, for audit; scoring never reads it."""
     forest: Trees
-    surprise: TailSurprise
+    """A second opinion for triage: it found nothing that the score does not, and is no part of it."""
+    experts: Experts
     weights: Vector
-    """(3,) weights of classifier log-odds, tail surprise and forest in the fused score."""
+    """(2,) weights of the classifier's log-odds and of the experts' sum in the raw score."""
     calibration: dict[str, Calibration]
     """By stratum."""
     behaviours: dict[str, Vector]
@@ -98,7 +102,7 @@ class Detector:
 
     def members(self, values: Matrix, distances: Matrix) -> Members:
         """What each model says of feature values and their distances from the baseline; see `members`."""
-        return members(values, distances, self.classifier, self.surprise, self.forest)
+        return members(values, distances, self.classifier, self.experts)
 
     def score(
         self,
@@ -112,8 +116,8 @@ class Detector:
         """The scores table (see `SCORES`) of a feature table, in its row order.
 
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
-        factor e fewer; it equals the sum of all contributions plus a constant of the stratum. Where there is
-        too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,) keep
+        factor e fewer; it equals the sum of all contributions plus `device_shift` and a constant of the stratum.
+        Where there is too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,) keep
         their score, have no rank, and alert only where they show a behaviour; windows to local destinations
         have a rank and alert only where the settings ask for it. Alerts keep to the budget of the settings
         or, if given, to their false discovery rate over all alert units of the frame (Benjamini and Hochberg
@@ -156,7 +160,7 @@ class Detector:
         fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
         asked = self.members(values[evidence], distances[evidence])
         fused[evidence], raw[evidence] = combine(asked, self.weights)
-        scale = self._scaled(frame, raw, settings.alerts.alerts_per_device_day)
+        scale = self._scaled(frame, raw, scored, settings.alerts.alerts_per_device_day)
         contributions = fused / scale.spread[:, None]
         behaviours = {
             b: self._behaviour(b, contributions * scale.spread[:, None], able[b]) for b in BEHAVIOURS
@@ -170,10 +174,11 @@ class Detector:
         # With a rate, all that may yet be found.
         alert = may & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
         explained = alert | (_first(scored, scale.score) & (scale.score >= explained_from))
-        said = self._findings(frame, values, group, contributions, explained)
+        said = self._findings(frame, values, group, contributions, explained, scale.shift)
         columns = _keys(frame) | {
             "status": _STATUS.take(pa.array(status)),
             "score": _nullable(scale.score),
+            "device_shift": pa.array(scale.shift),
             "p_value": _nullable(scale.p_value),
             "rank": pa.nulls(len(frame), pa.int64()),
             "alert": alert,
@@ -188,25 +193,29 @@ class Detector:
         columns["reasons"], columns["findings"] = findings.columns(explained, said)
         return Measured(pa.table({f.name: columns[f.name] for f in SCORES}, SCORES), unit_p)
 
-    def _scaled(self, frame: pd.DataFrame, raw: Vector, alerts_per_device_day: float) -> _Scaled:
+    def _scaled(
+        self, frame: pd.DataFrame, raw: Vector, ranked: Mask, alerts_per_device_day: float
+    ) -> _Scaled:
         """Raw scores (n,), NaN = too little evidence, as their strata are calibrated."""
         score, p_value, threshold, unit_p = (np.full(len(frame), np.nan) for _ in range(4))
         spread = np.ones(len(frame))
-        for stratum, rows in strata(frame).items():
-            calibration = self.calibration[stratum]
+        of = [(self.calibration[stratum], rows) for stratum, rows in strata(frame).items()]
+        for calibration, rows in of:
             score[rows] = calibration.scale(raw[rows])
-            p_value[rows] = calibration.p_values(raw[rows])
             threshold[rows] = calibration.threshold(alerts_per_device_day)
-            unit_p[rows] = calibration.unit_p_values(raw[rows])
             spread[rows] = calibration.spread
+        shift = device_shift(frame, score, ranked)
+        lowered = raw + shift * spread
+        for calibration, rows in of:
+            p_value[rows] = calibration.p_values(lowered[rows])
+            unit_p[rows] = calibration.unit_p_values(lowered[rows])
         p_value[np.isnan(raw)] = np.nan
-        return _Scaled(score, p_value, threshold, unit_p, spread)
+        return _Scaled(score + shift, p_value, threshold, unit_p, spread, shift)
 
     def constant(self, stratum: str) -> float:
         """What contributions do not explain: score = constant + sum of contributions."""
-        base = self.weights[0] * self.classifier.base + self.weights[2] * self.forest.base
         c = self.calibration[stratum]
-        return float((base - c.origin) / c.spread)
+        return float((self.weights[0] * self.classifier.base - c.origin) / c.spread)
 
     def _behaviour(self, behaviour: str, contributions: Matrix, able: Mask) -> tuple[Vector, Vector]:
         value = behaviour_score(behaviour, contributions)
@@ -222,6 +231,7 @@ class Detector:
         group: Codes,
         contributions: Matrix,
         rows: Mask,
+        shift: Vector,
     ) -> list[list[findings.Finding]]:
         """What is said of each of the `rows` (n,)."""
         index = np.flatnonzero(rows)
@@ -230,7 +240,8 @@ class Detector:
         at = index[:, None]
         unusual = reasons.unusual(strongest, values[at, strongest], expected, contributions[at, strongest])
         unchecked = reasons.unchecked(frame.iloc[index])
-        return [a + b for a, b in zip(unusual, unchecked, strict=True)]
+        lowered = reasons.lowered(shift[index])
+        return [a + b + c for a, b, c in zip(unusual, unchecked, lowered, strict=True)]
 
     def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
         """The strongest contributions of some rows; none of the others."""
@@ -255,34 +266,24 @@ def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:
 
 
 def fuse(
-    values: Matrix,
-    distances: Matrix,
-    classifier: Trees,
-    surprise: TailSurprise,
-    forest: Trees,
-    weights: Vector,
+    values: Matrix, distances: Matrix, classifier: Trees, experts: Experts, weights: Vector
 ) -> tuple[Matrix, Vector]:
     """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances."""
-    return combine(members(values, distances, classifier, surprise, forest), weights)
+    return combine(members(values, distances, classifier, experts), weights)
 
 
-def members(
-    values: Matrix, distances: Matrix, classifier: Trees, surprise: TailSurprise, forest: Trees
-) -> Members:
-    """Of classifier, tail surprise and forest the raw values (n,) and contributions (n, n_features)."""
+def members(values: Matrix, distances: Matrix, classifier: Trees, experts: Experts) -> Members:
+    """Of classifier and experts the raw values (n,) and contributions (n, n_features)."""
     width = len(FEATURES)
     log_odds, by_column = classifier.contributions(np.hstack([values, distances]))
-    tail = surprise.contributions(tail_input(values, distances))
-    by_feature = by_column[:, :width] + by_column[:, width:]
-    by_depth = forest.contributions(forest_input(distances))
-    return (log_odds, by_feature), (tail.sum(axis=1), tail), by_depth
+    worth = experts.contributions(values, distances)
+    return (log_odds, by_column[:, :width] + by_column[:, width:]), (worth.sum(axis=1), worth)
 
 
 def combine(parts: Members, weights: Vector) -> Member:
     """Contributions (n, n_features) and fused raw scores (n,) from those of the members."""
     contributions = weights[0] * parts[0][1] + weights[1] * parts[1][1]
-    contributions += weights[2] * parts[2][1]
-    return contributions, weights[0] * parts[0][0] + weights[1] * parts[1][0] + weights[2] * parts[2][0]
+    return contributions, weights[0] * parts[0][0] + weights[1] * parts[1][0]
 
 
 def forest_input(distances: Matrix) -> Matrix:
@@ -290,7 +291,7 @@ def forest_input(distances: Matrix) -> Matrix:
     return np.where(np.isnan(distances), 0.0, distances).astype(np.float32).astype(np.float64)
 
 
-def tail_input(values: Matrix, distances: Matrix) -> Matrix:
+def comparable(values: Matrix, distances: Matrix) -> Matrix:
     """Distances where a feature is compared with the baseline, else the value itself."""
     return np.where(_RELATIVE, distances, values)
 

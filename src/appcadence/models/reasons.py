@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence._types import Codes, Mask, Matrix
+from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 from appcadence.findings import Finding
 
@@ -48,6 +48,11 @@ def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Ma
 def _unusual(f: int, value: float, usual: float) -> Finding:
     expected = None if np.isnan(usual) else usual
     return Finding("unusual_feature", {"feature": NAMES[f], "value": value, "expected": expected})
+
+
+def lowered(shift: Vector) -> list[list[Finding]]:
+    """For each of n windows, that its whole device is unusual, where its score was lowered for that."""
+    return [[Finding("device_unusual", {"lowered_by": float(-by)})] if by < 0 else [] for by in shift]
 
 
 def unchecked(frame: pd.DataFrame) -> list[list[Finding]]:

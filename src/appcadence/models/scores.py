@@ -39,6 +39,7 @@ SCORES = pa.schema(
         ("app_attribution", pa.string()),
         ("status", pa.string()),
         ("score", pa.float64()),
+        ("device_shift", pa.float64()),
         ("p_value", pa.float64()),
         ("rank", pa.int64()),
         ("alert", pa.bool_()),

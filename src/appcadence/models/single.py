@@ -13,7 +13,7 @@ from appcadence._types import Codes, Vector
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import Detector, aligned, combine, strata
+from appcadence.models.detector import Detector, aligned, combine, forest_input, strata
 from appcadence.models.eligibility import READS, eligible
 
 _READS = {name: NAMES.index(name) for name in READS}
@@ -28,10 +28,11 @@ class WindowScore(NamedTuple):
     p_value: float
     classifier: float
     """Log-odds of the classifier."""
-    surprise: float
-    """See `TailSurprise`; 0 = ordinary."""
+    experts: float
+    """Sum of what the experts' statistics are worth; 0 = nothing unusual."""
     forest: float
-    """Raw value of the forest, in about [-2, 0]; `training.forest.anomaly_score` makes it scikit-learn's."""
+    """Raw value of the forest, in about [-2, 0], and no part of the score; `training.forest.anomaly_score` makes
+    it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
@@ -40,7 +41,8 @@ class WindowScore(NamedTuple):
 class Channel:
     """All that scoring needs to know of an app and destination, looked up once; threads may share it.
 
-    Numbers are those of `Detector.score` for the same window, bit for bit.
+    Numbers are those of `Detector.score` for the same window, bit for bit, where the rest of its device is not
+    unusual too (see `device_shift`).
     """
 
     detector: Detector
@@ -80,14 +82,16 @@ class Channel:
             raise ValueError(f"{row.shape[1]} values were given; the catalogue has {len(NAMES)} features")
         row[:, self.hidden] = np.nan
         detector, calibration = self.detector, self.calibration
-        members = detector.members(row, detector.baseline.z_scores(row, self.group))
+        distances = detector.baseline.z_scores(row, self.group)
+        members = detector.members(row, distances)
         contributions, raw = combine(members, detector.weights)
         score, p = np.nan, np.nan
         columns = {name: row[:, i] for name, i in _READS.items()}
         if eligible(columns | {"n_beats": np.array([n_beats])})[0]:
             score, p = float(calibration.scale(raw)[0]), float(calibration.p_values(raw)[0])
-        classifier, surprise, forest = (float(value[0]) for value, _ in members)
-        return WindowScore(score, p, classifier, surprise, forest, contributions[0] / calibration.spread)
+        classifier, experts = (float(value[0]) for value, _ in members)
+        forest = float(detector.forest.raw(forest_input(distances))[0])
+        return WindowScore(score, p, classifier, experts, forest, contributions[0] / calibration.spread)
 
 
 @dataclass(frozen=True)

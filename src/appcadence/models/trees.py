@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,26 @@ class Trees:
         if not sound:
             raise BundleError(f"the arrays of {prefix or 'the ensemble'!r} form no trees or hold no numbers")
         return trees
+
+
+def scaled(trees: Trees, factor: float) -> Trees:
+    """The ensemble with all its values times a factor."""
+    return replace(trees, expected=trees.expected * factor)
+
+
+def leaf(value: float, n_features: int) -> Trees:
+    """An ensemble that says the same of every row."""
+    return Trees(
+        feature=np.full(1, -1, np.int32),
+        threshold=np.zeros(1),
+        left=np.zeros(1, np.int32),
+        right=np.zeros(1, np.int32),
+        default_left=np.zeros(1, np.bool_),
+        nan_is_zero=np.zeros(1, np.bool_),
+        expected=np.full(1, value),
+        roots=np.zeros(1, np.int32),
+        n_features=n_features,
+    )
 
 
 def join(parts: list[Trees]) -> Trees:

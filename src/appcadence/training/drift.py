@@ -16,7 +16,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import adjusted_p_values, device_days
-from appcadence.models.detector import Detector, aligned, hide, strata, tail_input
+from appcadence.models.detector import Detector, aligned, comparable, hide, strata
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
@@ -146,7 +146,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
         )
     frame, common = frame[keep].reset_index(drop=True), events.windows[keep]
     values, distances = aligned(frame), detector.baseline.distances(frame)
-    now = _reference_like(detector.reference, frame, tail_input(values, distances))
+    now = _reference_like(detector.reference, frame, comparable(values, distances))
     features = _features(detector.reference, now)
     scores_psi, budget = _scores(detector, frame, common)
     losses = _losses(detector.reference, now)

@@ -17,9 +17,10 @@ from appcadence._types import Codes, Matrix, Vector
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import aligned, forest_input, fuse, tail_input
-from appcadence.models.surprise import TailSurprise
-from appcadence.training.fit import WEIGHTS, Sample, classifier_of
+from appcadence.models.detector import aligned, forest_input, fuse
+from appcadence.models.experts import Experts
+from appcadence.training.correction import Start, correct
+from appcadence.training.fit import Sample, labelled_rows
 from appcadence.training.forest import TREES, anomaly_score, fit_forest
 from appcadence.training.supervised import Hyperparameters
 
@@ -133,7 +134,7 @@ class FlatIsolationForest(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[misc]
-    """The detector's models on labelled windows: baseline, tail surprise, forest and LightGBM, fused.
+    """The detector's models on labelled windows: baseline, experts, and LightGBM that corrects their sum.
 
     X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
     one channel. y holds two classes, the implants' last in order, such as 0 and 1. Give only windows that can
@@ -144,15 +145,13 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
     Parameters:
         baseline: the `AppBaseline` of an earlier period; None learns it from the benign windows of X, which
             then look more usual than later ones will.
-        weights: of classifier, tail surprise and forest in the fused score.
-        forest_trees: number of trees of the isolation forest.
         trees, leaves, learning_rate, min_data_in_leaf, feature_fraction, lambda_l2: LightGBM's
             `Hyperparameters`.
         random_state: seed.
 
     Attributes:
         classes_: the two classes, the implants' last.
-        baseline_, surprise_, forest_, classifier_: the fitted models.
+        baseline_, experts_, weight_, classifier_: the fitted models, and the weight of the experts' sum.
 
     Raises:
         SchemaError: a feature table lacks a key or a feature.
@@ -162,8 +161,6 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
     def __init__(
         self,
         baseline: AppBaseline | None = None,
-        weights: tuple[float, ...] = tuple(WEIGHTS.tolist()),
-        forest_trees: int = TREES,
         trees: int = Hyperparameters.trees,
         leaves: int = Hyperparameters.leaves,
         learning_rate: float = Hyperparameters.learning_rate,
@@ -173,8 +170,6 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
         random_state: int = 0,
     ) -> None:
         self.baseline = baseline
-        self.weights = weights
-        self.forest_trees = forest_trees
         self.trees = trees
         self.leaves = leaves
         self.learning_rate = learning_rate
@@ -207,18 +202,21 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
         verdicts = {} if "verdict" in frame.columns else {"verdict": None}
         rows = Sample.of(frame.assign(**verdicts), np.where(benign, -1, carrier), self.baseline_, 0)
         usual = rows.take(benign)
-        self.surprise_ = TailSurprise.fit(tail_input(usual.values, usual.distances))
-        self.forest_ = fit_forest(forest_input(usual.distances), self.random_state, self.forest_trees)
+        self.experts_ = Experts.fit(usual.values, usual.distances)
+        start = Start.of(self.experts_, None, *labelled_rows(rows))
         settings = Hyperparameters(**{f.name: getattr(self, f.name) for f in fields(Hyperparameters)})
-        self.classifier_ = classifier_of(rows, self.random_state, settings)[0]
+        self.classifier_ = correct(start, *labelled_rows(rows), self.random_state, settings).classifier(1.0)
+        self.weight_ = start.weight
         return self
 
     def decision_function(self, X: Any) -> Vector:
-        """(n,) fused raw scores, the higher the more anomalous: log-odds, were the three independent."""
+        """(n,) raw scores, the higher the more anomalous: log-odds of being an implant."""
         check_is_fitted(self)
         frame = self._validated(X, reset=False)[0]
-        models = self.classifier_, self.surprise_, self.forest_
-        return fuse(aligned(frame), self.baseline_.distances(frame), *models, np.asarray(self.weights))[1]
+        weights = np.array([1.0, self.weight_])
+        return fuse(
+            aligned(frame), self.baseline_.distances(frame), self.classifier_, self.experts_, weights
+        )[1]
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """(n,) the implants' class where `decision_function` is positive, else the other; no alert budget."""

@@ -114,7 +114,7 @@ def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days:
         device_days=days,
         recall={budget: _recall(shown, benign, budget * days) for budget in BUDGETS},
         interval=_intervals(shown, truth.days["device_id"], best[clean], owner, days),
-        average_precision=_average_precision(best[seen], bad[seen]),
+        average_precision=average_precision(best[seen], bad[seen]),
         realised={b: float((benign >= -np.log(b)).sum() / days) if days else np.nan for b in BUDGETS},
         first_found_days=_first_found(truth.days, shown > level),
         unjudged_implant_days=int(np.isneginf(shown).sum()),
@@ -245,7 +245,7 @@ def _by(found: Mask, values: pd.Series) -> dict[str, tuple[float, int]]:
     return {str(value): (float(part.mean()), len(part)) for value, part in groups}
 
 
-def _average_precision(best: Vector, bad: Mask) -> float:
+def average_precision(best: Vector, bad: Mask) -> float:
     if not bad.any():
         return float("nan")
     order = np.argsort(-best, kind="stable")

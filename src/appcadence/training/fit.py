@@ -9,36 +9,34 @@ import numpy as np
 import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix, Vector
-from appcadence.features.catalog import NAMES
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, device_days
 from appcadence.models.detector import (
     STRATA,
+    Detector,
     aligned,
     behaviour_score,
     forest_input,
     fuse,
     strata,
-    tail_input,
 )
 from appcadence.models.eligibility import BEHAVIOURS, judged
-from appcadence.models.surprise import DIRECTIONS, TailSurprise
+from appcadence.models.experts import Experts
 from appcadence.models.trees import Trees
-from appcadence.training.evaluate import Quality, quality
+from appcadence.training.correction import Correction, Start, correct
+from appcadence.training.evaluate import Quality, average_precision, quality
 from appcadence.training.forest import fit_forest
-from appcadence.training.supervised import THREADS, Hyperparameters, fit_classifier
+from appcadence.training.supervised import Hyperparameters
 from appcadence.training.truth import Truth, truth_of_carriers
 from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
 
 FOLDS = 5
 MIN_STRATUM = 100
 """A stratum with fewer calibration windows is calibrated with all of them."""
-WEIGHTS = np.ones(3)
-"""Weights of classifier, surprise and forest: all three are logarithms of probabilities and add as they are.
-Dividing each by its spread on a small benign baseline made the weights a matter of chance."""
-_NAMES = [*NAMES, *(f"{name}_distance" for name in NAMES)]
-_DIRECTIONS = np.concatenate([DIRECTIONS, DIRECTIONS])
+MAX_LOSS = 0.05
+WEIGHTS = np.ones(2)
+"""Weights of classifier and experts; the experts' one multiplies what the start gives them."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +109,21 @@ class Fit:
     classifier: Trees
     classifier_text: str
     forest: Trees
-    surprise: TailSurprise
+    experts: Experts
     weights: Vector
     calibration: dict[str, Calibration]
     behaviours: dict[str, Vector]
     quality: Quality
     calibration_windows: int
     calibration_days: float
+    trusted: float
+    """How much of what was learned here counts, in [0, 1); 0 where it found no more than the start."""
     tested: pd.DataFrame
     """The windows that quality was measured on, with what `Training.tested` lists."""
 
 
 Choice = Callable[[Sample], Hyperparameters]
+_Judge = tuple[Correction, Mask]
 
 
 def fit(
@@ -132,50 +133,58 @@ def fit(
     seed: int,
     weights: Vector = WEIGHTS,
     choose: Choice = lambda rows: Hyperparameters(),
+    prior: Detector | None = None,
+    trusted: float = 1.0,
 ) -> Fit:
     """Fit on `learn`; calibrate on `clean` and measure on `check` (both of held-out devices).
 
-    Without held-out devices both are out-of-fold scores of `learn`, folded by channel. `choose` gives the
-    hyper-parameters for the windows it is shown, and is never shown one that its choice is measured on.
+    Without held-out devices both are out-of-fold scores of `learn`, folded by channel and kind of implant.
+    `choose` gives the hyper-parameters for the windows it is shown, and is never shown one that its choice is
+    measured on. `prior` is the model to start from, `trusted` how much the correction of it may count; it has to
+    prove that it finds more than the start alone where it was not fitted.
     """
     rows = Sample.joined(learn)
     real = rows.take(~rows.control)
     benign = real.take(~real.malicious)
-    surprise = TailSurprise.fit(tail_input(benign.values, benign.distances))
-    forest = fit_forest(forest_input(benign.distances), seed)
-    classifier, text = classifier_of(rows, seed, choose(rows))
+    start = start_of(rows, prior)
+    experts = start.experts
+    learned = correct(start, *labelled_rows(rows), seed, choose(rows))
     if clean:
         held, tested = Sample.joined(clean), Sample.joined(check)
-        models = [(classifier, np.ones(len(held.frame), np.bool_))]
-        test_models = [(classifier, np.ones(len(tested.frame), np.bool_))]
+        judges = [(learned, np.ones(len(held.frame), np.bool_))]
+        test_judges = [(learned, np.ones(len(tested.frame), np.bool_))]
     else:
         fold = fold_of(real)
         folds = [k for k in range(FOLDS) if (fold == k).any()]
         parts = {k: rows.take(fold_of(rows) != k) for k in folds}
-        by_fold = {k: classifier_of(part, seed, choose(part))[0] for k, part in parts.items()}
+        by_fold = {k: correct(start, *labelled_rows(part), seed, choose(part)) for k, part in parts.items()}
         tested, held = real, benign
-        test_models = [(by_fold[k], fold == k) for k in folds]
-        models = [(by_fold[k], (fold == k)[~real.malicious]) for k in folds]
+        test_judges = [(by_fold[k], fold == k) for k in folds]
+        judges = [(by_fold[k], (fold == k)[~real.malicious]) for k in folds]
 
-    contributions, raw = _fused(held, models, surprise, forest, weights)
+    weights = weights * np.array([1.0, start.weight])
+    without, with_it = (_fused(tested, test_judges, experts, weights, t)[1] for t in (0.0, trusted))
+    if not _proven(tested, test_judges, without, with_it):
+        trusted, with_it = 0.0, without
+    contributions, raw = _fused(held, judges, experts, weights, trusted)
     calibration = _calibrate(held, raw)
     able = judged(held.frame)
     behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
-    test_raw = _fused(tested, test_models, surprise, forest, weights)[1]
-    score = np.empty(len(test_raw))
+    score = np.empty(len(with_it))
     for stratum, mask in strata(tested.frame).items():
-        score[mask] = calibration[stratum].scale(test_raw[mask])
+        score[mask] = calibration[stratum].scale(with_it[mask])
     return Fit(
-        classifier=classifier,
-        classifier_text=text,
-        forest=forest,
-        surprise=surprise,
+        classifier=learned.classifier(trusted),
+        classifier_text=learned.text,
+        forest=fit_forest(forest_input(benign.distances), seed),
+        experts=experts,
         weights=weights,
         calibration=calibration,
         behaviours=behaviours,
         quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
         calibration_windows=len(raw),
         calibration_days=held.days(),
+        trusted=trusted,
         tested=tested.frame[["device_id", "app_id", "dest", "window_start", "observed_seconds"]].assign(
             kind=tested.frame["implant_kind"].astype(object),
             implant=tested.implant,
@@ -186,50 +195,61 @@ def fit(
     )
 
 
-def classifier_of(
-    rows: Sample, seed: int, settings: Hyperparameters, threads: int = THREADS
-) -> tuple[Trees, str]:
-    """Every implant weighs the same however many windows it fills, both classes weigh the same, and what an
-    analyst decided on weighs more."""
+def start_of(rows: Sample, prior: Detector | None) -> Start:
+    """What is known before learning: experts of the real benign windows, and the model to start from."""
+    benign = rows.take(~rows.malicious & ~rows.control)
+    experts = Experts.fit(benign.values, benign.distances, None if prior is None else prior.experts)
+    return Start.of(experts, prior, *labelled_rows(rows))
+
+
+def labelled_rows(rows: Sample) -> tuple[Matrix, Codes, Vector]:
+    """Rows (n, 2 n_features), target and weight (n,) to learn from.
+
+    Every implant weighs the same however many windows it fills, both classes weigh the same, and what an
+    analyst decided on weighs more.
+    """
     key = rows.implant + rows.round * (int(rows.implant.max()) + 2)
     _, code, count = np.unique(key, return_inverse=True, return_counts=True)
     weight = np.where(rows.malicious, 1.0 / count[code], 1.0)
     weight[rows.frame["verdict"].notna()] *= VERDICT_WEIGHT
     weight[rows.malicious] *= (~rows.malicious).sum() / max(weight[rows.malicious].sum(), 1e-9)
-    return fit_classifier(
-        np.hstack([rows.values, rows.distances]),
-        rows.malicious.astype(np.int64),
-        weight,
-        _NAMES,
-        _DIRECTIONS,
-        seed,
-        settings,
-        threads,
-    )
+    return np.hstack([rows.values, rows.distances]), rows.malicious.astype(np.int64), weight
+
+
+def _proven(rows: Sample, judges: list[_Judge], without: Vector, with_it: Vector) -> bool:
+    """Whether the correction finds more in windows of channels (or devices) and kinds it did not learn from.
+
+    Average precision has to rise in the mean of the folds, and to fall in none by more than `MAX_LOSS`.
+    """
+    gains = []
+    for _, mask in judges:
+        target = rows.malicious[mask]
+        if 0 < target.sum() < len(target):
+            gains.append(average_precision(with_it[mask], target) - average_precision(without[mask], target))
+    return bool(gains) and float(np.mean(gains)) > 0 and min(gains) > -MAX_LOSS
 
 
 def fold_of(rows: Sample) -> Codes:
-    """(n,) fold of each window; all windows of a channel (or of an app) share one, over all rounds."""
+    """(n,) fold of each window: all windows of a channel (or of an app) share one, over all rounds, and all
+    implants of a kind, so that what is judged is of no channel and of no kind that was learned from."""
     app = rows.frame["app_id"].astype(object)
     channel = (
         rows.frame["device_id"].astype(str)
         + "\x1f"
         + app.where(app.notna(), rows.frame["dest"].astype(object)).astype(str)
     )
-    return np.asarray(pd.util.hash_array(channel.to_numpy(dtype=object), categorize=False) % FOLDS, np.int64)
+    fold = pd.util.hash_array(channel.to_numpy(dtype=object), categorize=False) % FOLDS
+    kind = pd.factorize(rows.frame["implant_kind"].astype(object), sort=True)[0] % FOLDS
+    return np.where(rows.malicious, kind, fold).astype(np.int64)
 
 
 def _fused(
-    rows: Sample,
-    models: list[tuple[Trees, Mask]],
-    surprise: TailSurprise,
-    forest: Trees,
-    weights: Vector,
+    rows: Sample, judges: list[_Judge], experts: Experts, weights: Vector, trusted: float
 ) -> tuple[Matrix, Vector]:
     contributions, raw = np.empty(rows.values.shape), np.empty(len(rows.frame))
-    for classifier, mask in models:
+    for learned, mask in judges:
         contributions[mask], raw[mask] = fuse(
-            rows.values[mask], rows.distances[mask], classifier, surprise, forest, weights
+            rows.values[mask], rows.distances[mask], learned.classifier(trusted), experts, weights
         )
     return contributions, raw
 

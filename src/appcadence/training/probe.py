@@ -16,6 +16,7 @@ from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
+from appcadence.training.alignment import aligned_spans
 from appcadence.training.injection import Tables, past_and_future
 from appcadence.training.train import Training
 from appcadence.training.truth import Truth, truth_of, with_names
@@ -49,7 +50,7 @@ def as_of(training: Training, tables: Tables) -> tuple[Detector, Tables]:
         history=training.history,
         reference=replace(training.detector.reference, end_us=training.cut_us),
     )
-    return detector, past_and_future(tables, training.cut_us)[1]
+    return detector, past_and_future(aligned_spans(tables), training.cut_us)[1]
 
 
 def probe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,13 @@ BAGS = 5
 _INFINITE = 1e300
 """What LightGBM's dump writes for an infinite threshold, at which it parts NaN from every number."""
 THREADS = 2
-"""The same on every machine: it stands in the model text, and so in the bundle's id."""
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
     """What may be searched for; the defaults are what `appcadence train` uses without a search."""
 
-    trees: int = 80
+    trees: int = 40
     """A bag."""
     leaves: int = 5
     learning_rate: float = 0.1
@@ -40,19 +40,21 @@ def fit_classifier(
     directions: Codes,
     seed: int,
     settings: Hyperparameters | None = None,
-    threads: int = THREADS,
+    start: Vector | None = None,
 ) -> tuple[Trees, str]:
     """Fit (n, n_features) rows, NaN allowed, to target 0/1; the raw value is the mean log-odds of the bags.
 
     `directions` (n_features,) constrains each feature: +1 never lowers, -1 never raises the log-odds, 0 is
-    free. Deterministic; `threads` changes LightGBM's text, not the trees. Returns the flattened ensemble and
-    LightGBM's model texts, for audit.
+    free. With `start` (n,), log-odds that are known of each row, the ensemble is what has to be added to them.
+    Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
     """
     lightgbm = _lightgbm()
     chosen = settings or Hyperparameters()
-    texts, parts = [], []
-    for bag in range(BAGS):
-        data = lightgbm.Dataset(rows, target, weight=weight, feature_name=names, free_raw_data=True)
+
+    def bag(number: int) -> tuple[str, list[Trees]]:
+        data = lightgbm.Dataset(
+            rows, target, weight=weight, init_score=start, feature_name=names, free_raw_data=True
+        )
         params: dict[str, Any] = {
             "objective": "binary",
             "num_leaves": chosen.leaves,
@@ -66,14 +68,18 @@ def fit_classifier(
             "monotone_constraints_method": "basic",
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": threads,
-            "seed": seed * BAGS + bag,
+            "num_threads": 1,
+            "seed": seed * BAGS + number,
             "verbosity": -1,
         }
         booster = lightgbm.train(params, data, chosen.trees)
-        texts.append(booster.model_to_string())
-        parts += [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
-    return join(parts), "\n".join(texts)
+        trees = [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
+        return booster.model_to_string(), trees
+
+    # A thread a bag: two threads on one small model wait for each other most of the time.
+    with ThreadPoolExecutor(THREADS) as pool:
+        texts, parts = zip(*pool.map(bag, range(BAGS)), strict=True)
+    return join([tree for trees in parts for tree in trees]), "\n".join(texts)
 
 
 def _lightgbm() -> Any:

@@ -23,12 +23,16 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import Detector, hide, tail_input
+from appcadence.models.calibration import device_days
+from appcadence.models.detector import Detector, comparable, hide
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
+from appcadence.models.shipped import shipped
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
+from appcadence.training.alignment import aligned_spans
+from appcadence.training.correction import trust
 from appcadence.training.evaluate import Quality, injected_quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import LabelledWindows, Tables, history_of, labelled, past_and_future
@@ -37,7 +41,7 @@ from appcadence.training.supervised import Hyperparameters
 from appcadence.training.verdicts import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
-MIN_DEVICES = 4
+MIN_DEVICES = 20
 """Fewer devices than this are held out by channel: so few are no sample of devices."""
 MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
@@ -93,6 +97,7 @@ def train(
     verdicts: pa.Table | None = None,
     search_trials: int = 0,
     before: Detector | None = None,
+    from_reference: bool = True,
     progress: Progress = silent,
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
@@ -100,12 +105,13 @@ def train(
     Tables are taken as they are, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
     families the detector must not see; `kinds` are the implants to inject, `weights`
-    those of classifier, surprise and forest in the score. `verdicts` is the canonical table of analysts'
+    those of classifier and experts in the score. `verdicts` is the canonical table of analysts'
     decisions: windows they call malicious or benign are learned as such and weigh five times as much, and
     what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
     are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined. Stages and counts are logged under `appcadence.training.train`, at the level INFO.
+    refined. Learning starts from the reference model that is shipped, unless `from_reference` is false. Stages
+    and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
         MissingExtraError: LightGBM or scikit-learn is not installed.
@@ -131,11 +137,14 @@ def train(
     _log.info("%d flows of %d devices, windows of %s, seed %d", len(flows), len(devices), window, seed)
     progress = logged_stages(_log, progress)
     learners, held_out = _split(devices, seed)
-    cuts = _cuts(micros(flows["start"]), window_seconds(window), seed)
+    decided = {} if verdicts is None else {"verdicts": verdicts}
+    placed = aligned_spans(tables | decided)
+    placed_verdicts = placed["verdicts"] if decided else None
+    cuts = _cuts(micros(placed["flows"]["start"]), window_seconds(window), seed)
 
     known = _known(before)
     baselines = {
-        cut: _baseline(past_and_future(tables, cut)[0], window, exclude_families, verdicts, before)
+        cut: _baseline(past_and_future(placed, cut)[0], window, exclude_families, placed_verdicts, before)
         for cut in set(cuts)
     }
 
@@ -144,13 +153,13 @@ def train(
     ) -> tuple[Sample, pd.DataFrame]:
         cut = cuts[number % len(cuts)]
         found, specs = labelled(
-            tables, cut, window, draw, rate, kinds=kinds, verdicts=verdicts, known=known, **how
+            placed, cut, window, draw, rate, kinds=kinds, verdicts=placed_verdicts, known=known, **how
         )
         found = _thinned(found, seed) if thin else found
         rows = Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
         return rows, specs.assign(round=number)
 
-    rounds = _inject_rounds(inject, tables, cuts, learners, held_out, seed, progress)
+    rounds = _inject_rounds(inject, placed, cuts, learners, held_out, seed, progress)
     learned = np.concatenate([sample.implant for sample in rounds.learn])
     if not (learned < 0).any() or not (learned >= 0).any():
         raise TelemetryError(
@@ -159,15 +168,17 @@ def train(
         )
     progress("fitting", 0.0)
     fused = np.asarray(weights, np.float64)
+    prior, prior_id = shipped() if from_reference else (None, "none")
     searches: list[tuple[Hyperparameters, pd.DataFrame]] = []
 
     def choose(rows: Sample) -> Hyperparameters:
-        searches.append(search(rows, seed, search_trials, fused, progress))
+        searches.append(search(rows, seed, search_trials, fused, prior, progress))
         return searches[-1][0]
 
-    result = fit(rounds.learn, rounds.clean, rounds.check, seed, fused, choose)
-    settings, trials = searches[0]
     everything = assemble(tables, window, known)
+    trusted = trust(device_days(everything.features)) if prior else 1.0
+    result = fit(rounds.learn, rounds.clean, rounds.check, seed, fused, choose, prior, trusted)
+    settings, trials = searches[0]
     whole = hide(everything.features, exclude_families)
     params = {
         "window": window,
@@ -182,6 +193,8 @@ def train(
         "calibration_windows": result.calibration_windows,
         "calibration_device_days": round(result.calibration_days, 3),
         "search_trials": search_trials,
+        "reference": prior_id,
+        "local_correction": round(result.trusted, 3),
         **asdict(settings),
     }
     detector = Detector(
@@ -191,7 +204,7 @@ def train(
         classifier=result.classifier,
         classifier_text=result.classifier_text,
         forest=result.forest,
-        surprise=result.surprise,
+        experts=result.experts,
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
@@ -357,7 +370,7 @@ def _reference(later: list[Sample], flows: pa.Table) -> Reference:
     rows = Sample.joined(later)
     rows = rows.take(~rows.malicious & ~rows.control)
     end_us = int(micros(flows["start"]).max())
-    return Reference.fit(rows.frame, tail_input(rows.values, rows.distances), end_us)
+    return Reference.fit(rows.frame, comparable(rows.values, rows.distances), end_us)
 
 
 def _judgeable(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,128 @@
+"""Builds the reference model that the package ships: python -m appcadence.training.reference_model DIR
+
+Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices and
+many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal versions give
+equal bytes. It keeps no device, app or destination of theirs.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.features.extraction import load
+from appcadence.features.history import History
+from appcadence.models.baseline import AppBaseline
+from appcadence.models.bundle import save
+from appcadence.models.calibration import Calibration
+from appcadence.models.detector import Detector
+from appcadence.models.reference import Reference
+from appcadence.telemetry.simulate.fleet import simulate
+from appcadence.training.injection import Tables
+from appcadence.training.train import train
+
+FLEETS = ((24, 6, 9001), (16, 3, 9002), (16, 9, 9003))
+"""Devices, days and seed of each."""
+NAMELESS_SHARE = 0.5
+"""So many devices lose their app names and context, as behind a gateway or on a PC."""
+_CATEGORY_LEVEL = 1
+_MAX_SAMPLE = 2000
+
+
+def reference_model() -> Detector:
+    """Train it: some minutes."""
+    detector = train(world(), seed=9000, from_reference=False).detector
+    return replace(
+        detector,
+        baseline=_outline(detector.baseline),
+        history=History.empty(),
+        calibration={name: _thinned(part) for name, part in detector.calibration.items()},
+        behaviours={name: _quantiles(values) for name, values in detector.behaviours.items()},
+        reference=_anonymous(detector.reference),
+    )
+
+
+def world() -> Tables:
+    """All fleets in one set of tables."""
+    parts = [_fleet(*fleet) for fleet in FLEETS]
+    names = sorted(set.intersection(*(set(part) for part in parts)))
+    return {
+        name: pa.concat_tables([part[name] for part in parts], promote_options="none").unify_dictionaries()
+        for name in names
+    }
+
+
+def _fleet(devices: int, days: int, seed: int) -> Tables:
+    """One fleet, its devices renamed, and some of them without app names and context."""
+    tables = load(simulate(devices, days, seed, implants_per_device_day=0.0).tables)
+    ids = sorted(pc.unique(tables["flows"]["device_id"].cast(pa.string())).to_pylist())
+    chosen = np.random.default_rng(seed).random(len(ids)) < NAMELESS_SHARE
+    nameless = pa.array([name for name, yes in zip(ids, chosen, strict=True) if yes], pa.string())
+
+    def of_nameless(table: pa.Table) -> pa.ChunkedArray:
+        return pc.is_in(table["device_id"].cast(pa.string()), nameless)
+
+    flows = tables["flows"]
+    for name, value in (("app_id", None), ("app_attribution", "none")):
+        column = pc.if_else(of_nameless(flows), pa.scalar(value, pa.string()), flows[name].cast(pa.string()))
+        flows = _with(flows, name, column)
+    out = {"flows": flows}
+    for name in ("activity", "notifications"):
+        out[name] = tables[name].filter(pc.invert(of_nameless(tables[name])))
+    for name, table in out.items():
+        renamed = pc.binary_join_element_wise(table["device_id"].cast(pa.string()), str(seed), "-")
+        out[name] = _with(table, "device_id", renamed)
+    return out
+
+
+def _with(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    kind = table.schema.field(place).type
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column.cast(kind)
+    return table.set_column(place, table.schema.field(place), column)
+
+
+def _outline(baseline: AppBaseline) -> AppBaseline:
+    """The baseline of kinds and categories alone: it knows no app by name."""
+    keep = baseline.level <= _CATEGORY_LEVEL
+    return AppBaseline(
+        baseline.keys[keep],
+        baseline.level[keep],
+        baseline.parent[keep],
+        baseline.count[keep],
+        baseline.median[keep],
+        baseline.spread[keep],
+    )
+
+
+def _thinned(calibration: Calibration) -> Calibration:
+    units = _quantiles(calibration.units)
+    days = calibration.device_days * len(units) / max(len(calibration.units), 1)
+    return replace(calibration, windows=_quantiles(calibration.windows), units=units, device_days=days)
+
+
+def _quantiles(values: np.ndarray) -> np.ndarray:
+    """At most 2,000 of sorted values, evenly spaced, the extremes among them."""
+    if len(values) <= _MAX_SAMPLE:
+        return values
+    return np.asarray(values[np.linspace(0, len(values) - 1, _MAX_SAMPLE).round().astype(np.int64)])
+
+
+def _anonymous(reference: Reference) -> Reference:
+    """One device that stands for all."""
+    return replace(
+        reference,
+        devices=reference.devices[:1],
+        counts=reference.counts.sum(axis=0, keepdims=True),
+        attributed=reference.attributed.sum(keepdims=True),
+    )
+
+
+if __name__ == "__main__":
+    print(save(reference_model(), Path(sys.argv[1])))
