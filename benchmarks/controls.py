@@ -109,7 +109,8 @@ def capture_windows(flows: pa.Table) -> Scored:
     start = micros(flows["start"])
     middle = int(start.min() + start.max()) // 2
     rounds = [
-        labelled({"flows": flows}, middle, "24h", k, 60.0, controls=1.0)[0] for k in range(CAPTURE_ROUNDS)
+        labelled({"flows": flows}, middle, "24h", 900 + k, 60.0, controls=1.0)[0]
+        for k in range(CAPTURE_ROUNDS)
     ]
     out = framed(rounds)
     for name, controls in (("without", 0.0), ("with", 1.0)):
