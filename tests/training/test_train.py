@@ -353,6 +353,14 @@ def injected(monkeypatch, benign, implant, devices=2, verdicts=None, **more):
     return rows.take((rows.frame["dest"] == "a.example").to_numpy())
 
 
+@pytest.mark.parametrize(
+    "at", [600.0 * np.arange(144), (3600 * np.arange(24)[:, None] + np.arange(14) / 20).ravel()]
+)
+def test_one_channel_alone_is_too_little_to_learn_from(at):
+    with pytest.raises(TelemetryError, match=r"of too few channels to hold any out; .* longer capture"):
+        train({"flows": flows(at)})
+
+
 def test_days_of_an_implant_that_become_no_judged_window_are_kept(monkeypatch):
     grafted = together(flows(50.0 + 100.0 * np.arange(8), "d0"), flows([90_000.0], "d0"))
     specs = [("d0", "com.a", ["a.example"], "beacon"), ("d0", "com.a", ["a.example"], "burst")]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix, Vector
+from appcadence.errors import TelemetryError
 from appcadence.features.catalog import NAMES
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
@@ -132,6 +133,9 @@ def fit(
 
     Without held-out devices both are out-of-fold scores of `learn`, folded by channel. `choose` gives the
     hyper-parameters for the windows it is shown, and is never shown one that its choice is measured on.
+
+    Raises:
+        TelemetryError: without held-out devices, there are too few channels to hold any out.
     """
     rows = Sample.joined(learn)
     benign = rows.take(~rows.malicious)
@@ -145,6 +149,11 @@ def fit(
     else:
         fold = fold_of(rows)
         folds = [k for k in range(FOLDS) if (fold == k).any()]
+        if len(folds) == 1:
+            raise TelemetryError(
+                f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; train "
+                "on more devices or a longer capture"
+            )
         parts = {k: rows.take(fold != k) for k in folds}
         by_fold = {k: classifier_of(part, seed, choose(part))[0] for k, part in parts.items()}
         tested, held = rows, benign
