@@ -151,8 +151,8 @@ def fit(
         folds = [k for k in range(FOLDS) if (fold == k).any()]
         if len(folds) == 1:
             raise TelemetryError(
-                f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; train "
-                "on more devices or a longer capture"
+                f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; "
+                "train on more devices or a longer capture"
             )
         parts = {k: rows.take(fold != k) for k in folds}
         by_fold = {k: classifier_of(part, seed, choose(part))[0] for k, part in parts.items()}
