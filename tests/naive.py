@@ -12,7 +12,8 @@ from typing import NamedTuple
 from naive_names import local
 
 NAN = math.nan
-TICK, HOUR = 5e-7, 3600.0  # half a microsecond: times are whole ones, floats of seconds are not
+TICK = 5e-7  # half a microsecond: times are whole ones, floats of seconds are not
+HOUR = 3600.0
 
 
 class Flow(NamedTuple):
