@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import cmath
-import ipaddress
 import math
 import statistics
 from collections import defaultdict
 from itertools import pairwise
 from typing import NamedTuple
+
+from naive_names import local
 
 NAN = math.nan
 TICK = 5e-7  # half a microsecond: times are whole ones, floats of seconds are not
@@ -70,19 +71,8 @@ def windows(rows, seconds):
         if app is not None and not local(dest):
             apps[device, app, "*", start] += flows
     both = channels | {key: in_order(flows, ports=False) for key, flows in apps.items()}
-    return {
-        key: Window(float(seconds), observed(spans[key[0], key[3]], seconds), flows)
-        for key, flows in both.items()
-    }
-
-
-def local(dest):
-    """Whether a destination is on the device's own network."""
-    try:
-        address = ipaddress.ip_address(dest)
-    except ValueError:
-        return dest.endswith(".local")
-    return address in ipaddress.ip_network("fc00::/7" if address.version == 6 else "10.0.0.0/8")
+    seen = {key: observed(spans[key[0], key[3]], seconds) for key in both}
+    return {key: Window(float(seconds), seen[key], flows) for key, flows in both.items()}
 
 
 def _piece(row, start, duration, seconds):

@@ -30,3 +30,12 @@ def named(flows):
             flow = flow._replace(host=hosts.pop()) if len(hosts) == 1 else flow
         out.append(flow)
     return out
+
+
+def local(dest):
+    """Whether a destination is on the device's own network."""
+    try:
+        address = ipaddress.ip_address(dest)
+    except ValueError:
+        return dest.endswith(".local")
+    return address in ipaddress.ip_network("fc00::/7" if address.version == 6 else "10.0.0.0/8")

@@ -16,7 +16,6 @@ from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
 from appcadence.models import bundle
-from appcadence.models.calibration import device_days
 from appcadence.models.detector import STRATA, strata
 from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
@@ -359,21 +358,6 @@ def injected(monkeypatch, benign, implant, devices=2, verdicts=None, control=0, 
     tables = {"flows": together(*own)}
     rows, _ = labelled(tables, DAY0 * 1_000_000, "24h", 0, 1.0, verdicts=verdicts, **more)
     return rows.take((rows.frame["dest"] == "a.example").to_numpy())
-
-
-def test_days_of_an_implant_that_become_no_judged_window_are_kept(monkeypatch):
-    grafted = together(flows(50.0 + 100.0 * np.arange(8), "d0"), flows([90_000.0], "d0"))
-    specs = [("d0", "com.a", ["a.example"], "beacon"), ("d0", "com.a", ["a.example"], "burst")]
-    found = grafted, pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind"])
-    monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
-    own = {"flows": together(flows(100.0 * np.arange(7), "d0"), flows(100.0 * np.arange(2), "d1", "com.b"))}
-    rows, injection = labelled(own, DAY0 * 1_000_000, "24h", 0, 1.0)
-    assert len(set(rows.frame["window_start"])) == 1 and set(rows.frame["device_id"]) == {"d0"}
-    assert injection["missed_days"].tolist() == [["2026-03-03"], []]
-    # Two days of one device and one of another, which had nothing that could be judged.
-    everything = extract({"flows": together(own["flows"], grafted)})
-    assert injection["observed_device_days"].tolist() == [device_days(everything)] * 2
-    assert device_days(rows.frame) < device_days(everything)
 
 
 def truth_of(rows):

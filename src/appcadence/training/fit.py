@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix, Vector
+from appcadence.errors import TelemetryError
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, device_days
@@ -140,8 +141,11 @@ def fit(
 
     Without held-out devices both are out-of-fold scores of `learn`, folded by channel and kind of implant.
     `choose` gives the hyper-parameters for the windows it is shown, and is never shown one that its choice is
-    measured on. `prior` is the model to start from, `trusted` how much the correction of it may count; it has to
-    prove that it finds more than the start alone where it was not fitted.
+    measured on. `prior` is the model to start from, `trusted` how much the correction of it may count; it has
+    to prove that it finds more than the start alone where it was not fitted.
+
+    Raises:
+        TelemetryError: without held-out devices, there are too few channels to hold any out.
     """
     rows = Sample.joined(learn)
     real = rows.take(~rows.control)
@@ -156,6 +160,11 @@ def fit(
     else:
         fold = fold_of(real)
         folds = [k for k in range(FOLDS) if (fold == k).any()]
+        if len(folds) == 1:
+            raise TelemetryError(
+                f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; "
+                "train on more devices or a longer capture"
+            )
         parts = {k: rows.take(fold_of(rows) != k) for k in folds}
         by_fold = {k: correct(start, *labelled_rows(part), seed, choose(part)) for k, part in parts.items()}
         tested, held = real, benign
@@ -230,8 +239,8 @@ def _proven(rows: Sample, judges: list[_Judge], without: Vector, with_it: Vector
 
 
 def fold_of(rows: Sample) -> Codes:
-    """(n,) fold of each window: all windows of a channel (or of an app) share one, over all rounds, and all
-    implants of a kind, so that what is judged is of no channel and of no kind that was learned from."""
+    """(n,) fold of each window: all windows of a channel (or of an app) share one, over all rounds, and where
+    there are kinds enough all implants of a kind: what is judged is of no channel and no kind learned from."""
     app = rows.frame["app_id"].astype(object)
     channel = (
         rows.frame["device_id"].astype(str)
@@ -239,8 +248,9 @@ def fold_of(rows: Sample) -> Codes:
         + app.where(app.notna(), rows.frame["dest"].astype(object)).astype(str)
     )
     fold = pd.util.hash_array(channel.to_numpy(dtype=object), categorize=False) % FOLDS
-    kind = pd.factorize(rows.frame["implant_kind"].astype(object), sort=True)[0] % FOLDS
-    return np.where(rows.malicious, kind, fold).astype(np.int64)
+    kind, kinds = pd.factorize(rows.frame["implant_kind"].astype(object), sort=True)
+    by_kind = rows.malicious & (len(kinds) >= FOLDS)
+    return np.where(by_kind, kind % FOLDS, fold).astype(np.int64)
 
 
 def _fused(

@@ -163,7 +163,7 @@ def train(
     learned = np.concatenate([sample.implant for sample in rounds.learn])
     if not (learned < 0).any() or not (learned >= 0).any():
         raise TelemetryError(
-            f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 flows or half an hour "
+            f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 beats or half an hour "
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
