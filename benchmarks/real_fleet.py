@@ -4,12 +4,12 @@ real_fleet.py [--data DIR] [--seeds N] [--train-seeds N]
 
 Four devices: the two labelled PCs and the phone, each with one half of its capture as baseline and the other
 to score, and a PC with one day as baseline (the C2 address taken out) and another, C2 in situ, to score; days
-are moved so that baselines lie before tests. Five families of C2 are moved into the three other devices, one a
-device, in five rotations. Both orders of halves and days make two baselines. The unit is a device, a
+are moved so that baselines lie before tests. Five families of C2 are moved into the three other devices, one
+a device, in five rotations. Both orders of halves and days make two baselines. The unit is a device, a
 destination and a day; it counts once, by its strongest window. Recall is of the malicious units with enough
-evidence (six flows or a session of half an hour) at 0.3, 1 and 3 false units a device-day, over all rotations,
-with one threshold for both baselines (pooled) and with one each. AUC is of eligible units. Realised counts the
-benign units over the threshold that promises one a device-day. Peers rank the same units.
+evidence (six flows or a session of half an hour) at 0.3, 1 and 3 false units a device-day, over all
+rotations, with one threshold for both baselines (pooled) and with one each. AUC is of eligible units.
+Realised counts the benign units over the threshold that promises one a device-day. Peers rank the same units.
 
 The captures are development data: choices were made while looking at them, on five seeds at least.
 """
@@ -163,7 +163,7 @@ def report(tables: list[pd.DataFrame], title: str) -> None:
     days = rows.groupby(["order", "rotation"])["days"].first().sum()
     bad = rows[rows["c2"].notna()]
     print(
-        f"\n{title}: {days:.1f} device-days; {len(bad)} malicious units, {int(bad['eligible'].sum())} eligible, "
+        f"\n{title}: {days:.1f} device-days; {len(bad)} malicious, {int(bad['eligible'].sum())} eligible, "
         f"among {int((rows['eligible'] & rows['c2'].isna()).sum())} eligible benign ones"
     )
     print(

@@ -1,15 +1,16 @@
-"""Recall of real C2 channels moved into the other half of a real capture: one device's half day is the baseline.
+"""Recall of real C2 channels moved into the other half of a real capture: one device's half day is the
+baseline.
 
 transplant.py [--data DIR] [--window 24h] [--seeds N] [--exclude-family NAME]
               [--order later|earlier] [--woken]
 
-Train on one half of a benign capture (no labels; two PCs with labels, a phone, a PC without its C2), move each
-family's C2 channels into the other half at a seeded offset, score; `--order earlier` swaps the halves in time.
-With `--woken` each transplanted start is moved to just after the device's own next start, as an implant's that
-wakes with it. One threshold over all cases lets 1, 3 or 10 benign channels a device-day through. Each channel
-counts once, by its strongest window. Peers are computed on the same channels. Recall is of channels that can
-be judged (six flows or a session of half an hour); "all" also counts the others, as missed. Realised counts
-the benign channels over the threshold that promises one a device-day.
+Train on one half of a benign capture (no labels; two PCs with labels, a phone, a PC without its C2), move
+each family's C2 channels into the other half at a seeded offset, score; `--order earlier` swaps the halves in
+time. With `--woken` each transplanted start is moved to just after the device's own next start, as an
+implant's that wakes with it. One threshold over all cases lets 1, 3 or 10 benign channels a device-day
+through. Each channel counts once, by its strongest window. Peers are computed on the same channels. Recall is
+of channels that can be judged (six flows or a session of half an hour); "all" also counts the others, as
+missed. Realised counts the benign channels over the threshold that promises one a device-day.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _print(tables: list[pd.DataFrame], families: list[str], options: argparse.Na
         days = part["days"].iloc[0]
         realised = np.array([len(o) / (len(families) * days) for o in over])
         print(
-            f"{name}: {days:.2f} device-days, {len(part)} benign channels, {int(part['eligible'].sum())} eligible, "
+            f"{name}: {days:.2f} device-days, {len(part)} channels, {int(part['eligible'].sum())} eligible, "
             f"realised at a promise of one {realised.mean():.2f} ± {realised.std():.2f}"
         )
     counts = bad.groupby("family").agg(channels=("dest", "size"), eligible=("eligible", "sum"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from appcadence.models.surprise import POINTS, TailSurprise
 from make import DAY0
 
 from appcadence.features.catalog import NAMES
@@ -13,7 +14,6 @@ from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.reference import Reference
-from appcadence.models.surprise import POINTS, TailSurprise
 from appcadence.models.trees import Trees
 
 DAY = 86_400

@@ -77,9 +77,9 @@ def score_directory(
     fleet_events.parquet, history.parquet, run.json, measures.parquet and exceptions.parquet for exceptions,
     and sessions.parquet, context.parquet and activity.parquet for the report. Only windows that begin from
     `since` on and before `until` are scored, and those to local destinations are ranked only where asked.
-    Channels of the history that `verdicts`, a file, calls benign are known from now on. An output that was made
-    from the same telemetry, model and settings is left as it is, or only put under other exceptions; a run that
-    was killed or failed is gone on with.
+    Channels of the history that `verdicts`, a file, calls benign are known from now on. An output that was
+    made from the same telemetry, model and settings is left as it is, or only put under other exceptions; a
+    run that was killed or failed is gone on with.
 
     Memory: a block of flows (about 80 MB) a core, 140 bytes a channel and 60 bytes a window of the whole
     fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.

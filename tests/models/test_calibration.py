@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
@@ -12,7 +13,6 @@ from scipy.stats import false_discovery_control
 from appcadence.errors import BundleError
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import Calibration, adjusted_p_values, device_days, discovered, strongest
-from appcadence.models.surprise import DIRECTIONS, TailSurprise
 
 
 def drawn(seed, days=400, per_day=30):

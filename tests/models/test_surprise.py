@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from appcadence.models.surprise import DIRECTIONS, POINTS, TailSurprise
 from handmade import detector
 
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
-from appcadence.models.surprise import DIRECTIONS, POINTS, TailSurprise
 
 
 def slow(surprise, row):

@@ -116,15 +116,15 @@ class Detector:
         """The scores table (see `SCORES`) of a feature table, in its row order.
 
         `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
-        factor e fewer; it equals the sum of all contributions plus `device_shift` and a constant of the stratum.
-        Where there is too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,) keep
-        their score, have no rank, and alert only where they show a behaviour; windows to local destinations
-        have a rank and alert only where the settings ask for it. Alerts keep to the budget of the settings
-        or, if given, to their false discovery rate over all alert units of the frame (Benjamini and Hochberg
-        on conformal p-values, which one over the number of calibration units bounds below: a small
-        calibration finds
-        nothing at a low rate). Their thresholds say which behaviours a window shows, and may bar alerts (see
-        `eligibility.barred`). Reasons are given for alerts and the first 1,000 windows.
+        factor e fewer; it equals the sum of all contributions plus `device_shift` and a constant of the
+        stratum. Where there is too little evidence it is null, and there are no contributions. Windows of a
+        `fleet_event` (n,) keep their score, have no rank, and alert only where they show a behaviour; windows
+        to local destinations have a rank and alert only where the settings ask for it. Alerts keep to the
+        budget of the settings or, if given, to their false discovery rate over all alert units of the frame
+        (Benjamini and Hochberg on conformal p-values, which one over the number of calibration units bounds
+        below: a small calibration finds nothing at a low rate). Their thresholds say which behaviours a
+        window shows, and may bar alerts (see `eligibility.barred`). Reasons are given for alerts and the
+        first 1,000 windows.
 
         Raises:
             SchemaError: a feature column is missing.

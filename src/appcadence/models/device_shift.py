@@ -1,4 +1,5 @@
-"""A device of which too much is unusual at once: the device's day, not each of its channels, is what changed."""
+"""A device of which too much is unusual at once: the device's day, not each of its channels, is what
+changed."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from appcadence._types import Codes, Mask, Vector
 from appcadence.models.alert_units import alert_unit
 
 LEVEL = -1.0
-"""Units are counted above this score: calibrated ones exceed it e times a device-day, and one implant moves the
-count by one."""
+"""Units are counted above this score: calibrated ones exceed it e times a device-day, and one implant moves
+the count by one."""
 QUANTILE = 0.75
 """So often a calibrated device has no more units than are left above the level."""
 _DAY_SECONDS = 86_400.0
@@ -18,13 +19,14 @@ _MAX_COUNT = 200
 
 
 def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
-    """(n,) what each window's score is lowered by, at most 0, and the same for all of a device that begin together.
+    """(n,) what each window's score is lowered by, at most 0, and the same for all of a device that begin
+    together.
 
-    A baseline of one night does not know the working day: then dozens of windows pass the threshold for the one
-    reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert units
-    of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed day), and more
-    than one, all of its windows are lowered until only so many do. Their order stays, and what stands out among
-    them still does.
+    A baseline of one night does not know the working day: then dozens of windows pass the threshold for the
+    one reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert
+    units of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed
+    day), and more than one, all of its windows are lowered until only so many do. Their order stays, and what
+    stands out among them still does.
 
     Args:
         frame: a feature table of n windows, all that there are of each device and time.

@@ -1,7 +1,7 @@
 """Experts: a handful of plain statistics, each worth -log of the share of benign windows that show as much.
 
-They need no implants to learn from, and what the classifier learns is a correction of their sum: on real traffic
-nobody had tuned on, such sums were better than a learned score alone, however small the baseline.
+They need no implants to learn from, and what the classifier learns is a correction of their sum: on real
+traffic nobody had tuned on, such sums were better than a learned score alone, however small the baseline.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Expert(NamedTuple):
     feature: str
     """The feature that its share of the score is listed under."""
     statistic: Callable[[Matrix, Matrix], Vector]
-    """Of feature values and baseline distances (n, n_features) each: (n,), higher = more suspicious, NaN where
-    it says nothing."""
+    """Of feature values and baseline distances (n, n_features) each: (n,), higher = more suspicious, NaN
+    where it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Experts:
     """What each expert's statistic is worth, learned from benign windows.
 
     `thresholds` is (n_experts, 256): a statistic that reaches the first j of them is worth j * `step`, and
-    exp(-worth) is the share of benign windows that reach as far. `steps` (n_experts,) is the 256th part of the
-    largest worth that the sample can show: the logarithm of twice its size.
+    exp(-worth) is the share of benign windows that reach as far. `steps` (n_experts,) is the 256th part of
+    the largest worth that the sample can show: the logarithm of twice its size.
     """
 
     thresholds: Matrix
@@ -113,7 +113,7 @@ def _new(values: Matrix) -> Mask:
 
 def _cadence(values: Matrix) -> Vector:
     """(n,) nats a gap by which the strongest view of the starts is a beacon's; 0 where there are few."""
-    return np.nanmax(np.nan_to_num(values[:, [_AT[name] for name in _CADENCE]]), axis=1, initial=0.0)
+    return np.asarray(np.nan_to_num(values[:, [_AT[name] for name in _CADENCE]]).max(axis=1, initial=0.0))
 
 
 def _among_new(statistic: Callable[[Matrix], Vector]) -> Callable[[Matrix, Matrix], Vector]:
@@ -125,7 +125,7 @@ def _own(*names: str) -> Callable[[Matrix, Matrix], Vector]:
     columns = [_AT[name] for name in names]
 
     def statistic(values: Matrix, distances: Matrix) -> Vector:
-        rise = np.nanmax(np.nan_to_num(distances[:, columns]), axis=1, initial=0.0)
+        rise = np.nan_to_num(distances[:, columns]).max(axis=1, initial=0.0)
         return np.where(_new(values), np.nan, rise)
 
     return statistic
@@ -160,6 +160,6 @@ EXPERTS = (
     Expert("push_coupling", "push_coupling_surprise", _of("push_coupling_surprise")),
     Expert("rhythm_without_user", "userless_excess_ratio", _userless),
 )
-"""Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of what
-is new and what is known are apart, so that being new counts once."""
+"""Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
+what is new and what is known are apart, so that being new counts once."""
 _COLUMNS = [_AT[expert.feature] for expert in EXPERTS]

@@ -31,8 +31,8 @@ class WindowScore(NamedTuple):
     experts: float
     """Sum of what the experts' statistics are worth; 0 = nothing unusual."""
     forest: float
-    """Raw value of the forest, in about [-2, 0], and no part of the score; `training.forest.anomaly_score` makes
-    it scikit-learn's."""
+    """Raw value of the forest, in about [-2, 0], and no part of the score; `training.forest.anomaly_score`
+    makes it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
@@ -41,8 +41,8 @@ class WindowScore(NamedTuple):
 class Channel:
     """All that scoring needs to know of an app and destination, looked up once; threads may share it.
 
-    Numbers are those of `Detector.score` for the same window, bit for bit, where the rest of its device is not
-    unusual too (see `device_shift`).
+    Numbers are those of `Detector.score` for the same window, bit for bit, where the rest of its device is
+    not unusual too (see `device_shift`).
     """
 
     detector: Detector

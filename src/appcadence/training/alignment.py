@@ -1,4 +1,5 @@
-"""Devices observed on other days than the rest, moved in time so that one cut leaves each a past and a future."""
+"""Devices observed on other days than the rest, moved in time so that one cut leaves each a past and a
+future."""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ _TIMES = {
 def aligned_spans(tables: Tables) -> Tables:
     """The tables with some devices moved by whole days, so that every hour of the day stays what it was.
 
-    One cut in time for a fleet starves it where devices enrolled later or were captured apart: they have no past,
-    or nothing to learn from. A device stays where it is if the median device's middle lies in the inner third of
-    its own span, as it does where all were observed together.
+    One cut in time for a fleet starves it where devices enrolled later or were captured apart: they have no
+    past, or nothing to learn from. A device stays where it is if the median device's middle lies in the inner
+    third of its own span, as it does where all were observed together.
     """
     flows = tables["flows"]
     device = flows["device_id"].cast(pa.string()).to_pandas()
@@ -34,7 +35,7 @@ def aligned_spans(tables: Tables) -> Tables:
     share = (middle.median() - span["min"]) / (span["max"] - span["min"]).clip(lower=1)
     apart = ~share.between(*_INNER)
     days = ((middle.median() - middle) / DAY_US).round().where(apart, 0).astype(np.int64)
-    moved = {name: offset * DAY_US for name, offset in days[days != 0].items()}
+    moved = {str(name): offset * DAY_US for name, offset in days[days != 0].items()}
     if not moved:
         return tables
     return tables | {

@@ -27,7 +27,8 @@ def trust(device_days: float) -> float:
 
 @dataclass(frozen=True)
 class Start:
-    """Log-odds before anything is learned here: the weighted sum of the experts, and the reference's trees."""
+    """Log-odds before anything is learned here: the weighted sum of the experts, and the reference's
+    trees."""
 
     experts: Experts
     weight: float
@@ -37,7 +38,8 @@ class Start:
     def of(
         cls, experts: Experts, prior: Detector | None, rows: Matrix, target: Codes, weight: Vector
     ) -> Start:
-        """From a reference model; without one, the experts' weight is that of a logistic regression on their sum.
+        """From a reference model; without one, the experts' weight is that of a logistic regression on their
+        sum.
 
         `rows` is (n, 2 n_features), values and distances.
         """

@@ -240,7 +240,8 @@ def _proven(rows: Sample, judges: list[_Judge], without: Vector, with_it: Vector
 
 def fold_of(rows: Sample) -> Codes:
     """(n,) fold of each window: all windows of a channel (or of an app) share one, over all rounds, and where
-    there are kinds enough all implants of a kind: what is judged is of no channel and no kind learned from."""
+    there are kinds enough all implants of a kind: what is judged is of no channel and no kind learned
+    from."""
     app = rows.frame["app_id"].astype(object)
     channel = (
         rows.frame["device_id"].astype(str)

@@ -1,8 +1,8 @@
 """Builds the reference model that the package ships: python -m appcadence.training.reference_model DIR
 
-Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices and
-many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal versions give
-equal bytes. It keeps no device, app or destination of theirs.
+Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices
+and many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal
+versions give equal bytes. It keeps no device, app or destination of theirs.
 """
 
 from __future__ import annotations

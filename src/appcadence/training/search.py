@@ -52,7 +52,7 @@ def search(
     Each is fitted on four fifths of the channels and judged on the rest, in turn, by the whole fused score.
     The criterion is the mean of the recall of implant-days at one and at a tenth of a false alert unit per
     device-day, and on equal terms average precision; the earlier trial wins a draw, and trial 0 is the
-    defaults. Deterministic. `weights` (2,) are those of classifier and experts, `prior` is the model to start from.
+    defaults. Deterministic. `weights` (2,) are those of classifier and experts, `prior` the model begun from.
 
     Reseeding moves recall by up to .15 on a small fleet: a lead of less than that over trial 0 may be luck.
     """

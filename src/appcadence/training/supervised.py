@@ -45,8 +45,8 @@ def fit_classifier(
     """Fit (n, n_features) rows, NaN allowed, to target 0/1; the raw value is the mean log-odds of the bags.
 
     `directions` (n_features,) constrains each feature: +1 never lowers, -1 never raises the log-odds, 0 is
-    free. With `start` (n,), log-odds that are known of each row, the ensemble is what has to be added to them.
-    Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
+    free. With `start` (n,), log-odds that are known of each row, the ensemble is what has to be added to
+    them. Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
     """
     lightgbm = _lightgbm()
     chosen = settings or Hyperparameters()

@@ -110,8 +110,8 @@ def train(
     what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
     are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined. Learning starts from the reference model that is shipped, unless `from_reference` is false. Stages
-    and counts are logged under `appcadence.training.train`, at the level INFO.
+    refined. Learning starts from the reference model that is shipped, unless `from_reference` is false.
+    Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
         MissingExtraError: LightGBM or scikit-learn is not installed.
