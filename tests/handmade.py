@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from appcadence.models.surprise import POINTS, TailSurprise
 from make import DAY0
 
 from appcadence.features.catalog import NAMES
@@ -13,6 +12,7 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
 from appcadence.models.trees import Trees
 
@@ -91,8 +91,8 @@ def detector(behaviour="structured_cadence", steps=tuple(k + 0.5 for k in range(
         "classifier": staircase(NAMES.index(STEP[behaviour]), steps, 2 * N),
         "classifier_text": "none",
         "forest": nothing(N),
-        "surprise": TailSurprise(np.zeros((N, POINTS)), np.zeros(N)),
-        "weights": np.ones(3),
+        "experts": Experts(np.full((len(EXPERTS), POINTS), np.inf), np.zeros(len(EXPERTS))),
+        "weights": np.ones(2),
         "calibration": dict.fromkeys(STRATA, calibration()),
         "behaviours": {name: np.arange(99.0) for name in BEHAVIOURS},
         "reference": Reference.fit(windows(2), values(2), DAY0 * 1_000_000 - 1),

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from appcadence.models.surprise import DIRECTIONS, TailSurprise
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
@@ -102,18 +101,6 @@ def test_device_days_are_observed_and_counted_once():
     starts = [day, day + pd.Timedelta(hours=6), day, day, day + pd.Timedelta(days=1)]
     frame = pd.DataFrame({"device_id": "d", "window_start": starts, "observed_seconds": 21600.0})
     assert device_days(frame) == pytest.approx(0.75)
-
-
-def test_surprise_is_zero_in_the_mean_and_monotone():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(4000, len(DIRECTIONS)))
-    values[rng.random(values.shape) < 0.3] = np.nan
-    surprise = TailSurprise.fit(values)
-    parts = surprise.contributions(values)
-    assert abs(parts.sum(axis=1).mean()) < 0.05
-    assert (parts[np.isnan(values)] == 0).all() and (parts[:, DIRECTIONS == 0] == 0).all()
-    worse = surprise.contributions(values + 2.0 * DIRECTIONS)
-    assert (worse.sum(axis=1) >= parts.sum(axis=1) - 1e-12).all()
 
 
 # The scale and the budget at their boundaries, by hand: ten and more units that score 0, 1, 2, ...

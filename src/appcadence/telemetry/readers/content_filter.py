@@ -19,7 +19,7 @@ one object a flow.
 
 Other keys are not read: keep URLs and user names out of the reports. The flow's `app_attribution` is
 "exact". The team prefix is recognised by its form, ten capitals and digits; it is not kept.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
