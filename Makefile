@@ -1,6 +1,6 @@
 PY := .venv/bin/python
 
-.PHONY: demo test test-all fuzz lint bench spark docs clean
+.PHONY: demo test test-all fuzz lint bench reference spark docs clean
 .venv/.core: pyproject.toml
 	python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli,train]' && touch $@
 .venv/.dev: pyproject.toml
@@ -19,6 +19,8 @@ lint: .venv/.dev
 		&& .venv/bin/lint-imports
 bench: .venv/.core
 	$(PY) benchmarks/features.py && $(PY) benchmarks/cadence_power.py && $(PY) benchmarks/transplant.py
+reference: .venv/.core
+	$(PY) -m appcadence.training.reference_model src/appcadence/models/shipped
 spark: .venv/.dev
 	$(PY) benchmarks/spark.py
 docs: .venv/.core

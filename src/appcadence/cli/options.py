@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import typer
 
 from appcadence._files import open_input
 from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.features.history import History
+from appcadence.models.shipped import shipped
 from appcadence.serving.scorer import Scorer
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
@@ -64,3 +67,9 @@ def load_scorer(model: str) -> Scorer:
         with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
             return Scorer.load(resolve(model, Path(scratch)))
     return Scorer.load(model)
+
+
+def reference_scorer() -> Scorer:
+    """The scorer of the reference model; what it meets in a directory is known from its next day on."""
+    detector, identity = shipped()
+    return Scorer(replace(detector, history=History.empty()), identity)

@@ -17,7 +17,7 @@ from rich.table import Column
 
 from appcadence._extras import require
 from appcadence.cli.log import logged
-from appcadence.cli.options import Json, Log, load_scorer
+from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import plain, print_table, program, say, text
 from appcadence.config import Config, read
@@ -33,6 +33,10 @@ from appcadence.triage.output import reapply as reapply_exceptions
 _MAX_EVENTS = 10
 """Fleet events that are printed; all of them are in the output."""
 _MAX_WINDOWS = 10
+_REFERENCE = (
+    "No --model was given: the reference model scored, which learned from simulated fleets and knows nothing of "
+    "these devices. Its ranking is a first look and its alert budget no promise; train on your own telemetry."
+)
 
 
 def score(
@@ -40,7 +44,10 @@ def score(
     directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="A telemetry directory.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion."),
+        typer.Option(
+            help="A bundle directory, or an MLflow URI such as models:/appcadence@champion; without it the "
+            "reference model, which knows nothing of your apps."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings, as TOML; the other options win over them.")
@@ -85,10 +92,8 @@ def score(
 
     Example: appcadence score telemetry --model model --out scored
     """
-    if reapply == (directory is not None or model is not None):
-        raise AppcadenceError("give a telemetry directory and --model, or --reapply without either")
-    if not reapply and (directory is None or model is None):
-        raise AppcadenceError("give both a telemetry directory and --model")
+    if reapply == (directory is not None) or (reapply and model is not None):
+        raise AppcadenceError("give a telemetry directory, or --reapply without it and without --model")
     asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
@@ -96,12 +101,12 @@ def score(
         settings = Config() if config is None else read(config)
         alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
         before = last_run(out)
-        if directory is None or model is None:
+        if directory is None:
             run, _ = reapply_exceptions(out, exceptions)
         else:
             run = score_directory(
                 directory,
-                load_scorer(model),
+                reference_scorer() if model is None else load_scorer(model),
                 out,
                 alerts_per_device_day=alerts.alerts_per_device_day,
                 false_discovery_rate=alerts.false_discovery_rate,
@@ -128,6 +133,8 @@ def score(
     if as_json:
         typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
         return
+    if directory is not None and model is None:
+        say(_REFERENCE)
     if run == before:
         say(f"{out} was made from exactly this; nothing to do.")
     print_run(run, out)

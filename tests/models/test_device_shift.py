@@ -1,0 +1,75 @@
+"""Devices of which too much is unusual at once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade import windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appcadence.models.device_shift import LEVEL, QUANTILE, device_shift
+
+DAY = 86_400.0
+
+
+def of(scores, **columns):
+    """The shift of unattributed windows of one device on one day, a destination each."""
+    n = len(scores)
+    frame = windows(n, dest=[f"h{i}" for i in range(n)], app_id=None, observed_seconds=DAY)
+    return device_shift(frame.assign(**columns), np.array(scores, float), ~np.isnan(np.array(scores, float)))
+
+
+def quantile(mean):
+    """The smallest count that so many draws of a Poisson variable do not exceed, term by term."""
+    count, term = 0, np.exp(-mean)
+    total = term
+    while total < QUANTILE:
+        count += 1
+        term *= mean / count
+        total += term
+    return count
+
+
+def test_a_quiet_day_is_left_as_it_is():
+    assert not of([3.0, 0.5, -0.5, -2.0, np.nan]).any()
+    assert not of([np.nan] * 5).any()
+    assert device_shift(windows(0), np.zeros(0), np.zeros(0, bool)).shape == (0,)
+
+
+@pytest.mark.parametrize("observed", [600.0, DAY / 3, DAY, 7 * DAY])
+def test_a_loud_day_is_lowered_until_no_more_units_pass_the_level_than_calibrated_days_have(observed):
+    scores = np.linspace(9.0, 1.0, 60)
+    shift = of(scores, observed_seconds=observed)
+    allowed = max(quantile(np.exp(-LEVEL) * observed / DAY), 1)
+    assert len(set(shift)) == 1 and shift[0] == LEVEL - scores[allowed]
+    assert ((scores + shift) > LEVEL).sum() == allowed
+
+
+def test_windows_of_one_unit_count_once_and_each_device_by_itself():
+    scores = np.array([5.0] * 40 + [5.0] * 2)
+    frame = windows(42, dest=[f"h{i}" for i in range(42)], app_id="one.app", observed_seconds=DAY)
+    assert not device_shift(frame, scores, np.ones(42, bool)).any()
+    many = frame.assign(app_id=None, device_id=["loud"] * 40 + ["quiet"] * 2)
+    shift = device_shift(many, scores, np.ones(42, bool))
+    assert (shift[:40] == LEVEL - 5.0).all() and not shift[40:].any()
+
+
+def test_what_is_not_ranked_does_not_count_and_is_lowered_with_its_device():
+    scores = np.full(30, 4.0)
+    ranked = np.arange(30) < 10
+    frame = windows(30, dest=[f"h{i}" for i in range(30)], app_id=None, observed_seconds=DAY)
+    assert len(set(device_shift(frame, scores, ranked))) == 1
+    assert not device_shift(frame, scores, np.arange(30) < 2).any()
+
+
+@given(st.lists(st.floats(-5, 12), min_size=1, max_size=40), st.randoms())
+def test_the_order_of_rows_changes_nothing(scores, random):
+    n = len(scores)
+    frame = windows(n, dest=[f"h{i}" for i in range(n)], app_id=None, observed_seconds=DAY)
+    place = list(range(n))
+    random.shuffle(place)
+    one = device_shift(frame, np.array(scores), np.ones(n, bool))
+    other = device_shift(
+        pd.DataFrame(frame.iloc[place]).reset_index(drop=True), np.array(scores)[place], np.ones(n, bool)
+    )
+    assert (one[place] == other).all() and (one <= 0).all()
