@@ -7,7 +7,7 @@ from handmade import windows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appcadence.models.device_shift import LEVEL, QUANTILE, device_shift
+from appcadence.models.device_shift import LEVEL, MIN_LEFT, QUANTILE, device_shift
 
 DAY = 86_400.0
 
@@ -40,7 +40,7 @@ def test_a_quiet_day_is_left_as_it_is():
 def test_a_loud_day_is_lowered_until_no_more_units_pass_the_level_than_calibrated_days_have(observed):
     scores = np.linspace(9.0, 1.0, 60)
     shift = of(scores, observed_seconds=observed)
-    allowed = max(quantile(np.exp(-LEVEL) * observed / DAY), 1)
+    allowed = max(quantile(np.exp(-LEVEL) * observed / DAY), MIN_LEFT)
     assert len(set(shift)) == 1 and shift[0] == LEVEL - scores[allowed]
     assert ((scores + shift) > LEVEL).sum() == allowed
 

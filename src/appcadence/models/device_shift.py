@@ -14,6 +14,8 @@ LEVEL = -1.0
 the count by one."""
 QUANTILE = 0.75
 """So often a calibrated device has no more units than are left above the level."""
+MIN_LEFT = 3
+"""So many are always left: two C2 channels and a busy benign one are no change of the device."""
 _DAY_SECONDS = 86_400.0
 _MAX_COUNT = 200
 
@@ -25,7 +27,7 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
     A baseline of one night does not know the working day: then dozens of windows pass the threshold for the
     one reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert
     units of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed
-    day), and more than one, all of its windows are lowered until only so many do. Their order stays, and what
+    day), and more than `MIN_LEFT`, all of its windows are lowered until only so many do. Their order stays, and what
     stands out among them still does.
 
     Args:
@@ -40,7 +42,7 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
     owner_of = frame.groupby([frame["device_id"].astype(object), frame["window_start"]]).ngroup().to_numpy()
     observed = np.zeros(int(owner_of.max()) + 1)
     observed[owner_of] = frame["observed_seconds"]
-    allowed = np.maximum(_poisson_quantile(np.exp(-LEVEL) * observed / _DAY_SECONDS), 1)
+    allowed = np.maximum(_poisson_quantile(np.exp(-LEVEL) * observed / _DAY_SECONDS), MIN_LEFT)
     pair = alert_unit(frame)[rows] * len(observed) + owner_of[rows]
     unit, place = np.unique(pair, return_inverse=True)
     best = np.full(len(unit), -np.inf)
