@@ -23,7 +23,7 @@ THREADS = 2
 class Hyperparameters:
     """What may be searched for; the defaults are what `appcadence train` uses without a search."""
 
-    trees: int = 40
+    trees: int = 80
     """A bag."""
     leaves: int = 5
     learning_rate: float = 0.1
