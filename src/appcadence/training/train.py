@@ -46,9 +46,9 @@ MIN_DEVICES = 20
 MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
 CONTROLS = 0.0
-"""Share of the implants to learn from that have a benign twin without rhythm. A share of 1 doubles the gap between
-implants and their twins, and costs .02 to .12 of the recall at an alert budget, on real captures and simulated
-fleets alike: what is new and busy is rare in benign life, and its twins are not (docs/quality.md)."""
+"""Share of the implants to learn from that have a benign twin without rhythm. A share of 1 doubles the gap
+between implants and their twins, and costs .02 to .12 of the recall at an alert budget, on real captures and
+simulated fleets alike: what is new and busy is rare in benign life (docs/quality.md)."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _MIN_IMPLANTS = 40
