@@ -15,6 +15,7 @@ from make import DAY0, fleet, flows, together
 from appcadence import findings
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import CATALOGUE, Finding, arrow, codes_of, of_kind
+from appcadence.models.experts import EXPERTS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
@@ -24,6 +25,7 @@ from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
 
 EXAMPLES = {
+    "expert": {"expert": "volume_of_new", "value": 2.0, "one_in": 350},
     "unusual_feature": {"feature": FEATURES[0].name, "value": 1.0, "expected": None},
     "exception_period": {"exception": "mail", "period_seconds": 300.0, "min_period_seconds": 900.0},
     "exception_volume": {"exception": "mail", "bytes_per_day": None, "max_bytes_per_day": 1e9},
@@ -205,3 +207,10 @@ def test_nothing_hangs_on_the_wording(place, monkeypatch):
     codes = {f["code"] for row in told[0][0]["findings"].to_pylist() for f in row}
     assert {"unusual_feature", "exception_period", "presence_unknown"} <= codes
     assert any(told[3]) and set(told[0][0]["status"].to_pylist()) >= {"scored", "excepted", "fleet_event"}
+
+
+def test_every_expert_has_words():
+    for expert in EXPERTS:
+        for value in (3.0, None):
+            said = Finding("expert", {"expert": expert.name, "value": value, "one_in": 1234}).text
+            assert said.endswith(": one benign window in 1,234 shows as much.") and "nan" not in said

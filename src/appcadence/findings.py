@@ -153,6 +153,30 @@ def _unusual(p: Parameters) -> str:
     return f"{phrase}: {here}; usual here {quantity(usual, feature.unit)}."
 
 
+_EXPERTS = {
+    "newness": ("never contacted before", ""),
+    "rhythm_of_new": ("a new destination, contacted in a rhythm", "part_cadence_score"),
+    "persistence_of_new": ("a new destination, connected for long", "longest_session_seconds"),
+    "volume_of_new": ("a new destination, contacted often", "beats_per_hour"),
+    "unlike_any_known": ("a new destination, unlike every service the device used before", ""),
+    "rhythm_against_own": ("in a stricter rhythm than is usual here", "part_cadence_score"),
+    "persistence_against_own": ("connected for longer than is usual here", "longest_session_seconds"),
+    "volume_against_own": ("contacted more often than is usual here", "beats_per_hour"),
+    "push_coupling": ("network bursts follow pushes", "push_coupling_excess"),
+    "rhythm_without_user": ("in a rhythm while nobody uses the device", "userless_excess_ratio"),
+}
+"""By expert, what it says and the feature that shows how much."""
+
+
+def _expert(p: Parameters) -> str:
+    phrase, name = _EXPERTS[p["expert"]]
+    shown = ""
+    if name and p["value"] is not None:
+        feature = _FEATURE[name][0]
+        shown = f" ({feature.phrase}: {quantity(p['value'], feature.unit)})"
+    return f"{phrase[0].upper()}{phrase[1:]}{shown}: one benign window in {p['one_in']:,} shows as much."
+
+
 def _broken(said: Callable[[Parameters], str]) -> Statement:
     return Statement(SUPPRESSION, lambda p: f"Exception {p['exception']} does not hold: {said(p)}.")
 
@@ -199,6 +223,7 @@ def _blind(word: Callable[[Parameters], str]) -> Statement:
 
 
 CATALOGUE: dict[str, Statement] = {
+    "expert": Statement(REASON, _expert),
     "unusual_feature": Statement(REASON, _unusual),
     "app_unknown": Statement(UNCHECKED, _says("the telemetry does not say which app this is."), "Blind spot"),
     "presence_unknown": _unchecked("whether the user was present (no activity telemetry)."),

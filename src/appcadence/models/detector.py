@@ -174,7 +174,7 @@ class Detector:
         # With a rate, all that may yet be found.
         alert = may & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
         explained = alert | (_first(scored, scale.score) & (scale.score >= explained_from))
-        said = self._findings(frame, values, group, contributions, explained, scale.shift)
+        said = self._findings(frame, values, distances, group, contributions, explained, scale.shift)
         columns = _keys(frame) | {
             "status": _STATUS.take(pa.array(status)),
             "score": _nullable(scale.score),
@@ -228,6 +228,7 @@ class Detector:
         self,
         frame: pd.DataFrame,
         values: Matrix,
+        distances: Matrix,
         group: Codes,
         contributions: Matrix,
         rows: Mask,
@@ -239,9 +240,11 @@ class Detector:
         expected = self.baseline.expected(group[index, None], strongest)
         at = index[:, None]
         unusual = reasons.unusual(strongest, values[at, strongest], expected, contributions[at, strongest])
+        experts = reasons.said_by_experts(self.experts.worth(values[index], distances[index]), values[index])
         unchecked = reasons.unchecked(frame.iloc[index])
         lowered = reasons.lowered(shift[index])
-        return [a + b + c for a, b, c in zip(unusual, unchecked, lowered, strict=True)]
+        said = [(a + b)[: reasons.MAX_REASONS] for a, b in zip(experts, unusual, strict=True)]
+        return [a + b + c for a, b, c in zip(said, unchecked, lowered, strict=True)]
 
     def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
         """The strongest contributions of some rows; none of the others."""

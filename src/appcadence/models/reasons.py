@@ -11,11 +11,17 @@ import pyarrow as pa
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 from appcadence.findings import Finding
+from appcadence.models.experts import EXPERTS
 
+MAX_EXPERTS = 3
+"""Experts that are said, ..."""
+MIN_WORTH = float(np.log(20))
+"""... where at most one benign window in twenty shows as much."""
 MAX_REASONS = 5
 """Contributions that are said."""
 _IN_RHYTHM = 1.2
 """A beat at most a fifth faster than approved is in its rhythm."""
+_NEWNESS = np.array([expert.name == "newness" for expert in EXPERTS])
 _NOVEL = np.array([FAMILY_OF[name] == "novelty" for name in NAMES])
 _DIRECTED = np.array([f.direction != 0 for f in FEATURES])
 _UNCHECKED = {
@@ -25,6 +31,26 @@ _UNCHECKED = {
     "longest_session_seconds": Finding("durations_unknown"),
 }
 """By column, what cannot be shown where it is unknown."""
+
+
+def said_by_experts(worth: Matrix, values: Matrix) -> list[list[Finding]]:
+    """For each of n windows the strongest of what its experts say, newness last: it explains nothing alone.
+
+    Args:
+        worth: (n, n_experts) what each statistic is worth.
+        values: (n, n_features) feature values.
+    """
+    order = np.argsort(np.where(_NEWNESS, np.inf, -worth), axis=1, kind="stable")
+    return [
+        [_expert(e, row[e], seen) for e in places if row[e] >= MIN_WORTH][:MAX_EXPERTS]
+        for places, row, seen in zip(order, worth, values, strict=True)
+    ]
+
+
+def _expert(e: int, worth: float, values: Vector) -> Finding:
+    value = float(values[NAMES.index(EXPERTS[e].feature)])
+    shown, rare = None if np.isnan(value) else value, round(float(np.exp(worth)))
+    return Finding("expert", {"expert": EXPERTS[e].name, "value": shown, "one_in": rare})
 
 
 def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Matrix) -> list[list[Finding]]:
