@@ -91,9 +91,12 @@ def test_what_is_known_is_compared_with_its_own():
 def test_a_new_channel_on_a_port_of_its_own_is_unlike_all_others():
     twins = np.linspace(0.0, MAX_OCTAVES - 1, 50)
     experts = Experts.fit(windows(50, channel_is_new=1.0, twin_distance_octaves=twins), unknown(50))
-    alone = worth(experts, "unlike_any_known", channel_is_new=1.0)
-    assert alone == worth(experts, "unlike_any_known", channel_is_new=1.0, twin_distance_octaves=99.0) > 4
-    assert worth(experts, "unlike_any_known", channel_is_new=1.0, twin_distance_octaves=1.0) < 1
+    new = {"channel_is_new": 1.0, "destination_is_new_for_device": 1.0}
+    alone = worth(experts, "unlike_any_known", **new)
+    assert alone == worth(experts, "unlike_any_known", twin_distance_octaves=99.0, **new) > 4
+    assert worth(experts, "unlike_any_known", twin_distance_octaves=1.0, **new) < 1
+    # Of a device without a past nothing is unlike.
+    assert worth(experts, "unlike_any_known", channel_is_new=1.0) == 0.0
 
 
 def test_a_reference_counts_as_its_number_of_windows():

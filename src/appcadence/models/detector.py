@@ -16,6 +16,7 @@ from appcadence.config import DEFAULTS, Config
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
 from appcadence.features.history import History
+from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
@@ -52,6 +53,7 @@ STRATA = ("attributed", "unattributed")
 _TOP_CONTRIBUTIONS = 8
 
 _NAMES = pa.array(NAMES)
+_NEW = NAMES.index("channel_is_new")
 _RELATIVE = np.array(RELATIVE)
 _STATUS = pa.array(STATUSES)
 _OF_BEHAVIOUR = {b: [i for i, n in enumerate(NAMES) if FAMILY_OF[n] in of] for b, of in BEHAVIOURS.items()}
@@ -302,6 +304,8 @@ def comparable(values: Matrix, distances: Matrix) -> Matrix:
 def aligned(frame: pd.DataFrame) -> Matrix:
     """(n, n_features) float64 in catalogue order, whatever the column order of the frame.
 
+    Of a device without a past every channel is new.
+
     Raises:
         SchemaError: feature columns are missing.
     """
@@ -310,7 +314,19 @@ def aligned(frame: pd.DataFrame) -> Matrix:
         raise SchemaError(
             f"the feature table lacks {len(missing)} column(s), first {missing[0]!r}; extract it again"
         )
-    return np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
+    values = np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
+    return without_past(values, (frame["dest"] == APP_LEVEL).to_numpy())
+
+
+def without_past(values: Matrix, app_level: Mask) -> Matrix:
+    """Feature values (n, n_features) in which channels of devices without a past are new; `app_level` (n,)
+    marks windows of an app as a whole, which is no channel."""
+    unknown = np.isnan(values[:, _NEW]) & ~app_level
+    if not unknown.any():
+        return values
+    values = values.copy()
+    values[unknown, _NEW] = 1.0
+    return values
 
 
 def behaviour_score(behaviour: str, contributions: Matrix) -> Vector:

@@ -133,7 +133,9 @@ def _own(*names: str) -> Callable[[Matrix, Matrix], Vector]:
 
 def _unlike(values: Matrix) -> Vector:
     twin = values[:, _AT["twin_distance_octaves"]]
-    return np.where(np.isnan(twin), MAX_OCTAVES, np.minimum(twin, MAX_OCTAVES))
+    # A device without a past has nothing to be unlike.
+    alone = np.where(np.isnan(values[:, _AT["destination_is_new_for_device"]]), 0.0, MAX_OCTAVES)
+    return np.where(np.isnan(twin), alone, np.minimum(twin, MAX_OCTAVES))
 
 
 def _userless(values: Matrix, _distances: Matrix) -> Vector:

@@ -11,9 +11,17 @@ import pandas as pd
 
 from appcadence._types import Codes, Vector
 from appcadence.features.catalog import FAMILY_OF, NAMES
+from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import Detector, aligned, combine, forest_input, strata
+from appcadence.models.detector import (
+    Detector,
+    aligned,
+    combine,
+    forest_input,
+    strata,
+    without_past,
+)
 from appcadence.models.eligibility import READS, eligible
 
 _READS = {name: NAMES.index(name) for name in READS}
@@ -51,6 +59,8 @@ class Channel:
     calibration: Calibration
     constant: float
     """What contributions do not explain (see `Detector.constant`)."""
+    app_level: bool
+    """Whether it is an app to all of its destinations."""
     hidden: Codes
     """Places of the features that the detector must not see."""
 
@@ -65,7 +75,14 @@ class Channel:
         hidden = [i for i, name in enumerate(NAMES) if FAMILY_OF[name] in detector.excluded_families]
         group = detector.baseline.group_of(frame)
         constant = detector.constant(stratum)
-        return cls(detector, group, detector.calibration[stratum], constant, np.array(hidden, np.int64))
+        return cls(
+            detector,
+            group,
+            detector.calibration[stratum],
+            constant,
+            dest == APP_LEVEL,
+            np.array(hidden, np.int64),
+        )
 
     def score(self, values: npt.ArrayLike, n_beats: int) -> WindowScore:
         """Score one window.
@@ -81,6 +98,7 @@ class Channel:
         if row.shape[1] != len(NAMES):
             raise ValueError(f"{row.shape[1]} values were given; the catalogue has {len(NAMES)} features")
         row[:, self.hidden] = np.nan
+        row = without_past(row, np.array([self.app_level]))
         detector, calibration = self.detector, self.calibration
         distances = detector.baseline.z_scores(row, self.group)
         members = detector.members(row, distances)
