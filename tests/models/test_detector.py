@@ -16,13 +16,15 @@ from appcadence.findings import REASON, of_row
 from appcadence.models.detector import (
     EXPLAINED_ROWS,
     behaviour_score,
+    comparable,
     forest_input,
     hide,
     ranks,
     strata,
-    tail_input,
 )
+from appcadence.models.device_shift import LEVEL
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
+from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.trees import join
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
@@ -102,7 +104,7 @@ def cited(scores):
     return {finding.parameters["feature"] for finding in said if finding.kind == REASON}
 
 
-def test_contributions_sum_to_every_score(detector, frame, complete):
+def test_contributions_and_the_shift_of_the_device_sum_to_every_score(detector, frame, complete):
     contributions, raw = detector.parts(frame)
     values = frame[list(NAMES)]
     assert len(frame) >= 10_000 and values.isna().mean().between(0.05, 0.95).sum() > 20
@@ -112,10 +114,12 @@ def test_contributions_sum_to_every_score(detector, frame, complete):
         total = detector.constant(stratum) + contributions[rows].sum(axis=1) / c.spread
         assert rows.sum() > 1000
         np.testing.assert_allclose(total, c.scale(raw[rows]), rtol=0, atol=1e-9)
-        score = complete["score"].to_numpy()[rows]
+        score, shift = (complete[name].to_numpy()[rows] for name in ("score", "device_shift"))
         known = ~np.isnan(score)
-        assert known.any()
-        np.testing.assert_allclose(total[known], score[known], rtol=0, atol=1e-9)
+        assert known.any() and (shift <= 0).all()
+        np.testing.assert_allclose((total + shift)[known], score[known], rtol=0, atol=1e-9)
+    lowered = complete["device_shift"] < 0
+    assert lowered.any() and not lowered.all()
 
 
 def test_the_scores_table_shows_the_largest_contributions(detector, frame, complete):
@@ -224,8 +228,9 @@ def test_tightening_takes_alerts_and_loosening_gives(detector, frame):
 
 
 def by_hand(levels, *alerts):
-    """The scores of windows, each of its own app, whose raw scores are so, under such `Alerts`."""
-    frame = windows(len(levels), app=[f"app{i}" for i in range(len(levels))], beats_per_hour=levels)
+    """The scores of windows, each of its own device, whose raw scores are so, under such `Alerts`."""
+    devices = [f"d{i}" for i in range(len(levels))]
+    frame = windows(len(levels), device=devices, beats_per_hour=levels)
     return made().score(frame, Config(Alerts(*alerts))).to_pandas()
 
 
@@ -273,13 +278,38 @@ def test_each_stratum_has_its_own_threshold():
 
 
 def test_weights_add_the_members_up():
-    detector = made(
-        weights=np.array([0.5, 3.0, 2.0]), forest=staircase(NAMES.index("upload_ratio"), [0.5], N)
-    )
-    raw = detector.parts(windows(2, beats_per_hour=6.0, upload_ratio=[0.0, 20.0]))[1]
-    # Half of six; the tail knows nothing; twice the forest's one, which sees distances.
-    assert raw.tolist() == [3.0, 5.0]
+    thresholds, steps = np.full((len(EXPERTS), POINTS), np.inf), np.zeros(len(EXPERTS))
+    pushes = [expert.name for expert in EXPERTS].index("push_coupling")
+    thresholds[pushes, :3], steps[pushes] = [1.0, 2.0, 30.0], 0.5
+    detector = made(weights=np.array([0.5, 3.0]), experts=Experts(thresholds, steps))
+    frame = windows(2, beats_per_hour=6.0, push_coupling_surprise=[0.0, 20.0])
+    contributions, raw = detector.parts(frame)
+    # Half of six; three times the two steps of a half that the second window reaches.
+    assert raw.tolist() == [3.0, 6.0]
+    assert contributions[1, NAMES.index("push_coupling_surprise")] == 3.0
     assert detector.constant("attributed") == 0.0
+
+
+def test_the_forest_is_no_part_of_the_score():
+    frame = windows(2, dest=["a", "b"], beats_per_hour=6.0, upload_ratio=[0.0, 20.0])
+    loud = made(forest=staircase(NAMES.index("upload_ratio"), [0.5], N))
+    assert loud.score(frame).equals(made().score(frame))
+
+
+def test_a_device_of_which_too_much_is_unusual_is_lowered_as_one():
+    # Calibrated days have four units above -1 in three of four cases; here there are twelve.
+    levels = np.arange(60.0, 48.0, -1)
+    one = {"app": [f"app{i}" for i in range(12)], "beats_per_hour": levels}
+    apart = made().score(windows(12, device=[f"d{i}" for i in range(12)], **one)).to_pandas()
+    together = made().score(windows(12, **one)).to_pandas()
+    assert not apart["device_shift"].any() and (together["device_shift"] == LEVEL - 56.0).all()
+    assert ((together["score"] > LEVEL).sum(), apart["score"].tolist()) == (4, levels.tolist())
+    assert together["score"].tolist() == (levels + together["device_shift"]).tolist()
+    assert together["rank"].equals(apart["rank"]) and together["contributions"].equals(apart["contributions"])
+    assert together["p_value"].tolist() == [min(101.0, 101.0 - np.ceil(x)) / 101 for x in together["score"]]
+    said = [{f.code: f.parameters for f in of_row(row)} for _, row in together.iterrows()]
+    assert all(by_code["device_unusual"] == {"lowered_by": 56.0 - LEVEL} for by_code in said)
+    assert not any("device_unusual" in [f.code for f in of_row(row)] for _, row in apart.iterrows())
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
@@ -354,7 +384,7 @@ def test_the_eight_largest_contributions_are_shown_whatever_their_sign():
     (parts,) = made(classifier=ensemble).score(frame)["contributions"].to_pylist()
     assert [part["feature"] for part in parts] == features[:1:-1]
     assert [part["contribution"] for part in parts] == list(range(10, 2, -1))
-    (parts,) = made(classifier=ensemble, weights=-np.ones(3)).score(frame)["contributions"].to_pylist()
+    (parts,) = made(classifier=ensemble, weights=-np.ones(2)).score(frame)["contributions"].to_pylist()
     assert [part["contribution"] for part in parts] == [-float(k) for k in range(10, 2, -1)]
     assert parts[0]["value"] == 1.0 and parts[0]["expected"] == 0.0
 
@@ -369,11 +399,11 @@ def test_a_missing_feature_is_named():
         made().score(windows(1).drop(columns="beats_per_hour"))
 
 
-def test_inputs_of_the_members():
+def test_inputs_of_the_drift_reference_and_the_forest():
     given, apart = values(upload_ratio=0.1, unexpected_host_share=0.7), values(upload_ratio=-2.0)
     upload, strange = NAMES.index("upload_ratio"), NAMES.index("unexpected_host_share")
-    tail = tail_input(given, apart)
-    assert (tail[0, upload], tail[0, strange]) == (-2.0, 0.7)
+    compared = comparable(given, apart)
+    assert (compared[0, upload], compared[0, strange]) == (-2.0, 0.7)
     forest = forest_input(np.array([[np.nan, 0.1]]))
     assert forest.tolist() == [[0.0, float(np.float32(0.1))]]
     assert hide(windows(1, upload_ratio=0.1), ("session",))["upload_ratio"].isna().all()
