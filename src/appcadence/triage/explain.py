@@ -15,7 +15,6 @@ from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report_data import (
-    DEVICE_SHIFT,
     Intervals,
     Output,
     Row,
@@ -115,7 +114,7 @@ def _contributions(row: Row) -> list[str]:
         out += [f"  {part}" for part in name[:-1]]
         out.append(f"  {name[-1]:<42}{here:>13}{usual:>13}{c['contribution']:>+10.2f}")
     if row["device_shift"]:
-        out.append(f"  {DEVICE_SHIFT:<68}{row['device_shift']:>+10.2f}")
+        out.append(f"  {'device_shift':<68}{row['device_shift']:>+10.2f}")
     return out
 
 
