@@ -77,6 +77,7 @@ def row(rank, device, app, dest, *, alert, status="scored"):
         "app_attribution": "exact",
         "status": status,
         "score": 3.2 if scored else None,
+        "device_shift": -1.5 if device == HOSTILE else 0.0,
         "p_value": 0.004 if scored else None,
         "rank": rank,
         "alert": alert,

@@ -27,6 +27,7 @@ from appcadence.triage.report.page import write_report
 EXAMPLES = {
     "expert": {"expert": "volume_of_new", "value": 2.0, "one_in": 350},
     "unusual_feature": {"feature": FEATURES[0].name, "value": 1.0, "expected": None},
+    "device_unusual": {"lowered_by": 2.5},
     "exception_period": {"exception": "mail", "period_seconds": 300.0, "min_period_seconds": 900.0},
     "exception_volume": {"exception": "mail", "bytes_per_day": None, "max_bytes_per_day": 1e9},
     "exception_hours": {"exception": "mail", "hour": 6, "from_hour": 22, "to_hour": 6},

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import windows
+from handmade import detector, windows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appcadence.findings import of_row
 from appcadence.models.device_shift import LEVEL, MIN_LEFT, QUANTILE, device_shift
 
 DAY = 86_400.0
@@ -73,3 +74,20 @@ def test_the_order_of_rows_changes_nothing(scores, random):
         pd.DataFrame(frame.iloc[place]).reset_index(drop=True), np.array(scores)[place], np.ones(n, bool)
     )
     assert (one[place] == other).all() and (one <= 0).all()
+
+
+def test_a_device_of_which_too_much_is_unusual_is_lowered_as_one():
+    # Calibrated days have four units above -1 in three of four cases; here there are twelve.
+    levels = np.arange(60.0, 48.0, -1)
+    one = {"app": [f"app{i}" for i in range(12)], "beats_per_hour": levels}
+    by_hand = detector(steps=tuple(k + 0.5 for k in range(100)))
+    apart = by_hand.score(windows(12, device=[f"d{i}" for i in range(12)], **one)).to_pandas()
+    together = by_hand.score(windows(12, **one)).to_pandas()
+    assert not apart["device_shift"].any() and (together["device_shift"] == LEVEL - 56.0).all()
+    assert ((together["score"] > LEVEL).sum(), apart["score"].tolist()) == (4, levels.tolist())
+    assert together["score"].tolist() == (levels + together["device_shift"]).tolist()
+    assert together["rank"].equals(apart["rank"]) and together["contributions"].equals(apart["contributions"])
+    assert together["p_value"].tolist() == [min(101.0, 101.0 - np.ceil(x)) / 101 for x in together["score"]]
+    said = [{f.code: f.parameters for f in of_row(row)} for _, row in together.iterrows()]
+    assert all(by_code["device_unusual"] == {"lowered_by": 56.0 - LEVEL} for by_code in said)
+    assert not any("device_unusual" in [f.code for f in of_row(row)] for _, row in apart.iterrows())

@@ -11,6 +11,7 @@ from appcadence.features import extract
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extraction import load
+from appcadence.findings import of_row
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.forest import anomaly_score
@@ -62,8 +63,12 @@ def test_arrays_give_the_numbers_of_the_table_bit_for_bit(scorer, frame, scores)
     got, _ = one_by_one(scorer, frame)
     assert frame[list(NAMES)].isna().any(axis=None) and frame["app_id"].isna().any()
     assert 100 < scores["score"].isna().sum() < len(frame) / 2
-    for name in ("score", "p_value"):
-        np.testing.assert_array_equal([getattr(window, name) for window in got], scores[name])
+    score, p = (np.array([getattr(window, name) for window in got]) for name in ("score", "p_value"))
+    shift = scores["device_shift"].to_numpy()
+    np.testing.assert_array_equal(score + shift, scores["score"])
+    np.testing.assert_array_equal(p[shift == 0], scores["p_value"][shift == 0])
+    lowered = (shift < 0) & ~np.isnan(score)
+    assert (p[lowered] <= scores["p_value"][lowered]).all() and lowered.any() and not lowered.all()
     for window, parts in zip(got, scores["contributions"], strict=True):
         shown = [window.contributions[NAMES.index(part["feature"])] for part in parts]
         assert shown == [part["contribution"] for part in parts]
@@ -74,7 +79,7 @@ def test_members_and_contributions_add_up(scorer, frame):
     weights, seen = scorer.detector.weights, 0
     for window, channel in zip(got, channels, strict=True):
         if not np.isnan(window.score):
-            fused = weights @ [window.classifier, window.surprise, window.forest]
+            fused = weights @ [window.classifier, window.experts]
             raw = channel.calibration.scale(fused)
             assert window.score == pytest.approx(raw, abs=1e-12)
             assert window.score == pytest.approx(channel.constant + window.contributions.sum(), abs=1e-9)
@@ -83,14 +88,36 @@ def test_members_and_contributions_add_up(scorer, frame):
     assert seen > 300
 
 
-def test_how_many_windows_come_together_changes_nothing(scorer, frame):
+LATER = ("rank", "reasons", "findings")
+"""What a window gets once all of a run are known."""
+
+
+def test_how_many_devices_come_together_changes_nothing(scorer, frame):
     together = scorer.detector.score(frame)
-    for i in range(0, len(frame), 400):
+    for device in frame["device_id"].unique()[:6]:
+        (index,) = np.nonzero((frame["device_id"] == device).to_numpy())
+        alone = scorer.detector.score(frame.iloc[index])
+        assert alone.drop_columns(LATER).equals(together.take(index).drop_columns(LATER))
+
+
+def test_a_window_by_itself_lacks_nothing_but_the_shift_of_its_device(scorer, frame):
+    together = scorer.detector.score(frame)
+    follows = {"device_shift", "score", "p_value", "alert", *LATER}
+    shifts = []
+    for i in range(0, len(frame), 200):
         (alone,) = scorer.detector.score(frame.iloc[[i]]).to_pylist()
         (row,) = together.slice(i, 1).to_pylist()
-        assert {k: v for k, v in alone.items() if k not in ("rank", "reasons", "findings")} == {
-            k: v for k, v in row.items() if k not in ("rank", "reasons", "findings")
-        }
+        shifts.append(row["device_shift"])
+        assert alone["device_shift"] == 0
+        assert all(alone[k] == row[k] for k in row.keys() - follows)
+        if row["score"] is None:
+            assert alone["score"] is None and not row["alert"]
+            continue
+        assert row["score"] == alone["score"] + row["device_shift"]
+        assert row["p_value"] >= alone["p_value"] and alone["alert"] >= row["alert"]
+        if row["device_shift"] == 0:
+            assert (row["p_value"], row["alert"]) == (alone["p_value"], alone["alert"])
+    assert any(shifts) and not all(shifts)
 
 
 def test_threads_share_a_channel(scorer, frame):
@@ -103,10 +130,10 @@ def test_threads_share_a_channel(scorer, frame):
 
 def test_what_the_detector_must_not_see_moves_nothing(scorer, frame):
     blind = Scorer(replace(scorer.detector, excluded_families=("novelty",)), "version")
-    want = blind.score_windows(frame[:300])["score"]
-    assert not want.equals(scorer.score_windows(frame[:300])["score"])
+    want = blind.score_windows(frame[:300])
+    assert not want["score"].equals(scorer.score_windows(frame[:300])["score"])
     windows, _ = one_by_one(blind, frame[:300])
-    np.testing.assert_array_equal([w.score for w in windows], want)
+    np.testing.assert_array_equal(np.array([w.score for w in windows]) + want["device_shift"], want["score"])
     table = blind.explain(frame.iloc[0]).contributions
     assert table.loc[table["feature"].map(FAMILY_OF) == "novelty", "value"].isna().all()
 
@@ -123,10 +150,13 @@ def test_a_row_is_explained_as_the_table_has_it(as_row, scorer, frame, scores):
     for i in [*ranked[:5], ranked[-1], *unknown[:5]]:
         before = frame.iloc[i].copy()
         found, row = scorer.explain(as_row(frame, i)), scores.iloc[i]
-        assert (found.status, found.score, found.p_value) == (row["status"], row["score"], row["p_value"])
+        assert (found.status, found.score + row["device_shift"]) == (row["status"], row["score"])
+        assert found.p_value <= row["p_value"]
         assert found.behaviours == tuple(row["behaviours"])
         assert found.explained_by == tuple(row["explained_by"])
-        assert found.reasons and (found.reasons == tuple(row["reasons"]) or row["rank"] > 1000)
+        # Of the device's other windows a row knows nothing.
+        said = tuple(f.text for f in of_row(row) if f.code != "device_unusual")
+        assert found.reasons and (found.reasons == said or row["rank"] > 1000)
         total = found.constant + found.contributions["contribution"].sum()
         assert total == pytest.approx(found.score, abs=1e-9)
         shown = found.contributions.iloc[: len(row["contributions"])].astype(object)

@@ -35,8 +35,8 @@ app_id = "com.apple.cloudd"
 
 
 @pytest.fixture(scope="module")
-def pushed(fleet_model, tmp_path_factory):
-    return scored(fleet_model, tmp_path_factory.mktemp("pushed") / "out")
+def pushed(simulated_model, tmp_path_factory):
+    return scored(simulated_model, tmp_path_factory.mktemp("pushed") / "out")
 
 
 def asked(rows, app_id="com.a", dest="a.example", **more):

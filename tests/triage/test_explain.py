@@ -40,6 +40,7 @@ def test_says_all_that_is_known_in_80_columns(out):
         assert fact in together
     assert said.count("Not checked") == 1
     assert any(line.split() == ["session_mode_share", "10%", "90%", "+2.50"] for line in rows)
+    assert [line.split() for line in rows if "device_shift" in line] == [["device_shift", "-1.50"]]
     # 12 sessions an hour; in front from 8 to 9, unlocked from 7 to the end.
     assert f"{'+' * 24}  sessions" in said
     assert f"{'.' * 8}={'.' * 15}  foreground" in said
@@ -58,6 +59,7 @@ def test_says_all_that_is_known_in_80_columns(out):
 
 def test_unknown_app_and_device_without_activity(out):
     said = run(out, "--rank", 2)
+    assert "device_shift" not in said  # it was not lowered
     assert said.startswith("Rank 2: (unknown app) -> 203.0.113.9\n")
     assert f"...{'1' * 21}  sessions" in said and "No activity telemetry" in said
 

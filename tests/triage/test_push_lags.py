@@ -24,8 +24,8 @@ KEY = ["device_id", "app_id", "dest", "window_start"]
 
 
 @pytest.fixture(scope="module")
-def pushed(fleet_model, tmp_path_factory):
-    return scored(fleet_model, tmp_path_factory.mktemp("pushed") / "out")
+def pushed(simulated_model, tmp_path_factory):
+    return scored(simulated_model, tmp_path_factory.mktemp("pushed") / "out")
 
 
 def drawn(svg, name):
@@ -82,7 +82,9 @@ def test_an_implant_stands_far_above_chance_and_an_unrelated_channel_does_not(pu
     assert mine and len(apart) == 2
     for window in mine:
         svg = lag_curve(window.lags)
-        assert share(30, svg, "seen") > 0.8 and share(30, svg, "chance") < 0.1
+        # It lives a part of the day, and so answers a part of the pushes.
+        seen, chance = (share(30, svg, name) for name in ("seen", "chance"))
+        assert seen > 0.3 and chance < 0.1 and seen > 10 * chance
     for window in apart:
         svg = lag_curve(window.lags)
         assert np.abs(drawn(svg, "seen") - drawn(svg, "chance")).max() < 0.2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,16 @@ class Bar:
         self._best = np.sort(np.append(self._best, seen))[-EXPLAINED_ROWS:]
 
 
+class Half(NamedTuple):
+    """The windows (n) of a block's channels, or of its apps."""
+
+    frame: pd.DataFrame
+    extra_columns: Mapping[str, npt.NDArray[Any]]
+    """`measures.COLUMNS`, (n,) each."""
+    event: Mask
+    """(n,) whether a window belongs to a fleet event."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What is scored, by what, and how."""
@@ -70,29 +80,27 @@ class Job:
         """What is wrong when there are no flows."""
         return TelemetryError("there are no flows to score" + (" in that span" if self.span_us else ""))
 
-    def measured(
-        self,
-        frame: pd.DataFrame,
-        extra_columns: Mapping[str, npt.NDArray[Any]],
-        event: Mask,
-        bar: Bar,
-    ) -> pa.Table:
-        """The scores table of a block without ranks; `measures.COLUMNS` and `unit_p` are more columns.
+    def measured(self, halves: Sequence[Half], bar: Bar) -> list[pa.Table]:
+        """The scores tables of a block's halves without ranks, and beside them `measures.COLUMNS` and `unit_p`.
 
+        They are scored as one: whether a device is unusual takes all of its windows (see `device_shift`).
         What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
         """
         rows = self.scorer.detector.measure(
-            frame,
+            pd.concat([half.frame for half in halves], ignore_index=True),
             self.settings,
-            fleet_event=event,
+            fleet_event=np.concatenate([half.event for half in halves]),
             explained_from=bar.height,
             version=self.scorer.version[:12],
         )
         table = rows.table
         bar.raised(table)
         for name in measures.COLUMNS:
-            table = table.append_column(name, pa.array(extra_columns[name]))
-        return table.append_column("unit_p", pa.array(rows.unit_p))
+            column = np.concatenate([half.extra_columns[name] for half in halves])
+            table = table.append_column(name, pa.array(column))
+        table = table.append_column("unit_p", pa.array(rows.unit_p))
+        ends = np.cumsum([0, *(len(half.frame) for half in halves)]).tolist()
+        return [table.slice(start, end - start) for start, end in pairwise(ends)]
 
 
 class Measured(NamedTuple):
@@ -150,13 +158,17 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
     files = [file_of(scratch, i) for i in range(len(blocks))]
     bar = Bar()
 
-    def work(number: int) -> None:
-        if _whole(files[number]):
-            return
-        table = job.measured(blocks.frame(number), blocks.extra_columns(number), event[number], bar)
-        with replacing(files[number], durable=False) as written:
-            write_part(table, written)
+    n_blocks = len(blocks) // 2
 
-    for number, _ in enumerate(in_order(work, len(blocks)), start=1):
-        progress("scoring", number / len(blocks))
+    def work(block: int) -> None:
+        numbers = (block, n_blocks + block)
+        if all(_whole(files[i]) for i in numbers):
+            return
+        halves = [Half(blocks.frame(i), blocks.extra_columns(i), event[i]) for i in numbers]
+        for number, table in zip(numbers, job.measured(halves, bar), strict=True):
+            with replacing(files[number], durable=False) as written:
+                write_part(table, written)
+
+    for done, _ in enumerate(in_order(work, n_blocks), start=1):
+        progress("scoring", done / n_blocks)
     return Measured(files, after, found)

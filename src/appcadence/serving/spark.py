@@ -47,7 +47,7 @@ from appcadence.features.grouping import scatter
 from appcadence.features.history import History, Past
 from appcadence.features.windows import APP_LEVEL
 from appcadence.serving import measures
-from appcadence.serving.batch import Bar, Engine, Job, Measured, file_of, write_part
+from appcadence.serving.batch import Bar, Engine, Half, Job, Measured, file_of, write_part
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
@@ -315,6 +315,8 @@ def _codes(names: pd.Index, column: pd.Series) -> npt.NDArray[np.int32]:
 def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, batches: Batches) -> Batches:
     """The scores of blocks, each an Arrow file."""
     bar = Bar()
+    # The halves of a block follow each other, in one batch or two.
+    waiting: dict[int, Half] = {}
     for batch in batches:
         for block, half, packed in zip(*(batch[name] for name in ("block", "half", "rows")), strict=True):
             number = half.as_py() * n_blocks + block.as_py()
@@ -324,10 +326,16 @@ def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, ba
                 rows.drop_columns([f"extra_{name}" for name in measures.COLUMNS]).to_pandas()
             )
             event = np.unpackbits(events[number], count=len(windows)).astype(np.bool_)
-            file = io.BytesIO()
-            write_part(job.measured(windows, extra_columns, event, bar), file)
+            waiting[number] = Half(windows, extra_columns, event)
+            numbers = (block.as_py(), n_blocks + block.as_py())
+            if not all(i in waiting for i in numbers):
+                continue
+            tables = job.measured([waiting.pop(i) for i in numbers], bar)
+            files = [io.BytesIO() for _ in tables]
+            for table, file in zip(tables, files, strict=True):
+                write_part(table, file)
             yield pa.record_batch(
-                [pa.array([number], pa.int32()), pa.array([file.getvalue()], pa.binary())],
+                [pa.array(numbers, pa.int32()), pa.array([f.getvalue() for f in files], pa.binary())],
                 names=["number", "scores"],
             )
 

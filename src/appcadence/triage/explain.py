@@ -113,6 +113,8 @@ def _contributions(row: Row) -> list[str]:
         name = textwrap.wrap(c["feature"], 42) or [""]
         out += [f"  {part}" for part in name[:-1]]
         out.append(f"  {name[-1]:<42}{here:>13}{usual:>13}{c['contribution']:>+10.2f}")
+    if row["device_shift"]:
+        out.append(f"  {'device_shift':<68}{row['device_shift']:>+10.2f}")
     return out
 
 

@@ -41,6 +41,7 @@ MAX_WINDOWS = 200
 """As many windows as the batch job keeps sessions for."""
 
 _FEATURE = {f.name: f for f in FEATURES}
+_PHRASES = {f.name: f.phrase for f in FEATURES} | {"device_shift": "The whole device is unusual"}
 _BANDS = (
     ("app_foreground", "app in foreground", "foreground"),
     ("device_unlocked", "device unlocked", "unlocked"),
@@ -197,11 +198,14 @@ def _usual_gap(row: Row) -> float | None:
 
 def _contributions(row: Row) -> Sequence[dict[str, Any]]:
     parts = [c for c in row["contributions"] or () if c and c["contribution"] is not None]
+    if parts and row["device_shift"]:
+        shift = {"feature": "device_shift", "value": None, "expected": None}
+        parts.append(shift | {"contribution": row["device_shift"]})
     values = [c["contribution"] for c in parts]
     return [
         {
             "feature": c["feature"],
-            "phrase": _FEATURE[c["feature"]].phrase if c["feature"] in _FEATURE else "",
+            "phrase": _PHRASES.get(c["feature"], ""),
             "here": _quantity(c, "value"),
             "usual": _quantity(c, "expected"),
             "bar": bar(c["contribution"], min(values), max(values)),
