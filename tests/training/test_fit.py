@@ -110,6 +110,11 @@ def levels(n, app, day=0, **more):
     return sample(n, day=day, beats_per_hour=np.arange(float(n)), **who, **more)
 
 
+def implants(n, **more):
+    """n windows of an implant and an app each."""
+    return sample(n, np.arange(n), app=[f"bad{i}" for i in range(n)], **more)
+
+
 def fitted(clean, check=None, learn=None):
     learn = [sample(1), sample(1, 0)] if learn is None else learn
     return fit(learn, clean, clean if check is None else check, 0)
@@ -151,17 +156,26 @@ def test_without_held_out_devices_each_fold_is_judged_by_the_others(monkeypatch)
     )
     corrected(monkeypatch, lambda n: join([leaf(1000.0 * n, 2 * N), by_beats()]))
     rate = np.arange(120.0)
-    learn = [levels(120, "app"), sample(1, 0, app="bad", beats_per_hour=150.0)]
+    learn = [levels(120, "app"), implants(9, beats_per_hour=np.arange(150.0, 159.0))]
     found, fold = fitted([], [], learn), fold_of(Sample.joined(learn))
     assert found.trusted == 1.0 and len(set(fold)) == FOLDS
-    raw = 1000.0 * (121 - np.bincount(fold)[fold]) + np.append(rate, 150.0)
+    raw = 1000.0 * (129 - np.bincount(fold)[fold]) + np.r_[rate, np.arange(150.0, 159.0)]
     np.testing.assert_allclose(found.calibration["attributed"].windows, np.sort(raw[:120]))
     np.testing.assert_allclose(found.tested["score"], found.calibration["attributed"].scale(raw))
 
 
-def test_one_channel_cannot_be_held_out_from_itself():
+@pytest.mark.parametrize(
+    "learn",
+    [
+        [sample(5), sample(1, 0)],
+        [sample(5), sample(9, np.arange(9), implant_kind=[f"kind{k}" for k in range(9)])],
+        [sample(99, app=[f"app{k}" for k in range(99)]), sample(5, 0)],
+    ],
+    ids=["one channel", "one benign channel and many kinds", "one channel of implants"],
+)
+def test_one_channel_cannot_be_held_out_from_itself(learn):
     with pytest.raises(TelemetryError, match="too few channels"):
-        fitted([], [], [sample(5), sample(1, 0)])
+        fitted([], [], learn)
 
 
 def rates(bad, benign=9):
@@ -245,9 +259,10 @@ def test_controls_are_learned_from_and_calibrate_nothing(monkeypatch, held_out):
     corrected(monkeypatch, nothing(2 * N), learned)
     clean = [levels(120, "held")] if held_out else []
     control = levels(30, "twin", control_of="beacon")
-    with_controls = fitted(clean, learn=[levels(120, "app"), sample(1, 0, app="bad"), control])
+    bad = implants(9)
+    with_controls = fitted(clean, learn=[levels(120, "app"), bad, control])
     assert (learned[0] == 0).sum() == 150
-    without = fitted(clean, learn=[levels(120, "app"), sample(1, 0, app="bad")])
+    without = fitted(clean, learn=[levels(120, "app"), bad])
     assert with_controls.calibration_windows == without.calibration_windows == 120
     assert with_controls.calibration_days == without.calibration_days
     assert len(with_controls.tested) == len(without.tested)
