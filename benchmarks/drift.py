@@ -34,10 +34,11 @@ def false_causes(seed: int, hours: float) -> list[AppShift]:
     tables = simulate(DEVICES, DAYS, seed, implants_per_device_day=0.0).tables
     first = int(micros(tables["flows"]["start"]).min()) // DAY_US * DAY_US
     past, later = past_and_future(tables, first + LEARNED * DAY_US)
-    before = assemble(past, "24h").features
+    known = assemble(past, "24h")
+    before = known.features
     baseline = AppBaseline.fit(before[eligible(before)])
     moved = {name: _moved(table, hours) for name, table in later.items()}
-    after = assemble(moved, "24h", history_of(past, "24h")).features
+    after = assemble(moved, "24h", history_of(known)).features
     after = after[eligible(after)].reset_index(drop=True)
     return app_shifts(after, baseline.distances(after))
 

@@ -16,7 +16,7 @@ from appcadence.features.columns import micros
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import STRATA, aligned, tail_input
+from appcadence.models.detector import STRATA, aligned, comparable
 from appcadence.models.reference import Reference
 from appcadence.training.app_shifts import app_shifts
 from appcadence.training.drift import drift, psi
@@ -46,7 +46,7 @@ def trained_on(table, **parts):
     windows = build({"flows": table}, 86_400, History.empty())
     frame = table_of(windows)
     baseline = AppBaseline.fit(frame)
-    compared = tail_input(aligned(frame), baseline.distances(frame))
+    compared = comparable(aligned(frame), baseline.distances(frame))
     reference = Reference.fit(frame, compared, int(micros(table["start"]).max()))
     return handmade(baseline=baseline, reference=reference, history=windows.history, **parts)
 
@@ -168,7 +168,7 @@ def test_features_are_counted_by_device_and_bin():
     detector, tables = moved(6)
     answer = drift(detector, tables)
     frame = table_of(build(tables, 86_400, detector.history))
-    now = tail_input(aligned(frame), detector.baseline.distances(frame))
+    now = comparable(aligned(frame), detector.baseline.distances(frame))
     found = answer.features.set_index("feature")
     assert set(found.index) == {n for n in NAMES if FAMILY_OF[n] != "novelty"}
     assert answer.features["psi"].is_monotonic_decreasing

@@ -24,14 +24,14 @@ from appcadence.training.estimators import BaselineScaler, DetectorClassifier, F
 from appcadence.training.fit import Sample, fit
 from appcadence.training.forest import anomaly_score, fit_forest
 from appcadence.training.injection import labelled, past_and_future
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import BAGS, Hyperparameters
 
 CUT = (DAY0 + 2 * 86400) * 1_000_000
-SMALL = {"forest_trees": 5, "trees": 4}
+SMALL = {"trees": 4}
 
 
 @parametrize_with_checks(
-    [BaselineScaler(), FlatIsolationForest(n_estimators=10), DetectorClassifier(forest_trees=5, trees=1)]
+    [BaselineScaler(), FlatIsolationForest(n_estimators=10), DetectorClassifier(trees=1)]
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -125,13 +125,16 @@ def test_the_classifier_holds_the_models_that_training_fits(past, later):
     settings = Hyperparameters(trees=4, leaves=3)
     sample = Sample.of(later.frame, later.implant, baseline, 0)
     want = fit([sample], [], [], 1, choose=lambda rows: settings)
-    got = DetectorClassifier(baseline, forest_trees=200, **asdict(settings), random_state=1)
+    got = DetectorClassifier(baseline, **asdict(settings), random_state=1)
     got.fit(later.frame, later.malicious)
-    for name in ("classifier", "forest"):
-        for part, array in getattr(want, name).arrays().items():
-            np.testing.assert_array_equal(getattr(got, f"{name}_").arrays()[part], array, part)
-    np.testing.assert_array_equal(got.surprise_.tails, want.surprise.tails)
-    raw = fuse(sample.values, sample.distances, want.classifier, want.surprise, want.forest, want.weights)[1]
+    # The estimator holds nothing out, so that a correction that training would drop is kept.
+    assert want.trusted == 1.0
+    for part, array in want.classifier.arrays().items():
+        np.testing.assert_array_equal(got.classifier_.arrays()[part], array, part)
+    np.testing.assert_array_equal(got.experts_.thresholds, want.experts.thresholds)
+    np.testing.assert_array_equal(got.experts_.steps, want.experts.steps)
+    assert want.weights.tolist() == [1.0, got.weight_]
+    raw = fuse(sample.values, sample.distances, want.classifier, want.experts, want.weights)[1]
     np.testing.assert_array_equal(got.decision_function(later.frame), raw)
     assert raw[later.malicious].mean() > raw[~later.malicious].mean() + 1
 
@@ -142,19 +145,22 @@ def test_without_a_baseline_the_benign_windows_are_one(later):
     np.testing.assert_array_equal(got.baseline_.distances(later.frame), want.distances(later.frame))
 
 
-def test_weights_choose_the_parts_of_the_score(later):
+def test_the_score_is_the_experts_sum_and_what_the_trees_add(later):
     y = np.where(later.malicious, "implant", "benign")
-    got = DetectorClassifier(weights=(0, 0, 1), **SMALL).fit(later.frame, y)
-    depth = got.forest_.raw(forest_input(got.baseline_.distances(later.frame)))
-    np.testing.assert_allclose(got.decision_function(later.frame), depth, rtol=0, atol=1e-12)
-    assert len(got.forest_.roots) == SMALL["forest_trees"]
-    assert list(got.classes_) == ["benign", "implant"] and set(got.predict(later.frame)) == {"benign"}
+    got = DetectorClassifier(**SMALL).fit(later.frame, y)
+    values, distances = aligned(later.frame), got.baseline_.distances(later.frame)
+    added = got.classifier_.raw(np.hstack([values, distances]))
+    want = got.weight_ * got.experts_.worth(values, distances).sum(axis=1) + added
+    np.testing.assert_allclose(got.decision_function(later.frame), want, rtol=0, atol=1e-12)
+    # The start's own leaf, the constant and five bags.
+    assert len(got.classifier_.roots) == 2 + BAGS * SMALL["trees"]
+    assert list(got.classes_) == ["benign", "implant"] and set(got.predict(later.frame)) == {*got.classes_}
 
 
 def test_classes_are_learned_where_they_differ_in_the_suspicious_direction():
     """Why the estimator is tagged `poor_score`: the other direction cannot be learned, and is not."""
     entropy, y = make_blobs(200, centers=[[-2.0], [2.0]], random_state=0)
-    model = DetectorClassifier(weights=(1, 0, 0), forest_trees=5, trees=20)
+    model = DetectorClassifier(trees=20)
     assert NAMES[0] == "session_interval_entropy_ratio"
     assert model.fit(entropy, 1 - y).score(entropy, 1 - y) > 0.95
     assert model.fit(entropy, y).score(entropy, y) == 0.5

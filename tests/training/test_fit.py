@@ -1,24 +1,26 @@
 """What is fitted is calibrated on the windows of its stratum, and each round's days and units count apart."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import DAY, STEP, N, nothing, staircase, windows
+from handmade import DAY, STEP, N, detector, nothing, staircase, windows
 from make import DAY0
 
+from appcadence.errors import TelemetryError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
-from appcadence.training.fit import FOLDS, MIN_STRATUM, Sample, fit, fold_of
+from appcadence.models.experts import Experts
+from appcadence.models.trees import join, leaf, scaled
+from appcadence.training.correction import Correction, Start
+from appcadence.training.fit import FOLDS, MAX_LOSS, MIN_STRATUM, Sample, fit, fold_of, start_of
 
 BASELINE = AppBaseline.fit(windows(2))
 
 
 def sample(n=1, implant=-1, number=0, **columns):
     """n windows of one round, of which all or none are an implant's."""
-    kind = "beacon" if np.max(implant) >= 0 else None
+    kind = np.where(np.broadcast_to(implant, n) >= 0, "beacon", None)
     frame = windows(n, **{"implant_kind": kind, "control_of": None, "verdict": None} | columns)
     return Sample.of(frame, np.broadcast_to(implant, n).copy(), BASELINE, number)
 
@@ -64,12 +66,40 @@ def test_all_windows_of_a_channel_or_an_app_share_a_fold():
     assert len(set(fold_of(unknown))) == FOLDS
 
 
+@pytest.mark.parametrize("kinds", [FOLDS - 1, FOLDS, FOLDS + 2])
+def test_where_there_are_kinds_enough_all_implants_of_one_share_a_fold(kinds):
+    n = 60 * kinds
+    app, kind = [f"app{i}" for i in range(n)], np.array([f"kind{i % kinds}" for i in range(n)])
+    fold = fold_of(sample(n, np.arange(n), app=app, implant_kind=kind))
+    folds_of_kind = [len(set(fold[kind == one])) for one in np.unique(kind)]
+    assert folds_of_kind == [1 if kinds >= FOLDS else FOLDS] * kinds and len(set(fold)) == FOLDS
+    # Benign windows keep to their channel's.
+    np.testing.assert_array_equal(fold_of(sample(n, app=app)), fold_of(sample(n, app=app, dest="other")))
+
+
 @pytest.fixture
 def by_hand(monkeypatch):
-    """Models whose raw score is the connections an hour."""
-    steps = np.arange(200) + 0.5
-    classifier = staircase(NAMES.index(STEP["structured_cadence"]), steps, 2 * N)
-    monkeypatch.setattr("appcadence.training.fit.fit_classifier", lambda *asked: (classifier, "text"))
+    """A start whose raw score is the connections an hour, of which there is no more to learn."""
+    start = Start(detector().experts, 1.0, by_beats())
+    monkeypatch.setattr("appcadence.training.fit.start_of", lambda rows, prior: start)
+    corrected(monkeypatch, nothing(2 * N))
+
+
+def by_beats(sign=1.0, steps=200):
+    """Trees whose raw value is the connections an hour, times a sign."""
+    trees = staircase(NAMES.index(STEP["structured_cadence"]), np.arange(steps) + 0.5, 2 * N)
+    return scaled(trees, sign)
+
+
+def corrected(monkeypatch, trees, learned=None):
+    """What is learned: these trees. `learned` collects the targets that they were learned from."""
+
+    def correct(start, rows, target, *asked):
+        if learned is not None:
+            learned.append(target)
+        return Correction(start.trees, trees(len(rows)) if callable(trees) else trees, "text")
+
+    monkeypatch.setattr("appcadence.training.fit.correct", correct)
     monkeypatch.setattr("appcadence.training.fit.fit_forest", lambda rows, seed: nothing(N))
 
 
@@ -78,6 +108,11 @@ def levels(n, app, day=0, **more):
     names = [f"h{i}" for i in range(n)]
     who = {"app": None, "dest": names} if app is None else {"app": [f"{app}{i}" for i in range(n)]}
     return sample(n, day=day, beats_per_hour=np.arange(float(n)), **who, **more)
+
+
+def implants(n, **more):
+    """n windows of an implant and an app each."""
+    return sample(n, np.arange(n), app=[f"bad{i}" for i in range(n)], **more)
 
 
 def fitted(clean, check=None, learn=None):
@@ -114,33 +149,122 @@ def test_quality_is_measured_on_the_scale_and_behaviours_on_what_can_be_judged(b
     assert found.tested["kind"].notna().sum() == 1 and found.tested["implant"].tolist()[-1] == 0
 
 
-def test_without_held_out_devices_each_fold_is_judged_by_the_others(by_hand, monkeypatch):
-    # A classifier that says of how many windows it learned.
+def test_without_held_out_devices_each_fold_is_judged_by_the_others(monkeypatch):
+    # Trees that say of how many windows they learned, and the channel's own rate so that they are trusted.
     monkeypatch.setattr(
-        "appcadence.training.fit.fit_classifier",
-        lambda rows, *asked: (replace(nothing(2 * N), expected=np.array([float(len(rows))])), "text"),
+        "appcadence.training.fit.start_of", lambda rows, prior: Start(detector().experts, 1.0, nothing(2 * N))
     )
-    learn = [levels(120, "app"), sample(1, 0, app="bad")]
+    corrected(monkeypatch, lambda n: join([leaf(1000.0 * n, 2 * N), by_beats()]))
+    rate = np.arange(120.0)
+    learn = [levels(120, "app"), implants(9, beats_per_hour=np.arange(150.0, 159.0))]
     found, fold = fitted([], [], learn), fold_of(Sample.joined(learn))
-    others = 121 - np.bincount(fold)[fold]
-    np.testing.assert_array_equal(found.calibration["attributed"].windows, np.sort(others[:120]))
-    np.testing.assert_allclose(found.tested["score"], found.calibration["attributed"].scale(others))
+    assert found.trusted == 1.0 and len(set(fold)) == FOLDS
+    raw = 1000.0 * (129 - np.bincount(fold)[fold]) + np.r_[rate, np.arange(150.0, 159.0)]
+    np.testing.assert_allclose(found.calibration["attributed"].windows, np.sort(raw[:120]))
+    np.testing.assert_allclose(found.tested["score"], found.calibration["attributed"].scale(raw))
+
+
+@pytest.mark.parametrize(
+    "learn",
+    [
+        [sample(5), sample(1, 0)],
+        [sample(5), sample(9, np.arange(9), implant_kind=[f"kind{k}" for k in range(9)])],
+        [sample(99, app=[f"app{k}" for k in range(99)]), sample(5, 0)],
+    ],
+    ids=["one channel", "one benign channel and many kinds", "one channel of implants"],
+)
+def test_one_channel_cannot_be_held_out_from_itself(learn):
+    with pytest.raises(TelemetryError, match="too few channels"):
+        fitted([], [], learn)
+
+
+def rates(bad, benign=9):
+    """Held-out windows: benign ones of 0 to 8 connections an hour, and one of an implant."""
+    return [levels(benign, "held"), sample(1, 0, app="bad", beats_per_hour=bad)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "sign", "trusted"),
+    [
+        (20.0, 1.0, 0.25),  # the start knows nothing, and the correction ranks the implant first
+        (20.0, -1.0, 0.0),  # or last
+        (0.0, 0.0, 0.0),  # or learned nothing: no gain is no proof
+    ],
+)
+def test_a_correction_has_to_find_more_than_the_start_alone(monkeypatch, bad, sign, trusted):
+    start = Start(detector().experts, 1.0, leaf(7.0, 2 * N))
+    monkeypatch.setattr("appcadence.training.fit.start_of", lambda rows, prior: start)
+    corrected(monkeypatch, by_beats(sign))
+    clean, check = [levels(120, "app")], rates(bad)
+    found = fit([sample(1), sample(1, 0)], clean, check, 0, trusted=0.25)
+    assert found.trusted == trusted
+    tested = Sample.joined(check)
+    want = 7.0 + trusted * sign * np.append(np.arange(9.0), bad)
+    rows = np.hstack([tested.values, tested.distances])
+    np.testing.assert_allclose(found.classifier.raw(rows), want)
+    # What was measured and what was calibrated are both what is kept.
+    np.testing.assert_allclose(found.tested["score"], found.calibration["attributed"].scale(want))
+    np.testing.assert_allclose(
+        found.calibration["attributed"].windows, 7.0 + trusted * np.sort(sign * np.arange(120.0))
+    )
+
+
+@pytest.mark.parametrize(("loss", "trusted"), [(False, 1.0), (True, 0.0)])
+def test_no_fold_may_lose_what_the_others_gain(monkeypatch, loss, trusted):
+    """Five kinds, a fold each: in four the correction finds all; in the last the start did already."""
+    assert MAX_LOSS == 0.05
+    n = 200
+    benign = levels(n, "app", longest_session_seconds=np.zeros(n))
+    own = sample(5, np.arange(5), app=[f"bad{k}" for k in range(5)], implant_kind=[f"k{k}" for k in range(5)])
+    columns = {"beats_per_hour": np.full(5, 250.0), "longest_session_seconds": np.zeros(5)}
+    columns["longest_session_seconds"][4] = 1.0
+    if loss:
+        columns["beats_per_hour"][4] = 0.0
+    own = Sample.of(own.frame.assign(**columns), own.implant, BASELINE, 0)
+    known = scaled(staircase(NAMES.index("longest_session_seconds"), [0.5], 2 * N), 100.0)
+    monkeypatch.setattr(
+        "appcadence.training.fit.start_of", lambda rows, prior: Start(detector().experts, 1.0, known)
+    )
+    corrected(monkeypatch, by_beats(steps=300))
+    assert fitted([], [], [benign, own]).trusted == trusted
+
+
+def test_learning_starts_from_the_experts_and_trees_of_the_reference():
+    rng = np.random.default_rng(0)
+    rows = Sample.joined(
+        [
+            levels(40, "app", channel_is_new=(rng.random(40) < 0.3) * 1.0),
+            levels(30, "twin", control_of="beacon", channel_is_new=1.0),
+            sample(1, 0, app="bad", beats_per_hour=99.0, channel_is_new=1.0),
+        ]
+    )
+    prior = detector(weights=np.array([1.0, 0.75]))
+    start = start_of(rows, prior)
+    assert start.trees is prior.classifier and start.weight == 0.75
+    # Of real benign windows alone: neither implants nor controls, however new, make the new usual.
+    usual = rows.take(~rows.malicious & ~rows.control)
+    want = Experts.fit(usual.values, usual.distances, prior.experts)
+    np.testing.assert_array_equal(start.experts.thresholds, want.thresholds)
+    np.testing.assert_array_equal(start.experts.steps, want.steps)
+    alone = start_of(rows, None)
+    np.testing.assert_array_equal(
+        alone.experts.thresholds, Experts.fit(usual.values, usual.distances).thresholds
+    )
+    assert not len(alone.trees.roots[1:]) and alone.trees.base == 0.0
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_controls_are_learned_from_and_calibrate_nothing(by_hand, monkeypatch, held_out):
+def test_controls_are_learned_from_and_calibrate_nothing(monkeypatch, held_out):
     learned = []
-    classifier = nothing(2 * N)
-    monkeypatch.setattr(
-        "appcadence.training.fit.fit_classifier",
-        lambda rows, target, *more: learned.append(target) or (classifier, "text"),
-    )
+    corrected(monkeypatch, nothing(2 * N), learned)
     clean = [levels(120, "held")] if held_out else []
     control = levels(30, "twin", control_of="beacon")
-    with_controls = fitted(clean, learn=[levels(120, "app"), sample(1, 0, app="bad"), control])
+    bad = implants(9)
+    with_controls = fitted(clean, learn=[levels(120, "app"), bad, control])
     assert (learned[0] == 0).sum() == 150
-    without = fitted(clean, learn=[levels(120, "app"), sample(1, 0, app="bad")])
+    without = fitted(clean, learn=[levels(120, "app"), bad])
     assert with_controls.calibration_windows == without.calibration_windows == 120
     assert with_controls.calibration_days == without.calibration_days
     assert len(with_controls.tested) == len(without.tested)
-    np.testing.assert_array_equal(with_controls.surprise.tails, without.surprise.tails)
+    np.testing.assert_array_equal(with_controls.experts.thresholds, without.experts.thresholds)
+    np.testing.assert_array_equal(with_controls.experts.steps, without.experts.steps)

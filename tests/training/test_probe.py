@@ -47,7 +47,10 @@ def tables():
 
 @pytest.fixture(scope="module")
 def trained(tables):
-    return train(tables, "24h", 0)
+    """As on a larger fleet, of which some devices are held out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("appcadence.training.train.MIN_DEVICES", 6)
+        return train(tables, "24h", 0)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
     assert by_period.iloc[0] > by_period.iloc[-1]
     assert cells["false_units_per_device_day"].notna().sum() == len(LOSSES)
     png(figures.stress_map(cells))
-    with pytest.raises(TelemetryError, match="four devices"):
+    with pytest.raises(TelemetryError, match="train on 20 devices or more, not 6"):
         stress(dataclasses.replace(trained, held_out=None), tables)
 
 

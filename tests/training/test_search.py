@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import N, nothing
+from handmade import N, detector, nothing
 from make import DAY0, fleet
 
 from appcadence.errors import TelemetryError
@@ -14,6 +14,9 @@ from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
+from appcadence.models.experts import EXPERTS, POINTS, Experts
+from appcadence.models.trees import leaf
+from appcadence.training.correction import Correction, Start
 from appcadence.training.fit import FOLDS, Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.search import SEARCHED, draw, search
@@ -38,8 +41,8 @@ def rows(tables):
 def test_draws_do_not_depend_on_how_many_there_are(rows):
     assert draw(3, 0) == Hyperparameters()
     assert len({draw(3, k) for k in range(20)}) == 20 and draw(3, 1) != draw(4, 1)
-    settings, table = search(rows, 0, 3, np.ones(3))
-    again, fewer = search(rows, 0, 2, np.ones(3))
+    settings, table = search(rows, 0, 3, np.ones(2))
+    again, fewer = search(rows, 0, 2, np.ones(2))
     pd.testing.assert_frame_equal(table.iloc[:2], fewer)
     assert tuple(table.loc[0, list(SEARCHED)]) == dataclasses.astuple(Hyperparameters())
     best = table.sort_values(["criterion", "average_precision"], ascending=False, kind="stable").index[0]
@@ -55,6 +58,7 @@ def test_no_choice_is_shown_a_window_it_is_measured_on(rows):
         shown.append(part)
         return Hyperparameters(trees=5)
 
+    rows = dataclasses.replace(rows, frame=rows.frame.assign(place=np.arange(len(rows.frame))))
     held = rows.take(np.arange(len(rows.implant)) % 2 == 0)
     learned = rows.take(np.arange(len(rows.implant)) % 2 == 1)
     fit([learned], [held.take(~held.malicious)], [held], 0, choose=choose)
@@ -63,10 +67,11 @@ def test_no_choice_is_shown_a_window_it_is_measured_on(rows):
     fit([rows], [], [], 0, choose=choose)  # out of fold
     whole, *parts = shown
     assert len(whole.frame) == len(rows.frame)
-    folds = np.unique(fold_of(rows))
+    fold = fold_of(rows)
+    folds = np.unique(fold)
     assert len(parts) == len(folds) > 1
-    for fold, part in zip(folds, parts, strict=True):
-        assert fold not in fold_of(part)
+    for k, part in zip(folds, parts, strict=True):
+        assert part.frame["place"].tolist() == np.flatnonzero(fold != k).tolist()
 
 
 @pytest.mark.slow
@@ -126,42 +131,48 @@ def test_the_best_trial_has_the_highest_mean_recall_then_precision_and_came_firs
         return SimpleNamespace(recall={0.1: low, 1.0: high}, average_precision=precision)
 
     monkeypatch.setattr("appcadence.training.search.quality", measured)
-    monkeypatch.setattr("appcadence.training.search.fit_forest", lambda rows, seed: nothing(N))
-    monkeypatch.setattr(
-        "appcadence.training.search.classifier_of", lambda part, *asked, **more: (nothing(2 * N), "")
-    )
-    settings, table = search(rows, 5, len(found), np.ones(3))
+    learns(monkeypatch, lambda n: nothing(2 * N))
+    settings, table = search(rows, 5, len(found), np.ones(2))
     assert settings == draw(5, best)
     assert table["criterion"].tolist() == [pytest.approx((low + high) / 2) for low, high, _ in found]
 
 
+def learns(monkeypatch, trees):
+    """The start knows nothing, and what is learned of n windows are these trees."""
+    start = Start(detector().experts, 1.0, nothing(2 * N))
+    monkeypatch.setattr("appcadence.training.search.start_of", lambda rows, prior: start)
+    monkeypatch.setattr(
+        "appcadence.training.search.correct",
+        lambda start, rows, *asked: Correction(start.trees, trees(len(rows)), ""),
+    )
+
+
 def test_each_fold_is_judged_by_models_of_the_others_and_the_whole_score(monkeypatch, rows):
-    """The classifier says of how many windows it learned, the forest likewise; weights are theirs."""
+    """The classifier says of how many windows it learned, the experts that a window is one; weights are
+    theirs."""
     scores = []
 
     def measured(frame, score, truth, unit, days):
         scores.append((score, days))
         return SimpleNamespace(recall={0.1: 0.0, 1.0: 0.0}, average_precision=0.0)
 
-    def learned(width, n):
-        return dataclasses.replace(nothing(width), expected=np.array([float(n)]))
-
     monkeypatch.setattr("appcadence.training.search.quality", measured)
-    monkeypatch.setattr("appcadence.training.search.fit_forest", lambda rows, seed: learned(N, len(rows)))
-    monkeypatch.setattr(
-        "appcadence.training.search.classifier_of",
-        lambda part, *asked, **more: (learned(2 * N, len(part.frame)), ""),
-    )
-    search(rows, 0, 1, np.array([100.0, 0.0, 0.5]))
+    learns(monkeypatch, lambda n: leaf(float(n), 2 * N))
+    # The first expert is worth one wherever it speaks, in steps of 1/256.
+    experts = Experts(np.full((len(EXPERTS), POINTS), np.inf), np.full(len(EXPERTS), 1 / POINTS))
+    experts.thresholds[0] = -np.inf
+    start = Start(experts, 4.0, nothing(2 * N))
+    monkeypatch.setattr("appcadence.training.search.start_of", lambda rows, prior: start)
+    search(rows, 0, 1, np.array([100.0, 0.5]))
     ((score, days),) = scores
-    fold = fold_of(rows)
-    benign = np.array([(~rows.malicious[fold != k]).sum() for k in range(FOLDS)])
-    want = 100.0 * (len(fold) - np.bincount(fold, minlength=FOLDS)) + 0.5 * benign
-    np.testing.assert_allclose(score, want[fold])
+    fold, said = fold_of(rows), ~np.isnan(EXPERTS[0].statistic(rows.values, rows.distances))
+    want = 100.0 * (len(fold) - np.bincount(fold, minlength=FOLDS))[fold] + 0.5 * 4.0 * said
+    assert said.any()
+    np.testing.assert_allclose(score, want)
     assert days == rows.days()
 
 
 def test_nothing_is_searched_without_trials_or_implants(rows):
     for some, trials in ((rows, 0), (rows.take(~rows.malicious), 3)):
-        settings, table = search(some, 0, trials, np.ones(3))
+        settings, table = search(some, 0, trials, np.ones(2))
         assert settings == Hyperparameters() and not len(table) and tuple(table.columns[:6]) == SEARCHED

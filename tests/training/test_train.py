@@ -171,9 +171,10 @@ def test_one_device_and_twelve_hours_is_enough_and_says_how_rough(tables):
 
 
 @pytest.mark.slow
-def test_one_day_of_many_devices_in_one_window_each_is_enough():
-    result = train(fleet(devices=5, days=1), "24h", 0)
-    assert result.params["held_out"] == "2 devices" and result.quality.implant_days > 0
+@pytest.mark.parametrize(("devices", "held_out"), [(5, "channels"), (20, "7 devices")])
+def test_one_day_of_many_devices_in_one_window_each_is_enough(devices, held_out):
+    result = train(fleet(devices=devices, days=1), "24h", 0)
+    assert result.params["held_out"] == held_out and result.quality.implant_days > 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
@@ -238,8 +239,8 @@ def rounds(monkeypatch, starts, devices=4, benign=4000, window="24h", seed=7):
     return calls
 
 
-@pytest.mark.parametrize(("devices", "held_out"), [(3, None), (4, 1), (5, 2), (7, 2), (8, 3)])
-def test_a_third_of_four_devices_or_more_is_held_out(monkeypatch, devices, held_out):
+@pytest.mark.parametrize(("devices", "held_out"), [(19, None), (20, 7), (21, 7), (22, 7), (23, 8)])
+def test_a_third_of_twenty_devices_or_more_is_held_out(monkeypatch, devices, held_out):
     learn, *others = rounds(monkeypatch, [0.0, 3 * 86_400], devices)
     if held_out is None:
         assert learn["devices"] is None and len(others) == 1
@@ -247,7 +248,7 @@ def test_a_third_of_four_devices_or_more_is_held_out(monkeypatch, devices, held_
     clean, check = others[:2]
     assert learn["changed"] and len(learn["devices"]) == devices - held_out
     assert clean["devices"] == check["devices"] and len(check["devices"]) == held_out
-    assert sorted(learn["devices"] + check["devices"]) == [f"d{k}" for k in range(devices)]
+    assert sorted(learn["devices"] + check["devices"]) == sorted(f"d{k}" for k in range(devices))
     assert (clean["seed"], clean["rate"]) == (0, 0.0) and (learn["seed"], check["seed"]) == (7000, 7500)
     assert "changed" not in clean and "changed" not in check
 
@@ -296,8 +297,8 @@ def test_rounds_go_on_until_four_thousand_benign_windows(monkeypatch, benign, n)
     [
         (1, 6 * 86_400, 20.0),  # forty implants a round, on two device-days after the cut at the fourth
         (3, 6 * 86_400, 40 / 6),
-        (6, 12 * 86_400, 2.0),  # four of six devices learn
-        (6, 20 * 86_400, 1.5),  # but no fewer than on a fleet
+        (20, 2 * 86_400, 40 / 13 * 24),  # thirteen of twenty devices learn, an hour as of an hour
+        (6, 20 * 86_400, 1.5),  # no fewer than on a fleet
         (1, 2 * 86_400, 960.0),  # of less than an hour as of an hour
     ],
 )
@@ -306,7 +307,7 @@ def test_implants_of_a_small_baseline(monkeypatch, devices, last, rate):
 
 
 def test_a_round_of_a_held_out_fleet_is_clean_once_a_cut(monkeypatch):
-    calls = rounds(monkeypatch, [0.0, 3 * 86_400], benign=1500)
+    calls = rounds(monkeypatch, [0.0, 3 * 86_400], devices=20, benign=1500)
     assert [call["seed"] for call in calls] == [7000, 0, 7500, 7001, 7501, 7002, 7502]
     assert [call.get("varied") for call in calls[1:3]] == [None, None]
 
@@ -336,7 +337,7 @@ def test_the_card_says_how_rough_its_promises_are(saved):
     assert f"Calibrated on {n} windows over {days:.2f} device-days" in card["roughness"]
     assert f"below {1 / (n + 1):.2g};" in card["roughness"]
     assert f"about {100 / days**0.5:.0f}%" in card["roughness"]
-    assert (card["devices"], card["held_out"], card["cuts"]) == (6, "2 devices", 1)
+    assert (card["devices"], card["held_out"], card["cuts"]) == (6, "channels", 1)
 
 
 # What counts as an implant's: apps with so many flows of their own, and an implant's among those of d0.

@@ -11,9 +11,8 @@ from make import DAY0, fleet, flows, together
 
 from appcadence.errors import SchemaError
 from appcadence.serving import Scorer
-from appcadence.training.fit import Sample, classifier_of
+from appcadence.training.fit import Sample, labelled_rows
 from appcadence.training.injection import labelled, past_and_future
-from appcadence.training.supervised import Hyperparameters
 from appcadence.training.train import train
 from appcadence.training.verdicts import verdict_of
 
@@ -139,15 +138,9 @@ def sampled(rows):
     return Sample(frame, values(len(rows)), values(len(rows)), np.array(implant), np.array(rounds))
 
 
-def weights_of(rows, monkeypatch):
+def weights_of(rows):
     """What each window weighs when a classifier is fitted."""
-    found = []
-    monkeypatch.setattr(
-        "appcadence.training.fit.fit_classifier",
-        lambda rows, target, weight, *more: found.append((target, weight)),
-    )
-    classifier_of(sampled(rows), 0, Hyperparameters())
-    ((target, weight),) = found
+    _, target, weight = labelled_rows(sampled(rows))
     assert target.tolist() == [int(implant >= 0) for implant, *_ in rows]
     return weight
 
@@ -164,8 +157,7 @@ some = st.lists(
 def test_windows_weigh_as_their_twin_says(rows):
     """Each implant of a round one, each benign window one, five times that where an analyst decided; and both
     kinds as much as there are benign windows."""
-    with pytest.MonkeyPatch.context() as patch:
-        got = weights_of(rows, patch)
+    got = weights_of(rows)
     own = [5.0 if verdict else 1.0 for *_, verdict in rows]
     for k, (implant, number, _) in enumerate(rows):
         if implant >= 0:
@@ -176,6 +168,6 @@ def test_windows_weigh_as_their_twin_says(rows):
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
-def test_what_an_analyst_decided_weighs_five_times_as_much(monkeypatch):
+def test_what_an_analyst_decided_weighs_five_times_as_much():
     rows = [(-1, 0, None), (-1, 0, "benign"), (0, 0, "malicious"), (1, 0, None), (1, 0, None)]
-    assert weights_of(rows, monkeypatch).tolist() == pytest.approx([1, 5, 2 * 5 / 6, 1 / 6, 1 / 6])
+    assert weights_of(rows).tolist() == pytest.approx([1, 5, 2 * 5 / 6, 1 / 6, 1 / 6])

@@ -53,7 +53,7 @@ def train(
 
     --search-trials N fits N hyper-parameters of the classifier on a part of the learning windows, judges them
     on the rest and takes the best; what is held out for calibration and for the figures is not touched. A
-    trial takes five fits of the classifier (six times as many where fewer than four devices are known).
+    trial takes five fits of the classifier (six times as many where fewer than 20 devices are known).
 
     Example: appcadence train telemetry --window 24h --out model
     """

@@ -81,7 +81,9 @@ def reliability(training: Training) -> Figure:
         score=("score", "max"), implant=("implant", "max"), device=("device_id", "first")
     )
     observed = windows.drop_duplicates(["device_id", "round", "window_start"])
-    days = observed.groupby("device_id")["observed_seconds"].sum() / 86_400.0
+    days = observed.groupby("device_id")["observed_seconds"].sum()
+    # Days on which nothing could be judged count too, as they do in the quality.
+    days *= training.quality.device_days / days.sum()
     benign = units[units["implant"] < 0]
     reached = benign["score"].to_numpy()[:, None] >= -np.log(_PROMISED)
     counts = pd.DataFrame(reached).groupby(benign["device"].to_numpy()).sum()

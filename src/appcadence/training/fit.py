@@ -145,10 +145,16 @@ def fit(
     to prove that it finds more than the start alone where it was not fitted.
 
     Raises:
-        TelemetryError: without held-out devices, there are too few channels to hold any out.
+        TelemetryError: there are too few channels to learn both classes from, or to hold any of each out.
     """
     rows = Sample.joined(learn)
     real = rows.take(~rows.control)
+    fold = fold_of(real)
+    if min(len(np.unique(fold[mask])) for mask in (real.malicious, ~real.malicious)) < (1 if clean else 2):
+        raise TelemetryError(
+            f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; "
+            "train on more devices or a longer capture"
+        )
     benign = real.take(~real.malicious)
     start = start_of(rows, prior)
     experts = start.experts
@@ -158,13 +164,7 @@ def fit(
         judges = [(learned, np.ones(len(held.frame), np.bool_))]
         test_judges = [(learned, np.ones(len(tested.frame), np.bool_))]
     else:
-        fold = fold_of(real)
         folds = [k for k in range(FOLDS) if (fold == k).any()]
-        if len(folds) == 1:
-            raise TelemetryError(
-                f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; "
-                "train on more devices or a longer capture"
-            )
         parts = {k: rows.take(fold_of(rows) != k) for k in folds}
         by_fold = {k: correct(start, *labelled_rows(part), seed, choose(part)) for k, part in parts.items()}
         tested, held = real, benign

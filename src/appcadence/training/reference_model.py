@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,6 +31,7 @@ FLEETS = ((24, 6, 9001), (16, 3, 9002), (16, 9, 9003))
 """Devices, days and seed of each."""
 NAMELESS_SHARE = 0.5
 """So many devices lose their app names and context, as behind a gateway or on a PC."""
+_ANYONE = "reference"
 _CATEGORY_LEVEL = 1
 _MAX_SAMPLE = 2000
 
@@ -118,7 +120,7 @@ def _anonymous(reference: Reference) -> Reference:
     """One device that stands for all."""
     return replace(
         reference,
-        devices=reference.devices[:1],
+        devices=pd.Index([_ANYONE], dtype="object"),
         counts=reference.counts.sum(axis=0, keepdims=True),
         attributed=reference.attributed.sum(keepdims=True),
     )

@@ -20,7 +20,7 @@ from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.injection import Tables
 from appcadence.training.probe import Probe, as_of, probe
-from appcadence.training.train import Training
+from appcadence.training.train import MIN_DEVICES, Training
 
 PERIODS_SECONDS = (60.0, 900.0, 3600.0, 7200.0, 14_400.0)
 JITTERS = (0.0, 0.2, 0.5, 1.0)
@@ -74,7 +74,7 @@ def stress(training: Training, tables: Tables, progress: Progress = silent) -> p
     """
     if training.held_out is None:
         raise TelemetryError(
-            "the stress grid needs devices that no model saw; train on four devices or more, "
+            f"the stress grid needs devices that no model saw; train on {MIN_DEVICES} devices or more, "
             f"not {training.params['devices']}"
         )
     detector, later = as_of(training, tables)

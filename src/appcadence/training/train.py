@@ -162,8 +162,7 @@ def train(
         return rows, specs.assign(round=number)
 
     rounds = _inject_rounds(inject, placed, cuts, learners, held_out, seed, progress)
-    learned = np.concatenate([sample.implant for sample in rounds.learn])
-    if not (learned < 0).any() or not (learned >= 0).any():
+    if not any(len(sample.frame) for sample in rounds.learn):
         raise TelemetryError(
             f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 beats or half an hour "
             "after the first part of their span; train on a longer capture"
