@@ -3,18 +3,21 @@
 evasion.py [--seeds N] [--first-seed S] [--devices N]
 
 Simulated fleets: a benign week to train on, and a week to score in which a quarter of the devices carry one
-implant each, all of one scenario, in an app drawn from those that can show it (per unlock and in use: devices
-with activity telemetry). "Known host" is a host that the app met in the first week; sizes and outcomes are
+implant each, all of one scenario, in an app drawn from those that can show it (per unlock and in use: apps in
+front for an hour or more). "Known host" is a host that the app met in the first week; sizes and outcomes are
 exchanges of that host (for a new host: of one of the app's hosts) drawn from the same week. The unit is a
 device, an app and a day (without app names: a destination); it counts once, by its strongest ranked window.
-Recall is of all units in which the implant is active, at the score that one benign unit a device-day exceeds.
-Beside it: the share of all benign units above that score, and of the same units without the implant; and one
-line of arithmetic (`one_liners`) over the same units. Simulated figures promise nothing for a real fleet.
+Recall is of all units in which flows of the implant start, at the score that one benign unit a device-day
+exceeds. Beside it: the share of the same units above that score without the implant, the share of all benign
+units (the base rate), the share of the implant's units that cannot be judged; and one line of arithmetic
+(`one_liners`) over the same units, an app's sum over its destinations left out. Simulated figures promise
+nothing for a real fleet.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -35,6 +38,8 @@ from appcadence.training.train import train
 
 PACKAGE = "appcadence"
 CARRYING_SHARE = 0.25
+DRAWS = 2
+"""So often are carriers and hosts drawn anew on one fleet."""
 
 
 def main() -> None:
@@ -48,33 +53,31 @@ def main() -> None:
     methods = [PACKAGE, *(name for name in results if name.startswith(("first seen", "sum")))]
     print(
         f"\nsimulated: {options.devices} devices, a week to train and a week to score, {options.seeds} seeds "
-        f"from {options.first_seed}; share found at one false unit a device-day\n"
+        f"from {options.first_seed}, {DRAWS} draws each; share found at one false unit a device-day\n"
     )
     columns = [*methods, "without it", "all benign", "unjudged"]
     heads = " ".join(f"{name.removeprefix('first seen + '):>15s}" for name in columns)
     print(f"{'':32s} {'units':>5s} {'flows':>6s} {heads}  earlier")
     for scenario in SCENARIOS:
         rows = results[results["scenario"] == scenario.name]
-        number = rows["units"].sum()
+        number, each = rows["units"].sum(), rows["flows"].sum() / rows["units"].sum()
         cells = " ".join(f"{spread(list(rows[name])):>15s}" for name in columns)
-        print(
-            f"{scenario.name:32s} {number:5d} {rows['flows'].sum() / number:6.1f} {cells}  {scenario.earlier}"
-        )
+        print(f"{scenario.name:32s} {number:5d} {each:6.1f} {cells}  {scenario.earlier}")
     print('"earlier": on another fleet. Flows: of the implant in a unit. Peers: ' + "; ".join(methods[1:]))
 
 
 def fleet_results(devices: int, seed: int) -> pd.DataFrame:
-    """One row a scenario, on one fleet."""
+    """One row a scenario and draw, on one fleet."""
     before, after = weeks(load(simulate(devices, DAYS, seed, implants_per_device_day=0.0).tables))
     scorer = Scorer(train(before, seed=seed).detector, "benchmark")
     clean = units(scorer, after)
     rows = []
-    for number, scenario in enumerate(SCENARIOS):
+    for number, (draw, scenario) in enumerate(product(range(DRAWS), SCENARIOS)):
         made, truth = implants(before, after, scenario, round(devices * CARRYING_SHARE), seed * 100 + number)
         flows = pa.concat_tables([after["flows"], made]).unify_dictionaries()
         shares = found(units(scorer, after | {"flows": flows}), clean, truth)
         rows.append({"scenario": scenario.name, "flows": len(made)} | shares)
-        print(f"seed {seed}, {scenario.name}: {rows[-1][PACKAGE]:.2f}", flush=True)
+        print(f"seed {seed}, draw {draw}, {scenario.name}: {shares[PACKAGE]:.2f}", flush=True)
     return pd.DataFrame(rows)
 
 

@@ -56,6 +56,11 @@ def without_hosts(tables: Tables, changed: pa.Array) -> Tables:
     return _with(tables, changed, {"dest_host": None, "dest_host_source": None}, bare)
 
 
+def without_any_hosts(tables: Tables, changed: pa.Array) -> Tables:
+    """The same where the fleet's own records do not say them."""
+    return without_hosts(load(tables), changed)
+
+
 def new_ids(tables: Tables, changed: pa.Array) -> Tables:
     def renamed(table: pa.Table) -> pa.Table:
         old = table["device_id"].cast(pa.string())
@@ -72,6 +77,7 @@ CHANGES: dict[str, tuple[Change, tuple[str, ...], str]] = {
     "app names lost": (without_apps, ("app_id",), "6.7"),
     "new device ids": (new_ids, (), "3.9"),
     "host names lost": (without_hosts, ("dest_host", "dest_ip"), "-"),
+    "... in no record": (without_any_hosts, ("dest_host", "dest_ip"), "-"),
 }
 """What changes, the columns that the changed devices have, and alerts of theirs before, on another fleet."""
 ARMS = ("with", "without")
