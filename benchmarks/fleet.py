@@ -35,7 +35,7 @@ from appcadence.telemetry.simulate.fleet import Simulation, simulate
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.training.evaluate import BUDGETS, Quality, evaluate
 from appcadence.training.fit import WEIGHTS
-from appcadence.training.injection import past_and_future
+from appcadence.training.injection import Tables, past_and_future
 from appcadence.training.train import train
 
 UNSEEN_APPS = (
@@ -114,9 +114,7 @@ def run(
 ) -> Outcome:
     """Train on the first week and evaluate on the second, perhaps without one context table."""
     tables = {name: table for name, table in load(fleet.tables).items() if name != without}
-    start = micros(tables["flows"]["start"])
-    middle = int(start.min()) // _DAY_US * _DAY_US + DAYS // 2 * _DAY_US
-    before, after = past_and_future(tables, middle)
+    before, after = weeks(tables)
     if poisoned:
         injected_flows = inject(before, seed + 77, per_device_day=POISONED_SHARE / 2, kinds=KNOWN_KINDS)[0]
         flows = pa.concat_tables([before["flows"], injected_flows]).unify_dictionaries()
@@ -141,6 +139,12 @@ def run(
         {"telemetry": telemetry, "difficulty": implants["difficulty"], "origin": origin},
     )
     return Outcome(quality, _daily(scores, fleet.labels), detector)
+
+
+def weeks(tables: Tables) -> tuple[Tables, Tables]:
+    """The week to train on and the week to score; context tables stay whole."""
+    first = int(micros(tables["flows"]["start"]).min()) // _DAY_US
+    return past_and_future(tables, (first + DAYS // 2) * _DAY_US)
 
 
 def ablations(options: argparse.Namespace) -> None:
