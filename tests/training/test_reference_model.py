@@ -1,14 +1,12 @@
 """The reference model: equal builds give equal bytes, and what is shipped knows nobody."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
 from appcadence.models.detector import STRATA
 from appcadence.models.shipped import SHIPPED, shipped
@@ -68,7 +66,10 @@ def test_two_builds_give_equal_bytes_and_know_nobody(small, tmp_path):
 
 def test_the_world_holds_devices_with_names_and_context_and_without(small):
     tables = made.world()
-    flows, devices = tables["flows"], {d for t in tables.values() for d in pc.unique(t["device_id"]).to_pylist()}
+    flows, devices = (
+        tables["flows"],
+        {d for t in tables.values() for d in pc.unique(t["device_id"]).to_pylist()},
+    )
     assert len(devices) == sum(count for count, *_ in SMALL)
     named = flows.filter(pc.is_valid(flows["app_id"]))
     nameless = devices - set(pc.unique(named["device_id"]).to_pylist())
