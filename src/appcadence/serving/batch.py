@@ -81,7 +81,7 @@ class Job:
         return TelemetryError("there are no flows to score" + (" in that span" if self.span_us else ""))
 
     def measured(self, halves: Sequence[Half], bar: Bar) -> list[pa.Table]:
-        """The scores tables of a block's halves without ranks, and beside them `measures.COLUMNS` and `unit_p`.
+        """The scores tables of a block's halves, without ranks and with `measures.COLUMNS` and `unit_p`.
 
         They are scored as one: whether a device is unusual takes all of its windows (see `device_shift`).
         What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
