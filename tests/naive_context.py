@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from naive_names import named
+from naive_names import local, named
 
 DAY = 86400.0
 NAN = math.nan
@@ -93,7 +93,7 @@ class Window:
 
 
 def windows_of(flows, length=DAY):
-    """Channel windows and, of known apps, app windows (dest `*`)."""
+    """Channel windows and, of known apps, app windows (dest `*`) without local destinations."""
     found = {}
     for flow in named(flows):
         if flow.service == "dns":
@@ -109,7 +109,7 @@ def windows_of(flows, length=DAY):
     pooled = {}
     for window in found.values():
         window.pieces = _stitched(sorted(window.pieces, key=_place))
-        if window.app is not None:
+        if window.app is not None and not local(window.dest):
             key = window.device, window.app, "*", window.begin
             pooled.setdefault(key, Window(*key, length, [])).pieces.extend(window.pieces)
     for window in pooled.values():

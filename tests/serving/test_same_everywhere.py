@@ -213,8 +213,9 @@ def test_mlflow_serves_the_same_scores_over_http(registered, place, batch, featu
     try:
         await_answer(f"http://127.0.0.1:{port}/ping", server, place / "serve.log")
         found = []
-        for first in range(0, len(features), 500):
-            body = {"dataframe_split": json.loads(features[first : first + 500].pipe(as_json))}
+        # Windows of a device share its shift: they come together.
+        for _, rows in features.groupby("device_id", observed=True):
+            body = {"dataframe_split": json.loads(as_json(rows))}
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/invocations",
                 json.dumps(body).encode(),
@@ -250,7 +251,8 @@ def test_a_spark_column_function_gives_the_same_scores(registered, batch, featur
         function = mlflow.pyfunc.spark_udf(
             spark, "models:/appcadence@challenger", result_type=kind, env_manager="local"
         )
-        table = spark.createDataFrame(pa.Table.from_pandas(rows, preserve_index=False))
+        # In one partition, and so in one batch: windows of a device share its shift.
+        table = spark.createDataFrame(pa.Table.from_pandas(rows, preserve_index=False)).coalesce(1)
         found = table.select(*KEY, function(*rows.columns).alias("s")).select(*KEY, "s.*").toArrow()
     scored = found.to_pandas()
     scored["window_start"] = pd.to_datetime(scored["window_start"], utc=True)
