@@ -34,8 +34,9 @@ _MAX_EVENTS = 10
 """Fleet events that are printed; all of them are in the output."""
 _MAX_WINDOWS = 10
 _REFERENCE = (
-    "No --model was given: the reference model scored, which learned from simulated fleets and knows nothing of "
-    "these devices. Its ranking is a first look and its alert budget no promise; train on your own telemetry."
+    "No --model was given: the reference model scored, which learned from simulated fleets and knows "
+    "nothing of these devices. Its ranking is a first look and its alert budget no promise; train on your own "
+    "telemetry."
 )
 
 

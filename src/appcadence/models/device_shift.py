@@ -27,8 +27,8 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
     A baseline of one night does not know the working day: then dozens of windows pass the threshold for the
     one reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert
     units of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed
-    day), and more than `MIN_LEFT`, all of its windows are lowered until only so many do. Their order stays, and what
-    stands out among them still does.
+    day), and more than `MIN_LEFT`, all of its windows are lowered until only so many do. Their order stays,
+    and what stands out among them still does.
 
     Args:
         frame: a feature table of n windows, all that there are of each device and time.
