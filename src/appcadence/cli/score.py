@@ -35,8 +35,8 @@ _MAX_EVENTS = 10
 _MAX_WINDOWS = 10
 _REFERENCE = (
     "No --model was given: the reference model scored, which learned from simulated fleets and knows "
-    "nothing of these devices. Its ranking is a first look and its alert budget no promise; train on your own "
-    "telemetry."
+    "nothing of these devices. Its ranking is a first look and its alert budget no promise; train on your "
+    "own telemetry."
 )
 
 
