@@ -1,6 +1,7 @@
 """What a machine runs: a log of stages, counts and errors; and what ends a training before its work."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -8,11 +9,14 @@ import socket
 import sys
 import time
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from make import fleet
 from mlflow_server import free_port
 
 from appcadence.cli import main
+from appcadence.models.shipped import shipped
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import write_directory
@@ -134,3 +138,20 @@ def test_without_mlflow_registering_is_refused_before_training(place, typed, unt
     code, _, error = typed("train", "telemetry", "--out", "new", "--register")
     assert code == 2 and "mlflow not found; install with: " in error and "[train]" in error
     assert not (place / "new").exists()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_without_a_model_the_reference_model_scores_and_says_so(place, typed, as_json):
+    (place / "model").unlink()
+    said = typed("score", "telemetry", "--out", "scored", *["--json"] * as_json)
+    assert said[0] == 0, said
+    scores = pq.read_table(place / "scored" / "scores.parquet")
+    assert pc.sum(pc.equal(scores["status"].cast("string"), "scored")).as_py() > 0
+    assert pc.unique(scores["model_version"]).to_pylist() == [shipped()[1][:12]]
+    if as_json:
+        assert shipped()[1].startswith(json.loads(said[1])["model_version"])
+    else:
+        assert "the reference model scored" in " ".join(said[1].split())
+    # Evidence holds which model it was.
+    facts = json.loads((place / "scored.evidence.jsonl").read_text())["facts"]
+    assert shipped()[1].startswith(facts["model"]["bundle"]) and facts["model"]["given"]

@@ -2,14 +2,15 @@
 
 import re
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from appcadence.models import bundle
 from appcadence.models.detector import STRATA
 from appcadence.models.shipped import SHIPPED, shipped
+from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training import reference_model as made
 
 MAX_BYTES = 2_000_000
@@ -38,8 +39,6 @@ def names_of(tables):
 
 def texts_of(directory):
     """Every text of a bundle: the words of its plain files, and the strings in its tables."""
-    import pyarrow.parquet as pq
-
     found = set()
     for part in directory.iterdir():
         if part.suffix == ".parquet":
@@ -90,23 +89,14 @@ def test_the_shipped_model_is_small_and_holds_nobodys_past():
     assert set(detector.baseline.level) == {0, 1}
     assert detector.reference.devices.tolist() == ["reference"]
     assert detector.weights[1] > 0 and set(detector.calibration) == set(STRATA)
+    assert all(len(part.units) <= 2000 for part in detector.calibration.values())
     assert not detector.excluded_families and detector.card["reference"] == "none"
 
 
 def test_the_shipped_model_names_no_device_app_or_destination_of_the_simulator():
-    from appcadence.telemetry.simulate.fleet import simulate
-
     # Apps and hosts are the same for every seed, in greater part; devices are numbered alike.
     names = names_of(simulate(24, 2, made.FLEETS[0][2]).tables)
     texts = texts_of(SHIPPED)
     assert "beats_per_hour" in texts and len(names) > 100
     assert not names & texts
     assert not [text for text in texts if text and re.search(r"phone-\d|\.(com|net|example)\b", text)]
-
-
-def test_quantiles_keep_the_extremes_and_the_order():
-    values = np.sort(np.random.default_rng(0).normal(size=5001))
-    kept = made._quantiles(values)
-    assert len(kept) == 2000 and (kept[0], kept[-1]) == (values[0], values[-1])
-    assert (np.diff(kept) >= 0).all() and np.isin(kept, values).all()
-    assert made._quantiles(values[:2000]) is not None and len(made._quantiles(values[:2000])) == 2000
