@@ -146,7 +146,8 @@ def measured(detector: Detector, tables: Tables, changed: pa.Array) -> dict[str,
 
 
 def unusual(scores: pd.DataFrame) -> float:
-    """Share of the devices' days of which a window says that the device is unusual."""
+    """Share of the devices' days with flows of which a window says that the device is unusual."""
+    scores = scores[scores["n_flows"] > 0]
     said = scores["findings"].map(lambda found: any(one["code"] == "device_unusual" for one in found))
     days = said.groupby([scores["device_id"], scores["window_start"]]).any()
     return float(days.mean())
