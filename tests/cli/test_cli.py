@@ -63,7 +63,7 @@ def test_simulate_train_score_evaluate_report(tmp_path):
     done = run("train", "t", "--window", "24h", "--out", "m", "--search-trials", 1, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert [trial["trees"] for trial in answer["trials"]] == [answer["params"]["trees"]] == [40]
+    assert [trial["trees"] for trial in answer["trials"]] == [answer["params"]["trees"]] == [80]
     assert len(answer["id"]) == 64 and answer["metrics"]["implant_days"] > 0
     done = run("score", "t", "--model", "m", "--out", "o", cwd=tmp_path)
     assert done.returncode == 0 and "Blind spot" in done.stdout, done.stderr

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -338,74 +337,3 @@ def test_the_card_says_how_rough_its_promises_are(saved):
     assert f"below {1 / (n + 1):.2g};" in card["roughness"]
     assert f"about {100 / days**0.5:.0f}%" in card["roughness"]
     assert (card["devices"], card["held_out"], card["cuts"]) == (6, "channels", 1)
-
-
-# What counts as an implant's: apps with so many flows of their own, and an implant's among those of d0.
-
-
-def injected(monkeypatch, benign, implant, devices=2, verdicts=None, control=0, **more):
-    """The windows of the apps' only destination, with their truth; d1 may have a control."""
-    own = [flows(100.0 * np.arange(benign), f"d{k}") for k in range(devices)]
-    specs = [
-        ("d0", "com.a", ["a.example", "b.example"], "beacon", implant, False),
-        ("d0", "com.a", ["a.example"], "burst", 0, False),
-        ("d1", "com.a", ["a.example"], "beacon", control, True),
-    ]
-    found = (
-        together(*(flows(50.0 + 100.0 * np.arange(n), d) for d, *_, n, _ in (specs[0], specs[2]) if n)),
-        pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind", "flows", "control"]),
-    )
-    monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
-    tables = {"flows": together(*own)}
-    rows, _ = labelled(tables, DAY0 * 1_000_000, "24h", 0, 1.0, verdicts=verdicts, **more)
-    return rows.take((rows.frame["dest"] == "a.example").to_numpy())
-
-
-def truth_of(rows):
-    return dict(zip(rows.frame["device_id"], rows.frame["implant_kind"].fillna("benign"), strict=True))
-
-
-def test_a_window_is_an_implants_from_three_tenths_of_its_flows_on(monkeypatch):
-    rows = injected(monkeypatch, 7, 3)
-    assert truth_of(rows) == {"d0": "beacon", "d1": "benign"} and rows.malicious.tolist() == [True, False]
-    assert truth_of(injected(monkeypatch, 71, 30)) == {"d1": "benign"}  # neither an implant's nor benign
-    assert truth_of(injected(monkeypatch, 7, 3, devices=3))["d2"] == "benign"
-    # What the fleet meets together is left out, but for the implant.
-    assert truth_of(injected(monkeypatch, 7, 3, devices=4)) == {"d0": "beacon"}
-
-
-def test_a_control_is_benign_from_three_tenths_of_its_flows_on(monkeypatch):
-    rows = injected(monkeypatch, 7, 3, control=3)
-    assert truth_of(rows) == {"d0": "beacon", "d1": "benign"}
-    assert rows.frame["control_of"].fillna("").tolist() == ["", "beacon"]
-    assert truth_of(injected(monkeypatch, 7, 3, control=2)) == {"d0": "beacon"}
-
-
-def test_of_the_devices_asked_for_alone(monkeypatch):
-    own = {"flows": together(*(flows(100.0 * np.arange(7), f"d{k}") for k in range(3)))}
-    rows, _ = labelled(own, DAY0 * 1_000_000, "24h", 0, 0.0, devices=["d1", "d2"])
-    assert set(rows.frame["device_id"]) == {"d1", "d2"} and not rows.malicious.any()
-
-
-@pytest.mark.parametrize(
-    ("device", "verdict", "truth"),
-    [
-        ("d0", "malicious", {"d0": "beacon", "d1": "benign"}),
-        ("d1", "malicious", {"d0": "beacon", "d1": "verdict"}),
-        ("d1", "benign", {"d0": "beacon", "d1": "benign"}),
-        ("d1", "unexplained", {"d0": "beacon"}),
-    ],
-)
-def test_what_an_analyst_calls_malicious_is_an_implant_of_its_own(monkeypatch, device, verdict, truth):
-    day = pd.Timestamp(DAY0, unit="s", tz="UTC")
-    said = {"device_id": device, "app_id": "com.a", "dest": "a.example", "window_start": day}
-    said |= {"window_end": day + pd.Timedelta(1, "D"), "verdict": verdict, "analyst": "ana"}
-    said |= {"justification": "looked at", "decided_at": day}
-    rows = injected(monkeypatch, 7, 3, verdicts=pa.Table.from_pylist([said]))
-    assert truth_of(rows) == truth
-    assert len(set(rows.implant[rows.malicious])) == rows.malicious.sum()
-
-
-def test_the_past_ends_before_the_cut():
-    past, future = past_and_future({"flows": flows([1.0, 2.0, 3.0])}, (DAY0 + 2) * 1_000_000)
-    assert (len(past["flows"]), len(future["flows"])) == (1, 2)
