@@ -88,8 +88,9 @@ def without(tables, absent):
 
 def cited(scores):
     """Names of the features that the findings of a scores table are about."""
-    said = [finding for _, row in scores.iterrows() for finding in of_row(row)]
-    return {finding.parameters["feature"] for finding in said if finding.kind == REASON}
+    said = [f.parameters for _, row in scores.iterrows() for f in of_row(row) if f.kind == REASON]
+    shown = {expert.name: expert.feature for expert in EXPERTS}
+    return {p["feature"] if "feature" in p else shown[p["expert"]] for p in said}
 
 
 def test_contributions_and_the_shift_of_the_device_sum_to_every_score(detector, frame, complete):
