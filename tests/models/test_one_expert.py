@@ -73,7 +73,7 @@ def shown(scorer, fleet, behaviour):
     heard = dict(list(pushes.groupby(["device_id", "app_id"])["time"]))
     count = flows.groupby(CHANNEL).size().sample(frac=1.0, random_state=1)
     made, done = [], {}
-    for (device, app, host), n in count[count.between(MIN_FLOWS, MAX_FLOWS)].items():
+    for device, app, host in count[count.between(MIN_FLOWS, MAX_FLOWS)].index:
         mine = heard.get((device, app), pushes["time"].iloc[:0])
         if device in done or (device, app, host) not in known:
             continue
@@ -99,8 +99,8 @@ def shown(scorer, fleet, behaviour):
             ten_hours,
             marks=pytest.mark.xfail(
                 strict=True,
-                reason="5 of 19 alert: the expert is worth 8 of at most 10, but the classifier's log-odds are "
-                "-9 in the median, and nothing bounds what they take away",
+                reason="5 of 19 alert: the expert is worth 8 of at most 10, but the classifier's log-odds "
+                "are -9 in the median, and nothing bounds what they take away",
             ),
         ),
         clockwork,
