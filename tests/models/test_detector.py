@@ -14,6 +14,7 @@ from appcadence.models.detector import (
     strata,
 )
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
+from appcadence.models.experts import EXPERTS
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
