@@ -117,6 +117,7 @@ class Fit:
     quality: Quality
     calibration_windows: int
     calibration_days: float
+    """Observed device-days behind the calibration: variants of one day are no more days."""
     trusted: float
     """How much of what was learned here counts, in [0, 1); 0 where it found no more than the start."""
     tested: pd.DataFrame
@@ -192,7 +193,7 @@ def fit(
         behaviours=behaviours,
         quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
         calibration_windows=len(raw),
-        calibration_days=held.days(),
+        calibration_days=device_days(held.frame),
         trusted=trusted,
         tested=tested.frame[["device_id", "app_id", "dest", "window_start", "observed_seconds"]].assign(
             kind=tested.frame["implant_kind"].astype(object),
