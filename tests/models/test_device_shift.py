@@ -38,12 +38,16 @@ def test_a_quiet_day_is_left_as_it_is():
 
 
 @pytest.mark.parametrize("observed", [600.0, DAY / 3, DAY, 7 * DAY])
-def test_a_loud_day_is_lowered_until_no_more_units_pass_the_level_than_calibrated_days_have(observed):
+def test_a_loud_day_is_lowered_until_as_many_units_pass_the_level_as_on_the_mean_day(observed):
     scores = np.linspace(9.0, 1.0, 60)
+    mean = np.exp(-LEVEL) * observed / DAY
+    allowed, left = max(quantile(mean), MIN_LEFT), max(int(mean), MIN_LEFT)
     shift = of(scores, observed_seconds=observed)
-    allowed = max(quantile(np.exp(-LEVEL) * observed / DAY), MIN_LEFT)
-    assert len(set(shift)) == 1 and shift[0] == LEVEL - scores[allowed]
-    assert ((scores + shift) > LEVEL).sum() == allowed
+    assert len(set(shift)) == 1 and shift[0] == LEVEL - scores[left]
+    assert ((scores + shift) > LEVEL).sum() == left
+    # As many as three of four calibrated days have are left as they are; one more is not.
+    assert not of(scores[:allowed], observed_seconds=observed).any()
+    assert of(scores[: allowed + 1], observed_seconds=observed).all()
 
 
 def test_windows_of_one_unit_count_once_and_each_device_by_itself():
@@ -77,17 +81,17 @@ def test_the_order_of_rows_changes_nothing(scores, random):
 
 
 def test_a_device_of_which_too_much_is_unusual_is_lowered_as_one():
-    # Calibrated days have four units above -1 in three of four cases; here there are twelve.
+    # Calibrated days have at most four units above -1 in three of four cases, three are left of twelve.
     levels = np.arange(60.0, 48.0, -1)
     one = {"app": [f"app{i}" for i in range(12)], "beats_per_hour": levels}
     by_hand = detector(steps=tuple(k + 0.5 for k in range(100)))
     apart = by_hand.score(windows(12, device=[f"d{i}" for i in range(12)], **one)).to_pandas()
     together = by_hand.score(windows(12, **one)).to_pandas()
-    assert not apart["device_shift"].any() and (together["device_shift"] == LEVEL - 56.0).all()
-    assert ((together["score"] > LEVEL).sum(), apart["score"].tolist()) == (4, levels.tolist())
+    assert not apart["device_shift"].any() and (together["device_shift"] == LEVEL - 57.0).all()
+    assert ((together["score"] > LEVEL).sum(), apart["score"].tolist()) == (3, levels.tolist())
     assert together["score"].tolist() == (levels + together["device_shift"]).tolist()
     assert together["rank"].equals(apart["rank"]) and together["contributions"].equals(apart["contributions"])
     assert together["p_value"].tolist() == [min(101.0, 101.0 - np.ceil(x)) / 101 for x in together["score"]]
     said = [{f.code: f.parameters for f in of_row(row)} for _, row in together.iterrows()]
-    assert all(by_code["device_unusual"] == {"lowered_by": 56.0 - LEVEL} for by_code in said)
+    assert all(by_code["device_unusual"] == {"lowered_by": 57.0 - LEVEL} for by_code in said)
     assert not any("device_unusual" in [f.code for f in of_row(row)] for _, row in apart.iterrows())

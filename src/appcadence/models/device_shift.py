@@ -13,9 +13,9 @@ LEVEL = -1.0
 """Units are counted above this score: calibrated ones exceed it e times a device-day, and one implant moves
 the count by one."""
 QUANTILE = 0.75
-"""So often a calibrated device has no more units than are left above the level."""
+"""So often a calibrated device has no more units above the level than one that is left as it is."""
 MIN_LEFT = 3
-"""So many are always left: two C2 channels and a busy benign one are no change of the device."""
+"""So many are always left above it: two C2 channels and a busy benign one are no change of the device."""
 _DAY_SECONDS = 86_400.0
 _MAX_COUNT = 200
 
@@ -27,8 +27,8 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
     A baseline of one night does not know the working day: then dozens of windows pass the threshold for the
     one reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert
     units of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed
-    day), and more than `MIN_LEFT`, all of its windows are lowered until only so many do. Their order stays,
-    and what stands out among them still does.
+    day), and more than `MIN_LEFT`, all of its windows are lowered until only as many do as on the mean day.
+    Their order stays, and what stands out among them still does.
 
     Args:
         frame: a feature table of n windows, all that there are of each device and time.
@@ -42,16 +42,19 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
     owner_of = frame.groupby([frame["device_id"].astype(object), frame["window_start"]]).ngroup().to_numpy()
     observed = np.zeros(int(owner_of.max()) + 1)
     observed[owner_of] = frame["observed_seconds"]
-    allowed = np.maximum(_poisson_quantile(np.exp(-LEVEL) * observed / _DAY_SECONDS), MIN_LEFT)
+    mean = np.exp(-LEVEL) * observed / _DAY_SECONDS
+    allowed = np.maximum(_poisson_quantile(mean), MIN_LEFT)
+    left = np.maximum(mean.astype(np.int64), MIN_LEFT)
     pair = alert_unit(frame)[rows] * len(observed) + owner_of[rows]
     unit, place = np.unique(pair, return_inverse=True)
     best = np.full(len(unit), -np.inf)
     np.maximum.at(best, place, score[rows])
     owner = unit % len(observed)
+    loud = np.bincount(owner[best > LEVEL], minlength=len(observed)) > allowed
     order = np.lexsort((-best, owner))
     ranks = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
     # The strongest unit that is one too many stands where the level is to be.
-    surplus = order[ranks == allowed[owner[order]]]
+    surplus = order[(ranks == left[owner[order]]) & loud[owner[order]]]
     lowered = np.zeros(len(observed))
     lowered[owner[surplus]] = np.minimum(LEVEL - best[surplus], 0.0)
     return np.asarray(lowered[owner_of])
