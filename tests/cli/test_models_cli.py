@@ -91,7 +91,8 @@ def test_a_worse_challenger_is_refused_and_forcing_it_is_recorded(registered, ru
     code, out, err = run("promote", *FROZEN)
     assert code == 2 and "is the champion" not in out
     sentences = err.strip().splitlines()
-    assert len(sentences) == 2 and all("version 2 not promoted: recall at " in line for line in sentences)
+    assert all("version 2 not promoted: " in line for line in sentences)
+    assert sum("not promoted: recall at " in line for line in sentences) == 2
     assert max(map(len, out.splitlines())) <= 80
     after = json.loads(run("list", "--json")[1])
     assert [v["version"] for v in after] == ["2", "1"]
@@ -100,7 +101,7 @@ def test_a_worse_challenger_is_refused_and_forcing_it_is_recorded(registered, ru
 
     code, out, err = run("promote", *FROZEN, "--json")
     answer = json.loads(out)
-    assert code == 2 and answer["promoted"] is False and len(answer["reasons"]) == 2
+    assert code == 2 and answer["promoted"] is False and len(answer["reasons"]) >= 2
 
     code, out, err = run("promote", *FROZEN, "--force")
     assert code == 0 and "version 2 forced: recall" in err and "over version 1" in out

@@ -63,12 +63,12 @@ def publish(
     detector, identity = bundle.load(bundle_dir)
     scores = detector.score(training.example, version=identity[:12])
     figures, tables = training_figures(training), {"search": training.trials}
+    telemetry = load(source)
     if training.held_out is not None:
-        telemetry = load(source)
         tables["stress"] = stress(training, telemetry, progress)
         figures["stress"] = stress_map(tables["stress"])
-        picture = rasters(training, telemetry)
-        figures |= {} if picture is None else {"rasters": picture}
+    picture = rasters(training, telemetry)
+    figures |= {} if picture is None else {"rasters": picture}
     progress("recording", 0.0)
     return log_run(
         bundle_dir=bundle_dir,

@@ -27,12 +27,11 @@ _BANDS = (("app_foreground", "app in foreground", "tab:green"), ("device_unlocke
 def rasters(training: Training, tables: Tables) -> Figure | None:
     """Starts of sessions over 24 hours (UTC) of three found and three missed implants, no kind twice a side.
 
-    The implants are those that training injected into the held-out devices first, in `tables`, its telemetry.
-    Above the channel's sessions stand those of the app's other channels, pushes, and the user's presence as
-    far as it is known. None where no devices were held out or no implant-day has a window.
+    The implants are those that training injected into the held-out devices first, in `tables`, its telemetry;
+    where channels were held out, implants like those it learned from, on any device. Above the channel's
+    sessions stand those of the app's other channels, pushes, and the user's presence as far as it is known.
+    None where no implant-day has a window.
     """
-    if training.held_out is None:
-        return None
     detector, later = as_of(training, tables)
     seed = training.params["seed"] * 1000 + 500
     shown = probe(detector, later, seed, _PER_DEVICE_DAY, devices=training.held_out)

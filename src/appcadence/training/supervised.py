@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -48,7 +47,8 @@ def fit_classifier(
     free. With `start` (n,), log-odds that are known of each row, the ensemble is what has to be added to
     them. Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
     """
-    lightgbm = _lightgbm()
+    import lightgbm  # needed to train, never to score
+
     chosen = settings or Hyperparameters()
 
     def bag(number: int) -> tuple[str, list[Trees]]:
@@ -76,20 +76,11 @@ def fit_classifier(
         trees = [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
         return booster.model_to_string(), trees
 
-    # A thread a bag: two threads on one small model wait for each other most of the time.
+    # A thread a bag: threads that share one small model wait for each other most of the time, and LightGBM's
+    # spin while they do.
     with ThreadPoolExecutor(THREADS) as pool:
         texts, parts = zip(*pool.map(bag, range(BAGS)), strict=True)
     return join([tree for trees in parts for tree in trees]), "\n".join(texts)
-
-
-def _lightgbm() -> Any:
-    """LightGBM, with threads that sleep while they wait: by default they spin, which takes several times the
-    processor time where other work goes on. OpenMP reads the setting when it is loaded; the user's own wins.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import lightgbm  # needed to train, never to score
-
-    return lightgbm
 
 
 def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
