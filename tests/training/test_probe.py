@@ -129,7 +129,8 @@ def test_pictures_are_inert_under_hostile_names(trained, tables):
     for title in titles:
         assert title.isascii() and title.count("\n") == 1 and "\x1b" not in title
     assert rasters.inert(HOSTILE).startswith("com.$\\frac{x}$?[31m?\\U0001f47e?<b>chat"[:30])
-    assert rasters.rasters(dataclasses.replace(trained, held_out=None), tables) is None
+    # Where channels were held out there are pictures of any device.
+    assert rasters.rasters(dataclasses.replace(trained, held_out=None), tables).axes
 
 
 def test_reliability_and_precision_count_what_quality_counts(trained):
