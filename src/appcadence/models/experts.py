@@ -2,6 +2,7 @@
 
 They need no implants to learn from, and what the classifier learns is a correction of their sum: on real
 traffic nobody had tuned on, such sums were better than a learned score alone, however small the baseline.
+Summing logarithms of tail shares is Fisher's method (1925), without its claim of independence.
 """
 
 from __future__ import annotations
