@@ -64,3 +64,12 @@ def test_what_to_type_next_names_the_program_where_the_shell_finds_it(tmp_path, 
     assert program() == ("appcadence" if on_path else "bin/appcadence")
     monkeypatch.setattr(sys, "argv", ["/usr/lib/python/appcadence/__main__.py"])
     assert program() == "appcadence"
+
+
+def test_what_to_type_next_is_the_shorter_of_both_paths(tmp_path, monkeypatch):
+    deep = tmp_path.joinpath(*["folder"] * 12)
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/appcadence"])
+    assert program() == "/opt/bin/appcadence"
