@@ -36,7 +36,7 @@ def program() -> str:
     found = shutil.which(_NAME)
     if path.name != _NAME or path.parent == Path() or (found and Path(found).samefile(path)):
         return _NAME
-    return min(os.path.relpath(path), os.path.abspath(path), key=len)
+    return min(os.path.relpath(path), str(path.absolute()), key=len)
 
 
 def complain(line: str) -> None:

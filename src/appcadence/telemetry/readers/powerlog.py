@@ -22,14 +22,12 @@ Not read: app states (their codes are undocumented), hourly aggregates, network 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeGuard
 
-from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
@@ -37,20 +35,18 @@ from appcadence.telemetry.readers._device_log import (
     app_of_topic,
     device_of,
     is_app,
-    micros,
     resolution_seconds,
     table,
 )
+from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
 from appcadence.telemetry.readers._states import silences, spans
 from appcadence.telemetry.schema import ACTIVITY, INVENTORY, NOTIFICATIONS
 
 NAME = "powerlog"
 
-EXPECTED = "a PowerLog (.PLSQL)"
 SILENCE_SECONDS = 1800
 """Without any record for so long, the device was off: asleep, it logs its battery every 26 min at least."""
 
-_OFFSET = "PLStorageOperator_EventForward_TimeOffset"
 _PUSH = "PLPushAgent_EventPoint_ReceivedPush"
 _COURIER = {
     "PLPushAgent_EventPoint_SentKeepAlive": "apns_keepalive",
@@ -74,7 +70,7 @@ State = tuple[str | None, str, int, int]
 
 def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
-    return _sqlite.has_table(path, start, (_OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
+    return _sqlite.has_table(path, start, (OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
@@ -90,7 +86,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         constants: dict[str, object] = {"device_id": device_of(path, options)}
         logged: dict[str, object] = constants | {"source": NAME}
         with _sqlite.opened(path, EXPECTED) as database:
-            log = _Log(database)
+            log = PowerLog(database)
             pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)
             states = _states(log)
@@ -105,64 +101,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         yield "inventory", tagged(inventory, path, log.read, path.stat().st_size)
 
 
-class _Log:
-    """A PowerLog's tables with their clock corrected; counts and keeps what is wrong."""
-
-    def __init__(self, database: _sqlite.Database) -> None:
-        self.database = database
-        self.read = 0
-        self.bad: list[tuple[int, str]] = [(1, _sqlite.WAL)] if database.wal else []
-        self.seen: set[int] = set()
-        """Times of all records read."""
-        self._offsets: list[tuple[float, float]] = []
-        for line, (raw, system) in database.rows(_OFFSET, ("timestamp", "system")):
-            self.read += 1
-            if (
-                isinstance(raw, int | float)
-                and isinstance(system, int | float)
-                and micros(raw) is not None
-                and micros(raw + system) is not None
-            ):
-                self._offsets.append((float(raw), float(system)))
-            else:
-                self.reject(_OFFSET, line, "timestamp or system is no time")
-        if not self._offsets:
-            raise UnusableFile(
-                f"{database.path} has no usable record of {_OFFSET}, without which its clock cannot be "
-                f"corrected; expected {EXPECTED}",
-                database.path,
-            )
-        self._offsets.sort()
-
-    def reject(self, name: str, line: int, reason: str) -> None:
-        self.bad.append((line, f"{name}: {reason}"))
-
-    def rows(
-        self, name: str, columns: Sequence[str], count: bool = True
-    ) -> Iterator[tuple[int, float, int, list[_sqlite.Value]]]:
-        """Row id, time as logged, UTC microseconds, and values of each row; nothing if there is no table."""
-        present = self.database.columns(name)
-        if present is None or "timestamp" not in present:
-            if count and self.database.holds(name):
-                self.reject(name, 1, "no plain table with the column timestamp")
-            return
-        for line, (raw, *values) in self.database.rows(name, ("timestamp", *columns)):
-            self.read += count
-            time = self._utc(raw)
-            if time is not None and isinstance(raw, int | float):
-                self.seen.add(time)
-                yield line, raw, time, values
-            elif count:
-                self.reject(name, line, "timestamp is no time from 1970 to 2100")
-
-    def _utc(self, raw: _sqlite.Value) -> int | None:
-        if micros(raw) is None or not isinstance(raw, int | float):
-            return None
-        place = bisect_right(self._offsets, raw, key=itemgetter(0)) - 1
-        return micros(raw + self._offsets[max(place, 0)][1])
-
-
-def _pushes(log: _Log) -> tuple[list[Event], float]:
+def _pushes(log: PowerLog) -> tuple[list[Event], float]:
     events: list[Event] = []
     stamps = []
     columns = ("BundleID", "Topic", "Priority", "Size", "IsDropped")
@@ -187,7 +126,7 @@ def _count(value: _sqlite.Value, most: int) -> TypeGuard[int | None]:
     return value is None or (isinstance(value, int) and 0 <= value <= most)
 
 
-def _courier(log: _Log) -> list[Event]:
+def _courier(log: PowerLog) -> list[Event]:
     return [
         (None, time, kind, None, None)
         for name, kind in _COURIER.items()
@@ -195,7 +134,7 @@ def _courier(log: _Log) -> list[Event]:
     ]
 
 
-def _transfers(log: _Log) -> list[Event]:
+def _transfers(log: PowerLog) -> list[Event]:
     """One event a task: its first record, with the most bytes that any of its records reports."""
     tasks: dict[object, tuple[str | None, int, int | None]] = {}
     columns = ("bundleID", "taskUUID", "bytesReceived", "bytesSent")
@@ -215,7 +154,7 @@ def _transfers(log: _Log) -> list[Event]:
     return [(app, time, "background_transfer", None, size) for app, time, size in tasks.values()]
 
 
-def _states(log: _Log) -> list[State]:
+def _states(log: PowerLog) -> list[State]:
     lit = _lit(log)
     unlocked = _changes(log, _LOCK, "Locked", invert=True)
     layouts = _layouts(log)
@@ -236,7 +175,7 @@ def _states(log: _Log) -> list[State]:
     return states
 
 
-def _lit(log: _Log) -> list[tuple[int, bool]]:
+def _lit(log: PowerLog) -> list[tuple[int, bool]]:
     changes = _changes(log, _BACKLIGHT, "Active", only=("Block", "Backlight"))
     if changes:
         return changes
@@ -250,7 +189,7 @@ def _lit(log: _Log) -> list[tuple[int, bool]]:
 
 
 def _changes(
-    log: _Log, name: str, column: str, invert: bool = False, only: tuple[str, str] | None = None
+    log: PowerLog, name: str, column: str, invert: bool = False, only: tuple[str, str] | None = None
 ) -> list[tuple[int, bool]]:
     changes = []
     for line, _, time, (value, block) in log.rows(name, (column, only[0] if only else column)):
@@ -263,7 +202,7 @@ def _changes(
     return sorted(changes)
 
 
-def _layouts(log: _Log) -> dict[_sqlite.Value, dict[int, set[str]]]:
+def _layouts(log: PowerLog) -> dict[_sqlite.Value, dict[int, set[str]]]:
     """By display: the apps shown from each time on; records of one time are one layout."""
     records = []
     for line, _, time, (bundle, display) in log.rows(_SCREEN, ("bundleID", "Display")):
@@ -278,7 +217,7 @@ def _layouts(log: _Log) -> dict[_sqlite.Value, dict[int, set[str]]]:
     return result
 
 
-def _apps(log: _Log) -> list[tuple[str, str | None, str | None, int]]:
+def _apps(log: PowerLog) -> list[tuple[str, str | None, str | None, int]]:
     apps = []
     columns = ("AppBundleId", "AppName", "AppBundleVersion", "AppDeletedDate")
     for line, _, time, (bundle, name, version, deleted) in log.rows(_APPS, columns):
