@@ -71,29 +71,37 @@ def windows_of(
     starts, intervals = window[offsets[:-1]], device_interval[offsets[:-1]]
 
     # The rhythm of an app over all of its destinations is what it does beyond the local network.
-    known = np.flatnonzero((head["app"] >= 0) & ~flows.local[head["dest"]])
     owner = who[row[offsets[:-1]]] * n_windows + starts
+    nameless = (head["app"] >= 0) & (head["dest"] == flows.nameless)
+    known = np.flatnonzero((head["app"] >= 0) & ~nameless & ~flows.local[head["dest"]])
     index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
     apps = channels[app_heads]
     pooled = [column[index] for column in columns]
     sort_inside(app_offsets, *pooled)
+    app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
+    app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
+    kept = np.arange(len(head))
+    if nameless.any():
+        # Flows with a destination show the same traffic, and more of it.
+        twice, count = nameless & np.isin(owner, owner[known]), np.diff(flow_offsets)
+        kept = np.flatnonzero(~twice)
+        columns = [column[np.repeat(~twice, count)] for column in columns]
+        flow_offsets = np.concatenate([[0], np.cumsum(count[kept])])
     start, end, sent, received, fresh, flags = (
         np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
     )
-    app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
-    app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
-    both = np.concatenate([np.arange(len(head)), apps])
+    both = np.concatenate([kept, apps])
     return Windows(
         seconds=float(seconds),
         device=head["device"][both],
         app=head["app"][both],
-        dest=np.concatenate([head["dest"], np.full(len(apps), -1, np.int32)]),
+        dest=np.concatenate([head["dest"][kept], np.full(len(apps), -1, np.int32)]),
         start_us=(starts[both] + first) * width,
         devices=flows.devices,
         apps=flows.apps,
         dests=flows.dests,
-        attribution=np.concatenate([attribution, app_known]),
-        port=np.concatenate([port, app_port]),
+        attribution=np.concatenate([attribution[kept], app_known]),
+        port=np.concatenate([port[kept], app_port]),
         device_interval=intervals[both],
         observed_seconds=covered[intervals[both]],
         offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1:]]),

@@ -1,7 +1,7 @@
 """PowerLog (`powerlog_*.PLSQL`, `CurrentPowerlog.PLSQL`; SQLite, plain or gzip) of a sysdiagnose.
 
 Gives pushes, keep-alives and background transfers (`notifications`); apps in front, unlocked and lit
-screen (`activity`); and the installed apps (`inventory`). Every table and column is optional but the
+screen (`activity`); `flows` and `usage`; and the installed apps (`inventory`). Every table and column is optional but the
 clock: times are corrected to UTC by the latest TimeOffset record at or before them, those before the
 first record by the first.
 
@@ -16,17 +16,22 @@ intervals end with the last record before, and at the end of the log with its la
 transfer stands once, at the first record of its task; the app is the client that asked for it. The app
 that a daemon fetches something for (App Store downloads) is not read.
 
-Not read: app states (their codes are undocumented), hourly aggregates, network totals.
+Processes' use of the network in slots of 8 s becomes flows without a destination (`_network_bitmaps`), their
+bytes per interval `usage`, and the background work that iOS scheduled `activity`.
+
+Not read: app states (their codes are undocumented) and hourly aggregates.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeGuard
+
+import pyarrow as pa
 
 from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
@@ -38,9 +43,12 @@ from appcadence.telemetry.readers._device_log import (
     resolution_seconds,
     table,
 )
-from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
+from appcadence.telemetry.readers._network_bitmaps import BITMAPS, SLOT_SECONDS, Use, use_of
+from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, WORKS_FOR_OTHERS, PowerLog
+from appcadence.telemetry.readers._powerlog_usage import FIELDS, usage_of
+from appcadence.telemetry.readers._scheduled_tasks import tasks_of
 from appcadence.telemetry.readers._states import silences, spans
-from appcadence.telemetry.schema import ACTIVITY, INVENTORY, NOTIFICATIONS
+from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, USAGE
 
 NAME = "powerlog"
 
@@ -70,7 +78,7 @@ State = tuple[str | None, str, int, int]
 
 def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
-    return _sqlite.has_table(path, start, (OFFSET, _PUSH, _SCREEN, _APPS), EXPECTED)
+    return _sqlite.has_table(path, start, (OFFSET, _PUSH, _SCREEN, _APPS, BITMAPS), EXPECTED)
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
@@ -91,14 +99,38 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             others = _courier(log) + _transfers(log)
             states = _states(log)
             apps = _apps(log)
+            use, usage = use_of(log), usage_of(log)
+            states += tasks_of(log, {app for app, *_ in apps}.union(use.process))
+            states += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
         for events, resolution in ((pushes, coarse), (others, FINEST_SECONDS)):
             same = logged | {"time_resolution_seconds": resolution}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
         yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
+        yield "flows", tagged(_flows(use, constants), path)
+        yield "usage", tagged(table(USAGE, FIELDS, usage, logged), path)
         yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
         inventory = table(INVENTORY, _APP_FIELDS, apps, constants)
         yield "inventory", tagged(inventory, path, log.read, path.stat().st_size)
+
+
+def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
+    """Nothing is known of them but who and when."""
+    return FLOWS.of(
+        {
+            "start": use.start_us.tolist(),
+            "duration_seconds": use.duration_seconds.tolist(),
+            "app_id": use.process,
+            "app_attribution": ["process" if app in WORKS_FOR_OTHERS else "exact" for app in use.process],
+        }
+        | {
+            name: [value] * len(use.process)
+            for name, value in (
+                constants
+                | {"outcome": "unknown", "source": NAME, "time_resolution_seconds": float(SLOT_SECONDS)}
+            ).items()
+        }
+    )
 
 
 def _pushes(log: PowerLog) -> tuple[list[Event], float]:
