@@ -34,9 +34,7 @@ def build(
     table = tables["flows"].select(list(COLUMNS))
     flows = code([lambda: table], [lambda: table])
     around = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in CONTEXT_COLUMNS}
-    contexts = Contexts.of(
-        around["activity"], around["notifications"], tables.get("inventory"), flows, history
-    )
+    contexts = Contexts.of(around, tables.get("inventory"), flows, history)
     return windows_of(flows, contexts, seconds, span_us)
 
 
@@ -57,7 +55,9 @@ def windows_of(
         inside = (window >= span_us[0] // width - first) & (window < span_us[1] // width - first)
         row, window = row[inside], window[inside]
     rows["start_us"] -= first * width
-    device_interval, covered = observed(rows, row, window, width)
+    device_interval, covered = observed(
+        rows, row, window, width, context.observed.earlier(first * width), flows.nameless
+    )
     n_windows = int(window.max(initial=0)) + 1
     who, n_who = _dense(rows["device"], rows["app"] + 1, len(flows.apps) + 1)
     dest, n_dests = _dense(np.zeros(len(rows), np.int64), rows["dest"], len(flows.dests))

@@ -204,7 +204,7 @@ def prepare(
         pieces["flows"] = [_within(piece, span_us) for piece in pieces["flows"]]
         devices = pieces["flows"]
     flows = coded.code(pieces["flows"], devices, block_flows=block_flows, spill=spill, progress=progress)
-    return flows, Contexts.of(pieces["activity"], pieces["notifications"], inventory, flows, history, spill)
+    return flows, Contexts.of(pieces, inventory, flows, history, spill)
 
 
 def _within(piece: Piece, span_us: tuple[int, int]) -> Piece:

@@ -110,8 +110,8 @@ ACTIVITY = Table(
         Column(
             "kind",
             NAME,
-            "what was the case; background_task: iOS ran work that it had scheduled for the app; flows_observed: "
-            "the source would have recorded any flow",
+            "what was the case; background_task: iOS ran work that it had scheduled for the app; "
+            "flows_observed: the source would have recorded any flow",
             values=(
                 "app_foreground",
                 "device_unlocked",
@@ -256,8 +256,11 @@ REJECTED = Table(
 )
 
 DIRECTORY_TABLES: dict[str, Table] = {
-    t.name: t
-    for t in (FLOWS, ACTIVITY, NOTIFICATIONS, USAGE, INVENTORY, CONTACT_SUMMARIES, VERDICTS, REJECTED)
+    table.name: table
+    for table in (
+        *(FLOWS, ACTIVITY, NOTIFICATIONS, USAGE, INVENTORY),
+        *(CONTACT_SUMMARIES, VERDICTS, REJECTED),
+    )
 }
 """The tables a telemetry directory may hold, by name."""
 

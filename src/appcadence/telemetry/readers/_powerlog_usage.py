@@ -1,4 +1,4 @@
-"""Bytes of each process per interval, from a PowerLog's UsageDiff: five minutes long awake, up to 42 asleep."""
+"""Bytes of each process per interval, from a PowerLog's UsageDiff: five minutes awake, up to 42 asleep."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def usage_of(log: PowerLog) -> list[Interval]:
         elif not all(map(_is_count, counts)):
             log.reject(USAGE_DIFF, line, "a number of bytes is none")
         else:
-            wifi_out, cell_out, wifi_in, cell_in = (int(count or 0) for count in counts)  # type: ignore[arg-type]
+            wifi_out, cell_out, wifi_in, cell_in = (int(count or 0) for count in counts)
             sent, received = wifi_out + cell_out, wifi_in + cell_in
             if sent or received:
                 intervals.append((name, start, end, sent, received))

@@ -21,8 +21,8 @@ Task = tuple[str, str, int, int]
 def tasks_of(log: PowerLog, apps: Iterable[str]) -> list[Task]:
     """(app, kind of activity, start, end) of each task and each app it ran for.
 
-    `apps` are those known to the log: a task that names none of its own belongs to the one that its name begins
-    with, the longest.
+    `apps` are those known to the log: a task that names none of its own belongs to the one that its name
+    begins with, the longest.
     """
     known = sorted(apps, key=len, reverse=True)
     tasks: dict[Task, None] = {}
@@ -30,13 +30,9 @@ def tasks_of(log: PowerLog, apps: Iterable[str]) -> list[Task]:
         if not isinstance(duration, int | float) or not 0 <= duration <= _MAX_SECONDS:
             log.reject(TASKS, line, "duration is no number of seconds up to a day")
             continue
-        listed = [
-            part
-            for text in (bundle, application, involved)
-            if isinstance(text, str)
-            for part in text.split(",")
-        ]
-        owners = {name for part in listed if (name := process_name(part.strip()))}
+        texts = [text for text in (bundle, application, involved) if isinstance(text, str)]
+        listed = [part.strip() for text in texts for part in text.split(",")]
+        owners = {name for part in listed if (name := process_name(part))}
         if not owners and isinstance(task, str):
             owners = {app for app in known if task == app or task.startswith(f"{app}.")}
             owners = set(sorted(owners, key=len)[-1:])

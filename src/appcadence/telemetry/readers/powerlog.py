@@ -1,9 +1,9 @@
 """PowerLog (`powerlog_*.PLSQL`, `CurrentPowerlog.PLSQL`; SQLite, plain or gzip) of a sysdiagnose.
 
 Gives pushes, keep-alives and background transfers (`notifications`); apps in front, unlocked and lit
-screen (`activity`); `flows` and `usage`; and the installed apps (`inventory`). Every table and column is optional but the
-clock: times are corrected to UTC by the latest TimeOffset record at or before them, those before the
-first record by the first.
+screen (`activity`); `flows` and `usage`; and the installed apps (`inventory`). Every table and column is
+optional but the clock: times are corrected to UTC by the latest TimeOffset record at or before them, those
+before the first record by the first.
 
 Push times are coarse, and how coarse is measured; an iOS 15 log rounds them to the minute
 (the device woke 7 s before, 6 s before and 12 s after three of its stamps). A push is given the earliest
@@ -116,19 +116,14 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
     """Nothing is known of them but who and when."""
+    same = {**constants, "outcome": "unknown", "source": NAME, "time_resolution_seconds": float(SLOT_SECONDS)}
     return FLOWS.of(
         {
             "start": use.start_us.tolist(),
             "duration_seconds": use.duration_seconds.tolist(),
             "app_id": use.process,
             "app_attribution": ["process" if app in WORKS_FOR_OTHERS else "exact" for app in use.process],
-        }
-        | {
-            name: [value] * len(use.process)
-            for name, value in (
-                constants
-                | {"outcome": "unknown", "source": NAME, "time_resolution_seconds": float(SLOT_SECONDS)}
-            ).items()
+            **{name: [value] * len(use.process) for name, value in same.items()},
         }
     )
 
