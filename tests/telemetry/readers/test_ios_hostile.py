@@ -32,7 +32,7 @@ from ios_files import (
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.readers import _lines, _sqlite, unified_log
+from appcadence.telemetry.readers import _lines, _log_forms, _sqlite
 
 FORMATS = ("powerlog", "knowledgec", "unified_log", "app_privacy_report")
 ENDLESS = (
@@ -289,7 +289,7 @@ def test_bad_rows_of_a_report(tmp_path):
 
 @pytest.mark.parametrize("array", [True, False])
 def test_bad_rows_of_a_unified_log(tmp_path, array, monkeypatch):
-    monkeypatch.setattr(unified_log, "OBJECT_BYTES", 1000)
+    monkeypatch.setattr(_log_forms, "BLOCK_BYTES", 1000)
     fine = record(push("com.example.a"))
     parts = [
         json.dumps(fine),
@@ -318,7 +318,7 @@ def test_bad_rows_of_a_unified_log(tmp_path, array, monkeypatch):
 
 @pytest.mark.parametrize("beginning", ['"x": "', '"x": [', '"x": "}", '])
 def test_an_object_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, beginning):
-    monkeypatch.setattr(unified_log, "OBJECT_BYTES", 1000)
+    monkeypatch.setattr(_log_forms, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(_lines, "MAX_LINE_BYTES", 4000)
     path = tmp_path / "x"
     fine = json.dumps(record(push("com.example.a")))

@@ -23,11 +23,17 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (rb"ElfFile\x00", "a Windows event log, which holds no telemetry of iOS apps"),
     (
         rb"\x00\x10\x00\x00\x11\x00\x00",
-        "a part of a unified log archive; export the archive with log show --style ndjson",
+        "a part of a unified log archive (tracev3); write it as text on a Mac with "
+        "log show --archive NAME.logarchive --style ndjson",
     ),
     (
-        rb"(Filtering the log data[^\n]*\n)?Timestamp +(Thread|\(process\)|Ty)",
-        "a unified log as text; export it with log show --style ndjson",
+        rb"(Filtering the log data[^\n]*\n|Skipping [^\n]*\n)*Timestamp +(Thread|\(process\)|Ty)",
+        "a unified log without an entry; give log show an earlier --start",
+    ),
+    (
+        rb"(\[connected[^\n]*\n)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d[^\n]{0,300}\[\d+\] <[A-Z][a-z]+>: ",
+        "a live system log whose times have neither year nor UTC offset; collect the unified log with "
+        "pymobiledevice3 syslog collect and write it on a Mac with log show --style ndjson",
     ),
 )
 
