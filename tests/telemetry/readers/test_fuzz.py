@@ -15,7 +15,15 @@ from appcadence.telemetry.readers import _lines
 INPUTS = 100
 NAMES = [
     *("suricata", "content_filter", "zscaler", "jamf", "nfdump", "argus", "table", "zeek", "powerlog"),
-    *("knowledgec", "unified_log", "app_privacy_report", "zeek names", "inventory mdm", "inventory info"),
+    *(
+        "knowledgec",
+        "biome",
+        "unified_log",
+        "app_privacy_report",
+        "zeek names",
+        "inventory mdm",
+        "inventory info",
+    ),
     *("inventory ipa", "inventory intune", "inventory hand", "devices", "app map", "table map"),
 ]
 

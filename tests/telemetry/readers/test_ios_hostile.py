@@ -22,19 +22,22 @@ from ios_files import (
     TRANSFERS,
     contact,
     database,
+    in_focus,
     knowledge,
     lines,
+    notified,
     powerlog,
     push,
     read,
     record,
+    segb,
 )
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.readers import _lines, _log_forms, _sqlite
 
-FORMATS = ("powerlog", "knowledgec", "unified_log", "app_privacy_report")
+FORMATS = ("powerlog", "knowledgec", "biome", "unified_log", "app_privacy_report")
 ENDLESS = (
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
     " SELECT x AS timestamp, x AS system FROM c"
@@ -47,6 +50,7 @@ def good(folder: Path) -> dict[str, Path]:
     return {
         "powerlog": powerlog(folder / "x.PLSQL", {PUSHES: pushes}),
         "knowledgec": knowledge(folder / "x.db", [("/app/usage", 7e8, 7e8 + 1, "com.example.a", None)]),
+        "biome": segb(folder / "7", [in_focus(7e8, "com.example.a", 1)]),
         "unified_log": lines(folder / "log.ndjson", [record(push("com.example.a"))]),
         "app_privacy_report": lines(folder / "report.ndjson", [contact()]),
     }
@@ -333,6 +337,28 @@ def test_an_object_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, b
 SECRET = "Canary7f3a"
 
 
+def logs_as_text(folder: Path, entries: list[dict]) -> list[Path]:
+    """The entries in the styles default and pymobiledevice3, and as CSV."""
+    forms = {
+        "default": "{time} 0x4f1      Default     0x0          90     0    {name}: (Library) {message}",
+        "live": "{time} {name}{{Library}}[90] <NOTICE>: {message}",
+        "csv": '{time},{name},"{message}"',
+    }
+    paths = []
+    for form, line in forms.items():
+        first = [] if form != "csv" else ["timestamp,process,message"]
+        rows = (
+            line.format(
+                time=entry["timestamp"].replace("+0900", "" if form == "live" else "+0900"),
+                name=entry["processImagePath"].rpartition("/")[2],
+                message=entry["eventMessage"].replace('"', '""' if form == "csv" else '"'),
+            )
+            for entry in entries
+        )
+        paths.append(lines(folder / form, [*first, *rows]))
+    return paths
+
+
 def test_nothing_personal_reaches_the_output(tmp_path):
     said = f"{SECRET} said hello"
     tables = {
@@ -379,10 +405,14 @@ def test_nothing_personal_reaches_the_output(tmp_path):
         powerlog(tmp_path / "x.PLSQL", tables),
         database(tmp_path / "x.db", {"ZOBJECT": (columns, objects), "ZSOURCE": ("ZUSERID", [(said,)])}),
         lines(tmp_path / "log.ndjson", log),
+        *logs_as_text(tmp_path, [entry for entry in log if isinstance(entry, dict)]),
+        segb(tmp_path / "App.InFocus" / "local" / "1", [in_focus(7e8, said, 1), in_focus(7e8, "com.a", 1)]),
+        segb(tmp_path / "Notification.Usage" / "local" / "2", [notified(7e8, "com.a", 1, *[said] * 5)]),
         lines(tmp_path / "report.ndjson", report),
     ]
     out = tmp_path / "out"
     result = convert(paths, out, device_id="phone")
+    assert not [file.unusable for file in result.files if file.unusable]
     assert result.tables.keys() == {
         "activity",
         "contact_summaries",

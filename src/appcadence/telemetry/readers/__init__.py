@@ -33,6 +33,7 @@ FORMATS = {
     "argus": "flows",
     "powerlog": "records",
     "knowledgec": "records",
+    "biome": "records",
     "unified_log": "records",
     "app_privacy_report": "records",
     "table": "rows",

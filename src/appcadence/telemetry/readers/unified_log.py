@@ -87,10 +87,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             last = max([last, *(entry.time for entry in piece.entries)])
             events = list(_taken(piece.entries, changes))
             if sum(map(len, changes.values())) > MAX_CHANGES:
-                raise UnusableFile(
-                    f"{path} has more than {MAX_CHANGES:,} messages about lock and screen, which no device logs",
-                    path,
-                )
+                said = f"has more than {MAX_CHANGES:,} messages about lock and screen"
+                raise UnusableFile(f"{path} {said}; no device logs so many", path)
             if events:
                 pushes = table(NOTIFICATIONS, _EVENT_FIELDS, events, same | {"kind": "push_received"})
                 yield "notifications", tagged(pushes, path)
