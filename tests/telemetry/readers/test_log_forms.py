@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ios_files import push, read
+from ios_files import database, push, read
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.ingest.convert import convert
@@ -192,12 +192,19 @@ def test_bounds_of_changes_and_intervals(tmp_path, monkeypatch):
             b"Oct  9 09:00:00 iPhone apsd(ApplePushService)[90] <Notice>: Screen did lock\n",
             "neither year nor UTC offset",
         ),
+        (b'[{"first_isodate": "2025", "proc_name": "a/b", "wifi_in": 1, "wwan_in": 2}]', "bytes per process"),
     ],
 )
 def test_what_cannot_be_read_says_what_to_run(tmp_path, content, said):
     path = tmp_path / "log"
     path.write_bytes(content)
     with pytest.raises(UnusableFile, match=said):
+        detect(path)
+
+
+def test_bytes_per_process_have_no_rhythm(tmp_path):
+    path = database(tmp_path / "x", {"ZLIVEUSAGE": ("ZTIMESTAMP, ZWWANIN", [(7e8, 1)])})
+    with pytest.raises(UnusableFile, match=r"data usage .* no rhythm .* give the PowerLog"):
         detect(path)
 
 

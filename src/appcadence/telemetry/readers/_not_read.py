@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from appcadence.telemetry.readers import _sqlite
 
 _UNPACK = "unpack it first"
 _KNOWN: tuple[tuple[bytes, str], ...] = (
@@ -38,6 +41,16 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def named(start: bytes) -> str | None:
-    """What a file is that starts so, and what to do with it; None where that is not known."""
+_USAGE_JSON = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"')
+"""MVT's datausage.json and netusage.json."""
+_USAGE = (
+    "data usage (DataUsage.sqlite, netusage.sqlite): bytes per process since it first ran, without the times "
+    "at which they moved, so that no rhythm can be read; give the PowerLog of a sysdiagnose, which has both"
+)
+
+
+def named(path: Path, start: bytes) -> str | None:
+    """What a file is that starts so, and what to do with it; None where that is not known. Never raises."""
+    if _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database") or _USAGE_JSON.match(start):
+        return _USAGE
     return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)
