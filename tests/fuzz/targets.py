@@ -331,6 +331,16 @@ def _sources(scratch: Path) -> dict[str, tuple[list[bytes], str]]:
     chat = {"id": "1", "displayName": "Chat", "version": "1.0", "platform": "ios"}
     return {
         "mdm": (lists, ""),
+        "lists": (
+            [
+                json.dumps({"udid": "D1", "applications": [{"identifier": "com.a", "name": "A"}]}).encode(),
+                json.dumps(
+                    {"StatusItems": {"app": {"managed": {"list": [{"identifier": "com.a"}]}}}}
+                ).encode(),
+                b"name,bundle_identifier,source\nA,com.a,ios_apps\n",
+            ],
+            "",
+        ),
         "info": (
             [plistlib.dumps(info(modes=["fetch"])), plistlib.dumps(info(modes=["fetch"]), fmt=BINARY)],
             "",

@@ -136,7 +136,7 @@ class JsonFlows:
         """Yield flows, and rejected records.
 
         Raises:
-            UnusableFile: a file is missing, empty, damaged, holds no such record, or is older than any iPhone.
+            UnusableFile: a file is missing, empty, damaged, older than any iPhone, or holds no such record.
         """
         for path in paths:
             parsed = _json.rows(path, self.expected, self.wanted, self.fits, self.adapt)

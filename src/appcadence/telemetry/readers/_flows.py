@@ -62,7 +62,7 @@ def flows_of(
         if latest is not None and latest < first * 1_000_000:
             raise UnusableFile(
                 f"{path}: all times are too early, up to {to_iso(latest)}, when there was no iPhone; those "
-                'that count from 2001 (Core Data) need format = "cocoa" in the [time] of a mapping, or ISO 8601',
+                'that count from 2001 (Core Data) need format = "cocoa" in a mapping\'s [time], or ISO 8601',
                 path,
             )
         yield from rejected(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
