@@ -57,6 +57,12 @@ WRAPPINGS = {
     "MDM in JSON": ("D1", MDM_ANSWER | {"UDID": "D1"}),
     "webhook": ("D1", webhook(udid="D1", status="Acknowledged")),
     "webhooks": ("D1", [{"topic": "mdm.Authenticate"}, webhook(udid="D1")]),
+    "in text": ("D1", {"udid": "D1", "Payload": plistlib.dumps(MDM_ANSWER).decode()}),
+    "Workspace ONE": (
+        None,
+        {"DeviceApps": [{"ApplicationName": "Chat", "BundleId": CHAT, "Version": "1.2"}]},
+    ),
+    "flat status": (None, {"StatusItems": {"app.managed.list": [ROW | {"state": "managed"}]}}),
     "declarative": (
         "D1",
         {
@@ -80,7 +86,23 @@ def test_every_wrapping_gives_the_app(tmp_path, tool):
     assert (scope, app) == (device, CHAT)
     row = newest(tmp_path / "out")[device, CHAT]
     assert (row["app_name"], row["version"]) == ("Chat", "1.2")
-    assert row["managed"] is (True if tool == "declarative" else None)
+    assert row["managed"] is (True if tool in ("declarative", "flat status") else None)
+
+
+def test_answers_in_one_property_list(tmp_path):
+    one = write_plist(tmp_path / "a.plist", [MDM_ANSWER | {"UDID": "D1"}])
+    merge([one], tmp_path / "out")
+    assert list(newest(tmp_path / "out")) == [("D1", CHAT)]
+    two = write_plist(tmp_path / "b.plist", [MDM_ANSWER | {"UDID": "D1"}, MDM_ANSWER | {"UDID": "D2"}])
+    with pytest.raises(TelemetryError, match=r"several devices \(D1, D2\)"):
+        merge([two], tmp_path / "out")
+
+
+def test_lines_of_json(tmp_path):
+    path = tmp_path / "apps.jsonl"
+    path.write_text(json.dumps(ROW) + "\n\n" + json.dumps(ROW | {"identifier": "com.b"}) + "\n")
+    merge([path], tmp_path / "out")
+    assert set(newest(tmp_path / "out")) == {(None, CHAT), (None, "com.b")}
 
 
 @pytest.mark.parametrize(

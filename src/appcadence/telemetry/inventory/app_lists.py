@@ -8,7 +8,7 @@ which names mean what. Names are compared in lower case, without "_" and "-".
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,12 +40,9 @@ EXPECTED = (
 )
 _CATEGORIES = ("genre",)
 _STATES = ("managementstatus", "status", "state")
-_LISTS = (
-    *("", "installedapplicationlist", "applications", "apps", "installedapps", "installedapplications"),
-    *("software", "softwaretitles", "detectedapps", "mobiledeviceapplications", "value", "results"),
-    *("data", "items", "list"),
-)
+_LISTS = re.compile(r"|value|results|data|items|list|.*(app|software).*")
 """Names under which lists of apps lie; "" = nothing around them. Lists of profiles have identifiers too."""
+_ANSWERS = {"installedapplicationlist", "managedapplicationlist"}
 _DEVICES = ("udid", "enrollmentid", "deviceudid", "uniqueidentifier", "uuid")
 _DEVICE_PARTS = ("general", "device", "identifier")
 _OF_DEVICES = {*_DEVICES, "serialnumber", "serial number", "imei"}
@@ -138,10 +135,10 @@ class _Walk:
         self._seen[id(value)] = value
         if isinstance(value, dict):
             self._dict(value, device, keys, depth - 1)
-        elif self._complete and not keys:
+        elif self._complete and not keys and not any(map(_is_answer, value)):
             self._add(AppList(value, device, complete=True))
-        elif (keys[-1] if keys else "") in _LISTS and any(map(_is_app, value[:100])):
-            managed = keys[-2:] == ("managed", "list")
+        elif _LISTS.fullmatch(keys[-1] if keys else "") and any(map(_is_app, value[:100])):
+            managed = ".".join(keys).endswith("managed.list")
             self._add(AppList(value, device, managed_only=managed, by_status=managed))
         else:
             for item in value:
@@ -156,8 +153,8 @@ class _Walk:
             return
         for name, key in named.items():
             inner = value[key]
-            if name == "rawpayload" and isinstance(inner, str):
-                self.into(self._decoded(inner), device, (*keys, name), depth)
+            if "payload" in name and isinstance(inner, str):
+                self.into(self._decoded(key, inner), device, (*keys, name), depth)
             elif name == "installedapplicationlist":
                 if not isinstance(inner, list):
                     raise TelemetryError(f"{self._name}: InstalledApplicationList is no list")
@@ -183,12 +180,14 @@ class _Walk:
                 of = f", {longest:,} of {total:,} rows" if total else ""
                 self._found.more = self._found.more or f"{named[name]}{of}"
 
-    def _decoded(self, payload: str) -> Any:
+    def _decoded(self, key: Any, payload: str) -> Any:
+        """A property list in a text of JSON: as it is, or in base64."""
         try:
-            content = base64.b64decode(payload, validate=True)
-        except (ValueError, binascii.Error) as error:
-            raise TelemetryError(f"{self._name}: raw_payload is not readable base64 ({error})") from None
-        return plist(content, f"{self._name}: raw_payload")
+            known = payload.lstrip().startswith("<")
+            content = payload.encode() if known else base64.b64decode(payload, validate=True)
+        except ValueError as error:
+            raise TelemetryError(f"{self._name}: {key} is not readable base64 ({error})") from None
+        return plist(content, f"{self._name}: {key}")
 
     def _add(self, found: AppList) -> None:
         if len(found.rows) > MAX_APPS:
@@ -196,6 +195,10 @@ class _Walk:
                 f"{self._name} lists {len(found.rows):,} apps; no device has more than {MAX_APPS:,}"
             )
         self._found.lists.append(found)
+
+
+def _is_answer(row: Any) -> bool:
+    return isinstance(row, dict) and bool({plain(key) for key in row} & _ANSWERS)
 
 
 def _is_app(row: Any) -> bool:

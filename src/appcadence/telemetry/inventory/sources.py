@@ -103,8 +103,8 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
         found = Unwrapped([AppList(_rows(path, content))])
         return _listed(path, found, device_id, app_map, table=True)
     raise TelemetryError(
-        f"{path} is no inventory source; known are lists of apps (plist, JSON, CSV; also in a zip archive), "
-        "IPA files, Info.plist and inventory.toml"
+        f"{path} is no inventory source; known are lists of apps (plist, JSON, CSV; also in a zip archive) "
+        f"that hold {EXPECTED}, IPA files, Info.plist and inventory.toml"
     )
 
 
@@ -147,8 +147,12 @@ def _listed(
     if not lists:
         raise TelemetryError(f"{path} holds no list of apps; expected {EXPECTED}")
     devices = {one.device for one in lists if one.device is not None}
-    device = device_id or (devices.pop() if len(devices) == 1 else None)
+    device = device_id or (min(devices) if len(devices) == 1 else None)
     if device is None and any(one.complete or one.of_device for one in lists):
+        if devices:
+            raise TelemetryError(
+                f"{path} is of several devices ({listed(sorted(devices))}); give each its file"
+            )
         raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
     source = Source(path, MDM, device=device, more=found.more)
     if lists[0].has_ids:

@@ -25,8 +25,8 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
     (rb"ElfFile\x00", "a Windows event log, which holds no telemetry of iOS apps"),
     (
-        rb"\x00\x10\x00\x00\x11\x00\x00",
-        "a part of a unified log archive (tracev3); write it as text on a Mac with "
+        rb"\x00\x10\x00\x00\x11\x00\x00|\xb0\xbb\x30\x00|\x99\x88\x77\x66",
+        "a part of a unified log archive (tracev3, timesync, uuidtext); write it as text on a Mac with "
         "log show --archive NAME.logarchive --style ndjson",
     ),
     (
@@ -41,8 +41,8 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 )
 
 
-_USAGE_JSON = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"')
-"""MVT's datausage.json and netusage.json."""
+_USAGE_TEXT = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"|bplist[\s\S]*netUsageBaseline')
+"""MVT's datausage.json and netusage.json; the daily analytics of iOS (com.apple.osanalytics.addaily.plist)."""
 _USAGE = (
     "data usage (DataUsage.sqlite, netusage.sqlite): bytes per process since it first ran, without the times "
     "at which they moved, so that no rhythm can be read; give the PowerLog of a sysdiagnose, which has both"
@@ -51,6 +51,6 @@ _USAGE = (
 
 def named(path: Path, start: bytes) -> str | None:
     """What a file is that starts so, and what to do with it; None where that is not known. Never raises."""
-    if _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database") or _USAGE_JSON.match(start):
+    if _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database") or _USAGE_TEXT.match(start):
         return _USAGE
     return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)
