@@ -42,7 +42,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 
 
 _USAGE_TEXT = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"|bplist[\s\S]*netUsageBaseline')
-"""MVT's datausage.json and netusage.json; the daily analytics of iOS (com.apple.osanalytics.addaily.plist)."""
+"""MVT's datausage.json and netusage.json; com.apple.osanalytics.addaily.plist of iOS itself."""
 _USAGE = (
     "data usage (DataUsage.sqlite, netusage.sqlite): bytes per process since it first ran, without the times "
     "at which they moved, so that no rhythm can be read; give the PowerLog of a sysdiagnose, which has both"
