@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import plistlib
 import struct
 import zipfile
@@ -11,6 +13,7 @@ from bundles import BINARY, info, ipa, write_plist
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory import app_archive as _bundle
+from appcadence.telemetry.inventory import app_lists
 from appcadence.telemetry.inventory.merge import merge
 
 INFO = "Payload/A.app/Info.plist"
@@ -111,6 +114,14 @@ def test_hostile_sources_end_in_one_sentence_and_leave_nothing(tmp_path):
             merge([path], out)
         assert path.name in str(caught.value) and not out.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_payload_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(app_lists, "MAX_PLIST_BYTES", 1 << 20)
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps({"raw_payload": base64.b64encode(bytes(2 << 20)).decode()}))
+    with pytest.raises(TelemetryError, match="raw_payload is larger than 1 MB"):
+        merge([path], tmp_path / "out")
 
 
 def test_an_archive_directory_is_bounded(tmp_path, monkeypatch):

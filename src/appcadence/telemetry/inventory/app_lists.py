@@ -16,6 +16,8 @@ from typing import Any
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import Facts, checked_id, declared, plist, text
 
+MAX_PLIST_BYTES = 16 << 20
+"""Of a property list with a list of apps."""
 MAX_APPS = 100_000
 MAX_DEPTH = 16
 """Of lists and dictionaries around a list."""
@@ -105,6 +107,17 @@ def plain(key: object) -> str:
     return str(key).strip().lower().replace("_", "").replace("-", "")
 
 
+def listing(content: bytes, name: str) -> Any:
+    """A property list that may hold a list of apps.
+
+    Raises:
+        TelemetryError: it is larger than any such list, or damaged.
+    """
+    if len(content) > MAX_PLIST_BYTES:
+        raise TelemetryError(f"{name} is larger than {MAX_PLIST_BYTES >> 20} MB, which no list of apps is")
+    return plist(content, name)
+
+
 def unwrapped(name: str, value: Any, *, complete: bool) -> Unwrapped:
     """The lists of apps in what was parsed from JSON or a property list.
 
@@ -187,7 +200,7 @@ class _Walk:
             content = payload.encode() if known else base64.b64decode(payload, validate=True)
         except ValueError as error:
             raise TelemetryError(f"{self._name}: {key} is not readable base64 ({error})") from None
-        return plist(content, f"{self._name}: {key}")
+        return listing(content, f"{self._name}: {key}")
 
     def _add(self, found: AppList) -> None:
         if len(found.rows) > MAX_APPS:

@@ -19,7 +19,6 @@ from appcadence.telemetry.inventory.app_archive import (
     bundle,
     hosts,
     list_within,
-    plist,
     source_bytes,
 )
 from appcadence.telemetry.inventory.app_lists import (
@@ -30,12 +29,12 @@ from appcadence.telemetry.inventory.app_lists import (
     Row,
     Unwrapped,
     facts_of,
+    listing,
     unwrapped,
 )
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
-_MAX_PLIST_BYTES = 16 << 20
 _DELIMITERS = ",;\t"
 _BOM = b"\xef\xbb\xbf"
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
@@ -89,10 +88,7 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     head = content[:4096]
     bare = (head.decode("utf-16", "ignore").encode() if _is_utf16(head) else head).removeprefix(_BOM).lstrip()
     if head.startswith(b"bplist") or bare.startswith(b"<"):
-        if len(content) > _MAX_PLIST_BYTES:
-            size = _MAX_PLIST_BYTES >> 20
-            raise TelemetryError(f"{path} is larger than {size} MB, which no list of apps is")
-        found = plist(content, str(path))
+        found = listing(content, str(path))
         if isinstance(found, dict) and "CFBundleIdentifier" in found:
             return _of_bundle(path, bundle(path, content))
         return _listed(path, unwrapped(str(path), found, complete=True), device_id, app_map)
