@@ -33,6 +33,7 @@ FORMATS = {
     "argus": "flows",
     "powerlog": "records",
     "knowledgec": "records",
+    "biome": "records",
     "unified_log": "records",
     "app_privacy_report": "records",
     "table": "rows",
@@ -95,7 +96,7 @@ def detect(path: Path) -> Reader:
     for candidate in map(reader, FORMATS):
         if candidate.sniff(path, start):
             return candidate
-    if what := named(start):
+    if what := named(path, start):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
     raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")
