@@ -97,7 +97,6 @@ FEATURES = (
         "transfers among it; NaN where the device reports no such work",
         "share of sessions that iOS's scheduler explains",
         "Apple: BGTaskScheduler, URLSession background transfers",
-        needs=("notifications",),
     ),
 )
 
