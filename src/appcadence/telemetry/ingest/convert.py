@@ -18,11 +18,12 @@ from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
+from appcadence.telemetry.ingest.folding import Folding
 from appcadence.telemetry.ingest.late_records import Touched
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import FORMATS, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers import FORMATS, INVENTORIES, Reader, ReadOptions, detect, reader
 from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.schema import FLOWS
 
@@ -146,7 +147,8 @@ def _converted(
         added = [tally.report for tally in new.values()]
         digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
-        _write(writer, groups.values(), new, touched, options, renaming, progress)
+        folding = Folding(before.names("inventory", "app_id") if before else ())
+        _write(writer, groups.values(), new, touched, options, renaming, folding, progress)
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
         writer.sources = [report.as_source() for report in added]
@@ -176,15 +178,17 @@ def _write(
     touched: Touched,
     options: ReadOptions,
     renaming: Renaming,
+    folding: Folding,
     progress: Progress,
 ) -> None:
     done, total = 0, sum(path.stat().st_size for path in new)
-    for found, files in groups:
+    # What names the installed apps comes first: other rows are counted for them.
+    for found, files in sorted(groups, key=lambda group: group[0].NAME not in INVENTORIES):
         for table, batch in found.read(files, options):
             marks = batch.schema.metadata
             tally = new[Path(os.fsdecode(marks[b"file"]))]
             tally.report.read += int(marks[b"read"])
-            batch = renaming.apply(batch)
+            batch = folding.apply(table, renaming.apply(batch))
             tally.add(table, batch)
             touched.add(table, batch)
             done += int(marks[b"size"])

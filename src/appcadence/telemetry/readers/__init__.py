@@ -39,6 +39,9 @@ FORMATS = {
 }
 """The formats that can be read, each a module of this package, and what counts in a file of each."""
 
+INVENTORIES = frozenset({"powerlog"})
+"""Formats that also name the installed apps."""
+
 Batches = Iterator[tuple[str, pa.Table]]
 """Names of canonical tables, each with some rows of it."""
 

@@ -24,7 +24,7 @@ class PowerLog:
     def __init__(self, database: _sqlite.Database) -> None:
         self.database = database
         self.read = 0
-        self.bad: list[tuple[int, str]] = [(1, _sqlite.WAL)] if database.wal else []
+        self.bad: list[tuple[int, str]] = []
         self.seen: set[int] = set()
         """Times of all records read."""
         self._offsets: list[tuple[float, float]] = []
