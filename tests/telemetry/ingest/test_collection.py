@@ -119,6 +119,27 @@ def test_a_sysdiagnose_as_it_is(tmp_path, given, monkeypatch):
     json.dumps(report.as_dict())
 
 
+def test_sysdiagnoses_in_a_folder_are_collections_of_their_own(tmp_path, sysdiagnose):
+    other = tmp_path / "in" / NAME.replace("iPhone_", "iPad_")
+    log(other / "logs/powerlogs/powerlog.PLSQL", "com.example.z")
+    packed = tarred(other, other.parent / f"{other.name}.tar.gz")
+    log(tmp_path / "in" / "x.PLSQL", "com.example.y")
+    report = convert([tmp_path / "in"], tmp_path / "out")
+    assert [found.name for found in report.collections] == [
+        "in",
+        other.name,
+        sysdiagnose.name,
+        packed.name,
+    ]
+    assert {(device, app) for device, app, *_ in rows(tmp_path / "out", "notifications")} == {
+        ("iPad", "com.example.z"),
+        *(("iPhone", f"com.example.{app}") for app in "abc"),
+    }
+    assert [file.name for file in report.files if file.unusable] == ["x.PLSQL"]  # nobody says whose it is
+    assert [file.skipped for file in report.files][-1]
+    json.dumps(report.as_dict())
+
+
 def test_every_form_gives_the_same_and_counts_once(tmp_path, sysdiagnose):
     out = tmp_path / "out"
     forms = [sysdiagnose, tarred(sysdiagnose, tmp_path / "a.tar"), zipped(sysdiagnose, tmp_path / "a.zip")]

@@ -1,7 +1,7 @@
 """Collections as people have them: a sysdiagnose, a folder or an archive of logs among many other files.
 
 Members that some reader knows are used, the others are passed over and counted by reason. Out of an archive
-each is copied into a scratch directory of our own. An archive within a collection is not opened.
+each is copied into a scratch directory of our own. An archive within an archive is not opened.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.ingest.archive import (
@@ -89,6 +90,8 @@ class Collection:
     """System and build, of a sysdiagnose."""
     taken: str | None = None
     """When a sysdiagnose was taken, ISO 8601 UTC."""
+    within: list[Path] = field(default_factory=list)
+    """Sysdiagnoses in a folder, where tools that fetch them leave them: each a collection of its own."""
     used: int = 0
     passed_over: list[PassedOver] = field(default_factory=list)
 
@@ -101,6 +104,10 @@ class Collection:
         short = name[-_MAX_NAME:]
         if len(known.names) < _MAX_EXAMPLES and short and short not in known.names:
             known.names.append(short)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What became of it as plain values, ready for JSON."""
+        return asdict(self) | {"within": [path.name for path in self.within]}
 
     def summary(self, most: int = 5) -> str:
         """What was passed over, in words."""
@@ -146,11 +153,10 @@ def gather(path: Path, scratch: Path, chosen: Reader | None = None) -> tuple[Col
 
 
 def _in_folder(found: Collection, folder: Path, chosen: Reader | None) -> Iterator[Member]:
-    for count, (name, path) in enumerate(_files(folder)):
+    for count, (name, path) in enumerate(_files(folder, found.within)):
         if count == MAX_MEMBERS:
             found.pass_over("", f"the folder has more than {MAX_MEMBERS:,} files")
             return
-        found.learn(name)
         if inside := _LOG_ARCHIVE.search(name):
             found.pass_over(inside[0], _BINARY_LOG)
             continue
@@ -164,16 +170,23 @@ def _in_folder(found: Collection, folder: Path, chosen: Reader | None) -> Iterat
             reader = _known(path, start, chosen)
         except (OSError, UnusableFile):
             start, reader = b"", None
-        if reader is None:
+        if is_archive(start) and _NAME.match(path.name):
+            found.within.append(path)
+        elif reader is None:
             _unknown(found, name, start)
         else:
             yield Member(path, name, reader)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """All files below, those of one folder in the order of their names; links are not followed."""
+def _files(folder: Path, apart: list[Path]) -> Iterator[tuple[str, Path]]:
+    """All files below, those of one folder in the order of their names, and those of sysdiagnoses apart.
+
+    Links are not followed.
+    """
     for where, folders, files in os.walk(folder):
-        folders.sort()
+        inner = [name for name in folders if _NAME.match(name)]
+        apart += [Path(where, name) for name in sorted(inner)]
+        folders[:] = sorted(set(folders) - set(inner))
         for file in sorted(files):
             path = Path(where, file)
             yield path.relative_to(folder).as_posix(), path

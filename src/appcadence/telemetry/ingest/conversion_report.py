@@ -53,7 +53,7 @@ class ConversionReport:
             "files": [asdict(file) for file in self.files],
             "tables": dict(self.tables),
             "notes": list(self.notes),
-            "collections": [asdict(collection) for collection in self.collections],
+            "collections": [collection.as_dict() for collection in self.collections],
             "changed_days": [asdict(day) for day in self.changed_days],
         }
 

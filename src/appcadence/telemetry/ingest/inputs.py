@@ -25,7 +25,8 @@ def inputs(
     """
     tallies: list[Tally] = []
     collections: list[Collection] = []
-    for number, path in enumerate(paths):
+    queue = list(paths)
+    for number, path in enumerate(queue):  # it grows
         beside = path.with_name(path.name.removesuffix(WAL).removesuffix("-shm"))
         if beside != path and beside in paths:
             continue  # part of a database that is given too
@@ -36,11 +37,12 @@ def inputs(
         folder.mkdir()
         found, members = gather(path, folder, chosen)
         collections.append(found)
+        queue += found.within
         device = found.device_id if options.device_id is None else None
         for member in members:
             report = FileReport(PurePosixPath(member.name).name, collection=found.name)
             tallies.append(_hashed(Tally(member.path, report, member.reader, device)))
-        if not members:
+        if not members and not found.within:
             tally = Tally(path, FileReport(path.name))
             tally.pass_over(UnusableFile(f"{path} holds nothing that is read: {found.summary()}", path))
             tallies.append(tally)
