@@ -1,7 +1,7 @@
 """What logs of a device repeat of each other counts once, in one call or in several."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -161,3 +161,38 @@ def test_pseudonyms_are_compared_with_pseudonyms(tmp_path):
     for path in (first, second):
         convert([path], tmp_path / "out", device_id="phone", keyfile=key)
     assert len(rows(tmp_path / "out", "activity")) == 2
+
+
+def test_a_push_in_two_kinds_of_log_counts_once(tmp_path):
+    """The minute of the PowerLog begins 30 s before its stamp; the unified log knows the second."""
+    a, b = "com.example.a", "com.example.b"
+    table = (
+        "timestamp REAL, BundleID TEXT",
+        [(START + 60 * k, app) for k, app in enumerate([a, a, b, None])],
+    )
+    # The stamps are those of the device's clock, which is 100.5 s behind.
+    coarse = powerlog(tmp_path / "log.PLSQL", {PUSHES: table})
+    zero = datetime.fromtimestamp(START - 100.5, UTC)
+
+    def fine(name: str, *pushed: tuple[str, int]) -> Path:
+        records = []
+        for app, second in pushed:
+            time = (zero + timedelta(seconds=second)).strftime("%Y-%m-%d %H:%M:%S.%f+0000")
+            records.append(record(push(app)) | {"timestamp": time})
+        return lines(tmp_path / name, records)
+
+    # Of the first minute one push is new, and b's was two minutes away.
+    log = fine("a.ndjson", (a, 12), (a, 50), (a, 55), (b, 5))
+    expected = {(a, "unified_log"): 3, (b, "unified_log"): 1}
+    left = {(b, "powerlog"): 1, (None, "powerlog"): 1}
+    convert([coarse, log], tmp_path / "once", device_id="phone")
+    found = Counter((row["app_id"], row["source"]) for row in rows(tmp_path / "once", "notifications"))
+    assert found == expected | left
+    # Added later, the coarse ones add nothing either, and the fine ones only what the coarse lack.
+    convert([log], tmp_path / "fine", device_id="phone")
+    convert([coarse], tmp_path / "fine", device_id="phone")
+    found = Counter((row["app_id"], row["source"]) for row in rows(tmp_path / "fine", "notifications"))
+    assert found == expected | left
+    convert([coarse], tmp_path / "coarse", device_id="phone")
+    report = convert([log], tmp_path / "coarse", device_id="phone")
+    assert report.files[0].repeated == 2 and len(rows(tmp_path / "coarse", "notifications")) == 6

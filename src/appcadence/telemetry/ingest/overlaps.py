@@ -20,6 +20,7 @@ from appcadence.telemetry._spans import pieces_within
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.device_times import MAX_DAYS
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.ingest.twins import recorded_elsewhere
 from appcadence.telemetry.names import encode
 from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, conform
 
@@ -71,6 +72,9 @@ class Overlaps:
             new = new.unify_dictionaries().combine_chunks()
             old = self._known(table, new)
             rows, kept = (_intervals if table == "activity" else _events)(table, new, log, old)
+            if table == "notifications":
+                fresh = kept >= 0
+                kept[fresh] = np.where(recorded_elsewhere(rows.filter(pa.array(fresh)), old), -1, kept[fresh])
             for number, file in enumerate(files):
                 mine = rows.filter(pa.array(kept == number))
                 marks = {"file": file, "read": "0", "size": "0"}
@@ -84,7 +88,7 @@ class Overlaps:
     def _known(self, table: str, new: pa.Table) -> pa.Table:
         """What the directory holds of the devices in the time of the new rows."""
         declared = DIRECTORY_TABLES[table]
-        columns = _keys(table)
+        columns = [*_keys(table), *({"time_resolution_seconds"} if table == "notifications" else ())]
         empty = declared.empty().select(columns)
         if self._before is None or table not in self._before.tables():
             return empty
@@ -106,7 +110,7 @@ def _keys(table: str) -> list[str]:
 def _events(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Table, Ints]:
     """The new rows, and the log of each: -1 for one that is repeated."""
     names = _keys(table)
-    whole = pa.concat_tables([old, new.select(names)])
+    whole = pa.concat_tables([old.select(names), new.select(names)])
     code = _codes(whole, names)
     owner = np.concatenate([np.full(len(old), -1), log])
     # The number of each row among the equal rows of its log.
