@@ -11,15 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+_SERVERS = ("apsd", "bird", "cloudd", "mDNSResponder", "nsurlsessiond")
 WORKS_FOR_OTHERS = frozenset(
     {
-        "com.apple.nsurlsessiond",
-        "nsurlsessiond",
+        *_SERVERS,
+        *(f"com.apple.{name}" for name in _SERVERS),
+        "com.apple.SafariViewService",
         "com.apple.WebKit.Networking",
         "com.apple.WebKit.WebContent",
-        "com.apple.SafariViewService",
-        "com.apple.mDNSResponder",
-        "mDNSResponder",
     }
 )
 """System processes whose traffic is that of the apps they serve: they are the process, not the app."""

@@ -1,8 +1,8 @@
 """One push that two kinds of log of a device both have: the finer record of it counts.
 
 A PowerLog rounds pushes to the minute, the unified log has them to the microsecond. A record stands for the
-time from its stamp on as long as its resolution; where two of one app and of different sources meet, each with
-one other at most, they are one push.
+time from its stamp on as long as its resolution; where two of one app and of different sources meet, each
+with one other at most, they are one push.
 """
 
 from __future__ import annotations
