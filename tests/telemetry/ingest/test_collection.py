@@ -114,8 +114,10 @@ def test_a_sysdiagnose_as_it_is(tmp_path, given, monkeypatch):
         ("iPhone", "com.example.b", "powerlog"),
         ("iPhone", "com.example.c", "unified_log"),
     ]
-    assert any("'iPhone'" in note or "iPhone comes from" in note for note in report.notes)
-    assert not convert([given], out).changed
+    assert any("The device id iPhone comes from the name" in note for note in report.notes)
+    assert all("/" not in name for name in passed["nothing that is read"][1])
+    again = convert([given], out)
+    assert not again.changed and not again.notes
     json.dumps(report.as_dict())
 
 

@@ -101,7 +101,8 @@ class Collection:
             known = PassedOver(reason)
             self.passed_over.append(known)
         known.members += 1
-        short = name[-_MAX_NAME:]
+        top, _, below = name.partition("/")
+        short = (below if _NAME.match(top) else name)[-_MAX_NAME:]
         if len(known.names) < _MAX_EXAMPLES and short and short not in known.names:
             known.names.append(short)
 

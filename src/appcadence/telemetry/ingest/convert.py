@@ -89,7 +89,7 @@ def convert(
                 return replace(
                     report,
                     collections=collections,
-                    notes=(*report.notes, *_shared_names(tallies)),
+                    notes=(*report.notes, *(_shared_names(tallies) if report.changed else ())),
                 )
             except UnusableFile as error:
                 if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
@@ -103,8 +103,8 @@ def _shared_names(tallies: Iterable[Tally]) -> Iterator[str]:
     used = sorted({tally.device_id for tally in tallies if tally.device_id and not tally.unusable})
     if used:
         yield (
-            f"The device id {listed(used)} comes from the name of a sysdiagnose, which does not tell one "
-            "such device from another; give device_id for each, or all count as one."
+            f"The device id {listed(used)} comes from the name of a sysdiagnose, which other devices of its "
+            "kind share; give the id of each device where there are several."
         )
 
 
