@@ -14,14 +14,17 @@ from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest import convert as conversion
+from appcadence.telemetry.ingest.collection import Collection
 from appcadence.telemetry.ingest.conversion_report import ConversionReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
 
-_MAX_DAYS = 10
+_MAX_DAYS, _MAX_REASONS = 10, 12
 
 
 def convert(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Log files, plain or gzip.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Log files, folders, sysdiagnoses, archives.")
+    ],
     out: Annotated[Path, typer.Option(help="Telemetry directory to make or to add to.")],
     format: Annotated[str | None, typer.Option(help="Format of the files [default: found out].")] = None,
     device_id: Annotated[str | None, typer.Option(help="The device that all rows belong to.")] = None,
@@ -45,9 +48,11 @@ def convert(
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
 
-    Files that were converted before are skipped; files that cannot be used are passed over and named, and
-    only where none can the command fails. Give logs that belong together in one call, such as Zeek's conn,
-    ssl, quic, http and dns logs. Rows that cannot be used are counted, and listed in the table 'rejected'.
+    Folders and archives (tar, tar.gz, zip) are searched: give a sysdiagnose as it is. Its device is called
+    after its kind unless --device-id names it. Files that were converted before are skipped; files that
+    cannot be used are passed over and named, and only where none can the command fails. Give logs that belong
+    together in one call, such as Zeek's conn, ssl, quic, http and dns logs. Rows that cannot be used are
+    counted, and listed in the table 'rejected'.
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
@@ -74,6 +79,8 @@ def _print(report: ConversionReport) -> None:
     numbers = map(number, ("read", "kept", "rejected", "devices", "apps"))
     rows = (row for file in report.files for row in _rows(file))
     print_table([text("file, format"), *numbers, word("first, last UTC")], rows)
+    for collection in report.collections:
+        _print_collection(collection)
     reasons = dict.fromkeys(said(file.unusable, file.argument) for file in report.files if file.unusable)
     for note in (*(f"Passed over: {reason}" for reason in reasons), *report.notes):
         say(note)
@@ -86,6 +93,15 @@ def _print(report: ConversionReport) -> None:
     say(f"Added to {report.out}: {added}.")
     if report.changed_days:
         _print_changed(report.changed_days)
+
+
+def _print_collection(collection: Collection) -> None:
+    """What became of a folder or an archive, a line a reason."""
+    what = [collection.system, f"of {_minute(collection.taken)} UTC" if collection.taken else ""]
+    about = f" ({' '.join(filter(None, what))})" if any(what) else ""
+    say(f"{collection.name}{about}: {many(collection.used, 'file')} used.")
+    for group in collection.passed_over[:_MAX_REASONS]:
+        say(f"Passed over: {group.summary()}.", "  ")
 
 
 def _rows(file: FileReport) -> Iterator[tuple[object, ...]]:

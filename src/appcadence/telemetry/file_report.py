@@ -33,6 +33,10 @@ class FileReport:
     """The same content was converted before, or stands earlier in the same call."""
     unusable: str = ""
     """Why the file was passed over; empty where it was not."""
+    collection: str = ""
+    """Base name of the folder or archive that the file was found in, if any."""
+    repeated: int = 0
+    """Rows that stood in another log already, of these or of those converted before."""
     argument: str | None = None
     """The argument of `convert` that would have mended that, if any."""
 
@@ -41,5 +45,5 @@ class FileReport:
         return {
             key: value
             for key, value in asdict(self).items()
-            if key not in ("skipped", "unusable", "argument")
+            if key not in ("skipped", "unusable", "argument", "collection", "repeated")
         }

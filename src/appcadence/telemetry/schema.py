@@ -63,6 +63,12 @@ class Table:
 
 _DEVICE = Column("device_id", NAME, "the monitored device")
 _APP = Column("app_id", NAME, "bundle id of the app; null where the source cannot attribute", nullable=True)
+_SOURCE_APP = Column(
+    "source_app_id",
+    NAME,
+    "id as the source gave it, if it is that of a part of the app (an extension, a topic); else null",
+    nullable=True,
+)
 _SOURCE = Column("source", NAME, "the kind of log the row comes from")
 _RESOLUTION = Column("time_resolution_seconds", pa.float64(), "resolution of the source's times", "s")
 
@@ -98,6 +104,7 @@ FLOWS = Table(
         _RESOLUTION,
         _SOURCE,
         Column("source_uid", pa.string(), "the source's own id of the flow", nullable=True),
+        _SOURCE_APP,
     ),
 )
 
@@ -126,6 +133,7 @@ ACTIVITY = Table(
         Column("end", TIME, "when it ended; null = still the case", nullable=True),
         _SOURCE,
         _RESOLUTION,
+        _SOURCE_APP,
     ),
 )
 
@@ -154,6 +162,7 @@ NOTIFICATIONS = Table(
         Column("size_bytes", pa.int64(), "size of the payload", "bytes", nullable=True),
         _SOURCE,
         _RESOLUTION,
+        _SOURCE_APP,
     ),
 )
 

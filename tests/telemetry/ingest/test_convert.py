@@ -151,6 +151,7 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
     mixed.write_text(log(row("A")) + "#path\tssl\n#fields\tts\tuid\tserver_name\n")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.iterdir())
     cases = [
         ([pipe], {}, r"pipe cannot be read \(it is a pipe"),
@@ -161,7 +162,7 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
-        ([tmp_path], {}, "is a directory; give the files"),
+        ([tmp_path / "empty"], {}, "empty holds nothing that is read: it is empty"),
         ([], {}, "no file to convert"),
         ([names], {}, "give the conn log"),
         ([mixed], {}, "changes from conn to ssl"),

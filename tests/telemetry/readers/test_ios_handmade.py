@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from ios_files import (
     APPS,
+    BACKLIGHT,
     BRIGHTNESS,
     LOCK,
     PUSHES,
@@ -14,6 +15,7 @@ from ios_files import (
     START,
     TRANSFERS,
     contact,
+    database,
     knowledge,
     lines,
     powerlog,
@@ -47,7 +49,7 @@ def test_powerlog_without_a_grid_dropped_pushes_and_topics(tmp_path):
         (START + 3, None, None, None, None),
     ]
     found = read("powerlog", powerlog(tmp_path / "x", {PUSHES: (columns, rows)}))["notifications"]
-    assert [row["app_id"] for row in found] == ["com.example.a", "com.example.b", None]
+    assert [row["app_id"] for row in found] == ["com.example.a", "com.example.b.voip", None]
     assert {row["time_resolution_seconds"] for row in found} == {1e-6}
     assert {row["size_bytes"] for row in found} == {None}
 
@@ -92,6 +94,79 @@ def test_powerlog_states(tmp_path):
     assert front == {"com.example.a": [(10, 20), (40, 60)], "com.example.b": [(10, 30)]}
     # The log is silent from 70 to 4,000.
     assert seconds(rows, "screen_on") == [(5, 60)]
+
+
+def test_powerlog_other_screens_and_floating_videos(tmp_path):
+    columns = "timestamp REAL, bundleID TEXT, Display INTEGER, AppRole INTEGER"
+    tables = {
+        SCREEN: (
+            columns,
+            [
+                (START, "com.example.a", 0, 1),
+                (START + 5, "com.example.video", 0, 5),
+                (START + 6, "com.example.map", 2, 1),
+                (START + 40, None, 2, 0),
+            ],
+        ),
+        f"{SCREEN}X": (columns, [(START + 1, "com.example.b", 0, 1)]),
+        BACKLIGHT: (
+            "timestamp REAL, Block TEXT, Active",
+            [(START, "Backlight", 1), (START + 20, "Backlight", 0)],
+        ),
+        f"{BACKLIGHT}X": ("timestamp REAL, Block TEXT, Active", [(START + 30, "Backlight", 0)]),
+    }
+    rows = read("powerlog", powerlog(tmp_path / "x", tables))["activity"]
+    found = {(row["app_id"] or row["kind"], *seconds([row], row["kind"])[0]) for row in rows}
+    # Each screen has its own light; CarPlay goes on in the dark, until a layout without an app.
+    assert found == {
+        ("com.example.a", 0, 20),
+        ("com.example.b", 1, 30),
+        ("com.example.map", 6, 40),
+        ("screen_on", 0, 20),
+    }
+
+
+def test_powerlogs_that_follow_or_overlap_each_other_are_one_timeline(tmp_path):
+    def part(name: str, front: list[tuple], locks: list[tuple]):
+        tables = {SCREEN: ("timestamp REAL, bundleID TEXT", front), LOCK: ("timestamp REAL, Locked", locks)}
+        return powerlog(tmp_path / name, tables)
+
+    first = part("1", [(START, "com.example.a")], [(START, 0), (START + 100, 0)])
+    second = part("2", [(START + 300, "com.example.b")], [(START + 200, 0), (START + 400, 1)])
+    third = part("3", [(START, "com.example.a"), (START + 300, "com.example.b")], [(START + 400, 1)])
+    whole = [("com.example.a", (0, 300)), ("com.example.b", (300, 400)), (None, (0, 400))]
+    for paths in ((first, second), (second, first), (first, second, third), (first, second, first)):
+        rows = read("powerlog", *paths)["activity"]
+        found = [(row["app_id"], seconds([row], row["kind"])[0]) for row in rows]
+        assert sorted(found, key=str) == sorted(whole, key=str)
+
+
+def test_knowledgec_of_other_devices_and_extensions(tmp_path):
+    columns = "ZSTREAMNAME, ZSTARTDATE, ZENDDATE, ZVALUESTRING, ZVALUEINTEGER, ZSTRUCTUREDMETADATA, ZSOURCE"
+    rows = [
+        ("/app/usage", 7e8, 7e8 + 1, "com.example.a", None, None, 1),
+        ("/app/usage", 7e8, 7e8 + 1, "com.example.b", None, None, 2),
+        ("/app/usage", 7e8, 7e8 + 1, "com.example.b", None, 9, None),
+        ("/app/inFocus", 7e8, 7e8 + 1, "com.example.c.ShareExtension", None, 1, 3),
+    ]
+    holder = "Z_DKAPPLICATIONMETADATAKEY__EXTENSIONCONTAININGBUNDLEIDENTIFIER"
+    path = database(
+        tmp_path / "x.db",
+        {
+            "ZOBJECT": (columns, rows),
+            "ZSOURCE": ("Z_PK INTEGER, ZDEVICEID TEXT", [(1, None), (2, "6F0D-IPAD")]),
+            "ZSTRUCTUREDMETADATA": (f"Z_PK INTEGER, {holder} TEXT", [(1, "com.example.c"), (9, "no id!")]),
+        },
+    )
+    found = read("knowledgec", path)
+    assert [(row["app_id"], row["source_app_id"]) for row in found["activity"]] == [
+        ("com.example.a", None),
+        ("com.example.b", None),
+        ("com.example.c", "com.example.c.ShareExtension"),
+    ]
+    assert [(row["line"], row["reason"]) for row in found["rejected"]] == [
+        (2, "ZOBJECT: recorded by another device (ZSOURCE)")
+    ]
 
 
 def test_powerlog_transfers_count_once_a_task_and_deleted_apps_are_left_out(tmp_path):

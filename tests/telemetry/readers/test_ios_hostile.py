@@ -161,7 +161,6 @@ def test_views_virtual_tables_and_generated_columns_are_not_run(tmp_path):
     assert reasons == {
         f"{PUSHES}: no plain table with the column timestamp",
         f"{LOCK}: no plain table with the column timestamp",
-        f"{SCREEN}: bundleID is no bundle id",
     }
     for name, table in (("powerlog", OFFSETS), ("knowledgec", "ZOBJECT")):
         path = tmp_path / table
@@ -184,19 +183,62 @@ def test_time_and_row_limits(tmp_path, monkeypatch):
         read("knowledgec", path)
 
 
-def test_the_file_is_not_touched_and_a_wal_is_reported(tmp_path):
-    path = good(tmp_path)["knowledgec"]
+def with_log(path: Path) -> sqlite3.Connection:
+    """A knowledgeC of one row, and another one in its write-ahead log, for as long as it is open."""
+    knowledge(path, [("/app/usage", 7e8, 7e8 + 1, "com.example.a", None)])
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("INSERT INTO ZOBJECT (ZSTREAMNAME) VALUES ('/app/usage')")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    row = ("/app/usage", 7e8 + 10, 7e8 + 11, "com.example.b")
+    connection.execute(
+        "INSERT INTO ZOBJECT (ZSTREAMNAME, ZSTARTDATE, ZENDDATE, ZVALUESTRING) VALUES (?, ?, ?, ?)", row
+    )
     connection.commit()
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    return connection
+
+
+def test_a_write_ahead_log_is_read_and_nothing_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = tmp_path / "x.db"
+    connection = with_log(path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
     assert "x.db-wal" in before
-    rows = read("knowledgec", path)
-    assert len(rows["activity"]) == 1
-    assert [row["reason"] for row in rows["rejected"]] == [_sqlite.WAL]
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert {row["app_id"] for row in read("knowledgec", path)["activity"]} == {
+        "com.example.a",
+        "com.example.b",
+    }
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+    assert not list((tmp_path / "temporary").iterdir())
+    monkeypatch.setattr(_sqlite, "MAX_UNPACKED_BYTES", 1000)
+    with pytest.raises(TelemetryError, match="is larger than 1,000 bytes"):
+        read("knowledgec", path)
     connection.close()
+
+
+def test_altered_write_ahead_logs(tmp_path):
+    connection = with_log(tmp_path / "x.db")
+    whole, log = (tmp_path / "x.db").read_bytes(), (tmp_path / "x.db-wal").read_bytes()
+    connection.close()
+    path = tmp_path / "altered.db"
+    beside = tmp_path / "altered.db-wal"
+    draw = random.Random(2)
+    contents = [b"\0", b"x" * 100_000, log[:40], log[:-500], log * 3]
+    for _ in range(40):
+        altered = bytearray(log)
+        for _ in range(draw.randint(1, 4)):
+            altered[draw.randrange(len(altered))] ^= 1 << draw.randrange(8)
+        contents.append(bytes(altered))
+    for content in contents:
+        path.write_bytes(whole)
+        beside.write_bytes(content)
+        # What the checksums of the log do not vouch for is left out.
+        apps = [row["app_id"] for row in read("knowledgec", path)["activity"]]
+        assert apps in (["com.example.a"], ["com.example.a", "com.example.b"])
+        assert beside.read_bytes() == content
+    beside.unlink()
+    beside.mkdir()
+    assert len(read("knowledgec", path)["activity"]) == 1
 
 
 def test_bad_rows_of_a_powerlog(tmp_path):
@@ -221,7 +263,7 @@ def test_bad_rows_of_a_powerlog(tmp_path):
         LOCK: ("timestamp, Locked", [(START, 0), (START, 2), (START, "no"), (START + 1, 1)]),
         BACKLIGHT: ("timestamp, Block, Active", [(START, "Backlight", None), (START, "Keyboard", 9)]),
         TRANSFERS: ("timestamp, bundleID, bytesSent", [(START, "a b", 1), (START, "com.example.a", -1)]),
-        SCREEN: ("timestamp, bundleID", [(START, None)]),
+        SCREEN: ("timestamp, bundleID", [(START, None), (START, 7)]),
         APPS: ("timestamp, AppBundleId", [(START, 5)]),
     }
     rows = read("powerlog", powerlog(tmp_path / "x", tables))

@@ -31,6 +31,7 @@ def test_a_flow_event_becomes_a_flow(tmp_path):
         "time_resolution_seconds": 1e-6,
         "source": "suricata",
         "source_uid": "1",
+        "source_app_id": None,
     }
 
 

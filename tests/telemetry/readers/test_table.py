@@ -47,6 +47,7 @@ def test_a_mapped_table(tmp_path):
         "time_resolution_seconds": 1.0,
         "source": "gateway",
         "source_uid": None,
+        "source_app_id": None,
     }
     assert (second["dest_host"], second["outcome"], second["bytes_out"]) == ("b.example", "failed", None)
     assert second["duration_seconds"] is None

@@ -94,6 +94,7 @@ def test_a_connection_becomes_a_flow(tmp_path):
         "time_resolution_seconds": 1e-6,
         "source": "zeek",
         "source_uid": "C1",
+        "source_app_id": None,
     }
 
 

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.ingest.collection import Collection
 from appcadence.telemetry.ingest.late_records import ChangedDay
+from appcadence.telemetry.readers import Reader
 from appcadence.telemetry.times import to_iso
 
 _TIMES = ("start", "time", "first_seen", "snapshot_time")
@@ -28,6 +30,8 @@ class ConversionReport:
     """Rows added to each table."""
     notes: tuple[str, ...] = ()
     """What the user should know: plain sentences."""
+    collections: tuple[Collection, ...] = ()
+    """Folders and archives among what was given: which members were used, and which not and why."""
     changed_days: tuple[ChangedDay, ...] = ()
     """Days that the directory already held flows of, or of a later day, and that late records changed; what
     was scored of them is to be scored again. Sorted; none in a new directory."""
@@ -49,6 +53,7 @@ class ConversionReport:
             "files": [asdict(file) for file in self.files],
             "tables": dict(self.tables),
             "notes": list(self.notes),
+            "collections": [collection.as_dict() for collection in self.collections],
             "changed_days": [asdict(day) for day in self.changed_days],
         }
 
@@ -59,6 +64,10 @@ class Tally:
 
     path: Path
     report: FileReport
+    reader: Reader | None = None
+    """The one that knows the file, where that was found out."""
+    device_id: str | None = None
+    """The device that the collection names from which the file comes."""
     unusable: UnusableFile | None = None
     span: list[int] = field(default_factory=list)
     """First and last time so far, in microseconds."""
@@ -66,8 +75,12 @@ class Tally:
     _apps: set[str] = field(default_factory=set)
 
     def pass_over(self, error: UnusableFile) -> None:
-        self.unusable = error
-        self.report.unusable, self.report.argument = str(error), error.argument
+        said = str(error)
+        if self.report.collection:
+            # The copy of a member lies where nobody knows it.
+            said = said.replace(str(self.path), f"{self.report.collection}: {self.report.name}")
+        self.unusable = UnusableFile(said, *error.paths, argument=error.argument)
+        self.report.unusable, self.report.argument = said, error.argument
 
     def add(self, table: str, batch: pa.Table) -> None:
         report = self.report

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
-from appcadence._files import sha256, why_unreadable
+import pyarrow as pa
+
 from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
@@ -18,12 +22,14 @@ from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
+from appcadence.telemetry.ingest.folding import Folding
+from appcadence.telemetry.ingest.inputs import again, inputs
 from appcadence.telemetry.ingest.late_records import Touched
+from appcadence.telemetry.ingest.overlaps import Overlaps
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import FORMATS, Reader, ReadOptions, detect, reader
-from appcadence.telemetry.readers._lines import pieces
+from appcadence.telemetry.readers import FORMATS, INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, reader
 from appcadence.telemetry.schema import FLOWS
 
 
@@ -45,15 +51,17 @@ def convert(
     Files whose content (SHA-256) was converted before are skipped; where nothing is new, nothing is
     touched. Logs that belong together (Zeek's conn and ssl, say) must be given in one call: names are
     not looked up in logs converted earlier. A file that cannot be used is passed over, whole, and its report
-    says why; all that the others give is added, or nothing.
+    says why; all that the others give is added, or nothing. Of a folder or an archive the members that are
+    known are used; a sysdiagnose names its device. What logs of a device repeat of each other counts once.
 
     Args:
-        paths: files.
+        paths: files, folders and archives (tar, tar.gz, zip).
         out: the telemetry directory; made if absent.
         format: name of the format of all files; None = found out for each.
         local_nets: networks (CIDR) of the monitored devices.
         devices: which device had which address when: a table, or the CSV file with it.
-        device_id: the device of every row; not together with `devices`.
+        device_id: the device of every row; not together with `devices`. Without it a sysdiagnose's is its
+            kind of device ("iPhone").
         mapping: the mapping file of the format `table`.
         app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
         keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
@@ -70,40 +78,34 @@ def convert(
         None if app_map is None else Path(app_map), None if keyfile is None else Path(keyfile)
     )
     chosen = reader(format) if format else None
-    tallies = [_hashed(path) for path in map(Path, paths)]
-    if not tallies:
-        raise TelemetryError("no file to convert; give at least one")
-    while True:
-        try:
-            return _converted(tallies, out, chosen, options, renaming, progress)
-        except UnusableFile as error:
-            if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
-                raise
-            # Found out while it was read: once more without it, and without any other that ends too early.
-            tallies = [_again(tally, error) for tally in tallies]
+    given = [Path(path) for path in paths]
+    with tempfile.TemporaryDirectory(prefix="appcadence-") as copies:
+        tallies, collections = inputs(given, Path(copies), chosen, options)
+        if not tallies:
+            raise TelemetryError("no file to convert; give at least one")
+        while True:
+            try:
+                report = _converted(tallies, out, chosen, options, renaming, progress)
+                return replace(
+                    report,
+                    collections=collections,
+                    notes=(*report.notes, *(_shared_names(tallies) if report.changed else ())),
+                )
+            except UnusableFile as error:
+                if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
+                    raise
+                # Found out while it was read: once more without it, and any other that ends too early.
+                tallies = [again(tally, error) for tally in tallies]
 
 
-def _hashed(path: Path) -> Tally:
-    tally = Tally(path, FileReport(path.name))
-    try:
-        tally.report.sha256 = sha256(path)
-    except OSError as error:
-        tally.pass_over(UnusableFile(f"{path} {why_unreadable(error, 'a log file')}", path))
-    return tally
-
-
-def _again(tally: Tally, error: UnusableFile) -> Tally:
-    """The file for another attempt; unusable where this error says so, or where its gzip data is damaged."""
-    fresh = Tally(tally.path, FileReport(tally.path.name, tally.report.sha256))
-    try:
-        if tally.unusable or tally.path in error.paths:
-            raise tally.unusable or error
-        if not tally.report.skipped:
-            for _ in pieces(tally.path, "a log"):
-                pass
-    except UnusableFile as found:
-        fresh.pass_over(found)
-    return fresh
+def _shared_names(tallies: Iterable[Tally]) -> Iterator[str]:
+    """A sentence where device ids come from the names of sysdiagnoses, which many devices share."""
+    used = sorted({tally.device_id for tally in tallies if tally.device_id and not tally.unusable})
+    if used:
+        yield (
+            f"The device id {listed(used)} comes from the name of a sysdiagnose, which other devices of its "
+            "kind share; give the id of each device where there are several."
+        )
 
 
 def _converted(
@@ -124,19 +126,19 @@ def _converted(
         before = existing(out)
         seen = _known(before)
         new: dict[Path, Tally] = {}
-        groups: dict[str, tuple[Reader, list[Path]]] = {}
+        groups: dict[tuple[str | None, str], tuple[Reader, list[Path]]] = {}
         for tally in tallies:
             report = tally.report
             report.skipped = not tally.unusable and report.sha256 in seen
             if report.skipped or tally.unusable:
                 continue
             try:
-                found = chosen or detect(tally.path)
+                found = chosen or tally.reader or detect(tally.path)
             except UnusableFile as error:
                 tally.pass_over(error)
                 continue
             report.format = found.NAME
-            groups.setdefault(found.NAME, (found, []))[1].append(tally.path)
+            groups.setdefault((tally.device_id, found.NAME), (found, []))[1].append(tally.path)
             new[tally.path] = tally
             seen.add(report.sha256)
         if all(tally.unusable for tally in tallies):
@@ -146,7 +148,14 @@ def _converted(
         added = [tally.report for tally in new.values()]
         digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
-        _write(writer, groups.values(), new, touched, options, renaming, progress)
+        sink = _Sink(writer, new, touched, renaming, before, progress)
+        in_order = sorted(groups.items(), key=lambda item: item[0][0] or "")
+        for device, group in groupby(in_order, lambda item: item[0][0]):
+            same = options if device is None else replace(options, device_id=device, devices=None)
+            sink.write([members for _, members in group], same)
+        if not set(writer.rows) - {"rejected"}:
+            # An empty table says "converted, and nothing was there".
+            writer.write("flows", FLOWS.empty())
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
         writer.sources = [report.as_source() for report in added]
@@ -154,8 +163,8 @@ def _converted(
         out,
         tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        _notes(added) or _checks(out, new.values(), touched.devices, options, renaming),
-        changed_days,
+        (*_notes(added), *_checks(out, new.values(), touched.devices, options, renaming)),
+        changed_days=changed_days,
     )
 
 
@@ -169,31 +178,48 @@ def _none_usable(tallies: Sequence[Tally]) -> TelemetryError:
     )
 
 
-def _write(
-    writer: DirectoryWriter,
-    groups: Iterable[tuple[Reader, list[Path]]],
-    new: Mapping[Path, Tally],
-    touched: Touched,
-    options: ReadOptions,
-    renaming: Renaming,
-    progress: Progress,
-) -> None:
-    done, total = 0, sum(path.stat().st_size for path in new)
-    for found, files in groups:
-        for table, batch in found.read(files, options):
-            marks = batch.schema.metadata
-            tally = new[Path(os.fsdecode(marks[b"file"]))]
-            tally.report.read += int(marks[b"read"])
-            batch = renaming.apply(batch)
-            tally.add(table, batch)
-            touched.add(table, batch)
-            done += int(marks[b"size"])
-            if len(batch):
-                writer.write(table, batch)
-            progress("Converting", done / max(total, 1))
-    if not set(writer.rows) - {"rejected"}:
-        # An empty table says "converted, and nothing was there".
-        writer.write("flows", FLOWS.empty())
+class _Sink:
+    """Takes what the readers give into the directory, and counts it."""
+
+    def __init__(
+        self,
+        writer: DirectoryWriter,
+        new: Mapping[Path, Tally],
+        touched: Touched,
+        renaming: Renaming,
+        before: TelemetryDirectory | None,
+        progress: Progress,
+    ) -> None:
+        self._writer, self._new, self._touched, self._renaming = writer, new, touched, renaming
+        self._folding = Folding(before.names("inventory", "app_id") if before else ())
+        self._overlaps = Overlaps(before)
+        self._progress = progress
+        self._done, self._total = 0, max(sum(path.stat().st_size for path in new), 1)
+
+    def write(self, groups: Iterable[tuple[Reader, list[Path]]], options: ReadOptions) -> None:
+        """Read the files of one device, or of the network."""
+        # What names the installed apps comes first: other rows are counted for them.
+        for found, files in sorted(groups, key=lambda group: group[0].NAME not in INVENTORIES):
+            for table, batch in found.read(files, options):
+                marks = batch.schema.metadata
+                self._tally(batch).report.read += int(marks[b"read"])
+                batch = self._folding.apply(table, self._renaming.apply(batch))
+                if found.NAME not in ON_DEVICE or not self._overlaps.add(table, batch):
+                    self._take(table, batch)
+                self._done += int(marks[b"size"])
+                self._progress("Converting", self._done / self._total)
+        for table, batch, repeated in self._overlaps.release():
+            self._tally(batch).report.repeated += repeated
+            self._take(table, batch)
+
+    def _tally(self, batch: pa.Table) -> Tally:
+        return self._new[Path(os.fsdecode(batch.schema.metadata[b"file"]))]
+
+    def _take(self, table: str, batch: pa.Table) -> None:
+        self._tally(batch).add(table, batch)
+        self._touched.add(table, batch)
+        if len(batch):
+            self._writer.write(table, batch)
 
 
 def _options(
@@ -232,6 +258,11 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
 
 def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
     read, rejected = sum(file.read for file in added), sum(file.rejected for file in added)
+    repeated = sum(file.repeated for file in added)
+    if repeated:
+        return (
+            f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once.",
+        )
     if any(file.rows for file in added):
         return ()
     if read == 0:
@@ -239,6 +270,8 @@ def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
         return (f"The files hold no {what}, which is what counts of their format.",)
     if read == rejected:
         return ("No row could be used; the table 'rejected' says why.",)
+    if all(file.format in ON_DEVICE for file in added):
+        return (f"None of the {read - rejected:,} usable records tells of apps, the screen or pushes.",)
     return (
         f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
         "give local_nets, the networks (CIDR) of your devices.",

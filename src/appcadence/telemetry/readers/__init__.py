@@ -40,6 +40,12 @@ FORMATS = {
 }
 """The formats that can be read, each a module of this package, and what counts in a file of each."""
 
+ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "app_privacy_report"})
+"""Formats that a device keeps of itself: none names it, and successive exports overlap."""
+
+INVENTORIES = frozenset({"powerlog"})
+"""Formats that also name the installed apps."""
+
 Batches = Iterator[tuple[str, pa.Table]]
 """Names of canonical tables, each with some rows of it."""
 
@@ -93,13 +99,17 @@ def detect(path: Path) -> Reader:
         UnusableFile: it cannot be read, or no reader knows it.
     """
     start = head(path, "a log")
-    for candidate in map(reader, FORMATS):
-        if candidate.sniff(path, start):
-            return candidate
-    if what := named(path, start):
+    if found := sniffed(path, start):
+        return found
+    if what := named(start, path):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
     raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")
+
+
+def sniffed(path: Path, start: bytes) -> Reader | None:
+    """The reader whose format a file has that starts so, if any; of an SQLite file the whole is looked at."""
+    return next((known for known in map(reader, FORMATS) if known.sniff(path, start)), None)
 
 
 def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Table:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from appcadence.errors import UnusableFile
+from appcadence.telemetry.app_ids import app_of
 from appcadence.telemetry.readers import ReadOptions
 from appcadence.telemetry.readers._flows import LAST_SECOND
 from appcadence.telemetry.schema import Table
@@ -21,9 +22,6 @@ _RESOLUTIONS = ((3600.0, 3), (60.0, 1), (1.0, 1))
 """Resolutions looked for, each with the distinct times that must be multiples of it."""
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _NO_APP = ("com.apple.lock-screen", "com.apple.springboard", "com.apple.SpringBoard")
-_TOPIC_SUFFIX = re.compile(
-    r"\.(voip|voip-ptt|complication|pushkit\.fileprovider|location-query|push-type\.[a-z]+)$"
-)
 
 
 def device_of(path: Path, options: ReadOptions) -> str:
@@ -72,9 +70,9 @@ def is_app(bundle: str) -> bool:
 
 
 def app_of_topic(topic: object) -> str | None:
-    """The app of an APNs topic: documented endings and the CloudKit prefix taken off."""
+    """The app of an APNs topic."""
     app = app_id(topic)
-    return app and app_id(_TOPIC_SUFFIX.sub("", app).removeprefix("com.apple.icloud-container."))
+    return app and app_of(app)
 
 
 def resolution_seconds(times: Iterable[float]) -> float:

@@ -19,10 +19,6 @@ from appcadence.telemetry.readers._flows import MAX_NAME
 
 EXPECTED = "a PowerLog (.PLSQL)"
 OFFSET = "PLStorageOperator_EventForward_TimeOffset"
-WORKS_FOR_OTHERS = frozenset(
-    {"nsurlsessiond", "com.apple.WebKit.Networking", "mDNSResponder", "networkserviceproxy"}
-)
-"""Processes whose traffic is that of the apps that asked them for it."""
 
 
 def process_name(value: _sqlite.Value) -> str | None:
@@ -37,7 +33,7 @@ class PowerLog:
     def __init__(self, database: _sqlite.Database) -> None:
         self.database = database
         self.read = 0
-        self.bad: list[tuple[int, str]] = [(1, _sqlite.WAL)] if database.wal else []
+        self.bad: list[tuple[int, str]] = []
         self.seen: set[int] = set()
         """Times of all records read."""
         self._offsets: list[tuple[float, float]] = []

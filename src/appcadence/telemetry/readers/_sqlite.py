@@ -1,8 +1,9 @@
 """SQLite files of unknown origin: opened read-only, plain tables only, within time and size bounds.
 
 Nothing of the file is executed: views, virtual tables, generated columns, triggers and indexes are not
-used, and an authorizer refuses every statement but a plain SELECT. The file is opened as immutable:
-records still in a `-wal` file beside it are not read, and `Database.wal` says that there is one.
+used, and an authorizer refuses every statement but a plain SELECT. The file is opened as immutable. Where a
+`-wal` file with newer records lies beside it, SQLite reads both from a private copy: what was given stays as
+it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
+from appcadence._files import open_input
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._spill import room
@@ -26,11 +28,13 @@ TIME_LIMIT_SECONDS = 120.0
 """For one table; a well-formed table of millions of rows takes seconds."""
 MAX_ROWS = 2_000_000
 """Of one table; a device logs far fewer in the weeks such a file holds."""
-WAL = "records in the -wal file beside it are not read; checkpoint a copy of both first"
 MAX_TEXT = 1_000
 """Longer text is cut here; no bundle id or version is as long."""
 MAX_BLOB = 64
 """Bytes that are read of a blob."""
+
+WAL = "-wal"
+"""What a database's write-ahead log adds to its name."""
 
 _SNIFF_SECONDS = 5.0
 _MAX_VALUE_BYTES = 64 << 20
@@ -56,12 +60,6 @@ class Database:
         connection.set_progress_handler(lambda: time.monotonic() > self._deadline, _STEPS)
         query = "SELECT name, type = 'table' AND rootpage > 0 FROM sqlite_master"
         self._plain = {name: plain == 1 for name, plain in self._query(query, ())}
-
-    @property
-    def wal(self) -> bool:
-        """Whether a `-wal` file with records lies beside the file."""
-        beside = self.path.with_name(f"{self.path.name}-wal")
-        return beside.is_file() and beside.stat().st_size > 0
 
     def columns(self, table: str) -> frozenset[str] | None:
         """Names of a table's stored columns; None where there is no plain table of that name."""
@@ -134,10 +132,13 @@ class Database:
 
 
 @contextmanager
-def opened(path: Path, expected: str, limit: float | None = None) -> Iterator[Database]:
+def opened(
+    path: Path, expected: str, limit: float | None = None, *, newest: bool = True
+) -> Iterator[Database]:
     """The database in a file, plain or gzip (unpacked to a temporary file for the time being).
 
-    `limit` is that of each query in seconds [default: TIME_LIMIT_SECONDS].
+    Records in a `-wal` file beside a plain one are part of it, unless the `newest` are not wanted. `limit` is
+    that of each query in seconds [default: TIME_LIMIT_SECONDS].
 
     Raises:
         UnusableFile: the file is missing, empty, no SQLite database, damaged, or unpacks to too much.
@@ -147,26 +148,44 @@ def opened(path: Path, expected: str, limit: float | None = None) -> Iterator[Da
         raise UnusableFile(f"{path} is not an SQLite database; expected {expected}", path)
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    with tempfile.TemporaryDirectory(prefix="appcadence-") if packed else nullcontext("") as folder:
-        file = Path(folder, "unpacked") if packed else path
+    log = write_ahead_log(path) if newest and not packed else None
+    copied = packed or log is not None
+    with tempfile.TemporaryDirectory(prefix="appcadence-") if copied else nullcontext("") as folder:
+        file = Path(folder, "copy") if copied else path
         if packed:
             _unpack(path, file, expected)
-        with _connected(file, path, expected, limit or TIME_LIMIT_SECONDS) as database:
+        elif log is not None:
+            _check_size(path, path, expected)
+            _copy(path, file, expected)
+            _copy(log, Path(folder, f"copy{WAL}"), expected)
+        with _connected(file, path, expected, limit or TIME_LIMIT_SECONDS, log is None) as database:
             yield database
+
+
+def write_ahead_log(path: Path) -> Path | None:
+    """The `-wal` file beside a database, if it holds anything."""
+    beside = path.with_name(path.name + WAL)
+    try:
+        return beside if beside.is_file() and beside.stat().st_size > 0 else None
+    except OSError:
+        return None
 
 
 def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) -> bool:
     """Whether a file that starts so is an SQLite database with any of some tables; never raises.
 
-    Their names may stand anywhere in the file, so a packed one is unpacked.
+    Their names may stand anywhere in the file, so a packed one is unpacked; or in its write-ahead log alone.
     """
     if not start.startswith(MAGIC):
         return False
     try:
-        with opened(path, expected, _SNIFF_SECONDS) as database:
-            return any(database.holds(table) for table in tables)
+        for newest in (False, True) if write_ahead_log(path) else (False,):
+            with opened(path, expected, _SNIFF_SECONDS, newest=newest) as database:
+                if any(database.holds(table) for table in tables):
+                    return True
     except (TelemetryError, OSError):
-        return False
+        pass
+    return False
 
 
 def _unpack(path: Path, target: Path, expected: str) -> None:
@@ -181,10 +200,24 @@ def _unpack(path: Path, target: Path, expected: str) -> None:
             out.write(data)
 
 
+def _copy(path: Path, target: Path, expected: str) -> None:
+    with room(), open_input(path) as source, target.open("wb") as out:
+        left = MAX_UNPACKED_BYTES
+        while data := source.read(min(1 << 20, left + 1)):
+            left -= len(data)
+            if left < 0:
+                raise UnusableFile(
+                    f"{path} is larger than {MAX_UNPACKED_BYTES:,} bytes; expected {expected}", path
+                )
+            out.write(data)
+
+
 @contextmanager
-def _connected(file: Path, path: Path, expected: str, limit: float) -> Iterator[Database]:
-    _check_size(file, path, expected)
-    uri = f"{file.resolve().as_uri()}?mode=ro&immutable=1"
+def _connected(file: Path, path: Path, expected: str, limit: float, whole: bool) -> Iterator[Database]:
+    """`whole`: the file has no write-ahead log; with one its size says nothing, and SQLite takes notes."""
+    if whole:
+        _check_size(file, path, expected)
+    uri = f"{file.resolve().as_uri()}?mode=ro{'&immutable=1' if whole else ''}"
     try:
         connection = sqlite3.connect(uri, uri=True)
     except sqlite3.Error as error:

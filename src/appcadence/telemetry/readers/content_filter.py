@@ -10,7 +10,7 @@ one object a flow.
 | key | |
 |---|---|
 | `device_id` | the device; may be absent where `--device-id` names it |
-| `app` | `sourceAppIdentifier` or `sourceAppSigningIdentifier`; a team prefix ("A1B2C3D4E5.") is taken off; null = the system could not tell |
+| `app` | `sourceAppIdentifier` or `sourceAppSigningIdentifier`; a team prefix ("A1B2C3D4E5.") is taken off, an extension counts for its app; null = the system could not tell |
 | `open`, `close` | ISO 8601, UTC where there is no offset, or seconds since 1970; `close` is null while the flow is open |
 | `host`, `address` | the remote end; at least one of them; a URL in `host` loses all but its host |
 | `port`, `transport` | remote port; "tcp" or "udp" |
@@ -18,18 +18,17 @@ one object a flow.
 | `outcome` | established, failed or unknown; absent = established if bytes came back, else unknown |
 
 Other keys are not read: keep URLs and user names out of the reports. The flow's `app_attribution` is
-"exact". The team prefix is recognised by its form, ten capitals and digits; it is not kept.
+"exact", but "process" for system processes that work for others. A team prefix is known by its form, ten
+capitals and digits.
 """  # noqa: E501
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.telemetry.names import translate
 from appcadence.telemetry.readers import ReadOptions, _flows, _text
 from appcadence.telemetry.readers._columns import Columns, JsonFlows, seconds_between
 from appcadence.telemetry.readers._lines import Rows
@@ -39,7 +38,6 @@ NAME = "content_filter"
 
 _FINEST_SECONDS = 1e-6
 _EXPECTED = "content-filter reports as JSON lines (device_id, app, open, host ...)"
-_TEAM = re.compile(r"^\.?([A-Z0-9]{10}\.)?")
 _WANTED = {
     "device_id": WORD,
     "app": WORD,
@@ -73,7 +71,7 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
         "start": start,
         "duration_seconds": seconds_between(start, get.time("close")),
         "device": get.text("device_id"),
-        **get.app(translate(get.text("app"), lambda text: _TEAM.sub("", text) or None), "exact"),
+        **get.app(get.text("app"), "exact"),
         **get.destination(get.text("host"), get.text("address")),
         "dest_port": get.raw("port"),
         "transport": get.word("transport", _flows.TRANSPORTS),

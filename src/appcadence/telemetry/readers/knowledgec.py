@@ -2,10 +2,8 @@
 
 Reads the streams /app/inFocus, /app/usage, /device/isLocked and /display/isBacklit. Times count from
 2001-01-01 UTC; the local offset that is stored beside them is not applied. /app/usage is what Screen Time
-counts and overlaps with /app/inFocus: a span may stand in both.
-
-The newest records may still be in the `-wal` file beside the database, which is not read and is reported
-as rejected; run `PRAGMA wal_checkpoint` on a copy of both first.
+counts and overlaps with /app/inFocus: a span may stand in both. An app shown through an extension counts for
+the app that contains it. Rows that other devices of the same person recorded (ZSOURCE) are rejected.
 """
 
 from __future__ import annotations
@@ -38,9 +36,12 @@ _STATES = {"/device/isLocked": ("device_unlocked", 0), "/display/isBacklit": ("s
 """Each stream's kind of activity, and the value that means it."""
 _COLUMNS = ("ZSTREAMNAME", "ZSTARTDATE", "ZENDDATE")
 _VALUES = ("ZVALUESTRING", "ZVALUEINTEGER")
-_FIELDS = ("app_id", "kind", "start", "end")
+_KEYS = ("ZSTRUCTUREDMETADATA", "ZSOURCE")
+_HOLDER = "Z_DKAPPLICATIONMETADATAKEY__EXTENSIONCONTAININGBUNDLEIDENTIFIER"
+_FIELDS = ("app_id", "kind", "start", "end", "source_app_id")
 
-State = tuple[str | None, str, int, int]
+State = tuple[str | None, str, int, int, str | None]
+Keyed = dict[_sqlite.Value, str]
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -68,11 +69,17 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             read = 0
             states: list[State] = []
             stamps: set[float] = set()
-            lines, reasons = ([1], [_sqlite.WAL]) if database.wal else ([], [])
+            lines: list[int] = []
+            reasons: list[str] = []
             streams = (*_APPS, *_STATES)
-            for line, values in database.rows(_TABLE, _COLUMNS + _VALUES, _COLUMNS[0], streams):
+            holders = _keyed(database, "ZSTRUCTUREDMETADATA", _HOLDER)
+            others = _keyed(database, "ZSOURCE", "ZDEVICEID")
+            rows = database.rows(_TABLE, _COLUMNS + _VALUES + _KEYS, _COLUMNS[0], streams)
+            for line, (*values, metadata, origin) in rows:
                 read += 1
-                state = _state(values)
+                state: State | str | None = "recorded by another device (ZSOURCE)"
+                if origin is None or origin not in others:
+                    state = _state(values, holders.get(metadata))
                 if isinstance(state, str):
                     lines.append(line)
                     reasons.append(f"{_TABLE}: {state}")
@@ -85,7 +92,13 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         yield "activity", tagged(activity, path, read, path.stat().st_size)
 
 
-def _state(values: Sequence[_sqlite.Value]) -> State | str | None:
+def _keyed(database: _sqlite.Database, table: str, column: str) -> Keyed:
+    """The texts of a column by Z_PK; nothing if there is no such table or column."""
+    rows = database.rows(table, ("Z_PK", column))
+    return {key: text for _, (key, text) in rows if isinstance(text, str) and text}
+
+
+def _state(values: Sequence[_sqlite.Value], holder: str | None) -> State | str | None:
     """The row as activity, why it is wrong, or None for the opposite of an activity."""
     stream, first, last, text, number = values
     start, end = _utc(first), _utc(last)
@@ -99,11 +112,12 @@ def _state(values: Sequence[_sqlite.Value]) -> State | str | None:
         app = app_id(text)
         if app is None:
             return "ZVALUESTRING is no bundle id"
-        return (app, "app_foreground", start, end) if is_app(app) else None
+        raw = app if app_id(holder) else None
+        return (app_id(holder) or app, "app_foreground", start, end, raw) if is_app(app) else None
     kind, meaning = _STATES[str(stream)]
     if number not in (0, 1):
         return "ZVALUEINTEGER is neither 0 nor 1"
-    return (None, kind, start, end) if number == meaning else None
+    return (None, kind, start, end, None) if number == meaning else None
 
 
 def _utc(value: _sqlite.Value) -> int | None:

@@ -10,11 +10,12 @@ Push times are coarse, and how coarse is measured; an iOS 15 log rounds them to 
 moment that its stamp stands for: half the resolution before it. The rounding is that of the log's own clock,
 so the corrected times are not multiples of a minute.
 
-An app is in front from its ScreenState record to the next one of that display, or until the screen goes
-dark; the home and lock screens are no apps. Where the log is silent for half an hour (the device was off)
-intervals end with the last record before, and at the end of the log with its last record. A background
-transfer stands once, at the first record of its task; the app is the client that asked for it. The app
-that a daemon fetches something for (App Store downloads) is not read.
+An app is in front from its ScreenState record to the next one of that display, or until the device's own
+screen goes dark; the home and lock screens are no apps, and a video that floats over another app is not in
+front. Where the logs are silent for half an hour (the device was off) intervals end with the last record
+before, and at the end of the last log with its last record. A background transfer stands once, at the first
+record of its task; the app is the client that asked for it. The app that a daemon fetches something for (App
+Store downloads) is not read.
 
 Processes' use of the network in slots of 8 s becomes flows without a destination (`_network_bitmaps`), their
 bytes per interval `usage`, and the background work that iOS scheduled `activity`.
@@ -26,8 +27,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TypeGuard
 
@@ -37,23 +36,18 @@ from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
     app_id,
-    app_of_topic,
     device_of,
-    is_app,
     resolution_seconds,
     table,
 )
 from appcadence.telemetry.readers._network_bitmaps import BITMAPS, SLOT_SECONDS, Use, use_of
-from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, WORKS_FOR_OTHERS, PowerLog
+from appcadence.telemetry.readers._powerlog_states import SCREEN, Timeline
+from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
 from appcadence.telemetry.readers._powerlog_usage import FIELDS, usage_of
 from appcadence.telemetry.readers._scheduled_tasks import tasks_of
-from appcadence.telemetry.readers._states import silences, spans
 from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, USAGE
 
 NAME = "powerlog"
-
-SILENCE_SECONDS = 1800
-"""Without any record for so long, the device was off: asleep, it logs its battery every 26 min at least."""
 
 _PUSH = "PLPushAgent_EventPoint_ReceivedPush"
 _COURIER = {
@@ -61,12 +55,7 @@ _COURIER = {
     "PLPushAgent_EventPoint_APSDConnectedEvent": "apns_connected",
 }
 _TRANSFER = "PLXPCAgent_EventPoint_BackgroundTransfer"
-_SCREEN = "PLScreenStateAgent_EventForward_ScreenState"
-_LOCK = "PLSpringBoardAgent_EventForward_SBLock"
-_BACKLIGHT = "PLDisplayAgent_EventPoint_Display"
-_BRIGHTNESS = "PLDisplayAgent_EventForward_Display"
 _APPS = "PLApplicationAgent_EventNone_AllApps"
-_SIGNS_OF_LIFE = ("PLBatteryAgent_EventBackward_Battery", "PLApplicationAgent_EventForward_Application")
 _CLIENT = re.compile(r"[^:]*:\[([^:\]]+)")
 _EVENT_FIELDS = ("app_id", "time", "kind", "priority", "size_bytes")
 _STATE_FIELDS = ("app_id", "kind", "start", "end")
@@ -78,7 +67,7 @@ State = tuple[str | None, str, int, int]
 
 def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
-    return _sqlite.has_table(path, start, (OFFSET, _PUSH, _SCREEN, _APPS, BITMAPS), EXPECTED)
+    return _sqlite.has_table(path, start, (OFFSET, _PUSH, SCREEN, _APPS, BITMAPS), EXPECTED)
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
@@ -90,6 +79,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         UnusableFile: the device is not given; or a file is missing, damaged, no PowerLog, or has no
             usable TimeOffset record.
     """
+    timeline = Timeline()
+    same: dict[str, object] = {}
     for path in paths:
         constants: dict[str, object] = {"device_id": device_of(path, options)}
         logged: dict[str, object] = constants | {"source": NAME}
@@ -97,32 +88,40 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             log = PowerLog(database)
             pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)
-            states = _states(log)
             apps = _apps(log)
             use, usage = use_of(log), usage_of(log)
-            states += tasks_of(log, {app for app, *_ in apps}.union(use.process))
-            states += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
+            work: list[State] = list(tasks_of(log, {app for app, *_ in apps}.union(use.process)))
+            work += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
+            timeline.add(log, path)
+        # First, since other rows are counted for the apps that it names.
+        yield "inventory", tagged(table(INVENTORY, _APP_FIELDS, apps, constants), path)
         for events, resolution in ((pushes, coarse), (others, FINEST_SECONDS)):
             same = logged | {"time_resolution_seconds": resolution}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
-        same = logged | {"time_resolution_seconds": FINEST_SECONDS}
-        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
         yield "flows", tagged(_flows(use, constants), path)
         yield "usage", tagged(table(USAGE, FIELDS, usage, logged), path)
         yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
-        inventory = table(INVENTORY, _APP_FIELDS, apps, constants)
-        yield "inventory", tagged(inventory, path, log.read, path.stat().st_size)
+        same = logged | {"time_resolution_seconds": FINEST_SECONDS}
+        activity = table(ACTIVITY, _STATE_FIELDS, work, same)
+        yield "activity", tagged(activity, path, log.read, path.stat().st_size)
+    for path, states in timeline.states():
+        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
 
 
 def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
     """Nothing is known of them but who and when."""
-    same = {**constants, "outcome": "unknown", "source": NAME, "time_resolution_seconds": float(SLOT_SECONDS)}
+    same = {
+        **constants,
+        "app_attribution": "exact",
+        "outcome": "unknown",
+        "source": NAME,
+        "time_resolution_seconds": float(SLOT_SECONDS),
+    }
     return FLOWS.of(
         {
             "start": use.start_us.tolist(),
             "duration_seconds": use.duration_seconds.tolist(),
             "app_id": use.process,
-            "app_attribution": ["process" if app in WORKS_FOR_OTHERS else "exact" for app in use.process],
             **{name: [value] * len(use.process) for name, value in same.items()},
         }
     )
@@ -141,7 +140,7 @@ def _pushes(log: PowerLog) -> tuple[list[Event], float]:
         elif not _count(size, 1 << 40):
             log.reject(_PUSH, line, "Size is no number of bytes")
         elif not dropped:
-            app = app_id(bundle) or app_of_topic(topic)
+            app = app_id(bundle) or app_id(topic)
             events.append((app, time, "push_received", priority, size))
     # The log rounds; canonical times are the earliest that the stamp stands for.
     coarse = resolution_seconds(stamps)
@@ -179,69 +178,6 @@ def _transfers(log: PowerLog) -> list[Event]:
             known = [count for count in (size, most) if count is not None]
             tasks[key] = (app, min(first, time), max(known, default=None))
     return [(app, time, "background_transfer", None, size) for app, time, size in tasks.values()]
-
-
-def _states(log: PowerLog) -> list[State]:
-    lit = _lit(log)
-    unlocked = _changes(log, _LOCK, "Locked", invert=True)
-    layouts = _layouts(log)
-    for name in _SIGNS_OF_LIFE:
-        for _ in log.rows(name, (), count=False):
-            pass
-    end = max(log.seen, default=0)
-    gaps = silences(log.seen, SILENCE_SECONDS * 1_000_000)
-    states: list[State] = []
-    for kind, changes in (("device_unlocked", unlocked), ("screen_on", lit)):
-        states += [(None, kind, *span) for span in spans(changes, gaps, end)]
-    dark = [time for time, on in lit if not on]
-    for records in layouts.values():
-        for app in sorted(set().union(*records.values())):
-            changes = [(time, app in shown) for time, shown in records.items()]
-            changes += [(time, False) for time in dark]
-            states += [(app, "app_foreground", *span) for span in spans(sorted(changes), gaps, end)]
-    return states
-
-
-def _lit(log: PowerLog) -> list[tuple[int, bool]]:
-    changes = _changes(log, _BACKLIGHT, "Active", only=("Block", "Backlight"))
-    if changes:
-        return changes
-    found = []
-    for line, _, time, (level,) in log.rows(_BRIGHTNESS, ("Brightness",)):
-        if isinstance(level, int | float):
-            found.append((time, level > 0))
-        else:
-            log.reject(_BRIGHTNESS, line, "Brightness is no number")
-    return sorted(found)
-
-
-def _changes(
-    log: PowerLog, name: str, column: str, invert: bool = False, only: tuple[str, str] | None = None
-) -> list[tuple[int, bool]]:
-    changes = []
-    for line, _, time, (value, block) in log.rows(name, (column, only[0] if only else column)):
-        if only and block != only[1]:
-            continue
-        if value in (0, 1):
-            changes.append((time, (value == 1) != invert))
-        else:
-            log.reject(name, line, f"{column} is neither 0 nor 1")
-    return sorted(changes)
-
-
-def _layouts(log: PowerLog) -> dict[_sqlite.Value, dict[int, set[str]]]:
-    """By display: the apps shown from each time on; records of one time are one layout."""
-    records = []
-    for line, _, time, (bundle, display) in log.rows(_SCREEN, ("bundleID", "Display")):
-        app = app_id(bundle)
-        if app is None:
-            log.reject(_SCREEN, line, "bundleID is no bundle id")
-        else:
-            records.append((str(display), time, app))
-    result: dict[_sqlite.Value, dict[int, set[str]]] = {}
-    for (display, time), group in groupby(sorted(records), itemgetter(0, 1)):
-        result.setdefault(display, {})[time] = {app for _, _, app in group if is_app(app)}
-    return result
 
 
 def _apps(log: PowerLog) -> list[tuple[str, str | None, str | None, int]]:

@@ -1,0 +1,246 @@
+"""The members of an archive one after the other: tar, tar.gz and zip, from anybody's hand.
+
+Nothing is extracted here and no name is used as a path. Headers are bounded before they are held in memory;
+links, devices and sparse members are passed over; what claims too much, or unpacks to far more than its size,
+ends the archive at that point. Members up to there are good.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+
+from appcadence._files import open_input
+
+MAX_MEMBERS = 500_000
+"""A full file system of a phone has about so many."""
+MAX_UNPACKED_BYTES = 64 << 30
+"""Of all members together, read or passed over."""
+MAX_RATIO = 200
+"""What unpacks to more, once it is past MIN_RATIO_BYTES, is no collection: real ones unpack to about ten."""
+MIN_RATIO_BYTES = 256 << 20
+
+_BLOCK = 512
+_MAX_HEADER_BYTES = 1 << 20
+_MAX_DIRECTORY_BYTES = 48 << 20
+_PIECE = 1 << 20
+_EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
+_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+FAULTS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError)
+"""What reading from a member may raise, beside Stopped."""
+
+_KINDS = {
+    tarfile.SYMTYPE: "a link",
+    tarfile.LNKTYPE: "a link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+}
+
+
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Stopped(Exception):
+    """The archive is not read any further; says why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member; its data must be read before the next one is asked for."""
+
+    name: str
+    stream: Stream | None
+    """None where it is passed over."""
+    reason: str = ""
+    """Why it is passed over."""
+
+
+def is_archive(start: bytes) -> bool:
+    """Whether a file that starts so, unpacked from gzip, is one."""
+    return start.startswith(b"PK\x03\x04") or start[257:262] == b"ustar"
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """The members but directories, in the order of the archive.
+
+    Raises:
+        Stopped: it is damaged, unpacks to too much or has too many members.
+    """
+    try:
+        with open_input(path) as raw:
+            if raw.peek(4)[:4] == b"PK\x03\x04":
+                yield from _zip(raw)
+            elif raw.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.GzipFile(fileobj=raw) as unpacked:
+                    yield from _tar(_Counted(unpacked, raw.tell))
+            else:
+                yield from _tar(_Counted(raw, raw.tell))
+    except EOFError:
+        raise Stopped("the archive is cut off") from None
+    except FAULTS as error:
+        raise Stopped(f"the archive is damaged ({type(error).__name__})") from None
+
+
+class _Counted:
+    """Data out of an archive, as long as there is not far more of it than a collection has."""
+
+    def __init__(self, stream: Stream, packed: Callable[[], int], unpacked: int = 0) -> None:
+        self._stream, self._packed = stream, packed
+        self.unpacked = unpacked
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(min(size, _PIECE))
+        self.unpacked += len(data)
+        inflated = self.unpacked > max(MIN_RATIO_BYTES, MAX_RATIO * self._packed())
+        if inflated or self.unpacked > MAX_UNPACKED_BYTES:
+            raise Stopped(f"the archive unpacks to more than {self.unpacked >> 20:,} MB")
+        return data
+
+    def exactly(self, size: int) -> bytes:
+        """So many bytes; fewer only at the end of the archive."""
+        found = bytearray()
+        while len(found) < size and (data := self.read(size - len(found))):
+            found += data
+        return bytes(found)
+
+
+class _Data:
+    """The data of one member of a tar archive."""
+
+    def __init__(self, archive: _Counted, size: int) -> None:
+        self._archive = archive
+        self._padding = -size % _BLOCK
+        self._left = size
+
+    def read(self, size: int, /) -> bytes:
+        data = self._archive.read(min(size, self._left)) if self._left else b""
+        if self._left and not data:
+            raise EOFError
+        self._left -= len(data)
+        return data
+
+    def skip(self) -> None:
+        while self.read(_PIECE):
+            pass
+        self._archive.exactly(self._padding)
+
+
+def _tar(archive: _Counted) -> Iterator[Entry]:
+    more: dict[str, str] = {}
+    for _ in range(MAX_MEMBERS):
+        block = archive.exactly(_BLOCK)
+        if len(block) < _BLOCK or not any(block):
+            if block and len(block) < _BLOCK:
+                raise EOFError
+            return
+        try:
+            head = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+        except tarfile.HeaderError:
+            raise Stopped("the archive is damaged (a header of tar)") from None
+        if head.type in (*_EXTENDED, *_LONG):
+            if not 0 <= head.size <= _MAX_HEADER_BYTES:
+                raise Stopped(f"the archive has a header of {head.size:,} bytes")
+            data = archive.exactly(head.size + -head.size % _BLOCK)[: head.size]
+            if head.type == tarfile.GNUTYPE_LONGNAME:
+                more["path"] = data.rstrip(b"\0").decode("utf-8", "replace")
+            elif head.type in _EXTENDED and head.type != tarfile.XGLTYPE:
+                more |= _extended(data)
+            continue
+        name, size = more.get("path", head.name), _size(more.get("size"), head)
+        sparse = head.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in more)
+        more = {}
+        if head.type == tarfile.GNUTYPE_SPARSE:
+            extended = block[482]
+            while extended:
+                extended = archive.exactly(_BLOCK).ljust(_BLOCK, b"\0")[504]
+        kind = _KINDS.get(head.type)
+        held = _Data(archive, 0 if kind or head.isdir() else size)
+        if not head.isdir():
+            yield _entry(name, held, kind or ("a sparse file" if sparse else ""))
+        held.skip()
+    raise Stopped(f"the archive has more than {MAX_MEMBERS:,} members")
+
+
+def _size(given: str | None, head: tarfile.TarInfo) -> int:
+    size = int(given) if given is not None else head.size
+    if not 0 <= size <= MAX_UNPACKED_BYTES:
+        raise Stopped(f"a member of the archive claims {size:,} bytes")
+    return size
+
+
+def _extended(data: bytes) -> dict[str, str]:
+    """The records "LENGTH KEY=VALUE\\n" of a pax header.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    found = {}
+    while data:
+        length = int(data[: data.index(b" ")][:8])
+        if not 0 < length <= len(data):
+            raise ValueError
+        key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
+        found[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+        data = data[length:]
+    return found
+
+
+def _entry(name: str, stream: Stream, reason: str) -> Entry:
+    leads_out = name.startswith(("/", "\\")) or ":" in name[:2] or ".." in PurePosixPath(name).parts
+    if leads_out and not reason:
+        reason = "a path that leads out of the archive"
+    return Entry(name, None if reason else stream, reason)
+
+
+class _Bounded:
+    """A zip file that is never read in one piece larger than its directory may be."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.seek, self.tell, self.seekable = raw.seek, raw.tell, raw.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(os.fstat(self._raw.fileno()).st_size - self._raw.tell(), 0)
+        size = left if size is None or size < 0 else min(size, left)
+        if size > _MAX_DIRECTORY_BYTES:
+            raise Stopped(f"the archive has a directory of {size:,} bytes")
+        return self._raw.read(size)
+
+
+def _zip(raw: BinaryIO) -> Iterator[Entry]:
+    size = os.fstat(raw.fileno()).st_size
+    unpacked = 0
+    with zipfile.ZipFile(_Bounded(raw)) as archive:
+        members = archive.infolist()
+        if len(members) > MAX_MEMBERS:
+            raise Stopped(f"the archive has more than {MAX_MEMBERS:,} members")
+        for info in members:
+            if info.is_dir():
+                continue
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                yield _entry(info.filename, raw, "a link" if kind == stat.S_IFLNK else "a device")
+            elif info.flag_bits & 1:
+                yield _entry(info.filename, raw, "encrypted")
+            elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                yield _entry(info.filename, raw, "compressed in a way that is not read")
+            else:
+                try:
+                    stream = archive.open(info)
+                except FAULTS:
+                    yield _entry(info.filename, raw, "damaged")
+                    continue
+                with stream:
+                    counted = _Counted(stream, lambda: size, unpacked)
+                    yield _entry(info.filename, counted, "")
+                    unpacked = counted.unpacked

@@ -1,0 +1,76 @@
+"""What was given to convert, as files: the members of folders and archives among them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from appcadence._files import sha256, why_unreadable
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.ingest.collection import Collection, gather, is_collection
+from appcadence.telemetry.ingest.conversion_report import Tally
+from appcadence.telemetry.readers import Reader, ReadOptions
+from appcadence.telemetry.readers._lines import pieces
+from appcadence.telemetry.readers._sqlite import WAL, write_ahead_log
+
+
+def inputs(
+    paths: Sequence[Path], copies: Path, chosen: Reader | None, options: ReadOptions
+) -> tuple[list[Tally], tuple[Collection, ...]]:
+    """The files, each with its checksum; and the folders and archives that some of them were found in.
+
+    Members of archives are copied into the directory `copies`.
+    """
+    tallies: list[Tally] = []
+    collections: list[Collection] = []
+    queue = list(paths)
+    for number, path in enumerate(queue):  # it grows
+        beside = path.with_name(path.name.removesuffix(WAL).removesuffix("-shm"))
+        if beside != path and beside in paths:
+            continue  # part of a database that is given too
+        if not is_collection(path):
+            tallies.append(_hashed(Tally(path, FileReport(path.name))))
+            continue
+        folder = copies / str(number)
+        folder.mkdir()
+        found, members = gather(path, folder, chosen)
+        collections.append(found)
+        queue += found.within
+        device = found.device_id if options.device_id is None else None
+        for member in members:
+            report = FileReport(PurePosixPath(member.name).name, collection=found.name)
+            tallies.append(_hashed(Tally(member.path, report, member.reader, device)))
+        if not members and not found.within:
+            tally = Tally(path, FileReport(path.name))
+            tally.pass_over(UnusableFile(f"{path} holds nothing that is read: {found.summary()}", path))
+            tallies.append(tally)
+    return tallies, tuple(collections)
+
+
+def _hashed(tally: Tally) -> Tally:
+    path, log = tally.path, write_ahead_log(tally.path)
+    try:
+        tally.report.sha256 = sha256(path)
+        if log is not None:
+            whole = f"{tally.report.sha256} {sha256(log)}"
+            tally.report.sha256 = hashlib.sha256(whole.encode()).hexdigest()
+    except OSError as error:
+        tally.pass_over(UnusableFile(f"{path} {why_unreadable(error, 'a log file')}", path))
+    return tally
+
+
+def again(tally: Tally, error: UnusableFile) -> Tally:
+    """The file for another attempt; unusable where this error says so, or where its gzip data is damaged."""
+    report = FileReport(tally.report.name, tally.report.sha256, collection=tally.report.collection)
+    fresh = Tally(tally.path, report, tally.reader, tally.device_id)
+    try:
+        if tally.unusable or tally.path in error.paths:
+            raise tally.unusable or error
+        if not tally.report.skipped:
+            for _ in pieces(tally.path, "a log"):
+                pass
+    except UnusableFile as found:
+        fresh.pass_over(found)
+    return fresh

@@ -1,0 +1,203 @@
+"""Logs that a device keeps of itself overlap: successive exports repeat days. What they repeat counts once.
+
+A row is known by its content and, where one log has several such rows, by its number among them: three pushes
+of one minute stay three, and are three in the next export too. Intervals of one state are one where logs
+overlap, so that a span which the end of one log cuts goes on in the next; of what the directory holds already
+only the rest is added.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence._types import DAY_US, Ints, Mask
+from appcadence.telemetry._spans import pieces_within
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.device_times import MAX_DAYS
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.ingest.twins import recorded_elsewhere
+from appcadence.telemetry.names import encode
+from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, conform
+
+_WHEN = {
+    "flows": "start",
+    "activity": "start",
+    "notifications": "time",
+    "inventory": "snapshot_time",
+    "contact_summaries": "last_seen",
+}
+_NO_KEY = {
+    "time_resolution_seconds",
+    "dest_host",
+    "dest_host_source",
+    "background_modes",
+    "expected_hosts",
+    "app_attribution",
+}
+"""Columns that tell no rows apart; a directory may fill in host names as it is read."""
+_STATE = ("device_id", "app_id", "kind", "source", "source_app_id")
+
+Span = tuple[int, int, int]
+"""Start, end, and the number of the log, -1 = the directory."""
+
+
+class Overlaps:
+    """The rows of one device's logs, held until all are there."""
+
+    def __init__(self, before: TelemetryDirectory | None) -> None:
+        self._before = before
+        self._held: dict[str, list[pa.Table]] = {}
+
+    def add(self, table: str, batch: pa.Table) -> bool:
+        """Hold the rows of a batch; False where rows of this table are never repeated."""
+        if table not in _WHEN:
+            return False
+        if len(batch):
+            self._held.setdefault(table, []).append(batch)
+        return True
+
+    def release(self) -> Iterator[tuple[str, pa.Table, int]]:
+        """(table, rows of one log with its metadata, rows left out as repeated); then nothing is held."""
+        for table, batches in self._held.items():
+            files = list(dict.fromkeys(batch.schema.metadata[b"file"] for batch in batches))
+            log = np.repeat(
+                [files.index(batch.schema.metadata[b"file"]) for batch in batches], [len(b) for b in batches]
+            )
+            new = pa.concat_tables([conform(DIRECTORY_TABLES[table], batch) for batch in batches])
+            new = new.unify_dictionaries().combine_chunks()
+            old = self._known(table, new)
+            rows, kept = (_intervals if table == "activity" else _events)(table, new, log, old)
+            if table == "notifications":
+                fresh = kept >= 0
+                kept[fresh] = np.where(recorded_elsewhere(rows.filter(pa.array(fresh)), old), -1, kept[fresh])
+            for number, file in enumerate(files):
+                mine = rows.filter(pa.array(kept == number))
+                marks = {"file": file, "read": "0", "size": "0"}
+                yield (
+                    table,
+                    mine.replace_schema_metadata(marks),
+                    max(int((log == number).sum()) - len(mine), 0),
+                )
+        self._held = {}
+
+    def _known(self, table: str, new: pa.Table) -> pa.Table:
+        """What the directory holds of the devices in the time of the new rows."""
+        declared = DIRECTORY_TABLES[table]
+        columns = [*_keys(table), *({"time_resolution_seconds"} if table == "notifications" else ())]
+        empty = declared.empty().select(columns)
+        if self._before is None or table not in self._before.tables():
+            return empty
+        low, high = pc.min_max(new[_WHEN[table]].cast(pa.int64())).as_py().values()
+        early = low - MAX_DAYS * DAY_US if table == "activity" else low
+        devices = pc.unique(new["device_id"].cast(pa.string()))
+        late = high + MAX_DAYS * DAY_US if table == "activity" else high
+        pieces = [empty]
+        for piece in pieces_within(self._before, table, columns, _WHEN[table], early, late):
+            mine = pc.is_in(piece["device_id"].cast(pa.string()), devices)
+            pieces.append(piece.select(columns).filter(mine))
+        return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
+
+
+def _keys(table: str) -> list[str]:
+    return [column.name for column in DIRECTORY_TABLES[table].columns if column.name not in _NO_KEY]
+
+
+def _events(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Table, Ints]:
+    """The new rows, and the log of each: -1 for one that is repeated."""
+    names = _keys(table)
+    whole = pa.concat_tables([old.select(names), new.select(names)])
+    code = _codes(whole, names)
+    owner = np.concatenate([np.full(len(old), -1), log])
+    # The number of each row among the equal rows of its log.
+    order = np.lexsort((owner, code))
+    first = np.append(True, (np.diff(code[order]) != 0) | (np.diff(owner[order]) != 0))[: len(order)]
+    place = np.arange(len(order))
+    number = np.empty(len(order), np.int64)
+    number[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+    # Of rows with one content and number the first log keeps it.
+    order = np.lexsort((owner, number, code))
+    fresh = np.append(True, (np.diff(code[order]) != 0) | (np.diff(number[order]) != 0))[: len(order)]
+    keep: Mask = np.zeros(len(order), bool)
+    keep[order] = fresh
+    return new, np.where(keep[len(old) :], log, -1)
+
+
+def _codes(table: pa.Table, names: Sequence[str]) -> Ints:
+    """(n,) equal numbers for rows that are equal in the columns named."""
+    code = np.zeros(len(table), np.int64)
+    for name in names:
+        column = one_array(table[name])
+        if table.schema.field(name).type == NAME:
+            values = np.asarray(encode(column).indices.fill_null(-1), np.int64)
+        elif pa.types.is_boolean(column.type):
+            values = np.asarray(column.cast(pa.int8()).fill_null(-1), np.int64)
+        else:
+            values = np.asarray(column.dictionary_encode().indices.fill_null(-1), np.int64)
+        code = np.unique(code * (int(values.max(initial=0)) + 2) + values + 1, return_inverse=True)[1]
+    return code.astype(np.int64)
+
+
+def _intervals(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Table, Ints]:
+    """The intervals of the new rows that the old ones do not cover, and the log of each."""
+    state = _codes(pa.concat_tables([old.select(_STATE), new.select(_STATE)]), _STATE)
+    rows = [*_spans(old, np.full(len(old), -1)), *_spans(new, log)]
+    groups: dict[int, list[tuple[Span, int]]] = defaultdict(list)
+    for place, (code, span) in enumerate(zip(state.tolist(), rows, strict=True)):
+        groups[code].append((span, place - len(old)))
+    found: list[tuple[int, Span]] = []
+    for members in groups.values():
+        found += _merged(members)
+    found.sort()
+    picked = new.take(pa.array([row for row, _ in found], pa.int64()))
+    for place, name in ((0, "start"), (1, "end")):
+        times = [None if span[place] == _OPEN else span[place] for _, span in found]
+        column = pa.array(times, pa.int64()).cast(new[name].type)
+        picked = picked.set_column(picked.column_names.index(name), new.schema.field(name), column)
+    return picked, np.array([span[2] for _, span in found], np.int64)
+
+
+_OPEN = np.iinfo(np.int64).max
+
+
+def _spans(table: pa.Table, log: Ints) -> list[Span]:
+    start = table["start"].cast(pa.int64()).to_pylist()
+    end = pc.fill_null(table["end"].cast(pa.int64()), _OPEN).to_pylist()
+    return list(zip(start, end, log.tolist(), strict=True))
+
+
+def _merged(members: list[tuple[Span, int]]) -> Iterator[tuple[int, Span]]:
+    """What new intervals of one state (row from 0) add; those of one log alone stay as they are."""
+    members.sort()
+    cluster: list[tuple[Span, int]] = []
+    end = -1
+    for member in members:
+        if cluster and member[0][0] > end:
+            yield from _added(cluster)
+            cluster = []
+        end = max(end, member[0][1]) if cluster else member[0][1]
+        cluster.append(member)
+    yield from _added(cluster)
+
+
+def _added(cluster: list[tuple[Span, int]]) -> Iterator[tuple[int, Span]]:
+    """Of intervals that touch each other: the whole of them, without what the directory has."""
+    logs = {log for (_, _, log), _ in cluster}
+    if logs == {-1} or not logs:
+        return
+    if len(logs) == 1:
+        yield from ((row, span) for span, row in cluster)
+        return
+    (_, _, log), row = next((span, row) for span, row in cluster if row >= 0)
+    start, last = cluster[0][0][0], max(end for (_, end, _), _ in cluster)
+    for (first, end, owner), _ in cluster:
+        if owner == -1:
+            if first > start:
+                yield row, (start, first, log)
+            start = max(start, end)
+    if start < last or (-1 not in logs and start == last):
+        yield row, (start, last, log)
