@@ -211,7 +211,8 @@ def test_bytes_per_process_have_no_rhythm(tmp_path):
 def test_an_archive_says_what_to_run(tmp_path):
     archive = tmp_path / "system_logs.logarchive"
     archive.mkdir()
-    with pytest.raises(TelemetryError, match="log show --archive --style ndjson"):
+    (archive / "0000000000000001.tracev3").write_bytes(bytes.fromhex("00100000110000000000"))
+    with pytest.raises(TelemetryError, match=r"log show --archive .* --style ndjson"):
         convert([archive], tmp_path / "out", device_id="phone")
 
 

@@ -160,7 +160,7 @@ def test_random_connections_are_put_together(tmp_path_factory, seed, pieces):
                 records.append(nf(server, device, start + late, end, sizes[1], flags=flags))
             truth.append(sizes)
             # Far enough that no piece can take the other half of its neighbour.
-            start = end + (0.6 if sizes[1] else 30)
+            start = end + (1.2 if sizes[1] else 30)
     seed.shuffle(records)
     flows, bad = read(tmp_path_factory.mktemp("nf"), *records)
     assert not bad
