@@ -186,6 +186,21 @@ CONTACT_SUMMARIES = Table(
         Column("hits", pa.int64(), "contacts in the span"),
         Column("initiated", NAME, "who started the contacts", values=("app", "user")),
         Column("dest_owner", NAME, "owner of the host", nullable=True),
+        Column("report_start", TIME, "first time in the report, within its last 7 days", nullable=True),
+        Column("report_end", TIME, "last time in the report", nullable=True),
+    ),
+)
+
+ACCESSES = Table(
+    "accesses",
+    "one use of a sensor or of private data by an app: what and when, nothing else",
+    (
+        _DEVICE,
+        Column("app_id", NAME, "bundle id"),
+        Column("category", NAME, "what was used: location, microphone, camera, contacts, photos ..."),
+        Column("start", TIME, "when it began"),
+        Column("end", TIME, "when it ended; null = not told", nullable=True),
+        _SOURCE,
     ),
 )
 
@@ -233,7 +248,8 @@ REJECTED = Table(
 )
 
 DIRECTORY_TABLES: dict[str, Table] = {
-    t.name: t for t in (FLOWS, ACTIVITY, NOTIFICATIONS, INVENTORY, CONTACT_SUMMARIES, VERDICTS, REJECTED)
+    t.name: t
+    for t in (FLOWS, ACTIVITY, NOTIFICATIONS, INVENTORY, CONTACT_SUMMARIES, ACCESSES, VERDICTS, REJECTED)
 }
 """The tables a telemetry directory may hold, by name."""
 

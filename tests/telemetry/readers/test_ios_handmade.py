@@ -13,6 +13,7 @@ from ios_files import (
     SCREEN,
     START,
     TRANSFERS,
+    access,
     contact,
     knowledge,
     lines,
@@ -209,6 +210,32 @@ def test_app_privacy_report_addresses_and_offsets(tmp_path):
     assert found[0]["first_seen"] == datetime(2024, 10, 12, 18, 28, 33, 132_000, UTC)
     assert found[-1]["first_seen"] == datetime(2024, 10, 12, 18, 28, 33, tzinfo=UTC)
     assert (found[-1]["initiated"], found[-1]["dest_owner"]) == ("user", "Example")
+
+
+def test_accesses_are_paired_and_a_report_ends_with_its_latest_time(tmp_path):
+    def at(minute, **changes):
+        return access(timeStamp=f"2024-10-18T10:{minute:02}:00+02:00", **changes)
+
+    rows = [
+        contact(firstTimeStamp="2024-10-01T00:00:00Z"),
+        at(0),
+        at(1, category="microphone", identifier="M"),
+        at(2, kind="intervalEnd"),
+        at(3, kind="intervalEnd", identifier="begun before"),
+        at(9, category="camera", accessCount=3, outOfProcess=True),
+    ]
+    found = read("app_privacy_report", lines(tmp_path / "report.ndjson", rows))
+    minute = {n: datetime(2024, 10, 18, 8, n, tzinfo=UTC) for n in range(10)}
+    assert [(row["category"], row["start"], row["end"]) for row in found["accesses"]] == [
+        ("location", minute[0], minute[2]),
+        ("location", minute[3], minute[3]),
+        ("microphone", minute[1], None),
+        ("camera", minute[9], None),
+    ]
+    assert {row["app_id"] for row in found["accesses"]} == {"com.example.app"}
+    (row,) = found["contact_summaries"]
+    assert row["report_end"] == minute[9]
+    assert row["report_end"] - row["report_start"] == timedelta(days=7)
 
 
 def test_topics_and_grids():
