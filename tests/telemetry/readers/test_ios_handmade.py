@@ -23,7 +23,7 @@ from ios_files import (
     record,
 )
 
-from appcadence.telemetry.readers import detect, unified_log
+from appcadence.telemetry.readers import app_privacy_report, detect, unified_log
 from appcadence.telemetry.readers._device_log import app_of_topic, resolution_seconds
 from appcadence.telemetry.readers._states import silences, spans
 
@@ -236,6 +236,22 @@ def test_accesses_are_paired_and_a_report_ends_with_its_latest_time(tmp_path):
     (row,) = found["contact_summaries"]
     assert row["report_end"] == minute[9]
     assert row["report_end"] - row["report_start"] == timedelta(days=7)
+
+
+def test_bad_accesses_of_a_report(tmp_path, monkeypatch):
+    faults = {
+        "accessor": (None, {}, {"identifier": 5}, "com.example.app", {"identifier": "/usr/libexec/x"}),
+        "category": (None, 5, "", "what is this", "x" * 65),
+        "kind": (None, "event"),
+        "identifier": (None, 5, "x" * 10_000),
+        "timeStamp": (None, 1e9, "2024-10-18T10:00:00"),
+    }
+    rows = [access(**{key: value}) for key, values in faults.items() for value in values]
+    monkeypatch.setattr(app_privacy_report, "_MAX_OPEN", 3)
+    many = [access(identifier=str(n)) for n in range(9)]
+    found = read("app_privacy_report", lines(tmp_path / "x", [contact(), *rows, *many]))
+    assert [row["line"] for row in found["rejected"]] == list(range(2, len(rows) + 2))
+    assert [row["end"] for row in found["accesses"]] == [None] * 9
 
 
 def test_topics_and_grids():

@@ -33,7 +33,7 @@ from ios_files import (
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.readers import _lines, _sqlite, app_privacy_report, unified_log
+from appcadence.telemetry.readers import _lines, _sqlite, unified_log
 
 FORMATS = ("powerlog", "knowledgec", "unified_log", "app_privacy_report")
 ENDLESS = (
@@ -286,22 +286,6 @@ def test_bad_rows_of_a_report(tmp_path):
     bad = found["rejected"]
     assert [row["line"] for row in bad] == list(range(2, len(rows) + 5))
     assert [row["reason"] for row in bad[-3:]] == ["not a JSON object"] * 3
-
-
-def test_bad_accesses_of_a_report(tmp_path, monkeypatch):
-    faults = {
-        "accessor": (None, {}, {"identifier": 5}, "com.example.app", {"identifier": "/usr/libexec/x"}),
-        "category": (None, 5, "", "what is this", "x" * 65),
-        "kind": (None, "event"),
-        "identifier": (None, 5, "x" * 10_000),
-        "timeStamp": (None, 1e9, "2024-10-18T10:00:00"),
-    }
-    rows = [access(**{key: value}) for key, values in faults.items() for value in values]
-    monkeypatch.setattr(app_privacy_report, "_MAX_OPEN", 3)
-    many = [access(identifier=str(n)) for n in range(9)]
-    found = read("app_privacy_report", lines(tmp_path / "x", [contact(), *rows, *many]))
-    assert [row["line"] for row in found["rejected"]] == list(range(2, len(rows) + 2))
-    assert [row["end"] for row in found["accesses"]] == [None] * 9
 
 
 @pytest.mark.parametrize("array", [True, False])
