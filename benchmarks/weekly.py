@@ -173,6 +173,8 @@ def run(seeds: list[int]) -> None:
             for pair in range(PAIRS):
                 chosen = phones.rng.choice(phones.names, 2, replace=False)
                 made = [one for one in (phones.implant(str(name), behaviour) for name in chosen) if one]
+                if not made:
+                    continue
                 sums = [part for part, _ in made]
                 truth = pd.concat([part[[*PAIR, "report_end"]].assign(new=new) for part, new in made])
                 rows, count = outcomes(kind, judge(phones.weeks(*sums)), truth)

@@ -150,4 +150,7 @@ def test_bad_input_is_one_sentence(phones):
         judge_reports({"contact_summaries": phones[0]}, 0)
     with pytest.raises(TelemetryError, match="no contact summaries; convert an App Privacy Report"):
         judge_reports({})
+    old = phones[0].drop_columns(["report_start", "report_end"])
+    with pytest.raises(TelemetryError, match="convert the reports again, into a new directory"):
+        judge_reports({"contact_summaries": old})
     assert len(judge_reports({"contact_summaries": CONTACT_SUMMARIES.empty()})) == 0

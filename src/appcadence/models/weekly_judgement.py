@@ -17,9 +17,10 @@ from appcadence.features.weekly import contact_weeks
 from appcadence.findings import Finding
 from appcadence.models.weekly import EXPERTS, FINDINGS_PER_PHONE_WEEK, judge
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
-from appcadence.telemetry.schema import TIME
+from appcadence.telemetry.schema import CONTACT_SUMMARIES, TIME, conform
 
 Row = Mapping[Hashable, Any]
+Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table]
 INPUT_TABLES = ("contact_summaries", "activity", "accesses")
 EXPLAINED = 20
 """The highest rows say why they rank there, whether they are findings or not."""
@@ -51,7 +52,7 @@ WEEKLY = pa.schema(
 
 
 def judge_reports(
-    source: str | Path | TelemetryDirectory | Mapping[str, pa.Table],
+    source: Source,
     findings_per_phone_week: float = FINDINGS_PER_PHONE_WEEK,
 ) -> pa.Table:
     """Judge the App Privacy Reports of a telemetry directory or of canonical tables, as weekly sums.
@@ -65,16 +66,11 @@ def judge_reports(
         highest rows have `findings` and, in words, `reasons`. No rhythm is claimed: sums cannot show one.
 
     Raises:
-        TelemetryError: there are no contact summaries.
+        TelemetryError: there are no contact summaries, or none says which report it is of.
         SchemaError: a table does not fit its declaration.
         AppcadenceError: the budget is not above 0.
     """
-    if isinstance(source, str | Path):
-        source = TelemetryDirectory(source)
-    tables = read_tables(source, INPUT_TABLES) if isinstance(source, TelemetryDirectory) else source
-    if "contact_summaries" not in tables:
-        where = source.path if isinstance(source, TelemetryDirectory) else "the given tables"
-        raise TelemetryError(f"{where} holds no contact summaries; convert an App Privacy Report into it")
+    tables = _tables(source)
     judged = judge(contact_weeks(tables), findings_per_phone_week)
     judged = judged.sort_values("score", ascending=False, kind="stable", ignore_index=True)
     judged["rank"] = np.arange(1, len(judged) + 1)
@@ -87,6 +83,20 @@ def judge_reports(
         elif field.name not in columns:
             columns[field.name] = pa.array(judged[field.name], field.type, from_pandas=True)
     return pa.table(columns, WEEKLY)
+
+
+def _tables(source: Source) -> Mapping[str, pa.Table]:
+    where = "the given tables" if isinstance(source, Mapping) else str(getattr(source, "path", source))
+    if isinstance(source, str | Path):
+        source = TelemetryDirectory(source)
+    tables = read_tables(source, INPUT_TABLES) if isinstance(source, TelemetryDirectory) else source
+    if "contact_summaries" not in tables:
+        raise TelemetryError(f"{where} holds no contact summaries; convert an App Privacy Report into it")
+    ends = conform(CONTACT_SUMMARIES, tables["contact_summaries"])["report_end"]
+    if 0 < len(ends) == ends.null_count:
+        problem = f"{where}: no contact summary says which report it is of"
+        raise TelemetryError(f"{problem}; convert the reports again, into a new directory")
+    return tables
 
 
 def _said(rows: pd.DataFrame, used: pd.DataFrame) -> Iterator[Sequence[Finding]]:
