@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from make import DAY0, flows
+from make import DAY0, fleet, flows
 from typer.testing import CliRunner
 
 from appcadence.cli import app
@@ -74,3 +74,10 @@ def test_a_directory_without_reports_is_one_sentence(tmp_path):
     write_directory(tmp_path / "t", {"flows": flows([0.0, 60.0])})
     with pytest.raises(Exception, match="holds no contact summaries; convert an App Privacy Report"):
         run("weekly", tmp_path / "t")
+
+
+def test_score_says_where_reports_are_judged(tmp_path):
+    some = CONTACT_SUMMARIES.of_rows(summaries({"a.example": 9}))
+    write_directory(tmp_path / "t", fleet(devices=1, days=1) | {"contact_summaries": some})
+    done = run("score", tmp_path / "t", "--out", tmp_path / "scored")
+    assert f"appcadence weekly {tmp_path / 't'}" in " ".join(done.output.split())
