@@ -72,6 +72,17 @@ def contact(**changes: object) -> dict:
     } | changes
 
 
+def access(**changes: object) -> dict:
+    return {
+        "type": "access",
+        "accessor": {"identifier": "com.example.app", "identifierType": "bundleID"},
+        "category": "location",
+        "identifier": "0634B0EB",
+        "kind": "intervalBegin",
+        "timeStamp": "2024-10-18T10:00:00.000+02:00",
+    } | changes
+
+
 def lines(path: Path, rows: list[object]) -> Path:
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path

@@ -15,6 +15,7 @@ from make import DAY0, fleet, flows, together
 from appcadence import findings
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import CATALOGUE, Finding, arrow, codes_of, of_kind
+from appcadence.models import weekly
 from appcadence.models.experts import EXPERTS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
@@ -26,6 +27,11 @@ from appcadence.triage.report.page import write_report
 
 EXAMPLES = {
     "expert": {"expert": "volume_of_new", "value": 2.0, "one_in": 350},
+    "weekly_expert": {"expert": "rise_of_new", "contacts": 9, "rate": 1.5, "usual": 0.1, "one_in": 20},
+    "user_started": {"user_contacts": 8, "of": 9},
+    "known_owner": {"owner": "Example"},
+    "accessed": {"category": "microphone", "times": 14, "unattended": 3},
+    "short_reports": {"reports": 1},
     "unusual_feature": {"feature": FEATURES[0].name, "value": 1.0, "expected": None},
     "device_unusual": {"lowered_by": 2.5},
     "exception_period": {"exception": "mail", "period_seconds": 300.0, "min_period_seconds": 900.0},
@@ -73,6 +79,11 @@ created = 2026-01-01
 expires = 2027-01-01
 app_id = "com.mail"
 """
+
+
+@pytest.mark.parametrize("expert", weekly.EXPERTS)
+def test_every_weekly_expert_is_worded(expert):
+    assert "20" in Finding("weekly_expert", EXAMPLES["weekly_expert"] | {"expert": expert}).text
 
 
 def example(code):

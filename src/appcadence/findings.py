@@ -21,10 +21,10 @@ from appcadence.features.catalog import FEATURES, RELATIVE
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
 EXPLANATION, NO_ALERT = "explanation", "no_alert"
-BLIND_SPOT, FLEET_EVENT = "blind_spot", "fleet_event"
+BLIND_SPOT, FLEET_EVENT, CONTEXT = "blind_spot", "fleet_event", "context"
 """Kinds: why a window ranks where it does; what could not be checked of it; why an exception does not hold
-for it; what speaks for its benign reading; why it raises no alert; what the telemetry cannot show; and what
-the fleet met for the first time together."""
+for it; what speaks for its benign reading; why it raises no alert; what the telemetry cannot show; what
+the fleet met for the first time together; and what stands beside it and was not judged."""
 
 Parameters = Mapping[str, Any]
 
@@ -185,6 +185,28 @@ def _expert(p: Parameters) -> str:
     return f"{phrase[0].upper()}{phrase[1:]}{shown}: one benign window in {p['one_in']:,} shows as much."
 
 
+_WEEKLY = {
+    "newness": "the app had not contacted this host before",
+    "rarity": "no other app and no other device contacts this domain",
+    "volume_of_new": "a new host, contacted {rate} by the app itself",
+    "steadiness_of_new": "a new host, contacted {contacts:,} times and until the report ends",
+    "rise_of_new": "a new host, contacted {rate}; a host of this app usually {usual}",
+    "excess_of_known": "contacted {rate} by the app itself; usual here {usual}",
+}
+"""By expert on weekly sums, what it says."""
+
+
+def _weekly_expert(p: Parameters) -> str:
+    rates = {name: f"{quantity(p[name], '1/h')} awake" for name in ("rate", "usual")}
+    said = _WEEKLY[p["expert"]].format(contacts=p["contacts"], **rates)
+    return f"{said[0].upper()}{said[1:]}: one benign host of an app in {p['one_in']:,} shows as much."
+
+
+def _accessed(p: Parameters) -> str:
+    alone = "" if p["unattended"] is None else f"; begun while nobody used the device: {p['unattended']:,}"
+    return f"uses of {p['category']} by the app in this report: {p['times']:,}{alone}."
+
+
 def _broken(said: Callable[[Parameters], str]) -> Statement:
     return Statement(SUPPRESSION, lambda p: f"Exception {p['exception']} does not hold: {said(p)}.")
 
@@ -234,6 +256,10 @@ CATALOGUE: dict[str, Statement] = {
     "expert": Statement(REASON, _expert),
     "unusual_feature": Statement(REASON, _unusual),
     "app_unknown": Statement(UNCHECKED, _says("the telemetry does not say which app this is."), "Blind spot"),
+    "weekly_expert": Statement(REASON, _weekly_expert),
+    "weekly_sums": _unchecked("rhythm and hours of the contacts (the report holds sums of a week)."),
+    "first_report": _unchecked("whether the host is new (no earlier report of this device)."),
+    "accessed": Statement(CONTEXT, _accessed, "Context"),
     "presence_unknown": _unchecked("whether the user was present (no activity telemetry)."),
     "device_unusual": Statement(
         UNCHECKED,
@@ -265,6 +291,12 @@ CATALOGUE: dict[str, Statement] = {
     "approved_rhythm": Statement(EXPLANATION, _says("approved rhythm")),
     "usual_for_app": Statement(EXPLANATION, _says("as usual for this app")),
     "known_to_fleet": Statement(EXPLANATION, _says("known to the fleet")),
+    "user_started": Statement(
+        EXPLANATION, lambda p: f"the user began {p['user_contacts']:,} of {p['of']:,} contacts"
+    ),
+    "app_is_new": Statement(EXPLANATION, _says("the app itself is new")),
+    "takes_over": Statement(EXPLANATION, _says("takes over from hosts that the app contacts less now")),
+    "known_owner": Statement(EXPLANATION, lambda p: f"the host belongs to {p['owner']}"),
     "cadence_alone": Statement(
         NO_ALERT,
         lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score.",
@@ -289,6 +321,9 @@ CATALOGUE: dict[str, Statement] = {
         lambda p: f"{p['windows']} of {p['of']} windows to local addresses are not ranked."
     ),
     "dns_channel": _blind(_dns_channel),
+    "short_reports": _blind(
+        lambda p: f"App Privacy Reports of under two days, which cannot be judged: {p['reports']:,}."
+    ),
     "identity_changed": Statement(BLIND_SPOT, _identity_changed, "Identity changed"),
     "threshold_out_of_reach": _blind(
         lambda p: (

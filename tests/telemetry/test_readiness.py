@@ -287,3 +287,20 @@ def test_the_directory_may_be_given_open(tmp_path):
     write_directory(tmp_path / "t", full())
     assert readiness(TelemetryDirectory(tmp_path / "t")).devices == readiness(str(tmp_path / "t")).devices
     assert pd.Timestamp(DAY0, unit="s", tz="UTC") == pd.Timestamp(readiness(tmp_path / "t").devices[0].first)
+
+
+def test_reports_of_two_days_can_be_judged_in_weekly_sums_and_as_nothing_else(tmp_path):
+    day = 86400.0
+    row = {"device_id": "d9", "app_id": "com.a", "dest_host": "a", "hits": 3, "initiated": "app"}
+    spans = [(0.0, 7 * day), (7 * day, 9 * day), (20 * day, 21 * day)]
+    rows = [
+        row | {"first_seen": start, "last_seen": end, "report_start": start, "report_end": end}
+        for start, end in spans
+        for _ in range(2)
+    ]
+    found = answer(tmp_path, flows=FLOWS.empty(), contact_summaries=table(CONTACT_SUMMARIES, rows))
+    assert (only(found).contact_summaries, only(found).reports, found.weekly_sums()) == (6, 2, (1, 2))
+    assert levels(only(found)) == (BLIND,) * 3
+    assert "weekly sums" in found.reason("structured_cadence")
+    assert "App Privacy Reports and no flows on 1 of 1 device (d9)" in found.blind_spots[0]
+    assert found.as_dict()["fleet"]["weekly_sums"] == {"devices": 1, "reports": 2}

@@ -24,6 +24,7 @@ from appcadence.cli.simulate import simulate
 from appcadence.cli.terminal import complain
 from appcadence.cli.train import train
 from appcadence.cli.verdict import verdict
+from appcadence.cli.weekly import weekly
 from appcadence.errors import AppcadenceError
 
 app = typer.Typer(
@@ -34,8 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, explain, drift):
+for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, explain):
     app.command()(command)
+app.command()(drift)
+app.command()(weekly)
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")
 app.add_typer(models, name="models")

@@ -66,6 +66,11 @@ def _print(answer: measurement.Readiness) -> None:
         change, devices = answer.change(name)
         say(f"why: {answer.reason(name)}", "  ")
         say(f"would help most ({many(devices, 'device')}): {change}", "  ")
+    devices, reports = answer.weekly_sums()
+    if devices:
+        what = f"{many(devices, 'device')} ({many(reports, 'App Privacy Report')})"
+        say(f"weekly sums (no rhythm, no sessions, no pushes): can be judged on {what}")
+        say(f"how: appcadence weekly {answer.directory}", "  ")
     say()
     numbers = ("flows", "app", "host", "days", "gaps", "user", "pushes")
     columns = [text("device"), *map(number, numbers), *map(word, ("cadence", "session", "bursts"))]

@@ -25,6 +25,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
 from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
+from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
 from appcadence.triage.output import SCORES_FILE, entries_of
@@ -37,6 +38,7 @@ _REFERENCE = (
     "No --model was given: the reference model scored, which learned from simulated fleets and knows nothing "
     "of these devices. Its ranking is a first look and its alert budget no promise; train on your own logs."
 )
+_REPORTED = "App Privacy Reports are judged apart, as weekly sums: appcadence weekly"
 
 
 def score(
@@ -100,10 +102,14 @@ def score(
     with logged(log), progress_bar() as progress:
         settings = Config() if config is None else read(config)
         alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
-        before = last_run(out)
+        before, reported = last_run(out), False
         if directory is None:
             run, _ = reapply_exceptions(out, exceptions)
         else:
+            source = TelemetryDirectory(directory)
+            reported = "contact_summaries" in source.tables()
+            if reported and "flows" not in source.tables():
+                raise AppcadenceError(f"{directory} holds no flows. {_REPORTED} {directory}")
             run = score_directory(
                 directory,
                 reference_scorer() if model is None else load_scorer(model),
@@ -138,6 +144,8 @@ def score(
     if run == before:
         say(f"{out} was made from exactly this; nothing to do.")
     print_run(run, out)
+    if reported:
+        say(f"{_REPORTED} {directory}")
     if head is not None:
         say(f"Evidence added to {file}; its head:")
         say(head)

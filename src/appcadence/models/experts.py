@@ -63,7 +63,7 @@ class Experts:
                 level, mass = prior._masses(e)
                 seen, weight = np.append(seen, level), np.append(weight, PRIOR_WINDOWS * mass)
             if len(seen):
-                thresholds[e], steps[e] = _tail(seen, weight)
+                thresholds[e], steps[e] = tail(seen, weight)
         return cls(thresholds, steps)
 
     def worth(self, values: Matrix, distances: Matrix) -> Matrix:
@@ -91,7 +91,7 @@ class Experts:
         return np.append(-np.inf, level), np.append(1.0, above) - np.append(above, 0.0)
 
 
-def _tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
+def tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
     """Thresholds (256,) and step of a weighted sample; what exceeds all of it is as rare as half a window."""
     total = float(weight.sum())
     value, place = np.unique(seen, return_inverse=True)

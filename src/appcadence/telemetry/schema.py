@@ -218,6 +218,21 @@ CONTACT_SUMMARIES = Table(
         Column("hits", pa.int64(), "contacts in the span"),
         Column("initiated", NAME, "who started the contacts", values=("app", "user")),
         Column("dest_owner", NAME, "owner of the host", nullable=True),
+        Column("report_start", TIME, "first time in the report, within its last 7 days", nullable=True),
+        Column("report_end", TIME, "last time in the report", nullable=True),
+    ),
+)
+
+ACCESSES = Table(
+    "accesses",
+    "one use of a sensor or of private data by an app: what and when, nothing else",
+    (
+        _DEVICE,
+        Column("app_id", NAME, "bundle id"),
+        Column("category", NAME, "what was used: location, microphone, camera, contacts, photos ..."),
+        Column("start", TIME, "when it began"),
+        Column("end", TIME, "when it ended; null = not told", nullable=True),
+        _SOURCE,
     ),
 )
 
@@ -268,7 +283,7 @@ DIRECTORY_TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         *(FLOWS, ACTIVITY, NOTIFICATIONS, USAGE, INVENTORY),
-        *(CONTACT_SUMMARIES, VERDICTS, REJECTED),
+        *(CONTACT_SUMMARIES, ACCESSES, VERDICTS, REJECTED),
     )
 }
 """The tables a telemetry directory may hold, by name."""

@@ -14,6 +14,7 @@ from ios_files import (
     SCREEN,
     START,
     TRANSFERS,
+    access,
     contact,
     database,
     knowledge,
@@ -24,7 +25,7 @@ from ios_files import (
     record,
 )
 
-from appcadence.telemetry.readers import _log_forms, detect
+from appcadence.telemetry.readers import _log_forms, app_privacy_report, detect
 from appcadence.telemetry.readers._device_log import app_of_topic, resolution_seconds
 from appcadence.telemetry.readers._states import silences, spans
 
@@ -284,6 +285,48 @@ def test_app_privacy_report_addresses_and_offsets(tmp_path):
     assert found[0]["first_seen"] == datetime(2024, 10, 12, 18, 28, 33, 132_000, UTC)
     assert found[-1]["first_seen"] == datetime(2024, 10, 12, 18, 28, 33, tzinfo=UTC)
     assert (found[-1]["initiated"], found[-1]["dest_owner"]) == ("user", "Example")
+
+
+def test_accesses_are_paired_and_a_report_ends_with_its_latest_time(tmp_path):
+    def at(minute, **changes):
+        return access(timeStamp=f"2024-10-18T10:{minute:02}:00+02:00", **changes)
+
+    rows = [
+        contact(firstTimeStamp="2024-10-01T00:00:00Z"),
+        at(0),
+        at(1, category="microphone", identifier="M"),
+        at(2, kind="intervalEnd"),
+        at(3, kind="intervalEnd", identifier="begun before"),
+        at(9, category="camera", accessCount=3, outOfProcess=True),
+    ]
+    found = read("app_privacy_report", lines(tmp_path / "report.ndjson", rows))
+    minute = {n: datetime(2024, 10, 18, 8, n, tzinfo=UTC) for n in range(10)}
+    assert [(row["category"], row["start"], row["end"]) for row in found["accesses"]] == [
+        ("location", minute[0], minute[2]),
+        ("location", minute[3], minute[3]),
+        ("microphone", minute[1], None),
+        ("camera", minute[9], None),
+    ]
+    assert {row["app_id"] for row in found["accesses"]} == {"com.example.app"}
+    (row,) = found["contact_summaries"]
+    assert row["report_end"] == minute[9]
+    assert row["report_end"] - row["report_start"] == timedelta(days=7)
+
+
+def test_bad_accesses_of_a_report(tmp_path, monkeypatch):
+    faults = {
+        "accessor": (None, {}, {"identifier": 5}, "com.example.app", {"identifier": "/usr/libexec/x"}),
+        "category": (None, 5, "", "what is this", "x" * 65),
+        "kind": (None, "event"),
+        "identifier": (None, 5, "x" * 10_000),
+        "timeStamp": (None, 1e9, "2024-10-18T10:00:00"),
+    }
+    rows = [access(**{key: value}) for key, values in faults.items() for value in values]
+    monkeypatch.setattr(app_privacy_report, "_MAX_OPEN", 3)
+    many = [access(identifier=str(n)) for n in range(9)]
+    found = read("app_privacy_report", lines(tmp_path / "x", [contact(), *rows, *many]))
+    assert [row["line"] for row in found["rejected"]] == list(range(2, len(rows) + 2))
+    assert [row["end"] for row in found["accesses"]] == [None] * 9
 
 
 def test_topics_and_grids():

@@ -8,6 +8,7 @@ from ios_files import (
     PUSHES,
     START,
     TRANSFERS,
+    access,
     contact,
     database,
     in_focus,
@@ -87,6 +88,8 @@ def test_nothing_personal_reaches_the_output(tmp_path):
         contact(domain=f"https://example.com/{said}"),
         contact(timeStamp=said, hits=said),
         {"type": "access", "accessor": {"identifier": said}, "identifier": said},
+        access(identifier=said, broadcaster={"identifier": said}, note=said),
+        access(category=said),
     ]
     paths = [
         powerlog(tmp_path / "x.PLSQL", tables),
@@ -101,6 +104,7 @@ def test_nothing_personal_reaches_the_output(tmp_path):
     result = convert(paths, out, device_id="phone")
     assert not [file.unusable for file in result.files if file.unusable]
     assert result.tables.keys() == {
+        "accesses",
         "activity",
         "contact_summaries",
         "inventory",

@@ -138,7 +138,7 @@ def test_a_real_app_privacy_report(ios):
     network = [line for line in lines if line["type"] == "networkActivity"]
     assert (len(lines), len(network), sum(line["hits"] for line in network)) == (72, 64, 159)
     rows = read("app_privacy_report", ios / REPORT)
-    assert rows.keys() == {"contact_summaries"}
+    assert rows.keys() == {"contact_summaries", "accesses"}
     summaries = rows["contact_summaries"]
     assert len(summaries) == 64 and sum(row["hits"] for row in summaries) == 159
     assert Counter(row["initiated"] for row in summaries) == {"app": 47, "user": 17}
@@ -153,7 +153,19 @@ def test_a_real_app_privacy_report(ios):
         "hits": 10,
         "initiated": "user",
         "dest_owner": None,
+        "report_start": datetime(2022, 4, 27, 14, 41, 46, 510_000, UTC),
+        "report_end": datetime(2022, 4, 27, 15, 7, 14, 951_000, UTC),
     }
+    used = [
+        (row["app_id"].removeprefix("com.apple."), row["category"], (row["end"] - row["start"]).seconds)
+        for row in rows["accesses"]
+    ]
+    assert used == [
+        ("mobileslideshow", "photos", 3),
+        ("mobilecal", "location", 10),
+        ("mobilecal", "contacts", 44),
+        ("mobilemail", "contacts", 44),
+    ]
 
 
 def test_the_files_are_told_apart_and_converted(ios, tmp_path):
@@ -168,6 +180,7 @@ def test_the_files_are_told_apart_and_converted(ios, tmp_path):
     assert not (tmp_path / "out").exists()
     report = convert(paths, tmp_path / "out", device_id="phone")
     assert report.tables == {
+        "accesses": 4,
         "activity": 102,
         "contact_summaries": 64,
         "flows": 218,

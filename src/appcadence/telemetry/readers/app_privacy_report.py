@@ -1,17 +1,22 @@
-"""The App Privacy Report (ndjson, iOS 15.2 and later): `contact_summaries`, never flows.
+"""The App Privacy Report (ndjson, iOS 15.2 and later): `contact_summaries` and `accesses`, never flows.
 
 Each networkActivity row says how often one app contacted one host in the last seven days, first when and
 last when; one row in, one row out. An app has several rows for a host that was contacted through several
-web sites: which sites is not read. Rows of other types (camera, location ...) are passed over. Times
-carry the offset of the device.
+web sites: which sites is not read. Of access rows the app, the category and the times are read; the two rows
+of one access share an identifier. Times carry the offset of the device.
+
+No row says when the report was made, and its name has no offset: a report ends with its latest time, and
+begins with its earliest, at most seven days before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from appcadence._types import DAY_US
 from appcadence.telemetry.addresses import canonical, is_address
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._device_log import app_id, device_of, iso_micros, table
@@ -19,15 +24,21 @@ from appcadence.telemetry.readers._flows import MAX_NAME
 from appcadence.telemetry.readers._hosts import MAX_HOST
 from appcadence.telemetry.readers._json import NO_OBJECT
 from appcadence.telemetry.readers._json_layout import OBJECT_BYTES, blocks, check, fits, objects
-from appcadence.telemetry.schema import CONTACT_SUMMARIES
+from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES
 
 NAME = "app_privacy_report"
 
 EXPECTED = "an App Privacy Report (.ndjson)"
 _INITIATED = {"AppInitiated": "app", "NonAppInitiated": "user"}
 _FIELDS = ("app_id", "dest_host", "first_seen", "last_seen", "hits", "initiated", "dest_owner")
+_ACCESS_FIELDS = ("app_id", "category", "start", "end")
+_CATEGORY = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+REPORT_DAYS = 7
+_MAX_OPEN = 100_000
+"""Accesses whose end is waited for; with more of them, the one that has waited longest is without an end."""
 
 Summary = tuple[str, str, int, int, int, str, str | None]
+Access = tuple[str, str, int, int | None]
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -36,27 +47,112 @@ def sniff(path: Path, start: bytes) -> bool:
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
-    """Yield contact summaries, and rejected rows, of the reports of one device.
+    """Yield contact summaries, accesses and rejected rows of the reports of one device.
 
     Raises:
         UnusableFile: the device is not given; or a file is missing, empty, damaged or no such report.
     """
     for path in paths:
-        device = device_of(path, options)
+        same = {"device_id": device_of(path, options)}
         check(path, EXPECTED, _is_row)
+        start, end = _span(path)
+        span: dict[str, object] = {"report_start": start, "report_end": end}
+        pairs = _Pairs()
         for block in blocks(path, EXPECTED, OBJECT_BYTES):
-            found = [(line, _summary(row)) for line, row in objects(block)]
-            bad = [(line, said) for line, said in found if isinstance(said, str)]
+            rows: list[Summary] = []
+            bad: list[tuple[int, str]] = []
+            read = 0
+            for line, row in objects(block):
+                read += 1
+                said = pairs.add(row) if row and row.get("type") == "access" else _summary(row)
+                if isinstance(said, tuple):
+                    rows.append(said)
+                elif said:
+                    bad.append((line, said))
             yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
-            rows = [said for _, said in found if isinstance(said, tuple)]
-            summaries = table(CONTACT_SUMMARIES, _FIELDS, rows, {"device_id": device})
-            yield "contact_summaries", tagged(summaries, path, len(found), block.size)
+            summaries = table(CONTACT_SUMMARIES, _FIELDS, rows, span | same)
+            yield "contact_summaries", tagged(summaries, path, read, block.size)
+            yield from _accesses(path, pairs.ended(), same)
+        yield from _accesses(path, pairs.left(), same)
+
+
+def _accesses(path: Path, rows: Sequence[Access], same: dict[str, str]) -> Batches:
+    if rows:
+        yield "accesses", tagged(table(ACCESSES, _ACCESS_FIELDS, rows, same | {"source": NAME}), path)
+
+
+def _span(path: Path) -> tuple[int | None, int | None]:
+    """When the report of a file begins and ends; None where no row has a time."""
+    times = list(_extremes(path))
+    if not times:
+        return None, None
+    first, last = min(times), max(times)
+    return max(first, last - REPORT_DAYS * DAY_US), last
+
+
+def _extremes(path: Path) -> Iterator[int]:
+    """The first and the last time of each block of a file."""
+    for block in blocks(path, EXPECTED, OBJECT_BYTES):
+        texts = (
+            row.get(name) for _, row in objects(block) if row for name in ("firstTimeStamp", "timeStamp")
+        )
+        if times := [at for at in map(iso_micros, texts) if at is not None]:
+            yield from (min(times), max(times))
 
 
 def _is_row(row: dict[str, Any]) -> bool:
     if row.get("type") == "networkActivity":
         return "bundleID" in row and "domain" in row
     return row.get("type") == "access" and "accessor" in row
+
+
+class _Pairs:
+    """Makes one access of the row of its begin and that of its end."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str, str], int] = {}
+        self._ended: list[Access] = []
+
+    def add(self, row: dict[str, Any]) -> str | None:
+        """Take up a row; what is wrong with it, if anything."""
+        accessor, category = row.get("accessor"), row.get("category")
+        app = app_id(accessor.get("identifier")) if isinstance(accessor, dict) else None
+        at, identifier, kind = iso_micros(row.get("timeStamp")), row.get("identifier"), row.get("kind")
+        if app is None:
+            return "accessor is no app with a bundle id"
+        if not isinstance(category, str) or not _CATEGORY.fullmatch(category):
+            return "category is no word"
+        if at is None:
+            return "timeStamp is no time with a UTC offset from 1970 to 2100"
+        if not isinstance(identifier, str) or len(identifier) > MAX_NAME:
+            return f"identifier is no text of at most {MAX_NAME} characters"
+        if kind not in ("intervalBegin", "intervalEnd"):
+            return "kind is neither intervalBegin nor intervalEnd"
+        key = app, category, identifier
+        if kind == "intervalBegin":
+            self._open.setdefault(key, at)
+            if len(self._open) > _MAX_OPEN:
+                self._end(next(iter(self._open)), None)
+        else:
+            # It may have begun before the report does.
+            self._open.setdefault(key, at)
+            self._end(key, at)
+        return None
+
+    def ended(self) -> list[Access]:
+        """The accesses that ended since the last call."""
+        found, self._ended = self._ended, []
+        return found
+
+    def left(self) -> list[Access]:
+        """The accesses whose end is not told."""
+        for key in list(self._open):
+            self._end(key, None)
+        return self.ended()
+
+    def _end(self, key: tuple[str, str, str], at: int | None) -> None:
+        start = self._open.pop(key)
+        self._ended.append((*key[:2], start, at if at is None else max(at, start)))
 
 
 def _summary(row: dict[str, Any] | None) -> Summary | str | None:

@@ -82,6 +82,11 @@ class Readiness:
         kind, devices = min(found.items(), key=lambda item: (-item[1], item[0] == "", item[0]))
         return self._worded(kind), devices
 
+    def weekly_sums(self) -> tuple[int, int]:
+        """Devices that can be judged in weekly sums, which show no behaviour, and their reports."""
+        reports = [device.reports for device in self.devices if device.reports]
+        return len(reports), sum(reports)
+
     def reason(self, behaviour: str) -> str:
         """The commonest reason, of those that are not judged if there are any."""
         found = Counter(capability.reason for capability in self._behind(behaviour))
@@ -126,6 +131,7 @@ class Readiness:
                 "declared behaviour, apps": self.profiles.background_modes_known,
             },
             "behaviours": behaviours,
+            "weekly_sums": dict(zip(("devices", "reports"), self.weekly_sums(), strict=True)),
         }
         return {
             "directory": self.directory,
@@ -196,6 +202,7 @@ def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts
         gaps=figures["gaps"],
         gap_hours=figures["gap_hours"],
         contact_summaries=figures["summaries"],
+        reports=figures["reports"],
         activity=log("activity"),
         pushes=log("notifications"),
         pushes_with_app=figures["pushes"],
@@ -244,7 +251,16 @@ def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps
     ]
     alone = [d for d in flowing if not d.present]
     said = [
-        ([d for d in devices if not d.flows], "no flows", "nothing about traffic can be said there"),
+        (
+            [d for d in devices if not d.flows and not d.reports],
+            "no flows",
+            "nothing about traffic can be said there",
+        ),
+        (
+            [d for d in devices if not d.flows and d.reports],
+            "App Privacy Reports and no flows",
+            "how often apps contact which hosts a week can be judged there, and no rhythm",
+        ),
         (
             [d for d in flowing if d.app_known < MIN_SHARE],
             "most flows do not name their app",

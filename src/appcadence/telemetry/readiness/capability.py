@@ -22,6 +22,7 @@ WORDING: Mapping[Level, str] = {
     Level.PER_DEVICE: "only per device",
     Level.BLIND: "blind",
 }
+WEEKLY_SUMS = "what it can show is judged in weekly sums"
 BEHAVIOURS = {
     "structured_cadence": "HTTPSCadenceAnomalyThreshold",
     "session_persistence": "SessionPersistenceThreshold",
@@ -128,6 +129,8 @@ class DeviceFacts:
     """Silences longer than four hours."""
     gap_hours: int
     contact_summaries: int
+    reports: int
+    """App Privacy Reports of two days and more: what can be judged in weekly sums."""
     activity: Log
     pushes: Log
     pushes_with_app: int
@@ -160,7 +163,7 @@ class DeviceFacts:
 def _unseen(d: DeviceFacts) -> Capability | None:
     resolution = d.time_resolution_seconds or 0.0
     if not d.flows and d.contact_summaries:
-        return _blind("an App Privacy Report sums up contacts and has no times of its own", "flows")
+        return _blind(f"an App Privacy Report has sums of contacts and no times of them{_weekly(d)}", "flows")
     if d.flows < MIN_FLOWS:
         return _blind(f"{d.flows} flows: too few for any behaviour to show", "flows")
     if d.dest_known < MIN_SHARE:
@@ -168,6 +171,10 @@ def _unseen(d: DeviceFacts) -> Capability | None:
     if not resolution <= MAX_RESOLUTION_SECONDS:
         return _blind(f"flow times are known to {resolution:g} s only", "time")
     return None
+
+
+def _weekly(d: DeviceFacts) -> str:
+    return f"; {WEEKLY_SUMS}" if d.reports else ""
 
 
 def _untimed(d: DeviceFacts) -> Capability | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import HOUR_US, Ints, Mask, Progress, silent
+from appcadence._types import DAY_US, HOUR_US, Ints, Mask, Progress, silent
 from appcadence.telemetry.device_times import DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes, value_of
@@ -22,6 +22,8 @@ GAP_HOURS = 4
 """A device silent for longer is not observed; features judge it the same way."""
 LOG_GAP_HOURS = 24
 """People sleep, and pushes are few: only a longer silence of such a log says that it was not kept."""
+MIN_REPORT_US = 2 * DAY_US
+"""An App Privacy Report of a shorter time, as from just after it was switched on, cannot be judged."""
 _TELLING = {
     "activity": ("app_foreground", "device_unlocked", "screen_on"),
     "notifications": ("push_received",),
@@ -35,6 +37,7 @@ _FLOW_COLUMNS = (
     *("start", "duration_seconds", "device_id", "app_id", "app_attribution", "dest_host"),
     *("dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"),
 )
+_SPAN = ("report_start", "report_end")
 _SHIFT = 32
 
 Figures = dict[str, npt.NDArray[Any]]
@@ -76,12 +79,12 @@ def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     figures = {name: np.zeros(0, np.int64) for name in (*_FLOW_FIGURES, *ATTRIBUTIONS, "summaries", "pushes")}
     flow_hours, app_flows, seen = _flows(source, device, app, figures, progress)
     logs = {name: _log(source, name, device, figures) for name in _TELLING}
-    for piece in _pieces(source, "contact_summaries", ["device_id"]):
-        _add(figures, "summaries", device, device.of(piece["device_id"]))
+    reports = _reports(source, device, figures)
     n = len(device)
     touched, _ = flow_hours.touched()
     observed = filled(touched, GAP_HOURS)
     figures = {name: _wide(values, n) for name, values in figures.items()}
+    figures["reports"] = np.bincount([code for code, *_ in reports], minlength=n)
     figures["hours"] = by_device(observed, n)
     figures["gaps"], figures["gap_hours"] = gaps(touched, GAP_HOURS, n)
     for name, (hours, _) in logs.items():
@@ -169,6 +172,17 @@ def _log(
         finest = float(resolution[code]) if resolution[code] >= 0 else None
         log[code] = sum(by_kind.values()), finest, by_kind
     return hours, log
+
+
+def _reports(source: TelemetryDirectory, device: Codes, figures: Figures) -> set[tuple[int, int, int]]:
+    """Device, begin and end of the App Privacy Reports that can be judged; their rows are added up."""
+    found: set[tuple[int, int, int]] = set()
+    for piece in _pieces(source, "contact_summaries", ["device_id", *_SPAN]):
+        owner = device.of(piece["device_id"])
+        _add(figures, "summaries", device, owner)
+        start, end = (pc.fill_null(piece[name].cast(pa.int64()), 0) for name in _SPAN)
+        found.update(zip(owner.tolist(), start.to_pylist(), end.to_pylist(), strict=True))
+    return {(code, start, end) for code, start, end in found if end - start >= MIN_REPORT_US}
 
 
 def _pieces(

@@ -35,9 +35,11 @@ def write_readiness(answer: Readiness, html: Path) -> None:
 def _facts(answer: Readiness) -> list[tuple[str, str, str]]:
     """Name, number and note of each."""
     profiles = answer.profiles
+    judged, reports = answer.weekly_sums()
     return [
         ("Devices", f"{len(answer.devices):,}", ""),
         ("Flows", f"{answer.flows:,}", ""),
+        *([("Weekly sums", f"{judged:,}", f"devices; {reports:,} App Privacy Reports")] if judged else []),
         ("App known", _percent(answer.share("app_known")), "of flows"),
         ("Host known", _percent(answer.share("host_known")), "of flows"),
         (

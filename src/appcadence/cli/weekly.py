@@ -1,0 +1,107 @@
+"""weekly: App Privacy Reports judged as weekly sums."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+
+from appcadence._files import replacing
+from appcadence.cli.options import Directory, Json
+from appcadence.cli.terminal import many, say
+from appcadence.features.weekly import short_reports
+from appcadence.findings import EXPLANATION, Finding, of_row
+from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK
+from appcadence.models.weekly_judgement import judge_reports
+from appcadence.telemetry.directory import TelemetryDirectory, read_tables
+
+_REFERENCE = (
+    "Fewer than five other devices or twenty of their reports: simulated phones stand in for them, so the "
+    "ranking is a first look and the budget no promise."
+)
+_MAX_FINDINGS = 10
+"""Findings that are printed; all of them are in --out and --json."""
+
+
+def weekly(
+    directory: Directory,
+    findings_per_phone_week: Annotated[
+        float, typer.Option(help="Benign findings that a phone's week may bring.")
+    ] = FINDINGS_PER_PHONE_WEEK,
+    out: Annotated[Path | None, typer.Option(help="Write all judged sums to this Parquet file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge App Privacy Reports as weekly sums: which app contacts which host more, or newer, than is usual.
+
+    A report holds sums of seven days, so neither a rhythm nor an hour can be judged; successive reports of a
+    device are one history. Needs no model and no flows.
+
+    Example: appcadence weekly telemetry --out weekly.parquet
+    """
+    source = TelemetryDirectory(directory)
+    judged = judge_reports(source, findings_per_phone_week)
+    short = short_reports(read_tables(source, ["contact_summaries"]))
+    if out is not None:
+        with replacing(out) as staged:
+            pq.write_table(judged, staged, compression="zstd")
+    found = judged.filter(judged["finding"])
+    if as_json:
+        typer.echo(json.dumps(_facts(judged, found, short), default=_iso))
+        return
+    say(
+        f"{many(len(judged), 'sum')} of app and host in {many(_reports(judged), 'report')} of "
+        f"{many(len(judged['device_id'].unique()), 'device')}; {many(len(found), 'finding')} at "
+        f"{findings_per_phone_week:g} benign ones a phone-week."
+    )
+    if pc.any(pc.equal(judged["calibration"], "reference")).as_py():
+        say(_REFERENCE)
+    if short:
+        say(Finding("short_reports", {"reports": short}).text)
+    if len(judged) and not len(found):
+        say("The highest, which is no finding:")
+    for row in (found if len(found) else judged[:1])[:_MAX_FINDINGS].to_pylist():
+        _print(row)
+    if len(found) > _MAX_FINDINGS:
+        say(f"{len(found) - _MAX_FINDINGS:,} more findings: see --out or --json.")
+    if out is not None:
+        say(f"Written to {out}")
+
+
+def _reports(judged: pa.Table) -> int:
+    return len(judged.group_by(["device_id", "report_end"]).aggregate([]))
+
+
+def _print(row: dict[str, Any]) -> None:
+    days = f"{row['report_start']:%Y-%m-%d} to {row['report_end']:%Y-%m-%d}"
+    say()
+    say(f"{row['device_id']}, {days}: {row['app_id']} -> {row['dest_host']}")
+    say(
+        f"score {row['score']:.1f}; {row['p_value']:.1%} of benign phone-weeks have one as high; "
+        f"{row['contacts']:,} contacts by the app, {row['user_contacts']:,} by the user.",
+        "  ",
+    )
+    for finding in of_row(row):
+        benign = finding.kind == EXPLANATION
+        say(f"Speaks for a benign reading: {finding.text}." if benign else finding.text, "  ")
+
+
+def _facts(judged: pa.Table, found: pa.Table, short: int) -> dict[str, Any]:
+    rows = found.to_pylist()
+    for row in rows:
+        row["findings"] = [finding.as_dict() for finding in of_row(row)]
+    return {
+        "reports": _reports(judged),
+        "short_reports": short,
+        "sums": len(judged),
+        "findings": rows,
+    }
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat()
