@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import struct
+import zlib
 from pathlib import Path
 
 from appcadence.telemetry.readers import ReadOptions, reader
@@ -81,3 +83,60 @@ def read(name: str, *paths: Path) -> dict[str, list[dict]]:
     for table, batch in reader(name).read(paths, ReadOptions(device_id="phone")):
         rows.setdefault(table, []).extend(conform(DIRECTORY_TABLES[table], batch).to_pylist())
     return rows
+
+
+def segb(
+    path: Path, records: list[tuple[float, bytes]], version: int = 2, deleted: tuple[int, ...] = ()
+) -> Path:
+    """A Biome file of records: seconds since 2001, message."""
+    body, ends = b"", b""
+    for place, (time, data) in enumerate(records):
+        state = 3 if place in deleted else 1
+        if version == 1:
+            body += struct.pack("<iiddIi", len(data), state, time, time, zlib.crc32(data), 0) + data
+            body += bytes(-len(body) % 8)
+        else:
+            body += struct.pack("<Ii", zlib.crc32(data), 0) + data
+            ends += struct.pack("<iid", len(body), state, time)
+            body += bytes(-len(body) % 4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if version == 1:
+        path.write_bytes(struct.pack("<I48x4s", 56 + len(body), b"SEGB") + body)
+    else:
+        path.write_bytes(struct.pack("<4sid16x", b"SEGB", len(records), 7e8) + body + ends)
+    return path
+
+
+def message(*fields: tuple[int, int | float | str]) -> bytes:
+    """A Protocol Buffers message; a float takes eight bytes."""
+    parts = []
+    for number, value in fields:
+        wire = {int: 0, float: 1, str: 2}[type(value)]
+        parts.append(_varint(number << 3 | wire))
+        if isinstance(value, int):
+            parts.append(_varint(value))
+        elif isinstance(value, float):
+            parts.append(struct.pack("<d", value))
+        else:
+            parts.append(_varint(len(value.encode())) + value.encode())
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    data = b""
+    while value > 0x7F:
+        data += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return data + bytes([value])
+
+
+def in_focus(time: float, app: str, shown: int) -> tuple[float, bytes]:
+    """A record of App.InFocus: seconds since 2001."""
+    return time + 0.01, message((2, 1), (3, shown), (4, time), (6, app))
+
+
+def notified(time: float, app: str, usage: int, *texts: str) -> tuple[float, bytes]:
+    """A record of Notification.Usage; the texts stand where iOS keeps those of the notification."""
+    return time, message(
+        (1, "U"), (2, time), (3, usage), *zip((8, 9, 12, 5, 15), texts, strict=False), (14, app)
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, conform
+from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, USAGE, conform
 
 DAY0 = 1_772_409_600  # 2026-03-02 00:00 UTC
 
@@ -65,6 +65,23 @@ def activity(spans, device="d1", app=None, kind="device_unlocked"):
         }
     )
     return conform(ACTIVITY, pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def usage(intervals, device="d1", app="com.a"):
+    """`intervals` of (start, end, bytes out, bytes in)."""
+    start, end, sent, received = np.array(intervals, float).reshape(-1, 4).T
+    frame = pd.DataFrame(
+        {
+            "device_id": device,
+            "app_id": app,
+            "start": pd.to_datetime(((DAY0 + start) * 1e6).astype("int64"), unit="us", utc=True),
+            "end": pd.to_datetime(((DAY0 + end) * 1e6).astype("int64"), unit="us", utc=True),
+            "bytes_out": sent.astype("int64"),
+            "bytes_in": received.astype("int64"),
+            "source": "test",
+        }
+    )
+    return conform(USAGE, pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def pushes(times, device="d1", app="com.a", grid=1.0, silent=True):

@@ -63,12 +63,13 @@ def windows(rows, seconds):
             flow = _piece(row, start, duration, float(seconds))
             spans[row.device, index * width].append((flow.start, flow.end))
             if row.service != "dns":
-                dest = row.host if row.host is not None else row.ip if row.ip is not None else "unknown"
+                lost = "unknown" if row.app is None else "*"
+                dest = row.host if row.host is not None else row.ip if row.ip is not None else lost
                 found[row.device, row.app, dest, index * width].append(flow)
     channels = {key: stitched(flows) for key, flows in found.items()}
     apps = defaultdict(list)
     for (device, app, dest, start), flows in channels.items():
-        if app is not None and not local(dest):
+        if app is not None and not local(dest) and dest != "*":
             apps[device, app, "*", start] += flows
     both = channels | {key: in_order(flows, ports=False) for key, flows in apps.items()}
     seen = {key: observed(spans[key[0], key[3]], seconds) for key in both}

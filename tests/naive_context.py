@@ -38,7 +38,8 @@ class Flow(NamedTuple):
 
     @property
     def dest(self):
-        return self.host if self.host is not None else self.ip if self.ip is not None else "unknown"
+        lost = "unknown" if self.app is None else "*"
+        return self.host if self.host is not None else self.ip if self.ip is not None else lost
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Window:
     @property
     def key(self):
         return self.device, self.app, self.dest, self.begin
+
+    @property
+    def is_channel(self):
+        """Of one destination, or of flows without any; not of all that an app has."""
+        return all(piece.flow.dest == self.dest for piece in self.pieces)
 
     def sessions(self):
         """(start, end, began here) of the sessions."""
@@ -109,12 +115,12 @@ def windows_of(flows, length=DAY):
     pooled = {}
     for window in found.values():
         window.pieces = _stitched(sorted(window.pieces, key=_place))
-        if window.app is not None and not local(window.dest):
+        if window.app is not None and not local(window.dest) and window.dest != "*":
             key = window.device, window.app, "*", window.begin
             pooled.setdefault(key, Window(*key, length, [])).pieces.extend(window.pieces)
     for window in pooled.values():
         window.pieces.sort(key=_place)
-    return [*found.values(), *pooled.values()]
+    return list((found | pooled).values())
 
 
 def _cut(flow, begin, length):
@@ -364,7 +370,8 @@ def declared(window, row, fronts, pushes, grid):
         out["unapproved_app"] = float(not row["approved"])
     if row.get("expected_hosts"):
         strange = [not expected(p.flow.dest, row["expected_hosts"]) for p in window.pieces]
-        out["unexpected_host_share"] = sum(strange) / n
+        if window.dest != "*" or not window.is_channel:
+            out["unexpected_host_share"] = sum(strange) / n
     beats = window.beats()
     if row.get("expected_period_seconds") is not None and len(beats) >= 6:
         median = statistics.median(b - a for a, b in pairwise(beats))

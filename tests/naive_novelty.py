@@ -14,7 +14,7 @@ class Fleet:
     """Everything that novelty may look back on: all channel windows, each judged by those before it."""
 
     def __init__(self, flows, length=DAY, vetted_until=math.inf):
-        self.windows = [w for w in windows_of(flows, length) if w.dest != "*"]
+        self.windows = [w for w in windows_of(flows, length) if w.is_channel]
         self.contacts = [(w.device, w.app, w.dest, w.begin + p.start) for w in self.windows for p in w.pieces]
         self.vetted_until = vetted_until
         self.vetted = {c[:3] for c in self.contacts if c[3] < vetted_until}
@@ -45,11 +45,14 @@ class Fleet:
             own = [c[3] for c in mine if c[1:3] == (app, dest)]
             out["channel_is_new"] = float(not own)
             out["channel_age_days"] = (now - min(own)) / DAY if own else 0.0
-            out["destination_is_new_for_device"] = float(all(c[2] != dest for c in mine))
-            out["destination_is_new_for_fleet"] = float(
-                all(c[2] != dest for c in past if c[0] != device or c[:3] in self.vetted)
-            )
+            if dest != "*":
+                out["destination_is_new_for_device"] = float(all(c[2] != dest for c in mine))
+                out["destination_is_new_for_fleet"] = float(
+                    all(c[2] != dest for c in past if c[0] != device or c[:3] in self.vetted)
+                )
             out["twin_distance_octaves"] = self.twin(window, now)
+        if dest == "*":
+            return out
         met = [c for c in self.contacts if c[3] < end]
         others = {c[0] for c in met} - {device}
         if others:

@@ -34,7 +34,7 @@ class Pushed(NamedTuple):
 
 def scored(model: Path, out: Path) -> Pushed:
     """Simulate, graft one implant on each of two phones, and score into `out`."""
-    tables = simulate(4, 2, 3, implants_per_device_day=0.0).tables
+    tables = simulate(4, 2, 3, implants_per_device_day=0.0, own_log_share=0.0).tables
     kinds = {"push_burst": KINDS["push_burst"]}
     grafted, implants = inject(tables, 1, per_device_day=1.0, kinds=kinds, max_per_device=1)
     apart = np.sort(np.random.default_rng(5).uniform(0, 172_800, 400))

@@ -201,6 +201,16 @@ def pushes_of(events, device, app):
     return mine, max((e[6] for e in received), default=None)
 
 
+def channels_of(frame, windows):
+    """(n,) whether each row of the frame is of one of these windows of the twin, which are channels."""
+    begin = frame["window_start"].astype("int64") / 1e6 - DAY0
+    names = [frame[key].astype(object) for key in ("device_id", "app_id", "dest")]
+    mine = {w.key for w in windows}
+    return np.array(
+        [tuple(None if v != v else v for v in k) in mine for k in zip(*names, begin, strict=True)]
+    )
+
+
 def agree(frame, windows, expect, family):
     """Every window is in the frame, with the values of `expect(window, its observed seconds)`; others NaN."""
     names = [f.name for f in next(f for f in FAMILIES if f.name == family).features]

@@ -62,6 +62,10 @@ def open_input(path: str | Path) -> BufferedReader:
 def why_unreadable(error: OSError, expected: str) -> str:
     """What to say, after the name of a file, of one that could not be opened or read."""
     if isinstance(error, IsADirectoryError):
+        if str(error.filename).endswith(".logarchive"):
+            return (
+                "is a unified log archive; write it as text on a Mac with log show --archive --style ndjson"
+            )
         return "is a directory; give the files themselves"
     if isinstance(error, FileNotFoundError):
         return f"does not exist; expected {expected}"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make import DAY0, activity, flows, pushes, together
+from make import DAY0, activity, flows, pushes, together, usage
 
 from appcadence.features import History, extract
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
@@ -273,9 +273,12 @@ def test_every_feature_is_known_where_all_tables_are(absent):
             flows(np.arange(86400, 400000, 900.0)),
         ),
         "activity": together(
-            activity([(30000, 33000)]), activity([(30000, 31000)], app="com.a", kind="app_foreground")
+            activity([(30000, 33000)]),
+            activity([(30000, 31000)], app="com.a", kind="app_foreground"),
+            activity([(40000, 40010)], app="com.a", kind="background_task"),
         ),
         "notifications": pushes(pushed),
+        "usage": usage([(30000, 30300, 900, 100)]),
         "inventory": conform(
             INVENTORY,
             pa.table(

@@ -51,8 +51,8 @@ def test_pushes_over_days_equal_their_twin(rows, events, window):
 
     def expect(w, observed):
         log = pushes_of(events, w.device, w.app)
-        earlier = [x for x in windows if x.key[:3] == w.key[:3] and x.begin < w.begin]
-        days = {} if w.dest == "*" else pushes_over_days(earlier, w, *log)
+        earlier = [x for x in windows if x.key[:3] == w.key[:3] and x.is_channel and x.begin < w.begin]
+        days = {} if not w.is_channel else pushes_over_days(earlier, w, *log)
         return naive.notification(w, *log, None, observed) | days
 
     agree(extract(tables, window[0], History.empty()), windows, expect, "notification")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from make import flows, together
 from naive_context import DAY
 from naive_novelty import Fleet
-from strategies import agree, fleets, flow_table
+from strategies import agree, channels_of, fleets, flow_table
 
 from appcadence.features import History, extract
 
@@ -17,7 +17,7 @@ def test_novelty_equals_its_twin(rows, window):
     fleet = Fleet(rows, window[1])
     expect = {w.key: fleet.novelty(w) for w in fleet.windows}
     frame = extract({"flows": flow_table(rows)}, window[0], History.empty())
-    apps = frame["dest"] == "*"
+    apps = ~channels_of(frame, fleet.windows)
     agree(frame[~apps].reset_index(drop=True), fleet.windows, lambda w, _: expect[w.key], "novelty")
     assert frame.loc[apps, "channel_is_new":].isna().all().all()
 

@@ -81,7 +81,8 @@ def targets(scratch: Path) -> dict[str, Target]:
 
 
 def _reader(name: str, seeds: list[bytes], mapping: Path, *others: Path) -> Target:
-    device = "phone" if name in ("powerlog", "knowledgec", "unified_log", "app_privacy_report") else None
+    named = ("powerlog", "knowledgec", "biome", "unified_log", "app_privacy_report")
+    device = "phone" if name in named else None
     options = ReadOptions(device_id=device, mapping=mapping)
 
     def read(path: Path) -> int:
@@ -192,7 +193,15 @@ def _seeds(scratch: Path) -> dict[str, list[bytes]]:
         found["knowledgec"].append(_small(_copied(real, scratch), ["ZOBJECT"]))
     screen = [ios.record("Screen did unlock (Was locked for 3 seconds)", 1), ios.record("Screen did lock", 9)]
     log = [*screen, ios.record(ios.push("com.example.a", '{ aps = { "content-available" = 1; }; }'), 3)]
-    found["unified_log"] = [ios.lines(scratch / "l", log).read_bytes(), json.dumps(log, indent=1).encode()]
+    found["unified_log"] = [
+        ios.lines(scratch / "l", log).read_bytes(),
+        json.dumps(log, indent=1).encode(),
+        b"2025-10-09 09:00:00.000000+0000  localhost SpringBoard[58]: Screen did unlock\nand more\n"
+        b"2025-10-09 09:01:00.000000+0000  localhost SpringBoard[58]: Screen did lock\n",
+        b'Timestamp,Process,Message\n2025-10-09T09:00:00.000Z,apsd,"Screen did\n lock"\n',
+    ]
+    front = [ios.in_focus(7e8 + k, "com.example.a", 1 - k % 2) for k in range(6)]
+    found["biome"] = [ios.segb(scratch / f"s{v}", front, v).read_bytes() for v in (1, 2)]
     found["app_privacy_report"] = [
         ios.lines(scratch / "r", [ios.contact(), ios.contact(domain="192.0.2.1")]).read_bytes(),
         *_real("ios/ios_app_privacy_report.ndjson"),
@@ -322,6 +331,16 @@ def _sources(scratch: Path) -> dict[str, tuple[list[bytes], str]]:
     chat = {"id": "1", "displayName": "Chat", "version": "1.0", "platform": "ios"}
     return {
         "mdm": (lists, ""),
+        "lists": (
+            [
+                json.dumps({"udid": "D1", "applications": [{"identifier": "com.a", "name": "A"}]}).encode(),
+                json.dumps(
+                    {"StatusItems": {"app": {"managed": {"list": [{"identifier": "com.a"}]}}}}
+                ).encode(),
+                b"name,bundle_identifier,source\nA,com.a,ios_apps\n",
+            ],
+            "",
+        ),
         "info": (
             [plistlib.dumps(info(modes=["fetch"])), plistlib.dumps(info(modes=["fetch"]), fmt=BINARY)],
             "",

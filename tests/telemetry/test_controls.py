@@ -22,7 +22,7 @@ RATE = 1.5
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pa.Table]:
-    return simulate(40, 4, 3, implants_per_device_day=0.0).tables
+    return simulate(40, 4, 3, implants_per_device_day=0.0, own_log_share=0.0).tables
 
 
 Drawn = tuple[pa.Table, pd.DataFrame]

@@ -15,7 +15,7 @@ from appcadence.telemetry.simulate.implants import inject
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pa.Table]:
-    return simulate(30, 4, 4, implants_per_device_day=0.0).tables
+    return simulate(30, 4, 4, implants_per_device_day=0.0, own_log_share=0.0).tables
 
 
 def test_sizes_vary_and_few_implants_repeat_one_exchange(tables: dict[str, pa.Table]) -> None:

@@ -25,7 +25,7 @@ Injected = tuple[pd.DataFrame, pd.DataFrame]
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pa.Table]:
-    return simulate(DEVICES, DAYS, 2, implants_per_device_day=0.0).tables
+    return simulate(DEVICES, DAYS, 2, implants_per_device_day=0.0, own_log_share=0.0).tables
 
 
 @pytest.fixture(scope="module")

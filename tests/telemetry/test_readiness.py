@@ -70,7 +70,7 @@ def test_nothing_reads_the_words(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    made = simulate(12, 3, 5)
+    made = simulate(12, 3, 5, own_log_share=0.0)
     path = tmp_path_factory.mktemp("fleet") / "t"
     write_directory(path, made.tables)
     return readiness(path), made.tables

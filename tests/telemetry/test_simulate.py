@@ -27,7 +27,7 @@ MIDDLE = pd.Timestamp("2026-03-05", tz="UTC")
 
 @pytest.fixture(scope="module")
 def fleet() -> Simulation:
-    return simulate(BLOCK_DEVICES, DAYS, 3, implants_per_device_day=0.3)
+    return simulate(BLOCK_DEVICES, DAYS, 3, implants_per_device_day=0.3, own_log_share=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def flows(fleet: Simulation) -> pd.DataFrame:
 
 
 def test_tables_conform_and_are_ordered(fleet: Simulation) -> None:
-    assert set(fleet.tables) == {"flows", "activity", "notifications", "inventory"}
+    assert set(fleet.tables) == {"flows", "activity", "notifications", "usage", "inventory"}
     for name, table in fleet.tables.items():
         assert table.schema == DIRECTORY_TABLES[name].schema
         for column in DIRECTORY_TABLES[name].columns:
@@ -93,7 +93,7 @@ def test_labels_lie_within_flows(fleet: Simulation, flows: pd.DataFrame) -> None
 
 
 def test_first_half_is_free_of_implants(fleet: Simulation, flows: pd.DataFrame) -> None:
-    benign = simulate(BLOCK_DEVICES, DAYS, 3, implants_per_device_day=0.0)
+    benign = simulate(BLOCK_DEVICES, DAYS, 3, implants_per_device_day=0.0, own_log_share=0.0)
     assert len(benign.labels) == 0 and len(benign.implants) == 0
     starts = benign.tables["flows"]["start"].to_pandas()
     assert (starts < MIDDLE).sum() == (flows["start"] < MIDDLE).sum()

@@ -36,12 +36,12 @@ def merge(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE...", help="MDM lists, Intune detectedApps, IPA files, Info.plist, inventory.toml."
+            metavar="SOURCE...", help="Lists of apps (MDM, CSV, JSON), IPA files, Info.plist, inventory.toml."
         ),
     ],
     into: Annotated[Path, typer.Option(help="Telemetry directory to add the snapshot to.")],
     device_id: Annotated[
-        str | None, typer.Option(help="The device of the MDM list, as flows call it [default: its UDID].")
+        str | None, typer.Option(help="The device of the list, as flows call it [default: its UDID].")
     ] = None,
     app_map: Annotated[
         Path | None, typer.Option(help="CSV: app_name, app_id, for sources without bundle ids.")

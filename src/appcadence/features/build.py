@@ -34,9 +34,7 @@ def build(
     table = tables["flows"].select(list(COLUMNS))
     flows = code([lambda: table], [lambda: table])
     around = {name: [partial(tables.__getitem__, name)] if name in tables else [] for name in CONTEXT_COLUMNS}
-    contexts = Contexts.of(
-        around["activity"], around["notifications"], tables.get("inventory"), flows, history
-    )
+    contexts = Contexts.of(around, tables.get("inventory"), flows, history)
     return windows_of(flows, contexts, seconds, span_us)
 
 
@@ -57,7 +55,9 @@ def windows_of(
         inside = (window >= span_us[0] // width - first) & (window < span_us[1] // width - first)
         row, window = row[inside], window[inside]
     rows["start_us"] -= first * width
-    device_interval, covered = observed(rows, row, window, width)
+    device_interval, covered = observed(
+        rows, row, window, width, context.observed.earlier(first * width), flows.nameless
+    )
     n_windows = int(window.max(initial=0)) + 1
     who, n_who = _dense(rows["device"], rows["app"] + 1, len(flows.apps) + 1)
     dest, n_dests = _dense(np.zeros(len(rows), np.int64), rows["dest"], len(flows.dests))
@@ -71,29 +71,37 @@ def windows_of(
     starts, intervals = window[offsets[:-1]], device_interval[offsets[:-1]]
 
     # The rhythm of an app over all of its destinations is what it does beyond the local network.
-    known = np.flatnonzero((head["app"] >= 0) & ~flows.local[head["dest"]])
     owner = who[row[offsets[:-1]]] * n_windows + starts
+    nameless = (head["app"] >= 0) & (head["dest"] == flows.nameless)
+    known = np.flatnonzero((head["app"] >= 0) & ~nameless & ~flows.local[head["dest"]])
     index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
     apps = channels[app_heads]
     pooled = [column[index] for column in columns]
     sort_inside(app_offsets, *pooled)
+    app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
+    app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
+    kept = np.arange(len(head))
+    if nameless.any():
+        # Flows with a destination show the same traffic, and more of it.
+        twice, count = nameless & np.isin(owner, owner[known]), np.diff(flow_offsets)
+        kept = np.flatnonzero(~twice)
+        columns = [column[np.repeat(~twice, count)] for column in columns]
+        flow_offsets = np.concatenate([[0], np.cumsum(count[kept])])
     start, end, sent, received, fresh, flags = (
         np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
     )
-    app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
-    app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
-    both = np.concatenate([np.arange(len(head)), apps])
+    both = np.concatenate([kept, apps])
     return Windows(
         seconds=float(seconds),
         device=head["device"][both],
         app=head["app"][both],
-        dest=np.concatenate([head["dest"], np.full(len(apps), -1, np.int32)]),
+        dest=np.concatenate([head["dest"][kept], np.full(len(apps), -1, np.int32)]),
         start_us=(starts[both] + first) * width,
         devices=flows.devices,
         apps=flows.apps,
         dests=flows.dests,
-        attribution=np.concatenate([attribution, app_known]),
-        port=np.concatenate([port, app_port]),
+        attribution=np.concatenate([attribution[kept], app_known]),
+        port=np.concatenate([port[kept], app_port]),
         device_interval=intervals[both],
         observed_seconds=covered[intervals[both]],
         offsets=np.concatenate([flow_offsets, flow_offsets[-1] + app_offsets[1:]]),

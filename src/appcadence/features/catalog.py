@@ -15,6 +15,7 @@ from appcadence.features.families import (
     novelty,
     session,
     size,
+    usage,
 )
 from appcadence.features.feature import Family, Feature
 
@@ -26,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     notification.FAMILY,
     declared.FAMILY,
     size.FAMILY,
+    usage.FAMILY,
     novelty.FAMILY,
 )
 """In column order. Novelty is last: a part of it is filled when the whole fleet has been seen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,6 +33,7 @@ COLUMNS = {
         "content_available",
         "time_resolution_seconds",
     ),
+    "usage": ("device_id", "app_id", "start", "end", "bytes_out", "bytes_in"),
 }
 """The columns that are read."""
 SPAN = np.dtype(
@@ -42,8 +43,17 @@ PUSH = np.dtype(
     [("time_us", "i8"), ("resolution_seconds", "f8"), ("device", "i4"), ("app", "i4"), ("silent", "?")],
     align=True,
 )
-_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
-_FRONT = 2
+USAGE = np.dtype(
+    [
+        *(("first_us", "i8"), ("last_us", "i8"), ("sent", "f8"), ("received", "f8")),
+        *(("device", "i4"), ("app", "i4")),
+    ],
+    align=True,
+)
+_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground", "background_task", "flows_observed"])
+_FRONT, _TASK, _OBSERVED = 2, 3, 4
+_TRANSFER_US = 30_000_000
+"""A background transfer is known by its first record alone: what starts so soon after belongs to it."""
 _OPEN = np.iinfo(np.int64).max // 4
 
 
@@ -64,6 +74,20 @@ class Spans(Runs):
 
     first: np.ndarray
     last: np.ndarray
+
+    def earlier(self, us: int) -> Spans:
+        """On a clock that began so much later."""
+        return Spans(self.key, self.first - us, self.last - us)
+
+
+@dataclass(frozen=True)
+class Usage(Runs):
+    """Bytes over intervals, by (device, app) and time."""
+
+    first: np.ndarray
+    last: np.ndarray
+    sent: np.ndarray
+    received: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -102,7 +126,14 @@ class Context(Fleetwide):
     """By (device, app): the app in front."""
     fronted: np.ndarray
     """(n_devices,) the device reports apps in front."""
+    tasks: Spans
+    """By (device, app): work that iOS had scheduled."""
+    tasked: np.ndarray
+    """(n_devices,) the device reports such work."""
+    observed: Spans
+    """By device: when every flow would have been recorded; a device without any says nothing of it."""
     pushes: Pushes
+    usage: Usage
 
     def pair(self, device: np.ndarray, app: np.ndarray) -> np.ndarray:
         """Key of a known (device, app); -1 where the app is unknown."""
@@ -116,18 +147,22 @@ class Contexts(Fleetwide):
     n_devices: int
     spans: tuple[Chunk, ...]
     received: tuple[Chunk, ...]
+    transfers: tuple[Chunk, ...]
+    counted: tuple[Chunk, ...]
 
     @classmethod
     def of(
         cls,
-        activity: Sequence[Piece],
-        notifications: Sequence[Piece],
+        around: Mapping[str, Sequence[Piece]],
         inventory: pa.Table | None,
         flows: Flows,
         history: History | None = None,
         spill: Path | None = None,
     ) -> Contexts:
-        """`flows` give the codes and the blocks; with `spill`, a directory, records go to files there."""
+        """The tables of `COLUMNS` in pieces; an absent one has none.
+
+        `flows` give the codes and the blocks; with `spill`, a directory, records go to files there.
+        """
         return cls(
             max(len(flows.apps), 1),
             Declarations.of(inventory, flows.devices, flows.apps),
@@ -135,31 +170,52 @@ class Contexts(Fleetwide):
             flows.first_us,
             None if history is None else Past.of(history, flows.devices, flows.apps, flows.dests),
             len(flows.devices),
-            _chunks(activity, _spans, flows, spill, "activity"),
-            _chunks(notifications, _pushes, flows, spill, "notifications"),
+            _chunks(around["activity"], _spans, flows, spill, "activity"),
+            _chunks(around["notifications"], _pushes, flows, spill, "notifications"),
+            _chunks(around["notifications"], _transfers, flows, spill, "transfers"),
+            _chunks(around["usage"], _usage, flows, spill, "usage"),
         )
 
     def block(self, block: int | None = None) -> Context:
         """The context of one block's devices, or of all."""
         spans, pushes = block_rows(self.spans, block, SPAN), block_rows(self.received, block, PUSH)
-        in_front = spans["kind"] == _FRONT
-        fronted = np.zeros(self.n_devices, np.bool_)
-        fronted[spans["device"][in_front]] = True
-        use, front = spans[~in_front], spans[in_front & (spans["app"] >= 0)]
+        kind, named = spans["kind"], spans["app"] >= 0
+        use, front, observed = spans[kind < _FRONT], spans[(kind == _FRONT) & named], spans[kind == _OBSERVED]
+        tasks = np.concatenate([spans[kind == _TASK], block_rows(self.transfers, block, SPAN)])
+        usage = block_rows(self.counted, block, USAGE)
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
         np.maximum.at(grid, pushes["device"], pushes["resolution_seconds"])
         pushes = pushes[pushes["app"] >= 0]
-        key = pushes["device"].astype(np.int64) * self.n_apps + pushes["app"]
+        key = self._pair(pushes)
         order = np.lexsort((pushes["silent"], pushes["time_us"], key))
         shared = {field.name: getattr(self, field.name) for field in fields(Fleetwide)}
         return Context(
             **shared,
             use=_merged(use["device"].astype(np.int64), use),
-            front=_merged(front["device"].astype(np.int64) * self.n_apps + front["app"], front),
-            fronted=fronted,
+            front=_merged(self._pair(front), front),
+            fronted=self._with(spans[kind == _FRONT]),
+            tasks=_merged(self._pair(tasks), tasks),
+            tasked=self._with(tasks),
+            observed=_merged(observed["device"].astype(np.int64), observed),
             pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order], grid),
+            usage=self._counted(usage[usage["app"] >= 0]),
         )
+
+    def _pair(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows["device"].astype(np.int64) * self.n_apps + rows["app"])
+
+    def _with(self, rows: np.ndarray) -> np.ndarray:
+        """(n_devices,) whether there is a row of each."""
+        out = np.zeros(self.n_devices, np.bool_)
+        out[rows["device"]] = True
+        return out
+
+    def _counted(self, rows: np.ndarray) -> Usage:
+        key = self._pair(rows)
+        columns = [rows[name] for name in ("first_us", "last_us", "sent", "received")]
+        order = np.lexsort((*columns[::-1], key))
+        return Usage(key[order], *(column[order] for column in columns))
 
 
 def _chunks(
@@ -180,7 +236,7 @@ def _chunks(
 
 
 def _spans(table: pa.Table, flows: Flows) -> np.ndarray:
-    """Intervals of use and of apps in front, on devices that have flows."""
+    """Intervals of use, apps in front, scheduled work and observation, on devices that have flows."""
     device, kind = codes(table["device_id"], flows.devices), codes(table["kind"], _KINDS)
     kept = np.flatnonzero((device >= 0) & (kind >= 0))
     rows = np.empty(len(kept), SPAN)
@@ -188,6 +244,30 @@ def _spans(table: pa.Table, flows: Flows) -> np.ndarray:
     rows["app"] = codes(table["app_id"], flows.apps)[kept]
     rows["start_us"] = micros(table["start"])[kept]
     rows["end_us"] = micros(pc.fill_null(table["end"].cast(pa.int64()), _OPEN))[kept]
+    return rows
+
+
+def _transfers(table: pa.Table, flows: Flows) -> np.ndarray:
+    """The background transfers of devices that have flows, as work that iOS had scheduled."""
+    device = codes(table["device_id"], flows.devices)
+    kept = np.flatnonzero((device >= 0) & (codes(table["kind"], pd.Index(["background_transfer"])) == 0))
+    rows = np.empty(len(kept), SPAN)
+    rows["device"], rows["app"], rows["kind"] = device[kept], codes(table["app_id"], flows.apps)[kept], _TASK
+    rows["start_us"] = micros(table["time"])[kept]
+    rows["end_us"] = rows["start_us"] + _TRANSFER_US
+    return rows
+
+
+def _usage(table: pa.Table, flows: Flows) -> np.ndarray:
+    """What was counted on devices that have flows, over intervals that are some."""
+    device = codes(table["device_id"], flows.devices)
+    first, last = micros(table["start"]), micros(table["end"])
+    kept = np.flatnonzero((device >= 0) & (last > first))
+    rows = np.empty(len(kept), USAGE)
+    rows["device"], rows["app"] = device[kept], codes(table["app_id"], flows.apps)[kept]
+    rows["first_us"], rows["last_us"] = first[kept], last[kept]
+    for name, column in (("sent", "bytes_out"), ("received", "bytes_in")):
+        rows[name] = np.maximum(table[column].to_numpy(), 0)[kept]
     return rows
 
 

@@ -27,7 +27,7 @@ from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import Contacts, History
-from appcadence.features.windows import APP_LEVEL, MAX_DURATION_SECONDS, Windows, window_seconds
+from appcadence.features.windows import MAX_DURATION_SECONDS, Windows, window_seconds, with_app_level
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
@@ -204,7 +204,7 @@ def prepare(
         pieces["flows"] = [_within(piece, span_us) for piece in pieces["flows"]]
         devices = pieces["flows"]
     flows = coded.code(pieces["flows"], devices, block_flows=block_flows, spill=spill, progress=progress)
-    return flows, Contexts.of(pieces["activity"], pieces["notifications"], inventory, flows, history, spill)
+    return flows, Contexts.of(pieces, inventory, flows, history, spill)
 
 
 def _within(piece: Piece, span_us: tuple[int, int]) -> Piece:
@@ -225,7 +225,7 @@ def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
 def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:
     """Fill in place what novelty needs the whole fleet for."""
     if fleet is not None:
-        rows = np.flatnonzero(part.dest >= 0)
+        rows = np.flatnonzero((part.dest >= 0) & (part.dest != fleet.nameless))
         end_us = part.start_us[rows] + seconds * 1_000_000
         fleet.fill(
             part.values,
@@ -255,13 +255,13 @@ def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.Data
 
 def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     """Keys by name alone; the values of the part may be missing."""
-    dests = pd.Index([*names.dests, APP_LEVEL], dtype="object")
+    dests, dest = with_app_level(names.dests, part.dest)
     start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
     return pd.DataFrame(
         {
             "device_id": pd.Categorical.from_codes(part.device, names.devices),
             "app_id": pd.Categorical.from_codes(part.app, names.apps),
-            "dest": pd.Categorical.from_codes(np.where(part.dest < 0, len(dests) - 1, part.dest), dests),
+            "dest": pd.Categorical.from_codes(dest, dests),
             "window_start": start,
             "window_end": start + pd.Timedelta(seconds=seconds).as_unit("us"),
             "observed_seconds": part.observed_seconds,

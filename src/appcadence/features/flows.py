@@ -112,6 +112,11 @@ class Flows:
     def n_blocks(self) -> int:
         return len(self.block_rows)
 
+    @property
+    def nameless(self) -> int:
+        """Code of what is no destination, but an app's traffic as a whole; -1 = there is none."""
+        return int(self.dests.get_indexer(pd.Index(["*"]))[0])
+
     @cached_property
     def local(self) -> np.ndarray:
         """(n_dests,) whether each destination is on the device's own network."""
@@ -206,8 +211,11 @@ class _Coder:
         port = pc.fill_null(one_array(table["dest_port"]), -1).to_numpy()
         bare = np.where(host < 0, address, -1) if (host < 0).any() else host[:0]
         addresses = _codes_of(address_names, _used(bare, address_names), self.dests)
-        if (bare[host < 0] < 0).any() if len(bare) else False:
-            addresses[-1] = self.dests.codes(["unknown"])[0]
+        # A flow without a destination is one of its app, or of nobody.
+        neither, lost = np.full(2, -1, np.int32), bare[host < 0] < 0 if len(bare) else np.empty(0, np.bool_)
+        for place, name in enumerate(("unknown", "*") if lost.any() else ()):
+            if ((app[host < 0] >= 0)[lost] == bool(place)).any():
+                neither[place] = self.dests.codes([name])[0]
         count = np.bincount(self.block_of[devices[device]], minlength=self.n_blocks)
         offsets = np.concatenate([[0], np.cumsum(count)])
         rows = np.empty(len(table), FLOW)
@@ -223,6 +231,7 @@ class _Coder:
             _codes_of(host_names, _used(host, host_names), self.dests),
             address,
             addresses,
+            neither,
             port,
             outcome,
             _table(outcomes, lambda name: FAILED * (name == "failed")),
@@ -260,6 +269,7 @@ def _fill(  # type: ignore[no-untyped-def]
     hosts,
     address,
     addresses,
+    neither,
     port,
     outcome,
     outcomes,
@@ -285,7 +295,12 @@ def _fill(  # type: ignore[no-untyped-def]
         row.start_us, row.duration = start_us[i], _known(duration[i])
         row.sent, row.received = _known(sent[i]), _known(received[i])
         row.device, row.app = owner, apps[app[i]]
-        row.dest = hosts[host[i]] if host[i] >= 0 else addresses[address[i]]
+        if host[i] >= 0:
+            row.dest = hosts[host[i]]
+        elif address[i] >= 0:
+            row.dest = addresses[address[i]]
+        else:
+            row.dest = neither[1 if row.app >= 0 else 0]
         row.port = port[i]
         flags = np.int64(outcomes[outcome[i]] | services[service[i]] | providers[host[i]])
         if provider_ports[0] <= port[i] <= provider_ports[1]:

@@ -27,15 +27,27 @@ BEAT_GAP_SECONDS = 2.0
 MAX_DURATION_SECONDS = 30 * 86400.0
 """Longer durations are cut: no capture holds them, and each window they cross costs a row."""
 APP_LEVEL = "*"
+"""The destination of a window over all of an app's, and of flows of which only the app is known."""
+
+
+def with_app_level(dests: pd.Index[Any], dest: np.ndarray) -> tuple[pd.Index[Any], np.ndarray]:
+    """Names of destinations, `*` among them, and codes into them for codes of which -1 is `*`."""
+    names = dests if APP_LEVEL in dests else pd.Index([*dests, APP_LEVEL], dtype="object")
+    return names, np.where(dest < 0, names.get_indexer(pd.Index([APP_LEVEL]))[0], dest)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows with their flows, sessions and beats. `n` windows, channel windows first, then app windows."""
+    """Windows with their flows, sessions and beats. `n` windows, channel windows first, then app windows.
+
+    Flows of an app without a destination, as a phone's own log has them, are one channel named `*`, unless
+    the app has flows with one in the same window: those then show the same traffic.
+    """
 
     seconds: float
     device: np.ndarray
-    """(n,) codes into `devices`; likewise `app` (-1 = unknown) into `apps` and `dest` (-1 = `*`)."""
+    """(n,) codes into `devices`; likewise `app` (-1 = unknown) into `apps` and `dest` into `dests`; -1 = all
+    destinations together, while `*` among `dests` are flows whose destination the source does not tell."""
     app: np.ndarray
     dest: np.ndarray
     start_us: np.ndarray
@@ -67,6 +79,12 @@ class Windows:
     @property
     def n(self) -> int:
         return len(self.start_us)
+
+    @property
+    def nameless(self) -> np.ndarray:
+        """(n,) whether each is a window of flows whose destination is not known."""
+        found = self.dests.get_indexer(pd.Index([APP_LEVEL]))[0]
+        return np.asarray((self.dest == found) & (found >= 0))
 
     @property
     def n_channels(self) -> int:

@@ -117,8 +117,17 @@ ACTIVITY = Table(
         Column(
             "kind",
             NAME,
-            "what was the case",
-            values=("app_foreground", "device_unlocked", "screen_on", "low_power", "charging"),
+            "what was the case; background_task: iOS ran work that it had scheduled for the app; "
+            "flows_observed: the source would have recorded any flow",
+            values=(
+                "app_foreground",
+                "device_unlocked",
+                "screen_on",
+                "low_power",
+                "charging",
+                "background_task",
+                "flows_observed",
+            ),
         ),
         Column("start", TIME, "when it began"),
         Column("end", TIME, "when it ended; null = still the case", nullable=True),
@@ -183,6 +192,20 @@ INVENTORY = Table(
     ),
 )
 
+USAGE = Table(
+    "usage",
+    "bytes of one app over one interval, all its destinations together",
+    (
+        _DEVICE,
+        Column("app_id", NAME, "bundle id, or the name of a process that has none"),
+        Column("start", TIME, "start of the interval"),
+        Column("end", TIME, "end of the interval"),
+        Column("bytes_out", pa.int64(), "bytes sent by the device", "bytes"),
+        Column("bytes_in", pa.int64(), "bytes received by the device", "bytes"),
+        _SOURCE,
+    ),
+)
+
 CONTACT_SUMMARIES = Table(
     "contact_summaries",
     "the App Privacy Report's aggregate of one app and host; never a flow",
@@ -242,7 +265,11 @@ REJECTED = Table(
 )
 
 DIRECTORY_TABLES: dict[str, Table] = {
-    t.name: t for t in (FLOWS, ACTIVITY, NOTIFICATIONS, INVENTORY, CONTACT_SUMMARIES, VERDICTS, REJECTED)
+    table.name: table
+    for table in (
+        *(FLOWS, ACTIVITY, NOTIFICATIONS, USAGE, INVENTORY),
+        *(CONTACT_SUMMARIES, VERDICTS, REJECTED),
+    )
 }
 """The tables a telemetry directory may hold, by name."""
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from appcadence.errors import TelemetryError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+COCOA_EPOCH = 978_307_200
+"""2001-01-01 UTC in seconds since 1970: where Apple's times begin (Core Data, Cocoa, "Mac absolute time")."""
 _MICROSECOND = timedelta(microseconds=1)
 
 

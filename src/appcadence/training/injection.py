@@ -19,6 +19,7 @@ from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import Assembled, assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
+from appcadence.telemetry.simulate.slots import joined
 from appcadence.training.augment import change, vary
 from appcadence.training.verdicts import verdict_of
 
@@ -107,7 +108,7 @@ def labelled(
     grafted, specs = inject(
         future | {"flows": mine}, seed, per_device_day=rate, kinds=kinds, controls=controls
     )
-    both = future | {"flows": pa.concat_tables([flows, grafted]).unify_dictionaries()}
+    both = future | {"flows": joined(flows, grafted)}
     later = assemble(both, window, history_of(assemble(past, window, known), verdicts))
     table = later.features
     benign = np.repeat(specs["control"].to_numpy(np.bool_), specs["flows"].to_numpy(np.int64))

@@ -16,6 +16,7 @@ from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
+from appcadence.telemetry.simulate.slots import joined
 from appcadence.training.alignment import aligned_spans
 from appcadence.training.injection import Tables, past_and_future
 from appcadence.training.train import Training
@@ -71,7 +72,7 @@ def probe(
     flows = tables["flows"]
     mine = flows if devices is None else flows.filter(pc.is_in(_text(flows, "device_id"), pa.array(devices)))
     injected_flows, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
-    both = lost(pa.concat_tables([flows, injected_flows]).unify_dictionaries())
+    both = lost(joined(flows, injected_flows))
     windows = scores_of(detector, tables | {"flows": both}, devices)
     truth, _ = truth_of(windows, with_names(_labels(specs), both))
     best = np.full(len(truth.days), -np.inf)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.features.declarations import covers
-from appcadence.features.windows import APP_LEVEL, Windows
+from appcadence.features.windows import Windows, with_app_level
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
 _PROFILE = ["app_name", "managed", "approved", "declared_purpose"]
@@ -116,12 +116,12 @@ def _declared_by(inventory: pd.DataFrame, dests: set[str]) -> dict[str, str]:
 
 def _rows(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
     """The place of each wanted window among the windows."""
-    dests = [*windows.dests, APP_LEVEL]
+    dests, dest = with_app_level(windows.dests, windows.dest)
     have = pd.MultiIndex.from_arrays(
         [
             np.asarray(windows.devices, object)[windows.device],
             np.array([*windows.apps, ""], object)[windows.app],
-            np.array(dests, object)[np.where(windows.dest < 0, len(dests) - 1, windows.dest)],
+            np.asarray(dests, object)[dest],
             windows.start_us,
         ]
     )

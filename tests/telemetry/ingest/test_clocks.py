@@ -26,7 +26,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    return Fleet(simulate(24, 3, seed=5).tables, tmp_path_factory.mktemp("clocks"))
+    return Fleet(simulate(24, 3, seed=5, own_log_share=0.0).tables, tmp_path_factory.mktemp("clocks"))
 
 
 def moved(table, column, seconds, devices=None):

@@ -3,6 +3,7 @@
 import pytest
 from flow_samples import SECRET, lines, load, lookup, nss, report
 
+from appcadence.errors import TelemetryError
 from appcadence.telemetry.identity import Devices
 
 
@@ -97,6 +98,14 @@ def test_what_a_report_may_leave_out(tmp_path):
 def test_bad_reports_are_rejected_with_file_line_and_reason(tmp_path, fault, reason):
     flows, bad = read(tmp_path, "content_filter", report(), report(**fault), report())
     assert (len(flows), bad) == (2, [("log.json", 2, reason)])
+
+
+def test_times_as_numbers_count_from_1970(tmp_path):
+    (flow,), bad = read(tmp_path, "content_filter", report(open=1784880000.12, close="1784880004"))
+    assert flow["start"].isoformat() == "2026-07-24T08:00:00.120000+00:00" and not bad
+    assert flow["duration_seconds"] == pytest.approx(3.88)
+    with pytest.raises(TelemetryError, match=r"too early, up to 1994.*count from 2001"):
+        read(tmp_path, "content_filter", report(open=781693200.5, close=None))
 
 
 def test_a_record_of_zscaler(tmp_path):

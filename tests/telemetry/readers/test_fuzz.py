@@ -15,8 +15,9 @@ from appcadence.telemetry.readers import _lines
 INPUTS = 100
 NAMES = [
     *("suricata", "content_filter", "zscaler", "jamf", "nfdump", "argus", "table", "zeek", "powerlog"),
-    *("knowledgec", "unified_log", "app_privacy_report", "zeek names", "inventory mdm", "inventory info"),
-    *("inventory ipa", "inventory intune", "inventory hand", "devices", "app map", "table map"),
+    *("knowledgec", "biome", "unified_log", "app_privacy_report", "zeek names"),
+    *(f"inventory {kind}" for kind in ("mdm", "lists", "info", "ipa", "intune", "hand")),
+    *("devices", "app map", "table map"),
 ]
 
 

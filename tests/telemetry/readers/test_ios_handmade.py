@@ -24,7 +24,7 @@ from ios_files import (
     record,
 )
 
-from appcadence.telemetry.readers import detect, unified_log
+from appcadence.telemetry.readers import _log_forms, detect
 from appcadence.telemetry.readers._device_log import app_of_topic, resolution_seconds
 from appcadence.telemetry.readers._states import silences, spans
 
@@ -244,7 +244,7 @@ LOG = [
 
 @pytest.mark.parametrize("form", ["array", "pretty", "lines", "mandiant"])
 def test_unified_log(tmp_path, form, monkeypatch):
-    monkeypatch.setattr(unified_log, "OBJECT_BYTES", 700)
+    monkeypatch.setattr(_log_forms, "BLOCK_BYTES", 700)
     path = tmp_path / "log.json"
     if form in ("array", "pretty"):
         path.write_text(json.dumps(LOG, indent=2 if form == "pretty" else None))

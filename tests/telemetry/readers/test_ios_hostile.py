@@ -8,7 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from flow_samples import sniffs
 from ios_files import (
@@ -22,19 +21,20 @@ from ios_files import (
     TRANSFERS,
     contact,
     database,
+    in_focus,
     knowledge,
     lines,
     powerlog,
     push,
     read,
     record,
+    segb,
 )
 
 from appcadence.errors import TelemetryError, UnusableFile
-from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.readers import _lines, _sqlite, unified_log
+from appcadence.telemetry.readers import _lines, _log_forms, _sqlite
 
-FORMATS = ("powerlog", "knowledgec", "unified_log", "app_privacy_report")
+FORMATS = ("powerlog", "knowledgec", "biome", "unified_log", "app_privacy_report")
 ENDLESS = (
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
     " SELECT x AS timestamp, x AS system FROM c"
@@ -47,6 +47,7 @@ def good(folder: Path) -> dict[str, Path]:
     return {
         "powerlog": powerlog(folder / "x.PLSQL", {PUSHES: pushes}),
         "knowledgec": knowledge(folder / "x.db", [("/app/usage", 7e8, 7e8 + 1, "com.example.a", None)]),
+        "biome": segb(folder / "7", [in_focus(7e8, "com.example.a", 1)]),
         "unified_log": lines(folder / "log.ndjson", [record(push("com.example.a"))]),
         "app_privacy_report": lines(folder / "report.ndjson", [contact()]),
     }
@@ -331,7 +332,7 @@ def test_bad_rows_of_a_report(tmp_path):
 
 @pytest.mark.parametrize("array", [True, False])
 def test_bad_rows_of_a_unified_log(tmp_path, array, monkeypatch):
-    monkeypatch.setattr(unified_log, "OBJECT_BYTES", 1000)
+    monkeypatch.setattr(_log_forms, "BLOCK_BYTES", 1000)
     fine = record(push("com.example.a"))
     parts = [
         json.dumps(fine),
@@ -360,7 +361,7 @@ def test_bad_rows_of_a_unified_log(tmp_path, array, monkeypatch):
 
 @pytest.mark.parametrize("beginning", ['"x": "', '"x": [', '"x": "}", '])
 def test_an_object_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, beginning):
-    monkeypatch.setattr(unified_log, "OBJECT_BYTES", 1000)
+    monkeypatch.setattr(_log_forms, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(_lines, "MAX_LINE_BYTES", 4000)
     path = tmp_path / "x"
     fine = json.dumps(record(push("com.example.a")))
@@ -370,69 +371,3 @@ def test_an_object_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, b
     path.write_text(f"[{fine}, {{{beginning}" + "[ " * 100_000)
     with pytest.raises(UnusableFile, match="a record is longer than"):
         read("unified_log", path)
-
-
-SECRET = "Canary7f3a"
-
-
-def test_nothing_personal_reaches_the_output(tmp_path):
-    said = f"{SECRET} said hello"
-    tables = {
-        PUSHES: (
-            "timestamp, BundleID, Topic, Size, ServerHostname, ServerIP, MessageText",
-            [
-                (START, "com.example.a", said, 1, said, said, said),
-                (START, said, None, 1, said, said, said),
-                (said, None, None, 1, None, None, None),
-            ],
-        ),
-        TRANSFERS: (
-            "timestamp, bundleID, errorFailingURL, sessionID, taskUUID",
-            [(START, "com.example.a", said, said, said), (START, said, said, said, said)],
-        ),
-        APPS: ("timestamp, AppBundleId, AppVendorID, AppUUID", [(START, "com.example.a", said, said)]),
-        "PLConfigAgent_EventNone_Config": ("timestamp, DeviceName, IcloudAccountType", [(START, said, said)]),
-    }
-    stream = "/app/usage"
-    columns = "ZSTREAMNAME, ZSTARTDATE, ZENDDATE, ZVALUESTRING, ZVALUEINTEGER, ZSTRING, ZUUID"
-    objects = [
-        (stream, 7e8, 7e8, "com.example.a", None, said, said),
-        (stream, 7e8, 7e8, said, None, said, said),
-        ("/safari/history", 7e8, 7e8, said, None, said, said),
-        ("/notification/usage", 7e8, 7e8, said, None, said, said),
-    ]
-    payload = f'{{ aps = {{ alert = "{said}"; "content-available" = 1; }}; }}'
-    log = [
-        record(push("com.example.a", payload, "' with priority 10 for device token: " + SECRET)),
-        record(push(said, payload), 1),
-        record(said, 2, "Messages"),
-        record(f"Screen did unlock (Was locked for 3 seconds) {said}", 3, said=said),
-        record(said) | {"timestamp": said},
-        said,
-    ]
-    report = [
-        contact(context=said),
-        contact(bundleID=said),
-        contact(domain=f"https://example.com/{said}"),
-        contact(timeStamp=said, hits=said),
-        {"type": "access", "accessor": {"identifier": said}, "identifier": said},
-    ]
-    paths = [
-        powerlog(tmp_path / "x.PLSQL", tables),
-        database(tmp_path / "x.db", {"ZOBJECT": (columns, objects), "ZSOURCE": ("ZUSERID", [(said,)])}),
-        lines(tmp_path / "log.ndjson", log),
-        lines(tmp_path / "report.ndjson", report),
-    ]
-    out = tmp_path / "out"
-    result = convert(paths, out, device_id="phone")
-    assert result.tables.keys() == {
-        "activity",
-        "contact_summaries",
-        "inventory",
-        "notifications",
-        "rejected",
-    }
-    for file in filter(Path.is_file, out.rglob("*")):
-        shown = str(pq.read_table(file).to_pylist()) if file.suffix == ".parquet" else file.read_text()
-        assert SECRET.lower() not in shown.lower()
-        assert SECRET.encode() not in file.read_bytes()

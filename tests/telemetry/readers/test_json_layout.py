@@ -123,3 +123,11 @@ def test_nfdump_indents_its_records_by_a_blank_since_1_7_5(tmp_path):
     path.write_bytes(b"\n".join(b" " + line if line.strip(b"[]") else line for line in older.split(b"\n")))
     assert path.read_bytes().startswith(b"[\n {\n ")
     assert load("nfdump", path) == expected and len(expected[0]) == 1
+
+
+@pytest.mark.parametrize("junk", ["x", "\x08", '"', "}"])
+def test_text_between_objects_has_room(tmp_path, junk):
+    path = tmp_path / "log"
+    path.write_text(('{"a": 1}' + junk) * 500 + "\n" + junk + "\n")
+    found = [row for block in blocks(path, "a log") for _, row in objects(block)]
+    assert len(found) == 1001 and found[:-1] == [{"a": 1}, None] * 500

@@ -11,7 +11,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from appcadence.cli.convert import convert as command
-from appcadence.errors import TelemetryError
+from appcadence.errors import TelemetryError, UnusableFile
 
 SMALL = '[columns]\nstart = "t"\ndevice_id = "d"\ndest_host = "h"\n'
 
@@ -59,6 +59,7 @@ TIMES = [
     ("[time]\noffset = '-05:30'\n", "2024-01-01 00:00:00+01:00", "2023-12-31T23:00:00+00:00", 1.0),
     ("[time]\nformat = 'epoch'\n", "1704067200.5", "2024-01-01T00:00:00.500000+00:00", 0.1),
     ("[time]\nformat = 'epoch'\nunit = 'ms'\n", "1704067200500", "2024-01-01T00:00:00.500000+00:00", 1e-3),
+    ("[time]\nformat = 'cocoa'\n", "725760000.5", "2024-01-01T00:00:00.500000+00:00", 0.1),
     (
         "[time]\nformat = '%d.%m.%Y %H:%M'\noffset = '+01:00'\n",
         "01.02.2024 01:00",
@@ -67,6 +68,14 @@ TIMES = [
     ),
     ("[time]\nresolution_seconds = 60\n", "2024-01-01T00:00:00Z", "2024-01-01T00:00:00+00:00", 60.0),
 ]
+
+
+def test_times_before_the_first_iphone_are_refused(tmp_path):
+    count = SMALL + "[time]\nformat = 'epoch'\n"
+    with pytest.raises(UnusableFile, match=r'1992-12-31T00:00:00\+00:00.*count from 2001.*"cocoa"'):
+        read(tmp_path, "t,d,h\n725759999,a,x.example\n725760000,a,x.example\n", count)
+    flows, bad = read(tmp_path, "t,d,h\n725759999,a,x.example\n1704067200,a,x.example\n", count)
+    assert len(flows) == 2 and not bad
 
 
 @pytest.mark.parametrize(("settings", "text", "iso", "grid"), TIMES)

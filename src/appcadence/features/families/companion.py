@@ -64,6 +64,7 @@ def compute(windows: Windows) -> FeatureMatrix:
         starts,
         windows.app,
         windows.dest,
+        (windows.dest >= 0) & ~windows.nameless,
         windows.seconds,
     )
     return out
@@ -82,6 +83,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     starts,
     app,
     dest,
+    named,
     seconds,
 ):
     cells = int(seconds / _CELL_SECONDS) + 2
@@ -117,28 +119,28 @@ def _kernel(  # type: ignore[no-untyped-def]
                 continue
             together, chance, alone = 0, 0, 0
             for t in starts[start_offsets[w] : start_offsets[w + 1]]:
-                near = _accompanied(times, owners, position, app, dest, w, t, NEAR_SECONDS, cells)
+                near = _accompanied(times, owners, position, app, named, w, t, NEAR_SECONDS, cells)
                 together += near
                 alone += not near and not _accompanied(
-                    times, owners, position, app, dest, w, t, ALONE_SECONDS, cells
+                    times, owners, position, app, named, w, t, ALONE_SECONDS, cells
                 )
                 for shift in SHIFTS_SECONDS:
                     moved = t + shift
                     moved += seconds * ((moved < 0.0) - (moved >= seconds))
-                    chance += _accompanied(times, owners, position, app, dest, w, moved, NEAR_SECONDS, cells)
+                    chance += _accompanied(times, owners, position, app, named, w, moved, NEAR_SECONDS, cells)
             out[w, 0] = together / n
             out[w, 1] = together / n - chance / (n * len(SHIFTS_SECONDS))
             out[w, 2] = alone / n
 
 
 @kernel
-def _accompanied(times, owners, position, app, dest, w, t, reach, cells):  # type: ignore[no-untyped-def]
+def _accompanied(times, owners, position, app, named, w, t, reach, cells):  # type: ignore[no-untyped-def]
     first = max(int((t - reach - HALF_MICROSECOND) / _CELL_SECONDS), 0)
     last = min(int((t + reach + HALF_MICROSECOND) / _CELL_SECONDS), cells - 1)
     for k in range(position[first - 1] if first else 0, position[last]):
         if abs(times[k] - t) <= reach + HALF_MICROSECOND:
             other = owners[k]
-            if app[other] != app[w] or (dest[w] >= 0 and other != w):
+            if app[other] != app[w] or (named[w] and other != w):
                 return True
     return False
 

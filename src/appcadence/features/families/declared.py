@@ -19,6 +19,7 @@ from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
 from appcadence.features.flows import FOREIGN_PUSH, PROVIDER
 from appcadence.features.windows import Windows
+from appcadence.telemetry.addresses import is_local
 
 SCHEDULER_FLOOR_SECONDS = 900.0
 """Background refresh never comes more often than about this."""
@@ -159,10 +160,11 @@ def compute(windows: Windows) -> FeatureMatrix:
 
 
 def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
-    """(n,) share of flows to unexpected hosts: of a channel all or none, of an app its channels' mean."""
+    """(n,) share of flows to unexpected hosts: of a channel all or none, of an app its channels' mean; NaN
+    where the destination is not known."""
     share = np.full(windows.n, np.nan)
     declared, n = windows.context.declarations, windows.n_channels
-    known = np.flatnonzero(profile[:n] >= 0)
+    known = np.flatnonzero((profile[:n] >= 0) & ~windows.nameless[:n])
     if declared is None or not len(known):
         return share
     width = len(windows.dests) + 1
@@ -172,11 +174,13 @@ def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
         for p, d in zip(*np.divmod(pairs, width), strict=True)
     ]
     share[known] = 1.0 - np.array(expected)[inverse]
-    # An app window's flows are those of its channels at the same time.
+    # An app window's flows are those of its channels at the same time, but for those on the local network.
     flows = np.diff(windows.offsets)
     n_apps = max(len(windows.apps), 1)
     key = windows.device_interval.astype(np.int64) * n_apps + windows.app
     unique, code = np.unique(key[n:], return_inverse=True)
+    beyond = [not is_local(str(windows.dests[d])) for d in pairs % width]
+    known = known[np.array(beyond, np.bool_)[inverse]]
     at = np.searchsorted(unique, key[known])
     total = np.bincount(at, flows[known], len(unique))
     outside = np.bincount(at, flows[known] * share[known], len(unique))

@@ -13,6 +13,8 @@ from appcadence.features.windows import Windows
 GRACE_SECONDS = 30.0
 """A session this soon after use still belongs to it: Apple's grace after backgrounding."""
 IDLE_SECONDS = 3600.0
+SLACK_US = 10_000_000
+"""A session may stand 8 s before its first packet, and work in the second before it began."""
 _MIN_GAPS = 4
 
 FEATURES = (
@@ -87,11 +89,20 @@ FEATURES = (
         "the user, shrunk for few gaps: the rhythm that presence does not explain",
         "share of equal gaps between sessions while the device was locked",
     ),
+    Feature(
+        "scheduled_start_share",
+        "ratio",
+        0,
+        "share of session starts within 10 s of work that iOS had scheduled for the app, background "
+        "transfers among it; NaN where the device reports no such work",
+        "share of sessions that iOS's scheduler explains",
+        "Apple: BGTaskScheduler, URLSession background transfers",
+    ),
 )
 
 
 def compute(windows: Windows) -> FeatureMatrix:
-    """(n, 10) lags; NaN where the device has no activity telemetry or no session began in the window."""
+    """(n, 11) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
     use, front = context.use, context.front
     pair = context.pair(windows.device, windows.app)
@@ -112,6 +123,10 @@ def compute(windows: Windows) -> FeatureMatrix:
         front.first,
         front.last,
         (windows.app >= 0) & context.fronted[windows.device],
+        *context.tasks.of(pair),
+        context.tasks.first,
+        context.tasks.last,
+        (windows.app >= 0) & context.tasked[windows.device],
         windows.observed_seconds,
         windows.seconds,
         int(np.diff(windows.starts[0]).max(initial=0)),
@@ -158,6 +173,11 @@ def _kernel(  # type: ignore[no-untyped-def]
     front_first,
     front_last,
     fronted,
+    task_lo,
+    task_hi,
+    task_first,
+    task_last,
+    tasked,
     observed,
     seconds,
     most,
@@ -223,6 +243,14 @@ def _kernel(  # type: ignore[no-untyped-def]
                 background += wait > GRACE_SECONDS
             out[g, 0], out[g, 1] = _quantiles(lag[:n])
             out[g, 4] = background / n
+        if tasked[g]:
+            t0, t1 = task_lo[g], task_hi[g]
+            scheduled = 0
+            for k in range(n):
+                t = window_us[g] + micros(mine[k])
+                at = bisect_right(task_first, t0, t1, t + SLACK_US) - 1
+                scheduled += at >= t0 and task_last[at] >= t - SLACK_US
+            out[g, 10] = scheduled / n
 
 
 FAMILY = Family("interaction", ("activity",), FEATURES, compute)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from appcadence._types import FeatureMatrix
 from appcadence.features._kernels import bisect_left, kernel
@@ -18,7 +19,7 @@ from appcadence.features.context import Fleetwide
 from appcadence.features.domains import registrable_domain
 from appcadence.features.feature import Family, Feature
 from appcadence.features.history import Contacts, Past
-from appcadence.features.windows import Windows
+from appcadence.features.windows import APP_LEVEL, Windows
 
 FEATURES = (
     Feature(
@@ -102,6 +103,7 @@ def compute(windows: Windows) -> FeatureMatrix:
     out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     if windows.compared is not None:
         out[: windows.n_channels, : _FLEET.start] = windows.compared.values
+        out[windows.nameless, _NEW_FOR_DEVICE] = np.nan
     return out
 
 
@@ -115,6 +117,8 @@ class Fleet:
         codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in past.dests]
         domain = np.array(codes, np.int64)
         self.first_us = first_us
+        self.nameless = past.dests.get_indexer(pd.Index([APP_LEVEL]))[0]
+        """Code of what is no destination; -1 = there is none."""
         self.n_domains = max(len(domains), 1)
         self.domain = domain
         named = np.flatnonzero(channels.app >= 0)

@@ -12,12 +12,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from appcadence._files import open_input, read_bytes, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import is_address
+from appcadence.telemetry.readers._device_log import app_id
 
 MAX_PLIST_BYTES = 4 << 20
 """Largest property list read out of an archive or beside one; real ones are under 100 kB."""
@@ -29,6 +31,7 @@ _INFO = re.compile(r"Payload/([^/]+\.app)/Info\.plist")
 _ENTITLEMENTS = ("*.entitlements", "*.xcent", "[Ee]ntitlements.plist")
 _PRIVACY = "PrivacyInfo.xcprivacy"
 _PROFILE = "embedded.mobileprovision"
+_PHONE = "~iphone"
 _HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 
 Facts = dict[str, Any]
@@ -57,7 +60,7 @@ def bundle(path: Path, content: bytes | None = None) -> Facts:
         entitlements = _provisioned(source_bytes(profile, MAX_PLIST_BYTES), str(profile))
     privacy = folder / _PRIVACY
     lists = [(str(privacy), source_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
-    return _facts(str(path), plist(content, str(path)), entitlements, lists)
+    return declared(str(path), plist(content, str(path)), entitlements, lists)
 
 
 def source_bytes(path: Path, max_bytes: int) -> bytes:
@@ -104,21 +107,19 @@ class _Archive(zipfile.ZipFile):
         super().close()
         self._stream.close()
 
-    def take(self, name: str) -> bytes:
+    def take(self, name: str, max_bytes: int = MAX_PLIST_BYTES) -> bytes:
         """The content of the entry of this name."""
         info = self.getinfo(name)
         where = f"{self._stream.path}: entry {name!r}"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-            raise TelemetryError(f"{where} is encrypted or compressed in a way that no IPA is")
-        if info.file_size > MAX_PLIST_BYTES:
-            raise TelemetryError(
-                f"{where} claims {info.file_size:,} bytes; at most {MAX_PLIST_BYTES:,} are read"
-            )
+            raise TelemetryError(f"{where} is encrypted or compressed in a way that no IPA or export is")
+        if info.file_size > max_bytes:
+            raise TelemetryError(f"{where} claims {info.file_size:,} bytes; at most {max_bytes:,} are read")
         with self.open(info) as stream:
             # The claim may be a lie: what is inflated is bounded as well.
-            content = stream.read(MAX_PLIST_BYTES + 1)
-        if len(content) > MAX_PLIST_BYTES:
-            raise TelemetryError(f"{where} is larger than {MAX_PLIST_BYTES:,} bytes")
+            content = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise TelemetryError(f"{where} is larger than {max_bytes:,} bytes")
         return content
 
 
@@ -140,39 +141,64 @@ class _Bounded:
         return self._file.read(size)
 
 
-def _ipa(path: Path) -> Facts:
+def list_within(path: Path, max_bytes: int) -> bytes | None:
+    """The content of the one list (CSV, JSON) in a zip archive that is no IPA; None where it is an IPA.
+
+    Raises:
+        TelemetryError: the archive is damaged, too large, or holds another number of lists.
+    """
+    with _opened(path) as archive:
+        names = archive.namelist()
+        if any(_INFO.fullmatch(name) for name in names):
+            return None
+        lists = [name for name in names if name.lower().endswith((".csv", ".json"))]
+        if len(lists) != 1:
+            raise TelemetryError(
+                f"{path} holds 0 Payload/*.app/Info.plist and {len(lists)} lists (CSV, JSON): neither an IPA "
+                "nor the export of one list; unzip it and give the files themselves"
+            )
+        return archive.take(lists[0], max_bytes)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Archive]:
     try:
         with _Archive(path) as archive:
-            names = archive.namelist()
-            apps = [name for name in names if _INFO.fullmatch(name)]
-            if len(apps) != 1:
-                raise TelemetryError(f"{path} holds {len(apps)} Payload/*.app/Info.plist; an IPA has one")
-            root = apps[0].removesuffix("Info.plist")
-            present = set(names)
-
-            def take(name: str) -> bytes | None:
-                return archive.take(name) if name in present else None
-
-            info = plist(archive.take(apps[0]), f"{path}: {apps[0]}")
-            entitlements = None
-            if (content := take(f"{root}archived-expanded-entitlements.xcent")) is not None:
-                entitlements = plist(content, f"{path}: entitlements")
-            elif (content := take(root + _PROFILE)) is not None:
-                entitlements = _provisioned(content, f"{path}: {_PROFILE}")
-            # The manifests of built-in frameworks name hosts of the same app.
-            manifests = [n for n in names if n.startswith(root) and n.rsplit("/", 1)[-1] == _PRIVACY]
-            lists = [(f"{path}: {n}", archive.take(n)) for n in sorted(set(manifests))[:_MAX_PRIVACY_FILES]]
-            facts = _facts(str(path), info, entitlements, lists)
-            if (content := take("iTunesMetadata.plist")) is not None:
-                store = plist(content, f"{path}: iTunesMetadata.plist")
-                genre = store.get("genre") if isinstance(store, dict) else None
-                if isinstance(genre, str) and genre.strip():
-                    facts["category"] = genre.strip()
-            return facts
+            yield archive
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError, OSError) as error:
         if isinstance(error, TelemetryError):
             raise
-        raise TelemetryError(f"{path} is not a readable IPA ({error})") from None
+        raise TelemetryError(f"{path} is not a readable IPA or zip archive ({error})") from None
+
+
+def _ipa(path: Path) -> Facts:
+    with _opened(path) as archive:
+        names = archive.namelist()
+        apps = [name for name in names if _INFO.fullmatch(name)]
+        if len(apps) != 1:
+            raise TelemetryError(f"{path} holds {len(apps)} Payload/*.app/Info.plist; an IPA has one")
+        root = apps[0].removesuffix("Info.plist")
+        present = set(names)
+
+        def take(name: str) -> bytes | None:
+            return archive.take(name) if name in present else None
+
+        info = plist(archive.take(apps[0]), f"{path}: {apps[0]}")
+        entitlements = None
+        if (content := take(f"{root}archived-expanded-entitlements.xcent")) is not None:
+            entitlements = plist(content, f"{path}: entitlements")
+        elif (content := take(root + _PROFILE)) is not None:
+            entitlements = _provisioned(content, f"{path}: {_PROFILE}")
+        # The manifests of built-in frameworks name hosts of the same app.
+        manifests = [n for n in names if n.startswith(root) and n.rsplit("/", 1)[-1] == _PRIVACY]
+        lists = [(f"{path}: {n}", archive.take(n)) for n in sorted(set(manifests))[:_MAX_PRIVACY_FILES]]
+        facts = declared(str(path), info, entitlements, lists)
+        if (content := take("iTunesMetadata.plist")) is not None:
+            store = plist(content, f"{path}: iTunesMetadata.plist")
+            genre = store.get("genre") if isinstance(store, dict) else None
+            if isinstance(genre, str) and genre.strip():
+                facts["category"] = genre.strip()
+        return facts
 
 
 def _provisioned(content: bytes, name: str) -> Any:
@@ -184,12 +210,21 @@ def _provisioned(content: bytes, name: str) -> Any:
     return found.get("Entitlements") if isinstance(found, dict) else None
 
 
-def _facts(name: str, info: Any, entitlements: Any, lists: list[tuple[str, bytes]]) -> Facts:
-    if not isinstance(info, dict):
+def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, bytes]]) -> Facts:
+    """Facts of the values of an Info.plist, of entitlements (None = unknown), and of privacy manifests.
+
+    A key may carry the kind of device (`UIBackgroundModes~iphone`); that of the phone is used.
+
+    Raises:
+        TelemetryError: a value has the wrong type, or is a variable that only a build fills in.
+    """
+    if not isinstance(values, dict):
         raise TelemetryError(f"{name} holds no dictionary; expected an Info.plist")
+    info = values | {k[: -len(_PHONE)]: v for k, v in values.items() if str(k).endswith(_PHONE)}
     app = text(name, info, "CFBundleIdentifier")
     if app is None:
         raise TelemetryError(f"{name} has no CFBundleIdentifier; expected an app's Info.plist")
+    checked_id(name, app)
     modes = _strings(name, info, "UIBackgroundModes")
     facts: Facts = {
         "app_id": app,
@@ -197,20 +232,21 @@ def _facts(name: str, info: Any, entitlements: Any, lists: list[tuple[str, bytes
         "version": text(name, info, "CFBundleShortVersionString") or text(name, info, "CFBundleVersion"),
         "background_modes": sorted(set(modes)),
     }
-    declared: list[str] = []
+    facts = {key: None if _is_variable(value) else value for key, value in facts.items()}
+    named: list[str] = []
     if entitlements is not None:
         if not isinstance(entitlements, dict):
             raise TelemetryError(f"{name}: the entitlements are no dictionary")
         facts["push_entitled"] = text(name, entitlements, "aps-environment") is not None
         domains = entitlements.get("com.apple.developer.associated-domains")
         if domains != "*":  # a profile's placeholder for whatever the app names
-            declared += _linked(_strings(name, entitlements, "com.apple.developer.associated-domains"))
+            named += _linked(_strings(name, entitlements, "com.apple.developer.associated-domains"))
     for where, content in lists:
         privacy = plist(content, where)
         if not isinstance(privacy, dict):
             raise TelemetryError(f"{where} holds no dictionary; expected a privacy manifest")
-        declared += _strings(where, privacy, "NSPrivacyTrackingDomains")
-    good, _ = hosts(declared)
+        named += _strings(where, privacy, "NSPrivacyTrackingDomains")
+    good, _ = hosts(named)
     if good:
         facts["expected_hosts"] = good[:_MAX_HOSTS]
     return {key: value for key, value in facts.items() if value is not None}
@@ -220,6 +256,24 @@ def _linked(domains: list[str]) -> Iterator[str]:
     """`www.example.com` of `applinks:www.example.com?mode=developer`."""
     for domain in domains:
         yield domain.partition(":")[2].partition("?")[0].partition("/")[0]
+
+
+def checked_id(name: str, app: str) -> None:
+    """Refuse what is no bundle id.
+
+    Raises:
+        TelemetryError: it is none, or a variable of a source tree.
+    """
+    if _is_variable(app):
+        raise TelemetryError(
+            f"{name}: the bundle id is {app}, a variable that Xcode fills in; give the built app's Info.plist"
+        )
+    if app_id(app) is None:
+        raise TelemetryError(f"{name}: {app!r} is no bundle id; expected one like com.example.app")
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, str) and ("$(" in value or "${" in value)
 
 
 def text(name: str, values: dict[Any, Any], key: str) -> str | None:

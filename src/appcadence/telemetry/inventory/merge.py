@@ -1,9 +1,10 @@
 """Inventories of many sources merged into one snapshot, and what changed since the last one.
 
-Sources, told apart by content: MDM InstalledApplicationList and ManagedApplicationList responses (XML or
-binary plist), Intune detectedApps (JSON, CSV; display names only, so a map gives the bundle ids), an IPA or
-an extracted Info.plist (entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision are looked for
-beside it), and the hand-kept inventory.toml:
+Sources, told apart by content: lists of apps by bundle id in property lists, JSON or CSV, however wrapped
+(`app_lists`; an MDM's answers and webhooks, Jamf, Fleet, SimpleMDM, a declarative status, MVT's and
+ideviceinstaller's lists), Intune's lists (display names only, so a map gives the bundle ids), an IPA or an
+extracted Info.plist (entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision are looked for beside
+it), and the hand-kept inventory.toml:
 
     [apps."com.example.chat"]              # one table an app, its bundle id in quotes
     name = "Chat"
@@ -16,10 +17,11 @@ beside it), and the hand-kept inventory.toml:
     push_entitled = true
 
 Every key may be left out: what no source says is null, which means unknown and never "none". Of sources that
-disagree the hand-kept file is believed first, then the bundle, the MDM, Intune, and last what the latest
+disagree the hand-kept file is believed first, then the bundle, the lists, Intune, and last what the latest
 snapshot knew. Expected hosts alone add up: where no hand-kept list decides, the bundle's join those known
 before. Of two files of one kind the later one wins. What holds for the fleet also fills the rows of single
-devices, as a device's own row is the only one that is looked at for it.
+devices, as a device's own row is the only one that is looked at for it. A list of which no row can be used
+is refused; of one that is not whole, or has bad rows, no absent app counts as vanished.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class SourceReport:
 
     name: str
     kind: str
-    """hand, bundle, mdm or intune."""
+    """hand, bundle, mdm (a list by bundle id, of whatever tool) or intune (one by name)."""
     device_id: str | None
     rows: int
     apps: int
@@ -131,7 +133,7 @@ def merge(
     Args:
         sources: files; see the module.
         into: the telemetry directory; made if absent.
-        device_id: the device of the MDM list, in place of its UDID.
+        device_id: the device of the list of apps, in place of its UDID.
         app_map: CSV file (app_name, app_id) for names without a bundle id.
         now: time of the snapshot; None = the present. Never earlier than the last snapshot.
 
@@ -173,14 +175,14 @@ def _combined(sources: Sequence[Source], before: Snapshot) -> dict[Scope, Rows]:
     """The apps of every scope that the sources speak of, each with what is known of it now."""
     later_first = list(sources)[::-1]
     layers = sorted(later_first, key=lambda source: PRECEDENCE.index(source.kind))
-    fleet = {app for source in layers if source.kind != MDM for app in source.apps}
+    fleet = {app for source in layers if source.device is None for app in source.apps}
     apps: dict[Scope, set[str]] = {
         scope: set(rows) for scope, rows in before.present.items() if fleet & set(rows)
     }
     if fleet:
         apps[None] = set(before.present.get(None, ())) | fleet
-    for device in {source.device for source in layers if source.kind == MDM}:
-        mine = [source for source in layers if source.device == device and source.kind == MDM]
+    for device in {source.device for source in layers if source.device is not None}:
+        mine = [source for source in layers if source.device == device]
         found = {app for source in mine for app in source.apps}
         complete = any(source.complete for source in mine)
         apps[device] = found if complete else found | set(before.present.get(device, ()))
@@ -244,6 +246,12 @@ def _changes(before: Snapshot, after: Mapping[Scope, Rows]) -> tuple[Change, ...
 def _notes(
     sources: Sequence[Source], after: Mapping[Scope, Rows], telemetry: TelemetryDirectory | None
 ) -> Iterable[str]:
+    for s in sources:
+        if s.more:
+            yield (
+                f"{_name(s.path)} is one page of a longer answer ({s.more}): what its other pages list is "
+                "missing; merge them too."
+            )
     versions = {
         (app, facts["version"])
         for s in sources

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,29 @@ from appcadence.telemetry.inventory.app_archive import (
     Facts,
     bundle,
     hosts,
-    plist,
+    list_within,
     source_bytes,
-    text,
 )
+from appcadence.telemetry.inventory.app_lists import (
+    EXPECTED,
+    NAMES_ALONE,
+    VERSIONS,
+    AppList,
+    Row,
+    Unwrapped,
+    facts_of,
+    listing,
+    unwrapped,
+)
+from appcadence.telemetry.listing import listed
 from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
-_MAX_LIST_BYTES, _MAX_LIST = 16 << 20, 100_000
+_DELIMITERS = ",;\t"
+_BOM = b"\xef\xbb\xbf"
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
 PRECEDENCE = (HAND, BUNDLE, MDM, INTUNE)
 """Kinds of sources, the one believed most first."""
 
-# Apple, ManagedApplicationList: what each status says about an app that is on the device. Any other status
-# means that it is not, or not yet.
-_MANAGED = {
-    "Managed": True,
-    "Updating": True,
-    "PromptingForUpdate": True,
-    "PromptingForUpdateLogin": True,
-    "ValidatingUpdate": True,
-    "UpdateRejected": True,
-    "UserInstalledApp": False,
-    "PromptingForManagement": False,
-    "ManagementRejected": False,
-    "Unknown": None,
-}
 _HAND_KEYS: dict[str, tuple[str, Any]] = {
     "name": ("app_name", str),
     "purpose": ("declared_purpose", str),
@@ -53,8 +51,6 @@ _HAND_KEYS: dict[str, tuple[str, Any]] = {
     "expected_period_seconds": ("expected_period_seconds", float),
     "background_modes": ("background_modes", list),
 }
-_NAMES = ("displayname", "applicationname", "name")
-_VERSIONS = ("version", "applicationshortversion", "applicationversion")
 
 
 @dataclass
@@ -72,31 +68,39 @@ class Source:
     """Rows that could not be used: number from 1, reason."""
     unmapped: list[str] = field(default_factory=list)
     """Names of apps without a bundle id."""
+    more: str = ""
+    """What says that it is one page of a longer answer; empty where nothing does."""
 
 
 def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -> Source:
     """Read one file; its content says what it is.
 
     Raises:
-        TelemetryError: the file cannot be read, is of no known kind, or lacks what its kind must have.
+        TelemetryError: the file cannot be read, is of no known kind, lacks what its kind must have, or is a
+            list of which no row can be used.
     """
     if path.suffix.lower() == ".toml":
         return _hand_kept(path)
-    start = _start(path)
-    if start.startswith(b"PK\x03\x04"):
-        facts = bundle(path)
-        return Source(path, BUNDLE, {facts["app_id"]: facts}, rows=1)
-    content = source_bytes(path, MAX_BYTES)
-    bare = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith((b"bplist", b"\xff\xfe", b"\xfe\xff")) or bare.startswith(b"<"):
-        return _plist(path, content, device_id)
+    packed = _start(path).startswith(b"PK\x03\x04")
+    content = list_within(path, MAX_BYTES) if packed else source_bytes(path, MAX_BYTES)
+    if content is None:
+        return _of_bundle(path, bundle(path))
+    head = content[:4096]
+    bare = (head.decode("utf-16", "ignore").encode() if _is_utf16(head) else head).removeprefix(_BOM).lstrip()
+    if head.startswith(b"bplist") or bare.startswith(b"<"):
+        found = listing(content, str(path))
+        if isinstance(found, dict) and "CFBundleIdentifier" in found:
+            return _of_bundle(path, bundle(path, content))
+        return _listed(path, unwrapped(str(path), found, complete=True), device_id, app_map)
     if bare.startswith((b"{", b"[")):
-        return _intune(path, _json_rows(path, content), app_map)
-    if b"," in bare.split(b"\n", 1)[0]:
-        return _intune(path, _csv_rows(path, content), app_map)
+        found = unwrapped(str(path), _json(path, content), complete=False)
+        return _listed(path, found, device_id, app_map)
+    if set(bare.split(b"\n", 1)[0]) & set(_DELIMITERS.encode()):
+        found = Unwrapped([AppList(_rows(path, content))])
+        return _listed(path, found, device_id, app_map, table=True)
     raise TelemetryError(
-        f"{path} is no inventory source; known are MDM application lists (plist), Intune detectedApps "
-        "(JSON, CSV), IPA files, Info.plist and inventory.toml"
+        f"{path} is no inventory source; known are lists of apps (plist, JSON, CSV; also in a zip archive) "
+        f"that hold {EXPECTED}, IPA files, Info.plist and inventory.toml"
     )
 
 
@@ -124,125 +128,73 @@ def _start(path: Path) -> bytes:
         raise TelemetryError(f"{path} {why_unreadable(error, 'an inventory source')}") from None
 
 
-def _plist(path: Path, content: bytes, device_id: str | None) -> Source:
-    if len(content) > _MAX_LIST_BYTES:
-        raise TelemetryError(f"{path} is larger than {_MAX_LIST_BYTES >> 20} MB, which no list of apps is")
-    found = plist(content, str(path))
-    if isinstance(found, dict) and "CFBundleIdentifier" in found:
-        facts = bundle(path, content)
-        return Source(path, BUNDLE, {facts["app_id"]: facts}, rows=1)
-    if isinstance(found, list):
-        found = {"InstalledApplicationList": found}
-    installed = found.get("InstalledApplicationList") if isinstance(found, dict) else None
-    managed = found.get("ManagedApplicationList") if isinstance(found, dict) else None
-    if installed is None and managed is None:
-        raise TelemetryError(
-            f"{path} holds no InstalledApplicationList, ManagedApplicationList or CFBundleIdentifier"
-        )
-    for rows in (installed, managed):
-        # References make a small binary list as long as one likes.
-        if isinstance(rows, list | dict) and len(rows) > _MAX_LIST:
-            raise TelemetryError(f"{path} lists {len(rows):,} apps; no device has more than {_MAX_LIST:,}")
-    # A user enrolment has no UDID, and its list names managed apps only.
-    enrolment = text(str(path), found, "EnrollmentID")
-    device = device_id or text(str(path), found, "UDID") or enrolment
-    if device is None:
+def _of_bundle(path: Path, facts: Facts) -> Source:
+    return Source(path, BUNDLE, {facts["app_id"]: facts}, rows=1)
+
+
+def _is_utf16(content: bytes) -> bool:
+    return content.startswith((b"\xff\xfe", b"\xfe\xff"))
+
+
+def _listed(
+    path: Path, found: Unwrapped, device_id: str | None, app_map: Mapping[str, str], table: bool = False
+) -> Source:
+    lists = [one for one in found.lists if one.has_ids] or found.lists
+    if not lists:
+        raise TelemetryError(f"{path} holds no list of apps; expected {EXPECTED}")
+    devices = {one.device for one in lists if one.device is not None}
+    device = device_id or (min(devices) if len(devices) == 1 else None)
+    if device is None and any(one.complete or one.of_device for one in lists):
+        if devices:
+            raise TelemetryError(
+                f"{path} is of several devices ({listed(sorted(devices))}); give each its file"
+            )
         raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
-    source = Source(path, MDM, device=device, complete=installed is not None)
-    if installed is not None:
-        if not isinstance(installed, list):
-            raise TelemetryError(f"{path}: InstalledApplicationList is no list")
-        for number, row in enumerate(installed, 1):
-            only_managed = enrolment is not None and "UDID" not in found
-            _add(source, number, _installed, row, only_managed)
-    if managed is not None:
-        if not isinstance(managed, dict):
-            raise TelemetryError(f"{path}: ManagedApplicationList is no dictionary")
-        for number, row in enumerate(managed.items(), 1):
-            _add(source, number, _managed, row)
+    source = Source(path, MDM, device=device, more=found.more)
+    if lists[0].has_ids:
+        for one in lists:
+            _by_id(source, one, table)
+        # An app whose row could not be read, or stands on another page, has not vanished.
+        source.complete = any(one.complete for one in lists) and not source.bad and not found.more
+    else:
+        source.kind, source.device = INTUNE, None
+        _by_name(source, (row for one in lists for row in one.rows), app_map)
+    if not source.rows and source.complete:
+        raise TelemetryError(f"{path} is an empty list; no device is without an app, so nothing is changed")
+    if source.rows and not source.apps and not any(one.by_status and not source.bad for one in lists):
+        raise _nothing_usable(source)
     return source
 
 
-def _add(source: Source, number: int, reading: Any, *row: Any) -> None:
-    source.rows += 1
-    try:
-        facts = reading(*row)
-    except TelemetryError as error:
-        source.bad.append((number, str(error)))
-        return
-    if facts is not None:
-        known = source.apps.setdefault(facts["app_id"], {})
-        known.update({key: value for key, value in facts.items() if value is not None})
-
-
-def _installed(row: Any, only_managed: bool) -> Facts:
-    if not isinstance(row, dict):
-        raise TelemetryError("the entry is no dictionary")
-    app = text("the entry", row, "Identifier")
-    if app is None:
-        raise TelemetryError("the entry has no Identifier")
-    by_mdm = only_managed or text(app, row, "Source") == "Declarative Device Management"
-    return {
-        "app_id": app,
-        "app_name": text(app, row, "Name"),
-        "version": text(app, row, "ShortVersion") or text(app, row, "Version"),
-        "managed": True if by_mdm else None,
-    }
-
-
-def _managed(row: tuple[Any, Any]) -> Facts | None:
-    app, values = row
-    if not isinstance(app, str) or not app.strip() or not isinstance(values, dict):
-        raise TelemetryError("the entry is no bundle id with a dictionary")
-    status = text(app, values, "Status")
-    if status not in _MANAGED:
-        return None
-    return {"app_id": app.strip(), "managed": _MANAGED[status]}
-
-
-def _json_rows(path: Path, content: bytes) -> Iterator[dict[str, Any]]:
-    try:
-        found = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise TelemetryError(f"{path} is not readable JSON ({error})") from None
-    rows = found.get("value") if isinstance(found, dict) else found
-    if not isinstance(rows, list):
-        raise TelemetryError(f"{path} holds no list of detected apps; expected Intune's detectedApps")
-    for row in rows:
-        yield {str(key): value for key, value in row.items()} if isinstance(row, dict) else {}
-
-
-def _csv_rows(path: Path, content: bytes) -> Iterator[dict[str, Any]]:
-    try:
-        stream = io.StringIO(content.decode("utf-8-sig"), newline="")
-        for row in csv.DictReader(stream):
-            yield {str(key).strip(): value for key, value in row.items() if key is not None}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TelemetryError(f"{path} is not readable CSV ({error})") from None
-
-
-def _intune(path: Path, rows: Iterator[dict[str, Any]], app_map: Mapping[str, str]) -> Source:
-    source = Source(path, INTUNE)
-    unmapped: dict[str, None] = {}
-    for number, raw in enumerate(rows, 1):
+def _by_id(source: Source, found: AppList, table: bool) -> None:
+    for raw in found.rows:
         source.rows += 1
-        row = {key.lower().replace(" ", "").replace("_", ""): value for key, value in raw.items()}
-        if number == 1 and not any(name in row for name in _NAMES):
-            raise TelemetryError(
-                f"{path} has no displayName or ApplicationName; expected Intune's detectedApps"
-            )
-        name = next((row[key] for key in _NAMES if row.get(key)), None)
-        if not isinstance(name, str) or not name.strip():
-            source.bad.append((number, "the row has no app name"))
+        try:
+            row = Row.of(raw)
+            said = None if row.elsewhere else facts_of(row, found, table)
+        except TelemetryError as error:
+            source.bad.append((source.rows, str(error)))
             continue
-        platform = row.get("platform")
-        if isinstance(platform, str) and platform and not platform.lower().startswith(("ios", "ipad")):
+        if said is not None:
+            known = source.apps.setdefault(said["app_id"], {})
+            known.update({key: value for key, value in said.items() if value is not None})
+
+
+def _by_name(source: Source, rows: Iterable[Any], app_map: Mapping[str, str]) -> None:
+    unmapped: dict[str, None] = {}
+    for raw in rows:
+        source.rows += 1
+        row = Row.of(raw if isinstance(raw, dict) else {})
+        name = row.plainly(NAMES_ALONE)
+        if name is None:
+            source.bad.append((source.rows, f"the row has no app name; expected {EXPECTED}"))
             continue
-        name = name.strip()
+        if row.elsewhere:
+            continue
         if name not in app_map:
             unmapped[name] = None
             continue
-        version = next((row[key] for key in _VERSIONS if isinstance(row.get(key), str) and row[key]), None)
+        version = row.plainly(VERSIONS)
         if version is not None:
             version = version.encode("utf-8", "replace").decode()  # JSON may hold half a character
         app = app_map[name]
@@ -251,7 +203,45 @@ def _intune(path: Path, rows: Iterator[dict[str, Any]], app_map: Mapping[str, st
         if version and known.setdefault("version", version) != version:
             known["version"] = None
     source.unmapped = list(unmapped)
-    return source
+
+
+def _nothing_usable(source: Source) -> TelemetryError:
+    said = f"{source.path}: none of its {source.rows:,} rows can be used"
+    if source.unmapped:
+        names = listed(source.unmapped)
+        return TelemetryError(f"{said}: {names} without bundle ids; give a map of names", "app_map")
+    if source.bad:
+        return TelemetryError(f"{said}; row {source.bad[0][0]}: {source.bad[0][1]}")
+    return TelemetryError(f"{said}: no app of iOS or iPadOS is among them")
+
+
+def _json(path: Path, content: bytes) -> Any:
+    try:
+        text = _text(content)
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            if "\n" not in text.strip():
+                raise
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise TelemetryError(f"{path} is not readable JSON ({error})") from None
+
+
+def _rows(path: Path, content: bytes) -> list[Any]:
+    try:
+        stream = io.StringIO(_text(content), newline="")
+        first = stream.readline()
+        stream.seek(0)
+        delimiter = max(_DELIMITERS, key=first.count)
+        rows = list(csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TelemetryError(f"{path} is not readable CSV ({error})") from None
+    return rows
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-16" if _is_utf16(content) else "utf-8-sig")
 
 
 def _hand_kept(path: Path) -> Source:

@@ -33,13 +33,14 @@ FORMATS = {
     "argus": "flows",
     "powerlog": "records",
     "knowledgec": "records",
+    "biome": "records",
     "unified_log": "records",
     "app_privacy_report": "records",
     "table": "rows",
 }
 """The formats that can be read, each a module of this package, and what counts in a file of each."""
 
-ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "app_privacy_report"})
+ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "biome", "app_privacy_report"})
 """Formats that a device keeps of itself: none names it, and successive exports overlap."""
 
 INVENTORIES = frozenset({"powerlog"})
@@ -100,7 +101,7 @@ def detect(path: Path) -> Reader:
     start = head(path, "a log")
     if found := sniffed(path, start):
         return found
-    if what := named(start):
+    if what := named(path, start):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
     raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")

@@ -118,7 +118,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class JsonFlows:
-    """The reader of a format that keeps one flow in one JSON object."""
+    """The reader of a format of phones that keeps one flow in one JSON object."""
 
     expected: str
     """What a file should be, for errors."""
@@ -136,11 +136,13 @@ class JsonFlows:
         """Yield flows, and rejected records.
 
         Raises:
-            UnusableFile: a file is missing, empty, damaged or holds no such record.
+            UnusableFile: a file is missing, empty, damaged, older than any iPhone, or holds no such record.
         """
         for path in paths:
             parsed = _json.rows(path, self.expected, self.wanted, self.fits, self.adapt)
-            yield from _flows.flows_of(path, parsed, lambda rows: self.finish(rows, options))
+            yield from _flows.flows_of(
+                path, parsed, lambda rows: self.finish(rows, options), first=_flows.FIRST_IPHONE
+            )
 
 
 def seconds_between(start: pa.Array, end: pa.Array) -> pa.Array:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import is_within
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, constant, translate, value_of
@@ -25,9 +26,12 @@ from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import FLOWS, TIME
+from appcadence.telemetry.times import to_iso
 
 LAST_SECOND = 4_102_444_800
 """2100-01-01: a later time is a fault of the log."""
+FIRST_IPHONE = 1_167_609_600
+"""2007-01-01: what a source of phones alone dates earlier counts from another epoch."""
 MAX_DAYS = 31
 """No connection lasts longer: a wrong duration must not fill memory, nor a month with alerts."""
 MAX_NAME = 255
@@ -44,10 +48,23 @@ _NAMES = ("device", "app_id", "dest_ip", "service", "source", "source_uid")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 
 
-def flows_of(path: Path, parsed: Iterable[Rows], finish: Callable[[Rows], Finished]) -> Batches:
-    """The flows that a reader makes of the rows of a file, and the rejected rows."""
+def flows_of(
+    path: Path, parsed: Iterable[Rows], finish: Callable[[Rows], Finished], *, first: int = 0
+) -> Batches:
+    """The flows that a reader makes of the rows of a file, and the rejected rows.
+
+    Raises:
+        UnusableFile: all flows of a block begin before the second `first`: times count from another epoch.
+    """
     for rows in parsed:
         flows, lines, reasons = finish(rows)
+        latest = pc.max(flows["start"].cast(pa.int64())).as_py() if first else None
+        if latest is not None and latest < first * 1_000_000:
+            raise UnusableFile(
+                f"{path}: all times are too early, up to {to_iso(latest)}, when there was no iPhone; those "
+                'that count from 2001 (Core Data) need format = "cocoa" in a mapping\'s [time], or ISO 8601',
+                path,
+            )
         yield from rejected(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
         yield "flows", tagged(flows, path, rows.read, rows.size)
 

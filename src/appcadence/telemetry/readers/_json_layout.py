@@ -123,7 +123,8 @@ class _Layout:
         """What is left of the text after its last whole object, and the objects before it."""
         if self.line == 1:
             data = data.removeprefix(_BOM)
-        room = data.count(b"{") + data.count(b"\n") + 1
+        # Text that is no object may stand before each object and at the end of each line.
+        room = 2 * data.count(b"{") + data.count(b"\n") + 1
         starts, ends, lines = (np.empty(room, np.int64) for _ in range(3))
         text = np.frombuffer(data, np.uint8).copy()
         count, at, self.line, self._column = _scan(text, last, self.line, self._column, starts, ends, lines)
@@ -144,7 +145,8 @@ def _scan(
 ) -> tuple[int, int, int, int]:
     """Where objects begin and end, and on which line; their line ends become blanks.
 
-    Text that is none counts as an object from its first character to the end of its line.
+    Text that is none counts as an object from its first character to the end of its line or to the next
+    object. `starts`, `ends` and `lines` need room for all of both.
 
     Returns:
         How many; where the first one begins that has not ended, unless this is the `last` text; the line

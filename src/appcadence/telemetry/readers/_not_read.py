@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from appcadence.telemetry.readers import _sqlite
 
 _UNPACK = "unpack it first"
 _KNOWN: tuple[tuple[bytes, str], ...] = (
@@ -22,16 +25,32 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
     (rb"ElfFile\x00", "a Windows event log, which holds no telemetry of iOS apps"),
     (
-        rb"\x00\x10\x00\x00\x11\x00\x00",
-        "a part of a unified log archive; export the archive with log show --style ndjson",
+        rb"\x00\x10\x00\x00\x11\x00\x00|\xb0\xbb\x30\x00|\x99\x88\x77\x66",
+        "a part of a unified log archive (tracev3, timesync, uuidtext); write it as text on a Mac with "
+        "log show --archive NAME.logarchive --style ndjson",
     ),
     (
-        rb"(Filtering the log data[^\n]*\n)?Timestamp +(Thread|\(process\)|Ty)",
-        "a unified log as text; export it with log show --style ndjson",
+        rb"(Filtering the log data[^\n]*\n|Skipping [^\n]*\n)*Timestamp +(Thread|\(process\)|Ty)",
+        "a unified log without an entry; give log show an earlier --start",
+    ),
+    (
+        rb"(\[connected[^\n]*\n)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d[^\n]{0,300}\[\d+\] <[A-Z][a-z]+>: ",
+        "a live system log whose times have neither year nor UTC offset; collect the unified log with "
+        "pymobiledevice3 syslog collect and write it on a Mac with log show --style ndjson",
     ),
 )
 
 
-def named(start: bytes) -> str | None:
-    """What a file is that starts so, and what to do with it; None where that is not known."""
+_USAGE_TEXT = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"|bplist[\s\S]*netUsageBaseline')
+"""MVT's datausage.json and netusage.json; com.apple.osanalytics.addaily.plist of iOS itself."""
+_USAGE = (
+    "data usage (DataUsage.sqlite, netusage.sqlite): bytes per process since it first ran, without the times "
+    "at which they moved, so that no rhythm can be read; give the PowerLog of a sysdiagnose, which has both"
+)
+
+
+def named(path: Path, start: bytes) -> str | None:
+    """What a file is that starts so, and what to do with it; None where that is not known. Never raises."""
+    if _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database") or _USAGE_TEXT.match(start):
+        return _USAGE
     return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)

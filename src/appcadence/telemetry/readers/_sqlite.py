@@ -30,6 +30,8 @@ MAX_ROWS = 2_000_000
 """Of one table; a device logs far fewer in the weeks such a file holds."""
 MAX_TEXT = 1_000
 """Longer text is cut here; no bundle id or version is as long."""
+MAX_BLOB = 64
+"""Bytes that are read of a blob."""
 
 WAL = "-wal"
 """What a database's write-ahead log adds to its name."""
@@ -38,7 +40,7 @@ _SNIFF_SECONDS = 5.0
 _MAX_VALUE_BYTES = 64 << 20
 _STEPS = 10_000
 
-Value = int | float | str | None
+Value = int | float | str | bytes | None
 
 
 class Database:
@@ -67,19 +69,32 @@ class Database:
             str(_value(row[1])) for row in self._query(f"PRAGMA table_info({_quoted(table)})", ())
         )
 
+    def blob_columns(self, table: str) -> tuple[str, ...]:
+        """Names of a plain table's columns that are declared to hold bytes, sorted."""
+        if not self._plain.get(table.encode()):
+            return ()
+        declared = self._query(f"PRAGMA table_info({_quoted(table)})", ())
+        return tuple(sorted(str(_value(row[1])) for row in declared if _value(row[2]) == "BLOB"))
+
     def holds(self, name: str) -> bool:
         """Whether there is anything of that name, plain table or not."""
         return name.encode() in self._plain
 
     def rows(
-        self, table: str, columns: Sequence[str], where: str = "", values: Sequence[str] = ()
+        self,
+        table: str,
+        columns: Sequence[str],
+        where: str = "",
+        values: Sequence[str] = (),
+        blobs: Sequence[str] = (),
     ) -> Iterator[tuple[int, list[Value]]]:
         """Row id and values of each row; a column that is absent is None, and so is a blob.
 
         There are none where there is no plain table of that name.
 
         `where` names a column that must be one of `values`. Text is cut after MAX_TEXT characters; text
-        that is no UTF-8 becomes empty.
+        that is no UTF-8 becomes empty. `blobs` are further columns of bytes, after the others: at most
+        MAX_BLOB of them, None where there is anything else.
 
         Raises:
             UnusableFile: the file is damaged, or the table too large or too slow to read.
@@ -87,14 +102,17 @@ class Database:
         present = self.columns(table)
         if present is None:
             return
-        picked = ", ".join(_cell(column) if column in present else "NULL" for column in columns)
+        plain = [_cell(column) if column in present else "NULL" for column in columns]
+        picked = ", ".join([*plain, *map(_blob, blobs)])
         query = f"SELECT rowid, {picked} FROM main.{_quoted(table)} NOT INDEXED"
         if where:
             query += f" WHERE {_quoted(where)} IN ({', '.join('?' * len(values))})"
         for number, row in enumerate(self._query(query, values), 1):
             if number > MAX_ROWS:
                 raise self._fault(f": table {table} has more than {MAX_ROWS:,} rows")
-            yield (row[0] if isinstance(row[0], int) else number), [_value(cell) for cell in row[1:]]
+            cells = [_value(cell) for cell in row[1 : len(columns) + 1]]
+            data = [cell if isinstance(cell, bytes) else None for cell in row[len(columns) + 1 :]]
+            yield (row[0] if isinstance(row[0], int) else number), [*cells, *data]
 
     def _query(self, query: str, values: Sequence[str]) -> Iterator[tuple[object, ...]]:
         self._deadline = time.monotonic() + self._limit
@@ -233,6 +251,11 @@ def _cell(column: str) -> str:
     name = _quoted(column)
     text = f"WHEN 'text' THEN substr({name}, 1, {MAX_TEXT})"
     return f"CASE typeof({name}) {text} WHEN 'blob' THEN NULL ELSE {name} END"
+
+
+def _blob(column: str) -> str:
+    name = _quoted(column)
+    return f"CASE typeof({name}) WHEN 'blob' THEN substr({name}, 1, {MAX_BLOB}) END"
 
 
 def _quoted(name: str) -> str:

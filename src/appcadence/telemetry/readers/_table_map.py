@@ -13,7 +13,10 @@ from typing import Any
 from appcadence._files import read_bytes
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS
+from appcadence.telemetry.times import COCOA_EPOCH
 
+EPOCHS = {"epoch": 0, "cocoa": COCOA_EPOCH}
+"""Formats that count: from which second since 1970."""
 EPOCH_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 DURATION_UNITS = EPOCH_UNITS | {"min": 60.0, "h": 3600.0}
 BYTE_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
@@ -39,7 +42,7 @@ class TableMap:
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Our column = {word of the file, lower case: our word}."""
     time_format: str = "iso"
-    """"iso", "epoch" or a `strptime` pattern."""
+    """"iso", one of EPOCHS, or a `strptime` pattern."""
     time_unit: str = "s"
     offset_seconds: int = 0
     """Of times that carry no offset."""

@@ -11,7 +11,7 @@ one object a flow.
 |---|---|
 | `device_id` | the device; may be absent where `--device-id` names it |
 | `app` | `sourceAppIdentifier` or `sourceAppSigningIdentifier`; a team prefix ("A1B2C3D4E5.") is taken off, an extension counts for its app; null = the system could not tell |
-| `open`, `close` | ISO 8601, UTC where there is no offset; `close` is null while the flow is open |
+| `open`, `close` | ISO 8601, UTC where there is no offset, or seconds since 1970; `close` is null while the flow is open |
 | `host`, `address` | the remote end; at least one of them; a URL in `host` loses all but its host |
 | `port`, `transport` | remote port; "tcp" or "udp" |
 | `bytes_out`, `bytes_in` | sent and received by the app; NEFilterReport knows them when the flow is closed |
@@ -57,6 +57,11 @@ def _fits(row: dict[str, Any]) -> bool:
     return "app" in row and "open" in row and ("host" in row or "address" in row)
 
 
+def _times_as_text(row: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: str(row[name]) for name in ("open", "close") if type(row.get(name)) in (int, float)}
+    return row | numbers
+
+
 def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     get = Columns(rows)
     start = get.time("open")
@@ -78,5 +83,5 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     return get.flows(columns, options, NAME, _FINEST_SECONDS, clock="open")
 
 
-_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished)
+_READER = JsonFlows(_EXPECTED, _WANTED, _fits, _finished, _times_as_text)
 sniff, read = _READER.sniff, _READER.read

@@ -1,9 +1,9 @@
 """PowerLog (`powerlog_*.PLSQL`, `CurrentPowerlog.PLSQL`; SQLite, plain or gzip) of a sysdiagnose.
 
 Gives pushes, keep-alives and background transfers (`notifications`); apps in front, unlocked and lit
-screen (`activity`); and the installed apps (`inventory`). Every table and column is optional but the
-clock: times are corrected to UTC by the latest TimeOffset record at or before them, those before the
-first record by the first.
+screen (`activity`); `flows` and `usage`; and the installed apps (`inventory`). Every table and column is
+optional but the clock: times are corrected to UTC by the latest TimeOffset record at or before them, those
+before the first record by the first.
 
 Push times are coarse, and how coarse is measured; an iOS 15 log rounds them to the minute
 (the device woke 7 s before, 6 s before and 12 s after three of its stamps). A push is given the earliest
@@ -17,16 +17,22 @@ before, and at the end of the last log with its last record. A background transf
 record of its task; the app is the client that asked for it. The app that a daemon fetches something for (App
 Store downloads) is not read.
 
-Not read: app states (their codes are undocumented), hourly aggregates, network totals.
+Processes' use of the network in slots of 8 s becomes flows without a destination (`_network_bitmaps`), their
+bytes per interval `usage`, and the background work that iOS scheduled `activity`.
+
+Not read: app states (their codes are undocumented) and hourly aggregates.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
+import pyarrow as pa
+
+from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
 from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
@@ -35,9 +41,12 @@ from appcadence.telemetry.readers._device_log import (
     resolution_seconds,
     table,
 )
-from appcadence.telemetry.readers._powerlog_states import SCREEN, Timeline
+from appcadence.telemetry.readers._network_bitmaps import BITMAPS, SLOT_SECONDS, Use, use_of
+from appcadence.telemetry.readers._powerlog_states import SCREEN, State, Timeline
 from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
-from appcadence.telemetry.schema import ACTIVITY, INVENTORY, NOTIFICATIONS
+from appcadence.telemetry.readers._powerlog_usage import FIELDS, usage_of
+from appcadence.telemetry.readers._scheduled_tasks import tasks_of
+from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, USAGE
 
 NAME = "powerlog"
 
@@ -58,7 +67,7 @@ Event = tuple[str | None, int, str, int | None, int | None]
 
 def sniff(path: Path, start: bytes) -> bool:
     """Whether the file is an SQLite database with tables of a PowerLog; never raises."""
-    return _sqlite.has_table(path, start, (OFFSET, _PUSH, SCREEN, _APPS), EXPECTED)
+    return _sqlite.has_table(path, start, (OFFSET, _PUSH, SCREEN, _APPS, BITMAPS), EXPECTED)
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
@@ -80,17 +89,42 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)
             apps = _apps(log)
+            use, usage = use_of(log), usage_of(log)
+            states: list[State] = [*tasks_of(log, {app for app, *_ in apps}.union(use.process))]
+            states += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
             timeline.add(log, path)
         # First, since other rows are counted for the apps that it names.
         yield "inventory", tagged(table(INVENTORY, _APP_FIELDS, apps, constants), path)
         for events, resolution in ((pushes, coarse), (others, FINEST_SECONDS)):
             same = logged | {"time_resolution_seconds": resolution}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
+        yield "flows", tagged(_flows(use, constants), path)
+        yield "usage", tagged(table(USAGE, FIELDS, usage, logged), path)
         yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
-        yield "activity", tagged(ACTIVITY.empty(), path, log.read, path.stat().st_size)
-    for path, states in timeline.states():
-        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
+        activity = table(ACTIVITY, _STATE_FIELDS, states, same)
+        yield "activity", tagged(activity, path, log.read, path.stat().st_size)
+    for path, spans in timeline.states():
+        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, spans, same), path)
+
+
+def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
+    """Nothing is known of them but who and when."""
+    same = {
+        **constants,
+        "outcome": "unknown",
+        "source": NAME,
+        "time_resolution_seconds": float(SLOT_SECONDS),
+    }
+    return FLOWS.of(
+        {
+            "start": use.start_us.tolist(),
+            "duration_seconds": use.duration_seconds.tolist(),
+            "app_id": use.process,
+            "app_attribution": ["process" if app in WORKS_FOR_OTHERS else "exact" for app in use.process],
+            **{name: [value] * len(use.process) for name, value in same.items()},
+        }
+    )
 
 
 def _pushes(log: PowerLog) -> tuple[list[Event], float]:

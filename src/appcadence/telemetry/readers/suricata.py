@@ -126,7 +126,9 @@ def _flow_events(path: Path) -> Iterator[Rows]:
 
 
 def _fits(row: dict[str, Any]) -> bool:
-    return isinstance(row.get("event_type"), str) and isinstance(row.get("timestamp"), str)
+    kind = row.get("event_type")
+    # Parsers of Apple's unified log have both fields too, and write their kinds in capitals.
+    return isinstance(kind, str) and kind.islower() and isinstance(row.get("timestamp"), str)
 
 
 def _only(types: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:

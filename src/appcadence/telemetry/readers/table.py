@@ -18,8 +18,9 @@
     deny = "failed"
 
     [time]
-    format = "iso"                 # iso, epoch, or a strptime pattern such as "%d.%m.%Y %H:%M:%S"
-    unit = "s"                     # of epoch: s, ms, us, ns
+    format = "iso"                 # iso, epoch (a count from 1970), cocoa (a count from 2001, as in Core
+                                   # Data), or a strptime pattern such as "%d.%m.%Y %H:%M:%S"
+    unit = "s"                     # of epoch and cocoa: s, ms, us, ns
     offset = "+00:00"              # of times without one of their own
     resolution_seconds = 1.0       # default: what the times show
 
@@ -51,7 +52,7 @@ from appcadence.telemetry.names import constant, translate
 from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _lines, _text
 from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._lines import Rows
-from appcadence.telemetry.readers._table_map import EPOCH_UNITS, TableMap
+from appcadence.telemetry.readers._table_map import EPOCH_UNITS, EPOCHS, TableMap
 from appcadence.telemetry.schema import FLOWS
 
 NAME = "table"
@@ -71,7 +72,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
     Raises:
         TelemetryError: there is no mapping or it is faulty.
-        UnusableFile: a file is missing, empty, damaged, or lacks a column of the mapping.
+        UnusableFile: a file is missing, empty, damaged, lacks a column of the mapping, or is older than any
+            iPhone.
     """
     if options.mapping is None:
         raise TelemetryError("the format 'table' needs a mapping file; give one as TOML", "mapping")
@@ -80,7 +82,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         raise TelemetryError(f"{options.mapping}: [columns] must say which column is device_id")
     finish = partial(_finished, mapped=mapped, options=options)
     for path in paths:
-        yield from _flows.flows_of(path, _parsed(path, mapped), finish)
+        yield from _flows.flows_of(path, _parsed(path, mapped), finish, first=_flows.FIRST_IPHONE)
 
 
 def _parsed(path: Path, mapped: TableMap) -> Iterator[Rows]:
@@ -161,8 +163,9 @@ class _Mapped(Columns):
             return _text.in_range(
                 micros if column.type.tz else pc.subtract(micros, mapped.offset_seconds * 1_000_000)
             )
-        if mapped.time_format == "epoch":
-            return _flows.micros(pc.multiply(self.number(name), EPOCH_UNITS[mapped.time_unit]))
+        if mapped.time_format in EPOCHS:
+            seconds = pc.multiply(self.number(name), EPOCH_UNITS[mapped.time_unit])
+            return _flows.micros(pc.add(seconds, float(EPOCHS[mapped.time_format])))
         text = _as_text(name, column)
         if mapped.time_format == "iso":
             micros, bad = _text.times(text, mapped.offset_seconds)
@@ -176,7 +179,7 @@ class _Mapped(Columns):
         known = mapped.resolution_seconds
         if pa.types.is_timestamp(column.type):
             known = known or max(EPOCH_UNITS[column.type.unit], 1e-6)
-        elif mapped.time_format == "epoch" and mapped.time_unit != "s":
+        elif mapped.time_format in EPOCHS and mapped.time_unit != "s":
             known = known or max(EPOCH_UNITS[mapped.time_unit], 1e-6)
         if known is not None:
             return pa.array(np.full(len(column), known))

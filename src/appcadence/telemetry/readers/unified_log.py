@@ -1,50 +1,48 @@
-"""The unified log as JSON (`log show --style json` or `ndjson`): pushes, unlocked and lit screen.
+"""The unified log, in every style of `log show` and of other tools: pushes, unlocked and lit screen.
 
 Reads three messages of the system's own processes and nothing else: apsd's "Received message for enabled
 topic" (`notifications`), and "Screen did lock / unlock" and "Screen did light up / down" (`activity`). Of a
 push's payload only whether it says content-available is kept. Without a logging profile the topic and
-payload are <private>: such a push has no app. Times carry the offset of the machine that exported the log.
+payload are <private>: such a push has no app. `_log_forms` says which forms are read, and of what times.
 
-Also reads the JSON lines of mandiant's unifiedlog_iterator (fields `message` and `process`).
-
-Several processes log the same unlocking; it counts once. A lock message tells how long the device was
-unlocked before: so begins an interval whose unlock message is older than the log, and so ends one whose
-lock message is missing. What is on at the end of the log ends with its last record.
+Entries may come in any order: intervals are made of all of them, sorted by time. Several processes log the
+same unlocking; it counts once. A lock message tells how long the device was unlocked before: so begins an
+interval whose unlock message is older than the log, and so ends one whose lock message is missing. What is
+on at the end of the log ends with its last entry.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from appcadence._types import DAY_US
-from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import Batches, ReadOptions, _lines, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
     app_of_topic,
     device_of,
-    iso_micros,
     micros,
     table,
 )
 from appcadence.telemetry.readers._flows import MAX_DAYS
-from appcadence.telemetry.readers._json import NO_OBJECT
-from appcadence.telemetry.readers._json_layout import OBJECT_BYTES, blocks, check, fits, objects
+from appcadence.telemetry.readers._log_forms import EXPECTED, Entry, form_of
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 
 NAME = "unified_log"
 
-EXPECTED = "a unified log in JSON (log show --style ndjson)"
-
+MAX_CHANGES = 1_000_000
+"""Messages about lock and screen that are sorted; a device logs some thousands a day, for days."""
 _PUSH = re.compile(r"[^']{0,300}Received message for enabled topic '([^']{0,300})'")
 _PRIORITY = re.compile(r"(1|5|10)\b")
 _SILENT = re.compile(r'(?<!\\)"content-available"\s*[=:]\s*"?1\b')
 _SCREEN = re.compile(
     r"Screen did (unlock|lock|light up|light down)\b(?: \(Was \w+ for ([0-9.]{1,20}) seconds)?"
 )
-_STATES = {"unlock": "device_unlocked", "lock": "device_unlocked"}
+_KINDS = {"unlock": "device_unlocked", "lock": "device_unlocked"}
 _ON = ("unlock", "light up")
 _EVENT_FIELDS = ("app_id", "time", "priority", "content_available")
 _STATE_FIELDS = ("kind", "start", "end")
@@ -53,9 +51,19 @@ Event = tuple[str | None, int, int | None, bool | None]
 State = tuple[str, int, int]
 
 
+class _Change(NamedTuple):
+    """One message about lock or screen; their order is that of time."""
+
+    time: int
+    on: bool
+    before: int
+    """Microseconds for which the opposite had been the case; -1 = not said."""
+    line: int
+
+
 def sniff(path: Path, start: bytes) -> bool:
-    """Whether the file's first objects are unified log records; never raises."""
-    return fits(start, _is_record)
+    """Whether the file starts like a unified log; never raises."""
+    return form_of(start) is not None
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
@@ -70,98 +78,68 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             "source": NAME,
             "time_resolution_seconds": FINEST_SECONDS,
         }
-        check(path, EXPECTED, _is_record)
-        log = _Log()
-        for block in blocks(path, EXPECTED, OBJECT_BYTES):
-            found = [(line, NO_OBJECT if row is None else log.take(row)) for line, row in objects(block)]
-            yield from log.tables(same, path)
-            bad = [(line, fault) for line, fault in found if fault]
-            yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
-            yield "activity", tagged(ACTIVITY.empty(), path, len(found), block.size)
-        log.finish()
-        yield from log.tables(same, path)
+        form = form_of(_lines.head(path, EXPECTED))
+        if form is None:
+            raise UnusableFile(f"{path} is not {EXPECTED}: no entry among its first lines", path)
+        changes: dict[str, list[_Change]] = {"device_unlocked": [], "screen_on": []}
+        last = 0
+        for piece in form(path):
+            last = max([last, *(entry.time for entry in piece.entries)])
+            events = list(_taken(piece.entries, changes))
+            if sum(map(len, changes.values())) > MAX_CHANGES:
+                said = f"has more than {MAX_CHANGES:,} messages about lock and screen"
+                raise UnusableFile(f"{path} {said}; no device logs so many", path)
+            if events:
+                pushes = table(NOTIFICATIONS, _EVENT_FIELDS, events, same | {"kind": "push_received"})
+                yield "notifications", tagged(pushes, path)
+            yield from rejected(path, [line for line, _ in piece.bad], [fault for _, fault in piece.bad])
+            yield "activity", tagged(ACTIVITY.empty(), path, piece.read, piece.size)
+        states: list[State] = []
+        bad: list[int] = []
+        for kind, found in changes.items():
+            for line, start, end in _spans(sorted(found), last):
+                if end - start > MAX_DAYS * DAY_US:
+                    bad.append(line)
+                else:
+                    states.append((kind, start, end))
+        yield from rejected(path, bad, [f"what begins here lasts more than {MAX_DAYS} days"] * len(bad))
+        if states:
+            yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
 
 
-def _is_record(row: dict[str, Any]) -> bool:
-    apple = "eventMessage" in row and "timestamp" in row
-    return apple or {"timestamp", "message", "subsystem", "process"} <= row.keys()
-
-
-class _Log:
-    """What the records so far gave and has not been written yet."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.states: list[State] = []
-        self._last = 0
-        self._switches = {kind: _Switch(kind, self.states) for kind in ("device_unlocked", "screen_on")}
-
-    def take(self, row: dict[str, Any]) -> str | None:
-        """Use one record; returns what is wrong with it, if anything."""
-        if "finished" in row and "timestamp" not in row:
-            # The last line of `log show --style ndjson`.
-            return None
-        time = iso_micros(row.get("timestamp"))
-        if time is None:
-            return "timestamp is no time with a UTC offset from 1970 to 2100"
-        self._last = max(self._last, time)
-        message = row.get("eventMessage", row.get("message"))
-        process = row.get("processImagePath", row.get("process"))
-        if not isinstance(message, str) or not isinstance(process, str):
-            return None
+def _taken(entries: Sequence[Entry], changes: dict[str, list[_Change]]) -> Iterator[Event]:
+    """The pushes of some entries; what they say of lock and screen is added to `changes`."""
+    for line, time, process, message in entries:
         # Apps live in containers; what they log proves nothing about the device.
         if not process or "/containers/" in process.lower():
-            return None
+            continue
         if screen := _SCREEN.match(message):
-            kind = _STATES.get(screen[1], "screen_on")
-            self._switches[kind].set(time, screen[1] in _ON, _seconds(screen[2]))
+            change = _Change(time, screen[1] in _ON, _micros_before(screen[2]), line)
+            changes[_KINDS.get(screen[1], "screen_on")].append(change)
         elif process.rpartition("/")[2] == "apsd" and (push := _PUSH.match(message)):
-            self.events.append(_event(push[1], time, message[push.end() :]))
-        return None
-
-    def finish(self) -> None:
-        for switch in self._switches.values():
-            switch.end(self._last)
-
-    def tables(self, same: dict[str, object], path: Path) -> Batches:
-        if self.events:
-            constants = same | {"kind": "push_received"}
-            yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, self.events, constants), path)
-            self.events.clear()
-        if self.states:
-            yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, self.states, same), path)
-            self.states.clear()
+            yield _event(push[1], time, message[push.end() :])
 
 
-class _Switch:
-    """Turns repeated on and off messages into intervals."""
-
-    def __init__(self, kind: str, states: list[State]) -> None:
-        self._kind = kind
-        self._states = states
-        self._known = False
-        self._since: int | None = None
-
-    def set(self, time: int, on: bool, before: int | None) -> None:
-        """`before`: how long the opposite had been the case."""
-        if on:
-            missed = None if before is None else time - before
-            if self._since is not None and missed is not None and missed > self._since:
-                self._close(missed)
-            self._since = time if self._since is None else self._since
+def _spans(changes: Sequence[_Change], last: int) -> Iterator[tuple[int, int, int]]:
+    """Line, start and end of each interval, of changes in the order of time."""
+    known, since, line = False, -1, 0
+    for change in changes:
+        if change.on:
+            missed = change.time - change.before if change.before >= 0 else -1
+            if since >= 0 and missed > since:
+                yield line, since, missed
+                since = -1
+            if since < 0:
+                since, line = change.time, change.line
         else:
-            if not self._known and before is not None:
-                self._since = max(time - before, 0)
-            self._close(time)
-        self._known = True
-
-    def end(self, time: int) -> None:
-        self._close(time)
-
-    def _close(self, time: int) -> None:
-        if self._since is not None:
-            self._states.append((self._kind, self._since, max(time, self._since)))
-            self._since = None
+            if not known and change.before >= 0:
+                since, line = max(change.time - change.before, 0), change.line
+            if since >= 0:
+                yield line, since, change.time
+            since = -1
+        known = True
+    if since >= 0:
+        yield line, since, max(last, since)
 
 
 def _event(topic: str, time: int, rest: str) -> Event:
@@ -175,9 +153,9 @@ def _event(topic: str, time: int, rest: str) -> Event:
     return app_of_topic(topic), time, int(priority[1]) if priority else None, silent
 
 
-def _seconds(text: str | None) -> int | None:
+def _micros_before(text: str | None) -> int:
     try:
         known = micros(float(text)) if text else None
     except ValueError:
-        return None
-    return known if known is None or known <= MAX_DAYS * DAY_US else None
+        known = None
+    return -1 if known is None or known > MAX_DAYS * DAY_US else known

@@ -56,6 +56,9 @@ class Destination:
     service: str | None
 
 
+NOWHERE = Destination(None, None, None, None, None, None)
+
+
 class Carriers:
     """The benign telemetry as arrays, ordered by device, app and time."""
 
@@ -128,6 +131,11 @@ class Carriers:
         """Share of a carrier's rows in which a column is known, 0 to 1."""
         count = self._known[name]
         return float((count[own.stop] - count[own.start]) / (own.stop - own.start))
+
+    def nowhere(self, own: slice) -> bool:
+        """Whether a carrier's log shows its app and no destination, as a phone's own log does."""
+        places = self.known("dest_host", own) + self.known("dest_ip", own)
+        return places == 0.0 and self.known("app_id", own) == 1.0
 
     def text(self, name: str, row: int) -> str | None:
         """A name in one row, None where it is not known."""

@@ -171,4 +171,4 @@ def _names(graft: Graft) -> set[_Name]:
 
 def _whose(app: str | None, target: Destination) -> _Name:
     """What truth is told by: the app or, where its name is not known, the destination."""
-    return (app, None) if app is not None else (None, dest_of(target))
+    return (app, None) if app is not None else (None, dest_of(target, app))

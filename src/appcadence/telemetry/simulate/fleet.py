@@ -28,6 +28,7 @@ from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.events import Flows, Pushes, courier_events, fan
 from appcadence.telemetry.simulate.implants import inject
+from appcadence.telemetry.simulate.phone_log import through_own_log
 from appcadence.telemetry.simulate.traffic import World, app_traffic
 from appcadence.telemetry.simulate.visibility import (
     PROFILE_SHARES,
@@ -37,8 +38,12 @@ from appcadence.telemetry.simulate.visibility import (
     inventory_table,
     notification_table,
     ordered,
+    task_table,
 )
 
+OWN_LOG_SHARE = 0.2
+"""Of the devices whose apps are seen, those seen through their own log alone."""
+APP_WIDE = "*"
 BLOCK_DEVICES = 64
 """Devices made at once, from one child of the seed; part of what a seed means."""
 _COURIER = next(i for i, a in enumerate(APPS) if a.app_id == "com.apple.apsd")
@@ -64,6 +69,7 @@ class _Spec:
     origin: int
     first_weekday: int
     implants_per_device_day: float
+    own_log_share: float
     without_apps: tuple[int, ...] = ()
     kinds: tuple[str, ...] = tuple(KINDS)
 
@@ -79,6 +85,7 @@ def simulate(
     *,
     start: str = "2026-03-02",
     implants_per_device_day: float = 0.15,
+    own_log_share: float = OWN_LOG_SHARE,
     without_apps: Sequence[str] = (),
     kinds: Sequence[str] = tuple(KINDS),
 ) -> Simulation:
@@ -86,14 +93,15 @@ def simulate(
 
     The first half of the span holds no implants, the second about `implants_per_device_day` new ones a
     device-day. Each device has one profile of visibility: 60 % a per-app filter with activity and pushes,
-    25 % a gateway with hosts and no apps, 15 % NetFlow with addresses only. `start` is a UTC date. Nobody
-    installs `without_apps` (bundle ids), and implants are of the given `kinds`: what is left out of one fleet
-    is unseen in another.
+    25 % a gateway with hosts and no apps, 15 % NetFlow with addresses only; of the first, `own_log_share` (0
+    to 1) are seen through their own log instead, in slots of 8 s without destinations. What else is simulated
+    does not depend on that share. `start` is a UTC date. Nobody installs `without_apps` (bundle ids), and
+    implants are of the given `kinds`: what is left out of one fleet is unseen in another.
 
     Raises:
         TelemetryError: an argument makes no sense.
     """
-    spec = _spec(devices, days, seed, start, implants_per_device_day)
+    spec = _spec(devices, days, seed, start, implants_per_device_day, own_log_share)
     unknown = sorted(set(without_apps) - {a.app_id for a in APPS})
     if unknown:
         raise TelemetryError(f"no simulated app {unknown[0]!r}")
@@ -168,18 +176,29 @@ class _Part:
     implants: pd.DataFrame
 
 
-def _spec(devices: int, days: int, seed: int, start: str, implants_per_device_day: float) -> _Spec:
+def _spec(
+    devices: int,
+    days: int,
+    seed: int,
+    start: str,
+    implants_per_device_day: float,
+    own_log_share: float = OWN_LOG_SHARE,
+) -> _Spec:
     if devices < 1 or days < 1:
         raise TelemetryError(f"{devices} devices over {days} days: give at least one of each")
     if seed < 0 or not implants_per_device_day >= 0:
         raise TelemetryError("the seed and the number of implants a device-day must not be negative")
+    if not 0 <= own_log_share <= 1:
+        raise TelemetryError(
+            f"the share of devices seen through their own log must be 0 to 1, got {own_log_share}"
+        )
     try:
         first = pd.Timestamp(start)
         first = first.tz_localize("UTC") if first.tzinfo is None else first.tz_convert("UTC")
     except ValueError:
         raise TelemetryError(f"{start!r} is no date; write one like 2026-03-02") from None
     origin = first.value // 1000
-    return _Spec(devices, days, seed, origin, first.weekday(), implants_per_device_day)
+    return _Spec(devices, days, seed, origin, first.weekday(), implants_per_device_day, own_log_share)
 
 
 def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
@@ -208,8 +227,9 @@ def _block(spec: _Spec, number: int) -> _Part:
     charging, low_power = presence.charging(rng, who), presence.low_power(rng, who)
     world = World(who, segments, segment_app, low_power, *presence.wakes(rng, who, unlocked))
     made = [app_traffic(rng, world, index) for index in range(len(APPS))]
-    flows = Flows.joined([flows for flows, _ in made])
-    events = Pushes.joined([events for _, events in made] + [courier_events(rng, flows, _COURIER)])
+    flows = Flows.joined([flows for flows, _, _ in made])
+    events = Pushes.joined([events for _, events, _ in made] + [courier_events(rng, flows, _COURIER)])
+    scheduled = Flows.joined([flows for _, _, flows in made])
     blind = presence.gaps(rng, who)
     flows = flows.where(~blind.holds(flows.device, flows.time))
     events = events.where(~blind.holds(events.device, events.time) & (events.time < who.seconds))
@@ -218,6 +238,10 @@ def _block(spec: _Spec, number: int) -> _Part:
         return intervals.where(~blind.holds(intervals.device, intervals.start))
 
     known = ~blind.holds(segments.device, segments.start)
+    seen_work = ~blind.holds(scheduled.device, scheduled.time)
+    # A generator of its own: the other devices are the same whatever the share.
+    own_log = np.random.default_rng([spec.seed, number]).random(count) < spec.own_log_share
+    own_log &= profile == PROFILES.index("content_filter")
     tables = {
         "flows": flow_table(rng, flows, profile, names, spec.origin),
         "activity": activity_table(
@@ -232,9 +256,31 @@ def _block(spec: _Spec, number: int) -> _Part:
             names,
             spec.origin,
         ),
+        "tasks": task_table(scheduled.where(seen_work & own_log[scheduled.device]), names, spec.origin),
         "notifications": notification_table(rng, events, profile, names, spec.origin),
     }
-    return _with_implants(spec, tables, [int(x) for x in seeds.generate_state(len(PROFILES))])
+    tasks = tables.pop("tasks")
+    part = _with_implants(spec, tables, [int(x) for x in seeds.generate_state(len(PROFILES))])
+    return _through_own_log(part, tasks, {name for name, own in zip(names, own_log, strict=True) if own})
+
+
+def _through_own_log(part: _Part, tasks: pa.Table, devices: set[str]) -> _Part:
+    """The devices that have nothing but their own log, and the truth about them: of an app, not of hosts."""
+    tables = through_own_log(part.tables, devices)
+    activity = pa.concat_tables([tables["activity"], tasks]).unify_dictionaries()
+    tables |= {"activity": ordered(activity, "start"), "flows": ordered(tables["flows"], "start")}
+    mine = part.labels["device_id"].cast(pa.string()).to_pandas().isin(devices).to_numpy()
+    labels = part.labels.filter(pa.array(mine)).to_pandas().assign(dest=APP_WIDE)
+    key = [name for name in labels.columns if name not in ("start", "end")]
+    days = labels.astype(dict.fromkeys(key, object)).assign(day=labels["start"].dt.floor("D"))
+    days = days.groupby([*key, "day"], as_index=False, dropna=False).agg({"start": "min", "end": "max"})
+    rows = pa.Table.from_pandas(days[labels.columns], preserve_index=False)
+    kept = part.labels.filter(pa.array(~mine))
+    together = pa.concat_tables([kept, conform(LABELS, rows)]).unify_dictionaries() if len(rows) else kept
+    implants = part.implants.assign(
+        dest=part.implants["dest"].where(~part.implants["device_id"].isin(devices), APP_WIDE)
+    )
+    return _Part(tables, together, implants)
 
 
 def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> _Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow as pa
 from appcadence._types import Ints, Vector
 from appcadence.telemetry.schema import FLOWS, TIME, conform
 from appcadence.telemetry.simulate.behaviours import Scene
-from appcadence.telemetry.simulate.carriers import Carriers, Destination, busy_hours
+from appcadence.telemetry.simulate.carriers import NOWHERE, Carriers, Destination, busy_hours
+from appcadence.telemetry.simulate.slots import SLOT_SECONDS, slots
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,11 @@ def extent(
     fleet: Carriers, row: int, start: Ints, durations: Vector, targets: list[Destination], which: Ints
 ) -> dict[str, Any]:
     """Who, where to and when: the part of a specification that follows from the flows."""
-    dests = sorted({dest_of(targets[i]) for i in np.unique(which)})
+    app = fleet.text("app_id", row)
+    dests = sorted({dest_of(targets[i], app) for i in np.unique(which)})
     return {
         "device_id": fleet.text("device_id", row),
-        "app_id": fleet.text("app_id", row),
+        "app_id": app,
         "dest": dests[0],
         "dests": dests,
         "start_us": int(start.min()),
@@ -88,9 +90,37 @@ def extent(
     }
 
 
-def dest_of(target: Destination) -> str:
-    """What windows call a destination."""
-    return target.host or target.ip or "unknown"
+def dest_of(target: Destination, app: str | None) -> str:
+    """What windows call a destination of an app's."""
+    return target.host or target.ip or ("unknown" if app is None else "*")
+
+
+def in_slots(fleet: Carriers, graft: Graft) -> Graft:
+    """The same as a phone's own log shows it: runs of slots, without destinations, sizes and outcomes."""
+    own = fleet.own(fleet.of(graft.row)[1])
+    if not fleet.nowhere(own):
+        return graft
+    # A duration that the log lent is one of whole slots.
+    seconds = np.maximum(graft.durations - (SLOT_SECONDS - 1), 0.5)
+    _, start, end = slots(
+        np.zeros(len(graft.start), np.int64), graft.start, seconds, graft.sent + graft.received
+    )
+    n, unknown = len(start), np.full(len(start), np.nan)
+    where = [NOWHERE], np.zeros(n, np.int64)
+    durations: Vector = np.asarray((end - start) * 1e-6, np.float64)
+    spec = graft.spec | extent(fleet, graft.row, start, durations, *where)
+    outcome = np.full(n, "unknown", object)
+    return replace(
+        graft,
+        spec=spec,
+        start=start,
+        durations=durations,
+        outcome=outcome,
+        sent=unknown,
+        received=unknown,
+        targets=where[0],
+        which=where[1],
+    )
 
 
 def table_of(fleet: Carriers, made: list[Graft]) -> pa.Table:

@@ -17,7 +17,7 @@ from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Kind, Pat
 from appcadence.telemetry.simulate.carriers import MIN_PUSHES, Carriers, new_destination, old_destination
 from appcadence.telemetry.simulate.controls import twins
 from appcadence.telemetry.simulate.exchanges import exchanges, known_seconds
-from appcadence.telemetry.simulate.graft import Graft, extent, placed, scene_of, table_of
+from appcadence.telemetry.simulate.graft import Graft, extent, in_slots, placed, scene_of, table_of
 
 _COUPLED_SHARE = 0.5
 _NEW_SHARE = 0.5
@@ -51,7 +51,8 @@ def inject(
     the span of the flows) about `per_device_day` implants a device-day begin, at most `max_per_device` on one
     device. They live from five minutes (or what their kind takes) to the whole span, log-uniformly, and one
     in five for all of it. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it
-    never has a host, an address, a duration or a size where its carrier has none. Half of them contact
+    never has a host, an address, a duration or a size where its carrier has none, and in a phone's own log it
+    shows as runs of slots. Half of them contact
     nothing that was not contacted before; their exchanges are those of real channels, half of them the
     carrier's own. Of those that show by rhythm or persistence half start when the device does, and two in
     five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are
@@ -101,7 +102,7 @@ def inject(
     # A generator of their own: implants are the same with controls and without.
     mirrored, benign = twins(np.random.default_rng([seed, 1]), fleet, made, controls)
     told = [(False, -1)] * len(made) + [(True, of) for of in mirrored]
-    made = made + benign
+    made = [in_slots(fleet, graft) for graft in made + benign]
     specs = pd.DataFrame(
         [
             {"implant_id": i, "control": control, "mirrors": of} | graft.spec

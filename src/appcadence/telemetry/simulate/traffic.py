@@ -54,12 +54,13 @@ class World:
     wake_time: Vector
 
 
-def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes]:
-    """All flows and pushes of the app `APPS[index]`, in no particular order."""
+def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes, Flows]:
+    """All flows and pushes of the app `APPS[index]`, in no particular order, and those of its flows that iOS
+    scheduled."""
     app = APPS[index]
     mine = world.segments.where(world.segment_app == index)
     pushes = app_pushes(rng, world.who, index, app.push, mine) if app.push else None
-    parts = [_foreground(rng, world, index, mine), _refresh(rng, world, index)]
+    parts = [_foreground(rng, world, index, mine), scheduled := _refresh(rng, world, index)]
     parts += [_rhythm(rng, world.who, index, rhythm) for rhythm in app.rhythms]
     if app.stream:
         parts.append(_stream(rng, world.who, index, mine))
@@ -68,7 +69,7 @@ def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes]:
     flows = Flows.joined(parts)
     flows = flows.where(world.who.has(flows.device, index, flows.time))
     events = pushes.where(world.who.has(pushes.device, index, pushes.time)) if pushes else no_pushes()
-    return flows, events
+    return flows, events, scheduled.where(world.who.has(scheduled.device, index, scheduled.time))
 
 
 def _foreground(rng: Rng, world: World, index: int, mine: Intervals) -> Flows:

@@ -113,6 +113,22 @@ def activity_table(
     return ordered(pa.concat_tables(parts).unify_dictionaries(), "start")
 
 
+def task_table(scheduled: Flows, names: Sequence[str], origin: int) -> pa.Table:
+    """Work that iOS had scheduled, as a device's own log has it: in whole seconds."""
+    n = len(scheduled.time)
+    fine = np.full(n, 1.0)
+    columns = {
+        "device_id": _coded(scheduled.device, names),
+        "app_id": _coded(scheduled.app, _APP_IDS),
+        "kind": _coded(np.zeros(n, np.int64), ["background_task"]),
+        "start": _times(scheduled.time, origin, fine),
+        "end": _times(scheduled.time + scheduled.seconds + 5.0, origin, fine),
+        "source": _coded(np.zeros(n, np.int64), ["powerlog"]),
+        "time_resolution_seconds": fine,
+    }
+    return conform(ACTIVITY, pa.table(columns))
+
+
 def notification_table(
     rng: Rng, events: Pushes, profile: Ints, names: Sequence[str], origin: int
 ) -> pa.Table:

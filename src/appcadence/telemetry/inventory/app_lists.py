@@ -1,0 +1,312 @@
+"""Lists of apps in the wrappings of many tools: where the rows are, and what a row says.
+
+Tools differ in the names of fields and in what lies around the rows: an MDM's answer, bare, in a webhook or
+in JSON; the pages of an API; a status report; the list that a tool got from the device. The tables below say
+which names mean what. Names are compared in lower case, without "_" and "-".
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.inventory.app_archive import Facts, checked_id, declared, plist, text
+
+MAX_PLIST_BYTES = 16 << 20
+"""Of a property list with a list of apps."""
+MAX_APPS = 100_000
+MAX_DEPTH = 16
+"""Of lists and dictionaries around a list."""
+APP_IDS = (
+    *("identifier", "bundleidentifier", "bundleid", "cfbundleidentifier", "softwareversionbundleid"),
+    *("bundle id", "bundle identifier", "application identifier", "applicationidentifier", "appidentifier"),
+)
+APP_NAMES = (
+    *("appname", "app name", "applicationname", "application name", "itemname"),
+    *("cfbundledisplayname", "cfbundlename", "name", "displayname"),
+)
+"""Of a row with a bundle id; in tables, "Display Name" is that of the device."""
+NAMES_ALONE = ("displayname", "display name", "applicationname", "application name", "name")
+"""Of a row without a bundle id, as in Intune's lists."""
+VERSIONS = (
+    *("shortversion", "short version", "cfbundleshortversionstring", "bundleshortversionstring"),
+    *("applicationshortversion", "version", "applicationversion", "application version", "cfbundleversion"),
+)
+EXPECTED = (
+    "rows with a bundle id (Identifier, bundle_identifier, CFBundleIdentifier, softwareVersionBundleId) or "
+    "an app name (displayName, ApplicationName)"
+)
+_CATEGORIES = ("genre",)
+_STATES = ("managementstatus", "status", "state")
+_LISTS = re.compile(r"|value|results|data|items|list|.*(app|software).*")
+"""Names under which lists of apps lie; "" = nothing around them. Lists of profiles have identifiers too."""
+_ANSWERS = {"installedapplicationlist", "managedapplicationlist"}
+_DEVICES = ("udid", "enrollmentid", "deviceudid", "uniqueidentifier", "uuid")
+_DEVICE_PARTS = ("general", "device", "identifier")
+_OF_DEVICES = {*_DEVICES, "serialnumber", "serial number", "imei"}
+"""What no row about an app has."""
+_MORE = ("@odata.nextlink", "nextlink", "hasmore", "hasnextresults")
+_TOTALS = ("@odata.count", "totalcount")
+
+# Apple, ManagedApplicationList and app.managed.list: what each status says about an app that is on the
+# device. Any other status means that it is not, or not yet.
+_MANAGED = {
+    "managed": True,
+    "updating": True,
+    "promptingforupdate": True,
+    "promptingforupdatelogin": True,
+    "validatingupdate": True,
+    "updaterejected": True,
+    "userinstalledapp": False,
+    "promptingformanagement": False,
+    "managementrejected": False,
+    "unknown": None,
+    "unmanaged": False,
+    "notmanaged": False,
+}
+
+
+@dataclass
+class AppList:
+    """One list of apps."""
+
+    rows: list[Any]
+    device: str | None = None
+    """Whose apps they are, as far as the wrapping says."""
+    complete: bool = False
+    """Whether it is meant to hold every app of the device."""
+    managed_only: bool = False
+    """Whether it holds managed apps alone."""
+    by_status: bool = False
+    """Whether the status of a row says if the app is on the device at all."""
+    of_device: bool = False
+    """Whether it says nothing without the device it is of; so does a complete one."""
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether its apps are known by bundle id, not by name alone."""
+        dicts = (row for row in self.rows[:100] if isinstance(row, dict))
+        return self.complete or self.by_status or any(Row.of(row).named.keys() & {*APP_IDS} for row in dicts)
+
+
+@dataclass
+class Unwrapped:
+    """What a file holds."""
+
+    lists: list[AppList] = field(default_factory=list)
+    more: str = ""
+    """What says that the answer has further pages; empty where nothing does."""
+
+
+def plain(key: object) -> str:
+    """The name of a field as the tables above have it."""
+    return str(key).strip().lower().replace("_", "").replace("-", "")
+
+
+def listing(content: bytes, name: str) -> Any:
+    """A property list that may hold a list of apps.
+
+    Raises:
+        TelemetryError: it is larger than any such list, or damaged.
+    """
+    if len(content) > MAX_PLIST_BYTES:
+        raise TelemetryError(f"{name} is larger than {MAX_PLIST_BYTES >> 20} MB, which no list of apps is")
+    return plist(content, name)
+
+
+def unwrapped(name: str, value: Any, *, complete: bool) -> Unwrapped:
+    """The lists of apps in what was parsed from JSON or a property list.
+
+    Args:
+        name: of the file, for errors.
+        value: its content.
+        complete: a list with nothing around it holds every app of a device.
+
+    Raises:
+        TelemetryError: a list is too long, or the field that names the device is no text.
+    """
+    found = Unwrapped()
+    _Walk(name, complete, found).into(value, None, ())
+    return found
+
+
+class _Walk:
+    def __init__(self, name: str, complete: bool, found: Unwrapped) -> None:
+        self._name = name
+        self._complete = complete
+        self._found = found
+        # References make a small property list as long as one likes: each part is looked at once.
+        self._seen: dict[int, Any] = {}
+
+    def into(self, value: Any, device: str | None, keys: tuple[str, ...], depth: int = MAX_DEPTH) -> None:
+        if not isinstance(value, list | dict) or id(value) in self._seen or not depth:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, dict):
+            self._dict(value, device, keys, depth - 1)
+        elif self._complete and not keys and not any(map(_is_answer, value)):
+            self._add(AppList(value, device, complete=True))
+        elif _LISTS.fullmatch(keys[-1] if keys else "") and any(map(_is_app, value[:100])):
+            managed = ".".join(keys).endswith("managed.list")
+            self._add(AppList(value, device, managed_only=managed, by_status=managed))
+        else:
+            for item in value:
+                self.into(item, device, keys, depth - 1)
+
+    def _dict(self, value: dict[Any, Any], device: str | None, keys: tuple[str, ...], depth: int) -> None:
+        named = {plain(key): key for key in value}
+        device = _device(self._name, value) or device
+        self._pages(value, named)
+        if value and all(isinstance(row, dict) and "CFBundleIdentifier" in row for row in value.values()):
+            self._add(AppList(list(value.values()), device))
+            return
+        for name, key in named.items():
+            inner = value[key]
+            if "payload" in name and isinstance(inner, str):
+                self.into(self._decoded(key, inner), device, (*keys, name), depth)
+            elif name == "installedapplicationlist":
+                if not isinstance(inner, list):
+                    raise TelemetryError(f"{self._name}: InstalledApplicationList is no list")
+                # A user enrolment has no UDID, and its list names managed apps only.
+                managed = "enrollmentid" in named and "udid" not in named
+                self._add(AppList(inner, device, complete=True, managed_only=managed))
+            elif name == "managedapplicationlist":
+                if not isinstance(inner, dict):
+                    raise TelemetryError(f"{self._name}: ManagedApplicationList is no dictionary")
+                rows = [_with_id(app, status) for app, status in inner.items()]
+                self._add(AppList(rows, device, managed_only=True, by_status=True, of_device=True))
+            else:
+                self.into(inner, device, (*keys, name), depth)
+
+    def _pages(self, value: dict[Any, Any], named: Mapping[str, Any]) -> None:
+        longest = max((len(inner) for inner in value.values() if isinstance(inner, list)), default=0)
+        for name in (*_MORE, *_TOTALS):
+            said = value.get(named.get(name))
+            if said and (name in _MORE or (isinstance(said, int) and said > longest > 0)):
+                total = next(
+                    (value[named[n]] for n in _TOTALS if isinstance(value.get(named.get(n)), int)), 0
+                )
+                of = f", {longest:,} of {total:,} rows" if total else ""
+                self._found.more = self._found.more or f"{named[name]}{of}"
+
+    def _decoded(self, key: Any, payload: str) -> Any:
+        """A property list in a text of JSON: as it is, or in base64."""
+        try:
+            known = payload.lstrip().startswith("<")
+            content = payload.encode() if known else base64.b64decode(payload, validate=True)
+        except ValueError as error:
+            raise TelemetryError(f"{self._name}: {key} is not readable base64 ({error})") from None
+        return listing(content, f"{self._name}: {key}")
+
+    def _add(self, found: AppList) -> None:
+        if len(found.rows) > MAX_APPS:
+            raise TelemetryError(
+                f"{self._name} lists {len(found.rows):,} apps; no device has more than {MAX_APPS:,}"
+            )
+        self._found.lists.append(found)
+
+
+def _is_answer(row: Any) -> bool:
+    return isinstance(row, dict) and bool({plain(key) for key in row} & _ANSWERS)
+
+
+def _is_app(row: Any) -> bool:
+    if not isinstance(row, dict):
+        return False
+    names = {plain(key) for key in _flat(row)}
+    return not names & _OF_DEVICES and bool(names & {*APP_IDS, *NAMES_ALONE})
+
+
+def _flat(row: dict[Any, Any]) -> dict[Any, Any]:
+    attributes = row.get("attributes")
+    return row | attributes if isinstance(attributes, dict) else row
+
+
+def _with_id(app: Any, status: Any) -> Any:
+    return {"Identifier": app} | status if isinstance(status, dict) else None
+
+
+def _device(name: str, value: dict[Any, Any], depth: int = 3) -> str | None:
+    named = {plain(key): key for key in value}
+    for alias in _DEVICES:
+        if alias in named and (device := text(name, value, named[alias])):
+            return device
+    parts = (value[named[part]] for part in _DEVICE_PARTS if part in named and depth)
+    return next(
+        (d for part in parts if isinstance(part, dict) and (d := _device(name, part, depth - 1))), None
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a list, its fields found by what they mean."""
+
+    values: dict[Any, Any]
+    named: dict[str, Any]
+    """The key of each field by its plain name."""
+
+    @classmethod
+    def of(cls, row: Any) -> Row:
+        """Raises TelemetryError for what is no dictionary."""
+        if not isinstance(row, dict):
+            raise TelemetryError("the entry is no dictionary")
+        values = _flat(row)
+        return cls(values, {plain(key): key for key in values if key is not None})
+
+    def plainly(self, names: Iterable[str]) -> str | None:
+        """As `first`, passing over what is no text."""
+        said = (self.values[self.named[name]] for name in names if name in self.named)
+        return next((value.strip() for value in said if isinstance(value, str) and value.strip()), None)
+
+    def first(self, names: Iterable[str], where: str = "the entry") -> str | None:
+        """The first of some fields that says anything."""
+        keys = (self.named[name] for name in names if name in self.named)
+        return next((said for key in keys if (said := text(where, self.values, key))), None)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is about an app of another system than iOS or iPadOS."""
+        system = self.values.get(self.named.get("platform"))
+        source = self.values.get(self.named.get("source"))
+        if not system and isinstance(source, str) and source.islower() and " " not in source:
+            # Fleet: ios_apps, ipados_apps, and apps (of macOS), programs, deb_packages ...
+            system = source
+        return isinstance(system, str) and bool(system) and not system.lower().startswith(("ios", "ipad"))
+
+
+def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
+    """What a row with a bundle id says; None where the app is not on the device.
+
+    Raises:
+        TelemetryError: there is no bundle id, or a field is no text.
+    """
+    app = row.first(APP_IDS)
+    if app is None:
+        raise TelemetryError(f"the entry has no bundle id; expected {EXPECTED}")
+    checked_id("the entry", app)
+    status = row.first(_STATES, app)
+    state = plain(status or "").replace(" ", "")
+    if found.by_status and state not in _MANAGED:
+        return None
+    said: Facts = {}
+    if "CFBundleIdentifier" in row.values:
+        entitlements = row.values.get("Entitlements")
+        said = declared(app, row.values, entitlements, [])
+        if entitlements is None and "uibackgroundmodes" not in row.named:
+            # The tool did not ask for it: unknown, not none.
+            del said["background_modes"]
+    by_mdm = row.values.get("Source") == "Declarative Device Management"
+    managed = True if by_mdm or (found.managed_only and status is None) else _MANAGED.get(state)
+    names = APP_NAMES[:-1] if table else APP_NAMES
+    return {
+        "app_name": row.first(names, app),
+        "version": row.first(VERSIONS, app),
+        "category": row.first(_CATEGORIES, app),
+        "managed": managed,
+        **said,
+        "app_id": app,
+    }

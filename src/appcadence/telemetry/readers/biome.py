@@ -1,0 +1,218 @@
+"""Biome streams of a full extraction (SEGB files): apps in front, notifications, unlocked and lit screen.
+
+Which stream a file belongs to stands in its folders (`.../App.InFocus/local/NAME`): give files with them.
+Files under `remote` hold what other devices did, those under `tombstone` what was deleted; neither is read.
+Of a notification only its app, its time and whether it was shown or opened are decoded: its texts lie in
+fields that are skipped. Records that stand in several files count once.
+
+In App.InFocus an app is in front from its own record until its next one; where the latter is missing, until
+the next of any app. What is on at the end of the last file ends with its last record. The numbers of fields
+and usages are those that public forensic tools (iLEAPP) found; Apple documents none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+
+from appcadence._types import DAY_US
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import Batches, ReadOptions, _segb, rejected, tagged
+from appcadence.telemetry.readers._device_log import (
+    FINEST_SECONDS,
+    app_id,
+    device_of,
+    is_app,
+    micros,
+    table,
+)
+from appcadence.telemetry.readers._flows import MAX_DAYS
+from appcadence.telemetry.readers._protobuf import BYTES, DOUBLE, VARINT, fields
+from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
+from appcadence.telemetry.times import COCOA_EPOCH
+
+NAME = "biome"
+
+EXPECTED = "a Biome stream (SEGB)"
+_FIRST_RECORDS = 20
+_FOLDERS = re.compile(
+    r"/(?P<stream>[^/]+)/(?P<side>local|remote)/(?:(?!tombstone/)[^/]+/)?(?P<tombstone>tombstone/)?[^/]+$"
+)
+"""The end of a path: a file of the device itself, of another one, which has a folder, or of the deleted."""
+_ACTIVITY_FIELDS = ("app_id", "kind", "start", "end")
+_NOTIFICATION_FIELDS = ("app_id", "time", "kind")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What is read of the records of one stream."""
+
+    kinds: Mapping[int, str]
+    """What each value means; of a state, the value that means it is on."""
+    value: int
+    """The field with the value."""
+    time: int | None = None
+    """The field with the time; None = the record's own."""
+    apps: tuple[int, ...] = ()
+    """Fields with the app, the one believed most first; none = it is about the device."""
+    events: bool = False
+    """Whether a record is an event, not a change of state (0 or 1)."""
+
+    @property
+    def wanted(self) -> dict[int, int]:
+        """Wire types of the fields that are read."""
+        time = {} if self.time is None else {self.time: DOUBLE}
+        return {self.value: VARINT} | time | dict.fromkeys(self.apps, BYTES)
+
+
+_SHOWN = {1: "notification_shown", 2: "notification_opened"}
+_LIT = Stream({1: "screen_on"}, value=2, time=1)
+STREAMS = {
+    "App.InFocus": Stream({1: "app_foreground"}, value=3, time=4, apps=(6,)),
+    "Notification.Usage": Stream(_SHOWN, value=3, time=2, apps=(14, 4), events=True),
+    "Notification": Stream(_SHOWN, value=3, time=2, apps=(14, 4), events=True),
+    "Device.ScreenLocked": Stream({0: "device_unlocked"}, value=1),
+    "Device.Display.Backlight": _LIT,
+    "Backlight": _LIT,
+}
+"""By name; since iOS 17 some streams have longer ones."""
+
+Said = tuple[int, str, int]
+"""Time in microseconds, app ("" for the device), value."""
+Place = tuple[Path, int]
+"""File and number of a record."""
+
+
+def sniff(path: Path, start: bytes) -> bool:
+    """Whether the file starts like a SEGB file; never raises."""
+    return _segb.version(start) is not None
+
+
+def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
+    """Yield activity and notifications, and rejected rows, of the streams of one device.
+
+    A rejected row's line is the number of the record.
+
+    Raises:
+        UnusableFile: the device is not given; or a file is missing, damaged, no SEGB file, or of a stream
+            that is not read.
+    """
+    found: dict[str, dict[Said, Place]] = {}
+    for path in paths:
+        same: dict[str, object] = {
+            "device_id": device_of(path, options),
+            "source": NAME,
+            "time_resolution_seconds": FINEST_SECONDS,
+        }
+        name = _name_of(path)
+        places = found.setdefault(name, {})
+        read, bad = 0, []
+        for record in _segb.records(path, EXPECTED):
+            read += 1
+            said = _said(record, STREAMS[name]) if isinstance(record, _segb.Record) else record[1]
+            if isinstance(said, str):
+                bad.append((record[0], said))
+            elif said is not None:
+                places.setdefault(said, (path, record[0]))
+        yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
+        yield "activity", tagged(ACTIVITY.empty(), path, read, path.stat().st_size)
+    for name, places in found.items():
+        yield from (_notifications if STREAMS[name].events else _activity)(STREAMS[name], places, same)
+
+
+def is_read(path: Path) -> bool:
+    """Whether a SEGB file is of a stream of the device itself that is read, as far as its folders say."""
+    try:
+        return bool(_name_of(path))
+    except UnusableFile:
+        return False
+
+
+def _name_of(path: Path) -> str:
+    """The stream of a file, by its folders; App.InFocus is also known by its content."""
+    read = f"read are {', '.join(STREAMS)} of the device itself"
+    folders = _FOLDERS.search(path.absolute().as_posix())
+    name = folders["stream"] if folders else ""
+    if folders is None or ("." not in name and name not in STREAMS):
+        if _is_in_focus(path):
+            return "App.InFocus"
+        raise UnusableFile(
+            f"{path} is {EXPECTED} of which its folders do not say what it holds; give it as "
+            f".../App.InFocus/local/{path.name}, say; {read}",
+            path,
+        )
+    if folders["side"] == "remote" or folders["tombstone"]:
+        raise UnusableFile(f"{path} is {EXPECTED} of another device or of deleted records; {read}", path)
+    if name not in STREAMS:
+        raise UnusableFile(f"{path} is the Biome stream {name} (SEGB), which is not read; {read}", path)
+    return name
+
+
+def _is_in_focus(path: Path) -> bool:
+    written = (record for record in _segb.records(path, EXPECTED) if isinstance(record, _segb.Record))
+    first = [_said(record, STREAMS["App.InFocus"]) for record in islice(written, _FIRST_RECORDS)]
+    return bool(first) and all(isinstance(said, tuple) and "." in said[1] for said in first)
+
+
+def _said(record: _segb.Record, stream: Stream) -> Said | str | None:
+    """What a record says, what is wrong with it, or None where it says nothing of interest."""
+    found = fields(record.data, stream.wanted)
+    if found is None:
+        return "the record is no message of this stream"
+    value = found.get(stream.value)
+    if not isinstance(value, int):
+        return f"the record has no field {stream.value}, its state"
+    if stream.events and value not in stream.kinds:
+        return None
+    if not stream.events and value not in (0, 1):
+        return f"field {stream.value} is neither 0 nor 1"
+    seconds = record.time if stream.time is None else found.get(stream.time)
+    time = micros(seconds + COCOA_EPOCH) if isinstance(seconds, float) else None
+    if time is None:
+        return "the time is none from 1970 to 2100"
+    if not stream.apps:
+        return time, "", value
+    names = (found[number] for number in stream.apps if number in found)
+    name = next((name for name in names if isinstance(name, bytes)), b"")
+    app = app_id(name.decode("ascii", "replace"))
+    return "the record names no bundle id" if app is None else (time, app, value)
+
+
+def _notifications(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, object]) -> Batches:
+    rows: dict[Path, list[tuple[str, int, str]]] = {}
+    for (time, app, value), (path, _) in sorted(places.items()):
+        rows.setdefault(path, []).append((app, time, stream.kinds[value]))
+    for path, events in rows.items():
+        yield "notifications", tagged(table(NOTIFICATIONS, _NOTIFICATION_FIELDS, events, same), path)
+
+
+def _activity(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, object]) -> Batches:
+    (on,) = stream.kinds
+    rows: dict[Path, list[tuple[str | None, str, int, int]]] = {}
+    for said, end in _intervals(sorted(places), on):
+        start, app, _ = said
+        path, number = places[said]
+        if end - start > MAX_DAYS * DAY_US:
+            yield from rejected(path, [number], [f"what begins here lasts more than {MAX_DAYS} days"])
+        elif not app or is_app(app):
+            rows.setdefault(path, []).append((app or None, stream.kinds[on], start, end))
+    for path, states in rows.items():
+        yield "activity", tagged(table(ACTIVITY, _ACTIVITY_FIELDS, states[::-1], same), path)
+
+
+def _intervals(records: Sequence[Said], on: int) -> Iterator[tuple[Said, int]]:
+    """The record with which each interval begins and the time at which it ends, the last one first."""
+    # Said twice without anything in between, a state is one.
+    changes = [said for before, said in pairwise([(0, "", -1), *records]) if before[1:] != said[1:]]
+    later: dict[str, Said] = {}
+    following = records[-1][0] if records else 0
+    for said in reversed(changes):
+        time, app, value = said
+        if value == on:
+            own = later.get(app)
+            yield said, own[0] if own is not None and own[2] != on else following
+        later[app] = said
+        following = time
