@@ -163,6 +163,14 @@ _EXPERTS = {
     "persistence_against_own": ("connected for longer than is usual here", "longest_session_seconds"),
     "volume_against_own": ("contacted more often than is usual here", "beats_per_hour"),
     "push_coupling": ("network bursts follow pushes", "push_coupling_excess"),
+    "push_coupling_against_own": (
+        "network bursts follow pushes more than is usual here",
+        "push_coupling_excess",
+    ),
+    "unexplained_sessions": (
+        "active when neither the user, a push nor iOS's scheduler explains it",
+        "unexplained_sessions_per_hour",
+    ),
     "rhythm_without_user": ("in a rhythm while nobody uses the device", "userless_excess_ratio"),
 }
 """By expert, what it says and the feature that shows how much."""

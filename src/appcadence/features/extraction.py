@@ -27,7 +27,13 @@ from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import Contacts, History
-from appcadence.features.windows import MAX_DURATION_SECONDS, Windows, window_seconds, with_app_level
+from appcadence.features.windows import (
+    APP_LEVEL,
+    MAX_DURATION_SECONDS,
+    Windows,
+    window_seconds,
+    with_app_level,
+)
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
@@ -45,6 +51,7 @@ KEYS = (
     "n_beats",
     "app_attribution",
     "category",
+    "destination_known",
 )
 
 Tables = Mapping[str, pa.Table]
@@ -270,5 +277,7 @@ def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.Da
             "n_beats": part.n_beats,
             "app_attribution": pd.Categorical.from_codes(part.attribution, pd.Index(ATTRIBUTIONS)),
             "category": pd.Categorical.from_codes(context.category[part.app], context.categories),
+            "destination_known": (part.dest < 0)
+            | (part.dest != names.dests.get_indexer(pd.Index([APP_LEVEL]))[0]),
         }
     )

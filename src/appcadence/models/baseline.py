@@ -16,6 +16,7 @@ from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
+from appcadence.models.eligibility import own_log
 
 SHRINKAGE_WINDOWS = (0.5, 5.0, 2.0, 0.5)
 """By level (kind, category, profile, destination), how many windows weigh as much as the parent: channels
@@ -32,8 +33,8 @@ _STATISTICS = ("count", "median", "spread")
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
 _COMPARED = np.array(RELATIVE)
 _LOGGED, _NOT_COMPARED = np.flatnonzero(_LOG), np.flatnonzero(~_COMPARED)
-_MEMBERSHIP = ["app_id", "dest", "category"]
-"""Columns that say which groups a window is in."""
+_MEMBERSHIP = ["app_id", "dest", "category", "own_log"]
+"""What says which groups a window is in."""
 _SEPARATOR = "\x1f"
 
 
@@ -41,10 +42,10 @@ _SEPARATOR = "\x1f"
 class AppBaseline:
     """Expected value and spread of every feature for each known group of windows.
 
-    Groups are nested: all channel windows (all app windows) of the fleet, then category, then profile (the
-    app, or the registrable domain where the app is unknown), then profile and destination. With n windows,
-    a group's median m is shrunk to its parent's (empirical Bayes): `w m + (1 - w) m_parent`,
-    `w = n / (n + k)`, k by level. Its spread (1.4826 times the median absolute deviation) likewise, with
+    Groups are nested: all channel windows (all app windows, all of phones' own logs) of the fleet, then
+    category, then profile (the app, or the registrable domain where the app is unknown), then profile and
+    destination. With n windows, a group's median m is shrunk to its parent's (empirical Bayes):
+    `w m + (1 - w) m_parent`, `w = n / (n + k)`, k by level. Its spread (1.4826 times the median absolute deviation) likewise, with
     `(n - 1) / (n - 1 + 5)`, and never below a fifth of the fleet's. Heavy-tailed features (seconds, rates,
     bytes) are compared as log(1 + x).
     """
@@ -97,7 +98,7 @@ class AppBaseline:
         values = _compared(_values(frame))
         parts: list[tuple[Any, ...]] = []
         up, size = np.full(len(frame), -1), 0
-        for number, level in enumerate(_levels(frame)):
+        for number, level in enumerate(_levels(_members(frame))):
             codes, names = pd.factorize(level, sort=True)
             order = np.argsort(codes, kind="stable")
             offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
@@ -141,14 +142,15 @@ class AppBaseline:
     def group_of(self, frame: pd.DataFrame) -> np.ndarray:
         """(n,) the deepest known group of each window; -1 = none."""
         # Keys are texts, slow to join and to look up; a channel has one window a day.
-        codes = [pd.factorize(frame[name])[0] + 1 for name in _MEMBERSHIP]
+        members = _members(frame)
+        codes = [pd.factorize(members[name])[0] + 1 for name in _MEMBERSHIP]
         _, first, channel = np.unique(
             np.ravel_multi_index(codes, [c.max(initial=0) + 1 for c in codes]),
             return_index=True,
             return_inverse=True,
         )
         group = np.full(len(first), -1)
-        for level in _levels(frame[_MEMBERSHIP].iloc[first]):
+        for level in _levels(members.iloc[first]):
             found = self.keys.get_indexer(pd.Index(level))
             group = np.where(found >= 0, found, group)
         return np.asarray(group[channel])
@@ -213,9 +215,14 @@ def profile(frame: pd.DataFrame) -> np.ndarray:
     return np.where(pd.isna(app), domains[dest.cat.codes.to_numpy()], app)
 
 
+def _members(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[_MEMBERSHIP[:-1]].assign(own_log=own_log(frame))
+
+
 def _levels(frame: pd.DataFrame) -> list[np.ndarray]:
     """Keys of each window from the widest group to the narrowest."""
-    kind = np.where(frame["dest"].astype(object).to_numpy() == APP_LEVEL, "app", "channel").astype(object)
+    whole = np.where(frame["own_log"], "log", "app")
+    kind = np.where(frame["dest"].astype(object).to_numpy() == APP_LEVEL, whole, "channel").astype(object)
     category = frame["category"].astype(object).fillna("").to_numpy()
     who = profile(frame)
     with_category = kind + _SEPARATOR + "category" + _SEPARATOR + category.astype(object)

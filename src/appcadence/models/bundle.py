@@ -26,7 +26,7 @@ from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
 from appcadence.models.trees import Trees
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "manifest.json"
 _PARTS = (
     "arrays.npz",

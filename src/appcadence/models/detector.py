@@ -30,6 +30,7 @@ from appcadence.models.eligibility import (
     barred,
     eligible,
     judged,
+    own_log,
     statuses,
 )
 from appcadence.models.experts import Experts
@@ -48,8 +49,9 @@ from appcadence.models.trees import Trees
 Member = tuple[Vector, Matrix]
 Members = tuple[Member, Member]
 
-STRATA = ("attributed", "unattributed")
-"""Windows with and without an app are calibrated apart: they show different things."""
+STRATA = ("attributed", "unattributed", "own_log")
+"""Windows with and without an app, and those of phones' own logs, are calibrated apart: they show different
+things."""
 _TOP_CONTRIBUTIONS = 8
 
 _NAMES = pa.array(NAMES)
@@ -341,7 +343,8 @@ def behaviour_score(behaviour: str, contributions: Matrix) -> Vector:
 def strata(frame: pd.DataFrame) -> dict[str, Mask]:
     """Rows of each calibration stratum."""
     unknown = frame["app_id"].isna().to_numpy()
-    return {"attributed": ~unknown, "unattributed": unknown}
+    logged = own_log(frame)
+    return {"attributed": ~unknown & ~logged, "unattributed": unknown, "own_log": logged}
 
 
 def _keys(frame: pd.DataFrame) -> dict[str, Any]:

@@ -65,6 +65,14 @@ def eligible(frame: Columns) -> Mask:
     return out
 
 
+def own_log(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is of an app whose source tells no destinations: the phone's own log. Its slots
+    of eight seconds are other beats and sessions than those of flows."""
+    if "destination_known" not in frame:
+        return np.zeros(len(frame), np.bool_)
+    return ~frame["destination_known"].to_numpy(np.bool_)
+
+
 def local_destination(frame: pd.DataFrame) -> Mask:
     """(n,) whether the window is one to a destination on the device's own network."""
     dest = frame["dest"].astype("category").cat

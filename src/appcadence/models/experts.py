@@ -132,6 +132,12 @@ def _own(*names: str) -> Callable[[Matrix, Matrix], Vector]:
     return statistic
 
 
+def _unexplained(values: Matrix, distances: Matrix) -> Vector:
+    """The rise of sessions that neither use, pushes nor scheduled work explain, where all three are known."""
+    column = _AT["unexplained_sessions_per_hour"]
+    return np.where(np.isnan(values[:, column]), np.nan, np.maximum(np.nan_to_num(distances[:, column]), 0.0))
+
+
 def _unlike(values: Matrix) -> Vector:
     twin = values[:, _AT["twin_distance_octaves"]]
     # A device without a past has nothing to be unlike.
@@ -161,7 +167,9 @@ EXPERTS = (
     ),
     Expert("volume_against_own", "beats_per_hour", _own("beats_per_hour")),
     Expert("push_coupling", "push_coupling_surprise", _of("push_coupling_surprise")),
+    Expert("push_coupling_against_own", "push_coupling_surprise", _own("push_coupling_surprise")),
     Expert("rhythm_without_user", "userless_excess_ratio", _userless),
+    Expert("unexplained_sessions", "unexplained_sessions_per_hour", _unexplained),
 )
 """Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
 what is new and what is known are apart, so that being new counts once."""

@@ -65,12 +65,21 @@ class Channel:
     """Places of the features that the detector must not see."""
 
     @classmethod
-    def of(cls, detector: Detector, app_id: str | None, dest: str, category: str | None = None) -> Channel:
+    def of(
+        cls,
+        detector: Detector,
+        app_id: str | None,
+        dest: str,
+        category: str | None = None,
+        destination_known: bool = True,
+    ) -> Channel:
         """The channel of an app (None = unknown) to a destination, or to all of its destinations ("*").
 
         `category` is the app's in the inventory; a channel that the baseline does not know is judged by it.
+        Without `destination_known` the app is seen in a phone's own log, and `dest` is "*".
         """
         frame = pd.DataFrame([[app_id, dest, category]], columns=["app_id", "dest", "category"], dtype=object)
+        frame["destination_known"] = destination_known
         (stratum,) = (name for name, rows in strata(frame).items() if rows[0])
         hidden = [i for i, name in enumerate(NAMES) if FAMILY_OF[name] in detector.excluded_families]
         group = detector.baseline.group_of(frame)

@@ -147,13 +147,20 @@ class Scorer:
         scores = self.live.advance({"flows": flows} | around, until, score)
         return pd.DataFrame((SCORES.empty_table() if scores is None else scores).to_pandas())
 
-    def channel(self, app_id: str | None, dest: str, category: str | None = None) -> Channel:
+    def channel(
+        self,
+        app_id: str | None,
+        dest: str,
+        category: str | None = None,
+        destination_known: bool = True,
+    ) -> Channel:
         """What scores windows of one app (None = unknown) and destination ("*" = all) from plain arrays.
 
         Look it up once a channel: its `score` takes microseconds a window. Numbers are those of
-        `score_windows`, bit for bit. `category` is the app's in the inventory.
+        `score_windows`, bit for bit. `category` is the app's in the inventory; `destination_known` is that of
+        the feature table.
         """
-        return Channel.of(self.detector, app_id, dest, category)
+        return Channel.of(self.detector, app_id, dest, category, destination_known)
 
     def explain(self, row: pd.Series | pd.DataFrame) -> Explanation:
         """Explain one row of a feature table: score, reasons, and the contributions of all features.

@@ -24,13 +24,16 @@ from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector
 from appcadence.models.reference import Reference
 from appcadence.telemetry.simulate.fleet import simulate
+from appcadence.telemetry.simulate.slots import nowhere
 from appcadence.training.injection import Tables
 from appcadence.training.train import train
 
 FLEETS = ((24, 6, 9001), (16, 3, 9002), (16, 9, 9003))
 """Devices, days and seed of each."""
+OWN_LOG_SHARE = 0.4
+"""So many of the devices whose apps are seen are seen through their own log alone."""
 NAMELESS_SHARE = 0.5
-"""So many devices lose their app names and context, as behind a gateway or on a PC."""
+"""So many of the others lose their app names and context, as behind a gateway or on a PC."""
 _ANYONE = "reference"
 _CATEGORY_LEVEL = 1
 _MAX_SAMPLE = 2000
@@ -61,20 +64,25 @@ def world() -> Tables:
 
 def _fleet(devices: int, days: int, seed: int) -> Tables:
     """One fleet, its devices renamed, and some of them without app names and context."""
-    tables = load(simulate(devices, days, seed, implants_per_device_day=0.0).tables)
-    ids = sorted(pc.unique(tables["flows"]["device_id"].cast(pa.string())).to_pylist())
+    tables = load(
+        simulate(devices, days, seed, implants_per_device_day=0.0, own_log_share=OWN_LOG_SHARE).tables
+    )
+    flows = tables["flows"]
+    own_log = set(
+        pc.unique(flows["device_id"].filter(pa.array(nowhere(flows))).cast(pa.string())).to_pylist()
+    )
+    ids = sorted(set(pc.unique(flows["device_id"].cast(pa.string())).to_pylist()) - own_log)
     chosen = np.random.default_rng(seed).random(len(ids)) < NAMELESS_SHARE
     nameless = pa.array([name for name, yes in zip(ids, chosen, strict=True) if yes], pa.string())
 
     def of_nameless(table: pa.Table) -> pa.ChunkedArray:
         return pc.is_in(table["device_id"].cast(pa.string()), nameless)
 
-    flows = tables["flows"]
     for name, value in (("app_id", None), ("app_attribution", "none")):
         column = pc.if_else(of_nameless(flows), pa.scalar(value, pa.string()), flows[name].cast(pa.string()))
         flows = _with(flows, name, column)
     out = {"flows": flows}
-    for name in ("activity", "notifications"):
+    for name in ("activity", "notifications", "usage"):
         out[name] = tables[name].filter(pc.invert(of_nameless(tables[name])))
     for name, table in out.items():
         renamed = pc.binary_join_element_wise(table["device_id"].cast(pa.string()), str(seed), "-")

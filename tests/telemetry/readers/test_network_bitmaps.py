@@ -4,6 +4,7 @@ import sqlite3
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,7 +138,7 @@ def test_a_span_under_way_is_observed_until_its_record(tmp_path):
         ({"wifi": bits(0), "span": 3}, "no span of 8 s slots"),
         ({"wifi": bits(0), "app": None}, "BundleName"),
         ({"wifi": bits(0), "app": "a\x1b[31m"}, "BundleName"),
-        ({"wifi": bits(0), "at": -START}, "no uptime in the week"),
+        ({"wifi": bits(0), "at": 200.0 - START}, "no uptime in the week"),
         ({"wifi": bits(0), "at": -3 * START}, "timestamp is no time"),
     ],
 )
@@ -176,7 +177,8 @@ def test_flows_equal_their_twin(tmp_path_factory, log):
     found = tables(tmp_path_factory.mktemp("x") / "x", records, sleeps)
     for app in ("com.a", "com.b"):
         mine = [r for r in records if r[1] == app]
-        assert runs(found, app) == pytest.approx(twin(mine, [(START + a, START + b) for a, b in sleeps]))
+        want = twin(mine, [(START + a, START + b) for a, b in sleeps])
+        assert np.array(runs(found, app)) == pytest.approx(np.array(want), abs=1e-5)
 
 
 def twin(records, sleeps):
@@ -199,9 +201,14 @@ def twin(records, sleeps):
 
 
 def begun(time, back, sleeps):
-    """The time so many seconds awake before another; after a sleep that ends there."""
+    """The time so many seconds awake before another; after a sleep that ends there.
+
+    What is written within a sleep is written as it ends: the log's times of sleeps are half a second late.
+    """
     for first, last in sorted(sleeps, reverse=True):
-        if last <= time:
+        if first < time < last:
+            time = first
+        elif last <= time:
             if time - last >= back - 1e-7:
                 break
             back, time = back - (time - last), first
@@ -219,8 +226,8 @@ def power(real):
 
 
 def test_the_real_sample_by_hand(power):
-    """First use after the boot at 10:16:21 UTC: slots 10 and 11 of the span at 0, before any sleep but those of
-    seconds that the log shows; runs of several slots end where the device slept."""
+    """The first span began with the boot at 10:16:21 UTC; slots 10 and 11 came before any sleep, those after
+    where the sleeps that the log has put them."""
     flows = power["flows"]
     assert len({f["app_id"] for f in flows}) == 64
     assert all(f["dest_host"] is f["dest_ip"] is f["bytes_out"] is f["bytes_in"] is None for f in flows)
@@ -244,7 +251,7 @@ def test_the_real_sample_equals_the_twin(real, power):
         if state == 0 and since is not None:
             sleeps.append((since, time))
         since = (since or time) if state else None
-    offset = -411.5740089416504
+    offsets = {0.0: -373.4663619995117, 1635848646.8741438: -411.5740089416504}  # until December
     count = 0
     for app in {f["app_id"] for f in power["flows"]}:
         want = []
@@ -252,22 +259,17 @@ def test_the_real_sample_equals_the_twin(real, power):
             rows = database.execute(
                 f"SELECT {query}, {interface} FROM {BITMAPS} WHERE BundleName = ? ORDER BY 4", (app,)
             ).fetchall()
-            want += twin(rows, sleeps)
-        got = [
-            (f["start"].timestamp() - offset, f["duration_seconds"])
-            for f in power["flows"]
-            if f["app_id"] == app
-        ]
-        assert sorted(start - START for start, _ in got) == pytest.approx(
-            sorted(s for s, _ in want), abs=1e-5
-        )
+            want += [(START + start, end - start) for start, end in twin(rows, sleeps)]
+        want = [(raw + offsets[max(t for t in offsets if t <= raw)], seconds) for raw, seconds in want]
+        got = [(f["start"].timestamp(), f["duration_seconds"]) for f in power["flows"] if f["app_id"] == app]
+        assert np.array(sorted(got)) == pytest.approx(np.array(sorted(want)), abs=1e-5, rel=0)
         count += len(got)
     assert count == 218
 
 
 def test_the_real_sample_agrees_with_its_byte_counts(power):
-    """A process that was counted moved packets in that interval: 84 of 92 intervals show a slot, and 97% of the
-    slots since the first count lie in one. A wrong bit order, clock or sleep would not."""
+    """A process that was counted moved packets in that interval: 86 of 92 intervals show a slot, and over 94%
+    of the slots since the first count lie in one. With a wrong bit order, clock or sleep they would not."""
     counted = [
         (u["app_id"], u["start"].timestamp(), u["end"].timestamp())
         for u in power["usage"]
@@ -275,26 +277,24 @@ def test_the_real_sample_agrees_with_its_byte_counts(power):
     ]
     flows = [(f["app_id"], f["start"].timestamp(), f["duration_seconds"]) for f in power["flows"]]
     slots = [(app, start + 8 * k) for app, start, length in flows for k in range(max(round(length / 8), 1))]
-    first, last = min(t for _, t in slots), datetime(2021, 11, 2, 10, 54, tzinfo=UTC).timestamp()
-    slots = [s for s in slots if s[1] < last]
-    touched = [
-        c for c in counted if c[1] < slots[-1][1] + 8 and c[1] < max(t for _, t in slots) + 8 and c[2] > first
-    ]
+    slots = [s for s in slots if s[1] < datetime(2021, 11, 2, 10, 54, tzinfo=UTC).timestamp()]
+    first, last = min(t for _, t in slots), max(t for _, t in slots)
+    touched = [c for c in counted if c[1] < last + 8 and c[2] > first]
     shown = [c for c in touched if any(app == c[0] and t < c[2] and t + 8 > c[1] for app, t in slots)]
-    assert (len(shown), len(touched)) == (84, 92)
+    assert (len(shown), len(touched)) == (86, 92)
 
     def share(shift):
         since = [(app, t + shift) for app, t in slots if t >= min(start for _, start, _ in counted)]
         inside = [any(app == c[0] and c[1] <= t + 8 and t <= c[2] for c in counted) for app, t in since]
         return sum(inside) / len(inside)
 
-    assert share(0) > 0.95 and all(share(shift) < 0.82 for shift in (-200, -400, 200, 400))
+    assert share(0) > 0.94 and all(share(shift) < 0.82 for shift in (-200, -400, 200, 400))
 
 
 def test_bytes_per_interval(tmp_path):
     columns = (
-        "timestamp REAL, timestampEnd REAL, BundleName TEXT, ProcessName TEXT, WifiIn INTEGER, WifiOut INTEGER, "
-        "CellIn INTEGER, CellOut INTEGER"
+        "timestamp REAL, timestampEnd REAL, BundleName TEXT, ProcessName TEXT, WifiIn INTEGER, "
+        "WifiOut INTEGER, CellIn INTEGER, CellOut INTEGER"
     )
     rows = [
         (START, START + 300, "com.a", "a", 10, 20, 3, 4),

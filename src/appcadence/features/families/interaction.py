@@ -98,11 +98,22 @@ FEATURES = (
         "share of sessions that iOS's scheduler explains",
         "Apple: BGTaskScheduler, URLSession background transfers",
     ),
+    Feature(
+        "unexplained_sessions_per_hour",
+        "1/h",
+        1,
+        "sessions an observed hour that start more than 30 s after the device was in use, not within 10 s of "
+        "work that iOS had scheduled for the app and not within 30 s (and the grid) of a push to it; NaN "
+        "where the device does not report all three",
+        "sessions that neither the user, a push nor iOS's scheduler explains",
+        "Apple: Pushing background updates to your app; BGTaskScheduler",
+        needs=("notifications",),
+    ),
 )
 
 
 def compute(windows: Windows) -> FeatureMatrix:
-    """(n, 11) lags; NaN where the device has no activity telemetry or no session began in the window."""
+    """(n, 12) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
     use, front = context.use, context.front
     pair = context.pair(windows.device, windows.app)
@@ -127,6 +138,9 @@ def compute(windows: Windows) -> FeatureMatrix:
         context.tasks.first,
         context.tasks.last,
         (windows.app >= 0) & context.tasked[windows.device],
+        *context.pushes.of(pair),
+        context.pushes.time_us,
+        context.pushes.resolution_seconds[windows.device],
         windows.observed_seconds,
         windows.seconds,
         int(np.diff(windows.starts[0]).max(initial=0)),
@@ -178,6 +192,10 @@ def _kernel(  # type: ignore[no-untyped-def]
     task_first,
     task_last,
     tasked,
+    push_lo,
+    push_hi,
+    push_us,
+    grid,
     observed,
     seconds,
     most,
@@ -244,13 +262,22 @@ def _kernel(  # type: ignore[no-untyped-def]
             out[g, 0], out[g, 1] = _quantiles(lag[:n])
             out[g, 4] = background / n
         if tasked[g]:
-            t0, t1 = task_lo[g], task_hi[g]
-            scheduled = 0
+            t0, t1, p0, p1 = task_lo[g], task_hi[g], push_lo[g], push_hi[g]
+            reach = 0 if np.isnan(grid[g]) else np.int64((GRACE_SECONDS + grid[g]) * 1e6)
+            scheduled, unexplained = 0, 0
             for k in range(n):
                 t = window_us[g] + micros(mine[k])
                 at = bisect_right(task_first, t0, t1, t + SLACK_US) - 1
-                scheduled += at >= t0 and task_last[at] >= t - SLACK_US
+                by_ios = at >= t0 and task_last[at] >= t - SLACK_US
+                scheduled += by_ios
+                use = bisect_right(use_first, u0, u1, t + SLACK_US) - 1
+                by_user = use >= u0 and (t - use_last[use]) * 1e-6 <= GRACE_SECONDS
+                push = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
+                by_push = push >= p0 and t - push_us[push] <= reach
+                unexplained += not (by_ios or by_user or by_push)
             out[g, 10] = scheduled / n
+            if u1 > u0 and reach > 0:
+                out[g, 11] = unexplained * 3600.0 / observed[g]
 
 
 FAMILY = Family("interaction", ("activity",), FEATURES, compute)
