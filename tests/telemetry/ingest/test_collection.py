@@ -324,7 +324,7 @@ def test_biome_streams_are_told_by_their_folders(tmp_path):
     for name in (
         "App.InFocus/local/1",
         "App.InFocus/remote/D1/2",
-        *(f"Stream{k}/local/3" for k in range(40)),
+        *(f"Device.Some{k}/local/3" for k in range(40)),
     ):
         path = top / name
         path.parent.mkdir(parents=True)

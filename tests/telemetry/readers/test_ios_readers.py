@@ -175,6 +175,6 @@ def test_the_files_are_told_apart_and_converted(ios, tmp_path):
         "usage": 182,
     }
     assert report.rejected == 0
-    assert [file.read for file in report.files] == [773, 68, 72]
+    assert [file.read for file in report.files] == [1075, 68, 72]
     assert set(TelemetryDirectory(tmp_path / "out").tables()) == set(report.tables)
     assert not convert(paths, tmp_path / "out", device_id="phone").changed
