@@ -262,6 +262,7 @@ def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.Data
 
 def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     """Keys by name alone; the values of the part may be missing."""
+    nowhere = names.dests.get_indexer(pd.Index([APP_LEVEL]))[0]
     dests, dest = with_app_level(names.dests, part.dest)
     start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
     return pd.DataFrame(
@@ -277,7 +278,6 @@ def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.Da
             "n_beats": part.n_beats,
             "app_attribution": pd.Categorical.from_codes(part.attribution, pd.Index(ATTRIBUTIONS)),
             "category": pd.Categorical.from_codes(context.category[part.app], context.categories),
-            "destination_known": (part.dest < 0)
-            | (part.dest != names.dests.get_indexer(pd.Index([APP_LEVEL]))[0]),
+            "destination_known": (part.dest < 0) | (part.dest != nowhere),
         }
     )

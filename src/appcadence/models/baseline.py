@@ -45,9 +45,9 @@ class AppBaseline:
     Groups are nested: all channel windows (all app windows, all of phones' own logs) of the fleet, then
     category, then profile (the app, or the registrable domain where the app is unknown), then profile and
     destination. With n windows, a group's median m is shrunk to its parent's (empirical Bayes):
-    `w m + (1 - w) m_parent`, `w = n / (n + k)`, k by level. Its spread (1.4826 times the median absolute deviation) likewise, with
-    `(n - 1) / (n - 1 + 5)`, and never below a fifth of the fleet's. Heavy-tailed features (seconds, rates,
-    bytes) are compared as log(1 + x).
+    `w m + (1 - w) m_parent`, `w = n / (n + k)`, k by level. Its spread (1.4826 times the median absolute
+    deviation) likewise, with `(n - 1) / (n - 1 + 5)`, and never below a fifth of the fleet's. Heavy-tailed
+    features (seconds, rates, bytes) are compared as log(1 + x).
     """
 
     keys: pd.Index[str]

@@ -258,7 +258,7 @@ def _unknown(found: Collection, name: str, start: bytes, path: Path) -> None:
     elif _EXPECTED.fullmatch(base) and not base.startswith("._"):
         found.pass_over(name, _DAMAGED)
     else:
-        found.pass_over(name, named(path, start) or (_STREAM if biome.sniff(path, start) else _UNKNOWN))
+        found.pass_over(name, named(start, path) or (_STREAM if biome.sniff(path, start) else _UNKNOWN))
 
 
 def _exactly(stream: Stream, size: int) -> bytes:

@@ -101,7 +101,7 @@ def detect(path: Path) -> Reader:
     start = head(path, "a log")
     if found := sniffed(path, start):
         return found
-    if what := named(path, start):
+    if what := named(start, path):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
     raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")

@@ -49,8 +49,12 @@ _USAGE = (
 )
 
 
-def named(path: Path, start: bytes) -> str | None:
-    """What a file is that starts so, and what to do with it; None where that is not known. Never raises."""
-    if _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database") or _USAGE_TEXT.match(start):
+def named(start: bytes, path: Path | None = None) -> str | None:
+    """What a file is that starts so, and what to do with it; None where that is not known. Never raises.
+
+    With the path the tables of a database are looked at, too.
+    """
+    counts = path is not None and _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database")
+    if counts or _USAGE_TEXT.match(start):
         return _USAGE
     return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)

@@ -32,7 +32,6 @@ from typing import TypeGuard
 
 import pyarrow as pa
 
-from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
 from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
@@ -42,7 +41,7 @@ from appcadence.telemetry.readers._device_log import (
     table,
 )
 from appcadence.telemetry.readers._network_bitmaps import BITMAPS, SLOT_SECONDS, Use, use_of
-from appcadence.telemetry.readers._powerlog_states import SCREEN, State, Timeline
+from appcadence.telemetry.readers._powerlog_states import SCREEN, Timeline
 from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
 from appcadence.telemetry.readers._powerlog_usage import FIELDS, usage_of
 from appcadence.telemetry.readers._scheduled_tasks import tasks_of
@@ -63,6 +62,7 @@ _STATE_FIELDS = ("app_id", "kind", "start", "end")
 _APP_FIELDS = ("app_id", "app_name", "version", "snapshot_time")
 
 Event = tuple[str | None, int, str, int | None, int | None]
+State = tuple[str | None, str, int, int]
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -90,8 +90,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             others = _courier(log) + _transfers(log)
             apps = _apps(log)
             use, usage = use_of(log), usage_of(log)
-            states: list[State] = [*tasks_of(log, {app for app, *_ in apps}.union(use.process))]
-            states += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
+            work: list[State] = list(tasks_of(log, {app for app, *_ in apps}.union(use.process)))
+            work += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
             timeline.add(log, path)
         # First, since other rows are counted for the apps that it names.
         yield "inventory", tagged(table(INVENTORY, _APP_FIELDS, apps, constants), path)
@@ -102,16 +102,17 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         yield "usage", tagged(table(USAGE, FIELDS, usage, logged), path)
         yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
-        activity = table(ACTIVITY, _STATE_FIELDS, states, same)
+        activity = table(ACTIVITY, _STATE_FIELDS, work, same)
         yield "activity", tagged(activity, path, log.read, path.stat().st_size)
-    for path, spans in timeline.states():
-        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, spans, same), path)
+    for path, states in timeline.states():
+        yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
 
 
 def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
     """Nothing is known of them but who and when."""
     same = {
         **constants,
+        "app_attribution": "exact",
         "outcome": "unknown",
         "source": NAME,
         "time_resolution_seconds": float(SLOT_SECONDS),
@@ -121,7 +122,6 @@ def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
             "start": use.start_us.tolist(),
             "duration_seconds": use.duration_seconds.tolist(),
             "app_id": use.process,
-            "app_attribution": ["process" if app in WORKS_FOR_OTHERS else "exact" for app in use.process],
             **{name: [value] * len(use.process) for name, value in same.items()},
         }
     )
