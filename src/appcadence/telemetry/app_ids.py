@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-_SERVERS = ("apsd", "bird", "cloudd", "mDNSResponder", "nsurlsessiond")
+_SERVERS = ("apsd", "bird", "cloudd", "mDNSResponder", "networkserviceproxy", "nsurlsessiond")
 WORKS_FOR_OTHERS = frozenset(
     {
         *_SERVERS,

@@ -5,9 +5,11 @@ import io
 import json
 import os
 import sqlite3
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -313,3 +315,32 @@ def test_names_that_are_almost_those_of_a_sysdiagnose(tmp_path):
         (tmp_path / name).mkdir()
         found, _ = gather(tmp_path / name, tmp_path)
         assert (found.device_id, found.taken) == (None, None)
+
+
+def test_biome_streams_are_told_by_their_folders(tmp_path):
+    """A full file system holds hundreds of streams; those that are read are, the others are one line."""
+    whole = _stream()
+    top = tmp_path / "Biome/streams/restricted"
+    for name in (
+        "App.InFocus/local/1",
+        "App.InFocus/remote/D1/2",
+        *(f"Device.Some{k}/local/3" for k in range(40)),
+    ):
+        path = top / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(whole)
+    for given in (tmp_path / "Biome", tarred(tmp_path / "Biome", tmp_path / "a.tar")):
+        report = convert([given], tmp_path / f"out-{given.suffix}", device_id="phone")
+        (found,) = report.collections
+        assert found.used == 1 and [group.members for group in found.passed_over] == [41]
+        assert "Biome streams" in found.passed_over[0].reason
+        assert [file.unusable for file in report.files] == [""]
+
+
+def _stream() -> bytes:
+    """A SEGB file, version 2, of one app that came to the front."""
+    data = b"\x18\x01\x21" + struct.pack("<d", 7.8e8) + b"\x32\x0dcom.example.a"
+    body = struct.pack("<Ii", zlib.crc32(data), 0) + data
+    trailer = struct.pack("<2id", len(body), 1, 7.8e8)
+    body += bytes(-len(body) % 4)
+    return struct.pack("<4sid16s", b"SEGB", 1, 7.8e8, bytes(16)) + body + trailer

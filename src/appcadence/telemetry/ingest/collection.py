@@ -28,7 +28,7 @@ from appcadence.telemetry.ingest.archive import (
 )
 from appcadence.telemetry.ingest.copies import Copies, TooLarge
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import Reader, sniffed
+from appcadence.telemetry.readers import Reader, biome, sniffed
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
 from appcadence.telemetry.readers._sqlite import MAGIC, WAL
@@ -46,6 +46,7 @@ _BINARY_LOG = (
     "a binary unified log; run `log show --archive FOLDER --style ndjson` on a Mac and give its output"
 )
 _IRREGULAR = "links or no regular files"
+_STREAM = "Biome streams (SEGB) that are not read, or of other devices"
 _UNKNOWN = "nothing that is read"
 _DAMAGED = "named like a log that is read, but empty, damaged or something else"
 _NESTED = "archives in an archive or folder; give each by itself"
@@ -174,7 +175,7 @@ def _in_folder(found: Collection, folder: Path, chosen: Reader | None) -> Iterat
         if is_archive(start) and _NAME.match(path.name):
             found.within.append(path)
         elif reader is None:
-            _unknown(found, name, start)
+            _unknown(found, name, start, path)
         else:
             yield Member(path, name, reader)
 
@@ -228,7 +229,9 @@ def _taken(found: Collection, entry: Entry, copies: Copies, chosen: Reader | Non
             reader = _known(path, start, chosen)
             if reader is not None:
                 return Member(path, name, reader)
+            _unknown(found, name, start, path)
             copies.remove(path)
+            return None
     except TooLarge as error:
         found.pass_over(name, str(error))
         return None
@@ -237,23 +240,25 @@ def _taken(found: Collection, entry: Entry, copies: Copies, chosen: Reader | Non
             raise
         found.pass_over(name, "damaged inside the archive")
         return None
-    _unknown(found, name, start)
+    _unknown(found, name, start, Path(name))
     return None
 
 
 def _known(path: Path, start: bytes, chosen: Reader | None) -> Reader | None:
     found = sniffed(path, start) if start else None
+    if found is not None and found.NAME == biome.NAME and path.exists() and not biome.is_read(path):
+        return None
     return found if chosen is None or found is chosen else None
 
 
-def _unknown(found: Collection, name: str, start: bytes) -> None:
+def _unknown(found: Collection, name: str, start: bytes, path: Path) -> None:
     base = PurePosixPath(name).name
     if is_archive(start):
         found.pass_over(name, _NESTED)
     elif _EXPECTED.fullmatch(base) and not base.startswith("._"):
         found.pass_over(name, _DAMAGED)
     else:
-        found.pass_over(name, named(start) or _UNKNOWN)
+        found.pass_over(name, named(start, path) or (_STREAM if biome.sniff(path, start) else _UNKNOWN))
 
 
 def _exactly(stream: Stream, size: int) -> bytes:

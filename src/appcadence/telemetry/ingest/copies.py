@@ -16,7 +16,7 @@ MAX_USED_BYTES = 32 << 30
 """Of all members of one archive that are copied out of it."""
 
 _PIECE = 1 << 20
-_MAX_NAME = 100
+_MAX_NAME, _MAX_PARTS = 100, 5
 _ODD = re.compile(r"[^\w.,+-]", re.ASCII)
 
 
@@ -36,14 +36,17 @@ class Copies:
     def make(self, name: str, start: bytes, stream: Stream) -> Path:
         """Copy a member of which the start was read already."""
         owner = name.removesuffix(WAL)
-        base = _ODD.sub("_", PurePosixPath(owner).name)[-_MAX_NAME:] or "member"
+        # The folders above say what some files are.
+        parts = [_ODD.sub("_", part)[-_MAX_NAME:] for part in PurePosixPath(owner).parts[-_MAX_PARTS:]]
+        *above, base = parts or ["member"]
+        base += name[len(owner) :]
         folder = self._folders.get(owner)
-        path = (folder or self._scratch) / (base + name[len(owner) :])
-        if folder is None or path.exists():  # an archive may hold a name twice
-            folder = self._folders[owner] = self._scratch / str(self._made)
-            path, self._made = folder / path.name, self._made + 1
+        if folder is None or (folder / base).exists():  # an archive may hold a name twice
+            folder = self._folders[owner] = Path(self._scratch, str(self._made), *above)
+            self._made += 1
+        path = folder / base
         with room():
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             out = path.open("wb")
         try:
             with out:

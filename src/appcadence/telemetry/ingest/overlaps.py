@@ -28,6 +28,7 @@ _WHEN = {
     "flows": "start",
     "activity": "start",
     "notifications": "time",
+    "usage": "start",
     "inventory": "snapshot_time",
     "contact_summaries": "last_seen",
 }

@@ -40,7 +40,7 @@ FORMATS = {
 }
 """The formats that can be read, each a module of this package, and what counts in a file of each."""
 
-ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "app_privacy_report"})
+ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "biome", "app_privacy_report"})
 """Formats that a device keeps of itself: none names it, and successive exports overlap."""
 
 INVENTORIES = frozenset({"powerlog"})

@@ -123,6 +123,14 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         yield from (_notifications if STREAMS[name].events else _activity)(STREAMS[name], places, same)
 
 
+def is_read(path: Path) -> bool:
+    """Whether a SEGB file is of a stream of the device itself that is read, as far as its folders say."""
+    try:
+        return bool(_name_of(path))
+    except UnusableFile:
+        return False
+
+
 def _name_of(path: Path) -> str:
     """The stream of a file, by its folders; App.InFocus is also known by its content."""
     read = f"read are {', '.join(STREAMS)} of the device itself"
