@@ -6,7 +6,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, USAGE, conform
+from appcadence.telemetry.schema import (
+    ACTIVITY,
+    COVERAGE,
+    FLOWS,
+    INVENTORY,
+    NOTIFICATIONS,
+    TASKS,
+    TIME,
+    USAGE,
+    conform,
+)
 
 DAY0 = 1_772_409_600  # 2026-03-02 00:00 UTC
 
@@ -82,6 +92,26 @@ def usage(intervals, device="d1", app="com.a"):
         }
     )
     return conform(USAGE, pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def tasks(spans, device="d1", app="com.a"):
+    return conform(TASKS, _spans(spans, device).append_column("app_id", pa.array([app] * len(spans))))
+
+
+def coverage(spans, device="d1"):
+    return conform(COVERAGE, _spans(spans, device))
+
+
+def _spans(spans, device):
+    times = [pa.array([int((DAY0 + t) * 1e6) for t in column], TIME) for column in zip(*spans, strict=True)]
+    return pa.table(
+        {
+            "device_id": [device] * len(spans),
+            "start": times[0],
+            "end": times[1],
+            "source": ["test"] * len(spans),
+        }
+    )
 
 
 def pushes(times, device="d1", app="com.a", grid=1.0, silent=True):

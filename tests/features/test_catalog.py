@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_features_are_declared_once_and_in_full():
-    assert len(set(NAMES)) == len(NAMES) and len(FAMILIES) == 8
+    assert len(set(NAMES)) == len(NAMES) and len(FAMILIES) == 9
     for feature in FEATURES:
         assert feature.direction in (-1, 0, 1) and feature.meaning and feature.phrase
         assert feature.unit in UNITS

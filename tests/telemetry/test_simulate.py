@@ -40,7 +40,15 @@ def flows(fleet: Simulation) -> pd.DataFrame:
 
 
 def test_tables_conform_and_are_ordered(fleet: Simulation) -> None:
-    assert set(fleet.tables) == {"flows", "activity", "notifications", "usage", "inventory"}
+    assert set(fleet.tables) == {
+        "flows",
+        "activity",
+        "notifications",
+        "usage",
+        "tasks",
+        "coverage",
+        "inventory",
+    }
     for name, table in fleet.tables.items():
         assert table.schema == DIRECTORY_TABLES[name].schema
         for column in DIRECTORY_TABLES[name].columns:

@@ -34,6 +34,8 @@ COLUMNS = {
         "time_resolution_seconds",
     ),
     "usage": ("device_id", "app_id", "start", "end", "bytes_out", "bytes_in"),
+    "tasks": ("device_id", "app_id", "start", "end"),
+    "coverage": ("device_id", "start", "end"),
 }
 """The columns that are read."""
 SPAN = np.dtype(
@@ -50,8 +52,8 @@ USAGE = np.dtype(
     ],
     align=True,
 )
-_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground", "background_task", "flows_observed"])
-_FRONT, _TASK, _OBSERVED = 2, 3, 4
+_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
+_FRONT = 2
 _TRANSFER_US = 30_000_000
 """A background transfer is known by its first record alone: what starts so soon after belongs to it."""
 _OPEN = np.iinfo(np.int64).max // 4
@@ -147,7 +149,8 @@ class Contexts(Fleetwide):
     n_devices: int
     spans: tuple[Chunk, ...]
     received: tuple[Chunk, ...]
-    transfers: tuple[Chunk, ...]
+    scheduled: tuple[Chunk, ...]
+    covered: tuple[Chunk, ...]
     counted: tuple[Chunk, ...]
 
     @classmethod
@@ -172,7 +175,9 @@ class Contexts(Fleetwide):
             len(flows.devices),
             _chunks(around["activity"], _spans, flows, spill, "activity"),
             _chunks(around["notifications"], _pushes, flows, spill, "notifications"),
-            _chunks(around["notifications"], _transfers, flows, spill, "transfers"),
+            _chunks(around["tasks"], _intervals, flows, spill, "tasks")
+            + _chunks(around["notifications"], _transfers, flows, spill, "transfers"),
+            _chunks(around["coverage"], _intervals, flows, spill, "coverage"),
             _chunks(around["usage"], _usage, flows, spill, "usage"),
         )
 
@@ -180,8 +185,8 @@ class Contexts(Fleetwide):
         """The context of one block's devices, or of all."""
         spans, pushes = block_rows(self.spans, block, SPAN), block_rows(self.received, block, PUSH)
         kind, named = spans["kind"], spans["app"] >= 0
-        use, front, observed = spans[kind < _FRONT], spans[(kind == _FRONT) & named], spans[kind == _OBSERVED]
-        tasks = np.concatenate([spans[kind == _TASK], block_rows(self.transfers, block, SPAN)])
+        use, front = spans[kind < _FRONT], spans[(kind == _FRONT) & named]
+        tasks, observed = block_rows(self.scheduled, block, SPAN), block_rows(self.covered, block, SPAN)
         usage = block_rows(self.counted, block, USAGE)
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
@@ -236,12 +241,21 @@ def _chunks(
 
 
 def _spans(table: pa.Table, flows: Flows) -> np.ndarray:
-    """Intervals of use, apps in front, scheduled work and observation, on devices that have flows."""
-    device, kind = codes(table["device_id"], flows.devices), codes(table["kind"], _KINDS)
-    kept = np.flatnonzero((device >= 0) & (kind >= 0))
-    rows = np.empty(len(kept), SPAN)
-    rows["device"], rows["kind"] = device[kept], kind[kept]
-    rows["app"] = codes(table["app_id"], flows.apps)[kept]
+    """Intervals of use and of apps in front, on devices that have flows."""
+    kind = codes(table["kind"], _KINDS)
+    rows = _intervals(table.filter(pa.array(kind >= 0)), flows)
+    device = codes(table["device_id"], flows.devices)
+    rows["kind"] = kind[(kind >= 0) & (device >= 0)]
+    return rows
+
+
+def _intervals(table: pa.Table, flows: Flows) -> np.ndarray:
+    """Intervals on devices that have flows."""
+    device = codes(table["device_id"], flows.devices)
+    kept = np.flatnonzero(device >= 0)
+    rows = np.zeros(len(kept), SPAN)
+    rows["device"] = device[kept]
+    rows["app"] = codes(table["app_id"], flows.apps)[kept] if "app_id" in table.column_names else -1
     rows["start_us"] = micros(table["start"])[kept]
     rows["end_us"] = micros(pc.fill_null(table["end"].cast(pa.int64()), _OPEN))[kept]
     return rows
@@ -251,8 +265,8 @@ def _transfers(table: pa.Table, flows: Flows) -> np.ndarray:
     """The background transfers of devices that have flows, as work that iOS had scheduled."""
     device = codes(table["device_id"], flows.devices)
     kept = np.flatnonzero((device >= 0) & (codes(table["kind"], pd.Index(["background_transfer"])) == 0))
-    rows = np.empty(len(kept), SPAN)
-    rows["device"], rows["app"], rows["kind"] = device[kept], codes(table["app_id"], flows.apps)[kept], _TASK
+    rows = np.zeros(len(kept), SPAN)
+    rows["device"], rows["app"] = device[kept], codes(table["app_id"], flows.apps)[kept]
     rows["start_us"] = micros(table["time"])[kept]
     rows["end_us"] = rows["start_us"] + _TRANSFER_US
     return rows

@@ -21,8 +21,14 @@ from appcadence.telemetry.directory import unify
 from appcadence.telemetry.passive_names import HORIZON_SECONDS, PassiveNames, records
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
-TABLES = ("flows", "activity", "notifications", "inventory")
-_KEYS = {"activity": "start", "notifications": "time"}
+_KEYS = {
+    "activity": "start",
+    "notifications": "time",
+    "usage": "start",
+    "tasks": "start",
+    "coverage": "start",
+}
+TABLES = ("flows", *_KEYS, "inventory")
 _HORIZON_US = HORIZON_SECONDS * 1_000_000
 _MIN_LOOK_BACK_US = HOUR_US
 """Features look back on the user for an hour before the window, or its length where that is more."""
@@ -125,13 +131,19 @@ class Live:
         for name, time in _KEYS.items():
             if len(rows := self._joined(name)):
                 last = micros(rows[time])
-                if name == "activity":
+                if "end" in rows.column_names:
                     last = np.maximum(last, micros(pc.fill_null(rows["end"].cast(pa.int64()), -_NEVER)))
                 needed = last >= border_us - max(self._width, _MIN_LOOK_BACK_US)
                 # The last of each kind before: since when the user is away, and that the device tells of it.
                 before = np.flatnonzero(last < border_us)
                 before = before[np.argsort(last[before], kind="stable")]
-                who = pd.DataFrame({c: rows[c].take(before).to_pandas() for c in ("device_id", "kind")})
+                who = pd.DataFrame(
+                    {
+                        c: rows[c].take(before).to_pandas()
+                        for c in ("device_id", "kind")
+                        if c in rows.column_names
+                    }
+                )
                 needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us

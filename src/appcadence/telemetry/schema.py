@@ -117,17 +117,8 @@ ACTIVITY = Table(
         Column(
             "kind",
             NAME,
-            "what was the case; background_task: iOS ran work that it had scheduled for the app; "
-            "flows_observed: the source would have recorded any flow",
-            values=(
-                "app_foreground",
-                "device_unlocked",
-                "screen_on",
-                "low_power",
-                "charging",
-                "background_task",
-                "flows_observed",
-            ),
+            "what was the case",
+            values=("app_foreground", "device_unlocked", "screen_on", "low_power", "charging"),
         ),
         Column("start", TIME, "when it began"),
         Column("end", TIME, "when it ended; null = still the case", nullable=True),
@@ -206,6 +197,24 @@ USAGE = Table(
     ),
 )
 
+TASKS = Table(
+    "tasks",
+    "one run of background work that iOS had scheduled for an app",
+    (
+        _DEVICE,
+        Column("app_id", NAME, "bundle id, or the name of a process that has none"),
+        Column("start", TIME, "when it began"),
+        Column("end", TIME, "when it ended"),
+        _SOURCE,
+    ),
+)
+
+COVERAGE = Table(
+    "coverage",
+    "one span in which a log that shows no destinations would have recorded any flow",
+    (_DEVICE, Column("start", TIME, "its start"), Column("end", TIME, "its end"), _SOURCE),
+)
+
 CONTACT_SUMMARIES = Table(
     "contact_summaries",
     "the App Privacy Report's aggregate of one app and host; never a flow",
@@ -282,7 +291,7 @@ REJECTED = Table(
 DIRECTORY_TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        *(FLOWS, ACTIVITY, NOTIFICATIONS, USAGE, INVENTORY),
+        *(FLOWS, ACTIVITY, NOTIFICATIONS, USAGE, TASKS, COVERAGE, INVENTORY),
         *(CONTACT_SUMMARIES, ACCESSES, VERDICTS, REJECTED),
     )
 }

@@ -82,7 +82,7 @@ def _fleet(devices: int, days: int, seed: int) -> Tables:
         column = pc.if_else(of_nameless(flows), pa.scalar(value, pa.string()), flows[name].cast(pa.string()))
         flows = _with(flows, name, column)
     out = {"flows": flows}
-    for name in ("activity", "notifications", "usage"):
+    for name in ("activity", "notifications", "usage", "tasks", "coverage"):
         out[name] = tables[name].filter(pc.invert(of_nameless(tables[name])))
     for name, table in out.items():
         renamed = pc.binary_join_element_wise(table["device_id"].cast(pa.string()), str(seed), "-")

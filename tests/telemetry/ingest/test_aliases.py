@@ -80,7 +80,7 @@ def test_a_real_mix(tmp_path, shared_data):
     """Flows of an address first, pushes under a name after: said once, by the conversion that shows it."""
     out = tmp_path / "out"
     assert convert(sorted((shared_data / "labelled" / "normal_b").iterdir()), out).notes == ()
-    logs = [next((shared_data / "ios").glob("powerlog*"))]
+    logs = [next((shared_data / "ios").glob("knowledgec*"))]
     (note,) = convert(logs, out, device_id="phone").notes
     assert "147.32.83.234" in note and "phone" in note and "convert again with the same names" in note
 

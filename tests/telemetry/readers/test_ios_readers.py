@@ -61,10 +61,8 @@ def test_a_real_powerlog_is_read_whole(ios, power):
         "device_unlocked": 2,
         "screen_on": 11,
         "app_foreground": 1,
-        "background_task": 22,
-        "flows_observed": 1,
     }
-    assert (len(power["flows"]), len(power["usage"])) == (218, 182)
+    assert [len(power[name]) for name in ("flows", "usage", "tasks", "coverage")] == [218, 182, 22, 1]
     assert len({row["app_id"] for row in power["inventory"]}) == len(power["inventory"]) == 132
     assert power.get("rejected") is None
     assert {row["device_id"] for rows in power.values() for row in rows} == {"phone"}
@@ -181,11 +179,13 @@ def test_the_files_are_told_apart_and_converted(ios, tmp_path):
     report = convert(paths, tmp_path / "out", device_id="phone")
     assert report.tables == {
         "accesses": 4,
-        "activity": 102,
+        "activity": 79,
         "contact_summaries": 64,
+        "coverage": 1,
         "flows": 218,
         "inventory": 132,
         "notifications": 233,
+        "tasks": 22,
         "usage": 182,
     }
     assert report.rejected == 0

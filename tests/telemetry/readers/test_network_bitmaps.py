@@ -54,8 +54,9 @@ def runs(found, app="com.a"):
 
 
 def observed(found):
-    spans = [row for row in found.get("activity", []) if row["kind"] == "flows_observed"]
-    return [tuple((row[k] - ZERO).total_seconds() for k in ("start", "end")) for row in spans]
+    return [
+        tuple((row[k] - ZERO).total_seconds() for k in ("start", "end")) for row in found.get("coverage", [])
+    ]
 
 
 def test_a_run_of_slots_is_a_flow_of_its_app_without_a_destination(tmp_path):
@@ -323,7 +324,7 @@ def test_work_that_ios_scheduled(tmp_path):
     names = [(START, "com.example.mail"), (START, "com.example")]
     apps = {"PLApplicationAgent_EventNone_AllApps": ("timestamp REAL, AppBundleId TEXT", names)}
     found = read("powerlog", powerlog(tmp_path / "x", {TASKS: (columns, rows)} | apps))
-    tasks = [row for row in found["activity"] if row["kind"] == "background_task"]
+    tasks = found["tasks"]
     assert [
         (t["app_id"], (t["start"] - ZERO).total_seconds(), (t["end"] - t["start"]).total_seconds())
         for t in tasks

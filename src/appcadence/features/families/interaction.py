@@ -97,6 +97,7 @@ FEATURES = (
         "transfers among it; NaN where the device reports no such work",
         "share of sessions that iOS's scheduler explains",
         "Apple: BGTaskScheduler, URLSession background transfers",
+        needs=("tasks",),
     ),
     Feature(
         "unexplained_sessions_per_hour",
@@ -107,7 +108,7 @@ FEATURES = (
         "where the device does not report all three",
         "sessions that neither the user, a push nor iOS's scheduler explains",
         "Apple: Pushing background updates to your app; BGTaskScheduler",
-        needs=("notifications",),
+        needs=("notifications", "tasks"),
     ),
 )
 
@@ -261,7 +262,7 @@ def _kernel(  # type: ignore[no-untyped-def]
                 background += wait > GRACE_SECONDS
             out[g, 0], out[g, 1] = _quantiles(lag[:n])
             out[g, 4] = background / n
-        if tasked[g]:
+        if tasked[g] and u1 > u0:
             t0, t1, p0, p1 = task_lo[g], task_hi[g], push_lo[g], push_hi[g]
             reach = 0 if np.isnan(grid[g]) else np.int64((GRACE_SECONDS + grid[g]) * 1e6)
             scheduled, unexplained = 0, 0
@@ -276,7 +277,7 @@ def _kernel(  # type: ignore[no-untyped-def]
                 by_push = push >= p0 and t - push_us[push] <= reach
                 unexplained += not (by_ios or by_user or by_push)
             out[g, 10] = scheduled / n
-            if u1 > u0 and reach > 0:
+            if reach > 0:
                 out[g, 11] = unexplained * 3600.0 / observed[g]
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-import pyarrow as pa
-
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.listing import listed
 
 _SUFFIXES = (".local", ".lan")
 _LOGS = ("activity", "notifications")
-_OWN_LOGS = ("powerlog",)
 
 
 def alias_notes(
@@ -31,22 +28,11 @@ def alias_notes(
         TelemetryError: a table cannot be read.
         SchemaError: a table does not fit its declaration.
     """
-    flows = _elsewhere(source)
+    flows = source.names("flows", "device_id")
     logs = set().union(*(source.names(table, "device_id") for table in _LOGS))
     wanted = set(devices)
     notes = [_by_lease(wanted, leases or {}), _by_spelling(flows | logs, wanted), _apart(flows, logs, wanted)]
     return tuple(note for note in notes if note)
-
-
-def _elsewhere(source: TelemetryDirectory) -> set[str]:
-    """Devices whose flows somebody else saw: what a phone's own log shows of them has no other name."""
-    found: set[str] = set()
-    for piece in source.pieces("flows", ["device_id", "source"]):
-        rows = piece()
-        names = {name: rows[name].cast(pa.string()) for name in rows.column_names}
-        pairs = pa.table(names).group_by(list(names)).aggregate([]).to_pylist()
-        found |= {pair["device_id"] for pair in pairs if pair["source"] not in _OWN_LOGS}
-    return found
 
 
 def _by_lease(devices: set[str], leases: Mapping[str, Collection[str]]) -> str:

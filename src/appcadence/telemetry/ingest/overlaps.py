@@ -29,6 +29,8 @@ _WHEN = {
     "activity": "start",
     "notifications": "time",
     "usage": "start",
+    "tasks": "start",
+    "coverage": "start",
     "inventory": "snapshot_time",
     "contact_summaries": "last_seen",
 }

@@ -7,7 +7,6 @@ from appcadence.telemetry.readers import _sqlite
 from appcadence.telemetry.readers._powerlog_tables import PowerLog, process_name
 
 USAGE_DIFF = "PLProcessNetworkAgent_EventInterval_UsageDiff"
-FIELDS = ("app_id", "start", "end", "bytes_out", "bytes_in")
 _COLUMNS = ("BundleName", "ProcessName", "timestampEnd", "WifiOut", "CellOut", "WifiIn", "CellIn")
 _MAX_BYTES = 1 << 50
 

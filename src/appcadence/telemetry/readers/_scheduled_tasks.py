@@ -15,11 +15,11 @@ TASKS = "PLDuetService_EventNone_DASActivity"
 _COLUMNS = ("bundleID", "application", "taskName", "duration", "involvedProcesses")
 _MAX_SECONDS = 86_400
 
-Task = tuple[str, str, int, int]
+Task = tuple[str, int, int]
 
 
 def tasks_of(log: PowerLog, apps: Iterable[str]) -> list[Task]:
-    """(app, kind of activity, start, end) of each task and each app it ran for.
+    """(app, start, end) of each task and each app it ran for.
 
     `apps` are those known to the log: a task that names none of its own belongs to the one that its name
     begins with, the longest.
@@ -37,5 +37,5 @@ def tasks_of(log: PowerLog, apps: Iterable[str]) -> list[Task]:
             owners = {app for app in known if task == app or task.startswith(f"{app}.")}
             owners = set(sorted(owners, key=len)[-1:])
         for owner in sorted(owners):
-            tasks[owner, "background_task", start, start + round(duration * 1e6)] = None
+            tasks[owner, start, start + round(duration * 1e6)] = None
     return list(tasks)

@@ -18,7 +18,8 @@ record of its task; the app is the client that asked for it. The app that a daem
 Store downloads) is not read.
 
 Processes' use of the network in slots of 8 s becomes flows without a destination (`_network_bitmaps`), their
-bytes per interval `usage`, and the background work that iOS scheduled `activity`.
+bytes per interval `usage`, the background work that iOS scheduled `tasks`, and `coverage` says when the log
+would have shown any use.
 
 Not read: app states (their codes are undocumented) and hourly aggregates.
 """
@@ -43,9 +44,9 @@ from appcadence.telemetry.readers._device_log import (
 from appcadence.telemetry.readers._network_bitmaps import BITMAPS, SLOT_SECONDS, Use, use_of
 from appcadence.telemetry.readers._powerlog_states import SCREEN, Timeline
 from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
-from appcadence.telemetry.readers._powerlog_usage import FIELDS, usage_of
+from appcadence.telemetry.readers._powerlog_usage import usage_of
 from appcadence.telemetry.readers._scheduled_tasks import tasks_of
-from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, USAGE
+from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, INVENTORY, NOTIFICATIONS, TASKS, USAGE
 
 NAME = "powerlog"
 
@@ -59,10 +60,12 @@ _APPS = "PLApplicationAgent_EventNone_AllApps"
 _CLIENT = re.compile(r"[^:]*:\[([^:\]]+)")
 _EVENT_FIELDS = ("app_id", "time", "kind", "priority", "size_bytes")
 _STATE_FIELDS = ("app_id", "kind", "start", "end")
+_USAGE_FIELDS = ("app_id", "start", "end", "bytes_out", "bytes_in")
+_TASK_FIELDS = ("app_id", "start", "end")
+_SPAN_FIELDS = ("start", "end")
 _APP_FIELDS = ("app_id", "app_name", "version", "snapshot_time")
 
 Event = tuple[str | None, int, str, int | None, int | None]
-State = tuple[str | None, str, int, int]
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -90,8 +93,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             others = _courier(log) + _transfers(log)
             apps = _apps(log)
             use, usage = use_of(log), usage_of(log)
-            work: list[State] = list(tasks_of(log, {app for app, *_ in apps}.union(use.process)))
-            work += [(None, "flows_observed", first, last) for first, last in use.observed_us.tolist()]
+            tasks = tasks_of(log, {app for app, *_ in apps}.union(use.process))
             timeline.add(log, path)
         # First, since other rows are counted for the apps that it names.
         yield "inventory", tagged(table(INVENTORY, _APP_FIELDS, apps, constants), path)
@@ -99,11 +101,12 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             same = logged | {"time_resolution_seconds": resolution}
             yield "notifications", tagged(table(NOTIFICATIONS, _EVENT_FIELDS, events, same), path)
         yield "flows", tagged(_flows(use, constants), path)
-        yield "usage", tagged(table(USAGE, FIELDS, usage, logged), path)
+        yield "usage", tagged(table(USAGE, _USAGE_FIELDS, usage, logged), path)
+        yield "tasks", tagged(table(TASKS, _TASK_FIELDS, tasks, logged), path)
+        yield "coverage", tagged(table(COVERAGE, _SPAN_FIELDS, use.observed_us.tolist(), logged), path)
         yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
-        activity = table(ACTIVITY, _STATE_FIELDS, work, same)
-        yield "activity", tagged(activity, path, log.read, path.stat().st_size)
+        yield "activity", tagged(ACTIVITY.empty(), path, log.read, path.stat().st_size)
     for path, states in timeline.states():
         yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
 

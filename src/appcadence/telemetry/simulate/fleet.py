@@ -267,8 +267,7 @@ def _block(spec: _Spec, number: int) -> _Part:
 def _through_own_log(part: _Part, tasks: pa.Table, devices: set[str]) -> _Part:
     """The devices that have nothing but their own log, and the truth about them: of an app, not of hosts."""
     tables = through_own_log(part.tables, devices)
-    activity = pa.concat_tables([tables["activity"], tasks]).unify_dictionaries()
-    tables |= {"activity": ordered(activity, "start"), "flows": ordered(tables["flows"], "start")}
+    tables |= {name: ordered(tables[name], "start") for name in ("flows", "activity")} | {"tasks": tasks}
     mine = part.labels["device_id"].cast(pa.string()).to_pandas().isin(devices).to_numpy()
     labels = part.labels.filter(pa.array(mine)).to_pandas().assign(dest=APP_WIDE)
     key = [name for name in labels.columns if name not in ("start", "end")]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Mask
-from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS, TIME, USAGE, conform
+from appcadence.telemetry.schema import ACTIVITY, COVERAGE, NOTIFICATIONS, TIME, USAGE, conform
 from appcadence.telemetry.simulate.slots import SOURCE, joined, phone_flows
 
 _INTERVAL_US = 300_000_000
@@ -37,9 +37,10 @@ def through_own_log(tables: dict[str, pa.Table], devices: Collection[str]) -> di
     events, other_events = split(tables["notifications"])
     return tables | {
         "flows": joined(other_flows, phone_flows(flows)),
-        "activity": _together(other_activity, _logged(activity), _observed(flows)),
+        "activity": _together(other_activity, _logged(activity)),
         "notifications": _together(other_events, _on_the_minute(events)),
         "usage": _usage(flows),
+        "coverage": _coverage(flows),
     }
 
 
@@ -68,7 +69,7 @@ def _on_the_minute(events: pa.Table) -> pa.Table:
     return conform(NOTIFICATIONS, pa.table(columns))
 
 
-def _observed(flows: pa.Table) -> pa.Table:
+def _coverage(flows: pa.Table) -> pa.Table:
     """When each device's log shows that it was kept."""
     rows = pd.DataFrame(
         {
@@ -80,13 +81,11 @@ def _observed(flows: pa.Table) -> pa.Table:
     spans = rows.groupby(np.cumsum(new)).agg({"device_id": "first", "start": ["first", "last"]})
     columns = {
         "device_id": pa.array(spans["device_id", "first"], pa.string()),
-        "kind": pa.array(["flows_observed"] * len(spans)),
         "start": _times(spans["start", "first"].to_numpy()),
         "end": _times(spans["start", "last"].to_numpy()),
         "source": pa.array([SOURCE] * len(spans)),
-        "time_resolution_seconds": np.full(len(spans), 1e-6),
     }
-    return conform(ACTIVITY, pa.table(columns))
+    return conform(COVERAGE, pa.table(columns))
 
 
 def _usage(flows: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence._types import Ints, Mask, Vector
-from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, TIME, conform
+from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, TASKS, TIME, conform
 from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS
 from appcadence.telemetry.simulate.events import PUSH_KINDS, Flows, Pushes
 from appcadence.telemetry.simulate.presence import Intervals, Rng
@@ -120,13 +120,11 @@ def task_table(scheduled: Flows, names: Sequence[str], origin: int) -> pa.Table:
     columns = {
         "device_id": _coded(scheduled.device, names),
         "app_id": _coded(scheduled.app, _APP_IDS),
-        "kind": _coded(np.zeros(n, np.int64), ["background_task"]),
         "start": _times(scheduled.time, origin, fine),
         "end": _times(scheduled.time + scheduled.seconds + 5.0, origin, fine),
         "source": _coded(np.zeros(n, np.int64), ["powerlog"]),
-        "time_resolution_seconds": fine,
     }
-    return conform(ACTIVITY, pa.table(columns))
+    return conform(TASKS, pa.table(columns))
 
 
 def notification_table(
