@@ -36,6 +36,7 @@ TAKES_AN_EXTRA = (
     "appcadence.triage.report.html",
     "appcadence.triage.report.lag_curve",
     "appcadence.triage.report.page",
+    "appcadence.triage.report.phone_page",
     "appcadence.triage.report.readiness_page",
 )
 

@@ -17,6 +17,7 @@ from appcadence.cli.features import features
 from appcadence.cli.inventory import inventory
 from appcadence.cli.models import models
 from appcadence.cli.options import sentence
+from appcadence.cli.phone import phone
 from appcadence.cli.readiness import readiness
 from appcadence.cli.report import report
 from appcadence.cli.score import score
@@ -38,6 +39,7 @@ app = typer.Typer(
 for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, explain):
     app.command()(command)
 app.command()(drift)
+app.command()(phone)
 app.command()(weekly)
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")

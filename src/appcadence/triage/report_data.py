@@ -87,7 +87,9 @@ class Output:
             raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
         self.path, self.run = path, Run.read(path)
 
-    def scores(self, filters: list[tuple[str, str, Any]], columns: Sequence[str] = SCORES.names) -> pa.Table:
+    def scores(
+        self, filters: list[tuple[str, str, Any]] | None = None, columns: Sequence[str] = SCORES.names
+    ) -> pa.Table:
         """Rows and columns of the scores table."""
         table = _read(self.path / "scores.parquet", filters, list(columns))
         try:

@@ -19,7 +19,7 @@ _MAX_TICKS = 7
 _PLACES = 2000
 """Places in a window; bars in adjoining ones are drawn as one: it bounds the page."""
 _LABEL = 15
-_GAP = 12
+_GAP, _CLOSE = 12, 3
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Lane:
     """One labelled row of bars."""
 
     label: str
+    """Empty where a legend names the lanes; they then lie closer together."""
     kind: str
-    """CSS class of the bars: `session`, `foreground`, `unlocked` or `push`."""
+    """CSS class of the bars: `session`, `foreground`, `unlocked`, `push` and others of style.css."""
     intervals: Intervals
     height: int
     """In px."""
@@ -42,11 +43,11 @@ def raster(start: int, end: int, lanes: Sequence[Lane], label: str) -> Markup:
     """
     rows, y = [], 0
     for lane in lanes:
-        top = y + _LABEL + 4
+        top = y + _LABEL + 4 if lane.label else y
         path = _bars(lane.intervals, start, end)
         at = {"text_y": y + _LABEL - 3, "y": top, "height": lane.height, "path": path}
         rows.append(at | {"label": lane.label, "kind": lane.kind})
-        y = top + lane.height + _GAP
+        y = top + lane.height + (_GAP if lane.label else _CLOSE)
     return render("raster.html", lanes=rows, ticks=_ticks(start, end), label=label, height=y, places=_PLACES)
 
 

@@ -1,0 +1,118 @@
+"""One person's phone: what it was given as, converted, scored and judged, in one call."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence._types import Progress, silent
+from appcadence.errors import TelemetryError
+from appcadence.features.weekly import short_reports
+from appcadence.models.shipped import shipped
+from appcadence.models.weekly_judgement import judge_reports
+from appcadence.nightly import score_directory
+from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.listing import listed
+from appcadence.triage.phone.assess import Phone, assess
+from appcadence.triage.report_data import Output, as_rows
+
+UNNAMED = "phone"
+"""The device id of a phone that nobody named."""
+_TABLES = (
+    *("flows", "activity", "notifications", "usage", "tasks", "coverage", "inventory"),
+    *("contact_summaries", "accesses"),
+)
+
+
+def examine(
+    paths: Sequence[str | Path],
+    *,
+    device_id: str | None = None,
+    scorer: Scorer | None = None,
+    keep: str | Path | None = None,
+    progress: Progress = silent,
+) -> Phone:
+    """Say what stands out on one person's phone.
+
+    Args:
+        paths: sysdiagnoses (archives or folders), PowerLogs, App Privacy Reports and other logs of this one
+            phone, or one telemetry directory.
+        device_id: what to call the phone; with a telemetry directory, which of its devices it is.
+        scorer: a model; the reference model if None.
+        keep: a directory to convert into; else what is converted is removed again.
+        progress: told the share of each stage that is done.
+
+    Raises:
+        TelemetryError: nothing given can be used, or a telemetry directory holds several devices and
+            `device_id` names none of them.
+    """
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="appcadence-phone-")))
+        given = _telemetry(paths)
+        systems: tuple[str, ...] = ()
+        if given is None:
+            where = scratch / "telemetry" if keep is None else Path(keep)
+            done = convert(paths, where, device_id=device_id or UNNAMED, progress=progress)
+            systems = tuple(dict.fromkeys(c.system for c in done.collections if c.system))
+            given, device_id = TelemetryDirectory(where), device_id or UNNAMED
+        device = _device(given, device_id)
+        tables = {name: _rows_of(given, name, device) for name in _TABLES if name in given.tables()}
+        scores, days = [], 0.0
+        if len(tables.get("flows", ())):
+            out = scratch / "scores"
+            run = score_directory(tables, scorer or Scorer(*shipped()), out, progress=progress)
+            scores, days = as_rows(Output(out).scores()), run.device_days
+        weeks = judge_reports(tables) if len(tables.get("contact_summaries", ())) else None
+        return assess(
+            device,
+            tables,
+            scores,
+            [] if weeks is None else weeks.filter(weeks["finding"]).to_pylist(),
+            device_days=days,
+            reports=0 if weeks is None else len(weeks["report_end"].unique()),
+            short_reports=0 if weeks is None else short_reports(tables),
+            systems=systems,
+            reference=scorer is None,
+        )
+
+
+def _telemetry(paths: Sequence[str | Path]) -> TelemetryDirectory | None:
+    """The telemetry directory, where one is given and nothing else.
+
+    Raises:
+        TelemetryError: it is not given alone.
+    """
+    for path in map(Path, paths):
+        try:
+            found = TelemetryDirectory(path)
+        except TelemetryError:
+            continue
+        if len(paths) > 1:
+            raise TelemetryError(f"{path} is a telemetry directory; give it alone, or the logs themselves")
+        return found
+    return None
+
+
+def _device(given: TelemetryDirectory, device_id: str | None) -> str:
+    found = sorted({name for table in _TABLES for name in given.names(table, "device_id")})
+    if device_id is None and len(found) == 1:
+        return found[0]
+    if device_id in found:
+        return str(device_id)
+    which = "no device" if not found else f"{len(found):,} devices ({listed(found)})"
+    raise TelemetryError(f"{given.path} holds {which}; name the one phone to look at", "device_id")
+
+
+def _rows_of(given: TelemetryDirectory, name: str, device: str) -> pa.Table:
+    """The rows of a phone, and of an inventory those of all."""
+    table = given.read(name)
+    owner = table["device_id"].cast(pa.string())
+    mine = pc.fill_null(pc.equal(owner, device), name == "inventory")
+    return table.filter(mine)

@@ -1,0 +1,152 @@
+"""What is said of a phone as a whole: its status, what was looked at, what was not, and what to collect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from appcadence.telemetry.listing import listed
+from appcadence.triage.phone import words
+from appcadence.triage.phone.record import PhoneRecord
+from appcadence.triage.phone.words import spoken
+
+MIN_HOURS = 6.0
+"""Less of a log says little about a phone."""
+_RARE_DAYS = 10.0
+_ENOUGH_HOURS = 72.0
+_MIN_SERVED_SHARE = 0.05
+_QUIET = (
+    "That does not prove that the phone is clean: what rested while the log was kept, talks only while the "
+    "app is in use, hides behind a part of iOS, or talks faster than the log can tell is not seen."
+)
+_AGAIN = (
+    "Another sysdiagnose of this phone in two or three days; give both in one command. It shows whether what "
+    "stands out goes on, and makes the log longer."
+)
+_SYSDIAGNOSE = (
+    "A sysdiagnose: press both volume buttons and the side button for a second, wait ten minutes, then share "
+    "it from Settings > Privacy & Security > Analytics & Improvements > Analytics Data. It holds when each "
+    "app used the network."
+)
+_REPORT = (
+    "An App Privacy Report: switch it on in Settings > Privacy & Security > App Privacy Report, wait seven "
+    "days, share it from there. It names the hosts that each app contacts."
+)
+_TWIN = "A sysdiagnose of another phone with the same iOS version: only that tells what its parts usually do."
+_KEEP = "First of all, keep these records, and do not yet delete the app, reset the phone or update it."
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the answer rests on."""
+
+    phone: PhoneRecord
+    judged: int
+    """Apps and parts of iOS."""
+    device_days: float
+    reports: int
+    short_reports: int
+    systems: tuple[str, ...]
+    used: tuple[str, ...]
+    """Apps that stand out, but only while the phone was in use."""
+    nameless: int
+    """Destinations that stand out and whose app is not known."""
+
+
+def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[str, str]:
+    """The phone in one sentence, and what it means and does not prove.
+
+    Args:
+        basis: what it rests on.
+        apps: that stand out; `system`, parts of iOS that do.
+        rarest_days: days in which an ordinary phone once shows as much as the most unusual of the apps.
+    """
+    log = f"in {spoken(basis.phone.hours * 3600)} of log"
+    if not basis.judged and not basis.reports:
+        return "Nothing can be said of this phone: too little was given, or too short a log.", (
+            "That is neither good nor bad news; the list at the end says what to collect."
+        )
+    if not basis.judged:
+        log = f"in the sums of {_many(basis.reports, 'App Privacy Report')}"
+    parts = f" {_many(system, 'part')} of iOS {_does(system, 'stand')} out, too: see below." if system else ""
+    if not apps:
+        short = bool(basis.judged) and basis.phone.hours < MIN_HOURS
+        said = f"Nothing stands out among the apps that people install, {log}"
+        said += ", which is too short to say much." if short else "."
+        return said, _QUIET + parts
+    whom = f"{_many(apps, 'app')} {_does(apps, 'stand')} out {log}"
+    they = "it" if apps == 1 else "they"
+    said = f"{whom}: neither use nor known purpose explains when {they} used the network."
+    if rarest_days >= _RARE_DAYS:
+        weight = "An ordinary phone shows the like of the first less than once in ten days, roughly."
+    elif basis.judged:
+        weight = (
+            f"That is weak: on an ordinary phone about {_many(max(round(basis.device_days), 1), 'app')} "
+            "would stand out as much in that time."
+        )
+    else:
+        weight = "An ordinary phone shows as much in about one week of ten."
+    return said, f"{weight} It is a question to ask, and no proof that an app is malicious.{parts}"
+
+
+def seen(basis: Basis) -> Iterator[str]:
+    """What was looked at."""
+    phone = basis.phone
+    if basis.systems:
+        yield f"Sysdiagnose of {', '.join(basis.systems)}."
+    if phone.apps:
+        yield (
+            f"{len(phone.apps):,} apps and parts of iOS used the network in "
+            f"{spoken(phone.hours * 3600)} of log; {basis.judged:,} did so often enough to be judged."
+        )
+    if basis.used:
+        yield (
+            f"{_many(len(basis.used), 'app')} did something unusual, but only while the phone was in use, "
+            f"which explains it: {listed(basis.used, 5)}."
+        )
+    if basis.reports:
+        yield f"{_many(basis.reports, 'App Privacy Report')}, judged as sums of a week."
+    if basis.short_reports:
+        yield (
+            f"{_many(basis.short_reports, 'App Privacy Report')} of under two days, which cannot be judged: "
+            "share it again once it has been switched on for seven days."
+        )
+
+
+def unchecked(basis: Basis) -> Iterator[str]:
+    """What could not be checked on the whole phone."""
+    phone = basis.phone
+    yield from words.unchecked(phone, phone)
+    if phone.served_share >= _MIN_SERVED_SHARE:
+        yield (
+            f"Whose traffic the helpers of iOS carried: {100 * phone.served_share:.0f}% of all uses are by "
+            "processes such as nsurlsessiond, which work for any app."
+        )
+    if basis.nameless:
+        yield (
+            f"{_many(basis.nameless, 'destination')} that {_does(basis.nameless, 'stand')} out and whose app "
+            "the log does not name: 'appcadence score' and 'report' show them."
+        )
+    yield "What was sent: no contents are on record, and none are read."
+
+
+def collect(basis: Basis, apps: bool, system: bool) -> Iterator[str]:
+    """What to collect next, the most useful first."""
+    if apps:
+        yield _KEEP
+    if not basis.phone.apps:
+        yield _SYSDIAGNOSE
+    elif apps or system or basis.phone.hours < _ENOUGH_HOURS:
+        yield _AGAIN
+    if not basis.reports:
+        yield _REPORT
+    if system:
+        yield _TWIN
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def _does(n: int, verb: str) -> str:
+    return f"{verb}s" if n == 1 else verb
