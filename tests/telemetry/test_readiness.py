@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from make import DAY0, activity, flows, inventory, pushes, table, together
+from make import DAY0, activity, coverage, flows, inventory, pushes, table, together
+from phones import quiet, slots
 
 from appcadence._types import HOUR_US
 from appcadence.errors import TelemetryError
@@ -175,7 +176,12 @@ def test_everything_known_needs_no_change(tmp_path):
             (JUDGED, BLIND, JUDGED),
             ("", "duration", ""),
         ),
-        ({"flows": flows(np.arange(0, DAY, 600.0), host=None)}, (BLIND,) * 3, ("destination",) * 3),
+        ({"flows": flows(np.arange(0, DAY, 600.0), host=None)}, (JUDGED,) * 3, ("again",) * 3),
+        (
+            {"flows": flows(np.arange(0, DAY, 600.0), app=None, host=None)},
+            (BLIND,) * 3,
+            ("destination",) * 3,
+        ),
         (
             {"flows": flows(np.arange(0, DAY, 600.0), time_resolution_seconds=300.0)},
             (BLIND,) * 3,
@@ -201,6 +207,28 @@ def test_what_is_missing_is_named(tmp_path, tables, expected, changes):
     device = only(answer(tmp_path, **full(**tables)))
     assert levels(device) == expected
     assert tuple(v.change for v in device.behaviours.values()) == changes
+
+
+def test_a_phones_own_log_is_judged_by_app_for_the_hours_it_was_kept(tmp_path):
+    found = answer(tmp_path, **quiet())
+    device = only(found)
+    assert levels(device) == (JUDGED, JUDGED, BLIND)  # one push is no telemetry of pushes
+    assert device.own_log and device.present and device.observed_hours == 73
+    assert device.logged_hours == pytest.approx(72.0, abs=0.1) and device.gaps == 0
+    assert "to 8 s" in device.behaviours["structured_cadence"].reason
+    assert device.behaviours["structured_cadence"].change == "report"
+    said = "There 2 of 3 behaviours can be judged by app, to 8 s, over 72.0 h."
+    assert said in found.own_logs() and found.as_dict()["fleet"]["own_logs"] == found.own_logs()
+    assert CONNECTION_BLIND_SPOT not in found.blind_spots
+    assert "the phone's own log shows no destinations" in found.blind_spots[0]
+    assert not answer(tmp_path / "other", **full()).own_logs()
+
+
+def test_coverage_counts_as_observed_and_once(tmp_path):
+    kept = coverage([(0, 7200), (3600, 7200), (10 * 3600, 11 * 3600)])
+    device = only(answer(tmp_path, flows=slots([60.0, 120.0], "com.a"), coverage=kept))
+    assert device.logged_hours == pytest.approx(3.0, abs=0.1)
+    assert (device.observed_hours, device.gaps, device.gap_hours) == (5, 1, 7)
 
 
 def test_the_change_names_the_apps_without_background_modes(tmp_path):

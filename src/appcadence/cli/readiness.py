@@ -66,6 +66,8 @@ def _print(answer: measurement.Readiness) -> None:
         change, devices = answer.change(name)
         say(f"why: {answer.reason(name)}", "  ")
         say(f"would help most ({many(devices, 'device')}): {change}", "  ")
+    if own := answer.own_logs():
+        say(own)
     devices, reports = answer.weekly_sums()
     if devices:
         what = f"{many(devices, 'device')} ({many(reports, 'App Privacy Report')})"

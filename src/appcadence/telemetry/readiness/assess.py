@@ -42,7 +42,7 @@ ATTACK = {
 CONNECTION_BLIND_SPOT = (
     "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
 )
-"""Said always: no flow record can show it."""
+"""Said of all but phones' own logs: no flow record can show it."""
 _MAX_APPS = 14
 
 
@@ -86,6 +86,20 @@ class Readiness:
         """Devices that can be judged in weekly sums, which show no behaviour, and their reports."""
         reports = [device.reports for device in self.devices if device.reports]
         return len(reports), sum(reports)
+
+    def own_logs(self) -> str:
+        """What phones' own logs (sysdiagnoses) can show, in a sentence; empty without any."""
+        found = [device for device in self.devices if device.own_log]
+        if not found:
+            return ""
+        counts = {sum(c.level == Level.JUDGED for c in d.behaviours.values()) for d in found}
+        judged = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        resolution = max(device.time_resolution_seconds or 0.0 for device in found)
+        hours = sum(device.logged_hours for device in found)
+        return (
+            f"Phones seen through their own log (a sysdiagnose): {len(found):,}. There {judged} of "
+            f"{len(BEHAVIOURS)} behaviours can be judged by app, to {resolution:g} s, over {hours:,.1f} h."
+        )
 
     def reason(self, behaviour: str) -> str:
         """The commonest reason, of those that are not judged if there are any."""
@@ -131,6 +145,7 @@ class Readiness:
                 "declared behaviour, apps": self.profiles.background_modes_known,
             },
             "behaviours": behaviours,
+            "own_logs": self.own_logs(),
             "weekly_sums": dict(zip(("devices", "reports"), self.weekly_sums(), strict=True)),
         }
         return {
@@ -201,6 +216,7 @@ def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts
         observed_hours=figures["hours"],
         gaps=figures["gaps"],
         gap_hours=figures["gap_hours"],
+        logged_hours=figures["logged_minutes"] / 60,
         contact_summaries=figures["summaries"],
         reports=figures["reports"],
         activity=log("activity"),
@@ -267,7 +283,12 @@ def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps
             "only device and destination can be judged there",
         ),
         (
-            [d for d in flowing if d.host_known < MIN_SHARE],
+            [d for d in flowing if d.own_log],
+            "the phone's own log shows no destinations",
+            "apps are judged as a whole there, and neither hosts nor what is new of them is known",
+        ),
+        (
+            [d for d in flowing if d.host_known < MIN_SHARE and not d.own_log],
             "most destinations are addresses without a name",
             "a service that changes its address looks like many",
         ),
@@ -289,7 +310,8 @@ def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps
             f"Blind spot: {len(undeclared)} of {apps} apps have no known background modes: a conflict with "
             "what they declare cannot be seen."
         )
-    return [*out, CONNECTION_BLIND_SPOT]
+    # Slots of a phone's own log show requests, whatever connection they went through.
+    return [*out, *([] if flowing and all(d.own_log for d in flowing) else [CONNECTION_BLIND_SPOT])]
 
 
 def _iso(micros: int) -> str:

@@ -36,6 +36,8 @@ MAX_RESOLUTION_SECONDS = 60.0
 """Coarser times can neither show a rhythm nor tie a burst to a push."""
 MIN_SHARE = 0.5
 """What holds for less than this share of the flows or hours is not enough to judge by."""
+MIN_LOGGED_HOURS = 72.0
+"""A phone's own log of less has no past to speak of."""
 
 CHANGES: Mapping[str, str] = {
     "flows": "convert connection logs of the device",
@@ -47,6 +49,8 @@ CHANGES: Mapping[str, str] = {
     "activity": "collect a sysdiagnose (PowerLog) or an agent's log of unlocks and apps in front",
     "host": "route DNS and TLS metadata of managed devices through a sensor (Zeek ssl, quic and dns logs)",
     "modes": "declare the apps' background modes: appcadence inventory merge their IPA or Info.plist",
+    "again": "collect another sysdiagnose in two or three days: with a past, what is usual becomes known",
+    "report": "collect an App Privacy Report (seven days): it names the hosts of each app, as weekly sums",
     "gaps": "close the gaps in the flow log",
     "": "none: nothing that is needed is missing",
 }
@@ -128,6 +132,8 @@ class DeviceFacts:
     gaps: int
     """Silences longer than four hours."""
     gap_hours: int
+    logged_hours: float
+    """For which a log that shows no destinations, the phone's own, says that it was kept."""
     contact_summaries: int
     reports: int
     """App Privacy Reports of two days and more: what can be judged in weekly sums."""
@@ -150,6 +156,11 @@ class DeviceFacts:
         return asdict(self) | {"behaviours": {n: found.as_dict() for n, found in self.behaviours.items()}}
 
     @property
+    def own_log(self) -> bool:
+        """Whether it is seen as its own log shows it: apps and times, no destinations."""
+        return self.flows > 0 and self.dest_known < MIN_SHARE <= self.app_known
+
+    @property
     def present(self) -> bool:
         """Whether the log of activity says of most observed hours if the user was there."""
         return self.activity.hours_with_flows >= MIN_SHARE * self.observed_hours
@@ -166,7 +177,7 @@ def _unseen(d: DeviceFacts) -> Capability | None:
         return _blind(f"an App Privacy Report has sums of contacts and no times of them{_weekly(d)}", "flows")
     if d.flows < MIN_FLOWS:
         return _blind(f"{d.flows} flows: too few for any behaviour to show", "flows")
-    if d.dest_known < MIN_SHARE:
+    if d.dest_known < MIN_SHARE and not d.own_log:
         return _blind(f"{_percent(1 - d.dest_known)} of the flows name no destination", "destination")
     if not resolution <= MAX_RESOLUTION_SECONDS:
         return _blind(f"flow times are known to {resolution:g} s only", "time")
@@ -216,11 +227,23 @@ def _blind(reason: str, change: str) -> Capability:
 
 
 def _cadence(d: DeviceFacts) -> Capability:
+    if d.own_log:
+        slot = d.time_resolution_seconds or 0.0
+        said = f"by app, to {slot:g} s (a beat under about {2 * slot:g} s looks like one long session)"
+        return Capability(Level.JUDGED, f"{said}{_logged(d)}{_without(d)}", _next(d))
     return Capability(Level.JUDGED, f"apps, destinations and starts are known{_without(d)}", _next(d))
 
 
 def _persistence(d: DeviceFacts) -> Capability:
+    if d.own_log:
+        said = f"by app, to {d.time_resolution_seconds:g} s{_logged(d)}"
+        return Capability(Level.JUDGED, f"{said}{_without(d)}", _next(d))
     return Capability(Level.JUDGED, f"apps, destinations and durations are known{_without(d)}", _next(d))
+
+
+def _logged(d: DeviceFacts) -> str:
+    kept = f", over {d.logged_hours:,.1f} h of log" if d.logged_hours else ""
+    return f"{kept}; destinations are a blind spot"
 
 
 def _bursts(d: DeviceFacts) -> Capability:
@@ -245,6 +268,10 @@ def _without(d: DeviceFacts) -> str:
 def _next(d: DeviceFacts) -> str:
     if not d.present:
         return "activity"
+    if d.own_log and d.logged_hours < MIN_LOGGED_HOURS:
+        return "again"
+    if d.own_log and not d.reports:
+        return "report"
     if d.host_known < MIN_SHARE:
         return "host"
     if d.gap_hours > d.observed_hours:

@@ -38,6 +38,7 @@ _FLOW_COLUMNS = (
     *("dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"),
 )
 _SPAN = ("report_start", "report_end")
+_MINUTE_US = 60_000_000
 _SHIFT = 32
 
 Figures = dict[str, npt.NDArray[Any]]
@@ -74,18 +75,20 @@ class Counts:
 
 
 def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
-    """Go through flows, activity, notifications and contact summaries once."""
+    """Go through flows, activity, notifications, contact summaries and coverage once."""
     device, app = Codes(), Codes()
     figures = {name: np.zeros(0, np.int64) for name in (*_FLOW_FIGURES, *ATTRIBUTIONS, "summaries", "pushes")}
     flow_hours, app_flows, seen = _flows(source, device, app, figures, progress)
     logs = {name: _log(source, name, device, figures) for name in _TELLING}
     reports = _reports(source, device, figures)
+    logged = _coverage(source, device, flow_hours)
     n = len(device)
     touched, _ = flow_hours.touched()
     observed = filled(touched, GAP_HOURS)
     figures = {name: _wide(values, n) for name, values in figures.items()}
     figures["reports"] = np.bincount([code for code, *_ in reports], minlength=n)
     figures["hours"] = by_device(observed, n)
+    figures["logged_minutes"] = by_device(logged.touched()[0], n)
     figures["gaps"], figures["gap_hours"] = gaps(touched, GAP_HOURS, n)
     for name, (hours, _) in logs.items():
         log = filled(hours.touched()[0], LOG_GAP_HOURS)
@@ -172,6 +175,17 @@ def _log(
         finest = float(resolution[code]) if resolution[code] >= 0 else None
         log[code] = sum(by_kind.values()), finest, by_kind
     return hours, log
+
+
+def _coverage(source: TelemetryDirectory, device: Codes, hours: DeviceTimes) -> DeviceTimes:
+    """When logs without destinations were kept, which counts among the `hours`, too."""
+    kept = DeviceTimes(_MINUTE_US)
+    for piece in _pieces(source, "coverage", ["device_id", "start", "end"]):
+        owner = device.of(piece["device_id"])
+        start, end = (piece[name].cast(pa.int64()).to_numpy() for name in ("start", "end"))
+        for times in (kept, hours):
+            times.add(owner, start, np.maximum(start, end))
+    return kept
 
 
 def _reports(source: TelemetryDirectory, device: Codes, figures: Figures) -> set[tuple[int, int, int]]:

@@ -66,8 +66,9 @@ def _device(device: DeviceFacts) -> dict[str, Any]:
         f"{device.profiles.background_modes_known} of {device.profiles.apps} apps, "
         f"{device.profiles.approved} approved"
     )
+    own = f", {device.logged_hours:,.1f} h of its own log" if device.logged_hours else ""
     span = (
-        f"{device.observed_hours:,} h observed, {device.gaps:,} gaps ({device.gap_hours:,} h); activity "
+        f"{device.observed_hours:,} h observed{own}, {device.gaps:,} gaps ({device.gap_hours:,} h); activity "
         f"{_log(device.activity)}, pushes {_log(device.pushes)}"
     )
     return {
