@@ -55,3 +55,13 @@ def with_beacon(app="com.example.torch", period=300):
     """The same phone with an app that uses the network every five minutes, day and night."""
     tables = quiet()
     return tables | {"flows": together(tables["flows"], slots(np.arange(60, DAYS * DAY, period), app))}
+
+
+def push_driven(app="com.example.coupons"):
+    """The same phone with an app that a server wakes by pushes, by day and by night."""
+    tables, rng = quiet(), np.random.default_rng(2)
+    at = np.sort(rng.uniform(0, DAYS * DAY, 24 * DAYS))
+    return tables | {
+        "flows": together(tables["flows"], slots(at + 8.0, app, 16.0)),
+        "notifications": together(tables["notifications"], pushes(at // 60 * 60, app=app, grid=60.0)),
+    }

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from make import table
-from phones import HOSTILE, quiet, with_beacon
+from phones import HOSTILE, push_driven, quiet, with_beacon
 from test_weekly_command import summaries
 from typer.testing import CliRunner
 
@@ -68,6 +68,14 @@ def test_a_beacon_is_told_in_plain_words_and_shown_day_by_day(given, tmp_path):
     assert "used the network, and nothing on record explains it" in page and "com.example.mail" not in page
 
 
+def test_what_pushes_drive_is_told_so_with_a_question_to_ask(tmp_path):
+    write_directory(tmp_path / "t", push_driven())
+    text = " ".join(run(tmp_path / "t").output.split())
+    assert "1. com.example.coupons It went onto the network after pushes" in text
+    assert "72 of 72 pushes to it were followed by a use right away." in text
+    assert "does the person see as many notifications of it?" in text
+
+
 def test_the_same_answer_as_json(given):
     found = json.loads(run(given / "beacon", "--json").output)
     (one,) = found["apps"]
@@ -103,6 +111,7 @@ def test_an_app_privacy_report_names_hosts_and_no_rhythm(tmp_path):
     write_directory(tmp_path / "t", tables)
     text = " ".join(run(tmp_path / "t", "--html", tmp_path / "p.html").output.split())
     assert text.startswith("1 app stands out in the sums of 3 App Privacy Reports")
+    assert "neither use nor known purpose explains which hosts it contacted" in text
     assert "it contacted c2?[31m.invalid, which it had not contacted before" in text
     assert "it used location 3 times" in text and "has sums of a week and no rhythm" in text
     assert "raster" not in (tmp_path / "p.html").read_text().split("</style>")[1]

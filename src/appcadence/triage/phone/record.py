@@ -45,8 +45,6 @@ class AppRecord:
     bytes_in: int | None
     process: bool
     """Whether it is a process of the system that works for apps."""
-    dest_known: bool
-    resolution_seconds: float
 
     @property
     def in_use_only(self) -> bool:
@@ -133,8 +131,6 @@ class PhoneRecord:
         reached = np.searchsorted(start, at + self._reach_us, "right")
         answered = reached > np.searchsorted(start, at - SLACK_US)
         front = pc.equal(self._activity["kind"].cast(pa.string()), "app_foreground")
-        resolution = flows["time_resolution_seconds"].to_numpy()
-        known = pc.or_(pc.is_valid(flows["dest_host"]), pc.is_valid(flows["dest_ip"]))
         process = pc.equal(flows["app_attribution"].cast(pa.string()), "process")
         return AppRecord(
             uses=uses,
@@ -148,8 +144,6 @@ class PhoneRecord:
             bytes_out=_total(usage if len(usage) else flows, "bytes_out"),
             bytes_in=_total(usage if len(usage) else flows, "bytes_in"),
             process=bool(pc.any(process).as_py()),
-            dest_known=bool(pc.any(known).as_py()),
-            resolution_seconds=float(resolution.max(initial=0.0)),
         )
 
     def _flows(self, app: str | None) -> pa.Table:

@@ -76,7 +76,8 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
         return said, _QUIET + parts
     whom = f"{_many(apps, 'app')} {_does(apps, 'stand')} out {log}"
     they = "it" if apps == 1 else "they"
-    said = f"{whom}: neither use nor known purpose explains when {they} used the network."
+    what = f"when {they} used the network" if basis.judged else f"which hosts {they} contacted"
+    said = f"{whom}: neither use nor known purpose explains {what}."
     if rarest_days >= _RARE_DAYS:
         weight = "An ordinary phone shows the like of the first less than once in ten days, roughly."
     elif basis.judged:
@@ -116,7 +117,7 @@ def seen(basis: Basis) -> Iterator[str]:
 def unchecked(basis: Basis) -> Iterator[str]:
     """What could not be checked on the whole phone."""
     phone = basis.phone
-    yield from words.unchecked(phone, phone)
+    yield from words.unchecked(phone)
     if phone.served_share >= _MIN_SERVED_SHARE:
         yield (
             f"Whose traffic the helpers of iOS carried: {100 * phone.served_share:.0f}% of all uses are by "

@@ -10,7 +10,7 @@ import numpy as np
 from appcadence._quantity import quantity
 from appcadence._types import Micros
 from appcadence.features.catalog import FEATURES
-from appcadence.findings import CONTEXT, EXPLANATION, REASON, Finding, of_kind
+from appcadence.findings import CONTEXT, EXPLANATION, REASON, Finding, of_kind, sentences
 from appcadence.telemetry.listing import listed
 from appcadence.triage.phone.record import AppRecord, PhoneRecord
 
@@ -55,22 +55,16 @@ _MODES = {
     "push-to-talk": "is a walkie-talkie",
     "network-authentication": "signs in to networks",
 }
-_BENIGN = {
-    "user_present": "The person used the phone or the app at the time.",
-    "approved_rhythm": "The rhythm is one that the list of apps approves.",
-    "usual_for_app": "The app is known to do so.",
-    "known_to_fleet": "Other phones do the same.",
-}
 
 
 def why(said: Sequence[Finding], most: int = 2) -> list[str]:
     """Why an app stands out, the first reasons of its days."""
     reasons = of_kind(said, REASON)
     experts = [_WHY[f.parameters["expert"]] for f in reasons if f.code == "expert"]
-    others = [
-        f"Unusual for an app: {_PHRASES[f.parameters['feature']]}." for f in reasons if f.code != "expert"
-    ]
-    return list(dict.fromkeys(experts or others))[:most]
+    features = [f.parameters["feature"] for f in reasons if f.code == "unusual_feature"]
+    others = [f"Unusual for an app: {_PHRASES[name]}." for name in features]
+    weekly = ["What it contacted in a week is unusual."] * any(f.code == "weekly_expert" for f in reasons)
+    return list(dict.fromkeys(experts or others or weekly))[:most]
 
 
 def confidence(days: float | None, model: str) -> str:
@@ -176,10 +170,14 @@ def explanations(
     if record.process:
         yield "It works for apps: what is seen here may be the traffic of any of them."
     if np.count_nonzero(record.by_push) >= _MIN_ANSWERED:
-        yield "Pushes: a messenger, mail or news app fetches what its server has announced."
+        yield (
+            "Pushes: a messenger, mail or news app fetches what its server has announced. An app that is "
+            "woken from afar looks the same: does the person see as many notifications of it?"
+        )
     if record.by_ios.any():
         yield "iOS's scheduler: it gave time for some of this work, as it does to any app that asks."
-    yield from (_BENIGN[code] for code in codes if code in _BENIGN)
+    if codes:
+        yield f"What speaks for it: {', '.join(sentences(codes))}."
     yield from dict.fromkeys(f"{finding.sentence}." for finding in of_kind(weekly, EXPLANATION))
     if declared := [_MODES[mode] for mode in modes or () if mode in _MODES]:
         yield f"The app declares that in the background it {listed(declared, 4)}."
@@ -190,15 +188,15 @@ def explanations(
         )
 
 
-def unchecked(phone: PhoneRecord, of: AppRecord | PhoneRecord) -> Iterator[str]:
-    """What could not be checked of an app, or of the phone as a whole."""
-    if not len(of.uses):
+def unchecked(phone: PhoneRecord) -> Iterator[str]:
+    """What could not be checked of any app."""
+    if not len(phone.uses):
         yield "When apps used the network: an App Privacy Report has sums of a week and no rhythm."
         return
-    if not of.dest_known:
+    if not phone.dest_known:
         yield "Where the connections go: a sysdiagnose does not hold that."
-    if of.resolution_seconds >= 1:
-        slot = of.resolution_seconds
+    if phone.resolution_seconds >= 1:
+        slot = phone.resolution_seconds
         yield (
             f"Beats faster than about {2 * slot:.0f} s: the log has slots of {slot:.0f} s, in which they "
             "look like one long use."
@@ -211,12 +209,12 @@ def unchecked(phone: PhoneRecord, of: AppRecord | PhoneRecord) -> Iterator[str]:
         yield "Whether iOS had scheduled it: no such work is on record."
 
 
-def collect(record: AppRecord, system: bool, reported: bool) -> Iterator[str]:
+def collect(record: AppRecord, phone: PhoneRecord, system: bool, reported: bool) -> Iterator[str]:
     """What to collect next about an app."""
     if system:
         yield "A sysdiagnose of another phone with the same iOS version: is it the same there?"
         return
-    if not record.dest_known and not reported:
+    if not phone.dest_known and not reported:
         yield "An App Privacy Report over the next seven days: which hosts does it contact?"
     if len(record.uses):
         yield (
