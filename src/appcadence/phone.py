@@ -17,7 +17,7 @@ from appcadence.models.shipped import shipped
 from appcadence.models.weekly_judgement import judge_reports
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
-from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.directory import TelemetryDirectory, existing
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.listing import listed
 from appcadence.triage.phone.assess import Phone, assess
@@ -46,12 +46,12 @@ def examine(
             phone, or one telemetry directory.
         device_id: what to call the phone; with a telemetry directory, which of its devices it is.
         scorer: a model; the reference model if None.
-        keep: a directory to convert into; else what is converted is removed again.
+        keep: a new directory to convert into; else what is converted is removed again.
         progress: told the share of each stage that is done.
 
     Raises:
-        TelemetryError: nothing given can be used, or a telemetry directory holds several devices and
-            `device_id` names none of them.
+        TelemetryError: nothing given can be used, a telemetry directory holds several devices and
+            `device_id` names none of them, or `keep` holds telemetry already.
     """
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="appcadence-phone-")))
@@ -59,6 +59,10 @@ def examine(
         systems: tuple[str, ...] = ()
         if given is None:
             where = scratch / "telemetry" if keep is None else Path(keep)
+            if existing(where) is not None:
+                raise TelemetryError(
+                    f"{where} holds telemetry already, maybe of another phone; choose a new one"
+                )
             done = convert(paths, where, device_id=device_id or UNNAMED, progress=progress)
             systems = tuple(dict.fromkeys(c.system for c in done.collections if c.system))
             given, device_id = TelemetryDirectory(where), device_id or UNNAMED

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from make import table
-from phones import HOSTILE, push_driven, quiet, with_beacon
+from phones import HOSTILE, quiet, with_beacon
 from test_weekly_command import summaries
 from typer.testing import CliRunner
 
@@ -66,14 +66,6 @@ def test_a_beacon_is_told_in_plain_words_and_shown_day_by_day(given, tmp_path):
     page = (tmp_path / "p.html").read_text()
     assert page.count('class="raster"') == 3 and "Mon 2 March 2026" in page and "<script" not in page
     assert "used the network, and nothing on record explains it" in page and "com.example.mail" not in page
-
-
-def test_what_pushes_drive_is_told_so_with_a_question_to_ask(tmp_path):
-    write_directory(tmp_path / "t", push_driven())
-    text = " ".join(run(tmp_path / "t").output.split())
-    assert "1. com.example.coupons It went onto the network after pushes" in text
-    assert "72 of 72 pushes to it were followed by a use right away." in text
-    assert "does the person see as many notifications of it?" in text
 
 
 def test_the_same_answer_as_json(given):
@@ -149,6 +141,7 @@ def test_the_real_sample_is_kept_where_asked(shared_data, tmp_path):
     assert "64 apps and parts of iOS used the network" in text and "too short to say much" in text
     assert "1 App Privacy Report of under two days, which cannot be judged" in text
     assert (tmp_path / "kept" / "flows").is_dir()
+    assert "maybe of another phone" in refused(log, "--keep", tmp_path / "kept")
 
 
 @pytest.mark.browser

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from make import DAY0, activity, coverage, inventory, pushes, table, tasks, together, usage
-from phones import slots
+from phones import push_driven, slots
 
 from appcadence.findings import Finding
 from appcadence.models.experts import EXPERTS
@@ -75,7 +75,7 @@ def test_a_single_day_is_cut_to_the_hours_of_its_log_and_at_most_seven_are_shown
     short = PhoneRecord({"flows": slots([9000.0, 9500.0], APP), "coverage": coverage([(8000, 10000)])})
     (day,) = days_of(short.of(APP), short, set())
     assert (day.start, day.end) == (us(2 * HOUR), us(3 * HOUR))
-    assert day.bands["explained"].tolist() == short.of(APP).uses.tolist()  # nobody knows who used the phone
+    assert day.bands["uses"].tolist() == short.of(APP).uses.tolist()  # nobody knows who used the phone
     assert len(day.bands["unlogged"]) == 2
     long = PhoneRecord({"flows": slots(np.arange(20) * 86_400.0, APP)})
     first = us(0) // 86_400_000_000
@@ -134,15 +134,23 @@ def test_nothing_at_all_has_an_answer():
     assert found.collect[0].startswith("A sysdiagnose: press both volume buttons")
 
 
+def alerting(app, score):
+    row = {"app_id": app, "dest": "*", "alert": True, "status": "scored", "score": score}
+    return row | {"window_start": us(0), "findings": None, "explained_by": None, "reasons": []}
+
+
+def test_what_pushes_drive_is_told_so_with_a_question_to_ask():
+    found = assess("d1", push_driven(), [alerting("com.example.coupons", 0.5)], [], device_days=3.0)
+    (app,) = found.apps
+    assert "72 of 72 pushes to it were followed by a use right away." in app.happened
+    assert any("does the person see as many notifications" in said for said in app.explanations)
+    assert "about 3 apps would stand out as much" in found.caveat and len(app.days) == 3
+    assert not any(len(day.bands["unexplained"]) for day in app.days)
+
+
 def test_more_than_ten_apps_are_counted_and_names_come_from_the_inventory():
     apps = [f"com.example.a{n}" for n in range(12)]
-    day = us(0)
-    scores = [
-        dict.fromkeys(("dest",), "*")
-        | {"app_id": app, "alert": True, "status": "scored", "score": float(n), "window_start": day}
-        | {"findings": None, "explained_by": None, "reasons": []}
-        for n, app in enumerate(apps)
-    ]
+    scores = [alerting(app, float(n)) for n, app in enumerate(apps)]
     tables = {
         "flows": together(*(slots(np.arange(50) * 600.0, app) for app in apps)),
         "activity": activity([(90_000, 90_060)]),

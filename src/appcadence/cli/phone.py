@@ -27,7 +27,7 @@ def phone(
         str | None, typer.Option(help="A bundle directory or an MLflow URI in place of the reference model.")
     ] = None,
     keep: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the converted telemetry in this directory.")
+        Path | None, typer.Option(metavar="DIR", help="Keep the converted telemetry in this new directory.")
     ] = None,
     as_json: Json = False,
 ) -> None:

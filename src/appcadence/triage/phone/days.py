@@ -21,7 +21,8 @@ class Day:
     end: int
     """Microseconds since the epoch, UTC."""
     bands: dict[str, Spans]
-    """By name: unexplained and explained uses of the network, front, in_use, pushes, tasks, unlogged."""
+    """By name: uses of the network (unexplained and explained ones where the record tells), front, in_use,
+    pushes, tasks, unlogged."""
 
 
 def days_of(record: AppRecord, phone: PhoneRecord, loud: Collection[int]) -> list[Day]:
@@ -31,11 +32,12 @@ def days_of(record: AppRecord, phone: PhoneRecord, loud: Collection[int]) -> lis
     """
     used = np.unique(record.uses[:, 0] // DAY_US).tolist()
     shown = sorted(sorted(used, key=lambda day: (day in loud, day))[-_MAX_DAYS:])
-    alone = record.unexplained & phone.presence_known
     edges = np.array([[shown[0], shown[-1] + 1]]) * DAY_US if shown else np.empty((0, 2), np.int64)
-    bands = {
-        "unexplained": record.uses[alone],
-        "explained": record.uses[~alone],
+    uses = {"uses": record.uses}
+    if phone.presence_known:
+        alone = record.unexplained
+        uses = {"unexplained": record.uses[alone], "explained": record.uses[~alone]}
+    bands = uses | {
         "front": record.front,
         "in_use": phone.in_use,
         "pushes": record.pushes,

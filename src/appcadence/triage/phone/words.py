@@ -34,8 +34,8 @@ _WHY = {
     "rhythm_against_own": "It used the network more regularly than apps usually do.",
     "persistence_against_own": "It stayed on the network for longer at a time than apps usually do.",
     "volume_against_own": "It used the network more often than apps usually do.",
-    "push_coupling": "It went onto the network after pushes, more than chance would have it.",
-    "push_coupling_against_own": "It went onto the network after pushes, more than apps usually do.",
+    "push_coupling": "It went onto the network right after pushes, too often for chance.",
+    "push_coupling_against_own": "It went onto the network right after pushes, too often for chance.",
     "unexplained_sessions": "It was active when neither the person, a push nor iOS itself explains it.",
     "rhythm_without_user": "It kept a rhythm while nobody used the phone.",
 }

@@ -13,7 +13,8 @@ from appcadence.triage.report_data import utc_text
 
 BANDS = {
     "unexplained": ("used the network, and nothing on record explains it", "unexplained", 22),
-    "explained": ("used the network in use, after a push or for iOS", "session", 22),
+    "explained": ("used it with the phone in use, after a push, or when iOS scheduled it", "session", 22),
+    "uses": ("used the network", "session", 22),
     "front": ("app on the screen", "foreground", 9),
     "in_use": ("phone in use", "unlocked", 9),
     "pushes": ("pushes to the app", "push", 9),
@@ -39,7 +40,7 @@ def write_phone(found: Phone, html: Path) -> None:
 
 
 def _card(app: PhoneApp) -> dict[str, Any]:
-    used = [name for name in BANDS if any(len(day.bands[name]) for day in app.days)]
+    used = [name for name in BANDS if any(len(day.bands.get(name, ())) for day in app.days)]
     return {
         "app": app,
         "legend": [BANDS[name][:2] for name in used],
