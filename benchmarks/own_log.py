@@ -29,7 +29,7 @@ from appcadence.features.history import History
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import device_days
 from appcadence.models.eligibility import eligible, shared_process
-from appcadence.models.shipped import shipped
+from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import Kind, long_session, push_burst, steady, userless
@@ -145,7 +145,7 @@ def rankings(tables: Tables, truth: pa.Table, cut: int, seed: int) -> dict[str, 
     """The reference model, one trained on what lies before the cut, and one-liners."""
     before, after = past_and_future(tables, cut)
     since = pd.Timestamp(cut, unit="us", tz="UTC")
-    untrained = Scorer(shipped()[0], "reference").score(tables)
+    untrained = Scorer(reference_model()[0], "reference").score(tables)
     untrained = untrained[untrained["window_start"] >= since].reset_index(drop=True)
     trained = Scorer(train(before, seed=seed).detector, "trained").score(after)
     table = extract(tables, history=History.empty())

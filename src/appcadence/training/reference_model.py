@@ -1,4 +1,4 @@
-"""Builds the reference model that the package ships: python -m appcadence.training.reference_model DIR
+"""Builds the two models that the package ships: python -m appcadence.training.reference_model DIR
 
 Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices
 and many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal
@@ -38,14 +38,23 @@ _MAX_SAMPLE = 2000
 
 
 def reference_model() -> Detector:
-    """Train it: some minutes."""
-    detector = train(world(), seed=9000, from_reference=False, outlined=True).detector
+    """Train the model for telemetry without a baseline, against kinds and categories."""
+    return _anonymous(train(world(), seed=9000, from_reference=False, outlined=True).detector)
+
+
+def starting_model() -> Detector:
+    """Train the model that trainings start from, against baselines of the apps."""
+    return _anonymous(train(world(), seed=9000, from_reference=False).detector)
+
+
+def _anonymous(detector: Detector) -> Detector:
     return replace(
         detector,
+        baseline=detector.baseline.outlined(),
         history=History.empty(),
         calibration={name: _thinned(part) for name, part in detector.calibration.items()},
         behaviours={name: _quantiles(values) for name, values in detector.behaviours.items()},
-        reference=_anonymous(detector.reference),
+        reference=_one_device(detector.reference),
     )
 
 
@@ -120,7 +129,7 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.asarray(values[np.linspace(0, len(values) - 1, _MAX_SAMPLE).round().astype(np.int64)])
 
 
-def _anonymous(reference: Reference) -> Reference:
+def _one_device(reference: Reference) -> Reference:
     """One device that stands for all."""
     return replace(
         reference,
@@ -131,4 +140,5 @@ def _anonymous(reference: Reference) -> Reference:
 
 
 if __name__ == "__main__":
-    print(save(reference_model(), Path(sys.argv[1])))
+    for name, build in (("reference", reference_model), ("start", starting_model)):
+        print(name, save(build(), Path(sys.argv[1]) / name))
