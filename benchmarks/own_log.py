@@ -28,7 +28,8 @@ from appcadence.features.columns import micros
 from appcadence.features.history import History
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import device_days
-from appcadence.models.shipped import shipped
+from appcadence.models.eligibility import eligible, shared_process
+from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import Kind, long_session, push_burst, steady, userless
@@ -94,7 +95,11 @@ def main() -> None:
 
 def one_seed(devices: int, seed: int) -> dict[str, Found]:
     """Every ranking of both views, by name."""
-    full = filtered(simulate(devices, DAYS, seed, implants_per_device_day=0.0, own_log_share=0.0).tables)
+    made = [
+        simulate(devices, DAYS, seed, implants_per_device_day=0.0, own_log_share=share).tables
+        for share in (0.0, 1.0)
+    ]
+    full, logged = filtered(made[0]), made[1]
     cut = int(micros(full["flows"]["start"]).min()) // _DAY_US * _DAY_US + DAYS // 2 * _DAY_US
     grafted, specs = inject(
         past_and_future(full, cut)[1],
@@ -106,6 +111,7 @@ def one_seed(devices: int, seed: int) -> dict[str, Found]:
     )
     full = full | {"flows": pa.concat_tables([full["flows"], grafted]).unify_dictionaries()}
     own = through_own_log(full, set(pc.unique(full["flows"]["device_id"].cast(pa.string())).to_pylist()))
+    own["tasks"] = logged["tasks"]  # of the same phones, which alone report it
     out: dict[str, Found] = {}
     for view, tables in (("full flows", full), ("own log", own)):
         truth = labels(specs, whole=view == "own log")
@@ -139,15 +145,17 @@ def rankings(tables: Tables, truth: pa.Table, cut: int, seed: int) -> dict[str, 
     """The reference model, one trained on what lies before the cut, and one-liners."""
     before, after = past_and_future(tables, cut)
     since = pd.Timestamp(cut, unit="us", tz="UTC")
-    untrained = Scorer(shipped()[0], "reference").score(tables)
+    untrained = Scorer(reference_model()[0], "reference").score(tables)
     untrained = untrained[untrained["window_start"] >= since].reset_index(drop=True)
     trained = Scorer(train(before, seed=seed).detector, "trained").score(after)
     table = extract(tables, history=History.empty())
-    table = table[table["window_start"] >= since].reset_index(drop=True)
+    judged_at_all = eligible(table) & ~shared_process(table) & (table["window_start"] >= since).to_numpy()
+    table = table[judged_at_all].reset_index(drop=True)
     rough = one_liners(table).assign(
         **{
             "beats an hour": table["beats_per_hour"].fillna(0),
             "regular": table["part_cadence_score"].fillna(-9),
+            "unexplained sessions": table["unexplained_sessions_per_hour"].fillna(-1),
             "beats while locked": (table["userless_share"] * table["beats_per_hour"]).fillna(0),
         }
     )

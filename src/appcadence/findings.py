@@ -271,6 +271,10 @@ CATALOGUE: dict[str, Statement] = {
     ),
     "pushes_unknown": _unchecked("whether pushes started it (no push telemetry for this app)."),
     "durations_unknown": _unchecked("how long it stayed connected (no durations)."),
+    "destinations_unknown": _unchecked("which hosts it contacted (the phone's own log names none)."),
+    "slots_of_8_seconds": _unchecked(
+        "a rhythm under about 16 s (the log has slots of 8 s): it would show as one long run."
+    ),
     "exception_period": _broken(
         lambda p: (
             f"a flow every {_rounded(p['period_seconds'], 's')}, approved from "
@@ -289,6 +293,7 @@ CATALOGUE: dict[str, Statement] = {
     "exception_expired": _broken(lambda p: f"expired on {p['expires']}"),
     "user_present": Statement(EXPLANATION, _says("user present")),
     "approved_rhythm": Statement(EXPLANATION, _says("approved rhythm")),
+    "scheduled_by_ios": Statement(EXPLANATION, _says("explained by iOS's scheduler")),
     "usual_for_app": Statement(EXPLANATION, _says("as usual for this app")),
     "known_to_fleet": Statement(EXPLANATION, _says("known to the fleet")),
     "user_started": Statement(
@@ -316,6 +321,11 @@ CATALOGUE: dict[str, Statement] = {
     ),
     "multiplexed_requests": _blind(
         _says("requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records.")
+    ),
+    "shared_processes": _blind(
+        lambda p: (
+            f"{p['windows']} of {p['of']} windows are of system processes that work for apps, and not ranked."
+        )
     ),
     "local_destinations": _blind(
         lambda p: f"{p['windows']} of {p['of']} windows to local addresses are not ranked."

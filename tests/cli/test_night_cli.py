@@ -16,7 +16,7 @@ from make import fleet
 from mlflow_server import free_port
 
 from appcadence.cli import main
-from appcadence.models.shipped import shipped
+from appcadence.models.shipped import reference_model
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import write_directory
@@ -147,11 +147,11 @@ def test_without_a_model_the_reference_model_scores_and_says_so(place, typed, as
     assert said[0] == 0, said
     scores = pq.read_table(place / "scored" / "scores.parquet")
     assert pc.sum(pc.equal(scores["status"].cast("string"), "scored")).as_py() > 0
-    assert pc.unique(scores["model_version"]).to_pylist() == [shipped()[1][:12]]
+    assert pc.unique(scores["model_version"]).to_pylist() == [reference_model()[1][:12]]
     if as_json:
-        assert shipped()[1].startswith(json.loads(said[1])["model_version"])
+        assert reference_model()[1].startswith(json.loads(said[1])["model_version"])
     else:
         assert "the reference model scored" in " ".join(said[1].split())
     # Evidence holds which model it was.
     facts = json.loads((place / "scored.evidence.jsonl").read_text())["facts"]
-    assert shipped()[1].startswith(facts["model"]["bundle"]) and facts["model"]["given"]
+    assert reference_model()[1].startswith(facts["model"]["bundle"]) and facts["model"]["given"]

@@ -9,12 +9,12 @@ import pytest
 
 from appcadence.models import bundle
 from appcadence.models.detector import STRATA
-from appcadence.models.shipped import SHIPPED, shipped
+from appcadence.models.shipped import SHIPPED, reference_model, starting_model
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training import reference_model as made
 
 MAX_BYTES = 2_000_000
-SMALL = ((4, 3, 9001), (3, 3, 9002))
+SMALL = ((4, 3, 9001, 0.4), (3, 3, 9002, 1.0))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_two_builds_give_equal_bytes_and_know_nobody(small, tmp_path):
     ids = [bundle.save(made.reference_model(), tmp_path / name) for name in "ab"]
     assert ids[0] == ids[1]
     parts = sorted(part.name for part in (tmp_path / "a").iterdir())
-    assert parts == sorted(part.name for part in SHIPPED.iterdir())
+    assert parts == sorted(part.name for part in (SHIPPED / "reference").iterdir())
     for part in parts:
         assert (tmp_path / "a" / part).read_bytes() == (tmp_path / "b" / part).read_bytes(), part
     names = names_of(made.world())
@@ -80,10 +80,11 @@ def test_the_world_holds_devices_with_names_and_context_and_without(small):
     assert pc.unique(lost["app_attribution"]).to_pylist() == ["none"]
 
 
-def test_the_shipped_model_is_small_and_holds_nobodys_past():
-    detector, identity = shipped()
-    assert bundle.load(SHIPPED)[1] == identity
-    assert sum(part.stat().st_size for part in SHIPPED.iterdir()) < MAX_BYTES
+@pytest.mark.parametrize(("name", "model"), [("reference", reference_model), ("start", starting_model)])
+def test_the_shipped_models_are_small_and_hold_nobodys_past(name, model):
+    detector, identity = model()
+    assert bundle.load(SHIPPED / name)[1] == identity
+    assert sum(part.stat().st_size for part in (SHIPPED / name).iterdir()) < MAX_BYTES
     history = detector.history
     assert not len(history.contacts) and not history.vetting
     assert set(detector.baseline.level) == {0, 1}
@@ -93,10 +94,11 @@ def test_the_shipped_model_is_small_and_holds_nobodys_past():
     assert not detector.excluded_families and detector.card["reference"] == "none"
 
 
-def test_the_shipped_model_names_no_device_app_or_destination_of_the_simulator():
+@pytest.mark.parametrize("model", ["reference", "start"])
+def test_the_shipped_models_name_no_device_app_or_destination_of_the_simulator(model):
     # Apps and hosts are the same for every seed, in greater part; devices are numbered alike.
     names = names_of(simulate(24, 2, made.FLEETS[0][2]).tables)
-    texts = texts_of(SHIPPED)
+    texts = texts_of(SHIPPED / model)
     assert "beats_per_hour" in texts and len(names) > 100
     assert not names & texts
     assert not [text for text in texts if text and re.search(r"phone-\d|\.(com|net|example)\b", text)]

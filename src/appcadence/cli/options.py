@@ -12,7 +12,7 @@ import typer
 
 from appcadence._files import open_input
 from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.models.shipped import shipped
+from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
@@ -69,4 +69,4 @@ def load_scorer(model: str) -> Scorer:
 
 def reference_scorer() -> Scorer:
     """The scorer of the reference model, to which every channel is new."""
-    return Scorer(*shipped())
+    return Scorer(*reference_model())

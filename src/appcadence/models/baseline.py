@@ -35,6 +35,7 @@ _COMPARED = np.array(RELATIVE)
 _LOGGED, _NOT_COMPARED = np.flatnonzero(_LOG), np.flatnonzero(~_COMPARED)
 _MEMBERSHIP = ["app_id", "dest", "category", "own_log"]
 """What says which groups a window is in."""
+_CATEGORY_LEVEL = 1
 _SEPARATOR = "\x1f"
 
 
@@ -111,6 +112,18 @@ class AppBaseline:
         names, *arrays = (np.concatenate(column) for column in zip(*parts, strict=True))
         own = cls(pd.Index(names.astype(object)), *arrays)
         return own if before is None else before._refined(own)
+
+    def outlined(self) -> AppBaseline:
+        """What is usual for kinds and categories alone: it knows no app and no destination by name."""
+        keep = self.level <= _CATEGORY_LEVEL
+        return AppBaseline(
+            self.keys[keep],
+            self.level[keep],
+            self.parent[keep],
+            self.count[keep],
+            self.median[keep],
+            self.spread[keep],
+        )
 
     def _refined(self, new: AppBaseline) -> AppBaseline:
         """Both baselines in one."""

@@ -24,9 +24,9 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_BEATS = 12
 """Cadence with fewer beats than this raises no alert of its own."""
-STATUSES = ("scored", "fleet_event", "local_destination", "insufficient_evidence")
+STATUSES = ("scored", "fleet_event", "local_destination", "shared_process", "insufficient_evidence")
 """What becomes of a window; only what is scored has a place in the ranking."""
-SCORED, FLEET_EVENT, LOCAL_DESTINATION, INSUFFICIENT_EVIDENCE = range(len(STATUSES))
+SCORED, FLEET_EVENT, LOCAL_DESTINATION, SHARED_PROCESS, INSUFFICIENT_EVIDENCE = range(len(STATUSES))
 READS = (
     "longest_session_seconds",
     "push_coupling_excess",
@@ -80,6 +80,12 @@ def local_destination(frame: pd.DataFrame) -> Mask:
     return np.array([code >= 0 and is_local(str(dest.categories[code])) for code in codes], np.bool_)[inverse]
 
 
+def shared_process(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is all that a phone's own log shows of a system process that works for apps:
+    whose rhythm that is, nobody can tell."""
+    return own_log(frame) & (frame["app_attribution"].astype(object) == "process").to_numpy()
+
+
 def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank_local: bool) -> Codes:
     """(n,) places in `STATUSES`.
 
@@ -92,6 +98,7 @@ def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank
     out = np.where(evidence, SCORED, INSUFFICIENT_EVIDENCE)
     if fleet_event is not None:
         out[evidence & fleet_event] = FLEET_EVENT
+    out[evidence & shared_process(frame)] = SHARED_PROCESS
     if not rank_local:
         out[evidence & local_destination(frame)] = LOCAL_DESTINATION
     return out

@@ -11,6 +11,7 @@ import pyarrow as pa
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 from appcadence.findings import Finding
+from appcadence.models.eligibility import own_log
 from appcadence.models.experts import EXPERTS
 
 MAX_EXPERTS = 3
@@ -31,6 +32,10 @@ _UNCHECKED = {
     "longest_session_seconds": Finding("durations_unknown"),
 }
 """By column, what cannot be shown where it is unknown."""
+_OWN_LOG = [Finding("destinations_unknown"), Finding("slots_of_8_seconds")]
+"""What a phone's own log does not show."""
+_SCHEDULED_SHARE = 0.5
+"""So many of the sessions make a rhythm that of iOS's scheduler."""
 
 
 def said_by_experts(worth: Matrix, values: Matrix) -> list[list[Finding]]:
@@ -85,7 +90,11 @@ def unchecked(frame: pd.DataFrame) -> list[list[Finding]]:
     """For each window, what its telemetry could not show."""
     unknown = np.stack([frame[column].isna().to_numpy() for column in _UNCHECKED], axis=1)
     found = tuple(_UNCHECKED.values())
-    return [[finding for finding, missing in zip(found, row, strict=True) if missing] for row in unknown]
+    logged = own_log(frame)
+    return [
+        [finding for finding, missing in zip(found, row, strict=True) if missing] + (_OWN_LOG if own else [])
+        for row, own in zip(unknown, logged, strict=True)
+    ]
 
 
 def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
@@ -98,6 +107,7 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
         {
             "user_present": frame["userless_share"].to_numpy() < 0.2,
             "approved_rhythm": (frame["expected_rhythm_ratio"].to_numpy() <= _IN_RHYTHM) & ~conflict,
+            "scheduled_by_ios": frame["scheduled_start_share"].to_numpy() >= _SCHEDULED_SHARE,
             "usual_for_app": np.where(seen, np.abs(directed), 0.0).sum(axis=1)
             < np.maximum(seen.sum(axis=1), 1),
             "known_to_fleet": frame["destination_prevalence_ratio"].to_numpy() >= 0.2,

@@ -1,4 +1,9 @@
-"""The reference model that comes with the package: what is usual before anything local is known."""
+"""The two models that come with the package, trained on simulated fleets of many kinds, with no past of their own.
+
+The reference model scores telemetry of which no baseline is known: it has learned to tell windows by what is
+usual for kinds and categories of apps alone. The starting model is what every training begins with: it has
+learned against baselines of the apps themselves, as a local one will have.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,16 @@ from appcadence.models.bundle import load
 from appcadence.models.detector import Detector
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Its bundle, which `make reference` writes."""
+"""Their bundles, `reference` and `start`, which `make reference` writes."""
 
 
 @cache
-def shipped() -> tuple[Detector, str]:
-    """The reference model and its id: trained on simulated fleets of many kinds, with no past of its own."""
-    return load(SHIPPED)
+def reference_model() -> tuple[Detector, str]:
+    """The model that scores where nothing local is known, and its id."""
+    return load(SHIPPED / "reference")
+
+
+@cache
+def starting_model() -> tuple[Detector, str]:
+    """The model that a training starts from, and its id."""
+    return load(SHIPPED / "start")

@@ -131,6 +131,11 @@ def local_windows(windows: int, of: int) -> list[Finding]:
     return [Finding("local_destinations", {"windows": windows, "of": of})] if windows else []
 
 
+def shared_processes(windows: int, of: int) -> list[Finding]:
+    """What is to be said of windows of processes that work for apps and are not ranked."""
+    return [Finding("shared_processes", {"windows": windows, "of": of})] if windows else []
+
+
 def blind_spots(
     channels: int, unattributed: int, devices: int, with_activity: int, with_pushes: int
 ) -> list[Finding]:

@@ -17,6 +17,9 @@ _TIMES = {
     "flows": ("start",),
     "activity": ("start", "end"),
     "notifications": ("time",),
+    "usage": ("start", "end"),
+    "tasks": ("start", "end"),
+    "coverage": ("start", "end"),
     "verdicts": ("window_start", "window_end"),
 }
 

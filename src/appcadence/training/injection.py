@@ -15,7 +15,7 @@ from appcadence.features.columns import micros
 from appcadence.features.history import History
 from appcadence.features.vetting import decided
 from appcadence.models.calibration import device_days
-from appcadence.models.eligibility import eligible
+from appcadence.models.eligibility import eligible, shared_process
 from appcadence.models.pipeline import Assembled, assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
@@ -122,7 +122,7 @@ def labelled(
     specs, mirrors = specs[~of_control], specs[of_control]
     common = later.fleet_events(cut_us).windows
     real = np.where(mirror < 0, ~common, mirror_share >= _MIN_IMPLANT_SHARE)
-    keep = eligible(table) & np.where(implant < 0, real, share >= _MIN_IMPLANT_SHARE)
+    keep = eligible(table) & ~shared_process(table) & np.where(implant < 0, real, share >= _MIN_IMPLANT_SHARE)
     table["implant_kind"] = _kinds(table, implant, specs)
     table["control_of"] = _kinds(table, np.where(implant < 0, mirror, -1), mirrors)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)

@@ -1,4 +1,4 @@
-"""Builds the reference model that the package ships: python -m appcadence.training.reference_model DIR
+"""Builds the two models that the package ships: python -m appcadence.training.reference_model DIR
 
 Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices
 and many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal
@@ -8,6 +8,7 @@ versions give equal bytes. It keeps no device, app or destination of theirs.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,6 @@ import pyarrow.compute as pc
 
 from appcadence.features.extraction import load
 from appcadence.features.history import History
-from appcadence.models.baseline import AppBaseline
 from appcadence.models.bundle import save
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector
@@ -28,27 +28,33 @@ from appcadence.telemetry.simulate.slots import nowhere
 from appcadence.training.injection import Tables
 from appcadence.training.train import train
 
-FLEETS = ((24, 6, 9001), (16, 3, 9002), (16, 9, 9003))
-"""Devices, days and seed of each."""
-OWN_LOG_SHARE = 0.4
-"""So many of the devices whose apps are seen are seen through their own log alone."""
+FLEETS = ((24, 6, 9001, 0.4), (16, 3, 9002, 0.4), (16, 9, 9003, 0.4), (32, 6, 9004, 1.0))
+"""Of each the devices, days and seed, and how many of the devices whose apps are seen are seen through their
+own log alone."""
 NAMELESS_SHARE = 0.5
 """So many of the others lose their app names and context, as behind a gateway or on a PC."""
 _ANYONE = "reference"
-_CATEGORY_LEVEL = 1
 _MAX_SAMPLE = 2000
 
 
 def reference_model() -> Detector:
-    """Train it: some minutes."""
-    detector = train(world(), seed=9000, from_reference=False).detector
+    """Train the model for telemetry without a baseline, against kinds and categories."""
+    return _anonymous(train(world(), seed=9000, from_reference=False, outlined=True).detector)
+
+
+def starting_model() -> Detector:
+    """Train the model that trainings start from, against baselines of the apps."""
+    return _anonymous(train(world(), seed=9000, from_reference=False).detector)
+
+
+def _anonymous(detector: Detector) -> Detector:
     return replace(
         detector,
-        baseline=_outline(detector.baseline),
+        baseline=detector.baseline.outlined(),
         history=History.empty(),
         calibration={name: _thinned(part) for name, part in detector.calibration.items()},
         behaviours={name: _quantiles(values) for name, values in detector.behaviours.items()},
-        reference=_anonymous(detector.reference),
+        reference=_one_device(detector.reference),
     )
 
 
@@ -62,10 +68,10 @@ def world() -> Tables:
     }
 
 
-def _fleet(devices: int, days: int, seed: int) -> Tables:
+def _fleet(devices: int, days: int, seed: int, own_log_share: float) -> Tables:
     """One fleet, its devices renamed, and some of them without app names and context."""
     tables = load(
-        simulate(devices, days, seed, implants_per_device_day=0.0, own_log_share=OWN_LOG_SHARE).tables
+        simulate(devices, days, seed, implants_per_device_day=0.0, own_log_share=own_log_share).tables
     )
     flows = tables["flows"]
     own_log = set(
@@ -84,10 +90,22 @@ def _fleet(devices: int, days: int, seed: int) -> Tables:
     out = {"flows": flows}
     for name in ("activity", "notifications", "usage", "tasks", "coverage"):
         out[name] = tables[name].filter(pc.invert(of_nameless(tables[name])))
+    known = set(ids) - set(nameless.to_pylist()) | own_log
+    out["inventory"] = _declared(tables["inventory"], known, seed)
     for name, table in out.items():
         renamed = pc.binary_join_element_wise(table["device_id"].cast(pa.string()), str(seed), "-")
         out[name] = _with(table, "device_id", renamed)
     return out
+
+
+def _declared(inventory: pa.Table, devices: Collection[str], seed: int) -> pa.Table:
+    """What the apps of half of the devices declare; nobody knows it of the others."""
+    devices = sorted(devices)
+    chosen = np.flatnonzero(np.random.default_rng([seed, 1]).random(len(devices)) < 0.5)
+    apps, who = np.meshgrid(np.arange(len(inventory)), chosen)
+    rows = inventory.take(pa.array(apps.ravel()))
+    names = pa.array(devices, pa.string()).take(pa.array(who.ravel())).dictionary_encode()
+    return _with(rows, "device_id", names)
 
 
 def _with(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
@@ -96,19 +114,6 @@ def _with(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     column = column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column.cast(kind)
     return table.set_column(place, table.schema.field(place), column)
-
-
-def _outline(baseline: AppBaseline) -> AppBaseline:
-    """The baseline of kinds and categories alone: it knows no app by name."""
-    keep = baseline.level <= _CATEGORY_LEVEL
-    return AppBaseline(
-        baseline.keys[keep],
-        baseline.level[keep],
-        baseline.parent[keep],
-        baseline.count[keep],
-        baseline.median[keep],
-        baseline.spread[keep],
-    )
 
 
 def _thinned(calibration: Calibration) -> Calibration:
@@ -124,7 +129,7 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
     return np.asarray(values[np.linspace(0, len(values) - 1, _MAX_SAMPLE).round().astype(np.int64)])
 
 
-def _anonymous(reference: Reference) -> Reference:
+def _one_device(reference: Reference) -> Reference:
     """One device that stands for all."""
     return replace(
         reference,
@@ -135,4 +140,5 @@ def _anonymous(reference: Reference) -> Reference:
 
 
 if __name__ == "__main__":
-    print(save(reference_model(), Path(sys.argv[1])))
+    for name, build in (("reference", reference_model), ("start", starting_model)):
+        print(name, save(build(), Path(sys.argv[1]) / name))

@@ -28,7 +28,7 @@ from appcadence.models.detector import Detector, comparable, hide
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
-from appcadence.models.shipped import shipped
+from appcadence.models.shipped import starting_model
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.alignment import aligned_spans
@@ -100,6 +100,7 @@ def train(
     search_trials: int = 0,
     before: Detector | None = None,
     from_reference: bool = True,
+    outlined: bool = False,
     progress: Progress = silent,
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
@@ -112,7 +113,9 @@ def train(
     what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
     are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined. Learning starts from the reference model that is shipped, unless `from_reference` is false.
+    refined. Learning starts from the model that is shipped for it, unless `from_reference` is false. With
+    `outlined` windows are compared with kinds and categories alone, as a model for strangers must: it knows
+    no app.
     Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
@@ -149,6 +152,8 @@ def train(
         cut: _baseline(past_and_future(placed, cut)[0], window, exclude_families, placed_verdicts, before)
         for cut in set(cuts)
     }
+    if outlined:
+        baselines = {cut: baseline.outlined() for cut, baseline in baselines.items()}
 
     def inject(
         number: int, draw: int, rate: float, *, thin: bool = False, **how: Any
@@ -169,7 +174,7 @@ def train(
         )
     progress("fitting", 0.0)
     fused = np.asarray(weights, np.float64)
-    prior, prior_id = shipped() if from_reference else (None, "none")
+    prior, prior_id = starting_model() if from_reference else (None, "none")
     searches: list[tuple[Hyperparameters, pd.DataFrame]] = []
 
     def choose(rows: Sample) -> Hyperparameters:
@@ -198,9 +203,10 @@ def train(
         "local_correction": round(result.trusted, 3),
         **asdict(settings),
     }
+    usual = AppBaseline.fit(_judgeable(_undisputed(whole, verdicts)))
     detector = Detector(
         window=window,
-        baseline=AppBaseline.fit(_judgeable(_undisputed(whole, verdicts))),
+        baseline=usual.outlined() if outlined else usual,
         history=history_of(everything, verdicts),
         classifier=result.classifier,
         classifier_text=result.classifier_text,

@@ -46,6 +46,8 @@ _NO_WINDOWS = pa.schema([SCORES.field(name) for name in _COLUMNS]).empty_table()
 _NO_UNITS = pa.schema(
     [("device_id", pa.string()), ("what", pa.string()), ("app_is_known", pa.bool_()), ("day", pa.date32())]
 ).empty_table()
+_HELD = ("excepted", "local_destination", "shared_process")
+"""What becomes of windows that have no place in the ranking of their own, fleet events aside."""
 _MET = {"destination": "dest", "app": "app_id"}
 """The column that a fleet event's name stands in."""
 _STRONGEST = (
@@ -165,7 +167,7 @@ def _single(scores: pa.Table) -> pa.Table:
 
 
 def _together(scores: pa.Table, events: pd.DataFrame) -> pa.Table:
-    others = pc.is_in(scores["status"], pa.array(["scored", "excepted", "local_destination"]))
+    others = pc.is_in(scores["status"], pa.array(["scored", *_HELD]))
     met = scores.filter(pc.invert(pc.or_(others, pc.is_valid(scores["exception_id"]))))
     kept: list[Any] = []
     index, owner = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -275,7 +277,7 @@ class _Rows:
         }
 
     def _destinations(self, frame: pd.DataFrame, rows: Mask) -> dict[str, pa.Array]:
-        held = {"excepted", "fleet_event", "local_destination"}
+        held = {*_HELD, "fleet_event"}
         status = self.table["status"].to_pandas()
         rows = rows & (self.fires | ~status.isin(held).to_numpy())
         known = pd.DataFrame({"owner": self.owner, "dest": frame["dest"], "n_flows": frame["n_flows"]})[rows]

@@ -105,7 +105,7 @@ FEATURES = (
         1,
         "sessions an observed hour that start more than 30 s after the device was in use, not within 10 s of "
         "work that iOS had scheduled for the app and not within 30 s (and the grid) of a push to it; NaN "
-        "where the device does not report all three",
+        "where the device does not report all three, 0 where the app declares a mode that keeps it awake",
         "sessions that neither the user, a push nor iOS's scheduler explains",
         "Apple: Pushing background updates to your app; BGTaskScheduler",
         needs=("notifications", "tasks"),
@@ -142,10 +142,20 @@ def compute(windows: Windows) -> FeatureMatrix:
         *context.pushes.of(pair),
         context.pushes.time_us,
         context.pushes.resolution_seconds[windows.device],
+        _declared_awake(windows),
         windows.observed_seconds,
         windows.seconds,
         int(np.diff(windows.starts[0]).max(initial=0)),
     )
+
+
+def _declared_awake(windows: Windows) -> np.ndarray:
+    """(n,) whether the app declares a background mode that lets it run at any time."""
+    declared = windows.context.declarations
+    if declared is None:
+        return np.zeros(windows.n, np.bool_)
+    continuous = np.append(declared.continuous, np.nan)
+    return np.asarray(continuous[declared.of_windows(windows.device, windows.app)] == 1.0)
 
 
 @kernel
@@ -197,6 +207,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     push_hi,
     push_us,
     grid,
+    awake,
     observed,
     seconds,
     most,
@@ -275,7 +286,7 @@ def _kernel(  # type: ignore[no-untyped-def]
                 by_user = use >= u0 and (t - use_last[use]) * 1e-6 <= GRACE_SECONDS
                 push = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
                 by_push = push >= p0 and t - push_us[push] <= reach
-                unexplained += not (by_ios or by_user or by_push)
+                unexplained += not (by_ios or by_user or by_push or awake[g])
             out[g, 10] = scheduled / n
             if reach > 0:
                 out[g, 11] = unexplained * 3600.0 / observed[g]

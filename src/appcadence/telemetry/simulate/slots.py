@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Mask, Vector
+from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
 from appcadence.telemetry.schema import FLOWS, TIME, conform
 from appcadence.telemetry.simulate.events import fan
 
@@ -53,12 +54,14 @@ def phone_flows(flows: pa.Table) -> pa.Table:
     start, seconds = flows["start"].cast(pa.int64()).to_numpy(), flows["duration_seconds"].to_numpy()
     whose, begin, end = slots(who, start, seconds, size)
     n = len(whose)
+    app_id = named["app_id"].take(pa.array(whose))
+    serves = pc.is_in(app_id.cast(pa.string()), pa.array(sorted(WORKS_FOR_OTHERS)))
     columns = {
         "start": pa.array(begin).cast(pa.timestamp("us")).cast(TIME),
         "duration_seconds": (end - begin) * 1e-6,
         "device_id": named["device_id"].take(pa.array(whose)),
-        "app_id": named["app_id"].take(pa.array(whose)),
-        "app_attribution": pa.array(["exact"] * n),
+        "app_id": app_id,
+        "app_attribution": pc.if_else(serves, "process", "exact"),
         "outcome": pa.array(["unknown"] * n),
         "time_resolution_seconds": np.full(n, float(SLOT_SECONDS)),
         "source": pa.array([SOURCE] * n),
