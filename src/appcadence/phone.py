@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.weekly import short_reports
-from appcadence.models.shipped import shipped
+from appcadence.models.shipped import reference_model
 from appcadence.models.weekly_judgement import judge_reports
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
@@ -71,7 +71,7 @@ def examine(
         scores, days = [], 0.0
         if len(tables.get("flows", ())):
             out = scratch / "scores"
-            run = score_directory(tables, scorer or Scorer(*shipped()), out, progress=progress)
+            run = score_directory(tables, scorer or Scorer(*reference_model()), out, progress=progress)
             scores, days = as_rows(Output(out).scores()), run.device_days
         weeks = judge_reports(tables) if len(tables.get("contact_summaries", ())) else None
         return assess(
