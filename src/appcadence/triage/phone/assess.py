@@ -116,7 +116,7 @@ def assess(
     rarest = max((_days_between(alerts[app.app_id]) for app in apps if app.app_id in alerts), default=0.0)
     basis = whole.Basis(
         phone=phone,
-        judged=len({row["app_id"] for row in scores if row["status"] != "insufficient_evidence"}),
+        judged=len({row["app_id"] for row in scores if row["status"] == "scored"}),
         device_days=device_days,
         reports=reports,
         short_reports=short_reports,
