@@ -19,6 +19,7 @@ from appcadence.telemetry.schema import (
 )
 
 DAY0 = 1_772_409_600  # 2026-03-02 00:00 UTC
+WEEK_US = 7 * 86_400_000_000
 
 
 def flows(
@@ -191,3 +192,23 @@ def table(declared, rows):
 def inventory(*rows):
     """What apps declare; a row is at least its app_id."""
     return table(INVENTORY, [{"snapshot_time": 0.0} | row for row in rows])
+
+
+def summaries(hosts, week=0):
+    """Rows of the App Privacy Report of a week: the hits of one app on each host."""
+    start = DAY0 * 1_000_000 + week * WEEK_US
+    return [
+        {
+            "device_id": "d1",
+            "app_id": "com.a",
+            "dest_host": host,
+            "first_seen": start,
+            "last_seen": start + WEEK_US - 1,
+            "hits": hits,
+            "initiated": "app",
+            "dest_owner": None,
+            "report_start": start,
+            "report_end": start + WEEK_US,
+        }
+        for host, hits in hosts.items()
+    ]

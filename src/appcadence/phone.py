@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,24 +52,18 @@ def examine(
         TelemetryError: nothing given can be used, a telemetry directory holds several devices and
             `device_id` names none of them, or `keep` holds telemetry already.
     """
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="appcadence-phone-")))
+    with tempfile.TemporaryDirectory(prefix="appcadence-phone-") as scratch:
         given = _telemetry(paths)
         systems: tuple[str, ...] = ()
         if given is None:
-            where = scratch / "telemetry" if keep is None else Path(keep)
-            if existing(where) is not None:
-                raise TelemetryError(
-                    f"{where} holds telemetry already, maybe of another phone; choose a new one"
-                )
-            done = convert(paths, where, device_id=device_id or UNNAMED, progress=progress)
-            systems = tuple(dict.fromkeys(c.system for c in done.collections if c.system))
-            given, device_id = TelemetryDirectory(where), device_id or UNNAMED
+            device_id = device_id or UNNAMED
+            where = Path(scratch, "telemetry") if keep is None else Path(keep)
+            given, systems = _converted(paths, where, device_id, progress)
         device = _device(given, device_id)
         tables = {name: _rows_of(given, name, device) for name in _TABLES if name in given.tables()}
         scores, days = [], 0.0
         if len(tables.get("flows", ())):
-            out = scratch / "scores"
+            out = Path(scratch, "scores")
             run = score_directory(tables, scorer or Scorer(*reference_model()), out, progress=progress)
             scores, days = as_rows(Output(out).scores()), run.device_days
         weeks = judge_reports(tables) if len(tables.get("contact_summaries", ())) else None
@@ -104,13 +97,26 @@ def _telemetry(paths: Sequence[str | Path]) -> TelemetryDirectory | None:
     return None
 
 
+def _converted(
+    paths: Sequence[str | Path], where: Path, device_id: str, progress: Progress
+) -> tuple[TelemetryDirectory, tuple[str, ...]]:
+    """The telemetry of one phone, and the systems that its sysdiagnoses name."""
+    if existing(where) is not None:
+        raise TelemetryError(
+            f"{where} holds telemetry, maybe of another phone; choose a new directory", "keep"
+        )
+    done = convert(paths, where, device_id=device_id, progress=progress)
+    systems = dict.fromkeys(part.system for part in done.collections if part.system)
+    return TelemetryDirectory(where), tuple(systems)
+
+
 def _device(given: TelemetryDirectory, device_id: str | None) -> str:
     found = sorted({name for table in _TABLES for name in given.names(table, "device_id")})
+    if not found or device_id in found:
+        return device_id or UNNAMED
     if device_id is None and len(found) == 1:
         return found[0]
-    if device_id in found:
-        return str(device_id)
-    which = "no device" if not found else f"{len(found):,} devices ({listed(found)})"
+    which = f"{len(found):,} device{'s' * (len(found) > 1)} ({listed(found)})"
     raise TelemetryError(f"{given.path} holds {which}; name the one phone to look at", "device_id")
 
 

@@ -5,14 +5,13 @@ import shutil
 import subprocess
 
 import pytest
-from make import table
+from make import summaries, table
 from phones import HOSTILE, quiet, with_beacon
-from test_weekly_command import summaries
 from typer.testing import CliRunner
 
 from appcadence.cli import app
 from appcadence.telemetry.directory import write_directory
-from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES
+from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES, FLOWS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -132,6 +131,13 @@ def test_a_telemetry_directory_holds_one_phone_or_is_told_which(given, tmp_path)
     assert "holds 2 devices (a, b); name the one phone to look at" in refused(tmp_path / "two")
     assert run(tmp_path / "two", "--device-id", "b").exit_code == 0
     assert "2 devices" in refused(tmp_path / "two", "--device-id", "c")
+    assert "holds 1 device (d1)" in refused(given / "quiet", "--device-id", "c")
+
+
+def test_a_log_without_rows_tells_nothing_and_says_what_to_collect(tmp_path):
+    write_directory(tmp_path / "t", {"flows": FLOWS.empty()})
+    text = " ".join(run(tmp_path / "t").output.split())
+    assert text.startswith("Nothing can be said of this phone") and "press both volume buttons" in text
 
 
 def test_the_real_sample_is_kept_where_asked(shared_data, tmp_path):

@@ -4,34 +4,13 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from make import DAY0, fleet, flows
+from make import fleet, flows, summaries
 from typer.testing import CliRunner
 
 from appcadence.cli import app
 from appcadence.models.weekly_judgement import WEEKLY
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.schema import CONTACT_SUMMARIES
-
-WEEK = 7 * 86_400_000_000
-
-
-def summaries(hosts, week=0):
-    start = DAY0 * 1_000_000 + week * WEEK
-    return [
-        {
-            "device_id": "d1",
-            "app_id": "com.a",
-            "dest_host": host,
-            "first_seen": start,
-            "last_seen": start + WEEK - 1,
-            "hits": hits,
-            "initiated": "app",
-            "dest_owner": None,
-            "report_start": start,
-            "report_end": start + WEEK,
-        }
-        for host, hits in hosts.items()
-    ]
 
 
 @pytest.fixture
