@@ -105,7 +105,10 @@ def _converted(
         raise TelemetryError(
             f"{where} holds telemetry, maybe of another phone; choose a new directory", "keep"
         )
-    done = convert(paths, where, device_id=device_id, progress=progress)
+    try:
+        done = convert(paths, where, device_id=device_id, progress=progress)
+    except TelemetryError as error:
+        raise TelemetryError(str(error)) from None  # what mends it is an argument of `convert` alone
     systems = dict.fromkeys(part.system for part in done.collections if part.system)
     return TelemetryDirectory(where), tuple(systems)
 

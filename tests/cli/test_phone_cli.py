@@ -10,6 +10,7 @@ from phones import HOSTILE, quiet, with_beacon
 from typer.testing import CliRunner
 
 from appcadence.cli import app
+from appcadence.errors import AppcadenceError
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES, FLOWS
 
@@ -21,8 +22,6 @@ def run(*arguments):
 
 
 def refused(*arguments):
-    from appcadence.errors import AppcadenceError
-
     with pytest.raises(AppcadenceError) as error:
         run(*arguments)
     return str(error.value)
@@ -106,6 +105,13 @@ def test_an_app_privacy_report_names_hosts_and_no_rhythm(tmp_path):
     assert "it contacted c2?[31m.invalid, which it had not contacted before" in text
     assert "it used location 3 times" in text and "has sums of a week and no rhythm" in text
     assert "raster" not in (tmp_path / "p.html").read_text().split("</style>")[1]
+
+
+def test_options_of_other_commands_are_not_asked_for(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing\n")
+    with pytest.raises(AppcadenceError, match="known format") as error:
+        run(tmp_path / "notes.txt")
+    assert error.value.argument is None
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "junk"])

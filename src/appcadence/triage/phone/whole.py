@@ -17,7 +17,8 @@ _ENOUGH_HOURS = 72.0
 _MIN_SERVED_SHARE = 0.05
 _QUIET = (
     "That does not prove that the phone is clean: what rested while the log was kept, talks only while the "
-    "app is in use, hides behind a part of iOS, or talks faster than the log can tell is not seen."
+    "app is in use, hides behind a part of iOS or under the name of one, or talks faster than the log can "
+    "tell is not seen."
 )
 _AGAIN = (
     "Another sysdiagnose of this phone in two or three days; give both in one command. It shows whether what "
@@ -68,7 +69,7 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
         )
     if not basis.judged:
         log = f"in the sums of {_many(basis.reports, 'App Privacy Report')}"
-    parts = f" {_many(system, 'part')} of iOS {_does(system, 'stand')} out, too: see below." if system else ""
+    parts = f" {_many(system, 'part')} of iOS {_does(system, 'stand')} out: see below." if system else ""
     if not apps:
         short = bool(basis.judged) and basis.phone.hours < MIN_HOURS
         said = f"Nothing stands out among the apps that people install, {log}"
