@@ -67,7 +67,7 @@ class Phones:
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        tables = simulate(64, 7 * WEEKS + 1, seed, implants_per_device_day=0.0).tables
+        tables = simulate(64, 7 * WEEKS + 1, seed, implants_per_device_day=0.0, own_log_share=0.0).tables
         flows = tables["flows"].filter(pc.is_valid(tables["flows"]["app_id"]))
         self.names = sorted(pc.unique(flows["device_id"]).cast(pa.string()).to_pylist())[:PHONES]
         self.tables = {name: _of(tables[name], self.names) for name in ("activity", "notifications")}

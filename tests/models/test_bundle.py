@@ -45,7 +45,7 @@ def test_another_feature_schema_is_refused_with_both_versions(saved, tmp_path):
         bundle.load(tmp_path / "old")
 
 
-@pytest.mark.parametrize(("change", "said"), [(-1, "format 3, this version reads 4"), (1, "format 5")])
+@pytest.mark.parametrize(("change", "said"), [(-1, "format 4, this version reads 5"), (1, "format 6")])
 def test_another_format_is_refused(saved, tmp_path, change, said):
     shutil.copytree(saved, tmp_path / "other")
     manifest = json.loads((saved / bundle.MANIFEST).read_text())

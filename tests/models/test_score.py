@@ -11,6 +11,7 @@ from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, NAMES, RELATIVE
 from appcadence.models.detector import (
     EXPLAINED_ROWS,
+    STRATA,
     behaviour_score,
     comparable,
     forest_input,
@@ -46,12 +47,15 @@ def test_the_threshold_itself_alerts_and_what_lies_below_does_not():
 
 def test_scores_contributions_and_constant_are_on_the_scale_of_their_stratum():
     parts = {"attributed": calibration(origin=3.0, spread=2.0), "unattributed": calibration(n=50, spread=4.0)}
+    parts["own_log"] = calibration(n=70, spread=3.0)
     detector = made(calibration=parts)
     frame = windows(2, app=["com.a", None], beats_per_hour=8.0, dest=["a", "b"])
     scores = detector.score(frame).to_pandas()
     assert scores["score"].tolist() == [2.5, 2.0]
     assert scores["p_value"].tolist() == [93 / 101, 43 / 51]
-    for stratum, contributions, score in zip(parts, scores["contributions"], scores["score"], strict=True):
+    for stratum, contributions, score in zip(
+        STRATA[:2], scores["contributions"], scores["score"], strict=True
+    ):
         (first, *others) = contributions
         assert first["feature"] == "beats_per_hour" and len(contributions) == 8
         assert first["contribution"] == score - detector.constant(stratum)
@@ -63,7 +67,11 @@ def test_scores_contributions_and_constant_are_on_the_scale_of_their_stratum():
 
 def test_each_stratum_has_its_own_threshold():
     detector = made(
-        calibration={"attributed": calibration(days=10.0), "unattributed": calibration(days=20.0)}
+        calibration={
+            "attributed": calibration(days=10.0),
+            "unattributed": calibration(days=20.0),
+            "own_log": calibration(days=30.0),
+        }
     )
     frame = windows(4, app=["com.a", "com.a", None, None], beats_per_hour=[69, 70, 39, 40], dest=list("abcd"))
     assert detector.score(frame, Config(Alerts(2.95)))["alert"].to_pylist() == [

@@ -19,7 +19,7 @@ from appcadence.training.injection import past_and_future
 from appcadence.training.train import train
 
 DAY_US = 86_400_000_000
-KEYS = ("app_id", "dest", "category")
+KEYS = ("app_id", "dest", "category", "destination_known")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ WEEKS = 4
 @pytest.fixture(scope="module")
 def phones():
     """Reports of some fourteen phones with apps, without implants: the summaries and when they begin."""
-    flows = simulate(24, 7 * WEEKS + 1, 3, implants_per_device_day=0.0).tables["flows"]
+    flows = simulate(24, 7 * WEEKS + 1, 3, implants_per_device_day=0.0, own_log_share=0.0).tables["flows"]
     flows = flows.filter(pc.is_valid(flows["app_id"]))
     begin = first_export(flows)
     early = pc.less(flows["start"].cast(pa.int64()), begin + 7 * WEEKS * DAY)

@@ -38,7 +38,9 @@ NUMBERS = ["score", "p_value"]
 BLOCK_FLOWS = 2_000
 """Small, so that there are many blocks."""
 NEVER, ALWAYS = -(2**62), 2**62
-TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
+TIMES = dict.fromkeys(("flows", "activity", "usage", "tasks", "coverage"), "start") | {
+    "notifications": "time"
+}
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def by_key(rows):
 
 
 def around(tables):
-    return {name: tables[name] for name in ("activity", "notifications", "inventory")}
+    return {name: table for name, table in tables.items() if name != "flows"}
 
 
 def same(rows, batch):

@@ -22,7 +22,7 @@ from appcadence.telemetry.simulate.weekly_reports import (
 
 @pytest.fixture(scope="module")
 def flows():
-    return simulate(3, 15, 5, implants_per_device_day=0.0).tables["flows"]
+    return simulate(3, 15, 5, implants_per_device_day=0.0, own_log_share=0.0).tables["flows"]
 
 
 @pytest.fixture(scope="module")

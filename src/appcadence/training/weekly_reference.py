@@ -28,7 +28,7 @@ DEVICES, DAYS, SEED = 128, 43, 20_260_302
 
 def tails() -> dict[str, Tails]:
     """Tails of first reports (`first`) and of later ones (`later`)."""
-    flows = simulate(DEVICES, DAYS, SEED, implants_per_device_day=0.0).tables["flows"]
+    flows = simulate(DEVICES, DAYS, SEED, implants_per_device_day=0.0, own_log_share=0.0).tables["flows"]
     flows = flows.filter(pc.is_valid(flows["app_id"]))
     begin = first_export(flows)
     reports = with_long_tail(weekly_reports(flows, begin), begin, SEED)

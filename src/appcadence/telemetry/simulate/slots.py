@@ -53,6 +53,7 @@ def phone_flows(flows: pa.Table) -> pa.Table:
     size = flows["bytes_out"].cast(pa.float64()).to_numpy() + flows["bytes_in"].cast(pa.float64()).to_numpy()
     start, seconds = flows["start"].cast(pa.int64()).to_numpy(), flows["duration_seconds"].to_numpy()
     whose, begin, end = slots(who, start, seconds, size)
+    begin = np.maximum(begin, start.min(initial=np.iinfo(np.int64).max))  # nothing is seen before the first
     n = len(whose)
     app_id = named["app_id"].take(pa.array(whose))
     serves = pc.is_in(app_id.cast(pa.string()), pa.array(sorted(WORKS_FOR_OTHERS)))
