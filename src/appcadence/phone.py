@@ -16,7 +16,7 @@ from appcadence.models.shipped import reference_model
 from appcadence.models.weekly_judgement import judge_reports
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
-from appcadence.telemetry.directory import TelemetryDirectory, existing
+from appcadence.telemetry.directory import SOURCES, TelemetryDirectory, existing
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.listing import listed
 from appcadence.triage.phone.assess import Phone, assess
@@ -90,6 +90,8 @@ def _telemetry(paths: Sequence[str | Path]) -> TelemetryDirectory | None:
         try:
             found = TelemetryDirectory(path)
         except TelemetryError:
+            if (path / SOURCES).is_file():
+                raise
             continue
         if len(paths) > 1:
             raise TelemetryError(f"{path} is a telemetry directory; give it alone, or the logs themselves")

@@ -140,6 +140,15 @@ def test_a_telemetry_directory_holds_one_phone_or_is_told_which(given, tmp_path)
     assert "holds 1 device (d1)" in refused(given / "quiet", "--device-id", "c")
 
 
+@pytest.mark.parametrize(
+    "sources", ["null", "[[", '[{"conversion": [1]}]', '{"a": 1}', "[{}]", "[" * 100_000 + "]" * 100_000]
+)
+def test_a_damaged_telemetry_directory_is_called_one(tmp_path, sources):
+    write_directory(tmp_path / "t", {"flows": FLOWS.empty()})
+    (tmp_path / "t" / "sources.json").write_text(sources)
+    assert "sources.json is damaged" in refused(tmp_path / "t")
+
+
 def test_a_log_without_rows_tells_nothing_and_says_what_to_collect(tmp_path):
     write_directory(tmp_path / "t", {"flows": FLOWS.empty()})
     text = " ".join(run(tmp_path / "t").output.split())

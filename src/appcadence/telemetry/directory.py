@@ -281,6 +281,12 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
     try:
         with open_input(file) as stream:
             entries: list[dict[str, Any]] = json.load(stream)
-    except (ValueError, OSError) as error:
+        if not isinstance(entries, list) or not all(map(_is_source, entries)):
+            raise ValueError("no list of files, each with its conversion")
+    except (ValueError, OSError, RecursionError) as error:
         raise TelemetryError(f"{file} is damaged ({error}); remove it and convert again") from None
     return entries
+
+
+def _is_source(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("conversion"), str)
