@@ -9,7 +9,7 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import NamedTuple
 
-from naive_names import local
+from naive_names import dest_of, local
 
 NAN = math.nan
 TICK = 5e-7  # half a microsecond: times are whole ones, floats of seconds are not
@@ -63,8 +63,7 @@ def windows(rows, seconds):
             flow = _piece(row, start, duration, float(seconds))
             spans[row.device, index * width].append((flow.start, flow.end))
             if row.service != "dns":
-                lost = "unknown" if row.app is None else "*"
-                dest = row.host if row.host is not None else row.ip if row.ip is not None else lost
+                dest = dest_of(row.host, row.ip, row.app)
                 found[row.device, row.app, dest, index * width].append(flow)
     channels = {key: stitched(flows) for key, flows in found.items()}
     apps = defaultdict(list)

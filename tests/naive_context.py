@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from naive_names import local, named
+from naive_names import dest_of, local, named
 
 DAY = 86400.0
 NAN = math.nan
@@ -38,8 +38,7 @@ class Flow(NamedTuple):
 
     @property
     def dest(self):
-        lost = "unknown" if self.app is None else "*"
-        return self.host if self.host is not None else self.ip if self.ip is not None else lost
+        return dest_of(self.host, self.ip, self.app)
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class Window:
         return self.device, self.app, self.dest, self.begin
 
     @property
-    def is_channel(self):
-        """Of one destination, or of flows without any; not of all that an app has."""
+    def is_channel(self):  # of one destination, or of flows without any
         return all(piece.flow.dest == self.dest for piece in self.pieces)
 
     def sessions(self):

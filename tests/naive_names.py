@@ -39,3 +39,8 @@ def local(dest):
     except ValueError:
         return dest.endswith(".local")
     return address in ipaddress.ip_network("fc00::/7" if address.version == 6 else "10.0.0.0/8")
+
+
+def dest_of(host, ip, app):
+    """What a window calls a flow's destination; a flow without one is its app's, or nobody's."""
+    return next((name for name in (host, ip) if name is not None), "unknown" if app is None else "*")

@@ -56,6 +56,7 @@ EXAMPLES = {
         "first_seen": "2026-03-02T00:00:00+00:00",
     },
     "local_destinations": {"windows": 2, "of": 9},
+    "shared_processes": {"windows": 2, "of": 9},
     "dns_channel": {"device": "d1", "dest": "203.0.113.9", "lookups": 11793, "other_flows": 1109},
     "identity_changed": {"renamed": 3, "nameless": 0, "of": 9},
 }
@@ -125,7 +126,7 @@ def test_what_is_no_finding_is_refused(damaged):
 def test_the_page_names_every_code_and_no_other():
     page = (Path(__file__).resolve().parents[1] / "docs" / "findings.md").read_text()
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
-    named = {code: row for row in rows for code in re.findall("`([a-z_]+)`", row[1])}
+    named = {code: row for row in rows for code in re.findall("`([a-z_0-9]+)`", row[1])}
     assert set(named) == set(CATALOGUE)
     for code, row in named.items():
         assert set(EXAMPLES.get(code, {})) == set(re.findall("`([a-z_]+)`", row[3])), code

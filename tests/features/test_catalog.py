@@ -18,7 +18,7 @@ def test_features_are_declared_once_and_in_full():
     for feature in FEATURES:
         assert feature.direction in (-1, 0, 1) and feature.meaning and feature.phrase
         assert feature.unit in UNITS
-    known = {"flows", "activity", "notifications", "inventory", "history"}
+    known = {"flows", "activity", "notifications", "usage", "tasks", "inventory", "history"}
     assert all(needs and set(needs) <= known for needs in INPUTS_OF.values())
 
 

@@ -24,7 +24,7 @@ def rows():
     out = rng.normal(size=(300, 2 * N))
     out[rng.random(out.shape) < 0.2] = np.nan
     out[:, NAMES.index("channel_is_new")] = rng.random(300) < 0.4
-    out[:, BEATS] = rng.gamma(2.0, 2.0, 300) + 4.0 * (np.arange(300) % 5 == 0)
+    out[:, BEATS] = rng.gamma(2.0, 2.0, 300) + 12.0 * (np.arange(300) % 5 == 0)
     return out
 
 

@@ -193,7 +193,7 @@ def test_default_store_is_sqlite_in_the_working_directory(trained, tmp_path, mon
 
 def test_plain_rows_gains_and_redaction(trained):
     rows = plain(trained[0].example)
-    assert {str(t) for t in rows.dtypes} <= {"object", "float64", "int64", "datetime64[ns]"}
+    assert {str(t) for t in rows.dtypes} <= {"object", "bool", "float64", "int64", "datetime64[ns]"}
     total = gains("feature_names=a b a_distance\nsplit_feature=0 2 1\nsplit_gain=1 2 4\n")
     assert total == {"a": 3.0, "b": 4.0}
     assert redacted("see http://me:pw@host/x") == "see http://host/x"

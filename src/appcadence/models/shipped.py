@@ -1,4 +1,4 @@
-"""The two models that come with the package, trained on simulated fleets of many kinds, with no past of their own.
+"""The two models that ship, trained on simulated fleets of many kinds, with no past of their own.
 
 The reference model scores telemetry of which no baseline is known: it tells windows by what is
 usual for kinds and categories of apps alone. The starting model is what every training begins with: it has

@@ -17,7 +17,8 @@ from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import adjusted_p_values, device_days
 from appcadence.models.detector import Detector, aligned, comparable, hide, strata
-from appcadence.models.eligibility import eligible
+from appcadence.models.device_shift import device_shift
+from appcadence.models.eligibility import eligible, shared_process
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
@@ -224,13 +225,16 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
 def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
+    ranked, score = ~common & ~shared_process(frame), np.full(len(frame), np.nan)
     for stratum, rows in strata(frame).items():
-        mine = rows & ~common
+        score[rows] = detector.calibration[stratum].scale(raw[rows])
+    score += device_shift(frame, score, ranked)
+    for stratum, rows in strata(frame).items():
+        mine = rows & ranked
         if not mine.any():
             continue
         calibration = detector.calibration[stratum]
-        alerting = mine & (calibration.scale(raw) >= 0)
-        units += len(np.unique(alert_unit(frame[alerting])))
+        units += len(np.unique(alert_unit(frame[mine & (score >= 0)])))
         promised += device_days(frame[rows])
         counted += calibration.device_days
         decile = np.minimum((10 * calibration.p_values(raw[mine])).astype(int), 9)
