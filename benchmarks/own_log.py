@@ -76,9 +76,7 @@ def main() -> None:
         for name, result in one_seed(options.devices, seed).items():
             found.setdefault(name, []).append(result)
         print(f"seed {seed} done", flush=True)
-    print(
-        f"\nsimulated: {options.seeds} seeds from {options.first_seed}, {options.devices} devices, of which the filtered"
-    )
+    print(f"\nsimulated: {options.seeds} seeds from {options.first_seed}, {options.devices} devices")
     head = "".join(f"{f'at {budget:g}':>14s}" for budget in BUDGETS)
     print(f"{'':40s}{head}{'realised at 1':>16s}{'controls':>14s}")
     for name, results in found.items():
