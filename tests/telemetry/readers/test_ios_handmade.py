@@ -52,7 +52,15 @@ def test_powerlog_without_a_grid_dropped_pushes_and_topics(tmp_path):
     found = read("powerlog", powerlog(tmp_path / "x", {PUSHES: (columns, rows)}))["notifications"]
     assert [row["app_id"] for row in found] == ["com.example.a", "com.example.b.voip", None]
     assert {row["time_resolution_seconds"] for row in found} == {1e-6}
-    assert {row["size_bytes"] for row in found} == {None}
+    assert {row["size_bytes"] for row in found} == {None} == {row["content_available"] for row in found}
+
+
+def test_powerlog_push_types_in_words_tell_silent_pushes(tmp_path):
+    rows = [(START + k, f"com.example.{k}", sort) for k, sort in enumerate(("background", "alert", 2, None))]
+    found = read(
+        "powerlog", powerlog(tmp_path / "x", {PUSHES: ("timestamp REAL, BundleID TEXT, PushType", rows)})
+    )
+    assert [row["content_available"] for row in found["notifications"]] == [True, False, None, None]
 
 
 def test_powerlog_clock_changes(tmp_path):

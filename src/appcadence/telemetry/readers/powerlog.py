@@ -57,15 +57,17 @@ _COURIER = {
 }
 _TRANSFER = "PLXPCAgent_EventPoint_BackgroundTransfer"
 _APPS = "PLApplicationAgent_EventNone_AllApps"
+_SILENT: dict[_sqlite.Value, bool] = {"background": True, "alert": False}
+"""By APNs push type, where a log has it in words."""
 _CLIENT = re.compile(r"[^:]*:\[([^:\]]+)")
-_EVENT_FIELDS = ("app_id", "time", "kind", "priority", "size_bytes")
+_EVENT_FIELDS = ("app_id", "time", "kind", "priority", "content_available", "size_bytes")
 _STATE_FIELDS = ("app_id", "kind", "start", "end")
 _USAGE_FIELDS = ("app_id", "start", "end", "bytes_out", "bytes_in")
 _TASK_FIELDS = ("app_id", "start", "end")
 _SPAN_FIELDS = ("start", "end")
 _APP_FIELDS = ("app_id", "app_name", "version", "snapshot_time")
 
-Event = tuple[str | None, int, str, int | None, int | None]
+Event = tuple[str | None, int, str, int | None, bool | None, int | None]
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -133,8 +135,8 @@ def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
 def _pushes(log: PowerLog) -> tuple[list[Event], float]:
     events: list[Event] = []
     stamps = []
-    columns = ("BundleID", "Topic", "Priority", "Size", "IsDropped")
-    for line, raw, time, (bundle, topic, priority, size, dropped) in log.rows(_PUSH, columns):
+    columns = ("BundleID", "Topic", "Priority", "PushType", "Size", "IsDropped")
+    for line, raw, time, (bundle, topic, priority, sort, size, dropped) in log.rows(_PUSH, columns):
         stamps.append(raw)
         if bundle not in (None, "") and app_id(bundle) is None:
             log.reject(_PUSH, line, "BundleID is no bundle id")
@@ -144,11 +146,13 @@ def _pushes(log: PowerLog) -> tuple[list[Event], float]:
             log.reject(_PUSH, line, "Size is no number of bytes")
         elif not dropped:
             app = app_id(bundle) or app_id(topic)
-            events.append((app, time, "push_received", priority, size))
+            events.append((app, time, "push_received", priority, _SILENT.get(sort), size))
     # The log rounds; canonical times are the earliest that the stamp stands for.
     coarse = resolution_seconds(stamps)
     early = int(coarse * 500_000) if coarse >= 1.0 else 0
-    return [(app, time - early, kind, first, size) for app, time, kind, first, size in events], coarse
+    return [
+        (a, time - early, kind, first, silent, size) for a, time, kind, first, silent, size in events
+    ], coarse
 
 
 def _count(value: _sqlite.Value, most: int) -> TypeGuard[int | None]:
@@ -157,7 +161,7 @@ def _count(value: _sqlite.Value, most: int) -> TypeGuard[int | None]:
 
 def _courier(log: PowerLog) -> list[Event]:
     return [
-        (None, time, kind, None, None)
+        (None, time, kind, None, None, None)
         for name, kind in _COURIER.items()
         for _, _, time, _ in log.rows(name, ())
     ]
@@ -180,7 +184,7 @@ def _transfers(log: PowerLog) -> list[Event]:
             _, first, most = tasks.get(key, (app, time, None))
             known = [count for count in (size, most) if count is not None]
             tasks[key] = (app, min(first, time), max(known, default=None))
-    return [(app, time, "background_transfer", None, size) for app, time, size in tasks.values()]
+    return [(app, time, "background_transfer", None, None, size) for app, time, size in tasks.values()]
 
 
 def _apps(log: PowerLog) -> list[tuple[str, str | None, str | None, int]]:
