@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ios_files import START, powerlog, read
 
+from appcadence.telemetry.readers import _network_bitmaps
+
 REAL = "powerlog_2021-12-16_05-54_84E2141B.PLSQL"
 BITMAPS = "PLProcessNetworkAgent_EventBackward_NetworkBitmap"
 SLEEPS = "PLSleepWakeAgent_EventForward_PowerState"
@@ -152,6 +154,15 @@ def test_a_span_that_is_none_is_rejected(tmp_path):
     rows = [(START + 2000.0, "com.a", 2_000_000_000_000, 0, end, bits(0), None) for end in (0, 2048, "x")]
     reasons = [row["reason"] for row in tables(tmp_path / "x", rows)["rejected"]]
     assert len(reasons) == 3 and all("MachAbsolute" in reason for reason in reasons)
+
+
+def test_more_bitmaps_than_any_phone_writes_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(_network_bitmaps, "MAX_BITMAPS", 3)
+    found = tables(tmp_path / "x", [record(bits(k), app=f"com.{k}", cellular=bits(k)) for k in range(5)])
+    assert {f["app_id"] for f in found["flows"]} == {"com.0", "com.1"}
+    assert [row["reason"] for row in found["rejected"]] == [
+        f"{BITMAPS}: more than 3 bitmaps; further ones are not read"
+    ]
 
 
 @st.composite

@@ -22,8 +22,8 @@ from appcadence.telemetry.readers._powerlog_tables import PowerLog, process_name
 
 BITMAPS = "PLProcessNetworkAgent_EventBackward_NetworkBitmap"
 SLOT_SECONDS = 8
-MAX_RECORDS = 100_000
-"""Weeks of a busy phone, which writes some 3,000 a day; further ones are not read."""
+MAX_BITMAPS = 100_000
+"""Weeks of a busy phone, which writes some 3,500 a day; records after so many are not read."""
 _SLEEP = "PLSleepWakeAgent_EventForward_PowerState"
 _COLUMNS = ("BundleName", "CurrentMachAbsoluteTime", "MachAbsoluteStartTime", "MachAbsoluteEndTime")
 _WORD, _BYTES = 8, 16
@@ -73,7 +73,7 @@ class _Sleeps:
 
 def use_of(log: PowerLog) -> Use:
     """The flows of all processes, in order of process and time, and when any was observed."""
-    names, rows, maps = _records(log, log.database.blob_columns(BITMAPS))
+    names, rows, (owner, interface, maps) = _records(log, log.database.blob_columns(BITMAPS))
     sleeps = _sleeps(log)
     time, uptime, start, stop, process = rows
     booted = sleeps.awake(time) - uptime
@@ -81,7 +81,8 @@ def use_of(log: PowerLog) -> Use:
     boot = np.empty(len(time), np.int64)
     boot[order] = np.cumsum(np.abs(np.diff(booted[order], prepend=booted[order][:1])) > _REBOOT_SECONDS)
 
-    row, place, slot = np.nonzero(np.unpackbits(maps, axis=2, bitorder="little"))
+    bitmap, slot = np.nonzero(np.unpackbits(maps, axis=1, bitorder="little"))
+    row, place = owner[bitmap], interface[bitmap]
     number = (start[row] // SLOT_SECONDS).astype(np.int64) + slot
     order = np.lexsort((number, place, boot[row], process[row]))
     row, place, number = row[order], place[order], number[order]
@@ -120,14 +121,18 @@ def _observed(
     )
 
 
-def _records(log: PowerLog, interfaces: Sequence[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names of processes; (5, n) time, uptime, start, stop and process of each record; (n, k, 16) bitmaps."""
+def _records(
+    log: PowerLog, interfaces: Sequence[str]
+) -> tuple[list[str], np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Names of processes; (5, n) time, uptime, start, stop and process of each record; and of each bitmap its
+    record (m,), its interface (m,) and its bytes (m, 16)."""
     codes: dict[str, int] = {}
     rows: list[tuple[float, ...]] = []
     maps = bytearray()
+    owners: list[tuple[int, int]] = []
     for line, time, _, values in log.rows(BITMAPS, _COLUMNS, blobs=interfaces):
-        if len(rows) == MAX_RECORDS:
-            log.reject(BITMAPS, line, f"more than {MAX_RECORDS:,} records; further ones are not read")
+        if max(len(rows), len(owners)) >= MAX_BITMAPS:
+            log.reject(BITMAPS, line, f"more than {MAX_BITMAPS:,} bitmaps; further ones are not read")
             break
         fault = _fault(time, values)
         if fault:
@@ -135,11 +140,14 @@ def _records(log: PowerLog, interfaces: Sequence[str]) -> tuple[list[str], np.nd
             continue
         name, now, start, stop = values[:4]
         code = codes.setdefault(str(name), len(codes))
+        for place, bits in enumerate(values[4:]):
+            if isinstance(bits, bytes):
+                owners.append((len(rows), place))
+                maps += bits.ljust(_BYTES, b"\0")
         rows.append((time, float(now) / 1e9, float(start), float(stop), code))  # type: ignore[arg-type]
-        for bits in values[4:]:
-            maps += (bits if isinstance(bits, bytes) else b"").ljust(_BYTES, b"\0")
-    shape = (len(rows), len(interfaces), _BYTES)
-    return list(codes), np.array(rows).reshape(-1, 5).T, np.frombuffer(bytes(maps), np.uint8).reshape(shape)
+    owner, interface = np.array(owners, np.int64).reshape(-1, 2).T
+    data = np.frombuffer(bytes(maps), np.uint8).reshape(-1, _BYTES)
+    return list(codes), np.array(rows).reshape(-1, 5).T, (owner, interface, data)
 
 
 def _fault(time: float, values: Sequence[_sqlite.Value]) -> str | None:
