@@ -18,6 +18,8 @@ from appcadence.triage.report_data import utc_text
 
 Row = dict[str, Any]
 
+MAX_EXPECTED = 2.0
+"""Fewer would hide a beat of ten minutes in a log of four days; with more, a quiet phone is not quiet."""
 MAX_APPS = 10
 """Apps that are shown, and as many parts of iOS."""
 _APPLE = "com.apple."
@@ -88,7 +90,8 @@ def assess(
     systems: Sequence[str] = (),
     reference: bool = True,
 ) -> Phone:
-    """What stands out on a phone: apps with an alert or with a finding among the weekly sums.
+    """What stands out on a phone: apps with a finding among the weekly sums, or with an alert of which an
+    ordinary phone has at most `MAX_EXPECTED` in as long a log.
 
     Args:
         device_id: the phone.
@@ -102,7 +105,11 @@ def assess(
         reference: whether the reference model scored, and not one of similar phones.
     """
     phone = PhoneRecord(tables)
-    loud = sorted((row for row in scores if row["alert"]), key=lambda row: -row["score"])
+    # exp(-score) benign apps a device-day show as much.
+    least = math.log(max(device_days / MAX_EXPECTED, 1.0))
+    loud = sorted(
+        (row for row in scores if row["alert"] and row["score"] >= least), key=lambda row: -row["score"]
+    )
     alerts = _by_app(row for row in loud if row["app_id"] is not None)
     found = _by_app(weeks)
     model = "rough: as simulated phones go" if reference else "as the phones go that the model learned from"

@@ -82,10 +82,7 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
     if rarest_days >= _RARE_DAYS:
         weight = "An ordinary phone shows the like of the first less than once in ten days, roughly."
     elif basis.judged:
-        weight = (
-            f"That is weak: on an ordinary phone about {_many(max(round(basis.device_days), 1), 'app')} "
-            "would stand out as much in that time."
-        )
+        weight = "That is weak: on an ordinary phone one or two apps would stand out as much in that time."
     else:
         weight = "An ordinary phone shows as much in about one week of ten."
     return said, f"{weight} It is a question to ask, and no proof that an app is malicious.{parts}"
