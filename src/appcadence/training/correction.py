@@ -1,4 +1,4 @@
-"""What LightGBM adds to the experts: a correction of their sum that begins where the reference model ends."""
+"""What LightGBM adds to the experts: a correction of their sum that begins where the shipped model ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Start:
     def of(
         cls, experts: Experts, prior: Detector | None, rows: Matrix, target: Codes, weight: Vector
     ) -> Start:
-        """From a reference model; without one, the experts' weight is that of a logistic regression on their
+        """From a starting model; without one, the experts' weight is that of a logistic regression on their
         sum.
 
         `rows` is (n, 2 n_features), values and distances.
