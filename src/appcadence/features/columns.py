@@ -22,3 +22,8 @@ def codes(column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
 def micros(column: pa.ChunkedArray) -> np.ndarray:
     """Timestamps as int64 microseconds since the epoch."""
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+
+
+def code_of(name: str, names: pd.Index[Any]) -> int:
+    """The code of one name; -1 = it is not among them."""
+    return int(names.get_indexer(pd.Index([name]))[0])

@@ -21,7 +21,7 @@ from appcadence.features import flows as coded
 from appcadence.features.blocks import Piece
 from appcadence.features.build import windows_of
 from appcadence.features.catalog import FAMILIES, NAMES
-from appcadence.features.columns import micros
+from appcadence.features.columns import code_of, micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
@@ -262,7 +262,7 @@ def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.Data
 
 def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     """Keys by name alone; the values of the part may be missing."""
-    nowhere = names.dests.get_indexer(pd.Index([APP_LEVEL]))[0]
+    nowhere = code_of(APP_LEVEL, names.dests)
     dests, dest = with_app_level(names.dests, part.dest)
     start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
     return pd.DataFrame(

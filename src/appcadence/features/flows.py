@@ -25,7 +25,7 @@ from appcadence._types import Progress, silent
 from appcadence.features import apns
 from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
-from appcadence.features.columns import micros
+from appcadence.features.columns import code_of, micros
 from appcadence.telemetry.addresses import is_local
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.schema import FLOWS
@@ -115,7 +115,7 @@ class Flows:
     @property
     def nameless(self) -> int:
         """Code of what is no destination, but an app's traffic as a whole; -1 = there is none."""
-        return int(self.dests.get_indexer(pd.Index(["*"]))[0])
+        return code_of("*", self.dests)
 
     @cached_property
     def local(self) -> np.ndarray:

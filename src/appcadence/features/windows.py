@@ -18,6 +18,7 @@ import pandas as pd
 from appcadence.errors import AppcadenceError
 from appcadence.features import pushes
 from appcadence.features._kernels import HALF_MICROSECOND, kernel
+from appcadence.features.columns import code_of
 from appcadence.features.context import Context
 from appcadence.features.grouping import scatter
 from appcadence.features.history import Comparison, Contacts, History
@@ -33,7 +34,7 @@ APP_LEVEL = "*"
 def with_app_level(dests: pd.Index[Any], dest: np.ndarray) -> tuple[pd.Index[Any], np.ndarray]:
     """Names of destinations, `*` among them, and codes into them for codes of which -1 is `*`."""
     names = dests if APP_LEVEL in dests else pd.Index([*dests, APP_LEVEL], dtype="object")
-    return names, np.where(dest < 0, names.get_indexer(pd.Index([APP_LEVEL]))[0], dest)
+    return names, np.where(dest < 0, code_of(APP_LEVEL, names), dest)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Windows:
     @property
     def nameless(self) -> np.ndarray:
         """(n,) whether each is a window of flows whose destination is not known."""
-        found = self.dests.get_indexer(pd.Index([APP_LEVEL]))[0]
+        found = code_of(APP_LEVEL, self.dests)
         return np.asarray((self.dest == found) & (found >= 0))
 
     @property

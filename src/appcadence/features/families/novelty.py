@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from appcadence._types import FeatureMatrix
 from appcadence.features._kernels import bisect_left, kernel
 from appcadence.features._parallel import fill
+from appcadence.features.columns import code_of
 from appcadence.features.context import Fleetwide
 from appcadence.features.domains import registrable_domain
 from appcadence.features.feature import Family, Feature
@@ -117,7 +117,7 @@ class Fleet:
         codes = [domains.setdefault(registrable_domain(d), len(domains)) for d in past.dests]
         domain = np.array(codes, np.int64)
         self.first_us = first_us
-        self.nameless = past.dests.get_indexer(pd.Index([APP_LEVEL]))[0]
+        self.nameless = code_of(APP_LEVEL, past.dests)
         """Code of what is no destination; -1 = there is none."""
         self.n_domains = max(len(domains), 1)
         self.domain = domain
