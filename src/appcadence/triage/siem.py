@@ -1,6 +1,6 @@
 """What every SIEM format says of an alert: the analytic it serves, one sentence, and our own fields.
 
-An alert is a row of the alerts table, with its findings as `Finding`s.
+An alert is a row of the cases table, with its findings as `Finding`s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ SUBTECHNIQUE = ("T1437.001", "Web Protocols")
 """Id and name in ATT&CK for Mobile."""
 
 _OWN = (
-    *("kind", "severity", "day", "app_id", "app_attribution", "device_ids", "alerting_devices"),
+    *("status", "kind", "severity", "alert_days", "app_id", "app_attribution", "device_ids"),
+    *("alerting_devices", "addresses", "ports", "record_ids"),
     *("score", "p_value", "rank", *BEHAVIOURS, "behaviours", "destinations", "n_destinations"),
     *("n_windows", "n_flows", "n_sessions", "reasons"),
     *("unchecked", "explained_by", "exception_ids", "model_name", "model_version"),
