@@ -25,6 +25,6 @@ reference: .venv/.core
 spark: .venv/.dev
 	$(PY) benchmarks/spark.py
 docs: .venv/.core
-	$(PY) docs/features.py && $(PY) docs/api.py
+	$(PY) docs/features.py && $(PY) docs/findings.py && $(PY) docs/api.py
 clean:
 	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache
