@@ -346,6 +346,14 @@ CATALOGUE: dict[str, Statement] = {
         lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score.",
         "No alert",
     ),
+    "below_threshold": Statement(
+        NO_ALERT,
+        lambda p: f"its score is below the {p['threshold']:.1f} from which windows alert.",
+        "No alert",
+    ),
+    "no_behaviour_stands_out": Statement(
+        NO_ALERT, _says("no behaviour that can be judged stands out by itself."), "No alert"
+    ),
     "unattributed_windows": _blind(
         lambda p: (
             f"{p['windows']} of {p['of']} channel windows ({100 * p['windows'] / p['of']:.0f}%) cannot be "

@@ -247,7 +247,9 @@ class Detector:
         experts = reasons.said_by_experts(self.experts.worth(values[index], distances[index]), values[index])
         unchecked = reasons.unchecked(frame.iloc[index])
         lowered = reasons.lowered(shift[index])
-        said = [(a + b)[: reasons.MAX_REASONS] for a, b in zip(experts, unusual, strict=True)]
+        said = [
+            reasons.told_once(a + b)[: reasons.MAX_REASONS] for a, b in zip(experts, unusual, strict=True)
+        ]
         return [a + b + c for a, b, c in zip(said, unchecked, lowered, strict=True)]
 
     def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:

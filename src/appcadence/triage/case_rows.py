@@ -14,19 +14,19 @@ import pyarrow.compute as pc
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import UNCHECKED, Finding, arrow
+from appcadence.models.reasons import told_once
 from appcadence.triage.case_summary import fleet_summary, summary
 from appcadence.triage.cases import CASES, DESTINATION, STRONGEST, TEXTS, case_id, severity
-from appcadence.triage.window_facts import FACTS
 
 MAX_REASONS = 10
-"""All reasons of the strongest window and, up to this many in all, what others add on other subjects."""
+"""Reasons of a case: those of its strongest window, then what others add on other matters."""
 MAX_DESTINATIONS = 50
 MAX_PLACES = 5
 """Addresses, ports and ids of records of a case."""
 HELD = ("excepted", "local_destination", "shared_process")
 """What becomes of windows that have no place in the ranking of their own, fleet events aside."""
 _KEYS = ["device_id", "app_id", "dest", "window_start"]
-_SEEN = [name for name in FACTS.names if name not in _KEYS]
+_TIME = CASES.field("first_time").type
 
 Names = dict[str, list[Any]]
 """Of each case: kind, name (of app or destination), device_id (None = several), days (ISO, those with alerts)
@@ -53,9 +53,10 @@ class CaseRows:
         self.n = int(self.owner[-1]) + 1 if len(place) else 0
         self.head = np.searchsorted(self.owner, np.arange(self.n))
         windows = self.table.select([*_KEYS, "window_end", "n_flows", "n_sessions"]).to_pandas()
-        self.frame = windows.merge(facts.to_pandas(), on=_KEYS, how="left").assign(
-            owner=self.owner, fires=self.fires
-        )
+        seen = windows.merge(facts.to_pandas(), on=_KEYS, how="left")
+        first = seen["first_time"].fillna(seen["window_start"])
+        last = seen["last_time"].fillna(seen["window_end"])
+        self.frame = seen.assign(owner=self.owner, first=first, last=last)
         self.app_wide = (windows["dest"] == APP_LEVEL).to_numpy(np.bool_)
         moment = self.frame.groupby(["owner", "device_id", "window_start"]).ngroup()
         heard = np.bincount(moment, self.fires & self.app_wide) > 0
@@ -66,13 +67,12 @@ class CaseRows:
         """One row a case, in the order of `owner`; all of them new."""
         frame, fires = self.frame, self.fires
         head = self.table.take(pa.array(self.head))
-        first = frame["first_time"].fillna(frame["window_start"]).where(fires)
-        last = frame["last_time"].fillna(frame["window_end"]).where(fires)
         # An app-wide window holds the flows of its channels already.
         counted = fires & (self.app_wide | ~self.heard)
         events = names.get("event")
         device, days = names["device_id"], names["days"]
         begun = days if events is None else [[f"{event.first_seen:%Y-%m-%d}"] for event in events]
+        subjects = self._subjects()
         columns = {name: head[name] for name in STRONGEST}
         columns |= {
             "case": pa.array(np.arange(self.n)),
@@ -83,8 +83,8 @@ class CaseRows:
             "kind": pa.array(names["kind"], pa.string()),
             "severity": severity(head["score"]),
             "alert_days": pa.array(days, TEXTS),
-            "first_time": pa.array(first.groupby(self.owner).min()),
-            "last_time": pa.array(last.groupby(self.owner).max()),
+            "first_time": pa.array([one["first"].min() for one in subjects], _TIME),
+            "last_time": pa.array([one["last"].max() for one in subjects], _TIME),
             "device_ids": pa.array([[name] for name in device], TEXTS),
             "alerting_devices": pa.array(np.ones(self.n, np.int64)),
             "n_windows": self._sum(fires),
@@ -99,7 +99,6 @@ class CaseRows:
                 "app_id": pa.array([e.name if e.kind == "app" else None for e in events], pa.string()),
             }
         columns |= self._destinations(~self.app_wide & (fires | self.heard))
-        subjects = self._subjects()
         columns |= {name: _united(subjects, name) for name in ("addresses", "ports", "record_ids")}
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
         count = columns["n_destinations"].to_pylist()
@@ -134,7 +133,9 @@ class CaseRows:
         for owner, findings in zip(self.owner[self.fires].tolist(), lists, strict=True):
             for finding in map(Finding.from_dict, findings):
                 said[owner].setdefault(finding.subject, finding)
-        reasons = [[f for f in some.values() if f.kind != UNCHECKED][:MAX_REASONS] for some in said]
+        reasons = [
+            told_once([f for f in some.values() if f.kind != UNCHECKED])[:MAX_REASONS] for some in said
+        ]
         unchecked = [[f for f in some.values() if f.kind == UNCHECKED] for some in said]
         every = [[one, *a, *b] for one, a, b in zip(told, reasons, unchecked, strict=True)]
         offsets = pa.array(np.cumsum([0, *map(len, every)]), pa.int32())

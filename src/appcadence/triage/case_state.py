@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from appcadence._files import recover
 from appcadence.errors import TelemetryError
-from appcadence.triage.cases import CASES, MAX_QUIET_DAYS, SEVERITIES, numbered
+from appcadence.triage.cases import CASES, MAX_QUIET_DAYS, SEVERITIES, numbered, subject
 
 CASES_FILE = "cases.parquet"
 MAX_ALERT_DAYS = 366
@@ -49,21 +49,21 @@ def continued(
         last_day: the last day of this run, ISO.
         held: (device, app or destination) of what is under exceptions now, which is not quiet.
     """
-    before = {_subject(row): row for row in earlier.to_pylist()}
+    before = {subject(row): row for row in earlier.to_pylist()}
     rows = sorted(cases.to_pylist(), key=lambda row: row["alert_days"][0])
     out = [_sequel(row, before) for row in rows]
-    for subject, row in before.items():
-        if subject[1:] not in held and _days(row["alert_days"][-1], last_day) <= MAX_QUIET_DAYS:
+    for what, row in before.items():
+        if what[1:] not in held and _days(row["alert_days"][-1], last_day) <= MAX_QUIET_DAYS:
             out.append(row | {"status": "quiet"} | dict.fromkeys(_NOTHING, 0) | {"rank": None})
     return numbered(pa.Table.from_pylist(out, CASES))
 
 
 def _sequel(row: dict[str, Any], before: dict[tuple[str, str, str], dict[str, Any]]) -> dict[str, Any]:
     """A case of this run with what an earlier one, which is taken out, knew of it."""
-    old = before.get(_subject(row))
+    old = before.get(subject(row))
     if old is None or _days(old["alert_days"][-1], row["alert_days"][0]) > 1 + MAX_QUIET_DAYS:
         return row
-    del before[_subject(row)]
+    del before[subject(row)]
     worse = SEVERITIES.index(row["severity"]) > SEVERITIES.index(old["severity"])
     return row | {
         "id": old["id"],
@@ -73,13 +73,6 @@ def _sequel(row: dict[str, Any], before: dict[tuple[str, str, str], dict[str, An
         "first_time": min(old["first_time"], row["first_time"]),
         "last_time": max(old["last_time"], row["last_time"]),
     }
-
-
-def _subject(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What a case is about: kind, device (none of a fleet event), and app or destination."""
-    device = "" if row["kind"].startswith("fleet") else row["device_ids"][0]
-    app = row["app_id"] if row["kind"] in ("app", "fleet_app") else None
-    return row["kind"], device, app if app is not None else row["destinations"][0]["dest"]
 
 
 def _days(earlier: str, later: str) -> int:

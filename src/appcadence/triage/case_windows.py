@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from appcadence._types import Codes, Mask
 from appcadence.models.alert_units import UNITS, alert_units
 from appcadence.models.scores import SCORES
 from appcadence.triage.case_rows import HELD, CaseRows, Names
-from appcadence.triage.cases import MAX_QUIET_DAYS, numbered
+from appcadence.triage.cases import MAX_QUIET_DAYS, numbered, subject
 from appcadence.triage.window_facts import FACTS
 
 COLUMNS = [name for name in SCORES.names if name not in ("contributions", "observed_seconds")]
@@ -49,6 +50,25 @@ def cases_in(scores: Path, events: pd.DataFrame, facts: pa.Table | None = None) 
     rows, owner, names = _together(windows, events)
     together = CaseRows(windows, known, rows, owner, np.ones(len(rows), np.bool_)).cases(names)
     return numbered(pa.concat_tables([single, together]))
+
+
+def raising(scores: pa.Table, cases: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """By id of a case, a row of the cases table, the rows of a scores table that raise it, strongest first.
+
+    The table has `alert`, `status`, `score` and the columns of `alert_units.KEYS`.
+    """
+    ids = {subject(case)[1:]: case["id"] for case in cases}
+    found: dict[str, list[int]] = {case["id"]: [] for case in cases}
+    order = pc.sort_indices(scores, sort_keys=[("score", "descending")]).to_numpy()
+    alert, units = _flags(scores["alert"]), alert_units(scores).select(["device_id", "name"]).to_pylist()
+    rows = scores.select(["status", "app_id", "dest"]).to_pylist()
+    for at in order[alert[order]].tolist():
+        row, unit = rows[at], units[at]
+        fleet = [("", row[column]) for column in _MET.values() if row["status"] == "fleet_event"]
+        for what in [(unit["device_id"], unit["name"])] if row["status"] == "scored" else fleet:
+            if what in ids:
+                found[ids[what]].append(at)
+    return found
 
 
 def _flags(values: pa.ChunkedArray) -> Mask:

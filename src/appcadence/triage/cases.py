@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,14 +71,15 @@ MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
 """Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
 hundred does, else high: exp(-s) alerts a device-day reach score s. A fleet event without a score is low."""
 SEVERITIES = ("low", "medium", "high")
+STATUSES = ("new", "raised", "continuing", "quiet")
 
 
 def numbered(cases: pa.Table) -> pa.Table:
     """The cases in order, and numbered so: by severity, what is new before what goes on, then by score."""
     order = cases.to_pandas(ignore_metadata=True)[["severity", "status", "score", "rank", "id"]]
     order["severity"] = -order["severity"].map(SEVERITIES.index)
-    order["status"] = order["status"].map(("new", "raised", "continuing", "quiet").index)
-    order["quiet"], order["score"] = order["status"] == 3, -order["score"]
+    order["quiet"], order["score"] = order["status"] == "quiet", -order["score"]
+    order["status"] = order["status"].map(STATUSES.index)
     place = order.sort_values(["quiet", "severity", "status", "score", "rank", "id"]).index.to_numpy()
     cases = cases.take(pa.array(place))
     return cases.set_column(0, CASES.field(0), pa.array(np.arange(1, len(cases) + 1))).cast(CASES)
@@ -92,3 +95,10 @@ def severity(scores: pa.ChunkedArray) -> pa.Array:
     rate = np.exp(-scores.fill_null(0.0).to_numpy())
     low, medium, high = SEVERITIES
     return pa.array(np.where(rate >= MEDIUM_RATE, low, np.where(rate >= HIGH_RATE, medium, high)))
+
+
+def subject(case: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a row of the table is about: kind, device (empty of a fleet event), app or destination."""
+    device = "" if case["kind"].startswith("fleet") else case["device_ids"][0]
+    app = case["app_id"] if case["kind"] in ("app", "fleet_app") else None
+    return case["kind"], device, app if app is not None else case["destinations"][0]["dest"]

@@ -21,6 +21,7 @@ TACTIC = ("TA0037", "Command and Control")
 TECHNIQUE = ("T1437", "Application Layer Protocol")
 SUBTECHNIQUE = ("T1437.001", "Web Protocols")
 """Id and name in ATT&CK for Mobile."""
+TECHNIQUE_PAGE = "https://attack.mitre.org/techniques/T1437/001"
 
 _OWN = (
     *("status", "kind", "severity", "alert_days", "app_id", "app_attribution", "device_ids"),
