@@ -225,7 +225,7 @@ def _case(p: Parameters) -> str:
     what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
     many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
     said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
-    if p["seconds"] is not None:
+    if p["seconds"] is not None and (n > 1 or p["seconds"] > (p["longest_seconds"] or 0)):
         said += f" in {quantity(p['seconds'], 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"

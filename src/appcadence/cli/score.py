@@ -84,10 +84,10 @@ def score(
     """Score the windows of a telemetry directory.
 
     Writes scores.parquet, cases.parquet and the alerts they are (CSV; ECS and OCSF JSON lines of what is new
-    or has become more severe since the run that --history names), history.parquet and what 'appcadence report'
-    needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is started
-    again; what was scored already, with the same model and settings, is left as it is. Memory: about 80 MB a
-    core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
+    or has become more severe since the run that --history names), history.parquet and what 'appcadence
+    report' needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is
+    started again; what was scored already, with the same model and settings, is left as it is. Memory: about
+    80 MB a core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
 
     --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
     cores; every worker must see DIR under the same path. The output is the same to the byte; a run that was

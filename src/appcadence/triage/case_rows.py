@@ -94,6 +94,7 @@ class CaseRows:
         }
         if events is not None:
             columns |= {
+                "first_time": pa.array([event.first_seen for event in events], _TIME),
                 "device_ids": pa.array([list(event.device_ids) for event in events], TEXTS),
                 "alerting_devices": pa.array([event.alerting_devices for event in events], pa.int64()),
                 "app_id": pa.array([e.name if e.kind == "app" else None for e in events], pa.string()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,13 +77,19 @@ STATUSES = ("new", "raised", "continuing", "quiet")
 
 def numbered(cases: pa.Table) -> pa.Table:
     """The cases in order, and numbered so: by severity, what is new before what goes on, then by score."""
-    order = cases.to_pandas(ignore_metadata=True)[["severity", "status", "score", "rank", "id"]]
-    order["severity"] = -order["severity"].map(SEVERITIES.index)
-    order["quiet"], order["score"] = order["status"] == "quiet", -order["score"]
-    order["status"] = order["status"].map(STATUSES.index)
-    place = order.sort_values(["quiet", "severity", "status", "score", "rank", "id"]).index.to_numpy()
-    cases = cases.take(pa.array(place))
-    return cases.set_column(0, CASES.field(0), pa.array(np.arange(1, len(cases) + 1))).cast(CASES)
+    names = ["severity", "status", "score", "rank", "id"]
+    rows = cases.select(names).to_pylist()
+    place = sorted(range(len(rows)), key=lambda at: _urgency(**rows[at]))
+    cases = cases.take(pa.array(place, pa.int64()))
+    return cases.set_column(0, CASES.field(0), pa.array(range(1, len(rows) + 1), pa.int64())).cast(CASES)
+
+
+def _urgency(
+    severity: str, status: str, score: float | None, rank: int | None, id: str
+) -> tuple[bool, int, int, float, float, str]:
+    """The most urgent first."""
+    worse, newer = -SEVERITIES.index(severity), STATUSES.index(status)
+    return status == "quiet", worse, newer, -(score or 0.0), rank or math.inf, id
 
 
 def case_id(kind: str, device: str | None, what: str, day: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from appcadence.errors import AppcadenceError
 from appcadence.finding_guide import guides
+from appcadence.models.alert_units import KEYS
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
@@ -79,18 +80,8 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
 
 def _raising(output: Output, cases: Sequence[Row]) -> Mapping[str, list[Row]]:
     """By id of a case, its windows that alert, the strongest first."""
-    columns = [
-        "device_id",
-        "app_id",
-        "dest",
-        "window_start",
-        "window_end",
-        "status",
-        "alert",
-        "score",
-        "rank",
-    ]
-    scores = output.scores([("alert", "==", True)], [*columns, "rank"])
+    columns = [*KEYS, "window_end", "status", "alert", "score", "rank"]
+    scores = output.scores([("alert", "==", True)], columns)
     rows = as_rows(scores)
     return {case: [rows[at] for at in of] for case, of in raising(scores, cases).items()}
 
