@@ -12,8 +12,8 @@ from appcadence.cli import app
 
 HEAD = """# Commands
 
-Written by `make docs` from the commands' own help; `appcadence COMMAND --help` prints the same. Bad input ends in one
-sentence and exit code 2.
+Written by `make docs` from the commands' own help; `appcadence COMMAND --help` says the same. Bad input
+ends in one sentence and exit code 2.
 """
 
 
@@ -26,10 +26,9 @@ def _sections(name: str, command: Any) -> Iterator[str]:
     for part, below in getattr(command, "commands", {}).items():
         yield from _sections(f"{name} {part}", below)
     if not hasattr(command, "commands"):
-        yield f"\n## {name}\n\n{_text(command.help)}\n\n| | |\n|---|---|\n"
-        yield from (
-            _row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)
-        )
+        yield f"\n## {name}\n\n{_text(command.help)}\n\n| argument or option | |\n|---|---|\n"
+        shown = (parameter for parameter in command.params if not getattr(parameter, "hidden", False))
+        yield from map(_row, shown)
 
 
 def _text(text: str) -> str:

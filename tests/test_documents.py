@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 import nbformat
+import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 
@@ -166,8 +167,11 @@ def test_installing_from_a_clone_as_the_readme_says(logs):
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True, timeout=60)
     (install,) = (text for _, text in BLOCK.findall(documents()["README.md"]) if INSTALLS in text)
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    first_look = "appcadence convert ../*.log.gz --out first --local-net 192.168.0.0/16 && appcadence score first --out scored"
-    script = f"{install}\ncommand -v appcadence\n{first_look}\npython -c 'import mlflow, appcadence'"
+    script = f"""{install}
+command -v appcadence
+appcadence convert ../*.log.gz --out first --local-net 192.168.0.0/16
+appcadence score first --out scored
+python -c 'import mlflow, appcadence'"""
     done = subprocess.run(
         ["sh", "-e", "-c", script], cwd=clone, env=clean, capture_output=True, text=True, timeout=900
     )
@@ -178,16 +182,17 @@ def test_installing_from_a_clone_as_the_readme_says(logs):
 
 @pytest.mark.slow
 def test_how_to(logs):
-    assert "appcadence inventory" in documents()["docs/how-to.md"]
     printed = follow("docs/how-to.md", logs)
     assert "192.168.2.115" in printed
-    assert "192.168.2.115" not in "".join(os.listdir(logs / "masked"))
+    masked = pq.read_table(logs / "masked" / "flows", columns=["device_id"])
+    (device,) = masked["device_id"].unique().to_pylist()
+    assert "192" not in device.split(".")
 
 
 @pytest.mark.slow
 def test_one_iphone(logs):
     follow("docs/iphone.md", logs)
-    assert (logs / "phone.html").stat().st_size > 10_000
+    assert (logs / "phone.html").read_text().count("What this phone shows")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The documents' site: pages written from the code are fresh, it builds without a warning, and loads nothing."""
+"""The documents' site: generated pages are fresh, it builds without a warning, and it loads nothing."""
 
 import json
 import re
