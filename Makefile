@@ -35,7 +35,8 @@ reference: .venv/.core
 	$(PY) -m appcadence.training.weekly_reference src/appcadence/models/weekly_reference.json
 spark: .venv/.dev
 	$(PY) benchmarks/spark.py
-docs: .venv/.core
-	$(PY) docs/features.py && $(PY) docs/findings.py && $(PY) docs/api.py
+docs: .venv/.dev
+	for page in features findings api commands; do $(PY) docs/$$page.py || exit; done
+	$(PY) -m mkdocs build --strict
 clean:
-	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache
+	rm -rf .venv demo site build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache

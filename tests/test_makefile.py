@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FAKE = """#!{python}
-# A Python {version}: runs -c and -Ic with that version, makes environments of itself, and notes what pip does.
+# A Python {version}: runs -c and -Ic as that, makes environments of itself, and notes what it is to run.
 import pathlib, shutil, sys
 here, (flag, what, *rest) = pathlib.Path(sys.argv[0]), sys.argv[1:]
 with open("{log}", "a") as log:
