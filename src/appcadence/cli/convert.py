@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Json, said
+from appcadence.cli.early import check_directories
+from appcadence.cli.log import logged
+from appcadence.cli.options import Json, Log, said
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.file_report import FileReport
@@ -44,6 +46,7 @@ def convert(
         Path | None,
         typer.Option(metavar="KEYFILE", help="Replace device ids and local host names by keyed hashes."),
     ] = None,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
@@ -56,7 +59,8 @@ def convert(
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
-    with progress_bar() as progress:
+    check_directories(out=out)
+    with logged(log), progress_bar() as progress:
         report = conversion.convert(
             paths,
             out,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli import terminal
 from appcadence.cli.options import Json, Output
-from appcadence.cli.terminal import plain
 from appcadence.triage.explain import explain as explained
 from appcadence.triage.explain import facts, lines
 
@@ -29,4 +29,4 @@ def explain(
         typer.echo(json.dumps(facts(window)))
         return
     for line in lines(window):
-        typer.echo(plain(line))
+        terminal.line(line)
