@@ -120,10 +120,10 @@ def check_file_target(path: str | Path, argument: str | None = None) -> None:
         AppcadenceError: as `check_output`; or the directory is a file, or nothing can be made in it. It names
             `argument`.
     """
+    _check_place(path, argument)
     check_output(path, lambda said: AppcadenceError(said, argument))
     if Path(path).exists() and not os.access(path, os.W_OK):
         raise AppcadenceError(f"{path} may not be written to; name another file", argument)
-    _check_place(path, argument)
 
 
 def check_directory_target(path: str | Path, argument: str | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appcadence._extras import require
 from appcadence._files import check_directory_target, check_file_target
 
 
@@ -28,15 +27,3 @@ def check_directories(**directories: Path | None) -> None:
     for argument, directory in directories.items():
         if directory is not None:
             check_directory_target(directory, argument)
-
-
-def check_page(html: Path | None) -> None:
-    """Refuse a page that could not be made.
-
-    Raises:
-        MissingExtraError: Jinja is not installed.
-        AppcadenceError: as `check_file_target`.
-    """
-    if html is not None:
-        require("cli", "jinja2")
-        check_file_target(html, "html")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_page
+from appcadence.cli.early import check_files
 from appcadence.cli.log import logged
 from appcadence.cli.options import Log, Output
 from appcadence.cli.terminal import say
@@ -31,7 +31,7 @@ def report(
 
     Example: appcadence report scored --html report.html
     """
-    check_page(html)
+    check_files(html=html)
     with logged(log):
         write_report(out, html, top, verdicts)
     say(f"Report written to {html}")
