@@ -28,7 +28,7 @@ from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
@@ -200,6 +200,8 @@ def read_history(path: str | Path) -> History:
     try:
         with open_input(path) as stream:
             return History.from_arrow(pq.read_table(stream))
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
@@ -213,7 +215,12 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
         at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
-            raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
+            begins = pd.Timestamp(at - at % (seconds * 1_000_000), unit="us", tz="UTC")
+            raise TelemetryError(
+                f"{moment} lies inside a window of {seconds // 3600} h; give a moment at which one begins, such "
+                f"as {begins:%Y-%m-%dT%H:%M}",
+                name,
+            )
         ends.append(at)
     if ends[0] >= ends[1]:
         raise TelemetryError(f"{since} does not lie before {until}; give an earlier start", "since")

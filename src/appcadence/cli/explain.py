@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli import terminal
 from appcadence.cli.options import Json, Output
-from appcadence.cli.terminal import plain
 from appcadence.errors import AppcadenceError
 from appcadence.triage.explain import case_facts, case_lines, case_of, facts, lines
 from appcadence.triage.explain import explain as explained
@@ -41,4 +41,4 @@ def explain(
             return
         shown = lines(window)
     for line in shown:
-        typer.echo(plain(line))
+        terminal.line(line)

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Output
+from appcadence.cli.early import check_files
+from appcadence.cli.log import logged
+from appcadence.cli.options import Log, Output
 from appcadence.cli.terminal import say
 from appcadence.triage.report.page import MAX_CASES, write_report
 
@@ -20,6 +22,7 @@ def report(
         Path | None,
         typer.Option(help="A verdicts file, to show earlier decisions beside a case."),
     ] = None,
+    log: Log = None,
 ) -> None:
     """Write the triage page: one HTML file with all cases, what happened, their pictures and reasons.
 
@@ -28,5 +31,7 @@ def report(
 
     Example: appcadence report scored --html report.html
     """
-    write_report(out, html, top, verdicts)
+    check_files(html=html)
+    with logged(log):
+        write_report(out, html, top, verdicts)
     say(f"Report written to {html}")

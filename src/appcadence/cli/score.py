@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import Annotated, Literal
 import pandas as pd
 import typer
 
-from appcadence._extras import require
+from appcadence._extras import require, require_java
+from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, plain, program, say
-from appcadence.config import Config, read
+from appcadence.config import Config, found, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
 from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.times import stated
 from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
@@ -50,7 +53,11 @@ def score(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings, as TOML; the other options win over them.")
+        Path | None,
+        typer.Option(
+            help="Settings, as TOML; the other options win over them.  [default: appcadence.toml in DIR "
+            "or beside it]"
+        ),
     ] = None,
     alerts_per_device_day: Annotated[
         float | None, typer.Option(help="Alert budget: benign alerts per device-day.  [default: 1.0]")
@@ -100,8 +107,12 @@ def score(
     asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
+    file = evidence or out.with_name(f"{out.name}.evidence.jsonl")
+    check_directories(out=out)
+    check_files(evidence=file)
     with logged(log), progress_bar() as progress:
-        settings = Config() if config is None else read(config)
+        given = config or (None if directory is None else found(directory))
+        settings = Config() if given is None else read(given)
         alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
         before, reported = last_run(out), False
         if directory is None:
@@ -127,7 +138,7 @@ def score(
                 engine=local if engine == "local" else _spark(),
                 progress=progress,
             )
-        head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
+        head = None
         # A run that was killed between its output and its evidence is made up for by the next.
         if not recorded(file, out):
             facts = run_facts(
@@ -140,6 +151,8 @@ def score(
     if as_json:
         typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
         return
+    if given is not None:
+        say(f"Settings from {given}.")
     if directory is not None and model is None:
         say(_REFERENCE)
     if run == before:
@@ -154,6 +167,8 @@ def score(
 
 def _spark() -> Engine:
     require("spark", "pyspark")
+    if not os.environ.keys() & {"SPARK_REMOTE", "PYSPARK_GATEWAY_PORT"}:
+        require_java()
     from appcadence.serving.spark import engine
 
     return engine()
@@ -163,11 +178,7 @@ def _moment(option: str, text: str | None) -> pd.Timestamp | None:
     """A day or moment, UTC where it names no zone."""
     if text is None:
         return None
-    try:
-        moment = pd.Timestamp(text)
-        return moment.tz_localize("UTC") if moment.tzinfo is None else moment
-    except ValueError:
-        raise AppcadenceError(f"{option} {text!r} is no day or moment, such as 2026-03-02") from None
+    return pd.Timestamp(stated(text, option), unit="us", tz="UTC")
 
 
 def print_run(run: Run, out: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appcadence.cli.early import check_files
 from appcadence.cli.options import Json
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
@@ -91,6 +92,7 @@ def add(
         if missing := [option for option, value in (window | why).items() if not value]:
             raise AppcadenceError(f"{missing[0]} is missing; give the window, --verdict, --analyst and why")
         drafts, undecided = [Draft(named | said | {"analyst": analyst})], 0
+    check_files(into=into, evidence=evidence)
     if out is not None:
         drafts = placed(out, drafts)
     now = datetime.now(UTC)
