@@ -22,7 +22,7 @@ from appcadence.serving.server.arrow_body import FILE, STREAM
 from appcadence.serving.server.door import OPEN, Door
 from appcadence.serving.server.limits import Limits, Place, Queue
 from appcadence.serving.server.wire import scores_json
-from appcadence.serving.server.work import NoSuchWindow, Work
+from appcadence.serving.server.work import EXAMPLE, EXPLAIN_EXAMPLE, NoSuchWindow, Work
 
 _JSON = "application/json"
 _REFS = "#/components/schemas/{model}"
@@ -85,7 +85,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
         counted.windows.inc(found.windows)
         return found.content
 
-    @app.post("/score", response_model=SCORED, openapi_extra=_takes("Telemetry", arrow=True))
+    @app.post("/score", response_model=SCORED, openapi_extra=_takes("Telemetry", EXAMPLE, arrow=True))
     async def score(
         request: Request, alerts_per_device_day: Budget = 1.0, false_discovery_rate: Rate = None
     ) -> Response:
@@ -100,7 +100,9 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
 
         return Response(await answer(request, do), media_type=STREAM if wanted else _JSON)
 
-    @app.post("/explain", response_model=EXPLANATION, openapi_extra=_takes("TelemetryAndWindow"))
+    @app.post(
+        "/explain", response_model=EXPLANATION, openapi_extra=_takes("TelemetryAndWindow", EXPLAIN_EXAMPLE)
+    )
     async def explain(
         request: Request, alerts_per_device_day: Budget = 1.0, false_discovery_rate: Rate = None
     ) -> Response:
@@ -186,8 +188,8 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, failed)
 
 
-def _takes(name: str, arrow: bool = False) -> dict[str, Any]:
-    content: dict[str, Any] = {_JSON: {"schema": {"$ref": _REFS.format(model=name)}}}
+def _takes(name: str, example: dict[str, Any], arrow: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {_JSON: {"schema": {"$ref": _REFS.format(model=name)}, "example": example}}
     if arrow:
         content |= dict.fromkeys((STREAM, FILE), _BINARY)
     return {"requestBody": {"required": True, "content": content}}

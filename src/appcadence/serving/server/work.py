@@ -27,7 +27,28 @@ from appcadence.telemetry.times import to_iso, to_micros
 YEARS = (1970, 2200)
 """Times lie in these years, of which the second is no longer one."""
 _FIRST, _END = (pa.scalar(to_micros(datetime(year, 1, 1)), pa.int64()).cast(TIME) for year in YEARS)
-_WINDOW = ("device_id", "app_id", "dest", "window_start")
+EXAMPLE = {
+    "flows": [
+        {
+            "start": "2026-03-02T08:00:00Z",
+            "device_id": "phone-00001",
+            "app_attribution": "none",
+            "dest_host": "api.example.com",
+            "outcome": "established",
+            "time_resolution_seconds": 0.001,
+            "source": "zeek",
+        }
+    ]
+}
+"""A body of `POST /score`, and `EXPLAIN_EXAMPLE` one of `POST /explain`."""
+EXPLAIN_EXAMPLE = EXAMPLE | {
+    "window": {
+        "device_id": "phone-00001",
+        "app_id": None,
+        "dest": "api.example.com",
+        "window_start": "2026-03-02T00:00:00Z",
+    }
+}
 
 
 class NoSuchWindow(AppcadenceError, LookupError):
@@ -64,8 +85,11 @@ class Work:
             NoSuchWindow: the window is not in the scores.
         """
         tables, wanted = parse(self.telemetry_and_window, body)
+        start = _moment(wanted["window_start"])
         scored = self._run(self._checked(tables), alerts)
-        at = self._place(scored.scores, wanted)
+        return self._explanation(scored, _place(scored.scores, wanted, start))
+
+    def _explanation(self, scored: Scored, at: int) -> bytes:
         (row,) = scored.scores.slice(at, 1).to_pylist()
         found = self.scorer.explain(table_of(scored.windows).iloc[[at]])
         # Those of the table know the rest of the device, but low ranks have none.
@@ -109,21 +133,9 @@ class Work:
 
     def warm_up(self) -> None:
         """Compile what scoring and explaining take, so that no request waits for it."""
-        flow = {
-            "start": "2026-03-02T00:00:00Z",
-            "device_id": "warm-up",
-            "app_attribution": "none",
-            "dest_host": "warm-up.invalid",
-            "outcome": "unknown",
-            "time_resolution_seconds": 1.0,
-            "source": "warm-up",
-        }
-        window = {"device_id": "warm-up", "app_id": None, "dest": "warm-up.invalid"}
-        day = {"window_start": "2026-03-02T00:00:00Z"}
-        body = orjson.dumps({"flows": [flow], "window": window | day})
-        scores = self.score(self.tables(orjson.dumps({"flows": [flow]}), False), Alerts())
-        scores_json(scores)
-        self.explain(body, Alerts())
+        scored = self._run(self.tables(orjson.dumps(EXAMPLE), arrow=False), Alerts())
+        scores_json(scored.scores)
+        self._explanation(scored, 0)
 
     def _run(self, tables: Mapping[str, pa.Table], alerts: Alerts) -> Scored:
         return self.scorer.run(tables, Config(alerts))
@@ -144,21 +156,25 @@ class Work:
             )
         return tables
 
-    @staticmethod
-    def _place(scores: pa.Table, wanted: Mapping[str, Any]) -> int:
-        """The row of a window."""
-        start = pa.scalar(wanted["window_start"]).cast(TIME)
-        mask = pc.equal(scores["window_start"], start)
-        for name in ("device_id", "app_id", "dest"):
-            column, value = scores[name], wanted[name]
-            mask = pc.and_(mask, pc.is_null(column) if value is None else pc.equal(column, value))
-        at = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
-        if not len(at):
-            said = ", ".join(f"{name} {wanted[name]!r}" for name in _WINDOW)
-            raise NoSuchWindow(
-                f"the given flows make no window of {said}; POST /score lists those that they make"
-            )
-        return int(at[0])
+
+def _moment(text: str) -> pa.Scalar:
+    try:
+        return pa.scalar(text).cast(TIME)
+    except pa.ArrowInvalid:
+        raise SchemaError(f"window.window_start is {text!r}, which is no time") from None
+
+
+def _place(scores: pa.Table, wanted: Mapping[str, Any], start: pa.Scalar) -> int:
+    """The row of a window."""
+    mask = pc.equal(scores["window_start"], start)
+    for name in ("device_id", "app_id", "dest"):
+        column, value = scores[name], wanted[name]
+        mask = pc.and_(mask, pc.is_null(column) if value is None else pc.equal(column, value))
+    at = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
+    if not len(at):
+        said = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
+        raise NoSuchWindow(f"the given flows make no window of {said}; POST /score lists theirs")
+    return int(at[0])
 
 
 def _check_times(table: str, column: str, times: pa.ChunkedArray) -> None:
