@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from make import DAY0, fleet, flows, together
+from make import DAY0, activity, fleet, flows, together
 
 from appcadence.findings import Finding, arrow
 from appcadence.nightly import score_directory
@@ -35,8 +35,21 @@ def case(day, *, app="com.a", device="d1", severity="low", score=1.0, kind="app"
     days = [f"2026-03-{day:02d}"]
     row = dict.fromkeys(CASES.names) | {"case": 1, "status": "new", "kind": kind, "severity": severity}
     row |= {"id": case_id(kind, device, app, days[0]), "alert_days": days, "device_ids": [device]}
-    row |= {"first_time": at, "last_time": at + pd.Timedelta(hours=2), "app_id": app, "score": score, "rank": 1}
-    row |= {"destinations": [], "n_windows": 2, "n_flows": 7, "n_sessions": 3, "summary": "x", "behaviours": []}
+    row |= {
+        "first_time": at,
+        "last_time": at + pd.Timedelta(hours=2),
+        "app_id": app,
+        "score": score,
+        "rank": 1,
+    }
+    row |= {
+        "destinations": [],
+        "n_windows": 2,
+        "n_flows": 7,
+        "n_sessions": 3,
+        "summary": "x",
+        "behaviours": [],
+    }
     return row | {"findings": arrow([Finding("presence_unknown")]).to_pylist()}
 
 
@@ -125,7 +138,11 @@ def telemetry(tmp_path_factory):
     late = tables["flows"].filter(pa.array(start >= (DAY0 + 4 * 86400) * 1_000_000))
     beats = 4 * 86400 + np.arange(0, 3 * 86400, 300.0)
     beacon = flows(beats, "phone-03", "com.chat", "c2.example", 0.5, 310, 180)
-    write_directory(path, {"flows": together(late, beacon)})
+    whole = together(late, beacon)
+    uids = pa.array([f"C{k}" for k in range(len(whole))])
+    whole = whole.set_column(whole.schema.get_field_index("source_uid"), "source_uid", uids)
+    spans = [(4 * 86400 + h * 3600, 4 * 86400 + h * 3600 + 1800) for h in range(8, 20)]
+    write_directory(path, {"flows": whole, "activity": activity(spans, "phone-03", "device_unlocked")})
     return path
 
 
@@ -187,24 +204,40 @@ def test_exceptions_put_on_later_keep_the_state(telemetry, fleet_model, tmp_path
 
 
 def test_facts_are_those_of_the_flows(telemetry, fleet_model, tmp_path):
-    """The obvious twin: every number of a summary counted again from the raw flows."""
+    """The obvious twin: every number of a summary counted again from the raw rows."""
     night(telemetry, fleet_model, tmp_path / "out", 0)
     raw = pq.read_table(telemetry / "flows.parquet").to_pandas()
-    raw = raw[raw["start"] < pd.Timestamp(DAY0 + 5 * 86400, unit="s", tz="UTC")]
+    raw = raw[(raw["start"] < pd.Timestamp(DAY0 + 5 * 86400, unit="s", tz="UTC")) & (raw["service"] != "dns")]
+    use = pq.read_table(telemetry / "activity.parquet").to_pandas()
     facts = pq.read_table(tmp_path / "out" / "window_facts.parquet").to_pandas()
-    assert len(facts) > 3
+    assert len(facts) > 3 and "c2.example" in set(facts["dest"])
     for fact in facts.itertuples():
-        app = raw["app_id"].isna() if fact.app_id is None else raw["app_id"] == fact.app_id
+        app = raw["app_id"].isna() if pd.isna(fact.app_id) else raw["app_id"] == fact.app_id
         rows = raw[(raw["device_id"] == fact.device_id) & app]
         rows = rows if fact.dest == "*" else rows[rows["dest_host"].fillna(rows["dest_ip"]) == fact.dest]
         rows = rows.sort_values("start")
         end = rows["start"] + pd.to_timedelta(rows["duration_seconds"].fillna(0.0), unit="s")
-        assert fact.n_started == len(rows) and fact.n_failed == (rows["outcome"] == "failed").sum()
-        assert abs(fact.first_time - rows["start"].min()) < pd.Timedelta(2, "us")
-        assert abs(fact.last_time - min(end.max(), fact.window_start + pd.Timedelta(1, "D"))) < pd.Timedelta(2, "us")
+        last = min(end.max(), fact.window_start + pd.Timedelta(1, "D"))
+        # Records of one connection, which follow each other without a gap, count once.
+        joined = (rows["start"] - end.shift()).dt.total_seconds().abs() < 1.0
+        assert (
+            len(rows) - joined.sum() <= fact.n_started <= len(rows)
+            and fact.n_failed == (rows["outcome"] == "failed").sum()
+        )
+        for mine, theirs in ((fact.first_time, rows["start"].min()), (fact.last_time, last)):
+            assert abs(mine - theirs) <= pd.Timedelta(1, "us")
         assert fact.bytes_out == rows["bytes_out"].sum() and fact.bytes_in == rows["bytes_in"].sum()
-        gaps = rows["start"].diff().dropna().dt.total_seconds()
-        gaps = gaps.to_numpy()
+        uids = rows["source_uid"].tolist()
+        assert list(fact.record_ids) == (uids if len(uids) <= 5 else [*uids[:4], uids[-1]])
+        if fact.device_id == "phone-03":
+            inside = [((use["start"] <= t) & (t < use["end"])).any() for t in rows["start"]]
+            assert fact.n_unused == len(rows) - sum(inside)
+        else:
+            assert pd.isna(fact.n_unused)
         if fact.dest == "c2.example":
-            assert fact.gap_seconds == np.median(gaps) == 300.0 and fact.gap_share == 1.0
-            assert fact.other_devices == 0 and list(fact.ports) == [443]
+            assert fact.gap_seconds == 300.0 and fact.gap_share == 1.0 and fact.other_devices == 0
+            assert list(fact.ports) == [443] and 0 < fact.n_unused < 288
+            (row,) = [r for r in read_cases(tmp_path / "out" / "cases.parquet").to_pylist() if r["case"] == 1]
+            share = round(100 * fact.n_unused / 288)
+            assert row["summary"].startswith("288 connections in 23.9 h, mostly every 5.0 min, to c2.")
+            assert row["summary"].endswith(f"; nobody was using the phone at {share}% of them.")
