@@ -1,7 +1,9 @@
 """Optional packages: what takes one asks for it first, so that nothing fails half-way."""
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -16,6 +18,15 @@ def require(extra: str, *packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"{' and '.join(missing)} not found; install with: {install_command(extra)}")
+
+
+def require_java() -> None:
+    """Raises MissingExtraError unless there is the Java that a Spark of this machine alone starts."""
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which(f"{home}/bin/java" if home else "java") is None:
+        raise MissingExtraError(
+            "Java not found, on which Spark runs; install Java 17 or later, or set JAVA_HOME to where it is"
+        )
 
 
 def install_command(extra: str) -> str:

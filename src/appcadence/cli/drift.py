@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from appcadence.cli.options import Directory, Json, Model, load_scorer
+from appcadence.cli.log import logged
+from appcadence.cli.options import Directory, Json, Log, Model, load_scorer
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load
@@ -18,7 +19,7 @@ from appcadence.training import drift as measurement
 _MAX_FEATURES = 10
 
 
-def drift(directory: Directory, model: Model, as_json: Json = False) -> None:
+def drift(directory: Directory, model: Model, log: Log = None, as_json: Json = False) -> None:
     """Say whether a detector still fits telemetry from after its training: retrain, watch or fine, and why.
 
     Compares features, apps, scores and the alert budget with what the bundle holds of its training, and
@@ -27,7 +28,7 @@ def drift(directory: Directory, model: Model, as_json: Json = False) -> None:
 
     Example: appcadence drift telemetry --model model
     """
-    with progress_bar() as progress:
+    with logged(log), progress_bar() as progress:
         progress("comparing", 0.0)
         answer = measurement.drift(load_scorer(model).detector, load(directory))
     if as_json:

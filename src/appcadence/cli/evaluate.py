@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Directory, Json, Model, load_scorer, read_named
+from appcadence.cli.log import logged
+from appcadence.cli.options import Directory, Json, Log, Model, load_scorer, read_labels
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
@@ -24,6 +25,7 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="A Parquet file with the labels table; without it, health.")
     ] = None,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector against labelled telemetry, or its health without labels.
@@ -34,14 +36,15 @@ def evaluate(
     Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
     """
     found: Quality | HealthCheck
-    with progress_bar() as progress:
+    with logged(log), progress_bar() as progress:
+        scorer = load_scorer(model)
         if labels is None:
-            found = check_health(load_scorer(model).detector, load(directory), progress=progress)
+            found = check_health(scorer.detector, load(directory), progress=progress)
         else:
-            truth = read_named(labels, "labels")
+            truth = read_labels(labels, directory)
             progress("scoring", 0.0)
             tables = load(directory)
-            found = evaluate_scores(load_scorer(model).score(tables), truth, tables["flows"])
+            found = evaluate_scores(scorer.score(tables), truth, tables["flows"])
     if as_json:
         typer.echo(json.dumps(json_ready(found.metrics())))
     elif isinstance(found, Quality):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import typer
 
 from appcadence._files import sha256
-from appcadence.cli.options import Json, load_scorer, read_named
+from appcadence.cli.options import Json, load_scorer, read_labels
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError
@@ -185,14 +185,15 @@ def _judged(
 
 
 def _measure(names: list[str], data: Path, labels: Path) -> list[Quality]:
-    truth = read_named(labels, "labels")
+    truth = read_labels(labels, data)
+    scorers = [load_scorer(name) for name in names]
     with progress_bar() as progress:
         progress("reading", 0.0)
         tables: Mapping[str, pa.Table] = load(data)
         out = []
-        for k, name in enumerate(names):
-            progress(f"scoring with model {k + 1} of {len(names)}", k / len(names))
-            out.append(evaluate_scores(load_scorer(name).score(tables), truth, tables["flows"]))
+        for k, scorer in enumerate(scorers):
+            progress(f"scoring with model {k + 1} of {len(scorers)}", k / len(scorers))
+            out.append(evaluate_scores(scorer.score(tables), truth, tables["flows"]))
     return out
 
 
