@@ -37,7 +37,7 @@ spark: .venv/.dev
 	$(PY) benchmarks/spark.py
 docs: .venv/.dev
 	for page in features findings api commands; do $(PY) docs/$$page.py || exit; done
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 notebooks: .venv/.dev
 	$(PY) examples/save.py
 clean:
