@@ -14,12 +14,14 @@ from appcadence.findings import (
     FLEET_EVENT,
     NO_ALERT,
     REASON,
+    SUMMARY,
     SUPPRESSION,
     UNCHECKED,
 )
 
 PAGES = Path(__file__).with_suffix("")
 KINDS = {
+    SUMMARY: "What happened",
     REASON: "Why a window ranks where it does",
     UNCHECKED: "What could not be checked",
     EXPLANATION: "What speaks for the benign reading",

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hostile_output import RUN
-from test_guides import run_guide
+from test_documents import follow
 from typer.testing import CliRunner
 
 from appcadence.cli import app, main
@@ -145,7 +145,7 @@ def fails(monkeypatch, capsys, *words):
 
 
 def test_the_page_works_as_it_stands(place):
-    run_guide("config.md", place)
+    follow("docs/config.md", place)
     run = Run.read(place / "scored")
     assert (run.alerts_per_device_day, run.false_discovery_rate) == (2.0, None)
     assert run.tunables == {CADENCE: 0.02, PERSISTENCE: 0.01, BURST: 0.05}

@@ -348,7 +348,7 @@ CATALOGUE: dict[str, Statement] = {
     ),
     "below_threshold": Statement(
         NO_ALERT,
-        lambda p: f"its score is below the {p['threshold']:.1f} from which windows alert.",
+        lambda p: f"its score is below {p['threshold']:.1f}, from which windows alert.",
         "No alert",
     ),
     "no_behaviour_stands_out": Statement(

@@ -24,6 +24,7 @@ from appcadence.cli.phone import phone
 from appcadence.cli.readiness import readiness
 from appcadence.cli.report import report
 from appcadence.cli.score import score
+from appcadence.cli.serve import serve
 from appcadence.cli.simulate import simulate
 from appcadence.cli.terminal import be_quiet, complain
 from appcadence.cli.train import train
@@ -76,6 +77,7 @@ for command in (demo, simulate, convert, readiness, features, train, evaluate, s
 app.command()(drift)
 app.command()(phone)
 app.command()(weekly)
+app.command()(serve)
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")
 app.add_typer(models, name="models")

@@ -53,13 +53,15 @@ FLOW_COLUMNS = ("source_uid",)
 
 
 def touched(flows: pa.Table, wanted: pd.DataFrame) -> pa.Table:
-    """The flows of the channels and apps of the wanted windows, on whatever day."""
+    """The flows of the channels and apps of the wanted windows, on whatever day; no DNS lookups."""
     app_wide = (wanted["dest"] == APP_LEVEL).to_numpy(np.bool_)
     channel, app = _names(flows["device_id"], flows["app_id"], _dest(flows))
     of = [pa.array(wanted[name].astype(object), pa.string(), from_pandas=True) for name in KEY[:3]]
     channels, apps = _names(*of)
     known = pc.is_in(app, apps.filter(pa.array(app_wide)))
-    return flows.filter(pc.or_(known, pc.is_in(channel, channels.filter(pa.array(~app_wide)))))
+    known = pc.or_(known, pc.is_in(channel, channels.filter(pa.array(~app_wide))))
+    lookup = pc.fill_null(pc.equal(flows["service"].cast(pa.string()), "dns"), False)
+    return flows.filter(pc.and_not(known, lookup))
 
 
 def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: History) -> pa.Table:

@@ -94,7 +94,7 @@ def _verdicts(alerting: Mapping[str, Sequence[Row]], file: Path | None) -> Mappi
         names = ["device_id", "app_id", "dest", "window_start", "window_end"]
         columns = [pa.array([row[n] for _, row in owner], SCORES.field(n).type) for n in names]
         windows = pa.table(columns, names)
-        decisions = verdicts_for(windows, read_verdicts(file)).drop(columns=names, errors="ignore")
+        decisions = verdicts_for(windows, read_verdicts(file))
         decisions["row"] = [owner[row][0] for row in decisions["row"]]
         for decision in decisions.drop_duplicates().to_dict("records"):
             said[decision["row"]].append({str(k): v for k, v in decision.items()})

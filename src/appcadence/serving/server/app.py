@@ -1,0 +1,217 @@
+"""The endpoints, and their description as OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import pyarrow as pa
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as HTTPError
+from starlette.requests import ClientDisconnect
+
+from appcadence._version import VERSION
+from appcadence.config import Alerts
+from appcadence.errors import AppcadenceError
+from appcadence.serving.scorer import Scorer
+from appcadence.serving.server import metrics
+from appcadence.serving.server.answers import EXPLANATION, SCORED, Error, Health, Model
+from appcadence.serving.server.arrow_body import FILE, STREAM
+from appcadence.serving.server.door import OPEN, Door
+from appcadence.serving.server.limits import Limits, Place, Queue
+from appcadence.serving.server.wire import scores_json
+from appcadence.serving.server.work import EXAMPLE, EXPLAIN_EXAMPLE, NoSuchWindow, Work
+
+_JSON = "application/json"
+_REFS = "#/components/schemas/{model}"
+_DESCRIPTION = (
+    "Scores iOS apps' network windows. The numbers are those of the Python library to the bit: JSON carries "
+    "as many digits as it takes, null is unknown, times are UTC."
+)
+_SAID = {
+    401: "The token is missing or wrong.",
+    404: "There is no such window, or no such path.",
+    408: "The body did not come in time.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    421: "The Host header names another machine, and there is no token.",
+    422: "The telemetry or a parameter does not fit.",
+    503: "Too much is under way, or it takes too long; try again.",
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+Budget = Annotated[
+    float,
+    Query(gt=0, le=1e6, allow_inf_nan=False, description="Benign alerts a device-day that alerts keep to."),
+]
+Rate = Annotated[
+    float | None,
+    Query(gt=0, lt=1, description="In place of the budget: the share of alerts that may be benign."),
+]
+
+
+class _Found(NamedTuple):
+    content: bytes
+    windows: int
+
+
+def application(scorer: Scorer, limits: Limits | None = None, token: str | None = None) -> FastAPI:
+    """The server as an ASGI application, for `serve` or another ASGI server with one process.
+
+    Without a token it answers only requests that name this machine as their host.
+    """
+    limits = limits or Limits()
+    work, queue = Work(scorer, limits.max_rows), Queue(limits)
+    counted = metrics.Metrics(queue)
+    app = FastAPI(
+        title="appcadence",
+        version=VERSION,
+        description=_DESCRIPTION,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        responses={code: {"model": Error, "description": said} for code, said in _SAID.items()},
+    )
+    routes = frozenset(("/score", "/explain", "/model", OPEN, "/metrics", "/openapi.json"))
+    app.add_middleware(Door, metrics=counted, token=token, routes=routes)
+    _add_errors(app)
+
+    async def answer(request: Request, do: Callable[[bytes], _Found]) -> bytes:
+        async def read(place: Place) -> bytes:
+            return await _body(request, place)
+
+        found = await queue.answer(read, do)
+        counted.windows.inc(found.windows)
+        return found.content
+
+    @app.post("/score", response_model=SCORED, openapi_extra=_takes("Telemetry", EXAMPLE, arrow=True))
+    async def score(
+        request: Request, alerts_per_device_day: Budget = 1.0, false_discovery_rate: Rate = None
+    ) -> Response:
+        """Score all windows of the given flows; the other tables, where given, make the answer better."""
+        arrow = _kind(request, _JSON, STREAM, FILE) != _JSON
+        alerts = Alerts(alerts_per_device_day, false_discovery_rate)
+        wanted = STREAM in request.headers.get("accept", "")
+
+        def do(body: bytes) -> _Found:
+            scores = work.score(work.tables(body, arrow), alerts)
+            return _Found(_stream(scores) if wanted else scores_json(scores), len(scores))
+
+        return Response(await answer(request, do), media_type=STREAM if wanted else _JSON)
+
+    @app.post(
+        "/explain", response_model=EXPLANATION, openapi_extra=_takes("TelemetryAndWindow", EXPLAIN_EXAMPLE)
+    )
+    async def explain(
+        request: Request, alerts_per_device_day: Budget = 1.0, false_discovery_rate: Rate = None
+    ) -> Response:
+        """Explain one window of the given flows: its row, why, and the contributions of all features.
+
+        Contributions, `constant` and the row's `device_shift` add up to its score.
+        """
+        _kind(request, _JSON)
+        alerts = Alerts(alerts_per_device_day, false_discovery_rate)
+        content = await answer(request, lambda body: _Found(work.explain(body, alerts), 1))
+        return Response(content, media_type=_JSON)
+
+    @app.get("/model", response_model=Model)
+    async def model() -> Response:
+        """What scores: its id, window, features, baseline and card."""
+        return Response(work.model(), media_type=_JSON)
+
+    @app.get(OPEN, response_model=Health)
+    async def healthz() -> Response:
+        """Whether the server answers. Takes no token."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def prometheus() -> Response:
+        """Counters in the text form of Prometheus."""
+        return Response(counted.text(), media_type=metrics.CONTENT_TYPE)
+
+    _describe(app, work, token is not None)
+    return app
+
+
+def _kind(request: Request, *kinds: str) -> str:
+    """The content type of a body."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in kinds:
+        raise HTTPException(415, f"the body is {kind or 'of no type'}; send it as {' or '.join(kinds)}")
+    return kind
+
+
+async def _body(request: Request, place: Place) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > place.queue.limits.max_body_bytes:
+        place.add(int(declared))  # which refuses it before it has come
+    parts = []
+    try:
+        async for part in request.stream():
+            place.add(len(part))
+            parts.append(part)
+    except ClientDisconnect:
+        raise HTTPException(400, "the body broke off") from None
+    return b"".join(parts)
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error is one sentence in JSON."""
+
+    def said(status: int, text: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"error": str(AppcadenceError(text))}, status, headers)
+
+    async def asked(request: Request, error: Any) -> Response:
+        return said(error.status_code, str(error.detail), error.headers)
+
+    async def unfit(request: Request, error: Any) -> Response:
+        fault = error.errors()[0]
+        return said(422, f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}")
+
+    async def refused(request: Request, error: Any) -> Response:
+        return said(404 if isinstance(error, NoSuchWindow) else 422, str(error))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return said(500, "the server failed at this request; its standard error says more")
+
+    app.add_exception_handler(HTTPError, asked)
+    app.add_exception_handler(RequestValidationError, unfit)
+    app.add_exception_handler(AppcadenceError, refused)
+    app.add_exception_handler(Exception, failed)
+
+
+def _takes(name: str, example: dict[str, Any], arrow: bool = False) -> dict[str, Any]:
+    content: dict[str, Any] = {_JSON: {"schema": {"$ref": _REFS.format(model=name)}, "example": example}}
+    if arrow:
+        content |= dict.fromkeys((STREAM, FILE), _BINARY)
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _describe(app: FastAPI, work: Work, token: bool) -> None:
+    """Complete the description by what FastAPI does not see: bodies that are read here, Arrow, the token."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            described = generate()
+            schemas = described["components"]["schemas"]
+            for adapter in (work.telemetry, work.telemetry_and_window):
+                schema = adapter.json_schema(ref_template=_REFS)
+                schemas |= schema.pop("$defs", {}) | {schema["title"]: schema}
+            described["paths"]["/score"]["post"]["responses"]["200"]["content"][STREAM] = _BINARY
+            if token:
+                scheme = {"type": "http", "scheme": "bearer"}
+                described["components"]["securitySchemes"] = {"token": scheme}
+                described["security"] = [{"token": []}]
+                described["paths"][OPEN]["get"]["security"] = []
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
