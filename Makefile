@@ -6,7 +6,7 @@ NEW_ENOUGH := $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sy
 3.11 or newer, and $(PYTHON) is %d.%d: name another, such as make PYTHON=python3.12" % (v[0], v[1]))'
 VENV := { $(SOUND) || { $(NEW_ENOUGH) && $(PYTHON) -m venv --clear .venv; }; }
 
-.PHONY: demo test test-all fuzz lint bench reference spark docs clean
+.PHONY: demo test test-all fuzz lint bench reference spark docs notebooks clean
 ifneq ($(shell $(SOUND) && $(PY) -Ic 'import appcadence' 2> /dev/null && echo yes),yes)
 .PHONY: .venv/.core .venv/.dev
 endif
@@ -37,6 +37,8 @@ spark: .venv/.dev
 	$(PY) benchmarks/spark.py
 docs: .venv/.dev
 	for page in features findings api commands; do $(PY) docs/$$page.py || exit; done
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+notebooks: .venv/.dev
+	$(PY) examples/save.py
 clean:
 	rm -rf .venv demo site build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache
