@@ -184,8 +184,8 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
         if moment is not None and at % (seconds * 1_000_000):
             begins = pd.Timestamp(at - at % (seconds * 1_000_000), unit="us", tz="UTC")
             raise TelemetryError(
-                f"{moment} lies inside a window of {seconds // 3600} h; give a moment at which one begins, such "
-                f"as {begins:%Y-%m-%dT%H:%M}",
+                f"{moment} lies inside a window of {seconds // 3600} h; give a moment at which one begins, "
+                f"such as {begins:%Y-%m-%dT%H:%M}",
                 name,
             )
         ends.append(at)
