@@ -36,11 +36,11 @@ def evaluate(
     """
     found: Quality | HealthCheck
     with logged(log), progress_bar() as progress:
+        truth = None if labels is None else read_labels(labels, directory)
         scorer = load_scorer(model)
-        if labels is None:
+        if truth is None:
             found = check_health(scorer.detector, load(directory), progress=progress)
         else:
-            truth = read_labels(labels, directory)
             progress("scoring", 0.0)
             tables = load(directory)
             found = evaluate_scores(scorer.score(tables), truth, tables["flows"])

@@ -31,15 +31,14 @@ def logged(file: Path | None) -> Iterator[None]:
     """What the package logs inside the block, and the error that ends it, are added to a file, if any.
 
     Raises:
-        AppcadenceError: the file is a directory, a pipe or a device, or cannot be written.
+        AppcadenceError: the file is a directory, a pipe or a device, or nothing can be made beside it.
+        OSError: it cannot be written.
     """
     if file is None:
         yield
         return
     check_file_target(file, "log")
-    target = check_output(file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _told(logging.FileHandler(target, encoding="utf-8", errors="backslashreplace")) as log:
+    with _told(logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")) as log:
         try:
             yield
         except (AppcadenceError, OSError) as error:
