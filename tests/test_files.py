@@ -12,8 +12,6 @@ import pytest
 import appcadence
 from appcadence import _files
 from appcadence._files import (
-    check_directory_target,
-    check_file_target,
     check_output,
     exchange,
     lock,
@@ -316,28 +314,3 @@ def test_no_other_module_replaces_locks_or_hashes_files_by_hand():
     # The evidence file is appended to, not replaced.
     assert {file for file, _ in found} == {"_files.py", "triage/audit_log.py"}, found
     assert [name for file, name in found if file != "_files.py"] == ["fsync"]
-
-
-@pytest.mark.parametrize("check", [check_file_target, check_directory_target])
-def test_a_target_is_checked_where_it_would_be_made(tmp_path, check):
-    (tmp_path / "file").write_text("x")
-    check(tmp_path / "new", "out")
-    check(tmp_path / "not" / "yet" / "there", "out")
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
-    for path in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y", Path("/proc/new/file")):
-        with pytest.raises(AppcadenceError, match="choose another") as error:
-            check(path, "html")
-        assert error.value.argument == "html"
-
-
-def test_a_target_that_is_something_else_is_refused(tmp_path):
-    (tmp_path / "file").write_text("x")
-    os.mkfifo(tmp_path / "pipe")
-    check_file_target(tmp_path / "file")
-    check_directory_target(tmp_path)
-    for path, kind in ((tmp_path, "a directory"), (tmp_path / "pipe", "a pipe")):
-        with pytest.raises(AppcadenceError, match=f"is {kind}"):
-            check_file_target(path)
-    for path, kind in ((tmp_path / "file", "a file"), (tmp_path / "pipe", "a pipe")):
-        with pytest.raises(AppcadenceError, match=f"is {kind}; name a directory"):
-            check_directory_target(path)

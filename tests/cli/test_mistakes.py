@@ -77,7 +77,7 @@ MISTAKES = [
     ("score nowhere --out new", ["nowhere", "convert"]),
     ("readiness notes.txt", ["notes.txt", "directory"]),
     ("report scored --html telemetry", ["telemetry is a directory", "file"]),
-    (f"{SCORE} notes.txt", ["notes.txt is a file", "name a directory", "--out"]),
+    (f"{SCORE} notes.txt", ["notes.txt is no directory", "name one", "--out"]),
     (f"{SCORE} telemetry", ["telemetry exists", "choose another"]),
     ("train telemetry --out telemetry", ["telemetry", "not a bundle"]),
     ("report scored --html notes.txt/r.html", ["notes.txt is no directory", "choose another", "--html"]),

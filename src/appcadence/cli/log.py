@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appcadence._files import check_file_target, check_output
+from appcadence._files import check_output
+from appcadence.cli.early import check_files
 from appcadence.cli.options import sentence
 from appcadence.cli.terminal import plain
 from appcadence.errors import AppcadenceError
@@ -37,7 +38,7 @@ def logged(file: Path | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    check_file_target(file, "log")
+    check_files(log=file)
     with _told(logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")) as log:
         try:
             yield
