@@ -185,8 +185,8 @@ def print_run(run: Run, out: Path) -> None:
     """The facts of a run and its first ten cases."""
     excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
     say(
-        f"{run.windows:,} windows of {run.devices:,} devices over {run.device_days:,.1f} device-days; "
-        f"{run.scored:,} had enough evidence{excepted}; {run.alerts:,} alerting windows at {run.limit}."
+        f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} device-days; "
+        f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at {run.limit}."
     )
     for finding in run.fleet_events[:_MAX_EVENTS]:
         say(finding.text)
