@@ -18,7 +18,6 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -109,50 +108,6 @@ def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = App
     if not stat.S_ISREG(mode):
         raise error(f"{path} is {_kind(mode)}; name a regular file, or one that is not there yet")
     return Path(os.path.realpath(path))
-
-
-def check_file_target(path: str | Path, argument: str | None = None) -> None:
-    """Refuse, before work whose outcome it is to hold, a file that could not be written.
-
-    Missing directories above it are made when it is written.
-
-    Raises:
-        AppcadenceError: as `check_output`; or the directory is a file, or nothing can be made in it. It names
-            `argument`.
-    """
-    _check_place(path, argument)
-    check_output(path, lambda said: AppcadenceError(said, argument))
-    if Path(path).exists() and not os.access(path, os.W_OK):
-        raise AppcadenceError(f"{path} may not be written to; name another file", argument)
-
-
-def check_directory_target(path: str | Path, argument: str | None = None) -> None:
-    """The same of a directory.
-
-    Raises:
-        AppcadenceError: something else stands there, or nothing can be made beside it. It names `argument`.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        kind = "a file" if path.is_file() else _kind(path.stat().st_mode)
-        raise AppcadenceError(f"{path} is {kind}; name a directory, or one that is not there yet", argument)
-    _check_place(path, argument)
-
-
-def _check_place(path: str | Path, argument: str | None) -> None:
-    """Try to make a file where a scratch file beside `path` would be."""
-    place = Path(os.path.realpath(path)).parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise AppcadenceError(f"{path} cannot be made: {place} is no directory; choose another", argument)
-    try:
-        tempfile.TemporaryFile(dir=place).close()
-    except OSError as error:
-        raise AppcadenceError(
-            f"{path} cannot be written: {place} takes no files ({error.strerror}); choose another place",
-            argument,
-        ) from None
 
 
 @contextmanager

@@ -151,7 +151,7 @@ FILE = "appcadence.toml"
 """The name by which settings are found in the telemetry directory, or beside it."""
 
 
-def found(telemetry: str | Path) -> Path | None:
+def locate(telemetry: str | Path) -> Path | None:
     """The settings file that goes with a telemetry directory: the one in it, or else the one beside it."""
     directory = Path(os.path.realpath(telemetry))
     places = (directory / FILE, directory.parent / FILE)

@@ -77,7 +77,7 @@ MISTAKES = [
     ("score nowhere --out new", ["nowhere", "convert"]),
     ("readiness notes.txt", ["notes.txt", "directory"]),
     ("report scored --html telemetry", ["telemetry is a directory", "file"]),
-    (f"{SCORE} notes.txt", ["notes.txt is a file", "name a directory", "--out"]),
+    (f"{SCORE} notes.txt", ["notes.txt is no directory", "name one", "--out"]),
     (f"{SCORE} telemetry", ["telemetry exists", "choose another"]),
     ("train telemetry --out telemetry", ["telemetry", "not a bundle"]),
     ("report scored --html notes.txt/r.html", ["notes.txt is no directory", "choose another", "--html"]),
@@ -93,7 +93,7 @@ MISTAKES = [
     ("features telemetry --out scored", ["scored is a directory"]),
     ("demo --out scored", ["scored exists", "choose another"]),
     ("simulate --out scored", ["scored is not empty", "choose another"]),
-    ("score telemetry --model modle --out new", ["modle", "appcadence train"]),
+    ("score telemetry --model modl --out new", ["modl", "appcadence train"]),
     ("score telemetry --model old_model --out new", ["feature schema 0123456789ab", "train again"]),
     ("train telemetry --out new --window 6h --warm-start model", ["windows of 24h", "train with the same"]),
     ("train telemetry --window 5h", ["5h", "24h"]),
@@ -135,8 +135,8 @@ MISTAKES = [
     ("convert notes.txt --pseudonymise key --out new", ["key holds 5 bytes", "at least 16"]),
     ("inventory merge apps.csv --into new", ["apps.csv", "--app-map"]),
     ("score telemetry", ["--out", "appcadence score --help"]),
-    (f"{SCORE} new --modle m", ["--modle", "--model"]),
-    ("scroe telemetry", ["scroe", "--help"]),
+    (f"{SCORE} new --modl m", ["--modl", "--model"]),
+    ("scor telemetry", ["scor", "--help"]),
     ("simulate --out new --devices 0", ["--devices", "1"]),
 ]
 

@@ -15,6 +15,7 @@ from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load
 from appcadence.training import drift as measurement
+from appcadence.training.evaluate import in_words
 
 _MAX_FEATURES = 10
 
@@ -43,10 +44,10 @@ def _print(answer: measurement.Drift) -> None:
     for reason in answer.reasons:
         say(reason, "- ")
     budget = answer.budget
+    ratio, low, high = map(in_words, (budget.ratio, budget.low, budget.high))
     say(
-        f"Budget: {budget.units} alerting units, {budget.promised:.0f} promised; {budget.ratio:.2f} times it "
-        f"(95% interval {budget.low:.2f} to {budget.high:.2f}). Stability index of scores: "
-        f"{answer.scores_psi:.2f}."
+        f"Budget: {budget.units} alerting units, {budget.promised:.0f} promised; {ratio} times it (95% "
+        f"interval {low} to {high}). Stability index of scores: {answer.scores_psi:.2f}."
     )
     figures = ("stability", "p (FDR)", "unknown then", "now")
     worst = answer.features.head(_MAX_FEATURES).to_dict("records")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from appcadence.cli.options import Directory, Json, Log, Model, load_scorer, rea
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
-from appcadence.training.evaluate import Quality, json_ready
+from appcadence.training.evaluate import TOO_FEW, Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.health import HealthCheck, check_health
 
@@ -37,11 +36,11 @@ def evaluate(
     """
     found: Quality | HealthCheck
     with logged(log), progress_bar() as progress:
+        truth = None if labels is None else read_labels(labels, directory)
         scorer = load_scorer(model)
-        if labels is None:
+        if truth is None:
             found = check_health(scorer.detector, load(directory), progress=progress)
         else:
-            truth = read_labels(labels, directory)
             progress("scoring", 0.0)
             tables = load(directory)
             found = evaluate_scores(scorer.score(tables), truth, tables["flows"])
@@ -59,7 +58,7 @@ def print_quality(quality: Quality) -> None:
     print_table(
         [number(name) for name in names],
         (
-            (f"{budget:g}", _figure(quality.realised[budget]), quality.said(recall), quality.range(budget))
+            (f"{budget:g}", in_words(quality.realised[budget]), quality.said(recall), quality.range(budget))
             for budget, recall in quality.recall.items()
         ),
     )
@@ -89,10 +88,16 @@ def print_health(found: HealthCheck) -> None:
         "95% over devices",
     )
     injected = found.injected
+    rate = in_words if found.device_days >= 1 else lambda _: TOO_FEW
     print_table(
         [number(name) for name in names],
         (
-            (f"{budget:g}", _figure(found.raised[budget]), injected.said(recall), injected.range(budget))
+            (
+                f"{budget:g}",
+                rate(found.raised[budget]),
+                injected.said(recall),
+                injected.range(budget),
+            )
             for budget, recall in injected.recall.items()
         ),
     )
@@ -103,10 +108,6 @@ def print_health(found: HealthCheck) -> None:
         "on real implants."
     )
     say(
-        f"Ranks of apps between the two halves of the span: Spearman {_figure(found.rank_correlation)} "
+        f"Ranks of apps between the two halves of the span: Spearman {in_words(found.rank_correlation)} "
         f"(n = {found.ranked} apps on devices)."
     )
-
-
-def _figure(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.2f}"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appcadence._files import check_file_target, check_output
+from appcadence._files import check_output
+from appcadence.cli.early import check_files
 from appcadence.cli.options import sentence
 from appcadence.cli.terminal import plain
 from appcadence.errors import AppcadenceError
@@ -31,15 +32,14 @@ def logged(file: Path | None) -> Iterator[None]:
     """What the package logs inside the block, and the error that ends it, are added to a file, if any.
 
     Raises:
-        AppcadenceError: the file is a directory, a pipe or a device, or cannot be written.
+        AppcadenceError: the file is a directory, a pipe or a device, or nothing can be made beside it.
+        OSError: it cannot be written.
     """
     if file is None:
         yield
         return
-    check_file_target(file, "log")
-    target = check_output(file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _told(logging.FileHandler(target, encoding="utf-8", errors="backslashreplace")) as log:
+    check_files(log=file)
+    with _told(logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")) as log:
         try:
             yield
         except (AppcadenceError, OSError) as error:

@@ -20,7 +20,7 @@ from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features.extraction import load
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
-from appcadence.training.evaluate import Quality, json_ready
+from appcadence.training.evaluate import Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.promotion import judge
 from appcadence.training.publish import fingerprint
@@ -223,11 +223,11 @@ def _print_both(both: dict[str, Quality]) -> None:
         rows.append((f"{budget:g}", *cells))
     print_table([number(name) for name in names], rows)
     rows = [
-        (f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values()))
+        (f"raised at a promise of {budget:g}", *(in_words(q.realised[budget]) for q in both.values()))
         for budget in first.realised
     ]
     rows.append(("average precision", *(q.said(q.average_precision) for q in both.values())))
-    rows.append(("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values())))
+    rows.append(("median days to find", *(in_words(q.first_found_days, ".1f") for q in both.values())))
     print_table([text(), *map(number, both)], rows)
     say(
         f"On {first.implant_days} implant-days, {first.benign_units} benign alert units and "

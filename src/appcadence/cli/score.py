@@ -17,8 +17,8 @@ from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, plain, program, say
-from appcadence.config import Config, found, read
+from appcadence.cli.terminal import line, many, program, say
+from appcadence.config import Config, locate, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
 from appcadence.serving.batch import Engine, local
@@ -111,7 +111,7 @@ def score(
     check_directories(out=out)
     check_files(evidence=file)
     with logged(log), progress_bar() as progress:
-        given = config or (None if directory is None else found(directory))
+        given = config or (None if directory is None else locate(directory))
         settings = Config() if given is None else read(given)
         alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
         before, reported = last_run(out), False
@@ -206,4 +206,4 @@ def print_run(run: Run, out: Path) -> None:
         say(f"{case['case']:>4}  {case['severity']:<6}  {case['status']:<10}  {device}  {app}".rstrip())
         say(case["summary"], "      ")
     say(f"Written to {out}; next:")
-    typer.echo(plain(f"  {program()} report {shlex.quote(str(out))} --html report.html"))
+    line(f"  {program()} report {shlex.quote(str(out))} --html report.html")
