@@ -186,7 +186,8 @@ def print_run(run: Run, out: Path) -> None:
     excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
     say(
         f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} device-days; "
-        f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at {run.limit}."
+        f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at "
+        f"{run.limit}."
     )
     for finding in run.fleet_events[:_MAX_EVENTS]:
         say(finding.text)
