@@ -156,6 +156,8 @@ def screen(
 def _strangers(draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None) -> Aside:
     """Rows of other devices than the monitored ones."""
     other = ~local(draft["device"], options, stated)
+    if not other.any():
+        return ()
     inbound = np.zeros(len(draft), bool)
     if "dest_ip" in draft.column_names:
         inbound = local(draft["dest_ip"], options)
