@@ -31,6 +31,7 @@ from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._json_layout import check, fits
 from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._midstream import turned
 from appcadence.telemetry.readers.zeek_names import NAME_FIELDS, Names
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -63,6 +64,7 @@ _FLOWS = {
     "event_type": WORD,
     "flow_id": _COUNT,
     "src_ip": WORD,
+    "src_port": _COUNT,
     "dest_ip": WORD,
     "dest_port": _COUNT,
     "proto": WORD,
@@ -209,8 +211,19 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         "bytes_in": pc.struct_field(flow, "bytes_toclient"),
         "source_uid": table["flow_id"].cast(pa.string()),
     }
+    turned(columns, table["src_port"], tcp & _unopened(table), options)
     how = {"clock": "flow.start", "addresses": True, "complete": names.named}
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
+
+
+def _unopened(table: pa.Table) -> Mask:
+    """Whether nobody saw the source open it: it sent no SYN, or one that the other side never answered."""
+    flags = one_array(table["tcp"])
+    both = [pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc")]
+    sent, got = (value_of(column, _hexadecimal, 0) for column in both)
+    return np.asarray(both[0].is_valid()) & (
+        ((sent & _SYN) == 0) | (((got & _SYN) == 0) & ((got & _ACK) > 0))
+    )
 
 
 def _service(app_proto: str) -> str | None:
