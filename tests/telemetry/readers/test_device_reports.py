@@ -160,9 +160,9 @@ def test_what_a_feed_of_zscaler_may_hold(tmp_path, more, expected):
     ("more", "reason"),
     [
         ({"epochtime": None, "tz": "CET"}, "event.tz is neither UTC nor an offset from it"),
-        ({"epochtime": None, "time": "noon"}, "event.epochtime is not a time"),
-        ({"epochtime": "soon", "time": None}, "event.epochtime is not a time"),
-        ({"epochtime": None, "time": None}, "event.epochtime is missing"),
+        ({"epochtime": None, "time": "noon"}, "event.epochtime or event.time is not a time"),
+        ({"epochtime": "soon", "time": None}, "event.epochtime or event.time is not a time"),
+        ({"epochtime": None, "time": None}, "event.epochtime or event.time is missing"),
         ({"reqsize": "many"}, "event.reqsize is not a number"),
         ({"external_devid": None}, "the device is missing"),
         ({"eurl": None, "serverip": None}, "the destination is missing"),

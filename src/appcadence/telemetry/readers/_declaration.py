@@ -35,7 +35,7 @@ _SECTIONS: dict[str, Sequence[str] | None] = {
     "values": COLUMNS,
     "extract": COLUMNS,
     "drop": COLUMNS,
-    "time": ("format", "unit", "offset", "resolution_seconds", "zone", "at"),
+    "time": ("format", "unit", "offset", "resolution_seconds", "zone"),
     "units": ("bytes", "duration"),
     "rules": ("addresses", "one_direction", "words", "otherwise", "answered", "nothing"),
     "file": None,
@@ -65,7 +65,7 @@ class Layout:
     values: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     """JSON: what the values under these paths match."""
     line: re.Pattern[str] | None = None
-    """What the first MAX_PREFIX characters of a line of the file match; named groups are fields, too."""
+    """What a line of the file matches in its first MAX_PREFIX characters; named groups are fields, too."""
     starts: re.Pattern[str] | None = None
     """Where the record begins in its line; what stands before is none of it."""
 
@@ -94,7 +94,8 @@ class Declaration:
     name: str
     columns: Mapping[str, tuple[str, ...]]
     """Our column = the names that it may have, the first that says something counts; "a+b" are two names in
-    one, with a blank between."""
+    one, with a blank between. A flow without a start began its duration before its end, if
+    that is known or no start is declared."""
     constants: Mapping[str, str] = field(default_factory=dict)
     """Our column = the value of all rows without one."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -110,8 +111,6 @@ class Declaration:
     """Of times that carry no offset."""
     zone: str = ""
     """The field with the offset or zone of times that carry none."""
-    at_end: bool = False
-    """Whether the time is that at which the flow ended."""
     resolution_seconds: float | None = None
     """None = what the times show."""
     byte_unit: int = 1
@@ -138,6 +137,11 @@ class Declaration:
     hint: str = ""
     """What to do where a file of the kind lacks what a flow needs."""
 
+    @property
+    def clock(self) -> str:
+        """Our column that says when a flow was."""
+        return "start" if "start" in self.columns else "end"
+
     @classmethod
     def read(cls, path: Path) -> Declaration:
         """Read and check a mapping file or another declaration (TOML).
@@ -161,10 +165,10 @@ class _Check:
 
     def declaration(self, content: dict[str, Any]) -> Declaration:
         for section, keys in content.items():
-            lists = section in ("file", "skip", "swap")
-            if section not in _SECTIONS or not isinstance(keys, (dict, list) if lists else dict):
+            allowed = _SECTIONS.get(section)
+            if section not in _SECTIONS or not isinstance(keys, dict if allowed else dict | list):
                 raise self._error(f"{section} is no section; known are {', '.join(_SECTIONS)}")
-            if allowed := _SECTIONS[section]:
+            if allowed and isinstance(keys, dict):
                 self._known(section, keys, allowed)
         time, units, rules, about = (content.get(name, {}) for name in ("time", "units", "rules", "about"))
         values = content.get("values", {})
@@ -185,7 +189,6 @@ class _Check:
             time_unit=self._one_of("time.unit", time.get("unit", "s"), (*EPOCH_UNITS, BY_SIZE)),
             offset_seconds=self._offset(time.get("offset", "+00:00")),
             zone=self._text("time.zone", time["zone"]) if "zone" in time else "",
-            at_end=self._one_of("time.at", time.get("at", "start"), ("start", "end")) == "end",
             resolution_seconds=self._resolution(time.get("resolution_seconds")),
             byte_unit=BYTE_UNITS[self._one_of("units.bytes", units.get("bytes", "B"), BYTE_UNITS)],
             duration_unit=DURATION_UNITS[
@@ -206,8 +209,8 @@ class _Check:
         return found
 
     def _complete(self, found: Declaration) -> None:
-        if "start" not in found.columns:
-            raise self._error("[columns] must say which column is start")
+        if not {"start", "end"} & found.columns.keys():
+            raise self._error("[columns] must say which column is start, or end")
         given = {*found.columns, *found.constants}
         if not given & {"dest_host", "dest_ip"}:
             raise self._error("[columns] must say which column is dest_host or dest_ip")

@@ -64,8 +64,8 @@ class Declared:
         """
         declared = self.declared
         if declared.one_direction:
-            clock, flagged = declared.columns["start"][0], "tcp_flags" in declared.columns
-            yield from nfdump.paired(paths, options, self._directions, self.NAME, clock, flagged)
+            clock = declared.columns[declared.clock][0]
+            yield from nfdump.paired(paths, options, self._directions, self.NAME, clock, flagged=False)
             return
         for path in paths:
             found, parsed = self.records(path)
@@ -102,7 +102,8 @@ def why_not(layout: Layout, start: bytes) -> str:
         missing = [key for key in layout.keys if not {name.lower() for name in key} & set(names)]
         return f"its header line names no {' or '.join(missing[0])}" if missing else ""
     heads = [line[: _line_records.MAX_PREFIX] for line in lines]
-    if not any(layout.line is None or layout.line.search(head) for head in heads):
+    patterns = [pattern for pattern in (layout.line, layout.starts) if pattern]
+    if not any(all(pattern.search(head) for pattern in patterns) for head in heads):
         return "none of its first lines looks like one"
     missing = [key for key in layout.keys if not any(f"{name}=" in line for name in key for line in lines)]
     return f"its first lines have no {' or '.join(missing[0])}" if missing else ""
@@ -202,7 +203,7 @@ def choose(path: Path, expected: str, declared: Declaration, names: Sequence[str
     lower = {name.lower(): name for name in reversed(names)}
     found = {name: name if name in names else lower.get(name.lower()) for name in _wanted(declared)}
     present = {name: theirs for name, theirs in found.items() if theirs is not None}
-    needed = {"start": declared.columns["start"]} if expected else declared.columns
+    needed = {"start": declared.columns[declared.clock]} if expected else declared.columns
     for columns in needed.values():
         if not any(all(part in present for part in name.split("+")) for name in columns):
             raise _lacking(path, expected, declared, columns, names)
@@ -259,7 +260,7 @@ def _kind(values: Sequence[Any], ours: str) -> pa.DataType:
 
 def _adapted(row: dict[str, Any], schema: dict[str, pa.DataType]) -> dict[str, Any]:
     """A row with numbers and truths as the texts that other rows have in their place."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, kind in schema.items():
         value = row.get(name)
         if pa.types.is_struct(kind) and isinstance(value, dict):
@@ -301,7 +302,9 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
     if get.has("dest_host_source"):
         columns["dest_host_source"] = get.mine("dest_host_source")
     if get.has("dest_port"):
-        columns["dest_port"] = get.port("dest_port", tcp | udp if declared.addresses else None)
+        # ICMP has its type for a port.
+        ported = tcp | udp | np.asarray(get.words("transport").is_null())
+        columns["dest_port"] = get.port("dest_port", ported if declared.addresses else None)
         if declared.addresses:
             guessed = _flows.dns_by_port(columns["dest_port"], udp).cast(pa.string())
             columns["service"] = pc.coalesce(columns["service"].cast(pa.string()), guessed)
@@ -313,7 +316,9 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         sent, received = columns["bytes_out"], columns["bytes_in"]
         columns["bytes_out"] = pc.if_else(turned, received, sent)
         columns["bytes_in"] = pc.if_else(turned, sent, received)
-    return get.flows(columns, options, name, 1.0, clock=get.label("start"), addresses=declared.addresses)
+    return get.flows(
+        columns, options, name, 1.0, clock=get.label(declared.clock), addresses=declared.addresses
+    )
 
 
 def _direction_records(get: Mapped) -> pa.Table:

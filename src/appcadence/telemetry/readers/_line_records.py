@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numba
@@ -22,7 +23,7 @@ from appcadence.telemetry.readers import _csv
 from appcadence.telemetry.readers._declaration import Layout
 from appcadence.telemetry.readers._lines import Block, Rows
 
-MAX_PREFIX = 300
+MAX_PREFIX = 1000
 """Characters of a line in which its record begins and shows its kind."""
 _BOM = b"\xef\xbb\xbf"
 _BLANK, _TAB, _EQUALS, _QUOTE, _BACKSLASH, _COMMA, _PIPE, _SEMICOLON = b' \t="\\,|;'
@@ -36,6 +37,8 @@ def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[st
     Lines of another kind than that of `layout.line` are read and neither records nor bad. `names` are those
     of the columns, for words and tables.
     """
+    if block.line == 1:
+        block = replace(block, data=block.data.removeprefix(_BOM))
     data = block.data
     starts, ends, numbers, bad = _whole_lines(block)
     reasons = ["not UTF-8"] * len(bad)
@@ -74,8 +77,6 @@ def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[int]]:
     if len(ends) < block.count:
         ends = np.append(ends, len(text))
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64) if len(ends) else ends
-    if block.line == 1 and block.data.startswith(_BOM):
-        starts[0] = len(_BOM)
     numbers = block.lines
     while True:
         returned = (ends > starts) & (text[np.maximum(ends - 1, 0)] == 13) if len(ends) else ends > starts
@@ -109,7 +110,7 @@ def _begun(
     """Where the records begin, which lines are records, which of those are of the kind, and named groups."""
     begins, kind = (_in_bytes(p) if p else None for p in (layout.starts, layout.line))
     found, kept = np.ones(len(starts), bool), np.ones(len(starts), bool)
-    named = {
+    named: dict[str, tuple[re.Pattern[bytes], list[str | None]]] = {
         name: (pattern, [])
         for pattern in (begins, kind)
         for name in (pattern.groupindex if pattern else ())
@@ -182,7 +183,7 @@ def _columns(
     offsets = np.cumsum([0, *map(len, keys)]).astype(np.int64)
     packed = np.frombuffer(b"".join(keys), np.uint8)
     mode, delimiter = {"kv": _KV, "cef": _CEF, "words": _WORDS}.get(layout.syntax, _PAIRS), layout.delimiter
-    separator = np.uint8(ord(delimiter))
+    separator = ord(delimiter)
     if layout.syntax == "leef":
         separator = _leef_separator(data, starts, ends)
         mode = _CEF if separator == _BLANK else _PAIRS
@@ -191,17 +192,17 @@ def _columns(
     return {name: _texts(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
 
 
-def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> np.uint8:
+def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
     """What stands between the attributes of LEEF: what the header says, else tabs, "|" or blanks."""
     if not len(starts):
-        return np.uint8(_TAB)
+        return _TAB
     line = data[data.rfind(b"\n", 0, int(starts[0])) + 1 : int(ends[0])]
     if said := _LEEF_DELIMITER.search(line):
-        return np.uint8(int(said[1], 16) & 0xFF if said[1] else said[2][0])
+        return int(said[1], 16) & 0xFF if said[1] else said[2][0]
     body = data[int(starts[0]) : int(ends[0])]
     if b"\t" in body:
-        return np.uint8(_TAB)
-    return np.uint8(_PIPE if re.search(rb"\w=[^|]*\|\w+=", body) else _BLANK)
+        return _TAB
+    return _PIPE if re.search(rb"\w=[^|]*\|\w+=", body) else _BLANK
 
 
 def _texts(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.Array:

@@ -23,8 +23,8 @@ from appcadence.telemetry.schema import FLOWS
 
 _UTC = re.compile(r"(?i)(z|gmt|utc|etc/utc)?")
 _OFFSET = re.compile(r"(?:gmt|utc)?([-+])(\d\d):?(\d\d)", re.IGNORECASE)
-_LARGEST = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (0, "s"))
-"""From which number on an epoch counts in which unit, if its unit is told by size."""
+_LARGEST = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
+"""From which number on an epoch counts in which unit, in seconds, if its unit is told by size."""
 _MAX_RESOLUTION = 2**31 - 1
 
 
@@ -45,7 +45,9 @@ class Mapped(Columns):
         """What a fault calls a column: by the log's name for it, or by ours."""
         if not self._own_names:
             return ours
-        return next(self._present(ours), self.declared.columns.get(ours, (ours,))[0])
+        names = [*self._present(ours)] or [*self.declared.columns.get(ours, (ours,))[:1]]
+        saying = [name for name in names if any(map(self._says, name.split("+")))]
+        return " or ".join(saying[:3] or names[:1])
 
     def field(self, ours: str) -> pa.Array:
         """As it stands, from the first name that says something; null where nothing does."""
@@ -154,17 +156,25 @@ class Mapped(Columns):
     @cached_property
     def _start(self) -> tuple[pa.Array, pa.Array | None]:
         """When flows began, and how long they lasted where that is known."""
-        start, lasted = self.time("start"), None
+        given = [self.time(ours) if self.has(ours) else None for ours in ("start", "end")]
+        nothing = pa.nulls(len(self.table), pa.int64())
+        start, end = (nothing if time is None else time for time in given)
+        lasted = None
         if self.has("duration_seconds"):
             lasted = pc.multiply(self.number("duration_seconds"), self.declared.duration_unit)
-        if self.declared.at_end and lasted is not None:
-            known = np.asarray(lasted.fill_null(0.0).to_numpy(zero_copy_only=False))
+        if end.null_count < len(end):
+            known = np.zeros(len(end)) if lasted is None else np.asarray(lasted.fill_null(0.0))
             back = np.where((known >= 0) & (known < _flows.LAST_SECOND), known, 0)
-            moved = pc.subtract(start, pa.array(np.rint(back * 1e6).astype(np.int64)))
-            start = pc.if_else(pc.greater_equal(start, 0), moved, start)
-        if self.has("end"):
-            until = seconds_between(start, self.time("end"))
-            lasted = until if lasted is None else pc.coalesce(lasted, until)
+            moved = pc.subtract(end, pa.array(np.rint(back * 1e6).astype(np.int64)))
+            if self.declared.clock == "start":
+                until = seconds_between(start, end)
+                moved = (
+                    pa.nulls(len(end), pa.int64())
+                    if lasted is None
+                    else pc.if_else(lasted.is_valid(), moved, None)
+                )
+                lasted = until if lasted is None else pc.coalesce(lasted, until)
+            start = pc.coalesce(start, pc.if_else(pc.greater_equal(end, 0), moved, end))
         return start, lasted
 
     def time(self, *names: str) -> pa.Array:
@@ -201,7 +211,11 @@ class Mapped(Columns):
             left = pc.if_else(found.is_null(), text, None)
             if form in EPOCHS or left.null_count == len(left):
                 continue
-            times = _text.times(left, ahead) if form == "iso" else _text.named_times(left, form, ahead)
+            if form == "iso":
+                times = _text.times(left, ahead)
+            else:
+                plain = pc.replace_substring_regex(left, r" +(GMT|UTC|Z)$", "")
+                times = _text.named_times(plain, form, ahead)
             found = pc.coalesce(found, times[0])
         if offsets is not None:
             own = np.asarray(pc.fill_null(_text.has_zone(text), False))
@@ -223,20 +237,28 @@ class Mapped(Columns):
         return np.where(unknown, 0, offsets)
 
     def _counted(self, numbers: pa.Array) -> pa.Array:
-        declared = self.declared
-        first = next((EPOCHS[form] for form in declared.time_forms if form in EPOCHS), 0)
-        seconds = pc.multiply(numbers, EPOCH_UNITS[self._unit(numbers)])
+        first = next((EPOCHS[form] for form in self.declared.time_forms if form in EPOCHS), 0)
+        seconds = pc.multiply(numbers, pa.array(self._units(numbers)))
         return _flows.micros(pc.add(seconds, float(first)))
 
-    def _unit(self, numbers: pa.Array) -> str:
+    def _units(self, numbers: pa.Array) -> npt.NDArray[np.float64]:
+        """(n,) in seconds, the unit of each number that counts from an epoch."""
         if self.declared.time_unit != BY_SIZE:
-            return self.declared.time_unit
-        known = np.asarray(numbers.drop_null())
-        middle = float(np.median(known)) if len(known) else 0.0
-        return next((unit for least, unit in _LARGEST if middle >= least), "s")
+            return np.full(len(numbers), EPOCH_UNITS[self.declared.time_unit])
+        size = np.asarray(numbers.cast(pa.float64(), safe=False).fill_null(0.0))
+        return np.select([size >= least for least, _ in _LARGEST], [unit for _, unit in _LARGEST], 1.0)
 
     def resolution(self) -> pa.Array:
         """How fine the starts are, in seconds."""
+        found, start = self._resolution(), self.field("start")
+        if self.declared.resolution_seconds or not self.has("duration_seconds") or not start.null_count:
+            return found
+        # A duration before an end.
+        moved = np.asarray(start.is_null()) & np.asarray(self.field("duration_seconds").is_valid())
+        coarse = np.where(moved, min(self.declared.duration_unit, 1.0), 0)
+        return pa.array(np.maximum(np.asarray(found), coarse))
+
+    def _resolution(self) -> pa.Array:
         declared, known = self.declared, self.declared.resolution_seconds
         if "time_resolution_seconds" in declared.columns:
             seconds = self.number("time_resolution_seconds")
@@ -245,19 +267,21 @@ class Mapped(Columns):
             self.fault(wrong, f"{self.label('time_resolution_seconds')} is out of range")
             return pa.array(np.maximum(np.where(wrong, 0, filled), known or 1.0))
         column = self.field("start")
+        if column.null_count == len(column):
+            column = self.field("end")
         if pa.types.is_timestamp(column.type):
             known = known or max(EPOCH_UNITS[column.type.unit], 1e-6)
         elif known is None and set(declared.time_forms) & set(EPOCHS):
-            numbers = (
-                column if pa.types.is_floating(column.type) or pa.types.is_integer(column.type) else None
-            )
-            if numbers is None and declared.time_unit != "s":
-                numbers = _text.number(self._as_text("start", column))[0]
-            unit = "s" if numbers is None else self._unit(numbers.cast(pa.float64(), safe=False))
-            known = max(EPOCH_UNITS[unit], 1e-6) if unit != "s" else None
+            numbers = column
+            if not _is_number(column.type):
+                numbers = _text.number(self._as_text(declared.clock, column))[0]
+            units = np.where(np.asarray(numbers.is_null()), 1.0, self._units(numbers))
+            if (units < 1).any():
+                written = np.asarray(_text.resolution(self._as_text(declared.clock, column), 1e-6))
+                return pa.array(np.where(units < 1, np.maximum(units, 1e-6), written))
         if known is not None:
             return pa.array(np.full(len(column), known))
-        return _text.resolution(self._as_text("start", column), 1e-6)
+        return _text.resolution(self._as_text(declared.clock, column), 1e-6)
 
     def swapped(self) -> Mask:
         """The records whose byte counts are named the other way round."""
@@ -276,6 +300,9 @@ class Mapped(Columns):
         for name in self.declared.columns.get(ours, ()):
             if all(part in self.table.column_names for part in name.split("+")):
                 yield name
+
+    def _says(self, name: str) -> bool:
+        return name in self.table.column_names and self.table[name].null_count < len(self.table)
 
     def _said_raw(self, name: str) -> pa.Array:
         """A field as it stands, null where it says nothing; "a+b" are two in one."""
@@ -324,7 +351,7 @@ class Mapped(Columns):
 
 
 def _group(match: re.Match[str] | None) -> str | None:
-    return match[match.lastindex] if match and match.lastindex else None
+    return str(match[match.lastindex]) if match and match.lastindex else None
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -337,7 +364,8 @@ def _port(text: str) -> str | None:
             return str(int(text, 16))
         except ValueError:
             return text
-    return text if text.lstrip("-").isdigit() else url_port(text) or text
+    # A URL need not say its port; nor has what is no port but "8.0", as ICMP has its type.
+    return text if text.lstrip("-").isdigit() else url_port(text) or (None if set("./") & set(text) else text)
 
 
 def _seconds_ahead(zone: str, never: int) -> int:

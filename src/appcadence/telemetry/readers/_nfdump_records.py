@@ -154,7 +154,7 @@ def record_table(
     tcp, udp = protocols
     places = np.select([mask for mask, _ in get.faults], list(range(len(get.faults))), -1)
     protocol = np.where(tcp, 6, np.where(udp, 17, 0))
-    key, greater = _pairs.keys(*ends, *ports, protocol)
+    key, greater = _pairs.keys(ends[0], ends[1], ports[0], ports[1], protocol)
     columns = {
         "line": get.lines,
         "fault": choice([reason for _, reason in get.faults], places),

@@ -16,7 +16,7 @@ from appcadence.telemetry.readers._flows import LAST_SECOND, micros
 from appcadence.telemetry.times import from_iso, to_micros
 
 _WHOLE = r"^-?[0-9]{1,18}$"
-_NUMBER = r"^-?[0-9]{1,18}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
+_NUMBER = r"^-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
 _EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 _ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"

@@ -86,7 +86,7 @@ def paired(
         parse: reads a file.
         name: of the format.
         clock: what the log calls the start.
-        flagged: whether records have TCP flags.
+        flagged: whether records always have TCP flags; else none are those that are not known.
     """
     with Spill() as spill:
         later = 0
