@@ -42,9 +42,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 @formats.command()
 def test(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A log, plain or gzip.")],
-    format: Annotated[
-        str | None, typer.Option(help="Format of the file [default: found out].")
-    ] = None,
+    format: Annotated[str | None, typer.Option(help="Format of the file [default: found out].")] = None,
     mapping: Annotated[
         Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
     ] = None,
