@@ -27,8 +27,8 @@ from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, is_part, stored_rows
 from appcadence.telemetry.ingest.flow_keys import (
     KEY_COLUMNS,
-    SECOND_US,
     SAME_START_US,
+    SECOND_US,
     Keys,
     by_content,
     flow_keys,

@@ -77,9 +77,10 @@ def _content(flows: pa.Table, keys: Keys) -> Keys:
     for name in (*_CONTENT, "dest_host"):
         keys = _mixed(keys, _names(flows, name))
     for name in _FIGURES:
+        values = np.full(len(flows), -1.0)
         if name in flows.column_names:
-            values = one_array(flows[name]).cast(pa.float64()).fill_null(-1.0)
-            keys = _mixed(keys, np.asarray(values).view(np.int64))
+            values = np.array(one_array(flows[name]).cast(pa.float64()).fill_null(-1.0))
+        keys = _mixed(keys, values.view(np.int64))
     return keys
 
 

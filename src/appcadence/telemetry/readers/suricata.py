@@ -2,9 +2,9 @@
 
 Reads any number of files, plain or gzip, rotated, in any order; each is read twice, first for names, then
 for flows. Events of other types (netflow, which has no outcome, alert, stats ...) are passed over. Names
-join flows on `flow_id` and both addresses; a DNS answer, of version 1, 2 or 3, names later flows of the same device to the
-address until its TTL has run out ("passive"). Only flows opened by a local address count, as in Zeek's
-reader. URLs, user agents, certificates and the like are not read.
+join flows on `flow_id` and both addresses; a DNS answer, of version 1, 2 or 3, names later flows of the same
+device to the address until its TTL has run out ("passive"). Only flows opened by a local address count, as in
+Zeek's reader. URLs, user agents, certificates and the like are not read.
 
 The bytes are those of whole packets, headers included, so higher than Zeek's. A flow event is written
 when Suricata lets go of the flow: one still open at the end of the log is not in it.

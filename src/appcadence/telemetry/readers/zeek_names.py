@@ -134,7 +134,8 @@ class Names:
     def named(self, draft: pa.Table, uid: str = "source_uid") -> pa.Table:
         """A draft (see _flows) with the columns dest_host, dest_host_source and service that the names give.
 
-        The column `uid` holds what was given as uid with the names. What a name log proves about the service comes before what the draft's own column says.
+        The column `uid` holds what was given as uid with the names. What a name log proves about the service
+        comes before what the draft's own column says.
         """
         codes, kinds = self.of_connections(one_array(draft[uid]))
         observed = codes >= 0
