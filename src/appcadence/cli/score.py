@@ -185,7 +185,8 @@ def print_run(run: Run, out: Path) -> None:
     """The facts of a run and its first ten cases."""
     excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
     say(
-        f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} device-days; "
+        f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} "
+        "device-days; "
         f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at "
         f"{run.limit}."
     )

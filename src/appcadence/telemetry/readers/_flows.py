@@ -211,11 +211,7 @@ def _faults(
         (null("start"), f"{clock} is missing"),
         (~((start >= 0) & (start < LAST_SECOND * 1_000_000)), f"{clock} is outside 1970 to 2100"),
         (device, "an address is missing" if addresses else "the device is missing"),
-        *(
-            (_no_address(draft, name), "an address is cut or none")
-            for name in ("device", "dest_ip")
-            if addresses
-        ),
+        *((_no_address(draft, name), "an address is cut or none") for name in ends),
         (nowhere & unnamed, TOO_LONG),
         (nowhere, "an address is missing" if addresses else "the destination is missing"),
         ((port < 0) | (port > 65535), "the port is out of range"),

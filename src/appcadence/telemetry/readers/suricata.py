@@ -221,9 +221,9 @@ def _unopened(table: pa.Table) -> Mask:
     flags = one_array(table["tcp"])
     both = [pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc")]
     sent, got = (value_of(column, _hexadecimal, 0) for column in both)
-    return np.asarray(both[0].is_valid()) & (
-        ((sent & _SYN) == 0) | (((got & _SYN) == 0) & ((got & _ACK) > 0))
-    )
+    unanswered = ((got & _SYN) == 0) & ((got & _ACK) > 0)
+    known: Mask = np.asarray(both[0].is_valid())
+    return np.asarray(known & (((sent & _SYN) == 0) | unanswered), np.bool_)
 
 
 def _service(app_proto: str) -> str | None:

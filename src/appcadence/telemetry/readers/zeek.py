@@ -135,9 +135,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         RESOLUTION_SECONDS,
         complete=names.named,
         clock="ts",
-        stated=pc.if_else(pa.array(flipped), None, table["local_orig"])
-        if flipped.any()
-        else table["local_orig"],
+        stated=pc.if_else(pa.array(flipped), None, table["local_orig"]),
     )
 
 
