@@ -1,10 +1,21 @@
+PYTHON ?= python3
 PY := .venv/bin/python
+# A .venv of an older or vanished Python, or one that was half made, is made again whatever its stamps say.
+SOUND := $(PY) -Ic 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null
+NEW_ENOUGH := $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("appcadence needs Python \
+3.11 or newer, and $(PYTHON) is %d.%d: name another, such as make PYTHON=python3.12" % (v[0], v[1]))'
+VENV := { $(SOUND) || { $(NEW_ENOUGH) && $(PYTHON) -m venv --clear .venv; }; }
 
-.PHONY: demo test test-all fuzz lint bench reference spark docs clean
+.PHONY: demo test test-all fuzz lint bench reference spark docs notebooks clean
+ifneq ($(shell $(SOUND) && $(PY) -Ic 'import appcadence' 2> /dev/null && echo yes),yes)
+.PHONY: .venv/.core .venv/.dev
+endif
 .venv/.core: pyproject.toml
-	python3 -m venv .venv && .venv/bin/pip install -q -e '.[cli,train]' && touch $@
+	@$(VENV)
+	$(PY) -m pip install -q -e '.[cli,train]' && touch $@
 .venv/.dev: pyproject.toml
-	python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && touch .venv/.core $@
+	@$(VENV)
+	$(PY) -m pip install -q -e '.[dev]' && touch .venv/.core $@
 
 demo: .venv/.core
 	rm -rf demo && .venv/bin/appcadence demo --out demo
@@ -24,7 +35,10 @@ reference: .venv/.core
 	$(PY) -m appcadence.training.weekly_reference src/appcadence/models/weekly_reference.json
 spark: .venv/.dev
 	$(PY) benchmarks/spark.py
-docs: .venv/.core
-	$(PY) docs/features.py && $(PY) docs/api.py
+docs: .venv/.dev
+	for page in features findings api commands; do $(PY) docs/$$page.py || exit; done
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+notebooks: .venv/.dev
+	$(PY) examples/save.py
 clean:
-	rm -rf .venv demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache
+	rm -rf .venv demo site build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache

@@ -17,7 +17,7 @@ Written by `make docs` from the docstrings, which say more: `help(appcadence.Sco
 
 ## The public face
 `import appcadence` offers these names, and imports what is behind one when it is first used. Until version
-1.0, changing one takes a new minor version and a line in [CHANGELOG.md](../CHANGELOG.md); from then on, a new
+1.0, changing one takes a new minor version and a line in `CHANGELOG.md`; from then on, a new
 major version. `train` takes the extra `train`, the others take none.
 
 """

@@ -9,7 +9,9 @@ from appcadence.findings import Finding, arrow
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
-from appcadence.triage.output import OWNERS
+from appcadence.triage.case_state import CASES_FILE
+from appcadence.triage.case_windows import cases_in
+from appcadence.triage.output import EVENTS, OWNERS
 from appcadence.triage.report_context import CONTEXT
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
@@ -24,6 +26,7 @@ RUN = Run(
     scored=3,
     excepted=1,
     alerts=2,
+    cases={"new": 2},
     alerts_per_device_day=1.0,
     false_discovery_rate=None,
     blind_spots=[
@@ -108,7 +111,7 @@ def written(path):
     """An output with two ranked windows of hostile names, one without an app, and one unscored."""
     path.mkdir()
     rows = [
-        row(2, "phone-2", None, "203.0.113.9", alert=False),
+        row(2, "phone-2", None, "203.0.113.9", alert=True),
         row(1, HOSTILE, HOSTILE, HOSTILE, alert=True),
         row(None, "phone-2", "com.quiet", "quiet.example", alert=False, status="insufficient_evidence"),
         row(None, "phone-2", "com.mail", "mail.example", alert=False, status="excepted"),
@@ -117,6 +120,7 @@ def written(path):
     pq.write_table(
         pa.table({f.name: pa.array(columns[f.name], f.type) for f in SCORES}), path / "scores.parquet"
     )
+    pq.write_table(cases_in(path / "scores.parquet", EVENTS.empty_table().to_pandas()), path / CASES_FILE)
     keys = [(HOSTILE, HOSTILE, HOSTILE)] * 288 + [("phone-2", None, "203.0.113.9")]
     starts = [DAY + k * HOUR // 12 for k in range(288)] + [DAY + 3 * HOUR]
     sessions = {

@@ -6,11 +6,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hostile_output import RUN
-from test_guides import run_guide
+from test_documents import follow
 from typer.testing import CliRunner
 
 from appcadence.cli import app, main
-from appcadence.config import ATTACK_NAMES, SHOWN_P, Alerts, Config, Ranking, Tunables, read
+from appcadence.config import ATTACK_NAMES, SHOWN_P, Alerts, Config, Ranking, Tunables, locate, read
 from appcadence.errors import AppcadenceError
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.nightly import score_directory
@@ -145,7 +145,7 @@ def fails(monkeypatch, capsys, *words):
 
 
 def test_the_page_works_as_it_stands(place):
-    run_guide("config.md", place)
+    follow("docs/config.md", place)
     run = Run.read(place / "scored")
     assert (run.alerts_per_device_day, run.false_discovery_rate) == (2.0, None)
     assert run.tunables == {CADENCE: 0.02, PERSISTENCE: 0.01, BURST: 0.05}
@@ -200,6 +200,29 @@ def test_settings_of_a_file_reach_the_scores_and_all_records(place, tmp_path, mo
         "a budget of 0.5 a device-day",
         "a false discovery rate of 0.5",
     }
+
+
+def test_settings_are_found_in_the_telemetry_or_beside_it_and_named(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "telemetry").mkdir()
+    for table in (place / "telemetry").iterdir():
+        (tmp_path / "telemetry" / table.name).symlink_to(table)
+    base = ("telemetry", "--model", place / "model", "--out", "o")
+    beside, within = tmp_path / "appcadence.toml", tmp_path / "telemetry" / "appcadence.toml"
+    for file, budget in ((beside, 3), (within, 2)):
+        file.write_text(f"[alerts]\nalerts_per_device_day = {budget}\n")
+        assert locate("telemetry") == locate(tmp_path / "telemetry") == file
+        said = " ".join(score(tmp_path, *base).split())
+        assert f"Settings from {file}." in said and f"a budget of {budget} a device-day" in said
+    (tmp_path / "c.toml").write_text("")
+    said = " ".join(score(tmp_path, *base, "--config", "c.toml", "--alerts-per-device-day", 4).split())
+    assert "Settings from c.toml." in said and "a budget of 4 a device-day" in said
+    within.write_text("[alert]\n")
+    said = fails(monkeypatch, capsys, "score", *base)
+    assert "telemetry/appcadence.toml: section 'alert' is unknown" in said and "did you mean alerts?" in said
+    for file in (beside, within):
+        file.unlink()
+    assert locate("telemetry") is None and "Settings" not in score(tmp_path, *base)
 
 
 def test_what_the_command_refuses(place, tmp_path, monkeypatch, capsys):

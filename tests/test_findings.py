@@ -26,6 +26,13 @@ from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
 
 EXAMPLES = {
+    "case": {
+        **{"dest": "c2.example", "destinations": 1, "own_log": False, "connections": 784, "failed": 784},
+        **{"seconds": 82_800.0, "gap_seconds": 105.0, "gap_share": 0.9, "longest_seconds": 0.0},
+        **{"bytes_out": 0, "bytes_in": 0, "unused": 753, "pushes": 12, "answered": 1, "by_chance": 1.5},
+        **{"other_devices": 0, "devices": 40},
+    },
+    "below_threshold": {"threshold": 0.0},
     "expert": {"expert": "volume_of_new", "value": 2.0, "one_in": 350},
     "weekly_expert": {"expert": "rise_of_new", "contacts": 9, "rate": 1.5, "usual": 0.1, "one_in": 20},
     "user_started": {"user_contacts": 8, "of": 9},
@@ -200,6 +207,7 @@ class _Tags(HTMLParser):
 
 def test_nothing_hangs_on_the_wording(place, monkeypatch):
     """With nonsense for every sentence, alerts, exceptions, audit and report come out the same."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1772900000")
     told = outcome(place, "told")
     with monkeypatch.context() as patched:
         nonsense = {

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ class Installed:
 
     def __init__(self, record):
         self.record = record
+        self.requires = ["numpy>=2.0", 'mlflow>=3.1; extra == "train"', "scipy; extra == 'train'"]
 
     def read_text(self, name):
         assert name == "direct_url.json"
@@ -55,19 +57,29 @@ def test_a_wheel_is_installed_from_its_file_while_that_is_there(tmp_path, said):
     record = {"url": wheel.as_uri(), "archive_info": {}}
     assert said(record)[-1] == f"{wheel}[train]"
     wheel.unlink()
-    assert said(record)[-1] == "appcadence[train]"
+    assert said(record)[-2:] == ["mlflow>=3.1", "scipy"]
 
 
-def test_a_release_is_installed_from_the_index(said):
-    assert said(None) == [PYTHON, "-m", "pip", "install", "appcadence[train]"]
-    assert said({"url": "https://index.example/appcadence.whl"})[-1] == "appcadence[train]"
+def test_what_cannot_be_installed_from_its_origin_again_names_the_packages(said):
+    """No name of our own is asked of an index that may not have it."""
+    packages = [PYTHON, "-m", "pip", "install", "mlflow>=3.1", "scipy"]
+    assert said(None) == said({"url": "https://index.example/appcadence.whl"}) == packages
 
 
-def test_where_the_package_is_not_installed_at_all(said, monkeypatch):
+def test_every_extra_has_packages_to_name():
+    requires = distribution("appcadence").requires
+    for extra in ("cli", "train", "spark"):
+        assert any(f'extra == "{extra}"' in line for line in requires), extra
+
+
+def test_sources_that_are_not_installed_are_installed_from_where_they_are(said, monkeypatch, tmp_path):
     said(None)
+    monkeypatch.chdir(tmp_path)
 
     def missing(name):
         raise _extras.PackageNotFoundError(name)
 
     monkeypatch.setattr(_extras, "distribution", missing)
-    assert _extras.install_command("cli").endswith("'appcadence[cli]'")
+    root = Path(__file__).resolve().parents[1]
+    command = shlex.split(_extras.install_command("cli"))
+    assert command == [PYTHON, "-m", "pip", "install", "-e", f"{root}[cli]"]

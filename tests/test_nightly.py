@@ -27,11 +27,18 @@ from appcadence.telemetry.verdicts import WINDOW, Draft, decisions
 from appcadence.training.injection import past_and_future
 from appcadence.triage.output import reapply
 from appcadence.triage.report_data import Output
-from appcadence.triage.verdicts import ranked, record
+from appcadence.triage.verdicts import placed, record
 
 FILES = (
     *("scores.parquet", "measures.parquet", "fleet_events.parquet", "history.parquet", "sessions.parquet"),
-    *("context.parquet", "exceptions.parquet", "alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl"),
+    *(
+        "context.parquet",
+        "exceptions.parquet",
+        "cases.parquet",
+        "alerts.csv",
+        "alerts.ecs.jsonl",
+        "alerts.ocsf.jsonl",
+    ),
     "run.json",
 )
 EXCEPTION = """
@@ -54,6 +61,14 @@ def step(what, share):
     if share: print(what, share, flush=True)
 score_directory(sys.argv[1], Scorer.load(sys.argv[2]), sys.argv[3], block_flows=200, progress=step)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_at():
+    """All alerts are made at the same time, here and in other processes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SOURCE_DATE_EPOCH", "1772900000")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +172,7 @@ def test_what_a_kill_put_aside_is_found(place, calm):
         (out, last_run),
         (out, Output),
         (out, lambda out: read_history(out / "history.parquet")),
-        (out, lambda out: ranked(out, [Draft({"rank": "1"})])),
+        (out, lambda out: placed(out, [Draft({"rank": "1"})])),
     ):
         # Where the file system cannot exchange two directories, a kill may come between two renames.
         aside = target.with_name(f".{target.name}.scratch")

@@ -11,7 +11,7 @@ from appcadence.errors import MissingExtraError
 def main() -> None:
     """Run the command line, or say in one sentence what must be installed for it."""
     try:
-        require("cli", "typer", "rich")
+        require("cli", "typer", "rich", "jinja2")
     except MissingExtraError as error:
         print(f"appcadence: {error}", file=sys.stderr)
         sys.exit(2)

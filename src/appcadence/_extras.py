@@ -1,7 +1,9 @@
 """Optional packages: what takes one asks for it first, so that nothing fails half-way."""
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
@@ -18,20 +20,32 @@ def require(extra: str, *packages: str) -> None:
         raise MissingExtraError(f"{' and '.join(missing)} not found; install with: {install_command(extra)}")
 
 
+def require_java() -> None:
+    """Raises MissingExtraError unless there is the Java that a Spark of this machine alone starts."""
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which(f"{home}/bin/java" if home else "java") is None:
+        raise MissingExtraError(
+            "Java not found, on which Spark runs; install Java 17 or later, or set JAVA_HOME to where it is"
+        )
+
+
 def install_command(extra: str) -> str:
     """The command that adds an extra to this installation, from the checkout or wheel that it came from.
 
-    Only where that is unknown or gone does it name the package index.
+    Where that is unknown or gone, it names the packages of the extra: appcadence itself is there already.
     """
+    pip = [_near(Path(sys.executable)), "-m", "pip", "install"]
     try:
-        record = json.loads(distribution("appcadence").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
-        record = {}
+        installed = distribution("appcadence")
+    except PackageNotFoundError:  # run from its sources
+        return shlex.join([*pip, "-e", f"{_near(Path(__file__).resolve().parents[2])}[{extra}]"])
+    record = json.loads(installed.read_text("direct_url.json") or "{}")
     origin = Path(unquote(urlsplit(record.get("url", "")).path))
-    known = origin.is_absolute() and origin.exists()
-    editable = ["-e"] if known and record.get("dir_info", {}).get("editable") else []
-    what = f"{_near(origin) if known else 'appcadence'}[{extra}]"
-    return shlex.join([_near(Path(sys.executable)), "-m", "pip", "install", *editable, what])
+    if origin.is_absolute() and origin.exists():
+        editable = ["-e"] if record.get("dir_info", {}).get("editable") else []
+        return shlex.join([*pip, *editable, f"{_near(origin)}[{extra}]"])
+    needed = (line.partition(";") for line in installed.requires or ())
+    return shlex.join([*pip, *(name for name, _, when in needed if f'"{extra}"' in when.replace("'", '"'))])
 
 
 def _near(path: Path) -> str:

@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -95,7 +95,7 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def check_output(path: str | Path, error: type[AppcadenceError] = AppcadenceError) -> Path:
+def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = AppcadenceError) -> Path:
     """The file that a write to `path` would make or replace; a symbolic link is followed.
 
     Raises:

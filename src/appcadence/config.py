@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from appcadence._files import read_bytes
-from appcadence.errors import AppcadenceError
+from appcadence.errors import AppcadenceError, known_are
 from appcadence.telemetry.readiness.capability import BEHAVIOURS
 
 ATTACK_NAMES = BEHAVIOURS
@@ -146,6 +147,17 @@ DEFAULTS = Config()
 """One benign alert unit a device-day, no threshold, and no local destinations."""
 
 
+FILE = "appcadence.toml"
+"""The name by which settings are found in the telemetry directory, or beside it."""
+
+
+def locate(telemetry: str | Path) -> Path | None:
+    """The settings file that goes with a telemetry directory: the one in it, or else the one beside it."""
+    directory = Path(os.path.realpath(telemetry))
+    places = (directory / FILE, directory.parent / FILE)
+    return next((place for place in places if place.is_file()), None)
+
+
 def read(path: str | Path) -> Config:
     """The settings of a TOML file; what it leaves out keeps its default.
 
@@ -175,4 +187,4 @@ def read(path: str | Path) -> Config:
 
 def _known(what: str, names: dict[str, Any], known: dict[str, Any]) -> None:
     if unknown := [name for name in names if name not in known]:
-        raise AppcadenceError(f"{what} {unknown[0]!r} is unknown; known are {', '.join(known)}")
+        raise AppcadenceError(f"{what} {unknown[0]!r} is unknown; {known_are(unknown[0], known)}")

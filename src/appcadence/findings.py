@@ -22,9 +22,10 @@ from appcadence.features.catalog import FEATURES, RELATIVE
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
 EXPLANATION, NO_ALERT = "explanation", "no_alert"
 BLIND_SPOT, FLEET_EVENT, CONTEXT = "blind_spot", "fleet_event", "context"
+SUMMARY = "summary"
 """Kinds: why a window ranks where it does; what could not be checked of it; why an exception does not hold
 for it; what speaks for its benign reading; why it raises no alert; what the telemetry cannot show; what
-the fleet met for the first time together; and what stands beside it and was not judged."""
+the fleet met for the first time together; what stands beside it and was not judged; and what happened."""
 
 Parameters = Mapping[str, Any]
 
@@ -215,6 +216,43 @@ def _rounded(value: float | None, unit: str) -> str:
     return "an unknown volume" if value is None else quantity(value, unit).replace(".0 ", " ")
 
 
+_MIN_SHARE, _LONG_SECONDS, _MIN_PUSHES = 0.5, 1800.0, 3
+"""Gaps have a usual length where so many are near it; a session is long; so many pushes tell chance apart."""
+
+
+def _case(p: Parameters) -> str:
+    n, failed = p["connections"], p["failed"] or 0
+    what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
+    many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
+    said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
+    if p["seconds"] is not None and (n > 1 or p["seconds"] > (p["longest_seconds"] or 0)):
+        said += f" in {quantity(p['seconds'], 's')}"
+    if failed and 10 * failed >= n:
+        said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
+    if p["gap_share"] is not None and p["gap_share"] >= _MIN_SHARE:
+        said += f", mostly every {quantity(p['gap_seconds'], 's')}"
+    if (p["longest_seconds"] or 0) >= _LONG_SECONDS:
+        said += f", for up to {quantity(p['longest_seconds'], 's')} at a time"
+    if p["dest"] is None:
+        said += "" if p["own_log"] else f", to {p['destinations']:,} destinations together"
+    else:
+        said += f", to {p['dest']}"
+        others = (p["devices"] or 1) - 1
+        if others >= 1 and p["other_devices"] is not None:
+            met = f"{p['other_devices']:.0f} of {others:.0f} other devices" if p["other_devices"] else ""
+            said += f", which {met or 'no other device'} contacted"
+        if p["destinations"] > 1:
+            said += f" (one of {p['destinations']:,} destinations)"
+    if (p["answered"] or 0) >= _MIN_PUSHES and p["answered"] > 2 * p["by_chance"]:
+        said += (
+            f"; a session followed at once on {p['answered']} of {p['pushes']} pushes, by chance on "
+            f"{p['by_chance']:.1f}"
+        )
+    if p["unused"] is not None and n >= _MIN_PUSHES:
+        said += f"; nobody was using the phone at {100 * p['unused'] / n:.0f}% of them"
+    return f"{said}."
+
+
 def _fleet_event(p: Parameters) -> str:
     first = datetime.fromisoformat(p["first_seen"])
     loud = f", and {p['alerting_devices']} of the devices alert for their rhythm" * (
@@ -253,6 +291,7 @@ def _blind(word: Callable[[Parameters], str]) -> Statement:
 
 
 CATALOGUE: dict[str, Statement] = {
+    "case": Statement(SUMMARY, _case),
     "expert": Statement(REASON, _expert),
     "unusual_feature": Statement(REASON, _unusual),
     "app_unknown": Statement(UNCHECKED, _says("the telemetry does not say which app this is."), "Blind spot"),
@@ -306,6 +345,14 @@ CATALOGUE: dict[str, Statement] = {
         NO_ALERT,
         lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score.",
         "No alert",
+    ),
+    "below_threshold": Statement(
+        NO_ALERT,
+        lambda p: f"its score is below {p['threshold']:.1f}, from which windows alert.",
+        "No alert",
+    ),
+    "no_behaviour_stands_out": Statement(
+        NO_ALERT, _says("no behaviour that can be judged stands out by itself."), "No alert"
     ),
     "unattributed_windows": _blind(
         lambda p: (

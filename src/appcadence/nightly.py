@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +28,7 @@ from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
@@ -47,7 +50,8 @@ from appcadence.serving.run import Run, blind_spots, last_run, local_windows, ou
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output, report_context
+from appcadence.triage import output, report_context, window_facts
+from appcadence.triage.case_state import CASES_FILE
 from appcadence.triage.verdicts import read as read_verdicts
 
 _log = logging.getLogger(__name__)
@@ -73,11 +77,13 @@ def score_directory(
 ) -> Run:
     """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
 
-    The output: scores.parquet, alerts (alerts.csv, alerts.ecs.jsonl, alerts.ocsf.jsonl),
-    fleet_events.parquet, history.parquet, run.json, measures.parquet and exceptions.parquet for exceptions,
-    and sessions.parquet, context.parquet and activity.parquet for the report. Only windows that begin from
-    `since` on and before `until` are scored, and those to local destinations are ranked only where asked.
-    Channels of the history that `verdicts`, a file, calls benign are known from now on. An output that was
+    The output: scores.parquet, cases.parquet and the alerts they are (alerts.csv, alerts.ecs.jsonl,
+    alerts.ocsf.jsonl), fleet_events.parquet, history.parquet, run.json, measures.parquet and
+    exceptions.parquet for exceptions, and window_facts.parquet, sessions.parquet, context.parquet and
+    activity.parquet for the report. Only windows that begin from `since` on and before `until` are scored,
+    and those to local destinations are ranked only where asked. `history` is an earlier output, or its
+    history.parquet: contacts and cases go on from there. Channels of the history that `verdicts`, a file,
+    calls benign are known from now on. An output that was
     made from the same telemetry, model and settings is left as it is, or only put under other exceptions; a
     run that was killed or failed is gone on with.
 
@@ -97,6 +103,7 @@ def score_directory(
         raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
+    history, earlier = _earlier(history)
     past = scorer.detector.history if history is None else read_history(history)
     past = past if verdicts is None else decided(past, read_verdicts(verdicts))
     asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
@@ -106,7 +113,7 @@ def score_directory(
         telemetry, inputs = source, ""
     else:
         telemetry = TelemetryDirectory(source)
-        inputs = _fingerprint(telemetry, scorer, (history, verdicts), settings)
+        inputs = _fingerprint(telemetry, scorer, (history, earlier, verdicts), settings)
     entries = output.entries_of(exceptions)
     _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
     progress = logged_stages(_log, progress)
@@ -139,12 +146,21 @@ def score_directory(
                 staging,
             )
             with ThreadPoolExecutor(1) as pool:
-                pictures = pool.submit(_write_report_data, telemetry, top, seconds, span_us, staging)
-                output.write_alerts(staging)
-                pictures.result()
-            pq.write_table(after.to_arrow(), staging / "history.parquet", compression="zstd")
-            run = _facts(staging, telemetry, scorer, found.identity, asked)
-            run = replace(run, inputs=inputs, exceptions_sha256=output.digest(exceptions))
+                kept = pool.submit(
+                    pq.write_table, after.to_arrow(), staging / "history.parquet", compression="zstd"
+                )
+                _write_report_data(telemetry, top, after, seconds, span_us, staging)
+                kept.result()
+            if earlier is not None:
+                shutil.copy2(earlier, staging / output.EARLIER_FILE)
+            made_at = _now()
+            run = replace(
+                _facts(staging, telemetry, scorer, found.identity, asked),
+                made_at=made_at.isoformat(),
+                cases=output.write_cases(staging, made_at),
+                inputs=inputs,
+                exceptions_sha256=output.digest(exceptions),
+            )
             run.write(staging)
     progress("writing", 1.0)
     _log_end(run, "done")
@@ -154,6 +170,23 @@ def score_directory(
 def _log_end(run: Run, what: str) -> None:
     counts = run.windows, run.devices, run.scored, run.alerts, run.excepted
     _log.info("%s: %d windows of %d devices, %d scored, %d alerting, %d under exceptions", what, *counts)
+
+
+def _earlier(history: str | Path | None) -> tuple[Path | None, Path | None]:
+    """The history and, where they are known, the cases of the run before."""
+    if history is None:
+        return None, None
+    place = Path(history)
+    recover(place if place.is_dir() else place.parent)
+    file = place / "history.parquet" if place.is_dir() else place
+    cases = file.with_name(CASES_FILE)
+    return file, cases if cases.is_file() else None
+
+
+def _now() -> datetime:
+    """When alerts are made; `SOURCE_DATE_EPOCH` (seconds) sets it, for bytes that can be reproduced."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
 
 
 def read_history(path: str | Path) -> History:
@@ -167,6 +200,8 @@ def read_history(path: str | Path) -> History:
     try:
         with open_input(path) as stream:
             return History.from_arrow(pq.read_table(stream))
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from None
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
@@ -180,7 +215,12 @@ def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) 
     for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
         at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
         if moment is not None and at % (seconds * 1_000_000):
-            raise TelemetryError(f"{moment} lies inside a window; give a moment at which one begins", name)
+            begins = pd.Timestamp(at - at % (seconds * 1_000_000), unit="us", tz="UTC")
+            raise TelemetryError(
+                f"{moment} lies inside a window of {seconds // 3600} h; give a moment at which one begins, "
+                f"such as {begins:%Y-%m-%dT%H:%M}",
+                name,
+            )
         ends.append(at)
     if ends[0] >= ends[1]:
         raise TelemetryError(f"{since} does not lie before {until}; give an earlier start", "since")
@@ -215,16 +255,26 @@ def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.nda
 
 
 def _write_report_data(
-    source: Telemetry, top: pa.Table, seconds: int, span_us: tuple[int, int] | None, staging: Path
+    source: Telemetry,
+    top: pa.Table,
+    after: History,
+    seconds: int,
+    span_us: tuple[int, int] | None,
+    staging: Path,
 ) -> None:
-    """Write what is shown of the top windows: sessions, pushes, apps, and what their users did."""
-    wanted = top.select(["device_id", "app_id", "dest", "window_start"]).to_pandas()
+    """Write what is shown of some windows: facts, sessions, pushes, apps, and what their users did."""
+    wanted = top.to_pandas()
     devices = pa.array(sorted(set(wanted["device_id"])), pa.string())
-    flows = _rows_of(source, "flows", coded.COLUMNS, devices)
+    columns = [*coded.COLUMNS, *window_facts.FLOW_COLUMNS]
+    flows = _rows_of(source, "flows", columns, devices, lambda piece: window_facts.touched(piece, wanted))
     if span_us is not None:
         flows = touching(flows, span_us)
-    received = _rows_of(source, "notifications", CONTEXT_COLUMNS["notifications"], devices)
-    windows = build({"flows": flows, "notifications": received}, seconds)
+    around = {
+        name: _rows_of(source, name, CONTEXT_COLUMNS[name], devices) for name in ("notifications", "activity")
+    }
+    windows = build({"flows": flows} | around, seconds)
+    facts = window_facts.facts(windows, flows, wanted, after)
+    pq.write_table(facts, staging / output.FACTS_FILE, compression="zstd")
     pq.write_table(report_context.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
     inventory = _rows_of(source, "inventory", report_context.INVENTORY_COLUMNS, scopes)
@@ -241,13 +291,19 @@ def _pieces(source: Telemetry, name: str, columns: Sequence[str]) -> Sequence[Ca
     return [lambda: load(source)[name].select(list(columns))] if name in source else []
 
 
-def _rows_of(source: Telemetry, name: str, columns: Sequence[str], devices: pa.Array) -> pa.Table:
-    """Some columns of a table's rows of some devices."""
+def _rows_of(
+    source: Telemetry,
+    name: str,
+    columns: Sequence[str],
+    devices: pa.Array,
+    of: Callable[[pa.Table], pa.Table] = lambda piece: piece,
+) -> pa.Table:
+    """Some columns of a table's rows of some devices, or what `of` keeps of them."""
     pieces = _pieces(source, name, columns)
 
     def wanted(number: int) -> pa.Table:
         piece = pieces[number]()
-        return piece.filter(pc.is_in(piece["device_id"].cast(pa.string()), devices))
+        return of(piece.filter(pc.is_in(piece["device_id"].cast(pa.string()), devices)))
 
     none = DIRECTORY_TABLES[name].empty().select(list(columns))
     return unify([none, *in_order(wanted, len(pieces))])

@@ -34,7 +34,11 @@ import pyarrow.parquet as pq
 FILE = Path(__file__).with_name("reference.json")
 DEVICES, DAYS, SEED = 14, 6, 11
 KEY = ["device_id", "app_id", "dest", "window_start"]
-WORDS = {"reasons", "unchecked", "explained_by", "findings", "codes", "model_version"}
+TABLES = (
+    *("scores", "measures", "fleet_events", "history", "cases", "window_facts", "sessions", "context"),
+    "exceptions",
+)
+WORDS = {"summary", "reasons", "unchecked", "explained_by", "findings", "codes", "model_version"}
 """Columns that hold sentences, or what words them."""
 PLACES = {"rank"}
 """What a stream, which sees one window after the other, cannot know."""
@@ -134,9 +138,8 @@ def run(place: Path) -> dict[str, Any]:
     )
     found: dict[str, Any] = {}
     for name in ("plain", "night1", "night2"):
-        for table in ("scores", "measures", "fleet_events", "history", "sessions", "context", "exceptions"):
+        for table in TABLES:
             found |= _columns(f"{name}/{table}", pq.read_table(place / name / f"{table}.parquet"))
-        found |= _columns(f"{name}/alerts", _alerts(place / name / "alerts.ecs.jsonl"))
     found |= _columns("features", pq.read_table(place / "features.parquet"))
     found |= _columns("stream", _stream(place))
     for name in ("model", "taught"):
@@ -199,14 +202,6 @@ def _exceptions(scored: Path) -> str:
     return EXCEPTIONS.format(
         vendor=apps[0].split(".")[1], app=next(a for a in apps if a.split(".")[1] != apps[0].split(".")[1])
     )
-
-
-def _alerts(file: Path) -> pa.Table:
-    """Our own fields of each alert document, as columns."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    own = [line["appcadence"] | {"id": line["event"]["id"]} for line in lines]
-    names = sorted({name for row in own for name in row} - WORDS)
-    return pa.table({name: [json.dumps(row.get(name), sort_keys=True) for row in own] for name in names})
 
 
 def _stream(place: Path) -> pa.Table:

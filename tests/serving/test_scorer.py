@@ -6,6 +6,8 @@ from make import fleet
 
 from appcadence.errors import SchemaError
 from appcadence.features import extract
+from appcadence.features.catalog import SCHEMA_ID
+from appcadence.features.partition import write_features
 from appcadence.serving.scorer import Scorer
 
 
@@ -43,3 +45,17 @@ def test_a_table_without_its_window_is_refused(scorer, name):
     for ask, given in ((scorer.score_windows, table), (scorer.explain, table.iloc[0])):
         with pytest.raises(SchemaError, match=f"lacks '{name}'"):
             ask(given)
+
+
+def test_a_feature_table_of_another_schema_is_refused_with_both_named(scorer, tmp_path):
+    write_features(fleet(devices=1, days=2), tmp_path / "f.parquet")
+    table = pd.read_parquet(tmp_path / "f.parquet")
+    assert table.attrs == extract(fleet(devices=1, days=2)).attrs == {"feature_schema": SCHEMA_ID}
+    expected = scorer.score_windows(table)
+    other = table.copy()
+    other.attrs["feature_schema"] = "0123456789ab"
+    for ask, given in ((scorer.score_windows, other), (scorer.explain, other.iloc[:1])):
+        with pytest.raises(SchemaError, match=f"of feature schema 0123456789ab, the model of {SCHEMA_ID}"):
+            ask(given)
+    other.attrs.clear()  # of other origin, such as JSON
+    assert scorer.score_windows(other).equals(expected)

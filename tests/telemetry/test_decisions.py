@@ -40,10 +40,10 @@ def test_words_become_the_table():
         ({"device_id": " "}, "device_id is missing"),
         ({"justification": None}, "justification is missing"),
         ({"window_end": "2026-03-02"}, "window_end must be later"),
-        ({"window_start": "yesterday"}, "window_start is 'yesterday'; expected an ISO time"),
+        ({"window_start": "yesterday"}, "window_start is 'yesterday'; expected ISO 8601"),
         (
             {"window_end": "0001-01-01T00:00+23:00"},
-            "window_end is '0001-01-01T00:00.23:00'; expected an ISO time",
+            "window_end is '0001-01-01T00:00.23:00'; expected ISO 8601",
         ),
         ({"analyst": "\udcff"}, "analyst is no valid text"),
     ],

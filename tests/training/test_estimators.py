@@ -139,6 +139,21 @@ def test_the_classifier_holds_the_models_that_training_fits(past, later):
     assert raw[later.malicious].mean() > raw[~later.malicious].mean() + 1
 
 
+def test_which_way_each_score_points(later):
+    """An outlier detector's scores are lower, a classifier's higher, for what is more anomalous."""
+    rows = np.random.default_rng(0).normal(size=(300, 4))
+    forest = FlatIsolationForest(n_estimators=50).fit(rows)
+    for score in (forest.score_samples, forest.decision_function):
+        assert score(np.full((1, 4), 9.0)) < score(np.zeros((1, 4)))
+    assert forest.predict(np.full((1, 4), 9.0)) == -1 and forest.decision_function(np.full((1, 4), 9.0)) < 0
+    model = DetectorClassifier(**SMALL).fit(later.frame, np.where(later.malicious, "implant", "benign"))
+    raw, shares = model.decision_function(later.frame), model.predict_proba(later.frame)
+    np.testing.assert_allclose(shares[:, 1], 1 / (1 + np.exp(-raw)), rtol=1e-12)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    assert raw[later.malicious].mean() > raw[~later.malicious].mean()
+    np.testing.assert_array_equal(model.classes_[shares.argmax(axis=1)], model.predict(later.frame))
+
+
 def test_without_a_baseline_the_benign_windows_are_one(later):
     got = DetectorClassifier(**SMALL).fit(later.frame, later.malicious)
     want = AppBaseline.fit(later.frame[~later.malicious])

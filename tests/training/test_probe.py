@@ -177,11 +177,13 @@ def test_health_without_labels(trained, tables, later):
     ],
     ids=["one beat", "look-ups alone", "three beats", "two devices"],
 )
-def test_health_where_nothing_is_found_says_so(found):
+def test_health_where_nothing_is_found_says_so(found, capsys):
     health = check_health(detector(), {"flows": found})
     assert health.injected.implant_days == health.ranked == 0 and math.isnan(health.rank_correlation)
     assert {health.injected.range(b) for b in health.injected.recall} == {"no implant-days"}
     print_health(health)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "nan" not in printed and "Spearman too few to tell (n = 0" in printed
     json.dumps(json_ready(health.metrics()), allow_nan=False)
 
 

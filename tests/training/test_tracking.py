@@ -1,5 +1,6 @@
 """A training published to a real MLflow server, read back over HTTP and scored from the registry."""
 
+import hashlib
 import json
 import os
 import sys
@@ -102,6 +103,14 @@ def test_run_is_complete_over_http(published, trained, server):
     ):
         assert words in card
     assert json.loads(artifact("dataset.json")) == fingerprint(source)
+    logged = {entry["dataset"]["name"]: entry for entry in run["inputs"]["dataset_inputs"]}
+    assert set(logged) == {f"telemetry.{name}" for name in source.tables()}
+    assert {tag["value"] for entry in logged.values() for tag in entry["tags"]} == {"training"}
+    for table in source.tables():
+        entry = logged[f"telemetry.{table}"]["dataset"]
+        assert json.loads(entry["source"]) == {"uri": str(source.path)}
+        files = "".join(file["sha256"] for file in fingerprint(source)["tables"][table]["files"])
+        assert entry["digest"] == hashlib.sha256(files.encode()).hexdigest()[:32]
     assert artifact("feature_schema.csv").startswith(b"feature,family,unit")
     assert len(artifact("injection.csv").splitlines()) == len(training.injection) + 1
     assert len(artifact("search.csv").splitlines()) == 2 + 1

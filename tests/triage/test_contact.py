@@ -1,7 +1,6 @@
 """Whom to ask: by the inventory's newest word, and an exception's owner before anybody else."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -46,7 +45,7 @@ def asked(rows, app_id="com.a", dest="a.example", **more):
     wanted["window_start"] = pd.to_datetime(windows.start_us[:1], unit="us", utc=True)
     (known,) = as_rows(context(windows, inventory(*rows).select(INVENTORY_COLUMNS), wanted))
     row = {"device_id": "d1", "app_id": app_id, "dest": dest, "behaviours": [], "alert": True}
-    return Window(row | more, [], [], {}, known, None, [])
+    return Window(row | more, [], [], {}, known, None, None, [])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_unknown_apps_and_apps_outside_of_the_inventory():
     own = asked([{"app_id": "com.a", "expected_hosts": ["a.example"]}])
     assert own.context["declared_by"] == "com.a" and "declares" not in contact(own)
     assert contact(asked(others, None, "*")).endswith("contacts its destinations.")
-    old = Window(own.row, [], [], {}, {}, None, [])
+    old = Window(own.row, [], [], {}, {}, None, None, [])
     assert contact(old) == "Ask the user of d1 what they use com.a for, and whether they know a.example."
 
 
@@ -172,7 +171,10 @@ def test_cadence_alone_with_few_beats_says_why_it_raises_no_alert(fleet_model, t
     assert said in shown and "Ask " not in shown
     write_report(tmp_path / "out", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert said in re.search(rf'id="w{row["rank"]}".*?</article>', page, re.DOTALL)[0]
+    assert said.partition(": ")[2][1:] in page[page.index('id="silent"') :]
     others = [row | {"n_beats": 12}, row | {"alert": True}, row | {"status": "excepted"}]
     others += [row | {"behaviours": ["structured_cadence", "session_persistence"]}]
-    assert [no_alert(other) for other in others] == [None] * 4
+    assert [getattr(no_alert(other, 1.0), "code", None) for other in others] == [
+        *("no_behaviour_stands_out", None, None, "no_behaviour_stands_out")
+    ]
+    assert no_alert(row | {"n_beats": 12, "score": -0.5}, 1.0).code == "below_threshold"

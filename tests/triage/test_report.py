@@ -18,17 +18,19 @@ from html.parser import HTMLParser
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile_output import DAY, HOSTILE, HOUR, RUN, row, written
+from hostile_output import DAY, HOSTILE, HOUR, RUN, written
 from typer.testing import CliRunner
 
 from appcadence.cli import app
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.telemetry.verdicts import Draft, decisions
+from appcadence.triage import siem
 from appcadence.triage.exceptions import read
-from appcadence.triage.report.actions import exception_entry, verdict_command
+from appcadence.triage.report.actions import exception_entry, verdict_commands
 from appcadence.triage.report.drawing import Lane, bar, raster
 from appcadence.triage.report.histogram import histogram
 from appcadence.triage.report.page import write_report
+from appcadence.triage.report_data import Output
 from appcadence.triage.verdicts import record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -101,6 +103,7 @@ def test_page_is_inert_and_well_formed(out, tmp_path):
         "bdi",
         "span",
         "code",
+        "time",
         "wbr",
         "figure",
         "figcaption",
@@ -123,7 +126,10 @@ def test_page_is_inert_and_well_formed(out, tmp_path):
     assert {tag for tag, _ in parsed.tags} <= allowed
     names = {name for _, attrs in parsed.tags for name in attrs}
     assert not names & {"style", "src", "onload", "onclick"}
-    assert all(attrs["href"].startswith("#w") for tag, attrs in parsed.tags if tag == "a")
+    links = {attrs["href"] for tag, attrs in parsed.tags if tag == "a"}
+    ids = {attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
+    assert {link[1:] for link in links if link[0] == "#"} <= ids
+    assert {link for link in links if link[0] != "#"} == {siem.REFERENCE, siem.TECHNIQUE_PAGE}
     assert "\u202e" not in page
     assert HOSTILE[:-1] in "".join(parsed.words)
     policy = next(a["content"] for t, a in parsed.tags if t == "meta" and "http-equiv" in a)
@@ -153,7 +159,7 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     ):
         assert fact in words
     cards = [a["id"] for t, a in parsed.tags if t == "article"]
-    assert cards == ["w1", "w2"]
+    assert cards == ["c1", "c2"]
     assert "quiet.example" not in words
     assert "36 of 36 pushes were followed by a session start within 31 s; by chance 24" in words
     assert "Ask the owner of the managed app" in words and "Ask release management" in words
@@ -165,29 +171,35 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     assert "12:00" in words and "(unknown app)" in words and "starts: 5.0 min; usual" in words
     assert "10% 90%" in words and "+2.50" in words and "-0.50" in words and "No activity telemetry" in words
     write_report(out, html, top=1)
-    assert [a["id"] for t, a in _Tags(html.read_text(encoding="utf-8")).tags if t == "article"] == ["w1"]
+    assert [a["id"] for t, a in _Tags(html.read_text(encoding="utf-8")).tags if t == "article"] == ["c1"]
 
 
-def test_the_page_says_how_many_of_all_windows_it_shows(out, tmp_path):
+def test_the_page_says_how_many_of_all_cases_it_shows(out, tmp_path):
     command = ["report", str(out), "--html", str(tmp_path / "report.html")]
-    for options, shown, alerting in (([], 2, 1), (["--top", "1"], 1, 1)):
+    for options, said in (
+        ([], "2 of 2 cases have a card."),
+        (
+            ["--top", "1"],
+            "1 of 2 cases has a card. The list holds 2, and filters search all of them",
+        ),
+    ):
         assert CliRunner().invoke(app, [*command, *options]).exit_code == 0
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
-        said = f"{shown} of 3 ranked windows are on this page, among them {alerting} of 2 alerting ones."
-        assert said in page and 'data-total="3"' in page and page.count("<article") == shown
+        assert said in page and 'data-total="2"' in page
+        assert page.count("<article") == int(said[0]) and page.count('<tr role="row" data-case') == 2
     assert CliRunner().invoke(app, [*command, "--top", "201"]).exit_code != 0
 
 
 def test_output_without_scored_windows(out, tmp_path):
-    table = pq.read_table(out / "scores.parquet").slice(2)
-    pq.write_table(table, out / "scores.parquet")
+    for name in ("scores", "cases"):
+        pq.write_table(pq.read_table(out / f"{name}.parquet").slice(2), out / f"{name}.parquet")
     for name in ("activity", "context", "exceptions"):
         (out / f"{name}.parquet").unlink()
     write_report(out, tmp_path / "report.html")
-    assert "No window had enough evidence" in (tmp_path / "report.html").read_text()
+    assert "no window alerts at this budget" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("name", ["run.json", "scores.parquet", "sessions.parquet"])
+@pytest.mark.parametrize("name", ["run.json", "scores.parquet", "cases.parquet", "sessions.parquet"])
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
 def test_missing_or_damaged_file_is_one_sentence(out, tmp_path, name, damage):
     if damage == "missing":
@@ -234,7 +246,7 @@ def test_analysts_who_disagree_are_all_shown(out, tmp_path):
     options = ["--html", str(tmp_path / "report.html"), "--verdicts", str(file)]
     assert CliRunner().invoke(app, ["report", str(out), *options]).exit_code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    first, _, second = page.partition('id="w2"')
+    first, _, second = page.partition('id="c2"')
     assert "Earlier verdicts" not in first and "analysts differ" in second
     assert "ana on 2026-03-04" in second and "because benign" in second and "because malicious" in second
     assert "from 2026-02-20 00:00" in second and "<script>alert" not in page
@@ -264,22 +276,27 @@ def test_gaps_are_counted_in_logarithmic_bars_beside_the_usual_gap(out, tmp_path
 def test_entry_and_command_are_what_is_read(out, tmp_path):
     write_report(out, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    copied = {key: unescape(t) for key, t in re.findall(r'<pre id="(\w+)"[^>]*>(.*?)</pre>', page, re.DOTALL)}
+    copied = {
+        key: unescape(t) for key, t in re.findall(r'<pre id="([-\w]+)"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    }
     file = tmp_path / "exceptions.toml"
-    file.write_text(copied["x2"], encoding="utf-8")
+    file.write_text(copied["x4-2"], encoding="utf-8")
     (entry,) = read(file)
     assert (entry.app_id, entry.destination) == (None, ipaddress.ip_network("203.0.113.9"))
     assert entry.devices == {"phone-2"} and entry.behaviours == {"structured_cadence"}
     assert entry.created == date(2026, 3, 2) and entry.expires == date(2026, 5, 31)
-    (hostile,) = tomllib.loads(copied["x1"])["exception"]
+    (hostile,) = tomllib.loads(copied["x4-1"])["exception"]
     assert hostile["device_id"] == hostile["app_id"] == hostile["destination"] == HOSTILE
-    words = shlex.split(verdict_command(tmp_path / "a 'b", 7))
-    assert words[:6] == ["appcadence", "verdict", "add", str(tmp_path / "a 'b"), "--rank", "7"]
-    assert copied["v1"] == verdict_command(out, 1)
-    tagged = exception_entry(row(3, "a\U000e0001\n", None, "*", alert=False))
+    commands = verdict_commands(tmp_path / "a 'b", 7)
+    words = shlex.split(commands["benign"])
+    assert words[:6] == ["appcadence", "verdict", "add", str(tmp_path / "a 'b"), "--case", "7"]
+    assert [copied[f"v{i}-1"] for i in (1, 2, 3)] == [*verdict_commands(out, 1).values()]
+    assert set(commands) == {"malicious", "benign", "unexplained"}
+    case = Output(out).cases()[1] | {"device_ids": ["a\U000e0001\n"], "behaviours": []}
+    tagged = exception_entry(case)
     assert tagged.replace("\n", "").isprintable()
     assert tomllib.loads(tagged)["exception"][0]["device_id"] == "a\U000e0001\n"
-    assert "app_id" not in exception_entry(row(3, "d", None, "*", alert=False))
+    assert "app_id" not in tagged and "behaviours" not in tagged
 
 
 def test_raster_clips_merges_and_labels():
@@ -308,7 +325,7 @@ def test_a_browser_runs_the_script_of_a_hostile_page_and_nothing_else(out, tmp_p
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     page = (tmp_path / "report.html").as_uri()
     done = subprocess.run([CHROMIUM, *options, profile, page], capture_output=True, text=True, timeout=60)
-    assert ">2 of 3 ranked windows (2 on this page)</span>" in done.stdout
+    assert ">2 of 2 cases shown</span>" in done.stdout
     assert done.stdout.count("<script>") == 1 and "CONSOLE" not in done.stderr
 
 

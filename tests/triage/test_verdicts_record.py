@@ -15,7 +15,7 @@ from appcadence.errors import EvidenceError, SchemaError, TelemetryError
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.verdicts import Draft, decisions
 from appcadence.triage import audit_log
-from appcadence.triage.verdicts import disagreements, ranked, read, record, verdicts_for
+from appcadence.triage.verdicts import disagreements, placed, read, record, verdicts_for
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
@@ -155,8 +155,11 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
 
 def test_ranks_are_looked_up_or_refused(tmp_path):
     window = said().select(["device_id", "app_id", "dest", "window_start", "window_end"])
-    pq.write_table(window.append_column("rank", pa.array([7], pa.int64())), tmp_path / "scores.parquet")
-    (draft,) = ranked(tmp_path, [Draft({"rank": " 7", "verdict": "benign"}, "x: ")])
+    columns = {"rank": 7, "score": 1.0, "status": "scored", "alert": True}
+    for name, value in columns.items():
+        window = window.append_column(name, pa.array([value]))
+    pq.write_table(window, tmp_path / "scores.parquet")
+    (draft,) = placed(tmp_path, [Draft({"rank": " 7", "verdict": "benign"}, "x: ")])
     assert draft.values["device_id"] == "d1" and draft.values["verdict"] == "benign"
     for rank, text in (
         (8, "no window of rank 8"),
@@ -165,7 +168,7 @@ def test_ranks_are_looked_up_or_refused(tmp_path):
         ("9" * 30, "rank is"),
     ):
         with pytest.raises(TelemetryError, match=text):
-            ranked(tmp_path, [Draft({"rank": str(rank)}, "x: ")])
+            placed(tmp_path, [Draft({"rank": str(rank)}, "x: ")])
     with pytest.raises(TelemetryError, match="appcadence score"):
-        ranked(tmp_path / "nowhere", [draft])
-    assert ranked(tmp_path, []) == []
+        placed(tmp_path / "nowhere", [draft])
+    assert placed(tmp_path, []) == []

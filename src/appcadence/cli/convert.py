@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Json, said
+from appcadence.cli.early import check_directories
+from appcadence.cli.log import logged
+from appcadence.cli.options import Json, Log, said
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
-from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.file_report import LEFT_OUT, FileReport
 from appcadence.telemetry.ingest import convert as conversion
 from appcadence.telemetry.ingest.collection import Collection
 from appcadence.telemetry.ingest.conversion_report import ConversionReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
 
 _MAX_DAYS, _MAX_REASONS = 10, 12
+_REJECTED = {"rejected": "were rejected"}
 
 
 def convert(
@@ -44,6 +47,7 @@ def convert(
         Path | None,
         typer.Option(metavar="KEYFILE", help="Replace device ids and local host names by keyed hashes."),
     ] = None,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
@@ -56,7 +60,8 @@ def convert(
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
-    with progress_bar() as progress:
+    check_directories(out=out)
+    with logged(log), progress_bar() as progress:
         report = conversion.convert(
             paths,
             out,
@@ -82,10 +87,12 @@ def _print(report: ConversionReport) -> None:
     for collection in report.collections:
         _print_collection(collection)
     reasons = dict.fromkeys(said(file.unusable, file.argument) for file in report.files if file.unusable)
+    if report.changed:
+        say(_fates(report.fates))
     for note in (*(f"Passed over: {reason}" for reason in reasons), *report.notes):
         say(note)
     if report.rejected:
-        say(f"{many(report.rejected, 'row')} rejected: see file, line and reason in the table 'rejected'.")
+        say("What was rejected stands with file, line and reason in the table 'rejected'.")
     if not report.changed:
         say(f"Nothing new: {report.out} is unchanged.")
         return
@@ -93,6 +100,13 @@ def _print(report: ConversionReport) -> None:
     say(f"Added to {report.out}: {added}.")
     if report.changed_days:
         _print_changed(report.changed_days)
+
+
+def _fates(fates: Mapping[str, int]) -> str:
+    """Where the rows read went, in words."""
+    read, kept = sum(fates.values()), fates.get("kept", 0)
+    rest = [f"{fates[name]:,} {words}" for name, words in (LEFT_OUT | _REJECTED).items() if name in fates]
+    return "; ".join([f"Of {many(read, 'row')} read, {kept:,} count", *rest]) + "."
 
 
 def _print_collection(collection: Collection) -> None:

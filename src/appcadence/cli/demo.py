@@ -10,6 +10,7 @@ import typer
 
 from appcadence._extras import require
 from appcadence._types import DAY_US
+from appcadence.cli.early import check_files
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.score import print_run
@@ -41,6 +42,7 @@ def demo(
     Example: appcadence demo --out demo
     """
     require("train", "lightgbm", "sklearn")
+    check_files(out=out / "report.html")
     if out.exists():
         raise TelemetryError(f"{out} exists; remove it or choose another --out")
     telemetry = out / "telemetry"

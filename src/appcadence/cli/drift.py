@@ -9,16 +9,18 @@ from typing import Any
 
 import typer
 
-from appcadence.cli.options import Directory, Json, Model, load_scorer
+from appcadence.cli.log import logged
+from appcadence.cli.options import Directory, Json, Log, Model, load_scorer
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load
 from appcadence.training import drift as measurement
+from appcadence.training.evaluate import in_words
 
 _MAX_FEATURES = 10
 
 
-def drift(directory: Directory, model: Model, as_json: Json = False) -> None:
+def drift(directory: Directory, model: Model, log: Log = None, as_json: Json = False) -> None:
     """Say whether a detector still fits telemetry from after its training: retrain, watch or fine, and why.
 
     Compares features, apps, scores and the alert budget with what the bundle holds of its training, and
@@ -27,7 +29,7 @@ def drift(directory: Directory, model: Model, as_json: Json = False) -> None:
 
     Example: appcadence drift telemetry --model model
     """
-    with progress_bar() as progress:
+    with logged(log), progress_bar() as progress:
         progress("comparing", 0.0)
         answer = measurement.drift(load_scorer(model).detector, load(directory))
     if as_json:
@@ -42,10 +44,10 @@ def _print(answer: measurement.Drift) -> None:
     for reason in answer.reasons:
         say(reason, "- ")
     budget = answer.budget
+    ratio, low, high = map(in_words, (budget.ratio, budget.low, budget.high))
     say(
-        f"Budget: {budget.units} alerting units, {budget.promised:.0f} promised; {budget.ratio:.2f} times it "
-        f"(95% interval {budget.low:.2f} to {budget.high:.2f}). Stability index of scores: "
-        f"{answer.scores_psi:.2f}."
+        f"Budget: {budget.units} alerting units, {budget.promised:.0f} promised; {ratio} times it (95% "
+        f"interval {low} to {high}). Stability index of scores: {answer.scores_psi:.2f}."
     )
     figures = ("stability", "p (FDR)", "unknown then", "now")
     worst = answer.features.head(_MAX_FEATURES).to_dict("records")

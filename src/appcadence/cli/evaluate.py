@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Directory, Json, Model, load_scorer, read_named
+from appcadence.cli.log import logged
+from appcadence.cli.options import Directory, Json, Log, Model, load_scorer, read_labels
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
-from appcadence.training.evaluate import Quality, json_ready
+from appcadence.training.evaluate import TOO_FEW, Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.health import HealthCheck, check_health
 
@@ -24,6 +24,7 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="A Parquet file with the labels table; without it, health.")
     ] = None,
+    log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Measure a detector against labelled telemetry, or its health without labels.
@@ -34,14 +35,15 @@ def evaluate(
     Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
     """
     found: Quality | HealthCheck
-    with progress_bar() as progress:
-        if labels is None:
-            found = check_health(load_scorer(model).detector, load(directory), progress=progress)
+    with logged(log), progress_bar() as progress:
+        truth = None if labels is None else read_labels(labels, directory)
+        scorer = load_scorer(model)
+        if truth is None:
+            found = check_health(scorer.detector, load(directory), progress=progress)
         else:
-            truth = read_named(labels, "labels")
             progress("scoring", 0.0)
             tables = load(directory)
-            found = evaluate_scores(load_scorer(model).score(tables), truth, tables["flows"])
+            found = evaluate_scores(scorer.score(tables), truth, tables["flows"])
     if as_json:
         typer.echo(json.dumps(json_ready(found.metrics())))
     elif isinstance(found, Quality):
@@ -56,7 +58,7 @@ def print_quality(quality: Quality) -> None:
     print_table(
         [number(name) for name in names],
         (
-            (f"{budget:g}", _figure(quality.realised[budget]), quality.said(recall), quality.range(budget))
+            (f"{budget:g}", in_words(quality.realised[budget]), quality.said(recall), quality.range(budget))
             for budget, recall in quality.recall.items()
         ),
     )
@@ -86,10 +88,16 @@ def print_health(found: HealthCheck) -> None:
         "95% over devices",
     )
     injected = found.injected
+    rate = in_words if found.device_days >= 1 else lambda _: TOO_FEW
     print_table(
         [number(name) for name in names],
         (
-            (f"{budget:g}", _figure(found.raised[budget]), injected.said(recall), injected.range(budget))
+            (
+                f"{budget:g}",
+                rate(found.raised[budget]),
+                injected.said(recall),
+                injected.range(budget),
+            )
             for budget, recall in injected.recall.items()
         ),
     )
@@ -100,10 +108,6 @@ def print_health(found: HealthCheck) -> None:
         "on real implants."
     )
     say(
-        f"Ranks of apps between the two halves of the span: Spearman {_figure(found.rank_correlation)} "
+        f"Ranks of apps between the two halves of the span: Spearman {in_words(found.rank_correlation)} "
         f"(n = {found.ranked} apps on devices)."
     )
-
-
-def _figure(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.2f}"

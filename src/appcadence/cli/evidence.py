@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +12,10 @@ import typer
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.telemetry.times import stated_day
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage import audit_log as chain
 from appcadence.triage import audit_report
-
-_DAY = ["%Y-%m-%d"]
 
 evidence = typer.Typer(
     help="What was scored, with which model and exceptions, and what analysts decided.",
@@ -61,8 +59,8 @@ def verify(
 @evidence.command()
 def report(
     file: File,
-    first: Annotated[datetime, typer.Option("--from", formats=_DAY, metavar="D", help="First day (UTC).")],
-    last: Annotated[datetime, typer.Option("--to", formats=_DAY, metavar="D", help="Last day (UTC).")],
+    first: Annotated[str, typer.Option("--from", metavar="D", help="First day (UTC), as 2026-10-01.")],
+    last: Annotated[str, typer.Option("--to", metavar="D", help="Last day (UTC).")],
     as_json: Json = False,
 ) -> None:
     """Sum up by ISO week: coverage, alerts, decisions, models, thresholds, exceptions in force, blind spots.
@@ -72,8 +70,9 @@ def report(
 
     Example: appcadence evidence report evidence.jsonl --from 2026-10-01 --to 2026-12-31
     """
+    days = stated_day(first, "--from"), stated_day(last, "--to")
     with progress_bar() as progress:
-        found = audit_report.report(file, first.date(), last.date(), progress)
+        found = audit_report.report(file, *days, progress)
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
         return

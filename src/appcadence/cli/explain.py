@@ -1,4 +1,4 @@
-"""explain: one ranked window in the terminal."""
+"""explain: one case, or one ranked window, in the terminal."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli import terminal
 from appcadence.cli.options import Json, Output
-from appcadence.cli.terminal import plain
+from appcadence.errors import AppcadenceError
+from appcadence.triage.explain import case_facts, case_lines, case_of, facts, lines
 from appcadence.triage.explain import explain as explained
-from appcadence.triage.explain import facts, lines
 
 
 def explain(
     out: Output,
-    rank: Annotated[int, typer.Option(help="The window's rank in OUT, from 1.")],
+    rank: Annotated[int | None, typer.Option(help="A window's rank in OUT, from 1.")] = None,
+    case: Annotated[int | None, typer.Option(help="A case's number in OUT, from 1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say why one window is ranked where it is: the report's card of it, in 80 columns.
+    """Say what happened in a case, or why one window is ranked where it is: the report's card, in 80 columns.
 
     Times are UTC.
 
-    Example: appcadence explain scored --rank 3
+    Example: appcadence explain scored --case 3
     """
-    window = explained(out, rank)
-    if as_json:
-        typer.echo(json.dumps(facts(window)))
-        return
-    for line in lines(window):
-        typer.echo(plain(line))
+    if (rank is None) == (case is None):
+        raise AppcadenceError("give --case, the number of a case, or --rank, that of a window")
+    if case is not None:
+        found, window = case_of(out, case)
+        if as_json:
+            typer.echo(json.dumps(case_facts(found) | {"window": None if window is None else facts(window)}))
+            return
+        shown = case_lines(found) + ([] if window is None else ["", *lines(window)])
+    else:
+        window = explained(out, rank or 0)
+        if as_json:
+            typer.echo(json.dumps(facts(window)))
+            return
+        shown = lines(window)
+    for line in shown:
+        terminal.line(line)

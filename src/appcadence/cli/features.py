@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Window
+from appcadence.cli.early import check_files
+from appcadence.cli.log import logged
+from appcadence.cli.options import Log, Window
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
@@ -23,6 +25,7 @@ def features(
     history: Annotated[
         Path | None, typer.Option(help="What was known before, such as OUT/history.parquet of a scoring run.")
     ] = None,
+    log: Log = None,
     describe_only: Annotated[bool, typer.Option("--describe", help="List the features and stop.")] = False,
 ) -> None:
     """Turn flow windows into the feature table, or list its features.
@@ -40,7 +43,8 @@ def features(
         return
     if directory is None or out is None:
         raise AppcadenceError("give a telemetry directory and --out FILE.parquet, or --describe")
-    with progress_bar() as progress:
+    check_files(out=out)
+    with logged(log), progress_bar() as progress:
         past = History.empty() if history is None else read_history(history)
         rows = write_features(directory, out, window, past, progress=progress)
     say(f"{rows:,} windows of {window} written to {out}")

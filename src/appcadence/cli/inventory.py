@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
@@ -56,6 +57,7 @@ def merge(
 
     Example: appcadence inventory merge mdm.plist Chat.ipa inventory.toml --into telemetry
     """
+    check_directories(into=into)
     report = inventories.merge(sources, into, device_id=device_id, app_map=app_map)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=1))
@@ -75,6 +77,7 @@ def template(
 
     Example: appcadence inventory template telemetry --out inventory.toml
     """
+    check_files(out=out)
     with progress_bar() as progress:
         apps = write_template(directory, out, progress)
     say(f"{many(apps, 'app')} written to {out}; nothing in it is approved yet.")

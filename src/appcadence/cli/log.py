@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appcadence._files import check_output
+from appcadence.cli.early import check_files
 from appcadence.cli.options import sentence
 from appcadence.cli.terminal import plain
 from appcadence.errors import AppcadenceError
@@ -31,23 +32,38 @@ def logged(file: Path | None) -> Iterator[None]:
     """What the package logs inside the block, and the error that ends it, are added to a file, if any.
 
     Raises:
-        AppcadenceError: the file is a directory, a pipe or a device.
+        AppcadenceError: the file is a directory, a pipe or a device, or nothing can be made beside it.
         OSError: it cannot be written.
     """
     if file is None:
         yield
         return
-    handler = logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")
+    check_files(log=file)
+    with _told(logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")) as log:
+        try:
+            yield
+        except (AppcadenceError, OSError) as error:
+            log.error("%s", sentence(error))
+            raise
+
+
+@contextmanager
+def aloud() -> Iterator[None]:
+    """What the package logs inside the block is printed to standard error."""
+    with _told(logging.StreamHandler()):
+        yield
+
+
+@contextmanager
+def _told(handler: logging.Handler) -> Iterator[logging.Logger]:
     handler.setFormatter(_Line())
     log = logging.getLogger("appcadence")
+    before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        yield
-    except (AppcadenceError, OSError) as error:
-        log.error("%s", sentence(error))
-        raise
+        yield log
     finally:
-        log.setLevel(logging.NOTSET)
+        log.setLevel(before)
         log.removeHandler(handler)
         handler.close()

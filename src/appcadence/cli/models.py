@@ -13,14 +13,14 @@ import pyarrow as pa
 import typer
 
 from appcadence._files import sha256
-from appcadence.cli.options import Json, load_scorer, read_named
+from appcadence.cli.options import Json, load_scorer, read_labels
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features.extraction import load
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
-from appcadence.training.evaluate import Quality, json_ready
+from appcadence.training.evaluate import Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.promotion import judge
 from appcadence.training.publish import fingerprint
@@ -185,14 +185,15 @@ def _judged(
 
 
 def _measure(names: list[str], data: Path, labels: Path) -> list[Quality]:
-    truth = read_named(labels, "labels")
+    truth = read_labels(labels, data)
+    scorers = [load_scorer(name) for name in names]
     with progress_bar() as progress:
         progress("reading", 0.0)
         tables: Mapping[str, pa.Table] = load(data)
         out = []
-        for k, name in enumerate(names):
-            progress(f"scoring with model {k + 1} of {len(names)}", k / len(names))
-            out.append(evaluate_scores(load_scorer(name).score(tables), truth, tables["flows"]))
+        for k, scorer in enumerate(scorers):
+            progress(f"scoring with model {k + 1} of {len(scorers)}", k / len(scorers))
+            out.append(evaluate_scores(scorer.score(tables), truth, tables["flows"]))
     return out
 
 
@@ -222,11 +223,11 @@ def _print_both(both: dict[str, Quality]) -> None:
         rows.append((f"{budget:g}", *cells))
     print_table([number(name) for name in names], rows)
     rows = [
-        (f"raised at a promise of {budget:g}", *(f"{q.realised[budget]:.2f}" for q in both.values()))
+        (f"raised at a promise of {budget:g}", *(in_words(q.realised[budget]) for q in both.values()))
         for budget in first.realised
     ]
     rows.append(("average precision", *(q.said(q.average_precision) for q in both.values())))
-    rows.append(("median days to find", *(f"{q.first_found_days:.1f}" for q in both.values())))
+    rows.append(("median days to find", *(in_words(q.first_found_days, ".1f") for q in both.values())))
     print_table([text(), *map(number, both)], rows)
     say(
         f"On {first.implant_days} implant-days, {first.benign_units} benign alert units and "

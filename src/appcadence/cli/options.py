@@ -14,6 +14,9 @@ from appcadence._files import open_input
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.schema import LABELS, Table, conform
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")]
@@ -48,13 +51,36 @@ def option_of(argument: str) -> str:
     return _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
 
 
-def read_named(file: Path, name: str) -> pa.Table:
-    """A Parquet file, called a `name` file when it cannot be read."""
+def read_named(file: Path, table: Table) -> pa.Table:
+    """A Parquet file that holds one canonical table.
+
+    Raises:
+        TelemetryError: it cannot be read.
+        SchemaError: it does not fit the declaration.
+    """
     try:
         with open_input(file) as stream:
-            return pq.read_table(stream)
+            found = pq.read_table(stream)
     except (OSError, pa.ArrowInvalid) as error:
-        raise TelemetryError(f"{file} is not a readable {name} file ({error})") from None
+        raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
+    return conform(table, found, str(file))
+
+
+def read_labels(file: Path, directory: Path) -> pa.Table:
+    """The labels of some telemetry.
+
+    Raises:
+        TelemetryError, SchemaError: as `read_named`; or none of its devices is in the telemetry.
+    """
+    labels = read_named(file, LABELS)
+    named = labels["device_id"].unique().to_pylist()
+    known = TelemetryDirectory(directory).names("flows", "device_id")
+    if named and not set(named) & set(known):
+        raise TelemetryError(
+            f"{file} names no device of {directory}, which has {listed(sorted(known))}; the labels name "
+            f"{listed(sorted(named))}"
+        )
+    return labels
 
 
 def load_scorer(model: str) -> Scorer:

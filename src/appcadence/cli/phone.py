@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.options import Json, load_scorer
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, say
@@ -39,6 +40,8 @@ def phone(
 
     Example: appcadence phone sysdiagnose_*.tar.gz App_Privacy_Report_v4_*.ndjson --html phone.html
     """
+    check_files(html=html)
+    check_directories(keep=keep)
     with progress_bar() as progress:
         scorer = None if model is None else load_scorer(model)
         found = examine(paths, device_id=device_id, scorer=scorer, keep=keep, progress=progress)

@@ -10,6 +10,7 @@ from rich import progress
 from rich.console import Console
 
 from appcadence._types import Progress, silent
+from appcadence.cli.terminal import is_quiet
 
 _PATIENCE_SECONDS = 2.0
 
@@ -18,7 +19,7 @@ _PATIENCE_SECONDS = 2.0
 def progress_bar() -> Iterator[Progress]:
     """Yields `report(what, share)`, share in [0, 1] of the stage; one bar, shown from two seconds on."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if is_quiet() or not console.is_terminal:
         yield silent
         return
     bar = progress.Progress(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli.early import check_files
 from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
@@ -32,6 +33,7 @@ def readiness(
 
     Example: appcadence readiness telemetry --html readiness.html
     """
+    check_files(html=html)
     with progress_bar() as progress:
         answer = measurement.readiness(directory, progress)
     if html is not None:

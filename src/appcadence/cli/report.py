@@ -7,26 +7,31 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Output
+from appcadence.cli.early import check_files
+from appcadence.cli.log import logged
+from appcadence.cli.options import Log, Output
 from appcadence.cli.terminal import say
-from appcadence.triage.report.page import MAX_WINDOWS, write_report
+from appcadence.triage.report.page import MAX_CASES, write_report
 
 
 def report(
     out: Output,
     html: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    top: Annotated[int, typer.Option(help="Windows to show, from rank 1; at most 200.")] = MAX_WINDOWS,
+    top: Annotated[int, typer.Option(help="Cases with a card, most urgent first; at most 200.")] = MAX_CASES,
     verdicts: Annotated[
         Path | None,
-        typer.Option(help="A verdicts file, to show earlier decisions beside a window."),
+        typer.Option(help="A verdicts file, to show earlier decisions beside a case."),
     ] = None,
+    log: Log = None,
 ) -> None:
-    """Write the triage page: one HTML file with the ranked windows, their pictures and their reasons.
+    """Write the triage page: one HTML file with all cases, what happened, their pictures and reasons.
 
-    The page loads nothing and reads without its script, which filters and copies; it can be mailed and opened
-    anywhere.
+    The page loads nothing and reads without its script, which filters, sorts, copies and saves the
+    list as CSV; it can be mailed and opened anywhere.
 
     Example: appcadence report scored --html report.html
     """
-    write_report(out, html, top, verdicts)
+    check_files(html=html)
+    with logged(log):
+        write_report(out, html, top, verdicts)
     say(f"Report written to {html}")

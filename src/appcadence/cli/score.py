@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
-from rich.table import Column
 
-from appcadence._extras import require
+from appcadence._extras import require, require_java
+from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import plain, print_table, program, say, text
-from appcadence.config import Config, read
+from appcadence.cli.terminal import line, many, program, say
+from appcadence.config import Config, locate, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
 from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.times import stated
 from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
-from appcadence.triage.output import SCORES_FILE, entries_of
+from appcadence.triage.case_state import CASES_FILE, read_cases
+from appcadence.triage.cases import STATUSES
+from appcadence.triage.output import entries_of
 from appcadence.triage.output import reapply as reapply_exceptions
 
 _MAX_EVENTS = 10
 """Fleet events that are printed; all of them are in the output."""
-_MAX_WINDOWS = 10
+_MAX_CASES = 10
 _REFERENCE = (
     "No --model was given: the reference model scored, which learned from simulated fleets and knows nothing "
     "of these devices. Its ranking is a first look and its alert budget no promise; train on your own logs."
@@ -52,7 +53,11 @@ def score(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings, as TOML; the other options win over them.")
+        Path | None,
+        typer.Option(
+            help="Settings, as TOML; the other options win over them.  [default: appcadence.toml in DIR "
+            "or beside it]"
+        ),
     ] = None,
     alerts_per_device_day: Annotated[
         float | None, typer.Option(help="Alert budget: benign alerts per device-day.  [default: 1.0]")
@@ -64,7 +69,9 @@ def score(
     reapply: Annotated[
         bool, typer.Option("--reapply", help="Only put OUT under other exceptions; no DIR, no --model.")
     ] = False,
-    history: Annotated[Path | None, typer.Option(help="OUT/history.parquet of the run before.")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="OUT of the run before, or its history.parquet.")
+    ] = None,
     verdicts: Annotated[
         Path | None, typer.Option(help="A verdicts file: what it calls benign is known from now on.")
     ] = None,
@@ -83,10 +90,11 @@ def score(
 ) -> None:
     """Score the windows of a telemetry directory.
 
-    Writes scores.parquet, alerts (CSV, ECS and OCSF JSON lines), history.parquet and what 'appcadence report'
-    needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is started
-    again; what was scored already, with the same model and settings, is left as it is. Memory: about 80 MB a
-    core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
+    Writes scores.parquet, cases.parquet and the alerts they are (CSV; ECS and OCSF JSON lines of what is new
+    or has become more severe since the run that --history names), history.parquet and what 'appcadence
+    report' needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is
+    started again; what was scored already, with the same model and settings, is left as it is. Memory: about
+    80 MB a core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
 
     --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
     cores; every worker must see DIR under the same path. The output is the same to the byte; a run that was
@@ -99,8 +107,12 @@ def score(
     asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
+    file = evidence or out.with_name(f"{out.name}.evidence.jsonl")
+    check_directories(out=out)
+    check_files(evidence=file)
     with logged(log), progress_bar() as progress:
-        settings = Config() if config is None else read(config)
+        given = config or (None if directory is None else locate(directory))
+        settings = Config() if given is None else read(given)
         alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
         before, reported = last_run(out), False
         if directory is None:
@@ -126,7 +138,7 @@ def score(
                 engine=local if engine == "local" else _spark(),
                 progress=progress,
             )
-        head, file = None, evidence or out.with_name(f"{out.name}.evidence.jsonl")
+        head = None
         # A run that was killed between its output and its evidence is made up for by the next.
         if not recorded(file, out):
             facts = run_facts(
@@ -139,6 +151,8 @@ def score(
     if as_json:
         typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
         return
+    if given is not None:
+        say(f"Settings from {given}.")
     if directory is not None and model is None:
         say(_REFERENCE)
     if run == before:
@@ -153,6 +167,8 @@ def score(
 
 def _spark() -> Engine:
     require("spark", "pyspark")
+    if not os.environ.keys() & {"SPARK_REMOTE", "PYSPARK_GATEWAY_PORT"}:
+        require_java()
     from appcadence.serving.spark import engine
 
     return engine()
@@ -162,19 +178,16 @@ def _moment(option: str, text: str | None) -> pd.Timestamp | None:
     """A day or moment, UTC where it names no zone."""
     if text is None:
         return None
-    try:
-        moment = pd.Timestamp(text)
-        return moment.tz_localize("UTC") if moment.tzinfo is None else moment
-    except ValueError:
-        raise AppcadenceError(f"{option} {text!r} is no day or moment, such as 2026-03-02") from None
+    return pd.Timestamp(stated(text, option), unit="us", tz="UTC")
 
 
 def print_run(run: Run, out: Path) -> None:
-    """The facts of a run and its first ten windows."""
+    """The facts of a run and its first ten cases."""
     excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
     say(
-        f"{run.windows:,} windows of {run.devices:,} devices over {run.device_days:,.1f} device-days; "
-        f"{run.scored:,} had enough evidence{excepted}; {run.alerts:,} alerting windows at {run.limit}."
+        f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} device-days; "
+        f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at "
+        f"{run.limit}."
     )
     for finding in run.fleet_events[:_MAX_EVENTS]:
         say(finding.text)
@@ -182,18 +195,16 @@ def print_run(run: Run, out: Path) -> None:
         say(f"... and {len(run.fleet_events) - _MAX_EVENTS:,} more fleet events.")
     for finding in run.blind_spots:
         say(finding.text)
-    scores = pq.read_table(
-        out / SCORES_FILE, columns=["rank", "score", "device_id", "app_id", "dest", "reasons"]
-    )
-    rank = scores["rank"].fill_null(np.iinfo(np.int64).max).to_numpy()
-    rows = scores.filter(pa.array(rank <= _MAX_WINDOWS)).sort_by("rank").to_pylist()
-    columns = [Column(name, justify="right", width=len(name)) for name in ("rank", "score")]
-    columns += [text(name, ratio=ratio) for name, ratio in (("device", 2), ("app -> destination", 4))]
-    print_table([*columns, text("first reason", ratio=5)], map(_cells, rows))
+    cases = read_cases(out / CASES_FILE)
+    by_status = [many(run.cases[name], f"{name} case") for name in STATUSES if run.cases.get(name)]
+    shown = f"; the first {_MAX_CASES}:" if len(cases) > _MAX_CASES else ":" if len(cases) else "."
+    say(f"{', '.join(by_status) or 'No case'}{shown}")
+    columns = ["case", "severity", "status", "device_ids", "app_id", "summary"]
+    for case in cases.select(columns).slice(0, _MAX_CASES).to_pylist():
+        devices = case["device_ids"]
+        device = devices[0] if len(devices) == 1 else many(len(devices), "device")
+        app = case["app_id"] or ("(unknown app)" if len(devices) == 1 else "")
+        say(f"{case['case']:>4}  {case['severity']:<6}  {case['status']:<10}  {device}  {app}".rstrip())
+        say(case["summary"], "      ")
     say(f"Written to {out}; next:")
-    typer.echo(plain(f"  {program()} report {shlex.quote(str(out))} --html report.html"))
-
-
-def _cells(row: dict[str, Any]) -> tuple[object, ...]:
-    what = f"{row['app_id'] or '(unknown app)'} -> {row['dest']}"
-    return row["rank"], f"{row['score']:.1f}", row["device_id"], what, next(iter(row["reasons"]), "")
+    line(f"  {program()} report {shlex.quote(str(out))} --html report.html")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text
@@ -27,6 +28,7 @@ def simulate(
 
     Example: appcadence simulate --out telemetry --devices 100 --days 14 --seed 1
     """
+    check_directories(out=out)
     with progress_bar() as progress:
         summary = write(out, devices, days, seed, progress=progress)
     if as_json:

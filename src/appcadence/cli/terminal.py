@@ -20,6 +20,19 @@ _MAX_SPACED = 8
 """Columns of a table that still have two blanks between them."""
 
 
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """From now on print nothing that `say`, `line` and `print_table` are given, or do again."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    return _quiet
+
+
 def plain(value: object) -> str:
     """Names are hostile: no control characters."""
     return "".join(c if c.isprintable() else "?" for c in str(value))
@@ -46,6 +59,8 @@ def complain(line: str) -> None:
 
 def say(line: object = "", indent: str = "") -> None:
     """Print a line folded at 80 columns; a longer word, such as a path or a hash, stays whole."""
+    if _quiet:
+        return
     later = " " * len(indent)
     folded = textwrap.fill(
         plain(line),
@@ -56,6 +71,12 @@ def say(line: object = "", indent: str = "") -> None:
         break_on_hyphens=False,
     )
     typer.echo(folded)
+
+
+def line(text: str) -> None:
+    """Print a line as it is, inert."""
+    if not _quiet:
+        typer.echo(plain(text))
 
 
 def text(name: str = "", *, ratio: int | None = None) -> Column:
@@ -75,6 +96,8 @@ def number(name: str) -> Column:
 
 def print_table(columns: list[Column], rows: Iterable[Iterable[object]]) -> None:
     """Print a table of at most 80 columns; without names of columns it has no header."""
+    if _quiet:
+        return
     table = Table(
         *columns,
         box=None,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli.early import check_directories
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, Json, Log, Window, load_scorer, read_named
@@ -17,6 +18,7 @@ from appcadence.cli.terminal import say
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.schema import VERDICTS
 from appcadence.training import train as training
 from appcadence.training.evaluate import json_ready
 from appcadence.training.search import SEARCHED
@@ -59,6 +61,7 @@ def train(
     """
     tracked = register or bool(os.environ.get("MLFLOW_TRACKING_URI"))
     version = None
+    check_directories(out=out)
     with logged(log), progress_bar() as progress:
         source = TelemetryDirectory(directory)
         bundle.check_target(out)
@@ -67,14 +70,16 @@ def train(
 
             progress("asking MLflow", 0.0)
             publish.check_ready()
+        decided = None if verdicts is None else read_named(verdicts, VERDICTS)
+        before = None if warm_start is None else load_scorer(warm_start).detector
         result = training.train(
             load(source),
             window,
             seed,
             exclude_families=tuple(exclude_family or ()),
-            verdicts=None if verdicts is None else read_named(verdicts, "verdicts"),
+            verdicts=decided,
             search_trials=search_trials,
-            before=None if warm_start is None else load_scorer(warm_start).detector,
+            before=before,
             progress=progress,
         )
         identity = bundle.save(result.detector, out)

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from appcadence.cli.early import check_files
 from appcadence.cli.options import Json
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv
-from appcadence.triage.verdicts import Recorded, ranked, record
+from appcadence.triage.verdicts import Recorded, placed, record
 
 _MAX_LINES = 10
 
@@ -32,9 +33,11 @@ def _group() -> None:
 @verdict.command()
 def add(
     out: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Output of 'appcadence score', for --rank.")
+        Path | None,
+        typer.Argument(metavar="OUT", help="What 'appcadence score' wrote, for --case and --rank."),
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="The window's rank in OUT.")] = None,
+    case: Annotated[int | None, typer.Option(help="The case's number in OUT: all of its windows.")] = None,
+    rank: Annotated[int | None, typer.Option(help="In place of a case: a window's rank in OUT.")] = None,
     device: Annotated[str | None, typer.Option(help="In place of a rank: the window's device,")] = None,
     app: Annotated[str | None, typer.Option(help="app (none where it is unknown),")] = None,
     dest: Annotated[str | None, typer.Option(help="destination (* = all of the app),")] = None,
@@ -54,40 +57,44 @@ def add(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Record an analyst's decision on a window, and say who judged it otherwise.
+    """Record an analyst's decision on a case or a window, and say who judged it otherwise.
 
     Nothing is taken back: analysts who disagree keep their rows, and of one analyst's words on a window the
     last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file, and 'appcadence score'
     takes as known what it calls benign.
 
-    A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT a column rank
-    names the window, so that a copy of OUT/alerts.csv with verdicts added will do; else device_id, app_id,
-    dest, window_start and window_end do. Lines without a verdict are passed over; one wrong line, and none
-    is added.
+    A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT a column case
+    or rank names the windows, so that a copy of OUT/alerts.csv with verdicts added will do; else device_id,
+    app_id, dest, window_start and window_end do. Lines without a verdict are passed over; one wrong
+    line, and none is added.
 
-    Example: appcadence verdict add scored --rank 3 --verdict benign --analyst ana --justification "VPN probe"
+    Example: appcadence verdict add scored --case 3 --verdict benign --analyst ana --justification "VPN probe"
     """
     one: dict[str, Any] = dict(zip(WINDOW, (device, app, dest, start, end), strict=True))
     said = {"verdict": decision, "justification": justification}
     if csv is not None:
-        if rank is not None or any((one | said).values()):
+        if rank is not None or case is not None or any((one | said).values()):
             raise AppcadenceError("--csv names windows, verdicts and justifications itself; give it alone")
         drafts, undecided = from_csv(csv, _columns(out, analyst))
         who = {} if analyst is None else {"analyst": analyst}
         drafts = [Draft({**draft.values, **who}, draft.origin) for draft in drafts]
     else:
-        if (out is None) != (rank is None) or (rank is not None and any(one.values())):
+        numbers = {"case": case, "rank": rank}
+        given = {name: str(number) for name, number in numbers.items() if number is not None}
+        if (out is None) == bool(given) or len(given) > 1 or (given and any(one.values())):
             raise AppcadenceError(
-                "name the window by OUT and --rank, or by --device, --dest, --start and --end"
+                "name a case by OUT and --case, or a window by OUT and --rank or by --device, --dest, "
+                "--start and --end"
             )
-        named = {"rank": str(rank)} if rank is not None else one
-        window = {"--device": device, "--dest": dest, "--start": start, "--end": end} if rank is None else {}
+        named = given or one
+        window = {} if given else {"--device": device, "--dest": dest, "--start": start, "--end": end}
         why = {"--verdict": decision, "--analyst": analyst, "--justification": justification}
         if missing := [option for option, value in (window | why).items() if not value]:
             raise AppcadenceError(f"{missing[0]} is missing; give the window, --verdict, --analyst and why")
         drafts, undecided = [Draft(named | said | {"analyst": analyst})], 0
+    check_files(into=into, evidence=evidence)
     if out is not None:
-        drafts = ranked(out, drafts)
+        drafts = placed(out, drafts)
     now = datetime.now(UTC)
     decided = decisions(drafts, now)
     recorded = record(decided, into, evidence, now)
@@ -100,7 +107,7 @@ def add(
 
 
 def _columns(out: Path | None, analyst: str | None) -> list[str]:
-    window = ["rank"] if out is not None else list(WINDOW)
+    window = [] if out is not None else list(WINDOW)
     return [*window, "justification", *(["analyst"] if analyst is None else [])]
 
 

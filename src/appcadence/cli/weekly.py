@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import typer
 
 from appcadence._files import replacing
+from appcadence.cli.early import check_files
 from appcadence.cli.options import Directory, Json
 from appcadence.cli.terminal import many, say
 from appcadence.features.weekly import short_reports
@@ -44,6 +45,7 @@ def weekly(
 
     Example: appcadence weekly telemetry --out weekly.parquet
     """
+    check_files(out=out)
     source = TelemetryDirectory(directory)
     judged = judge_reports(source, findings_per_phone_week)
     short = short_reports(read_tables(source, ["contact_summaries"]))

@@ -20,7 +20,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.blocks import Piece
 from appcadence.features.build import windows_of
-from appcadence.features.catalog import FAMILIES, NAMES
+from appcadence.features.catalog import FAMILIES, NAMES, SCHEMA_ID
 from appcadence.features.columns import code_of, micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
@@ -253,11 +253,13 @@ def table_of(windows: Windows) -> pd.DataFrame:
 
 
 def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
-    """Keys by name, and values, as the feature table."""
-    return pd.concat(
+    """Keys by name, and values, as the feature table; its `attrs` say of which schema."""
+    table = pd.concat(
         [keys_of(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
         axis=1,
     )
+    table.attrs["feature_schema"] = SCHEMA_ID
+    return table
 
 
 def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from appcadence import findings
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.config import DEFAULTS, Config
 from appcadence.errors import SchemaError
-from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE
+from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE, SCHEMA_ID
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
@@ -247,7 +247,9 @@ class Detector:
         experts = reasons.said_by_experts(self.experts.worth(values[index], distances[index]), values[index])
         unchecked = reasons.unchecked(frame.iloc[index])
         lowered = reasons.lowered(shift[index])
-        said = [(a + b)[: reasons.MAX_REASONS] for a, b in zip(experts, unusual, strict=True)]
+        said = [
+            reasons.told_once(a + b)[: reasons.MAX_REASONS] for a, b in zip(experts, unusual, strict=True)
+        ]
         return [a + b + c for a, b, c in zip(said, unchecked, lowered, strict=True)]
 
     def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
@@ -309,12 +311,18 @@ def aligned(frame: pd.DataFrame) -> Matrix:
     Of a device without a past every channel is new.
 
     Raises:
-        SchemaError: feature columns are missing.
+        SchemaError: feature columns are missing, or the frame says that they are of another schema.
     """
+    made = frame.attrs.get("feature_schema", SCHEMA_ID)
+    if made != SCHEMA_ID:
+        raise SchemaError(
+            f"the feature table is of feature schema {made}, the model of {SCHEMA_ID}; extract it again"
+        )
     missing = [name for name in NAMES if name not in frame.columns]
     if missing:
         raise SchemaError(
-            f"the feature table lacks {len(missing)} column(s), first {missing[0]!r}; extract it again"
+            f"the feature table lacks {len(missing)} column(s) of feature schema {SCHEMA_ID}, first "
+            f"{missing[0]!r}; extract it again"
         )
     values = np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
     return without_past(values, (frame["dest"] == APP_LEVEL).to_numpy())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,30 @@ _OWN_LOG = [Finding("destinations_unknown"), Finding("slots_of_8_seconds")]
 """What a phone's own log does not show."""
 _SCHEDULED_SHARE = 0.5
 """So many of the sessions make a rhythm that of iOS's scheduler."""
+
+
+_VOLUME = {"beats_per_hour", "sessions_per_hour", "bytes_per_hour"}
+_FEATURE_OF = {expert.name: expert.feature for expert in EXPERTS}
+_ALL_FAILED = 0.9
+"""Where so many connections failed, none had other bytes than the rest."""
+
+
+def told_once(findings: Sequence[Finding]) -> list[Finding]:
+    """The first finding on each matter: what follows from one that is said already is no reason of its own.
+
+    A matter is a family of features, or volume; that all connections failed settles their sizes, too.
+    """
+    kept: list[Finding] = []
+    told: set[Hashable] = set()
+    for finding in findings:
+        named = finding.parameters.get("feature") or _FEATURE_OF.get(finding.parameters.get("expert", ""))
+        matter = "volume" if named in _VOLUME else FAMILY_OF.get(named or "", finding.subject)
+        if matter not in told:
+            told.add(matter)
+            kept.append(finding)
+        if named == "failed_ratio" and finding.parameters["value"] >= _ALL_FAILED:
+            told.add("size")
+    return kept
 
 
 def said_by_experts(worth: Matrix, values: Matrix) -> list[list[Finding]]:

@@ -35,6 +35,10 @@ class Run:
     blind_spots: list[Finding]
     fleet_events: list[Finding]
     """What the fleet met for the first time together."""
+    made_at: str = ""
+    """When, ISO 8601 in UTC."""
+    cases: dict[str, int] = field(default_factory=dict)
+    """How many cases there are by status (see `triage.cases`)."""
     inputs: str = ""
     """SHA-256 over the version of appcadence, the model, the settings and every input file; empty where the
     telemetry came from memory."""

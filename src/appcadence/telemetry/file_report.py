@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+_OF_THE_CALL = ("skipped", "unusable", "argument", "collection", "repeated", "left_out", "unnamed")
+LEFT_OUT = {
+    "names": "only name hosts (look-ups and handshakes)",
+    "replies": "are the other direction of a flow",
+    "answers": "are answers to requests that the logs lack",
+    "inbound": "are connections that were opened from outside, towards your devices",
+    "one_link": "are service discovery, which stays on one link",
+    "elsewhere": "were opened by addresses outside the networks of your devices",
+    "other_system": "are of devices that run neither iOS nor iPadOS",
+    "other_kind": "are records of other kinds",
+}
+"""Why rows that are not at fault are no telemetry of a monitored device, by the name of the reason."""
 
 
 @dataclass
@@ -16,12 +29,15 @@ class FileReport:
     format: str = ""
     """Name of the format; empty where the file was skipped or passed over."""
     read: int = 0
-    """Data rows in the file. Those neither kept nor rejected are no telemetry of a monitored device, or
-    only name others."""
+    """Data rows in the file."""
     rows: int = 0
-    """Rows written to the telemetry tables."""
+    """Rows written to the telemetry tables; a record that a device keeps of itself gives any number."""
     rejected: int = 0
     """Rows that could not be used; they stand in the table `rejected`."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that were not wanted, by the reason (see `LEFT_OUT`)."""
+    unnamed: int = 0
+    """Rows that count without the name that they gave; their lines stand in the table `rejected`, too."""
     first: str | None = None
     """Earliest time of the rows, ISO 8601 UTC; likewise `last`."""
     last: str | None = None
@@ -40,10 +56,11 @@ class FileReport:
     argument: str | None = None
     """The argument of `convert` that would have mended that, if any."""
 
+    @property
+    def kept(self) -> int:
+        """Rows read that count: all that were neither left out nor rejected."""
+        return self.read - self.rejected - sum(self.left_out.values())
+
     def as_source(self) -> dict[str, Any]:
         """What sources.json says of a file that was converted."""
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if key not in ("skipped", "unusable", "argument", "collection", "repeated")
-        }
+        return {key: value for key, value in asdict(self).items() if key not in _OF_THE_CALL}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from appcadence.errors import TelemetryError
 
@@ -29,8 +29,25 @@ def stated(text: str, what: str) -> int:
     """
     time = from_iso(text)
     if time is None or time < EPOCH:
-        raise TelemetryError(f"{what} is {text!r}; expected an ISO time such as 2026-11-24T08:00:00Z")
+        raise TelemetryError(
+            f"{what} is {text!r}; expected ISO 8601, such as 2026-11-24 or 2026-11-24T08:00:00Z"
+        )
     return to_micros(time)
+
+
+def stated_day(text: str, what: str) -> date:
+    """The day of an ISO 8601 date that somebody stated.
+
+    Raises:
+        TelemetryError: it is no day since 1970.
+    """
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = date.min
+    if day < EPOCH.date():
+        raise TelemetryError(f"{what} is {text!r}; expected an ISO 8601 day, such as 2026-11-24")
+    return day
 
 
 def to_micros(time: datetime) -> int:

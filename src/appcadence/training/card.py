@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from appcadence.training.evaluate import in_words
 from appcadence.training.train import Training
 
 _BLIND = (
@@ -62,7 +63,7 @@ benign windows.
 Score 0 is exceeded by one benign alert unit per device-day; each factor e fewer adds one to the score.
 {training.detector.card.get("roughness", "")}
 
-Measured on held-out benign windows: {q.realised[1.0]:.2f} benign alert units per device-day at or
+Measured on held-out benign windows: {in_words(q.realised[1.0])} benign alert units per device-day at or
 above 0.
 
 ## Quality on injected implants

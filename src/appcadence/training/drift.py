@@ -22,6 +22,7 @@ from appcadence.models.eligibility import eligible, shared_process
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
+from appcadence.training.evaluate import json_ready
 
 PSI_WATCH, PSI_DRIFTED = 0.1, 0.25
 """The usual reading of the population stability index."""
@@ -66,6 +67,7 @@ class Budget:
     promised: float
     """Units that the detector promises: one a device-day of each stratum."""
     ratio: float
+    """NaN, like the interval, where no window is ranked."""
     low: float
     """95% interval of units / promised, which knows that the promise rests on a count, too."""
     high: float
@@ -111,7 +113,7 @@ class Drift:
             "windows": self.windows,
             "features": features.to_dict("records"),
             "scores_psi": self.scores_psi,
-            "budget": asdict(self.budget),
+            "budget": json_ready(asdict(self.budget)),
             "losses": [asdict(loss) for loss in self.losses],
             "apps": [asdict(shift) for shift in self.apps],
             "new_apps": self.new_apps,
@@ -239,10 +241,11 @@ def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[floa
         counted += calibration.device_days
         decile = np.minimum((10 * calibration.p_values(raw[mine])).astype(int), 9)
         parts.append(np.bincount(decile, minlength=10))
-    low, high = _ratio_interval(units, promised, counted)
+    ratio = units / promised if promised else np.nan
+    low, high = _ratio_interval(units, promised, counted) if promised else (np.nan, np.nan)
     observed = np.sum(parts, axis=0) if parts else np.ones(10)
     even = np.full(10, observed.sum() / 10)
-    return float(psi(even, observed)), Budget(units, promised, units / promised, low, high)
+    return float(psi(even, observed)), Budget(units, promised, ratio, low, high)
 
 
 def _ratio_interval(units: int, promised: float, counted: float) -> tuple[float, float]:

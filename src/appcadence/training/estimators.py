@@ -139,8 +139,9 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
     X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
     one channel. y holds two classes, the implants' last in order, such as 0 and 1. Give only windows that can
     be judged (`appcadence.models.eligibility.eligible`), as training does; all windows of an app on a device
-    that are an implant's weigh as one. Scores are not calibrated, which takes held-out devices and days:
-    `appcadence.training.train` does that, and injects implants too.
+    that are an implant's weigh as one. Signs are a classifier's: the higher, the more like an implant. Scores
+    are not calibrated, which takes held-out devices and days: `appcadence.training.train` does that, and
+    injects implants too.
 
     Parameters:
         baseline: the `AppBaseline` of an earlier period; None learns it from the benign windows of X, which
@@ -217,6 +218,15 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
         return fuse(
             aligned(frame), self.baseline_.distances(frame), self.classifier_, self.experts_, weights
         )[1]
+
+    def predict_proba(self, X: Any) -> Matrix:
+        """(n, 2) shares of `classes_`, each row of sum 1: the logistic of `decision_function`.
+
+        They are those of windows mixed and weighted as the ones learned from, where implants are far more
+        common than in life; for benign rates see the p-values of a trained `Detector`.
+        """
+        odds = self.decision_function(X)
+        return np.asarray(np.exp(-np.logaddexp(0.0, np.column_stack([odds, -odds]))))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """(n,) the implants' class where `decision_function` is positive, else the other; no alert budget."""

@@ -20,6 +20,7 @@ from appcadence.training.truth import Truth, truth_of, truth_of_carriers, with_n
 BUDGETS = (0.1, 1.0, 3.0)
 """False alert units per device-day at which recall is quoted."""
 _RESAMPLES = 200
+TOO_FEW = "too few to tell"
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Quality:
 
     def said(self, value: float) -> str:
         """A recall or precision in words, also where there is none."""
-        if np.isfinite(value):
-            return f"{value:.2f}"
-        return "unknown" if self.implant_days else "no implant-days"
+        return in_words(value) if self.implant_days else "no implant-days"
 
     def range(self, budget: float) -> str:
         """The interval of a recall in words."""
@@ -251,6 +250,13 @@ def average_precision(best: Vector, bad: Mask) -> float:
     order = np.argsort(-best, kind="stable")
     hits = np.cumsum(bad[order])
     return float((hits / np.arange(1, len(order) + 1))[bad[order]].mean())
+
+
+def in_words(value: float, form: str = ".2f") -> str:
+    """A figure, also where too little was seen for it (NaN), or where what is waited for never comes."""
+    if np.isnan(value):
+        return TOO_FEW
+    return "never" if np.isinf(value) else format(value, form)
 
 
 def json_ready(metrics: Mapping[str, Any]) -> dict[str, Any]:

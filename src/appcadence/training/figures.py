@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
+from appcadence.training.evaluate import in_words
 from appcadence.training.train import Training
 
 _TOP = 20
@@ -65,7 +66,7 @@ def precision_recall(training: Training) -> Figure:
         axes.legend(loc="lower left")
     axes.set(
         xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision",
-        title=f"Alert units, held out: average precision {training.quality.average_precision:.2f}",
+        title=f"Alert units, held out: average precision {in_words(training.quality.average_precision)}",
     )  # fmt: skip
     return figure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appcadence.training.evaluate import Quality
+from appcadence.training.evaluate import Quality, in_words
 
 BUDGETS = (0.1, 1.0)
 """False alerts per device-day at which recall must not be lost."""
@@ -30,15 +30,16 @@ def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
         old, new = kept[budget], challenger.recall[budget]
         if not new >= old - TOLERANCE - 1e-9:
             reasons.append(
-                f"recall at {budget:g} false alerts per device-day would be {new:.3f}, the champion has "
-                f"{old:.3f}; at most {TOLERANCE:g} may be lost (of {challenger.implant_days} implant-days)"
+                f"recall at {budget:g} false alerts per device-day would be {in_words(new, '.3f')}, the "
+                f"champion has {in_words(old, '.3f')}; at most {TOLERANCE:g} may be lost (of "
+                f"{challenger.implant_days} implant-days)"
             )
     realised = challenger.realised[PROMISE]
     before = None if champion is None else champion.realised[PROMISE]
     if not realised <= max(MAX_REALISED, before or 0.0):
-        than = "" if before is None else f", the champion {before:.2f}"
+        than = "" if before is None else f", the champion {in_words(before)}"
         reasons.append(
             f"it breaks the budget: at a promise of {PROMISE:g} false alert per device-day it raises "
-            f"{realised:.2f}{than}; at most {MAX_REALISED:g} is allowed"
+            f"{in_words(realised)}{than}; at most {MAX_REALISED:g} is allowed"
         )
     return tuple(reasons)

@@ -76,6 +76,7 @@ def publish(
         metrics=training.quality.metrics(),
         figures=figures,
         card=model_card(training, dataset),
+        telemetry=source.path,
         dataset=dataset,
         tables={"feature_schema": describe(), "injection": training.injection} | tables,
         trials=training.trials,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -60,6 +61,7 @@ def log_run(
     metrics: dict[str, float],
     figures: dict[str, Figure],
     card: str,
+    telemetry: Path,
     dataset: dict[str, Any],
     tables: dict[str, pd.DataFrame],
     trials: pd.DataFrame,
@@ -70,10 +72,12 @@ def log_run(
 
     The experiment is MLFLOW_EXPERIMENT_NAME, or else `appcadence`.
 
-    Metrics that are not finite are left out. `tables` become CSV files, and each row of `trials` (the columns
-    of `search`) a child run. `example` is a few rows of the feature table, `predictions`
-    their scores without lists and structs: together they are the model's signature. Without
-    MLFLOW_TRACKING_URI, MLflow's SQLite default in the working directory is used. Never changes the bundle.
+    Metrics that are not finite are left out. `dataset` is the fingerprint of the directory `telemetry`, each
+    table of which is logged as an input of the run, with a digest of its files. `tables` become CSV files,
+    and each row of `trials` (the columns of `search`) a child run. `example` is a few rows of the feature
+    table, `predictions` their scores without lists and structs: together they are the model's signature.
+    Without MLFLOW_TRACKING_URI, MLflow's SQLite default in the working directory is used. Never changes the
+    bundle.
 
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer or refuses.
@@ -93,6 +97,8 @@ def log_run(
             for file, table in tables.items():
                 if len(table):
                     mlflow.log_text(table.to_csv(index=False), f"{file}.csv")
+            for entry in _inputs(telemetry, dataset):
+                mlflow.log_input(entry, context="training")
             mlflow.log_text(json.dumps(dataset, indent=1, sort_keys=True) + "\n", "dataset.json")
             for trial in trials.to_dict("records"):
                 with mlflow.start_run(experiment_id=experiment, nested=True):
@@ -203,6 +209,19 @@ def _sentence(uri: str, error: BaseException) -> str:
     reason = redacted(" ".join(str(error).split()))
     reason = reason if len(reason) <= _MAX_CHARACTERS else reason[:_MAX_CHARACTERS] + " ..."
     return f"MLflow at {redacted(uri)} refused: {reason}"
+
+
+def _inputs(telemetry: Path, dataset: dict[str, Any]) -> Iterator[Any]:
+    """MLflow's entries of the tables that were trained on; a digest there has at most 36 characters."""
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    source = resolve_dataset_source(str(telemetry.resolve()))
+    for name, entry in sorted(dataset["tables"].items()):
+        files = "".join(file["sha256"] for file in entry["files"])
+        digest = hashlib.sha256(files.encode()).hexdigest()[:32]
+        name = f"{telemetry.resolve().name}.{name}"
+        yield MetaDataset(source, name=name, digest=digest)  # type: ignore[abstract]
 
 
 def _identity(bundle_dir: Path) -> str:

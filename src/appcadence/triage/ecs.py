@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from appcadence.triage import siem
@@ -11,11 +12,11 @@ SEVERITY = {"low": 21, "medium": 47, "high": 73}
 """`event.severity`, by the numbers that Elastic's own rules give these words."""
 
 
-def document(alert: siem.Alert) -> dict[str, Any]:
-    """One row of the alerts table as a nested ECS document; what ECS does not know stands under `appcadence`.
+def document(alert: siem.Alert, made_at: datetime) -> dict[str, Any]:
+    """A case as a nested ECS document; what ECS does not know stands under `appcadence`.
 
-    All times come from the telemetry, so that an equal run writes equal bytes: `event.created` is when the
-    last alerting window ended. `event.risk_score` is the score.
+    `@timestamp` and `event.created` are when the alert was made, `event.start` and `event.end` the times of
+    the traffic. `event.risk_score` is the score.
     """
     devices, fleet = alert["device_ids"], alert["kind"].startswith("fleet")
     parts = siem.suspects(alert)
@@ -24,9 +25,13 @@ def document(alert: siem.Alert) -> dict[str, Any]:
     names = [dest for dest, ip in zip(dests, addresses, strict=True) if ip is None]
     sure = len(parts) == 1 or any(part["alert"] for part in parts)
     (tactic, tactic_name), (technique, technique_name) = siem.TACTIC, siem.TECHNIQUE
-    first, last = siem.iso_time(alert["first_time"]), siem.iso_time(alert["last_time"])
+    made, first, last = (
+        siem.iso_time(made_at),
+        siem.iso_time(alert["first_time"]),
+        siem.iso_time(alert["last_time"]),
+    )
     fields = {
-        "@timestamp": first,
+        "@timestamp": made,
         "message": siem.headline(alert),
         "ecs": {"version": VERSION},
         "event": {
@@ -41,8 +46,8 @@ def document(alert: siem.Alert) -> dict[str, Any]:
             "risk_score": alert["score"],
             "start": first,
             "end": last,
-            "created": last,
-            "reason": " ".join(alert["reasons"]) or None,
+            "created": made,
+            "reason": alert["summary"],
         },
         "rule": {
             "id": siem.ANALYTIC,
@@ -61,13 +66,18 @@ def document(alert: siem.Alert) -> dict[str, Any]:
             },
         },
         "host": {} if fleet else {"id": devices[0], "os": {"type": "ios"}},
-        "destination": _destination(dests[0], addresses[0]) if sure else {},
-        "related": {"hosts": devices + names, "ip": [ip for ip in addresses if ip is not None]},
+        "destination": _destination(alert, dests[0], addresses[0]) if sure and dests else {},
+        "related": {
+            "hosts": devices + names,
+            "ip": [*dict.fromkeys([*(ip for ip in addresses if ip is not None), *alert["addresses"]])],
+        },
         "appcadence": siem.own_fields(alert),
     }
     out: dict[str, Any] = siem.known(fields)
     return out
 
 
-def _destination(dest: str, ip: str | None) -> dict[str, str]:
-    return {"address": dest} | ({"domain": dest} if ip is None else {"ip": ip})
+def _destination(alert: siem.Alert, dest: str, ip: str | None) -> dict[str, Any]:
+    seen = [siem.address(address) for address in alert["addresses"]]
+    known = {"ip": ip or next(iter(seen), None), "port": next(iter(alert["ports"]), None)}
+    return {"address": dest, "domain": dest if ip is None else None} | known

@@ -19,7 +19,7 @@ from typing import Any
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
 from appcadence._files import read_bytes
-from appcadence.errors import AppcadenceError
+from appcadence.errors import AppcadenceError, known_are
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.addresses import Network
 
@@ -118,7 +118,7 @@ def _entry(row: Mapping[str, Any], groups: Mapping[str, frozenset[str]]) -> Entr
     if unknown := [key for key in row if key not in _KEYS]:
         if new := _RENAMED.get(unknown[0]):
             raise _Wrong(f"{unknown[0]} is called {new} now; rename it")
-        raise _Wrong(f"unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
+        raise _Wrong(f"unknown key {unknown[0]!r}; {known_are(unknown[0], _KEYS)}")
     texts = {key: _text(row, key) for key in (*_TEXTS, "app_id", "device_id", "device_group", "destination")}
     for key in (*_TEXTS, *_DATES):
         if row.get(key) is None:

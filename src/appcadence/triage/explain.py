@@ -13,6 +13,7 @@ from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
+from appcadence.triage import next_steps
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report_data import (
     Intervals,
@@ -23,7 +24,6 @@ from appcadence.triage.report_data import (
     basis,
     behaviours,
     channel,
-    no_alert,
     utc_text,
 )
 
@@ -48,6 +48,48 @@ def explain(out: Path, rank: int) -> Window:
         have = f"its ranks are 1 to {last}" if last else "no window of it is ranked"
         raise AppcadenceError(f"{out} has no window of rank {rank}; {have}")
     return output.windows(rows)[0]
+
+
+def case_of(out: Path, number: int) -> tuple[Row, Window | None]:
+    """The case of a number in a batch output, and its strongest window, if it has one with a rank.
+
+    Raises:
+        AppcadenceError: the output has no such case.
+        TelemetryError: `out` is no output of 'appcadence score', or one of its files is unreadable.
+    """
+    cases = Output(out).cases()
+    if not 1 <= number <= len(cases):
+        have = f"its cases are 1 to {len(cases):,}" if cases else "it has none"
+        raise AppcadenceError(f"{out} has no case {number}; {have}")
+    case = cases[number - 1]
+    return case, None if case["rank"] is None else explain(out, case["rank"])
+
+
+def case_facts(case: Row) -> dict[str, Any]:
+    """For JSON: the row of the cases table, with times as ISO 8601 text and what to do."""
+    return case | {
+        "findings": [finding.as_dict() for finding in case["findings"]],
+        **{name: _iso(case[name]) for name in ("first_time", "last_time")},
+        "look": next_steps.look(case),
+        "contain": next_steps.contain(case),
+    }
+
+
+def case_lines(case: Row) -> list[str]:
+    """What is said of a case, in lines of at most 80 characters; names are not made inert."""
+    many = len(case["device_ids"])
+    where = f"{many:,} devices" if case["kind"].startswith("fleet") else f"device {case['device_ids'][0]}"
+    head = f"Case {case['case']}, {case['severity']}, {case['status']}: {case['app_id'] or '(unknown app)'}"
+    days = f"Alerts on {len(case['alert_days'])} day(s), {case['alert_days'][0]} to {case['alert_days'][-1]}."
+    said = [f.text for f in case["findings"][1:] if f.kind != UNCHECKED]
+    return [
+        *_wrapped(f"{head} on {where}"),
+        *_wrapped(case["findings"][0].sentence),
+        *_wrapped(days),
+        *_listed("Why it stands out", said),
+        *_listed("Where to look", next_steps.look(case)),
+        *_listed("How to contain it", next_steps.contain(case)),
+    ]
 
 
 def facts(window: Window) -> dict[str, Any]:
@@ -85,9 +127,8 @@ def lines(window: Window) -> list[str]:
         f"Score {row['score']:.2f}{p}{', alert' if row['alert'] else ''}",
         *_wrapped(basis(row)),
     ]
-    silent = no_alert(row)
     more = (
-        silent.text if silent else "",
+        window.silent.text if window.silent else "",
         window.pushed,
         identity(window.context),
         contact(window) if row["alert"] else "",

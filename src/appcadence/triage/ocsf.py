@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from appcadence import _version
@@ -12,33 +13,34 @@ VERSION = "1.4.0"
 SEVERITY = {"low": (2, "Low"), "medium": (3, "Medium"), "high": (4, "High")}
 
 
-def document(alert: siem.Alert) -> dict[str, Any]:
-    """One row of the alerts table as a Detection Finding (class 2004); our own fields stand under `unmapped`.
+def document(alert: siem.Alert, made_at: datetime) -> dict[str, Any]:
+    """A case as a Detection Finding (class 2004); our own fields stand under `unmapped`.
 
-    All times come from the telemetry, in milliseconds since the epoch: `time` is the start of the first
-    alerting window, `finding_info.created_time` the end of the last. Every finding is new to this program.
+    `time` and `finding_info.created_time` are when the alert was made, `start_time` and `end_time` those of
+    the traffic, in milliseconds since the epoch. A case that was raised updates its finding.
     """
+    made, new = siem.milliseconds(made_at), alert["status"] == "new"
     first, last = siem.milliseconds(alert["first_time"]), siem.milliseconds(alert["last_time"])
     severity_id, severity = SEVERITY[alert["severity"]]
     title = siem.headline(alert)
     devices, fleet = alert["device_ids"], alert["kind"].startswith("fleet")
     apps = [] if alert["app_id"] is None else [{"uid": alert["app_id"], "type": "app"}]
     fields = {
-        "activity_id": 1,
-        "activity_name": "Create",
+        "activity_id": 1 if new else 2,
+        "activity_name": "Create" if new else "Update",
         "category_uid": 2,
         "category_name": "Findings",
         "class_uid": 2004,
         "class_name": "Detection Finding",
-        "type_uid": 200401,
-        "type_name": "Detection Finding: Create",
-        "time": first,
+        "type_uid": 200401 if new else 200402,
+        "type_name": f"Detection Finding: {'Create' if new else 'Update'}",
+        "time": made,
         "start_time": first,
         "end_time": last,
         "severity_id": severity_id,
         "severity": severity,
-        "status_id": 1,
-        "status": "New",
+        "status_id": 1 if new else 2,
+        "status": "New" if new else "In Progress",
         "is_alert": True,
         "message": title,
         "metadata": {
@@ -48,9 +50,9 @@ def document(alert: siem.Alert) -> dict[str, Any]:
         "finding_info": {
             "uid": alert["id"],
             "title": title,
-            "desc": " ".join(alert["reasons"]) or None,
+            "desc": alert["summary"],
             "types": alert["behaviours"],
-            "created_time": last,
+            "created_time": made,
             "first_seen_time": first,
             "last_seen_time": last,
             "analytic": {
@@ -71,7 +73,7 @@ def document(alert: siem.Alert) -> dict[str, Any]:
         },
         "device": {} if fleet else _device(devices[0]),
         "resources": apps + ([{"uid": device, "type": "device"} for device in devices] if fleet else []),
-        "evidences": [_evidence(part, alert["app_id"]) for part in siem.suspects(alert)],
+        "evidences": [_evidence(alert, part) for part in siem.suspects(alert)],
         "unmapped": siem.own_fields(alert),
     }
     out: dict[str, Any] = siem.known(fields)
@@ -91,8 +93,10 @@ def _device(device: str) -> dict[str, Any]:
     }
 
 
-def _evidence(destination: dict[str, Any], app: str | None) -> dict[str, Any]:
-    ip = siem.address(destination["dest"])
-    endpoint = {"hostname": destination["dest"]} if ip is None else {"ip": ip}
-    actor = {} if app is None else {"app_uid": app}
+def _evidence(alert: siem.Alert, destination: dict[str, Any]) -> dict[str, Any]:
+    ip, only = siem.address(destination["dest"]), len(siem.suspects(alert)) == 1
+    endpoint: dict[str, Any] = {"hostname": destination["dest"]} if ip is None else {"ip": ip}
+    if only and alert["ports"]:
+        endpoint["port"] = alert["ports"][0]
+    actor = {} if alert["app_id"] is None else {"app_uid": alert["app_id"]}
     return {"dst_endpoint": endpoint, "actor": actor, "data": destination}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,19 +18,25 @@ import pyarrow.parquet as pq
 from appcadence._files import replacing_directory, scratch, sha256
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.findings import Finding
+from appcadence.models.alert_units import alert_units
 from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage import alerts, suppression
+from appcadence.triage import alert_files, suppression
+from appcadence.triage.case_state import CASES_FILE, continued, read_cases
+from appcadence.triage.case_windows import cases_in
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
 
 REPORTED = 200
-"""Windows whose sessions are kept for the report."""
+"""Windows of so high a rank are pictured, besides those that alert."""
 SCORES_FILE = "scores.parquet"
 EVENTS_FILE = "fleet_events.parquet"
+FACTS_FILE = "window_facts.parquet"
+EARLIER_FILE = "earlier_cases.parquet"
+"""The cases of the run that this one goes on from."""
 OWNERS_FILE = "exceptions.parquet"
 """The ids and owners of the exceptions that the scores are under."""
 EVENTS = pa.schema(
@@ -45,6 +53,7 @@ OWNERS = pa.schema([("id", pa.string()), ("owner", pa.string())])
 
 JUDGED = (*suppression.JUDGED, "score")
 """Columns of the scores table that exceptions and ranks are judged by."""
+_KEYS = ["device_id", "app_id", "dest", "window_start"]
 _JUDGED = pa.schema([SCORES.field(name) for name in JUDGED])
 _TEXTS = [
     *(field.name for field in SCORES if pa.types.is_string(field.type)),
@@ -75,11 +84,11 @@ def write(
         staging: the directory to write into.
 
     Returns:
-        The windows whose surroundings the report shows, and what became of each exception.
+        Keys of the windows whose surroundings the report shows, and what became of each exception.
     """
     ruling = suppression.judge(judged, measures, entries)
     rank = suppression.ranks_under(ruling, judged)
-    top, at = [SCORES.empty_table()], 0
+    top, at = [SCORES.empty_table().select(_KEYS)], 0
     with pq.ParquetWriter(staging / SCORES_FILE, SCORES, compression="zstd", use_dictionary=_TEXTS) as writer:
         for part in parts:
             table = suppression.marked(part, measures.slice(at, len(part)), entries, ruling, rank, at)
@@ -87,7 +96,7 @@ def write(
             writer.write_table(table)
             # Exceptions may be taken back: what is kept without them stays kept.
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
-            top.append(table.filter(pc.or_(*shown)))
+            top.append(table.select(_KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     columns = ["device_id", "app_id", "dest", "status", "alert"]
     scores = pq.read_table(staging / SCORES_FILE, columns=columns, filters=[("alert", "=", True)])
@@ -99,9 +108,28 @@ def write(
     return pa.concat_tables(top), ruling.uses
 
 
-def write_alerts(staging: Path) -> None:
-    """Write the alerts of the scores and fleet events that `write` wrote."""
-    alerts.write(alerts.alerts_in(staging / SCORES_FILE, fleet_events(staging)), staging)
+def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
+    """Write the cases, and the alerts they are, of what `write` wrote there.
+
+    Returns:
+        How many cases there are by status.
+    """
+    facts, earlier = pq.read_table(staging / FACTS_FILE), staging / EARLIER_FILE
+    cases = cases_in(staging / SCORES_FILE, fleet_events(staging), facts)
+    if earlier.exists():
+        scores = pq.read_table(staging / SCORES_FILE, columns=[*_KEYS, "status"])
+        last = alert_units(scores.select(_KEYS))["day"] if len(scores) else pa.chunked_array([], pa.date32())
+        excepted = scores.filter(pc.equal(scores["status"], "excepted"))
+        held = alert_units(excepted.select(_KEYS)).select(["device_id", "name"]).to_pylist()
+        cases = continued(
+            cases,
+            read_cases(earlier),
+            str(pc.max(last).as_py()),
+            {(row["device_id"], row["name"]) for row in held},
+        )
+    pq.write_table(cases, staging / CASES_FILE, compression="zstd")
+    alert_files.write(cases, staging, made_at)
+    return dict(Counter(cases["status"].to_pylist()))
 
 
 def fleet_events(out: Path) -> pd.DataFrame:
@@ -139,7 +167,10 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
-            write_alerts(staging)
+            for name in (FACTS_FILE, EARLIER_FILE):
+                if (out / name).exists():
+                    shutil.copy2(out / name, staging / name)
+            cases = write_cases(staging, datetime.fromisoformat(run.made_at))
         except AppcadenceError:
             raise
         except (OSError, ValueError, pa.ArrowException, KeyError) as error:
@@ -153,6 +184,7 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             **Counts.of(scores)._asdict(),
             fleet_events=event_findings(staging),
             exceptions_sha256=digest(exceptions),
+            cases=cases,
         )
         run.write(staging)
     return run, uses

@@ -11,14 +11,14 @@ import pyarrow as pa
 from appcadence.features.declarations import covers
 from appcadence.features.windows import Windows, with_app_level
 
-_KEY = ["device_id", "app_id", "dest", "window_start"]
+KEY = ["device_id", "app_id", "dest", "window_start"]
 _PROFILE = ["app_name", "managed", "approved", "declared_purpose"]
 INVENTORY_COLUMNS = ["app_id", "device_id", *_PROFILE, "expected_hosts", "snapshot_time"]
 """What is read of the inventory."""
 _TIME = pa.timestamp("us", tz="UTC")
 CONTEXT = pa.schema(
     [
-        *((name, pa.string()) for name in _KEY[:3]),
+        *((name, pa.string()) for name in KEY[:3]),
         ("window_start", _TIME),
         ("app_name", pa.string()),
         ("managed", pa.bool_()),
@@ -41,7 +41,7 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     Start and end of each, whether it began in the window (`fresh`), and bytes summed over the session's
     flows; null where no flow's are known.
     """
-    rows = _rows(windows, wanted)
+    rows = rows_of(windows, wanted)
     s = windows.sessions
     count = np.diff(s.offsets)[rows]
     index = np.concatenate(
@@ -53,12 +53,12 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
         return pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(_TIME)
 
     sent, received = _bytes(windows, rows)
-    keys = pa.Table.from_pandas(wanted[_KEY], preserve_index=False).take(
+    keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(
         pa.array(np.repeat(np.arange(len(rows)), count))
     )
     columns = {"start": at(s.start[index]), "end": at(s.end[index]), "fresh": s.fresh[index]}
     columns |= {"bytes_out": sent, "bytes_in": received}
-    return pa.table({name: keys[name] for name in _KEY} | columns)
+    return pa.table({name: keys[name] for name in KEY} | columns)
 
 
 def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.Table:
@@ -67,7 +67,7 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
     `windows` hold the pushes; `inventory` has the `INVENTORY_COLUMNS` of at least the wanted devices and the
     fleet. As in the features, a device's newest profile of an app goes before the fleet's.
     """
-    rows = _rows(windows, wanted)
+    rows = rows_of(windows, wanted)
     app, pushes = windows.app[rows], windows.context.pushes
     start = windows.start_us[rows]
     end = start + int(windows.seconds * 1e6)
@@ -89,7 +89,7 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
         for device, name in zip(wanted["device_id"], wanted["app_id"], strict=True)
     ]
     declared = _declared_by(known, set(wanted["dest"]))
-    columns: dict[str, Any] = {name: wanted[name] for name in _KEY}
+    columns: dict[str, Any] = {name: wanted[name] for name in KEY}
     columns |= {name: [row.get(name) for row in of] for name in _PROFILE}
     columns |= {
         "in_inventory": [bool(row) for row in of],
@@ -114,7 +114,7 @@ def _declared_by(inventory: pd.DataFrame, dests: set[str]) -> dict[str, str]:
     return {dest: of.pop() for dest, of in apps.items() if len(of) == 1}
 
 
-def _rows(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
+def rows_of(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
     """The place of each wanted window among the windows."""
     dests, dest = with_app_level(windows.dests, windows.dest)
     have = pd.MultiIndex.from_arrays(
@@ -126,7 +126,7 @@ def _rows(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
         ]
     )
     start = wanted["window_start"].dt.as_unit("us").astype("int64")
-    names = [wanted[name].astype(object).fillna("") for name in _KEY[:3]]
+    names = [wanted[name].astype(object).fillna("") for name in KEY[:3]]
     want = pd.MultiIndex.from_arrays([*names, start])
     return np.asarray(have.get_indexer(want))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
+from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.push_lags import Lags, lags
 from appcadence.triage.report_context import CONTEXT
 
@@ -47,6 +49,8 @@ class Window:
     """A row of context.parquet; see `context.CONTEXT`."""
     failed: tuple[str, str | None] | None
     """Id of an exception that does not hold for it, and the owner if known."""
+    silent: Finding | None
+    """Why it raises no alert; None where it raises one, or has no rank."""
     findings: list[Finding]
     """Why it ranks where it does, and what could not be checked."""
 
@@ -97,13 +101,17 @@ class Output:
         except (pa.ArrowException, ValueError) as error:
             raise _unreadable(self.path / "scores.parquet", error) from None
 
+    def cases(self) -> list[Row]:
+        """Rows of the cases table, with their findings as `Finding`s."""
+        return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
+
     def windows(self, rows: Sequence[Row]) -> list[Window]:
         """Rows of the scores table with what surrounds them."""
         kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for session in _rows(self.path / "sessions.parquet", (*_KEY, "start", "end")):
             kept[_key(session)].append(session)
         context = {_key(row): row for row in self._later("context.parquet", CONTEXT.names)}
-        owners = self.owners()
+        owners, budget = self.owners(), self.run.alerts_per_device_day
         out = []
         for row, presence in zip(rows, self._presence(rows), strict=True):
             sessions = kept[_key(row)]
@@ -115,7 +123,18 @@ class Output:
             spans = [(s["start"], s["end"]) for s in sessions]
             names = [finding.parameters["exception"] for finding in of_kind(said, SUPPRESSION)]
             failed = (names[0], owners.get(names[0])) if names else None
-            out.append(Window(row, spans, starts, presence, context.get(_key(row), {}), failed, said))
+            out.append(
+                Window(
+                    row,
+                    spans,
+                    starts,
+                    presence,
+                    context.get(_key(row), {}),
+                    failed,
+                    no_alert(row, budget),
+                    said,
+                )
+            )
         return out
 
     def owners(self) -> dict[str, str]:
@@ -181,12 +200,16 @@ def behaviours(row: Row) -> list[str]:
     ]
 
 
-def no_alert(row: Row) -> Finding | None:
-    """Why a window raises no alert however high its score; None where it is not so."""
-    alone = row["behaviours"] == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS
-    if row["alert"] or row["status"] != "scored" or not alone:
+def no_alert(row: Row, alerts_per_device_day: float) -> Finding | None:
+    """Why a ranked window raises no alert at a budget, however high its score; None where it raises one."""
+    if row["alert"] or row["status"] != "scored":
         return None
-    return Finding("cadence_alone", {"min_beats": CADENCE_ALONE_BEATS})
+    if row["behaviours"] == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS:
+        return Finding("cadence_alone", {"min_beats": CADENCE_ALONE_BEATS})
+    threshold = -math.log(alerts_per_device_day)
+    if row["score"] < threshold:
+        return Finding("below_threshold", {"threshold": threshold})
+    return Finding("no_behaviour_stands_out")
 
 
 def channel(row: Row) -> tuple[str, str]:

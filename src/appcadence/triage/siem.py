@@ -1,6 +1,6 @@
 """What every SIEM format says of an alert: the analytic it serves, one sentence, and our own fields.
 
-An alert is a row of the alerts table, with its findings as `Finding`s.
+An alert is a row of the cases table, with its findings as `Finding`s.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ TACTIC = ("TA0037", "Command and Control")
 TECHNIQUE = ("T1437", "Application Layer Protocol")
 SUBTECHNIQUE = ("T1437.001", "Web Protocols")
 """Id and name in ATT&CK for Mobile."""
+TECHNIQUE_PAGE = "https://attack.mitre.org/techniques/T1437/001"
 
 _OWN = (
-    *("kind", "severity", "day", "app_id", "app_attribution", "device_ids", "alerting_devices"),
+    *("status", "kind", "severity", "alert_days", "app_id", "app_attribution", "device_ids"),
+    *("alerting_devices", "addresses", "ports", "record_ids"),
     *("score", "p_value", "rank", *BEHAVIOURS, "behaviours", "destinations", "n_destinations"),
     *("n_windows", "n_flows", "n_sessions", "reasons"),
     *("unchecked", "explained_by", "exception_ids", "model_name", "model_version"),

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,8 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
 from appcadence.triage.audit_log import extend
+from appcadence.triage.case_state import CASES_FILE, read_cases
+from appcadence.triage.case_windows import raising
 
 _CHANNEL = ["device_id", "app_id", "dest"]
 _SAID = ["verdict", "analyst", "justification", "decided_at", "window_start", "window_end"]
@@ -76,28 +79,36 @@ def read(file: str | Path) -> pa.Table:
         raise TelemetryError(f"{file} is not a readable verdicts file ({reason})") from None
 
 
-def ranked(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
-    """Decisions that name their window by its `rank` in a batch output, with that window.
+def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
+    """Decisions that name a `case` of a batch output, or a window of it by its `rank`: one for each window.
 
     Raises:
-        TelemetryError: a rank is missing, no number or not in the output, or the output is unreadable.
+        TelemetryError: neither is given, or no such number is in the output, or the output is unreadable.
     """
-    ranks = [_rank(draft) for draft in drafts]
     file = Path(out) / "scores.parquet"
     recover(out)
     try:
-        rows = pq.read_table(file, columns=["rank", *WINDOW], filters=[("rank", "in", ranks or [0])])
+        scores = pq.read_table(file, columns=["rank", "score", "status", "alert", *WINDOW])
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' first") from None
-    windows = {row.pop("rank"): _fact(row) for row in rows.to_pylist()}
-    for draft, rank in zip(drafts, ranks, strict=True):
-        if rank not in windows:
-            raise TelemetryError(f"{draft.origin}{out} has no window of rank {rank}")
-    return [
-        Draft({**draft.values, **windows[rank]}, draft.origin)
-        for draft, rank in zip(drafts, ranks, strict=True)
-    ]
+    cases: list[dict[str, Any]] = []
+    if any(draft.values.get("case") for draft in drafts):
+        cases = read_cases(Path(out) / CASES_FILE).to_pylist()
+    found, ranks = raising(scores, cases), scores["rank"].fill_null(0).to_numpy()
+    decided = []
+    for draft in drafts:
+        name = "case" if draft.values.get("case") else "rank"
+        number, rows = _number(draft, name), np.empty(0, np.int64)
+        if name == "rank":
+            rows = np.flatnonzero(ranks == number)
+        elif number <= len(cases):
+            rows = np.array(found[cases[number - 1]["id"]], np.int64)
+        if not len(rows):
+            raise TelemetryError(f"{draft.origin}{out} has no window of {name} {number}")
+        windows = scores.select([*WINDOW]).take(pa.array(rows)).to_pylist()
+        decided += [Draft({**draft.values, **_fact(window)}, draft.origin) for window in windows]
+    return decided
 
 
 def disagreements(decided: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
@@ -148,12 +159,12 @@ def _beside(rows: pa.Table, verdicts: pa.Table, kept: list[str]) -> pd.DataFrame
     return pd.DataFrame(pairs.reset_index(drop=True))
 
 
-def _rank(draft: Draft) -> int:
+def _number(draft: Draft, name: str) -> int:
     # A table program writes whole numbers as "3.0" where others of the column are empty.
-    text = (draft.values.get("rank") or "").strip().removesuffix(".0")
+    text = (draft.values.get(name) or "").strip().removesuffix(".0")
     # The length bounds what a hostile file can make of a number.
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise TelemetryError(f"{draft.origin}rank is {text!r}; expected a whole number from 1")
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
+        raise TelemetryError(f"{draft.origin}{name} is {text!r}; expected a whole number from 1")
     return int(text)
 
 

@@ -125,22 +125,26 @@ def test_devices_and_device_id(tmp_path, logs):
     assert set(TelemetryDirectory(tmp_path / "b").read("flows")["device_id"].to_pylist()) == {"mine"}
 
 
-def test_no_local_flow_still_makes_an_empty_table(tmp_path, logs):
-    report = convert(logs[:1], tmp_path / "out", local_nets=["172.16.0.0/12"])
-    assert report.files[0].rows == 0
-    assert "None of the 2 usable rows" in report.notes[0]
+def test_where_nothing_is_kept_the_commonest_reason_is_the_error_and_the_logs_can_be_given_again(
+    tmp_path, logs
+):
+    with pytest.raises(
+        TelemetryError, match=r"were opened by addresses outside .*; give the networks"
+    ) as error:
+        convert(logs[:1], tmp_path / "out", local_nets=["172.16.0.0/12"])
+    assert error.value.argument == "local_nets" and not (tmp_path / "out").exists()
+    assert convert(logs[:1], tmp_path / "out").changed
+    bad = tmp_path / "bad.log"
+    bad.write_text(log("x\n"))
+    with pytest.raises(TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) since .*; mend"):
+        convert([bad], tmp_path / "out")
+
+
+def test_logs_without_any_row_are_valid(tmp_path):
+    path = tmp_path / "empty.log"
+    path.write_text(log())
+    assert "hold no connections" in convert([path], tmp_path / "out").notes[0]
     assert len(TelemetryDirectory(tmp_path / "out").read("flows")) == 0
-    assert not convert(logs[:1], tmp_path / "out").changed
-
-
-def test_logs_without_any_row(tmp_path):
-    for name, text, note in (
-        ("empty", log(), "hold no connections"),
-        ("bad", log("x\n"), "No row could be used"),
-    ):
-        path = tmp_path / f"{name}.log"
-        path.write_text(text)
-        assert note in convert([path], tmp_path / name).notes[0]
 
 
 def test_errors_leave_nothing_behind(tmp_path, logs):
@@ -261,7 +265,7 @@ def test_the_command_prints_a_table_of_80_columns(tmp_path, logs):
     app.command()(command)
     arguments = [*map(str, logs), "--out", str(tmp_path / "out")]
     printed = CliRunner().invoke(app, arguments).output
-    assert "conn.0.log" in printed and "1 row rejected" in printed
+    assert "conn.0.log" in printed and "1 were rejected" in printed
     assert printed.split()[:7] == ["file,", "format", "read", "kept", "rejected", "devices", "apps"]
     assert max(map(len, printed.splitlines())) <= 80
     assert "Nothing new" in CliRunner().invoke(app, arguments).output

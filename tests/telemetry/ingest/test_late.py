@@ -96,7 +96,7 @@ def test_a_wrong_duration_does_not_fill_memory(tmp_path, conn):
     convert([conn("now", (400 * DAY, 5, "10.0.0.1"))], out)
     touched = Touched()
     touched.add("flows", flows(np.zeros(1), ["10.0.0.1"], duration=1e9).slice(0, 1))
-    report = convert([conn("odd", (0, 1e9, "10.0.0.1"))], out)
+    report = convert([conn("odd", (0, 1e9, "10.0.0.1"), (500 * DAY, 6, "10.0.0.2"))], out)
     assert (report.changed_days, report.rejected) == ((), 1)
 
 

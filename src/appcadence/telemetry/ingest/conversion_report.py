@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,12 +46,21 @@ class ConversionReport:
     def rejected(self) -> int:
         return sum(file.rejected for file in self.files)
 
+    @property
+    def fates(self) -> dict[str, int]:
+        """What became of the rows read: kept, rejected, and the reasons of `LEFT_OUT`; it adds up."""
+        counts = Counter({"kept": 0, "rejected": self.rejected})
+        for file in self.files:
+            counts.update(file.left_out, kept=file.kept)
+        return {name: rows for name, rows in counts.items() if rows}
+
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, ready for JSON."""
         return {
             "out": str(self.out),
             "changed": self.changed,
             "files": [asdict(file) for file in self.files],
+            "rows_read": self.fates,
             "tables": dict(self.tables),
             "notes": list(self.notes),
             "collections": [collection.as_dict() for collection in self.collections],
@@ -71,6 +81,8 @@ class Tally:
     unusable: UnusableFile | None = None
     span: list[int] = field(default_factory=list)
     """First and last time so far, in microseconds."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """Lines of the table `rejected`, by reason."""
     _devices: set[str] = field(default_factory=set)
     _apps: set[str] = field(default_factory=set)
 
@@ -85,7 +97,12 @@ class Tally:
     def add(self, table: str, batch: pa.Table) -> None:
         report = self.report
         if table == "rejected":
-            report.rejected += len(batch)
+            counting = int(batch.schema.metadata[b"counting"])
+            report.rejected += len(batch) - counting
+            report.unnamed += counting
+            reasons = batch["reason"].cast(pa.string())
+            for found in pc.value_counts(reasons).to_pylist():
+                self.faults[found["values"]] += found["counts"]
             return
         report.rows += len(batch)
         for name, found in (("device_id", self._devices), ("app_id", self._apps)):

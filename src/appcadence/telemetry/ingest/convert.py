@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -17,7 +19,7 @@ from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
-from appcadence.telemetry.file_report import FileReport
+from appcadence.telemetry.file_report import LEFT_OUT, FileReport
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
@@ -153,6 +155,8 @@ def _converted(
         for device, group in groupby(in_order, lambda item: item[0][0]):
             same = options if device is None else replace(options, device_id=device, devices=None)
             sink.write([members for _, members in group], same)
+        if nothing := _nothing_kept(list(new.values())):
+            raise nothing
         if not set(writer.rows) - {"rejected"}:
             # An empty table says "converted, and nothing was there".
             writer.write("flows", FLOWS.empty())
@@ -202,7 +206,10 @@ class _Sink:
         for found, files in sorted(groups, key=lambda group: group[0].NAME not in INVENTORIES):
             for table, batch in found.read(files, options):
                 marks = batch.schema.metadata
-                self._tally(batch).report.read += int(marks[b"read"])
+                report = self._tally(batch).report
+                report.read += int(marks[b"read"])
+                left_out = Counter(report.left_out) + Counter(json.loads(marks[b"left_out"]))
+                report.left_out = dict(left_out)
                 batch = self._folding.apply(table, self._renaming.apply(batch))
                 if found.NAME not in ON_DEVICE or not self._overlaps.add(table, batch):
                     self._take(table, batch)
@@ -257,25 +264,47 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
 
 
 def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
-    read, rejected = sum(file.read for file in added), sum(file.rejected for file in added)
-    repeated = sum(file.repeated for file in added)
-    if repeated:
+    if repeated := sum(file.repeated for file in added):
         return (
             f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once.",
         )
-    if any(file.rows for file in added):
+    if any(file.read for file in added):
         return ()
-    if read == 0:
-        what = listed(sorted({FORMATS[file.format] for file in added}))
-        return (f"The files hold no {what}, which is what counts of their format.",)
-    if read == rejected:
-        return ("No row could be used; the table 'rejected' says why.",)
-    if all(file.format in ON_DEVICE for file in added):
-        return (f"None of the {read - rejected:,} usable records tells of apps, the screen or pushes.",)
-    return (
-        f"None of the {read - rejected:,} usable rows is telemetry of a monitored device; for network logs "
-        "give local_nets, the networks (CIDR) of your devices.",
-    )
+    what = listed(sorted({FORMATS[file.format] for file in added}))
+    return (f"The files hold no {what}, which is what counts of their format.",)
+
+
+_MENDED_BY = {
+    "inbound": ("give the networks (CIDR) of your devices", "local_nets"),
+    "elsewhere": ("give the networks (CIDR) of your devices", "local_nets"),
+    "names": ("give the logs of connections as well", None),
+    "answers": ("export both directions", None),
+}
+
+
+def _nothing_kept(added: Collection[Tally]) -> TelemetryError | None:
+    """What to say where rows were read and none counts: the commonest reason, and what to do."""
+    files = [tally.report for tally in added]
+    read = sum(file.read for file in files)
+    if not read or any(file.rows or file.repeated for file in files):
+        return None
+    names = listed([file.name for file in files])
+    said = f"none of the {read:,} rows of {names} is telemetry of a monitored device: "
+    left_out: Counter[str] = Counter()
+    for file in files:
+        left_out.update(file.left_out)
+    if sum(file.kept for file in files):
+        return TelemetryError(f"none of the {read:,} records of {names} tells of apps, the screen or pushes")
+    rejected = sum(file.rejected for file in files)
+    reason, rows = left_out.most_common(1)[0] if left_out else ("", 0)
+    if rejected > rows:
+        faults = sum((tally.faults for tally in added), Counter())
+        fault, rows = faults.most_common(1)[0]
+        return TelemetryError(
+            f"{said}{rejected:,} are faulty, most often ({rows:,}) since {fault}; mend the export"
+        )
+    mended, argument = _MENDED_BY.get(reason, ("give other logs", None))
+    return TelemetryError(f"{said}{rows:,} {LEFT_OUT[reason]}; {mended}", argument)
 
 
 def _checks(

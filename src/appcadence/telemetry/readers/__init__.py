@@ -7,8 +7,9 @@ batches of the table `rejected`.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -112,14 +113,18 @@ def sniffed(path: Path, start: bytes) -> Reader | None:
     return next((known for known in map(reader, FORMATS) if known.sniff(path, start)), None)
 
 
-def tagged(batch: pa.Table, path: Path, read: int = 0, size: int = 0) -> pa.Table:
-    """Mark a batch with its file, the data rows read for it (kept or not), and the bytes got through."""
-    return batch.replace_schema_metadata({"file": os.fsencode(path), "read": str(read), "size": str(size)})
+def tagged(
+    batch: pa.Table, path: Path, read: int = 0, size: int = 0, left_out: Mapping[str, int] | None = None
+) -> pa.Table:
+    """Mark a batch with its file, the data rows read for it (kept or not), the bytes got through, and the
+    number of rows that are left out without a fault of theirs, by reason (see `LEFT_OUT`)."""
+    marks = {"read": str(read), "size": str(size), "left_out": json.dumps(left_out or {})}
+    return batch.replace_schema_metadata({"file": os.fsencode(path), **marks})
 
 
-def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str]) -> Batches:
+def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str], counting: int = 0) -> Batches:
     """Lines of a file (from 1) that could not be used, and what is wrong with them, in the order of the file;
-    nothing if there are none."""
+    nothing if there are none. The rows of `counting` of them count all the same, without a name."""
     if not len(lines):
         return
     order = np.argsort(lines, kind="stable")
@@ -129,4 +134,5 @@ def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str]) -> Batche
         "line": pa.array(lines, pa.int64()).take(order),
         "reason": pa.array(reasons, pa.string()).dictionary_encode().take(order),
     }
-    yield "rejected", tagged(pa.table(columns), path)
+    batch = tagged(pa.table(columns), path)
+    yield "rejected", batch.replace_schema_metadata({**batch.schema.metadata, "counting": str(counting)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +35,19 @@ class Columns:
         while any(pa.types.is_struct(field.type) for field in self.table.schema):
             self.table = self.table.flatten()
         self.faults: list[tuple[Mask, str]] = []
+        self.left_out: Counter[str] = Counter()
         self._nothing = {"", *nothing}
 
-    def keep(self, mine: pa.Array) -> None:
-        """Go on with some of the rows only."""
+    def keep(self, mine: pa.Array, reason: str = "other_kind") -> None:
+        """Go on with some of the rows only; the others are left out for this reason."""
+        before = len(self.lines)
         self.table, self.lines = self.table.filter(mine), self.lines[np.asarray(mine)]
+        self.left_out[reason] += before - len(self.lines)
 
     def keep_ios(self, system: str) -> None:
         """Go on without the rows of devices that are stated to run something else than iOS or iPadOS."""
         stated = self.text(system).cast(pa.string())
-        self.keep(pc.fill_null(pc.match_substring_regex(stated, _IOS), True))
+        self.keep(pc.fill_null(pc.match_substring_regex(stated, _IOS), True), "other_system")
 
     def raw(self, name: str) -> pa.Array:
         """As it stands."""
@@ -113,7 +117,8 @@ class Columns:
     ) -> _flows.Finished:
         """The flows of these columns; the rest as for `_flows.screen`."""
         how: dict[str, Any] = {"addresses": False, "also": self.faults} | screening
-        return _flows.finished(columns, self.lines, options, source, resolution, **how)
+        found = _flows.finished(columns, self.lines, options, source, resolution, **how)
+        return found._replace(left_out=self.left_out + Counter(found.left_out))
 
 
 @dataclass(frozen=True)

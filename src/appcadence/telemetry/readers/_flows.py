@@ -7,10 +7,10 @@ reader still needs. `screen` keeps the usable rows of monitored devices, `canoni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.addresses import is_within
+from appcadence.telemetry.addresses import is_local, is_within
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, constant, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
@@ -41,8 +41,24 @@ TRANSPORTS = ("tcp", "udp")
 NONE = FLOWS.empty()
 """No flows: what a reader yields for a part of a file that holds none."""
 
-Finished = tuple[pa.Table, list[int], list[str]]
-"""Canonical flows; the lines of rows that could not be used, and why."""
+
+class Finished(NamedTuple):
+    """What became of some rows."""
+
+    flows: pa.Table
+    """Those that count: canonical, or still a draft."""
+    lines: list[int]
+    """Lines of what could not be used, ..."""
+    reasons: list[str]
+    """... and why."""
+    left_out: Mapping[str, int] = {}
+    """How many are no flows of a monitored device, by the reason (see `LEFT_OUT`)."""
+    unnamed: int = 0
+    """How many of the lines count all the same, without the name that they gave."""
+
+
+Aside = Sequence[tuple[Mask, str]]
+"""Rows that are left out, and the reason of `LEFT_OUT`; the first that fits counts."""
 
 _NAMES = ("device", "app_id", "dest_ip", "service", "source", "source_uid")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
@@ -57,16 +73,17 @@ def flows_of(
         UnusableFile: all flows of a block begin before the second `first`: times count from another epoch.
     """
     for rows in parsed:
-        flows, lines, reasons = finish(rows)
-        latest = pc.max(flows["start"].cast(pa.int64())).as_py() if first else None
+        found = finish(rows)
+        latest = pc.max(found.flows["start"].cast(pa.int64())).as_py() if first else None
         if latest is not None and latest < first * 1_000_000:
             raise UnusableFile(
                 f"{path}: all times are too early, up to {to_iso(latest)}, when there was no iPhone; those "
                 'that count from 2001 (Core Data) need format = "cocoa" in a mapping\'s [time], or ISO 8601',
                 path,
             )
-        yield from rejected(path, [*rows.bad_lines, *lines], [*rows.reasons, *reasons])
-        yield "flows", tagged(flows, path, rows.read, rows.size)
+        lines, reasons = [*rows.bad_lines, *found.lines], [*rows.reasons, *found.reasons]
+        yield from rejected(path, lines, reasons, found.unnamed)
+        yield "flows", tagged(found.flows, path, rows.read, rows.size, found.left_out)
 
 
 def finished(
@@ -80,8 +97,8 @@ def finished(
     **screening: Any,
 ) -> Finished:
     """`screen` and `canonical` in one; `complete` may add to the usable rows in between."""
-    draft, bad, reasons = screen(pa.table(columns), lines, options, **screening)
-    return canonical(complete(draft), options, source, resolution), bad, reasons
+    found = screen(pa.table(columns), lines, options, **screening)
+    return found._replace(flows=canonical(complete(found.flows), options, source, resolution))
 
 
 def screen(
@@ -93,8 +110,9 @@ def screen(
     stated: pa.ChunkedArray | None = None,
     addresses: bool = True,
     also: Sequence[tuple[Mask, str]] = (),
+    aside: Aside = (),
 ) -> Finished:
-    """The rows that are usable flows of monitored devices; the lines of the faulty ones, and why.
+    """The rows that are usable flows of monitored devices, as a draft; and what became of the others.
 
     A host name that is too long is left out and reported; the flow counts by its address, if it has one.
 
@@ -107,6 +125,7 @@ def screen(
         addresses: `device` holds addresses, of which only local ones are monitored devices; else it holds
             ids, all of them monitored unless `local_nets` says otherwise.
         also: faults that the reader found itself; they come first.
+        aside: rows that the reader wants to be left out.
     """
     unnamed = np.zeros(len(draft), bool)
     if "dest_host" in draft.column_names:
@@ -117,15 +136,35 @@ def screen(
             draft = draft.set_column(draft.column_names.index(name), name, kept)
     codes, reasons = _faults(draft, clock, addresses or options.device_id is None, addresses, unnamed, also)
     keep = codes == 0
-    if addresses or options.local_nets:
-        keep &= local(draft["device"], options, stated)
+    left_out: dict[str, int] = {}
+    strangers = _strangers(draft, options, stated) if addresses or options.local_nets else ()
+    for mask, reason in (*aside, *strangers):
+        if count := int((keep & mask).sum()):
+            left_out[reason] = count
+        keep &= ~mask
     bad, by_address = np.flatnonzero(codes), np.flatnonzero(keep & unnamed)
     good = draft.filter(pa.array(keep)).combine_chunks()
-    return (
+    return Finished(
         good,
         [*lines[bad].tolist(), *lines[by_address].tolist()],
         [*(reasons[code - 1] for code in codes[bad].tolist()), *[TOO_LONG] * len(by_address)],
+        left_out,
+        len(by_address),
     )
+
+
+def _strangers(draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None) -> Aside:
+    """Rows of other devices than the monitored ones."""
+    other = ~local(draft["device"], options, stated)
+    if not other.any():
+        return ()
+    inbound = np.zeros(len(draft), bool)
+    if "dest_ip" in draft.column_names:
+        inbound = local(draft["dest_ip"], options)
+    one_link: Mask = value_of(
+        draft["device"], lambda text: is_local(text) and not is_within(text, _PRIVATE), False
+    )
+    return (other & inbound, "inbound"), (other & one_link, "one_link"), (other, "elsewhere")
 
 
 def canonical(draft: pa.Table, options: ReadOptions, source: str, resolution: float) -> pa.Table:

@@ -69,6 +69,7 @@ class PowerLog:
         present = self.database.columns(name)
         if present is None or "timestamp" not in present:
             if count and self.database.holds(name):
+                self.read += 1
                 self.reject(name, 1, "no plain table with the column timestamp")
             return
         for line, (raw, *values) in self.database.rows(name, ("timestamp", *columns), blobs=blobs):

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,15 +75,19 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
-                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2)
+                events = rows.read - len(rows.bad_lines) - len(records)
+                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, {"other_kind": events})
         done = told = 0
         for records in spill.pieces():
             records = records.sort_by([("file", "ascending"), ("line", "ascending")])
             matches = _matched(records)
             for at in range(0, len(records), _AT_ONCE):
-                some = records.slice(at, _AT_ONCE)
-                yield from _finished(paths, some, matches.piece(at, at + _AT_ONCE), options)
-                done += len(some)
+                files = np.asarray(records["file"].slice(at, _AT_ONCE))
+                for file in np.unique(files).tolist():
+                    first, last = at + np.searchsorted(files, [file, file + 1])
+                    some = records.slice(first, last - first)
+                    yield from _finished(paths[file], some, matches.piece(first, last), options)
+                done += len(files)
                 share = later * done // spill.rows - told
                 told += share
                 yield "flows", tagged(_flows.NONE, paths[0], 0, share)
@@ -95,8 +100,8 @@ def _faults(records: pa.Table) -> list[tuple[Mask, str]]:
     return [(np.asarray(pc.fill_null(pc.equal(records["fault"], reason), False)), reason) for reason in found]
 
 
-def _finished(paths: Sequence[Path], records: pa.Table, matches: Matches, options: ReadOptions) -> Batches:
-    """The flows and the rejected rows of some records, file by file."""
+def _finished(path: Path, records: pa.Table, matches: Matches, options: ReadOptions) -> Batches:
+    """The flows and the rejected rows of some records of a file."""
     column = {name: one_array(records[name]) for name in records.column_names}
     protocol, flags, dest_port = (np.asarray(column[n]) for n in ("protocol", "flags", "dest_port"))
     tcp, udp = protocol == 6, protocol == 17
@@ -117,22 +122,14 @@ def _finished(paths: Sequence[Path], records: pa.Table, matches: Matches, option
         "bytes_out": pa.array(sent, mask=sent < 0),
         "bytes_in": pa.array(received, mask=received < 0),
         "time_resolution_seconds": pc.if_else(column["whole_seconds"], 1.0, 1e-3),
-        "opened": pa.array(matches.opened),
-        "file": column["file"],
     }
-    screened, bad, reasons = _flows.screen(
-        pa.table(draft), np.arange(len(records)), options, clock=_CLOCK, also=_faults(records)
-    )
-    good = screened.filter(screened["opened"])
-    flows = _flows.canonical(good, options, NAME, 1e-3)
-    files, lines = np.asarray(column["file"]), np.asarray(column["line"])
-    of_flow, of_bad = np.asarray(good["file"]), files[bad]
-    for number in np.unique(files).tolist():
-        path = paths[number]
-        start, stop = np.searchsorted(of_bad, [number, number + 1])
-        yield from rejected(path, lines[bad[start:stop]].tolist(), reasons[start:stop])
-        start, stop = np.searchsorted(of_flow, [number, number + 1])
-        yield "flows", tagged(flows.slice(start, stop - start), path)
+    aside = [(~matches.opened & matches.paired, "replies"), (~matches.opened, "answers")]
+    lines = np.asarray(column["line"])
+    how: dict[str, Any] = {"clock": _CLOCK, "also": _faults(records), "aside": aside}
+    found = _flows.screen(pa.table(draft), lines, options, **how)
+    yield from rejected(path, found.lines, found.reasons, found.unnamed)
+    flows = _flows.canonical(found.flows, options, NAME, 1e-3)
+    yield "flows", tagged(flows, path, left_out=found.left_out)
 
 
 def _matched(records: pa.Table) -> Matches:

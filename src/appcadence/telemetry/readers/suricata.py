@@ -106,7 +106,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     for path in paths:
         for rows in _json.rows(path, _EXPECTED, _NAMES, adapt=partial(_only, ("tls", "quic", "http", "dns"))):
             lines, reasons = _gathered(names, rows)
-            yield from rejected(path, lines, reasons)
+            yield from rejected(path, lines, reasons, len(lines))
             yield "flows", tagged(_flows.NONE, path, 0, rows.size // 2)
     names.finish()
     for path in paths:

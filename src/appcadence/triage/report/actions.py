@@ -1,4 +1,4 @@
-"""What to copy once a window is understood: an exception entry, or the command that records a verdict."""
+"""What to copy once a case is understood: an exception entry, or the command that records a verdict."""
 
 from __future__ import annotations
 
@@ -6,42 +6,50 @@ import shlex
 from datetime import timedelta
 from pathlib import Path
 
+from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.telemetry.schema import VERDICTS
 from appcadence.triage.report_data import Row, utc_text
 
 _TERM = timedelta(days=90)
 
 
-def exception_entry(row: Row) -> str:
-    """An entry of `exceptions.toml` for a window, with the texts an owner must write.
+def exception_entry(case: Row) -> str:
+    """An entry of `exceptions.toml` for a case, with the texts an owner must write.
 
-    It holds from the window's day on for 90 days. What the entry would be refused for, such as a name that
-    is no host, is refused where the file is read.
+    It holds from the case's first day on for 90 days. What the entry would be refused for, such as a name
+    that is no host, is refused where the file is read.
     """
-    day = row["window_start"]
+    begin, fleet = case["first_time"], case["kind"].startswith("fleet")
+    dests = {part["dest"] for part in case["destinations"]}
     fields = [
-        ("id", _quoted(f"window-{utc_text(day, '%Y-%m-%d')}-{row['rank']}")),
+        ("id", _quoted(f"case-{case['id'][:12]}")),
         ("owner", _quoted("WHO ANSWERS FOR IT")),
         ("reason", _quoted("WHY THE APP DOES THIS")),
         ("business_justification", _quoted("WHY IT IS WANTED")),
-        ("created", utc_text(day, "%Y-%m-%d")),
-        ("expires", utc_text(day + _TERM // timedelta(microseconds=1), "%Y-%m-%d")),
-        ("device_id", _quoted(row["device_id"])),
+        ("created", utc_text(begin, "%Y-%m-%d")),
+        ("expires", utc_text(begin + _TERM // timedelta(microseconds=1), "%Y-%m-%d")),
     ]
-    if row["app_id"] is not None:
-        fields.append(("app_id", _quoted(row["app_id"])))
-    if row["dest"] != "*":
-        fields.append(("destination", _quoted(row["dest"])))
-    if row["behaviours"]:
-        fields.append(("behaviours", f"[{', '.join(map(_quoted, row['behaviours']))}]"))
+    if not fleet:
+        fields.append(("device_id", _quoted(case["device_ids"][0])))
+    if case["app_id"] is not None:
+        fields.append(("app_id", _quoted(case["app_id"])))
+    if len(dests) == 1:
+        fields.append(("destination", _quoted(*dests)))
+    if case["behaviours"]:
+        named = ", ".join(map(_quoted, case["behaviours"]))
+        fields.append(("behaviours", f"[{named}]  # of {', '.join(BEHAVIOURS)}"))
     return "\n".join(["[[exception]]", *(f"{name} = {value}" for name, value in fields)])
 
 
-def verdict_command(out: Path, rank: int) -> str:
-    """The command that records a decision on the window of a rank."""
-    return (
-        f"appcadence verdict add {shlex.quote(str(out))} --rank {rank} "
-        '--verdict VERDICT --analyst NAME --justification "WHY"'
-    )
+def verdict_commands(out: Path, case: int) -> dict[str, str]:
+    """By verdict, the command that records it on a case's windows."""
+    return {
+        word: (
+            f"appcadence verdict add {shlex.quote(str(out))} --case {case} --verdict {word} --analyst NAME "
+            '--justification "WHY"'
+        )
+        for word in VERDICTS.column("verdict").values
+    }
 
 
 def _quoted(value: str) -> str:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from appcadence._files import write_text
+from appcadence.triage.report_data import utc_text
 
 
 def inert(value: Any) -> Any:
@@ -29,6 +30,9 @@ _TEMPLATES = Environment(
     finalize=inert,
 )
 _TEMPLATES.filters["words"] = lambda name: name.replace("_", " ")
+_TEMPLATES.filters["utc"] = utc_text
+_TEMPLATES.filters["iso"] = lambda micros: utc_text(micros, "%Y-%m-%dT%H:%M:%SZ")
+_TEMPLATES.filters["slug"] = lambda key: key.replace(":", "-").replace("_", "-")
 _TEMPLATES.filters["lines"] = lambda lines: Markup("\n").join(map(inert, lines))
 
 

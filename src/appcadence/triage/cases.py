@@ -1,0 +1,111 @@
+"""Cases: one app (or destination) on one device, or one fleet event, over the days on which it alerts.
+
+What a person works on. A beacon that rotates hosts alerts in many windows on many days and is still one case,
+which lists its destinations and its days.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from appcadence.findings import ARROW
+from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.scores import SCORES
+
+MAX_QUIET_DAYS = 3
+"""Days without an alert that end no case: what is used at work rests at the weekend."""
+
+DESTINATION = pa.struct(
+    [("dest", pa.string()), ("score", pa.float64()), ("n_flows", pa.int64()), ("alert", pa.bool_())]
+)
+TEXTS = pa.list_(pa.string())
+STRONGEST = (
+    *("app_id", "app_attribution", "score", "p_value", "rank", *BEHAVIOURS, "behaviours", "explained_by"),
+    *("model_name", "model_version"),
+)
+"""Copied from the strongest window; the rest of a case comes from all of its windows."""
+CASES = pa.schema(
+    [
+        ("case", pa.int64()),
+        ("id", pa.string()),
+        ("status", pa.string()),
+        ("kind", pa.string()),
+        ("severity", pa.string()),
+        ("alert_days", TEXTS),
+        ("first_time", SCORES.field("window_start").type),
+        ("last_time", SCORES.field("window_end").type),
+        ("summary", pa.string()),
+        ("device_ids", TEXTS),
+        ("alerting_devices", pa.int64()),
+        ("destinations", pa.list_(DESTINATION)),
+        ("n_destinations", pa.int64()),
+        ("addresses", TEXTS),
+        ("ports", pa.list_(pa.int32())),
+        ("record_ids", TEXTS),
+        ("n_windows", pa.int64()),
+        ("n_flows", pa.int64()),
+        ("n_sessions", pa.int64()),
+        *(SCORES.field(name) for name in STRONGEST),
+        ("reasons", TEXTS),
+        ("unchecked", TEXTS),
+        ("findings", pa.list_(ARROW)),
+        ("exception_ids", TEXTS),
+    ]
+)
+"""The cases table. `case` numbers its rows, the most urgent first; `status` is new, raised (more severe than
+ever before), continuing, or quiet (no alert in this run); `kind` is app, destination (of an unknown app),
+fleet_app or fleet_destination; `severity` is the highest so far; `alert_days` are ISO dates, UTC; first_time
+and last_time are those of the traffic; `alerting_devices` counts those of `device_ids` that alert, of a fleet
+event for their rhythm alone; `destinations` holds those that alert by themselves, strongest first, then the
+others that an alerting app-wide rhythm may be made of; `addresses`, `ports` and `record_ids` say where to
+look; `findings` are the summary, `reasons`, then `unchecked`, with their codes; `exception_ids` are those
+that hold back more windows of its alert units. Counts are those of one run, and `rank` is that of its
+strongest window."""
+MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
+"""Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
+hundred does, else high: exp(-s) alerts a device-day reach score s. A fleet event without a score is low."""
+SEVERITIES = ("low", "medium", "high")
+STATUSES = ("new", "raised", "continuing", "quiet")
+
+
+def numbered(cases: pa.Table) -> pa.Table:
+    """The cases in order, and numbered so: by severity, what is new before what goes on, then by score."""
+    names = ["severity", "status", "score", "rank", "id"]
+    rows = cases.select(names).to_pylist()
+    place = sorted(range(len(rows)), key=lambda at: _urgency(**rows[at]))
+    cases = cases.take(pa.array(place, pa.int64()))
+    return cases.set_column(0, CASES.field(0), pa.array(range(1, len(rows) + 1), pa.int64())).cast(CASES)
+
+
+def _urgency(
+    severity: str, status: str, score: float | None, rank: int | None, id: str
+) -> tuple[bool, int, int, float, float, str]:
+    """The most urgent first."""
+    worse, newer = -SEVERITIES.index(severity), STATUSES.index(status)
+    return status == "quiet", worse, newer, -(score or 0.0), rank or math.inf, id
+
+
+def case_id(kind: str, device: str | None, what: str, day: str) -> str:
+    """The id of a case that first alerts on that day; another model, or another run, gives the same."""
+    return hashlib.sha256(json.dumps([kind, device, what, day]).encode()).hexdigest()[:32]
+
+
+def severity(scores: pa.ChunkedArray) -> pa.Array:
+    """The severity of cases whose strongest windows have these scores."""
+    rate = np.exp(-scores.fill_null(0.0).to_numpy())
+    low, medium, high = SEVERITIES
+    return pa.array(np.where(rate >= MEDIUM_RATE, low, np.where(rate >= HIGH_RATE, medium, high)))
+
+
+def subject(case: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a row of the table is about: kind, device (empty of a fleet event), app or destination."""
+    device = "" if case["kind"].startswith("fleet") else case["device_ids"][0]
+    app = case["app_id"] if case["kind"] in ("app", "fleet_app") else None
+    return case["kind"], device, app if app is not None else case["destinations"][0]["dest"]

@@ -1,0 +1,170 @@
+"""All that the page says of one case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from appcadence._quantity import quantity
+from appcadence.features.catalog import FEATURES
+from appcadence.finding_guide import guide_of, key_of
+from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, of_kind, sentences
+from appcadence.triage import next_steps
+from appcadence.triage.contact import contact, identity
+from appcadence.triage.report.actions import exception_entry, verdict_commands
+from appcadence.triage.report.drawing import Lane, bar, raster
+from appcadence.triage.report.histogram import histogram
+from appcadence.triage.report.lag_curve import lag_curve
+from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, utc_text
+
+MAX_LISTED = 20
+"""Windows of a case, and devices of a fleet event, that its card lists."""
+_FEATURE = {f.name: f for f in FEATURES}
+_PHRASES = {f.name: f.phrase for f in FEATURES} | {"device_shift": "The whole device is unusual"}
+_BANDS = (
+    ("app_foreground", "app in foreground", "foreground"),
+    ("device_unlocked", "device unlocked", "unlocked"),
+)
+
+
+def line(case: Row) -> dict[str, Any]:
+    """What the list of cases says of one."""
+    fleet = case["kind"].startswith("fleet")
+    dests = [part["dest"] for part in case["destinations"]]
+    app = case["app_id"] or ("" if fleet else "(unknown app)")
+    return {
+        "case": case["case"],
+        "status": case["status"],
+        "severity": case["severity"],
+        "devices": len(case["device_ids"]),
+        "device": f"{len(case['device_ids'])} devices" if fleet else case["device_ids"][0],
+        "device_ids": case["device_ids"],
+        "app": app,
+        "dest": dests[0] if len(dests) == 1 or (dests and not fleet) else "",
+        "more": max(case["n_destinations"] - 1, 0),
+        "names": " ".join([app, *dests]),
+        "behaviours": case["behaviours"] or [],
+        "score": "" if case["score"] is None else f"{case['score']:.1f}",
+        "exact_score": "" if case["score"] is None else case["score"],
+        "first": case["first_time"],
+        "last": case["last_time"],
+        "days": len(case["alert_days"]),
+        "summary": case["findings"][0].sentence if case["findings"] else case["summary"],
+    }
+
+
+def card(
+    case: Row, window: Window | None, raising: Sequence[Row], verdicts: Sequence[Row], out: Path
+) -> dict[str, Any]:
+    """What its card says, besides its line.
+
+    Args:
+        case: a row of the cases table.
+        window: its strongest window in this run, which is pictured; None where it has none with a rank.
+        raising: its windows that alert, rows of the scores table.
+        verdicts: earlier decisions on its channels, the latest first.
+        out: the output directory.
+    """
+    said = case["findings"]
+    known = {d["analyst"] for d in verdicts}, {d["verdict"] for d in verdicts}
+    commands = verdict_commands(out, case["case"])
+    reasons = of_kind(said, REASON, SUPPRESSION)
+    return line(case) | {
+        "id": case["id"],
+        "day_list": case["alert_days"],
+        "ask": _ask(case, window),
+        "look": next_steps.look(case),
+        "contain": next_steps.contain(case),
+        "identity": identity(window.context) if window and window.context.get("in_inventory") else "",
+        "explained_by": sentences(case["explained_by"] or ()),
+        "wrong": guide_of(reasons[0]).wrong if reasons else "",
+        "reasons": [(finding.text, key_of(finding)) for finding in reasons],
+        "unchecked": [(finding.text, key_of(finding)) for finding in of_kind(said, UNCHECKED)],
+        "shown": None if window is None else _shown(window),
+        "windows": [_window(row) for row in raising[:MAX_LISTED]],
+        "windows_more": max(len(raising) - MAX_LISTED, 0),
+        "device_list": case["device_ids"][:MAX_LISTED] if case["kind"].startswith("fleet") else [],
+        "verdicts": verdicts,
+        "analysts_differ": all(len(names) > 1 for names in known),
+        "actions": [
+            *(("v", f"verdict: {word}", [text]) for word, text in commands.items()),
+            ("x", "exception entry", exception_entry(case).split("\n")),
+        ],
+    }
+
+
+def _ask(case: Row, window: Window | None) -> str:
+    if case["kind"].startswith("fleet"):
+        return "Ask release management whether this was rolled out."
+    return "" if window is None else contact(window)
+
+
+def _window(row: Row) -> dict[str, Any]:
+    return {"rank": row["rank"], "start": row["window_start"], "dest": channel(row)[1], "score": row["score"]}
+
+
+def _shown(window: Window) -> dict[str, Any]:
+    """The pictures and numbers of a case's strongest window."""
+    row, lags = window.row, window.lags
+    start, end = utc_text(row["window_start"]), utc_text(row["window_end"])
+    p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
+    return {
+        "title": f"{channel(row)[1]}, {start} to {end} UTC: rank {row['rank']}, score {row['score']:.2f}{p}",
+        "basis": basis(row),
+        "shows": behaviours(row),
+        "raster": raster(
+            row["window_start"],
+            row["window_end"],
+            _lanes(window),
+            f"{len(window.sessions)} sessions from {start} to {end} UTC",
+        ),
+        "presence": bool(window.presence),
+        "gaps": histogram(window.starts, _usual_gap(row)),
+        "push_lags": None if lags is None else lag_curve(lags),
+        "pushed": window.pushed,
+        "contributions": _contributions(row),
+    }
+
+
+def _lanes(window: Window) -> list[Lane]:
+    lanes = [Lane("sessions", "session", window.sessions, 34)]
+    for kind, label, style in _BANDS:
+        if kind in window.presence:
+            spans = window.presence[kind]
+            lanes.append(Lane(label if spans else f"{label}: never in this window", style, spans, 12))
+    if window.pushes is not None:
+        label = "pushes to the app" if window.pushes else "pushes to the app: none in this window"
+        lanes.append(Lane(label, "push", [(t, t) for t in window.pushes], 12))
+    return lanes
+
+
+def _usual_gap(row: Row) -> float | None:
+    """The expected median gap between sessions, in seconds, where a contribution carries it."""
+    of = {c["feature"]: c["expected"] for c in row["contributions"] or () if c}
+    return of.get("session_median_interval_seconds")
+
+
+def _contributions(row: Row) -> Sequence[dict[str, Any]]:
+    parts = [c for c in row["contributions"] or () if c and c["contribution"] is not None]
+    if parts and row["device_shift"]:
+        shift = {"feature": "device_shift", "value": None, "expected": None}
+        parts.append(shift | {"contribution": row["device_shift"]})
+    values = [c["contribution"] for c in parts]
+    return [
+        {
+            "feature": c["feature"],
+            "phrase": _PHRASES.get(c["feature"], ""),
+            "here": _quantity(c, "value"),
+            "usual": _quantity(c, "expected"),
+            "bar": bar(c["contribution"], min(values), max(values)),
+            "moved": f"{c['contribution']:+.2f}",
+        }
+        for c in parts
+    ]
+
+
+def _quantity(contribution: dict[str, Any], which: str) -> str:
+    feature, value = _FEATURE.get(contribution["feature"]), contribution[which]
+    return quantity(math.nan if value is None else value, feature.unit if feature else "count")

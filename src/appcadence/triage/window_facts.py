@@ -1,0 +1,226 @@
+"""What was seen of the windows that people are shown: counts, times, where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence._types import Codes, Mask, Vector
+from appcadence.features.flows import FAILED
+from appcadence.features.history import History
+from appcadence.features.pushes import SHIFTS_SECONDS
+from appcadence.features.windows import APP_LEVEL, Windows
+from appcadence.telemetry.addresses import is_local
+from appcadence.triage.report_context import KEY, rows_of
+
+MIN_GAPS = 4
+"""Fewer gaps between beats have no usual length."""
+NEAR = 0.2
+"""A gap is of the usual length within this share of the median."""
+MAX_PLACES = 3
+"""Addresses and ports of a window, the most used first, ..."""
+MAX_RECORDS = 5
+"""... and ids of its records in the source: the first ones and the last."""
+_TIME = pa.timestamp("us", tz="UTC")
+FACTS = pa.schema(
+    [
+        *((name, pa.string()) for name in KEY[:3]),
+        ("window_start", _TIME),
+        ("first_time", _TIME),
+        ("last_time", _TIME),
+        *((name, pa.int64()) for name in ("n_started", "n_failed", "bytes_out", "bytes_in")),
+        *((name, pa.float64()) for name in ("gap_seconds", "gap_share", "longest_seconds")),
+        *((name, pa.int64()) for name in ("n_unused", "n_pushes", "n_answered")),
+        ("by_chance", pa.float64()),
+        *((name, pa.int64()) for name in ("other_devices", "devices")),
+        ("addresses", pa.list_(pa.string())),
+        ("ports", pa.list_(pa.int32())),
+        ("record_ids", pa.list_(pa.string())),
+    ]
+)
+"""One row a window. first_time and last_time: of its traffic, inside the window; n_started, n_failed: flows
+that began in it; gap_seconds, gap_share: median gap between beats, and share of gaps near it;
+longest_seconds: of its sessions; n_unused: flows begun while nobody used the device; n_answered, by_chance:
+pushes that a session followed, and as many as chance would have; other_devices of so many devices that
+contacted the destination so far. Null = not known."""
+FLOW_COLUMNS = ("source_uid",)
+"""Columns of flows beside those of features."""
+
+
+def touched(flows: pa.Table, wanted: pd.DataFrame) -> pa.Table:
+    """The flows of the channels and apps of the wanted windows, on whatever day; no DNS lookups."""
+    app_wide = (wanted["dest"] == APP_LEVEL).to_numpy(np.bool_)
+    channel, app = _names(flows["device_id"], flows["app_id"], _dest(flows))
+    of = [pa.array(wanted[name].astype(object), pa.string(), from_pandas=True) for name in KEY[:3]]
+    channels, apps = _names(*of)
+    known = pc.is_in(app, apps.filter(pa.array(app_wide)))
+    known = pc.or_(known, pc.is_in(channel, channels.filter(pa.array(~app_wide))))
+    lookup = pc.fill_null(pc.equal(flows["service"].cast(pa.string()), "dns"), False)
+    return flows.filter(pc.and_not(known, lookup))
+
+
+def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: History) -> pa.Table:
+    """`FACTS` of the wanted windows (device_id, app_id, dest, window_start), in their order.
+
+    `windows` hold them with all of their flows, `flows` the same flows as they were recorded, and `history`
+    the contacts up to now. Memory: 100 bytes a flow of those windows.
+    """
+    rows = rows_of(windows, wanted)
+    columns = _times(windows, rows) | _counts(windows, rows) | _gaps(windows, rows)
+    s = windows.sessions
+    at, _ = _inside(s.offsets, rows)
+    length = (s.end - s.start)[at]
+    columns["longest_seconds"] = _reduced(np.maximum, length, np.diff(s.offsets)[rows])
+    pushes = windows.push_counts[rows]
+    columns |= {"n_pushes": pushes[:, 0], "n_answered": pushes[:, 1]}
+    columns["by_chance"] = pushes[:, 2] / len(SHIFTS_SECONDS)
+    columns |= _prevalence(history, wanted) | _places(flows, wanted, windows.seconds)
+    arrays = {name: wanted[name] for name in KEY} | columns
+    return pa.Table.from_arrays([_column(arrays[f.name], f.type) for f in FACTS], schema=FACTS)
+
+
+def _column(values: object, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, np.ndarray) and values.dtype == np.float64 and pa.types.is_integer(kind):
+        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
+    return pa.array(values, kind, from_pandas=True)
+
+
+def _inside(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
+    """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
+    count = np.diff(offsets)[rows]
+    owner = np.repeat(np.arange(len(rows)), count)
+    return np.arange(len(owner)) - np.repeat(np.cumsum(count) - count - offsets[rows], count), owner
+
+
+def _reduced(least: np.ufunc, values: Vector, count: Codes) -> Vector:
+    """(n,) each row's least or greatest of what it owns, in order; every row owns something."""
+    return np.asarray(least.reduceat(values, np.cumsum(count) - count) if len(count) else values)
+
+
+def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
+    at, _ = _inside(windows.offsets, rows)
+    start, end = windows.flow_start[at], windows.flow_end[at]
+    count, base = np.diff(windows.offsets)[rows], windows.start_us[rows]
+    ends = _reduced(np.maximum, np.where(np.isnan(end), start, end), count)
+    spans = {"first_time": _reduced(np.minimum, start, count), "last_time": ends}
+    return {
+        name: pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(_TIME)
+        for name, seconds in spans.items()
+    }
+
+
+def _counts(windows: Windows, rows: Codes) -> dict[str, Any]:
+    at, owner = _inside(windows.offsets, rows)
+    fresh = windows.fresh[at].astype(np.float64)
+    n = len(rows)
+    out = {
+        "n_started": np.bincount(owner, fresh, n),
+        "n_failed": np.bincount(owner, fresh * ((windows.flags[at] & FAILED) > 0), n),
+    }
+    for name in ("bytes_out", "bytes_in"):
+        values = getattr(windows, name)[at]
+        seen = np.bincount(owner, ~np.isnan(values), n) > 0
+        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), n), np.nan)
+    device = windows.device[rows]
+    used, known = _in_use(
+        windows, device[owner], windows.start_us[rows][owner] + windows.flow_start[at] * 1e6
+    )
+    unused = np.bincount(owner, fresh * ~used, n)
+    return out | {"n_unused": np.where(known[device], unused, np.nan)}
+
+
+def _in_use(windows: Windows, device: Codes, time_us: Vector) -> tuple[Mask, Mask]:
+    """(n,) whether a device was in use then, and (n_devices,) whether that is known of it."""
+    use, used = windows.context.use, np.zeros(len(device), np.bool_)
+    known = np.zeros(len(windows.devices), np.bool_)
+    known[np.unique(use.key)] = True
+    order = np.argsort(device, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(device[order])) + 1):
+        if len(rows) and known[device[rows[0]]]:
+            low, high = (int(side[0]) for side in use.of(device[rows[:1]]))
+            place = np.searchsorted(use.first[low:high], time_us[rows], "right") - 1
+            used[rows] = (place >= 0) & (time_us[rows] < use.last[low + np.maximum(place, 0)])
+    return used, known
+
+
+def _gaps(windows: Windows, rows: Codes) -> dict[str, Vector]:
+    offsets, times = windows.beats
+    at, owner = _inside(offsets, rows)
+    same = owner[1:] == owner[:-1]
+    gap, owner = pd.Series(np.diff(times[at])[same]), owner[1:][same]
+    usual = gap.groupby(owner).median().reindex(range(len(rows))).to_numpy()
+    near = (np.abs(gap.to_numpy() - usual[owner]) <= NEAR * usual[owner]).astype(np.float64)
+    count = np.bincount(owner, minlength=len(rows))
+    enough = count >= MIN_GAPS
+    share = np.bincount(owner, near, len(rows)) / np.maximum(count, 1)
+    return {
+        "gap_seconds": np.where(enough, usual, np.nan),
+        "gap_share": np.where(enough, share, np.nan),
+    }
+
+
+def _prevalence(history: History, wanted: pd.DataFrame) -> dict[str, Vector]:
+    known = history.contacts[["device_id", "dest"]]
+    met = known[known["dest"].isin(set(wanted["dest"]) - {APP_LEVEL})].groupby("dest")["device_id"].nunique()
+    others = wanted["dest"].map(met).to_numpy(np.float64) - 1
+    return {
+        "other_devices": others,
+        "devices": np.full(len(wanted), float(known["device_id"].nunique())),
+    }
+
+
+def _places(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> dict[str, list[list[object]]]:
+    """Addresses, ports and ids of the records of each window."""
+    start = flows["start"].cast(pa.int64()).to_numpy()
+    width = round(seconds * 1e6)
+    seen = flows.select(["device_id", "app_id", "dest_ip", "dest_port", "source_uid"]).to_pandas()
+    seen = seen.assign(dest=_dest(flows).to_pandas(), at=start, begin=start // width * width)
+    keys = wanted[list(KEY)].assign(row=np.arange(len(wanted)))
+    keys["begin"] = keys.pop("window_start").dt.as_unit("us").astype(np.int64)
+    app_wide = keys["dest"] == APP_LEVEL
+    beyond = seen[
+        ~seen["dest_ip"].map({ip: is_local(ip) for ip in seen["dest_ip"].dropna().unique()}).eq(True)
+    ]
+    mine = pd.concat(
+        [
+            seen.merge(keys[~app_wide], on=["device_id", "app_id", "dest", "begin"]),
+            beyond.merge(keys[app_wide].drop(columns="dest"), on=["device_id", "app_id", "begin"]),
+        ]
+    ).sort_values(["row", "at"], kind="stable")
+    first = mine.groupby("row").cumcount()
+    last = mine.groupby("row").cumcount(ascending=False)
+    ends = mine[(first < MAX_RECORDS - 1) | (last < 1)]
+    return {
+        "addresses": _most(mine, "dest_ip", len(wanted)),
+        "ports": _most(mine, "dest_port", len(wanted)),
+        "record_ids": _lists(ends.dropna(subset="source_uid"), "source_uid", len(wanted)),
+    }
+
+
+def _most(mine: pd.DataFrame, name: str, n: int) -> list[list[object]]:
+    counted = mine.groupby(["row", name]).size().rename("n").reset_index()
+    counted = counted.sort_values(["row", "n", name], ascending=[True, False, True])
+    return _lists(counted[counted.groupby("row").cumcount() < MAX_PLACES], name, n)
+
+
+def _lists(rows: pd.DataFrame, name: str, n: int) -> list[list[object]]:
+    of = rows.groupby("row")[name].agg(list)
+    return [of.get(row, []) for row in range(n)]
+
+
+def _dest(flows: pa.Table) -> pa.ChunkedArray:
+    """The destinations of flows, named as those of windows are."""
+    neither = pc.if_else(pc.is_valid(flows["app_id"]), APP_LEVEL, "unknown")
+    return pc.coalesce(*(flows[name].cast(pa.string()) for name in ("dest_host", "dest_ip")), neither)
+
+
+def _names(device: pa.Array, app: pa.Array, dest: pa.Array) -> Sequence[pa.Array]:
+    """One text for each channel, and one for each app on a device."""
+    app = pc.coalesce(app.cast(pa.string()), "")
+    texts = [pc.binary_join_element_wise(device.cast(pa.string()), app, "\x1f")]
+    return [pc.binary_join_element_wise(texts[0], dest, "\x1f"), texts[0]]

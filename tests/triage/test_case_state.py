@@ -1,0 +1,243 @@
+"""Cases from night to night: alerted once, raised when more severe, quiet when silent, and forgotten."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from make import DAY0, activity, fleet, flows, together
+
+from appcadence.findings import Finding, arrow
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
+from appcadence.telemetry.directory import write_directory
+from appcadence.triage.case_state import continued, read_cases
+from appcadence.triage.cases import CASES, MAX_QUIET_DAYS, SEVERITIES, case_id, numbered
+from appcadence.triage.output import reapply
+
+EXCEPTION = """
+[[exception]]
+id = "c2"
+owner = "Nobody"
+reason = "Known"
+business_justification = "Test"
+created = 2026-01-01
+expires = 2027-01-01
+app_id = "com.chat"
+"""
+
+
+def case(day, *, app="com.a", device="d1", severity="low", score=1.0, kind="app"):
+    """A case as one run alone shows it."""
+    at = pd.Timestamp(f"2026-03-{day:02d} 10:00", tz="UTC")
+    days = [f"2026-03-{day:02d}"]
+    row = dict.fromkeys(CASES.names) | {"case": 1, "status": "new", "kind": kind, "severity": severity}
+    row |= {"id": case_id(kind, device, app, days[0]), "alert_days": days, "device_ids": [device]}
+    row |= {
+        "first_time": at,
+        "last_time": at + pd.Timedelta(hours=2),
+        "app_id": app,
+        "score": score,
+        "rank": 1,
+    }
+    row |= {
+        "destinations": [],
+        "n_windows": 2,
+        "n_flows": 7,
+        "n_sessions": 3,
+        "summary": "x",
+        "behaviours": [],
+    }
+    return row | {"findings": arrow([Finding("presence_unknown")]).to_pylist()}
+
+
+def table(*rows):
+    return numbered(pa.Table.from_pylist(list(rows), CASES))
+
+
+def nights(*each, held=()):
+    """The cases after some nights, a list of rows each, the last of which is on the given day."""
+    known = table()
+    for day, rows in each:
+        known = continued(table(*rows), known, f"2026-03-{day:02d}", held)
+    return known.to_pylist()
+
+
+def test_a_case_goes_on_under_its_id_with_its_days_and_alerts_once():
+    (one,) = nights((2, [case(2)]), (3, [case(3, score=0.5)]))
+    assert one["status"] == "continuing" and one["id"] == case(2)["id"]
+    assert one["alert_days"] == ["2026-03-02", "2026-03-03"]
+    assert (one["first_time"], one["last_time"]) == (case(2)["first_time"], case(3)["last_time"])
+    assert (one["score"], one["n_flows"]) == (0.5, 7)  # what this run saw
+
+
+def test_only_what_is_more_severe_than_ever_is_raised():
+    severities = ["medium", "low", "medium", "high", "low", "high"]
+    known, seen = table(), []
+    for day, severity in enumerate(severities, start=2):
+        rows = table(case(day, severity=severity))
+        known = continued(rows, known, f"2026-03-{day:02d}", ())
+        (row,) = known.to_pylist()
+        seen.append((row["status"], row["severity"]))
+    assert seen == [
+        *(("new", "medium"), ("continuing", "medium"), ("continuing", "medium")),
+        *(("raised", "high"), ("continuing", "high"), ("continuing", "high")),
+    ]
+
+
+@pytest.mark.parametrize("silent", range(MAX_QUIET_DAYS + 2))
+def test_a_silent_case_is_quiet_then_forgotten_and_new_when_it_comes_back(silent):
+    between = [(3 + k, []) for k in range(silent)]
+    rows = nights((2, [case(2)]), *between)
+    if silent and silent <= MAX_QUIET_DAYS:
+        (row,) = rows
+        assert row["status"] == "quiet" and row["rank"] is None and row["n_windows"] == row["n_flows"] == 0
+        assert row["id"] == case(2)["id"] and row["summary"] == "x"
+    elif silent:
+        assert rows == []
+    back = 3 + silent
+    (row,) = nights((2, [case(2)]), *between, (back, [case(back)]))
+    again = silent > MAX_QUIET_DAYS
+    assert row["status"] == ("new" if again else "continuing")
+    assert row["id"] == case(back if again else 2)["id"]
+
+
+def test_subjects_are_apart_and_what_is_under_exceptions_is_not_quiet():
+    first = [case(2), case(2, app="com.b"), case(2, device="d2"), case(2, app="com.c")]
+    rows = nights((2, first), (3, [case(3, device="d2"), case(3, app="com.new")]), held={("d1", "com.c")})
+    assert {(r["device_ids"][0], r["app_id"]): r["status"] for r in rows} == {
+        **{("d2", "com.a"): "continuing", ("d1", "com.new"): "new"},
+        **{("d1", "com.a"): "quiet", ("d1", "com.b"): "quiet"},
+    }
+    assert [r["case"] for r in rows] == [1, 2, 3, 4] and [r["status"] for r in rows][-2:] == ["quiet"] * 2
+
+
+def test_a_run_over_many_days_goes_on_with_its_first_case_alone():
+    far = 4 + 1 + MAX_QUIET_DAYS + 1
+    rows = nights((2, [case(2)]), (far, [case(4), case(far, score=0.1)]))
+    assert [(r["status"], r["alert_days"]) for r in rows] == [
+        ("new", [f"2026-03-{far:02d}"]),
+        ("continuing", ["2026-03-02", "2026-03-04"]),
+    ]
+
+
+def test_the_most_urgent_come_first():
+    rows = [case(2, app=f"com.{s}{k}", severity=s, score=k) for s in SEVERITIES for k in (1.0, 2.0)]
+    order = [(r["severity"], r["score"]) for r in table(*rows).to_pylist()]
+    assert order == [(s, k) for s in SEVERITIES[::-1] for k in (2.0, 1.0)]
+
+
+@pytest.fixture(scope="module")
+def telemetry(tmp_path_factory):
+    """Three days with a beacon on all of them."""
+    path = tmp_path_factory.mktemp("nights") / "telemetry"
+    tables = fleet(devices=6, days=7, seed=9)
+    start = tables["flows"]["start"].cast("int64").to_numpy()
+    late = tables["flows"].filter(pa.array(start >= (DAY0 + 4 * 86400) * 1_000_000))
+    beats = 4 * 86400 + np.arange(0, 3 * 86400, 300.0)
+    beacon = flows(beats, "phone-03", "com.chat", "c2.example", 0.5, 310, 180)
+    whole = together(late, beacon)
+    uids = pa.array([f"C{k}" for k in range(len(whole))])
+    whole = whole.set_column(whole.schema.get_field_index("source_uid"), "source_uid", uids)
+    spans = [(4 * 86400 + h * 3600, 4 * 86400 + h * 3600 + 1800) for h in range(8, 20)]
+    write_directory(path, {"flows": whole, "activity": activity(spans, "phone-03", "device_unlocked")})
+    return path
+
+
+def night(telemetry, model, out, number, **more):
+    days = [pd.Timestamp(DAY0 + d * 86400, unit="s", tz="UTC") for d in (4 + number, 5 + number)]
+    return score_directory(telemetry, Scorer.load(model), out, since=days[0], until=days[1], **more)
+
+
+def ids(out, status=None):
+    rows = read_cases(out / "cases.parquet").to_pylist()
+    return {row["id"]: row["status"] for row in rows if status is None or row["status"] in status}
+
+
+def lines(out, name="ecs"):
+    return [json.loads(line) for line in (out / f"alerts.{name}.jsonl").read_text().splitlines()]
+
+
+def test_a_beacon_alerts_on_its_first_night_and_goes_on_without(telemetry, fleet_model, tmp_path):
+    outs = [tmp_path / f"night-{k}" for k in range(3)]
+    runs = [
+        night(telemetry, fleet_model, out, k, history=outs[k - 1] if k else None)
+        for k, out in enumerate(outs)
+    ]
+    mine = [
+        [row for row in read_cases(out / "cases.parquet").to_pylist() if row["app_id"] == "com.chat"]
+        for out in outs
+    ]
+    (one,), (two,), (three,) = ([r for r in rows if r["device_ids"] == ["phone-03"]] for rows in mine)
+    assert one["id"] == two["id"] == three["id"] and one["status"] == "new"
+    assert two["status"] in ("continuing", "raised") and len(three["alert_days"]) == 3
+    for k, out in enumerate(outs):
+        told = ids(out, ("new", "raised"))
+        assert [d["event"]["id"] for d in lines(out)] == list(told)
+        assert [d["finding_info"]["uid"] for d in lines(out, "ocsf")] == list(told)
+        assert sum(runs[k].cases.values()) == len(ids(out)) == len(pd.read_csv(out / "alerts.csv"))
+        for document, row in zip(lines(out), lines(out, "ocsf"), strict=True):
+            again = document["appcadence"]["status"] == "raised"
+            assert (row["activity_id"], row["type_uid"]) == ((2, 200402) if again else (1, 200401))
+    assert not set(ids(outs[1], ("continuing",))) & {d["event"]["id"] for d in lines(outs[1])}
+    # The file of the history alone says as much; without it all is new.
+    night(telemetry, fleet_model, tmp_path / "file", 1, history=outs[0] / "history.parquet")
+    assert ids(tmp_path / "file") == ids(outs[1])
+    night(telemetry, fleet_model, tmp_path / "alone", 1)
+    assert set(ids(tmp_path / "alone").values()) == {"new"}
+
+
+def test_exceptions_put_on_later_keep_the_state(telemetry, fleet_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1772900000")
+    night(telemetry, fleet_model, tmp_path / "a", 0)
+    night(telemetry, fleet_model, tmp_path / "b", 1, history=tmp_path / "a")
+    before = ids(tmp_path / "b"), lines(tmp_path / "b")
+    (tmp_path / "e.toml").write_text(EXCEPTION)
+    run, _ = reapply(tmp_path / "b", tmp_path / "e.toml")
+    rows = read_cases(tmp_path / "b" / "cases.parquet").to_pylist()
+    assert not [r for r in rows if r["app_id"] == "com.chat"]  # neither alerting nor called quiet
+    assert sum(run.cases.values()) == len(rows) < len(before[0])
+    reapply(tmp_path / "b", None)
+    assert (ids(tmp_path / "b"), lines(tmp_path / "b")) == before
+
+
+def test_facts_are_those_of_the_flows(telemetry, fleet_model, tmp_path):
+    """The obvious twin: every number of a summary counted again from the raw rows."""
+    night(telemetry, fleet_model, tmp_path / "out", 0)
+    raw = pq.read_table(telemetry / "flows.parquet").to_pandas()
+    raw = raw[(raw["start"] < pd.Timestamp(DAY0 + 5 * 86400, unit="s", tz="UTC")) & (raw["service"] != "dns")]
+    use = pq.read_table(telemetry / "activity.parquet").to_pandas()
+    facts = pq.read_table(tmp_path / "out" / "window_facts.parquet").to_pandas()
+    assert len(facts) > 3 and "c2.example" in set(facts["dest"])
+    for fact in facts.itertuples():
+        app = raw["app_id"].isna() if pd.isna(fact.app_id) else raw["app_id"] == fact.app_id
+        rows = raw[(raw["device_id"] == fact.device_id) & app]
+        rows = rows if fact.dest == "*" else rows[rows["dest_host"].fillna(rows["dest_ip"]) == fact.dest]
+        rows = rows.sort_values("start")
+        end = rows["start"] + pd.to_timedelta(rows["duration_seconds"].fillna(0.0), unit="s")
+        last = min(end.max(), fact.window_start + pd.Timedelta(1, "D"))
+        # Records of one connection, which follow each other without a gap, count once.
+        joined = (rows["start"] - end.shift()).dt.total_seconds().abs() < 1.0
+        assert (
+            len(rows) - joined.sum() <= fact.n_started <= len(rows)
+            and fact.n_failed == (rows["outcome"] == "failed").sum()
+        )
+        for mine, theirs in ((fact.first_time, rows["start"].min()), (fact.last_time, last)):
+            assert abs(mine - theirs) <= pd.Timedelta(1, "us")
+        assert fact.bytes_out == rows["bytes_out"].sum() and fact.bytes_in == rows["bytes_in"].sum()
+        uids = rows["source_uid"].tolist()
+        assert list(fact.record_ids) == (uids if len(uids) <= 5 else [*uids[:4], uids[-1]])
+        if fact.device_id == "phone-03":
+            inside = [((use["start"] <= t) & (t < use["end"])).any() for t in rows["start"]]
+            assert fact.n_unused == len(rows) - sum(inside)
+        else:
+            assert pd.isna(fact.n_unused)
+        if fact.dest == "c2.example":
+            assert fact.gap_seconds == 300.0 and fact.gap_share == 1.0 and fact.other_devices == 0
+            assert list(fact.ports) == [443] and 0 < fact.n_unused < 288
+            (row,) = [r for r in read_cases(tmp_path / "out" / "cases.parquet").to_pylist() if r["case"] == 1]
+            share = round(100 * fact.n_unused / 288)
+            assert row["summary"].startswith("288 connections in 23.9 h, mostly every 5.0 min, to c2.")
+            assert row["summary"].endswith(f"; nobody was using the phone at {share}% of them.")

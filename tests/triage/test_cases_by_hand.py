@@ -1,0 +1,119 @@
+"""Cases of windows of chosen scores, by hand."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from make import DAY0
+
+from appcadence.features.catalog import NAMES
+from appcadence.findings import Finding, arrow
+from appcadence.models.scores import SCORES
+from appcadence.triage import siem
+from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS
+from appcadence.triage.case_windows import cases_in
+from appcadence.triage.cases import HIGH_RATE, MAX_QUIET_DAYS, MEDIUM_RATE
+
+MIDNIGHT = pd.Timestamp("2026-03-02", tz="UTC")
+NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "device_ids", "alerting_devices"])
+
+
+def by_hand(rows):
+    """The cases of windows that score and alert unless they say otherwise."""
+    usual = {"device_id": "d1", "app_id": "com.a", "dest": "a.example", "hour": 0, "score": 3.0}
+    usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5, "n_beats": 5}
+    usual |= {"findings": [], "behaviours": []}
+    table = []
+    for k, row in enumerate(rows):
+        full = {"rank": k + 1} | usual | row
+        full["window_start"] = MIDNIGHT + pd.Timedelta(hours=full.pop("hour"))
+        full["window_end"] = full["window_start"] + pd.Timedelta(hours=1)
+        table.append(full)
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(table, SCORES), file)
+    return cases_in(file, NO_EVENTS).to_pylist()
+
+
+def at_rate(rate):
+    """The largest score that as many benign cases a device-day reach."""
+    score = -np.log(rate)
+    near = sorted(score + k * np.spacing(score) for k in range(-8, 9))
+    return max(s for s in near if np.exp(-s) >= rate)
+
+
+@pytest.mark.parametrize(
+    ("score", "severity"),
+    [
+        (0.0, "low"),
+        (at_rate(MEDIUM_RATE), "low"),
+        (np.nextafter(at_rate(MEDIUM_RATE), 9), "medium"),
+        (at_rate(HIGH_RATE), "medium"),
+        (np.nextafter(at_rate(HIGH_RATE), 9), "high"),
+    ],
+)
+def test_severity_changes_beyond_one_in_ten_and_in_a_hundred_days(score, severity):
+    assert (MEDIUM_RATE, HIGH_RATE) == (0.1, 0.01)
+    (alert,) = by_hand([{"score": float(score)}])
+    assert alert["severity"] == severity
+
+
+def test_days_that_follow_each_other_are_one_case():
+    (case,) = by_hand([{"hour": 23}, {"hour": 0, "dest": "b.example"}, {"hour": 24, "score": 2.0}])
+    assert case["alert_days"] == ["2026-03-02", "2026-03-03"] and case["status"] == "new"
+    assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=23) and case["score"] == 3.0
+    assert (case["n_windows"], case["n_flows"], case["n_sessions"]) == (3, 30, 15)
+    later = 24 * (1 + MAX_QUIET_DAYS)
+    assert len(by_hand([{"hour": 3}, {"hour": later + 3}])) == 1
+    one, other = by_hand([{"hour": 3}, {"hour": later + 27, "score": 2.0}])
+    assert one["alert_days"] == ["2026-03-02"] and other["alert_days"] == ["2026-03-07"]
+    assert one["id"] != other["id"] and (one["case"], other["case"]) == (1, 2)
+    # What does not alert by itself adds nothing to an alert of others.
+    (case,) = by_hand([{"hour": 5}, {"hour": 9, "dest": "b.example", "alert": False, "score": 9.0}])
+    assert (case["score"], case["n_windows"], case["n_flows"], case["rank"]) == (3.0, 1, 10, 1)
+    assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=5)
+
+
+def test_an_app_wide_window_holds_the_flows_of_its_channels():
+    rows = [
+        {"dest": "*", "n_flows": 30},
+        {"n_flows": 10},
+        {"dest": "b.example", "alert": False, "score": 1.0},
+    ]
+    (alert,) = by_hand([*rows, {"hour": 1, "dest": "c.example", "n_flows": 7}])
+    assert (alert["n_windows"], alert["n_flows"]) == (3, 37)
+    # Those that alert by themselves first; then what the app-wide rhythm may be made of.
+    known = [(d["dest"], d["alert"], d["n_flows"]) for d in alert["destinations"]]
+    assert known == [("a.example", True, 10), ("c.example", True, 7), ("b.example", False, 10)]
+    assert alert["n_destinations"] == 3
+
+
+def test_fifty_destinations_and_ten_reasons_are_told():
+    said = [Finding("unusual_feature", {"feature": n, "value": 1, "expected": 2}) for n in NAMES]
+    said = arrow(said).to_pylist()
+    rows = [{"dest": f"h{k:02d}.example", "score": 60.0 - k} for k in range(51)]
+    (alert,) = by_hand([row | {"findings": [said[k], said[0]]} for k, row in enumerate(rows)])
+    assert alert["n_destinations"] == 51 and MAX_DESTINATIONS == 50
+    assert [d["dest"] for d in alert["destinations"]] == [f"h{k:02d}.example" for k in range(50)]
+    assert len(alert["reasons"]) <= MAX_REASONS == 10 and alert["findings"][0]["code"] == "case"
+    assert alert["findings"][1]["parameters"] == said[0]["parameters"]
+    (few,) = by_hand(rows[:50])
+    assert few["n_destinations"] == len(few["destinations"]) == 50
+
+
+def test_only_what_scored_raises_and_devices_and_apps_are_apart():
+    held = [{"status": status} for status in ("excepted", "fleet_event", "insufficient_evidence")]
+    assert by_hand([*held, {"alert": False}]) == []
+    rows = [{"device_id": "d1"}, {"device_id": "d2"}, {"app_id": None}, {"app_id": None, "dest": "com.a"}]
+    found = by_hand([*rows, {"app_id": "a.example"}])
+    assert [a["device_ids"] for a in found] == [["d1"], ["d2"], ["d1"], ["d1"], ["d1"]]
+    assert [a["kind"] for a in found] == ["app", "app", "destination", "destination", "app"]
+    assert len({a["id"] for a in found}) == 5
+
+
+def test_times_are_told_to_the_millisecond():
+    time = pd.Timestamp("2026-03-02 01:02:03.999999", tz="UTC").to_pydatetime()
+    assert siem.iso_time(time) == "2026-03-02T01:02:03.999Z"
+    assert siem.milliseconds(time) == (DAY0 + 3723) * 1000 + 999
