@@ -46,6 +46,7 @@ TAKES_AN_EXTRA = (
     "appcadence.training.estimators",
     "appcadence.training.figures",
     "appcadence.training.rasters",
+    "appcadence.triage.report.case_card",
     "appcadence.triage.report.drawing",
     "appcadence.triage.report.histogram",
     "appcadence.triage.report.html",
