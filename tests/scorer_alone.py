@@ -103,7 +103,7 @@ def main(telemetry, model, out):
     try:
         train(telemetry)
     except AppcadenceError as error:
-        assert "lightgbm and sklearn not found" in str(error) and "[train]" in str(error)
+        assert "lightgbm and sklearn not found" in str(error) and "pip install" in str(error)
     else:
         raise AssertionError("trained without LightGBM")
 

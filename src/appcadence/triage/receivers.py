@@ -205,8 +205,9 @@ def _allowed(parts: SplitResult, allow_remote: bool, argument: str) -> str:
         raise AppcadenceError(f"the {argument} receiver names no host", argument)
     if not allow_remote and not is_loopback(host):
         raise AppcadenceError(
-            f"the {argument} receiver {host} is another machine, to which alerts would be sent; add "
-            "--allow-remote if they should be"
+            f"the {argument} receiver {host} is another machine, to which alerts are sent only where that is "
+            "allowed",
+            "allow_remote",
         )
     return host
 
