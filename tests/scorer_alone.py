@@ -12,25 +12,41 @@ import sys
 from pathlib import Path
 
 OPTIONAL = {
+    "fastapi",
     "jinja2",
     "joblib",
     "lightgbm",
     "matplotlib",
     "mlflow",
+    "orjson",
+    "prometheus_client",
+    "pydantic",
     "pyspark",
     "rich",
     "scipy",
     "sklearn",
+    "starlette",
     "typer",
+    "uvicorn",
 }
 TAKES_AN_EXTRA = (
     "appcadence.cli",
     "appcadence.features.transformer",
     "appcadence.serving.pyfunc",
+    "appcadence.serving.server.answers",
+    "appcadence.serving.server.app",
+    "appcadence.serving.server.arrow_body",
+    "appcadence.serving.server.door",
+    "appcadence.serving.server.limits",
+    "appcadence.serving.server.metrics",
+    "appcadence.serving.server.run",
+    "appcadence.serving.server.wire",
+    "appcadence.serving.server.work",
     "appcadence.serving.spark",
     "appcadence.training.estimators",
     "appcadence.training.figures",
     "appcadence.training.rasters",
+    "appcadence.triage.report.case_card",
     "appcadence.triage.report.drawing",
     "appcadence.triage.report.histogram",
     "appcadence.triage.report.html",
@@ -87,7 +103,7 @@ def main(telemetry, model, out):
     try:
         train(telemetry)
     except AppcadenceError as error:
-        assert "lightgbm and sklearn not found" in str(error) and "[train]" in str(error)
+        assert "lightgbm and sklearn not found" in str(error) and "pip install" in str(error)
     else:
         raise AssertionError("trained without LightGBM")
 

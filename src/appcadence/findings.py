@@ -216,8 +216,9 @@ def _rounded(value: float | None, unit: str) -> str:
     return "an unknown volume" if value is None else quantity(value, unit).replace(".0 ", " ")
 
 
-_MIN_SHARE, _LONG_SECONDS, _MIN_PUSHES = 0.5, 1800.0, 3
-"""Gaps have a usual length where so many are near it; a session is long; so many pushes tell chance apart."""
+_MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
+"""Gaps have a usual length where so many are near it, and they fill so much of the time; a session is long;
+so many pushes tell chance apart."""
 
 
 def _case(p: Parameters) -> str:
@@ -229,7 +230,8 @@ def _case(p: Parameters) -> str:
         said += f" in {quantity(p['seconds'], 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
-    if p["gap_share"] is not None and p["gap_share"] >= _MIN_SHARE:
+    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (p["seconds"] or 0.0)
+    if filled and (p["gap_share"] or 0.0) >= _MIN_SHARE:
         said += f", mostly every {quantity(p['gap_seconds'], 's')}"
     if (p["longest_seconds"] or 0) >= _LONG_SECONDS:
         said += f", for up to {quantity(p['longest_seconds'], 's')} at a time"

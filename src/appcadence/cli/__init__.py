@@ -9,6 +9,7 @@ import typer
 
 from appcadence._version import VERSION
 from appcadence.cli.convert import convert
+from appcadence.cli.deliver import deliver
 from appcadence.cli.demo import demo
 from appcadence.cli.drift import drift
 from appcadence.cli.evaluate import evaluate
@@ -78,6 +79,7 @@ app.command()(drift)
 app.command()(phone)
 app.command()(weekly)
 app.command()(serve)
+app.command()(deliver)
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")
 app.add_typer(models, name="models")

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence._files import move, open_input, replacing, replacing_directory, scratch
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
 
@@ -316,10 +316,24 @@ def _opened(table: Table, file: Path) -> pq.ParquetFile:
     try:
         open_input(file).close()  # a pipe would be waited for
         schema = pq.read_schema(file)
+        _check_columns(table, file, schema)
         names = [c.name for c in table.columns if c.type == NAME and c.name in schema.names]
         return pq.ParquetFile(file, read_dictionary=names)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+
+
+def _check_columns(table: Table, file: Path, schema: pa.Schema) -> None:
+    """Raise SchemaError where a column stands twice, or holds lists or objects where values are declared."""
+    for column in table.columns:
+        found = schema.names.count(column.name)
+        if found > 1:
+            raise SchemaError(f"{file} has the column {column.name!r} {found} times; expected it once")
+        if found:
+            kind = schema.field(column.name).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if pa.types.is_nested(kind) and not pa.types.is_nested(column.type):
+                raise SchemaError(f"{file}: column {column.name!r} is {kind}; expected {column.type}")
 
 
 def _read_part(table: Table, file: Path) -> pa.Table:

@@ -66,6 +66,23 @@ def test_another_key_gives_other_names(log, tmp_path):
     assert names[0] != names[1]
 
 
+def test_clear_names_pseudonyms_and_other_keys_never_stand_side_by_side(log, tmp_path):
+    rows = [log(f"{k}.json", {"device_id": f"d{k}", "app": "com.a", "host": "h.example"}) for k in range(3)]
+    keys = [None, tmp_path / "one", tmp_path / "other"]
+    for key in keys[1:]:
+        key.write_text(f"a key of {key.name}, long enough")
+    for first in keys:
+        out = tmp_path / f"by-{first and first.name}"
+        convert(rows[:1], out, keyfile=first)
+        convert(rows[1:2], out, keyfile=first)
+        for second in keys:
+            if second != first:
+                with pytest.raises(TelemetryError, match=r"pseudonyms|clear names") as error:
+                    convert(rows[2:], out, keyfile=second)
+                assert error.value.argument == "keyfile"
+        assert len(flows(out)) == 2
+
+
 @pytest.mark.parametrize("content, words", [(b"short", "5 bytes"), (None, "cannot be read")])
 def test_a_key_must_be_there_and_long_enough(log, tmp_path, content, words):
     path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})

@@ -133,6 +133,8 @@ def _converted(
     touched = Touched()
     with DirectoryWriter(out, adding=True) as writer:
         before = existing(out)
+        if before is not None:
+            renaming.check(before)
         seen = _known(before)
         new: dict[Path, Tally] = {}
         groups: dict[tuple[str | None, str], tuple[Reader, list[Path]]] = {}
@@ -170,7 +172,7 @@ def _converted(
             writer.write("flows", FLOWS.empty())
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
-        writer.sources = [report.as_source() for report in added]
+        writer.sources = [report.as_source() | {"key": renaming.fingerprint} for report in added]
     return ConversionReport(
         out,
         tuple(tally.report for tally in tallies),

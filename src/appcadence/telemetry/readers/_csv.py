@@ -113,8 +113,11 @@ def rows(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) 
 
     `wanted` gives the place of each column.
     """
+    first = block.data[: block.data.find(b"\n")].rstrip(b"\r")
+    # A forwarder may end every line in one more separator.
+    more = first.endswith(dialect.delimiter.encode()) and first.count(dialect.delimiter.encode()) == width
     try:
-        table = _table(block.data, wanted, width, dialect)
+        table = _table(block.data, wanted, width + more, dialect)
         if len(table) == block.count:
             return Rows(table, block.lines, block.count, size=block.size)
     except pa.ArrowInvalid:
@@ -176,7 +179,7 @@ def _values(
         return [], "not UTF-8"
     except csv.Error:
         return [], "not readable as CSV"
-    if len(parts) != width:
+    if len(parts) != width and not (len(parts) == width + 1 and not parts[-1]):
         return [], f"{len(parts)} columns instead of {width}"
     if not dialect.quoted and b"\r" in raw:
         return [], "stray carriage return"

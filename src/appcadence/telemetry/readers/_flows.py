@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.addresses import is_local, is_within
+from appcadence.telemetry.addresses import is_address, is_local, is_within
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, constant, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
@@ -60,7 +60,7 @@ class Finished(NamedTuple):
 Aside = Sequence[tuple[Mask, str]]
 """Rows that are left out, and the reason of `LEFT_OUT`; the first that fits counts."""
 
-_NAMES = ("device", "app_id", "dest_ip", "service", "source", "source_uid")
+_NAMES = ("device", "app_id", "dest_ip", "service", "source")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 
 
@@ -134,6 +134,9 @@ def screen(
         for name in {"dest_host", "dest_host_source"} & set(draft.column_names):
             kept = pc.if_else(pa.array(unnamed), None, draft[name].cast(pa.string()))
             draft = draft.set_column(draft.column_names.index(name), name, kept)
+    if "source_uid" in draft.column_names and (endless := _long(draft["source_uid"])).any():
+        kept = pc.if_else(pa.array(endless), None, draft["source_uid"].cast(pa.string()))
+        draft = draft.set_column(draft.column_names.index("source_uid"), "source_uid", kept)
     codes, reasons = _faults(draft, clock, addresses or options.device_id is None, addresses, unnamed, also)
     keep = codes == 0
     left_out: dict[str, int] = {}
@@ -203,6 +206,7 @@ def _faults(
         absent = name not in draft.column_names
         return np.zeros(len(draft)) if absent else np.asarray(draft[name].fill_null(0).to_numpy())
 
+    ends = ("device", "dest_ip") if addresses else ()
     start, duration, port = (filled(name) for name in ("start", "duration_seconds", "dest_port"))
     nowhere = null("dest_ip") & null("dest_host")
     device = null("device") if named else np.zeros(len(draft), bool)
@@ -211,6 +215,7 @@ def _faults(
         (null("start"), f"{clock} is missing"),
         (~((start >= 0) & (start < LAST_SECOND * 1_000_000)), f"{clock} is outside 1970 to 2100"),
         (device, "an address is missing" if addresses else "the device is missing"),
+        *((_no_address(draft, name), "an address is cut or none") for name in ends),
         (nowhere & unnamed, TOO_LONG),
         (nowhere, "an address is missing" if addresses else "the destination is missing"),
         ((port < 0) | (port > 65535), "the port is out of range"),
@@ -226,6 +231,12 @@ def _faults(
     ]
     codes = np.select([mask for mask, _ in found], [np.int64(i + 1) for i in range(len(found))], np.int64(0))
     return codes, [reason for _, reason in found]
+
+
+def _no_address(draft: pa.Table, name: str) -> Mask:
+    if name not in draft.column_names:
+        return np.zeros(len(draft), bool)
+    return np.asarray(value_of(draft[name], lambda text: not is_address(text.partition("%")[0]), False))
 
 
 def _long(column: pa.ChunkedArray) -> Mask:

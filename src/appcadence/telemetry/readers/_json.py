@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 """Changes a row before its fields are checked, where a log writes one field in several ways."""
 
 NO_OBJECT = "not a JSON object"
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?")
+_TRUTHS = {"true": True, "t": True, "false": False, "f": False}
 _PARSE_BYTES = 4 << 20
 
 
@@ -53,7 +57,7 @@ def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
 
 
 def _table(data: bytes, wanted: Fields) -> pa.Table:
-    schema = pa.schema([(name, _json_type(declared)) for name, declared in wanted.items()])
+    schema = pa.schema([(name, plain_type(declared)) for name, declared in wanted.items()])
     table = pajson.read_json(
         pa.BufferReader(data),
         read_options=pajson.ReadOptions(block_size=_PARSE_BYTES),
@@ -68,7 +72,8 @@ def _table(data: bytes, wanted: Fields) -> pa.Table:
     return encoded
 
 
-def _json_type(declared: pa.DataType) -> pa.DataType:
+def plain_type(declared: pa.DataType) -> pa.DataType:
+    """The type as JSON has it: words are texts."""
     return pa.string() if pa.types.is_dictionary(declared) else declared
 
 
@@ -95,13 +100,13 @@ def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
         lines.append(number)
         for name, value in values.items():
             columns[name].append(value)
-    arrays = {name: pa.array(values, _json_type(wanted[name])) for name, values in columns.items()}
+    arrays = {name: pa.array(values, plain_type(wanted[name])) for name, values in columns.items()}
     table = _encoded(arrays, wanted) if wanted else pa.table({"row": pa.nulls(len(lines))})
     return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons, block.size)
 
 
 def _check(name: str, declared: pa.DataType) -> Check:
-    kind = _json_type(declared)
+    kind = plain_type(declared)
     fixed = kind in _FITS and not pa.types.is_floating(kind)
     return name, declared, _PLAIN.get(kind, _never), f"{name} is not {_NOUN[kind][0]}" if fixed else None
 
@@ -111,12 +116,30 @@ def _values(row: dict[str, Any], checks: Sequence[Check]) -> tuple[dict[str, Any
     for name, declared, plain, fixed in checks:
         value = row.get(name)
         if value is not None and not plain(value):
-            fault = fixed or _fault(name, value, declared)
+            value = _unquoted(value, declared)
+            fault = None if plain(value) else fixed or _fault(name, value, declared)
             if fault:
                 return {}, fault
             value = _cut(value, declared)
         values[name] = value
     return values, None
+
+
+def _unquoted(value: Any, declared: pa.DataType) -> Any:
+    """A number or truth out of its quotation marks; of an object, its parts; all else as it is."""
+    if isinstance(value, dict) and pa.types.is_struct(declared):
+        parts = {field.name: _unquoted(value.get(field.name), field.type) for field in declared}
+        return value | {name: part for name, part in parts.items() if part is not None}
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if pa.types.is_boolean(declared):
+        return _TRUTHS.get(text.lower(), value)
+    if pa.types.is_integer(declared) and _WHOLE.fullmatch(text):
+        return int(text)
+    if pa.types.is_floating(declared) and _NUMBER.fullmatch(text):
+        return float(text)
+    return value
 
 
 def _fault(name: str, value: Any, declared: pa.DataType) -> str | None:
@@ -133,8 +156,8 @@ def _fault(name: str, value: Any, declared: pa.DataType) -> str | None:
             _fault(name, item, declared.value_type) for item in items if item is not None
         )
         return None if fits else f"{name} is not a list of {noun}"
-    if not _FITS[_json_type(declared)](value):
-        return f"{name} is not {_NOUN[_json_type(declared)][0]}"
+    if not _FITS[plain_type(declared)](value):
+        return f"{name} is not {_NOUN[plain_type(declared)][0]}"
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from appcadence._types import Ints
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers import _envelope, _lines
 from appcadence.telemetry.readers._lines import Block
 
 OBJECT_BYTES = 1 << 20
@@ -41,7 +42,18 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
     Raises:
         UnusableFile: the file is missing, empty, unreadable or damaged gzip, or an object is endless.
     """
-    if _is_one_a_line(_lines.head(path, expected)):
+    head = _lines.head(path, expected)
+    unwrap = _envelope.envelope(islice(_laid_out(head), _MAX_FIRST))
+    for block in _as_laid_out(path, expected, head, size):
+        yield block if unwrap is None else _envelope.unwrapped(block, unwrap)
+
+
+def _as_laid_out(path: Path, expected: str, head: bytes, size: int | None) -> Iterator[Block]:
+    if _envelope.has_header(head):
+        for block in _lines.blocks(path, expected, size):
+            yield replace(block, data=_envelope.without_header(block.data))
+        return
+    if _is_one_a_line(head):
         yield from _lines.blocks(path, expected, size)
         return
     left, layout = b"", _Layout()
@@ -78,7 +90,14 @@ def object_of(text: bytes) -> dict[str, Any] | None:
 
 
 def first_objects(head: bytes) -> Iterator[dict[str, Any]]:
-    """The first objects of a file, from its first bytes, whose end may be cut off."""
+    """The first objects of a file, from its first bytes, whose end may be cut off; out of their envelopes."""
+    unwrap = _envelope.envelope(islice(_laid_out(head), _MAX_FIRST))
+    for record in _laid_out(head):
+        yield record if unwrap is None else unwrap(record) or record
+
+
+def _laid_out(head: bytes) -> Iterator[dict[str, Any]]:
+    head = _envelope.without_header(head) if _envelope.has_header(head) else head
     if _is_one_a_line(head):
         yield from _by_line(head)
     elif head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):

@@ -7,6 +7,8 @@ from collections.abc import Collection
 import pyarrow as pa
 
 EXPECTED = "a Zeek log (TSV or JSON)"
+STREAM = "stream"
+"""Kind of a JSON log that holds records of several, each with its `_path`."""
 OTHER = "other"
 """Kind of a Zeek log that holds nothing of use here, such as files.log."""
 
@@ -30,6 +32,7 @@ WANTED: dict[str, dict[str, pa.DataType]] = {
         "resp_bytes": _COUNT,
         "conn_state": _WORD,
         "local_orig": pa.bool_(),
+        "history": _WORD,
     },
     "ssl": {"uid": _TEXT, "server_name": _WORD},
     "quic": {"uid": _TEXT, "server_name": _WORD},

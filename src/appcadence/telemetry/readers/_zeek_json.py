@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.readers import _json, _text
 from appcadence.telemetry.readers._json_layout import first_objects
 from appcadence.telemetry.readers._lines import Block, Rows
-from appcadence.telemetry.readers._zeek_fields import OTHER, WANTED, kind_of
+from appcadence.telemetry.readers._zeek_fields import OTHER, STREAM, WANTED, kind_of
 from appcadence.telemetry.times import from_iso
 
 _FIRST_BYTES = 1 << 16
+_MS, _US = 1e11, 1e14
+"""No time of our days is as many seconds, or milliseconds."""
+_PATH = re.compile(rb'"_path"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 
 
 def sniff_kind(head: bytes) -> str | None:
@@ -24,27 +29,65 @@ def sniff_kind(head: bytes) -> str | None:
     The kind is decided by all fields of the objects at hand, as the first one alone may lack any telling one.
     """
     fields: dict[str, None] = {}
-    path = None
+    paths: dict[str, None] = {}
     for row in first_objects(head):
         fields.update(dict.fromkeys(row))
-        stated = row.get("_path")
-        path = path or (stated if isinstance(stated, str) else None)
+        if isinstance(row.get("_path"), str):
+            paths[row["_path"]] = None
     if "ts" not in fields:
         return None
+    if len(paths) > 1:
+        return STREAM
+    path = next(iter(paths), None)
     kind = kind_of(fields, path)
     return kind if kind != OTHER or path or "uid" in fields else None
 
 
+def parts(block: Block) -> dict[str, Block]:
+    """The records of each kind in a block of a stream, with their lines; what states no kind is a connection,
+    so that it is counted as faulty."""
+    lines: dict[str, list[bytes]] = {}
+    numbers: dict[str, list[int]] = {}
+    for number, text in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
+        if text.strip():
+            stated = _PATH.search(text)
+            name = stated[1].decode() if stated else "conn"
+            kind = name if name in WANTED else OTHER
+            lines.setdefault(kind, []).append(text)
+            numbers.setdefault(kind, []).append(number)
+    return {
+        kind: Block(b"\n".join(some), numbers[kind][0], len(some) - 1, numbers=np.array(numbers[kind]))
+        for kind, some in lines.items()
+    }
+
+
 def parse(block: Block, kind: str) -> Rows:
-    """The rows of a block, with the lines that are no such rows; `ts` is in seconds, also where it is ISO."""
+    """The rows of a block, with the lines that are no such rows.
+
+    `ts` is in seconds, also where it is ISO or counts milliseconds; `id` may be an object of its own.
+    """
     wanted = WANTED[kind]
     first = next(first_objects(block.data[:_FIRST_BYTES]), {})
-    if "ts" not in wanted or not isinstance(first.get("ts"), str):
+    nested = {name for name in wanted if name.startswith("id.")}
+    if nested and isinstance(first.get("id"), dict):
+        inner = pa.struct([(name[3:], _json.plain_type(wanted[name])) for name in sorted(nested)])
+        rows = _timed(block, {n: t for n, t in wanted.items() if n not in nested} | {"id": inner}, first)
+        ids = one_array(rows.table["id"])
+        columns = {name: pc.struct_field(ids, name[3:]).cast(wanted[name]) for name in nested}
+        rest = {name: rows.table[name] for name in wanted if name not in nested}
+        return replace(rows, table=pa.table({name: (columns | rest)[name] for name in wanted}))
+    return _timed(block, wanted, first)
+
+
+def _timed(block: Block, wanted: _json.Fields, first: dict[str, Any]) -> Rows:
+    if "ts" not in wanted:
         return _json.parse(block, wanted, _in_seconds)
-    rows = _json.parse(block, wanted | {"ts": pa.string()}, _as_text)
+    if not isinstance(first.get("ts"), str):
+        rows = _json.parse(block, wanted, _in_seconds)
+        return replace(rows, table=_with_ts(rows.table, _seconds(rows.table["ts"])))
+    rows = _json.parse(block, {**wanted, "ts": pa.string()}, _as_text)
     micros, bad = _text.times(rows.table["ts"])
-    seconds = pc.divide(micros.cast(pa.float64(), safe=False), 1e6)
-    table = rows.table.set_column(rows.table.column_names.index("ts"), "ts", seconds)
+    table = _with_ts(rows.table, pc.divide(micros.cast(pa.float64(), safe=False), 1e6))
     return replace(
         rows,
         table=table.filter(pa.array(~bad)),
@@ -52,6 +95,18 @@ def parse(block: Block, kind: str) -> Rows:
         bad_lines=[*rows.bad_lines, *rows.lines[bad].tolist()],
         reasons=[*rows.reasons, *["ts is not a time"] * int(np.sum(bad))],
     )
+
+
+def _with_ts(table: pa.Table, seconds: Any) -> pa.Table:
+    return table.set_column(table.column_names.index("ts"), "ts", seconds)
+
+
+def _seconds(ts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Counts of seconds, milliseconds or microseconds, as seconds."""
+    if (pc.max(ts).as_py() or 0.0) < _MS:
+        return ts
+    units = pc.if_else(pc.less(ts, _MS), 1.0, pc.if_else(pc.less(ts, _US), 1e3, 1e6))
+    return pc.divide(ts, units)
 
 
 def _in_seconds(row: dict[str, Any]) -> dict[str, Any]:

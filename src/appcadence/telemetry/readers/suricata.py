@@ -31,6 +31,7 @@ from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._json_layout import check, fits
 from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._midstream import turned
 from appcadence.telemetry.readers.zeek_names import NAME_FIELDS, Names
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -212,6 +213,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         "source_uid": table["flow_id"].cast(pa.string()),
         "identity": _identity(table),
     }
+    turned(columns, tcp & _unopened(table), options)
     named = partial(names.named, uid="identity")
     how = {"clock": "flow.start", "addresses": True, "complete": named}
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
@@ -222,6 +224,16 @@ def _identity(table: pa.Table) -> pa.ChunkedArray:
     ends = [pc.fill_null(table[name].cast(pa.string()), "") for name in ("src_ip", "dest_ip")]
     low, high = pc.min_element_wise(*ends), pc.max_element_wise(*ends)
     return pc.binary_join_element_wise(table["flow_id"].cast(pa.string()), low, high, " ")
+
+
+def _unopened(table: pa.Table) -> Mask:
+    """Whether nobody saw the source open it: it sent no SYN, or one that the other side never answered."""
+    flags = one_array(table["tcp"])
+    both = [pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc")]
+    sent, got = (value_of(column, _hexadecimal, 0) for column in both)
+    unanswered = ((got & _SYN) == 0) & ((got & _ACK) > 0)
+    known: Mask = np.asarray(both[0].is_valid())
+    return np.asarray(known & (((sent & _SYN) == 0) | unanswered), np.bool_)
 
 
 def _service(app_proto: str) -> str | None:

@@ -30,7 +30,8 @@ from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._json_layout import blocks
 from appcadence.telemetry.readers._lines import Rows
-from appcadence.telemetry.readers._zeek_fields import EXPECTED
+from appcadence.telemetry.readers._midstream import turned
+from appcadence.telemetry.readers._zeek_fields import EXPECTED, STREAM
 from appcadence.telemetry.readers.zeek_names import NAME_FIELDS, Names
 
 NAME = "zeek"
@@ -55,18 +56,21 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         UnusableFile: a file is missing, empty, damaged or no Zeek log, or none is a conn log.
     """
     kinds = {path: _kind(path) for path in paths}
-    if "conn" not in kinds.values():
+    if not {"conn", STREAM} & {*kinds.values()}:
         files = listed([str(path) for path in paths])
         raise UnusableFile(f"no connections in {files}; give the conn log as well", *paths)
     names = Names()
     finish = partial(_finished, names=names, options=options)
     for path, kind in kinds.items():
         if kind != "conn":
-            yield from _flows.flows_of(path, _parsed(path, kind), partial(_gathered, names=names, kind=kind))
+            for part, rows in _parsed(path, kind):
+                if part != "conn":
+                    yield from _flows.flows_of(path, [rows], partial(_gathered, names=names, kind=part))
     names.finish()
     for path, kind in kinds.items():
-        if kind == "conn":
-            yield from _flows.flows_of(path, _parsed(path, kind), finish)
+        if kind in ("conn", STREAM):
+            connections = (rows for part, rows in _parsed(path, kind) if part == "conn")
+            yield from _flows.flows_of(path, connections, finish)
 
 
 def _kind(path: Path) -> str:
@@ -81,10 +85,14 @@ def _kind(path: Path) -> str:
     return kind
 
 
-def _parsed(path: Path, kind: str) -> Iterator[Rows]:
+def _parsed(path: Path, kind: str) -> Iterator[tuple[str, Rows]]:
+    """The rows of a log, each some with their kind."""
     if _zeek_tsv.is_text(_lines.head(path, EXPECTED)):
-        return _zeek_tsv.rows(path, kind)
-    return (_zeek_json.parse(block, kind) for block in blocks(path, EXPECTED))
+        yield from ((kind, rows) for rows in _zeek_tsv.rows(path, kind))
+        return
+    for block in blocks(path, EXPECTED):
+        found = _zeek_json.parts(block) if kind == STREAM else {kind: block}
+        yield from ((part, _zeek_json.parse(some, part)) for part, some in found.items())
 
 
 def _gathered(rows: Rows, names: Names, kind: str) -> _flows.Finished:
@@ -118,6 +126,8 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         columns[name] = pc.if_else(pa.array(tcp | udp), table[field], None)
     columns["outcome"] = _outcome(table["conn_state"], tcp)
     columns["service"] = translate(table["service"], _service_name)
+    unopened = tcp & value_of(table["history"], lambda text: not {"S", "^"} & set(text), False)
+    flipped = turned(columns, unopened, options)
     return _flows.finished(
         columns,
         rows.lines,
@@ -126,7 +136,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         RESOLUTION_SECONDS,
         complete=names.named,
         clock="ts",
-        stated=table["local_orig"],
+        stated=pc.if_else(pa.array(flipped), None, table["local_orig"]),
     )
 
 

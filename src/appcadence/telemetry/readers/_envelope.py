@@ -1,0 +1,117 @@
+"""JSON records as pipelines hand them on: behind a syslog header, or inside a record of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from appcadence.telemetry.readers._lines import Block
+
+Record = dict[str, Any]
+Unwrap = Callable[[Record], Record | None]
+"""The record inside a record; None where there is none."""
+
+_HEADER = re.compile(rb"(?m)^(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)[^\n{]{0,300}(?=\{)")
+"""A syslog header, RFC 3164 or 5424, with or without its priority, before a JSON object."""
+_INNER = (
+    *("suricata.eve", "event.original", "message", "log", "_source", "_raw", "result", "payload", "body"),
+    "zeek",
+)
+"""Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
+Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry. An object, or its text."""
+_MAX_DEEP = 3
+"""Envelopes inside envelopes."""
+
+
+def without_header(data: bytes) -> bytes:
+    """Lines without the syslog headers before their JSON objects; other lines as they are."""
+    return _HEADER.sub(b"", data)
+
+
+def has_header(head: bytes) -> bool:
+    """Whether the first line has a syslog header before a JSON object."""
+    return _HEADER.match(head) is not None
+
+
+def envelope(records: Iterable[Record]) -> Unwrap | None:
+    """How to open the records of a file that begins with these; None where they are no envelopes.
+
+    A record is one if a field of `_INNER` holds another record with a time of its own.
+    """
+    return next((unwrap for record in records if (unwrap := _opener(record))), None)
+
+
+def unwrapped(block: Block, unwrap: Unwrap) -> Block:
+    """A block with what the records hold in their place; what holds nothing stays, and so do line numbers."""
+    lines = []
+    for text in block.data.split(b"\n"):
+        record = _loaded(text)
+        inner = None if record is None else unwrap(record)
+        lines.append(text if inner is None else json.dumps(inner).encode())
+    return replace(block, data=b"\n".join(lines))
+
+
+def _opener(record: Record) -> Unwrap | None:
+    path = _path(record)
+    if path is not None:
+        return lambda record: _opened(record, _MAX_DEEP)
+    if _tag(record):
+        return _untagged
+    return None
+
+
+def _opened(record: Record, deep: int) -> Record | None:
+    path = _path(record) if deep else None
+    if path is None:
+        return _untagged(record) or record if deep < _MAX_DEEP else None
+    inner = _inside(record, path)
+    return None if inner is None else _opened(inner, deep - 1)
+
+
+def _path(record: Record) -> str | None:
+    """The field of `_INNER` that holds a record."""
+    return next((name for name in _INNER if _inside(record, name) is not None), None)
+
+
+def _inside(record: Record, path: str) -> Record | None:
+    inner: Any = record
+    for name in (path,) if path in record else path.split("."):
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if isinstance(inner, str) and inner.lstrip()[:1] == "{":
+        inner = _loaded(inner.encode("utf-8", "replace"))
+    return inner if isinstance(inner, dict) and len(inner) > 2 and _has_time(inner) else None
+
+
+def _has_time(record: Record) -> bool:
+    """Whether it is a record of its own, or holds one."""
+    return any(name in record for name in ("ts", "timestamp", "event_type", "first", "t_first", "open")) or (
+        _path(record) is not None or _tag(record) is not None
+    )
+
+
+def _tag(record: Record) -> str | None:
+    """The log's name, where a record is that name and the record itself, as Zeek's Kafka writer tags it."""
+    if len(record) == 1:
+        ((name, inner),) = record.items()
+        if isinstance(inner, dict) and "ts" in inner and re.fullmatch(r"[a-z][a-z0-9_]{1,30}", name):
+            return name
+    return None
+
+
+def _untagged(record: Record) -> Record | None:
+    name = _tag(record)
+    return None if name is None else {"_path": name} | record[name]
+
+
+def _loaded(text: bytes) -> Record | None:
+    text = text.strip()
+    if not text.startswith(b"{"):
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,46 @@
+"""Connections whose opening a sensor did not see: it may take the one that answers for the one that asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence._types import Mask
+from appcadence.telemetry.readers import ReadOptions
+from appcadence.telemetry.readers._flows import local
+
+EPHEMERAL = 32_768
+"""From this port on systems hand out ports to clients (Linux; IANA and Apple begin at 49,152)."""
+_SIDES = (("device", "dest_ip"), ("device_port", "dest_port"), ("bytes_out", "bytes_in"))
+
+
+def turned(columns: dict[str, Any], unopened: Mask, options: ReadOptions) -> Mask:
+    """Turn flows round that a monitored device must have opened; (n,) which were.
+
+    Those are flows of which nobody saw the opening (`unopened`, n), towards a monitored device from a
+    stranger, and from a service's port to one that systems hand out to clients. `columns` of a draft (see
+    `_flows`) are changed in place.
+    """
+    source, dest = (np.asarray(pc.fill_null(columns[p], 0)) for p in ("device_port", "dest_port"))
+    mask = unopened & (dest >= EPHEMERAL) & (source > 0) & (source < EPHEMERAL)
+    if mask.any():
+        mask &= local(columns["dest_ip"], options) & ~local(columns["device"], options)
+    if mask.any():
+        swap = pa.array(mask)
+        for one, other in _SIDES:
+            a, b = (_plain(columns[name]) for name in (one, other))
+            columns[one], columns[other] = pc.if_else(swap, b, a), pc.if_else(swap, a, b)
+        columns["device"] = _words(columns["device"])
+        columns["dest_ip"] = _words(columns["dest_ip"])
+    return mask
+
+
+def _plain(column: Any) -> Any:
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+
+
+def _words(column: Any) -> Any:
+    return column.dictionary_encode()
