@@ -29,8 +29,8 @@ OPTIONAL = {
     "typer",
     "uvicorn",
 }
-BROUGHT = {"anyio", "markupsafe", "py4j"}
-"""What packages of extras bring: Starlette, Jinja2, PySpark."""
+BROUGHT = {"markupsafe", "py4j", "typing_extensions"}
+"""What packages of extras bring: Jinja2, PySpark, Pydantic."""
 TAKES_AN_EXTRA = (
     "appcadence.cli",
     "appcadence.features.transformer",
