@@ -95,7 +95,7 @@ def test_a_key_must_be_there_and_long_enough(log, tmp_path, content, words):
 
 def test_display_names_become_bundle_ids_where_the_map_knows_them(tmp_path):
     path = tmp_path / "nss.json"
-    path.write_bytes(lines(nss(mobappname="Weather"), nss(mobappname="Chat")))
+    path.write_bytes(lines(nss(mobappname="Weather"), nss(mobappname="Chat", recordid="78")))
     (tmp_path / "apps.csv").write_text("app_name,app_id\nWeather,com.example.weather\n")
     convert([path], tmp_path / "t", format="zscaler", app_map=tmp_path / "apps.csv")
     got = TelemetryDirectory(tmp_path / "t").read("flows")

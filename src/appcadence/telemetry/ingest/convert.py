@@ -18,15 +18,22 @@ import pyarrow as pa
 from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
-from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
+from appcadence.telemetry.directory import (
+    SOURCES,
+    DirectoryWriter,
+    TelemetryDirectory,
+    existing,
+    stored_rows,
+)
 from appcadence.telemetry.file_report import LEFT_OUT, FileReport
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
+from appcadence.telemetry.ingest.each_once import UNIQUE, EachOnce
 from appcadence.telemetry.ingest.folding import Folding
 from appcadence.telemetry.ingest.inputs import again, inputs
-from appcadence.telemetry.ingest.late_records import Touched
+from appcadence.telemetry.ingest.late_records import TOUCHING, Touched
 from appcadence.telemetry.ingest.overlaps import Overlaps
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
@@ -157,6 +164,7 @@ def _converted(
         for device, group in groupby(in_order, lambda item: item[0][0]):
             same = options if device is None else replace(options, device_id=device, devices=None)
             sink.write([members for _, members in group], same)
+        completed = sink.settle()
         if nothing := _nothing_kept(list(new.values())):
             raise nothing
         if not set(writer.rows) - {"rejected"}:
@@ -169,7 +177,7 @@ def _converted(
         out,
         tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        (*_notes(added), *_checks(out, new.values(), touched.devices, options, renaming)),
+        (*_notes(added, completed), *_checks(out, new.values(), touched.devices, options, renaming)),
         changed_days=changed_days,
     )
 
@@ -199,6 +207,7 @@ class _Sink:
         self._writer, self._new, self._touched, self._renaming = writer, new, touched, renaming
         self._folding = Folding(before.names("inventory", "app_id") if before else ())
         self._overlaps = Overlaps(before)
+        self._before, self._each_once = before, EachOnce()
         self._progress = progress
         self._done, self._total = 0, max(sum(path.stat().st_size for path in new), 1)
 
@@ -213,20 +222,40 @@ class _Sink:
                 left_out = Counter(report.left_out) + Counter(json.loads(marks[b"left_out"]))
                 report.left_out = dict(left_out)
                 batch = self._folding.apply(table, self._renaming.apply(batch))
-                if found.NAME not in ON_DEVICE or not self._overlaps.add(table, batch):
+                if found.NAME not in ON_DEVICE:
                     self._take(table, batch)
+                elif not self._overlaps.add(table, batch):
+                    self._take(table, batch, repeats=False)
                 self._done += int(marks[b"size"])
                 self._progress("Converting", self._done / self._total)
         for table, batch, repeated in self._overlaps.release():
             self._tally(batch).report.repeated += repeated
-            self._take(table, batch)
+            self._take(table, batch, repeats=False)
 
     def _tally(self, batch: pa.Table) -> Tally:
         return self._new[Path(os.fsdecode(batch.schema.metadata[b"file"]))]
 
-    def _take(self, table: str, batch: pa.Table) -> None:
-        self._tally(batch).add(table, batch)
-        self._touched.add(table, batch)
+    def settle(self) -> int:
+        """Count each flow once; how many flows of the directory the new ones complete."""
+        settled = self._each_once.settle(self._writer, self._before)
+        reports = [tally.report for tally in self._new.values()]
+        for number, lost in settled.left_out.items():
+            report = reports[number]
+            report.left_out = dict(Counter(report.left_out) + lost)
+            report.rows -= lost.total()
+        if staged := self._writer.staged("flows"):
+            for _, flows in stored_rows(FLOWS, staged, TOUCHING):
+                self._touched.add("flows", flows)
+        return settled.completed
+
+    def _take(self, table: str, batch: pa.Table, repeats: bool = True) -> None:
+        tally = self._tally(batch)
+        tally.add(table, batch)
+        if table == "flows":
+            owner = list(self._new).index(tally.path) if repeats else UNIQUE
+            self._each_once.add(batch, owner)
+        else:
+            self._touched.add(table, batch)
         if len(batch):
             self._writer.write(table, batch)
 
@@ -265,15 +294,14 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         ) from None
 
 
-def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
+def _notes(added: Collection[FileReport], completed: int) -> Iterator[str]:
     if repeated := sum(file.repeated for file in added):
-        return (
-            f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once.",
-        )
-    if any(file.read for file in added):
-        return ()
-    what = listed(sorted({FORMATS[file.format] for file in added}))
-    return (f"The files hold no {what}, which is what counts of their format.",)
+        yield f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once."
+    if completed:
+        yield f"{completed:,} flows of the telemetry are completed by later or longer records of them."
+    if not any(file.read for file in added):
+        what = listed(sorted({FORMATS[file.format] for file in added}))
+        yield f"The files hold no {what}, which is what counts of their format."
 
 
 _MENDED_BY = {
@@ -288,7 +316,7 @@ def _nothing_kept(added: Collection[Tally]) -> TelemetryError | None:
     """What to say where rows were read and none counts: the commonest reason, and what to do."""
     files = [tally.report for tally in added]
     read = sum(file.read for file in files)
-    if not read or any(file.rows or file.repeated for file in files):
+    if not read or any(file.rows or file.repeated or "stored" in file.left_out for file in files):
         return None
     names = listed([file.name for file in files])
     said = f"none of the {read:,} rows of {names} is telemetry of a monitored device: "

@@ -178,6 +178,10 @@ def canonical(draft: pa.Table, options: ReadOptions, source: str, resolution: fl
     columns["device_id"] = _devices(draft["device"], start, options)
     if "dest_port" in columns:
         columns["dest_port"] = columns["dest_port"].cast(pa.int32())
+    if "device_port" in columns:
+        port = one_array(columns["device_port"])
+        fits = pc.and_(pc.greater(port, 0), pc.less(port, 65536))
+        columns["device_port"] = pc.if_else(fits, port, None).cast(pa.int32())
     columns.setdefault("app_attribution", constant(len(draft), "none"))
     columns.setdefault("time_resolution_seconds", pa.array(np.full(len(draft), resolution)))
     columns.setdefault("source", constant(len(draft), source))

@@ -215,8 +215,9 @@ def _finished(rows: Rows, mapped: TableMap, options: ReadOptions) -> _flows.Fini
         columns["app_attribution"] = pc.fill_null(attribution, "none")
     if get.has("dest_host_source"):
         columns["dest_host_source"] = get.mine("dest_host_source")
-    if get.has("dest_port"):
-        columns["dest_port"] = get.units("dest_port")
+    for name in ("dest_port", "device_port"):
+        if get.has(name):
+            columns[name] = get.units(name)
     for name in filter(get.has, _COUNTS):
         columns[name] = get.units(name, mapped.byte_unit)
     if get.has("duration_seconds"):

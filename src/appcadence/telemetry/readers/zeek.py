@@ -122,7 +122,8 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
     columns["start"] = _flows.micros(table["ts"])
     columns["transport"] = transport
     # ICMP has no ports; Zeek puts its codes there.
-    columns["dest_port"] = pc.if_else(pa.array(tcp | udp), table["id.resp_p"], None)
+    for name, field in (("dest_port", "id.resp_p"), ("device_port", "id.orig_p")):
+        columns[name] = pc.if_else(pa.array(tcp | udp), table[field], None)
     columns["outcome"] = _outcome(table["conn_state"], tcp)
     columns["service"] = translate(table["service"], _service_name)
     unopened = tcp & value_of(table["history"], lambda text: not {"S", "^"} & set(text), False)
