@@ -29,6 +29,8 @@ OPTIONAL = {
     "typer",
     "uvicorn",
 }
+BROUGHT = {"markupsafe", "py4j", "typing_extensions"}
+"""What packages of extras bring: Jinja2, PySpark, Pydantic."""
 TAKES_AN_EXTRA = (
     "appcadence.cli",
     "appcadence.features.transformer",
@@ -71,10 +73,8 @@ def import_everything():
             failed[name] = error.name
     unexpected = {name: lacks for name, lacks in failed.items() if not name.startswith(TAKES_AN_EXTRA)}
     assert not unexpected, unexpected
-    assert {lacks.split(".")[0] for lacks in failed.values()} <= OPTIONAL | {
-        "py4j",
-        "markupsafe",
-    }  # of pyspark, of jinja2
+    strangers = {lacks.split(".")[0] for lacks in failed.values()} - OPTIONAL - BROUGHT
+    assert not strangers, f"of no extra: {strangers}"
     without = [name for name in TAKES_AN_EXTRA if not any(lost.startswith(name) for lost in failed)]
     assert not without, f"no longer takes an extra: {without}"
 
