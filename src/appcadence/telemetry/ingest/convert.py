@@ -25,8 +25,8 @@ from appcadence.telemetry.directory import (
     existing,
     stored_rows,
 )
-from appcadence.telemetry.file_report import LEFT_OUT, FileReport
 from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.ingest.advice import notes, nothing_kept
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
@@ -38,7 +38,8 @@ from appcadence.telemetry.ingest.overlaps import Overlaps
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import FORMATS, INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers import INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers._strangers import Strangers
 from appcadence.telemetry.schema import FLOWS
 
 
@@ -130,7 +131,7 @@ def _converted(
     Raises:
         UnusableFile: another one is.
     """
-    touched = Touched()
+    touched, options = Touched(), replace(options, strangers=Strangers())
     with DirectoryWriter(out, adding=True) as writer:
         before = existing(out)
         if before is not None:
@@ -165,7 +166,7 @@ def _converted(
             same = options if device is None else replace(options, device_id=device, devices=None)
             sink.write([members for _, members in group], same)
         completed = sink.settle()
-        if nothing := _nothing_kept(list(new.values())):
+        if nothing := nothing_kept(list(new.values()), options):
             raise nothing
         if not set(writer.rows) - {"rejected"}:
             # An empty table says "converted, and nothing was there".
@@ -177,7 +178,7 @@ def _converted(
         out,
         tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        (*_notes(added, completed), *_checks(out, new.values(), touched.devices, options, renaming)),
+        (*notes(added, completed, options), *_checks(out, new.values(), touched.devices, options, renaming)),
         changed_days=changed_days,
     )
 
@@ -292,49 +293,6 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         raise TelemetryError(
             f"{path / SOURCES} lacks the sha256 of a file; remove {path} and convert again"
         ) from None
-
-
-def _notes(added: Collection[FileReport], completed: int) -> Iterator[str]:
-    if repeated := sum(file.repeated for file in added):
-        yield f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once."
-    if completed:
-        yield f"{completed:,} flows of the telemetry are completed by later or longer records of them."
-    if not any(file.read for file in added):
-        what = listed(sorted({FORMATS[file.format] for file in added}))
-        yield f"The files hold no {what}, which is what counts of their format."
-
-
-_MENDED_BY = {
-    "inbound": ("give the networks (CIDR) of your devices", "local_nets"),
-    "elsewhere": ("give the networks (CIDR) of your devices", "local_nets"),
-    "names": ("give the logs of connections as well", None),
-    "answers": ("export both directions", None),
-}
-
-
-def _nothing_kept(added: Collection[Tally]) -> TelemetryError | None:
-    """What to say where rows were read and none counts: the commonest reason, and what to do."""
-    files = [tally.report for tally in added]
-    read = sum(file.read for file in files)
-    if not read or any(file.rows or file.repeated or "stored" in file.left_out for file in files):
-        return None
-    names = listed([file.name for file in files])
-    said = f"none of the {read:,} rows of {names} is telemetry of a monitored device: "
-    left_out: Counter[str] = Counter()
-    for file in files:
-        left_out.update(file.left_out)
-    if sum(file.kept for file in files):
-        return TelemetryError(f"none of the {read:,} records of {names} tells of apps, the screen or pushes")
-    rejected = sum(file.rejected for file in files)
-    reason, rows = left_out.most_common(1)[0] if left_out else ("", 0)
-    if rejected > rows:
-        faults = sum((tally.faults for tally in added), Counter())
-        fault, rows = faults.most_common(1)[0]
-        return TelemetryError(
-            f"{said}{rejected:,} are faulty, most often ({rows:,}) since {fault}; mend the export"
-        )
-    mended, argument = _MENDED_BY.get(reason, ("give other logs", None))
-    return TelemetryError(f"{said}{rows:,} {LEFT_OUT[reason]}; {mended}", argument)
 
 
 def _checks(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -23,6 +23,7 @@ from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
+from appcadence.telemetry.readers._strangers import Strangers
 
 FORMATS = {
     "zeek": "connections",
@@ -63,6 +64,8 @@ class ReadOptions:
     """The device of every row, for logs of one device."""
     mapping: Path | None = None
     """The mapping file of the format `table`, which no other format needs."""
+    strangers: Strangers = field(default_factory=Strangers, compare=False)
+    """Filled by the readers: whose flows are left out as those of others."""
 
 
 class Reader(Protocol):

@@ -144,6 +144,8 @@ def screen(
     for mask, reason in (*aside, *strangers):
         if count := int((keep & mask).sum()):
             left_out[reason] = count
+            if reason == "elsewhere":
+                options.strangers.add(draft["device"], keep & mask)
         keep &= ~mask
     bad, by_address = np.flatnonzero(codes), np.flatnonzero(keep & unnamed)
     good = draft.filter(pa.array(keep)).combine_chunks()
