@@ -54,6 +54,7 @@ def convert(
     mapping: str | Path | None = None,
     app_map: str | Path | None = None,
     keyfile: str | Path | None = None,
+    strict: bool = False,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
@@ -65,7 +66,8 @@ def convert(
     known are used; a sysdiagnose names its device. What logs of a device repeat of each other counts once.
 
     Args:
-        paths: files, folders and archives (tar, tar.gz, zip).
+        paths: files, plain or packed (gzip, bzip2, xz, zstd), folders, archives (tar, plain or packed, zip),
+            patterns such as "logs/*.log"; "-" is standard input.
         out: the telemetry directory; made if absent.
         format: name of the format of all files; None = found out for each.
         local_nets: networks (CIDR) of the monitored devices.
@@ -76,11 +78,13 @@ def convert(
         app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
         keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
             hashes, the same in every call with this key.
+        strict: stop at the first file that cannot be used, instead of passing it over.
         progress: told the share of the bytes that is done.
 
     Raises:
         TelemetryError: no file can be used, an argument is wrong, or `out` is neither a telemetry directory
             nor empty. Nothing is left behind.
+        UnusableFile: a file cannot be used, and `strict` is asked for.
     """
     out = Path(out)
     options = _options(local_nets, devices, device_id, mapping)
@@ -94,15 +98,17 @@ def convert(
         if not tallies:
             raise TelemetryError("no file to convert; give at least one")
         while True:
+            if strict and (error := next((t.unusable for t in tallies if t.unusable), None)):
+                raise error
             try:
-                report = _converted(tallies, out, chosen, options, renaming, progress)
+                report = _converted(tallies, out, chosen, options, renaming, progress, strict)
                 return replace(
                     report,
                     collections=collections,
                     notes=(*report.notes, *(_shared_names(tallies) if report.changed else ())),
                 )
             except UnusableFile as error:
-                if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
+                if strict or not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
                     raise
                 # Found out while it was read: once more without it, and any other that ends too early.
                 tallies = [again(tally, error) for tally in tallies]
@@ -125,6 +131,7 @@ def _converted(
     options: ReadOptions,
     renaming: Renaming,
     progress: Progress,
+    strict: bool,
 ) -> ConversionReport:
     """One attempt with the files that are not known to be unusable.
 
@@ -147,6 +154,8 @@ def _converted(
             try:
                 found = chosen or tally.reader or detect(tally.path)
             except UnusableFile as error:
+                if strict:
+                    raise
                 tally.pass_over(error)
                 continue
             report.format = found.NAME
