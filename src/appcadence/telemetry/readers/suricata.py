@@ -213,7 +213,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         "source_uid": table["flow_id"].cast(pa.string()),
         "identity": _identity(table),
     }
-    turned(columns, table["src_port"], tcp & _unopened(table), options)
+    turned(columns, tcp & _unopened(table), options)
     named = partial(names.named, uid="identity")
     how = {"clock": "flow.start", "addresses": True, "complete": named}
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)

@@ -127,7 +127,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
     columns["outcome"] = _outcome(table["conn_state"], tcp)
     columns["service"] = translate(table["service"], _service_name)
     unopened = tcp & value_of(table["history"], lambda text: not {"S", "^"} & set(text), False)
-    flipped = turned(columns, table["id.orig_p"], unopened, options)
+    flipped = turned(columns, unopened, options)
     return _flows.finished(
         columns,
         rows.lines,
