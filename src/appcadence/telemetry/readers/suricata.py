@@ -219,6 +219,13 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
 
 
+def _identity(table: pa.Table) -> pa.ChunkedArray:
+    """What tells a flow from all others: two sensors may use one flow_id, and give its ends in any order."""
+    ends = [pc.fill_null(table[name].cast(pa.string()), "") for name in ("src_ip", "dest_ip")]
+    low, high = pc.min_element_wise(*ends), pc.max_element_wise(*ends)
+    return pc.binary_join_element_wise(table["flow_id"].cast(pa.string()), low, high, " ")
+
+
 def _unopened(table: pa.Table) -> Mask:
     """Whether nobody saw the source open it: it sent no SYN, or one that the other side never answered."""
     flags = one_array(table["tcp"])
@@ -227,13 +234,6 @@ def _unopened(table: pa.Table) -> Mask:
     unanswered = ((got & _SYN) == 0) & ((got & _ACK) > 0)
     known: Mask = np.asarray(both[0].is_valid())
     return np.asarray(known & (((sent & _SYN) == 0) | unanswered), np.bool_)
-
-
-def _identity(table: pa.Table) -> pa.ChunkedArray:
-    """What tells a flow from all others: two sensors may use one flow_id, and give its ends in any order."""
-    ends = [pc.fill_null(table[name].cast(pa.string()), "") for name in ("src_ip", "dest_ip")]
-    low, high = pc.min_element_wise(*ends), pc.max_element_wise(*ends)
-    return pc.binary_join_element_wise(table["flow_id"].cast(pa.string()), low, high, " ")
 
 
 def _service(app_proto: str) -> str | None:
