@@ -101,7 +101,6 @@ def nss(**more: Any) -> dict[str, Any]:
         "external_devid": "d1",
         "login": SECRET,
         "deviceowner": SECRET,
-        "devicehostname": SECRET,
         "eurl": f"user:{SECRET}@www.example.com/{SECRET}?q={SECRET}",
         "b64url": SECRET,
         "ereferer": SECRET,

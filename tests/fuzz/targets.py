@@ -29,7 +29,7 @@ from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.inventory.merge import merge
 from appcadence.telemetry.inventory.sources import read_app_map, read_source
 from appcadence.telemetry.readers import FORMATS, ReadOptions, reader
-from appcadence.telemetry.readers._table_map import TableMap
+from appcadence.telemetry.readers._declaration import Declaration
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -158,7 +158,7 @@ def _app_map(path: Path) -> int:
 
 
 def _table_map(path: Path) -> int:
-    TableMap.read(path)
+    Declaration.read(path)
     return 0
 
 

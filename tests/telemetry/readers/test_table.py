@@ -179,7 +179,7 @@ def test_bad_rows_are_rejected_with_file_line_and_reason(tmp_path, line, reason)
         (SMALL + '[constants]\noutcome = "yes"\n', "outcome is 'yes'; must be one of established"),
         (SMALL + '[values.outcome]\nallow = "yes"\n', "outcome is 'yes'; must be one of established"),
         (SMALL + "[values]\noutcome = 1\n", "must be a table of words"),
-        (SMALL + '[time]\nunit = "days"\n', "time.unit must be one of s, ms, us, ns; got 'days'"),
+        (SMALL + '[time]\nunit = "days"\n', "time.unit must be one of s, ms, us, ns, by size; got 'days'"),
         (SMALL + '[time]\noffset = "CET"\n', "time.offset must be an offset such as"),
         (SMALL + '[time]\noffset = "+99:00"\n', "time.offset must be below 24 hours"),
         (SMALL + "[time]\nresolution_seconds = 0\n", "time.resolution_seconds must be between"),

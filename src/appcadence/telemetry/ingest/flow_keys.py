@@ -2,11 +2,10 @@
 
 Rows of one source (kind of log), device, destination, port and transport are one flow if besides
 
-- the device's own port is the same, and the starts are at most `SAME_START_US` apart, in the same second: the
-  clocks of two sensors differ, and each names the connection by an id of its own;
-- or, where that port is not known, the source's own id and the start are;
-- or, where that is not known either, all else that is logged of them. Several such rows of one log are
-  several flows.
+- both have an id of the source's own and the device's own port is the same, and the starts are at most
+  `SAME_START_US` apart, in the same second: the clocks of two sensors differ, and so do their ids;
+- or, where that port is not known, the source's own id and the start are the same;
+- or, where there is no id, all else that is logged of them. Several such rows of one log are several flows.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def flow_keys(flows: pa.Table) -> Keys:
         destination = np.where(unknown, _names(flows, "dest_host"), destination)
     for part in (hash_names(flows["device_id"]), destination, _names(flows, "transport"), ports):
         keys = _mixed(keys, part)
-    own = _known(flows, "device_port")
+    own = _known(flows, "device_port") & _known(flows, "source_uid")
     keys = _mixed(keys, np.where(own, start // SECOND_US, start))
     by_content = np.zeros(len(keys), bool)
     if not own.all():

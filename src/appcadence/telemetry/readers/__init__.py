@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -21,16 +22,14 @@ import pyarrow as pa
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.readers._declaration import Declaration
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
 from appcadence.telemetry.readers._strangers import Strangers
 
-FORMATS = {
+_CODED = {
     "zeek": "connections",
     "suricata": "flow events",
-    "content_filter": "reports",
-    "zscaler": "web records",
-    "jamf": "DNS lookups",
     "nfdump": "flow records",
     "argus": "flows",
     "powerlog": "records",
@@ -40,7 +39,15 @@ FORMATS = {
     "app_privacy_report": "records",
     "table": "rows",
 }
-"""The formats that can be read, each a module of this package, and what counts in a file of each."""
+"""Formats that are a module of this package each, and what counts in a file of each."""
+
+DECLARATIONS = {
+    path.stem: Declaration.read(path) for path in sorted((Path(__file__).parent / "declared").glob("*.toml"))
+}
+"""Formats of which one record is one flow, or one direction of one: files of the folder `declared`."""
+
+FORMATS = _CODED | {name: declared.counts for name, declared in DECLARATIONS.items()}
+"""The formats that can be read, and what counts in a file of each."""
 
 ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "biome", "app_privacy_report"})
 """Formats that a device keeps of itself: none names it, and successive exports overlap."""
@@ -85,6 +92,7 @@ class Reader(Protocol):
         """
 
 
+@cache
 def reader(name: str) -> Reader:
     """The reader of a format.
 
@@ -93,6 +101,8 @@ def reader(name: str) -> Reader:
     """
     if name not in FORMATS:
         raise TelemetryError(f"unknown format {name!r}; known are {', '.join(FORMATS)}")
+    if name in DECLARATIONS:
+        return cast(Reader, import_module(f"{__name__}._declared").Declared(DECLARATIONS[name]))
     return cast(Reader, import_module(f"{__name__}.{name}"))
 
 
@@ -103,8 +113,14 @@ def detect(path: Path) -> Reader:
         UnusableFile: it cannot be read, or no reader knows it.
     """
     start = head(path, "a log")
-    if found := sniffed(path, start):
-        return found
+    found = takers(path, start)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " or ".join(taker.NAME for taker in found)
+        raise UnusableFile(
+            f"{path} may be in the format {names}; say which (--format)", path, argument="format"
+        )
     if what := named(start, path):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
@@ -112,8 +128,16 @@ def detect(path: Path) -> Reader:
 
 
 def sniffed(path: Path, start: bytes) -> Reader | None:
-    """The reader whose format a file has that starts so, if any; of an SQLite file the whole is looked at."""
-    return next((known for known in map(reader, FORMATS) if known.sniff(path, start)), None)
+    """The reader whose format a file has that starts so, if it is but one; of an SQLite file the whole is
+    looked at."""
+    found = takers(path, start)
+    return found[0] if len(found) == 1 else None
+
+
+def takers(path: Path, start: bytes) -> list[Reader]:
+    """The readers that would take a file: one that is code, or else all declarations that fit."""
+    coded = next((known for known in map(reader, _CODED) if known.sniff(path, start)), None)
+    return [coded] if coded else [known for known in map(reader, DECLARATIONS) if known.sniff(path, start)]
 
 
 def tagged(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,8 @@ from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, translate
-from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _hosts, _json, _text
-from appcadence.telemetry.readers._json_layout import Fits, fits
+from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _text
 from appcadence.telemetry.readers._lines import Rows
-
-_IOS = r"(?i)^i(pad)?_?os"
 
 
 class Columns:
@@ -44,11 +39,6 @@ class Columns:
         self.table, self.lines = self.table.filter(mine), self.lines[np.asarray(mine)]
         self.left_out[reason] += before - len(self.lines)
 
-    def keep_ios(self, system: str) -> None:
-        """Go on without the rows of devices that are stated to run something else than iOS or iPadOS."""
-        stated = self.text(system).cast(pa.string())
-        self.keep(pc.fill_null(pc.match_substring_regex(stated, _IOS), True), "other_system")
-
     def raw(self, name: str) -> pa.Array:
         """As it stands."""
         if name in self.table.column_names:
@@ -65,13 +55,6 @@ class Columns:
 
     def _said(self, name: str) -> pa.DictionaryArray:
         return translate(self.raw(name), lambda t: None if t.strip().lower() in self._nothing else t.strip())
-
-    def word(self, name: str, allowed: Sequence[str]) -> pa.Array:
-        """As texts in lower case, of which only some are allowed."""
-        words = translate(self.text(name), str.lower).cast(pa.string())
-        known = pc.is_in(words, pa.array([*allowed, None], pa.string()))
-        self.fault(pc.invert(known), f"{name} is not one of {', '.join(allowed)}")
-        return words
 
     def time(self, *names: str) -> pa.Array:
         """As microseconds since 1970, from the first column that holds anything."""
@@ -104,11 +87,6 @@ class Columns:
         source = choice(("observed",), -np.asarray(names.is_null()).astype(int))
         return {"dest_host": names, "dest_host_source": source, "dest_ip": found}
 
-    def app(self, apps: pa.DictionaryArray, attribution: str) -> dict[str, pa.Array]:
-        """The columns that say which app it was; no attribution where there is none."""
-        how = choice((attribution, "none"), np.asarray(apps.is_null()).astype(int))
-        return {"app_id": apps, "app_attribution": how}
-
     def fault(self, bad: Any, what: str) -> None:
         self.faults.append((np.asarray(bad), what))
 
@@ -119,35 +97,6 @@ class Columns:
         how: dict[str, Any] = {"addresses": False, "also": self.faults} | screening
         found = _flows.finished(columns, self.lines, options, source, resolution, **how)
         return found._replace(left_out=self.left_out + Counter(found.left_out))
-
-
-@dataclass(frozen=True)
-class JsonFlows:
-    """The reader of a format of phones that keeps one flow in one JSON object."""
-
-    expected: str
-    """What a file should be, for errors."""
-    wanted: _json.Fields
-    fits: Fits
-    """Whether an object is a record of this format."""
-    finish: Callable[[Rows, ReadOptions], _flows.Finished]
-    adapt: _json.Adapt | None = None
-
-    def sniff(self, path: Path, start: bytes) -> bool:
-        """Whether one of the first objects is a record of this format; never raises."""
-        return fits(start, self.fits)
-
-    def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
-        """Yield flows, and rejected records.
-
-        Raises:
-            UnusableFile: a file is missing, empty, damaged, older than any iPhone, or holds no such record.
-        """
-        for path in paths:
-            parsed = _json.rows(path, self.expected, self.wanted, self.fits, self.adapt)
-            yield from _flows.flows_of(
-                path, parsed, lambda rows: self.finish(rows, options), first=_flows.FIRST_IPHONE
-            )
 
 
 def seconds_between(start: pa.Array, end: pa.Array) -> pa.Array:

@@ -38,6 +38,8 @@ class Dialect:
     nulls: tuple[str, ...] = ("",)
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
     """Of columns that are not plain text: float64, int64 or a dictionary of texts."""
+    ragged: bool = False
+    """Whether lines may be of different widths; what a short one lacks is null."""
 
 
 def header(start: bytes, delimiter: str = ",") -> list[str]:
@@ -174,12 +176,14 @@ def _values(
 ) -> tuple[list[str | None], str | None]:
     """The wanted values of a line, or what is wrong with it."""
     try:
-        parts: Sequence[str | bytes] = _split(raw, dialect)
+        parts: Sequence[str | bytes] = split(raw, dialect)
     except UnicodeDecodeError:
         return [], "not UTF-8"
     except csv.Error:
         return [], "not readable as CSV"
-    if len(parts) != width and not (len(parts) == width + 1 and not parts[-1]):
+    if dialect.ragged:
+        parts = [*parts, *[""] * (width - len(parts))]
+    elif len(parts) != width and not (len(parts) == width + 1 and not parts[-1]):
         return [], f"{len(parts)} columns instead of {width}"
     if not dialect.quoted and b"\r" in raw:
         return [], "stray carriage return"
@@ -200,10 +204,18 @@ def _values(
     return values, None
 
 
-def _split(raw: bytes, dialect: Dialect) -> Sequence[str | bytes]:
+def split(raw: bytes, dialect: Dialect) -> Sequence[str | bytes]:
+    """The values of a line.
+
+    Raises:
+        csv.Error, UnicodeDecodeError: it is no such line.
+    """
     if not dialect.quoted:
         return raw.split(dialect.delimiter.encode())
-    return next(csv.reader([raw.decode()], delimiter=dialect.delimiter, strict=True), [])
+    lines = csv.reader(
+        [raw.decode()], delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.ragged
+    )
+    return next(lines, [])
 
 
 def _typed(values: list[str | None], declared: pa.DataType) -> pa.Array:

@@ -15,6 +15,7 @@ MAX_HOST = 253
 """Characters of a DNS name (RFC 1035). Who opens a connection may state a longer one, which names nothing."""
 TOO_LONG = f"the host name is longer than {MAX_HOST} characters"
 _LITERAL = re.compile(r"[0-9.]+|.*:.*|\[.*")
+_SCHEMES = {"http": "80", "https": "443", "ftp": "21"}
 _URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 
 
@@ -41,6 +42,16 @@ def without_path(text: str) -> str:
     """
     text = re.split(r"[/?#\\]", _URL.sub("", text.strip()), maxsplit=1)[0]
     return text.rpartition("@")[2]
+
+
+def url_port(text: str) -> str | None:
+    """The port that a URL names or that its scheme stands for; None where neither says.
+
+    >>> url_port("https://api.example.com/v1"), url_port("[2001:db8::1]:8443"), url_port("192.0.2.1")
+    ('443', '8443', None)
+    """
+    end = re.search(r"(?:^|[^:]|\]):(\d{1,5})$", without_path(text))
+    return end[1] if end else _SCHEMES.get(text.partition("://")[0].strip().lower())
 
 
 def parts(destination: Column) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:

@@ -22,7 +22,7 @@ Adapt = Callable[[dict[str, Any]], dict[str, Any]]
 
 NO_OBJECT = "not a JSON object"
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
-_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?")
+_NUMBER = re.compile(r"-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?")
 _TRUTHS = {"true": True, "t": True, "false": False, "f": False}
 _PARSE_BYTES = 4 << 20
 

@@ -24,7 +24,7 @@ def turned(columns: dict[str, Any], unopened: Mask, options: ReadOptions) -> Mas
     stranger, and from a service's port to one that systems hand out to clients. `columns` of a draft (see
     `_flows`) are changed in place.
     """
-    source, dest = (np.asarray(pc.fill_null(columns[p], 0)) for p in ("device_port", "dest_port"))
+    source, dest = (np.asarray(pc.fill_null(columns[name], 0)) for name in _SIDES[1])
     mask = unopened & (dest >= EPHEMERAL) & (source > 0) & (source < EPHEMERAL)
     if mask.any():
         mask &= local(columns["dest_ip"], options) & ~local(columns["device"], options)

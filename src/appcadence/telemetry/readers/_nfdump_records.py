@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.names import choice, translate, value_of
+from appcadence.telemetry.names import Column, choice, translate, value_of
 from appcadence.telemetry.readers import _csv, _flows, _json, _lines, _pairs
 from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._json_layout import fits
@@ -120,27 +120,57 @@ def _records(rows: Rows) -> pa.Table:
     sizes = [get.whole(name) for name in ("in_bytes", "out_bytes")]
     for name, size in zip(("in_bytes", "out_bytes"), sizes, strict=True):
         get.fault(pc.fill_null(pc.less(size, 0), False), f"{name} is out of range")
+    stamp = pc.coalesce(get.raw("first"), get.raw("t_first"))
+    flags = np.where(tcp, value_of(get.raw("tcp_flags"), tcp_flags, 0), 0)
+    return record_table(
+        get, (source, dest), ports, (tcp, udp), start, duration, pc.match_substring(stamp, "."), sizes, flags
+    )
+
+
+def record_table(
+    get: Columns,
+    ends: Sequence[Column],
+    ports: Sequence[Ints],
+    protocols: Sequence[Mask],
+    start: pa.Array,
+    duration: pa.Array,
+    finer: pa.Array,
+    sizes: Sequence[pa.Array],
+    flags: Ints,
+) -> pa.Table:
+    """Records (see RECORD) of n rows, with the faults that were found in them.
+
+    Args:
+        get: the rows.
+        ends: addresses of source and destination.
+        ports: theirs, 0 = none.
+        protocols: which rows are TCP and which UDP.
+        start: microseconds.
+        duration: seconds.
+        finer: whether times are finer than whole seconds.
+        sizes: bytes of this direction, and of the other where a record has both.
+        flags: of TCP.
+    """
+    tcp, udp = protocols
     places = np.select([mask for mask, _ in get.faults], list(range(len(get.faults))), -1)
     protocol = np.where(tcp, 6, np.where(udp, 17, 0))
-    key, greater = _pairs.keys(source, dest, ports[0], ports[1], protocol)
+    key, greater = _pairs.keys(ends[0], ends[1], ports[0], ports[1], protocol)
     columns = {
         "line": get.lines,
         "fault": choice([reason for _, reason in get.faults], places),
         "key": key,
         "greater": greater,
-        "source": source,
-        "dest": dest,
+        "source": ends[0],
+        "dest": ends[1],
         "source_port": ports[0],
         "dest_port": ports[1],
         "protocol": protocol,
         "start": start,
         "duration": duration,
-        "whole_seconds": pc.invert(
-            pc.match_substring(pc.coalesce(get.raw("first"), get.raw("t_first")), ".")
-        ),
+        "whole_seconds": pc.invert(finer),
         "size": numbers(sizes[0], -1),
         "received": numbers(sizes[1]),
-        "flags": np.where(tcp, value_of(get.raw("tcp_flags"), _bits, 0), 0),
+        "flags": flags,
     }
     arrays = [one_array(pa.chunked_array([columns[f.name]])).cast(f.type) for f in RECORD]
     return pa.Table.from_arrays(arrays, schema=RECORD)
@@ -159,7 +189,7 @@ def _port(get: Columns, name: str, ported: Mask) -> Ints:
     return np.where(fits, port, 0)
 
 
-def _bits(text: str) -> int:
+def tcp_flags(text: str) -> int:
     """TCP flags from "...AP.SF" (the last is FIN), or a number in decimal or hexadecimal."""
     text = text.strip()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
@@ -15,7 +16,7 @@ from appcadence.telemetry.readers._flows import LAST_SECOND, micros
 from appcadence.telemetry.times import from_iso, to_micros
 
 _WHOLE = r"^-?[0-9]{1,18}$"
-_NUMBER = r"^-?[0-9]{1,18}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
+_NUMBER = r"^-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
 _EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 _ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"
@@ -73,6 +74,9 @@ def times(text: Column, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
 
 def named_times(text: Column, pattern: str, offset_seconds: int) -> tuple[pa.Array, Mask]:
     """As `times`, for texts of a `strptime` pattern; each distinct text is parsed once."""
+    plain = _strptime(text, pattern, offset_seconds)
+    if plain is not None:
+        return plain, np.zeros(len(plain), bool)
     values = one_array(_stripped(text)).dictionary_encode()
     zone = timezone(timedelta(seconds=offset_seconds))
     found: list[int | None] = []
@@ -84,6 +88,11 @@ def named_times(text: Column, pattern: str, offset_seconds: int) -> tuple[pa.Arr
             found.append(None)
     result = in_range(pc.take(pa.array(found, pa.int64()), values.indices))
     return result, np.asarray(values.is_valid()) & np.asarray(result.is_null())
+
+
+def has_zone(text: Column) -> pa.Array:
+    """Which times carry an offset or zone of their own, and which are counts and need none."""
+    return pc.or_(pc.match_substring_regex(text, _ZONE), pc.match_substring_regex(text, _EPOCH))
 
 
 def resolution(text: Column, finest: float) -> pa.Array:
@@ -116,6 +125,18 @@ def _plain_times(values: pa.Array, offset_seconds: int) -> pa.Array | None:
             continue
         return in_range(pc.subtract(clock, ahead * 1_000_000))
     return None
+
+
+def _strptime(text: Column, pattern: str, offset_seconds: int) -> pa.Array | None:
+    """Times of a pattern where Arrow reads all of them by itself, which is fast; else None."""
+    if re.search(r"%[^YmdHMSbBaA]", pattern):
+        return None
+    values = _stripped(text)
+    try:
+        clock = pc.strptime(values, pattern, "s").cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    return in_range(pc.multiply(pc.subtract(clock, offset_seconds), 1_000_000))
 
 
 def _cast(values: pa.Array, pattern: str, declared: pa.DataType) -> tuple[pa.Array, Mask]:

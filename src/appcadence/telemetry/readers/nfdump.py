@@ -24,7 +24,7 @@ not an app, and is not read. Some versions of 1.7 print the packets as "in_bytes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from appcadence.telemetry.readers import (
     rejected,
     tagged,
 )
+from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.readers._pairs import Matches
 from appcadence.telemetry.readers._spill import Spill
 
@@ -53,6 +54,10 @@ _CLOCK = "first"
 _AT_ONCE = 1 << 18
 """So many records are made flows at a time."""
 _SYN, _ACK = 0x02, 0x10
+
+
+Parse = Callable[[Path], Iterator[tuple[Rows, pa.Table]]]
+"""From a file to its rows as they stand, block by block, and their records (`_nfdump_records.RECORD`)."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -67,10 +72,26 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         UnusableFile: a file is missing, empty, damaged, or no print of nfdump.
         TelemetryError: there is no room to set the records aside.
     """
+    yield from paired(paths, options, _nfdump_records.parse, NAME, _CLOCK)
+
+
+def paired(
+    paths: Sequence[Path], options: ReadOptions, parse: Parse, name: str, clock: str, flagged: bool = True
+) -> Batches:
+    """As `read`, for records of one direction each in any format, which `parse` gives file by file.
+
+    Args:
+        paths: the files.
+        options: whose flows are wanted.
+        parse: reads a file.
+        name: of the format.
+        clock: what the log calls the start.
+        flagged: whether records always have TCP flags; else none are those that are not known.
+    """
     with Spill() as spill:
         later = 0
         for number, path in enumerate(paths):
-            for rows, records in _nfdump_records.parse(path):
+            for rows, records in parse(path):
                 yield from rejected(path, rows.bad_lines, rows.reasons)
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
@@ -86,7 +107,9 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                 for file in np.unique(files).tolist():
                     first, last = at + np.searchsorted(files, [file, file + 1])
                     some = records.slice(first, last - first)
-                    yield from _finished(paths[file], some, matches.piece(first, last), options)
+                    yield from _finished(
+                        paths[file], some, matches.piece(first, last), options, name, clock, flagged
+                    )
                 done += len(files)
                 share = later * done // spill.rows - told
                 told += share
@@ -100,7 +123,15 @@ def _faults(records: pa.Table) -> list[tuple[Mask, str]]:
     return [(np.asarray(pc.fill_null(pc.equal(records["fault"], reason), False)), reason) for reason in found]
 
 
-def _finished(path: Path, records: pa.Table, matches: Matches, options: ReadOptions) -> Batches:
+def _finished(
+    path: Path,
+    records: pa.Table,
+    matches: Matches,
+    options: ReadOptions,
+    name: str,
+    clock: str,
+    flagged: bool,
+) -> Batches:
     """The flows and the rejected rows of some records of a file."""
     column = {name: one_array(records[name]) for name in records.column_names}
     protocol, flags, dest_port, device_port = (
@@ -121,17 +152,17 @@ def _finished(path: Path, records: pa.Table, matches: Matches, options: ReadOpti
         "device_port": pa.array(device_port, mask=~(tcp | udp)),
         "transport": choice(_flows.TRANSPORTS, np.where(tcp, 0, np.where(udp, 1, -1))),
         "service": _flows.dns_by_port(pa.array(dest_port), udp),
-        "outcome": _outcome(flags, matches, received > 0, tcp),
+        "outcome": _outcome(flags, matches, received > 0, tcp, flagged),
         "bytes_out": pa.array(sent, mask=sent < 0),
         "bytes_in": pa.array(received, mask=received < 0),
         "time_resolution_seconds": pc.if_else(column["whole_seconds"], 1.0, 1e-3),
     }
     aside = [(~matches.opened & matches.paired, "replies"), (~matches.opened, "answers")]
     lines = np.asarray(column["line"])
-    how: dict[str, Any] = {"clock": _CLOCK, "also": _faults(records), "aside": aside}
+    how: dict[str, Any] = {"clock": clock, "also": _faults(records), "aside": aside}
     found = _flows.screen(pa.table(draft), lines, options, **how)
     yield from rejected(path, found.lines, found.reasons, found.unnamed)
-    flows = _flows.canonical(found.flows, options, NAME, 1e-3)
+    flows = _flows.canonical(found.flows, options, name, 1e-3)
     yield "flows", tagged(flows, path, left_out=found.left_out)
 
 
@@ -145,9 +176,11 @@ def _matched(records: pa.Table) -> Matches:
     return _pairs.match(_pairs.Records(**taken, start=start, end=end))
 
 
-def _outcome(flags: Ints, matches: Matches, answered: Mask, tcp: Mask) -> pa.DictionaryArray:
-    """TCP is established once the device acknowledged anything but a reset, or the other end sent a SYN."""
+def _outcome(flags: Ints, matches: Matches, answered: Mask, tcp: Mask, flagged: bool) -> pa.DictionaryArray:
+    """TCP is established once the device acknowledged anything but a reset, or the other end sent a SYN; all
+    else, and TCP of a log without flags, once it was answered."""
     acked = ((flags & _ACK) > 0) | (((matches.flags & _SYN) > 0) & matches.paired)
     refused = ~acked & ((flags & _SYN) > 0)
     by_tcp = np.select([acked, refused], [0, 1], 2)
-    return choice(_flows.OUTCOMES, np.where(tcp, by_tcp, np.where(answered, 0, 2)))
+    judged = tcp & (flagged | (flags > 0))
+    return choice(_flows.OUTCOMES, np.where(judged, by_tcp, np.where(answered, 0, 2)))

@@ -1,0 +1,346 @@
+"""The one reader of all declared formats: files of which one record is one flow, or one direction of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from appcadence.errors import UnusableFile
+from appcadence.telemetry.addresses import canonical
+from appcadence.telemetry.names import translate, value_of
+from appcadence.telemetry.readers import (
+    Batches,
+    ReadOptions,
+    _csv,
+    _flows,
+    _json,
+    _json_layout,
+    _line_records,
+    _lines,
+    _nfdump_records,
+    nfdump,
+)
+from appcadence.telemetry.readers._declaration import Declaration, Layout, Skip
+from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._mapped import Mapped
+from appcadence.telemetry.schema import NAME as WORD
+
+_OBJECTS = 100
+_NAMES = ("device_id", "dest_host", "dest_ip", "app_id")
+_COUNTS = ("bytes_out", "bytes_in", "dest_port", "source_port")
+_TIMES = ("start", "end", "duration_seconds")
+_SYN = 0x02
+
+
+class Declared:
+    """The reader of one declared format."""
+
+    def __init__(self, declared: Declaration) -> None:
+        self.NAME = declared.name
+        self.declared = declared
+
+    def sniff(self, path: Path, start: bytes) -> bool:
+        """Whether the file starts like one of this format; never raises."""
+        return self.layout(start) is not None
+
+    def layout(self, start: bytes) -> Layout | None:
+        """The layout of a file that starts so, if it is one of this format."""
+        return next((layout for layout in self.declared.layouts if not why_not(layout, start)), None)
+
+    def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
+        """Yield flows, and rejected rows.
+
+        Raises:
+            UnusableFile: a file is missing, empty, damaged, of another format, or lacks what a flow needs; or
+                a log of phones is older than any iPhone.
+        """
+        declared = self.declared
+        if declared.one_direction:
+            clock = declared.columns[declared.clock][0]
+            yield from nfdump.paired(paths, options, self._directions, self.NAME, clock, flagged=False)
+            return
+        for path in paths:
+            found, parsed = self.records(path)
+            finish = partial(finished, declared=found, options=options, name=self.NAME)
+            first = 0 if declared.addresses else _flows.FIRST_IPHONE
+            yield from _flows.flows_of(path, parsed, finish, first=first)
+
+    def records(self, path: Path) -> tuple[Declaration, Iterator[Rows]]:
+        """The records of a file, and the declaration with the names as they stand in it."""
+        declared, expected = self.declared, f"{self.declared.title} ({self.NAME})"
+        start = _lines.head(path, expected)
+        layout = self.layout(start)
+        if layout is None:
+            raise UnusableFile(f"{path} is not {expected}: {why_not(declared.layouts[0], start)}", path)
+        return parse(path, expected, declared, layout, start)
+
+    def _directions(self, path: Path) -> Iterator[tuple[Rows, pa.Table]]:
+        declared, parsed = self.records(path)
+        for rows in parsed:
+            yield rows, _direction_records(Mapped(rows, declared, True))
+
+
+def why_not(layout: Layout, start: bytes) -> str:
+    """Why a file that starts so is not of a layout; nothing if it is."""
+    if not layout.recognised:
+        return "a mapping file must say what it is"
+    if layout.syntax == "json":
+        objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
+        reasons = [_lacks(layout, record) for record in objects]
+        return min(reasons, key=len) if reasons else "it holds no JSON objects"
+    lines = _line_records.first_lines(start)
+    if layout.keys and not layout.line:
+        names = [name.lower() for name in _header(layout, start)]
+        missing = [key for key in layout.keys if not {name.lower() for name in key} & set(names)]
+        return f"its header line names no {' or '.join(missing[0])}" if missing else ""
+    heads = [line[: _line_records.MAX_PREFIX] for line in lines]
+    patterns = [pattern for pattern in (layout.line, layout.starts) if pattern]
+    if not any(all(pattern.search(head) for pattern in patterns) for head in heads):
+        return "none of its first lines looks like one"
+    missing = [key for key in layout.keys if not any(f"{name}=" in line for name in key for line in lines)]
+    return f"its first lines have no {' or '.join(missing[0])}" if missing else ""
+
+
+def _lacks(layout: Layout, record: dict[str, Any]) -> str:
+    for path, pattern in layout.values.items():
+        value = _at(record, path)
+        if not isinstance(value, str | int | float) or not pattern.search(str(value)):
+            return f"its objects have no {path} that matches {pattern.pattern}"
+    inside = record.get(layout.within)
+    inside = inside if isinstance(inside, dict) else record
+    for key in layout.keys:
+        if all(_at(inside, path) is None for path in key):
+            return f"its objects have no {' or '.join(key)}"
+    return ""
+
+
+def _at(record: Any, path: str) -> Any:
+    if isinstance(record, dict) and path in record:
+        return record[path]
+    for name in path.split("."):
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
+
+
+def _header(layout: Layout, start: bytes) -> list[str]:
+    if layout.syntax == "words":
+        return (_line_records.first_lines(start, 1) or [""])[0].split()
+    return _csv.header(start, layout.delimiter)
+
+
+def parse(
+    path: Path, expected: str, declared: Declaration, layout: Layout, start: bytes
+) -> tuple[Declaration, Iterator[Rows]]:
+    """The records of a file by the log's own names, and the declaration with these names."""
+    if layout.syntax == "json":
+        objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
+        prefix = f"{layout.within}." if any(isinstance(o.get(layout.within), dict) for o in objects) else ""
+        declared = _inside(declared, prefix)
+        schema = _schema(declared, objects)
+        fits = (lambda record: not _lacks(layout, record)) if layout.recognised else None
+        return declared, _json.rows(path, expected, schema, fits, partial(_adapted, schema=schema))
+    declared = _inside(declared, "")
+    wanted = _wanted(declared)
+    named = [name.lower() for name in _header(layout, start)]
+    headed = bool(layout.keys) and all({name.lower() for name in key} & set(named) for key in layout.keys)
+    if layout.syntax == "csv" and not layout.names:
+        chosen = partial(choose, path, expected if layout.recognised else "", declared)
+        return declared, _csv.read(path, expected, chosen, layout.delimiter)
+    names = _header(layout, start) if headed else list(layout.names)
+    return declared, _line_rows(path, expected, layout, names, wanted, headed)
+
+
+def _line_rows(
+    path: Path, expected: str, layout: Layout, names: list[str], wanted: list[str], headed: bool
+) -> Iterator[Rows]:
+    _lines.head(path, expected, 1)
+    for block in _lines.blocks(path, expected):
+        if headed and block.line == 1:
+            body = block.data.partition(b"\n")[2]
+            block = replace(block, data=body, line=2, ends=body.count(b"\n"))
+        yield _line_records.rows(block, layout, names, wanted)
+
+
+def _wanted(declared: Declaration) -> list[str]:
+    names = [part for found in declared.columns.values() for name in found for part in name.split("+")]
+    names += [name for skip in (*declared.skips, *declared.swaps) for name in skip.columns]
+    return list(dict.fromkeys([*names, *filter(None, [declared.zone])]))
+
+
+def _inside(declared: Declaration, prefix: str) -> Declaration:
+    """With the names as they stand in an object; those that begin with "." stand outside of it."""
+
+    def named(name: str) -> str:
+        parts = (part[1:] if part.startswith(".") else prefix + part for part in name.split("+"))
+        return "+".join(parts)
+
+    def skips(found: tuple[Skip, ...]) -> tuple[Skip, ...]:
+        return tuple(replace(skip, columns=tuple(map(named, skip.columns))) for skip in found)
+
+    return replace(
+        declared,
+        columns={ours: tuple(map(named, names)) for ours, names in declared.columns.items()},
+        skips=skips(declared.skips),
+        swaps=skips(declared.swaps),
+        zone=named(declared.zone) if declared.zone else "",
+    )
+
+
+def choose(path: Path, expected: str, declared: Declaration, names: Sequence[str]) -> dict[str, str]:
+    """The wanted columns of a header, as named or in another case.
+
+    Raises:
+        UnusableFile: one is absent that a flow needs; or, of a mapping (`expected` is empty), any.
+    """
+    lower = {name.lower(): name for name in reversed(names)}
+    found = {name: name if name in names else lower.get(name.lower()) for name in _wanted(declared)}
+    present = {name: theirs for name, theirs in found.items() if theirs is not None}
+    needed = {"start": declared.columns[declared.clock]} if expected else declared.columns
+    for columns in needed.values():
+        if not any(all(part in present for part in name.split("+")) for name in columns):
+            raise _lacking(path, expected, declared, columns, names)
+    return present
+
+
+def _lacking(
+    path: Path, expected: str, declared: Declaration, columns: Sequence[str], names: Sequence[str]
+) -> UnusableFile:
+    lacks = " or ".join(map(repr, columns))
+    if not expected:
+        found = ", ".join(filter(str.isprintable, names[:12]))[:300] or "none"
+        return UnusableFile(f"{path} has no column {lacks}, which the mapping names; it has {found}", path)
+    hint = f"; {declared.hint}" if declared.hint else ""
+    return UnusableFile(f"{path} is {expected}, but has no {lacks}{hint}", path)
+
+
+def _schema(declared: Declaration, objects: Sequence[dict[str, Any]]) -> dict[str, pa.DataType]:
+    """The wanted fields of JSON objects, in the types that the first objects show."""
+    tree: dict[str, Any] = {}
+    roles = {
+        part: ours for ours, names in declared.columns.items() for name in names for part in name.split("+")
+    }
+    for path in sorted(_wanted(declared), key=lambda path: -path.count(".")):
+        kind = _kind([_at(record, path) for record in objects], roles.get(path, ""))
+        parts = [path] if any(path in record for record in objects) else path.split(".")
+        node = tree
+        for part in parts[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                break
+        else:
+            node.setdefault(parts[-1], kind)
+
+    def typed(node: Any, inner: bool = True) -> pa.DataType:
+        if not isinstance(node, dict):
+            # A number is no name; within objects there is no type of names.
+            return pa.string() if inner and node == WORD else node
+        return pa.struct([(name, typed(child)) for name, child in node.items()])
+
+    return {name: typed(node, False) for name, node in tree.items()}
+
+
+def _kind(values: Sequence[Any], ours: str) -> pa.DataType:
+    found = {type(value) for value in values if value is not None and not isinstance(value, dict | list)}
+    if ours in _NAMES:
+        return WORD
+    if found == {bool}:
+        return pa.bool_()
+    if found and found <= {int, float}:
+        return pa.float64() if ours in _TIMES or float in found else pa.int64()
+    return pa.int64() if not found and ours in _COUNTS else pa.string()
+
+
+def _adapted(row: dict[str, Any], schema: dict[str, pa.DataType]) -> dict[str, Any]:
+    """A row with numbers and truths as the texts that other rows have in their place."""
+    changed: dict[str, Any] = {}
+    for name, kind in schema.items():
+        value = row.get(name)
+        if pa.types.is_struct(kind) and isinstance(value, dict):
+            changed[name] = _adapted(value, {field.name: field.type for field in kind})
+        elif kind == pa.string() and isinstance(value, bool):
+            changed[name] = str(value).lower()
+        elif kind == pa.string() and isinstance(value, int | float):
+            changed[name] = str(value)
+        elif kind == pa.int64() and isinstance(value, float) and value.is_integer():
+            changed[name] = int(value)
+    return row | changed
+
+
+def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str) -> _flows.Finished:
+    """The flows of some records."""
+    get = Mapped(rows, declared, name != "table")
+    get.left_out["other_kind"] += rows.read - len(rows.bad_lines) - len(rows.table)
+    devices = get.words("device_id")
+    addresses = get.words("dest_ip")
+    transport, tcp, udp = get.protocol()
+    start, lasted = get.start(), get.duration()
+    columns: dict[str, Any] = {
+        "start": start,
+        "device": translate(devices, canonical) if declared.addresses else devices,
+        **get.destination(get.words("dest_host"), addresses),
+        "transport": transport,
+        "service": translate(get.words("service"), str.lower),
+        "outcome": get.outcome(),
+        "source_uid": get.words("source_uid").cast(pa.string()),
+        "source": pc.fill_null(get.words("source").cast(pa.string()), name),
+        "time_resolution_seconds": get.resolution(),
+    }
+    if lasted is not None:
+        columns["duration_seconds"] = lasted
+    if get.has("app_id"):
+        columns["app_id"] = get.words("app_id")
+        attribution = pc.if_else(columns["app_id"].is_null(), "none", get.mine("app_attribution"))
+        columns["app_attribution"] = pc.fill_null(attribution, "none")
+    if get.has("dest_host_source"):
+        columns["dest_host_source"] = get.mine("dest_host_source")
+    if get.has("dest_port"):
+        # ICMP has its type for a port.
+        ported = tcp | udp | np.asarray(get.words("transport").is_null())
+        columns["dest_port"] = get.port("dest_port", ported if declared.addresses else None)
+        if declared.addresses:
+            guessed = _flows.dns_by_port(columns["dest_port"], udp).cast(pa.string())
+            columns["service"] = pc.coalesce(columns["service"].cast(pa.string()), guessed)
+    if get.has("source_port"):
+        columns["device_port"] = get.port("source_port", tcp | udp if declared.addresses else None)
+    columns |= {
+        ours: get.count(ours, declared.byte_unit) for ours in ("bytes_out", "bytes_in") if get.has(ours)
+    }
+    if declared.swaps and {"bytes_out", "bytes_in"} <= columns.keys():
+        turned = pa.array(get.swapped())
+        sent, received = columns["bytes_out"], columns["bytes_in"]
+        columns["bytes_out"] = pc.if_else(turned, received, sent)
+        columns["bytes_in"] = pc.if_else(turned, sent, received)
+    return get.flows(
+        columns, options, name, 1.0, clock=get.label(declared.clock), addresses=declared.addresses
+    )
+
+
+def _direction_records(get: Mapped) -> pa.Table:
+    """What a pairing of directions needs of some records."""
+    ends = [translate(get.words(ours), canonical) for ours in ("device_id", "dest_ip")]
+    _, tcp, udp = get.protocol()
+    ports = []
+    for ours in ("source_port", "dest_port"):
+        port = _nfdump_records.numbers(get.port(ours, tcp | udp))
+        fits = (port >= 0) & (port <= 65535)
+        get.fault(~fits, f"{get.label(ours)} is out of range")
+        ports.append(np.where(fits, port, 0))
+    sizes = []
+    for ours in ("bytes_out", "bytes_in"):
+        sizes.append(get.count(ours, get.declared.byte_unit))
+        get.fault(pc.fill_null(pc.less(sizes[-1], 0), False), f"{get.label(ours)} is out of range")
+    refused = np.asarray(pc.equal(get.outcome(), "failed"))
+    flags = value_of(get.words("tcp_flags"), _nfdump_records.tcp_flags, 0) if get.has("tcp_flags") else 0
+    start, lasted = get.start(), get.duration()
+    lasted = pa.nulls(len(start), pa.float64()) if lasted is None else lasted
+    finer = pa.array(np.asarray(get.resolution()) < 1)
+    flags = np.where(tcp, np.where(refused, _SYN, flags), 0)
+    return _nfdump_records.record_table(get, ends, ports, (tcp, udp), start, lasted, finer, sizes, flags)

@@ -1,0 +1,343 @@
+"""Records of one line each as columns: words between blanks, key=value in several dialects, CEF, LEEF, and
+tables behind a prefix or of uneven width.
+
+A record may stand behind a syslog header. The fields are found in one pass over the bytes; a line that is no
+UTF-8 costs no other.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from appcadence._types import Ints, Mask
+from appcadence.telemetry.readers import _csv
+from appcadence.telemetry.readers._declaration import Layout
+from appcadence.telemetry.readers._lines import Block, Rows
+
+MAX_PREFIX = 1000
+"""Characters of a line in which its record begins and shows its kind."""
+_BOM = b"\xef\xbb\xbf"
+_BLANK, _TAB, _EQUALS, _QUOTE, _BACKSLASH, _COMMA, _PIPE, _SEMICOLON = b' \t="\\,|;'
+_KV, _PAIRS, _CEF, _WORDS = range(4)
+_LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f]{2,4})|([^\w\s|=]))\|")
+
+
+def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[str]) -> Rows:
+    """The records of a block, each wanted field as texts, and the lines that are no records.
+
+    Lines of another kind than that of `layout.line` are read and neither records nor bad. `names` are those
+    of the columns, for words and tables.
+    """
+    if block.line == 1:
+        block = replace(block, data=block.data.removeprefix(_BOM))
+    data = block.data
+    starts, ends, numbers, bad = _whole_lines(block)
+    reasons = ["not UTF-8"] * len(bad)
+    kept = np.ones(len(starts), bool)
+    groups: dict[str, list[str | None]] = {}
+    if layout.starts or layout.line:
+        starts, found, kept, groups = _begun(data, starts, ends, layout, wanted)
+        bad += numbers[~found].tolist()
+        reasons += ["no such record"] * int((~found).sum())
+    read = len(numbers) + reasons.count("not UTF-8")
+    starts, ends, numbers = starts[kept], ends[kept], numbers[kept]
+    if layout.syntax == "csv":
+        return _table(block, layout, names, wanted, (starts, ends, numbers), bad, reasons, read)
+    columns = _columns(data, starts, ends, layout, names, [name for name in wanted if name not in groups])
+    columns |= {name: pa.array(values, pa.string()) for name, values in groups.items()}
+    table = pa.table(columns or {"row": pa.nulls(len(numbers))})
+    return Rows(table, numbers, read, bad, reasons, block.size)
+
+
+def first_lines(head: bytes, count: int = 20) -> list[str]:
+    """The first characters of the first lines of a file that say anything."""
+    lines = head.removeprefix(_BOM).split(b"\n")[: 5 * count]
+    texts = (line.decode("utf-8", "replace").strip("\r ") for line in lines)
+    return [text for text in texts if text][:count]
+
+
+@cache
+def _in_bytes(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
+    return re.compile(pattern.pattern.encode(), re.MULTILINE)
+
+
+def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[int]]:
+    """Where lines begin and end that hold anything, their numbers, and the numbers of those not in UTF-8."""
+    text = np.frombuffer(block.data, np.uint8)
+    ends = np.flatnonzero(text == 10)
+    if len(ends) < block.count:
+        ends = np.append(ends, len(text))
+    starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64) if len(ends) else ends
+    numbers = block.lines
+    while True:
+        returned = (ends > starts) & (text[np.maximum(ends - 1, 0)] == 13) if len(ends) else ends > starts
+        if not returned.any():
+            break
+        ends = ends - returned
+    kept, bad = ends > starts, np.zeros(len(ends), bool)
+    try:
+        block.data.decode()
+    except UnicodeDecodeError:
+        bad = kept & ~_decodable(block.data, starts, ends)
+    good = kept & ~bad
+    return starts[good], ends[good], numbers[good], numbers[bad].tolist()
+
+
+def _decodable(data: bytes, starts: Ints, ends: Ints) -> Mask:
+    def fits(line: bytes) -> bool:
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    spans = zip(starts.tolist(), ends.tolist(), strict=True)
+    return np.fromiter((fits(data[a:b]) for a, b in spans), bool, len(starts))
+
+
+def _begun(
+    data: bytes, starts: Ints, ends: Ints, layout: Layout, wanted: Sequence[str]
+) -> tuple[Ints, Mask, Mask, dict[str, list[str | None]]]:
+    """Where the records begin, which lines are records, which of those are of the kind, and named groups."""
+    begins, kind = (_in_bytes(p) if p else None for p in (layout.starts, layout.line))
+    found, kept = np.ones(len(starts), bool), np.ones(len(starts), bool)
+    named: dict[str, tuple[re.Pattern[bytes], list[str | None]]] = {
+        name: (pattern, [])
+        for pattern in (begins, kind)
+        for name in (pattern.groupindex if pattern else ())
+        if name in wanted
+    }
+    moved = starts.copy()
+    for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        most = min(end, start + MAX_PREFIX)
+        first = begins.search(data, start, most) if begins else None
+        if begins and first is None:
+            found[place] = kept[place] = False
+            continue
+        of_kind = kind.search(data, first.start() if first else start, most) if kind else None
+        if kind and of_kind is None:
+            kept[place] = False
+            # Of a log that has but one kind, it is no record.
+            found[place] = begins is not None
+            continue
+        if first:
+            moved[place] = first.end()
+        for name, (pattern, values) in named.items():
+            match = first if pattern is begins else of_kind
+            text = match[name] if match else None
+            values.append(text.decode() if text is not None else None)
+    return moved, found, kept, {name: values for name, (_, values) in named.items()}
+
+
+def _table(
+    block: Block,
+    layout: Layout,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    lines: tuple[Ints, Ints, Ints],
+    bad: list[int],
+    reasons: list[str],
+    read: int,
+) -> Rows:
+    """The rows of a table without a header line."""
+    starts, ends, numbers = lines
+    spans = zip(starts.tolist(), ends.tolist(), strict=True)
+    data = b"\n".join([block.data[start:end] for start, end in spans])
+    places = {name: names.index(name) for name in wanted if name in names}
+    dialect = _csv.Dialect(layout.delimiter, ragged=True)
+    width = max(_width(data, dialect), *(place + 1 for place in places.values()), 1)
+    whole = Block(data, int(numbers[0]) if len(numbers) else 1, max(len(numbers) - 1, 0), numbers=numbers)
+    found = _csv.rows(whole, places, width, dialect)
+    return Rows(
+        found.table,
+        found.lines,
+        read,
+        [*bad, *found.bad_lines],
+        [*reasons, *found.reasons],
+        block.size,
+    )
+
+
+def _width(data: bytes, dialect: _csv.Dialect) -> int:
+    try:
+        return len(_csv.split(data.partition(b"\n")[0], dialect))
+    except csv.Error:
+        return 0
+
+
+def _columns(
+    data: bytes, starts: Ints, ends: Ints, layout: Layout, names: Sequence[str], wanted: Sequence[str]
+) -> dict[str, pa.Array]:
+    text = np.frombuffer(data, np.uint8)
+    places = np.array([names.index(name) if name in names else -1 for name in wanted], np.int64)
+    keys = [name.encode() for name in wanted]
+    offsets = np.cumsum([0, *map(len, keys)]).astype(np.int64)
+    packed = np.frombuffer(b"".join(keys), np.uint8)
+    mode, delimiter = {"kv": _KV, "cef": _CEF, "words": _WORDS}.get(layout.syntax, _PAIRS), layout.delimiter
+    separator = ord(delimiter)
+    if layout.syntax == "leef":
+        separator = _leef_separator(data, starts, ends)
+        mode = _CEF if separator == _BLANK else _PAIRS
+    firsts, lasts = (np.full((len(wanted), len(starts)), -1, np.int64) for _ in range(2))
+    _find(text, starts, ends, packed, offsets, places, separator, mode, firsts, lasts)
+    return {name: _texts(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
+
+
+def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
+    """What stands between the attributes of LEEF: what the header says, else tabs, "|" or blanks."""
+    if not len(starts):
+        return _TAB
+    line = data[data.rfind(b"\n", 0, int(starts[0])) + 1 : int(ends[0])]
+    if said := _LEEF_DELIMITER.search(line):
+        return int(said[1], 16) & 0xFF if said[1] else said[2][0]
+    body = data[int(starts[0]) : int(ends[0])]
+    if b"\t" in body:
+        return _TAB
+    return _PIPE if re.search(rb"\w=[^|]*\|\w+=", body) else _BLANK
+
+
+def _texts(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.Array:
+    """The spans as texts, null where a span begins at -1."""
+    lengths = np.where(firsts >= 0, lasts - firsts, 0)
+    offsets = np.zeros(len(firsts) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    gathered = np.empty(int(offsets[-1]), np.uint8)
+    _gather(text, firsts, lengths, gathered)
+    valid = np.packbits(firsts >= 0, bitorder="little")
+    buffers = [pa.py_buffer(array) for array in (valid, offsets, gathered)]
+    return pa.Array.from_buffers(pa.string(), len(firsts), buffers)
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.NDArray[np.uint8]) -> None:
+    at = 0
+    for row in range(len(firsts)):
+        first = firsts[row]
+        for step in range(lengths[row]):
+            out[at] = text[first + step]
+            at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(
+    text: npt.NDArray[np.uint8],
+    starts: Ints,
+    ends: Ints,
+    keys: npt.NDArray[np.uint8],
+    offsets: Ints,
+    places: Ints,
+    separator: int,
+    mode: int,
+    firsts: Ints,
+    lasts: Ints,
+) -> None:
+    """Where the value of each wanted key of each record begins and ends; the first of a key counts."""
+    for row in range(len(starts)):
+        at, end = starts[row], ends[row]
+        if mode == _WORDS:
+            place = 0
+            while at < end:
+                while at < end and (text[at] == _BLANK or text[at] == _TAB):
+                    at += 1
+                first = at
+                while at < end and text[at] != _BLANK and text[at] != _TAB:
+                    at += 1
+                if at > first:
+                    for key in range(len(places)):
+                        if places[key] == place:
+                            firsts[key, row], lasts[key, row] = first, at
+                    place += 1
+        elif mode == _KV:
+            while at < end:
+                while at < end and (
+                    text[at] == _BLANK or text[at] == _TAB or text[at] == _COMMA or text[at] == _SEMICOLON
+                ):
+                    at += 1
+                key_first = at
+                while at < end and text[at] != _EQUALS and text[at] != _BLANK and text[at] != _TAB:
+                    at += 1
+                if at >= end or text[at] != _EQUALS:
+                    continue
+                key_last = at
+                at += 1
+                if at < end and text[at] == _QUOTE:
+                    at += 1
+                    first = at
+                    while at < end and text[at] != _QUOTE:
+                        at += 2 if text[at] == _BACKSLASH else 1
+                    at = min(at, end)
+                    last = at
+                    at += 1
+                else:
+                    first = at
+                    while at < end and text[at] != _BLANK and text[at] != _TAB and text[at] != _COMMA:
+                        at += 1
+                    last = at
+                _put(text, keys, offsets, key_first, key_last, first, last, row, firsts, lasts)
+        elif mode == _PAIRS:
+            while at < end:
+                while at < end and (text[at] == _BLANK or text[at] == separator):
+                    at += 1
+                key_first, key_last = at, -1
+                while at < end and text[at] != separator:
+                    if text[at] == _EQUALS and key_last < 0:
+                        key_last = at
+                    at += 1
+                if key_last > 0:
+                    name_last = key_last
+                    while name_last > key_first and text[name_last - 1] == _BLANK:
+                        name_last -= 1
+                    _put(text, keys, offsets, key_first, name_last, key_last + 1, at, row, firsts, lasts)
+        else:
+            # A value goes on until a blank and the next key.
+            key_first, key_last, value_first, word = -1, -1, -1, at
+            while at <= end:
+                if at < end and text[at] == _BACKSLASH:
+                    at = min(at + 2, end)
+                    continue
+                if at < end and (text[at] == _BLANK or text[at] == _TAB):
+                    word = at + 1
+                elif at >= end or (text[at] == _EQUALS and word != key_first and at > word):
+                    if key_first >= 0:
+                        last = end if at >= end else word
+                        while last > value_first and text[last - 1] == _BLANK:
+                            last -= 1
+                        _put(text, keys, offsets, key_first, key_last, value_first, last, row, firsts, lasts)
+                    key_first, key_last, value_first = word, at, at + 1
+                at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _put(
+    text: npt.NDArray[np.uint8],
+    keys: npt.NDArray[np.uint8],
+    offsets: Ints,
+    key_first: int,
+    key_last: int,
+    first: int,
+    last: int,
+    row: int,
+    firsts: Ints,
+    lasts: Ints,
+) -> None:
+    length = key_last - key_first
+    for key in range(len(offsets) - 1):
+        if offsets[key + 1] - offsets[key] != length or firsts[key, row] >= 0:
+            continue
+        same = True
+        for step in range(length):
+            if text[key_first + step] != keys[offsets[key] + step]:
+                same = False
+                break
+        if same:
+            firsts[key, row], lasts[key, row] = first, last
+            return
