@@ -308,8 +308,6 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         if declared.addresses:
             guessed = _flows.dns_by_port(columns["dest_port"], udp).cast(pa.string())
             columns["service"] = pc.coalesce(columns["service"].cast(pa.string()), guessed)
-    if get.has("source_port"):
-        columns["device_port"] = get.port("source_port", tcp | udp if declared.addresses else None)
     columns |= {
         ours: get.count(ours, declared.byte_unit) for ours in ("bytes_out", "bytes_in") if get.has(ours)
     }

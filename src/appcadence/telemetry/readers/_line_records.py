@@ -113,7 +113,8 @@ def _begun(
     named: dict[str, tuple[re.Pattern[bytes], list[str | None]]] = {
         name: (pattern, [])
         for pattern in (begins, kind)
-        for name in (pattern.groupindex if pattern else ())
+        if pattern is not None
+        for name in pattern.groupindex
         if name in wanted
     }
     moved = starts.copy()

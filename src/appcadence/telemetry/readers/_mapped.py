@@ -364,7 +364,7 @@ def _group(match: re.Match[str] | None) -> str | None:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _port(text: str) -> str | None:
