@@ -7,7 +7,7 @@ The logs are made from a real Zeek conn log (TSV, by default of the captures bes
 over and over, each time later and with other uids, written in every format. `read` is the reader alone, file
 to Arrow tables; `convert` is the command, from the hash of the file to Parquet. The peer of tables is
 pyarrow.csv (every column, in its type), that of JSON is orjson (in the `dev` extra; one `loads` a line, or
-one for an array); neither keeps anything. Best of some runs, taken in turn; the process is held to one core.
+one for an array), that of words and key=value `split` and one regular expression a line; none keeps anything. Best of some runs, taken in turn; the process is held to one core.
 
 With --memory, Zeek and nfdump logs of so many GB are converted, each in a process of its own, and the peak
 of its resident memory is printed.
@@ -16,9 +16,11 @@ of its resident memory is printed.
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +62,8 @@ class Form:
     parse: Callable[[Path], None]
     head: str = ""
     tail: str = ""
+    mapping: str = ""
+    """Of the format `table`, in TOML."""
 
 
 class Source:
@@ -113,6 +117,20 @@ class Source:
             ),
             "nfdump CSV": Form("nfdump", nfdump_csv, parse_csv, NFDUMP_HEAD),
             "Argus": Form("argus", argus, parse_csv, ARGUS_HEAD),
+            "table": Form("table", table, parse_csv, TABLE_HEAD, mapping=TABLE_MAP),
+            "Zscaler": Form("zscaler", zscaler, parse_lines),
+            "Jamf": Form("jamf", jamf, parse_lines),
+            "GoFlow2": Form("goflow2", goflow2, parse_lines),
+            "ECS flows": Form("ecs_flows", ecs, parse_lines),
+            "pmacct JSON": Form("pmacct", pmacct, parse_lines),
+            "AWS VPC": Form("aws_vpc", aws_vpc, parse_words),
+            "Squid": Form("squid", squid, parse_words),
+            "FortiGate": Form("fortinet", fortinet, parse_pairs),
+            "Palo Alto": Form("paloalto", paloalto, parse_rows),
+            "CEF": Form("cef", cef, parse_pairs),
+            "LEEF": Form("leef", leef, parse_pairs),
+            "Umbrella": Form("umbrella", umbrella, parse_rows),
+            "PCAPdroid": Form("pcapdroid", pcapdroid, parse_csv, PCAPDROID_HEAD),
         }
 
 
@@ -135,6 +153,27 @@ def parse_lines(path: Path) -> None:
 
 def parse_array(path: Path) -> None:
     orjson.loads(path.read_bytes())
+
+
+def parse_words(path: Path) -> None:
+    with path.open("rb") as lines:
+        for line in lines:
+            line.split()
+
+
+PAIR = re.compile(rb'([\w.-]+)=("[^"]*"|[^\s"]*)')
+
+
+def parse_pairs(path: Path) -> None:
+    with path.open("rb") as lines:
+        for line in lines:
+            dict(PAIR.findall(line))
+
+
+def parse_rows(path: Path) -> None:
+    """Rows without a header line."""
+    width = len(next(csv.reader([path.open().readline()])))
+    parse_csv(path, types=dict.fromkeys(map(str, range(width)), pa.string()))
 
 
 def number(text: str) -> int:
@@ -252,6 +291,203 @@ def argus(row: Row, at: float) -> str:
     return f"{start},{seconds(row):.6f},{row['proto']},{ends},CON,0,0,8,{sent + got},{sent}\n"
 
 
+TABLE_HEAD = "begin,seconds,client,host,address,port,proto,sent,received\n"
+TABLE_MAP = """
+[columns]
+start = "begin"
+duration_seconds = "seconds"
+device_id = "client"
+dest_host = "host"
+dest_ip = "address"
+dest_port = "port"
+transport = "proto"
+bytes_out = "sent"
+bytes_in = "received"
+"""
+
+
+def host(row: Row) -> str:
+    return f"host{crc32(row['id.resp_h'].encode()) % 500}.example.com"
+
+
+def table(row: Row, at: float) -> str:
+    sizes = f"{number(row['orig_bytes'])},{number(row['resp_bytes'])}"
+    ends = f"{row['id.orig_h']},{host(row)},{row['id.resp_h']},{row['id.resp_p']},{row['proto']}"
+    return f"{iso(at)[:-3]}Z,{seconds(row):.3f},{ends},{sizes}\n"
+
+
+def zscaler(row: Row, at: float) -> str:
+    event = {
+        "time": datetime.fromtimestamp(at, UTC).strftime("%a %b %d %H:%M:%S %Y"),
+        "tz": "GMT",
+        "epochtime": str(int(at)),
+        "external_devid": row["id.orig_h"],
+        "eurl": f"{host(row)}/v1/ping",
+        "useragent": "Mozilla/5.0",
+        "serverip": row["id.resp_h"],
+        "proto": "HTTPS",
+        "action": "Allowed",
+        "mobappname": "Mail",
+        "deviceostype": "iOS",
+        "reqsize": str(number(row["orig_bytes"])),
+        "respsize": str(number(row["resp_bytes"])),
+        "recordid": str(crc32(row["uid"].encode())),
+    }
+    return json.dumps({"sourcetype": "zscalernss-web", "event": event}) + "\n"
+
+
+def jamf(row: Row, at: float) -> str:
+    event = {
+        "metadata": {"vendor": "Jamf", "product": "Network Traffic Stream"},
+        "timestamp": f"{iso(at)[:-3]}Z",
+        "device": {"deviceId": row["id.orig_h"], "osType": "IOS"},
+        "hostName": host(row),
+        "dns": {"recordType": "A", "responseStatus": "NOERROR", "ttl": 60},
+        "blocked": False,
+    }
+    return json.dumps({"event": event}) + "\n"
+
+
+def goflow2(row: Row, at: float) -> str:
+    text = ""
+    for source, port, dest, to, flags, size in directions(row):
+        record = {
+            "type": "IPFIX",
+            "time_received_ns": int((at + 60) * 1e9),
+            "time_flow_start_ns": int(at * 1e9),
+            "time_flow_end_ns": int((at + seconds(row)) * 1e9),
+            "bytes": size,
+            "packets": 4,
+            "src_addr": source,
+            "dst_addr": dest,
+            "proto": row["proto"].upper(),
+            "src_port": int(port),
+            "dst_port": int(to),
+            "tcp_flags": mask(flags),
+        }
+        text += json.dumps(record) + "\n"
+    return text
+
+
+def ecs(row: Row, at: float) -> str:
+    text = ""
+    for source, port, dest, to, flags, size in directions(row):
+        times = {"start": f"{iso(at)[:-3]}Z", "end": f"{iso(at + seconds(row))[:-3]}Z"}
+        record = {
+            "@timestamp": f"{iso(at + 60)[:-3]}Z",
+            "event": times | {"duration": int(seconds(row) * 1e9)},
+            "source": {"ip": source, "port": int(port), "bytes": size},
+            "destination": {"ip": dest, "port": int(to)},
+            "network": {"transport": row["proto"]},
+            "netflow": {"tcp_control_bits": mask(flags)},
+        }
+        text += json.dumps(record) + "\n"
+    return text
+
+
+def pmacct(row: Row, at: float) -> str:
+    text = ""
+    for source, port, dest, to, flags, size in directions(row):
+        record = {
+            "event_type": "purge",
+            "ip_src": source,
+            "ip_dst": dest,
+            "port_src": int(port),
+            "port_dst": int(to),
+            "ip_proto": row["proto"],
+            "tcp_flags": str(mask(flags)),
+            "timestamp_start": iso(at).replace("T", " "),
+            "timestamp_end": iso(at + seconds(row)).replace("T", " "),
+            "packets": 4,
+            "bytes": size,
+        }
+        text += json.dumps(record) + "\n"
+    return text
+
+
+def aws_vpc(row: Row, at: float) -> str:
+    protocol = 17 if row["proto"] == "udp" else 6
+    return "".join(
+        f"2 123456789010 eni-1235b8ca123456789 {source} {dest} {port} {to} {protocol} 4 {size} {int(at)} "
+        f"{int(at + seconds(row))} ACCEPT OK\n"
+        for source, port, dest, to, _, size in directions(row)
+    )
+
+
+def squid(row: Row, at: float) -> str:
+    return (
+        f"{at:.3f} {int(seconds(row) * 1e3):6d} {row['id.orig_h']} TCP_TUNNEL/200 {number(row['resp_bytes'])} "
+        f"CONNECT {host(row)}:443 - HIER_DIRECT/{row['id.resp_h']} -\n"
+    )
+
+
+def fortinet(row: Row, at: float) -> str:
+    when = datetime.fromtimestamp(at, UTC)
+    return (
+        f'<189>date={when:%Y-%m-%d} time={when:%H:%M:%S} devname="fw" devid="FG1" logid="0000000013" '
+        f'type="traffic" subtype="forward" level="notice" vd="root" eventtime={int(at * 1e9)} tz="+0000" '
+        f'srcip={row["id.orig_h"]} srcport={row["id.orig_p"]} srcintf="lan" dstip={row["id.resp_h"]} '
+        f'dstport={row["id.resp_p"]} dstintf="wan" proto={17 if row["proto"] == "udp" else 6} action="close" '
+        f'policyid=1 service="HTTPS" duration={int(seconds(row))} sentbyte={number(row["orig_bytes"])} '
+        f'rcvdbyte={number(row["resp_bytes"])} app="SSL" appcat="Network.Service"\n'
+    )
+
+
+def paloalto(row: Row, at: float) -> str:
+    start, end = (
+        datetime.fromtimestamp(time, UTC).strftime("%Y/%m/%d %H:%M:%S") for time in (at, at + seconds(row))
+    )
+    sent, got = number(row["orig_bytes"]), number(row["resp_bytes"])
+    return (
+        f"1,{end},007051000012345,TRAFFIC,end,2562,{end},{row['id.orig_h']},{row['id.resp_h']},192.0.2.1,"
+        f"{row['id.resp_h']},out,,,ssl,vsys1,trust,untrust,ae1,ae2,Syslog,{end},4711,1,{row['id.orig_p']},"
+        f"{row['id.resp_p']},40000,443,0x400053,{row['proto']},allow,{sent + got},{sent},{got},20,{start},"
+        f"{int(seconds(row))},any,,71234,0x0,Reserved,United States,,11,9,tcp-fin\n"
+    )
+
+
+def cef(row: Row, at: float) -> str:
+    return (
+        "CEF:0|Example|Wall|1.0|13|traffic:forward close|3|deviceExternalId=F "
+        f"start={int(at * 1e3)} end={int((at + seconds(row)) * 1e3)} src={row['id.orig_h']} "
+        f"spt={row['id.orig_p']} dst={row['id.resp_h']} dpt={row['id.resp_p']} dhost={host(row)} "
+        f"proto={row['proto']} act=close app=HTTPS out={number(row['orig_bytes'])} "
+        f"in={number(row['resp_bytes'])} externalId={crc32(row['uid'].encode())} destCountry=United States\n"
+    )
+
+
+def leef(row: Row, at: float) -> str:
+    return (
+        f"LEEF:1.0|Example|Wall|1.0|close|devTime={int(at * 1e3)}\tsrc={row['id.orig_h']}\t"
+        f"dst={row['id.resp_h']}\tsrcPort={row['id.orig_p']}\tdstPort={row['id.resp_p']}\t"
+        f"proto={row['proto']}\thostname={host(row)}\tsrcBytes={number(row['orig_bytes'])}\t"
+        f"dstBytes={number(row['resp_bytes'])}\taction=close\tsev=3\n"
+    )
+
+
+def umbrella(row: Row, at: float) -> str:
+    when = datetime.fromtimestamp(at, UTC)
+    return (
+        f'"{when:%Y-%m-%d %H:%M:%S}","phone-{crc32(row["id.orig_h"].encode()) % 500}","phone","10.8.0.21",'
+        f'"192.0.2.1","Allowed","1 (A)","NOERROR","{host(row)}.","Infrastructure","Mobile Devices",'
+        f'"Mobile Devices",""\n'
+    )
+
+
+PCAPDROID_HEAD = (
+    "IPProto,SrcIP,SrcPort,DstIp,DstPort,UID,App,Proto,Status,Info,BytesSent,BytesRcvd,PktsSent,PktsRcvd,"
+    "FirstSeen,LastSeen\n"
+)
+
+
+def pcapdroid(row: Row, at: float) -> str:
+    return (
+        f"{17 if row['proto'] == 'udp' else 6},{row['id.orig_h']},{row['id.orig_p']},{row['id.resp_h']},"
+        f"{row['id.resp_p']},10123,Mail,TLS,Closed,{host(row)},{number(row['orig_bytes'])},"
+        f"{number(row['resp_bytes'])},9,9,{int(at * 1e3)},{int((at + seconds(row)) * 1e3)}\n"
+    )
+
+
 def make(path: Path, form: Form, source: Source, size: int) -> None:
     """A log of about `size` bytes."""
     with path.open("w") as out:
@@ -264,13 +500,13 @@ def make(path: Path, form: Form, source: Source, size: int) -> None:
         out.write(form.tail)
 
 
-def read(name: str, path: Path) -> int:
-    options = ReadOptions(local_nets=tuple(map(ip_network, EVERYWHERE)))
+def read(name: str, path: Path, mapping: Path) -> int:
+    options = ReadOptions(local_nets=tuple(map(ip_network, EVERYWHERE)), mapping=mapping)
     return sum(len(batch) for table, batch in reader(name).read([path], options) if table == "flows")
 
 
-def whole(name: str, path: Path, out: Path) -> None:
-    report = convert([path], out, format=name, local_nets=EVERYWHERE)
+def whole(name: str, path: Path, out: Path, mapping: Path) -> None:
+    report = convert([path], out, format=name, local_nets=EVERYWHERE, mapping=mapping)
     if report.rejected:
         raise SystemExit(f"{name}: {report.rejected} rows of the benchmark's log were rejected")
     shutil.rmtree(out)
@@ -288,13 +524,14 @@ def compare(source: Source, forms: dict[str, Form], size: int, runs: int, scratc
     pa.set_io_thread_count(1)
     print(f"one core, {size / 1e6:.0f} MB a log, best of {runs}; MB/s; ratio: read against parser")
     print(f"{'':<16}{'M flows':>8}{'read':>8}{'convert':>9}{'parser':>8}{'ratio':>7}")
-    path, out = scratch / "log", scratch / "out"
+    path, out, mapping = scratch / "log", scratch / "out", scratch / "map.toml"
     for name, form in forms.items():
         make(path, form, source, size)
-        flows, megabytes = read(form.reader, path), path.stat().st_size / 1e6
+        mapping.write_text(form.mapping)
+        flows, megabytes = read(form.reader, path, mapping), path.stat().st_size / 1e6
         steps = (
-            partial(read, form.reader, path),
-            partial(whole, form.reader, path, out),
+            partial(read, form.reader, path, mapping),
+            partial(whole, form.reader, path, out, mapping),
             partial(form.parse, path),
         )
         times = [[measured(step) for step in steps] for _ in range(runs)]

@@ -17,6 +17,7 @@ MAX_BYTES = 1 << 18
 
 _SCALE = 1 << 16
 _LENGTHS = (1, 2, 3, 4, 8, 16, 64, 256)
+_VALUE = re.compile(rb'[^\s,;|="{}\[\]:]+')
 _NUMBER = re.compile(rb"-?\d[\d.]*")
 _VALUES = (
     *(b"nan", b"NaN", b"inf", b"-Infinity", b"1e400", b"-1e308", b"1e-400", b"9" * 40, b"0x7f", b"1_0"),
@@ -90,6 +91,15 @@ def _number(content: bytes, other: bytes, at: int, size: int, value: int) -> byt
     return content[: found.start()] + _VALUES[value % len(_VALUES)] + content[found.end() :]
 
 
+def _field(content: bytes, other: bytes, at: int, size: int, value: int) -> bytes:
+    """A value between delimiters replaced, by one of another place of a log or by an odd one."""
+    found, taken = _VALUE.search(content, at), _VALUE.search(other, len(other) * value // 256)
+    if found is None or taken is None:
+        return content
+    new = taken[0] if size > 8 else _VALUES[value % len(_VALUES)]
+    return content[: found.start()] + new + content[found.end() :]
+
+
 def _nest(content: bytes, other: bytes, at: int, size: int, value: int) -> bytes:
     found = _NUMBER.search(content, at)
     at, end = found.span() if found else (at, at)
@@ -114,6 +124,7 @@ _EDITS: dict[str, Callable[[bytes, bytes, int, int, int], bytes]] = {
     "repeat": _repeat,
     "splice": _splice,
     "number": _number,
+    "field": _field,
     "nest": _nest,
     "swap lines": _swap_lines,
 }

@@ -20,9 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from bundles import BINARY, chat_ipa, info, mdm
+from declared_samples import SAMPLES as DECLARED
 from flow_samples import MAP, SAMPLES, sniffs
 
 from appcadence.errors import TelemetryError
+from appcadence.telemetry import readers
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.ingest.convert import convert
@@ -75,7 +77,11 @@ def targets(scratch: Path) -> dict[str, Target]:
     found |= {f"inventory {name}": _inventory(names, *seeds) for name, seeds in _sources(scratch).items()}
     found["devices"] = Target([b"address,device_id,from,to\n10.0.0.5,d,2024-01-01T00:00:00Z,\n"], _devices)
     found["app map"] = Target([APP_MAP], _app_map)
-    found["table map"] = Target([MAP.encode()], _table_map)
+    declarations = (Path(readers.__file__).parent / "declared").glob("*.toml")
+    maps = [MAP.encode(), *(path.read_bytes() for path in sorted(declarations))]
+    found["table map"] = Target(maps, _table_map)
+    for name, content, _ in DECLARED.values():
+        found.setdefault(name, _reader(name, [], mapping)).seeds.append(content)
     assert {name for name in FORMATS if name in found} == set(FORMATS)
     return found
 

@@ -17,6 +17,7 @@ from appcadence.cli.evidence import evidence
 from appcadence.cli.exceptions import exceptions
 from appcadence.cli.explain import explain
 from appcadence.cli.features import features
+from appcadence.cli.formats import formats
 from appcadence.cli.inventory import inventory
 from appcadence.cli.log import aloud
 from appcadence.cli.models import models
@@ -80,6 +81,7 @@ app.command()(phone)
 app.command()(weekly)
 app.command()(serve)
 app.command()(deliver)
+app.add_typer(formats, name="formats")
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")
 app.add_typer(models, name="models")

@@ -72,6 +72,7 @@ MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
 """Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
 hundred does, else high: exp(-s) alerts a device-day reach score s. A fleet event without a score is low."""
 SEVERITIES = ("low", "medium", "high")
+KINDS = ("app", "destination", "fleet_app", "fleet_destination")
 STATUSES = ("new", "raised", "continuing", "quiet")
 
 

@@ -10,11 +10,11 @@ from fuzz.targets import targets
 from peak import KILOBYTES
 
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers import DECLARATIONS, _lines
 
 INPUTS = 100
 NAMES = [
-    *("suricata", "content_filter", "zscaler", "jamf", "nfdump", "argus", "table", "zeek", "powerlog"),
+    *("suricata", "nfdump", "argus", "table", "zeek", "powerlog", *DECLARATIONS),
     *("knowledgec", "biome", "unified_log", "app_privacy_report", "zeek names"),
     *(f"inventory {kind}" for kind in ("mdm", "lists", "info", "ipa", "intune", "hand")),
     *("devices", "app map", "table map"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -284,9 +285,12 @@ class _Check:
         return found
 
     def _pattern(self, key: str, value: Any) -> re.Pattern[str]:
+        text = self._text(key, value)
         try:
-            return re.compile(self._text(key, value))
-        except (re.error, RecursionError, OverflowError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", FutureWarning)
+                return re.compile(text)
+        except (re.error, RecursionError, OverflowError, FutureWarning) as error:
             raise self._error(f"{key} must be a regular expression ({error})") from None
 
     def _texts(self, content: Mapping[str, Any], section: str) -> dict[str, str]:

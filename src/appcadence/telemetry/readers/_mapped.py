@@ -35,6 +35,7 @@ class Mapped(Columns):
         super().__init__(rows, declared.nothing)
         self.declared = declared
         self._own_names = own_names
+        self._fields: dict[str, pa.Array] = {}
         for skip in declared.skips:
             self.keep(pa.array(~self._fits(skip)), skip.reason)
 
@@ -51,7 +52,15 @@ class Mapped(Columns):
 
     def field(self, ours: str) -> pa.Array:
         """As it stands, from the first name that says something; null where nothing does."""
-        found = [self._said_raw(name) for name in self._present(ours)]
+        if ours not in self._fields:
+            self._fields[ours] = self._field(ours)
+        return self._fields[ours]
+
+    def _field(self, ours: str) -> pa.Array:
+        names = [name for name in self._present(ours) if "+" in name or self._says(name)]
+        # What is blank is nothing to whoever reads a single column.
+        alone = len(names) == 1 and "+" not in names[0] and not self.declared.nothing
+        found = [self.raw(name) if alone else self._said_raw(name) for name in names]
         found = [column for column in found if column.null_count < len(column)]
         if not found:
             known = self.declared.constants.get(ours)

@@ -16,7 +16,7 @@ from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, translate, value_of
-from appcadence.telemetry.readers import _csv, _flows, _json, _lines, _pairs
+from appcadence.telemetry.readers import _csv, _flows, _json, _lines, _pairs, _text
 from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._json_layout import fits
 from appcadence.telemetry.readers._lines import Rows
@@ -107,8 +107,8 @@ def _records(rows: Rows) -> pa.Table:
     get = Columns(rows)
     get.keep(pc.fill_null(pc.equal(get.raw("type").cast(pa.string()), "FLOW"), True))
     _, tcp, udp = _flows.transports(get.raw("proto"))
-    start = get.time("first", "t_first")
-    lasted = seconds_between(start, get.time("last", "t_last"))
+    start, stamp = _time(get, "first", "t_first")
+    lasted = seconds_between(start, _time(get, "last", "t_last")[0])
     # The legacy CSV rounds both times to the second, its duration not.
     duration = pc.coalesce(get.number("duration"), lasted)
     source, dest = (
@@ -120,7 +120,6 @@ def _records(rows: Rows) -> pa.Table:
     sizes = [get.whole(name) for name in ("in_bytes", "out_bytes")]
     for name, size in zip(("in_bytes", "out_bytes"), sizes, strict=True):
         get.fault(pc.fill_null(pc.less(size, 0), False), f"{name} is out of range")
-    stamp = pc.coalesce(get.raw("first"), get.raw("t_first"))
     flags = np.where(tcp, value_of(get.raw("tcp_flags"), tcp_flags, 0), 0)
     return record_table(
         get, (source, dest), ports, (tcp, udp), start, duration, pc.match_substring(stamp, "."), sizes, flags
@@ -174,6 +173,15 @@ def record_table(
     }
     arrays = [one_array(pa.chunked_array([columns[f.name]])).cast(f.type) for f in RECORD]
     return pa.Table.from_arrays(arrays, schema=RECORD)
+
+
+def _time(get: Columns, *names: str) -> tuple[pa.Array, pa.Array]:
+    """A time and how it is written; `-o csv-fast` counts milliseconds."""
+    written = pc.coalesce(*(get.raw(name) for name in names))
+    written = pc.replace_substring_regex(written, r"^([0-9]{10})([0-9]{3})$", r"\1.\2")
+    micros, bad = _text.times(written)
+    get.fault(bad, f"{names[0]} is not a time")
+    return micros, written
 
 
 def numbers(column: pa.Array, default: int = 0) -> Ints:

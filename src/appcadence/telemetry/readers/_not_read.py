@@ -9,7 +9,12 @@ from appcadence.telemetry.readers import _sqlite
 
 _UNPACK = "unpack it first"
 _KNOWN: tuple[tuple[bytes, str], ...] = (
+    (
+        rb"PK\x03\x04[\s\S]{2}[\x01\x03\x05\x07\x09\x0b\x0d\x0f]",
+        f"an encrypted zip archive; {_UNPACK} with its password (unzip, 7z x)",
+    ),
     (rb"PK\x03\x04", f"a zip archive; {_UNPACK} (unzip)"),
+    (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", f"a 7z or RAR archive; {_UNPACK} (7z x)"),
     (
         rb"[\s\S]{257}ustar",
         f"a tar archive; {_UNPACK} (tar -x) and give its logs, of a sysdiagnose those in logs/powerlogs",
@@ -19,6 +24,25 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "a packet capture; run Zeek (zeek -r) or Suricata (suricata -r) over it and give their logs",
     ),
     (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
+    (
+        rb"\x0c\xa5[\x01\x02]\x00|\xa5\x0c\x00[\x01\x02]",
+        "a binary capture of nfcapd; print its records with TZ=UTC nfdump -r FILE -o ndjson",
+    ),
+    (
+        rb"[\x80-\x8f][\s\S]{3,63}\xe5\x71\x2d\xcb",
+        "a binary log of Argus; print its flows with TZ=UTC ra -r FILE -n -u -c , "
+        "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
+    ),
+    (
+        rb" *StartTime +(Flgs|Dur|Proto|SrcAddr)",
+        "the text of Argus's ra for people; print it with commas and dates: TZ=UTC ra -r FILE -n -u -c , "
+        "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
+    ),
+    (
+        rb"[\s\S]{72}\x02\x00[\x01\x02]\xc0",
+        "a trace of Windows (ETW), which holds no telemetry of iOS apps; if it is a packet capture, make one "
+        "that Zeek or Suricata reads with etl2pcapng",
+    ),
     (rb"ElfFile\x00", "a Windows event log, which holds no telemetry of iOS apps"),
     (
         rb"\x00\x10\x00\x00\x11\x00\x00|\xb0\xbb\x30\x00|\x99\x88\x77\x66",

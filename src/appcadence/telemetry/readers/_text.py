@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
+import numba
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Mask
+from appcadence._types import Ints, Mask
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column
+from appcadence.telemetry.readers import _iso_times
 from appcadence.telemetry.readers._flows import LAST_SECOND, micros
 from appcadence.telemetry.times import from_iso, to_micros
 
+_TENTHS = 10.0 ** -np.arange(10)
 _WHOLE = r"^-?[0-9]{1,18}$"
 _NUMBER = r"^-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
 _EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"
@@ -48,10 +52,19 @@ def times(text: Column, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
     "/" in the date, any number of decimals, and any offset ("2018-07-05T15:51:50.666597-0400"). Without
     an offset the clock is taken to be `offset_seconds` ahead of UTC. A time outside 1970 to 2100 is -1.
     """
-    values = _stripped(text)
-    plain = _plain_times(values, offset_seconds)
-    if plain is not None:
-        return plain, np.zeros(len(values), bool)
+    texts = one_array(text).cast(pa.string())
+    clock, plain = _iso_times.read(texts, offset_seconds)
+    empty = np.asarray(texts.is_null())
+    found = in_range(pa.array(clock, mask=~plain))
+    if (plain | empty).all():
+        return found, np.zeros(len(texts), bool)
+    values = _stripped(pc.if_else(pa.array(plain), None, texts))
+    rest, bad = _other_times(values, offset_seconds)
+    return pc.coalesce(found, rest), bad
+
+
+def _other_times(values: pa.Array, offset_seconds: int) -> tuple[pa.Array, Mask]:
+    """Times that are counts, and ISO 8601 in its rarer forms."""
     known = np.asarray(values.is_valid())
     epoch = _matches(values, _EPOCH)
     result = micros(pc.if_else(pa.array(epoch), values, None).cast(pa.float64()))
@@ -90,6 +103,21 @@ def named_times(text: Column, pattern: str, offset_seconds: int) -> tuple[pa.Arr
     return result, np.asarray(values.is_valid()) & np.asarray(result.is_null())
 
 
+@numba.njit(cache=True, nogil=True)
+def _decimals(data: npt.NDArray[np.uint8], places: npt.NDArray[np.int32]) -> Ints:
+    """(n,) how many digits follow the first "." or "," of each text."""
+    found = np.zeros(len(places) - 1, np.int64)
+    for row in range(len(found)):
+        at, end = places[row], places[row + 1]
+        while at < end and data[at] != 46 and data[at] != 44:
+            at += 1
+        at += 1
+        while at < end and 48 <= data[at] <= 57:
+            found[row] += 1
+            at += 1
+    return found
+
+
 def has_zone(text: Column) -> pa.Array:
     """Which times carry an offset or zone of their own, and which are counts and need none."""
     return pc.or_(pc.match_substring_regex(text, _ZONE), pc.match_substring_regex(text, _EPOCH))
@@ -97,9 +125,11 @@ def has_zone(text: Column) -> pa.Array:
 
 def resolution(text: Column, finest: float) -> pa.Array:
     """The resolution of each time in seconds: one where the text has no decimals, else at best `finest`."""
-    decimals = pc.utf8_length(pc.replace_substring_regex(_stripped(text), r"^[^.,]*[.,]?([0-9]*).*$", r"\1"))
-    count = np.asarray(decimals.fill_null(0).to_numpy(zero_copy_only=False))
-    return pa.array(np.maximum(10.0 ** -np.minimum(count, 9).astype(float), finest))
+    values = one_array(text).cast(pa.string())
+    _, offsets, data = values.buffers()
+    places = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    count = _decimals(np.frombuffer(data or b"", np.uint8), places)
+    return pa.array(np.maximum(_TENTHS[np.minimum(count, 9)], finest))
 
 
 def _stripped(text: Column) -> pa.Array:
@@ -109,22 +139,6 @@ def _stripped(text: Column) -> pa.Array:
 
 def _matches(values: pa.Array, pattern: str) -> Mask:
     return np.asarray(pc.fill_null(pc.match_substring_regex(values, pattern), False))
-
-
-def _plain_times(values: pa.Array, offset_seconds: int) -> pa.Array | None:
-    """The texts as `times` reads them where Arrow reads all of them by itself, which is fast; else None."""
-    # Arrow would take a date alone, and an hour without minutes.
-    if pc.all(pc.equal(pc.utf8_slice_codeunits(values, 13, 14), ":")).as_py() is not True:
-        return None
-    if pc.any(pc.match_substring(values, "/")).as_py():
-        values = pc.replace_substring(values, "/", "-")
-    for zone, ahead in ((None, offset_seconds), ("UTC", 0)):
-        try:
-            clock = values.cast(pa.timestamp("us", zone)).cast(pa.int64())
-        except pa.ArrowInvalid:
-            continue
-        return in_range(pc.subtract(clock, ahead * 1_000_000))
-    return None
 
 
 def _strptime(text: Column, pattern: str, offset_seconds: int) -> pa.Array | None:
