@@ -6,6 +6,7 @@ that two devices hold at one time stays an address.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,15 @@ COMMON_NAMES = frozenset(
     ("iphone", "ipad", "ipod", "watch", "apple-watch", "mac", "macbook", "android", "localhost", "unknown")
 )
 """Host names that phones have until somebody names them."""
+
+
+_MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
+
+
+def mac_of(text: str) -> str | None:
+    """A MAC address in the form 00:17:f2:00:00:0a; None for anything else."""
+    pairs = re.sub(r"[^0-9a-f]", "", text.lower())
+    return ":".join(pairs[at : at + 2] for at in range(0, 12, 2)) if _MAC.fullmatch(text) else None
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
 
 
 def _notes(names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str]) -> Iterator[str]:
-    yield f"DHCP names {len(names):,} devices: {listed(sorted(set(names.values())))}."
+    yield f"DHCP and MAC addresses tell {len(names):,} devices: {listed(sorted(set(names.values())))}."
     random = sorted(mac for mac in names if int(mac[1], 16) & 2)
     if random:
         yield (

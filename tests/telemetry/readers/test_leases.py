@@ -64,7 +64,7 @@ def test_each_kind_says_the_same(tmp_path, name):
     # Alone it is no error; and what it says is counted.
     report = convert([path], tmp_path / "out")
     assert report.fates == {"leases": LEFT.get(name, 1)} and report.tables == {"flows": 0}
-    assert report.notes[0] == "DHCP names 1 devices: ana-phone."
+    assert report.notes[0] == "DHCP and MAC addresses tell 1 devices: ana-phone."
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_addresses_become_devices(tmp_path):
     )
     report = convert([log, dhcp], tmp_path / "out")
     assert who(tmp_path / "out") == ["ana-phone", "ben", "10.0.0.9", B, "10.0.0.5"]
-    assert report.notes[0] == f"DHCP names 3 devices: {B}, ana-phone, ben."
+    assert report.notes[0] == f"DHCP and MAC addresses tell 3 devices: {B}, ana-phone, ben."
     assert report.notes[1].startswith("1 of these devices use a randomised MAC address")
     # A table of devices goes before them, and so does a device that is named.
     table = tmp_path / "devices.csv"
@@ -182,3 +182,53 @@ def test_any_leases_give_one_device_at_a_time(rows):
         assert found in {A, B, "10.0.0.5"}
         if len({mac for _, _, mac in rows}) == 1 and holders:
             assert {found} == holders
+
+
+MACS = HEAD.replace("conn_state", "conn_state\torig_l2_addr")
+
+
+def with_macs(path, *rows):
+    lines = [
+        f"{T + at}\tC{at}\t{address}\t{5000 + at}\t192.0.2.1\t443\ttcp\tSF\t{mac}\n"
+        for at, address, mac in rows
+    ]
+    path.write_text(MACS + "".join(lines))
+    return path
+
+
+def test_a_mac_address_joins_the_addresses_of_one_device(tmp_path):
+    rows = [
+        (1, "10.0.0.5", A),
+        (2, "fd00::5", A),
+        (3, "fd00::5:1", A),
+        (4, "10.0.0.6", B),
+        (9, "10.0.0.5", A),
+    ]
+    rows += [(7200, "10.0.0.9", A), (7300, "10.0.0.7", "-")]
+    report = convert([with_macs(tmp_path / "conn.log", *rows)], tmp_path / "out")
+    assert who(tmp_path / "out") == [A, A, A, B, A, A, "10.0.0.7"]
+    assert report.notes[0].startswith("DHCP and MAC addresses tell 2 devices")
+    # Its name comes from DHCP.
+    (tmp_path / "dhcp.log").write_text(json.dumps(ROW) + "\n")
+    convert([tmp_path / "conn.log", tmp_path / "dhcp.log"], tmp_path / "named")
+    assert who(tmp_path / "named") == ["ana-phone"] * 3 + [B] + ["ana-phone"] * 2 + ["10.0.0.7"]
+
+
+def test_the_mac_address_of_a_router_names_nobody(tmp_path):
+    rows = [(1, "10.0.0.5", A), (2, "10.0.0.6", A), (3, "10.0.0.5", A), (4, "10.0.0.7", B)]
+    convert([with_macs(tmp_path / "conn.log", *rows)], tmp_path / "out")
+    assert who(tmp_path / "out") == ["10.0.0.5", "10.0.0.6", "10.0.0.5", B]
+
+
+def test_a_renewal_means_that_the_device_had_the_address_before(tmp_path):
+    (tmp_path / "dhcp.log").write_text(json.dumps(ROW | {"msg_types": ["REQUEST", "ACK"]}) + "\n")
+    log = conn(tmp_path / "conn.log", (0, "10.0.0.5"))
+    log.write_text(log.read_text().replace(str(T), str(T - 5000)))
+    convert([log, tmp_path / "dhcp.log"], tmp_path / "out")
+    assert who(tmp_path / "out") == ["ana-phone"]
+
+
+def test_a_stream_of_several_logs_is_no_log_of_leases():
+    other = b'{"_path": "conn", "ts": 1.0, "uid": "C", "id.orig_h": "10.0.0.5"}'
+    row = json.dumps({"_path": "dhcp"} | ROW).encode()
+    assert leases.sniff(None, row + b"\n") and not leases.sniff(None, row + b"\n" + other)

@@ -32,15 +32,14 @@ from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.each_once import UNIQUE, EachOnce
 from appcadence.telemetry.ingest.folding import Folding
+from appcadence.telemetry.ingest.identities import identified
 from appcadence.telemetry.ingest.inputs import again, inputs
 from appcadence.telemetry.ingest.late_records import TOUCHING, Touched
 from appcadence.telemetry.ingest.overlaps import Overlaps
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
-from appcadence.telemetry.leases import devices_of
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, leases, reader
-from appcadence.telemetry.readers._lines import head
+from appcadence.telemetry.readers import INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, reader
 from appcadence.telemetry.readers._strangers import Strangers
 from appcadence.telemetry.schema import FLOWS
 
@@ -168,7 +167,7 @@ def _converted(
             raise _none_usable(tallies)
         if not new:
             return ConversionReport(out, tuple(tally.report for tally in tallies))
-        options, identities = _with_leases(options, tallies)
+        options, identities = identified(options, tallies)
         added = [tally.report for tally in new.values()]
         digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
@@ -194,21 +193,6 @@ def _converted(
         (*identities, *notes(added, completed, options), *checks),
         changed_days=changed_days,
     )
-
-
-def _with_leases(options: ReadOptions, tallies: Iterable[Tally]) -> tuple[ReadOptions, tuple[str, ...]]:
-    """The options with the devices that leases among the files tell of, unless others were named; and what is
-    to be said of them. Leases that were given before count again, for the logs that are new."""
-    if options.devices is not None or options.device_id is not None:
-        return options, ()
-    files = [
-        tally.path
-        for tally in tallies
-        if tally.report.format == leases.NAME
-        or (tally.report.skipped and leases.sniff(tally.path, head(tally.path, "a log")))
-    ]
-    devices, said = devices_of(seen for path in files for seen in leases.sightings(path))
-    return replace(options, devices=devices), said
 
 
 def _none_usable(tallies: Sequence[Tally]) -> TelemetryError:

@@ -19,7 +19,7 @@ from typing import Any
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import canonical, is_address
-from appcadence.telemetry.leases import Sighting
+from appcadence.telemetry.leases import Sighting, mac_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, rejected, tagged
 from appcadence.telemetry.readers._flows import LAST_SECOND
 from appcadence.telemetry.readers._hosts import MAX_HOST
@@ -30,9 +30,9 @@ NAME = "leases"
 
 _EXPECTED = "leases (Zeek dhcp.log, dhcpd.leases, dnsmasq.leases, Kea)"
 _DAY = 86_400.0
-_MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
 _ZEEK_TSV = re.compile(rb"(?:\xef\xbb\xbf)?#separator[^\n]*\n(?:#[^\n]*\n){0,8}?#path[ \t|,]dhcp\r?\n")
 _ZEEK_JSON = re.compile(rb'\s*\{(?=[^\n]*"mac"\s*:)(?=[^\n]*"(?:assigned_addr|lease_time|msg_types)"\s*:)')
+_PATH = re.compile(rb'"_path"\s*:\s*"([^"\n]*)"')
 _ISC = re.compile(rb"(?:\s*(?:#[^\n]*|[a-z-]+ [^\n{}]*;)\s*\n)*\s*lease [0-9a-f.:]+ \{", re.IGNORECASE)
 _DNSMASQ = re.compile(
     rb"(?:duid [^\n]*\n)?\d{1,10} (?:\d{1,3}-)?[0-9a-f]{2}(?::[0-9a-f]{2}){5} [0-9a-f.:]+ \S+ \S+\r?\n",
@@ -56,25 +56,24 @@ class _Found:
     ) -> None:
         """One record, times in seconds; a fault where it does not tell who held what and until when."""
         text, name = str(address or ""), str(host or "").strip().rstrip(".").lower()
-        hexadecimal = re.sub(r"[^0-9a-f]", "", str(mac or "").lower())
+        hardware = mac_of(str(mac or ""))
         times = [at for at in (time, end) if at is not None and 0 <= at < LAST_SECOND]
         fault = (
             "an address is missing"
             if not is_address(text)
             else "the MAC address is missing"
-            if not _MAC.fullmatch(str(mac or ""))
+            if hardware is None
             else "a time is missing or outside 1970 to 2100"
             if len(times) < 2
             else None
         )
-        if fault:
-            self.fault(line, fault)
+        if fault or hardware is None:
+            self.fault(line, str(fault))
             return
         self.read += 1
-        pairs = ":".join(hexadecimal[at : at + 2] for at in range(0, 12, 2))
         known = name.partition(".")[0] if name and name != "*" and len(name) <= MAX_HOST else None
         at, until = (round(seconds * 1e6) for seconds in times)
-        seen = Sighting(canonical(text) or text, pairs, known, at, fresh, until)
+        seen = Sighting(canonical(text) or text, hardware, known, at, fresh, until)
         before = self.sightings[-1] if self.sightings else None
         if seen != before:
             self.sightings.append(seen)
@@ -139,7 +138,10 @@ def _parser(start: bytes) -> Callable[[Lines, _Found], None] | None:
         (_DNSMASQ, _dnsmasq),
         (_ISC, _isc),
     )
-    return next((parse for pattern, parse in known if pattern.match(start)), None)
+    found = next((parse for pattern, parse in known if pattern.match(start)), None)
+    if found is _zeek_json and (b'"conn_state"' in start or {*_PATH.findall(start)} - {b"dhcp"}):
+        return None  # a stream of several logs, of which the first record happens to be one of these
+    return found
 
 
 def _zeek_tsv(lines: Lines, found: _Found) -> None:
