@@ -32,6 +32,7 @@ from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.each_once import UNIQUE, EachOnce
 from appcadence.telemetry.ingest.folding import Folding
+from appcadence.telemetry.ingest.identities import identified
 from appcadence.telemetry.ingest.inputs import again, inputs
 from appcadence.telemetry.ingest.late_records import TOUCHING, Touched
 from appcadence.telemetry.ingest.overlaps import Overlaps
@@ -166,6 +167,7 @@ def _converted(
             raise _none_usable(tallies)
         if not new:
             return ConversionReport(out, tuple(tally.report for tally in tallies))
+        options, identities = identified(options, tallies)
         added = [tally.report for tally in new.values()]
         digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
@@ -183,11 +185,12 @@ def _converted(
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
         writer.sources = [report.as_source() | {"key": renaming.fingerprint} for report in added]
+    checks = _checks(out, new.values(), touched.devices, options, renaming)
     return ConversionReport(
         out,
         tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        (*notes(added, completed, options), *_checks(out, new.values(), touched.devices, options, renaming)),
+        (*identities, *notes(added, completed, options), *checks),
         changed_days=changed_days,
     )
 

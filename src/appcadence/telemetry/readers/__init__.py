@@ -28,6 +28,7 @@ from appcadence.telemetry.readers._not_read import named
 from appcadence.telemetry.readers._strangers import Strangers
 
 _CODED = {
+    "leases": "leases",
     "zeek": "connections",
     "suricata": "flow events",
     "nfdump": "flow records",

@@ -32,6 +32,7 @@ WANTED: dict[str, dict[str, pa.DataType]] = {
         "resp_bytes": _COUNT,
         "conn_state": _WORD,
         "local_orig": pa.bool_(),
+        "orig_l2_addr": _WORD,
         "history": _WORD,
     },
     "ssl": {"uid": _TEXT, "server_name": _WORD},

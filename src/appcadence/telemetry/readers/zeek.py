@@ -24,6 +24,8 @@ import pyarrow.compute as pc
 
 from appcadence._types import Mask
 from appcadence.errors import UnusableFile
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.hardware_addresses import HardwareAddresses
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv
@@ -71,6 +73,21 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         if kind in ("conn", STREAM):
             connections = (rows for part, rows in _parsed(path, kind) if part == "conn")
             yield from _flows.flows_of(path, connections, finish)
+
+
+def hardware_addresses(path: Path, found: HardwareAddresses) -> None:
+    """Add the MAC addresses of a log, if it holds connections with such.
+
+    Raises:
+        UnusableFile: as `read`.
+    """
+    if b"orig_l2_addr" not in _lines.head(path, EXPECTED):
+        return
+    for part, rows in _parsed(path, _kind(path)):
+        if part == "conn":
+            start = _flows.micros(rows.table["ts"])
+            opened, macs = (one_array(rows.table[name]) for name in ("id.orig_h", "orig_l2_addr"))
+            found.add(opened, macs, start)
 
 
 def _kind(path: Path) -> str:
