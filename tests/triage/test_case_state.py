@@ -288,7 +288,7 @@ def test_a_time_of_making_that_is_none_is_refused_before_the_work(
     telemetry, fleet_model, tmp_path, monkeypatch, text
 ):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
-    with pytest.raises(AppcadenceError, match="SOURCE_DATE_EPOCH is .*seconds since 1970"):
+    with pytest.raises(AppcadenceError, match=r"SOURCE_DATE_EPOCH is .*seconds since 1970"):
         night(telemetry, fleet_model, tmp_path / "a", 0)
     assert not (tmp_path / "a").exists()
 

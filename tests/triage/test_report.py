@@ -196,7 +196,7 @@ def test_output_without_scored_windows(out, tmp_path):
     for name in ("activity", "context", "exceptions"):
         (out / f"{name}.parquet").unlink()
     write_report(out, tmp_path / "report.html")
-    assert "no window alerts at this budget" in (tmp_path / "report.html").read_text()
+    assert "no window outside exceptions alerts at this budget" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.parquet", "cases.parquet", "sessions.parquet"])
