@@ -3,8 +3,8 @@
     python benchmarks/server.py [--seconds 60] [--clients 200]
 
 Prints requests, errors, the median and the 99th percentile of what a client waits, and the largest memory
-that the server process had, beside its bound: what it takes without a request, all bodies that may wait, and for
-each worker forty times the largest body.
+that the server process had, beside its bound: what it takes without a request, all bodies that may wait, and
+for each worker forty times the largest body.
 """
 
 from __future__ import annotations

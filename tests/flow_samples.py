@@ -210,7 +210,7 @@ SAMPLES: dict[str, bytes] = {
         eve("http", 1, http={"hostname": "www.example.com"} | PERSONAL),
         eve("tls", 2, tls={"sni": "api.example.com", "subject": SECRET}),
         eve_flow(1, metadata={"flowvars": [SECRET]}),
-        eve_flow(2),
+        eve_flow(2, src_port=50001),
     ),
     "content_filter": lines(report(), report(close=None)),
     "zscaler": lines(nss(), nss(epochtime="1697496950")),

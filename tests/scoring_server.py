@@ -9,8 +9,12 @@ import subprocess
 import sys
 from datetime import datetime
 
+import httpx
 import pyarrow as pa
 
+JSON = {"Content-Type": "application/json"}
+STREAM = "application/vnd.apache.arrow.stream"
+FILE = "application/vnd.apache.arrow.file"
 TABLES = ("flows", "activity", "notifications", "inventory")
 
 
@@ -55,3 +59,16 @@ def arrow_of(table, make=pa.ipc.new_stream, compression=None):
     with make(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
+
+
+def post(address, path="/score", **request):
+    return httpx.post(f"{address}{path}", timeout=60, **request)
+
+
+def refusal(answer, status):
+    """The one sentence of an answer that is an error."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    (said,) = answer.json().values()
+    assert set(answer.json()) == {"error"} and said and "\n" not in said
+    return said

@@ -28,7 +28,7 @@ from appcadence.triage.report.page import write_report
 EXAMPLES = {
     "case": {
         **{"dest": "c2.example", "destinations": 1, "own_log": False, "connections": 784, "failed": 784},
-        **{"seconds": 82_800.0, "gap_seconds": 105.0, "gap_share": 0.9, "longest_seconds": 0.0},
+        **{"seconds": 82_800.0, "gap_seconds": 105.0, "gap_share": 0.9, "longest_seconds": 0.0, "cut": False},
         **{"bytes_out": 0, "bytes_in": 0, "unused": 753, "pushes": 12, "answered": 1, "by_chance": 1.5},
         **{"other_devices": 0, "devices": 40},
     },
@@ -235,3 +235,27 @@ def test_every_expert_has_words():
         for value in (3.0, None):
             said = Finding("expert", {"expert": expert.name, "value": value, "one_in": 1234}).text
             assert said.endswith(": one benign window in 1,234 shows as much.") and "nan" not in said
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"connections": 0, "seconds": 25920.0, "cut": True},
+            "A connection that had begun before, for 7.2 h or",
+        ),
+        ({"connections": 1, "seconds": 21600.0}, "1 connection, for 6.0 h, to"),
+        ({"connections": 1, "seconds": 21600.0, "cut": True}, "1 connection, for 6.0 h or longer, to"),
+        ({"connections": 1, "seconds": 30000.0}, "1 connection in 8.3 h, for up to 6.0 h at a time, to"),
+        ({"connections": 9, "seconds": 30000.0}, "9 connections in 8.3 h, for up to 6.0 h at a time, to"),
+        (
+            {"connections": 9, "seconds": 30000.0, "cut": True},
+            "9 connections in 8.3 h, for 6.0 h or longer at a",
+        ),
+        ({"connections": 999, "unused": 998}, "at 99% of them."),
+        ({"connections": 999, "unused": 999}, "at all of them."),
+    ],
+)
+def test_a_case_claims_no_more_than_was_seen(facts, said):
+    usual = {"failed": 0, "unused": None, "gap_seconds": None, "longest_seconds": 21600.0}
+    assert said in Finding("case", EXAMPLES["case"] | usual | facts).sentence

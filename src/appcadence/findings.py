@@ -216,23 +216,28 @@ def _rounded(value: float | None, unit: str) -> str:
     return "an unknown volume" if value is None else quantity(value, unit).replace(".0 ", " ")
 
 
-_MIN_SHARE, _LONG_SECONDS, _MIN_PUSHES = 0.5, 1800.0, 3
-"""Gaps have a usual length where so many are near it; a session is long; so many pushes tell chance apart."""
+_MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
+"""Gaps have a usual length where so many are near it, and they fill so much of the time; a session is long;
+so many pushes tell chance apart."""
 
 
 def _case(p: Parameters) -> str:
-    n, failed = p["connections"], p["failed"] or 0
+    n, failed, seconds = p["connections"], p["failed"] or 0, p["seconds"]
     what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
     many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
     said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
-    if p["seconds"] is not None and (n > 1 or p["seconds"] > (p["longest_seconds"] or 0)):
-        said += f" in {quantity(p['seconds'], 's')}"
+    longest = seconds if n == 0 and seconds is not None else p["longest_seconds"] or 0.0
+    alone = n <= 1 and (seconds is None or seconds < longest + 1.0)
+    if seconds is not None and not alone:
+        said += f" in {quantity(seconds, 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
-    if p["gap_share"] is not None and p["gap_share"] >= _MIN_SHARE:
+    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (seconds or 0.0)
+    if filled and (p["gap_share"] or 0.0) >= _MIN_SHARE:
         said += f", mostly every {quantity(p['gap_seconds'], 's')}"
-    if (p["longest_seconds"] or 0) >= _LONG_SECONDS:
-        said += f", for up to {quantity(p['longest_seconds'], 's')} at a time"
+    if longest >= _LONG_SECONDS:
+        more, least = (" or longer", "") if p.get("cut") else ("", "" if alone else "up to ")
+        said += f", for {least}{quantity(longest, 's')}{more}{'' if alone else ' at a time'}"
     if p["dest"] is None:
         said += "" if p["own_log"] else f", to {p['destinations']:,} destinations together"
     else:
@@ -249,7 +254,8 @@ def _case(p: Parameters) -> str:
             f"{p['by_chance']:.1f}"
         )
     if p["unused"] is not None and n >= _MIN_PUSHES:
-        said += f"; nobody was using the phone at {100 * p['unused'] / n:.0f}% of them"
+        share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"
+        said += f"; nobody was using the phone at {share} of them"
     return f"{said}."
 
 

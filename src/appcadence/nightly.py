@@ -28,7 +28,7 @@ from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
-from appcadence.errors import SchemaError, TelemetryError
+from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
@@ -51,10 +51,12 @@ from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
 from appcadence.triage import output, report_context, window_facts
-from appcadence.triage.case_state import CASES_FILE
+from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.verdicts import read as read_verdicts
 
 _log = logging.getLogger(__name__)
+_MAX_EPOCH_DIGITS = 11
+"""As many stay within the years that a time can have."""
 
 
 def score_directory(
@@ -104,6 +106,7 @@ def score_directory(
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     history, earlier = _earlier(history)
+    _now()  # what is wrong with it, is said before the work
     past = scorer.detector.history if history is None else read_history(history)
     past = past if verdicts is None else decided(past, read_verdicts(verdicts))
     asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
@@ -173,20 +176,38 @@ def _log_end(run: Run, what: str) -> None:
 
 
 def _earlier(history: str | Path | None) -> tuple[Path | None, Path | None]:
-    """The history and, where they are known, the cases of the run before."""
+    """The history and, where they are known, the cases of the run before.
+
+    Raises:
+        TelemetryError: the file of the cases is damaged, or another.
+    """
     if history is None:
         return None, None
     place = Path(history)
     recover(place if place.is_dir() else place.parent)
     file = place / "history.parquet" if place.is_dir() else place
     cases = file.with_name(CASES_FILE)
-    return file, cases if cases.is_file() else None
+    if not os.path.lexists(cases):
+        return file, None
+    read_cases(cases)
+    return file, cases
 
 
 def _now() -> datetime:
-    """When alerts are made; `SOURCE_DATE_EPOCH` (seconds) sets it, for bytes that can be reproduced."""
+    """When alerts are made; `SOURCE_DATE_EPOCH` (seconds) sets it, for bytes that can be reproduced.
+
+    Raises:
+        AppcadenceError: it is no such number.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+    if not epoch:
+        return datetime.now(UTC)
+    if not (epoch.isascii() and epoch.isdigit() and len(epoch) <= _MAX_EPOCH_DIGITS):
+        raise AppcadenceError(
+            f"SOURCE_DATE_EPOCH is {epoch!r}; expected whole seconds since 1970, at most "
+            f"{_MAX_EPOCH_DIGITS} digits, or unset it"
+        )
+    return datetime.fromtimestamp(int(epoch), UTC)
 
 
 def read_history(path: str | Path) -> History:

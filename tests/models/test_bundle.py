@@ -1,11 +1,16 @@
 """A bundle is whole and of this schema, or it is refused."""
 
 import contextlib
+import hashlib
+import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 from handmade import detector
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
 from appcadence.models import bundle
@@ -60,3 +65,40 @@ def test_a_bundle_is_read_as_it_was_saved(saved, tmp_path):
     assert bundle.save(read, tmp_path / "again") == identity
     for part in saved.iterdir():
         assert (tmp_path / "again" / part.name).read_bytes() == part.read_bytes()
+
+
+def resealed(saved, copy, part, data):
+    """A copy of a bundle whose manifest vouches for another part."""
+    shutil.copytree(saved, copy)
+    manifest = json.loads((copy / bundle.MANIFEST).read_text())
+    manifest["parts"][part] = hashlib.sha256(data).hexdigest()
+    (copy / part).write_bytes(data)
+    (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
+    return copy
+
+
+def test_weights_that_are_no_numbers_are_refused(saved, tmp_path):
+    with np.load(saved / "arrays.npz") as archive:
+        arrays = dict(archive)
+    for wrong in ([np.nan, 1.0], [1.0, np.inf], [1.0]):
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays | {"weights": np.array(wrong)})
+        copy = resealed(saved, tmp_path / str(wrong), "arrays.npz", buffer.getvalue())
+        with pytest.raises(BundleError, match="weights are not two finite numbers") as error:
+            bundle.load(copy)
+        assert str(error.value).startswith(f"the model {copy}: ")
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_damage_that_the_manifest_vouches_for_is_one_sentence(saved, tmp_path_factory, data):
+    part = data.draw(st.sampled_from(sorted(p.name for p in saved.iterdir() if p.suffix != ".json")))
+    whole = bytearray((saved / part).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(whole)) | st.none())
+    copy = resealed(saved, tmp_path_factory.mktemp("damaged") / "model", part, bytes(whole[:cut]))
+    try:
+        bundle.load(copy)
+    except BundleError as error:
+        assert str(copy) in str(error)

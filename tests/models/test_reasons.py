@@ -8,7 +8,8 @@ from make import flows, inventory
 from appcadence._quantity import quantity
 from appcadence.features import History, extract
 from appcadence.features.catalog import NAMES
-from appcadence.models.reasons import explained_by, listed, unchecked, unusual
+from appcadence.findings import Finding
+from appcadence.models.reasons import explained_by, listed, told_once, unchecked, unusual
 
 AT = NAMES.index("expected_rhythm_ratio")
 
@@ -167,3 +168,27 @@ def test_what_the_telemetry_could_not_show_is_said_of_each_window():
 def test_names_are_put_to_their_rows():
     flags = {"a": np.array([True, False, True]), "b": np.array([False, False, True])}
     assert listed(flags).to_pylist() == [["a"], [], ["a", "b"]]
+
+
+def reason(feature, value=1.0):
+    return Finding("unusual_feature", {"feature": feature, "value": value, "expected": 0.5})
+
+
+def expert(name):
+    return Finding("expert", {"expert": name, "value": 2.0, "one_in": 50})
+
+
+def test_what_follows_from_a_reason_is_no_reason_of_its_own():
+    rhythm = [expert("rhythm_of_new"), reason("beat_mode_share"), reason("session_interval_entropy_ratio")]
+    assert told_once(rhythm) == rhythm[:1]
+    both = [reason("beat_mode_share"), reason("longest_session_seconds"), reason("connected_ratio")]
+    assert told_once(both) == both[:2]
+    # Volume is a matter of its own, though its features stand in families.
+    assert told_once([expert("volume_of_new"), reason("jitter_ratio"), reason("bytes_per_hour")])[1:] == [
+        reason("jitter_ratio")
+    ]
+    sizes = [reason("out_size_mode_share"), reason("in_size_median_bytes")]
+    assert told_once([reason("failed_ratio", 1.0), *sizes]) == [reason("failed_ratio", 1.0)]
+    assert told_once([reason("failed_ratio", 0.5), *sizes]) == [reason("failed_ratio", 0.5), sizes[0]]
+    other = [Finding("exception_expired", {"exception": name, "expires": "2026-01-01"}) for name in "ab"]
+    assert told_once([*other, *other]) == other and told_once([]) == []

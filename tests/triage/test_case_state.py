@@ -1,6 +1,7 @@
 """Cases from night to night: alerted once, raised when more severe, quiet when silent, and forgotten."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from make import DAY0, activity, fleet, flows, together
 
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.findings import Finding, arrow
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.telemetry.directory import write_directory
-from appcadence.triage.case_state import continued, read_cases
+from appcadence.triage.case_state import continued, read_cases, under_exceptions
 from appcadence.triage.cases import CASES, MAX_QUIET_DAYS, SEVERITIES, case_id, numbered
 from appcadence.triage.output import reapply
 
@@ -104,14 +106,103 @@ def test_a_silent_case_is_quiet_then_forgotten_and_new_when_it_comes_back(silent
     assert row["id"] == case(back if again else 2)["id"]
 
 
+@pytest.mark.parametrize(("later", "status"), [(9, "continuing"), (16, "new")])
+def test_a_case_goes_on_from_week_to_week(later, status):
+    known = table(case(2))
+    (row,) = continued(table(case(later)), known, f"2026-03-{later:02d}", (), 7).to_pylist()
+    assert row["status"] == status
+    quiet = continued(table(), known, f"2026-03-{later:02d}", (), 7).to_pylist()
+    assert [r["status"] for r in quiet] == (["quiet"] if status == "continuing" else [])
+
+
 def test_subjects_are_apart_and_what_is_under_exceptions_is_not_quiet():
     first = [case(2), case(2, app="com.b"), case(2, device="d2"), case(2, app="com.c")]
-    rows = nights((2, first), (3, [case(3, device="d2"), case(3, app="com.new")]), held={("d1", "com.c")})
+    rows = nights(
+        (2, first), (3, [case(3, device="d2"), case(3, app="com.new")]), held={case(2, app="com.c")["id"]}
+    )
     assert {(r["device_ids"][0], r["app_id"]): r["status"] for r in rows} == {
         **{("d2", "com.a"): "continuing", ("d1", "com.new"): "new"},
         **{("d1", "com.a"): "quiet", ("d1", "com.b"): "quiet"},
     }
     assert [r["case"] for r in rows] == [1, 2, 3, 4] and [r["status"] for r in rows][-2:] == ["quiet"] * 2
+
+
+WINDOWS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("device_id", "app_id", "dest", "exception_id")),
+        ("window_start", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("windows", "held"),
+    [
+        ([("d1", "com.a", "evil", None), ("d1", "com.a", "good", "e"), ("d1", "com.a", "*", None)], False),
+        ([("d1", "com.a", "evil", "e"), ("d1", "com.a", "good", None), ("d1", "com.a", "*", None)], True),
+        ([("d1", "com.a", "good", "e"), ("d1", "com.a", "*", "e")], True),
+        ([("d2", "com.a", "evil", "e"), ("d2", "com.a", "*", "e")], False),
+        ([("d1", "com.b", "evil", "e")], False),
+        ([], False),
+    ],
+)
+def test_a_case_is_under_exceptions_where_what_raised_it_is(windows, held):
+    places = [{"dest": "evil", "score": 2.0, "n_flows": 9, "alert": True}]
+    places += [{"dest": "good", "score": 0.0, "n_flows": 9, "alert": False}]
+    rows = [
+        dict(zip(WINDOWS.names, (*w, pd.Timestamp("2026-03-03", tz="UTC")), strict=True)) for w in windows
+    ]
+    known = table(case(2) | {"destinations": places})
+    found = under_exceptions(known, pa.Table.from_pylist(rows, WINDOWS))
+    assert found == ({case(2)["id"]} if held else set())
+
+
+@pytest.mark.parametrize(("exceptions", "held"), [(("e", "e"), True), (("e", None), False), ((), False)])
+def test_a_fleet_event_is_under_exceptions_where_all_its_windows_are(exceptions, held):
+    known = table(case(2, kind="fleet_app"))
+    at = pd.Timestamp("2026-03-03", tz="UTC")
+    rows = [
+        dict(zip(WINDOWS.names, (f"d{k}", "com.a", "x", id, at), strict=True))
+        for k, id in enumerate(exceptions)
+    ]
+    found = under_exceptions(known, pa.Table.from_pylist(rows, WINDOWS))
+    assert found == ({case(2, kind="fleet_app")["id"]} if held else set())
+
+
+def whole(**more):
+    """A case without a null, as it is read back from a file."""
+    lists = {name: [] for name in ("addresses", "ports", "record_ids", "reasons", "unchecked")}
+    full = case(2) | lists | {"alerting_devices": 1, "n_destinations": 0, "exception_ids": []}
+    return pa.Table.from_pylist([full | more], CASES)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"alert_days": []},
+        {"alert_days": ["yesterday"]},
+        {"alert_days": None},
+        {"kind": "host"},
+        {"severity": "extreme"},
+        {"status": None},
+        {"device_ids": [None]},
+        {"id": None},
+        {"first_time": None},
+        {"app_id": None},
+        {"kind": "destination"},
+        {"findings": []},
+        {"findings": [{"code": "nosuch", "parameters": "{}"}]},
+        {"findings": [{"code": "case", "parameters": "{"}]},
+    ],
+    ids=str,
+)
+def test_cases_that_no_run_writes_are_refused(tmp_path, wrong):
+    file = tmp_path / "cases.parquet"
+    pq.write_table(whole(), file)
+    assert read_cases(file).equals(whole())
+    pq.write_table(whole(**wrong), file)
+    with pytest.raises(TelemetryError, match=r"cases\.parquet is unreadable"):
+        read_cases(file)
 
 
 def test_a_run_over_many_days_goes_on_with_its_first_case_alone():
@@ -187,6 +278,28 @@ def test_a_beacon_alerts_on_its_first_night_and_goes_on_without(telemetry, fleet
     assert ids(tmp_path / "file") == ids(outs[1])
     night(telemetry, fleet_model, tmp_path / "alone", 1)
     assert set(ids(tmp_path / "alone").values()) == {"new"}
+
+
+@pytest.mark.parametrize("what", ["text", "pipe", "directory", "dangling"])
+def test_damaged_cases_of_the_night_before_are_named_before_the_work(telemetry, fleet_model, tmp_path, what):
+    night(telemetry, fleet_model, tmp_path / "a", 0)
+    file = tmp_path / "a" / "cases.parquet"
+    file.unlink()
+    make = {"text": lambda: file.write_text("x"), "pipe": lambda: os.mkfifo(file), "directory": file.mkdir}
+    make.get(what, lambda: file.symlink_to("nowhere"))()
+    with pytest.raises(TelemetryError, match=r"/a/cases\.parquet is unreadable"):
+        night(telemetry, fleet_model, tmp_path / "b", 1, history=tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "-5", "1e9", "²", "9" * 12])
+def test_a_time_of_making_that_is_none_is_refused_before_the_work(
+    telemetry, fleet_model, tmp_path, monkeypatch, text
+):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    with pytest.raises(AppcadenceError, match=r"SOURCE_DATE_EPOCH is .*seconds since 1970"):
+        night(telemetry, fleet_model, tmp_path / "a", 0)
+    assert not (tmp_path / "a").exists()
 
 
 def test_exceptions_put_on_later_keep_the_state(telemetry, fleet_model, tmp_path, monkeypatch):

@@ -296,3 +296,12 @@ def test_a_spreadsheet_runs_nothing(hostile, tmp_path):
             cell[:1] in tuple("=+-@\t\r") for name, cell in cells.items() if name not in numbers and cell
         )
         assert all(np.isfinite(float(cells[name])) for name in numbers if cells[name])
+
+
+@pytest.mark.parametrize("unseen", ["", "\ufeff", "\u200b ", "\u202e\x00", "\t"])
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\uff1d"])
+def test_no_name_begins_a_formula_whatever_unseen_stands_before(cases, tmp_path, unseen, sign):
+    rows = [row | {"app_id": f"{unseen}{sign}1+1"} for row in cases.slice(0, 1).to_pylist()]
+    text = _written(pa.Table.from_pylist(rows, CASES), tmp_path)["alerts.csv"].decode()
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["app_id"] == f"'{unseen}{sign}1+1"

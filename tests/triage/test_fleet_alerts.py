@@ -86,3 +86,23 @@ def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer
     ] == [0]
     run, _ = reapply(out, None)
     assert len(lines(out)) == 1 and run.alerts == len(others) + 5
+
+
+def test_an_exception_also_covers_the_devices_of_an_event_that_show_too_little(scorer, tmp_path):
+    tables = fleet(devices=10, days=5, seed=9)
+    day = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
+    beats = 4 * 86400 + np.arange(0, 86400, 300.0)
+    rare = [flows(beats[:1], f"phone-{k:02d}", None, "c2.example", 0.5, 310, 180) for k in (7, 8)]
+    c2 = [flows(beats + 9 * k, f"phone-{k:02d}", None, "c2.example", 0.5, 310, 180) for k in range(4)]
+    out = tmp_path / "out"
+    score_directory({"flows": together(day, *c2, *rare)}, scorer, out)
+    scores = pd.read_parquet(out / "scores.parquet").query("dest == 'c2.example'")
+    assert sorted(scores["status"]) == ["fleet_event"] * 4 + ["insufficient_evidence"] * 2
+    assert len(lines(out)) == 1
+    (tmp_path / "e.toml").write_text(EXCEPTION)
+    _, (use,) = reapply(out, tmp_path / "e.toml")
+    assert lines(out) == [] and (use.matched, use.covered) == (6, 4)
+    one = "".join(f'\n{EXCEPTION}device_id = "phone-{k:02d}"\n'.replace('"c2"', f'"c{k}"') for k in range(4))
+    (tmp_path / "e.toml").write_text(one)
+    reapply(out, tmp_path / "e.toml")
+    assert len(lines(out)) == 1  # two devices are under none

@@ -9,6 +9,7 @@ import typer
 
 from appcadence._version import VERSION
 from appcadence.cli.convert import convert
+from appcadence.cli.deliver import deliver
 from appcadence.cli.demo import demo
 from appcadence.cli.drift import drift
 from appcadence.cli.evaluate import evaluate
@@ -79,6 +80,7 @@ app.command()(drift)
 app.command()(phone)
 app.command()(weekly)
 app.command()(serve)
+app.command()(deliver)
 app.add_typer(formats, name="formats")
 app.add_typer(inventory, name="inventory")
 app.add_typer(exceptions, name="exceptions")

@@ -26,7 +26,8 @@ _REJECTED = {"rejected": "were rejected"}
 
 def convert(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Log files, folders, sysdiagnoses, archives.")
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Log files, folders, sysdiagnoses, archives; - = stdin."),
     ],
     out: Annotated[Path, typer.Option(help="Telemetry directory to make or to add to.")],
     format: Annotated[str | None, typer.Option(help="Format of the files [default: found out].")] = None,
@@ -47,16 +48,17 @@ def convert(
         Path | None,
         typer.Option(metavar="KEYFILE", help="Replace device ids and local host names by keyed hashes."),
     ] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first file that cannot be used.")] = False,
     log: Log = None,
     as_json: Json = False,
 ) -> None:
     """Turn native logs into a telemetry directory, or add them to one.
 
-    Folders and archives (tar, tar.gz, zip) are searched: give a sysdiagnose as it is. Its device is called
-    after its kind unless --device-id names it. Files that were converted before are skipped; files that
-    cannot be used are passed over and named, and only where none can the command fails. Give logs that belong
-    together in one call, such as Zeek's conn, ssl, quic, http and dns logs. Rows that cannot be used are
-    counted, and listed in the table 'rejected'.
+    Files may be packed (gzip, bzip2, xz, zstd). Folders and archives (tar, zip) are searched: give a
+    sysdiagnose as it is. Its device is called after its kind unless --device-id names it. Files that were
+    converted before are skipped; files that cannot be used are passed over and named, and only where none
+    can the command fails. Give logs that belong together in one call, such as Zeek's conn, ssl, quic, http
+    and dns logs. Rows that cannot be used are counted, and listed in the table 'rejected'.
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
@@ -72,6 +74,7 @@ def convert(
             mapping=mapping,
             app_map=app_map,
             keyfile=pseudonymise,
+            strict=strict,
             progress=progress,
         )
     if as_json:

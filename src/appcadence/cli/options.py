@@ -29,7 +29,12 @@ Log = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Append stages, counts and the error, if any, to a log.")
 ]
 
-_OPTIONS = {"exclude_families": "--exclude-family", "local_nets": "--local-net", "mapping": "--map"}
+_OPTIONS = {
+    "exclude_families": "--exclude-family",
+    "keyfile": "--pseudonymise",
+    "local_nets": "--local-net",
+    "mapping": "--map",
+}
 """By argument of a library function, the option that sets it, where it is not called the same."""
 
 

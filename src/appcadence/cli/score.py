@@ -13,6 +13,17 @@ import pandas as pd
 import typer
 
 from appcadence._extras import require, require_java
+from appcadence.cli.deliver import (
+    AllowRemote,
+    SpoolOption,
+    SyslogOption,
+    WebhookOption,
+    delivered,
+    delivery_facts,
+    receivers_of,
+    say_delivered,
+    warn,
+)
 from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
@@ -85,6 +96,10 @@ def score(
     engine: Annotated[
         Literal["local", "spark"], typer.Option(help="What does the work: this machine, or Spark.")
     ] = "local",
+    syslog: SyslogOption = None,
+    webhook: WebhookOption = None,
+    allow_remote: AllowRemote = False,
+    spool: SpoolOption = None,
     log: Log = None,
     as_json: Json = False,
 ) -> None:
@@ -109,6 +124,7 @@ def score(
         raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
     file = evidence or out.with_name(f"{out.name}.evidence.jsonl")
     check_directories(out=out)
+    receivers, place = receivers_of(syslog, webhook, allow_remote, spool, out)
     check_files(evidence=file)
     with logged(log), progress_bar() as progress:
         given = config or (None if directory is None else locate(directory))
@@ -148,8 +164,12 @@ def score(
                 exceptions_file=exceptions,
             )
             head = append_evidence(file, "run", facts, datetime.now(UTC))
+    sent = delivered(out, receivers, place) if receivers else None
     if as_json:
-        typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head}))
+        more = {} if sent is None else {"delivered": delivery_facts(sent)}
+        typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head} | more))
+        if sent is not None:
+            warn(sent)
         return
     if given is not None:
         say(f"Settings from {given}.")
@@ -163,6 +183,8 @@ def score(
     if head is not None:
         say(f"Evidence added to {file}; its head:")
         say(head)
+    if sent is not None:
+        say_delivered(sent, place)
 
 
 def _spark() -> Engine:
@@ -185,7 +207,8 @@ def print_run(run: Run, out: Path) -> None:
     """The facts of a run and its first ten cases."""
     excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
     say(
-        f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} device-days; "
+        f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} "
+        "device-days; "
         f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at "
         f"{run.limit}."
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,20 @@ from appcadence.models.trees import Trees
 
 FORMAT = 5
 MANIFEST = "manifest.json"
+_DAMAGE = (
+    *(
+        ValueError,
+        LookupError,
+        TypeError,
+        OSError,
+        ArithmeticError,
+        MemoryError,
+        EOFError,
+        NotImplementedError,
+    ),
+    *(zlib.error, zipfile.BadZipFile, pa.ArrowException),
+)
+"""What reading damaged parts may raise."""
 _PARTS = (
     "arrays.npz",
     "baseline.parquet",
@@ -106,10 +122,9 @@ def load(path: str | Path) -> tuple[Detector, str]:
             raise BundleError(f"{path}: part {name} was altered (its SHA-256 differs); copy the bundle again")
     try:
         return _assemble(manifest, data), identity
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, BundleError):
-            raise
-        raise BundleError(f"{path}: not a usable bundle ({error})") from None
+    except _DAMAGE as error:
+        said = str(error) if isinstance(error, BundleError) else f"not a usable model ({error})"
+        raise BundleError(f"the model {path}: {said}; copy the bundle again or train it anew") from None
 
 
 def _manifest(path: Path) -> tuple[dict[str, Any], str]:
@@ -192,7 +207,7 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     if not ordered or steps.shape != (len(EXPERTS),) or not (steps >= 0).all():
         raise BundleError(f"the experts are not {len(EXPERTS)} x {POINTS} rising thresholds and their steps")
     if arrays["weights"].shape != (2,) or not np.isfinite(arrays["weights"]).all():
-        raise BundleError("the weights are not two numbers")
+        raise BundleError("its weights are not two finite numbers")
     window_seconds(manifest["window"])
     return Detector(
         window=manifest["window"],

@@ -37,11 +37,16 @@ def pieces_within(
         metadata = pq.read_metadata(file)
         for group in range(metadata.num_row_groups):
             read = next(reads)
-            low, high = _range(metadata.row_group(group), when)
-            before = first is not None and high is not None and high < first
-            after = last is not None and low is not None and low > last
-            if not (before or after) and len(piece := read()):
+            if reaches(metadata.row_group(group), when, first, last) and len(piece := read()):
                 yield piece
+
+
+def reaches(group: pq.RowGroupMetaData, when: str, first: int | None, last: int | None) -> bool:
+    """Whether a row group may hold rows of a span; see `pieces_within`."""
+    low, high = _range(group, when)
+    before = first is not None and high is not None and high < first
+    after = last is not None and low is not None and low > last
+    return not (before or after)
 
 
 def _range(group: pq.RowGroupMetaData, name: str) -> tuple[int | None, int | None]:

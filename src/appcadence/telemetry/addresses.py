@@ -38,6 +38,12 @@ def is_address(text: str) -> bool:
     return parsed(text) is not None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stands for this machine alone, without asking a name server."""
+    address = parsed(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
 def canonical(text: str) -> str | None:
     """An address in canonical form, any other text without the blanks around it; None for no text.
 

@@ -2,12 +2,16 @@
 
 A table is `NAME.parquet`, a dataset `NAME/*.parquet`, or both. Converted parts are named
 `NAME/converted-ID.parquet` and count only once `sources.json` lists their ID, so a conversion that
-was killed leaves nothing behind that a reader would see.
+was killed leaves nothing behind that a reader would see. A later conversion that replaces rows of a part
+writes it anew as `NAME/converted-ID-LATER.parquet`, which `sources.json` lists as the revision; the old one
+stays for a day, for those who are reading it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -19,12 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence._files import move, open_input, replacing, replacing_directory, scratch
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
 
 SOURCES = "sources.json"
 _PART = "converted-"
+_KEPT_SECONDS = 86_400
+"""For so long a part that was revised is left for runs that read it."""
 
 
 class TelemetryDirectory:
@@ -44,7 +50,7 @@ class TelemetryDirectory:
             raise TelemetryError(f"{self.path} is not a directory; expected one made by 'appcadence convert'")
         self.sources: list[dict[str, Any]] = _read_sources(self.path)
         """What was converted into this directory, one entry a source file."""
-        self._committed = {entry["conversion"] for entry in self.sources}
+        self._committed = {(n, _part(entry, n)) for entry in self.sources for n in DIRECTORY_TABLES}
         self._names = passive_names.PassiveNames(self._records)
         self.unknown = sorted(
             entry.name
@@ -66,9 +72,7 @@ class TelemetryDirectory:
         single = self.path / f"{name}.parquet"
         parts = sorted((self.path / name).glob("*.parquet"))
         committed = [
-            part
-            for part in parts
-            if not part.name.startswith(_PART) or part.stem.removeprefix(_PART) in self._committed
+            part for part in parts if not part.name.startswith(_PART) or (name, part.stem) in self._committed
         ]
         return ([single] if single.exists() else []) + committed
 
@@ -154,6 +158,7 @@ class DirectoryWriter:
         self.sources: list[dict[str, Any]] = []
         self.rows: dict[str, int] = {}
         self._writers: dict[str, pq.ParquetWriter] = {}
+        self._revised: dict[tuple[str, str], Path] = {}
 
     def __enter__(self) -> DirectoryWriter:
         if self.path.exists() and not self.path.is_dir():
@@ -172,6 +177,39 @@ class DirectoryWriter:
             self._writers[name] = pq.ParquetWriter(self._staged(name), table.schema, compression="zstd")
         self._writers[name].write_table(table, row_group_size=1_000_000)
         self.rows[name] = self.rows.get(name, 0) + len(table)
+
+    def staged(self, name: str) -> Path | None:
+        """The rows of a table so far, as a file; None if there are none. Nothing is appended after it."""
+        if name not in self._writers:
+            return None
+        self._writers[name].close()
+        return self._staged(name)
+
+    def change(self, name: str, change: Callable[[int, pa.Table], pa.Table], part: Path | None = None) -> int:
+        """Change the rows of a table that were appended, or those of a part that an earlier conversion made.
+
+        Args:
+            name: of the table.
+            change: gives what some rows become, from the place of the first in the file, from 0.
+            part: its file; None = what was appended.
+
+        Returns:
+            How many rows fewer there are.
+        """
+        table, source = DIRECTORY_TABLES[name], part or self._staged(name)
+        target = self._scratch / f"{name}.{part.stem if part else 'new'}.parquet"
+        lost = 0
+        with pq.ParquetWriter(target, table.schema, compression="zstd") as writer:
+            for place, rows in stored_rows(table, source):
+                kept = change(place, rows)
+                lost += len(rows) - len(kept)
+                writer.write_table(conform(table, kept), row_group_size=1_000_000)
+        if part is not None:
+            self._revised[name, part.stem] = target
+        else:
+            target.replace(source)
+            self.rows[name] -= lost
+        return lost
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -198,9 +236,28 @@ class DirectoryWriter:
             (directory / part).parent.mkdir(exist_ok=True)
             move(self._staged(name), directory / part)
         if self.adding:
-            entries = _read_sources(directory) + [s | {"conversion": self.conversion} for s in self.sources]
+            entries = _read_sources(directory)
+            self._revise(directory, entries)
+            entries += [s | {"conversion": self.conversion} for s in self.sources]
             with replacing(directory / SOURCES, self._scratch) as file:
                 file.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
+
+    def _revise(self, directory: Path, entries: Sequence[dict[str, Any]]) -> None:
+        """Put revised parts beside the old ones, name them in the entries, and clear away what none reads."""
+        listed = {(name, _part(entry, name)) for entry in entries for name in DIRECTORY_TABLES}
+        for (name, stem), file in self._revised.items():
+            old = directory / name / f"{stem}.parquet"
+            os.utime(old)  # from now on nobody starts to read it
+            for entry in entries:
+                if _part(entry, name) == stem:
+                    entry["revisions"] = entry.get("revisions", {}) | {name: self.conversion}
+                    new = _part(entry, name)
+            move(file, directory / name / f"{new}.parquet")
+        for name in DIRECTORY_TABLES:
+            for part in (directory / name).glob(f"{_PART}*.parquet"):
+                mine = part.stem == f"{_PART}{self.conversion}"
+                if not mine and (name, part.stem) not in listed and _old(part):
+                    part.unlink()
 
 
 def existing(path: Path) -> TelemetryDirectory | None:
@@ -233,14 +290,50 @@ def unify(tables: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
+def stored_rows(
+    table: Table,
+    file: Path,
+    columns: Sequence[str] | None = None,
+    wanted: Callable[[pq.RowGroupMetaData], bool] = lambda group: True,
+) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of a file as they stand there, a row group at a time, each with the place of its first row.
+
+    Raises:
+        TelemetryError: it is not readable as Parquet.
+        SchemaError: it does not fit the declaration.
+    """
+    names = [column.name for column in table.columns] if columns is None else columns
+    place = 0
+    with _opened(table, file) as handle:
+        groups = [handle.metadata.row_group(number) for number in range(handle.num_row_groups)]
+    for number, group in enumerate(groups):
+        if wanted(group):
+            yield place, _read_group(table, file, number, names)
+        place += group.num_rows
+
+
 def _opened(table: Table, file: Path) -> pq.ParquetFile:
     try:
         open_input(file).close()  # a pipe would be waited for
         schema = pq.read_schema(file)
+        _check_columns(table, file, schema)
         names = [c.name for c in table.columns if c.type == NAME and c.name in schema.names]
         return pq.ParquetFile(file, read_dictionary=names)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+
+
+def _check_columns(table: Table, file: Path, schema: pa.Schema) -> None:
+    """Raise SchemaError where a column stands twice, or holds lists or objects where values are declared."""
+    for column in table.columns:
+        found = schema.names.count(column.name)
+        if found > 1:
+            raise SchemaError(f"{file} has the column {column.name!r} {found} times; expected it once")
+        if found:
+            kind = schema.field(column.name).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if pa.types.is_nested(kind) and not pa.types.is_nested(column.type):
+                raise SchemaError(f"{file}: column {column.name!r} is {kind}; expected {column.type}")
 
 
 def _read_part(table: Table, file: Path) -> pa.Table:
@@ -289,4 +382,20 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_source(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("conversion"), str)
+    known = isinstance(entry, dict) and isinstance(entry.get("conversion"), str)
+    return known and isinstance(entry.get("revisions", {}), dict)
+
+
+def _part(entry: Mapping[str, Any], name: str) -> str:
+    """The stem of the part of a table that a conversion made, as it was last revised."""
+    revision = entry.get("revisions", {}).get(name)
+    return f"{_PART}{entry['conversion']}" + (f"-{revision}" if revision else "")
+
+
+def is_part(file: Path) -> bool:
+    """Whether a conversion made the file, so that a later one may revise it."""
+    return file.name.startswith(_PART)
+
+
+def _old(part: Path) -> bool:
+    return time.time() - part.stat().st_mtime > _KEPT_SECONDS

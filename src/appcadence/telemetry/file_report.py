@@ -7,7 +7,11 @@ from typing import Any
 
 _OF_THE_CALL = ("skipped", "unusable", "argument", "collection", "repeated", "left_out", "unnamed")
 LEFT_OUT = {
+    "stored": "are in the telemetry already",
+    "twice": "are logged twice in these files",
+    "interim": "are records of connections that were still open, which later records complete",
     "names": "only name hosts (look-ups and handshakes)",
+    "leases": "say which device had which address",
     "replies": "are the other direction of a flow",
     "answers": "are answers to requests that the logs lack",
     "inbound": "are connections that were opened from outside, towards your devices",

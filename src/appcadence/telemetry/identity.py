@@ -18,10 +18,10 @@ from appcadence.telemetry.schema import TIME
 from appcadence.telemetry.sheet import read_sheet
 from appcadence.telemetry.times import stated
 
-_FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
-class _Lease(NamedTuple):
+class Lease(NamedTuple):
     address: str
     device_id: str
     start: int
@@ -35,7 +35,7 @@ class Devices:
     `start` is included, `end` is not; both are microseconds since the epoch.
     """
 
-    def __init__(self, leases: Sequence[_Lease]) -> None:
+    def __init__(self, leases: Sequence[Lease]) -> None:
         self.device_ids = [lease.device_id for lease in leases]
         self.leases: dict[str, set[str]] = {}
         """Names that each address is given to at some time."""
@@ -88,16 +88,16 @@ def _key(address: str) -> str:
     return (canonical(address) or "").lower()
 
 
-def _lease(path: Path, line: int, row: dict[str, str]) -> _Lease:
+def _lease(path: Path, line: int, row: dict[str, str]) -> Lease:
     where = f"{path}, line {line}: "
     if not row["address"] or not row["device_id"]:
         raise TelemetryError(f"{where}address and device_id must not be empty")
     start, end = (stated(row[n], where + n) if row.get(n) else None for n in ("from", "to"))
-    lease = _Lease(
+    lease = Lease(
         _key(row["address"]),
         row["device_id"],
-        _FIRST if start is None else start,
-        _LAST if end is None else end,
+        FIRST if start is None else start,
+        LAST if end is None else end,
         line,
     )
     if lease.end <= lease.start:
@@ -105,7 +105,7 @@ def _lease(path: Path, line: int, row: dict[str, str]) -> _Lease:
     return lease
 
 
-def _no_overlap(path: Path, leases: Sequence[_Lease]) -> None:
+def _no_overlap(path: Path, leases: Sequence[Lease]) -> None:
     ordered = sorted(leases, key=lambda lease: (lease.address, lease.start, lease.line))
     for before, after in zip(ordered, ordered[1:], strict=False):
         if before.address == after.address and after.start < before.end:

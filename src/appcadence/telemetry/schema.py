@@ -96,6 +96,7 @@ FLOWS = Table(
         ),
         Column("dest_ip", NAME, "destination address", nullable=True),
         Column("dest_port", pa.int32(), "destination port", nullable=True),
+        Column("device_port", pa.int32(), "the device's own port", nullable=True),
         Column("transport", NAME, "transport protocol", nullable=True, values=("tcp", "udp")),
         Column("service", NAME, "application protocol: tls, quic, http, apns, dns, ntp ...", nullable=True),
         Column("outcome", NAME, "did the flow come about", values=("established", "failed", "unknown")),

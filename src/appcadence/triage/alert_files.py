@@ -16,8 +16,9 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.triage import ecs, ocsf, siem
 from appcadence.triage.cases import CASES, TEXTS
 
-_FORMULA = "^([=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
-"""What a spreadsheet takes for a formula, full-width forms included."""
+_UNSEEN = "\\s\u0000-\u001f\u00ad\ufeff\u200b-\u200f\u2028-\u202e\u2060-\u2069"
+_FORMULA = f"^([{_UNSEEN}]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])"
+"""What a spreadsheet takes for a formula, full-width forms included, whatever unseen stands before it."""
 
 
 def write(cases: pa.Table, directory: Path, made_at: datetime) -> None:

@@ -123,7 +123,8 @@ class CaseRows:
     def _exceptions(self) -> pa.Array:
         """Ids of the exceptions that hold back windows of each case, the strongest window's first."""
         ids = pd.DataFrame({"owner": self.owner, "id": self.table["exception_id"].to_pylist()})
-        ids = ids[ids["id"].notna()].drop_duplicates()
+        few = self.table["status"].to_pandas() == "insufficient_evidence"
+        ids = ids[ids["id"].notna() & ~few].drop_duplicates()
         return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
 
     def _findings(self, told: Sequence[Finding]) -> dict[str, pa.Array]:

@@ -24,18 +24,23 @@ def summary(windows: pd.DataFrame, findings: Sequence[Mapping[str, Any]], count:
     dest = windows["dest"].iloc[0]
     beats = windows.loc[windows["gap_seconds"].notna(), ["gap_seconds", "gap_share"]]
     pushes = _total(windows, "n_pushes")
+    connections = _total(windows, "n_started") if known else int(windows["n_flows"].sum())
+    width = (windows["window_end"] - windows["window_start"]).dt.total_seconds()
+    whole = (windows["longest_seconds"] > width - 1.0).any()
+    border = first == windows["window_start"].min() or last == windows["window_end"].max()
     return Finding(
         "case",
         {
             "dest": None if dest == APP_LEVEL else dest,
             "own_log": any(finding["code"] == "destinations_unknown" for finding in findings),
-            "connections": _total(windows, "n_started") if known else int(windows["n_flows"].sum()),
+            "connections": connections,
             "failed": _total(windows, "n_failed"),
             "seconds": (last - first).total_seconds() if known else None,
             "destinations": count,
             "gap_seconds": float(beats["gap_seconds"].iloc[0]) if len(beats) else None,
             "gap_share": float(beats["gap_share"].iloc[0]) if len(beats) else None,
             "longest_seconds": _most(windows, "longest_seconds"),
+            "cut": bool(whole or ((connections or 0) <= 1 and border)),
             "bytes_out": _total(windows, "bytes_out"),
             "bytes_in": _total(windows, "bytes_in"),
             "unused": _total(windows, "n_unused"),

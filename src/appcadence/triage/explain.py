@@ -14,6 +14,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage import next_steps
+from appcadence.triage.cases import subject
 from appcadence.triage.contact import contact, identity
 from appcadence.triage.report_data import (
     Intervals,
@@ -79,8 +80,10 @@ def case_lines(case: Row) -> list[str]:
     """What is said of a case, in lines of at most 80 characters; names are not made inert."""
     many = len(case["device_ids"])
     where = f"{many:,} devices" if case["kind"].startswith("fleet") else f"device {case['device_ids'][0]}"
-    head = f"Case {case['case']}, {case['severity']}, {case['status']}: {case['app_id'] or '(unknown app)'}"
-    days = f"Alerts on {len(case['alert_days'])} day(s), {case['alert_days'][0]} to {case['alert_days'][-1]}."
+    what = case["app_id"] or ("(unknown app)" if case["kind"] == "destination" else subject(case)[2])
+    head = f"Case {case['case']}, {case['severity']}, {case['status']}: {what}"
+    first, *later = case["alert_days"]
+    days = f"Alerts on {len(later) + 1:,} days, {first} to {later[-1]}." if later else f"Alerts on {first}."
     said = [f.text for f in case["findings"][1:] if f.kind != UNCHECKED]
     return [
         *_wrapped(f"{head} on {where}"),
@@ -146,14 +149,14 @@ def _contributions(row: Row) -> list[str]:
     parts = [c for c in row["contributions"] or () if c and c["contribution"] is not None]
     if not parts:
         return []
-    out = ["", f"{'What moved the score most':<44}{'here':>13}{'usual':>13}{'moved':>10}"]
+    out = ["", f"{'What moved the score most':<40}{'here':>15}{'usual':>15}{'moved':>10}"]
     for c in parts:
         feature = _FEATURE.get(c["feature"])
         unit = feature.unit if feature else "count"
         here, usual = (quantity(math.nan if c[k] is None else c[k], unit) for k in ("value", "expected"))
-        name = textwrap.wrap(c["feature"], 42) or [""]
+        name = textwrap.wrap(c["feature"], 38) or [""]
         out += [f"  {part}" for part in name[:-1]]
-        out.append(f"  {name[-1]:<42}{here:>13}{usual:>13}{c['contribution']:>+10.2f}")
+        out.append(f"  {name[-1]:<38}{here:>15}{usual:>15}{c['contribution']:>+10.2f}")
     if row["device_shift"]:
         out.append(f"  {'device_shift':<68}{row['device_shift']:>+10.2f}")
     return out

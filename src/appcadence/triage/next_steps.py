@@ -10,8 +10,8 @@ from appcadence.triage.siem import suspects
 MAX_NAMED = 5
 """Destinations that are named."""
 _EVIDENCE = (
-    "Keep the evidence before anything is removed: the records above, and a sysdiagnose of the phone, whose "
-    "logs last a few days."
+    "Keep the evidence before anything is removed: {}, and a sysdiagnose of the phone, whose logs last a few "
+    "days."
 )
 
 
@@ -20,7 +20,9 @@ def look(case: Row) -> list[str]:
     hosts = [part["dest"] for part in suspects(case)]
     out = []
     if hosts:
-        more = f" and {case['n_destinations'] - MAX_NAMED:,} more" if len(hosts) > MAX_NAMED else ""
+        alone = any(part["alert"] for part in case["destinations"])
+        count = len(hosts) if alone else case["n_destinations"]
+        more = f" and {count - MAX_NAMED:,} more" if count > MAX_NAMED else ""
         out.append(f"Destination: {_listed(hosts[:MAX_NAMED])}{more}")
     seen = [address for address in case["addresses"] if address not in hosts]
     if seen:
@@ -54,7 +56,7 @@ def contain(case: Row) -> list[str]:
         else:
             out.append(f"Turn off Background App Refresh of {app} on {device}.")
         out.append(f"Remove {app}, or restrict it in device management.")
-    return [*out, _EVIDENCE]
+    return [*out, _EVIDENCE.format("the records above" if case["record_ids"] else "the records of that time")]
 
 
 def _listed(names: Sequence[str] | map[str]) -> str:

@@ -185,10 +185,12 @@ def basis(row: Row) -> str:
     """What a window rests on, as a sentence."""
     known = row["app_attribution"]
     app = "app unknown" if known == "none" else f"app known from: {known}"
-    return (
-        f"{row['n_flows']} flows in {row['n_beats']} beats and {row['n_sessions']} sessions; observed for "
-        f"{quantity(row['observed_seconds'], 's')}; {app}."
+    flows, beats, sessions = (
+        f"{row[f'n_{name}s']:,} {name}{'' if row[f'n_{name}s'] == 1 else 's'}"
+        for name in ("flow", "beat", "session")
     )
+    seen = quantity(row["observed_seconds"], "s")
+    return f"{flows} in {beats} and {sessions}; observed for {seen}; {app}."
 
 
 def behaviours(row: Row) -> list[str]:
@@ -206,7 +208,7 @@ def no_alert(row: Row, alerts_per_device_day: float) -> Finding | None:
         return None
     if row["behaviours"] == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS:
         return Finding("cadence_alone", {"min_beats": CADENCE_ALONE_BEATS})
-    threshold = -math.log(alerts_per_device_day)
+    threshold = 0.0 - math.log(alerts_per_device_day)  # never -0.0
     if row["score"] < threshold:
         return Finding("below_threshold", {"threshold": threshold})
     return Finding("no_behaviour_stands_out")

@@ -132,7 +132,7 @@ def judge(
 ) -> Judgement:
     """Which exception covers which window; `scores` need only the columns `JUDGED`.
 
-    A window with enough evidence is covered by the first exception that it is in the scope of, that is in
+    A window is covered by the first exception that it is in the scope of, that is in
     force throughout the window, that names all behaviours the window shows, and whose bounds it keeps to. An
     app's own window (`*`) is in the scope of an exception with a destination if all its channels are.
     `on` is the day of the report, today by default.
@@ -163,14 +163,20 @@ def judge(
         held = rows[~out]
         before = owner[held]
         owner[held[before < 0]] = number
+        # What has too little evidence is covered for the sake of fleet events, and not counted.
+        before = before[table.judged[held]]
         earlier, windows = np.unique(before[before >= 0], return_counts=True)
         overlaps = {entries[k].id: int(n) for k, n in zip(earlier, windows, strict=True)}
-        counts = (len(scope), int(np.count_nonzero(before < 0)), int(np.count_nonzero(out)))
+        counts = (
+            len(scope),
+            int(np.count_nonzero(before < 0)),
+            int(np.count_nonzero(out & table.judged[rows])),
+        )
         uses.append(_use(entry, on, *counts, overlaps))
     findings: dict[int, list[Finding]] = {}
     for rows, said in breaks:
         for row, finding in zip(rows.tolist(), said, strict=True):
-            if owner[row] < 0:
+            if owner[row] < 0 and table.judged[row]:
                 findings.setdefault(row, []).append(finding)
     return Judgement(owner, findings, tuple(uses))
 
@@ -198,8 +204,11 @@ class _Table:
         self.app_level = _any(pc.equal(self.dests, APP_LEVEL))[self.dest]
         status = one_array(scores["status"])
         judged = _scored(status) | pc.equal(status, "fleet_event").to_numpy(zero_copy_only=False)
-        self.shown = np.where(judged, _shown(one_array(scores["behaviours"])), -1)
-        """(n,) bit b: the window shows the b-th behaviour; all bits where it can raise no alert."""
+        self.judged = judged
+        few = pc.equal(status, "insufficient_evidence").to_numpy(zero_copy_only=False)
+        shown = _shown(one_array(scores["behaviours"]))
+        self.shown = np.where(judged, shown, np.where(few, 0, -1))
+        """(n,) bit b: the window shows the b-th behaviour; all bits where it is part of no case."""
 
     @cached_property
     def addresses(self) -> npt.NDArray[np.bytes_]:

@@ -203,7 +203,7 @@ def _places(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> dict[str, 
 
 
 def _most(mine: pd.DataFrame, name: str, n: int) -> list[list[object]]:
-    counted = mine.groupby(["row", name]).size().rename("n").reset_index()
+    counted = mine.groupby(["row", name]).size().reset_index(name="n")
     counted = counted.sort_values(["row", "n", name], ascending=[True, False, True])
     return _lists(counted[counted.groupby("row").cumcount() < MAX_PLACES], name, n)
 

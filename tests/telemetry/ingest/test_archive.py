@@ -14,6 +14,7 @@ import pytest
 
 from appcadence.telemetry.ingest import archive
 from appcadence.telemetry.ingest.archive import FAULTS, Stopped, entries
+from appcadence.telemetry.readers import _packed
 
 
 def told(path: Path) -> tuple[list[tuple[str, bytes | str]], str]:
@@ -142,7 +143,7 @@ def test_sizes_that_lie(tmp_path):
 
 
 def test_what_unpacks_to_terabytes_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MIN_RATIO_BYTES", 1 << 20)
+    monkeypatch.setattr(_packed, "MIN_RATIO_BYTES", 1 << 20)
     zeros = gzip.compress(member("zeros", 1 << 35).tobuf(tarfile.GNU_FORMAT) + bytes(40 << 20))
     path = tmp_path / "bomb.tar.gz"
     path.write_bytes(gzip.compress(member("x", 1).tobuf() + b"1".ljust(512, b"\0")) + zeros)

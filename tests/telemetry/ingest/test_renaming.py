@@ -66,6 +66,23 @@ def test_another_key_gives_other_names(log, tmp_path):
     assert names[0] != names[1]
 
 
+def test_clear_names_pseudonyms_and_other_keys_never_stand_side_by_side(log, tmp_path):
+    rows = [log(f"{k}.json", {"device_id": f"d{k}", "app": "com.a", "host": "h.example"}) for k in range(3)]
+    keys = [None, tmp_path / "one", tmp_path / "other"]
+    for key in keys[1:]:
+        key.write_text(f"a key of {key.name}, long enough")
+    for first in keys:
+        out = tmp_path / f"by-{first and first.name}"
+        convert(rows[:1], out, keyfile=first)
+        convert(rows[1:2], out, keyfile=first)
+        for second in keys:
+            if second != first:
+                with pytest.raises(TelemetryError, match=r"pseudonyms|clear names") as error:
+                    convert(rows[2:], out, keyfile=second)
+                assert error.value.argument == "keyfile"
+        assert len(flows(out)) == 2
+
+
 @pytest.mark.parametrize("content, words", [(b"short", "5 bytes"), (None, "cannot be read")])
 def test_a_key_must_be_there_and_long_enough(log, tmp_path, content, words):
     path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
@@ -78,7 +95,7 @@ def test_a_key_must_be_there_and_long_enough(log, tmp_path, content, words):
 
 def test_display_names_become_bundle_ids_where_the_map_knows_them(tmp_path):
     path = tmp_path / "nss.json"
-    path.write_bytes(lines(nss(mobappname="Weather"), nss(mobappname="Chat")))
+    path.write_bytes(lines(nss(mobappname="Weather"), nss(mobappname="Chat", recordid="78")))
     (tmp_path / "apps.csv").write_text("app_name,app_id\nWeather,com.example.weather\n")
     convert([path], tmp_path / "t", format="zscaler", app_map=tmp_path / "apps.csv")
     got = TelemetryDirectory(tmp_path / "t").read("flows")

@@ -24,6 +24,7 @@ BARE = {
     "app_attribution": "none",
     "dest_ip": None,
     "dest_port": None,
+    "device_port": None,
     "transport": None,
     "service": None,
     "duration_seconds": None,

@@ -23,6 +23,7 @@ def test_a_flow_event_becomes_a_flow(tmp_path):
         "dest_host_source": None,
         "dest_ip": "192.0.2.1",
         "dest_port": 443,
+        "device_port": 50000,
         "transport": "tcp",
         "service": "tls",
         "outcome": "established",

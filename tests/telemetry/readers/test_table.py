@@ -39,6 +39,7 @@ def test_a_mapped_table(tmp_path):
         "dest_host_source": "observed",
         "dest_ip": None,
         "dest_port": 443,
+        "device_port": None,
         "transport": "tcp",
         "service": None,
         "outcome": "established",

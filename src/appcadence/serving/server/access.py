@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import stat
 from pathlib import Path
 
 from appcadence._files import open_input
 from appcadence.errors import AppcadenceError
+from appcadence.telemetry.addresses import is_loopback
 
 MIN_TOKEN_CHARACTERS = 32
 MIN_DISTINCT_CHARACTERS = 10
@@ -40,14 +40,6 @@ def read_token(file: Path) -> str:
             f"distinct; it takes {MIN_TOKEN_CHARACTERS} and {MIN_DISTINCT_CHARACTERS}; {_MAKE_ONE}"
         )
     return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address stands for this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def bears(authorization: str, token: str) -> bool:

@@ -59,17 +59,20 @@ def _columns(schema: pa.Schema) -> list[str]:
             raise SchemaError(f"the body has several columns {name!r}")
         kind = schema.field(name).type
         value = kind.value_type if pa.types.is_dictionary(kind) else kind
-        text = pa.types.is_string(value) or pa.types.is_large_string(value)
-        if not (text or pa.types.is_primitive(kind) or pa.types.is_null(kind)):
+        if not (_is_text(value) or pa.types.is_null(value) or pa.types.is_primitive(kind)):
             raise SchemaError(f"column {name!r} has the type {kind}; expected {FLOWS.column(name).type}")
     return names
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _check_lengths(table: pa.Table) -> None:
     for name in table.column_names:
         for chunk in table[name].chunks:
             values = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-            if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            if _is_text(values.type):
                 longest = pc.max(pc.utf8_length(values)).as_py() or 0
                 if longest > MAX_TEXT:
                     raise SchemaError(

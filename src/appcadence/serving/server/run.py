@@ -13,10 +13,11 @@ import uvicorn
 
 from appcadence.errors import AppcadenceError
 from appcadence.serving.scorer import Scorer
-from appcadence.serving.server.access import is_loopback, read_token
+from appcadence.serving.server.access import read_token
 from appcadence.serving.server.app import application
 from appcadence.serving.server.limits import Limits
 from appcadence.serving.server.work import Work
+from appcadence.telemetry.addresses import is_loopback
 
 _MAX_IDLE_CONNECTIONS = 256
 _KEEP_ALIVE_SECONDS = 30

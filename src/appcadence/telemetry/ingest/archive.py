@@ -1,4 +1,4 @@
-"""The members of an archive one after the other: tar, tar.gz and zip, from anybody's hand.
+"""The members of an archive one after the other: tar (plain or packed) and zip, from anybody's hand.
 
 Nothing is extracted here and no name is used as a path. Headers are bounded before they are held in memory;
 links, devices and sparse members are passed over; what claims too much, or unpacks to far more than its size,
@@ -7,34 +7,29 @@ ends the archive at that point. Members up to there are good.
 
 from __future__ import annotations
 
-import gzip
 import os
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from appcadence._files import open_input
+from appcadence.telemetry.readers import _packed
+from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES, Counted, Stopped, Stream, unpacking
 
 MAX_MEMBERS = 500_000
 """A full file system of a phone has about so many."""
-MAX_UNPACKED_BYTES = 64 << 30
-"""Of all members together, read or passed over."""
-MAX_RATIO = 200
-"""What unpacks to more, once it is past MIN_RATIO_BYTES, is no collection: real ones unpack to about ten."""
-MIN_RATIO_BYTES = 256 << 20
-
+_WHAT = "the archive"
 _BLOCK = 512
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_DIRECTORY_BYTES = 48 << 20
 _PIECE = 1 << 20
 _EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-FAULTS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError)
+FAULTS = (*_packed.FAULTS, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 """What reading from a member may raise, beside Stopped."""
 
 _KINDS = {
@@ -44,14 +39,6 @@ _KINDS = {
     tarfile.BLKTYPE: "a device",
     tarfile.FIFOTYPE: "a pipe",
 }
-
-
-class Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class Stopped(Exception):
-    """The archive is not read any further; says why."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,7 @@ class Entry:
 
 
 def is_archive(start: bytes) -> bool:
-    """Whether a file that starts so, unpacked from gzip, is one."""
+    """Whether a file that starts so, unpacked, is one."""
     return start.startswith(b"PK\x03\x04") or start[257:262] == b"ustar"
 
 
@@ -80,44 +67,18 @@ def entries(path: Path) -> Iterator[Entry]:
         with open_input(path) as raw:
             if raw.peek(4)[:4] == b"PK\x03\x04":
                 yield from _zip(raw)
-            elif raw.peek(2)[:2] == b"\x1f\x8b":
-                with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield from _tar(_Counted(unpacked, raw.tell))
             else:
-                yield from _tar(_Counted(raw, raw.tell))
+                yield from _tar(Counted(unpacking(raw), raw.tell, _WHAT))
     except EOFError:
         raise Stopped("the archive is cut off") from None
     except FAULTS as error:
         raise Stopped(f"the archive is damaged ({type(error).__name__})") from None
 
 
-class _Counted:
-    """Data out of an archive, as long as there is not far more of it than a collection has."""
-
-    def __init__(self, stream: Stream, packed: Callable[[], int], unpacked: int = 0) -> None:
-        self._stream, self._packed = stream, packed
-        self.unpacked = unpacked
-
-    def read(self, size: int, /) -> bytes:
-        data = self._stream.read(min(size, _PIECE))
-        self.unpacked += len(data)
-        inflated = self.unpacked > max(MIN_RATIO_BYTES, MAX_RATIO * self._packed())
-        if inflated or self.unpacked > MAX_UNPACKED_BYTES:
-            raise Stopped(f"the archive unpacks to more than {self.unpacked >> 20:,} MB")
-        return data
-
-    def exactly(self, size: int) -> bytes:
-        """So many bytes; fewer only at the end of the archive."""
-        found = bytearray()
-        while len(found) < size and (data := self.read(size - len(found))):
-            found += data
-        return bytes(found)
-
-
 class _Data:
     """The data of one member of a tar archive."""
 
-    def __init__(self, archive: _Counted, size: int) -> None:
+    def __init__(self, archive: Counted, size: int) -> None:
         self._archive = archive
         self._padding = -size % _BLOCK
         self._left = size
@@ -135,7 +96,7 @@ class _Data:
         self._archive.exactly(self._padding)
 
 
-def _tar(archive: _Counted) -> Iterator[Entry]:
+def _tar(archive: Counted) -> Iterator[Entry]:
     more: dict[str, str] = {}
     for _ in range(MAX_MEMBERS):
         block = archive.exactly(_BLOCK)
@@ -241,6 +202,6 @@ def _zip(raw: BinaryIO) -> Iterator[Entry]:
                     yield _entry(info.filename, raw, "damaged")
                     continue
                 with stream:
-                    counted = _Counted(stream, lambda: size, unpacked)
+                    counted = Counted(stream, lambda: size, _WHAT, unpacked)
                     yield _entry(info.filename, counted, "")
                     unpacked = counted.unpacked

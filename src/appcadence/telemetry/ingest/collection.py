@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -21,8 +20,6 @@ from appcadence.telemetry.ingest.archive import (
     FAULTS,
     MAX_MEMBERS,
     Entry,
-    Stopped,
-    Stream,
     entries,
     is_archive,
 )
@@ -31,6 +28,7 @@ from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readers import Reader, biome, sniffed
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
+from appcadence.telemetry.readers._packed import Stopped, Stream, head_of
 from appcadence.telemetry.readers._sqlite import MAGIC, WAL
 from appcadence.telemetry.times import to_iso, to_micros
 
@@ -220,7 +218,7 @@ def _taken(found: Collection, entry: Entry, copies: Copies, chosen: Reader | Non
     start, reader = b"", None
     try:
         data = _exactly(stream, _HEAD_BYTES)
-        start = _unpacked(data)
+        start = head_of(data, _HEAD_BYTES)
         if name.endswith(WAL):
             copies.make(name, data, stream)
             return None
@@ -266,13 +264,3 @@ def _exactly(stream: Stream, size: int) -> bytes:
     while len(found) < size and (data := stream.read(size - len(found))):
         found += data
     return bytes(found)
-
-
-def _unpacked(data: bytes) -> bytes:
-    """The first bytes of what may be gzip."""
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return zlib.decompressobj(31).decompress(data, _HEAD_BYTES)
-    except zlib.error:
-        return b""

@@ -18,20 +18,29 @@ import pyarrow as pa
 from appcadence._types import Progress, silent
 from appcadence.errors import AppcadenceError, TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
-from appcadence.telemetry.directory import SOURCES, DirectoryWriter, TelemetryDirectory, existing
-from appcadence.telemetry.file_report import LEFT_OUT, FileReport
+from appcadence.telemetry.directory import (
+    SOURCES,
+    DirectoryWriter,
+    TelemetryDirectory,
+    existing,
+    stored_rows,
+)
 from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.ingest.advice import notes, nothing_kept
 from appcadence.telemetry.ingest.aliases import alias_notes
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
+from appcadence.telemetry.ingest.each_once import UNIQUE, EachOnce
 from appcadence.telemetry.ingest.folding import Folding
+from appcadence.telemetry.ingest.identities import identified
 from appcadence.telemetry.ingest.inputs import again, inputs
-from appcadence.telemetry.ingest.late_records import Touched
+from appcadence.telemetry.ingest.late_records import TOUCHING, Touched
 from appcadence.telemetry.ingest.overlaps import Overlaps
 from appcadence.telemetry.ingest.renaming import Renaming
 from appcadence.telemetry.ingest.timeouts import timeout_notes
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import FORMATS, INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers import INVENTORIES, ON_DEVICE, Reader, ReadOptions, detect, reader
+from appcadence.telemetry.readers._strangers import Strangers
 from appcadence.telemetry.schema import FLOWS
 
 
@@ -46,6 +55,7 @@ def convert(
     mapping: str | Path | None = None,
     app_map: str | Path | None = None,
     keyfile: str | Path | None = None,
+    strict: bool = False,
     progress: Progress = silent,
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
@@ -57,7 +67,8 @@ def convert(
     known are used; a sysdiagnose names its device. What logs of a device repeat of each other counts once.
 
     Args:
-        paths: files, folders and archives (tar, tar.gz, zip).
+        paths: files, plain or packed (gzip, bzip2, xz, zstd), folders, archives (tar, plain or packed, zip),
+            patterns such as "logs/*.log"; "-" is standard input.
         out: the telemetry directory; made if absent.
         format: name of the format of all files; None = found out for each.
         local_nets: networks (CIDR) of the monitored devices.
@@ -68,11 +79,13 @@ def convert(
         app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
         keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
             hashes, the same in every call with this key.
+        strict: stop at the first file that cannot be used, instead of passing it over.
         progress: told the share of the bytes that is done.
 
     Raises:
         TelemetryError: no file can be used, an argument is wrong, or `out` is neither a telemetry directory
             nor empty. Nothing is left behind.
+        UnusableFile: a file cannot be used, and `strict` is asked for.
     """
     out = Path(out)
     options = _options(local_nets, devices, device_id, mapping)
@@ -86,15 +99,17 @@ def convert(
         if not tallies:
             raise TelemetryError("no file to convert; give at least one")
         while True:
+            if strict and (error := next((t.unusable for t in tallies if t.unusable), None)):
+                raise error
             try:
-                report = _converted(tallies, out, chosen, options, renaming, progress)
+                report = _converted(tallies, out, chosen, options, renaming, progress, strict)
                 return replace(
                     report,
                     collections=collections,
                     notes=(*report.notes, *(_shared_names(tallies) if report.changed else ())),
                 )
             except UnusableFile as error:
-                if not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
+                if strict or not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
                     raise
                 # Found out while it was read: once more without it, and any other that ends too early.
                 tallies = [again(tally, error) for tally in tallies]
@@ -117,15 +132,18 @@ def _converted(
     options: ReadOptions,
     renaming: Renaming,
     progress: Progress,
+    strict: bool,
 ) -> ConversionReport:
     """One attempt with the files that are not known to be unusable.
 
     Raises:
         UnusableFile: another one is.
     """
-    touched = Touched()
+    touched, options = Touched(), replace(options, strangers=Strangers())
     with DirectoryWriter(out, adding=True) as writer:
         before = existing(out)
+        if before is not None:
+            renaming.check(before)
         seen = _known(before)
         new: dict[Path, Tally] = {}
         groups: dict[tuple[str | None, str], tuple[Reader, list[Path]]] = {}
@@ -137,6 +155,8 @@ def _converted(
             try:
                 found = chosen or tally.reader or detect(tally.path)
             except UnusableFile as error:
+                if strict:
+                    raise
                 tally.pass_over(error)
                 continue
             report.format = found.NAME
@@ -147,6 +167,7 @@ def _converted(
             raise _none_usable(tallies)
         if not new:
             return ConversionReport(out, tuple(tally.report for tally in tallies))
+        options, identities = identified(options, tallies)
         added = [tally.report for tally in new.values()]
         digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]
@@ -155,19 +176,21 @@ def _converted(
         for device, group in groupby(in_order, lambda item: item[0][0]):
             same = options if device is None else replace(options, device_id=device, devices=None)
             sink.write([members for _, members in group], same)
-        if nothing := _nothing_kept(list(new.values())):
+        completed = sink.settle()
+        if nothing := nothing_kept(list(new.values()), options):
             raise nothing
         if not set(writer.rows) - {"rejected"}:
             # An empty table says "converted, and nothing was there".
             writer.write("flows", FLOWS.empty())
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
-        writer.sources = [report.as_source() for report in added]
+        writer.sources = [report.as_source() | {"key": renaming.fingerprint} for report in added]
+    checks = _checks(out, new.values(), touched.devices, options, renaming)
     return ConversionReport(
         out,
         tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        (*_notes(added), *_checks(out, new.values(), touched.devices, options, renaming)),
+        (*identities, *notes(added, completed, options), *checks),
         changed_days=changed_days,
     )
 
@@ -197,6 +220,7 @@ class _Sink:
         self._writer, self._new, self._touched, self._renaming = writer, new, touched, renaming
         self._folding = Folding(before.names("inventory", "app_id") if before else ())
         self._overlaps = Overlaps(before)
+        self._before, self._each_once = before, EachOnce()
         self._progress = progress
         self._done, self._total = 0, max(sum(path.stat().st_size for path in new), 1)
 
@@ -211,20 +235,40 @@ class _Sink:
                 left_out = Counter(report.left_out) + Counter(json.loads(marks[b"left_out"]))
                 report.left_out = dict(left_out)
                 batch = self._folding.apply(table, self._renaming.apply(batch))
-                if found.NAME not in ON_DEVICE or not self._overlaps.add(table, batch):
+                if found.NAME not in ON_DEVICE:
                     self._take(table, batch)
+                elif not self._overlaps.add(table, batch):
+                    self._take(table, batch, repeats=False)
                 self._done += int(marks[b"size"])
                 self._progress("Converting", self._done / self._total)
         for table, batch, repeated in self._overlaps.release():
             self._tally(batch).report.repeated += repeated
-            self._take(table, batch)
+            self._take(table, batch, repeats=False)
 
     def _tally(self, batch: pa.Table) -> Tally:
         return self._new[Path(os.fsdecode(batch.schema.metadata[b"file"]))]
 
-    def _take(self, table: str, batch: pa.Table) -> None:
-        self._tally(batch).add(table, batch)
-        self._touched.add(table, batch)
+    def settle(self) -> int:
+        """Count each flow once; how many flows of the directory the new ones complete."""
+        settled = self._each_once.settle(self._writer, self._before)
+        reports = [tally.report for tally in self._new.values()]
+        for number, lost in settled.left_out.items():
+            report = reports[number]
+            report.left_out = dict(Counter(report.left_out) + lost)
+            report.rows -= lost.total()
+        if staged := self._writer.staged("flows"):
+            for _, flows in stored_rows(FLOWS, staged, TOUCHING):
+                self._touched.add("flows", flows)
+        return settled.completed
+
+    def _take(self, table: str, batch: pa.Table, repeats: bool = True) -> None:
+        tally = self._tally(batch)
+        tally.add(table, batch)
+        if table == "flows":
+            owner = list(self._new).index(tally.path) if repeats else UNIQUE
+            self._each_once.add(batch, owner)
+        else:
+            self._touched.add(table, batch)
         if len(batch):
             self._writer.write(table, batch)
 
@@ -261,50 +305,6 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
         raise TelemetryError(
             f"{path / SOURCES} lacks the sha256 of a file; remove {path} and convert again"
         ) from None
-
-
-def _notes(added: Collection[FileReport]) -> tuple[str, ...]:
-    if repeated := sum(file.repeated for file in added):
-        return (
-            f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once.",
-        )
-    if any(file.read for file in added):
-        return ()
-    what = listed(sorted({FORMATS[file.format] for file in added}))
-    return (f"The files hold no {what}, which is what counts of their format.",)
-
-
-_MENDED_BY = {
-    "inbound": ("give the networks (CIDR) of your devices", "local_nets"),
-    "elsewhere": ("give the networks (CIDR) of your devices", "local_nets"),
-    "names": ("give the logs of connections as well", None),
-    "answers": ("export both directions", None),
-}
-
-
-def _nothing_kept(added: Collection[Tally]) -> TelemetryError | None:
-    """What to say where rows were read and none counts: the commonest reason, and what to do."""
-    files = [tally.report for tally in added]
-    read = sum(file.read for file in files)
-    if not read or any(file.rows or file.repeated for file in files):
-        return None
-    names = listed([file.name for file in files])
-    said = f"none of the {read:,} rows of {names} is telemetry of a monitored device: "
-    left_out: Counter[str] = Counter()
-    for file in files:
-        left_out.update(file.left_out)
-    if sum(file.kept for file in files):
-        return TelemetryError(f"none of the {read:,} records of {names} tells of apps, the screen or pushes")
-    rejected = sum(file.rejected for file in files)
-    reason, rows = left_out.most_common(1)[0] if left_out else ("", 0)
-    if rejected > rows:
-        faults = sum((tally.faults for tally in added), Counter())
-        fault, rows = faults.most_common(1)[0]
-        return TelemetryError(
-            f"{said}{rejected:,} are faulty, most often ({rows:,}) since {fault}; mend the export"
-        )
-    mended, argument = _MENDED_BY.get(reason, ("give other logs", None))
-    return TelemetryError(f"{said}{rows:,} {LEFT_OUT[reason]}; {mended}", argument)
 
 
 def _checks(

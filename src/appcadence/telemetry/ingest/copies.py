@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from appcadence.telemetry.ingest.archive import Stream
+from appcadence.telemetry.readers._packed import Stream
 from appcadence.telemetry.readers._spill import room
 from appcadence.telemetry.readers._sqlite import WAL
 

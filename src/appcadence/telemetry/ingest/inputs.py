@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from appcadence._files import sha256, why_unreadable
@@ -11,9 +12,12 @@ from appcadence.errors import UnusableFile
 from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.collection import Collection, gather, is_collection
 from appcadence.telemetry.ingest.conversion_report import Tally
+from appcadence.telemetry.ingest.standard_input import standard_input
 from appcadence.telemetry.readers import Reader, ReadOptions
 from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.readers._sqlite import WAL, write_ahead_log
+
+_PATTERN = re.compile(r"[*?\[]")
 
 
 def inputs(
@@ -25,7 +29,7 @@ def inputs(
     """
     tallies: list[Tally] = []
     collections: list[Collection] = []
-    queue = list(paths)
+    queue = [path for given in paths for path in _meant(given, copies, tallies)]
     for number, path in enumerate(queue):  # it grows
         beside = path.with_name(path.name.removesuffix(WAL).removesuffix("-shm"))
         if beside != path and beside in paths:
@@ -47,6 +51,29 @@ def inputs(
             tally.pass_over(UnusableFile(f"{path} holds nothing that is read: {found.summary()}", path))
             tallies.append(tally)
     return tallies, tuple(collections)
+
+
+def _meant(path: Path, copies: Path, tallies: list[Tally]) -> Iterator[Path]:
+    """The files that are meant: those that fit a pattern that no shell has expanded; standard input, copied.
+
+    A tally that is passed over stands for what gives none.
+    """
+    text = str(path)
+    try:
+        if text == "-":
+            yield standard_input(copies / "standard input")
+            return
+        if path.exists() or path.is_symlink() or not _PATTERN.search(text):
+            yield path
+            return
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not found:
+            raise UnusableFile(f"no file fits {text}; expected a log file", path)
+        yield from found
+    except UnusableFile as error:
+        tally = Tally(path, FileReport(path.name))
+        tally.pass_over(error)
+        tallies.append(tally)
 
 
 def _hashed(tally: Tally) -> Tally:

@@ -18,6 +18,8 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import Codes
 
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
+TOUCHING = ("start", "duration_seconds", "device_id")
+"""The columns of flows that tell which days they touch."""
 
 
 @dataclass(frozen=True, order=True)

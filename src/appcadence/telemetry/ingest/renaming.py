@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from appcadence._files import read_bytes
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.sources import read_app_map
 from appcadence.telemetry.schema import NAME
 
@@ -58,6 +59,30 @@ class Renaming:
             if "dest_host" in columns:
                 columns["dest_host"] = _replaced(columns["dest_host"], self._host)
         return pa.table(columns).replace_schema_metadata(batch.schema.metadata)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Tells keys apart without telling what they are; None = names are kept."""
+        return None if self.key is None else self._hash("key", "")
+
+    def check(self, directory: TelemetryDirectory) -> None:
+        """Refuse a directory whose names were kept, or replaced by another key.
+
+        Raises:
+            TelemetryError: it does.
+        """
+        keys = {entry["key"] for entry in directory.sources if "key" in entry}
+        if keys <= {self.fingerprint}:
+            return
+        if self.key is None:
+            raise TelemetryError(
+                f"{directory.path} holds pseudonyms, beside which no clear names may stand; give the key "
+                "that it was made with, or another directory",
+                "keyfile",
+            )
+        clear = None in keys
+        what = "clear names, beside which pseudonyms hide nothing" if clear else "pseudonyms by another key"
+        raise TelemetryError(f"{directory.path} holds {what}; convert into another directory", "keyfile")
 
     def device(self, name: str) -> str:
         """What stands for the name of a device."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -25,8 +25,10 @@ from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.readers._declaration import Declaration
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
+from appcadence.telemetry.readers._strangers import Strangers
 
 _CODED = {
+    "leases": "leases",
     "zeek": "connections",
     "suricata": "flow events",
     "nfdump": "flow records",
@@ -70,6 +72,8 @@ class ReadOptions:
     """The device of every row, for logs of one device."""
     mapping: Path | None = None
     """The mapping file of the format `table`, which no other format needs."""
+    strangers: Strangers = field(default_factory=Strangers, compare=False)
+    """Filled by the readers: whose flows are left out as those of others."""
 
 
 class Reader(Protocol):

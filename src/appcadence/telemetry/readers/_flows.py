@@ -144,6 +144,8 @@ def screen(
     for mask, reason in (*aside, *strangers):
         if count := int((keep & mask).sum()):
             left_out[reason] = count
+            if reason == "elsewhere":
+                options.strangers.add(draft["device"], keep & mask)
         keep &= ~mask
     bad, by_address = np.flatnonzero(codes), np.flatnonzero(keep & unnamed)
     good = draft.filter(pa.array(keep)).combine_chunks()
@@ -178,6 +180,10 @@ def canonical(draft: pa.Table, options: ReadOptions, source: str, resolution: fl
     columns["device_id"] = _devices(draft["device"], start, options)
     if "dest_port" in columns:
         columns["dest_port"] = columns["dest_port"].cast(pa.int32())
+    if "device_port" in columns:
+        port = one_array(columns["device_port"])
+        fits = pc.and_(pc.greater(port, 0), pc.less(port, 65536))
+        columns["device_port"] = pc.if_else(fits, port, None).cast(pa.int32())
     columns.setdefault("app_attribution", constant(len(draft), "none"))
     columns.setdefault("time_resolution_seconds", pa.array(np.full(len(draft), resolution)))
     columns.setdefault("source", constant(len(draft), source))
@@ -210,11 +216,7 @@ def _faults(
         (null("start"), f"{clock} is missing"),
         (~((start >= 0) & (start < LAST_SECOND * 1_000_000)), f"{clock} is outside 1970 to 2100"),
         (device, "an address is missing" if addresses else "the device is missing"),
-        *(
-            (_no_address(draft, name), "an address is cut or none")
-            for name in ("device", "dest_ip")
-            if addresses
-        ),
+        *((_no_address(draft, name), "an address is cut or none") for name in ends),
         (nowhere & unnamed, TOO_LONG),
         (nowhere, "an address is missing" if addresses else "the destination is missing"),
         ((port < 0) | (port > 65535), "the port is out of range"),

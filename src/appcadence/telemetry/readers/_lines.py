@@ -1,8 +1,8 @@
-"""Log files as blocks of whole lines, plain or gzip, with one-sentence errors."""
+"""Log files as blocks of whole lines, plain or packed, with one-sentence errors."""
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ import pyarrow as pa
 from appcadence._files import why_unreadable
 from appcadence._types import Ints
 from appcadence.errors import UnusableFile
+from appcadence.telemetry.readers import _packed
 
 BLOCK_BYTES = 32 << 20
 MAX_LINES = 1 << 18
@@ -81,7 +82,7 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
     """The file as blocks of about `size` bytes (default 32 MB) and MAX_LINES lines, cut at line ends.
 
     Raises:
-        UnusableFile: the file is missing, unreadable, cut off inside its gzip data, or has no lines.
+        UnusableFile: the file is missing, unreadable, cut off inside its packed data, or has no lines.
     """
     size = size or BLOCK_BYTES
     line, seen = 1, 0
@@ -122,7 +123,7 @@ def pieces(path: Path, expected: str, size: int = 1 << 20) -> Iterator[tuple[byt
     """The file in pieces of at most `size` bytes, each with the bytes of the file on disk read for it.
 
     Raises:
-        UnusableFile: the file is missing, unreadable, or cut off inside its gzip data.
+        UnusableFile: the file is missing, unreadable, or cut off inside its packed data.
     """
     seen = 0
     with _opened(path, expected) as (stream, raw):
@@ -133,18 +134,21 @@ def pieces(path: Path, expected: str, size: int = 1 << 20) -> Iterator[tuple[byt
 
 
 @contextmanager
-def _opened(path: Path, expected: str) -> Iterator[tuple[BufferedReader | gzip.GzipFile, BufferedReader]]:
+def _opened(path: Path, expected: str) -> Iterator[tuple[BufferedReader, BufferedReader]]:
+    kind = None
     try:
         with path.open("rb") as raw:
             # The content decides, not the name: rotated logs are called anything.
-            if raw.peek(2)[:2] == b"\x1f\x8b":
-                with gzip.GzipFile(fileobj=raw) as stream:
-                    yield stream, raw
-            else:
-                yield raw, raw
+            kind = _packed.packing(raw.peek(_packed.START_BYTES))
+            with _packed.unpacked(raw, "it") as stream:
+                yield stream, raw
     except EOFError:
-        raise UnusableFile(f"{path} is cut off inside its gzip data; expected {expected}", path) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise UnusableFile(f"{path} is damaged gzip ({error}); expected {expected}", path) from None
+        raise UnusableFile(f"{path} is cut off inside its {kind} data; expected {expected}", path) from None
+    except _packed.Stopped as stopped:
+        raise UnusableFile(f"{path}: {stopped}; expected {expected}", path) from None
     except OSError as error:
+        if kind is not None and error.errno is None:
+            raise UnusableFile(f"{path} is damaged {kind} ({error}); expected {expected}", path) from None
         raise UnusableFile(f"{path} {why_unreadable(error, expected)}", path) from None
+    except (zlib.error, lzma.LZMAError) as error:
+        raise UnusableFile(f"{path} is damaged {kind} ({error}); expected {expected}", path) from None

@@ -14,23 +14,22 @@ from appcadence.telemetry.readers._flows import local
 
 EPHEMERAL = 32_768
 """From this port on systems hand out ports to clients (Linux; IANA and Apple begin at 49,152)."""
-_SIDES = (("device", "dest_ip"), ("bytes_out", "bytes_in"))
+_SIDES = (("device", "dest_ip"), ("device_port", "dest_port"), ("bytes_out", "bytes_in"))
 
 
-def turned(columns: dict[str, Any], source_port: Any, unopened: Mask, options: ReadOptions) -> Mask:
+def turned(columns: dict[str, Any], unopened: Mask, options: ReadOptions) -> Mask:
     """Turn flows round that a monitored device must have opened; (n,) which were.
 
     Those are flows of which nobody saw the opening (`unopened`, n), towards a monitored device from a
     stranger, and from a service's port to one that systems hand out to clients. `columns` of a draft (see
     `_flows`) are changed in place.
     """
-    source, dest = (np.asarray(pc.fill_null(p, 0)) for p in (source_port, columns["dest_port"]))
+    source, dest = (np.asarray(pc.fill_null(columns[name], 0)) for name in _SIDES[1])
     mask = unopened & (dest >= EPHEMERAL) & (source > 0) & (source < EPHEMERAL)
     if mask.any():
         mask &= local(columns["dest_ip"], options) & ~local(columns["device"], options)
     if mask.any():
         swap = pa.array(mask)
-        columns["dest_port"] = pc.if_else(swap, source_port, columns["dest_port"])
         for one, other in _SIDES:
             a, b = (_plain(columns[name]) for name in (one, other))
             columns[one], columns[other] = pc.if_else(swap, b, a), pc.if_else(swap, a, b)

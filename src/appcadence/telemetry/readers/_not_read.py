@@ -9,10 +9,6 @@ from appcadence.telemetry.readers import _sqlite
 
 _UNPACK = "unpack it first"
 _KNOWN: tuple[tuple[bytes, str], ...] = (
-    (rb"\xff\xfe|\xfe\xff", "text in UTF-16; save it as UTF-8"),
-    (rb"BZh[1-9]", f"packed with bzip2; {_UNPACK} (bunzip2)"),
-    (rb"\xfd7zXZ\x00", f"packed with xz; {_UNPACK} (unxz)"),
-    (rb"\x28\xb5\x2f\xfd", f"packed with zstd; {_UNPACK} (unzstd)"),
     (
         rb"PK\x03\x04[\s\S]{2}[\x01\x03\x05\x07\x09\x0b\x0d\x0f]",
         f"an encrypted zip archive; {_UNPACK} with its password (unzip, 7z x)",

@@ -19,6 +19,7 @@ from pathlib import Path
 from appcadence._files import open_input
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers._packed import START_BYTES, packing
 from appcadence.telemetry.readers._spill import room
 
 MAGIC = b"SQLite format 3\x00"
@@ -135,7 +136,7 @@ class Database:
 def opened(
     path: Path, expected: str, limit: float | None = None, *, newest: bool = True
 ) -> Iterator[Database]:
-    """The database in a file, plain or gzip (unpacked to a temporary file for the time being).
+    """The database in a file, plain or packed (unpacked to a temporary file for the time being).
 
     Records in a `-wal` file beside a plain one are part of it, unless the `newest` are not wanted. `limit` is
     that of each query in seconds [default: TIME_LIMIT_SECONDS].
@@ -147,7 +148,7 @@ def opened(
     if not _lines.head(path, expected).startswith(MAGIC):
         raise UnusableFile(f"{path} is not an SQLite database; expected {expected}", path)
     with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
+        packed = packing(stream.read(START_BYTES)) is not None
     log = write_ahead_log(path) if newest and not packed else None
     copied = packed or log is not None
     with tempfile.TemporaryDirectory(prefix="appcadence-") if copied else nullcontext("") as folder:

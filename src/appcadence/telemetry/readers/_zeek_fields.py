@@ -32,6 +32,7 @@ WANTED: dict[str, dict[str, pa.DataType]] = {
         "resp_bytes": _COUNT,
         "conn_state": _WORD,
         "local_orig": pa.bool_(),
+        "orig_l2_addr": _WORD,
         "history": _WORD,
     },
     "ssl": {"uid": _TEXT, "server_name": _WORD},
@@ -68,8 +69,13 @@ _TRAITS = (
 )
 
 
+_OPEN = {"conn_long": "conn", "open_conn": "conn", "open_ssl": "ssl", "open_http": "http"}
+"""Logs of connections that are still open, one record every so often; the same fields and kinds."""
+
+
 def kind_of(fields: Collection[str], path: str | None) -> str:
     """The kind of log: by the `#path` or `_path` it states, else by the fields it has."""
+    path = _OPEN.get(path or "", path)
     if path in WANTED:
         return path
     if path is None:

@@ -52,7 +52,7 @@ def parts(block: Block) -> dict[str, Block]:
         if text.strip():
             stated = _PATH.search(text)
             name = stated[1].decode() if stated else "conn"
-            kind = name if name in WANTED else OTHER
+            kind = kind_of((), name)
             lines.setdefault(kind, []).append(text)
             numbers.setdefault(kind, []).append(number)
     return {

@@ -75,6 +75,7 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
         "device": pc.if_else(turned, *ends[::-1]).dictionary_encode(),
         "dest_ip": pc.if_else(turned, *ends).dictionary_encode(),
         "dest_port": port,
+        "device_port": pc.if_else(turned, *ports[::-1]),
         "transport": transport,
         "service": _flows.dns_by_port(port, udp),
         "outcome": _outcome(get.text("state"), packets, sent, answered, tcp),

@@ -134,7 +134,9 @@ def _finished(
 ) -> Batches:
     """The flows and the rejected rows of some records of a file."""
     column = {name: one_array(records[name]) for name in records.column_names}
-    protocol, flags, dest_port = (np.asarray(column[n]) for n in ("protocol", "flags", "dest_port"))
+    protocol, flags, dest_port, device_port = (
+        np.asarray(column[n]) for n in ("protocol", "flags", "dest_port", "source_port")
+    )
     tcp, udp = protocol == 6, protocol == 17
     both = pa.array(matches.paired & ~np.asarray(column["start"].is_null()))
     received = np.asarray(column["received"])
@@ -147,6 +149,7 @@ def _finished(
         "device": column["source"],
         "dest_ip": column["dest"],
         "dest_port": pa.array(dest_port, mask=~(tcp | udp)),
+        "device_port": pa.array(device_port, mask=~(tcp | udp)),
         "transport": choice(_flows.TRANSPORTS, np.where(tcp, 0, np.where(udp, 1, -1))),
         "service": _flows.dns_by_port(pa.array(dest_port), udp),
         "outcome": _outcome(flags, matches, received > 0, tcp, flagged),

@@ -2,9 +2,9 @@
 
 Reads any number of files, plain or gzip, rotated, in any order; each is read twice, first for names, then
 for flows. Events of other types (netflow, which has no outcome, alert, stats ...) are passed over. Names
-join flows on `flow_id`; a DNS answer, of version 1, 2 or 3, names later flows of the same device to the
-address until its TTL has run out ("passive"). Only flows opened by a local address count, as in Zeek's
-reader. URLs, user agents, certificates and the like are not read.
+join flows on `flow_id` and both addresses; a DNS answer, of version 1, 2 or 3, names later flows of the same
+device to the address until its TTL has run out ("passive"). Only flows opened by a local address count, as in
+Zeek's reader. URLs, user agents, certificates and the like are not read.
 
 The bytes are those of whole packets, headers included, so higher than Zeek's. A flow event is written
 when Suricata lets go of the flow: one still open at the end of the log is not in it.
@@ -151,7 +151,7 @@ def _gathered(names: Names, rows: Rows) -> tuple[list[int], list[str]]:
             found, asked = _answers(part)
         else:
             asked = one_array(pc.struct_field(part[event], field)).dictionary_encode()
-            found = pa.table({"uid": part["flow_id"].cast(pa.string()), NAME_FIELDS[kind]: asked})
+            found = pa.table({"uid": _identity(part), NAME_FIELDS[kind]: asked})
         names.add(kind, found)
         bad += [(line, TOO_LONG) for line in rows.lines[np.asarray(mine)][too_long(asked)].tolist()]
     return [line for line, _ in bad], [reason for _, reason in bad]
@@ -204,16 +204,26 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         "device": translate(table["src_ip"], canonical),
         "dest_ip": translate(table["dest_ip"], canonical),
         "dest_port": pc.if_else(pa.array(tcp | udp), table["dest_port"], None),
+        "device_port": pc.if_else(pa.array(tcp | udp), table["src_port"], None),
         "transport": transport,
         "service": translate(table["app_proto"], _service),
         "outcome": _outcome(table, tcp),
         "bytes_out": pc.struct_field(flow, "bytes_toserver"),
         "bytes_in": pc.struct_field(flow, "bytes_toclient"),
         "source_uid": table["flow_id"].cast(pa.string()),
+        "identity": _identity(table),
     }
-    turned(columns, table["src_port"], tcp & _unopened(table), options)
-    how = {"clock": "flow.start", "addresses": True, "complete": names.named}
+    turned(columns, tcp & _unopened(table), options)
+    named = partial(names.named, uid="identity")
+    how = {"clock": "flow.start", "addresses": True, "complete": named}
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, **how)
+
+
+def _identity(table: pa.Table) -> pa.ChunkedArray:
+    """What tells a flow from all others: two sensors may use one flow_id, and give its ends in any order."""
+    ends = [pc.fill_null(table[name].cast(pa.string()), "") for name in ("src_ip", "dest_ip")]
+    low, high = pc.min_element_wise(*ends), pc.max_element_wise(*ends)
+    return pc.binary_join_element_wise(table["flow_id"].cast(pa.string()), low, high, " ")
 
 
 def _unopened(table: pa.Table) -> Mask:
@@ -221,9 +231,9 @@ def _unopened(table: pa.Table) -> Mask:
     flags = one_array(table["tcp"])
     both = [pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc")]
     sent, got = (value_of(column, _hexadecimal, 0) for column in both)
-    return np.asarray(both[0].is_valid()) & (
-        ((sent & _SYN) == 0) | (((got & _SYN) == 0) & ((got & _ACK) > 0))
-    )
+    unanswered = ((got & _SYN) == 0) & ((got & _ACK) > 0)
+    known: Mask = np.asarray(both[0].is_valid())
+    return np.asarray(known & (((sent & _SYN) == 0) | unanswered), np.bool_)
 
 
 def _service(app_proto: str) -> str | None:

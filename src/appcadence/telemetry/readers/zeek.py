@@ -24,6 +24,8 @@ import pyarrow.compute as pc
 
 from appcadence._types import Mask
 from appcadence.errors import UnusableFile
+from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.hardware_addresses import HardwareAddresses
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv
@@ -71,6 +73,21 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         if kind in ("conn", STREAM):
             connections = (rows for part, rows in _parsed(path, kind) if part == "conn")
             yield from _flows.flows_of(path, connections, finish)
+
+
+def hardware_addresses(path: Path, found: HardwareAddresses) -> None:
+    """Add the MAC addresses of a log, if it holds connections with such.
+
+    Raises:
+        UnusableFile: as `read`.
+    """
+    if b"orig_l2_addr" not in _lines.head(path, EXPECTED):
+        return
+    for part, rows in _parsed(path, _kind(path)):
+        if part == "conn":
+            start = _flows.micros(rows.table["ts"])
+            opened, macs = (one_array(rows.table[name]) for name in ("id.orig_h", "orig_l2_addr"))
+            found.add(opened, macs, start)
 
 
 def _kind(path: Path) -> str:
@@ -122,11 +139,12 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
     columns["start"] = _flows.micros(table["ts"])
     columns["transport"] = transport
     # ICMP has no ports; Zeek puts its codes there.
-    columns["dest_port"] = pc.if_else(pa.array(tcp | udp), table["id.resp_p"], None)
+    for name, field in (("dest_port", "id.resp_p"), ("device_port", "id.orig_p")):
+        columns[name] = pc.if_else(pa.array(tcp | udp), table[field], None)
     columns["outcome"] = _outcome(table["conn_state"], tcp)
     columns["service"] = translate(table["service"], _service_name)
     unopened = tcp & value_of(table["history"], lambda text: not {"S", "^"} & set(text), False)
-    flipped = turned(columns, table["id.orig_p"], unopened, options)
+    flipped = turned(columns, unopened, options)
     return _flows.finished(
         columns,
         rows.lines,
@@ -135,9 +153,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
         RESOLUTION_SECONDS,
         complete=names.named,
         clock="ts",
-        stated=pc.if_else(pa.array(flipped), None, table["local_orig"])
-        if flipped.any()
-        else table["local_orig"],
+        stated=pc.if_else(pa.array(flipped), None, table["local_orig"]),
     )
 
 

@@ -131,12 +131,13 @@ class Names:
             codes[hit] = self._answer_codes[found[hit]]
         return codes
 
-    def named(self, draft: pa.Table) -> pa.Table:
+    def named(self, draft: pa.Table, uid: str = "source_uid") -> pa.Table:
         """A draft (see _flows) with the columns dest_host, dest_host_source and service that the names give.
 
-        What a name log proves about the service comes before what the draft's own column says.
+        The column `uid` holds what was given as uid with the names. What a name log proves about the service
+        comes before what the draft's own column says.
         """
-        codes, kinds = self.of_connections(one_array(draft["source_uid"]))
+        codes, kinds = self.of_connections(one_array(draft[uid]))
         observed = codes >= 0
         micros = draft["start"].to_numpy()
         codes = np.where(observed, codes, self.of_addresses(draft["device"], draft["dest_ip"], micros))

@@ -35,7 +35,7 @@ head.setAttribute("aria-sort",head.dataset.key!==order.key?"none":order.down?"de
 }
 function cell(text){
 const flat=text.replace(/\s+/g," ").trim();
-return '"'+(/^[=+\-@]/.test(flat)?"'":"")+flat.replace(/"/g,'""')+'"';
+return '"'+(/^[\s\u00ad\ufeff\u200b-\u200f\u2028-\u202e\u2060-\u2069]*[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(flat)?"'":"")+flat.replace(/"/g,'""')+'"';
 }
 function save(){
 const heads=[...list.tHead.rows[0].cells].map(head=>cell(head.textContent));

@@ -1,0 +1,128 @@
+"""deliver: alerts to a SIEM; 'appcadence score' does the same of what it scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appcadence._files import open_input
+from appcadence.cli.early import check_directories
+from appcadence.cli.options import Json, Output
+from appcadence.cli.terminal import complain, many, say
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.triage import receivers
+from appcadence.triage.delivery import Delivered
+from appcadence.triage.delivery import deliver as deliver_documents
+from appcadence.triage.receivers import Receiver
+
+_ALERTS = "alerts.ecs.jsonl"
+
+SyslogOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="Send alerts there, RFC 5424 over TCP; or udp://HOST:PORT."),
+]
+WebhookOption = Annotated[
+    list[str] | None, typer.Option(metavar="URL", help="Send alerts there by POST, as ECS JSON, a case each.")
+]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Receivers may be other machines than this one.")
+]
+SpoolOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="What was sent, and what is still to be.  [default: spool beside OUT]"),
+]
+
+
+def receivers_of(
+    syslog: list[str] | None, webhook: list[str] | None, allow_remote: bool, spool: Path | None, out: Path
+) -> tuple[list[Receiver], Path]:
+    """The receivers and the spool that options name, before any work.
+
+    Raises:
+        AppcadenceError: a receiver is none, or another machine; or the spool cannot be written.
+    """
+    found: list[Receiver] = [receivers.syslog(text, allow_remote=allow_remote) for text in syslog or ()]
+    found += [receivers.webhook(text, allow_remote=allow_remote) for text in webhook or ()]
+    place = spool or out.parent / "spool"
+    if found:
+        check_directories(spool=place)
+    elif spool is not None or allow_remote:
+        raise AppcadenceError("nothing is sent without a receiver; name one", "syslog")
+    return found, place
+
+
+def delivered(out: Path, to: list[Receiver], spool: Path) -> Delivered:
+    """Send the alerts in an output; whatever becomes of them is a warning, since the output stands.
+
+    Raises nothing but what reading the output raises.
+    """
+    try:
+        return deliver_documents(_alerts(out), to, spool)
+    except AppcadenceError as error:
+        return Delivered(problems=[str(error)])
+
+
+def say_delivered(done: Delivered, spool: Path) -> None:
+    """What became of alerts: one line, and a warning for each problem."""
+    say(f"{many(done.sent, 'alert')} sent, {done.waiting:,} waiting in {spool}, {done.unsure:,} unsure.")
+    warn(done)
+
+
+def warn(done: Delivered) -> None:
+    """What went wrong, and what to do about it, on standard error."""
+    for problem in done.problems:
+        complain(f"warning: {problem}")
+    if done.unsure:
+        complain(
+            f"warning: of {many(done.unsure, 'alert')} nobody can know whether the receiver took them; look "
+            "there, and if it did not, send them once more: appcadence deliver OUT --resend-unsure"
+        )
+
+
+def deliver(
+    out: Output,
+    syslog: SyslogOption = None,
+    webhook: WebhookOption = None,
+    allow_remote: AllowRemote = False,
+    spool: SpoolOption = None,
+    resend_unsure: Annotated[
+        bool,
+        typer.Option("--resend-unsure", help="Also send what may have been taken before: perhaps twice."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send the new and raised cases of an output to a SIEM, after what still waits in the spool.
+
+    Each is sent at most once to a receiver, however often this runs, within a minute in all. What could not
+    be sent waits in the spool, and is sent first the next time; the exit code is 0 all the same.
+
+    Example: appcadence deliver scored --syslog 127.0.0.1:6514
+    """
+    to, place = receivers_of(syslog, webhook, allow_remote, spool, out)
+    if not to:
+        raise AppcadenceError("nothing is sent without a receiver; name one", "syslog")
+    done = deliver_documents(_alerts(out), to, place, resend_unsure=resend_unsure)
+    if as_json:
+        typer.echo(json.dumps(delivery_facts(done)))
+        warn(done)
+    else:
+        say_delivered(done, place)
+
+
+def delivery_facts(done: Delivered) -> dict[str, Any]:
+    """For JSON."""
+    return {"sent": done.sent, "waiting": done.waiting, "unsure": done.unsure, "problems": done.problems}
+
+
+def _alerts(out: Path) -> Iterable[dict[str, Any]]:
+    """The ECS documents of an output."""
+    file = out / _ALERTS
+    try:
+        with open_input(file) as stream:
+            return [json.loads(line) for line in stream]
+    except (OSError, ValueError) as error:
+        raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None

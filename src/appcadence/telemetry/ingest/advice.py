@@ -1,0 +1,93 @@
+"""What to say of a conversion, and what to do: of rows that do not count, and where none does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+from appcadence.errors import TelemetryError
+from appcadence.telemetry.addresses import Network
+from appcadence.telemetry.file_report import LEFT_OUT, FileReport
+from appcadence.telemetry.ingest.conversion_report import Tally
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.readers import FORMATS, ReadOptions
+from appcadence.telemetry.readers._strangers import Strangers
+
+MAX_NETWORKS = 8
+_MIN_SHARE = 0.8
+"""Rows of IPv6 hosts of the world come from anywhere, those of one's own phones from a few networks."""
+_NETWORKS = "give the networks (CIDR) of your devices"
+_MENDED_BY = {
+    "inbound": (_NETWORKS, "local_nets"),
+    "elsewhere": (_NETWORKS, "local_nets"),
+    "names": ("give the logs of connections as well", None),
+    "answers": ("export both directions", None),
+}
+_OUTGOING = "give the logs of connections that your devices open"
+
+
+def notes(added: Collection[FileReport], completed: int, options: ReadOptions) -> Iterator[str]:
+    """Sentences about what was read into a directory."""
+    if repeated := sum(file.repeated for file in added):
+        yield f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once."
+    if completed:
+        yield f"{completed:,} flows of the telemetry are completed by later or longer records of them."
+    if not any(file.read for file in added):
+        what = listed(sorted({FORMATS[file.format] for file in added}))
+        yield f"The files hold no {what}, which is what counts of their format."
+    yield from _like_phones(options.strangers, bool(options.local_nets))
+
+
+def nothing_kept(added: Collection[Tally], options: ReadOptions) -> TelemetryError | None:
+    """What to say where rows were read and none counts: the commonest reason, and what to do."""
+    files = [tally.report for tally in added]
+    read = sum(file.read for file in files)
+    if not read or any(file.rows or file.repeated or "stored" in file.left_out for file in files):
+        return None
+    if all(file.left_out.keys() == {"leases"} for file in files):
+        return None
+    names = listed([file.name for file in files])
+    said = f"none of the {read:,} rows of {names} is telemetry of a monitored device: "
+    left_out: Counter[str] = Counter()
+    for file in files:
+        left_out.update(file.left_out)
+    if sum(file.kept for file in files):
+        return TelemetryError(f"none of the {read:,} records of {names} tells of apps, the screen or pushes")
+    rejected = sum(file.rejected for file in files)
+    reason, rows = left_out.most_common(1)[0] if left_out else ("", 0)
+    if rejected > rows:
+        faults = sum((tally.faults for tally in added), Counter())
+        fault, rows = faults.most_common(1)[0]
+        return TelemetryError(
+            f"{said}{rejected:,} are faulty, most often ({rows:,}) since {fault}; mend the export"
+        )
+    mended, argument = _MENDED_BY.get(reason, ("give other logs", None))
+    if reason == "inbound" and options.local_nets:
+        # Other networks would not turn them round.
+        mended, argument = _OUTGOING, None
+    if reason == "elsewhere" and (networks := options.strangers.rows.most_common(MAX_NETWORKS)):
+        mended += f", which may be {listed([str(network) for network, _ in networks])}"
+    return TelemetryError(f"{said}{rows:,} {LEFT_OUT[reason]}; {mended}", argument)
+
+
+def _like_phones(strangers: Strangers, told: bool) -> Iterator[str]:
+    """Sentences about networks of which rows were left out, where they look like those of phones."""
+    found = strangers.rows.most_common()
+    ipv6 = [(network, rows) for network, rows in found if network.version == 6]
+    private = [(network, rows) for network, rows in found if network.version == 4]
+    total = sum(rows for _, rows in ipv6) + strangers.other_ipv6
+    few = ipv6[:MAX_NETWORKS]
+    if few and sum(rows for _, rows in few) >= _MIN_SHARE * total:
+        yield _hint(few, "IPv6 addresses, as phones have beside those of IPv4,", told)
+    if private:
+        yield _hint(private[:MAX_NETWORKS], "private addresses", told)
+
+
+def _hint(networks: Sequence[tuple[Network, int]], what: str, told: bool) -> str:
+    rows, names = sum(count for _, count in networks), [str(network) for network, _ in networks]
+    options = " ".join(f"--local-net {name}" for name in names)
+    more = ", too" if told else " and the networks of their other addresses"
+    return (
+        f"{rows:,} rows left out were opened by {what} in {listed(names, MAX_NETWORKS)}: if your devices are "
+        f"there, convert into a new directory with {options}{more}."
+    )

@@ -1,0 +1,122 @@
+"""Which device had which address when, as DHCP servers and sensors log it; see `readers.leases`.
+
+A device is called by its host name where that tells it from all others, else by its MAC address. An address
+that two devices hold at one time stays an address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from appcadence._types import DAY_US
+from appcadence.telemetry.identity import FIRST, Devices, Lease
+from appcadence.telemetry.listing import listed
+
+MAX_GAP_US = 7 * DAY_US
+"""A device that gets its address again within this time had it all along, if nobody else did."""
+COMMON_NAMES = frozenset(
+    ("iphone", "ipad", "ipod", "watch", "apple-watch", "mac", "macbook", "android", "localhost", "unknown")
+)
+"""Host names that phones have until somebody names them."""
+
+
+_MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
+
+
+def mac_of(text: str) -> str | None:
+    """A MAC address in the form 00:17:f2:00:00:0a; None for anything else."""
+    pairs = re.sub(r"[^0-9a-f]", "", text.lower())
+    return ":".join(pairs[at : at + 2] for at in range(0, 12, 2)) if _MAC.fullmatch(text) else None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A device that holds an address."""
+
+    address: str
+    """In canonical form."""
+    mac: str
+    """Six pairs of hexadecimal digits, lower case, with colons."""
+    host: str | None
+    time: int
+    """When it is known to hold it, in microseconds; where only the end is known, the end."""
+    fresh: bool
+    """Whether it got the address at that time; else it had it before."""
+    end: int
+    """When it holds it no longer, unless it is seen again."""
+
+
+def devices_of(sightings: Iterable[Sighting]) -> tuple[Devices | None, tuple[str, ...]]:
+    """Devices by address and time, and what is to be said of them; None where nothing was seen."""
+    found = list(dict.fromkeys(sightings))
+    if not found:
+        return None, ()
+    hosts: dict[str, set[str]] = defaultdict(set)
+    macs: dict[str, set[str]] = defaultdict(set)
+    for seen in found:
+        if seen.host:
+            hosts[seen.mac].add(seen.host)
+            macs[seen.host].add(seen.mac)
+    name = {mac: _own_name(hosts[mac], macs) or mac for mac in dict.fromkeys(seen.mac for seen in found)}
+    by_address: dict[str, list[Sighting]] = defaultdict(list)
+    for seen in found:
+        by_address[seen.address].append(seen)
+    leases, shared = [], []
+    for address, held in by_address.items():
+        spans = _spans(held)
+        if spans is None:
+            shared.append(address)
+            continue
+        leases += [Lease(address, name[mac], start, end, 0) for mac, start, end in spans]
+    return Devices(leases) if leases else None, tuple(_notes(name, macs, shared))
+
+
+def _own_name(hosts: set[str], macs: dict[str, set[str]]) -> str | None:
+    """The host name of a device, if it has one, which no other has."""
+    (host, *others) = hosts or {""}
+    own = host and not others and len(macs[host]) == 1 and host not in COMMON_NAMES
+    return host if own else None
+
+
+def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
+    """(MAC, from, to) of one address, one after the other; None where two devices hold it at one time."""
+    spans: list[tuple[str, int, int]] = []
+    claimed: dict[str, int] = {}
+    for seen in sorted(held, key=lambda seen: (seen.time, seen.end, seen.mac)):
+        mac, first, last = spans[-1] if spans else ("", FIRST, FIRST)
+        start = seen.time if seen.fresh else min(last, seen.time)
+        if mac == seen.mac and start - last <= MAX_GAP_US:
+            spans[-1] = (mac, first, max(last, seen.end))
+        elif claimed.get(seen.mac, FIRST) > seen.time:
+            return None  # another got it while this one held it, and now this one has it again
+        else:
+            if spans:
+                # It may have been given away before its time was over.
+                spans[-1] = (mac, first, min(last, start))
+            spans.append((seen.mac, start, seen.end))
+        claimed[seen.mac] = max(claimed.get(seen.mac, FIRST), seen.end)
+    return [span for span in spans if span[1] < span[2]]
+
+
+def _notes(names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str]) -> Iterator[str]:
+    yield f"DHCP and MAC addresses tell {len(names):,} devices: {listed(sorted(set(names.values())))}."
+    random = sorted(mac for mac in names if int(mac[1], 16) & 2)
+    if random:
+        yield (
+            f"{len(random):,} of these devices use a randomised MAC address, which a phone may change: it is "
+            "then another device here, unless its host name is its own."
+        )
+    several = sorted(host for host, found in macs.items() if len(found) > 1 and host not in COMMON_NAMES)
+    if several:
+        yield (
+            f"The host name {listed(several)} is that of several MAC addresses: of one phone that changed "
+            "it, or of several; each is a device by itself. A table of devices can say which are one."
+        )
+    if shared:
+        yield (
+            f"Two devices hold one address at one time ({listed(sorted(shared))}): their rows stay under the "
+            "address."
+        )

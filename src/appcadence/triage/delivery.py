@@ -1,0 +1,139 @@
+"""Alerts to receivers, at most once: nothing is sent twice, and nothing is lost without being said.
+
+A document's key is made of the case, its status and its severity, so that a case is sent when it is new and
+again when it is raised, however often a night is run. Before a document is sent, the ledger says so. What was
+being sent when the sender was killed, or when the receiver stopped answering, may have been taken or not: it
+is kept apart as unsure, and sent again only when somebody asks for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appcadence.errors import AppcadenceError
+from appcadence.triage.receivers import NotTaken, Receiver
+from appcadence.triage.spool import SENDING, SENT, UNSURE, WAITING, Spool, opened
+
+BUDGET_SECONDS = 60.0
+"""All of one delivery takes no longer."""
+
+
+@dataclass
+class Delivered:
+    """What came of a delivery: documents, each counted once for every receiver."""
+
+    sent: int = 0
+    waiting: int = 0
+    """They are sent first the next time."""
+    unsure: int = 0
+    """Nobody can know whether they were taken; those of earlier deliveries are counted, too."""
+    problems: list[str] = field(default_factory=list)
+    """What kept documents from being sent, one sentence each."""
+
+
+def key_of(document: Mapping[str, Any]) -> str:
+    """What tells an alert from others: 64 hexadecimal digits of the case's id, status and severity.
+
+    Raises:
+        AppcadenceError: it is no alert.
+    """
+    try:
+        own = document.get("appcadence", {})
+        parts = [document["event"]["id"], own.get("status", "new"), own.get("severity")]
+    except (KeyError, TypeError, AttributeError):
+        raise AppcadenceError("there is an alert without an event.id; run 'appcadence score' again") from None
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def deliver(
+    documents: Iterable[Mapping[str, Any]],
+    receivers: Sequence[Receiver],
+    spool: Path,
+    *,
+    resend_unsure: bool = False,
+    budget_seconds: float = BUDGET_SECONDS,
+) -> Delivered:
+    """Send ECS documents (see `ecs.document`) to all receivers, after what the spool still has for them.
+
+    It returns after `budget_seconds` at the latest, give or take a second; what was not sent by then waits.
+    With `resend_unsure`, what is unsure from before is sent as well, which may be twice.
+
+    Raises:
+        AppcadenceError: the spool cannot be read or written; nothing was sent that it does not know of.
+    """
+    deadline = time.monotonic() + budget_seconds
+    keyed = [(key_of(document), json.dumps(document)) for document in documents]
+    identities = {_hashed(receiver): receiver for receiver in receivers}
+    done = Delivered()
+    with opened(spool) as ledger:
+        for identity in identities:
+            ledger.add(identity, keyed)
+        # Name servers and receivers may take any time: whoever sends is left behind, as if it were killed.
+        sender = threading.Thread(
+            target=_send, args=(spool, identities, done, resend_unsure, deadline), daemon=True
+        )
+        sender.start()
+        sender.join(max(0.0, deadline - time.monotonic()))
+        if sender.is_alive():
+            done.problems.append(f"sending took longer than {budget_seconds:g} s")
+        return Delivered(
+            done.sent,
+            ledger.count(WAITING, identities),
+            ledger.count(UNSURE, identities) + ledger.count(SENDING, identities),
+            [*done.problems],
+        )
+
+
+def _hashed(receiver: Receiver) -> str:
+    """A receiver's name in the ledger: its address may hold a secret."""
+    return hashlib.sha256(receiver.identity.encode()).hexdigest()
+
+
+def _send(
+    spool: Path, receivers: Mapping[str, Receiver], done: Delivered, resend_unsure: bool, deadline: float
+) -> None:
+    try:
+        with opened(spool) as ledger, ledger.sending() as ours:
+            if not ours:
+                done.problems.append(f"another run is sending from {spool}")
+                return
+            for identity, receiver in receivers.items():
+                # Nobody else is sending: whoever was has been killed.
+                ledger.turn(identity, SENDING, UNSURE)
+                if resend_unsure:
+                    ledger.turn(identity, UNSURE, WAITING)
+                _send_to(receiver, identity, ledger, done, deadline)
+    except AppcadenceError as error:
+        done.problems.append(str(error))
+
+
+def _send_to(receiver: Receiver, identity: str, ledger: Spool, done: Delivered, deadline: float) -> None:
+    problem = ""
+    for delivery in ledger.waiting(identity):
+        if time.monotonic() >= deadline:
+            return
+        ledger.set_state(delivery.number, SENDING)
+        try:
+            receiver.send(json.loads(delivery.document), delivery.key)
+        except NotTaken as error:
+            ledger.set_state(delivery.number, WAITING)
+            problem = f"{receiver.place} took not all: {error}"
+            if error.all:
+                break
+        except (OSError, http.client.HTTPException) as error:
+            ledger.set_state(delivery.number, UNSURE)
+            problem = f"{receiver.place} gave no answer ({str(error) or type(error).__name__})"
+            break
+        else:
+            ledger.set_state(delivery.number, SENT)
+            done.sent += 1
+    if problem:
+        done.problems.append(problem)
