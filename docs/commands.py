@@ -23,12 +23,12 @@ def page() -> str:
 
 def _sections(name: str, command: Any) -> Iterator[str]:
     """A section for the command, or for each below it."""
-    for part, below in getattr(command, "commands", {}).items():
-        yield from _sections(f"{name} {part}", below)
-    if not hasattr(command, "commands"):
+    if not hasattr(command, "commands") or command.invoke_without_command:
         yield f"\n## {name}\n\n{_text(command.help)}\n\n| argument or option | |\n|---|---|\n"
         shown = (parameter for parameter in command.params if not getattr(parameter, "hidden", False))
         yield from map(_row, shown)
+    for part, below in getattr(command, "commands", {}).items():
+        yield from _sections(f"{name} {part}", below)
 
 
 def _text(text: str) -> str:

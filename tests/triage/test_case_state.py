@@ -106,6 +106,15 @@ def test_a_silent_case_is_quiet_then_forgotten_and_new_when_it_comes_back(silent
     assert row["id"] == case(back if again else 2)["id"]
 
 
+@pytest.mark.parametrize(("later", "status"), [(9, "continuing"), (16, "new")])
+def test_a_case_goes_on_from_week_to_week(later, status):
+    known = table(case(2))
+    (row,) = continued(table(case(later)), known, f"2026-03-{later:02d}", (), 7).to_pylist()
+    assert row["status"] == status
+    quiet = continued(table(), known, f"2026-03-{later:02d}", (), 7).to_pylist()
+    assert [r["status"] for r in quiet] == (["quiet"] if status == "continuing" else [])
+
+
 def test_subjects_are_apart_and_what_is_under_exceptions_is_not_quiet():
     first = [case(2), case(2, app="com.b"), case(2, device="d2"), case(2, app="com.c")]
     rows = nights(
@@ -288,7 +297,7 @@ def test_a_time_of_making_that_is_none_is_refused_before_the_work(
     telemetry, fleet_model, tmp_path, monkeypatch, text
 ):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
-    with pytest.raises(AppcadenceError, match="SOURCE_DATE_EPOCH is .*seconds since 1970"):
+    with pytest.raises(AppcadenceError, match=r"SOURCE_DATE_EPOCH is .*seconds since 1970"):
         night(telemetry, fleet_model, tmp_path / "a", 0)
     assert not (tmp_path / "a").exists()
 

@@ -30,7 +30,7 @@ def by_hand(rows):
     for k, row in enumerate(rows):
         full = {"rank": k + 1} | usual | row
         full["window_start"] = MIDNIGHT + pd.Timedelta(hours=full.pop("hour"))
-        full["window_end"] = full["window_start"] + pd.Timedelta(hours=1)
+        full["window_end"] = full["window_start"] + pd.Timedelta(hours=full.pop("hours", 1))
         table.append(full)
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(table, SCORES), file)
@@ -74,6 +74,13 @@ def test_days_that_follow_each_other_are_one_case():
     (case,) = by_hand([{"hour": 5}, {"hour": 9, "dest": "b.example", "alert": False, "score": 9.0}])
     assert (case["score"], case["n_windows"], case["n_flows"], case["rank"]) == (3.0, 1, 10, 1)
     assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=5)
+
+
+def test_weeks_that_follow_each_other_are_one_case():
+    week = 7 * 24
+    (one,) = by_hand([{"hours": week}, {"hour": week, "hours": week}])
+    assert one["alert_days"] == ["2026-03-02", "2026-03-09"]
+    assert len(by_hand([{"hours": week}, {"hour": 3 * week, "hours": week}])) == 2
 
 
 def test_an_app_wide_window_holds_the_flows_of_its_channels():

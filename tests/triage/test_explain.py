@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from appcadence.cli import app, main
 from appcadence.errors import AppcadenceError
-from appcadence.triage.explain import explain, facts, lines
+from appcadence.findings import Finding
+from appcadence.triage.explain import case_lines, explain, facts, lines
+from appcadence.triage.next_steps import contain, look
 
 
 @pytest.fixture
@@ -153,3 +155,40 @@ def test_ten_sessions_in_a_cell_are_a_plus(out):
 def test_every_day_of_a_window_has_its_own_cells(out):
     rows = drawn(out, [(DAY + 24 * HOUR - 1, DAY + 24 * HOUR), (DAY + 47 * HOUR, DAY + 49 * HOUR)], 72 * HOUR)
     assert rows == ["." * 23 + "1", "." * 23 + "1", "1" + "." * 23]
+
+
+def a_case(**more):
+    full = {"case": 8, "severity": "low", "status": "new", "kind": "fleet_destination", "app_id": None}
+    full |= {"device_ids": ["d1", "d2"], "alert_days": ["2026-03-02"], "behaviours": [], "addresses": []}
+    full |= {"ports": [], "record_ids": [], "first_time": DAY, "last_time": DAY + HOUR}
+    full |= {"destinations": [{"dest": "c2.example", "alert": True}], "n_destinations": 1}
+    return full | {"findings": [Finding("presence_unknown")]} | more
+
+
+def test_a_fleet_event_is_told_by_its_name_and_days_are_counted():
+    said = case_lines(a_case())
+    assert said[0] == "Case 8, low, new: c2.example on 2 devices" and "Alerts on 2026-03-02." in said
+    single = a_case(kind="destination", device_ids=["d1"], alert_days=["2026-03-02", "2026-03-03"])
+    said = case_lines(single)
+    assert said[0] == "Case 8, low, new: (unknown app) on device d1"
+    assert "Alerts on 2 days, 2026-03-02 to 2026-03-03." in said
+
+
+@pytest.mark.parametrize(("ids", "said"), [([], "the records of that time"), (["C1"], "the records above")])
+def test_records_are_above_only_where_they_are(ids, said):
+    (kept,) = [x for x in contain(a_case(kind="app", app_id="com.a", record_ids=ids)) if "evidence" in x]
+    assert said in kept
+
+
+@pytest.mark.parametrize(("loud", "more"), [(1, ""), (7, " and 2 more"), (0, " and 25 more")])
+def test_no_more_destinations_are_counted_than_are_meant(loud, more):
+    places = [{"dest": f"h{k}", "alert": k < loud} for k in range(20)]
+    said = look(a_case(kind="app", app_id="com.a", destinations=places, n_destinations=30))[0]
+    assert said == f"Destination: {', '.join(f'h{k}' for k in range(min(loud or 5, 5)))}{more}"
+
+
+def test_numbers_of_a_contribution_stand_apart(out):
+    window = explain(out, 1)
+    row = {"feature": "beats_per_hour", "value": 9.714, "expected": 0.31234, "contribution": 1.5}
+    table = [t for t in lines(replace(window, row=window.row | {"contributions": [row]})) if "beats_per" in t]
+    assert table[0].split() == ["beats_per_hour", "9.71", "an", "hour", "0.312", "an", "hour", "+1.50"]

@@ -25,13 +25,14 @@ from appcadence.cli import app
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.telemetry.verdicts import Draft, decisions
 from appcadence.triage import siem
+from appcadence.triage.cases import CASES
 from appcadence.triage.exceptions import read
 from appcadence.triage.report.actions import exception_entry, verdict_commands
 from appcadence.triage.report.drawing import Lane, bar, raster
 from appcadence.triage.report.histogram import histogram
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Output
-from appcadence.triage.verdicts import record
+from appcadence.triage.verdicts import placed, record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -196,7 +197,7 @@ def test_output_without_scored_windows(out, tmp_path):
     for name in ("activity", "context", "exceptions"):
         (out / f"{name}.parquet").unlink()
     write_report(out, tmp_path / "report.html")
-    assert "no window alerts at this budget" in (tmp_path / "report.html").read_text()
+    assert "no window outside exceptions alerts at this budget" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.parquet", "cases.parquet", "sessions.parquet"])
@@ -335,3 +336,17 @@ def test_bars_share_a_scale_and_text_is_inert():
     assert 'width="0.00%"' in bar(0.0, 0.0, 0.0)
     drawn = raster(DAY, DAY + HOUR, [], "a\u202eb<&>\"'\n")
     assert 'aria-label="a\\u202eb&lt;&amp;&gt;&#34;&#39;\\u000a"' in drawn
+
+
+def test_what_alerts_in_no_window_offers_no_verdict(out, tmp_path):
+    file = out / "cases.parquet"
+    rows = pq.read_table(file).to_pylist()
+    gone = {"status": "quiet", "rank": None, "app_id": "com.gone", "device_ids": ["phone-9"], "case": 3}
+    pq.write_table(pa.Table.from_pylist([*rows, rows[0] | gone | {"id": "f" * 32}], CASES), file)
+    write_report(out, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'id="v1-1"' in page and 'id="v1-3"' not in page and 'id="x1-3"' in page
+    with pytest.raises(TelemetryError, match=r"no window of case 3 alerts in .*; give the output of 2026-"):
+        placed(out, [Draft({"case": "3"})])
+    with pytest.raises(TelemetryError, match="has no case 4"):
+        placed(out, [Draft({"case": "4"})])

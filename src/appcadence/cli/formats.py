@@ -15,7 +15,6 @@ from appcadence.telemetry import formats as catalogue
 from appcadence.telemetry.file_report import LEFT_OUT
 
 formats = typer.Typer(
-    help="Formats that can be read, and why a file is or is not taken for one.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )

@@ -107,7 +107,9 @@ def under_exceptions(cases: pa.Table, scores: pa.Table) -> set[str]:
     return out
 
 
-def continued(cases: pa.Table, earlier: pa.Table, last_day: str, held: Container[str]) -> pa.Table:
+def continued(
+    cases: pa.Table, earlier: pa.Table, last_day: str, held: Container[str], days: int = 1
+) -> pa.Table:
     """This run's cases as the sequel of an earlier run's, and that run's that have become quiet.
 
     A case that goes on keeps its id, its days and the highest severity that it had. One that has not alerted
@@ -118,20 +120,23 @@ def continued(cases: pa.Table, earlier: pa.Table, last_day: str, held: Container
         earlier: those of the run before.
         last_day: the last day of this run, ISO.
         held: ids of those of the run before that are under exceptions now, and therefore not quiet.
+        days: how long a window lasts.
     """
     before = {subject(row): row for row in earlier.to_pylist()}
     rows = sorted(cases.to_pylist(), key=lambda row: row["alert_days"][0])
-    out = [_sequel(row, before) for row in rows]
+    out = [_sequel(row, before, days) for row in rows]
     for row in before.values():
-        if row["id"] not in held and _days(row["alert_days"][-1], last_day) <= MAX_QUIET_DAYS:
+        if row["id"] not in held and _days(row["alert_days"][-1], last_day) < days + MAX_QUIET_DAYS:
             out.append(row | {"status": "quiet"} | dict.fromkeys(_NOTHING, 0) | {"rank": None})
     return numbered(pa.Table.from_pylist(out, CASES))
 
 
-def _sequel(row: dict[str, Any], before: dict[tuple[str, str, str], dict[str, Any]]) -> dict[str, Any]:
+def _sequel(
+    row: dict[str, Any], before: dict[tuple[str, str, str], dict[str, Any]], days: int
+) -> dict[str, Any]:
     """A case of this run with what an earlier one, which is taken out, knew of it."""
     old = before.get(subject(row))
-    if old is None or _days(old["alert_days"][-1], row["alert_days"][0]) > 1 + MAX_QUIET_DAYS:
+    if old is None or _days(old["alert_days"][-1], row["alert_days"][0]) > days + MAX_QUIET_DAYS:
         return row
     del before[subject(row)]
     worse = SEVERITIES.index(row["severity"]) > SEVERITIES.index(old["severity"])

@@ -16,7 +16,7 @@ from appcadence._types import Codes, Mask
 from appcadence.models.alert_units import UNITS, alert_units
 from appcadence.models.scores import SCORES
 from appcadence.triage.case_rows import HELD, CaseRows, Names
-from appcadence.triage.cases import MAX_QUIET_DAYS, numbered, subject
+from appcadence.triage.cases import MAX_QUIET_DAYS, numbered, subject, window_days
 from appcadence.triage.window_facts import FACTS
 
 COLUMNS = [name for name in SCORES.names if name not in ("contributions", "observed_seconds")]
@@ -103,7 +103,7 @@ def _single(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names
     days = pd.to_datetime(units["day"]).to_numpy("datetime64[D]").astype(np.int64)
     who = units[["device_id", "kind", "name"]]
     apart = (who != who.shift()).any(axis=1).to_numpy(np.bool_)
-    apart = apart | (np.diff(days, prepend=days[:1]) > 1 + MAX_QUIET_DAYS)
+    apart = apart | (np.diff(days, prepend=days[:1]) > window_days(windows) + MAX_QUIET_DAYS)
     of_unit = units.assign(case=np.cumsum(apart) - 1)
     mine = alert_units(windows).to_pandas().merge(of_unit, on=UNITS.names, how="left")["case"]
     rows = np.flatnonzero(mine.notna())

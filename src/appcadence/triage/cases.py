@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from appcadence._types import DAY_US
 from appcadence.findings import ARROW
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
@@ -71,6 +72,7 @@ strongest window."""
 MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
 """Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
 hundred does, else high: exp(-s) alerts a device-day reach score s. A fleet event without a score is low."""
+_SPAN = ("window_start", "window_end")
 SEVERITIES = ("low", "medium", "high")
 KINDS = ("app", "destination", "fleet_app", "fleet_destination")
 STATUSES = ("new", "raised", "continuing", "quiet")
@@ -96,6 +98,14 @@ def _urgency(
 def case_id(kind: str, device: str | None, what: str, day: str) -> str:
     """The id of a case that first alerts on that day; another model, or another run, gives the same."""
     return hashlib.sha256(json.dumps([kind, device, what, day]).encode()).hexdigest()[:32]
+
+
+def window_days(windows: pa.Table) -> int:
+    """Days on which each of some windows (window_start, window_end), all of one length, lasts; at least 1."""
+    if not len(windows):
+        return 1
+    first, last = (windows[name][0].cast(CASES.field("first_time").type) for name in _SPAN)
+    return max(1, math.ceil(int(last.value - first.value) / DAY_US))
 
 
 def severity(scores: pa.ChunkedArray) -> pa.Array:

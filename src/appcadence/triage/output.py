@@ -27,6 +27,7 @@ from appcadence.serving.run import Run
 from appcadence.triage import alert_files, suppression
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_windows import cases_in
+from appcadence.triage.cases import window_days
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
 
@@ -117,10 +118,11 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
     facts, earlier = pq.read_table(staging / FACTS_FILE), staging / EARLIER_FILE
     cases = cases_in(staging / SCORES_FILE, fleet_events(staging), facts)
     if earlier.exists():
-        scores = pq.read_table(staging / SCORES_FILE, columns=[*_KEYS, "exception_id"])
+        scores = pq.read_table(staging / SCORES_FILE, columns=[*_KEYS, "window_end", "exception_id"])
         last = alert_units(scores.select(_KEYS))["day"] if len(scores) else pa.chunked_array([], pa.date32())
         known = read_cases(earlier)
-        cases = continued(cases, known, str(pc.max(last).as_py()), under_exceptions(known, scores))
+        held = under_exceptions(known, scores)
+        cases = continued(cases, known, str(pc.max(last).as_py()), held, window_days(scores))
     pq.write_table(cases, staging / CASES_FILE, compression="zstd")
     alert_files.write(cases, staging, made_at)
     return dict(Counter(cases["status"].to_pylist()))

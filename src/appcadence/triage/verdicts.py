@@ -104,8 +104,17 @@ def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
             rows = np.flatnonzero(ranks == number)
         elif number <= len(cases):
             rows = np.array(found[cases[number - 1]["id"]], np.int64)
+        if not len(rows) and name == "case" and number <= len(cases):
+            case = cases[number - 1]
+            day = f"the output of {case['alert_days'][-1]}, or " if case["status"] == "quiet" else ""
+            raise TelemetryError(
+                f"{draft.origin}no window of case {number} alerts in {out}; give {day}a window, by "
+                "--device, --app, --dest, --start and --end"
+            )
         if not len(rows):
-            raise TelemetryError(f"{draft.origin}{out} has no window of {name} {number}")
+            raise TelemetryError(
+                f"{draft.origin}{out} has no {'window of ' * (name == 'rank')}{name} {number}"
+            )
         windows = scores.select([*WINDOW]).take(pa.array(rows)).to_pylist()
         decided += [Draft({**draft.values, **_fact(window)}, draft.origin) for window in windows]
     return decided

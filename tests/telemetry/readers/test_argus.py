@@ -154,3 +154,12 @@ def test_columns_are_known_by_name_in_any_order_and_case(tmp_path):
 def test_bad_rows_are_rejected_with_file_line_and_reason(tmp_path, fault, reason):
     flows, bad = read(tmp_path, row(), row(**fault), row())
     assert (len(flows), bad) == (2, [("flows.csv", 3, reason)])
+
+
+def test_the_default_columns_of_ra(tmp_path):
+    header = "StartTime,Flgs,Proto,SrcAddr,Sport,Dir,DstAddr,Dport,TotPkts,TotBytes,State"
+    line = "2019-04-04 16:23:00.325010, e        ,tcp,10.0.0.5,50000,   ->,192.0.2.1,443,15,6642,FIN"
+    (flow,), bad = read(tmp_path, line, header=header)
+    assert not bad and flow["start"].isoformat() == "2019-04-04T16:23:00.325010+00:00"
+    known = ("device_id", "dest_ip", "dest_port", "outcome", "duration_seconds", "bytes_out", "bytes_in")
+    assert [flow[name] for name in known] == ["10.0.0.5", "192.0.2.1", 443, "established", None, None, None]

@@ -4,7 +4,8 @@ import gzip
 import json
 
 import pytest
-from declared_samples import REST, SAMPLES
+from declared_collectors import REST
+from declared_samples import SAMPLES
 from flow_samples import SECRET, load
 
 from appcadence.errors import TelemetryError, UnusableFile
@@ -26,9 +27,21 @@ def write(tmp_path, content, name="log"):
     return path
 
 
+PORTS = {
+    **dict.fromkeys(("goflow2", "ecs_flows", "pmacct"), [50000]),
+    "aws_vpc": [50000, 50001],
+}
+"""The devices' own ports, where directions are paired and they are known."""
+
+
 def expected(sample):
     empty = dict.fromkeys(column.name for column in FLOWS.columns)
-    return [empty | REST | {"source": sample.format} | flow for flow in sample.flows]
+    ports = PORTS.get(sample.format, [None] * len(sample.flows))
+    own = [{"device_port": port} for port in ports]
+    return [
+        empty | REST | {"source": sample.format} | flow | port
+        for flow, port in zip(sample.flows, own, strict=False)
+    ]
 
 
 def read(name, path):
@@ -62,7 +75,9 @@ def test_nothing_personal_is_kept_and_the_rows_add_up(tmp_path, name):
     out = tmp_path / "out"
     report = convert([path], out, format=sample.format)
     file = report.files[0]
-    assert report.tables["flows"] == len(sample.flows)
+    # Some samples write one session twice, in two ways.
+    sessions = {flow.get("source_uid") or place for place, flow in enumerate(sample.flows)}
+    assert report.tables["flows"] == len(sessions)
     assert file.read == file.kept + file.rejected + sum(file.left_out.values())
     directory = TelemetryDirectory(out)
     assert SECRET not in str([directory.read(table).to_pylist() for table in directory.tables()])
@@ -178,6 +193,23 @@ def test_types_of_json_are_those_of_the_file(tmp_path):
     flows, bad = load("goflow2", path)
     assert not bad and [flow["bytes_out"] for flow in flows] == [1000] * 4
     assert {flow["transport"] for flow in flows} == {"tcp"}
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"\x0c\xa5\x02\x00" + bytes(40), "a binary capture of nfcapd; print .*nfdump -r FILE -o ndjson"),
+        (b"\xa5\x0c\x00\x01" + bytes(40), "nfcapd"),
+        (b"\x83\x10\x00\x20" + bytes(12) + b"\xe5\x71\x2d\xcb", "a binary log of Argus; print .* ra -r FILE"),
+        (b"   StartTime      Flgs  Proto            SrcAddr  Sport   Dir\n", "text of Argus's ra for people"),
+        (bytes(72) + b"\x02\x00\x02\xc0" + bytes(9), "a trace of Windows"),
+        (b"ElfFile\x00" + bytes(9), "a Windows event log"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(9), "a 7z or RAR archive; unpack it first"),
+    ],
+)
+def test_what_is_known_and_not_read_is_named_with_the_way_out(tmp_path, start, said):
+    with pytest.raises(UnusableFile, match=said):
+        detect(write(tmp_path, start))
 
 
 def test_a_reader_is_one_object():

@@ -222,6 +222,20 @@ def test_the_newer_csv_as_its_source_code_prints_it(tmp_path):
     assert bad == [("flows.csv", 4, "duration is not a number")]
 
 
+def test_the_fast_csv_counts_milliseconds(tmp_path):
+    path = tmp_path / "flows.csv"
+    path.write_text(
+        "cnt,af,firstSeen,lastSeen,proto,srcAddr,srcPort,dstAddr,dstPort,srcAS,dstAS,input,output,flags,srcTos,"
+        "packets,bytes\n"
+        "1,2,1700000000250,1700000001250,6,10.0.0.5,50000,192.0.2.1,443,0,0,0,0,...AP.SF,0,4,260\n"
+        "2,2,1700000000269,1700000001269,6,192.0.2.1,443,10.0.0.5,50000,0,0,0,0,...AP.SF,0,4,620\n"
+    )
+    ((flow,), bad) = load("nfdump", path)
+    assert not bad and flow["start"].isoformat() == "2023-11-14T22:13:20.250000+00:00"
+    known = ("duration_seconds", "outcome", "bytes_out", "bytes_in", "time_resolution_seconds")
+    assert [flow[name] for name in known] == [1.019, "established", 260, 620, 1e-3]
+
+
 def packet(src, dst, sp, dp, flags=None, data=b""):
     if flags is None:
         proto, head = 17, struct.pack(">HHHH", sp, dp, 8 + len(data), 0)

@@ -1,11 +1,14 @@
 """Texts as numbers and times: what a row is read as depends on that row alone."""
 
+from datetime import datetime, timedelta, timezone
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appcadence.telemetry.readers import _text
+from appcadence.telemetry.times import EPOCH
 
 TIMES = st.one_of(
     st.from_regex(
@@ -21,6 +24,32 @@ NUMBERS = st.one_of(
         ["0x7f", "0X1", "1e5", "nan", "inf", "1_0", "\u0663", " 5 ", "-0", "9" * 18, "-" + "9" * 18]
     ),
 )
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 30)),
+    st.sampled_from([0, 3600, -19_800]),
+    st.sampled_from(["", "Z", "+02:00", "-0530"]),
+    st.sampled_from(["T", " "]),
+    st.integers(0, 9),
+)
+def test_iso_times_are_those_of_the_standard_library(time, ahead, zone, middle, decimals):
+    fraction = f"{time.microsecond:06d}000"[:decimals]
+    text = f"{time:%Y-%m-%d}{middle}{time:%H:%M:%S}{'.' if decimals else ''}{fraction}{zone}"
+    seen = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    seen = seen if seen.tzinfo else seen.replace(tzinfo=timezone(timedelta(seconds=ahead)))
+    micros, bad = _text.times(pa.array([text, f" {text} ", None]), ahead)
+    assert not bad.any()
+    assert micros.to_pylist() == [(seen - EPOCH) // timedelta(microseconds=1)] * 2 + [None]
+    assert _text.resolution(pa.array([text]), 1e-6).to_pylist() == [max(10.0**-decimals, 1e-6)]
+
+
+@pytest.mark.parametrize(
+    "text", ["2023-02-29 00:00:00", "2023-13-01T00:00:00", "2023-11-14T24:00:00", "2023-11-14T22:13:20."]
+)
+def test_what_is_almost_a_time_is_none(text):
+    micros, bad = _text.times(pa.array([text]))
+    assert bad.all() and micros.to_pylist() == [None]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ _SECTIONS: dict[str, Sequence[str] | None] = {
     "swap": None,
     "about": ("title", "documentation", "counts", "hint"),
 }
-_FILE_KEYS = ("syntax", "delimiter", "names", "within", "keys", "values", "line", "starts")
+_FILE_KEYS = ("syntax", "delimiter", "names", "within", "keys", "values", "line", "starts", "of_kind")
 _SKIP_KEYS = ("column", "matches", "unless", "missing", "reason")
 _SWAP_KEYS = ("column", "matches")
 
@@ -66,14 +66,16 @@ class Layout:
     values: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     """JSON: what the values under these paths match."""
     line: re.Pattern[str] | None = None
-    """What a line of the file matches in its first MAX_PREFIX characters; named groups are fields, too."""
+    """What one of the first lines of the file matches."""
     starts: re.Pattern[str] | None = None
-    """Where the record begins in its line; what stands before is none of it."""
+    """The pattern after which a record begins in its line; its named groups are fields, too."""
+    of_kind: re.Pattern[str] | None = None
+    """What records match that count; others are of another kind."""
 
     @property
     def recognised(self) -> bool:
         """Whether a file can be known to be of this layout."""
-        return bool(self.keys or self.values or self.line)
+        return bool(self.keys or self.values or self.line or self.starts)
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,7 @@ class _Check:
             {path: self._pattern(f"file.values.{path}", text) for path, text in values.items()},
             self._pattern("file.line", table["line"]) if "line" in table else None,
             self._pattern("file.starts", table["starts"]) if "starts" in table else None,
+            self._pattern("file.of_kind", table["of_kind"]) if "of_kind" in table else None,
         )
 
     def _skip(self, table: dict[str, Any]) -> Skip:

@@ -97,12 +97,12 @@ def why_not(layout: Layout, start: bytes) -> str:
         reasons = [_lacks(layout, record) for record in objects]
         return min(reasons, key=len) if reasons else "it holds no JSON objects"
     lines = _line_records.first_lines(start)
-    if layout.keys and not layout.line:
+    if layout.keys and not layout.line and not layout.starts:
         names = [name.lower() for name in _header(layout, start)]
         missing = [key for key in layout.keys if not {name.lower() for name in key} & set(names)]
         return f"its header line names no {' or '.join(missing[0])}" if missing else ""
     heads = [line[: _line_records.MAX_PREFIX] for line in lines]
-    patterns = [pattern for pattern in (layout.line, layout.starts) if pattern]
+    patterns = [pattern for pattern in (layout.line, layout.starts, layout.of_kind) if pattern]
     if not any(all(pattern.search(head) for pattern in patterns) for head in heads):
         return "none of its first lines looks like one"
     missing = [key for key in layout.keys if not any(f"{name}=" in line for name in key for line in lines)]
@@ -289,7 +289,7 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         "transport": transport,
         "service": translate(get.words("service"), str.lower),
         "outcome": get.outcome(),
-        "source_uid": get.words("source_uid").cast(pa.string()),
+        "source_uid": get.plain("source_uid"),
         "source": pc.fill_null(get.words("source").cast(pa.string()), name),
         "time_resolution_seconds": get.resolution(),
     }
@@ -308,8 +308,6 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         if declared.addresses:
             guessed = _flows.dns_by_port(columns["dest_port"], udp).cast(pa.string())
             columns["service"] = pc.coalesce(columns["service"].cast(pa.string()), guessed)
-    if get.has("source_port"):
-        columns["device_port"] = get.port("source_port", tcp | udp if declared.addresses else None)
     columns |= {
         ours: get.count(ours, declared.byte_unit) for ours in ("bytes_out", "bytes_in") if get.has(ours)
     }

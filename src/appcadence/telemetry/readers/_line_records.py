@@ -34,7 +34,7 @@ _LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f
 def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[str]) -> Rows:
     """The records of a block, each wanted field as texts, and the lines that are no records.
 
-    Lines of another kind than that of `layout.line` are read and neither records nor bad. `names` are those
+    Lines of another kind than `layout.of_kind` are read and neither records nor bad. `names` are those
     of the columns, for words and tables.
     """
     if block.line == 1:
@@ -43,8 +43,8 @@ def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[st
     starts, ends, numbers, bad = _whole_lines(block)
     reasons = ["not UTF-8"] * len(bad)
     kept = np.ones(len(starts), bool)
-    groups: dict[str, list[str | None]] = {}
-    if layout.starts or layout.line:
+    groups: dict[str, pa.Array] = {}
+    if layout.starts or layout.of_kind:
         starts, found, kept, groups = _begun(data, starts, ends, layout, wanted)
         bad += numbers[~found].tolist()
         reasons += ["no such record"] * int((~found).sum())
@@ -53,7 +53,7 @@ def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[st
     if layout.syntax == "csv":
         return _table(block, layout, names, wanted, (starts, ends, numbers), bad, reasons, read)
     columns = _columns(data, starts, ends, layout, names, [name for name in wanted if name not in groups])
-    columns |= {name: pa.array(values, pa.string()) for name, values in groups.items()}
+    columns |= groups
     table = pa.table(columns or {"row": pa.nulls(len(numbers))})
     return Rows(table, numbers, read, bad, reasons, block.size)
 
@@ -106,36 +106,33 @@ def _decodable(data: bytes, starts: Ints, ends: Ints) -> Mask:
 
 def _begun(
     data: bytes, starts: Ints, ends: Ints, layout: Layout, wanted: Sequence[str]
-) -> tuple[Ints, Mask, Mask, dict[str, list[str | None]]]:
+) -> tuple[Ints, Mask, Mask, dict[str, pa.Array]]:
     """Where the records begin, which lines are records, which of those are of the kind, and named groups."""
-    begins, kind = (_in_bytes(p) if p else None for p in (layout.starts, layout.line))
-    found, kept = np.ones(len(starts), bool), np.ones(len(starts), bool)
-    named: dict[str, tuple[re.Pattern[bytes], list[str | None]]] = {
-        name: (pattern, [])
-        for pattern in (begins, kind)
-        for name in (pattern.groupindex if pattern else ())
-        if name in wanted
+    lasts = np.minimum(ends, starts + MAX_PREFIX).tolist()
+    moved, found = starts, np.ones(len(starts), bool)
+    names = [name for name in layout.starts.groupindex if name in wanted] if layout.starts else []
+    texts: list[list[bytes | None]] = [[] for _ in names]
+    if layout.starts:
+        search = _in_bytes(layout.starts).search
+        begins = []
+        # Matches are not kept: so many objects at once would cost more than the search.
+        for start, last in zip(starts.tolist(), lasts, strict=True):
+            match = search(data, start, last)
+            begins.append(match.end() if match else -1)
+            for name, values in zip(names, texts, strict=True):
+                values.append(match[name] if match else None)
+        moved = np.array(begins, np.int64)
+        found = moved >= 0
+    kept = found
+    if layout.of_kind:
+        search = _in_bytes(layout.of_kind).search
+        spans = zip(moved.tolist(), lasts, found.tolist(), strict=True)
+        kept = np.array([known and search(data, at, last) is not None for at, last, known in spans], bool)
+    groups = {
+        name: pa.array(values, pa.binary()).cast(pa.string()).filter(pa.array(kept))
+        for name, values in zip(names, texts, strict=True)
     }
-    moved = starts.copy()
-    for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        most = min(end, start + MAX_PREFIX)
-        first = begins.search(data, start, most) if begins else None
-        if begins and first is None:
-            found[place] = kept[place] = False
-            continue
-        of_kind = kind.search(data, first.start() if first else start, most) if kind else None
-        if kind and of_kind is None:
-            kept[place] = False
-            # Of a log that has but one kind, it is no record.
-            found[place] = begins is not None
-            continue
-        if first:
-            moved[place] = first.end()
-        for name, (pattern, values) in named.items():
-            match = first if pattern is begins else of_kind
-            text = match[name] if match else None
-            values.append(text.decode() if text is not None else None)
-    return moved, found, kept, {name: values for name, (_, values) in named.items()}
+    return moved, found, kept, groups
 
 
 def _table(

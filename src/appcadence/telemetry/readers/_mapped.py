@@ -75,6 +75,11 @@ class Mapped(Columns):
             column = self._dropped(ours, pattern)
         return column
 
+    def plain(self, ours: str) -> pa.Array:
+        """As texts without blanks around them, for columns of which no two rows say the same."""
+        text = pc.utf8_trim_whitespace(self._as_text(ours, self.field(ours)))
+        return pc.if_else(pc.equal(text, ""), None, text)
+
     def words(self, ours: str) -> pa.DictionaryArray:
         """As texts without blanks around them; each taken out of its field, and translated, as declared."""
         declared = self.declared
@@ -364,7 +369,7 @@ def _group(match: re.Match[str] | None) -> str | None:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _port(text: str) -> str | None:

@@ -18,7 +18,7 @@ from appcadence.telemetry.readers import _iso_times
 from appcadence.telemetry.readers._flows import LAST_SECOND, micros
 from appcadence.telemetry.times import from_iso, to_micros
 
-_TENTHS = 10.0 ** -np.arange(10)
+_TENTHS = np.array([10.0**-places for places in range(10)])
 _WHOLE = r"^-?[0-9]{1,18}$"
 _NUMBER = r"^-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
 _EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"

@@ -69,7 +69,8 @@ def card(
     """
     said = case["findings"]
     known = {d["analyst"] for d in verdicts}, {d["verdict"] for d in verdicts}
-    commands = verdict_commands(out, case["case"])
+    # A decision is one on windows, of which a quiet case, or a fleet event that never alerted, has none.
+    commands = verdict_commands(out, case["case"]) if raising else {}
     reasons = of_kind(said, REASON, SUPPRESSION)
     return line(case) | {
         "id": case["id"],
