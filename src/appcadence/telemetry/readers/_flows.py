@@ -212,6 +212,7 @@ def _faults(
     start, duration, port = (filled(name) for name in ("start", "duration_seconds", "dest_port"))
     nowhere = null("dest_ip") & null("dest_host")
     device = null("device") if named else np.zeros(len(draft), bool)
+    ends = ("device", "dest_ip") if addresses else ()
     found = [
         *also,
         (null("start"), f"{clock} is missing"),
