@@ -144,6 +144,9 @@ def parse(
         objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
         prefix = f"{layout.within}." if any(isinstance(o.get(layout.within), dict) for o in objects) else ""
         declared = _inside(declared, prefix)
+        clocks = [name for ours in ("start", "end") for name in declared.columns.get(ours, ())]
+        if layout.recognised and all(_at(record, clock) is None for record in objects for clock in clocks):
+            raise _lacking(path, expected, declared, clocks, ())
         schema = _schema(declared, objects)
         fits = (lambda record: not _lacks(layout, record)) if layout.recognised else None
         return declared, _json.rows(path, expected, schema, fits, partial(_adapted, schema=schema))
@@ -213,7 +216,7 @@ def choose(path: Path, expected: str, declared: Declaration, names: Sequence[str
 def _lacking(
     path: Path, expected: str, declared: Declaration, columns: Sequence[str], names: Sequence[str]
 ) -> UnusableFile:
-    lacks = " or ".join(map(repr, columns))
+    lacks = " or ".join(map(repr, columns[:4]))
     if not expected:
         found = ", ".join(filter(str.isprintable, names[:12]))[:300] or "none"
         return UnusableFile(f"{path} has no column {lacks}, which the mapping names; it has {found}", path)
