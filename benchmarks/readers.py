@@ -105,7 +105,6 @@ class Source:
                 path, "\t", 6, {name: kinds.get(kind, pa.string()) for name, kind in self.types.items()}
             )
 
-        last = lines.nfdump_json(self.rows[0], 1e9)[:-2] + "\n]\n"
         return {
             "Zeek TSV": Form("zeek", self.tsv, parse_tsv, f"{head}{fields}\n"),
             "Zeek JSON": Form("zeek", self.json, parse_lines),

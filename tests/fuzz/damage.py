@@ -6,7 +6,9 @@ file it takes, and which value it uses.
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import re
 from collections.abc import Callable, Sequence
 
@@ -141,6 +143,10 @@ _FORMS: dict[str, Callable[[bytes, int], bytes]] = {
     "cut gzip": lambda content, at: _packed(content)[: -1 - at % 40],
     "flipped gzip": lambda content, at: _flip(_packed(content), b"", at % (20 + len(content)), 1, at),
     "two gzips": lambda content, at: _packed(content) + _packed(content[at % (1 + len(content)) :]),
+    "bzip2": lambda content, at: bz2.compress(content, 1),
+    "torn bzip2": lambda content, at: bz2.compress(content, 1)[: 4 + at * 40 // _SCALE],
+    "xz": lambda content, at: lzma.compress(content, preset=0),
+    "flipped xz": lambda content, at: _flip(lzma.compress(content, preset=0), b"", at % 60, 1, at),
     "line ends": lambda content, at: content.replace(b"\n", b"\r\n"),
     "utf-16": lambda content, at: content.decode("latin-1").encode("utf-16"),
     "utf-8 twice": lambda content, at: content.decode("latin-1").encode(),

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from bundles import BINARY, chat_ipa, info, mdm
 from declared_samples import SAMPLES as DECLARED
 from flow_samples import MAP, SAMPLES, sniffs
+from lease_samples import FILES as LEASES
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry import readers
@@ -171,6 +172,7 @@ def _table_map(path: Path) -> int:
 def _seeds(scratch: Path) -> dict[str, list[bytes]]:
     found = {name: [content] for name, content in SAMPLES.items()}
     found["zeek"] = _zeek()
+    found["leases"] = [text.encode() for text in LEASES.values()]
     found["argus"] += _real("mobile/android_24h.binetflow", "labelled/empire/flows.argus.csv")
     found["nfdump"].append(
         b"ts,te,td,sa,da,sp,dp,pr,flg,ibyt,obyt\n"

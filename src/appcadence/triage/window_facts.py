@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask, Vector
-from appcadence.features.flows import FAILED
 from appcadence.features.history import History
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.features.windows import APP_LEVEL, Windows
@@ -43,9 +41,9 @@ FACTS = pa.schema(
         ("record_ids", pa.list_(pa.string())),
     ]
 )
-"""One row a window. first_time and last_time: of its traffic, inside the window; n_started, n_failed: flows
+"""One row a window. first_time and last_time: of its traffic, inside the window; n_started, n_failed: records
 that began in it; gap_seconds, gap_share: median gap between beats, and share of gaps near it;
-longest_seconds: of its sessions; n_unused: flows begun while nobody used the device; n_answered, by_chance:
+longest_seconds: of its sessions; n_unused: records begun while nobody used the device; n_answered, by_chance:
 pushes that a session followed, and as many as chance would have; other_devices of so many devices that
 contacted the destination so far. Null = not known."""
 FLOW_COLUMNS = ("source_uid",)
@@ -71,7 +69,9 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     the contacts up to now. Memory: 100 bytes a flow of those windows.
     """
     rows = rows_of(windows, wanted)
-    columns = _times(windows, rows) | _counts(windows, rows) | _gaps(windows, rows)
+    started = _started(flows, wanted, windows.seconds)
+    columns = _times(windows, rows) | _bytes(windows, rows) | _gaps(windows, rows)
+    columns |= _counts(windows, rows, started)
     s = windows.sessions
     at, _ = _inside(s.offsets, rows)
     length = (s.end - s.start)[at]
@@ -79,7 +79,7 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     pushes = windows.push_counts[rows]
     columns |= {"n_pushes": pushes[:, 0], "n_answered": pushes[:, 1]}
     columns["by_chance"] = pushes[:, 2] / len(SHIFTS_SECONDS)
-    columns |= _prevalence(history, wanted) | _places(flows, wanted, windows.seconds)
+    columns |= _prevalence(history, wanted) | _places(started, len(wanted))
     arrays = {name: wanted[name] for name in KEY} | columns
     return pa.Table.from_arrays([_column(arrays[f.name], f.type) for f in FACTS], schema=FACTS)
 
@@ -114,24 +114,27 @@ def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
     }
 
 
-def _counts(windows: Windows, rows: Codes) -> dict[str, Any]:
+def _bytes(windows: Windows, rows: Codes) -> dict[str, Vector]:
     at, owner = _inside(windows.offsets, rows)
-    fresh = windows.fresh[at].astype(np.float64)
-    n = len(rows)
-    out = {
-        "n_started": np.bincount(owner, fresh, n),
-        "n_failed": np.bincount(owner, fresh * ((windows.flags[at] & FAILED) > 0), n),
-    }
+    out = {}
     for name in ("bytes_out", "bytes_in"):
         values = getattr(windows, name)[at]
-        seen = np.bincount(owner, ~np.isnan(values), n) > 0
-        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), n), np.nan)
+        seen = np.bincount(owner, ~np.isnan(values), len(rows)) > 0
+        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), len(rows)), np.nan)
+    return out
+
+
+def _counts(windows: Windows, rows: Codes, started: pd.DataFrame) -> dict[str, Vector]:
+    """Records that began in each window, those that failed, and those begun while nobody used the device."""
+    owner, n = started["row"].to_numpy(np.int64), len(rows)
     device = windows.device[rows]
-    used, known = _in_use(
-        windows, device[owner], windows.start_us[rows][owner] + windows.flow_start[at] * 1e6
-    )
-    unused = np.bincount(owner, fresh * ~used, n)
-    return out | {"n_unused": np.where(known[device], unused, np.nan)}
+    used, known = _in_use(windows, device[owner], started["at"].to_numpy(np.float64))
+    unused = np.bincount(owner, ~used, n)
+    return {
+        "n_started": np.bincount(owner, minlength=n).astype(np.float64),
+        "n_failed": np.bincount(owner, started["outcome"] == "failed", n),
+        "n_unused": np.where(known[device], unused, np.nan),
+    }
 
 
 def _in_use(windows: Windows, device: Codes, time_us: Vector) -> tuple[Mask, Mask]:
@@ -174,31 +177,34 @@ def _prevalence(history: History, wanted: pd.DataFrame) -> dict[str, Vector]:
     }
 
 
-def _places(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> dict[str, list[list[object]]]:
-    """Addresses, ports and ids of the records of each window."""
+def _started(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> pd.DataFrame:
+    """The records that began in each wanted window, a `row` of `wanted`, in the order of time."""
     start = flows["start"].cast(pa.int64()).to_numpy()
     width = round(seconds * 1e6)
-    seen = flows.select(["device_id", "app_id", "dest_ip", "dest_port", "source_uid"]).to_pandas()
+    names = ["device_id", "app_id", "dest_ip", "dest_port", "outcome", "source_uid"]
+    seen = flows.select(names).to_pandas()
     seen = seen.assign(dest=_dest(flows).to_pandas(), at=start, begin=start // width * width)
     keys = wanted[list(KEY)].assign(row=np.arange(len(wanted)))
     keys["begin"] = keys.pop("window_start").dt.as_unit("us").astype(np.int64)
     app_wide = keys["dest"] == APP_LEVEL
-    beyond = seen[
-        ~seen["dest_ip"].map({ip: is_local(ip) for ip in seen["dest_ip"].dropna().unique()}).eq(True)
+    local = {name: is_local(name) for name in seen["dest"].unique()}
+    beyond = seen[~seen["dest"].map(local).astype(bool)]
+    mine = [
+        seen.merge(keys[~app_wide], on=["device_id", "app_id", "dest", "begin"]),
+        beyond.merge(keys[app_wide].drop(columns="dest"), on=["device_id", "app_id", "begin"]),
     ]
-    mine = pd.concat(
-        [
-            seen.merge(keys[~app_wide], on=["device_id", "app_id", "dest", "begin"]),
-            beyond.merge(keys[app_wide].drop(columns="dest"), on=["device_id", "app_id", "begin"]),
-        ]
-    ).sort_values(["row", "at"], kind="stable")
-    first = mine.groupby("row").cumcount()
-    last = mine.groupby("row").cumcount(ascending=False)
-    ends = mine[(first < MAX_RECORDS - 1) | (last < 1)]
+    return pd.concat(mine).sort_values(["row", "at"], kind="stable")
+
+
+def _places(started: pd.DataFrame, n: int) -> dict[str, list[list[object]]]:
+    """Addresses, ports and ids of the records of n windows."""
+    first = started.groupby("row").cumcount()
+    last = started.groupby("row").cumcount(ascending=False)
+    ends = started[(first < MAX_RECORDS - 1) | (last < 1)]
     return {
-        "addresses": _most(mine, "dest_ip", len(wanted)),
-        "ports": _most(mine, "dest_port", len(wanted)),
-        "record_ids": _lists(ends.dropna(subset="source_uid"), "source_uid", len(wanted)),
+        "addresses": _most(started, "dest_ip", n),
+        "ports": _most(started, "dest_port", n),
+        "record_ids": _lists(ends.dropna(subset="source_uid"), "source_uid", n),
     }
 
 

@@ -28,7 +28,7 @@ def write(tmp_path, content, name="log"):
 
 
 PORTS = {
-    **dict.fromkeys(("goflow2", "ecs_flows", "pmacct"), [50000]),
+    **{name: [50000] for name in ("goflow2", "ecs_flows", "pmacct")},
     "aws_vpc": [50000, 50001],
 }
 """The devices' own ports, where directions are paired and they are known."""

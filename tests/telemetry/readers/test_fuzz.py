@@ -14,7 +14,7 @@ from appcadence.telemetry.readers import DECLARATIONS, _lines
 
 INPUTS = 100
 NAMES = [
-    *("suricata", "nfdump", "argus", "table", "zeek", "powerlog", *DECLARATIONS),
+    *("leases", "suricata", "nfdump", "argus", "table", "zeek", "powerlog", *DECLARATIONS),
     *("knowledgec", "biome", "unified_log", "app_privacy_report", "zeek names"),
     *(f"inventory {kind}" for kind in ("mdm", "lists", "info", "ipa", "intune", "hand")),
     *("devices", "app map", "table map"),

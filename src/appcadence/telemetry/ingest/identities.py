@@ -14,9 +14,9 @@ from appcadence.telemetry.readers._lines import head
 
 
 def identified(options: ReadOptions, tallies: Iterable[Tally]) -> tuple[ReadOptions, tuple[str, ...]]:
-    """The options with the devices that leases and MAC addresses in the files tell of; and sentences on them.
+    """The options with the devices that leases and MAC addresses in the files tell of; sentences on them.
 
-    Devices that are named otherwise go before them. Leases that were given before count again, for what is new.
+    Devices that are named otherwise go before. Leases that were given before count again, for what is new.
 
     Raises:
         UnusableFile: a file cannot be read.

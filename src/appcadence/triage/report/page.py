@@ -26,7 +26,7 @@ from appcadence.triage.verdicts import verdicts_for
 
 MAX_CASES = 200
 """Cases with a card, by default."""
-MAX_LINES = 3000
+MAX_LINES = 1500
 """Cases that the list holds, so that filters find them."""
 MAX_DEVICES, MAX_SILENT = 50, 20
 """Devices with the most cases, and windows of the highest rank among those without alert, that are listed."""
