@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _lines
+from appcadence.telemetry.readers._json import NO_OBJECT
 from appcadence.telemetry.readers._json_layout import blocks, first_objects, objects
 
 MARKS = ['{"', '"}', "}, {", "\\", '\\"', "]", "\n{"]
@@ -131,3 +132,13 @@ def test_text_between_objects_has_room(tmp_path, junk):
     path.write_text(('{"a": 1}' + junk) * 500 + "\n" + junk + "\n")
     found = [row for block in blocks(path, "a log") for _, row in objects(block)]
     assert len(found) == 1001 and found[:-1] == [{"a": 1}, None] * 500
+
+
+@pytest.mark.parametrize("bare", ["null\n", " null dns\n", "null\n\nnull\n"])
+@pytest.mark.parametrize("name", ["suricata", "content_filter"])
+def test_null_where_an_object_should_be_is_a_bad_line(tmp_path, name, bare):
+    path = tmp_path / "log"
+    row = {"suricata": eve_flow(1), "content_filter": report()}[name]
+    path.write_text(bare + json.dumps(row) + "\n" + bare)
+    flows, bad = load(name, path)
+    assert len(flows) == 1 and {reason for _, _, reason in bad} == {NO_OBJECT}

@@ -25,6 +25,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?")
 _TRUTHS = {"true": True, "t": True, "false": False, "f": False}
 _PARSE_BYTES = 4 << 20
+_BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\n}])[ \t\r]*null")
 
 
 def rows(
@@ -47,12 +48,14 @@ def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
     `wanted` may hold structs and lists; a field that is absent is null. `adapt` is only asked for blocks
     that do not parse as they are.
     """
-    try:
-        table = _table(block.data, wanted)
-        if len(table) == block.count:
-            return Rows(table, block.lines, block.count, size=block.size)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
+    # Arrow's reader crashes where null stands for the first object it sees.
+    if not (b"null" in block.data and _BARE_NULL.search(block.data)):
+        try:
+            table = _table(block.data, wanted)
+            if len(table) == block.count:
+                return Rows(table, block.lines, block.count, size=block.size)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            pass
     return _line_by_line(block, wanted, adapt)
 
 
