@@ -138,7 +138,7 @@ def test_text_between_objects_has_room(tmp_path, junk):
 @pytest.mark.parametrize("name", ["suricata", "content_filter"])
 def test_null_where_an_object_should_be_is_a_bad_line(tmp_path, name, bare):
     path = tmp_path / "log"
-    row = {"suricata": eve_flow(1), "content_filter": report()}[name]
-    path.write_text(bare + json.dumps(row) + "\n" + bare)
+    rows = {"suricata": map(eve_flow, range(9)), "content_filter": [report()] * 9}[name]
+    path.write_text(bare + "".join(json.dumps(row) + "\n" for row in rows) + bare)
     flows, bad = load(name, path)
-    assert len(flows) == 1 and {reason for _, _, reason in bad} == {NO_OBJECT}
+    assert len(flows) == 9 and {reason for _, _, reason in bad} == {NO_OBJECT}
