@@ -29,6 +29,7 @@ MAX_ROWS = 1000
 """Lines of a file that are tried."""
 _MAX_FAULTS = 10
 _GIVEN = {
+    "leases": ("devices",),
     "zeek": ("names", "durations", "bytes"),
     "suricata": ("names", "durations", "bytes"),
     "nfdump": ("durations", "bytes"),
