@@ -326,8 +326,7 @@ def _opened(table: Table, file: Path) -> pq.ParquetFile:
 def _check_columns(table: Table, file: Path, schema: pa.Schema) -> None:
     """Raise SchemaError where a column stands twice, or holds lists or objects where values are declared."""
     for column in table.columns:
-        found = schema.names.count(column.name)
-        if found > 1:
+        if (found := schema.names.count(column.name)) > 1:
             raise SchemaError(f"{file} has the column {column.name!r} {found} times; expected it once")
         if found:
             kind = schema.field(column.name).type

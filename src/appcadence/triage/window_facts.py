@@ -193,7 +193,7 @@ def _started(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> pd.DataFr
         seen.merge(keys[~app_wide], on=["device_id", "app_id", "dest", "begin"]),
         beyond.merge(keys[app_wide].drop(columns="dest"), on=["device_id", "app_id", "begin"]),
     ]
-    return pd.concat(mine).sort_values(["row", "at"], kind="stable")
+    return pd.DataFrame(pd.concat(mine).sort_values(["row", "at"], kind="stable"))
 
 
 def _places(started: pd.DataFrame, n: int) -> dict[str, list[list[object]]]:

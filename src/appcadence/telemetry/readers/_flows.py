@@ -208,7 +208,6 @@ def _faults(
         absent = name not in draft.column_names
         return np.zeros(len(draft)) if absent else np.asarray(draft[name].fill_null(0).to_numpy())
 
-    ends = ("device", "dest_ip") if addresses else ()
     start, duration, port = (filled(name) for name in ("start", "duration_seconds", "dest_port"))
     nowhere = null("dest_ip") & null("dest_host")
     device = null("device") if named else np.zeros(len(draft), bool)
