@@ -24,6 +24,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
+from appcadence._parquet import read_parquet
 from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent
 from appcadence._version import VERSION
@@ -220,7 +221,7 @@ def read_history(path: str | Path) -> History:
     recover(Path(path).parent)
     try:
         with open_input(path) as stream:
-            return History.from_arrow(pq.read_table(stream))
+            return History.from_arrow(read_parquet(stream))
     except SchemaError as error:
         raise SchemaError(f"{path}: {error}") from None
     except (OSError, pa.ArrowInvalid) as error:

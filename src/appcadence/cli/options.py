@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from appcadence._files import open_input
+from appcadence._parquet import read_parquet
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
@@ -65,7 +65,7 @@ def read_named(file: Path, table: Table) -> pa.Table:
     """
     try:
         with open_input(file) as stream:
-            found = pq.read_table(stream)
+            found = read_parquet(stream)
     except (OSError, pa.ArrowInvalid) as error:
         raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
     return conform(table, found, str(file))

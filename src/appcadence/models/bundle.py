@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence._files import recover, replacing_directory, scratch
+from appcadence._parquet import read_parquet
 from appcadence._version import VERSION
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
@@ -193,7 +194,7 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
         arrays = {name: archive[name] for name in archive.files}
 
     def table(name: str) -> pa.Table:
-        return pq.read_table(pa.BufferReader(data[name]))
+        return read_parquet(pa.BufferReader(data[name]))
 
     width = len(NAMES)
     calibration = table("calibration.parquet").to_pandas()

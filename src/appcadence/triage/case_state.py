@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from appcadence._files import open_input, recover
+from appcadence._parquet import read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
@@ -47,7 +47,7 @@ def read_cases(file: Path) -> pa.Table:
     recover(file.parent)
     try:
         with open_input(file) as stream:
-            cases = pq.read_table(stream).select(CASES.names).cast(CASES)
+            cases = read_parquet(stream).select(CASES.names).cast(CASES)
         _check(cases)
         return cases
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import check_output, open_input, recover, replacing, scratch
+from appcadence._parquet import read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
@@ -73,7 +74,7 @@ def read(file: str | Path) -> pa.Table:
     """
     try:
         with open_input(file) as stream:
-            return conform(VERDICTS, pq.read_table(stream), str(file))
+            return conform(VERDICTS, read_parquet(stream), str(file))
     except (OSError, pa.ArrowInvalid) as error:
         reason = " ".join(str(error).split())
         raise TelemetryError(f"{file} is not a readable verdicts file ({reason})") from None
