@@ -136,7 +136,7 @@ def test_a_tracking_server_that_does_not_answer_is_said_before_training(
 def test_without_mlflow_registering_is_refused_before_training(place, typed, untrained, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     code, _, error = typed("train", "telemetry", "--out", "new", "--register")
-    assert code == 2 and "mlflow not found; install with: " in error and "[train]" in error
+    assert code == 2 and "mlflow not found; install with: " in error and "pip install" in error
     assert not (place / "new").exists()
 
 

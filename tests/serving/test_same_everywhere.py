@@ -54,6 +54,14 @@ def trained(tmp_path_factory):
     return path, result
 
 
+@pytest.fixture(scope="module", autouse=True)
+def made_at():
+    """All alerts are made at the same time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SOURCE_DATE_EPOCH", "1772900000")
+        yield
+
+
 @pytest.fixture(scope="module")
 def place(trained):
     return trained[0]

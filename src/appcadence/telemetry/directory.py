@@ -207,7 +207,7 @@ class DirectoryWriter:
         if part is not None:
             self._revised[name, part.stem] = target
         else:
-            target.replace(source)
+            move(target, source, durable=False)
             self.rows[name] -= lost
         return lost
 

@@ -109,8 +109,8 @@ def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
             case = cases[number - 1]
             day = f"the output of {case['alert_days'][-1]}, or " if case["status"] == "quiet" else ""
             raise TelemetryError(
-                f"{draft.origin}no window of case {number} alerts in {out}; give {day}a window, by "
-                "--device, --app, --dest, --start and --end"
+                f"{draft.origin}no window of case {number} alerts in {out}; give {day}a window "
+                "by its device, app, destination, start and end"
             )
         if not len(rows):
             raise TelemetryError(

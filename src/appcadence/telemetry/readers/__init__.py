@@ -119,9 +119,7 @@ def detect(path: Path) -> Reader:
         return found[0]
     if found:
         names = " or ".join(taker.NAME for taker in found)
-        raise UnusableFile(
-            f"{path} may be in the format {names}; say which (--format)", path, argument="format"
-        )
+        raise UnusableFile(f"{path} may be in the format {names}; say which", path, argument="format")
     if what := named(start, path):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
