@@ -14,15 +14,15 @@ from appcadence.findings import Finding, arrow
 from appcadence.models.scores import SCORES
 from appcadence.triage import siem
 from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS
-from appcadence.triage.case_windows import cases_in
+from appcadence.triage.case_windows import cases_in, raising
 from appcadence.triage.cases import HIGH_RATE, MAX_QUIET_DAYS, MEDIUM_RATE
 
 MIDNIGHT = pd.Timestamp("2026-03-02", tz="UTC")
 NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "device_ids", "alerting_devices"])
 
 
-def by_hand(rows):
-    """The cases of windows that score and alert unless they say otherwise."""
+def windows_by_hand(rows):
+    """A scores table of windows that score and alert unless they say otherwise."""
     usual = {"device_id": "d1", "app_id": "com.a", "dest": "a.example", "hour": 0, "score": 3.0}
     usual |= {"status": "scored", "alert": True, "n_flows": 10, "n_sessions": 5, "n_beats": 5}
     usual |= {"findings": [], "behaviours": []}
@@ -32,8 +32,13 @@ def by_hand(rows):
         full["window_start"] = MIDNIGHT + pd.Timedelta(hours=full.pop("hour"))
         full["window_end"] = full["window_start"] + pd.Timedelta(hours=full.pop("hours", 1))
         table.append(full)
+    return pa.Table.from_pylist(table, SCORES)
+
+
+def by_hand(rows):
+    """The cases of such windows."""
     file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(table, SCORES), file)
+    pq.write_table(windows_by_hand(rows), file)
     return cases_in(file, NO_EVENTS).to_pylist()
 
 
@@ -124,3 +129,15 @@ def test_times_are_told_to_the_millisecond():
     time = pd.Timestamp("2026-03-02 01:02:03.999999", tz="UTC").to_pydatetime()
     assert siem.iso_time(time) == "2026-03-02T01:02:03.999Z"
     assert siem.milliseconds(time) == (DAY0 + 3723) * 1000 + 999
+
+
+def test_the_windows_of_two_cases_of_one_app_are_told_apart():
+    later = 24 * (2 + MAX_QUIET_DAYS)
+    rows = [{"hour": 3}, {"hour": 4, "dest": "b.example"}, {"hour": later + 3, "score": 2.0}]
+    rows += [{"hour": later + 5, "alert": False}, {"hour": 3, "device_id": "d2", "status": "excepted"}]
+    table = windows_by_hand(rows)
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    one, other = cases_in(file, NO_EVENTS).to_pylist()
+    assert raising(table, [one, other]) == {one["id"]: [0, 1], other["id"]: [2]}
+    assert raising(table, [other]) == {other["id"]: [2]}

@@ -57,17 +57,18 @@ def raising(scores: pa.Table, cases: Sequence[Mapping[str, Any]]) -> dict[str, l
 
     The table has `alert`, `status`, `score` and the columns of `alert_units.KEYS`.
     """
-    ids = {subject(case)[1:]: case["id"] for case in cases}
+    # A run over many days may hold several cases of one subject, each with days of its own.
+    ids = {(*subject(case)[1:], day): case["id"] for case in cases for day in case["alert_days"]}
     found: dict[str, list[int]] = {case["id"]: [] for case in cases}
     order = pc.sort_indices(scores, sort_keys=[("score", "descending")]).to_numpy()
-    alert, units = _flags(scores["alert"]), alert_units(scores).select(["device_id", "name"]).to_pylist()
-    rows = scores.select(["status", "app_id", "dest"]).to_pylist()
-    for at in order[alert[order]].tolist():
-        row, unit = rows[at], units[at]
+    order = order[_flags(scores["alert"])[order]]
+    alerting = scores.take(pa.array(order))
+    rows = alerting.select(["status", "app_id", "dest"]).to_pylist()
+    for at, row, unit in zip(order.tolist(), rows, alert_units(alerting).to_pylist(), strict=True):
         fleet = [("", row[column]) for column in _MET.values() if row["status"] == "fleet_event"]
         for what in [(unit["device_id"], unit["name"])] if row["status"] == "scored" else fleet:
-            if what in ids:
-                found[ids[what]].append(at)
+            if case := ids.get((*what, str(unit["day"]))):
+                found[case].append(at)
     return found
 
 
