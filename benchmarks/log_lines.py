@@ -275,7 +275,7 @@ def paloalto(row: Row, at: float) -> str:
     sent, got = number(row["orig_bytes"]), number(row["resp_bytes"])
     return (
         f"1,{end},007051000012345,TRAFFIC,end,2562,{end},{row['id.orig_h']},{row['id.resp_h']},192.0.2.1,"
-        f"{row['id.resp_h']},out,,,ssl,vsys1,trust,untrust,ae1,ae2,Syslog,{end},4711,1,{row['id.orig_p']},"
+        f"{row['id.resp_h']},out,,,ssl,vsys1,trust,untrust,ae1,ae2,Syslog,{end},{crc32(row['uid'].encode())},1,{row['id.orig_p']},"
         f"{row['id.resp_p']},40000,443,0x400053,{row['proto']},allow,{sent + got},{sent},{got},20,{start},"
         f"{int(seconds(row))},any,,71234,0x0,Reserved,United States,,11,9,tcp-fin\n"
     )

@@ -10,7 +10,7 @@ pyarrow.csv (every column, in its type), that of JSON is orjson (in the `dev` ex
 one for an array), that of words and key=value `split` and one regular expression a line; none keeps anything.
 Best of some runs, taken in turn; the process is held to one core.
 
-With --memory, Zeek and nfdump logs of so many GB are converted, each in a process of its own, and the peak
+With --memory, logs of so many GB are converted, each in a process of its own, and the peak
 of its resident memory is printed.
 """
 
@@ -46,7 +46,7 @@ LOG = Path(__file__).resolve().parents[2] / "shared/data/labelled/normal_a/conn.
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 """So that every row becomes a flow."""
 NUMBERS = {"time": float, "interval": float, "double": float, "port": int, "count": int}
-LARGE = ("Zeek TSV", "Zeek JSON", "nfdump JSON", "nfdump CSV")
+LARGE = ("Zeek TSV", "Zeek JSON", "nfdump JSON", "nfdump CSV", "FortiGate", "ECS flows", "AWS VPC")
 """What --memory looks at."""
 
 
@@ -68,6 +68,7 @@ class Source:
     """The rows of a real conn log, as often as wanted."""
 
     def __init__(self, log: Path) -> None:
+        self.log = log
         text = log.read_text().splitlines()
         header = {line.split("\t")[0]: line.split("\t")[1:] for line in text if line.startswith("#")}
         types = dict(zip(header["#fields"], header["#types"], strict=True))

@@ -65,6 +65,7 @@ EXAMPLES = {
     "local_destinations": {"windows": 2, "of": 9},
     "shared_processes": {"windows": 2, "of": 9},
     "dns_channel": {"device": "d1", "dest": "203.0.113.9", "lookups": 11793, "other_flows": 1109},
+    "lookups_only": {"devices": 2, "of": 9},
     "identity_changed": {"renamed": 3, "nameless": 0, "of": 9},
 }
 EXCEPTIONS = """

@@ -45,7 +45,7 @@ from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
 from appcadence.serving.lookups import COLUMNS as LOOKUP_COLUMNS
-from appcadence.serving.lookups import lookup_channels
+from appcadence.serving.lookups import lookup_findings
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots, last_run, local_windows, out_of_reach, shared_processes
 from appcadence.serving.scorer import Scorer
@@ -362,7 +362,7 @@ def _facts(
             *blind_spots(_count(channel), _count(unknown), len(devices), *known),
             *local_windows(_count(pc.equal(scores["status"], "local_destination")), _count(channel)),
             *shared_processes(_count(pc.equal(scores["status"], "shared_process")), len(scores)),
-            *lookup_channels(_pieces(source, "flows", LOOKUP_COLUMNS)),
+            *lookup_findings(_pieces(source, "flows", LOOKUP_COLUMNS)),
             *out_of_reach(asked.tunables, scorer.detector.behaviours),
         ],
         fleet_events=output.event_findings(staging),

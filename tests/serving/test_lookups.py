@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from make import flows, together
 
-from appcadence.serving.lookups import COLUMNS, MIN_LOOKUPS, lookup_channels
+from appcadence.serving.lookups import COLUMNS, MIN_LOOKUPS, lookup_findings
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
 
@@ -22,7 +22,7 @@ def others(n, device="d1"):
 def said(*tables):
     whole = together(*tables).select(list(COLUMNS))
     parts = [lambda k=k: whole.slice(k * 700, 700) for k in range(len(whole) // 700 + 1)]
-    return [finding.parameters for finding in lookup_channels(parts)]
+    return [finding.parameters for finding in lookup_findings(parts) if finding.code == "dns_channel"]
 
 
 def test_thousands_that_no_other_device_asks_are_said():
@@ -44,10 +44,17 @@ def test_thousands_that_no_other_device_asks_are_said():
 )
 def test_ordinary_resolvers_are_not(tables):
     assert said(others(10, "d3"), *tables) == []
-    assert lookup_channels([]) == []
+    assert lookup_findings([]) == []
 
 
 def test_the_one_of_a_real_capture_is_found(shared_data, tmp_path):
     convert([shared_data / "insitu" / "zetaswitch" / "conn.log"], tmp_path / "t")
-    (one,) = lookup_channels(TelemetryDirectory(tmp_path / "t").pieces("flows", list(COLUMNS)))
+    (one,) = lookup_findings(TelemetryDirectory(tmp_path / "t").pieces("flows", list(COLUMNS)))
     assert one.parameters["dest"] == "172.208.51.75" and one.parameters["lookups"] == 11793
+
+
+def test_devices_with_nothing_but_lookups_are_counted():
+    found = lookup_findings(
+        [lambda: together(asked(3), asked(5, device="d2"), others(2)).select(list(COLUMNS))]
+    )
+    assert [(f.code, f.parameters) for f in found] == [("lookups_only", {"devices": 1, "of": 2})]

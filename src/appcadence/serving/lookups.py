@@ -18,9 +18,10 @@ MIN_LOOKUPS_PER_FLOW = 3.0
 _MAX_SAID = 10
 
 
-def lookup_channels(pieces: Iterable[Callable[[], pa.Table]]) -> list[Finding]:
+def lookup_findings(pieces: Iterable[Callable[[], pa.Table]]) -> list[Finding]:
     """Destinations beyond the local network that one device alone asks, a thousand times or more, and more
-    often than all of its other flows can have needed names; the most asked first, ten at most.
+    often than all of its other flows can have needed names; the most asked first, ten at most. And how many
+    devices have no other flows at all.
 
     `pieces` read the columns `COLUMNS` of a flows table, in parts.
     """
@@ -36,9 +37,11 @@ def lookup_channels(pieces: Iterable[Callable[[], pa.Table]]) -> list[Finding]:
     alone = ~asked["dest"].duplicated(keep=False)
     many = (asked["n_sum"] >= MIN_LOOKUPS) & (asked["n_sum"] > MIN_LOOKUPS_PER_FLOW * asked["flows"])
     remote = np.array([not is_local(dest) for dest in asked["dest"]], np.bool_)
+    devices, without = whole["device_id"].nunique(), set(asked["device_id"]) - set(flows.index)
+    only = [Finding("lookups_only", {"devices": len(without), "of": devices})] if without else []
     order = ["n_sum", "device_id", "dest"]
     found = asked[alone & many & remote].sort_values(order, ascending=[False, True, True])
-    return [
+    return only + [
         Finding(
             "dns_channel",
             {
