@@ -27,8 +27,8 @@ def _sections(name: str, command: Any) -> Iterator[str]:
         yield f"\n## {name}\n\n{_text(command.help)}\n\n| argument or option | |\n|---|---|\n"
         shown = (parameter for parameter in command.params if not getattr(parameter, "hidden", False))
         yield from map(_row, shown)
-    for part, below in getattr(command, "commands", {}).items():
-        yield from _sections(f"{name} {part}", below)
+    for part in command.list_commands(None) if hasattr(command, "commands") else ():
+        yield from _sections(f"{name} {part}", command.get_command(None, part))
 
 
 def _text(text: str) -> str:

@@ -185,3 +185,12 @@ def test_a_second_run_takes_its_kernels_from_the_cache(place):
     seconds()
     # Compiling them takes over ten seconds.
     assert min(seconds() for _ in range(2)) < 6
+
+
+def test_a_command_imports_no_other():
+    code = (
+        "import sys; import appcadence.cli; print([m for m in sys.modules if 'numba' in m or 'pandas' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert CliRunner().invoke(app, ["nonesuch"]).exit_code == 2

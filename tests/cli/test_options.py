@@ -23,7 +23,8 @@ def options(command=None):
     """All options of all commands."""
     command = command or typer.main.get_command(app)
     found = {option for parameter in command.params for option in parameter.opts}
-    return found.union(*map(options, getattr(command, "commands", {}).values()))
+    names = command.list_commands(None) if hasattr(command, "commands") else ()
+    return found.union(*(options(command.get_command(None, name)) for name in names))
 
 
 def named_arguments():

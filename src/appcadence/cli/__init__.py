@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from appcadence._version import VERSION
-from appcadence.cli.convert import convert
-from appcadence.cli.deliver import deliver
-from appcadence.cli.demo import demo
-from appcadence.cli.drift import drift
-from appcadence.cli.evaluate import evaluate
-from appcadence.cli.evidence import evidence
-from appcadence.cli.exceptions import exceptions
-from appcadence.cli.explain import explain
-from appcadence.cli.features import features
-from appcadence.cli.formats import formats
-from appcadence.cli.inventory import inventory
 from appcadence.cli.log import aloud
-from appcadence.cli.models import models
 from appcadence.cli.options import sentence
-from appcadence.cli.phone import phone
-from appcadence.cli.readiness import readiness
-from appcadence.cli.report import report
-from appcadence.cli.score import score
-from appcadence.cli.serve import serve
-from appcadence.cli.simulate import simulate
 from appcadence.cli.terminal import be_quiet, complain
-from appcadence.cli.train import train
-from appcadence.cli.verdict import verdict
-from appcadence.cli.weekly import weekly
 from appcadence.errors import AppcadenceError
 
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -44,8 +25,34 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+COMMANDS = (
+    *("demo", "simulate", "convert", "readiness", "features", "train", "evaluate"),
+    *("score", "report", "explain", "drift", "phone", "weekly", "serve", "deliver"),
+    *("formats", "inventory", "exceptions", "models", "evidence", "verdict"),
+)
+"""Each is a function, or a group of commands, of its own name in a module of its own name."""
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is asked for: each would have to wait for what all others import."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        found = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+        alone.command(cmd_name)(found)
+        return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="appcadence",
+    cls=_Commands,
     help="Finds iOS apps whose network rhythm neither the user nor the app's purpose explains.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -72,21 +79,6 @@ def _options(
     be_quiet(quiet)
     if verbose:
         context.with_resource(aloud())
-
-
-for command in (demo, simulate, convert, readiness, features, train, evaluate, score, report, explain):
-    app.command()(command)
-app.command()(drift)
-app.command()(phone)
-app.command()(weekly)
-app.command()(serve)
-app.command()(deliver)
-app.add_typer(formats, name="formats")
-app.add_typer(inventory, name="inventory")
-app.add_typer(exceptions, name="exceptions")
-app.add_typer(models, name="models")
-app.add_typer(evidence, name="evidence")
-app.add_typer(verdict, name="verdict")
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import typer
 
+from appcadence.cli.loading import load_scorer
 from appcadence.cli.log import logged
-from appcadence.cli.options import Directory, Json, Log, Model, load_scorer
+from appcadence.cli.options import Directory, Json, Log, Model
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from appcadence.cli.loading import load_scorer, read_labels
 from appcadence.cli.log import logged
-from appcadence.cli.options import Directory, Json, Log, Model, load_scorer, read_labels
+from appcadence.cli.options import Directory, Json, Log, Model
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load

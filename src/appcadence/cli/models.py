@@ -13,7 +13,8 @@ import pyarrow as pa
 import typer
 
 from appcadence._files import sha256
-from appcadence.cli.options import Json, load_scorer, read_labels
+from appcadence.cli.loading import load_scorer, read_labels
+from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError

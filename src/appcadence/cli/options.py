@@ -1,22 +1,16 @@
-"""Arguments and options that several commands share, and the models and files that they name."""
+"""Arguments and options that several commands share, and what errors call them.
+
+Every command imports this: nothing here is slow to import.
+"""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 
-from appcadence._files import open_input
-from appcadence._parquet import read_parquet
-from appcadence.errors import AppcadenceError, TelemetryError
-from appcadence.models.shipped import reference_model
-from appcadence.serving.scorer import Scorer
-from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.listing import listed
-from appcadence.telemetry.schema import LABELS, Table, conform
+from appcadence.errors import AppcadenceError
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="An output directory of 'appcadence score'.")]
@@ -54,50 +48,3 @@ def said(text: str, argument: str | None) -> str:
 def option_of(argument: str) -> str:
     """The option that sets an argument of a library function."""
     return _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
-
-
-def read_named(file: Path, table: Table) -> pa.Table:
-    """A Parquet file that holds one canonical table.
-
-    Raises:
-        TelemetryError: it cannot be read.
-        SchemaError: it does not fit the declaration.
-    """
-    try:
-        with open_input(file) as stream:
-            found = read_parquet(stream)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
-    return conform(table, found, str(file))
-
-
-def read_labels(file: Path, directory: Path) -> pa.Table:
-    """The labels of some telemetry.
-
-    Raises:
-        TelemetryError, SchemaError: as `read_named`; or none of its devices is in the telemetry.
-    """
-    labels = read_named(file, LABELS)
-    named = labels["device_id"].unique().to_pylist()
-    known = TelemetryDirectory(directory).names("flows", "device_id")
-    if named and not set(named) & set(known):
-        raise TelemetryError(
-            f"{file} names no device of {directory}, which has {listed(sorted(known))}; the labels name "
-            f"{listed(sorted(named))}"
-        )
-    return labels
-
-
-def load_scorer(model: str) -> Scorer:
-    """The scorer of a bundle directory or an MLflow URI."""
-    if model.startswith(("models:", "runs:")):
-        from appcadence.training.registry import resolve  # MLflow is an extra
-
-        with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
-            return Scorer.load(resolve(model, Path(scratch)))
-    return Scorer.load(model)
-
-
-def reference_scorer() -> Scorer:
-    """The scorer of the reference model, to which every channel is new."""
-    return Scorer(*reference_model())

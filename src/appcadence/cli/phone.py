@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.options import Json, load_scorer
+from appcadence.cli.loading import load_scorer
+from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, say
 from appcadence.phone import examine

@@ -25,8 +25,9 @@ from appcadence.cli.deliver import (
     warn,
 )
 from appcadence.cli.early import check_directories, check_files
+from appcadence.cli.loading import load_scorer, reference_scorer
 from appcadence.cli.log import logged
-from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
+from appcadence.cli.options import Json, Log
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import line, many, program, say
 from appcadence.config import Config, locate, read

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from appcadence._extras import require
-from appcadence.cli.options import load_scorer, reference_scorer
+from appcadence.cli.loading import load_scorer, reference_scorer
 from appcadence.cli.terminal import say
 
 

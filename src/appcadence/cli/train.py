@@ -11,8 +11,9 @@ import typer
 
 from appcadence.cli.early import check_directories
 from appcadence.cli.evaluate import print_quality
+from appcadence.cli.loading import load_scorer, read_named
 from appcadence.cli.log import logged
-from appcadence.cli.options import Directory, Json, Log, Window, load_scorer, read_named
+from appcadence.cli.options import Directory, Json, Log, Window
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.features.extraction import load

@@ -1,0 +1,64 @@
+"""The models and tables that options of several commands name."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from appcadence._files import open_input
+from appcadence._parquet import read_parquet
+from appcadence.errors import TelemetryError
+from appcadence.models.shipped import reference_model
+from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.schema import LABELS, Table, conform
+
+
+def read_named(file: Path, table: Table) -> pa.Table:
+    """A Parquet file that holds one canonical table.
+
+    Raises:
+        TelemetryError: it cannot be read.
+        SchemaError: it does not fit the declaration.
+    """
+    try:
+        with open_input(file) as stream:
+            found = read_parquet(stream)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
+    return conform(table, found, str(file))
+
+
+def read_labels(file: Path, directory: Path) -> pa.Table:
+    """The labels of some telemetry.
+
+    Raises:
+        TelemetryError, SchemaError: as `read_named`; or none of its devices is in the telemetry.
+    """
+    labels = read_named(file, LABELS)
+    named = labels["device_id"].unique().to_pylist()
+    known = TelemetryDirectory(directory).names("flows", "device_id")
+    if named and not set(named) & set(known):
+        raise TelemetryError(
+            f"{file} names no device of {directory}, which has {listed(sorted(known))}; the labels name "
+            f"{listed(sorted(named))}"
+        )
+    return labels
+
+
+def load_scorer(model: str) -> Scorer:
+    """The scorer of a bundle directory or an MLflow URI."""
+    if model.startswith(("models:", "runs:")):
+        from appcadence.training.registry import resolve  # MLflow is an extra
+
+        with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
+            return Scorer.load(resolve(model, Path(scratch)))
+    return Scorer.load(model)
+
+
+def reference_scorer() -> Scorer:
+    """The scorer of the reference model, to which every channel is new."""
+    return Scorer(*reference_model())
