@@ -26,7 +26,7 @@ from appcadence.cli.deliver import (
 )
 from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.log import logged
-from appcadence.cli.options import Json, Log, load_scorer, reference_scorer
+from appcadence.cli.options import ExpectModel, Json, Log, load_scorer, signed_by
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import line, many, program, say
 from appcadence.config import Config, locate, read
@@ -63,6 +63,7 @@ def score(
             "reference model, which knows nothing of your apps."
         ),
     ] = None,
+    expect_model: ExpectModel = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -117,7 +118,7 @@ def score(
 
     Example: appcadence score telemetry --model model --out scored
     """
-    if reapply == (directory is not None) or (reapply and model is not None):
+    if reapply == (directory is not None) or (reapply and (model or expect_model)):
         raise AppcadenceError("give a telemetry directory, or --reapply without it and without --model")
     asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
@@ -138,9 +139,10 @@ def score(
             reported = "contact_summaries" in source.tables()
             if reported and "flows" not in source.tables():
                 raise AppcadenceError(f"{directory} holds no flows. {_REPORTED} {directory}")
+            scorer = load_scorer(model, expect_model, settings.model.trusted_keys)
             run = score_directory(
                 directory,
-                reference_scorer() if model is None else load_scorer(model),
+                scorer,
                 out,
                 alerts_per_device_day=alerts.alerts_per_device_day,
                 false_discovery_rate=alerts.false_discovery_rate,
@@ -173,8 +175,8 @@ def score(
         return
     if given is not None:
         say(f"Settings from {given}.")
-    if directory is not None and model is None:
-        say(_REFERENCE)
+    if directory is not None:
+        say(_REFERENCE if model is None else signed_by(scorer))
     if run == before:
         say(f"{out} was made from exactly this; nothing to do.")
     print_run(run, out)
