@@ -39,7 +39,7 @@ def test_a_signed_bundle_is_loaded_by_who_trusts_its_key_and_no_other(signed):
     path, identity, key = signed
     scorer = Scorer.load(path, model_id=identity, trusted_keys=[OTHER, key])
     assert (scorer.version, scorer.signer) == (identity, key) and Scorer.load(path).signer == key
-    with pytest.raises(BundleError, match="is signed by ed25519:.*; only models that a trusted key signed"):
+    with pytest.raises(BundleError, match=r"is signed by ed25519:.*; only models that a trusted key signed"):
         bundle.load(path, Trust(keys=[OTHER]))
 
 
@@ -107,9 +107,7 @@ def test_keys_are_private_and_never_replaced(signed, tmp_path):
         signature.make_key(file)
     assert file.read_bytes() == before
     file.chmod(0o640)
-    with pytest.raises(
-        BundleError, match="open to others than its owner .mode 640.; make it yours: chmod 600"
-    ):
+    with pytest.raises(BundleError, match=r"open to others than its owner \(mode 640\)"):
         bundle.sign(signed[0], file)
     file.chmod(0o600)
     file.write_text("no key")

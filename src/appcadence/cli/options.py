@@ -28,6 +28,12 @@ Model = Annotated[
 ExpectModel = Annotated[
     str | None, typer.Option(metavar="ID", help="Refuse a model with any other id, 64 hexadecimal digits.")
 ]
+AnchorOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--anchor", metavar="FILE", help="Add the evidence's head, with the time, to a file on other storage."
+    ),
+]
 Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Log = Annotated[

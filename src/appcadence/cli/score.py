@@ -25,8 +25,9 @@ from appcadence.cli.deliver import (
     warn,
 )
 from appcadence.cli.early import check_directories, check_files
+from appcadence.cli.evidence import anchored
 from appcadence.cli.log import logged
-from appcadence.cli.options import ExpectModel, Json, Log, load_scorer, signed_by
+from appcadence.cli.options import AnchorOption, ExpectModel, Json, Log, load_scorer, signed_by
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import line, many, program, say
 from appcadence.config import Config, locate, read
@@ -94,6 +95,7 @@ def score(
     evidence: Annotated[
         Path | None, typer.Option(help="The evidence file to add to; OUT.evidence.jsonl if none is named.")
     ] = None,
+    anchor: AnchorOption = None,
     engine: Annotated[
         Literal["local", "spark"], typer.Option(help="What does the work: this machine, or Spark.")
     ] = "local",
@@ -126,7 +128,7 @@ def score(
     file = evidence or out.with_name(f"{out.name}.evidence.jsonl")
     check_directories(out=out)
     receivers, place = receivers_of(syslog, webhook, allow_remote, spool, out)
-    check_files(evidence=file)
+    check_files(evidence=file, anchor=anchor)
     with logged(log), progress_bar() as progress:
         given = config or (None if directory is None else locate(directory))
         settings = Config() if given is None else read(given)
@@ -166,6 +168,7 @@ def score(
                 exceptions_file=exceptions,
             )
             head = append_evidence(file, "run", facts, datetime.now(UTC))
+            anchored(anchor, file, head)
     sent = delivered(out, receivers, place) if receivers else None
     if as_json:
         more = {} if sent is None else {"delivered": delivery_facts(sent)}

@@ -1,7 +1,7 @@
 """Who made a bundle: an Ed25519 signature (RFC 8032) of its manifest, which vouches for every part.
 
-It is a file of the bundle, `signature.json`, and no part of its id. The private key is a file in PEM, its owner's
-alone; the public key is text, "ed25519:" and 32 bytes in base64.
+It is a file of the bundle, `signature.json`, and no part of its id. The private key is a file in PEM, its
+owner's alone; the public key is text, "ed25519:" and 32 bytes in base64.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _check_heard(detector: Detector) -> None:
         heard = calibration.scale(units[-1:])[0] >= -np.log(len(units) / calibration.device_days)
         if not heard or calibration.scale(np.array([most]))[0] < calibration.threshold(1.0):
             raise BundleError(
-                f"it would alert on nothing of its own calibration sample ({name}): the highest score that it "
+                f"it would alert on nothing of its own calibration sample ({name}): the highest score it "
                 f"can give is {most:.6g}, an alert's level {calibration.origin:.6g}"
             )
 

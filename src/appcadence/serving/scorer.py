@@ -76,11 +76,11 @@ class Scorer:
     def load(
         cls, bundle: str | Path, *, model_id: str | None = None, trusted_keys: Sequence[str] = ()
     ) -> Scorer:
-        """Load a bundle directory, with `model_id` no other, with `trusted_keys` none that no such key signed.
+        """Load a bundle directory: with `model_id` no other, with `trusted_keys` one that such a key signed.
 
         Raises:
-            BundleError: the bundle is incomplete, altered, of another feature schema or id, wrongly signed, or
-                by none of the keys.
+            BundleError: the bundle is incomplete, altered, of another feature schema or id, or not signed
+                as asked.
         """
         return cls(*load_signed(bundle, Trust(model_id, trusted_keys)))
 
