@@ -30,9 +30,7 @@ ExpectModel = Annotated[
 ]
 AnchorOption = Annotated[
     Path | None,
-    typer.Option(
-        "--anchor", metavar="FILE", help="Add the evidence's head, with the time, to a file on other storage."
-    ),
+    typer.Option("--anchor", metavar="FILE", help="Add the head of the evidence to a file on other storage."),
 ]
 Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

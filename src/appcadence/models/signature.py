@@ -104,7 +104,7 @@ def read_key(path: str | Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(text, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None  # type: ignore[assignment]
+        key = None
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise BundleError(f"{path} holds no Ed25519 key without a passphrase, in PEM; make one")
     return key
