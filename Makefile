@@ -6,7 +6,7 @@ NEW_ENOUGH := $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sy
 3.11 or newer, and $(PYTHON) is %d.%d: name another, such as make PYTHON=python3.12" % (v[0], v[1]))'
 VENV := { $(SOUND) || { $(NEW_ENOUGH) && $(PYTHON) -m venv --clear .venv; }; }
 
-.PHONY: demo test test-all fuzz lint bench reference spark docs notebooks clean
+.PHONY: demo test test-all lock sbom audit fuzz lint bench reference spark docs notebooks clean
 ifneq ($(shell $(SOUND) && $(PY) -Ic 'import appcadence' 2> /dev/null && echo yes),yes)
 .PHONY: .venv/.core .venv/.dev
 endif
@@ -40,5 +40,18 @@ docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 notebooks: .venv/.dev
 	$(PY) examples/save.py
+# Hashes of every package, for 3.11 to 3.14: the two commands of the README (use), and the checks (dev).
+lock: .venv/.dev
+	for extra in 'use --extra cli --extra train' 'dev --extra dev'; do set -- $$extra; name=$$1; shift; \
+		.venv/bin/uv pip compile pyproject.toml $$@ --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header -q -o requirements/$$name.txt || exit; done
+sbom: .venv/.dev
+	.venv/bin/cyclonedx-py environment .venv --pyproject pyproject.toml --gather-license-texts \
+		--output-reproducible -o sbom.json
+	$(PY) -c "import importlib.metadata as m; [print(d.name, d.version, d.metadata.get('License-Expression') \
+		or (d.metadata.get('License') or '-').splitlines()[0], sep='\t') for d in m.distributions()]" \
+		| sort -fu > licences.tsv
+audit: .venv/.dev
+	.venv/bin/pip-audit --disable-pip -r requirements/use.txt
 clean:
 	rm -rf .venv demo site build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache

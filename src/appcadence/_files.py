@@ -59,6 +59,17 @@ def open_input(path: str | Path) -> BufferedReader:
         raise
 
 
+def check_private(path: str | Path, stream: BufferedReader, error: Callable[[str], AppcadenceError]) -> None:
+    """Refuse an open file with a secret that others than its owner may read or change.
+
+    Raises:
+        AppcadenceError: `error`, as they may.
+    """
+    mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    if mode & 0o077:
+        raise error(f"{path} is open to others than its owner (mode {mode:o}); make it yours: chmod 600")
+
+
 def why_unreadable(error: OSError, expected: str) -> str:
     """What to say, after the name of a file, of one that could not be opened or read."""
     if isinstance(error, IsADirectoryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from appcadence._files import read_bytes
 from appcadence.errors import AppcadenceError, known_are
 from appcadence.telemetry.readiness.capability import BEHAVIOURS
 
+KEY_PREFIX = "ed25519:"
+"""Of a public key as text; its 32 bytes follow in base64."""
 ATTACK_NAMES = BEHAVIOURS
 """By behaviour, the threshold that ATT&CK names."""
 SHOWN_P = 0.05
@@ -27,16 +30,24 @@ _SECTIONS = {
     "alerts": {name: name for name in ("alerts_per_device_day", "false_discovery_rate")},
     "tunables": {attack_name: behaviour for behaviour, attack_name in ATTACK_NAMES.items()},
     "ranking": {"local_destinations": "local_destinations"},
+    "model": {"trusted_keys": "trusted_keys"},
 }
 """By section, the key in the file and the field that it sets."""
 
 
-def checked(field: str, value: Any, name: str, argument: str | None = None) -> float | bool:
+def checked(field: str, value: Any, name: str, argument: str | None = None) -> Any:
     """The value of a field, if it can be one; `name` is what an error calls it.
 
     Raises:
         AppcadenceError: it is of another type, or out of its range.
     """
+    if field == "trusted_keys":
+        if isinstance(value, list | tuple) and value and all(map(_is_key, value)):
+            return tuple(value)
+        raise AppcadenceError(
+            f"{name} is {_shown(value)}; expected a list of public keys, each {KEY_PREFIX} and 44 letters of "
+            "base64, as 'appcadence models keygen' prints them"
+        )
     if field not in _RANGES:
         if isinstance(value, bool):
             return value
@@ -51,6 +62,10 @@ def _check(settings: Alerts | Ranking | Tunables) -> None:
     for name, value in asdict(settings).items():
         if value is not None:
             checked(name, value, name, name if isinstance(settings, Alerts) else None)
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"{KEY_PREFIX}[A-Za-z0-9+/]{{43}}=", value) is not None
 
 
 def _shown(value: Any) -> str:
@@ -130,6 +145,14 @@ class Ranking:
         _check(self)
 
 
+@dataclass(frozen=True)
+class Model:
+    """Which models score."""
+
+    trusted_keys: tuple[str, ...] = ()
+    """Public keys, one of which must have signed a model that is named; empty = none must."""
+
+
 UNSET = Tunables()
 """No threshold is set."""
 
@@ -141,10 +164,11 @@ class Config:
     alerts: Alerts = Alerts()
     tunables: Tunables = UNSET
     ranking: Ranking = Ranking()
+    model: Model = Model()
 
 
 DEFAULTS = Config()
-"""One benign alert unit a device-day, no threshold, and no local destinations."""
+"""One benign alert unit a device-day, no threshold, no local destinations, and any model."""
 
 
 FILE = "appcadence.toml"
@@ -182,7 +206,8 @@ def read(path: str | Path) -> Config:
             fields[key]: checked(fields[key], value, f"{path}, [{section}]: {key}")
             for key, value in values.items()
         }
-    return Config(Alerts(**found["alerts"]), Tunables(**found["tunables"]), Ranking(**found["ranking"]))
+    kinds = {"alerts": Alerts, "tunables": Tunables, "ranking": Ranking, "model": Model}
+    return Config(**{section: kind(**found[section]) for section, kind in kinds.items()})
 
 
 def _known(what: str, names: dict[str, Any], known: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ def place(fleet_model, tmp_path_factory):
         "key": "short",
     }.items():
         (path / name).write_text(content)
+    (path / "key").chmod(0o600)
     (path / "binary.log").write_bytes(bytes(range(256)) * 8)
     return path
 

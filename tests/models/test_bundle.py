@@ -8,19 +8,25 @@ import shutil
 
 import numpy as np
 import pytest
-from handmade import detector
+from handmade import calibration, detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
 from appcadence.models import bundle
+from appcadence.models.detector import STRATA
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("bundle") / "model"
-    bundle.save(detector(), path)
+    bundle.save(heard(), path)
     return path
+
+
+def heard(**parts):
+    """A detector that reaches what it was calibrated on, 40 units in ten device-days."""
+    return detector(**{"calibration": dict.fromkeys(STRATA, calibration(40))} | parts)
 
 
 def test_every_altered_part_is_refused(saved, tmp_path):

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from handmade import detector
+from handmade import calibration, detector
 
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
+from appcadence.models.detector import STRATA
 from appcadence.models.experts import EXPERTS, MAX_OCTAVES, POINTS, PRIOR_WINDOWS, Experts
 
 N = len(NAMES)
@@ -135,7 +136,7 @@ def test_contributions_stand_under_the_features_and_add_up():
     ],
 )
 def test_a_bundle_whose_experts_have_another_shape_is_refused(broken, tmp_path):
-    whole = detector()
+    whole = detector(calibration=dict.fromkeys(STRATA, calibration(40)))
     bundle.save(whole, tmp_path / "model")
     assert bundle.load(tmp_path / "model")
     bundle.save(replace(whole, experts=replace(whole.experts, **broken)), tmp_path / "model")

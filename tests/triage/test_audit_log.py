@@ -17,7 +17,7 @@ import pytest
 from peak import KILOBYTES
 
 from appcadence.errors import EvidenceError
-from appcadence.triage.audit_log import EMPTY, _next, append, extend, lines, verify
+from appcadence.triage.audit_log import EMPTY, _next, anchor, append, extend, lines, verify
 
 AT = datetime(2026, 3, 2, 1, tzinfo=UTC)
 N = 1000
@@ -293,3 +293,25 @@ def test_a_long_file_is_verified_in_little_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     verified, grown = map(int, done.stdout.split())
     assert verified == 60_000 and grown < 2_000, f"{grown} kB for {path.stat().st_size:,} bytes"
+
+
+def test_anchors_are_added_whole_and_bring_a_rewritten_file_to_light(tmp_path):
+    file, kept = tmp_path / "evidence.jsonl", tmp_path / "elsewhere"
+    heads = []
+    for number in range(3):
+        heads.append(append(file, "run", {"number": number}, AT))
+        anchor(kept, file, heads[-1], AT)
+    rows = [line.split(" ") for line in kept.read_text().splitlines()]
+    assert [row[1:] for row in rows] == [[head, '"evidence.jsonl"'] for head in heads]
+    file.unlink()
+    for number in range(3):
+        append(file, "run", {"number": -number - 1}, AT)
+    # The chain of the rewritten file is whole: without a head it says nothing against that.
+    assert verify(file).lines == 3
+    with pytest.raises(EvidenceError, match="written anew"):
+        verify(file, rows[1][1])
+    kept.write_bytes(kept.read_bytes()[:-1])
+    before = kept.read_bytes()
+    with pytest.raises(EvidenceError, match="does not end with a line end"):
+        anchor(kept, file, heads[-1], AT)
+    assert kept.read_bytes() == before

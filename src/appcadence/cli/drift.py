@@ -11,7 +11,7 @@ import typer
 
 from appcadence.cli.loading import load_scorer
 from appcadence.cli.log import logged
-from appcadence.cli.options import Directory, Json, Log, Model
+from appcadence.cli.options import Directory, ExpectModel, Json, Log, Model
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text
 from appcadence.features.extraction import load
@@ -21,7 +21,13 @@ from appcadence.training.evaluate import in_words
 _MAX_FEATURES = 10
 
 
-def drift(directory: Directory, model: Model, log: Log = None, as_json: Json = False) -> None:
+def drift(
+    directory: Directory,
+    model: Model,
+    expect_model: ExpectModel = None,
+    log: Log = None,
+    as_json: Json = False,
+) -> None:
     """Say whether a detector still fits telemetry from after its training: retrain, watch or fine, and why.
 
     Compares features, apps, scores and the alert budget with what the bundle holds of its training, and
@@ -32,7 +38,7 @@ def drift(directory: Directory, model: Model, log: Log = None, as_json: Json = F
     """
     with logged(log), progress_bar() as progress:
         progress("comparing", 0.0)
-        answer = measurement.drift(load_scorer(model).detector, load(directory))
+        answer = measurement.drift(load_scorer(model, expect_model).detector, load(directory))
     if as_json:
         typer.echo(json.dumps(answer.as_dict(), allow_nan=False))
         return

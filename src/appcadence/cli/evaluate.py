@@ -10,7 +10,7 @@ import typer
 
 from appcadence.cli.loading import load_scorer, read_labels
 from appcadence.cli.log import logged
-from appcadence.cli.options import Directory, Json, Log, Model
+from appcadence.cli.options import Directory, ExpectModel, Json, Log, Model
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
@@ -22,6 +22,7 @@ from appcadence.training.health import HealthCheck, check_health
 def evaluate(
     directory: Directory,
     model: Model,
+    expect_model: ExpectModel = None,
     labels: Annotated[
         Path | None, typer.Option(help="A Parquet file with the labels table; without it, health.")
     ] = None,
@@ -38,7 +39,7 @@ def evaluate(
     found: Quality | HealthCheck
     with logged(log), progress_bar() as progress:
         truth = None if labels is None else read_labels(labels, directory)
-        scorer = load_scorer(model)
+        scorer = load_scorer(model, expect_model)
         if truth is None:
             found = check_health(scorer.detector, load(directory), progress=progress)
         else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Json
+from appcadence.cli.options import AnchorOption, Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.times import stated_day
@@ -25,21 +27,32 @@ evidence = typer.Typer(
 File = Annotated[Path, typer.Argument(metavar="FILE", help="An evidence file.")]
 
 
+def anchored(file: Path | None, evidence: Path, head: str) -> None:
+    """Log the head of an evidence file, and add it to the file of anchors, if there is one."""
+    logging.getLogger(__name__).info("evidence head %s of %s", head, evidence)
+    if file is not None:
+        chain.anchor(file, evidence, head, datetime.now(UTC))
+
+
 @evidence.command()
 def verify(
     file: File,
     head: Annotated[str | None, typer.Option(help="The hash of its last line, noted elsewhere.")] = None,
+    anchor: AnchorOption = None,
     as_json: Json = False,
 ) -> None:
     """Check that no line was edited, removed, put in, repeated or moved.
 
-    That lines were cut off the end, or that the whole file was written anew, shows only with --head: note the
-    head that this command prints where the file's keeper cannot change it. Exit code 2 when broken.
+    Without --head this says nothing against whoever can write the file: from any line on, all may have been
+    cut off or written anew. Note the head that this command prints, or have --anchor note it, where the
+    file's keeper cannot change it. Exit code 2 when broken.
 
     Example: appcadence evidence verify evidence.jsonl --head 5c0e...
     """
     with progress_bar() as progress:
         found = chain.verify(file, head, progress)
+    if found.lines:
+        anchored(anchor, file, found.head)
     if as_json:
         typer.echo(json.dumps(found._asdict()))
         return
@@ -47,8 +60,8 @@ def verify(
     say(found.head)
     if found.anchored is None:
         say(
-            "The chain alone cannot show that lines were cut off the end or that the whole file was written "
-            "anew: note the head elsewhere, and give it with --head."
+            "Without a head this guarantees nothing against who can write the file: from any line on, "
+            "all may have been cut off or written anew. Note the head elsewhere (--anchor), and give it with --head."
         )
         return
     after = found.lines - found.anchored

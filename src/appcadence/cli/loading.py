@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from appcadence._files import open_input
 from appcadence._parquet import read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.models.shipped import reference_model
+from appcadence.models.signature import Trust
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.listing import listed
@@ -49,16 +51,24 @@ def read_labels(file: Path, directory: Path) -> pa.Table:
     return labels
 
 
-def load_scorer(model: str) -> Scorer:
-    """The scorer of a bundle directory or an MLflow URI."""
+def load_scorer(model: str | None, expected: str | None = None, keys: Sequence[str] = ()) -> Scorer:
+    """The scorer of a bundle directory, an MLflow URI, or the reference model, to which every channel is new.
+
+    With `expected` it is the one with that id, with `keys` one that such a key signed; the reference model is
+    a part of the program, and trusted as that.
+    """
+    if model is None:
+        return Scorer(*reference_model(Trust(expected)))
     if model.startswith(("models:", "runs:")):
         from appcadence.training.registry import resolve  # MLflow is an extra
 
         with tempfile.TemporaryDirectory(prefix="appcadence-model-") as scratch:
-            return Scorer.load(resolve(model, Path(scratch)))
-    return Scorer.load(model)
+            return Scorer.load(resolve(model, Path(scratch)), model_id=expected, trusted_keys=keys)
+    return Scorer.load(model, model_id=expected, trusted_keys=keys)
 
 
-def reference_scorer() -> Scorer:
-    """The scorer of the reference model, to which every channel is new."""
-    return Scorer(*reference_model())
+def signed_by(scorer: Scorer) -> str:
+    """Who vouches for a model that was named."""
+    if scorer.signer is None:
+        return "The model is not signed: whoever could write it may have made it."
+    return f"The model is signed by {scorer.signer}."

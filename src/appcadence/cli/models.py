@@ -1,4 +1,4 @@
-"""models list, show, compare and promote."""
+"""models list, show, compare, promote, keygen and sign."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features.extraction import load
+from appcadence.models.bundle import sign
+from appcadence.models.signature import make_key
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
 from appcadence.training.evaluate import Quality, in_words, json_ready
@@ -166,6 +168,44 @@ def promote(
         raise typer.Exit(2)
     if not as_json:
         say(f"Version {candidate.version} is the champion" + (f", over version {over}." if over else "."))
+
+
+@models.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; not there yet.")],
+    as_json: Json = False,
+) -> None:
+    """Make a key to sign models with; print its public half.
+
+    Example: appcadence models keygen signing.pem
+    """
+    key = make_key(file)
+    if as_json:
+        typer.echo(json.dumps({"key": key, "file": str(file)}))
+        return
+    say(key)
+    say(f"The private key is in {file}: keep it where models are made, and nowhere else.")
+    say('Who scores names the public one above in the settings: [model] trusted_keys = ["ed25519:..."]')
+
+
+@models.command("sign")
+def sign_(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle directory.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The private key, its owner's alone.")],
+    as_json: Json = False,
+) -> None:
+    """Sign a bundle; what was signed is its id, which names every byte of it.
+
+    A bundle that is trained again is signed again; what MLflow is to have is signed by 'appcadence train'.
+
+    Example: appcadence models sign model --key signing.pem
+    """
+    identity, signer = sign(bundle, key)
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(bundle), "id": identity, "key": signer}))
+        return
+    say(f"Bundle {bundle} is signed by {signer}; its id:")
+    say(identity)
 
 
 def _judged(

@@ -17,6 +17,13 @@ Output = Annotated[Path, typer.Argument(metavar="OUT", help="An output directory
 Model = Annotated[
     str, typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion.")
 ]
+ExpectModel = Annotated[
+    str | None, typer.Option(metavar="ID", help="Refuse a model with any other id, 64 hexadecimal digits.")
+]
+AnchorOption = Annotated[
+    Path | None,
+    typer.Option("--anchor", metavar="FILE", help="Add the head of the evidence to a file on other storage."),
+]
 Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Log = Annotated[

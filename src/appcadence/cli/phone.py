@@ -10,7 +10,7 @@ import typer
 
 from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.loading import load_scorer
-from appcadence.cli.options import Json
+from appcadence.cli.options import ExpectModel, Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, say
 from appcadence.phone import examine
@@ -28,6 +28,7 @@ def phone(
     model: Annotated[
         str | None, typer.Option(help="A bundle directory or an MLflow URI in place of the reference model.")
     ] = None,
+    expect_model: ExpectModel = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the converted telemetry in this new directory.")
     ] = None,
@@ -44,7 +45,7 @@ def phone(
     check_files(html=html)
     check_directories(keep=keep)
     with progress_bar() as progress:
-        scorer = None if model is None else load_scorer(model)
+        scorer = None if model is None and expect_model is None else load_scorer(model, expect_model)
         found = examine(paths, device_id=device_id, scorer=scorer, keep=keep, progress=progress)
     if html is not None:
         write_phone(found, html)

@@ -25,9 +25,10 @@ from appcadence.cli.deliver import (
     warn,
 )
 from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.loading import load_scorer, reference_scorer
+from appcadence.cli.evidence import anchored
+from appcadence.cli.loading import load_scorer, signed_by
 from appcadence.cli.log import logged
-from appcadence.cli.options import Json, Log
+from appcadence.cli.options import AnchorOption, ExpectModel, Json, Log
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import line, many, program, say
 from appcadence.config import Config, locate, read
@@ -64,6 +65,7 @@ def score(
             "reference model, which knows nothing of your apps."
         ),
     ] = None,
+    expect_model: ExpectModel = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -94,6 +96,7 @@ def score(
     evidence: Annotated[
         Path | None, typer.Option(help="The evidence file to add to; OUT.evidence.jsonl if none is named.")
     ] = None,
+    anchor: AnchorOption = None,
     engine: Annotated[
         Literal["local", "spark"], typer.Option(help="What does the work: this machine, or Spark.")
     ] = "local",
@@ -118,7 +121,7 @@ def score(
 
     Example: appcadence score telemetry --model model --out scored
     """
-    if reapply == (directory is not None) or (reapply and model is not None):
+    if reapply == (directory is not None) or (reapply and (model or expect_model)):
         raise AppcadenceError("give a telemetry directory, or --reapply without it and without --model")
     asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
@@ -126,7 +129,7 @@ def score(
     file = evidence or out.with_name(f"{out.name}.evidence.jsonl")
     check_directories(out=out)
     receivers, place = receivers_of(syslog, webhook, allow_remote, spool, out)
-    check_files(evidence=file)
+    check_files(evidence=file, anchor=anchor)
     with logged(log), progress_bar() as progress:
         given = config or (None if directory is None else locate(directory))
         settings = Config() if given is None else read(given)
@@ -139,9 +142,10 @@ def score(
             reported = "contact_summaries" in source.tables()
             if reported and "flows" not in source.tables():
                 raise AppcadenceError(f"{directory} holds no flows. {_REPORTED} {directory}")
+            scorer = load_scorer(model, expect_model, settings.model.trusted_keys)
             run = score_directory(
                 directory,
-                reference_scorer() if model is None else load_scorer(model),
+                scorer,
                 out,
                 alerts_per_device_day=alerts.alerts_per_device_day,
                 false_discovery_rate=alerts.false_discovery_rate,
@@ -165,6 +169,7 @@ def score(
                 exceptions_file=exceptions,
             )
             head = append_evidence(file, "run", facts, datetime.now(UTC))
+            anchored(anchor, file, head)
     sent = delivered(out, receivers, place) if receivers else None
     if as_json:
         more = {} if sent is None else {"delivered": delivery_facts(sent)}
@@ -174,8 +179,8 @@ def score(
         return
     if given is not None:
         say(f"Settings from {given}.")
-    if directory is not None and model is None:
-        say(_REFERENCE)
+    if directory is not None:
+        say(_REFERENCE if model is None else signed_by(scorer))
     if run == before:
         say(f"{out} was made from exactly this; nothing to do.")
     print_run(run, out)

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from appcadence._extras import require
-from appcadence.cli.loading import load_scorer, reference_scorer
+from appcadence.cli.loading import load_scorer, signed_by
+from appcadence.cli.options import ExpectModel
 from appcadence.cli.terminal import say
+from appcadence.config import read
 
 
 def serve(
@@ -17,6 +19,8 @@ def serve(
         str | None,
         typer.Option(help="A bundle directory or an MLflow URI; without it the reference model."),
     ] = None,
+    expect_model: ExpectModel = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, as TOML, of which [model] counts.")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but loopback takes --token-file.")
     ] = "127.0.0.1",
@@ -55,10 +59,13 @@ def serve(
         max_waiting_bytes=max_waiting_mb << 20,
         timeout_seconds=timeout_seconds,
     )
-    scorer = reference_scorer() if model is None else load_scorer(model)
+    keys = () if config is None else read(config).model.trusted_keys
+    scorer = load_scorer(model, expect_model, keys)
     name = "the reference model" if model is None else model
 
     def ready(address: str) -> None:
         say(f"Serving {name} ({scorer.version[:12]}) at {address}; end with Ctrl-C.")
+        if model is not None:
+            say(signed_by(scorer))
 
     run(scorer, host=host, port=port, token_file=token_file, limits=limits, ready=ready)

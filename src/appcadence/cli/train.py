@@ -18,6 +18,7 @@ from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.features.extraction import load
 from appcadence.models import bundle
+from appcadence.models.signature import read_key
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.training import train as training
@@ -46,6 +47,10 @@ def train(
     register: Annotated[
         bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
     ] = False,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign the bundle with a key of 'appcadence models keygen'."),
+    ] = None,
     log: Log = None,
     as_json: Json = False,
 ) -> None:
@@ -66,6 +71,8 @@ def train(
     with logged(log), progress_bar() as progress:
         source = TelemetryDirectory(directory)
         bundle.check_target(out)
+        if sign_key is not None:
+            read_key(sign_key)
         if tracked:
             from appcadence.training import publish  # MLflow and matplotlib are an extra
 
@@ -84,6 +91,8 @@ def train(
             progress=progress,
         )
         identity = bundle.save(result.detector, out)
+        if sign_key is not None:
+            bundle.sign(out, sign_key)
         if tracked:
             version = publish.publish(result, source, out, progress).model_version
     if as_json:

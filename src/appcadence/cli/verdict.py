@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from appcadence.cli.early import check_files
-from appcadence.cli.options import Json
+from appcadence.cli.evidence import anchored
+from appcadence.cli.options import AnchorOption, Json
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv
@@ -55,6 +56,7 @@ def add(
     evidence: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An evidence file to add each decision to.")
     ] = None,
+    anchor: AnchorOption = None,
     as_json: Json = False,
 ) -> None:
     """Record an analyst's decision on a case or a window, and say who judged it otherwise.
@@ -92,12 +94,14 @@ def add(
         if missing := [option for option, value in (window | why).items() if not value]:
             raise AppcadenceError(f"{missing[0]} is missing; give the window, --verdict, --analyst and why")
         drafts, undecided = [Draft(named | said | {"analyst": analyst})], 0
-    check_files(into=into, evidence=evidence)
+    check_files(into=into, evidence=evidence, anchor=anchor)
     if out is not None:
         drafts = placed(out, drafts)
     now = datetime.now(UTC)
     decided = decisions(drafts, now)
     recorded = record(decided, into, evidence, now)
+    if evidence is not None and recorded.head is not None:
+        anchored(anchor, evidence, recorded.head)
     if as_json:
         found = json.loads(recorded.disagreements.to_json(orient="records", date_format="iso"))
         answer = {"added": len(decided), "total": recorded.total, "undecided": undecided}

@@ -27,6 +27,9 @@ from appcadence.models.detector import STRATA, Detector
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
+from appcadence.models.signature import ANY, Trust
+from appcadence.models.signature import sign as sign_manifest
+from appcadence.models.sound import check_sound
 from appcadence.models.trees import Trees
 
 FORMAT = 5
@@ -104,15 +107,35 @@ def save(detector: Detector, path: str | Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load(path: str | Path) -> tuple[Detector, str]:
-    """Read a bundle and return (detector, id).
+def sign(path: str | Path, key_file: str | Path) -> tuple[str, str]:
+    """Sign a bundle, which must be whole; return its id and the public key (see `models.signature`).
 
     Raises:
-        BundleError: a part is missing or altered, or the bundle is of another format or feature schema.
+        BundleError: as `load`, or the file holds no key.
+    """
+    path = Path(path)
+    _, identity, _ = load_signed(path)
+    text = (path / MANIFEST).read_bytes()
+    if hashlib.sha256(text).hexdigest() != identity:
+        raise BundleError(f"{path} is being replaced; sign it again")
+    return identity, sign_manifest(path, text, key_file)
+
+
+def load(path: str | Path, trust: Trust = ANY) -> tuple[Detector, str]:
+    """Read a bundle and return (detector, id); see `load_signed`."""
+    return load_signed(path, trust)[:2]
+
+
+def load_signed(path: str | Path, trust: Trust = ANY) -> tuple[Detector, str, str | None]:
+    """Read a bundle and return (detector, id, the public key that signed it, if anybody did).
+
+    Raises:
+        BundleError: a part is missing or altered, a number is out of its range, the signature is wrong,
+            `trust` refuses it, or the bundle is of another format or feature schema.
     """
     path = Path(path)
     recover(path)
-    manifest, identity = _manifest(path)
+    manifest, identity, signer = _manifest(path, trust)
     data: dict[str, bytes] = {}
     for name in _PARTS:
         file = path / name
@@ -122,17 +145,19 @@ def load(path: str | Path) -> tuple[Detector, str]:
         if hashlib.sha256(data[name]).hexdigest() != manifest["parts"].get(name):
             raise BundleError(f"{path}: part {name} was altered (its SHA-256 differs); copy the bundle again")
     try:
-        return _assemble(manifest, data), identity
+        return _assemble(manifest, data), identity, signer
     except _DAMAGE as error:
         said = str(error) if isinstance(error, BundleError) else f"not a usable model ({error})"
         raise BundleError(f"the model {path}: {said}; copy the bundle again or train it anew") from None
 
 
-def _manifest(path: Path) -> tuple[dict[str, Any], str]:
+def _manifest(path: Path, trust: Trust) -> tuple[dict[str, Any], str, str | None]:
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a model bundle (no {MANIFEST}); make one with 'appcadence train'")
     text = file.read_bytes()
+    identity = hashlib.sha256(text).hexdigest()
+    signer = trust.check(path, text, identity)
     try:
         manifest = json.loads(text)
         found, schema, parts = manifest["format"], manifest["feature_schema"], manifest["parts"]
@@ -146,7 +171,7 @@ def _manifest(path: Path) -> tuple[dict[str, Any], str]:
         )
     if not isinstance(parts, dict):
         raise BundleError(f"{file} is damaged (parts)")
-    return manifest, hashlib.sha256(text).hexdigest()
+    return manifest, identity, signer
 
 
 def _parts(detector: Detector) -> dict[str, bytes]:
@@ -205,12 +230,13 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     thresholds, steps = (np.asarray(arrays[f"experts.{n}"], np.float64) for n in ("thresholds", "steps"))
     # Infinite is what no benign window reached.
     ordered = thresholds.shape == (len(EXPERTS), POINTS) and (thresholds[:, 1:] >= thresholds[:, :-1]).all()
-    if not ordered or steps.shape != (len(EXPERTS),) or not (steps >= 0).all():
+    ordered = ordered and (thresholds[:, 0] > -np.inf).all()
+    if not ordered or steps.shape != (len(EXPERTS),) or not ((steps >= 0) & (steps <= 1)).all():
         raise BundleError(f"the experts are not {len(EXPERTS)} x {POINTS} rising thresholds and their steps")
     if arrays["weights"].shape != (2,) or not np.isfinite(arrays["weights"]).all():
         raise BundleError("its weights are not two finite numbers")
     window_seconds(manifest["window"])
-    return Detector(
+    detector = Detector(
         window=manifest["window"],
         baseline=AppBaseline.from_arrow(table("baseline.parquet")),
         history=History.from_arrow(table("history.parquet")),
@@ -227,3 +253,5 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
         excluded_families=tuple(manifest["excluded_families"]),
         card=manifest["card"],
     )
+    check_sound(detector)
+    return detector

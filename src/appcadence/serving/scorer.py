@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.bundle import load as load_bundle
+from appcadence.models.bundle import load_signed
 from appcadence.models.detector import Detector
 from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.pipeline import assemble
 from appcadence.models.scores import SCORES
+from appcadence.models.signature import Trust
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 from appcadence.telemetry.directory import TelemetryDirectory
@@ -55,6 +56,8 @@ class Scorer:
     detector: Detector
     version: str
     """Id of the bundle."""
+    signer: str | None = None
+    """The public key that signed the bundle; None = nobody did."""
     live: Live = field(init=False, repr=False, compare=False)
     """What `update` has seen so far."""
 
@@ -63,16 +66,23 @@ class Scorer:
         object.__setattr__(self, "live", live)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Scorer, (self.detector, self.version)  # what `update` has seen stays in its process
+        return Scorer, (
+            self.detector,
+            self.version,
+            self.signer,
+        )  # what `update` has seen stays in its process
 
     @classmethod
-    def load(cls, bundle: str | Path) -> Scorer:
-        """Load a bundle directory.
+    def load(
+        cls, bundle: str | Path, *, model_id: str | None = None, trusted_keys: Sequence[str] = ()
+    ) -> Scorer:
+        """Load a bundle directory: with `model_id` no other, with `trusted_keys` one that such a key signed.
 
         Raises:
-            BundleError: the bundle is incomplete, altered, or of another feature schema.
+            BundleError: the bundle is incomplete, altered, of another feature schema or id, or not signed
+                as asked.
         """
-        return cls(*load_bundle(bundle))
+        return cls(*load_signed(bundle, Trust(model_id, trusted_keys)))
 
     def score(
         self,

@@ -50,7 +50,7 @@ def resolve(model: str, target: Path) -> Path:
 
     Raises:
         AppcadenceError: no such URI, no MLflow, no answer from it, or no bundle inside.
-        BundleError: the manifest is not the one that its training run recorded.
+        BundleError: the manifest is not the one that its training run recorded, or none is recorded.
     """
     if not re.match(r"(models|runs):/\S", model):
         raise AppcadenceError(f"{model!r} is no MLflow model; expected models:/NAME@ALIAS or runs:/ID/model")
@@ -64,7 +64,11 @@ def resolve(model: str, target: Path) -> Path:
         run_id = model.split("/")[1] if model.startswith("runs:") else _version(client, model).run_id
         run = _runs(client, [run_id]).get(run_id)
     recorded = None if run is None else run.data.tags.get(BUNDLE_TAG)
-    if recorded not in (None, sha256(found[0])):
+    if recorded is None:
+        raise BundleError(
+            f"{model}: run {run_id} has no tag {BUNDLE_TAG} to check the bundle against; register it again"
+        )
+    if recorded != sha256(found[0]):
         raise BundleError(
             f"{model}: {MANIFEST} was altered since run {run_id} recorded it; register it again"
         )

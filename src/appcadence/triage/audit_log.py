@@ -96,6 +96,30 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
     return state.head
 
 
+def anchor(path: str | Path, evidence: str | Path, head: str, at: datetime) -> None:
+    """Add a head, with the time and the name of its evidence file, to a file on other storage.
+
+    A line is `TIME HEAD NAME`; it is on disk on return, and added whole or not at all.
+
+    Raises:
+        EvidenceError: the file cannot be added to, or its last line is torn.
+    """
+    path = Path(path)
+    name = json.dumps(Path(evidence).name)  # one word in ASCII, whatever the file is called
+    line = f"{at.astimezone(UTC).isoformat(timespec='seconds')} {head} {name}\n".encode()
+    try:
+        check_output(path, EvidenceError)
+        with path.open("a+b", buffering=0) as stream:
+            lock(stream.fileno())
+            size = stream.seek(0, os.SEEK_END)
+            if size and os.pread(stream.fileno(), 1, size - 1) != b"\n":
+                raise EvidenceError(f"{path} does not end with a line end; it is no file of anchors, or torn")
+            _write(stream, line, size)
+        sync(path.parent)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be added to ({error.strerror or error})") from None
+
+
 def verify(
     path: str | Path,
     head: str | None = None,

@@ -43,7 +43,8 @@ def test_rows_outside_the_leases(tmp_path, log):
 
 def test_leases_and_pseudonyms(tmp_path, log):
     table = leases(tmp_path / "d.csv", "10.0.0.5,phone,2026-03-02T01:00:00Z,")
-    (tmp_path / "key").write_text("k" * 32)
+    (tmp_path / "key").write_text("a key that is long enough")
+    (tmp_path / "key").chmod(0o600)
     (note,) = convert([log], tmp_path / "a", devices=table, keyfile=tmp_path / "key").notes
     names = set(TelemetryDirectory(tmp_path / "a").read("flows")["device_id"].to_pylist())
     assert len([name for name in names if name in note]) == 2

@@ -153,7 +153,8 @@ def test_other_devices_and_other_days_do_not_matter(tmp_path):
 
 def test_pseudonyms_are_compared_with_pseudonyms(tmp_path):
     key = tmp_path / "key"
-    key.write_text("k" * 32)
+    key.write_text("a key that is long enough")
+    key.chmod(0o600)
     usage = ("/app/usage", 7e8, 7e8 + 1, "com.example.a", None)
     first = knowledge(tmp_path / "a.db", [usage])
     second = knowledge(tmp_path / "b.db", [usage, ("/app/usage", 7e8 + 9, 7e8 + 10, "com.example.a", None)])

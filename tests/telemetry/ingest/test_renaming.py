@@ -1,14 +1,18 @@
 """Display names become bundle ids, and what points to a person a keyed hash."""
 
 import json
+from ipaddress import ip_network
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from flow_samples import lines, nss
 
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.addresses import is_address, is_local
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.ingest.renaming import Renaming
 
 ROW = {
     "open": "2026-03-02T00:00:00Z",
@@ -38,6 +42,7 @@ def flows(path):
 def test_hashes_stand_for_devices_and_own_machines_the_same_in_every_call(log, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(b"sixteen bytes or more of key")
+    key.chmod(0o600)
     hosts = ["annas-iphone.local", "nas", "api.example.com", "192.0.2.7"]
     one = log("one.json", *({"device_id": "anna-phone", "app": "com.a", "host": host} for host in hosts))
     two = log("two.json", {"device_id": "anna-phone", "app": "com.b", "host": "nas"})
@@ -61,6 +66,7 @@ def test_another_key_gives_other_names(log, tmp_path):
     names = []
     for text in ("first key, long enough", "second key, long enough"):
         (tmp_path / "key").write_text(text)
+        (tmp_path / "key").chmod(0o600)
         convert([path], tmp_path / text, keyfile=tmp_path / "key")
         names.append(flows(tmp_path / text)["device_id"][0])
     assert names[0] != names[1]
@@ -71,6 +77,7 @@ def test_clear_names_pseudonyms_and_other_keys_never_stand_side_by_side(log, tmp
     keys = [None, tmp_path / "one", tmp_path / "other"]
     for key in keys[1:]:
         key.write_text(f"a key of {key.name}, long enough")
+        key.chmod(0o600)
     for first in keys:
         out = tmp_path / f"by-{first and first.name}"
         convert(rows[:1], out, keyfile=first)
@@ -83,14 +90,62 @@ def test_clear_names_pseudonyms_and_other_keys_never_stand_side_by_side(log, tmp
         assert len(flows(out)) == 2
 
 
-@pytest.mark.parametrize("content, words", [(b"short", "5 bytes"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"short", "5 bytes"),
+        (None, "cannot be read"),
+        (b"k" * 32, "easy to guess"),
+        (b"abcdefgh" * 4, "easy to guess"),
+        (b"0123456" + b"0" * 25, "easy to guess"),
+    ],
+)
 def test_a_key_must_be_there_and_long_enough(log, tmp_path, content, words):
     path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
     if content is not None:
         (tmp_path / "key").write_bytes(content)
+        (tmp_path / "key").chmod(0o600)
     with pytest.raises(TelemetryError, match=words):
         convert([path], tmp_path / "t", keyfile=tmp_path / "key")
     assert not (tmp_path / "t").exists()
+
+
+def test_a_key_that_others_may_read_is_refused(log, tmp_path):
+    path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
+    (tmp_path / "key").write_text("first key, long enough")
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(TelemetryError, match=r"open to others than its owner \(mode 644\)"):
+        convert([path], tmp_path / "t", keyfile=tmp_path / "key")
+
+
+@pytest.mark.parametrize(
+    ("dest", "kept"),
+    [
+        *((name, False) for name in ("192.168.7.23", "10.1.2.3", "fe80::7", "fd12::7", "203.0.113.77")),
+        *((name, False) for name in ("nas.fritz.box", "anna-mac.corp", "7.2.0.10.in-addr.arpa")),
+        *((name, False) for name in ("NAS.LOCAL.", "198.51.100.9", "169.254.3.4")),
+        *((name, True) for name in ("17.57.144.1", "127.0.0.1", "224.0.0.251", "2001:db8::9", "a.example")),
+    ],
+)
+def test_what_is_on_the_devices_own_networks_is_replaced_and_stays_local(log, tmp_path, dest, kept):
+    (tmp_path / "key").write_text("first key, long enough")
+    (tmp_path / "key").chmod(0o600)
+    # One of the devices goes by its public address, the other's network is named.
+    rows = [{"device_id": "203.0.113.77", "app": "com.a", "host": dest, "ip": dest}]
+    rows += [{"device_id": "203.0.113.77", "app": "com.a", "host": "a.example"}]
+    path = log("annas-phone.json", *rows)
+    nets = ["198.51.100.0/24", "203.0.113.77/32"]
+    convert([path], tmp_path / "t", keyfile=tmp_path / "key", local_nets=nets)
+    stored = "".join(str(TelemetryDirectory(tmp_path / "t").read(name)) for name in ("flows",))
+    shown = stored + (tmp_path / "t/sources.json").read_text()
+    assert (dest.lower().rstrip(".") in shown) == kept
+    assert "annas-phone" not in shown and "203.0.113.77" not in shown
+    renaming = Renaming.read(None, tmp_path / "key", (ip_network("198.51.100.0/24"),))
+    table = pa.table({"device_id": ["203.0.113.77"], "dest_ip": [dest], "file": ["annas.log"]})
+    got = renaming.apply(table).to_pylist()[0]
+    if is_address(dest):
+        assert (got["dest_ip"] == dest) == kept and (kept or is_local(got["dest_ip"]))
+    assert got["file"].startswith("file-")
 
 
 def test_display_names_become_bundle_ids_where_the_map_knows_them(tmp_path):

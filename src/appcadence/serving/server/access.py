@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import stat
 from pathlib import Path
 
-from appcadence._files import open_input
+from appcadence._files import check_private, open_input
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.addresses import is_loopback
 
@@ -26,10 +24,7 @@ def read_token(file: Path) -> str:
         OSError: it cannot be read.
     """
     with open_input(file) as stream:
-        status = os.fstat(stream.fileno())
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            mode = stat.S_IMODE(status.st_mode)
-            raise AppcadenceError(f"{file} has mode {mode:o}, so that others may use the token; chmod 600 it")
+        check_private(file, stream, AppcadenceError)
         content = stream.read(MAX_TOKEN_BYTES + 1)
     token = content.decode("latin-1").strip()
     if len(content) > MAX_TOKEN_BYTES or not all("!" <= c <= "~" for c in token):

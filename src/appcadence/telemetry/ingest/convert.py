@@ -90,7 +90,9 @@ def convert(
     out = Path(out)
     options = _options(local_nets, devices, device_id, mapping)
     renaming = Renaming.read(
-        None if app_map is None else Path(app_map), None if keyfile is None else Path(keyfile)
+        None if app_map is None else Path(app_map),
+        None if keyfile is None else Path(keyfile),
+        options.local_nets,
     )
     chosen = reader(format) if format else None
     given = [Path(path) for path in paths]
@@ -184,7 +186,10 @@ def _converted(
             writer.write("flows", FLOWS.empty())
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
-        writer.sources = [report.as_source() | {"key": renaming.fingerprint} for report in added]
+        writer.sources = [
+            report.as_source() | {"name": renaming.file(report.name), "key": renaming.fingerprint}
+            for report in added
+        ]
     checks = _checks(out, new.values(), touched.devices, options, renaming)
     return ConversionReport(
         out,

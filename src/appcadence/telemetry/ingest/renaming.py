@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +12,23 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._files import read_bytes
+from appcadence._files import check_private, open_input
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.addresses import LOCAL_NETWORKS, Network, is_local, is_within, parsed
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.sources import read_app_map
 from appcadence.telemetry.schema import NAME
 
-_LOCAL = (".local", ".lan", ".home", ".internal", ".localdomain", ".home.arpa")
+_LOCAL = (
+    *(".local", ".lan", ".home", ".internal", ".localdomain", ".home.arpa", ".localhost"),
+    *(".intranet", ".corp", ".private", ".fritz.box", ".in-addr.arpa", ".ip6.arpa"),
+)
+_PRIVATE = LOCAL_NETWORKS[:6]
+"""Private and link-local ones; loopback, multicast and broadcast tell of nobody."""
 _MIN_KEY_BYTES = 16
+_MIN_DISTINCT_BYTES = 8
+_MAX_KEY_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -29,19 +38,24 @@ class Renaming:
     apps: Mapping[str, str] = field(default_factory=dict)
     """Bundle ids by display name."""
     key: bytes | None = None
-    """Key of the hashes that stand for device ids and user-chosen host names; None = keep them."""
+    """Key of the hashes that stand for names of people's devices, machines and files; None = keep them."""
+    local_nets: tuple[Network, ...] = ()
+    """Where the monitored devices are, besides the networks that are always local."""
 
     @classmethod
-    def read(cls, app_map: Path | None, keyfile: Path | None) -> Renaming:
+    def read(
+        cls, app_map: Path | None, keyfile: Path | None, local_nets: tuple[Network, ...] = ()
+    ) -> Renaming:
         """Read a CSV file with the columns app_name and app_id, and a file that holds a key.
 
         Raises:
             TelemetryError: a file cannot be read, a column or value is absent, one name has two ids, or the
-                key is shorter than 16 bytes.
+                key is shorter than 16 bytes, easy to guess or open to others than its owner.
         """
         return cls(
             {} if app_map is None else read_app_map(app_map),
             None if keyfile is None else _key(keyfile),
+            local_nets,
         )
 
     def apply(self, batch: pa.Table) -> pa.Table:
@@ -54,10 +68,15 @@ class Renaming:
                 shown, named.cast(pa.string()), columns["app_id"].cast(pa.string())
             ).cast(NAME)
         if self.key is not None:
-            if "device_id" in columns:
-                columns["device_id"] = _replaced(columns["device_id"], self.device)
-            if "dest_host" in columns:
-                columns["dest_host"] = _replaced(columns["dest_host"], self._host)
+            devices = _names(columns["device_id"]) if "device_id" in columns else frozenset()
+            new = {
+                "device_id": self.device,
+                "dest_host": lambda name: self._host(name, devices),
+                "dest_ip": lambda name: self._address(name, devices),
+                "file": self.file,
+            }
+            for name in new.keys() & columns.keys():
+                columns[name] = _replaced(columns[name], new[name])
         return pa.table(columns).replace_schema_metadata(batch.schema.metadata)
 
     @property
@@ -88,14 +107,37 @@ class Renaming:
         """What stands for the name of a device."""
         return name if self.key is None else self._hash("device", name)
 
-    def _hash(self, kind: str, name: str) -> str:
-        digest = hmac.new(self.key or b"", f"{kind}\0{name}".encode(), hashlib.sha256).hexdigest()
-        return f"{kind}-{digest[:16]}"
+    def file(self, name: str) -> str:
+        """What stands for the name of a file, which often names a person or a device."""
+        return name if self.key is None else self._hash("file", name)
 
-    def _host(self, name: str) -> str:
+    def _hash(self, kind: str, name: str) -> str:
+        return f"{kind}-{self._digest(kind, name).hex()[:16]}"
+
+    def _digest(self, kind: str, name: str) -> bytes:
+        # A name of undecodable bytes is one, too.
+        text = f"{kind}\0{name}".encode(errors="surrogateescape")
+        return hmac.new(self.key or b"", text, hashlib.sha256).digest()
+
+    def _host(self, name: str, devices: frozenset[str]) -> str:
         """A name that people give to their own machines: of one label, or under a local domain."""
-        own = name.endswith(_LOCAL) or "." not in name.strip(".")
-        return self._hash("host", name) if own and name and ":" not in name else name
+        if parsed(name.partition("%")[0]) is not None:
+            return self._address(name, devices)
+        plain = name.rstrip(".").lower()
+        if not plain or not (plain.endswith(_LOCAL) or "." not in plain):
+            return name
+        return self._hash("host", name) + (".local" if is_local(name) else "")
+
+    def _address(self, name: str, devices: frozenset[str]) -> str:
+        """Of a machine on the devices' networks, or a monitored device: an address that is still local."""
+        address = name.partition("%")[0]
+        own = name in devices or is_within(address, (*_PRIVATE, *self.local_nets))
+        digest = self._digest("address", name)
+        return str(ipaddress.IPv6Address(b"\xfd" + digest[:15])) if own else name
+
+
+def _names(column: pa.ChunkedArray) -> frozenset[str]:
+    return frozenset(column.unique().cast(pa.string()).to_pylist())
 
 
 def _replaced(column: pa.ChunkedArray, new: Callable[[str], str]) -> pa.Array:
@@ -107,11 +149,18 @@ def _replaced(column: pa.ChunkedArray, new: Callable[[str], str]) -> pa.Array:
 
 def _key(path: Path) -> bytes:
     try:
-        key = read_bytes(path).strip()
+        with open_input(path) as stream:
+            check_private(path, stream, TelemetryError)
+            key = stream.read(_MAX_KEY_BYTES).strip()
     except OSError as error:
         raise TelemetryError(
             f"{path} cannot be read ({error.strerror}); expected a file with a key"
         ) from None
     if len(key) < _MIN_KEY_BYTES:
         raise TelemetryError(f"{path} holds {len(key)} bytes; a key has at least {_MIN_KEY_BYTES}")
+    if len(set(key)) < _MIN_DISTINCT_BYTES or key in (key + key)[1:-1]:
+        raise TelemetryError(
+            f"the key in {path} is easy to guess: it repeats itself, or has few different bytes; make one: "
+            "(umask 077; head -c 32 /dev/urandom > key)"
+        )
     return key
