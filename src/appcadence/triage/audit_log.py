@@ -79,7 +79,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
     try:
         check_output(path, EvidenceError)
         new = not path.exists()
-        with path.open("a+b", buffering=0) as stream:
+        with open(path, "a+b", buffering=0, opener=_private) as stream:
             lock(stream.fileno())
             size = stream.seek(0, os.SEEK_END)
             state = _last(path, stream, size)
@@ -221,6 +221,10 @@ def _torn(path: Path, start: int, size: int, which: str) -> str:
         f"{path}: {which} is torn ({size:,} byte(s) without a line end), as by a crash while it was written; "
         f"nothing was repaired; keep a copy and cut it off: truncate -s {start} {shlex.quote(str(path))}"
     )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write(stream: IO[bytes], data: bytes, size: int) -> None:

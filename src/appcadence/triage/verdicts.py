@@ -188,7 +188,7 @@ def _replacing(file: Path) -> Iterator[Path]:
     try:
         check_output(file, TelemetryError)
         file.parent.stat()  # where it is mistyped, no other is made
-        with scratch(file, wait=True) as place, replacing(file, place) as staging:
+        with scratch(file, wait=True) as place, replacing(file, place, private=True) as staging:
             yield staging
     except OSError as error:
         raise TelemetryError(f"{file} cannot be written ({error.strerror or error})") from None
