@@ -7,6 +7,8 @@ failed and how the runs ended. Python and `appcadence._files` tell of each step 
   of one that was left alone, and leaves nothing else behind.
 - full: from there on the disk is full. One sentence and exit code 2, or all is done.
 - broken: that one step fails. As `full`.
+- disk: not at points, but on a small disk of its own (tmpfs, which takes the right to mount), with a page
+  more of room each time until all goes well. As `full`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,8 +44,16 @@ from appcadence.training import train as training
 from appcadence.triage import audit_log
 
 MODES = ("kill", "full", "broken")
-MAKING = {"os.mkdir", "os.truncate", "open", "appcadence.sync"}
-STEPS = MAKING | {"os.rename", "os.remove", "os.rmdir", "os.chmod", "os.utime", "appcadence.exchange"}
+MAKING = {"os.mkdir", "open", "appcadence.sync"}
+STEPS = MAKING | {
+    "os.truncate",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "os.utime",
+    "appcadence.exchange",
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 State = Any
 ZEEK = """#separator \\x09
@@ -84,6 +95,11 @@ def telemetry(name: str) -> State:
     found = TelemetryDirectory(name)
     parts = {str(file): _digest(file) for table in found.tables() for file in found.files(table)}
     return parts, found.sources
+
+
+def appended(name: str) -> State:
+    """A file that is only added to: one without a line is as good as none."""
+    return stored(name) if Path(name).exists() and Path(name).stat().st_size else None
 
 
 def chain(name: str) -> State:
@@ -167,20 +183,20 @@ COMMANDS = {
     ),
     "features": Command("features fleet --out f.parquet", {"f.parquet": stored}, (_fleet,)),
     "train": Command("train fleet --out made --json", {"made": folder}, (_fleet,), patched=_train_at_once),
-    "score": Command(SCORE, {"scored": folder, EVIDENCE: stored}, (_fleet,)),
+    "score": Command(SCORE, {"scored": folder, EVIDENCE: appended}, (_fleet,)),
     "score-again": Command(
         f"{SCORE} --history before --alerts-per-device-day 3",
-        {"scored": folder, EVIDENCE: stored},
+        {"scored": folder, EVIDENCE: appended},
         (_fleet, SCORE.replace("scored", "before"), SCORE),
     ),
     "reapply": Command(
         "score --reapply --out scored --exceptions x.toml",
-        {"scored": folder, EVIDENCE: stored},
+        {"scored": folder, EVIDENCE: appended},
         (_fleet, _decisions, SCORE),
     ),
     "reapply-in-two-renames": Command(
         "score --reapply --out scored --exceptions x.toml",
-        {"scored": folder, EVIDENCE: stored},
+        {"scored": folder, EVIDENCE: appended},
         (_fleet, _decisions, SCORE),
         patched=_in_two_renames,
     ),
@@ -198,11 +214,7 @@ COMMANDS = {
     ),
     "weekly": Command("weekly reports --out w.parquet", {"w.parquet": stored}, (_reports,)),
     "readiness": Command("readiness fleet --html page.html", {"page.html": stored}, (_fleet,)),
-    "phone": Command(
-        "phone first.log --html page.html --keep kept",
-        {"kept": telemetry, "page.html": stored},
-        (_first_log,),
-    ),
+    "phone": Command("phone first.log --html page.html", {"page.html": stored}, (_first_log,)),
 }
 
 
@@ -219,23 +231,51 @@ class _Fixed(datetime, metaclass=_AnyTime):
         return cls(2026, 10, 1, tzinfo=tz)
 
 
-def in_child(work: Callable[[], object]) -> tuple[int, str]:
-    """Do it in another process: (exit code, negative for a signal; what it said on standard error)."""
+def begun(work: Callable[[], object], said: str = "../said") -> int:
+    """Do it in another process, whose number this is; what it says on standard error goes to a file."""
     child = os.fork()
-    if child == 0:
-        for name, number in (("../said", 2), (os.devnull, 1)):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        code = 0
-        try:
-            work()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        os._exit(code)
-    status = os.waitpid(child, 0)[1]
-    return os.waitstatus_to_exitcode(status), Path("../said").read_text()
+    if child:
+        return child
+    for name, number in ((said, 2), (os.devnull, 1)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    code = 0
+    try:
+        work()
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os._exit(code)
+
+
+def ended(child: int, said: str = "../said") -> tuple[int, str]:
+    """(exit code, negative for a signal; what it said) of what was begun, once it is done."""
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, Path(said).read_text()
+
+
+def done(work: str | Callable[[], None]) -> tuple[int, str]:
+    """The same of a command, or of a function, that is waited for."""
+    return ended(begun((lambda: typed(work)) if isinstance(work, str) else work))
+
+
+def prepared(steps: Iterable[str | Callable[[], None]], start: Path, model: Path) -> None:
+    """Make a directory with a model and what the steps leave."""
+    start.mkdir(parents=True)
+    os.chdir(start)
+    (start / "model").symlink_to(model.resolve())
+    for step in steps:
+        code, said = done(step)
+        assert code == 0, said
+
+
+def renewed(work: Path, start: Path) -> None:
+    """Work in a fresh copy of a directory from now on."""
+    os.chdir(start)
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(start, work, symlinks=True)
+    os.chdir(work)
 
 
 def typed(words: str) -> None:
@@ -257,7 +297,8 @@ def failing(at: int, mode: str) -> None:
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITING):
             return
         with suppress(TypeError):
-            if here not in Path(os.fsdecode(arguments[0])).absolute().parents:
+            path = Path(os.fsdecode(arguments[0])).absolute()
+            if here not in (path, *path.parents):
                 return
         number = next(numbers)
         if not at:
@@ -277,31 +318,20 @@ def sweep(command: Command, place: Path, model: Path, modes: tuple[str, ...]) ->
     """Fail a command at each of its points, in each mode: the points, and how often it ended how."""
     start, work = place / "start", place / "work"
 
-    def begin() -> None:
-        os.chdir(place)
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(start, work, symlinks=True)
-        os.chdir(work)
-
     def states() -> dict[str, State]:
         return {name: read(name) for name, read in command.outputs.items()}
 
     def run(at: int = 0, mode: str = "") -> tuple[int, str]:
-        def work() -> None:
+        def fails() -> None:
             command.patched()
             if mode:
                 failing(at, mode)
             typed(command.words)
 
-        return in_child(work)
+        return done(fails)
 
-    start.mkdir(parents=True)
-    os.chdir(start)
-    (start / "model").symlink_to(model.resolve())
-    for step in command.before:
-        code, said = in_child((lambda words=step: typed(words)) if isinstance(step, str) else step)
-        assert code == 0, said
-    begin()
+    prepared(command.before, start, model)
+    renewed(work, start)
     old, unchanged = states(), stored(".")
     code, said = run(0, "count")
     assert code == 0, said
@@ -309,31 +339,67 @@ def sweep(command: Command, place: Path, model: Path, modes: tuple[str, ...]) ->
     assert new != old
     steps, listing = len(Path("../counted").read_bytes()), _names()
     answer: dict[str, Any] = {"points": steps}
+
+    def after(code: int, said: str, mode: str, where: str) -> str:
+        """Check what was left, and say what it was."""
+        found = states()
+        assert all(found[name] in (old[name], new[name]) for name in found), where
+        if mode == "kill":
+            assert code in (-signal.SIGKILL, 0), (where, code, said)
+        elif code == 0:
+            assert found == new, where
+        else:
+            one = said.startswith("appcadence: ") and said.count("\n") == 1
+            assert code == 2 and one and "Traceback" not in said, (where, code, said)
+        kept = "new" if found == new else "old" if found == old else "some of both"
+        whole = stored(".") in (unchanged, changed)
+        if mode == "disk":
+            _mounted("remount,size=1g", work)
+        if not whole and (command.repeated or found != new):
+            code, said = run()
+            assert code == 0, (where, "again", said)
+            assert states() == new, (where, "again")
+            assert _names() == listing, (where, _names())
+        return kept + ("" if whole else ", then the new")
+
     for mode in modes:
-        ended: Counter[str] = Counter()
-        for at in range(1, steps + 1):
-            begin()
-            code, said = run(at, mode)
-            where = f"{command.words}: {mode} at point {at} of {steps}"
-            found = states()
-            assert all(found[name] in (old[name], new[name]) for name in found), where
-            if mode == "kill":
-                assert code in (-signal.SIGKILL, 0), (where, code, said)
-            elif code == 0:
-                assert found == new, where
-            else:
-                one = said.startswith("appcadence: ") and said.count("\n") == 1
-                assert code == 2 and one and "Traceback" not in said, (where, code, said)
-            kept = "new" if found == new else "old" if found == old else "some of both"
-            whole = stored(".") in (unchanged, changed)
-            if not whole and (command.repeated or found != new):
+        how: Counter[str] = Counter()
+        if mode == "disk":
+            os.chdir(place)
+            shutil.rmtree(work)
+            work.mkdir()
+            for free in _sizes():
+                _mounted("size=1g", work)
+                shutil.copytree(start, work, symlinks=True, dirs_exist_ok=True)
+                os.chdir(work)
+                used = os.statvfs(".")
+                _mounted(f"remount,size={(used.f_blocks - used.f_bfree) * used.f_frsize + free}", work)
                 code, said = run()
-                assert code == 0, (where, "again", said)
-                assert states() == new, (where, "again")
-                assert _names() == listing, (where, _names())
-            ended[kept + ("" if whole else ", then the new")] += 1
-        answer[mode] = dict(ended)
+                how[after(code, said, mode, f"{command.words}: {free:,} bytes free")] += 1
+                os.chdir(place)
+                subprocess.run(["umount", work], check=True)
+                if code == 0:
+                    break
+        else:
+            for at in range(1, steps + 1):
+                renewed(work, start)
+                code, said = run(at, mode)
+                where = f"{command.words}: {mode} at point {at} of {steps}"
+                how[after(code, said, mode, where)] += 1
+        answer[mode] = dict(how)
     return answer
+
+
+def _mounted(options: str, place: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", place], check=True)
+
+
+def _sizes() -> Iterator[int]:
+    """Bytes that are free on the disk: none, a page, two, ... and in steps of a tenth later."""
+    size = 0
+    while True:
+        yield size
+        size += max(4096, size // 10 // 4096 * 4096)
 
 
 if __name__ == "__main__":

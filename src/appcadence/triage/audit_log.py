@@ -88,7 +88,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
                 raw = _line(line | {"facts": each, "prev": state.head, "seq": state.lines + 1})
                 state = _next(state, raw)
                 added.append(raw)
-            _write(stream, b"".join(added), size)
+            _write(path, stream, b"".join(added), size)
         if new:
             sync(path.parent)
     except OSError as error:
@@ -227,13 +227,13 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _write(stream: IO[bytes], data: bytes, size: int) -> None:
+def _write(path: Path, stream: IO[bytes], data: bytes, size: int) -> None:
     """Write all and have it on disk, or put the file back to `size` bytes."""
     try:
         view = memoryview(data)
         while view:
             view = view[stream.write(view) :]
-        os.fsync(stream.fileno())
+        sync(path)
     except BaseException:
         os.ftruncate(stream.fileno(), size)
         raise
