@@ -282,7 +282,7 @@ def test_without_posix_locks_only_writing_is_refused(tmp_path, monkeypatch):
     assert read_bytes(file) == b"old"
     with pytest.raises(AppcadenceError, match="no POSIX file locks"):
         write_text(file, "new")
-    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "old"
+    assert file.read_text() == "old"
     with pytest.raises(AppcadenceError, match="no POSIX file locks"):
         append(tmp_path / "evidence.jsonl", "run", {}, datetime.now(UTC))
 

@@ -56,6 +56,12 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
     decided = conform(VERDICTS, decided)
     with _replacing(file) as staging:
         before = read(file) if file.exists() else VERDICTS.empty()
+        if len(before):
+            # Where the clock was set back, what is said now is still the last word.
+            last, place = pc.max(before["decided_at"]).as_py(), decided.schema.names.index("decided_at")
+            field = decided.schema.field(place)
+            times = [max(time, last) for time in decided["decided_at"].to_pylist()]
+            decided = decided.set_column(place, field, pa.array(times, field.type))
         whole = pa.concat_tables([before, decided]).unify_dictionaries().combine_chunks()
         with staging.open("wb") as stream:
             pq.write_table(whole, stream, compression="zstd")
