@@ -395,8 +395,8 @@ def _mounted(options: str, place: Path) -> None:
 
 
 def _sizes() -> Iterator[int]:
-    """Bytes that are free on the disk: none, a page, two, ... and in steps of a tenth later."""
-    size = 0
+    """Bytes that are free on the disk: a page, two, ... and in steps of a tenth later."""
+    size = 4096
     while True:
         yield size
         size += max(4096, size // 10 // 4096 * 4096)
