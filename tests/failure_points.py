@@ -27,7 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,12 +194,6 @@ COMMANDS = {
         {"scored": folder, EVIDENCE: appended},
         (_fleet, _decisions, SCORE),
     ),
-    "reapply-in-two-renames": Command(
-        "score --reapply --out scored --exceptions x.toml",
-        {"scored": folder, EVIDENCE: appended},
-        (_fleet, _decisions, SCORE),
-        patched=_in_two_renames,
-    ),
     "report": Command(
         "report scored --html page.html --top 3",
         {"page.html": stored},
@@ -216,6 +210,7 @@ COMMANDS = {
     "readiness": Command("readiness fleet --html page.html", {"page.html": stored}, (_fleet,)),
     "phone": Command("phone first.log --html page.html", {"page.html": stored}, (_first_log,)),
 }
+COMMANDS["reapply-in-two-renames"] = replace(COMMANDS["reapply"], patched=_in_two_renames)
 
 
 class _AnyTime(type):
