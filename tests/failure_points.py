@@ -57,8 +57,6 @@ STEPS = MAKING | {
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 State = Any
 ZEEK = """#separator \\x09
-#set_separator\t,
-#empty_field\t(empty)
 #unset_field\t-
 #path\tconn
 #fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\torig_bytes\tresp_bytes\tconn_state
@@ -105,10 +103,6 @@ def appended(name: str) -> State:
 def chain(name: str) -> State:
     """An evidence file that may tell of more than was recorded: that it is whole."""
     return audit_log.verify(name) is None if Path(name).exists() else False
-
-
-def _names() -> list[str]:
-    return sorted(file.name for file in Path().iterdir())
 
 
 def _digest(path: Path) -> str:
@@ -332,7 +326,7 @@ def sweep(command: Command, place: Path, model: Path, modes: tuple[str, ...]) ->
     assert code == 0, said
     new, changed = states(), stored(".")
     assert new != old
-    steps, listing = len(Path("../counted").read_bytes()), _names()
+    steps, listing = len(Path("../counted").read_bytes()), sorted(map(str, Path().iterdir()))
     answer: dict[str, Any] = {"points": steps}
 
     def after(code: int, said: str, mode: str, where: str) -> str:
@@ -354,7 +348,7 @@ def sweep(command: Command, place: Path, model: Path, modes: tuple[str, ...]) ->
             code, said = run()
             assert code == 0, (where, "again", said)
             assert states() == new, (where, "again")
-            assert _names() == listing, (where, _names())
+            assert sorted(map(str, Path().iterdir())) == listing, (where, sorted(map(str, Path().iterdir())))
         return kept + ("" if whole else ", then the new")
 
     for mode in modes:
