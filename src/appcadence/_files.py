@@ -5,7 +5,11 @@ a power failure at any moment the old or the new stands, whole. Directories are 
 Linux and the file system can (`exchange`); elsewhere the old one waits in the scratch directory between two
 renames, and `recover`, which every reader of such a directory calls, brings it back.
 
-Locks need POSIX; without them, what would take one ends in one sentence.
+Locks need POSIX; without them, what would take one ends in one sentence. A lock file holds the number of the
+process that has it.
+
+Every step on disk can be watched, and failed, by a hook of `sys.addaudithook`: Python tells of each rename,
+removal and opening, and this module of `appcadence.sync` and `appcadence.exchange`.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -122,20 +127,29 @@ def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = App
 
 
 @contextmanager
-def replacing(target: str | Path, within: Path | None = None, *, durable: bool = True) -> Iterator[Path]:
+def replacing(
+    target: str | Path, within: Path | None = None, *, durable: bool = True, private: bool = False
+) -> Iterator[Path]:
     """An empty file to write; it takes the place of `target` when the block ends well, and else is removed.
 
-    It lies beside the target, or `within` a directory on the same file system. The target keeps its mode.
-    Not `durable`, it is not waited for until it is on disk: after a power failure the target may be cut off.
+    It lies `within` a directory on the same file system, or else in the target's own scratch directory, for
+    which it waits. The target keeps its mode; a new one that is `private` is its owner's alone. Not
+    `durable`, it is not waited for until it is on disk: after a power failure the target may be cut off.
 
     Raises:
         AppcadenceError: as `check_output`.
     """
     real = check_output(target)
-    (within or real.parent).mkdir(parents=True, exist_ok=True)
-    temporary = (within or real.parent) / f".{real.name[:50]}.{secrets.token_hex(8)}.tmp"
+    if within is None:
+        with (
+            scratch(real, wait=True) as place,
+            replacing(real, place, durable=durable, private=private) as temporary,
+        ):
+            yield temporary
+        return
+    temporary = within / f".{real.name[:50]}.{secrets.token_hex(8)}.tmp"
     # What replaces a private file is private from its first byte on.
-    mode = 0o600 if real.exists() else 0o666
+    mode = 0o600 if private or real.exists() else 0o666
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     try:
         yield temporary
@@ -199,10 +213,11 @@ def clear(place: Path) -> None:
 
 
 @contextmanager
-def replacing_directory(target: str | Path, within: Path) -> Iterator[Path]:
+def replacing_directory(target: str | Path, within: Path, *, private: bool = False) -> Iterator[Path]:
     """An empty directory that takes the place of `target` when the block ends well, and else is removed.
 
-    It lies in `within`, the target's scratch directory. The target keeps its mode.
+    It lies in `within`, the target's scratch directory. The target keeps its mode; a new one that is
+    `private` is its owner's alone.
 
     Raises:
         AppcadenceError: what stands there is no directory.
@@ -211,7 +226,7 @@ def replacing_directory(target: str | Path, within: Path) -> Iterator[Path]:
     if real.exists() and not real.is_dir():
         raise AppcadenceError(f"{target} is no directory; name one, or one that is not there yet")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
+    new.mkdir(0o700 if private else 0o777)
     try:
         yield new
         _swap(new, real, within / _OLD)
@@ -229,6 +244,7 @@ def recover(target: str | Path) -> None:
 
 def exchange(first: Path, second: Path) -> bool:
     """Swap two paths in one step; False where the system or the file system cannot, and nothing is done."""
+    sys.audit("appcadence.exchange", str(first), str(second))
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):
@@ -270,6 +286,7 @@ def unlock(handle: int) -> None:
 
 def sync(path: Path) -> None:
     """Have a file, or the names in a directory, on disk."""
+    sys.audit("appcadence.sync", str(path))
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -301,7 +318,7 @@ def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
     while handle is None:
         attempts += 1
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            place.mkdir(0o700, parents=True, exist_ok=True)
             handle = _locked(place / _LOCK, target, wait)
         except FileNotFoundError:
             # Whoever had it removed it just now; where nothing can be made, as in /proc, it stays missing.
@@ -322,12 +339,23 @@ def _locked(file: Path, target: str | Path, wait: bool) -> int | None:
     handle, ours = os.open(file, os.O_RDWR | os.O_CREAT, 0o666), False
     try:
         if not lock(handle, wait=wait):
-            raise AppcadenceError(f"another run is writing {target}; start again when it is done")
+            raise AppcadenceError(
+                f"another run is writing {target}{_holder(handle)}; start again when it is done"
+            )
         ours = os.path.samestat(os.fstat(handle), file.stat())
+        if ours:
+            with contextlib.suppress(OSError):  # on a full disk nobody is told who has it
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
         return handle if ours else None
     finally:
         if not ours:
             os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    number = os.pread(handle, 20, 0)
+    return f" (process {int(number)})" if number.isdigit() else ""
 
 
 def _remove(place: Path) -> None:

@@ -122,10 +122,13 @@ def score_directory(
     _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
     progress = logged_stages(_log, progress)
     if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
-        same = done.exceptions_sha256 == output.digest(exceptions)
-        run = done if same else output.reapply(out, exceptions)[0]
-        _log_end(run, "nothing to do" if same else "put under other exceptions")
-        return run
+        if done.exceptions_sha256 != output.digest(exceptions):
+            done = output.reapply(out, exceptions)[0]
+            _log_end(done, "put under other exceptions")
+            return done
+        with scratch(out):  # clears away what a run left that was killed at its end
+            _log_end(done, "nothing to do")
+        return done
     with scratch(out, resume=True) as place:
         key = place / "inputs"
         if not inputs or not key.exists() or key.read_text() != inputs:

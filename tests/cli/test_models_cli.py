@@ -13,7 +13,7 @@ from make import fleet, flows, table, together
 from mlflow_server import mlflow_server
 
 from appcadence.cli import main
-from appcadence.errors import BundleError
+from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features import describe
 from appcadence.models import bundle
 from appcadence.serving import Scorer
@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
     pytest.importorskip("mlflow.pyfunc", reason="MLflow is not installed: make test installs it")
 
+from appcadence.training import registry
 from appcadence.training.publish import publish
 from appcadence.training.registry import resolve
 
@@ -87,6 +88,10 @@ def test_a_worse_challenger_is_refused_and_forcing_it_is_recorded(registered, ru
     code, out, err = run("promote", "models:/appcadence/1", *FROZEN)
     assert (code, err) == (0, "") and "Version 1 is the champion." in out
     assert max(map(len, out.splitlines())) <= 80
+
+    late = {"over": None, "forced": False, "reasons": []}
+    with pytest.raises(AppcadenceError, match="version 1 became the champion while version 2 was judged"):
+        registry.promote(registry.find("models:/appcadence/2"), late)
 
     code, out, err = run("promote", *FROZEN)
     assert code == 2 and "is the champion" not in out

@@ -21,6 +21,10 @@ from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import write_directory
 from appcadence.training import train as training
+from appcadence.triage.report import page
+
+score_command = sys.modules["appcadence.cli.score"]
+"""The package has the command itself under that name."""
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|ERROR) appcadence[.\w]*: .+")
 
@@ -155,3 +159,28 @@ def test_without_a_model_the_reference_model_scores_and_says_so(place, typed, as
     # Evidence holds which model it was.
     facts = json.loads((place / "scored.evidence.jsonl").read_text())["facts"]
     assert reference_model()[1].startswith(facts["model"]["bundle"]) and facts["model"]["given"]
+
+
+@pytest.mark.parametrize(
+    ("command", "place_in", "name", "said"),
+    [
+        ("score telemetry --model model --out scored --json", score_command, "run_facts", "before this one"),
+        ("report scored --html page.html", page, "_suppressed", "while it was read; start again"),
+    ],
+)
+def test_an_output_that_another_run_replaces_meanwhile_is_not_mixed_with_it(
+    place, typed, monkeypatch, command, place_in, name, said
+):
+    assert typed("score", "telemetry", "--model", "model", "--out", "scored")[0] == 0
+    (place / "scored.evidence.jsonl").unlink()
+    real, run = getattr(place_in, name), place / "scored" / "run.json"
+
+    def replaced(*given, **more):
+        found = real(*given, **more)
+        run.write_text(json.dumps(json.loads(run.read_text()) | {"made_at": "2026-01-01T00:00:00+00:00"}))
+        return found
+
+    monkeypatch.setattr(place_in, name, replaced)
+    code, _, error = typed(*command.split())
+    assert code == 2 and f"scored was replaced by another run {said}" in error
+    assert not (place / "scored.evidence.jsonl").exists() and not (place / "page.html").exists()

@@ -13,7 +13,7 @@ import pytest
 
 from appcadence.errors import EvidenceError, SchemaError, TelemetryError
 from appcadence.telemetry.schema import VERDICTS
-from appcadence.telemetry.verdicts import Draft, decisions
+from appcadence.telemetry.verdicts import Draft, decisions, latest_decisions
 from appcadence.triage import audit_log
 from appcadence.triage.verdicts import disagreements, placed, read, record, verdicts_for
 
@@ -172,3 +172,23 @@ def test_ranks_are_looked_up_or_refused(tmp_path):
     with pytest.raises(TelemetryError, match="appcadence score"):
         placed(tmp_path / "nowhere", [draft])
     assert placed(tmp_path, []) == []
+
+
+def test_the_last_word_counts_though_the_clock_was_set_back(tmp_path):
+    file = tmp_path / "v.parquet"
+    record(said("benign"), file, None, NOW)
+    record(said("malicious", at=NOW - timedelta(days=9)), file, None, NOW)
+    assert latest_decisions(read(file))["verdict"].tolist() == ["malicious"]
+    record(said("unexplained", at=NOW + timedelta(days=9)), file, None, NOW)
+    times = read(file)["decided_at"].to_pylist()
+    assert times == [NOW, NOW, NOW + timedelta(days=9)]
+
+
+def test_what_analysts_decided_is_their_own_unless_it_was_opened_to_others(tmp_path):
+    file, log = tmp_path / "v.parquet", tmp_path / "e.jsonl"
+    record(said(), file, log, NOW)
+    assert [path.stat().st_mode & 0o777 for path in (file, log)] == [0o600, 0o600]
+    for path in (file, log):
+        path.chmod(0o640)
+    record(said(), file, log, NOW)
+    assert [path.stat().st_mode & 0o777 for path in (file, log)] == [0o640, 0o640]

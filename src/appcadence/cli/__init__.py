@@ -92,6 +92,9 @@ def main() -> None:
             command = error.ctx.command_path if error.ctx else "appcadence"
             complain(f"{error.format_message().rstrip('.')}; see {command} --help")
         sys.exit(2)
+    except UnicodeEncodeError as error:  # Arrow's, of a path
+        complain(f"{error.object} is not named in UTF-8, as Parquet files have to be; choose another name")
+        sys.exit(2)
     except (AppcadenceError, OSError) as error:
         complain(sentence(error))
         sys.exit(2)

@@ -61,7 +61,8 @@ def verify(
     if found.anchored is None:
         say(
             "Without a head this guarantees nothing against who can write the file: from any line on, "
-            "all may have been cut off or written anew. Note the head elsewhere (--anchor), and give it with --head."
+            "all may have been cut off or written anew. Note the head elsewhere (--anchor), and give "
+            "it with --head."
         )
         return
     after = found.lines - found.anchored

@@ -13,6 +13,7 @@ import pandas as pd
 import typer
 
 from appcadence._extras import require, require_java
+from appcadence._files import scratch
 from appcadence.cli.deliver import (
     AllowRemote,
     SpoolOption,
@@ -160,16 +161,19 @@ def score(
                 progress=progress,
             )
         head = None
-        # A run that was killed between its output and its evidence is made up for by the next.
-        if not recorded(file, out):
-            facts = run_facts(
-                out,
-                model=model or run.model_version,
-                exceptions=[entry.id for entry in entries_of(exceptions)],
-                exceptions_file=exceptions,
-            )
-            head = append_evidence(file, "run", facts, datetime.now(UTC))
-            anchored(anchor, file, head)
+        with scratch(file, wait=True):
+            # A run that was killed between its output and its evidence is made up for by the next.
+            if not recorded(file, out):
+                facts = run_facts(
+                    out,
+                    model=model or run.model_version,
+                    exceptions=[entry.id for entry in entries_of(exceptions)],
+                    exceptions_file=exceptions,
+                )
+                if last_run(out) != run:
+                    raise AppcadenceError(f"{out} was replaced by another run before this one was recorded")
+                head = append_evidence(file, "run", facts, datetime.now(UTC))
+                anchored(anchor, file, head)
     sent = delivered(out, receivers, place) if receivers else None
     if as_json:
         more = {} if sent is None else {"delivered": delivery_facts(sent)}

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core.caching import FunctionCache
+
+from appcadence._compiled import Cache, compiled
 
 HALF_MICROSECOND = 5e-7
 """Times are whole microseconds, which seconds as floats are not: half of one decides ties."""
@@ -24,7 +24,7 @@ _SHARED = hashlib.sha256(
 """The content of the files whose functions and constants any kernel may use."""
 
 
-class _Cache(FunctionCache):
+class _Cache(Cache):
     """Numba's cache on disk, whose keys hold the content of the shared files.
 
     By itself it notices an edit of the file that a kernel stands in, and of no other: it would answer an edit
@@ -41,9 +41,7 @@ def kernel(function: Callable[..., Any], **options: Any) -> Any:
     It may use NumPy, `math`, what its own file defines, and names imported from this file or from
     `appcadence._types`: an edit of anything else would not be noticed. `options` are Numba's.
     """
-    compiled = numba.njit(nogil=True, **options)(function)
-    compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
-    return compiled
+    return compiled(function, _Cache, **options)
 
 
 @kernel

@@ -219,7 +219,7 @@ def _file(directory: Path, half: int, block: int) -> Path:
 
 
 def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    with replacing(file, durable=False) as written, written.open("wb") as stream:
+    with replacing(file, file.parent, durable=False) as written, written.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
 
 

@@ -166,7 +166,7 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
             return
         halves = [Half(blocks.frame(i), blocks.extra_columns(i), event[i]) for i in numbers]
         for number, table in zip(numbers, job.measured(halves, bar), strict=True):
-            with replacing(files[number], durable=False) as written:
+            with replacing(files[number], scratch, durable=False) as written:
                 write_part(table, written)
 
     for done, _ in enumerate(in_order(work, n_blocks), start=1):

@@ -158,7 +158,7 @@ def _measured(spark: SparkSession, job: Job, scratch: Path, progress: Progress) 
             measured.count()
         for row in measured.toLocalIterator():
             # What is there, a later run on one machine takes for whole.
-            with replacing(file_of(scratch, row["number"]), durable=False) as written:
+            with replacing(file_of(scratch, row["number"]), scratch, durable=False) as written:
                 written.write_bytes(row["scores"])
     finally:
         for held in kept:

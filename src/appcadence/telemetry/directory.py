@@ -151,9 +151,9 @@ class DirectoryWriter:
         AppcadenceError: another run is writing into the directory.
     """
 
-    def __init__(self, path: str | Path, *, adding: bool = False) -> None:
+    def __init__(self, path: str | Path, *, adding: bool = False, private: bool = False) -> None:
         self.path = Path(path)
-        self.adding = adding
+        self.adding, self.private = adding, private
         self.conversion = ""
         self.sources: list[dict[str, Any]] = []
         self.rows: dict[str, int] = {}
@@ -227,7 +227,7 @@ class DirectoryWriter:
         if self.adding and self.path.is_dir():
             self._fill(self.path)
             return
-        with replacing_directory(self.path, self._scratch) as whole:
+        with replacing_directory(self.path, self._scratch, private=self.private) as whole:
             self._fill(whole)
 
     def _fill(self, directory: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import sha256
+from appcadence._files import scratch, sha256
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.tracking import BUNDLE_TAG, NAME, redacted, session
@@ -113,13 +115,21 @@ def champion(name: str) -> Version | None:
 def promote(candidate: Version, record: dict[str, Any]) -> None:
     """Make a version the champion; `record`, JSON, stays with the version under the time of the promotion.
 
-    The record is written first, so that no promotion goes without one.
+    The record is written first, so that no promotion goes without one. Of two at once on a machine one waits.
 
     Raises:
-        AppcadenceError: no MLflow, or its server does not answer or refuses.
+        AppcadenceError: no MLflow, or its server does not answer or refuses; or the champion is another than
+            the one that the model was compared with, `over` in the record.
     """
+    alone = Path(tempfile.gettempdir(), f"appcadence-promotion-{os.getuid()}")
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # a tag's name may hold no plus sign
-    with session() as (_, client):
+    with scratch(alone, wait=True), session() as (_, client):
+        current = _aliases(client, candidate.name).get(CHAMPION)
+        if current != record["over"]:
+            raise AppcadenceError(
+                f"version {current} became the champion while version {candidate.version} was judged; "
+                "promote again, to compare with it"
+            )
         text = json.dumps({"time": now} | record, sort_keys=True)
         client.set_model_version_tag(candidate.name, candidate.version, _PROMOTION + now, text)
         client.set_registered_model_alias(candidate.name, CHAMPION, candidate.version)

@@ -79,7 +79,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
     try:
         check_output(path, EvidenceError)
         new = not path.exists()
-        with path.open("a+b", buffering=0) as stream:
+        with open(path, "a+b", buffering=0, opener=_private) as stream:
             lock(stream.fileno())
             size = stream.seek(0, os.SEEK_END)
             state = _last(path, stream, size)
@@ -88,7 +88,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
                 raw = _line(line | {"facts": each, "prev": state.head, "seq": state.lines + 1})
                 state = _next(state, raw)
                 added.append(raw)
-            _write(stream, b"".join(added), size)
+            _write(path, stream, b"".join(added), size)
         if new:
             sync(path.parent)
     except OSError as error:
@@ -114,7 +114,7 @@ def anchor(path: str | Path, evidence: str | Path, head: str, at: datetime) -> N
             size = stream.seek(0, os.SEEK_END)
             if size and os.pread(stream.fileno(), 1, size - 1) != b"\n":
                 raise EvidenceError(f"{path} does not end with a line end; it is no file of anchors, or torn")
-            _write(stream, line, size)
+            _write(path, stream, line, size)
         sync(path.parent)
     except OSError as error:
         raise EvidenceError(f"{path} cannot be added to ({error.strerror or error})") from None
@@ -247,13 +247,17 @@ def _torn(path: Path, start: int, size: int, which: str) -> str:
     )
 
 
-def _write(stream: IO[bytes], data: bytes, size: int) -> None:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _write(path: Path, stream: IO[bytes], data: bytes, size: int) -> None:
     """Write all and have it on disk, or put the file back to `size` bytes."""
     try:
         view = memoryview(data)
         while view:
             view = view[stream.write(view) :]
-        os.fsync(stream.fileno())
+        sync(path)
     except BaseException:
         os.ftruncate(stream.fileno(), size)
         raise

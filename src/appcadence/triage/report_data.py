@@ -91,6 +91,15 @@ class Output:
             raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
         self.path, self.run = path, Run.read(path)
 
+    def check_unchanged(self) -> None:
+        """Refuse what was read, where another run replaced the output meanwhile.
+
+        Raises:
+            TelemetryError: it did.
+        """
+        if Run.read(self.path) != self.run:
+            raise TelemetryError(f"{self.path} was replaced by another run while it was read; start again")
+
     def scores(
         self, filters: list[tuple[str, str, Any]] | None = None, columns: Sequence[str] = SCORES.names
     ) -> pa.Table:

@@ -56,6 +56,12 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
     decided = conform(VERDICTS, decided)
     with _replacing(file) as staging:
         before = read(file) if file.exists() else VERDICTS.empty()
+        if len(before):
+            # Where the clock was set back, what is said now is still the last word.
+            last, place = pc.max(before["decided_at"]).as_py(), decided.schema.names.index("decided_at")
+            field = decided.schema.field(place)
+            times = [max(time, last) for time in decided["decided_at"].to_pylist()]
+            decided = decided.set_column(place, field, pa.array(times, field.type))
         whole = pa.concat_tables([before, decided]).unify_dictionaries().combine_chunks()
         with staging.open("wb") as stream:
             pq.write_table(whole, stream, compression="zstd")
@@ -188,7 +194,7 @@ def _replacing(file: Path) -> Iterator[Path]:
     try:
         check_output(file, TelemetryError)
         file.parent.stat()  # where it is mistyped, no other is made
-        with scratch(file, wait=True) as place, replacing(file, place) as staging:
+        with scratch(file, wait=True) as place, replacing(file, place, private=True) as staging:
             yield staging
     except OSError as error:
         raise TelemetryError(f"{file} cannot be written ({error.strerror or error})") from None

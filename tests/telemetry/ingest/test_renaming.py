@@ -156,3 +156,16 @@ def test_display_names_become_bundle_ids_where_the_map_knows_them(tmp_path):
     got = TelemetryDirectory(tmp_path / "t").read("flows")
     assert got["app_id"].cast("string").to_pylist() == ["com.example.weather", "Chat"]
     assert set(got["app_attribution"].cast("string").to_pylist()) == {"display_name"}
+
+
+def test_what_stands_under_pseudonyms_is_its_owners_alone(log, tmp_path):
+    path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
+    more = log("two.json", {"device_id": "d", "app": "com.b", "host": "h.example"})
+    (tmp_path / "key").write_text("a key that is long enough")
+    for name, key in (("hidden", tmp_path / "key"), ("clear", None)):
+        convert([path], tmp_path / name, keyfile=key)
+    assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "clear").stat().st_mode & 0o077
+    (tmp_path / "hidden").chmod(0o750)
+    convert([more], tmp_path / "hidden", keyfile=tmp_path / "key")
+    assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o750

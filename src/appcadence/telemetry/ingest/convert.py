@@ -142,7 +142,7 @@ def _converted(
         UnusableFile: another one is.
     """
     touched, options = Touched(), replace(options, strangers=Strangers())
-    with DirectoryWriter(out, adding=True) as writer:
+    with DirectoryWriter(out, adding=True, private=renaming.fingerprint is not None) as writer:
         before = existing(out)
         if before is not None:
             renaming.check(before)

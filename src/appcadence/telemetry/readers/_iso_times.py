@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 
 _BLANK, _PLUS, _MINUS, _DOT, _COMMA, _SLASH, _COLON, _T, _Z, _SMALL_Z = b" +-.,/:TZz"
@@ -23,10 +23,11 @@ def read(values: pa.StringArray, offset_seconds: int) -> tuple[Ints, Mask]:
     """
     _, places, data = values.buffers()
     offsets = np.frombuffer(places, np.int32)[values.offset : values.offset + len(values) + 1]
-    return _read(np.frombuffer(data or b"", np.uint8), offsets, offset_seconds)
+    found: tuple[Ints, Mask] = _read(np.frombuffer(data or b"", np.uint8), offsets, offset_seconds)
+    return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _number(data: npt.NDArray[np.uint8], at: int, digits: int) -> int:
     """The number of so many digits, -1 where others stand there."""
     found = 0
@@ -37,7 +38,7 @@ def _number(data: npt.NDArray[np.uint8], at: int, digits: int) -> int:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _read(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], offset_seconds: int
 ) -> tuple[Ints, Mask]:

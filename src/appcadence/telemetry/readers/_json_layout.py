@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from appcadence._compiled import compiled
 from appcadence._types import Ints
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _envelope, _lines
@@ -158,7 +158,7 @@ class _Layout:
         return data[at:], found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scan(
     text: npt.NDArray[np.uint8], last: bool, line: int, column: int, starts: Ints, ends: Ints, lines: Ints
 ) -> tuple[int, int, int, int]:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.readers import _csv
 from appcadence.telemetry.readers._declaration import Layout
@@ -214,7 +214,7 @@ def _texts(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(firsts), buffers)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.NDArray[np.uint8]) -> None:
     at = 0
     for row in range(len(firsts)):
@@ -224,7 +224,7 @@ def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.N
             at += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find(
     text: npt.NDArray[np.uint8],
     starts: Ints,
@@ -313,7 +313,7 @@ def _find(
                 at += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _put(
     text: npt.NDArray[np.uint8],
     keys: npt.NDArray[np.uint8],

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.readers.zeek_names import Hashes, hash_names
 
@@ -137,7 +137,7 @@ def _openers(
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _partners(order: Ints, first: Mask, greater: Mask, start: Ints, end: Ints) -> Ints:
     """The other direction of each record, -1 = none: each takes the first free one that is near enough.
 

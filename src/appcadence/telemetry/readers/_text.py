@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column
@@ -103,7 +103,7 @@ def named_times(text: Column, pattern: str, offset_seconds: int) -> tuple[pa.Arr
     return result, np.asarray(values.is_valid()) & np.asarray(result.is_null())
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _decimals(data: npt.NDArray[np.uint8], places: npt.NDArray[np.int32]) -> Ints:
     """(n,) how many digits follow the first "." or "," of each text."""
     found = np.zeros(len(places) - 1, np.int64)

@@ -58,6 +58,8 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
     ]
     suppressed = _suppressed(output)
     used = {key for one in cards for _, key in (*one["reasons"], *one["unchecked"])}
+    silent = _silent(output)
+    output.check_unchanged()
     write_page(
         "report.html",
         html,
@@ -70,7 +72,7 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
         cards=cards,
         total=len(cases),
         devices=_devices(cases),
-        silent=_silent(output),
+        silent=silent,
         suppressed=suppressed[:MAX_CASES],
         suppressed_more=max(output.run.excepted - MAX_CASES, 0),
         guides={key: guide for key, guide in guides().items() if key in used},

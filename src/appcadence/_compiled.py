@@ -1,0 +1,55 @@
+"""Functions compiled by Numba; their machine code is kept for later processes where that can be."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+
+_log = logging.getLogger(__name__)
+_DAMAGE = (OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, ImportError)
+"""What reading a cache may raise that is cut off, or may not be read."""
+
+
+class Cache(FunctionCache):
+    """Numba's cache, without which a function is compiled: one that is damaged or full ends no run."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except _DAMAGE:
+            with contextlib.suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(*_DAMAGE):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+def compiled(function: Callable[..., Any], cache: type[Cache] = Cache, **options: Any) -> Any:
+    """Compile a function for many threads; where no cache can be written, each process does so anew.
+
+    It may use NumPy, `math` and what its own file defines: an edit of anything else would not be noticed.
+    `options` are Numba's.
+    """
+    made = numba.njit(nogil=True, **options)(function)
+    try:
+        made._cache = cache(function)
+    except RuntimeError:  # Numba found no place for it
+        _warn_once()
+    return made
+
+
+@cache
+def _warn_once() -> None:
+    _log.warning(
+        "appcadence: warning: compiled code cannot be kept, and every start compiles it anew: neither the "
+        "package nor a cache directory of the user can be written to; set NUMBA_CACHE_DIR to one that can be"
+    )
