@@ -100,6 +100,11 @@ def main() -> None:
             command = error.ctx.command_path if error.ctx else "appcadence"
             complain(f"{error.format_message().rstrip('.')}; see {command} --help")
         sys.exit(2)
-    except (AppcadenceError, OSError) as error:
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:  # the last edge: whatever a file makes a library raise is one sentence, too
+        known = isinstance(error, AppcadenceError | OSError | MemoryError)
+        if not known and {"-v", "--verbose"} & set(sys.argv):
+            raise
         complain(sentence(error))
         sys.exit(2)
