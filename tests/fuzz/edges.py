@@ -100,7 +100,13 @@ def edges(scratch: Path) -> dict[str, Target]:
     )
     log = scratch / "evidence.jsonl"
     verdicts.record(said, scratch / "v.parquet", log, AT)
-    append(log, "run", {"days": {}}, AT)
+    thresholds = {"alerts_per_device_day": 1.0, "false_discovery_rate": None}
+    facts = {"days": {"2025-01-10": {"d1": [24.0, 3, 1]}}, "thresholds": thresholds, "blind_spots": []}
+    facts |= {
+        "model": {"name": None, "given": "m", "bundle": "b"},
+        "exceptions": {"windows": {}, "in_force": []},
+    }
+    append(log, "run", facts, AT)
     found["evidence"] = Target(
         [log.read_bytes()], _read_evidence, suffix=".jsonl", inputs=shaped("x.jsonl", log.read_bytes())
     )

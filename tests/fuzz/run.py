@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import pyarrow as pa
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.errors import HypothesisWarning
 
 from appcadence.errors import AppcadenceError
 from fuzz.damage import damaged
@@ -121,7 +123,9 @@ def fuzz(target: Target, folder: Path, number: int, inputs: int) -> tuple[Tally,
         given_to.take(content)
 
     try:
-        feed()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HypothesisWarning)  # an input is too long to be shown
+            feed()
     except BaseException as error:
         given_to.tally.failures.append("".join(traceback.format_exception(error)))
     return given_to.tally, given_to.path.read_bytes()
