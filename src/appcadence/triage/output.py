@@ -162,6 +162,8 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             whole = open_parquet(out / SCORES_FILE)
 
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
+            if len(judged) != len(measures):
+                raise ValueError(f"{len(measures):,} measures for {len(judged):,} scores")
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
             for name in (FACTS_FILE, EARLIER_FILE):
