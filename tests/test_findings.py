@@ -66,6 +66,7 @@ EXAMPLES = {
     "shared_processes": {"windows": 2, "of": 9},
     "dns_channel": {"device": "d1", "dest": "203.0.113.9", "lookups": 11793, "other_flows": 1109},
     "lookups_only": {"devices": 2, "of": 9},
+    "new_names": {"device": "d1", "names": 100000, "hour": "2025-03-01 09:00 UTC"},
     "identity_changed": {"renamed": 3, "nameless": 0, "of": 9},
 }
 EXCEPTIONS = """

@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from appcadence.errors import AppcadenceError
 
@@ -95,10 +97,30 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
         OSError: as `open_input`, or it is larger.
     """
     with open_input(path) as stream:
-        content = stream.read(max_bytes + 1)
+        # What is asked for is set aside at once, so no more than there is.
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(min(size, max_bytes) + 1)
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {max_bytes >> 20} MB", str(path))
     return content
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> Any:
+    """What a file of JSON in UTF-8 holds.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    return parsed_json(read_bytes(path, max_bytes))
+
+
+def parsed_json(content: bytes) -> Any:
+    """What JSON in UTF-8 says; ValueError if it is none, or nested too deeply."""
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -1,11 +1,29 @@
-"""Parquet from a stream or from memory."""
+"""Parquet from outside: every file passes the bounds here before anything of it is unpacked."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from appcadence._files import open_input
+
+DAMAGE = (
+    *(ValueError, LookupError, TypeError, OSError, ArithmeticError, MemoryError, EOFError, AttributeError),
+    *(NotImplementedError, RecursionError, zlib.error, zipfile.BadZipFile, pa.ArrowException),
+)
+"""What damaged tables and arrays may raise, where they are read or further on."""
+MAX_COLUMNS = 1000
+MAX_RATIO = 1000
+"""Bytes that a byte of a column may unpack to, beyond `_FREE_BYTES`."""
+MAX_ROWS_PER_BYTE = 20
+"""Of the whole file, beyond `_FREE_ROWS`: null and repeated values take next to nothing there, but memory."""
+_FREE_BYTES, _FREE_ROWS = 64 << 20, 1_000_000
 
 
 def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
@@ -15,7 +33,54 @@ def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
     which aborts the process.
 
     Raises:
-        pa.ArrowException, OSError: it is no Parquet file, or damaged.
+        pa.ArrowException, OSError: it is no Parquet file, or damaged, or out of bounds.
     """
     with pq.ParquetFile(source) as file:
+        source.seek(0, 2)
+        _check(file.metadata, file.schema_arrow, source.tell())
         return file.read(use_threads=False)
+
+
+def bounded(file: Path) -> Path:
+    """The file itself, if it is a regular one and what it says of its size is within bounds.
+
+    Raises:
+        pa.ArrowException, OSError: as `read_parquet`.
+    """
+    open_parquet(file).close()
+    return file
+
+
+def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
+    """A file to read from, checked like `bounded`; `read_dictionary` names columns to read as names."""
+    with open_input(file) as stream:  # a pipe would be waited for
+        size = stream.seek(0, 2)
+    opened = pq.ParquetFile(file, read_dictionary=read_dictionary)
+    try:
+        _check(opened.metadata, opened.schema_arrow, size)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _check(found: pq.FileMetaData, schema: pa.Schema, size: int) -> None:
+    if found.num_columns > MAX_COLUMNS:
+        raise pa.ArrowInvalid(f"it has {found.num_columns:,} columns; at most {MAX_COLUMNS:,} are read")
+    if twice := [name for name, times in Counter(schema.names).items() if times > 1]:
+        raise pa.ArrowInvalid(f"it has the column {twice[0]!r} more than once")
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    rows = sum(group.num_rows for group in groups)
+    if max(rows, found.num_rows) > _FREE_ROWS + MAX_ROWS_PER_BYTE * size or min(rows, found.num_rows) < 0:
+        raise pa.ArrowInvalid(
+            f"it claims {max(rows, found.num_rows):,} rows in {size:,} bytes; at most {MAX_ROWS_PER_BYTE} a "
+            f"byte are read"
+        )
+    for group in (group for group in groups if group.total_byte_size > _FREE_BYTES):
+        for column in map(group.column, range(group.num_columns)):
+            whole, packed = column.total_uncompressed_size, min(column.total_compressed_size, size)
+            if whole > _FREE_BYTES + MAX_RATIO * packed:
+                raise pa.ArrowInvalid(
+                    f"column {column.path_in_schema} unpacks from {packed:,} to {whole:,} bytes; at most "
+                    f"{MAX_RATIO:,} to 1 is read"
+                )

@@ -249,6 +249,10 @@ def _unchecked(text: str) -> Statement:
     return Statement(UNCHECKED, _says(text), "Not checked")
 
 
+def _silent(word: Callable[[Parameters], str]) -> Statement:
+    return Statement(NO_ALERT, word, "No alert")
+
+
 def _blind(word: Callable[[Parameters], str]) -> Statement:
     return Statement(BLIND_SPOT, word, "Blind spot")
 
@@ -304,19 +308,13 @@ CATALOGUE: dict[str, Statement] = {
     "app_is_new": Statement(EXPLANATION, _says("the app itself is new")),
     "takes_over": Statement(EXPLANATION, _says("takes over from hosts that the app contacts less now")),
     "known_owner": Statement(EXPLANATION, lambda p: f"the host belongs to {p['owner']}"),
-    "cadence_alone": Statement(
-        NO_ALERT,
-        lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score.",
-        "No alert",
+    "cadence_alone": _silent(
+        lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score."
     ),
-    "below_threshold": Statement(
-        NO_ALERT,
-        lambda p: f"its score is below {p['threshold']:.1f}, from which windows alert.",
-        "No alert",
+    "below_threshold": _silent(
+        lambda p: f"its score is below {p['threshold']:.1f}, from which windows alert."
     ),
-    "no_behaviour_stands_out": Statement(
-        NO_ALERT, _says("no behaviour that can be judged stands out by itself."), "No alert"
-    ),
+    "no_behaviour_stands_out": _silent(_says("no behaviour that can be judged stands out by itself.")),
     "unattributed_windows": _blind(
         lambda p: (
             f"{p['windows']} of {p['of']} channel windows ({100 * p['windows'] / p['of']:.0f}%) cannot be "
@@ -341,6 +339,7 @@ CATALOGUE: dict[str, Statement] = {
         lambda p: f"{p['windows']} of {p['of']} windows to local addresses are not ranked."
     ),
     "dns_channel": _blind(_dns_channel),
+    "new_names": _blind(lambda p: f"{p['device']} met {p['names']:,} new hosts in an hour ({p['hour']})."),
     "short_reports": _blind(
         lambda p: f"App Privacy Reports of under two days, which cannot be judged: {p['reports']:,}."
     ),

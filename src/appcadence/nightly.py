@@ -46,6 +46,7 @@ from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
 from appcadence.serving.lookups import COLUMNS as LOOKUP_COLUMNS
 from appcadence.serving.lookups import lookup_findings
+from appcadence.serving.new_names import made_up_names
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots, last_run, local_windows, out_of_reach, shared_processes
 from appcadence.serving.scorer import Scorer
@@ -162,7 +163,7 @@ def score_directory(
                 shutil.copy2(earlier, staging / output.EARLIER_FILE)
             made_at = _now()
             run = replace(
-                _facts(staging, telemetry, scorer, found.identity, asked),
+                _facts(staging, telemetry, scorer, found.identity, asked, after),
                 made_at=made_at.isoformat(),
                 cases=output.write_cases(staging, made_at),
                 inputs=inputs,
@@ -340,6 +341,7 @@ def _facts(
     scorer: Scorer,
     identity: Finding | None,
     asked: Config,
+    after: History,
 ) -> Run:
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
@@ -366,6 +368,7 @@ def _facts(
             *local_windows(_count(pc.equal(scores["status"], "local_destination")), _count(channel)),
             *shared_processes(_count(pc.equal(scores["status"], "shared_process")), len(scores)),
             *lookup_findings(_pieces(source, "flows", LOOKUP_COLUMNS)),
+            *made_up_names(after, pc.min(scores["window_start"].cast(pa.int64())).as_py() or 0),
             *out_of_reach(asked.tunables, scorer.detector.behaviours),
         ],
         fleet_events=output.event_findings(staging),

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -23,10 +24,12 @@ from pathlib import Path
 
 import pyarrow as pa
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis.errors import HypothesisWarning
 
 from appcadence.errors import AppcadenceError
 from fuzz.damage import damaged
-from fuzz.targets import Target, check_directory, targets
+from fuzz.target import Target
+from fuzz.targets import check_directory, targets
 
 LIMIT_SECONDS = 10.0
 MEMORY_BYTES = 1 << 30
@@ -97,7 +100,8 @@ class Inputs:
             return step()
         except AppcadenceError as error:
             text = str(error)
-            assert "\n" not in text and self.path.name in text and len(text) <= 1000, text
+            named = self._target.named or self.path.name
+            assert text.isprintable() and named in text and len(text) <= 1000, text
             return None
 
 
@@ -114,31 +118,35 @@ def fuzz(target: Target, folder: Path, number: int, inputs: int) -> tuple[Tally,
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    @given(damaged(target.seeds))
+    @given(damaged(target.seeds) if target.inputs is None else target.inputs)
     def feed(content: bytes) -> None:
         given_to.take(content)
 
     try:
-        feed()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HypothesisWarning)  # an input is too long to be shown
+            feed()
     except BaseException as error:
         given_to.tally.failures.append("".join(traceback.format_exception(error)))
     return given_to.tally, given_to.path.read_bytes()
 
 
 def _confine() -> None:
-    """In a worker: one thread, bounded memory, and an end to what hangs."""
+    """In a worker, once the samples are made: one thread, and bounded memory."""
     pa.set_cpu_count(1)
     pa.set_memory_pool(pa.system_memory_pool())
     used = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line)
     limit = int(used.split()[1]) * 1024 + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
 
 
 def _chunk(name: str, number: int, inputs: int) -> Tally:
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_memory()) as scratch:
         folder = Path(scratch) / "work"
         folder.mkdir()
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY,) * 2)
         target = targets(Path(scratch) / "samples")[name]
+        _confine()
         tempfile.tempdir = str(folder)
         faulthandler.dump_traceback_later(600, exit=True)
         tally, last = fuzz(target, folder, number, inputs)
@@ -164,7 +172,7 @@ def main() -> int:
     chunks = [(start, min(_CHUNK, inputs - start)) for start in range(0, inputs, _CHUNK)]
     begin, failed = time.monotonic(), 0
     print(f"{'':<20}{'inputs':>8}{'refused':>9}{'rejected':>10}{'clean':>8}{'slowest ms':>12}")
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=_confine) as pool:
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         running = {n: [pool.submit(_chunk, n, start, count) for start, count in chunks] for n in names}
         for name, futures in running.items():
             tally = Tally()

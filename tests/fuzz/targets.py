@@ -11,8 +11,6 @@ import plistlib
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import ios_files as ios
@@ -34,6 +32,8 @@ from appcadence.telemetry.inventory.sources import read_app_map, read_source
 from appcadence.telemetry.readers import FORMATS, ReadOptions, reader
 from appcadence.telemetry.readers._declaration import Declaration
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
+from fuzz.edges import edges
+from fuzz.target import Target
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "data"
 APP_MAP = b"app_name,app_id\nChat,com.example.chat\nMail,com.example.mail\n"
@@ -48,20 +48,6 @@ _LIMITS = {
     "hits": (1, 2**63 - 1),
     "time_resolution_seconds": (0, 2**31),
 }
-
-Step = Callable[[Path], int]
-"""Reads a file; gives the rows that it rejects."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One way by which a file comes in."""
-
-    seeds: list[bytes]
-    read: Step
-    whole: Callable[[Path, Path], object] | None = None
-    """The command into a directory that does not exist yet; None where there is none."""
-    suffix: str = ""
 
 
 def targets(scratch: Path) -> dict[str, Target]:
@@ -84,7 +70,7 @@ def targets(scratch: Path) -> dict[str, Target]:
     for name, content, _ in DECLARED.values():
         found.setdefault(name, _reader(name, [], mapping)).seeds.append(content)
     assert {name for name in FORMATS if name in found} == set(FORMATS)
-    return found
+    return found | edges(scratch / "edges")
 
 
 def _reader(name: str, seeds: list[bytes], mapping: Path, *others: Path) -> Target:

@@ -92,9 +92,14 @@ def main() -> None:
             command = error.ctx.command_path if error.ctx else "appcadence"
             complain(f"{error.format_message().rstrip('.')}; see {command} --help")
         sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
     except UnicodeEncodeError as error:  # Arrow's, of a path
         complain(f"{error.object} is not named in UTF-8, as Parquet files have to be; choose another name")
         sys.exit(2)
-    except (AppcadenceError, OSError) as error:
+    except Exception as error:  # the last edge: whatever a file makes a library raise is one sentence, too
+        known = isinstance(error, AppcadenceError | OSError | MemoryError)
+        if not known and {"-v", "--verbose"} & set(sys.argv):
+            raise
         complain(sentence(error))
         sys.exit(2)

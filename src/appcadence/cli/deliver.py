@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appcadence._files import open_input
+from appcadence._files import open_input, parsed_json
 from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json, Output
 from appcadence.cli.terminal import complain, many, say
@@ -123,6 +123,6 @@ def _alerts(out: Path) -> Iterable[dict[str, Any]]:
     file = out / _ALERTS
     try:
         with open_input(file) as stream:
-            return [json.loads(line) for line in stream]
+            return [parsed_json(line) for line in stream]
     except (OSError, ValueError) as error:
         raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None

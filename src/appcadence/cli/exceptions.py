@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import typer
 
 from appcadence._files import recover
+from appcadence._parquet import bounded
 from appcadence.cli.options import Json
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.errors import TelemetryError
@@ -60,7 +61,7 @@ def check(
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
-        return pq.read_table(file, columns=schema.names).select(schema.names).cast(schema)
+        return pq.read_table(bounded(file), columns=schema.names).select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise TelemetryError(f"{file} cannot be read ({reason}); run 'appcadence score' again") from None

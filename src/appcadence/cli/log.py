@@ -12,7 +12,6 @@ from appcadence._files import check_output
 from appcadence.cli.early import check_files
 from appcadence.cli.options import sentence
 from appcadence.cli.terminal import plain
-from appcadence.errors import AppcadenceError
 
 
 class _Line(logging.Formatter):
@@ -42,7 +41,7 @@ def logged(file: Path | None) -> Iterator[None]:
     with _told(logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")) as log:
         try:
             yield
-        except (AppcadenceError, OSError) as error:
+        except Exception as error:
             log.error("%s", sentence(error))
             raise
 

@@ -39,8 +39,13 @@ _OPTIONS = {
 """By argument of a library function, the option that sets it, where it is not called the same."""
 
 
-def sentence(error: AppcadenceError | OSError) -> str:
+def sentence(error: Exception) -> str:
     """What an error says, with the file or the option that it is about."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; give it more, or fewer and smaller files at once"
+    if not isinstance(error, AppcadenceError | OSError):
+        said_of = AppcadenceError(f"{type(error).__name__}: {error}")
+        return f"an input cannot be used ({said_of}); 'appcadence --verbose' and the command shows where"
     if isinstance(error, OSError):
         what = error.strerror or " ".join(str(error).split())
         return what if error.filename is None else f"{error.filename}: {what}"

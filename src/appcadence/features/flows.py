@@ -27,7 +27,7 @@ from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import code_of, micros
 from appcadence.telemetry.addresses import is_local
-from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.arrays import one_array, sorted_places
 from appcadence.telemetry.schema import FLOWS
 
 COLUMNS = (
@@ -85,7 +85,7 @@ class Names:
     def sorted(self) -> tuple[pd.Index[Any], np.ndarray]:
         """All names, sorted, and the rank of each code (the last, for null, is -1)."""
         names = np.array(list(self._codes), dtype=object)
-        order = np.argsort(names.astype(str), kind="stable") if len(names) else np.empty(0, np.int64)
+        order = sorted_places(names)
         rank = np.full(len(names) + 1, -1, np.int32)
         rank[order] = np.arange(len(names))
         return pd.Index(names[order], dtype="object"), rank

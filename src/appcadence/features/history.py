@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from appcadence.errors import SchemaError
 from appcadence.features.pushes import COUNTS
+from appcadence.telemetry.arrays import sorted_places
 
 HABITS = ("log2_bytes_out", "log2_bytes_in", "log2_duration", "log2_gap")
 """log2(1 + mean over the flows of a channel's latest window): bytes, seconds, seconds between beats."""
@@ -181,7 +182,7 @@ class Past:
         """Back to names, in their order."""
 
         def rank(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:
-            ranks = np.append(np.argsort(np.argsort(index.to_numpy().astype(str))), len(index))
+            ranks = np.append(np.argsort(sorted_places(index.to_numpy())), len(index))
             return np.asarray(ranks[codes])
 
         order = np.lexsort(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._files import recover, replacing_directory, scratch
-from appcadence._parquet import read_parquet
+from appcadence._files import parsed_json, read_bytes, recover, replacing_directory, scratch
+from appcadence._parquet import DAMAGE, read_parquet
 from appcadence._version import VERSION
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, SCHEMA_ID
@@ -33,21 +31,9 @@ from appcadence.models.sound import check_sound
 from appcadence.models.trees import Trees
 
 FORMAT = 5
+_MAX_PART_BYTES = 1 << 30
+"""Of a part as it lies there, and of all arrays unpacked."""
 MANIFEST = "manifest.json"
-_DAMAGE = (
-    *(
-        ValueError,
-        LookupError,
-        TypeError,
-        OSError,
-        ArithmeticError,
-        MemoryError,
-        EOFError,
-        NotImplementedError,
-    ),
-    *(zlib.error, zipfile.BadZipFile, pa.ArrowException),
-)
-"""What reading damaged parts may raise."""
 _PARTS = (
     "arrays.npz",
     "baseline.parquet",
@@ -141,12 +127,17 @@ def load_signed(path: str | Path, trust: Trust = ANY) -> tuple[Detector, str, st
         file = path / name
         if not file.is_file():
             raise BundleError(f"{path}: part {name} is missing; copy the whole bundle again")
-        data[name] = file.read_bytes()
+        try:
+            data[name] = read_bytes(file, _MAX_PART_BYTES)
+        except OSError as error:
+            raise BundleError(
+                f"{path}: part {name} cannot be read ({error.strerror}); copy it again"
+            ) from None
         if hashlib.sha256(data[name]).hexdigest() != manifest["parts"].get(name):
             raise BundleError(f"{path}: part {name} was altered (its SHA-256 differs); copy the bundle again")
     try:
         return _assemble(manifest, data), identity, signer
-    except _DAMAGE as error:
+    except DAMAGE as error:
         said = str(error) if isinstance(error, BundleError) else f"not a usable model ({error})"
         raise BundleError(f"the model {path}: {said}; copy the bundle again or train it anew") from None
 
@@ -155,11 +146,14 @@ def _manifest(path: Path, trust: Trust) -> tuple[dict[str, Any], str, str | None
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is not a model bundle (no {MANIFEST}); make one with 'appcadence train'")
-    text = file.read_bytes()
+    try:
+        text = read_bytes(file)
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error.strerror or error})") from None
     identity = hashlib.sha256(text).hexdigest()
     signer = trust.check(path, text, identity)
     try:
-        manifest = json.loads(text)
+        manifest = parsed_json(text)
         found, schema, parts = manifest["format"], manifest["feature_schema"], manifest["parts"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is damaged ({error})") from None
@@ -216,6 +210,8 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     with np.load(io.BytesIO(data["arrays.npz"]), allow_pickle=False) as archive:
+        if sum(info.file_size for info in archive.zip.infolist()) > _MAX_PART_BYTES:
+            raise BundleError(f"its arrays unpack to more than {_MAX_PART_BYTES >> 20} MB")
         arrays = {name: archive[name] for name in archive.files}
 
     def table(name: str) -> pa.Table:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import recover
+from appcadence._files import read_json, recover
 from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.findings import Finding
@@ -71,7 +71,7 @@ class Run:
         file = directory / FILE
         recover(directory)
         try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
+            facts = read_json(file)
             run = cls(**facts | {name: [*map(Finding.from_dict, facts[name])] for name in _SAID})
             counts = (run.devices, run.windows, run.scored, run.excepted, run.alerts)
             numbers = (*counts, run.device_days, run.alerts_per_device_day)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from appcadence._parquet import open_parquet
 from appcadence.telemetry.directory import TelemetryDirectory
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +35,8 @@ def pieces_within(
     """
     reads = iter(source.pieces(name, columns))
     for file in source.files(name):
-        metadata = pq.read_metadata(file)
+        with open_parquet(file) as handle:
+            metadata = handle.metadata
         for group in range(metadata.num_row_groups):
             read = next(reads)
             if reaches(metadata.row_group(group), when, first, last) and len(piece := read()):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence._types import Ints
 
@@ -39,6 +40,12 @@ class AsOf:
         hit[hit] = self._joint[at[hit]] // self._width == group[hit]
         found[hit] = self._order[at[hit]]
         return found
+
+
+def sorted_places(names: npt.NDArray[np.object_]) -> Ints:
+    """(n,) the places of the names in their order. None costs more than its own letters, as in an array of
+    fixed width, where the longest one sets what all take."""
+    return np.asarray(pc.sort_indices(pa.array(names, pa.large_string()))).astype(np.int64)
 
 
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -22,13 +22,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._files import move, open_input, replacing, replacing_directory, scratch
+from appcadence._files import move, read_json, replacing, replacing_directory, scratch
+from appcadence._parquet import open_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
 
 SOURCES = "sources.json"
 _PART = "converted-"
+_MAX_SOURCES_BYTES = 64 << 20
 _KEPT_SECONDS = 86_400
 """For so long a part that was revised is left for runs that read it."""
 
@@ -314,21 +316,19 @@ def stored_rows(
 
 def _opened(table: Table, file: Path) -> pq.ParquetFile:
     try:
-        open_input(file).close()  # a pipe would be waited for
-        schema = pq.read_schema(file)
+        with open_parquet(file) as handle:
+            schema = handle.schema_arrow
         _check_columns(table, file, schema)
         names = [c.name for c in table.columns if c.type == NAME and c.name in schema.names]
-        return pq.ParquetFile(file, read_dictionary=names)
+        return open_parquet(file, read_dictionary=names)
     except (pa.ArrowException, OSError) as error:
         raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
 
 
 def _check_columns(table: Table, file: Path, schema: pa.Schema) -> None:
-    """Raise SchemaError where a column stands twice, or holds lists or objects where values are declared."""
+    """Raise SchemaError where a column holds lists or objects where values are declared."""
     for column in table.columns:
-        if (found := schema.names.count(column.name)) > 1:
-            raise SchemaError(f"{file} has the column {column.name!r} {found} times; expected it once")
-        if found:
+        if column.name in schema.names:
             kind = schema.field(column.name).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if pa.types.is_nested(kind) and not pa.types.is_nested(column.type):
@@ -371,11 +371,10 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        with open_input(file) as stream:
-            entries: list[dict[str, Any]] = json.load(stream)
+        entries: list[dict[str, Any]] = read_json(file, _MAX_SOURCES_BYTES)
         if not isinstance(entries, list) or not all(map(_is_source, entries)):
             raise ValueError("no list of files, each with its conversion")
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         raise TelemetryError(f"{file} is damaged ({error}); remove it and convert again") from None
     return entries
 

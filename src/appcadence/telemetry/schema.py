@@ -17,6 +17,18 @@ from appcadence.errors import SchemaError
 TIME = pa.timestamp("us", tz="UTC")
 NAME = pa.dictionary(pa.int32(), pa.string())
 """Type of identifiers and enumerations: few distinct values, many rows."""
+MAX_NAME = 255
+"""Characters of the longest identifier; readers reject longer ones, and files with such are refused."""
+_END_OF_TIME = 4_102_444_800_000_000
+"""The year 2100, in microseconds: no time of a log is later, nor before 1970."""
+_RANGES = {
+    "duration_seconds": (0.0, 31 * 86_400.0),
+    "time_resolution_seconds": (0.0, 2.0**31),
+    **dict.fromkeys(("dest_port", "device_port"), (0, 65_535)),
+    **dict.fromkeys(("bytes_out", "bytes_in", "size_bytes", "hits"), (0, 2**63 - 1)),
+}
+"""Of numbers, by column."""
+_IDENTIFIERS = ("device_id", "app_id", "source_app_id", "dest_host", "dest_ip", "dest", "service", "source")
 
 
 @dataclass(frozen=True)
@@ -310,8 +322,8 @@ def conform(
     Absent nullable columns become null, undeclared ones are dropped. `origin` names the file in errors.
 
     Raises:
-        SchemaError: a required column is absent or holds nulls, a type does not fit, or an
-            enumeration holds an undeclared value.
+        SchemaError: a required column is absent or holds nulls, a type does not fit, an enumeration holds an
+            undeclared value; or in a file an identifier is too long, or a time or a number out of range.
     """
     where = f"{origin}: " if origin else ""
     if isinstance(data, pa.RecordBatch):
@@ -344,6 +356,12 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
             raise SchemaError(f"{label}: {data.type} does not fit {column.type} ({error})") from None
     if not column.nullable and data.null_count:
         raise SchemaError(f"{label}: {data.null_count} of {len(data)} values are null, none may be")
+    if where and len(data):
+        _check_range(label, column, data)
+    if where and column.name in _IDENTIFIERS:
+        longest = max((pc.max(pc.utf8_length(c.dictionary)).as_py() or 0 for c in data.chunks), default=0)
+        if longest > MAX_NAME:
+            raise SchemaError(f"{label}: a name has {longest:,} characters; at most {MAX_NAME} are read")
     if column.values:
         named = {name for chunk in data.chunks for name in chunk.dictionary.to_pylist()}
         # A dictionary may hold values that no row uses; only then are the rows themselves looked at.
@@ -353,3 +371,16 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
                 allowed = ", ".join(column.values)
                 raise SchemaError(f"{label}: {sorted(found)[0]!r} is not one of {allowed}")
     return data
+
+
+def _check_range(label: str, column: Column, data: pa.ChunkedArray) -> None:
+    """Raise SchemaError where a file's times or numbers are such as no log has: they would overflow later."""
+    times = pa.types.is_timestamp(column.type)
+    low, high = (0, _END_OF_TIME) if times else _RANGES.get(column.name, (None, None))
+    if low is not None:
+        values = data.cast(pa.int64()) if times else data
+        outside = pc.invert(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)))
+        if pc.any(outside).as_py():
+            first = values.filter(outside)[0].as_py()
+            span = "1970 to 2100" if times else f"{low:,} to {high:,}"
+            raise SchemaError(f"{label}: {first:,} is out of range; expected {span}")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import sha256
+from appcadence._parquet import bounded
 from appcadence._types import Progress, silent
 from appcadence.config import ATTACK_NAMES, SHOWN_P
 from appcadence.errors import EvidenceError, TelemetryError
@@ -250,7 +251,7 @@ def _week(day: date) -> str:
 
 def _scores(file: Path) -> pa.Table:
     try:
-        return pq.read_table(file, columns=_COLUMNS, read_dictionary=_NAMES)
+        return pq.read_table(bounded(file), columns=_COLUMNS, read_dictionary=_NAMES)
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again") from None

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch, sha256
+from appcadence._parquet import DAMAGE, bounded, open_parquet
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.findings import Finding
 from appcadence.models.alert_units import alert_units
@@ -130,7 +131,7 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
 
 def fleet_events(out: Path) -> pd.DataFrame:
     """The fleet events in an output directory, `EVENTS`."""
-    return pd.DataFrame(pq.read_table(out / EVENTS_FILE, schema=EVENTS).to_pandas())
+    return pd.DataFrame(pq.read_table(bounded(out / EVENTS_FILE), schema=EVENTS).to_pandas())
 
 
 def event_findings(out: Path) -> list[Finding]:
@@ -156,11 +157,13 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
     with scratch(out) as place, replacing_directory(out, place) as staging:
         run = Run.read(out)
         try:
-            measures = pq.read_table(out / MEASURES_FILE, schema=MEASURES)
+            measures = pq.read_table(bounded(out / MEASURES_FILE), schema=MEASURES)
             events = fleet_events(out)
-            whole = pq.ParquetFile(out / SCORES_FILE)
+            whole = open_parquet(out / SCORES_FILE)
 
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
+            if len(judged) != len(measures):
+                raise ValueError(f"{len(measures):,} measures for {len(judged):,} scores")
             groups = (whole.read_row_group(i).cast(SCORES) for i in range(whole.num_row_groups))
             _, uses = write(judged, groups, measures, entries, events, staging)
             for name in (FACTS_FILE, EARLIER_FILE):
@@ -169,7 +172,7 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
             cases = write_cases(staging, datetime.fromisoformat(run.made_at))
         except AppcadenceError:
             raise
-        except (OSError, ValueError, pa.ArrowException, KeyError) as error:
+        except DAMAGE as error:
             raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():
             if not (staging / file.name).exists() and file.name != RUN:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from appcadence._files import recover
+from appcadence._parquet import DAMAGE, bounded
 from appcadence._quantity import quantity
-from appcadence.errors import TelemetryError
+from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
@@ -173,6 +175,18 @@ class Output:
         ]
 
 
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Raises TelemetryError where what an output holds cannot be gone on with: values no run writes."""
+    try:
+        yield
+    except AppcadenceError:
+        raise
+    except DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise TelemetryError(f"{path} is damaged ({reason}); run 'appcadence score' again") from None
+
+
 def as_rows(table: pa.Table) -> list[Row]:
     """Rows with times as int64 microseconds, which need no time zone library and compare fast."""
     for i, field in enumerate(table.schema):
@@ -256,7 +270,7 @@ def _read(
     file: Path, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None
 ) -> pa.Table:
     try:
-        table = pq.read_table(file, filters=filters, columns=columns)
+        table = pq.read_table(bounded(file), filters=filters, columns=columns)
         return table if columns is None else table.select(columns)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(file, error) from None

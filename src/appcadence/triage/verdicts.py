@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import check_output, open_input, recover, replacing, scratch
-from appcadence._parquet import read_parquet
+from appcadence._parquet import bounded, read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
@@ -95,7 +95,7 @@ def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
     file = Path(out) / "scores.parquet"
     recover(out)
     try:
-        scores = pq.read_table(file, columns=["rank", "score", "status", "alert", *WINDOW])
+        scores = pq.read_table(bounded(file), columns=["rank", "score", "status", "alert", *WINDOW])
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' first") from None

@@ -17,7 +17,8 @@ NAMES = [
     *("leases", "suricata", "nfdump", "argus", "table", "zeek", "powerlog", *DECLARATIONS),
     *("knowledgec", "biome", "unified_log", "app_privacy_report", "zeek names"),
     *(f"inventory {kind}" for kind in ("mdm", "lists", "info", "ipa", "intune", "hand")),
-    *("devices", "app map", "table map"),
+    *("devices", "app map", "table map", "telemetry", "bundle", "output", "history", "labels", "exceptions"),
+    *("settings", "decisions", "verdicts", "evidence", "spool"),
 ]
 
 

@@ -118,7 +118,7 @@ class _Seen:
         if owners:
             codes, n = np.unique(owners[0] >> 32, return_counts=True)
             self.devices = {names[c]: k for c, k in zip(codes.tolist(), n.tolist(), strict=True)}
-        sample = np.array(device.names)[np.cumsum(counts) <= max(RHYTHM_FLOWS, counts[:1].sum())]
+        sample = np.array(device.names, object)[np.cumsum(counts) <= max(RHYTHM_FLOWS, counts[:1].sum())]
         self.rhythms = _rhythms(source, sample.tolist())
 
 

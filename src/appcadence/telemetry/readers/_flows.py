@@ -25,7 +25,7 @@ from appcadence.telemetry.names import Column, choice, constant, translate, valu
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._lines import Rows
-from appcadence.telemetry.schema import FLOWS, TIME
+from appcadence.telemetry.schema import FLOWS, MAX_NAME, TIME
 from appcadence.telemetry.times import to_iso
 
 LAST_SECOND = 4_102_444_800
@@ -34,8 +34,6 @@ FIRST_IPHONE = 1_167_609_600
 """2007-01-01: what a source of phones alone dates earlier counts from another epoch."""
 MAX_DAYS = 31
 """No connection lasts longer: a wrong duration must not fill memory, nor a month with alerts."""
-MAX_NAME = 255
-"""Characters of any name but that of a host."""
 OUTCOMES = ("established", "failed", "unknown")
 TRANSPORTS = ("tcp", "udp")
 NONE = FLOWS.empty()

@@ -15,7 +15,7 @@ import numpy as np
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _sqlite
 from appcadence.telemetry.readers._device_log import micros
-from appcadence.telemetry.readers._flows import MAX_NAME
+from appcadence.telemetry.schema import MAX_NAME
 
 EXPECTED = "a PowerLog (.PLSQL)"
 OFFSET = "PLStorageOperator_EventForward_TimeOffset"

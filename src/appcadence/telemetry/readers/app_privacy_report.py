@@ -20,11 +20,10 @@ from appcadence._types import DAY_US
 from appcadence.telemetry.addresses import canonical, is_address
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._device_log import app_id, device_of, iso_micros, table
-from appcadence.telemetry.readers._flows import MAX_NAME
 from appcadence.telemetry.readers._hosts import MAX_HOST
 from appcadence.telemetry.readers._json import NO_OBJECT
 from appcadence.telemetry.readers._json_layout import OBJECT_BYTES, blocks, check, fits, objects
-from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES
+from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES, MAX_NAME
 
 NAME = "app_privacy_report"
 

@@ -48,8 +48,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from appcadence._parquet import open_parquet
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.readers import Batches, ReadOptions, _declared, _flows, _lines
 from appcadence.telemetry.readers._declaration import Declaration
@@ -96,7 +96,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 def _parquet(path: Path, mapped: Declaration) -> Iterator[Rows]:
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             chosen = _declared.choose(path, "", mapped, file.schema_arrow.names)
             size, row = path.stat().st_size, 1
             for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(chosen.values()))):

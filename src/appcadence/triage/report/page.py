@@ -20,7 +20,7 @@ from appcadence.triage.case_windows import raising
 from appcadence.triage.cases import SEVERITIES, STATUSES
 from appcadence.triage.report.case_card import card, line
 from appcadence.triage.report.html import write_page
-from appcadence.triage.report_data import Output, Row, as_rows, channel, no_alert, utc_text
+from appcadence.triage.report_data import Output, Row, as_rows, channel, no_alert, undamaged, utc_text
 from appcadence.triage.verdicts import read as read_verdicts
 from appcadence.triage.verdicts import verdicts_for
 
@@ -47,6 +47,14 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
     if not 1 <= top <= MAX_CASES:
         raise AppcadenceError(f"top must be between 1 and {MAX_CASES}, got {top}")
     output = Output(out_dir)
+    with undamaged(out_dir):
+        values = _values(output, top, verdicts)
+        output.check_unchanged()
+    write_page("report.html", html, **values)
+
+
+def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
+    """What the page is filled with."""
     cases = output.cases()
     alerting = _raising(output, cases[:top])
     strongest = [case["rank"] for case in cases[:top] if case["rank"] is not None]
@@ -58,26 +66,22 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
     ]
     suppressed = _suppressed(output)
     used = {key for one in cards for _, key in (*one["reasons"], *one["unchecked"])}
-    silent = _silent(output)
-    output.check_unchanged()
-    write_page(
-        "report.html",
-        html,
-        run=output.run,
-        facts=_facts(output.run, len(cases)),
-        behaviours=list(BEHAVIOURS),
-        severities=SEVERITIES[::-1],
-        statuses=STATUSES,
-        lines=[line(case) for case in cases[:MAX_LINES]],
-        cards=cards,
-        total=len(cases),
-        devices=_devices(cases),
-        silent=silent,
-        suppressed=suppressed[:MAX_CASES],
-        suppressed_more=max(output.run.excepted - MAX_CASES, 0),
-        guides={key: guide for key, guide in guides().items() if key in used},
-        links=((siem.ANALYTIC, siem.REFERENCE), (siem.SUBTECHNIQUE[0], siem.TECHNIQUE_PAGE)),
-    )
+    return {
+        "run": output.run,
+        "facts": _facts(output.run, len(cases)),
+        "behaviours": list(BEHAVIOURS),
+        "severities": SEVERITIES[::-1],
+        "statuses": STATUSES,
+        "lines": [line(case) for case in cases[:MAX_LINES]],
+        "cards": cards,
+        "total": len(cases),
+        "devices": _devices(cases),
+        "silent": _silent(output),
+        "suppressed": suppressed[:MAX_CASES],
+        "suppressed_more": max(output.run.excepted - MAX_CASES, 0),
+        "guides": {key: guide for key, guide in guides().items() if key in used},
+        "links": ((siem.ANALYTIC, siem.REFERENCE), (siem.SUBTECHNIQUE[0], siem.TECHNIQUE_PAGE)),
+    }
 
 
 def _raising(output: Output, cases: Sequence[Row]) -> Mapping[str, list[Row]]:

@@ -1,0 +1,106 @@
+import io
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from make import flows
+
+from appcadence import cli
+from appcadence._files import parsed_json, read_bytes
+from appcadence._parquet import MAX_COLUMNS, bounded, open_parquet, read_parquet
+from appcadence.errors import SchemaError, TelemetryError
+from appcadence.telemetry.directory import TelemetryDirectory, write_directory
+
+
+def written(path, table):
+    pq.write_table(table, path, compression="zstd")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (lambda: pa.table({"a": pa.nulls(30_000_000, pa.int8())}), r"30,000,000 rows in [\d,]+ bytes"),
+        (lambda: pa.table({"a": ["a" * (200 << 20)]}), "unpacks from"),
+        (lambda: pa.table({f"c{i}": [1] for i in range(MAX_COLUMNS + 1)}), "1,001 columns"),
+        (lambda: pa.Table.from_arrays([pa.array([1])] * 2, ["a", "a"]), "'a' more than once"),
+    ],
+    ids=["rows of nothing", "a bomb", "columns", "a column twice"],
+)
+def test_a_table_is_bounded_before_it_is_unpacked(table, said, tmp_path):
+    file = written(tmp_path / "t.parquet", table())
+    for read in (bounded, open_parquet, lambda file: read_parquet(io.BytesIO(file.read_bytes()))):
+        with pytest.raises(pa.ArrowInvalid, match=said):
+            read(file)
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "p.parquet")
+    with pytest.raises(OSError, match="pipe"):
+        bounded(tmp_path / "p.parquet")
+
+
+def test_what_is_read_takes_no_more_room_than_the_file(tmp_path):
+    (tmp_path / "small").write_bytes(b"x" * 10)
+    assert read_bytes(tmp_path / "small", 1 << 62) == b"x" * 10
+
+
+def test_deep_json_is_no_value():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parsed_json(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("start", pa.scalar(2**62, pa.timestamp("us", tz="UTC")), "1970 to 2100"),
+        ("duration_seconds", pa.scalar(1.5e9), "out of range"),
+        ("duration_seconds", pa.scalar(float("nan")), "out of range"),
+        ("bytes_out", pa.scalar(-1, pa.int64()), "out of range"),
+        ("dest_host", pa.scalar("a" * 256), "256 characters; at most 255"),
+    ],
+)
+def test_telemetry_that_no_log_holds_is_refused(column, value, said, tmp_path):
+    write_directory(tmp_path / "tel", {"flows": flows([0.0, 60.0])})
+    file = tmp_path / "tel" / "flows.parquet"
+    table = pq.read_table(file)
+    place = table.schema.get_field_index(column)
+    written(
+        file,
+        table.set_column(
+            place,
+            column,
+            pa.array([value.as_py()] * 2, value.type)
+            if column != "start"
+            else pa.array(np.full(2, 2**62), pa.int64()).cast(value.type),
+        ),
+    )
+    with pytest.raises((SchemaError, TelemetryError), match=said) as caught:
+        TelemetryDirectory(tmp_path / "tel").read("flows")
+    assert "flows.parquet" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory for this"),
+        (pa.ArrowInvalid("odd\n\x1bfile"), "an input cannot be used (ArrowInvalid: odd  file)"),
+        (json.JSONDecodeError("bad", "", 0), "an input cannot be used (JSONDecodeError: bad"),
+        (RecursionError("deep"), "an input cannot be used (RecursionError: deep)"),
+    ],
+)
+def test_whatever_a_library_raises_is_one_sentence(error, said, monkeypatch, capsys):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr("sys.argv", ["appcadence", "score"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in " ".join(shown.split()) or said in shown
+    assert "Traceback" not in shown
