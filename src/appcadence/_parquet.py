@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +35,7 @@ def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
     Raises:
         pa.ArrowException, OSError: it is no Parquet file, or damaged, or out of bounds.
     """
-    with pq.ParquetFile(source) as file:
+    with _opened(source) as file:
         source.seek(0, 2)
         _check(file.metadata, file.schema_arrow, source.tell())
         return file.read(use_threads=False)
@@ -55,13 +55,20 @@ def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.
     """A file to read from, checked like `bounded`; `read_dictionary` names columns to read as names."""
     with open_input(file) as stream:  # a pipe would be waited for
         size = stream.seek(0, 2)
-    opened = pq.ParquetFile(file, read_dictionary=read_dictionary)
+    opened = _opened(file, read_dictionary=read_dictionary)
     try:
         _check(opened.metadata, opened.schema_arrow, size)
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def _opened(source: Any, **options: Any) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(source, **options)
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"the name of a column is no text ({error})") from None
 
 
 def _check(found: pq.FileMetaData, schema: pa.Schema, size: int) -> None:
