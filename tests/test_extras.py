@@ -95,7 +95,7 @@ def test_the_command_line_scores_and_reports_without_what_training_installs(trai
 
 def test_the_extras_hold_what_is_hidden_and_all_of_them():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert extras["all"] == ["appcadence[cli,train,spark,serve]"]
+    assert extras["all"] == ["appcadence[cli,train,spark,serve,sign]"]
     taken = [line for name in extras if name not in ("all", "dev", "docs") for line in extras[name]]
     names = {re.split(r"[<>=]", line)[0] for line in taken}
     modules = {"scikit-learn": "sklearn", "prometheus-client": "prometheus_client"}

@@ -16,15 +16,13 @@ from appcadence._files import (
     exchange,
     lock,
     move,
-    open_input,
-    read_bytes,
     recover,
     replacing,
     replacing_directory,
     scratch,
-    sha256,
     write_text,
 )
+from appcadence._inputs import open_input, read_bytes, sha256
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.triage.audit_log import append

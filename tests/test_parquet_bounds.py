@@ -9,7 +9,7 @@ import pytest
 from make import flows
 
 from appcadence import cli
-from appcadence._files import parsed_json, read_bytes
+from appcadence._inputs import parsed_json, read_bytes
 from appcadence._parquet import MAX_COLUMNS, bounded, open_parquet, read_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory

@@ -1,4 +1,4 @@
-"""Files that must be whole, or in one hand only: every replacement, lock, checksum and input guard is here.
+"""Files that must be whole, or in one hand only: every replacement and lock is here.
 
 What replaces is written beside its target, put on disk and moved there in one step, so that after a kill or
 a power failure at any moment the old or the new stands, whole. Directories are exchanged in one step where
@@ -17,8 +17,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -26,111 +24,15 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
+from appcadence._inputs import kind_of
 from appcadence.errors import AppcadenceError
-
-MAX_SETTINGS_BYTES = 16 << 20
-"""Bytes of the largest file of settings, exceptions or keys that is read."""
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
 _MAX_ATTEMPTS = 100
 """To make a scratch directory that others remove."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "a socket",
-}
-
-
-def open_input(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; never waits, as a pipe without a writer would make it.
-
-    Raises:
-        OSError: it cannot be opened, or is no regular file; `strerror` says what it is.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            raise OSError(code, f"it is {_kind(mode)}, not a regular file", str(path))
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
-
-
-def check_private(path: str | Path, stream: BufferedReader, error: Callable[[str], AppcadenceError]) -> None:
-    """Refuse an open file with a secret that others than its owner may read or change.
-
-    Raises:
-        AppcadenceError: `error`, as they may.
-    """
-    mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-    if mode & 0o077:
-        raise error(f"{path} is open to others than its owner (mode {mode:o}); make it yours: chmod 600")
-
-
-def why_unreadable(error: OSError, expected: str) -> str:
-    """What to say, after the name of a file, of one that could not be opened or read."""
-    if isinstance(error, IsADirectoryError):
-        if str(error.filename).endswith(".logarchive"):
-            return (
-                "is a unified log archive; write it as text on a Mac with log show --archive --style ndjson"
-            )
-        return "is a directory; give the files themselves"
-    if isinstance(error, FileNotFoundError):
-        return f"does not exist; expected {expected}"
-    return f"cannot be read ({error.strerror or error}); expected {expected}"
-
-
-def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
-    """The content of a regular file of at most `max_bytes`.
-
-    Raises:
-        OSError: as `open_input`, or it is larger.
-    """
-    with open_input(path) as stream:
-        # What is asked for is set aside at once, so no more than there is.
-        size = os.fstat(stream.fileno()).st_size
-        content = stream.read(min(size, max_bytes) + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {max_bytes >> 20} MB", str(path))
-    return content
-
-
-def read_json(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> Any:
-    """What a file of JSON in UTF-8 holds.
-
-    Raises:
-        OSError: as `read_bytes`.
-        ValueError: it is no JSON, or nested too deeply.
-    """
-    return parsed_json(read_bytes(path, max_bytes))
-
-
-def parsed_json(content: bytes) -> Any:
-    """What JSON in UTF-8 says; ValueError if it is none, or nested too deeply."""
-    try:
-        return json.loads(content.decode())
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a regular file, as 64 hexadecimal digits.
-
-    Raises:
-        OSError: as `open_input`.
-    """
-    with open_input(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = AppcadenceError) -> Path:
@@ -144,7 +46,7 @@ def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = App
     except FileNotFoundError:
         mode = stat.S_IFREG
     if not stat.S_ISREG(mode):
-        raise error(f"{path} is {_kind(mode)}; name a regular file, or one that is not there yet")
+        raise error(f"{path} is {kind_of(mode)}; name a regular file, or one that is not there yet")
     return Path(os.path.realpath(path))
 
 
@@ -318,10 +220,6 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _kind(mode: int) -> str:
-    return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def _scratch(target: str | Path) -> tuple[Path, Path]:

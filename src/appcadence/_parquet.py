@@ -11,7 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._files import open_input
+from appcadence._inputs import open_input
 
 DAMAGE = (
     *(ValueError, LookupError, TypeError, OSError, ArithmeticError, MemoryError, EOFError, AttributeError),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import read_bytes
+from appcadence._inputs import read_bytes
 from appcadence.errors import AppcadenceError, known_are
 from appcadence.telemetry.readiness.capability import BEHAVIOURS
 

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
-from appcadence._files import clear, open_input, recover, replacing_directory, scratch, sha256
+from appcadence._files import clear, recover, replacing_directory, scratch
+from appcadence._inputs import open_input, sha256
 from appcadence._parquet import read_parquet
 from appcadence._stages import logged_stages
 from appcadence._types import Progress, silent

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appcadence._files import open_input, parsed_json
+from appcadence._inputs import open_input, parsed_json
 from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json, Output
 from appcadence.cli.terminal import complain, many, say

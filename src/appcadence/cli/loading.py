@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from appcadence._files import open_input
+from appcadence._inputs import open_input
 from appcadence._parquet import read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.models.shipped import reference_model

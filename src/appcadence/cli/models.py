@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from appcadence._files import sha256
+from appcadence._inputs import sha256
 from appcadence.cli.loading import load_scorer, read_labels
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._files import parsed_json, read_bytes, recover, replacing_directory, scratch
+from appcadence._files import recover, replacing_directory, scratch
+from appcadence._inputs import parsed_json, read_bytes
 from appcadence._parquet import DAMAGE, read_parquet
 from appcadence._version import VERSION
 from appcadence.errors import BundleError

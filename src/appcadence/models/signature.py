@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appcadence._extras import require
-from appcadence._files import check_output, check_private, open_input, read_bytes, sync, write_text
+from appcadence._files import check_output, sync, write_text
+from appcadence._inputs import check_private, open_input, read_bytes
 from appcadence.config import KEY_PREFIX
 from appcadence.errors import BundleError
 

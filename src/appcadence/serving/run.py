@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import read_json, recover
+from appcadence._files import recover
+from appcadence._inputs import read_json
 from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.findings import Finding

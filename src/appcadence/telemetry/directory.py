@@ -22,7 +22,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._files import move, read_json, replacing, replacing_directory, scratch
+from appcadence._files import move, replacing, replacing_directory, scratch
+from appcadence._inputs import read_json
 from appcadence._parquet import open_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from appcadence._files import read_bytes
+from appcadence._inputs import read_bytes
 from appcadence.errors import TelemetryError
 
 MAX_BYTES = 64 << 20

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._extras import require
-from appcadence._files import sha256
+from appcadence._inputs import sha256
 from appcadence._types import Progress, silent
 from appcadence.features.catalog import describe
 from appcadence.features.extraction import load

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import scratch, sha256
+from appcadence._files import scratch
+from appcadence._inputs import sha256
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.tracking import BUNDLE_TAG, NAME, redacted, session

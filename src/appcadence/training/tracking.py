@@ -22,7 +22,7 @@ import pandas as pd
 
 import appcadence
 from appcadence._extras import require
-from appcadence._files import sha256
+from appcadence._inputs import sha256
 from appcadence.errors import AppcadenceError
 from appcadence.models.bundle import MANIFEST
 from appcadence.training.search import FIGURES, SEARCHED

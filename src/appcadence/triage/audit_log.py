@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from appcadence._files import check_output, lock, open_input, sync, unlock
+from appcadence._files import check_output, lock, sync, unlock
+from appcadence._inputs import open_input
 from appcadence._types import Progress, silent
 from appcadence.errors import EvidenceError
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence._files import sha256
+from appcadence._inputs import sha256
 from appcadence._parquet import bounded
 from appcadence._types import Progress, silent
 from appcadence.config import ATTACK_NAMES, SHOWN_P

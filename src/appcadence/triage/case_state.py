@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._files import open_input, recover
+from appcadence._files import recover
+from appcadence._inputs import open_input
 from appcadence._parquet import read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.features.windows import APP_LEVEL

@@ -18,7 +18,7 @@ from typing import Any
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
-from appcadence._files import read_bytes
+from appcadence._inputs import read_bytes
 from appcadence.errors import AppcadenceError, known_are
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.addresses import Network

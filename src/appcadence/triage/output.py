@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence._files import replacing_directory, scratch, sha256
+from appcadence._files import replacing_directory, scratch
+from appcadence._inputs import sha256
 from appcadence._parquet import DAMAGE, bounded, open_parquet
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.findings import Finding

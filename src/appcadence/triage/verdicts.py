@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from appcadence._files import check_output, open_input, recover, replacing, scratch
+from appcadence._files import check_output, recover, replacing, scratch
+from appcadence._inputs import open_input
 from appcadence._parquet import bounded, read_parquet
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS, conform

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from appcadence._files import check_private, open_input
+from appcadence._inputs import check_private, open_input
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.addresses import is_loopback
 

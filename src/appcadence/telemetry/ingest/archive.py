@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from appcadence._files import open_input
+from appcadence._inputs import open_input
 from appcadence.telemetry.readers import _packed
 from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES, Counted, Stopped, Stream, unpacking
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from appcadence._files import sha256, why_unreadable
+from appcadence._inputs import sha256, why_unreadable
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.collection import Collection, gather, is_collection

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._files import check_private, open_input
+from appcadence._inputs import check_private, open_input
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import LOCAL_NETWORKS, Network, is_local, is_within, parsed
 from appcadence.telemetry.arrays import one_array

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import open_input, read_bytes, why_unreadable
+from appcadence._inputs import open_input, read_bytes, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import is_address
 from appcadence.telemetry.readers._device_log import app_id

@@ -33,7 +33,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import sha256
+from appcadence._inputs import sha256
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, existing
 from appcadence.telemetry.file_report import FileReport

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import open_input, why_unreadable
+from appcadence._inputs import open_input, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import (
     Facts,

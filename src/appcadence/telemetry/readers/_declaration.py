@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from appcadence._files import read_bytes
+from appcadence._inputs import read_bytes
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS
 from appcadence.telemetry.times import COCOA_EPOCH

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from appcadence._files import why_unreadable
+from appcadence._inputs import why_unreadable
 from appcadence._types import Ints
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _packed

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from appcadence._files import open_input
+from appcadence._inputs import open_input
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._packed import START_BYTES, packing

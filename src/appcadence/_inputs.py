@@ -1,0 +1,116 @@
+"""The guard of what comes from outside as a file: regular files alone, bounded, UTF-8, and whose they are."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from appcadence.errors import AppcadenceError
+
+MAX_SETTINGS_BYTES = 16 << 20
+"""Bytes of the largest file of settings, exceptions or keys that is read."""
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_input(path: str | Path) -> BufferedReader:
+    """Open a regular file for reading; never waits, as a pipe without a writer would make it.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file; `strerror` says what it is.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(code, f"it is {kind_of(mode)}, not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_private(path: str | Path, stream: BufferedReader, error: Callable[[str], AppcadenceError]) -> None:
+    """Refuse an open file with a secret that others than its owner may read or change.
+
+    Raises:
+        AppcadenceError: `error`, as they may.
+    """
+    mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    if mode & 0o077:
+        raise error(f"{path} is open to others than its owner (mode {mode:o}); make it yours: chmod 600")
+
+
+def why_unreadable(error: OSError, expected: str) -> str:
+    """What to say, after the name of a file, of one that could not be opened or read."""
+    if isinstance(error, IsADirectoryError):
+        if str(error.filename).endswith(".logarchive"):
+            return (
+                "is a unified log archive; write it as text on a Mac with log show --archive --style ndjson"
+            )
+        return "is a directory; give the files themselves"
+    if isinstance(error, FileNotFoundError):
+        return f"does not exist; expected {expected}"
+    return f"cannot be read ({error.strerror or error}); expected {expected}"
+
+
+def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
+    """The content of a regular file of at most `max_bytes`.
+
+    Raises:
+        OSError: as `open_input`, or it is larger.
+    """
+    with open_input(path) as stream:
+        # What is asked for is set aside at once, so no more than there is.
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(min(size, max_bytes) + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes >> 20} MB", str(path))
+    return content
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> Any:
+    """What a file of JSON in UTF-8 holds.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    return parsed_json(read_bytes(path, max_bytes))
+
+
+def parsed_json(content: bytes) -> Any:
+    """What JSON in UTF-8 says; ValueError if it is none, or nested too deeply."""
+    try:
+        return json.loads(content.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a regular file, as 64 hexadecimal digits.
+
+    Raises:
+        OSError: as `open_input`.
+    """
+    with open_input(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def kind_of(mode: int) -> str:
+    """What stands at a path that is no regular file, with its article."""
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
