@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 OPTIONAL = {
+    "cryptography",
     "fastapi",
     "jinja2",
     "joblib",

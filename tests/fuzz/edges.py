@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from appcadence import config
 from appcadence.cli.deliver import _alerts
-from appcadence.cli.options import read_named
+from appcadence.cli.loading import read_named
 from appcadence.features.extraction import extract
 from appcadence.models import bundle
 from appcadence.models.shipped import SHIPPED, reference_model
