@@ -51,7 +51,8 @@ def test_quiet_prints_errors_and_json_alone(place):
 def test_verbose_tells_stages_and_counts_on_standard_error(place):
     done = run("-v", "score", "telemetry", "--out", "scored", "--log", "night.log")
     lines = done.stderr.splitlines()
-    assert "INFO appcadence.nightly: writing" in lines[-2] and "1 devices" in lines[-1]
+    assert "INFO appcadence.nightly: writing" in lines[-3] and "1 devices" in lines[-2]
+    assert "evidence head" in lines[-1]
     assert (place / "night.log").read_text().splitlines() == lines
     assert run("score", "telemetry", "--out", "scored").stderr == ""
     assert logging.getLogger("appcadence").handlers == [] and "not both" in str(

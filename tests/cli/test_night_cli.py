@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from importlib import import_module
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from appcadence.telemetry.directory import write_directory
 from appcadence.training import train as training
 from appcadence.triage.report import page
 
-score_command = sys.modules["appcadence.cli.score"]
+score_command = import_module("appcadence.cli.score")
 """The package has the command itself under that name."""
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|ERROR) appcadence[.\w]*: .+")

@@ -12,7 +12,7 @@ from make import DAY0, activity, coverage, flows, inventory, pushes, table, toge
 from phones import quiet, slots
 
 from appcadence._types import HOUR_US
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry.device_times import DeviceTimes, by_device, filled, gaps
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.ingest.convert import convert
@@ -288,14 +288,24 @@ def test_an_empty_directory_has_an_answer(tmp_path):
         readiness(tmp_path / "none")
 
 
-def test_broken_clocks_and_durations_are_survived(tmp_path):
-    wild = flows(np.arange(9.0), duration=[0, np.inf, -1, 1e300, np.nan, 1, 1, 1, 1])
-    far = wild.set_column(
-        0, "start", pa.array([-(2**62), 2**62, *range(7)], pa.int64()).cast(wild.schema.field("start").type)
-    )
-    write_directory(tmp_path / "t", {"flows": together(wild, conform(FLOWS, far))})
+def test_durations_that_are_no_number_are_unknown(tmp_path):
+    write_directory(tmp_path / "t", {"flows": flows(np.arange(9.0), duration=[0, np.nan, *[1] * 7])})
     device = only(readiness(tmp_path / "t"))
-    assert device.flows == 18 and device.last.endswith("+00:00")
+    assert device.flows == 9 and device.last.endswith("+00:00")
+
+
+@pytest.mark.parametrize("start", [-(2**62), -1, 2**62])
+@pytest.mark.parametrize("duration", [-1.0, 1e300, np.inf])
+def test_broken_clocks_and_durations_are_refused(tmp_path, start, duration):
+    whole = flows(np.arange(9.0), duration=[1] * 9)
+    far = pa.array([start, *range(8)], pa.int64()).cast(whole.schema.field("start").type)
+    for name, wild in (
+        ("start", whole.set_column(0, "start", far)),
+        ("duration_seconds", flows(np.arange(9.0), duration=[duration] * 9)),
+    ):
+        write_directory(tmp_path / name, {"flows": conform(FLOWS, wild)})
+        with pytest.raises(SchemaError, match=f"column '{name}': .* is out of range"):
+            readiness(tmp_path / name)
 
 
 def test_hours_by_hand():

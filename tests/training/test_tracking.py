@@ -184,9 +184,9 @@ def test_what_is_not_there(published, server, monkeypatch, tmp_path):
 
 def test_without_mlflow(trained, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(AppcadenceError, match=r"pip install .*(\[train\]|mlflow>)"):
+    with pytest.raises(AppcadenceError, match=r"pip install .*(\[train\]|mlflow[<>])"):
         resolve("models:/appcadence@challenger", tmp_path)
-    with pytest.raises(AppcadenceError, match=r"pip install .*(\[train\]|mlflow>)"):
+    with pytest.raises(AppcadenceError, match=r"pip install .*(\[train\]|mlflow[<>])"):
         publish(*trained)
 
 

@@ -379,7 +379,7 @@ def _check_range(label: str, column: Column, data: pa.ChunkedArray) -> None:
     low, high = (0, _END_OF_TIME) if times else _RANGES.get(column.name, (None, None))
     if low is not None:
         values = data.cast(pa.int64()) if times else data
-        outside = pc.invert(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)))
+        outside = pc.or_(pc.less(values, low), pc.greater(values, high))  # NaN is neither: not known
         if pc.any(outside).as_py():
             first = values.filter(outside)[0].as_py()
             span = "1970 to 2100" if times else f"{low:,} to {high:,}"

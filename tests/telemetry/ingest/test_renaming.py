@@ -161,6 +161,7 @@ def test_display_names_become_bundle_ids_where_the_map_knows_them(tmp_path):
 def test_what_stands_under_pseudonyms_is_its_owners_alone(log, tmp_path):
     path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
     more = log("two.json", {"device_id": "d", "app": "com.b", "host": "h.example"})
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("a key that is long enough")
     for name, key in (("hidden", tmp_path / "key"), ("clear", None)):
         convert([path], tmp_path / name, keyfile=key)
