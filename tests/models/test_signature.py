@@ -1,7 +1,5 @@
 """Who made a bundle: signed, unsigned, by another key, altered; and models that would never alert."""
 
-import hashlib
-import io
 import json
 import os
 import shutil
@@ -9,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from handmade import N, calibration, detector, nothing
+from handmade import N, calibration, changed, detector, nothing
 
 from appcadence.errors import BundleError
 from appcadence.models import bundle, signature
@@ -113,20 +111,6 @@ def test_keys_are_private_and_never_replaced(signed, tmp_path):
     file.write_text("no key")
     with pytest.raises(BundleError, match="holds no Ed25519 key"):
         bundle.sign(signed[0], file)
-
-
-def changed(saved, copy, **arrays):
-    """A copy of a bundle with other arrays, for which its manifest vouches."""
-    shutil.copytree(saved, copy)
-    with np.load(saved / "arrays.npz") as archive:
-        whole = dict(archive)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **whole | arrays)
-    manifest = json.loads((copy / bundle.MANIFEST).read_text())
-    manifest["parts"]["arrays.npz"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    (copy / "arrays.npz").write_bytes(buffer.getvalue())
-    (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
-    return copy
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300])
