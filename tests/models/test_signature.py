@@ -1,5 +1,6 @@
 """Who made a bundle: signed, unsigned, by another key, altered; and models that would never alert."""
 
+import base64
 import json
 import os
 import shutil
@@ -62,6 +63,15 @@ def test_a_wrong_signature_never_loads(signed, tmp_path):
         for trust in (signature.ANY, Trust(keys=[key])):
             with pytest.raises(BundleError, match="signature"):
                 bundle.load(path, trust)
+
+
+def test_a_signature_made_for_another_purpose_is_none_of_a_bundle(signed, tmp_path):
+    path, _, key = signed
+    made = signature.read_key(tmp_path / "key.pem").sign((path / bundle.MANIFEST).read_bytes())
+    said = {"key": key, "signature": base64.b64encode(made).decode()}
+    (path / signature.FILE).write_text(json.dumps(said))
+    with pytest.raises(BundleError, match="the signature is not of this model"):
+        bundle.load(path, Trust(keys=[key]))
 
 
 @pytest.mark.parametrize(
