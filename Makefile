@@ -57,6 +57,8 @@ sbom: .venv/.dev
 		or (d.metadata.get('License') or '-').splitlines()[0], sep='\t') for d in m.distributions()]" \
 		| sort -fu > licences.tsv
 audit: .venv/.dev
-	.venv/bin/pip-audit --disable-pip -r requirements/use.txt
+	@.venv/bin/pip-audit --disable-pip --strict --progress-spinner off -r requirements/use.txt 2> .venv/audit.log \
+		|| { tail -n 1 .venv/audit.log; echo 'Not passed: a fault stands above, or the database (pypi.org) does' \
+		'not answer for a package, and then nothing is known of it.'; exit 1; } >&2
 clean:
 	rm -rf .venv demo site build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache

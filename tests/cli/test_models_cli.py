@@ -198,16 +198,22 @@ def test_a_byte_changed_in_the_registry_is_refused(registered, place, tmp_path):
 def test_a_version_whose_run_records_no_bundle_is_refused_like_a_wrong_one(registered, run):
     words = ("compare", "able", "models:/appcadence/1", *FROZEN)
     run_id = registry.find("models:/appcadence/1").run_id
-    with registry.session() as (_, client):
-        recorded = client.get_run(run_id).data.tags[registry.BUNDLE_TAG]
-        for change, said in (
-            (lambda: client.delete_tag(run_id, registry.BUNDLE_TAG), "has no tag appcadence.bundle"),
-            (lambda: client.set_tag(run_id, registry.BUNDLE_TAG, "0" * 64), "was altered since run"),
-        ):
-            change()
+    recorded = registry.find("models:/appcadence/1").bundle
+
+    def tag(value):
+        with registry.session() as (_, client):
+            if value is None:
+                client.delete_tag(run_id, registry.BUNDLE_TAG)
+            else:
+                client.set_tag(run_id, registry.BUNDLE_TAG, value)
+
+    try:
+        for value, said in ((None, "has no tag appcadence.bundle"), ("0" * 64, "was altered since run")):
+            tag(value)
             code, out, err = run(*words)
             assert code == 2 and said in err and "register it again" in err and not out
-        client.set_tag(run_id, registry.BUNDLE_TAG, recorded)
+    finally:
+        tag(recorded)
     assert run(*words)[0] == 0
 
 
