@@ -4,18 +4,23 @@ PY := .venv/bin/python
 SOUND := $(PY) -Ic 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null
 NEW_ENOUGH := $(PYTHON) -c 'import sys; v = sys.version_info; v < (3, 11) and sys.exit("appcadence needs Python \
 3.11 or newer, and $(PYTHON) is %d.%d: name another, such as make PYTHON=python3.12" % (v[0], v[1]))'
+COMMA := ,
 VENV := { $(SOUND) || { $(NEW_ENOUGH) && $(PYTHON) -m venv --clear .venv; }; }
 
 .PHONY: demo test test-all lock sbom audit fuzz lint bench reference spark docs notebooks clean
 ifneq ($(shell $(SOUND) && $(PY) -Ic 'import appcadence' 2> /dev/null && echo yes),yes)
 .PHONY: .venv/.core .venv/.dev
 endif
-.venv/.core: pyproject.toml
+# By hash, from the lock; a Python that it was not made for takes what fits it.
+LOCKED := $(PY) -Ic 'import sys; sys.exit(sys.version_info >= (3, 15))'
+INSTALL = if $(LOCKED); then $(PY) -m pip install -q --require-hashes -r requirements/$(1).txt \
+	&& $(PY) -m pip install -q --no-build-isolation --no-deps -e .; else $(PY) -m pip install -q -e '.[$(2)]'; fi
+.venv/.core: pyproject.toml requirements/use.txt
 	@$(VENV)
-	$(PY) -m pip install -q -e '.[cli,train]' && touch $@
-.venv/.dev: pyproject.toml
+	$(call INSTALL,use,cli$(COMMA)train) && touch $@
+.venv/.dev: pyproject.toml requirements/dev.txt
 	@$(VENV)
-	$(PY) -m pip install -q -e '.[dev]' && touch .venv/.core $@
+	$(call INSTALL,dev,dev) && touch .venv/.core $@
 
 demo: .venv/.core
 	rm -rf demo && .venv/bin/appcadence demo --out demo
@@ -43,7 +48,7 @@ notebooks: .venv/.dev
 # Hashes of every package, for 3.11 to 3.14: the two commands of the README (use), and the checks (dev).
 lock: .venv/.dev
 	for extra in 'use --extra cli --extra train' 'dev --extra dev'; do set -- $$extra; name=$$1; shift; \
-		.venv/bin/uv pip compile pyproject.toml $$@ --universal --python-version 3.11 --generate-hashes \
+		echo 'setuptools>=77' | .venv/bin/uv pip compile pyproject.toml - $$@ --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header -q -o requirements/$$name.txt || exit; done
 sbom: .venv/.dev
 	.venv/bin/cyclonedx-py environment .venv --pyproject pyproject.toml --gather-license-texts \
@@ -52,6 +57,8 @@ sbom: .venv/.dev
 		or (d.metadata.get('License') or '-').splitlines()[0], sep='\t') for d in m.distributions()]" \
 		| sort -fu > licences.tsv
 audit: .venv/.dev
-	.venv/bin/pip-audit --disable-pip -r requirements/use.txt
+	@.venv/bin/pip-audit --disable-pip --strict --progress-spinner off -r requirements/use.txt 2> .venv/audit.log \
+		|| { tail -n 1 .venv/audit.log; echo 'Not passed: a fault stands above, or the database (pypi.org) does' \
+		'not answer for a package, and then nothing is known of it.'; exit 1; } >&2
 clean:
 	rm -rf .venv demo site build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .numba_cache

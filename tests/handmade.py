@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 from make import DAY0
 
 from appcadence.features.catalog import NAMES
 from appcadence.features.history import History
+from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import STRATA, Detector
@@ -98,3 +104,17 @@ def detector(behaviour="structured_cadence", steps=tuple(k + 0.5 for k in range(
         "reference": Reference.fit(windows(2), values(2), DAY0 * 1_000_000 - 1),
     }
     return Detector(**usual | parts)
+
+
+def changed(saved, copy, **arrays):
+    """A copy of a bundle with other arrays, for which its manifest vouches."""
+    shutil.copytree(saved, copy)
+    with np.load(saved / "arrays.npz") as archive:
+        whole = dict(archive)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **whole | arrays)
+    manifest = json.loads((copy / bundle.MANIFEST).read_text())
+    manifest["parts"]["arrays.npz"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (copy / "arrays.npz").write_bytes(buffer.getvalue())
+    (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
+    return copy

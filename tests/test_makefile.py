@@ -31,8 +31,9 @@ def checkout(tmp_path):
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     (tmp_path / "programs").mkdir()
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "requirements").mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements/use.txt", "requirements/dev.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -83,14 +84,25 @@ def test_the_next_make_recovers(checkout, left_behind, goal):
         (checkout / ".venv" / "bin" / "python").symlink_to("/nowhere/python3.10")
     done = make(checkout, goal)
     assert done.returncode == 0, done.stderr
-    made, installed = log(checkout)
-    assert made == "-m venv --clear .venv" and installed.startswith("-m pip install -q -e .[")
+    lock = "use" if goal == ".venv/.core" else "dev"
+    assert log(checkout) == [
+        "-m venv --clear .venv",
+        f"-m pip install -q --require-hashes -r requirements/{lock}.txt",
+        "-m pip install -q --no-build-isolation --no-deps -e .",
+    ]
     again = make(checkout, goal)
-    assert again.returncode == 0 and len(log(checkout)) == 2, "what is sound is left alone"
+    assert again.returncode == 0 and len(log(checkout)) == 3, "what is sound is left alone"
+
+
+@pytest.mark.parametrize(("goal", "extras"), [(".venv/.core", "cli,train"), (".venv/.dev", "dev")])
+def test_a_python_beyond_the_lock_takes_what_fits_it(checkout, goal, extras):
+    install(checkout / "programs" / "python3", checkout, (3, 15))
+    assert make(checkout, goal).returncode == 0
+    assert log(checkout)[1:] == [f"-m pip install -q -e .[{extras}]"]
 
 
 def test_another_python_may_be_named(checkout):
     install(checkout / "programs" / "python3", checkout, (3, 9))
     install(checkout / "programs" / "python3.13", checkout, (3, 13))
     done = make(checkout, ".venv/.core", "PYTHON=python3.13")
-    assert done.returncode == 0 and len(log(checkout)) == 2
+    assert done.returncode == 0 and len(log(checkout)) == 3

@@ -355,6 +355,7 @@ def _facts(
     )
     return Run(
         model_version=scorer.version,
+        signer=scorer.signer,
         window=scorer.detector.window,
         devices=len(devices),
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),

@@ -16,6 +16,7 @@ from appcadence.cli import main
 from appcadence.errors import AppcadenceError, BundleError
 from appcadence.features import describe
 from appcadence.models import bundle
+from appcadence.models.signature import make_key
 from appcadence.serving import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.schema import LABELS
@@ -191,6 +192,44 @@ def test_a_byte_changed_in_the_registry_is_refused(registered, place, tmp_path):
         with pytest.raises(BundleError, match="altered"):
             Scorer.load(resolve("models:/appcadence/1", tmp_path / part.name))
         part.write_bytes(whole)
+
+
+@pytest.mark.slow
+def test_a_version_whose_run_records_no_bundle_is_refused_like_a_wrong_one(registered, run):
+    words = ("compare", "able", "models:/appcadence/1", *FROZEN)
+    run_id = registry.find("models:/appcadence/1").run_id
+    recorded = registry.find("models:/appcadence/1").bundle
+
+    def tag(value):
+        with registry.session() as (_, client):
+            if value is None:
+                client.delete_tag(run_id, registry.BUNDLE_TAG)
+            else:
+                client.set_tag(run_id, registry.BUNDLE_TAG, value)
+
+    try:
+        for value, said in ((None, "has no tag appcadence.bundle"), ("0" * 64, "was altered since run")):
+            tag(value)
+            code, out, err = run(*words)
+            assert code == 2 and said in err and "register it again" in err and not out
+    finally:
+        tag(recorded)
+    assert run(*words)[0] == 0
+
+
+@pytest.mark.slow
+def test_models_of_the_registry_are_held_to_the_trusted_keys(registered, run, place):
+    key = make_key(place / "signing.pem")
+    (place / "appcadence.toml").write_text(f"[model]\ntrusted_keys = [{key!r}]\n")
+    try:
+        for words in (
+            ("compare", "able", "models:/appcadence/1"),
+            ("promote", "models:/appcadence/1", "--force"),
+        ):
+            code, out, err = run(*words, *FROZEN)
+            assert code == 2 and "only models that a trusted key signed" in err and not out
+    finally:
+        (place / "appcadence.toml").unlink()
 
 
 @pytest.mark.parametrize("command", ["list", "show", "compare", "promote"])

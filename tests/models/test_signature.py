@@ -1,7 +1,6 @@
 """Who made a bundle: signed, unsigned, by another key, altered; and models that would never alert."""
 
-import hashlib
-import io
+import base64
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from handmade import N, calibration, detector, nothing
+from handmade import N, calibration, changed, detector, nothing
 
 from appcadence.errors import BundleError
 from appcadence.models import bundle, signature
@@ -66,6 +65,15 @@ def test_a_wrong_signature_never_loads(signed, tmp_path):
                 bundle.load(path, trust)
 
 
+def test_a_signature_made_for_another_purpose_is_none_of_a_bundle(signed, tmp_path):
+    path, _, key = signed
+    made = signature.read_key(tmp_path / "key.pem").sign((path / bundle.MANIFEST).read_bytes())
+    said = {"key": key, "signature": base64.b64encode(made).decode()}
+    (path / signature.FILE).write_text(json.dumps(said))
+    with pytest.raises(BundleError, match="the signature is not of this model"):
+        bundle.load(path, Trust(keys=[key]))
+
+
 @pytest.mark.parametrize(
     "content", ["", "null", "[]", "{}", '{"key": 1, "signature": 2}', "[" * 2000, '"key"', "x" * 5000]
 )
@@ -113,20 +121,6 @@ def test_keys_are_private_and_never_replaced(signed, tmp_path):
     file.write_text("no key")
     with pytest.raises(BundleError, match="holds no Ed25519 key"):
         bundle.sign(signed[0], file)
-
-
-def changed(saved, copy, **arrays):
-    """A copy of a bundle with other arrays, for which its manifest vouches."""
-    shutil.copytree(saved, copy)
-    with np.load(saved / "arrays.npz") as archive:
-        whole = dict(archive)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **whole | arrays)
-    manifest = json.loads((copy / bundle.MANIFEST).read_text())
-    manifest["parts"]["arrays.npz"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    (copy / "arrays.npz").write_bytes(buffer.getvalue())
-    (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
-    return copy
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e300])

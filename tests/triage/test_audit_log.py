@@ -315,3 +315,71 @@ def test_anchors_are_added_whole_and_bring_a_rewritten_file_to_light(tmp_path):
     with pytest.raises(EvidenceError, match="does not end with a line end"):
         anchor(kept, file, heads[-1], AT)
     assert kept.read_bytes() == before
+
+
+@pytest.fixture
+def noted(tmp_path):
+    """(evidence, anchors): four lines, each head noted, among those of another file."""
+    file, kept = tmp_path / "evidence.jsonl", tmp_path / "elsewhere"
+    for number in range(4):
+        anchor(kept, "other.jsonl", f"{number}" * 64, AT)
+        anchor(kept, file, append(file, "run", {"number": number}, AT), AT)
+    return file, kept
+
+
+def test_every_anchor_of_a_file_is_looked_for_and_none_is_written(noted):
+    file, kept = noted
+    before = kept.read_bytes()
+    append(file, "run", {"number": 4}, AT)
+    assert verify(file, anchors=kept)[::2] == (5, 4)
+    assert verify(file, verify(file).head, anchors=kept).anchored == 5
+    assert kept.read_bytes() == before
+    raw = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(raw[:3]))
+    with pytest.raises(EvidenceError, match=r"head on line 8 of .*elsewhere is that of none of its 3 lines"):
+        verify(file, anchors=kept)
+    file.write_bytes(raw[0])
+    for number in range(5):
+        append(file, "run", {"number": -number}, AT)
+    with pytest.raises(EvidenceError, match=r"head on line 4 of .*: lines were cut off its end, or .* anew"):
+        verify(file, anchors=kept)
+
+
+def test_anchors_stand_in_the_order_of_their_lines(noted):
+    file, kept = noted
+    lines = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(b"".join([*lines[:3], lines[7], lines[5]]))
+    with pytest.raises(EvidenceError, match=r"line 5 .* is that of line 3: comes before the head noted"):
+        verify(file, anchors=kept)
+    kept.write_bytes(lines[1] * 2)  # the same one twice is no disorder
+    assert verify(file, anchors=kept).anchored == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw[:-1], "line 8 is no anchor"),
+        (lambda raw: raw.replace(b"\n", b"\r\n"), "line 1 is no anchor"),
+        (lambda raw: raw + b"\xff\n", "line 9 is no anchor"),
+        (lambda raw: raw + b"\n", "line 9 is no anchor"),
+        (
+            lambda raw: raw.replace(b"evidence", b"evidenze"),
+            "no head of .* called evidence.jsonl",
+        ),
+        (lambda raw: b"", "no head of an evidence file"),
+    ],
+)
+def test_a_file_that_holds_no_anchors_is_one_sentence(noted, change, said):
+    file, kept = noted
+    kept.write_bytes(change(kept.read_bytes()))
+    with pytest.raises(EvidenceError, match=said):
+        verify(file, anchors=kept)
+    kept.unlink()
+    with pytest.raises(EvidenceError, match="cannot be read"):
+        verify(file, anchors=kept)
+
+
+def test_a_file_of_any_name_is_found_among_its_anchors(tmp_path):
+    file, kept = tmp_path / 'e "\n\x7f\u202e.jsonl', tmp_path / "elsewhere"
+    anchor(kept, file, append(file, "run", {}, AT), AT)
+    assert verify(file, anchors=kept).anchored == 1

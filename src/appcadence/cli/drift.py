@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from appcadence.cli.loading import load_scorer
+from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, ExpectModel, Json, Log, Model
 from appcadence.cli.progress import progress_bar
@@ -38,7 +38,8 @@ def drift(
     """
     with logged(log), progress_bar() as progress:
         progress("comparing", 0.0)
-        answer = measurement.drift(load_scorer(model, expect_model).detector, load(directory))
+        scorer = load_scorer(model, expect_model, trusted_keys(directory))
+        answer = measurement.drift(scorer.detector, load(directory))
     if as_json:
         typer.echo(json.dumps(answer.as_dict(), allow_nan=False))
         return

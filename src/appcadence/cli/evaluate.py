@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.loading import load_scorer, read_labels
+from appcadence.cli.loading import load_scorer, read_labels, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, ExpectModel, Json, Log, Model
 from appcadence.cli.progress import progress_bar
@@ -39,7 +39,7 @@ def evaluate(
     found: Quality | HealthCheck
     with logged(log), progress_bar() as progress:
         truth = None if labels is None else read_labels(labels, directory)
-        scorer = load_scorer(model, expect_model)
+        scorer = load_scorer(model, expect_model, trusted_keys(directory))
         if truth is None:
             found = check_health(scorer.detector, load(directory), progress=progress)
         else:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import AnchorOption, Json
+from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, number, print_table, say, text, word
 from appcadence.telemetry.times import stated_day
@@ -38,21 +38,23 @@ def anchored(file: Path | None, evidence: Path, head: str) -> None:
 def verify(
     file: File,
     head: Annotated[str | None, typer.Option(help="The hash of its last line, noted elsewhere.")] = None,
-    anchor: AnchorOption = None,
+    anchor: Annotated[
+        Path | None,
+        typer.Option(metavar="ANCHORS", help="Heads noted elsewhere, each of which is to be there."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check that no line was edited, removed, put in, repeated or moved.
 
-    Without --head this says nothing against whoever can write the file: from any line on, all may have been
-    cut off or written anew. Note the head that this command prints, or have --anchor note it, where the
-    file's keeper cannot change it. Exit code 2 when broken.
+    Without --head or --anchor this says nothing against whoever can write the file: from any line on, all may
+    have been cut off or written anew. Note the head that this command prints, or have 'appcadence score' and
+    'appcadence verdict add' note each with --anchor, where the file's keeper cannot change it. Exit code 2
+    when broken.
 
     Example: appcadence evidence verify evidence.jsonl --head 5c0e...
     """
     with progress_bar() as progress:
-        found = chain.verify(file, head, progress)
-    if found.lines:
-        anchored(anchor, file, found.head)
+        found = chain.verify(file, head, progress, anchor)
     if as_json:
         typer.echo(json.dumps(found._asdict()))
         return
@@ -61,13 +63,12 @@ def verify(
     if found.anchored is None:
         say(
             "Without a head this guarantees nothing against who can write the file: from any line on, "
-            "all may have been cut off or written anew. Note the head elsewhere (--anchor), and give "
-            "it with --head."
+            "all may have been cut off or written anew. Note the head elsewhere, and give it with --head."
         )
         return
     after = found.lines - found.anchored
     more = f" For the {many(after, 'line')} after it there is only the chain." if after else ""
-    say(f"Nothing was cut off or rewritten up to line {found.anchored:,}, the head given.{more}")
+    say(f"Nothing was cut off or rewritten up to line {found.anchored:,}, the last head given.{more}")
 
 
 @evidence.command()

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from appcadence._inputs import open_input
 from appcadence._parquet import read_parquet
+from appcadence.config import locate, read
 from appcadence.errors import TelemetryError
 from appcadence.models.shipped import reference_model
 from appcadence.models.signature import Trust
@@ -51,11 +52,17 @@ def read_labels(file: Path, directory: Path) -> pa.Table:
     return labels
 
 
-def load_scorer(model: str | None, expected: str | None = None, keys: Sequence[str] = ()) -> Scorer:
+def trusted_keys(*near: Path) -> tuple[str, ...]:
+    """The `[model] trusted_keys` of the settings in or beside the first of some paths that has any."""
+    settings = next(filter(None, map(locate, near)), None)
+    return () if settings is None else read(settings).model.trusted_keys
+
+
+def load_scorer(model: str | None, expected: str | None, keys: Sequence[str]) -> Scorer:
     """The scorer of a bundle directory, an MLflow URI, or the reference model, to which every channel is new.
 
-    With `expected` it is the one with that id, with `keys` one that such a key signed; the reference model is
-    a part of the program, and trusted as that.
+    With `expected` it is the one with that id, with `keys` one that such a key signed (see `trusted_keys`);
+    the reference model is a part of the program, and trusted as that.
     """
     if model is None:
         return Scorer(*reference_model(Trust(expected)))

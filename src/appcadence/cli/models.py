@@ -13,7 +13,7 @@ import pyarrow as pa
 import typer
 
 from appcadence._inputs import sha256
-from appcadence.cli.loading import load_scorer, read_labels
+from appcadence.cli.loading import load_scorer, read_labels, trusted_keys
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
@@ -227,7 +227,8 @@ def _judged(
 
 def _measure(names: list[str], data: Path, labels: Path) -> list[Quality]:
     truth = read_labels(labels, data)
-    scorers = [load_scorer(name) for name in names]
+    keys = trusted_keys(data)
+    scorers = [load_scorer(name, None, keys) for name in names]
     with progress_bar() as progress:
         progress("reading", 0.0)
         tables: Mapping[str, pa.Table] = load(data)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.loading import load_scorer
+from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.options import ExpectModel, Json
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import many, say
@@ -45,7 +45,9 @@ def phone(
     check_files(html=html)
     check_directories(keep=keep)
     with progress_bar() as progress:
-        scorer = None if model is None and expect_model is None else load_scorer(model, expect_model)
+        scorer = None
+        if model is not None or expect_model is not None:
+            scorer = load_scorer(model, expect_model, trusted_keys(*paths))
         found = examine(paths, device_id=device_id, scorer=scorer, keep=keep, progress=progress)
     if html is not None:
         write_phone(found, html)

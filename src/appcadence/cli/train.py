@@ -11,7 +11,7 @@ import typer
 
 from appcadence.cli.early import check_directories
 from appcadence.cli.evaluate import print_quality
-from appcadence.cli.loading import load_scorer, read_named
+from appcadence.cli.loading import load_scorer, read_named, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, Json, Log, Window
 from appcadence.cli.progress import progress_bar
@@ -79,7 +79,9 @@ def train(
             progress("asking MLflow", 0.0)
             publish.check_ready()
         decided = None if verdicts is None else read_named(verdicts, VERDICTS)
-        before = None if warm_start is None else load_scorer(warm_start).detector
+        before = None
+        if warm_start is not None:
+            before = load_scorer(warm_start, None, trusted_keys(directory)).detector
         result = training.train(
             load(source),
             window,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from appcadence._files import scratch
 from appcadence.cli.early import check_files
 from appcadence.cli.evidence import anchored
 from appcadence.cli.options import AnchorOption, Json
@@ -99,9 +101,11 @@ def add(
         drafts = placed(out, drafts)
     now = datetime.now(UTC)
     decided = decisions(drafts, now)
-    recorded = record(decided, into, evidence, now)
-    if evidence is not None and recorded.head is not None:
-        anchored(anchor, evidence, recorded.head)
+    # Heads are noted in the order of their lines.
+    with nullcontext() if evidence is None else scratch(evidence, wait=True):
+        recorded = record(decided, into, evidence, now)
+        if evidence is not None and recorded.head is not None:
+            anchored(anchor, evidence, recorded.head)
     if as_json:
         found = json.loads(recorded.disagreements.to_json(orient="records", date_format="iso"))
         answer = {"added": len(decided), "total": recorded.total, "undecided": undecided}

@@ -47,6 +47,8 @@ class Run:
     """Of the file of exceptions; empty without one."""
     tunables: dict[str, float] = field(default_factory=dict)
     """By ATT&CK's name, the thresholds that were set; the others are `config.SHOWN_P` and bar no alert."""
+    signer: str | None = None
+    """The public key that signed the model; None = nobody did."""
 
     @property
     def limit(self) -> str:
@@ -80,6 +82,7 @@ class Run:
             sound = all(isinstance(n, int | float) for n in numbers)
             sound = sound and all(isinstance(text, str) for text in texts)
             sound = sound and isinstance(run.false_discovery_rate, float | None)
+            sound = sound and isinstance(run.signer, str | None)
             sound = sound and isinstance(run.tunables, dict) and all(map(_is_threshold, run.tunables.items()))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None

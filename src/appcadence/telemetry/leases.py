@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from appcadence._types import DAY_US
@@ -49,8 +49,11 @@ class Sighting:
     """When it holds it no longer, unless it is seen again."""
 
 
-def devices_of(sightings: Iterable[Sighting]) -> tuple[Devices | None, tuple[str, ...]]:
-    """Devices by address and time, and what is to be said of them; None where nothing was seen."""
+def devices_of(
+    sightings: Iterable[Sighting], shown: Callable[[str], str] = str
+) -> tuple[Devices | None, tuple[str, ...]]:
+    """Devices by address and time, and what is to be said of them, names as `shown`; None where nothing was
+    seen."""
     found = list(dict.fromkeys(sightings))
     if not found:
         return None, ()
@@ -71,7 +74,7 @@ def devices_of(sightings: Iterable[Sighting]) -> tuple[Devices | None, tuple[str
             shared.append(address)
             continue
         leases += [Lease(address, name[mac], start, end, 0) for mac, start, end in spans]
-    return Devices(leases) if leases else None, tuple(_notes(name, macs, shared))
+    return Devices(leases) if leases else None, tuple(_notes(name, macs, shared, shown))
 
 
 def _own_name(hosts: set[str], macs: dict[str, set[str]]) -> str | None:
@@ -101,15 +104,20 @@ def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
     return [span for span in spans if span[1] < span[2]]
 
 
-def _notes(names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str]) -> Iterator[str]:
-    yield f"DHCP and MAC addresses tell {len(names):,} devices: {listed(sorted(set(names.values())))}."
+def _notes(
+    names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str], shown: Callable[[str], str]
+) -> Iterator[str]:
+    told = sorted(set(map(shown, names.values())))
+    yield f"DHCP and MAC addresses tell {len(names):,} devices: {listed(told)}."
     random = sorted(mac for mac in names if int(mac[1], 16) & 2)
     if random:
         yield (
             f"{len(random):,} of these devices use a randomised MAC address, which a phone may change: it is "
             "then another device here, unless its host name is its own."
         )
-    several = sorted(host for host, found in macs.items() if len(found) > 1 and host not in COMMON_NAMES)
+    several = sorted(
+        shown(host) for host, found in macs.items() if len(found) > 1 and host not in COMMON_NAMES
+    )
     if several:
         yield (
             f"The host name {listed(several)} is that of several MAC addresses: of one phone that changed "
@@ -117,6 +125,6 @@ def _notes(names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[st
         )
     if shared:
         yield (
-            f"Two devices hold one address at one time ({listed(sorted(shared))}): their rows stay under the "
-            "address."
+            f"Two devices hold one address at one time ({listed(sorted(map(shown, shared)))}): their rows "
+            "stay under the address."
         )

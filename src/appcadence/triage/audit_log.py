@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from appcadence._files import check_output, lock, sync, unlock
-from appcadence._inputs import open_input
+from appcadence._inputs import open_input, read_bytes
 from appcadence._types import Progress, silent
 from appcadence.errors import EvidenceError
 
@@ -34,6 +34,7 @@ _HASH = b',"hash":"'
 _END = re.compile(
     rb',"hash":"([0-9a-f]{64})"(,"kind":"[a-z]+","prev":"([0-9a-f]{64})","seq":([1-9][0-9]{0,17})\})\n'
 )
+_ANCHOR = re.compile(rb'[0-9T:+-]+ ([0-9a-f]{64}) ("[ -\x7f]*")\n')
 _BLOCK = 1 << 16
 _REPORT_LINES = 20_000
 
@@ -125,28 +126,55 @@ def verify(
     path: str | Path,
     head: str | None = None,
     progress: Progress = silent,
+    anchors: str | Path | None = None,
 ) -> Verified:
-    """Check every line, in memory for one line.
+    """Check every line, in memory for one line and the heads.
 
-    `head` is a hash that `append` returned earlier. Without it, lines cut off the end and a file written anew
-    from the first line stay unseen; with it they show, up to the line that it stands for.
+    `head` is a hash that `append` returned earlier, `anchors` a file to which `anchor` added such. Without
+    them, lines cut off the end and a file written anew from the first line stay unseen; with them they show,
+    up to the line that the last one stands for.
 
     Raises:
-        EvidenceError: a line was edited, removed, put in, repeated or moved, the last one is torn, or no line
-            has the hash `head`; the message says which line.
+        EvidenceError: a line was edited, removed, put in, repeated or moved, the last one is torn, or a head
+            is that of no line, or of one before that of the head noted before it; the message says which
+            line. Or the file of anchors is none, or has no head of this file.
     """
     if head is not None and not re.fullmatch("[0-9a-f]{64}", head := head.strip().lower()):
         raise EvidenceError(f"a head is 64 hexadecimal digits, got {head!r}")
-    state, anchored = EMPTY, None
+    noted = [] if anchors is None else _noted(Path(anchors), Path(path).name)
+    found = dict.fromkeys([head for _, head in noted] + ([] if head is None else [head]), 0)
+    state = EMPTY
     for state, _ in lines(path, progress):
-        if state.head == head:
-            anchored = state.lines
-    if head is not None and anchored is None:
-        raise EvidenceError(
-            f"{path}: none of its {state.lines:,} lines has the hash {head}: lines were cut off its end, or "
-            "the file was written anew"
-        )
-    return state._replace(anchored=anchored)
+        if state.head in found:
+            found[state.head] = state.lines
+    gone = "lines were cut off its end, or the file was written anew"
+    if head is not None and not found[head]:
+        raise EvidenceError(f"{path}: none of its {state.lines:,} lines has the hash {head}: {gone}")
+    last = 0
+    for number, each in noted:
+        if found[each] < last or not found[each]:
+            why = f"comes before the head noted before it: {anchors} was changed" if found[each] else gone
+            what = f"line {found[each]}" if found[each] else f"none of its {state.lines:,} lines"
+            raise EvidenceError(f"{path}: the head on line {number} of {anchors} is that of {what}: {why}")
+        last = found[each]
+    return state._replace(anchored=max(found.values(), default=None))
+
+
+def _noted(path: Path, name: str) -> list[tuple[int, str]]:
+    """Number of the line, and head, of each anchor of the evidence file called `name`."""
+    try:
+        content = read_bytes(path, MAX_LINE_BYTES)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read ({error.strerror or error})") from None
+    found = []
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        if (parts := _ANCHOR.fullmatch(line)) is None:
+            raise EvidenceError(f"{path}, line {number} is no anchor (TIME HEAD NAME), or torn")
+        if parts[2].decode("ascii") == json.dumps(name):
+            found.append((number, parts[1].decode("ascii")))
+    if not found:
+        raise EvidenceError(f"{path} has no head of an evidence file called {name}")
+    return found
 
 
 def lines(path: str | Path, progress: Progress = silent) -> Iterator[tuple[Verified, bytes]]:

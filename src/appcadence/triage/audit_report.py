@@ -64,6 +64,7 @@ def run_facts(
             "name": _only(scores["model_name"]),
             "version": _only(scores["model_version"]),
             "bundle": run.model_version,
+            "signer": run.signer,
         },
         "window": run.window,
         "devices": run.devices,

@@ -1,18 +1,24 @@
 """Display names become bundle ids, and what points to a person a keyed hash."""
 
+import hashlib
+import hmac
 import json
 from ipaddress import ip_network
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bundles import CHAT, mdm, newest
 from flow_samples import lines, nss
+from lease_samples import RANDOM, A, B, T
+from lease_samples import ROW as LEASE
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import is_address, is_local
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.ingest.renaming import Renaming
+from appcadence.telemetry.inventory.merge import merge
 
 ROW = {
     "open": "2026-03-02T00:00:00Z",
@@ -163,6 +169,7 @@ def test_what_stands_under_pseudonyms_is_its_owners_alone(log, tmp_path):
     more = log("two.json", {"device_id": "d", "app": "com.b", "host": "h.example"})
     (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("a key that is long enough")
+    (tmp_path / "key").chmod(0o600)
     for name, key in (("hidden", tmp_path / "key"), ("clear", None)):
         convert([path], tmp_path / name, keyfile=key)
     assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o700
@@ -170,3 +177,73 @@ def test_what_stands_under_pseudonyms_is_its_owners_alone(log, tmp_path):
     (tmp_path / "hidden").chmod(0o750)
     convert([more], tmp_path / "hidden", keyfile=tmp_path / "key")
     assert (tmp_path / "hidden").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.fixture
+def key(tmp_path):
+    path = tmp_path / "key"
+    path.write_text("a key that is long enough")
+    path.chmod(0o600)
+    return path
+
+
+def test_neither_notes_nor_reasons_quote_a_clear_name(tmp_path, key):
+    """One phone, one host name of two MAC addresses, one address of two at a time, and rows with faults."""
+    leases = [LEASE | {"host_name": "anna-phone"}, LEASE | {"mac": RANDOM, "assigned_addr": "10.0.0.6"}]
+    for mac, time in ((A, T), (B, T + 60), (A, T + 90)):
+        leases.append(
+            LEASE | {"mac": mac, "ts": time, "host_name": "bens-phone", "assigned_addr": "10.0.0.7"}
+        )
+    conn = {"proto": "tcp", "service": "ssl", "duration": 9.0, "orig_bytes": 1, "resp_bytes": 2}
+    conn |= {"id.orig_p": 50000, "id.resp_p": 443, "id.resp_h": "10.0.0.9", "conn_state": "SF"}
+    rows = [
+        conn | {"ts": T + 5.0 * k, "uid": f"C{k}", "id.orig_h": f"10.0.0.{5 + k % 3}", "local_orig": True}
+        for k in range(9)
+    ]
+    for field, wrong in (("ts", "annas-nas"), ("id.orig_h", "annas-nas"), ("id.resp_p", "annas-nas")):
+        rows.append(rows[0] | {"uid": "C99", field: wrong})
+    paths = []
+    for name, found in (("conn.log", rows), ("dhcp.log", leases)):
+        paths.append(tmp_path / name)
+        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in found))
+    names = ("anna", "bens", A, B, RANDOM, "10.0.0.5", "10.0.0.7", "10.0.0.9")
+    for renamed in (None, key):
+        out = tmp_path / f"to-{renamed and renamed.name}"
+        report = convert(paths, out, keyfile=renamed)
+        said = json.dumps(report.as_dict()) + str(
+            [TelemetryDirectory(out).read(name).to_pylist() for name in ("flows", "rejected")]
+        )
+        quoted = {name for name in names if name in said}
+        assert quoted >= {"bens", A, "10.0.0.7", "10.0.0.9"} if renamed is None else not quoted
+        assert any("Two devices hold one address" in note for note in report.notes)
+        assert any("is that of several MAC" in note for note in report.notes) and report.rejected
+
+
+def test_pseudonyms_of_the_older_form_are_not_added_to(log, tmp_path, key):
+    path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
+    convert([path], tmp_path / "t", keyfile=key)
+    sources = tmp_path / "t/sources.json"
+    first = "key-" + hmac.new(key.read_bytes(), b"key\0", hashlib.sha256).hexdigest()[:16]
+    known = json.loads(sources.read_text())
+    text = sources.read_text().replace(Renaming.read(None, key).fingerprint, first)
+    sources.write_text(text)
+    assert json.loads(text) != known
+    more = log("two.json", {"device_id": "e", "app": "com.a", "host": "i.example"})
+    with pytest.raises(TelemetryError, match="pseudonyms of an older form, which keep more"):
+        convert([more], tmp_path / "t", keyfile=key)
+    assert sources.read_text() == text
+
+
+def test_an_inventory_brings_no_clear_name_beside_pseudonyms(log, tmp_path, key):
+    path = log("one.json", {"device_id": "UDID-7", "app": CHAT, "host": "h.example"})
+    convert([path], tmp_path / "t", keyfile=key)
+    apps = mdm(tmp_path / "annas-phone.plist", udid="UDID-7")
+    with pytest.raises(TelemetryError, match="no clear names may stand, such as UDID-7") as error:
+        merge([apps], tmp_path / "t")
+    assert error.value.argument == "device_id" and not list((tmp_path / "t").glob("inv*"))
+    merge([apps], tmp_path / "t", device_id=flows(tmp_path / "t")["device_id"][0])
+    stored = (tmp_path / "t/sources.json").read_text()
+    assert "anna" not in stored and "UDID-7" not in str(newest(tmp_path / "t"))
+    merge([apps], tmp_path / "clear")
+    with pytest.raises(TelemetryError, match="clear names, beside which pseudonyms hide nothing"):
+        convert([path], tmp_path / "clear", keyfile=key)

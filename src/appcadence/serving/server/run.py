@@ -61,8 +61,20 @@ def serve(
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=limits.timeout_seconds,
         )
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}")
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         # Uvicorn drains, and then raises the signal that it was given once more.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            _Server(config, lambda: ready(address)).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Says that it is ready once it heeds signals: one that comes while it starts may be lost."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()

@@ -108,7 +108,7 @@ def convert(
                 return replace(
                     report,
                     collections=collections,
-                    notes=(*report.notes, *(_shared_names(tallies) if report.changed else ())),
+                    notes=(*report.notes, *(_shared_names(tallies, renaming) if report.changed else ())),
                 )
             except UnusableFile as error:
                 if strict or not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
@@ -117,9 +117,9 @@ def convert(
                 tallies = [again(tally, error) for tally in tallies]
 
 
-def _shared_names(tallies: Iterable[Tally]) -> Iterator[str]:
+def _shared_names(tallies: Iterable[Tally], renaming: Renaming) -> Iterator[str]:
     """A sentence where device ids come from the names of sysdiagnoses, which many devices share."""
-    used = sorted({tally.device_id for tally in tallies if tally.device_id and not tally.unusable})
+    used = sorted({renaming.device(t.device_id) for t in tallies if t.device_id and not t.unusable})
     if used:
         yield (
             f"The device id {listed(used)} comes from the name of a sysdiagnose, which other devices of its "
@@ -169,7 +169,7 @@ def _converted(
             raise _none_usable(tallies)
         if not new:
             return ConversionReport(out, tuple(tally.report for tally in tallies))
-        options, identities = identified(options, tallies)
+        options, identities = identified(options, tallies, renaming.device)
         added = [tally.report for tally in new.values()]
         digest = hashlib.sha256("\n".join(sorted(report.sha256 for report in added)).encode())
         writer.conversion = digest.hexdigest()[:16]

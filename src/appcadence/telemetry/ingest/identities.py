@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain
 
@@ -13,8 +13,11 @@ from appcadence.telemetry.readers import ReadOptions, leases, zeek
 from appcadence.telemetry.readers._lines import head
 
 
-def identified(options: ReadOptions, tallies: Iterable[Tally]) -> tuple[ReadOptions, tuple[str, ...]]:
-    """The options with the devices that leases and MAC addresses in the files tell of; sentences on them.
+def identified(
+    options: ReadOptions, tallies: Iterable[Tally], shown: Callable[[str], str]
+) -> tuple[ReadOptions, tuple[str, ...]]:
+    """The options with the devices that leases and MAC addresses in the files tell of; sentences on them, in
+    which a name is as `shown`.
 
     Devices that are named otherwise go before. Leases that were given before count again, for what is new.
 
@@ -30,5 +33,5 @@ def identified(options: ReadOptions, tallies: Iterable[Tally]) -> tuple[ReadOpti
         known = tally.report.skipped and leases.sniff(tally.path, head(tally.path, "a log"))
         if known or tally.report.format == leases.NAME:
             files.append(tally.path)
-    devices, said = devices_of(chain(hardware.sightings(), *map(leases.sightings, files)))
+    devices, said = devices_of(chain(hardware.sightings(), *map(leases.sightings, files)), shown)
     return replace(options, devices=devices), said

@@ -29,6 +29,8 @@ _PRIVATE = LOCAL_NETWORKS[:6]
 _MIN_KEY_BYTES = 16
 _MIN_DISTINCT_BYTES = 8
 _MAX_KEY_BYTES = 4096
+_FORM = "2"
+"""What is replaced, and by what; the first form had no name, and kept addresses and names of files."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Renaming:
     @property
     def fingerprint(self) -> str | None:
         """Tells keys apart without telling what they are; None = names are kept."""
-        return None if self.key is None else self._hash("key", "")
+        return None if self.key is None else self._hash("key", _FORM)
 
     def check(self, directory: TelemetryDirectory) -> None:
         """Refuse a directory whose names were kept, or replaced by another key.
@@ -98,6 +100,11 @@ class Renaming:
                 f"{directory.path} holds pseudonyms, beside which no clear names may stand; give the key "
                 "that it was made with, or another directory",
                 "keyfile",
+            )
+        if self._hash("key", "") in keys:
+            raise TelemetryError(
+                f"{directory.path} holds pseudonyms of an older form, which keep more; convert the logs "
+                "again, into another directory"
             )
         clear = None in keys
         what = "clear names, beside which pseudonyms hide nothing" if clear else "pseudonyms by another key"

@@ -27,6 +27,7 @@ is refused; of one that is not whole, or has bad rows, no absent app counts as v
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -61,6 +62,8 @@ CHANGES = (
     "approved_period_changed",
 )
 """Kinds of change, in the order of a report."""
+_PSEUDONYM = re.compile("device-[0-9a-f]{16}")
+"""Of a device, as a conversion makes it."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +158,19 @@ def merge(
         telemetry = existing(into)
         before = Snapshot.latest(telemetry)
         after = _combined(read, before)
+        hidden = telemetry is not None and any(entry.get("key") for entry in telemetry.sources)
+        clear = [scope for scope in after if scope is not None and not _PSEUDONYM.fullmatch(scope)]
+        if hidden and clear:
+            raise TelemetryError(
+                f"{into} holds pseudonyms, beside which no clear names may stand, such as {clear[0]}; name "
+                "the device as it is called there, or merge into another directory",
+                "device_id",
+            )
         changed = {scope: rows for scope, rows in after.items() if rows != before.present.get(scope)}
         time = None
         if changed:
             time = max(now or datetime.now(UTC), before.time + timedelta(microseconds=1))
-            _write(writer, read, changed, time)
+            _write(writer, read, changed, time, hidden)
     return MergeReport(
         into,
         time,
@@ -301,7 +312,11 @@ def _name(path: Path) -> str:
 
 
 def _write(
-    writer: DirectoryWriter, sources: Sequence[Source], changed: Mapping[Scope, Rows], time: datetime
+    writer: DirectoryWriter,
+    sources: Sequence[Source],
+    changed: Mapping[Scope, Rows],
+    time: datetime,
+    hidden: bool,
 ) -> None:
     rows = [
         {"app_id": app, "device_id": scope, "snapshot_time": time} | facts
@@ -313,14 +328,15 @@ def _write(
         content = sha256(source.path)
         digest.update(bytes.fromhex(content))
         report = FileReport(
-            _name(source.path),
+            f"file-{content[:16]}" if hidden else _name(source.path),
             content,
             f"inventory:{source.kind}",
             source.rows,
             len(source.apps),
             len(source.bad),
         )
-        entries.append(report.as_source())
+        named = {} if hidden or source.device is None else {"key": None}  # no pseudonyms beside it
+        entries.append(report.as_source() | named)
     writer.conversion, writer.sources = digest.hexdigest()[:16], entries
     writer.write("inventory", INVENTORY.of_rows(rows))
     for source in sources:
