@@ -25,6 +25,10 @@ def features(
     history: Annotated[
         Path | None, typer.Option(help="What was known before, such as OUT/history.parquet of a scoring run.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Features or families that are wanted alone, such as size,beats_per_hour."),
+    ] = None,
     log: Log = None,
     describe_only: Annotated[bool, typer.Option("--describe", help="List the features and stop.")] = False,
 ) -> None:
@@ -44,7 +48,8 @@ def features(
     if directory is None or out is None:
         raise AppcadenceError("give a telemetry directory and --out FILE.parquet, or --describe")
     check_files(out=out)
+    wanted = None if columns is None else [name.strip() for name in columns.split(",")]
     with logged(log), progress_bar() as progress:
         past = History.empty() if history is None else read_history(history)
-        rows = write_features(directory, out, window, past, progress=progress)
+        rows = write_features(directory, out, window, past, wanted, progress=progress)
     say(f"{rows:,} windows of {window} written to {out}")

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from appcadence.features.extraction import Part, Source, fill_novelty, frame, ke
 from appcadence.features.families import novelty
 from appcadence.features.flows import Flows
 from appcadence.features.history import History, Past
+from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import Windows, window_seconds
 
 BLOCK_FLOWS = 100_000
@@ -49,6 +50,7 @@ def write_features(
     out: Path,
     window: str = "24h",
     history: History | None = None,
+    columns: Sequence[str] | None = None,
     *,
     block_flows: int = BLOCK_FLOWS,
     progress: Progress = silent,
@@ -60,9 +62,12 @@ def write_features(
     Raises:
         TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
     """
-    seconds = window_seconds(window)
+    seconds, selection = window_seconds(window), Selection.of(columns)
+    past = selection.past(history)
     with scratch(out) as place, replacing(out, place) as whole:
-        blocks = Blocks.of(source, seconds, history, place, block_flows=block_flows, progress=progress)
+        blocks = Blocks.of(
+            source, seconds, past, place, selection=selection, block_flows=block_flows, progress=progress
+        )
         schema = pa.Table.from_pandas(blocks.no_rows(), preserve_index=False).schema
         # A dictionary of float values only costs time.
         names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
@@ -107,6 +112,7 @@ class Blocks:
     pasts: list[Past]
     """Of each block, with its windows' contacts added; empty without history."""
     fleet: novelty.Fleet | None
+    selection: Selection
 
     @classmethod
     def of(
@@ -116,12 +122,14 @@ class Blocks:
         history: History | None,
         scratch: Path,
         *,
+        selection: Selection = WHOLE,
         block_flows: int = BLOCK_FLOWS,
         span_us: tuple[int, int] | None = None,
         extra_columns: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
         progress: Progress = silent,
     ) -> Blocks:
-        """Read the telemetry and compute the blocks; with a span, only the windows in it.
+        """Read the telemetry and compute the blocks, of the selected features; with a span, only the windows
+        in it.
 
         `extra_columns` gives more arrays with one value a window, which the blocks give back.
 
@@ -138,10 +146,11 @@ class Blocks:
             block_flows=block_flows,
             spill=coded,
             span_us=span_us,
+            around=selection.tables(history),
             progress=progress,
         )
         # What a killed run left is in its codes.
-        kept = scratch / f"blocks-{_codes(flows)}"
+        kept = scratch / f"blocks-{_codes(flows, selection)}"
         for other in scratch.glob("blocks-*"):
             if other != kept:
                 shutil.rmtree(other)
@@ -154,8 +163,9 @@ class Blocks:
                 n, others = windows.n_channels, extra_columns(windows)
                 past = {} if windows.compared is None else windows.compared.channels.columns()
                 # The second holds the past, and is there only when all is.
+                halves = Part.halves_of(windows, selection)
                 for file, part, rows, more in zip(
-                    files, Part.halves_of(windows), (slice(n), slice(n, None)), ({}, past), strict=True
+                    files, halves, (slice(n), slice(n, None)), ({}, past), strict=True
                 ):
                     extra = {name: values[rows] for name, values in others.items()}
                     _store(file, part._asdict() | _prefixed(_EXTRA, extra) | _prefixed(_PAST, more))
@@ -169,8 +179,10 @@ class Blocks:
             pasts += [] if past is None else [past]
             progress("extracting", done / flows.n_blocks)
         shutil.rmtree(coded)
-        fleet = novelty.Fleet.of(contexts, [past.contacts() for past in pasts])
-        return cls(flows, contexts, seconds, kept, pasts, fleet)
+        fleet = None
+        if selection.fleetwide:
+            fleet = novelty.Fleet.of(contexts, [past.contacts() for past in pasts])
+        return cls(flows, contexts, seconds, kept, pasts, fleet, selection)
 
     def __len__(self) -> int:
         return 2 * self.flows.n_blocks
@@ -180,7 +192,7 @@ class Blocks:
         with self._stored(number) as stored:
             part = Part._make([stored[name] for name in Part._fields])
         fill_novelty(part, self.fleet, self.seconds)
-        return frame(part, self.flows, self.contexts, self.seconds)
+        return frame(part, self.flows, self.contexts, self.seconds, self.selection)
 
     def keys(self, number: int) -> pd.DataFrame:
         """One of the tables without its features."""
@@ -201,7 +213,7 @@ class Blocks:
 
     def no_rows(self) -> pd.DataFrame:
         """A table with no windows."""
-        return frame(Part.empty(), self.flows, self.contexts, self.seconds)
+        return frame(Part.empty(self.selection), self.flows, self.contexts, self.seconds, self.selection)
 
     def history(self) -> History:
         """The history with the contacts of all windows added.
@@ -240,9 +252,9 @@ def _whole(file: Path) -> bool:
         return False
 
 
-def _codes(flows: Flows) -> str:
-    """What the codes in a block's file stand for."""
-    digest = hashlib.sha256(str(flows.n_blocks).encode())
+def _codes(flows: Flows, selection: Selection) -> str:
+    """What the codes and the columns in a block's file stand for."""
+    digest = hashlib.sha256(str(flows.n_blocks).encode() + selection.wanted.tobytes())
     for names in (flows.devices, flows.apps, flows.dests):
         for name in names:
             digest.update(str(name).encode("utf-8", "surrogatepass") + b"\0")
