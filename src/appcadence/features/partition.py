@@ -39,6 +39,8 @@ from appcadence.features.windows import Windows, window_seconds
 BLOCK_FLOWS = 100_000
 """Flows of one block: about 80 MB a thread at the peak."""
 
+_ROW_GROUP = 1 << 15
+"""Rows of a row group of the table, at least: smaller ones take time and room."""
 _EXTRA, _PAST = "extra_", "past_"
 """What the names of arrays in a block's file begin with, but for those of `Part`."""
 
@@ -71,17 +73,18 @@ def write_features(
         schema = pa.Table.from_pandas(blocks.no_rows(), preserve_index=False).schema
         # A dictionary of float values only costs time.
         names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-
-        def ready(number: int) -> pa.Table:
-            return pa.Table.from_pandas(blocks.frame(number), schema, preserve_index=False)
-
         rows = 0
+        waiting: list[pa.Table] = []
         with pq.ParquetWriter(
             whole, schema, compression="zstd", compression_level=1, use_dictionary=names
         ) as writer:
-            for number, table in enumerate(in_order(ready, len(blocks)), start=1):
-                writer.write_table(table)
+            tables = in_order(lambda number: blocks.table(number, schema), len(blocks))
+            for number, table in enumerate(tables, start=1):
+                waiting.append(table)
                 rows += len(table)
+                if number == len(blocks) or sum(map(len, waiting)) >= _ROW_GROUP:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
                 progress("writing", number / len(blocks))
     return rows
 
@@ -189,10 +192,26 @@ class Blocks:
 
     def frame(self, number: int) -> pd.DataFrame:
         """One of the tables, with the columns of `extract`."""
+        return frame(self._part(number), self.flows, self.contexts, self.seconds, self.selection)
+
+    def table(self, number: int, schema: pa.Schema) -> pa.Table:
+        """The same in Arrow, with the schema of `no_rows`; a frame of the values in between costs more."""
+        part = self._part(number)
+        keys = keys_of(part, self.flows, self.contexts, self.seconds)
+        of_keys = pa.schema([schema.field(name) for name in keys])
+        columns = pa.Table.from_pandas(keys, of_keys, preserve_index=False).columns
+        values = np.ascontiguousarray(self.selection.shown(part.values).T)
+        known = np.packbits(~np.isnan(values), axis=1, bitorder="little")
+        for column, valid in zip(values, known, strict=True):
+            buffers = [pa.py_buffer(valid), pa.py_buffer(column)]
+            columns.append(pa.Array.from_buffers(pa.float32(), len(column), buffers))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _part(self, number: int) -> Part:
         with self._stored(number) as stored:
             part = Part._make([stored[name] for name in Part._fields])
         fill_novelty(part, self.fleet, self.seconds)
-        return frame(part, self.flows, self.contexts, self.seconds, self.selection)
+        return part
 
     def keys(self, number: int) -> pd.DataFrame:
         """One of the tables without its features."""
