@@ -42,7 +42,7 @@ FEATURES += ["upload_ratio", "failed_ratio", "out_size_median_bytes", "out_size_
 COLUMNS = [name for name in FEATURES if name in set(describe()["feature"])]
 COLUMNS += ["hour_coverage_ratio", "connected_ratio"]
 Line = tuple[str, float, int, str]
-GOALS = {"Polars": 5, "DuckDB": 8, "pandas groupby-apply": 200, "tsfresh Efficient": 1000}
+GOALS = {"Polars": 1.3, "DuckDB": 1.8, "pandas groupby-apply": 200, "tsfresh Efficient": 3000}
 
 
 def prepare(raw: Path, path: Path) -> int:
@@ -382,7 +382,8 @@ def main() -> None:
     for engine, seconds, windows, agrees in lines:
         micros = seconds / windows * 1e6
         print(f"{engine:28}{seconds:9.2f}{micros:11.2f}{micros / our_micros:9.2f}x  {agrees}")
-    print("Goals, against our whole catalogue:")
+    print("Goals, against our 15 features:")
+    our_micros = lines[1][1] / lines[1][2] * 1e6
     for engine, seconds, windows, _ in lines[2:]:
         ratio, goal = seconds / windows * 1e6 / our_micros, GOALS[engine]
         print(f"  {engine:21}{goal:>5}x  {'met' if ratio >= goal else 'not met'} ({ratio:.2f}x)")

@@ -34,6 +34,7 @@ def features(
 ) -> None:
     """Turn flow windows into the feature table, or list its features.
 
+    With --columns the table holds those alone, and what only the others take is neither read nor computed.
     Without --history, novelty is as of each window: a device's first window has no past, and no novelty.
     Telemetry may be larger than memory: about 1 GB is used, and scratch files of 60 bytes a flow and 400 a
     window beside FILE while it runs. A run that is killed leaves no table, and the next clears up.

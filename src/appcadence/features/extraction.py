@@ -209,7 +209,7 @@ def prepare(
     `around` are not read; with a span, in microseconds since the epoch, only flows that touch it."""
     if isinstance(source, str | Path):
         source = TelemetryDirectory(source)
-    columns = {"flows": coded.COLUMNS}
+    columns: dict[str, tuple[str, ...]] = {"flows": coded.COLUMNS}
     columns |= {name: wanted for name, wanted in CONTEXT_COLUMNS.items() if name in around}
     if isinstance(source, TelemetryDirectory) and source.files("flows"):
         inventory = source.read("inventory")
