@@ -35,6 +35,7 @@ HUMAN, POISSON, GAMMA, WEIBULL, LOGNORMAL = range(5)
 
 COUNTS = np.arange(MAX_SKETCH + 1)
 OWN, SCRATCH = COUNTS * np.log(np.maximum(COUNTS, 1)), np.empty((6, MAX_SKETCH + 1))
+WANTED = np.ones(PER_LEVEL, np.bool_)
 _jit = numba.njit(cache=True, nogil=True)
 Value = TypeVar("Value")
 
@@ -194,7 +195,7 @@ def _ordered(starts):  # type: ignore[no-untyped-def]
 def _kernel(starts: np.ndarray, out: np.ndarray) -> float:
     """Fill a level's features; the period of the densest band of gaps."""
     n = len(starts)
-    period: float = gap_features(starts, np.empty(n), np.empty(n), SCRATCH, out[:-1])[1]
+    period: float = gap_features(starts, np.empty(n), np.empty(n), SCRATCH, out[:-1], WANTED, True)[1]
     out[-1] = cadence.level_score(starts, np.empty(n), SCRATCH, OWN)
     return period
 

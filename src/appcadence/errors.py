@@ -8,10 +8,10 @@ _MAX_CHARACTERS = 1000
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
 
 
-def known_are(name: str, known: Iterable[str]) -> str:
-    """What there is in place of an unknown name, and which of it was probably meant."""
+def known_are(name: str, known: Iterable[str], more: Iterable[str] = ()) -> str:
+    """What there is in place of an unknown name, and which of it, or of more, was probably meant."""
     names = list(known)
-    meant = get_close_matches(name, names, n=1)
+    meant = get_close_matches(name, [*names, *more], n=1)
     return f"known are {', '.join(names)}" + (f"; did you mean {meant[0]}?" if meant else "")
 
 

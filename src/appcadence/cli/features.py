@@ -25,11 +25,16 @@ def features(
     history: Annotated[
         Path | None, typer.Option(help="What was known before, such as OUT/history.parquet of a scoring run.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Features or families that are wanted alone, such as size,beats_per_hour."),
+    ] = None,
     log: Log = None,
     describe_only: Annotated[bool, typer.Option("--describe", help="List the features and stop.")] = False,
 ) -> None:
     """Turn flow windows into the feature table, or list its features.
 
+    With --columns the table holds those alone, and what only the others take is neither read nor computed.
     Without --history, novelty is as of each window: a device's first window has no past, and no novelty.
     Telemetry may be larger than memory: about 1 GB is used, and scratch files of 60 bytes a flow and 400 a
     window beside FILE while it runs. A run that is killed leaves no table, and the next clears up.
@@ -44,7 +49,8 @@ def features(
     if directory is None or out is None:
         raise AppcadenceError("give a telemetry directory and --out FILE.parquet, or --describe")
     check_files(out=out)
+    wanted = None if columns is None else [name.strip() for name in columns.split(",")]
     with logged(log), progress_bar() as progress:
         past = History.empty() if history is None else read_history(history)
-        rows = write_features(directory, out, window, past, progress=progress)
+        rows = write_features(directory, out, window, past, wanted, progress=progress)
     say(f"{rows:,} windows of {window} written to {out}")

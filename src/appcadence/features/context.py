@@ -173,12 +173,12 @@ class Contexts(Fleetwide):
             flows.first_us,
             None if history is None else Past.of(history, flows.devices, flows.apps, flows.dests),
             len(flows.devices),
-            _chunks(around["activity"], _spans, flows, spill, "activity"),
-            _chunks(around["notifications"], _pushes, flows, spill, "notifications"),
-            _chunks(around["tasks"], _intervals, flows, spill, "tasks")
-            + _chunks(around["notifications"], _transfers, flows, spill, "transfers"),
-            _chunks(around["coverage"], _intervals, flows, spill, "coverage"),
-            _chunks(around["usage"], _usage, flows, spill, "usage"),
+            _chunks(around.get("activity", ()), _spans, flows, spill, "activity"),
+            _chunks(around.get("notifications", ()), _pushes, flows, spill, "notifications"),
+            _chunks(around.get("tasks", ()), _intervals, flows, spill, "tasks")
+            + _chunks(around.get("notifications", ()), _transfers, flows, spill, "transfers"),
+            _chunks(around.get("coverage", ()), _intervals, flows, spill, "coverage"),
+            _chunks(around.get("usage", ()), _usage, flows, spill, "usage"),
         )
 
     def block(self, block: int | None = None) -> Context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -20,13 +20,14 @@ from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.blocks import Piece
 from appcadence.features.build import windows_of
-from appcadence.features.catalog import FAMILIES, NAMES, SCHEMA_ID
+from appcadence.features.catalog import SCHEMA_ID
 from appcadence.features.columns import code_of, micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
 from appcadence.features.flows import ATTRIBUTIONS, Flows
 from appcadence.features.history import Contacts, History
+from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import (
     APP_LEVEL,
     MAX_DURATION_SECONDS,
@@ -102,15 +103,16 @@ class Part(NamedTuple):
     n_beats: np.ndarray
     attribution: np.ndarray
     values: FeatureMatrix
-    """(n, n_features), columns in catalogue order."""
+    """(n, k), the features that a selection holds."""
 
     @classmethod
-    def empty(cls) -> Part:
+    def empty(cls, selection: Selection = WHOLE) -> Part:
         types = ("i4", "i4", "i4", "i8", "f8", "i8", "i8", "i8", "u1")
-        return cls._make([*(np.empty(0, t) for t in types), np.empty((0, len(NAMES)), np.float32)])
+        width = np.count_nonzero(selection.held)
+        return cls._make([*(np.empty(0, t) for t in types), np.empty((0, width), np.float32)])
 
     @classmethod
-    def of(cls, windows: Windows) -> Part:
+    def of(cls, windows: Windows, selection: Selection = WHOLE) -> Part:
         """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
         return cls(
             windows.device,
@@ -124,13 +126,13 @@ class Part(NamedTuple):
             np.diff(windows.sessions.offsets),
             np.diff(windows.beats[0]),
             windows.attribution,
-            np.hstack([family.compute(windows) for family in FAMILIES]),
+            selection.compute(windows),
         )
 
     @classmethod
-    def halves_of(cls, windows: Windows) -> tuple[Part, Part]:
+    def halves_of(cls, windows: Windows, selection: Selection = WHOLE) -> tuple[Part, Part]:
         """The same, channels and apps apart."""
-        whole, n = cls.of(windows), windows.n_channels
+        whole, n = cls.of(windows, selection), windows.n_channels
         return cls(*(column[:n] for column in whole)), cls(*(column[n:] for column in whole))
 
 
@@ -145,36 +147,45 @@ class Named(Protocol):
     def dests(self) -> pd.Index[Any]: ...
 
 
-def extract(source: Source, window: str = "24h", history: History | None = None) -> pd.DataFrame:
+def extract(
+    source: Source,
+    window: str = "24h",
+    history: History | None = None,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """The feature table: one row a window; channels by device, app, destination and time, then apps (`*`).
 
     Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
-    the catalogue as float32, NaN where unknown. Without `history` the novelty family is NaN. All is held in
-    memory, about 200 bytes a flow at the peak; `appcadence.features.partition` serves what is larger.
+    the catalogue as float32, NaN where unknown. `columns` name features or families that are wanted alone, in
+    catalogue order whatever their own: what nothing wanted takes is neither read nor computed. Without
+    `history` the novelty family is NaN. All is held in memory, about 200 bytes a flow at the peak;
+    `appcadence.features.partition` serves what is larger.
 
     Raises:
         TelemetryError, SchemaError: see `load`.
-        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d.
+        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d, or there is no feature of a name.
     """
-    seconds = window_seconds(window)
-    flows, contexts = prepare(source, history)
+    seconds, selection = window_seconds(window), Selection.of(columns)
+    history = selection.past(history)
+    flows, contexts = prepare(source, history, around=selection.tables(history))
 
     def work(block: int) -> tuple[tuple[Part, Part], Contacts | None]:
         windows = windows_of(flows, contexts, seconds, block=block)
-        return Part.halves_of(windows), windows.contacts
+        return Part.halves_of(windows, selection), windows.contacts if selection.fleetwide else None
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         done = list(pool.map(work, range(flows.n_blocks)))
         flows = replace(flows, _chunks=())  # no longer needed, and as large as the table
         # All channel windows, then all app windows, as one `Windows` has them.
-        part = _joined([halves[half] for half in (0, 1) for halves, _ in done], pool)
-    fill_novelty(part, novelty.Fleet.of(contexts, [contacts for _, contacts in done]), seconds)
-    return frame(part, flows, contexts, seconds)
+        part = _joined([halves[half] for half in (0, 1) for halves, _ in done], pool, selection)
+    if selection.fleetwide:
+        fill_novelty(part, novelty.Fleet.of(contexts, [contacts for _, contacts in done]), seconds)
+    return frame(part, flows, contexts, seconds, selection)
 
 
-def _joined(parts: Sequence[Part], pool: ThreadPoolExecutor) -> Part:
+def _joined(parts: Sequence[Part], pool: ThreadPoolExecutor, selection: Selection) -> Part:
     ends = np.cumsum([0, *(len(part.device) for part in parts)])
-    whole = Part(*(np.empty((ends[-1], *c.shape[1:]), c.dtype) for c in Part.empty()))
+    whole = Part(*(np.empty((ends[-1], *c.shape[1:]), c.dtype) for c in Part.empty(selection)))
 
     def copy(number: int) -> None:
         for to, column in zip(whole, parts[number], strict=True):
@@ -191,13 +202,15 @@ def prepare(
     block_flows: int = coded.BLOCK_FLOWS,
     spill: Path | None = None,
     span_us: tuple[int, int] | None = None,
+    around: Collection[str] = tuple(CONTEXT_COLUMNS),
     progress: Progress = silent,
 ) -> tuple[Flows, Contexts]:
-    """Coded flows and their context (spilled to files in `spill`, where given); with a span, in microseconds
-    since the epoch, only flows that touch it."""
+    """Coded flows and their context (spilled to files in `spill`, where given), of which tables not named in
+    `around` are not read; with a span, in microseconds since the epoch, only flows that touch it."""
     if isinstance(source, str | Path):
         source = TelemetryDirectory(source)
-    columns = {"flows": coded.COLUMNS, **CONTEXT_COLUMNS}
+    columns: dict[str, tuple[str, ...]] = {"flows": coded.COLUMNS}
+    columns |= {name: wanted for name, wanted in CONTEXT_COLUMNS.items() if name in around}
     if isinstance(source, TelemetryDirectory) and source.files("flows"):
         inventory = source.read("inventory")
         pieces = {name: source.pieces(name, wanted) for name, wanted in columns.items()}
@@ -252,12 +265,12 @@ def table_of(windows: Windows) -> pd.DataFrame:
     return frame(part, windows, windows.context, seconds)
 
 
-def frame(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
+def frame(
+    part: Part, names: Named, context: Fleetwide, seconds: int, selection: Selection = WHOLE
+) -> pd.DataFrame:
     """Keys by name, and values, as the feature table; its `attrs` say of which schema."""
-    table = pd.concat(
-        [keys_of(part, names, context, seconds), pd.DataFrame(part.values, columns=list(NAMES), copy=False)],
-        axis=1,
-    )
+    values = pd.DataFrame(selection.shown(part.values), columns=selection.names, copy=False)
+    table = pd.concat([keys_of(part, names, context, seconds), values], axis=1)
     table.attrs["feature_schema"] = SCHEMA_ID
     return table
 

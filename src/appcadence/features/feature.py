@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 
 if TYPE_CHECKING:
     from appcadence.features.windows import Windows
@@ -43,8 +43,9 @@ class Family:
     inputs: tuple[str, ...]
     """Canonical tables without which all its features are NaN."""
     features: tuple[Feature, ...]
-    compute: Callable[[Windows], FeatureMatrix]
-    """Windows -> (n_windows, n_features), columns in declared order."""
+    compute: Callable[[Windows, Mask], FeatureMatrix]
+    """Windows -> (n_windows, n_features), columns in declared order. Those that are not wanted (n_features,)
+    may hold anything, and what they alone take is left out."""
     relative: bool = True
     """Values are judged by their distance from what is usual for the app. False: they speak for themselves,
     being relative to the past or to a declaration already."""

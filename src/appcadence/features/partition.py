@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,14 @@ from appcadence.features.extraction import Part, Source, fill_novelty, frame, ke
 from appcadence.features.families import novelty
 from appcadence.features.flows import Flows
 from appcadence.features.history import History, Past
+from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import Windows, window_seconds
 
 BLOCK_FLOWS = 100_000
 """Flows of one block: about 80 MB a thread at the peak."""
 
+_ROW_GROUP = 1 << 15
+"""Rows of a row group of the table, at least: smaller ones take time and room."""
 _EXTRA, _PAST = "extra_", "past_"
 """What the names of arrays in a block's file begin with, but for those of `Part`."""
 
@@ -49,6 +52,7 @@ def write_features(
     out: Path,
     window: str = "24h",
     history: History | None = None,
+    columns: Sequence[str] | None = None,
     *,
     block_flows: int = BLOCK_FLOWS,
     progress: Progress = silent,
@@ -60,23 +64,27 @@ def write_features(
     Raises:
         TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
     """
-    seconds = window_seconds(window)
+    seconds, selection = window_seconds(window), Selection.of(columns)
+    past = selection.past(history)
     with scratch(out) as place, replacing(out, place) as whole:
-        blocks = Blocks.of(source, seconds, history, place, block_flows=block_flows, progress=progress)
+        blocks = Blocks.of(
+            source, seconds, past, place, selection=selection, block_flows=block_flows, progress=progress
+        )
         schema = pa.Table.from_pandas(blocks.no_rows(), preserve_index=False).schema
         # A dictionary of float values only costs time.
         names = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-
-        def ready(number: int) -> pa.Table:
-            return pa.Table.from_pandas(blocks.frame(number), schema, preserve_index=False)
-
         rows = 0
+        waiting: list[pa.Table] = []
         with pq.ParquetWriter(
             whole, schema, compression="zstd", compression_level=1, use_dictionary=names
         ) as writer:
-            for number, table in enumerate(in_order(ready, len(blocks)), start=1):
-                writer.write_table(table)
+            tables = in_order(lambda number: blocks.table(number, schema), len(blocks))
+            for number, table in enumerate(tables, start=1):
+                waiting.append(table)
                 rows += len(table)
+                if number == len(blocks) or sum(map(len, waiting)) >= _ROW_GROUP:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
                 progress("writing", number / len(blocks))
     return rows
 
@@ -107,6 +115,7 @@ class Blocks:
     pasts: list[Past]
     """Of each block, with its windows' contacts added; empty without history."""
     fleet: novelty.Fleet | None
+    selection: Selection
 
     @classmethod
     def of(
@@ -116,12 +125,14 @@ class Blocks:
         history: History | None,
         scratch: Path,
         *,
+        selection: Selection = WHOLE,
         block_flows: int = BLOCK_FLOWS,
         span_us: tuple[int, int] | None = None,
         extra_columns: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
         progress: Progress = silent,
     ) -> Blocks:
-        """Read the telemetry and compute the blocks; with a span, only the windows in it.
+        """Read the telemetry and compute the blocks, of the selected features; with a span, only the windows
+        in it.
 
         `extra_columns` gives more arrays with one value a window, which the blocks give back.
 
@@ -138,10 +149,11 @@ class Blocks:
             block_flows=block_flows,
             spill=coded,
             span_us=span_us,
+            around=selection.tables(history),
             progress=progress,
         )
         # What a killed run left is in its codes.
-        kept = scratch / f"blocks-{_codes(flows)}"
+        kept = scratch / f"blocks-{_codes(flows, selection)}"
         for other in scratch.glob("blocks-*"):
             if other != kept:
                 shutil.rmtree(other)
@@ -154,8 +166,9 @@ class Blocks:
                 n, others = windows.n_channels, extra_columns(windows)
                 past = {} if windows.compared is None else windows.compared.channels.columns()
                 # The second holds the past, and is there only when all is.
+                halves = Part.halves_of(windows, selection)
                 for file, part, rows, more in zip(
-                    files, Part.halves_of(windows), (slice(n), slice(n, None)), ({}, past), strict=True
+                    files, halves, (slice(n), slice(n, None)), ({}, past), strict=True
                 ):
                     extra = {name: values[rows] for name, values in others.items()}
                     _store(file, part._asdict() | _prefixed(_EXTRA, extra) | _prefixed(_PAST, more))
@@ -169,18 +182,36 @@ class Blocks:
             pasts += [] if past is None else [past]
             progress("extracting", done / flows.n_blocks)
         shutil.rmtree(coded)
-        fleet = novelty.Fleet.of(contexts, [past.contacts() for past in pasts])
-        return cls(flows, contexts, seconds, kept, pasts, fleet)
+        fleet = None
+        if selection.fleetwide:
+            fleet = novelty.Fleet.of(contexts, [past.contacts() for past in pasts])
+        return cls(flows, contexts, seconds, kept, pasts, fleet, selection)
 
     def __len__(self) -> int:
         return 2 * self.flows.n_blocks
 
     def frame(self, number: int) -> pd.DataFrame:
         """One of the tables, with the columns of `extract`."""
+        return frame(self._part(number), self.flows, self.contexts, self.seconds, self.selection)
+
+    def table(self, number: int, schema: pa.Schema) -> pa.Table:
+        """The same in Arrow, with the schema of `no_rows`; a frame of the values in between costs more."""
+        part = self._part(number)
+        keys = keys_of(part, self.flows, self.contexts, self.seconds)
+        of_keys = pa.schema([schema.field(name) for name in keys])
+        columns = pa.Table.from_pandas(keys, of_keys, preserve_index=False).columns
+        values = np.ascontiguousarray(self.selection.shown(part.values).T)
+        known = np.packbits(~np.isnan(values), axis=1, bitorder="little")
+        for column, valid in zip(values, known, strict=True):
+            buffers = [pa.py_buffer(valid), pa.py_buffer(column)]
+            columns.append(pa.Array.from_buffers(pa.float32(), len(column), buffers))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _part(self, number: int) -> Part:
         with self._stored(number) as stored:
             part = Part._make([stored[name] for name in Part._fields])
         fill_novelty(part, self.fleet, self.seconds)
-        return frame(part, self.flows, self.contexts, self.seconds)
+        return part
 
     def keys(self, number: int) -> pd.DataFrame:
         """One of the tables without its features."""
@@ -201,7 +232,7 @@ class Blocks:
 
     def no_rows(self) -> pd.DataFrame:
         """A table with no windows."""
-        return frame(Part.empty(), self.flows, self.contexts, self.seconds)
+        return frame(Part.empty(self.selection), self.flows, self.contexts, self.seconds, self.selection)
 
     def history(self) -> History:
         """The history with the contacts of all windows added.
@@ -240,9 +271,9 @@ def _whole(file: Path) -> bool:
         return False
 
 
-def _codes(flows: Flows) -> str:
-    """What the codes in a block's file stand for."""
-    digest = hashlib.sha256(str(flows.n_blocks).encode())
+def _codes(flows: Flows, selection: Selection) -> str:
+    """What the codes and the columns in a block's file stand for."""
+    digest = hashlib.sha256(str(flows.n_blocks).encode() + selection.wanted.tobytes())
     for names in (flows.devices, flows.apps, flows.dests):
         for name in names:
             digest.update(str(name).encode("utf-8", "surrogatepass") + b"\0")

@@ -20,6 +20,7 @@ from appcadence.config import Config
 from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.features.partition import Blocks, in_order
+from appcadence.features.selection import Selection
 from appcadence.models.fleet_events import FleetEvents, fleet_events
 from appcadence.models.scores import EXPLAINED_ROWS, scored
 from appcadence.serving import measures
@@ -144,6 +145,7 @@ def local(job: Job, scratch: Path, progress: Progress) -> Measured:
         job.seconds,
         job.past,
         scratch,
+        selection=Selection.without(job.scorer.detector.excluded_families),
         block_flows=job.block_flows,
         span_us=job.span_us,
         extra_columns=measures.of_windows,

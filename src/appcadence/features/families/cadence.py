@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import MAX_SKETCH, MIN_STARTS, kernel, sketch, sort
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Feature
@@ -42,8 +42,10 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 3); NaN below six starts, the last below twelve."""
+    if not wanted.any():
+        return np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     return fill(
         _kernel,
         windows.offsets,
@@ -51,6 +53,7 @@ def compute(windows: Windows) -> FeatureMatrix:
         *windows.starts,
         *windows.beats,
         int(np.diff(windows.beats[0]).max(initial=0)),
+        wanted,
     )
 
 
@@ -127,7 +130,7 @@ def level_score(times, ordered, scratch, own):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _kernel(lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, most):  # type: ignore[no-untyped-def]
+def _kernel(lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, most, wanted):  # type: ignore[no-untyped-def]
     ordered = np.empty(most)
     scratch, own = np.empty((3, MAX_SKETCH + 1)), np.zeros(MAX_SKETCH + 1)
     for c in range(1, MAX_SKETCH + 1):
@@ -137,17 +140,19 @@ def _kernel(lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, mo
         if len(times) < MIN_STARTS:
             continue
         mine = starts[start_offsets[g] : start_offsets[g + 1]]
-        best = level_score(times, ordered, scratch, own)
+        best = 0.0
+        if wanted[1] or wanted[2] or len(mine) == len(times):
+            best = level_score(times, ordered, scratch, own)
         out[g, 1] = best
         # Sessions that begin in the window begin with a beat: as many of both are the same starts.
         if len(mine) == len(times):
             out[g, 0] = best
-        elif len(mine) >= MIN_STARTS:
+        elif len(mine) >= MIN_STARTS and (wanted[0] or wanted[2]):
             score = level_score(mine, ordered, scratch, own)
             out[g, 0] = score
             if score >= best:
                 best, times = score, mine
-        if len(times) >= _MIN_PART:
+        if wanted[2] and len(times) >= _MIN_PART:
             half = len(times) // 2
             for first in (0, half // 2, len(times) - half):
                 best = max(best, level_score(times[first : first + half], ordered, scratch, own))

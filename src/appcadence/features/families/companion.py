@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import HALF_MICROSECOND, kernel
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -43,7 +43,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 3); NaN below three session starts. For an app's window, other channels are other apps'.
 
     Only what lies in the same window counts.
@@ -66,6 +66,7 @@ def compute(windows: Windows) -> FeatureMatrix:
         windows.dest,
         (windows.dest >= 0) & ~windows.nameless,
         windows.seconds,
+        wanted,
     )
     return out
 
@@ -85,6 +86,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     dest,
     named,
     seconds,
+    wanted,
 ):
     cells = int(seconds / _CELL_SECONDS) + 2
     position = np.zeros(cells + 1, np.int64)
@@ -121,10 +123,12 @@ def _kernel(  # type: ignore[no-untyped-def]
             for t in starts[start_offsets[w] : start_offsets[w + 1]]:
                 near = _accompanied(times, owners, position, app, named, w, t, NEAR_SECONDS, cells)
                 together += near
-                alone += not near and not _accompanied(
-                    times, owners, position, app, named, w, t, ALONE_SECONDS, cells
+                alone += (
+                    wanted[2]
+                    and not near
+                    and not _accompanied(times, owners, position, app, named, w, t, ALONE_SECONDS, cells)
                 )
-                for shift in SHIFTS_SECONDS:
+                for shift in SHIFTS_SECONDS if wanted[1] else SHIFTS_SECONDS[:0]:
                     moved = t + shift
                     moved += seconds * ((moved < 0.0) - (moved >= seconds))
                     chance += _accompanied(times, owners, position, app, named, w, moved, NEAR_SECONDS, cells)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import (
     HALF_MICROSECOND,
     MIN_STARTS,
@@ -26,6 +26,7 @@ SCHEDULER_FLOOR_SECONDS = 900.0
 GRACE_SECONDS = 30.0
 """What may run on after the app left the front, and how long a push handler has."""
 _MIN_GAPS = 4
+_UNEXPECTED = 4
 
 FEATURES = (
     Feature(
@@ -112,7 +113,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
     context, s = windows.context, windows.sessions
     declared, front, pushes = context.declarations, context.front, context.pushes
@@ -154,7 +155,8 @@ def compute(windows: Windows) -> FeatureMatrix:
         *windows.beats,
         field("period_seconds"),
     )
-    out[:, 4] = _unexpected(windows, profile)
+    if wanted[_UNEXPECTED]:
+        out[:, _UNEXPECTED] = _unexpected(windows, profile)
     out[:, 5] = 1.0 - field("approved")
     return out
 

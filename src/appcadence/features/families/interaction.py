@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import advance, alike, bisect_right, kernel, median, micros, sort
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -113,7 +113,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 12) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
     use, front = context.use, context.front

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import (
     MAX_SKETCH,
     MIN_STARTS,
@@ -128,7 +128,7 @@ FEATURES = (
 )
 
 
-def _gaps(windows: Windows) -> FeatureMatrix:
+def _gaps(windows: Windows, wanted: Mask) -> FeatureMatrix:
     return fill(
         _kernel,
         windows.offsets,
@@ -137,6 +137,7 @@ def _gaps(windows: Windows) -> FeatureMatrix:
         *windows.beats,
         windows.observed_seconds,
         int(np.diff(windows.beats[0]).max(initial=0)),
+        wanted,
     )
 
 
@@ -231,26 +232,34 @@ def _entropy(ordered, middle):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped-def]
-    """Fill a level's features; returns its mode share, period, jitter and missed-beat share."""
+def gap_features(times, gaps, ordered, scratch, out, wanted, banded):  # type: ignore[no-untyped-def]
+    """Fill a level's features that are wanted; returns its mode share, period, jitter and missed-beat share,
+    which are asked for where `banded`."""
     n = len(times) - 1
     close, similar = 0, 0
     for i in range(n):
         gaps[i] = ordered[i] = max(times[i + 1] - times[i], 1.0)
-        if i:
+        if i and (wanted[1] or wanted[2]):
             close += alike(gaps[i], gaps[i - 1], 1.05)
             similar += alike(gaps[i], gaps[i - 1], 1.3)
+    out[1], out[2] = close / (n + 1), similar / (n + 1)
+    if not (banded or wanted[0] or wanted[3:].any()):
+        return 0.0, 0.0, 0.0, 0.0
     ordered = ordered[:n]
     sort(ordered)
     middle = median(ordered)
-    out[0] = _entropy(ordered, middle)
-    out[1], out[2] = close / (n + 1), similar / (n + 1)
-    out[3] = _resultant(sketch(ordered, scratch[4]), ordered[(n - 1) // 4], middle, scratch)
+    out[5] = middle
+    if wanted[0]:
+        out[0] = _entropy(ordered, middle)
+    if wanted[3]:
+        out[3] = _resultant(sketch(ordered, scratch[4]), ordered[(n - 1) // 4], middle, scratch)
+    if wanted[6]:
+        out[6] = median_deviation(ordered, middle) / middle
+    if not (banded or wanted[4]):
+        return 0.0, 0.0, 0.0, 0.0
     at, best, twice, thrice = _mode(ordered)
     share = (best + twice / 2.0 + thrice / 3.0) / n
     out[4] = share
-    out[5] = middle
-    out[6] = median_deviation(ordered, middle) / middle
     period = ordered[at + best // 2]
     jitter = (ordered[at + (19 * (best - 1)) // 20] - ordered[at + (best - 1) // 20]) / period
     missed = twice + 2.0 * thrice
@@ -259,21 +268,30 @@ def gap_features(times, gaps, ordered, scratch, out):  # type: ignore[no-untyped
 
 @kernel
 def _kernel(  # type: ignore[no-untyped-def]
-    lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, observed, most
+    lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, observed, most, wanted
 ):
+    of_sessions, of_beats = wanted[:PER_LEVEL], wanted[PER_LEVEL : 2 * PER_LEVEL]
+    banded = wanted[2 * PER_LEVEL : 2 * PER_LEVEL + 3].any()
+    of_either = of_sessions | of_beats
     gaps, ordered = np.empty(most), np.empty(most)
     scratch = np.empty((6, MAX_SKETCH))
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
             level = out[g, PER_LEVEL : 2 * PER_LEVEL]
-            share, period, jitter, missed = gap_features(times, gaps, ordered, scratch, level)
             mine = starts[start_offsets[g] : start_offsets[g + 1]]
+            share = period = jitter = missed = 0.0
             # Sessions that begin in the window begin with a beat: as many of both are the same starts.
-            if len(mine) == len(times):
+            same = len(mine) == len(times)
+            if same or banded or of_beats.any():
+                asked = of_either if same else of_beats
+                share, period, jitter, missed = gap_features(
+                    times, gaps, ordered, scratch, level, asked, banded
+                )
+            if same:
                 out[g, :PER_LEVEL] = level
-            elif len(mine) >= MIN_STARTS:
-                other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL])
+            elif len(mine) >= MIN_STARTS and (banded or of_sessions.any()):
+                other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL], of_sessions, banded)
                 if other[0] >= share:
                     share, period, jitter, missed = other
             at = 2 * PER_LEVEL
@@ -295,9 +313,11 @@ def _kernel(  # type: ignore[no-untyped-def]
         out[g, at + 2] = min(max(silence, outside) / observed[g], 1.0)
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 23) cadence features; a level with fewer than six starts is NaN."""
-    return np.hstack([_gaps(windows), cadence.compute(windows)])
+    return np.hstack(
+        [_gaps(windows, wanted[: len(FEATURES)]), cadence.compute(windows, wanted[len(FEATURES) :])]
+    )
 
 
 FAMILY = Family("interval", ("flows",), (*FEATURES, *cadence.FEATURES), compute)

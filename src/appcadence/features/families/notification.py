@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import HALF_MICROSECOND, advance, bisect_left, bisect_right, kernel
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -131,7 +131,7 @@ FEATURES = (
 _OVER_DAYS = slice(11, 13)
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 13); NaN where the device has no push telemetry; couplings NaN below three pushes."""
     pushes, use = windows.context.pushes, windows.context.use
     begin = pushes.of(windows.context.pair(windows.device, windows.app))
@@ -158,7 +158,7 @@ def compute(windows: Windows) -> FeatureMatrix:
         len(SHIFTS_SECONDS),
         WAKE_SECONDS,
     )
-    if windows.compared is not None:
+    if wanted[_OVER_DAYS].any() and windows.compared is not None:
         out[: windows.n_channels, _OVER_DAYS] = _over_days(windows.compared.pushed)
     return out
 

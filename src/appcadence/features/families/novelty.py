@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import bisect_left, kernel
 from appcadence.features._parallel import fill
 from appcadence.features.columns import code_of
@@ -91,10 +91,11 @@ FEATURES = (
     ),
 )
 _NEW_FOR_DEVICE = 2
-_FLEET = slice(5, 9)
+FLEET = slice(5, 9)
+"""What takes the whole fleet."""
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 9); NaN without history and for app-level windows, all but steady days also where the device has no
     vetted past.
 
@@ -102,7 +103,7 @@ def compute(windows: Windows) -> FeatureMatrix:
     """
     out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     if windows.compared is not None:
-        out[: windows.n_channels, : _FLEET.start] = windows.compared.values
+        out[: windows.n_channels, : FLEET.start] = windows.compared.values
         out[windows.nameless, _NEW_FOR_DEVICE] = np.nan
     return out
 
@@ -154,7 +155,7 @@ class Fleet:
         """
         first = values.shape[1] - len(FEATURES)
         home = app.astype(np.int64) * self.n_domains + self.domain[dest] if len(dest) else dest
-        values[rows, first + _FLEET.start :] = fill(
+        values[rows, first + FLEET.start :] = fill(
             _kernel,
             np.arange(len(app) + 1),
             4,

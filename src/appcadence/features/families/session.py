@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import kernel, median, sort
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -64,7 +64,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 13) session features; NaN where no flow of the window has a duration (or bytes) at all."""
     s = windows.sessions
     return fill(
@@ -81,6 +81,7 @@ def compute(windows: Windows) -> FeatureMatrix:
         s.end,
         windows.observed_seconds,
         int(np.diff(s.offsets).max(initial=0)),
+        wanted,
     )
 
 
@@ -110,6 +111,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     session_end,
     observed,
     most_sessions,
+    wanted,
 ):
     scratch = np.empty(most_sessions)
     for g in range(lo, hi):
@@ -148,14 +150,16 @@ def _kernel(  # type: ignore[no-untyped-def]
             longest = max(longest, length)
         out[g, 0] = longest
         out[g, 1] = min(total / observed[g], 1.0)
-        sort(scratch[: b - a])
-        out[g, 2] = median(scratch[: b - a])
+        if wanted[2]:
+            sort(scratch[: b - a])
+            out[g, 2] = median(scratch[: b - a])
         out[g, 3] = longest_flow
         out[g, 4] = min(covered / observed[g], 1.0)
         if covered > 0:
             out[g, 5] = flow_seconds / covered
-        out[g, 6] = _chain(session_start[a:b], session_end[a:b])
-        if b - a > 1:
+        if wanted[6]:
+            out[g, 6] = _chain(session_start[a:b], session_end[a:b])
+        if wanted[12] and b - a > 1:
             for i in range(a + 1, b):
                 scratch[i - a - 1] = session_start[i] - session_end[i - 1]
             sort(scratch[: b - a - 1])

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import kernel, median, median_deviation, sort
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -63,7 +63,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 8) size features; NaN below four flows of known size. Continued flows have no size of their own."""
     return fill(
         _kernel,
@@ -73,17 +73,20 @@ def compute(windows: Windows) -> FeatureMatrix:
         windows.bytes_in,
         windows.fresh,
         int(np.diff(windows.offsets).max(initial=0)),
+        wanted,
     )
 
 
 @kernel
-def _sizes(values, out):  # type: ignore[no-untyped-def]
-    """Fill median, MAD ratio and mode share; sorts in place."""
+def _sizes(values, out, wanted):  # type: ignore[no-untyped-def]
+    """Fill median, MAD ratio and mode share; sorts in place. The last only if wanted."""
     n = len(values)
     sort(values)
     middle = median(values)
     out[0] = middle
     out[1] = min(median_deviation(values, middle) / max(middle, 1.0), 10.0)
+    if not wanted[2]:
+        return
     best, hi = 0, 0
     for lo in range(n):
         while hi < n and values[hi] <= values[lo] * 1.05:
@@ -110,7 +113,7 @@ def _autocorrelation(values):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _kernel(lo, hi, out, offsets, sent, received, fresh, most):  # type: ignore[no-untyped-def]
+def _kernel(lo, hi, out, offsets, sent, received, fresh, most, wanted):  # type: ignore[no-untyped-def]
     up, down = np.empty(most), np.empty(most)
     for g in range(lo, hi):
         n_up, n_down, exchanges, likeness = 0, 0, 0, 0.0
@@ -129,13 +132,15 @@ def _kernel(lo, hi, out, offsets, sent, received, fresh, most):  # type: ignore[
                 if larger > 0:
                     exchanges += 1
                     likeness += min(sent[i], received[i]) / larger
-        if n_down >= _MIN_FLOWS:
-            _sizes(down[:n_down], out[g, 3:6])
+        if n_down >= _MIN_FLOWS and wanted[3:6].any():
+            _sizes(down[:n_down], out[g, 3:6], wanted[3:6])
         if n_up >= _MIN_FLOWS:
             few = min(n_up, _MAX_PAIRS)
-            down[:few] = up[:few]
-            _sizes(up[:n_up], out[g, :3])
-            out[g, 6] = _autocorrelation(down[:few])
+            if wanted[6]:
+                down[:few] = up[:few]
+                out[g, 6] = _autocorrelation(down[:few])
+            if wanted[:3].any():
+                _sizes(up[:n_up], out[g, :3], wanted[:3])
         if exchanges >= _MIN_FLOWS:
             out[g, 7] = likeness / exchanges
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence._types import FeatureMatrix
+from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import bisect_right, kernel
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -39,7 +39,7 @@ FEATURES = (
 )
 
 
-def compute(windows: Windows) -> FeatureMatrix:
+def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 3); NaN for the channels of an app and where nothing was counted for the app in the window."""
     context = windows.context
     whole = np.where((windows.dest < 0) | windows.nameless, context.pair(windows.device, windows.app), -1)
