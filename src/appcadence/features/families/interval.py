@@ -271,7 +271,8 @@ def _kernel(  # type: ignore[no-untyped-def]
             mine = starts[start_offsets[g] : start_offsets[g + 1]]
             # Sessions that begin in the window begin with a beat: as many of both are the same starts.
             if len(mine) == len(times):
-                out[g, :PER_LEVEL] = level
+                for k in range(PER_LEVEL):
+                    out[g, k] = level[k]
             elif len(mine) >= MIN_STARTS:
                 other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL])
                 if other[0] >= share:

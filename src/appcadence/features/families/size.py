@@ -133,7 +133,8 @@ def _kernel(lo, hi, out, offsets, sent, received, fresh, most):  # type: ignore[
             _sizes(down[:n_down], out[g, 3:6])
         if n_up >= _MIN_FLOWS:
             few = min(n_up, _MAX_PAIRS)
-            down[:few] = up[:few]
+            for i in range(few):
+                down[i] = up[i]
             _sizes(up[:n_up], out[g, :3])
             out[g, 6] = _autocorrelation(down[:few])
         if exchanges >= _MIN_FLOWS:
