@@ -42,7 +42,7 @@ def compiled(function: Callable[..., Any], cache: type[Cache] = Cache, **options
     It may use NumPy, `math` and what its own file defines: an edit of anything else would not be noticed.
     `options` are Numba's.
     """
-    made = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True} | options)(function)
+    made: Any = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True} | options)(function)
     try:
         made._cache = cache(function)
     except RuntimeError:  # Numba found no place for it
