@@ -21,12 +21,15 @@ class Cache(FunctionCache):
     """Numba's cache, without which a function is compiled: one that is damaged or full ends no run."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = None
         try:
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except _DAMAGE:
             with contextlib.suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call]
-            return None
+        if found is None:
+            _tell_once()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(*_DAMAGE):
@@ -39,12 +42,17 @@ def compiled(function: Callable[..., Any], cache: type[Cache] = Cache, **options
     It may use NumPy, `math` and what its own file defines: an edit of anything else would not be noticed.
     `options` are Numba's.
     """
-    made = numba.njit(nogil=True, **options)(function)
+    made: Any = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True} | options)(function)
     try:
         made._cache = cache(function)
     except RuntimeError:  # Numba found no place for it
         _warn_once()
     return made
+
+
+@cache
+def _tell_once() -> None:
+    _log.info("compiling for this machine, which later runs need not")
 
 
 @cache

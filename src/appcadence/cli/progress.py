@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,19 @@ from appcadence._types import Progress, silent
 from appcadence.cli.terminal import is_quiet
 
 _PATIENCE_SECONDS = 2.0
+_COMPILER = logging.getLogger("appcadence._compiled")
+
+
+class _Above(logging.Handler):
+    """Prints what is logged above the bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO:  # a warning goes its own way
+            self._console.print(record.getMessage(), style="dim", markup=False, highlight=False)
 
 
 @contextmanager
@@ -40,8 +54,13 @@ def progress_bar() -> Iterator[Progress]:
         bar.update(task, description=what, completed=share)
 
     patience.start()
+    above, level = _Above(console), _COMPILER.level
+    _COMPILER.addHandler(above)
+    _COMPILER.setLevel(logging.INFO)
     try:
         yield report
     finally:
+        _COMPILER.setLevel(level)
+        _COMPILER.removeHandler(above)
         patience.cancel()
         bar.stop()

@@ -137,3 +137,46 @@ def sketch(ordered, out):  # type: ignore[no-untyped-def]
 def alike(a, b, factor):  # type: ignore[no-untyped-def]
     """Whether two positive numbers differ by a factor at most."""
     return max(a, b) <= factor * min(a, b)
+
+
+@kernel
+def precedes(rows, a, b):  # type: ignore[no-untyped-def]
+    """Whether row a comes before row b by the columns from the left; NaN last."""
+    for k in range(rows.shape[1]):
+        x, y = rows[a, k], rows[b, k]
+        if x < y or (x == x and y != y):
+            return True
+        if y < x or (y == y and x != x):
+            return False
+    return False
+
+
+@kernel
+def sort_rows(rows):  # type: ignore[no-untyped-def]
+    """Sort the rows of a matrix in place, by the columns from the left: a merge sort of their places."""
+    n, at = len(rows), 1
+    while at < n and not precedes(rows, at, at - 1):
+        at += 1
+    if at >= n:
+        return
+    order, other = np.empty(n, np.int64), np.empty(n, np.int64)
+    for i in range(n):
+        order[i] = i
+    width = 1
+    while width < n:
+        for begin in range(0, n, 2 * width):
+            middle, end = min(begin + width, n), min(begin + 2 * width, n)
+            i, j = begin, middle
+            for k in range(begin, end):
+                if i < middle and (j == end or not precedes(rows, order[j], order[i])):
+                    other[k] = order[i]
+                    i += 1
+                else:
+                    other[k] = order[j]
+                    j += 1
+        order, other = other, order
+        width *= 2
+    moved = rows.copy()
+    for i in range(n):
+        for k in range(rows.shape[1]):
+            rows[i, k] = moved[order[i], k]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from appcadence._cpus import usable_cpus
 from appcadence._types import FeatureMatrix
 from appcadence.features.flows import BLOCK_FLOWS
 
@@ -21,7 +21,7 @@ def fill(kernel: Callable[..., None], offsets: np.ndarray, slots: int, *arrays: 
     """
     n = len(offsets) - 1
     out = np.full((n, slots), np.nan, np.float32)
-    workers = (os.cpu_count() or 1) if offsets[-1] > 4 * BLOCK_FLOWS else 1
+    workers = usable_cpus() if offsets[-1] > 4 * BLOCK_FLOWS else 1
     cuts = np.unique(np.searchsorted(offsets, np.linspace(0, offsets[-1], 4 * workers + 1)[1:-1]))
     cuts = np.concatenate([[0], cuts[(cuts > 0) & (cuts < n)], [n]])
     if workers == 1 or len(cuts) == 2:

@@ -76,8 +76,7 @@ def windows_of(
     known = np.flatnonzero((head["app"] >= 0) & ~nameless & ~flows.local[head["dest"]])
     index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
     apps = channels[app_heads]
-    pooled = [column[index] for column in columns]
-    sort_inside(app_offsets, *pooled)
+    pooled = sort_inside(app_offsets, *(column[index] for column in columns))
     app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
     app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
     kept = np.arange(len(head))
@@ -87,7 +86,7 @@ def windows_of(
         kept = np.flatnonzero(~twice)
         columns = [column[np.repeat(~twice, count)] for column in columns]
         flow_offsets = np.concatenate([[0], np.cumsum(count[kept])])
-    start, end, sent, received, fresh, flags = (
+    start, fresh, end, sent, received, flags = (
         np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
     )
     both = np.concatenate([kept, apps])

@@ -75,6 +75,7 @@ def compare(windows: Windows, past: Past) -> Comparison:
         device - low,
         code[m:],
         pair,
+        int(pair.max(initial=-1)) + 1,
         windows.start_us,
         windows.port,
         seen_first,
@@ -196,6 +197,7 @@ def _compare(  # type: ignore[no-untyped-def]
     device,
     channel,
     pair,
+    n_pairs,
     start_us,
     now_port,
     now_first,
@@ -214,7 +216,7 @@ def _compare(  # type: ignore[no-untyped-def]
     pushed,
 ):
     n = len(device)
-    pair_first = np.full(pair.max() + 1 if len(pair) else 0, _NEVER)
+    pair_first = np.full(n_pairs, _NEVER)
     device_first = np.full(len(device_offsets) - 1, _NEVER)
     for d in range(len(device_offsets) - 1):
         for c in range(device_offsets[d], device_offsets[d + 1]):
@@ -287,7 +289,8 @@ def _compare(  # type: ignore[no-untyped-def]
                 continue
             if now_last[w] > before:
                 port[c] = now_port[w]
-                habit[c] = now_habit[w]
+                for k in range(habit.shape[1]):
+                    habit[c, k] = now_habit[w, k]
             elif now_last[w] == before:
                 # The same day in two versions, a late log's perhaps: in either order the same comes out.
                 port[c] = max(port[c], now_port[w])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._cpus import usable_cpus
 from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import codes, micros
@@ -236,7 +236,7 @@ def _chunks(
         order, offsets = scatter(flows.block_of[rows["device"]], flows.n_blocks)
         return Chunk.of(offsets, rows[order], None if spill is None else spill / f"{name}-{number:06d}")
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         return tuple(pool.map(work, enumerate(pieces)))
 
 

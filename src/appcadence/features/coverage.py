@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from appcadence.features._kernels import kernel
+from appcadence.features._kernels import kernel, sort_rows
 from appcadence.features.context import Spans
 from appcadence.features.grouping import group
 
@@ -78,39 +78,36 @@ def _cover(  # type: ignore[no-untyped-def]
     n = len(offsets) - 1
     seconds = width * 1e-6
     covered = np.empty(n)
-    begin, end, bridges = np.empty(most), np.empty(most), np.empty(most, np.bool_)
+    # Of each flow and each span said: begin, end, whether it bridges a silence.
+    stretches = np.empty((most, 3))
     for g in range(n):
         count = offsets[g + 1] - offsets[g]
         device, at = rows[row[order[offsets[g]]]].device - low, window[order[offsets[g]]] * width
         said = span_hi[device] > span_lo[device]
-        ascending = True
         for k in range(count):
             i = order[offsets[g] + k]
             device_interval[i] = g
             flow = rows[row[i]]
             start = (flow.start_us - at) * 1e-6
-            begin[k] = max(start, 0.0)
-            end[k] = begin[k] if np.isnan(flow.duration) else min(start + flow.duration, seconds)
-            bridges[k] = not said or flow.dest != nameless or flow.app < 0
-            ascending &= k == 0 or begin[k] >= begin[k - 1]
+            begin = max(start, 0.0)
+            stretches[k, 0] = begin
+            stretches[k, 1] = begin if np.isnan(flow.duration) else min(start + flow.duration, seconds)
+            stretches[k, 2] = not said or flow.dest != nameless or flow.app < 0
         for s in range(span_lo[device], span_hi[device]):
             if span_first[s] < at + width and span_last[s] > at:
-                begin[count] = max((span_first[s] - at) * 1e-6, 0.0)
-                end[count], bridges[count] = min((span_last[s] - at) * 1e-6, seconds), False
-                count, ascending = count + 1, False
-        if not ascending:
-            by_time = np.argsort(begin[:count], kind="mergesort")
-            begin[:count], end[:count] = begin[:count][by_time], end[:count][by_time]
-            bridges[:count] = bridges[:count][by_time]
+                stretches[count, 0] = max((span_first[s] - at) * 1e-6, 0.0)
+                stretches[count, 1], stretches[count, 2] = min((span_last[s] - at) * 1e-6, seconds), 0.0
+                count += 1
+        sort_rows(stretches[:count])
         reach, heard, total, told = 0.0, 0.0, 0.0, False
         k = 0
         while k < count:
-            lo, hi, heard_until = begin[k], end[k], -1.0
+            lo, hi, heard_until = stretches[k, 0], stretches[k, 1], -1.0
             # Of flows that start together only the longest counts, so that their order shows in no bit.
-            while k < count and begin[k] == lo:
-                hi = max(hi, end[k])
-                if bridges[k]:
-                    heard_until, told = max(heard_until, end[k]), True
+            while k < count and stretches[k, 0] == lo:
+                hi = max(hi, stretches[k, 1])
+                if stretches[k, 2] > 0.0:
+                    heard_until, told = max(heard_until, stretches[k, 1]), True
                 k += 1
             if lo > reach:
                 total += (lo - reach) * (heard_until >= 0.0 and lo - heard <= COVERAGE_GAP_SECONDS)

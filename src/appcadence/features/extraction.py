@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._cpus import usable_cpus
 from appcadence._types import FeatureMatrix, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features import flows as coded
@@ -173,7 +173,7 @@ def extract(
         windows = windows_of(flows, contexts, seconds, block=block)
         return Part.halves_of(windows, selection), windows.contacts if selection.fleetwide else None
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         done = list(pool.map(work, range(flows.n_blocks)))
         flows = replace(flows, _chunks=())  # no longer needed, and as large as the table
         # All channel windows, then all app windows, as one `Windows` has them.

@@ -7,7 +7,6 @@ sorted, when a block is read, so that neither the order of rows nor of threads e
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._cpus import usable_cpus
 from appcadence._types import Progress, silent
 from appcadence.features import apns
 from appcadence.features._kernels import kernel
@@ -142,7 +142,7 @@ def code(
 
     With `spill`, a directory, coded pieces go to files there instead of to memory.
     """
-    workers = os.cpu_count() or 1
+    workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
         names, counts = _devices(pool.map(_count, devices))
         block_of = blocks_of(counts, block_flows)

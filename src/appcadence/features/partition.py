@@ -9,7 +9,6 @@ Blocks that are in the scratch directory already, from a run that was killed, ar
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.lib.npyio import NpzFile
 
+from appcadence._cpus import usable_cpus
 from appcadence._files import replacing, scratch
 from appcadence._types import Progress, silent
 from appcadence.features.build import windows_of
@@ -91,7 +91,7 @@ def write_features(
 
 def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
     """Results of work(0), work(1), ... on all cores, one a core ahead: those that wait take memory."""
-    workers = os.cpu_count() or 1
+    workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
         ahead = deque(pool.submit(work, number) for number in range(min(workers + 1, count)))
         try:

@@ -13,7 +13,6 @@ is another machine in every network, so it neither gives nor gets a name.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._cpus import usable_cpus
 from appcadence._types import Ints
 from appcadence.telemetry.arrays import AsOf, one_array
 
@@ -142,7 +142,7 @@ class _Ties:
 def _gathered(reads: Iterable[Read]) -> pa.Table:
     """Facts of all flows: the first and last start for each address, host and day."""
     parts, pending = [_FACTS.empty_table()], 0
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for facts in pool.map(lambda read: _facts(read()), reads):
             parts.append(facts)
             pending += len(facts)

@@ -13,7 +13,9 @@ from appcadence.features._kernels import (
     bisect_left,
     bisect_right,
     kernel,
+    median,
     micros,
+    sort,
 )
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
@@ -232,7 +234,11 @@ def _kernel(  # type: ignore[no-untyped-def]
         out[g, 6], out[g, 7] = provider / flows, foreign / flows
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS and not np.isnan(period[g]):
-            out[g, 8] = period[g] / np.median(np.diff(times))
+            between = np.empty(len(times) - 1)
+            for i in range(len(between)):
+                between[i] = times[i + 1] - times[i]
+            sort(between)
+            out[g, 8] = period[g] / median(between)
         a, b = session_offsets[g], session_offsets[g + 1]
         if fronted[g] and not np.isnan(background[g]):
             f0, f1 = front_lo[g], front_hi[g]

@@ -289,7 +289,8 @@ def _kernel(  # type: ignore[no-untyped-def]
                     times, gaps, ordered, scratch, level, asked, banded
                 )
             if same:
-                out[g, :PER_LEVEL] = level
+                for k in range(PER_LEVEL):
+                    out[g, k] = level[k]
             elif len(mine) >= MIN_STARTS and (banded or of_sessions.any()):
                 other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL], of_sessions, banded)
                 if other[0] >= share:

@@ -12,7 +12,15 @@ import math
 import numpy as np
 
 from appcadence._types import FeatureMatrix, Mask
-from appcadence.features._kernels import HALF_MICROSECOND, advance, bisect_left, bisect_right, kernel
+from appcadence.features._kernels import (
+    HALF_MICROSECOND,
+    advance,
+    bisect_left,
+    bisect_right,
+    kernel,
+    median,
+    sort,
+)
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
 from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
@@ -234,7 +242,10 @@ def _kernel(  # type: ignore[no-untyped-def]
         # The push log may know of hours in which no flow was seen.
         hours = max(observed[g], (push_us[last - 1] - push_us[first]) * 1e-6 if n else 0.0) / 3600.0
         out[g, 0] = n / hours
-        out[g, 1] = silent[first:last].sum() / hours
+        quiet = 0
+        for i in range(first, last):
+            quiet += silent[i]
+        out[g, 1] = quiet / hours
         out[g, 2] = grid
         if n < MIN_PUSHES:
             continue
@@ -256,7 +267,8 @@ def _kernel(  # type: ignore[no-untyped-def]
                 if i < len(starts) and starts[i] <= t + reach:
                     lags[k] = starts[i] - t
                     k += 1
-            out[g, 3] = np.median(lags[:k])
+            sort(lags[:k])
+            out[g, 3] = median(lags[:k])
         if len(starts):
             out[g, 7] = counts[g, 4] / len(starts)
         total, sized, flows = 0.0, 0, 0

@@ -137,7 +137,8 @@ def _kernel(lo, hi, out, offsets, sent, received, fresh, most, wanted):  # type:
         if n_up >= _MIN_FLOWS:
             few = min(n_up, _MAX_PAIRS)
             if wanted[6]:
-                down[:few] = up[:few]
+                for i in range(few):
+                    down[i] = up[i]
                 out[g, 6] = _autocorrelation(down[:few])
             if wanted[:3].any():
                 _sizes(up[:n_up], out[g, :3], wanted[:3])

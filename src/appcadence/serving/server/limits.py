@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException
 
+from appcadence._cpus import usable_cpus
 from appcadence.errors import AppcadenceError
 
 _RETRY = {"Retry-After": "1"}
@@ -28,7 +28,7 @@ class Limits:
         AppcadenceError: a bound is less than 1.
     """
 
-    workers: int = os.cpu_count() or 1
+    workers: int = usable_cpus()
     """Requests that are scored at the same time."""
     max_body_bytes: int = 16 << 20
     max_rows: int = 50_000

@@ -5,7 +5,6 @@ Numbers measured on it speak about this simulation and promise nothing for a rea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from appcadence._cpus import usable_cpus
 from appcadence._files import replacing
 from appcadence._types import DAY_US, Progress, silent
 from appcadence.errors import TelemetryError
@@ -148,7 +148,7 @@ def write(
     implants: list[pd.DataFrame] = []
     with DirectoryWriter(out) as writer:
         writer.write("inventory", inventory_table(spec.origin))
-        for number, part in enumerate(_made(spec, processes or os.cpu_count() or 1)):
+        for number, part in enumerate(_made(spec, processes or usable_cpus())):
             for name, table in part.tables.items():
                 writer.write(name, table)
             labels.append(part.labels)
