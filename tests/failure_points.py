@@ -7,6 +7,7 @@ failed and how the runs ended. Python and `appcadence._files` tell of each step 
   of one that was left alone, and leaves nothing else behind.
 - full: from there on the disk is full. One sentence and exit code 2, or all is done.
 - broken: that one step fails. As `full`.
+- turns: at each point one of these, in turn.
 - disk: not at points, but on a small disk of its own (tmpfs, which takes the right to mount), with a page
   more of room each time until all goes well. As `full`.
 """
@@ -372,9 +373,9 @@ def sweep(command: Command, place: Path, model: Path, modes: tuple[str, ...]) ->
         else:
             for at in range(1, steps + 1):
                 renewed(work, start)
-                code, said = run(at, mode)
-                where = f"{command.words}: {mode} at point {at} of {steps}"
-                how[after(code, said, mode, where)] += 1
+                now = MODES[at % len(MODES)] if mode == "turns" else mode
+                code, said = run(at, now)
+                how[after(code, said, now, f"{command.words}: {now} at point {at} of {steps}")] += 1
         answer[mode] = dict(how)
     return answer
 
