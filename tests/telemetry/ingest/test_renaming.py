@@ -116,12 +116,16 @@ def test_a_key_must_be_there_and_long_enough(log, tmp_path, content, words):
     assert not (tmp_path / "t").exists()
 
 
-def test_a_key_that_others_may_read_is_refused(log, tmp_path):
+def test_a_key_that_others_may_read_is_said(log, tmp_path, caplog):
     path = log("one.json", {"device_id": "d", "app": "com.a", "host": "h.example"})
     (tmp_path / "key").write_text("first key, long enough")
     (tmp_path / "key").chmod(0o644)
-    with pytest.raises(TelemetryError, match=r"open to others than its owner \(mode 644\)"):
-        convert([path], tmp_path / "t", keyfile=tmp_path / "key")
+    convert([path], tmp_path / "t", keyfile=tmp_path / "key")
+    assert f"{tmp_path / 'key'} is open to others than its owner (mode 644)" in caplog.text
+    (tmp_path / "key").chmod(0o600)
+    caplog.clear()
+    convert([path], tmp_path / "again", keyfile=tmp_path / "key")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.sources import read_app_map
 from appcadence.telemetry.schema import NAME
 
+_log = logging.getLogger(__name__)
 _LOCAL = (
     *(".local", ".lan", ".home", ".internal", ".localdomain", ".home.arpa", ".localhost"),
     *(".intranet", ".corp", ".private", ".fritz.box", ".in-addr.arpa", ".ip6.arpa"),
@@ -157,8 +159,11 @@ def _replaced(column: pa.ChunkedArray, new: Callable[[str], str]) -> pa.Array:
 def _key(path: Path) -> bytes:
     try:
         with open_input(path) as stream:
-            check_private(path, stream, TelemetryError)
             key = stream.read(_MAX_KEY_BYTES).strip()
+            try:
+                check_private(path, stream, TelemetryError)
+            except TelemetryError as error:  # whoever has read it can undo what is replaced from now on, too
+                _log.warning("appcadence: warning: %s", error)
     except OSError as error:
         raise TelemetryError(
             f"{path} cannot be read ({error.strerror}); expected a file with a key"
