@@ -7,8 +7,7 @@ failed and how the runs ended. Python and `appcadence._files` tell of each step 
   of one that was left alone, and leaves nothing else behind.
 - full: from there on the disk is full. One sentence and exit code 2, or all is done.
 - broken: that one step fails. As `full`.
-- turns: at each point one of these, in turn.
-- disk: not at points, but on a small disk of its own (tmpfs, which takes the right to mount), with a page
+- turns: at each point one of these, in turn. And disk: not at points, but on a small disk of its own (tmpfs, which takes the right to mount), with a page
   more of room each time until all goes well. As `full`.
 """
 
@@ -30,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +44,8 @@ from appcadence.telemetry.schema import CONTACT_SUMMARIES
 from appcadence.training import train as training
 from appcadence.triage import audit_log
 
+for name in cli.COMMANDS:  # what is imported later would not be patched
+    import_module(f"appcadence.cli.{name}")
 MODES = ("kill", "full", "broken")
 MAKING = {"os.mkdir", "open", "appcadence.sync"}
 STEPS = MAKING | {

@@ -12,7 +12,7 @@ import pytest
 from failure_points import COMMANDS
 from pairs_at_once import PAIRS, TIMES
 
-ON_A_SMALL_DISK = ("convert", "merge", "verdict", "report", "features")
+ON_A_SMALL_DISK = ("convert", "inventory-merge", "verdict", "report", "features")
 HERE = Path(__file__).parent
 OWN_MOUNTS = ("unshare", "-rm")
 

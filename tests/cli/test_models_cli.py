@@ -224,7 +224,7 @@ def test_models_of_the_registry_are_held_to_the_trusted_keys(registered, run, pl
     try:
         for words in (
             ("compare", "able", "models:/appcadence/1"),
-            ("promote", "models:/appcadence/1", "--force"),
+            ("promote", "models:/appcadence/2", "--force"),
         ):
             code, out, err = run(*words, *FROZEN)
             assert code == 2 and "only models that a trusted key signed" in err and not out
