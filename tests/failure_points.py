@@ -7,8 +7,8 @@ failed and how the runs ended. Python and `appcadence._files` tell of each step 
   of one that was left alone, and leaves nothing else behind.
 - full: from there on the disk is full. One sentence and exit code 2, or all is done.
 - broken: that one step fails. As `full`.
-- turns: at each point one of these, in turn. And disk: not at points, but on a small disk of its own (tmpfs, which takes the right to mount), with a page
-  more of room each time until all goes well. As `full`.
+- turns: at each point one of these, in turn.
+- disk: on a small tmpfs (needs the right to mount), with more room each time until all goes well. As `full`.
 """
 
 from __future__ import annotations
