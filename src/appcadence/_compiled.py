@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import pickle
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -13,8 +12,6 @@ import numba
 from numba.core.caching import FunctionCache
 
 _log = logging.getLogger(__name__)
-_DAMAGE = (OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, ImportError)
-"""What reading a cache may raise that is cut off, or may not be read."""
 
 
 class Cache(FunctionCache):
@@ -24,7 +21,7 @@ class Cache(FunctionCache):
         found = None
         try:
             found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except _DAMAGE:
+        except Exception:  # Numba unpickles what it kept: a file that is cut off may raise anything
             with contextlib.suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call]
         if found is None:
@@ -32,7 +29,7 @@ class Cache(FunctionCache):
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(*_DAMAGE):
+        with contextlib.suppress(Exception):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 

@@ -108,7 +108,9 @@ def test_losses_are_as_large_as_asked(tables):
 
 
 def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
-    figures = pytest.importorskip("appcadence.training.figures", exc_type=ImportError)
+    pytest.importorskip("matplotlib")
+    from appcadence.training import figures
+
     cells = stress(trained, tables)
     assert list(cells.columns) == list(COLUMNS) and len(cells) == len(GRID) + len(HOURS) + len(LOSSES)
     assert cells["implant_days"].sum() > 200
@@ -121,7 +123,9 @@ def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
 
 
 def test_pictures_are_inert_under_hostile_names(trained, tables):
-    rasters = pytest.importorskip("appcadence.training.rasters", exc_type=ImportError)
+    pytest.importorskip("matplotlib")
+    from appcadence.training import rasters
+
     figure = rasters.rasters(trained, tables)
     png(figure)  # warnings are errors: a glyph that no font has, or markup that does not parse, would show
     titles = [axes.get_title("left") for axes in figure.axes if axes.get_visible()]
@@ -134,7 +138,9 @@ def test_pictures_are_inert_under_hostile_names(trained, tables):
 
 
 def test_reliability_and_precision_count_what_quality_counts(trained):
-    figures = pytest.importorskip("appcadence.training.figures", exc_type=ImportError)
+    pytest.importorskip("matplotlib")
+    from appcadence.training import figures
+
     counted = figures.reliability(trained).axes[0].lines[0]
     realised = trained.quality.realised
     for budget in (1.0, 3.0):
