@@ -2,13 +2,13 @@
 
 first_day.py [--data DIR] [--seeds N] [--window 24h] [--experts]
 
-No baseline, no past, no apps: whole captures of two PCs, a phone and two days of a third PC. C2 in situ on the
-two days as it is, and five families of C2 moved into each of the five captures, one at a time, from a seeded
-moment in the first quarter of its span on. The unit is a device, a destination and a day; it counts once, by
-its strongest window. Recall is of the malicious units with enough evidence (six flows or a session of half an
-hour) at 1, 3 and 10 false units a device-day, one threshold over all captures; a rank is a unit's place in its
-capture. Peers rank the same units: flows, regular or long, their sum, ratio regularity and RITA's timing.
-Mean and standard deviation over seeds, which move the families alone.
+No baseline, no past, no apps: whole captures of two PCs, a phone and two days of a third PC. C2 in situ on
+the two days as it is, and five families of C2 moved into each of the five captures, one at a time, from a
+seeded moment in the first quarter of its span on. The unit is a device, a destination and a day; it counts
+once, by its strongest window. Recall is of the malicious units with enough evidence (six flows or a session
+of half an hour) at 1, 3 and 10 false units a device-day, one threshold over all captures; a rank is a unit's
+place in its capture. Peers rank the same units: flows, regular or long, their sum, ratio regularity and
+RITA's timing. Mean and standard deviation over seeds, which move the families alone.
 
 The captures are development data.
 """

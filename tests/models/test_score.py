@@ -11,7 +11,6 @@ from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, NAMES, RELATIVE
 from appcadence.models.detector import (
     EXPLAINED_ROWS,
-    STRATA,
     behaviour_score,
     comparable,
     forest_input,
@@ -20,6 +19,7 @@ from appcadence.models.detector import (
 )
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.experts import EXPERTS, POINTS, Experts
+from appcadence.models.strata import STRATA
 from appcadence.models.trees import join
 
 # The raw score of a window is its connections an hour, those of benign windows are 0 to 99.

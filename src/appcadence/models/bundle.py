@@ -22,13 +22,14 @@ from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import STRATA, Detector
+from appcadence.models.detector import Detector
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
 from appcadence.models.signature import ANY, Trust
 from appcadence.models.signature import sign as sign_manifest
 from appcadence.models.sound import check_sound
+from appcadence.models.strata import STRATA
 from appcadence.models.trees import Trees
 
 FORMAT = 6

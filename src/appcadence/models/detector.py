@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,7 +30,6 @@ from appcadence.models.eligibility import (
     barred,
     eligible,
     judged,
-    own_log,
     statuses,
 )
 from appcadence.models.experts import Experts
@@ -44,14 +43,12 @@ from appcadence.models.scores import (
     finalized,
     ranks,
 )
+from appcadence.models.strata import STRATA, by_stratum, strata
 from appcadence.models.trees import Trees
 
 Member = tuple[Vector, Matrix]
 Members = tuple[Member, Member]
 
-STRATA = ("attributed", "unattributed", "own_log")
-"""Windows with and without an app, and those of phones' own logs, are calibrated apart: they show different
-things."""
 _TOP_CONTRIBUTIONS = 8
 
 _NAMES = pa.array(NAMES)
@@ -202,16 +199,12 @@ class Detector:
         self, frame: pd.DataFrame, raw: Vector, ranked: Mask, alerts_per_device_day: float
     ) -> _Scaled:
         """Raw scores (n,), NaN = too little evidence, as their strata are calibrated."""
-        score, p_value, threshold, unit_p = (np.full(len(frame), np.nan) for _ in range(4))
-        spread = np.ones(len(frame))
-        of = [(self.calibration[stratum], rows) for stratum, rows in strata(frame).items()]
-        for calibration, rows in of:
-            score[rows] = calibration.scale(raw[rows])
-            threshold[rows] = calibration.threshold(alerts_per_device_day)
-            spread[rows] = calibration.spread
-        shift = device_shift(frame, score, ranked)
+        p_value, threshold, unit_p = (np.full(len(frame), np.nan) for _ in range(3))
+        score, spread, shift = placed(frame, raw, ranked, self.calibration)
         lowered = raw + shift * spread
-        for calibration, rows in of:
+        for stratum, rows in strata(frame).items():
+            calibration = self.calibration[stratum]
+            threshold[rows] = calibration.threshold(alerts_per_device_day)
             p_value[rows] = calibration.p_values(lowered[rows])
             unit_p[rows] = calibration.unit_p_values(lowered[rows])
         p_value[np.isnan(raw)] = np.nan
@@ -268,6 +261,17 @@ class Detector:
         flat = _struct(CONTRIBUTION, parts)
         offsets = np.concatenate([[0], np.cumsum(rows, dtype=np.int32)]) * np.int32(top.shape[1])
         return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def placed(
+    frame: pd.DataFrame, raw: Vector, ranked: Mask, calibration: Mapping[str, Calibration]
+) -> tuple[Vector, Vector, Vector]:
+    """Where raw scores (n,) come to stand: on the score's scale, the spread of their stratum, and what of
+    both is lost to `device_shift` among the `ranked` (n,)."""
+    scale = np.array([[calibration[name].origin, calibration[name].spread] for name in STRATA])
+    origin, spread = by_stratum(frame, scale).T
+    score = (raw - origin) / spread
+    return score, spread, device_shift(frame, score, ranked)
 
 
 def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:
@@ -351,21 +355,6 @@ def behaviour_score(behaviour: str, contributions: Matrix) -> Vector:
     for i in _OF_BEHAVIOUR[behaviour]:
         total += contributions[:, i]
     return total
-
-
-def strata(frame: pd.DataFrame) -> dict[str, Mask]:
-    """Rows of each calibration stratum."""
-    unknown = frame["app_id"].isna().to_numpy()
-    logged = own_log(frame)
-    return {"attributed": ~unknown & ~logged, "unattributed": unknown, "own_log": logged}
-
-
-def by_stratum(frame: pd.DataFrame, values: Matrix) -> Matrix:
-    """(n, k) of each of n rows the values of its stratum, given as (n_strata, k)."""
-    out = np.empty((len(frame), values.shape[1]))
-    for stratum, rows in strata(frame).items():
-        out[rows] = values[STRATA.index(stratum)]
-    return out
 
 
 def _keys(frame: pd.DataFrame) -> dict[str, Any]:

@@ -14,16 +14,9 @@ from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import (
-    STRATA,
-    Detector,
-    aligned,
-    combine,
-    forest_input,
-    strata,
-    without_past,
-)
+from appcadence.models.detector import Detector, aligned, combine, forest_input, without_past
 from appcadence.models.eligibility import READS, eligible
+from appcadence.models.strata import STRATA, strata
 
 _READS = {name: NAMES.index(name) for name in READS}
 

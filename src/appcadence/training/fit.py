@@ -13,18 +13,10 @@ from appcadence.errors import TelemetryError
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, device_days
-from appcadence.models.detector import (
-    STRATA,
-    Detector,
-    aligned,
-    behaviour_score,
-    by_stratum,
-    forest_input,
-    fuse,
-    strata,
-)
+from appcadence.models.detector import Detector, aligned, behaviour_score, forest_input, fuse, placed
 from appcadence.models.eligibility import BEHAVIOURS, judged
 from appcadence.models.experts import Experts
+from appcadence.models.strata import STRATA, by_stratum, strata
 from appcadence.models.trees import Trees
 from appcadence.training.correction import Correction, Start, correct
 from appcadence.training.evaluate import Quality, average_precision, quality
@@ -270,6 +262,17 @@ def _fused(
 
 
 def _calibrate(held: Sample, raw: Vector) -> dict[str, Calibration]:
+    """Promise what comes out: a device's unusual day is lowered in scoring, and so before it is counted."""
+    first, lowered = _calibrated(held, raw), raw.copy()
+    for number in np.unique(held.round):
+        mine = held.round == number
+        frame = held.frame[mine].reset_index(drop=True)
+        _, spread, shift = placed(frame, raw[mine], np.ones(len(frame), np.bool_), first)
+        lowered[mine] += shift * spread
+    return _calibrated(held, lowered)
+
+
+def _calibrated(held: Sample, raw: Vector) -> dict[str, Calibration]:
     unit, days = held.units(), held.days()
     out = {}
     for stratum, mask in strata(held.frame).items():

@@ -10,9 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.models.detector import Detector, hide, strata
+from appcadence.models.detector import Detector, hide
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
+from appcadence.models.strata import strata
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject

@@ -21,8 +21,9 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.models.bundle import save
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import STRATA, Detector
+from appcadence.models.detector import Detector
 from appcadence.models.reference import Reference
+from appcadence.models.strata import STRATA
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.slots import nowhere
 from appcadence.training.correction import SIMULATED_TRUST
