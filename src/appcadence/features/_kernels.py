@@ -154,7 +154,8 @@ def precedes(rows, a, b):  # type: ignore[no-untyped-def]
 @kernel
 def sort_rows(rows):  # type: ignore[no-untyped-def]
     """Sort the rows of a matrix in place, by the columns from the left: a merge sort of their places."""
-    n, at = len(rows), 1
+    n = len(rows)
+    at = min(n, 1)  # a literal would be a signature of its own, compiled beside the other
     while at < n and not precedes(rows, at, at - 1):
         at += 1
     if at >= n:

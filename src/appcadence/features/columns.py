@@ -21,7 +21,7 @@ def codes(column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
 
 def micros(column: pa.ChunkedArray) -> np.ndarray:
     """Timestamps as int64 microseconds since the epoch."""
-    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+    return np.asarray(one_array(column).cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
 
 
 def code_of(name: str, names: pd.Index[Any]) -> int:

@@ -117,14 +117,14 @@ def _log(total, count):  # type: ignore[no-untyped-def]
 @kernel
 def _habits(n, offsets, start_us, flow_start, flow_end, sent, received, beat_offsets, beats):  # type: ignore[no-untyped-def]
     """First and last flow start of each channel window, bits of the days up to the last, and its habits."""
-    first, last, days = np.empty(n, np.int64), np.empty(n, np.int64), np.ones(n, np.int64)
+    first, last, days = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
     habit = np.empty((n, 4), np.float32)
     for g in range(n):
         a, b = offsets[g], offsets[g + 1]
         first[g] = start_us[g] + micros(flow_start[a])
         last[g] = start_us[g] + micros(flow_start[b - 1])
         up, n_up, down, n_down, length, n_length = 0.0, 0, 0.0, 0, 0.0, 0
-        today = last[g] // DAY_US
+        today, days[g] = last[g] // DAY_US, 1
         for i in range(a, b):
             back = today - (start_us[g] + np.int64(flow_start[i] * 1e6)) // DAY_US
             days[g] |= np.int64(1) << min(back, _BITS)

@@ -233,7 +233,7 @@ def _chunks(
     def work(item: tuple[int, Piece]) -> Chunk:
         number, piece = item
         rows = records(piece(), flows)
-        order, offsets = scatter(flows.block_of[rows["device"]], flows.n_blocks)
+        order, offsets = scatter(flows.block_of[rows["device"]].astype(np.int64), flows.n_blocks)
         return Chunk.of(offsets, rows[order], None if spill is None else spill / f"{name}-{number:06d}")
 
     with ThreadPoolExecutor(usable_cpus()) as pool:

@@ -22,7 +22,9 @@ def group(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _radix(key, bits):  # type: ignore[no-untyped-def]
     """Stable order of the keys and the keys in that order, 11 bits a pass."""
     n = len(key)
-    order, other = np.arange(n), np.empty(n, np.int64)
+    order, other = np.empty(n, np.int64), np.empty(n, np.int64)
+    for i in range(n):
+        order[i] = i
     key, other_key = key.copy(), np.empty(n, np.int64)
     passes = (bits + _DIGIT - 1) // _DIGIT
     for p in range(passes):

@@ -76,7 +76,7 @@ def _count(  # type: ignore[no-untyped-def]
         out[g, 1] = _answers(push, starts, 0.0, reach, seconds)
         for shift in SHIFTS_SECONDS:
             out[g, 2] += _answers(push, starts, shift, reach, seconds)
-        i = -1
+        i = np.int64(-1)
         for t in starts:
             i = advance(push, i, n, t)
             out[g, 4] += i >= 0 and t - push[i] <= reach

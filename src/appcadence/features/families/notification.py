@@ -263,7 +263,7 @@ def _kernel(  # type: ignore[no-untyped-def]
         if grid <= wake and answered:
             lags, k = np.empty(answered), 0
             for t in push:
-                i = bisect_right(starts, 0, len(starts), t - 1e-9)
+                i = bisect_right(starts, np.int64(0), len(starts), t - 1e-9)
                 if i < len(starts) and starts[i] <= t + reach:
                     lags[k] = starts[i] - t
                     k += 1
@@ -272,12 +272,12 @@ def _kernel(  # type: ignore[no-untyped-def]
         if len(starts):
             out[g, 7] = counts[g, 4] / len(starts)
         total, sized, flows = 0.0, 0, 0
-        j = -1
+        before = np.int64(-1)
         for i in range(offsets[g], offsets[g + 1]):
             if not flow_fresh[i]:
                 continue
-            j = advance(push, j, n, flow_start[i])
-            after = j >= 0 and flow_start[i] - push[j] <= reach
+            before = advance(push, before, n, flow_start[i])
+            after = before >= 0 and flow_start[i] - push[before] <= reach
             flows += after
             if after and not np.isnan(sent[i]):
                 sized += 1

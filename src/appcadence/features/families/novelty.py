@@ -232,7 +232,7 @@ def _kernel(  # type: ignore[no-untyped-def]
             # What the device itself met since its past was vetted makes nothing known.
             alone = met == 1 and new_for_device[g] == 1.0 and dest_device[dest_lo[g]] == device[g]
             out[g, 0] = met == 0 or alone
-        fleet = bisect_left(devices, 0, len(devices), end[g]) - 1
+        fleet = bisect_left(devices, np.int64(0), len(devices), end[g]) - 1
         if fleet > 0:
             out[g, 1] = (bisect_left(dest_first, dest_lo[g], dest_hi[g], end[g]) - dest_lo[g] - 1) / fleet
         if app[g] < 0:

@@ -132,7 +132,7 @@ def _kernel(lo, hi, out, offsets, sent, received, fresh, most, wanted):  # type:
                 if larger > 0:
                     exchanges += 1
                     likeness += min(sent[i], received[i]) / larger
-        if n_down >= _MIN_FLOWS and wanted[3:6].any():
+        if n_down >= _MIN_FLOWS and (wanted[3] or wanted[4] or wanted[5]):
             _sizes(down[:n_down], out[g, 3:6], wanted[3:6])
         if n_up >= _MIN_FLOWS:
             few = min(n_up, _MAX_PAIRS)
@@ -140,7 +140,7 @@ def _kernel(lo, hi, out, offsets, sent, received, fresh, most, wanted):  # type:
                 for i in range(few):
                     down[i] = up[i]
                 out[g, 6] = _autocorrelation(down[:few])
-            if wanted[:3].any():
+            if wanted[0] or wanted[1] or wanted[2]:
                 _sizes(up[:n_up], out[g, :3], wanted[:3])
         if exchanges >= _MIN_FLOWS:
             out[g, 7] = likeness / exchanges
