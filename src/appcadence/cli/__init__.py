@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -43,11 +42,7 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        gc.disable()  # imports make no garbage, and looking for some takes a tenth of their time
-        try:
-            found = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
-        finally:
-            gc.enable()
+        found = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         alone = typer.Typer(rich_markup_mode=None, add_completion=False)
