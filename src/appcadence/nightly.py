@@ -45,9 +45,8 @@ from appcadence.models.calibration import device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
-from appcadence.serving.lookups import COLUMNS as LOOKUP_COLUMNS
-from appcadence.serving.lookups import lookup_findings
-from appcadence.serving.new_names import made_up_names
+from appcadence.serving.hidden_names import COLUMNS as LOOKUP_COLUMNS
+from appcadence.serving.hidden_names import lookup_findings, made_up_names
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, blind_spots, last_run, local_windows, out_of_reach, shared_processes
 from appcadence.serving.scorer import Scorer

@@ -13,9 +13,8 @@ from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
 from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
-from appcadence.triage import next_steps
 from appcadence.triage.cases import subject
-from appcadence.triage.contact import contact, identity
+from appcadence.triage.next_steps import contact, contain, identity, look
 from appcadence.triage.report_data import (
     Intervals,
     Output,
@@ -71,8 +70,8 @@ def case_facts(case: Row) -> dict[str, Any]:
     return case | {
         "findings": [finding.as_dict() for finding in case["findings"]],
         **{name: _iso(case[name]) for name in ("first_time", "last_time")},
-        "look": next_steps.look(case),
-        "contain": next_steps.contain(case),
+        "look": look(case),
+        "contain": contain(case),
     }
 
 
@@ -90,8 +89,8 @@ def case_lines(case: Row) -> list[str]:
         *_wrapped(case["findings"][0].sentence),
         *_wrapped(days),
         *_listed("Why it stands out", said),
-        *_listed("Where to look", next_steps.look(case)),
-        *_listed("How to contain it", next_steps.contain(case)),
+        *_listed("Where to look", look(case)),
+        *_listed("How to contain it", contain(case)),
     ]
 
 

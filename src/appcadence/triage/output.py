@@ -27,6 +27,7 @@ from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
 from appcadence.triage import alert_files, suppression
+from appcadence.triage.case_rows import fleet_summary
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_windows import cases_in
 from appcadence.triage.cases import window_days
@@ -137,14 +138,7 @@ def fleet_events(out: Path) -> pd.DataFrame:
 
 def event_findings(out: Path) -> list[Finding]:
     """What is to be said of them."""
-    names = ("kind", "name", "devices", "alerting_devices")
-    return [
-        Finding(
-            "fleet_event",
-            {name: event[name] for name in names} | {"first_seen": event["first_seen"].isoformat()},
-        )
-        for event in fleet_events(out).to_dict("records")
-    ]
+    return [*map(fleet_summary, fleet_events(out).itertuples())]
 
 
 def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain
 
-from appcadence.telemetry.hardware_addresses import HardwareAddresses
 from appcadence.telemetry.ingest.conversion_report import Tally
-from appcadence.telemetry.leases import devices_of
+from appcadence.telemetry.leases import HardwareAddresses, devices_of
 from appcadence.telemetry.readers import ReadOptions, leases, zeek
 from appcadence.telemetry.readers._lines import head
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import select
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -12,12 +15,16 @@ from appcadence.errors import UnusableFile
 from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.collection import Collection, gather, is_collection
 from appcadence.telemetry.ingest.conversion_report import Tally
-from appcadence.telemetry.ingest.standard_input import standard_input
-from appcadence.telemetry.readers import Reader, ReadOptions
+from appcadence.telemetry.readers import Reader, ReadOptions, detect
 from appcadence.telemetry.readers._lines import pieces
+from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES
+from appcadence.telemetry.readers._spill import room
 from appcadence.telemetry.readers._sqlite import WAL, write_ahead_log
 
 _PATTERN = re.compile(r"[*?\[]")
+MAX_WAIT_SECONDS = 60.0
+"""Without a byte."""
+_PIECE, _HEAD_BYTES = 1 << 20, 1 << 17
 
 
 def inputs(
@@ -101,3 +108,35 @@ def again(tally: Tally, error: UnusableFile) -> Tally:
     except UnusableFile as found:
         fresh.pass_over(found)
     return fresh
+
+
+def standard_input(target: Path, handle: int | None = None) -> Path:
+    """Copy what is written to standard input, or to another handle, into a file: a log is read more than
+    once.
+
+    Raises:
+        UnusableFile: nothing comes for MAX_WAIT_SECONDS or at all, what comes first is in no known format,
+            or there is too much of it.
+        TelemetryError: there is no room for it.
+    """
+    handle = sys.stdin.fileno() if handle is None else handle
+    size = known = 0
+    with room(), target.open("wb") as out:
+        while True:
+            if not select.select([handle], [], [], MAX_WAIT_SECONDS)[0]:
+                raise UnusableFile(f"standard input gave nothing for {MAX_WAIT_SECONDS:.0f} s", target)
+            data = os.read(handle, _PIECE)
+            if not data:
+                break
+            size += len(data)
+            if size > MAX_UNPACKED_BYTES:
+                raise UnusableFile(f"standard input is larger than {MAX_UNPACKED_BYTES >> 30} GB", target)
+            out.write(data)
+            if not known and size > _HEAD_BYTES:
+                # What nobody knows is not waited for: it may never end.
+                out.flush()
+                detect(target)
+                known = size
+    if not size:
+        raise UnusableFile("standard input is empty; expected a log", target)
+    return target

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from appcadence._types import Mask
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.hardware_addresses import HardwareAddresses
+from appcadence.telemetry.leases import HardwareAddresses
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv
