@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,9 @@ import typer
 from appcadence._inputs import open_input, parsed_json
 from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json, Output
-from appcadence.cli.terminal import complain, many, say
+from appcadence.cli.terminal import complain, say
 from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.telemetry.listing import many
 from appcadence.triage import receivers
 from appcadence.triage.delivery import Delivered
 from appcadence.triage.delivery import deliver as deliver_documents
@@ -107,15 +109,10 @@ def deliver(
         raise AppcadenceError("nothing is sent without a receiver; name one", "syslog")
     done = deliver_documents(_alerts(out), to, place, resend_unsure=resend_unsure)
     if as_json:
-        typer.echo(json.dumps(delivery_facts(done)))
+        typer.echo(json.dumps(asdict(done)))
         warn(done)
     else:
         say_delivered(done, place)
-
-
-def delivery_facts(done: Delivered) -> dict[str, Any]:
-    """For JSON."""
-    return {"sent": done.sent, "waiting": done.waiting, "unsure": done.unsure, "problems": done.problems}
 
 
 def _alerts(out: Path) -> Iterable[dict[str, Any]]:

@@ -13,7 +13,8 @@ import typer
 
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.cli.terminal import number, print_table, say, text, word
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.times import stated_day
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage import audit_log as chain

@@ -14,10 +14,11 @@ import typer
 from appcadence._files import recover
 from appcadence._parquet import bounded
 from appcadence.cli.options import Json
-from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.errors import TelemetryError
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
+from appcadence.telemetry.listing import many
 from appcadence.triage import suppression
 from appcadence.triage.exceptions import read
 

@@ -134,14 +134,9 @@ def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[Findin
     ]
 
 
-def local_windows(windows: int, of: int) -> list[Finding]:
-    """What is to be said of channel windows to local destinations that are not ranked."""
-    return [Finding("local_destinations", {"windows": windows, "of": of})] if windows else []
-
-
-def shared_processes(windows: int, of: int) -> list[Finding]:
-    """What is to be said of windows of processes that work for apps and are not ranked."""
-    return [Finding("shared_processes", {"windows": windows, "of": of})] if windows else []
+def unranked(code: str, windows: int, of: int) -> list[Finding]:
+    """What is to be said of windows that are not ranked, by the code that says why."""
+    return [Finding(code, {"windows": windows, "of": of})] if windows else []
 
 
 def blind_spots(

@@ -201,14 +201,9 @@ class Scorer:
         self,
         source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
         settings: Config = DEFAULTS,
-        *,
-        history: History | None = None,
     ) -> Scored:
-        """Score and keep what the batch job needs: scores, windows and the advanced history.
-
-        `history` replaces the detector's own, for a job that rolls it from night to night.
-        """
-        return self._run(load(source), self.detector.history if history is None else history, settings)
+        """Score and keep more than `score` gives: windows, fleet events and the advanced history."""
+        return self._run(load(source), self.detector.history, settings)
 
     def _run(
         self,

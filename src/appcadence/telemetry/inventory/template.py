@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._files import write_text
+from appcadence._quantity import quantity
 from appcadence._types import Ints, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.directory import TelemetryDirectory
@@ -195,7 +196,7 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
     rhythms = seen.rhythms.get(app, [])
     for rhythm in rhythms[:3]:
         yield (
-            f"rhythm: about every {_period(rhythm.seconds)} to {_plain(rhythm.host)} "
+            f"rhythm: about every {quantity(rhythm.seconds, 's')} to {_plain(rhythm.host)} "
             f"on {rhythm.devices:,} device(s)"
         )
     for key, column in (("name", "app_name"), ("purpose", "declared_purpose"), ("category", "category")):
@@ -227,13 +228,6 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
 
 def _share(part: int, total: int) -> str:
     return f"{100 * part / total:.0f}%" if part >= 0.005 * total else "<1%"
-
-
-def _period(seconds: float) -> str:
-    for size, unit in ((86_400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _plain(text: str) -> str:

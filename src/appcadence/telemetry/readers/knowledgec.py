@@ -24,12 +24,11 @@ from appcadence.telemetry.readers._device_log import (
 )
 from appcadence.telemetry.readers._flows import MAX_DAYS
 from appcadence.telemetry.schema import ACTIVITY
+from appcadence.telemetry.times import COCOA_EPOCH
 
 NAME = "knowledgec"
 
 EXPECTED = "a knowledgeC.db"
-COCOA_EPOCH = 978_307_200
-"""2001-01-01 UTC in Unix seconds."""
 _TABLE = "ZOBJECT"
 _APPS = ("/app/inFocus", "/app/usage")
 _STATES = {"/device/isLocked": ("device_unlocked", 0), "/display/isBacklit": ("screen_on", 1)}

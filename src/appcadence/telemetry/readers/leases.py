@@ -221,11 +221,7 @@ def _isc(lines: Lines, found: _Found) -> None:
         elif address and (told := _SETS.match(line)):
             row[told[1]] = told[2]
         elif address and line.strip() == "}":
-            if "hardware ethernet" in row and row.get("binding state", "active") in (
-                "active",
-                "free",
-                "expired",
-            ):
+            if "hardware ethernet" in row and row.get("binding state", "active") in _GIVEN:
                 start, end = (_isc_time(row.get(name)) for name in ("starts", "ends"))
                 name = row.get("client-hostname")
                 found.add(first, address, row["hardware ethernet"], name, start, True, end)

@@ -131,14 +131,8 @@ def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
         "source": NAME,
         "time_resolution_seconds": float(SLOT_SECONDS),
     }
-    return FLOWS.of(
-        {
-            "start": use.start_us.tolist(),
-            "duration_seconds": use.duration_seconds.tolist(),
-            "app_id": use.process,
-            **{name: [value] * len(use.process) for name, value in same.items()},
-        }
-    )
+    rows = list(zip(use.start_us.tolist(), use.duration_seconds.tolist(), use.process, strict=True))
+    return table(FLOWS, ("start", "duration_seconds", "app_id"), rows, same)
 
 
 def _pushes(log: PowerLog) -> tuple[list[Event], float]:
