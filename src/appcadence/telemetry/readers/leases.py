@@ -48,8 +48,7 @@ class _Found:
 
     sightings: list[Sighting] = field(default_factory=list)
     read: int = 0
-    bad: list[int] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
 
     def add(
         self, line: int, address: Any, mac: Any, host: Any, time: float | None, fresh: bool, end: float | None
@@ -80,8 +79,7 @@ class _Found:
 
     def fault(self, line: int, reason: str) -> None:
         self.read += 1
-        self.bad.append(line)
-        self.reasons.append(reason)
+        self.bad.append((line, reason))
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -97,7 +95,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """
     for path in paths:
         found = _parsed(path)
-        yield from rejected(path, found.bad, found.reasons)
+        yield from rejected(path, found.bad)
         left_out = {"leases": found.read - len(found.bad)}
         yield "flows", tagged(_flows.NONE, path, found.read, path.stat().st_size, left_out)
 

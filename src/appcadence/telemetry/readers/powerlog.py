@@ -115,7 +115,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         yield "usage", tagged(table(USAGE, _USAGE_FIELDS, usage, logged), path)
         yield "tasks", tagged(table(TASKS, _TASK_FIELDS, tasks, logged), path)
         yield "coverage", tagged(table(COVERAGE, _SPAN_FIELDS, use.observed_us.tolist(), logged), path)
-        yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
+        yield from rejected(path, log.bad)
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
         yield "activity", tagged(ACTIVITY.empty(), path, log.read, path.stat().st_size)
     for path, states in timeline.states():
