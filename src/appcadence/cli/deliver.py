@@ -14,7 +14,8 @@ from appcadence._inputs import open_input, parsed_json
 from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json, Output
 from appcadence.cli.terminal import complain, say
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.errors import AppcadenceError
+from appcadence.serving.run import unreadable
 from appcadence.telemetry.listing import many
 from appcadence.triage import receivers
 from appcadence.triage.delivery import Delivered
@@ -122,4 +123,4 @@ def _alerts(out: Path) -> Iterable[dict[str, Any]]:
         with open_input(file) as stream:
             return [parsed_json(line) for line in stream]
     except (OSError, ValueError) as error:
-        raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
+        raise unreadable(file, error) from None

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import UNCHECKED, Finding, arrow
+from appcadence.models.alert_units import KEYS
 from appcadence.models.reasons import told_once
 from appcadence.triage.cases import CASES, DESTINATION, STRONGEST, TEXTS, case_id, severity
 
@@ -24,7 +25,6 @@ MAX_PLACES = 5
 """Addresses, ports and ids of records of a case."""
 HELD = ("excepted", "local_destination", "shared_process")
 """What becomes of windows that have no place in the ranking of their own, fleet events aside."""
-_KEYS = ["device_id", "app_id", "dest", "window_start"]
 _TIME = CASES.field("first_time").type
 
 Names = dict[str, list[Any]]
@@ -51,8 +51,8 @@ class CaseRows:
         self.owner, self.fires = owner[place], fires[place]
         self.n = int(self.owner[-1]) + 1 if len(place) else 0
         self.head = np.searchsorted(self.owner, np.arange(self.n))
-        windows = self.table.select([*_KEYS, "window_end", "n_flows", "n_sessions"]).to_pandas()
-        seen = windows.merge(facts.to_pandas(), on=_KEYS, how="left")
+        windows = self.table.select([*KEYS, "window_end", "n_flows", "n_sessions"]).to_pandas()
+        seen = windows.merge(facts.to_pandas(), on=list(KEYS), how="left")
         first = seen["first_time"].fillna(seen["window_start"])
         last = seen["last_time"].fillna(seen["window_end"])
         self.frame = seen.assign(owner=self.owner, first=first, last=last)

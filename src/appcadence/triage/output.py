@@ -20,7 +20,7 @@ from appcadence._inputs import sha256
 from appcadence._parquet import DAMAGE, bounded, open_parquet
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.findings import Finding
-from appcadence.models.alert_units import alert_units
+from appcadence.models.alert_units import KEYS, alert_units
 from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
@@ -57,7 +57,6 @@ OWNERS = pa.schema([("id", pa.string()), ("owner", pa.string())])
 
 JUDGED = (*suppression.JUDGED, "score")
 """Columns of the scores table that exceptions and ranks are judged by."""
-_KEYS = ["device_id", "app_id", "dest", "window_start"]
 _JUDGED = pa.schema([SCORES.field(name) for name in JUDGED])
 _TEXTS = [
     *(field.name for field in SCORES if pa.types.is_string(field.type)),
@@ -92,7 +91,7 @@ def write(
     """
     ruling = suppression.judge(judged, measures, entries)
     rank = suppression.ranks_under(ruling, judged)
-    top, at = [SCORES.empty_table().select(_KEYS)], 0
+    top, at = [SCORES.empty_table().select(KEYS)], 0
     with pq.ParquetWriter(staging / SCORES_FILE, SCORES, compression="zstd", use_dictionary=_TEXTS) as writer:
         for part in parts:
             table = suppression.marked(part, measures.slice(at, len(part)), entries, ruling, rank, at)
@@ -100,7 +99,7 @@ def write(
             writer.write_table(table)
             # Exceptions may be taken back: what is kept without them stays kept.
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
-            top.append(table.select(_KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
+            top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     columns = ["device_id", "app_id", "dest", "status", "alert"]
     scores = pq.read_table(staging / SCORES_FILE, columns=columns, filters=[("alert", "=", True)])
@@ -121,8 +120,8 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
     facts, earlier = pq.read_table(staging / FACTS_FILE), staging / EARLIER_FILE
     cases = cases_in(staging / SCORES_FILE, fleet_events(staging), facts)
     if earlier.exists():
-        scores = pq.read_table(staging / SCORES_FILE, columns=[*_KEYS, "window_end", "exception_id"])
-        last = alert_units(scores.select(_KEYS))["day"] if len(scores) else pa.chunked_array([], pa.date32())
+        scores = pq.read_table(staging / SCORES_FILE, columns=[*KEYS, "window_end", "exception_id"])
+        last = alert_units(scores.select(KEYS))["day"] if len(scores) else pa.chunked_array([], pa.date32())
         known = read_cases(earlier)
         held = under_exceptions(known, scores)
         cases = continued(cases, known, str(pc.max(last).as_py()), held, window_days(scores))

@@ -18,7 +18,14 @@ from typing import BinaryIO
 
 from appcadence._inputs import open_input
 from appcadence.telemetry.readers import _packed
-from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES, Counted, Stopped, Stream, unpacking
+from appcadence.telemetry.readers._packed import (
+    MAX_UNPACKED_BYTES,
+    Counted,
+    Stopped,
+    Stream,
+    exactly,
+    unpacking,
+)
 
 MAX_MEMBERS = 500_000
 """A full file system of a phone has about so many."""
@@ -93,13 +100,13 @@ class _Data:
     def skip(self) -> None:
         while self.read(_PIECE):
             pass
-        self._archive.exactly(self._padding)
+        exactly(self._archive, self._padding)
 
 
 def _tar(archive: Counted) -> Iterator[Entry]:
     more: dict[str, str] = {}
     for _ in range(MAX_MEMBERS):
-        block = archive.exactly(_BLOCK)
+        block = exactly(archive, _BLOCK)
         if len(block) < _BLOCK or not any(block):
             if block and len(block) < _BLOCK:
                 raise EOFError
@@ -111,7 +118,7 @@ def _tar(archive: Counted) -> Iterator[Entry]:
         if head.type in (*_EXTENDED, *_LONG):
             if not 0 <= head.size <= _MAX_HEADER_BYTES:
                 raise Stopped(f"the archive has a header of {head.size:,} bytes")
-            data = archive.exactly(head.size + -head.size % _BLOCK)[: head.size]
+            data = exactly(archive, head.size + -head.size % _BLOCK)[: head.size]
             if head.type == tarfile.GNUTYPE_LONGNAME:
                 more["path"] = data.rstrip(b"\0").decode("utf-8", "replace")
             elif head.type in _EXTENDED and head.type != tarfile.XGLTYPE:
@@ -123,7 +130,7 @@ def _tar(archive: Counted) -> Iterator[Entry]:
         if head.type == tarfile.GNUTYPE_SPARSE:
             extended = block[482]
             while extended:
-                extended = archive.exactly(_BLOCK).ljust(_BLOCK, b"\0")[504]
+                extended = exactly(archive, _BLOCK).ljust(_BLOCK, b"\0")[504]
         kind = _KINDS.get(head.type)
         held = _Data(archive, 0 if kind or head.isdir() else size)
         if not head.isdir():

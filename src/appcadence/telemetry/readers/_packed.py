@@ -69,13 +69,6 @@ class Counted(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
-    def exactly(self, size: int) -> bytes:
-        """So many bytes; fewer only at the end."""
-        found = bytearray()
-        while len(found) < size and (data := self.read(size - len(found))):
-            found += data
-        return bytes(found)
-
 
 class _Units:
     """Data of bzip2 or xz, of which several streams may follow each other in a file."""
@@ -116,6 +109,14 @@ class _Recoded:
                 break
         found, self._held = self._held[:size], self._held[size:]
         return found
+
+
+def exactly(stream: Stream, size: int) -> bytes:
+    """So many bytes; fewer only at the end."""
+    found = bytearray()
+    while len(found) < size and (data := stream.read(size - len(found))):
+        found += data
+    return bytes(found)
 
 
 def packing(start: bytes) -> str | None:
