@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from appcadence._files import move, replacing, replacing_directory, scratch
 from appcadence._inputs import read_json
-from appcadence._parquet import open_parquet
+from appcadence._parquet import column_of, open_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
@@ -357,14 +357,12 @@ def _read_group(table: Table, file: Path, group: int, columns: Sequence[str]) ->
 
 def _known(group: pq.RowGroupMetaData, name: str) -> bool | None:
     """Whether a column's values are all known (True) or none is (False); None = some, or nobody knows."""
-    for index in range(group.num_columns):
-        column = group.column(index)
-        if column.path_in_schema == name:
-            found = column.statistics
-            if found is None or not found.has_null_count:
-                return None
-            return {0: True, group.num_rows: False}.get(found.null_count)
-    return False
+    if (column := column_of(group, name)) is None:
+        return False
+    found = column.statistics
+    if found is None or not found.has_null_count:
+        return None
+    return {0: True, group.num_rows: False}.get(found.null_count)
 
 
 def _read_sources(path: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from appcadence.telemetry.readers import _packed
 from appcadence.telemetry.readers._packed import (
     MAX_UNPACKED_BYTES,
     Counted,
+    InPieces,
     Stopped,
     Stream,
     exactly,
@@ -170,25 +171,10 @@ def _entry(name: str, stream: Stream, reason: str) -> Entry:
     return Entry(name, None if reason else stream, reason)
 
 
-class _Bounded:
-    """A zip file that is never read in one piece larger than its directory may be."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        self.seek, self.tell, self.seekable = raw.seek, raw.tell, raw.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(os.fstat(self._raw.fileno()).st_size - self._raw.tell(), 0)
-        size = left if size is None or size < 0 else min(size, left)
-        if size > _MAX_DIRECTORY_BYTES:
-            raise Stopped(f"the archive has a directory of {size:,} bytes")
-        return self._raw.read(size)
-
-
 def _zip(raw: BinaryIO) -> Iterator[Entry]:
     size = os.fstat(raw.fileno()).st_size
     unpacked = 0
-    with zipfile.ZipFile(_Bounded(raw)) as archive:
+    with zipfile.ZipFile(InPieces(raw, _MAX_DIRECTORY_BYTES)) as archive:
         members = archive.infolist()
         if len(members) > MAX_MEMBERS:
             raise Stopped(f"the archive has more than {MAX_MEMBERS:,} members")

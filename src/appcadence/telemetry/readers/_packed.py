@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,25 @@ class Counted(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class InPieces:
+    """A file of which a zip archive's reader never asks for more at once than a directory may have.
+
+    Raises:
+        Stopped: it does.
+    """
+
+    def __init__(self, raw: BinaryIO, most: int) -> None:
+        self._raw, self._most, self._size = raw, most, os.fstat(raw.fileno()).st_size
+        self.seek, self.tell, self.seekable, self.close = raw.seek, raw.tell, raw.seekable, raw.close
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._raw.tell(), 0)
+        size = left if size is None or size < 0 else min(size, left)
+        if size > self._most:
+            raise Stopped(f"the archive has a directory of {size:,} bytes")
+        return self._raw.read(size)
 
 
 class _Units:
