@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from appcadence._quantity import quantity
 from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
-from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
 from appcadence.triage.cases import subject
 from appcadence.triage.next_steps import contact, contain, identity, look
@@ -24,13 +22,13 @@ from appcadence.triage.report_data import (
     basis,
     behaviours,
     channel,
+    shown_value,
     utc_text,
 )
 
 _WIDTH = 80
 _CELLS = 24
 _LANES = {"app_foreground": "foreground", "device_unlocked": "unlocked"}
-_FEATURE = {f.name: f for f in FEATURES}
 
 
 def explain(out: Path, rank: int) -> Window:
@@ -150,9 +148,7 @@ def _contributions(row: Row) -> list[str]:
         return []
     out = ["", f"{'What moved the score most':<40}{'here':>15}{'usual':>15}{'moved':>10}"]
     for c in parts:
-        feature = _FEATURE.get(c["feature"])
-        unit = feature.unit if feature else "count"
-        here, usual = (quantity(math.nan if c[k] is None else c[k], unit) for k in ("value", "expected"))
+        here, usual = (shown_value(c, which) for which in ("value", "expected"))
         name = textwrap.wrap(c["feature"], 38) or [""]
         out += [f"  {part}" for part in name[:-1]]
         out.append(f"  {name[-1]:<38}{here:>15}{usual:>15}{c['contribution']:>+10.2f}")

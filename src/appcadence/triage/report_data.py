@@ -17,6 +17,7 @@ from appcadence._files import recover
 from appcadence._parquet import DAMAGE
 from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.features.catalog import FEATURES
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
 from appcadence.models.alert_units import KEYS
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
@@ -32,6 +33,7 @@ Row = dict[str, Any]
 Intervals = list[tuple[int, int]]
 """(start, end) in microseconds since the epoch, UTC."""
 
+_UNITS = {f.name: f.unit for f in FEATURES}
 PRESENCE = ("app_foreground", "device_unlocked")
 
 
@@ -233,6 +235,12 @@ def no_alert(row: Row, alerts_per_device_day: float) -> Finding | None:
     if row["score"] < threshold:
         return Finding("below_threshold", {"threshold": threshold})
     return Finding("no_behaviour_stands_out")
+
+
+def shown_value(contribution: Row, which: str) -> str:
+    """The `value` of a contribution's feature, or the `expected` one, with its unit."""
+    value = contribution[which]
+    return quantity(math.nan if value is None else value, _UNITS.get(contribution["feature"], "count"))
 
 
 def channel(row: Row) -> tuple[str, str]:

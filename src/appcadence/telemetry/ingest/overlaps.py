@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -117,20 +118,14 @@ def _events(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Tab
     """The new rows, and the log of each: -1 for one that is repeated."""
     names = _keys(table)
     whole = pa.concat_tables([old.select(names), new.select(names)])
-    code = _codes(whole, names)
     owner = np.concatenate([np.full(len(old), -1), log])
+    rows = pd.DataFrame({"code": _codes(whole, names), "owner": owner})
     # The number of each row among the equal rows of its log.
-    order = np.lexsort((owner, code))
-    first = np.append(True, (np.diff(code[order]) != 0) | (np.diff(owner[order]) != 0))[: len(order)]
-    place = np.arange(len(order))
-    number = np.empty(len(order), np.int64)
-    number[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+    rows["number"] = rows.groupby(["code", "owner"]).cumcount()
     # Of rows with one content and number the first log keeps it.
-    order = np.lexsort((owner, number, code))
-    fresh = np.append(True, (np.diff(code[order]) != 0) | (np.diff(number[order]) != 0))[: len(order)]
-    keep: Mask = np.zeros(len(order), bool)
-    keep[order] = fresh
-    return new, np.where(keep[len(old) :], log, -1)
+    rows = rows.sort_values("owner", kind="stable")
+    repeated = rows.duplicated(["code", "number"]).sort_index().to_numpy()
+    return new, np.where(repeated[len(old) :], -1, log)
 
 
 def _codes(table: pa.Table, names: Sequence[str]) -> Ints:

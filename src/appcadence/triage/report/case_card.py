@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from appcadence._quantity import quantity
 from appcadence.features.catalog import FEATURES
 from appcadence.finding_guide import guide_of, key_of
 from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, of_kind, sentences
@@ -17,11 +15,10 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.triage.next_steps import contact, contain, identity, look
 from appcadence.triage.report.drawing import Lane, bar, histogram, lag_curve, raster
-from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, utc_text
+from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, shown_value, utc_text
 
 MAX_LISTED = 20
 """Windows of a case, and devices of a fleet event, that its card lists."""
-_FEATURE = {f.name: f for f in FEATURES}
 _PHRASES = {f.name: f.phrase for f in FEATURES} | {"device_shift": "The whole device is unusual"}
 _BANDS = (
     ("app_foreground", "app in foreground", "foreground"),
@@ -158,18 +155,13 @@ def _contributions(row: Row) -> Sequence[dict[str, Any]]:
         {
             "feature": c["feature"],
             "phrase": _PHRASES.get(c["feature"], ""),
-            "here": _quantity(c, "value"),
-            "usual": _quantity(c, "expected"),
+            "here": shown_value(c, "value"),
+            "usual": shown_value(c, "expected"),
             "bar": bar(c["contribution"], min(values), max(values)),
             "moved": f"{c['contribution']:+.2f}",
         }
         for c in parts
     ]
-
-
-def _quantity(contribution: dict[str, Any], which: str) -> str:
-    feature, value = _FEATURE.get(contribution["feature"]), contribution[which]
-    return quantity(math.nan if value is None else value, feature.unit if feature else "count")
 
 
 def exception_entry(case: Row) -> str:
