@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch
 from appcadence._inputs import sha256
-from appcadence._parquet import DAMAGE, bounded, open_parquet
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence._parquet import bounded, open_parquet
 from appcadence.findings import Finding
 from appcadence.models.alert_units import KEYS, alert_units
 from appcadence.models.fleet_events import alerting_devices
@@ -33,6 +32,7 @@ from appcadence.triage.case_windows import cases_in
 from appcadence.triage.cases import window_days
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
+from appcadence.triage.report_data import undamaged
 
 REPORTED = 200
 """Windows of so high a rank are pictured, besides those that alert."""
@@ -150,11 +150,10 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
     entries = entries_of(exceptions)
     with scratch(out) as place, replacing_directory(out, place) as staging:
         run = Run.read(out)
-        try:
+        with undamaged(out):
             measures = pq.read_table(bounded(out / MEASURES_FILE), schema=MEASURES)
             events = fleet_events(out)
             whole = open_parquet(out / SCORES_FILE)
-
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
             if len(judged) != len(measures):
                 raise ValueError(f"{len(measures):,} measures for {len(judged):,} scores")
@@ -164,10 +163,6 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
                 if (out / name).exists():
                     shutil.copy2(out / name, staging / name)
             cases = write_cases(staging, datetime.fromisoformat(run.made_at))
-        except AppcadenceError:
-            raise
-        except DAMAGE as error:
-            raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():
             if not (staging / file.name).exists() and file.name != RUN:
                 shutil.copy2(file, staging / file.name)

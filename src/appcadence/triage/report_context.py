@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Codes
 from appcadence.features.declarations import covers
 from appcadence.features.windows import Windows, with_app_level
 
@@ -43,19 +44,14 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     """
     rows = rows_of(windows, wanted)
     s = windows.sessions
-    count = np.diff(s.offsets)[rows]
-    index = np.concatenate(
-        [np.arange(s.offsets[r], s.offsets[r + 1]) for r in rows] or [np.empty(0, np.int64)]
-    )
-    base = windows.start_us[np.repeat(rows, count)]
+    index, owner = owned(s.offsets, rows)
+    base = windows.start_us[rows[owner]]
 
     def at(seconds: np.ndarray) -> pa.Array:
         return pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(_TIME)
 
     sent, received = _bytes(windows, rows)
-    keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(
-        pa.array(np.repeat(np.arange(len(rows)), count))
-    )
+    keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(pa.array(owner))
     columns = {"start": at(s.start[index]), "end": at(s.end[index]), "fresh": s.fresh[index]}
     columns |= {"bytes_out": sent, "bytes_in": received}
     return pa.table({name: keys[name] for name in KEY} | columns)
@@ -129,6 +125,13 @@ def rows_of(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
     names = [wanted[name].astype(object).fillna("") for name in KEY[:3]]
     want = pd.MultiIndex.from_arrays([*names, start])
     return np.asarray(have.get_indexer(want))
+
+
+def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
+    """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
+    count = np.diff(offsets)[rows]
+    owner = np.repeat(np.arange(len(rows)), count)
+    return np.arange(len(owner)) - np.repeat(np.cumsum(count) - count - offsets[rows], count), owner
 
 
 def _bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:

@@ -160,10 +160,9 @@ def _finished(
     aside = [(~matches.opened & matches.paired, "replies"), (~matches.opened, "answers")]
     lines = np.asarray(column["line"])
     how: dict[str, Any] = {"clock": clock, "also": _faults(records), "aside": aside}
-    found = _flows.screen(pa.table(draft), lines, options, **how)
+    found = _flows.finished(draft, lines, options, name, 1e-3, **how)
     yield from rejected(path, found.bad, found.unnamed)
-    flows = _flows.canonical(found.flows, options, name, 1e-3)
-    yield "flows", tagged(flows, path, left_out=found.left_out)
+    yield "flows", tagged(found.flows, path, left_out=found.left_out)
 
 
 def _matched(records: pa.Table) -> Matches:
