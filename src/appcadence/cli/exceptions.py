@@ -11,7 +11,7 @@ import pyarrow as pa
 import typer
 
 from appcadence._files import recover
-from appcadence.cli.options import Json
+from appcadence.cli.options import Json, group
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
@@ -20,14 +20,7 @@ from appcadence.telemetry.listing import many
 from appcadence.triage import suppression
 from appcadence.triage.exceptions import read
 
-exceptions = typer.Typer(
-    help="Documented exceptions to what is reported.", no_args_is_help=True, rich_markup_mode=None
-)
-
-
-@exceptions.callback()
-def _group() -> None:
-    """Documented exceptions to what is reported."""
+exceptions = group("Documented exceptions to what is reported.")
 
 
 @exceptions.command()

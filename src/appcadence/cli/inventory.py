@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.options import Directory, Json
+from appcadence.cli.options import Directory, Json, group
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.inventory import merge as inventories
@@ -28,9 +28,7 @@ _WORDS = {
     "approved_period_changed": "approved period changed",
 }
 
-inventory = typer.Typer(
-    help="What apps declare and who approved them.", no_args_is_help=True, rich_markup_mode=None
-)
+inventory = group("What apps declare and who approved them.")
 
 
 @inventory.command()

@@ -66,11 +66,8 @@ class Scorer:
         object.__setattr__(self, "live", live)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Scorer, (
-            self.detector,
-            self.version,
-            self.signer,
-        )  # what `update` has seen stays in its process
+        # What `update` has seen stays in its process.
+        return Scorer, (self.detector, self.version, self.signer)
 
     @classmethod
     def load(

@@ -95,11 +95,7 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
         ),
         "pushes": pa.array(times, pa.list_(pa.int64())).cast(CONTEXT.field("pushes").type),
     }
-    arrays = [
-        c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True)
-        for f in CONTEXT
-    ]
-    return pa.Table.from_arrays(arrays, schema=CONTEXT)
+    return pa.Table.from_arrays([column(columns[f.name], f.type) for f in CONTEXT], schema=CONTEXT)
 
 
 def _declared_by(inventory: pd.DataFrame, dests: set[str]) -> dict[str, str]:
@@ -127,6 +123,13 @@ def rows_of(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
     return np.asarray(have.get_indexer(want))
 
 
+def column(values: Any, kind: pa.DataType) -> pa.Array:
+    """Values as a column of a type; of numbers NaN is not known."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float64 and pa.types.is_integer(kind):
+        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
+    return values if isinstance(values, pa.Array) else pa.array(values, kind, from_pandas=True)
+
+
 def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
     """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
     count = np.diff(offsets)[rows]
@@ -147,10 +150,6 @@ def _bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
             total = np.bincount(owner, np.where(known, values[flows], 0.0), len(starts))
             seen = np.bincount(owner, known, len(starts)) > 0
             out.append(np.where(seen, total, np.nan))
-    empty = [np.empty(0)]
-
-    def column(parts: list[np.ndarray]) -> pa.Array:
-        values = np.concatenate(parts or empty)
-        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
-
-    return column(sent), column(received)
+    each = (np.concatenate([np.empty(0), *parts]) for parts in (sent, received))
+    out, back = (column(values, pa.int64()) for values in each)
+    return out, back

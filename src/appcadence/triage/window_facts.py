@@ -14,7 +14,7 @@ from appcadence.features.history import History
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.features.windows import APP_LEVEL, Windows
 from appcadence.telemetry.addresses import is_local
-from appcadence.triage.report_context import KEY, owned, rows_of
+from appcadence.triage.report_context import KEY, column, owned, rows_of
 
 MIN_GAPS = 4
 """Fewer gaps between beats have no usual length."""
@@ -81,13 +81,7 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     columns["by_chance"] = pushes[:, 2] / len(SHIFTS_SECONDS)
     columns |= _prevalence(history, wanted) | _places(started, len(wanted))
     arrays = {name: wanted[name] for name in KEY} | columns
-    return pa.Table.from_arrays([_column(arrays[f.name], f.type) for f in FACTS], schema=FACTS)
-
-
-def _column(values: object, kind: pa.DataType) -> pa.Array:
-    if isinstance(values, np.ndarray) and values.dtype == np.float64 and pa.types.is_integer(kind):
-        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
-    return pa.array(values, kind, from_pandas=True)
+    return pa.Table.from_arrays([column(arrays[f.name], f.type) for f in FACTS], schema=FACTS)
 
 
 def _reduced(least: np.ufunc, values: Vector, count: Codes) -> Vector:
