@@ -109,7 +109,7 @@ def run(
     *,
     poisoned: bool = False,
     without: str = "",
-    weights: tuple[float, ...] = tuple(WEIGHTS),
+    weights: np.ndarray = WEIGHTS,
     from_reference: bool = True,
 ) -> Outcome:
     """Train on the first week and evaluate on the second, perhaps without one context table."""
@@ -152,8 +152,8 @@ def ablations(options: argparse.Namespace) -> None:
     variants: dict[str, dict[str, Any]] = {
         "complete": {},
         "without distances from the baseline": {},
-        "experts alone": {"weights": (0.0, 1.0)},
-        "LightGBM alone": {"weights": (1.0, 0.0)},
+        "experts alone": {"weights": WEIGHTS * [0.0, 1.0]},
+        "LightGBM alone": {"weights": WEIGHTS * [1.0, 0.0]},
         "without the reference model": {"from_reference": False},
         "without novelty": {"excluded": ("novelty",)},
         "without size": {"excluded": ("size",)},

@@ -98,7 +98,7 @@ def detector(behaviour="structured_cadence", steps=tuple(k + 0.5 for k in range(
         "classifier_text": "none",
         "forest": nothing(N),
         "experts": Experts(np.full((len(EXPERTS), POINTS), np.inf), np.zeros(len(EXPERTS))),
-        "weights": np.ones(2),
+        "weights": np.ones((3, 2)),
         "calibration": dict.fromkeys(STRATA, calibration()),
         "behaviours": {name: np.arange(99.0) for name in BEHAVIOURS},
         "reference": Reference.fit(windows(2), values(2), DAY0 * 1_000_000 - 1),

@@ -56,7 +56,7 @@ def test_another_feature_schema_is_refused_with_both_versions(saved, tmp_path):
         bundle.load(tmp_path / "old")
 
 
-@pytest.mark.parametrize(("change", "said"), [(-1, "format 4, this version reads 5"), (1, "format 6")])
+@pytest.mark.parametrize(("change", "said"), [(-1, "format 5, this version reads 6"), (1, "format 7")])
 def test_another_format_is_refused(saved, tmp_path, change, said):
     shutil.copytree(saved, tmp_path / "other")
     manifest = json.loads((saved / bundle.MANIFEST).read_text())
@@ -86,11 +86,11 @@ def resealed(saved, copy, part, data):
 def test_weights_that_are_no_numbers_are_refused(saved, tmp_path):
     with np.load(saved / "arrays.npz") as archive:
         arrays = dict(archive)
-    for wrong in ([np.nan, 1.0], [1.0, np.inf], [1.0]):
+    for wrong in ([[np.nan, 1.0]] * 3, [[1.0, np.inf]] * 3, [1.0, 1.0]):
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays | {"weights": np.array(wrong)})
-        copy = resealed(saved, tmp_path / str(wrong), "arrays.npz", buffer.getvalue())
-        with pytest.raises(BundleError, match="weights are not two finite numbers") as error:
+        copy = resealed(saved, tmp_path / str(wrong[0]), "arrays.npz", buffer.getvalue())
+        with pytest.raises(BundleError, match="weights are not 3 x 2 finite numbers") as error:
             bundle.load(copy)
         assert str(error.value).startswith(f"the model {copy}: ")
 

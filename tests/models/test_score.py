@@ -86,7 +86,7 @@ def test_weights_add_the_members_up():
     thresholds, steps = np.full((len(EXPERTS), POINTS), np.inf), np.zeros(len(EXPERTS))
     pushes = [expert.name for expert in EXPERTS].index("push_coupling")
     thresholds[pushes, :3], steps[pushes] = [1.0, 2.0, 30.0], 0.5
-    detector = made(weights=np.array([0.5, 3.0]), experts=Experts(thresholds, steps))
+    detector = made(weights=np.tile([0.5, 3.0], (3, 1)), experts=Experts(thresholds, steps))
     frame = windows(2, beats_per_hour=6.0, push_coupling_surprise=[0.0, 20.0])
     contributions, raw = detector.parts(frame)
     # Half of six; three times the two steps of a half that the second window reaches.
@@ -173,7 +173,7 @@ def test_the_eight_largest_contributions_are_shown_whatever_their_sign():
     (parts,) = made(classifier=ensemble).score(frame)["contributions"].to_pylist()
     assert [part["feature"] for part in parts] == features[:1:-1]
     assert [part["contribution"] for part in parts] == list(range(10, 2, -1))
-    (parts,) = made(classifier=ensemble, weights=-np.ones(2)).score(frame)["contributions"].to_pylist()
+    (parts,) = made(classifier=ensemble, weights=-np.ones((3, 2))).score(frame)["contributions"].to_pylist()
     assert [part["contribution"] for part in parts] == [-float(k) for k in range(10, 2, -1)]
     assert parts[0]["value"] == 1.0 and parts[0]["expected"] == 0.0
 

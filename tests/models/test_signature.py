@@ -53,7 +53,7 @@ def test_an_unsigned_bundle_is_loaded_until_keys_are_trusted(signed):
 def test_a_wrong_signature_never_loads(signed, tmp_path):
     path, _, key = signed
     whole = json.loads((path / signature.FILE).read_text())
-    bundle.save(heard(weights=np.array([1.0, 0.5])), tmp_path / "other")
+    bundle.save(heard(weights=np.tile([1.0, 0.5], (3, 1))), tmp_path / "other")
     shutil.copy(path / signature.FILE, tmp_path / "other")
     with pytest.raises(BundleError, match="the signature is not of this model"):
         bundle.load(tmp_path / "other")
@@ -148,7 +148,7 @@ def test_every_array_that_holds_no_number_is_refused(tmp_path, wrong):
 
 
 MUTED = {
-    "weights": {"weights": np.zeros(2)},
+    "weights": {"weights": np.zeros((3, 2))},
     "classifier": {"classifier": nothing(2 * N)},
     "low leaf": {"classifier": leaf(-1e5, 2 * N)},
     "origin": {"calibration": dict.fromkeys(STRATA, calibration(40, origin=1e5))},
@@ -168,6 +168,6 @@ def test_a_model_that_alerts_on_nothing_of_its_own_sample_is_refused(tmp_path, h
 
 
 def test_weights_that_turn_the_score_round_are_refused(tmp_path):
-    bundle.save(heard(weights=np.array([-1.0, 1.0])), tmp_path / "model")
+    bundle.save(heard(weights=np.tile([-1.0, 1.0], (3, 1))), tmp_path / "model")
     with pytest.raises(BundleError, match="weights are negative"):
         bundle.load(tmp_path / "model")

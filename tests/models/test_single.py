@@ -76,10 +76,10 @@ def test_arrays_give_the_numbers_of_the_table_bit_for_bit(scorer, frame, scores)
 
 def test_members_and_contributions_add_up(scorer, frame):
     got, channels = one_by_one(scorer, frame[:500])
-    weights, seen = scorer.detector.weights, 0
+    seen = 0
     for window, channel in zip(got, channels, strict=True):
         if not np.isnan(window.score):
-            fused = weights @ [window.classifier, window.experts]
+            fused = channel.weights @ [window.classifier, window.experts]
             raw = channel.calibration.scale(fused)
             assert window.score == pytest.approx(raw, abs=1e-12)
             assert window.score == pytest.approx(channel.constant + window.contributions.sum(), abs=1e-9)

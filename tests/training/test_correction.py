@@ -10,7 +10,7 @@ from appcadence.features.catalog import NAMES
 from appcadence.models.detector import fuse
 from appcadence.models.experts import Experts
 from appcadence.models.trees import scaled
-from appcadence.training.correction import TRUST_DAYS, Start, correct, trust
+from appcadence.training.correction import SIMULATED_TRUST, TRUST_DAYS, Start, correct, trust
 from appcadence.training.supervised import Hyperparameters
 
 FEW = Hyperparameters(trees=4)
@@ -42,7 +42,7 @@ def experts(rows, target):
 @pytest.fixture(scope="module")
 def prior():
     """A model that adds one for each beat an hour, and believes its experts by three quarters."""
-    return detector(weights=np.array([1.0, 0.75]))
+    return detector(weights=np.tile([1.0, 0.75], (3, 1)))
 
 
 def started(experts, prior, rows, target):
@@ -55,7 +55,7 @@ def worth(experts, rows):
 
 def test_a_start_of_a_prior_is_its_weighted_experts_and_its_trees(rows, target, experts, prior):
     start = started(experts, prior, rows, target)
-    trees = np.minimum(np.floor(rows[:, BEATS] + 0.5), 40.0)
+    trees = SIMULATED_TRUST * np.minimum(np.floor(rows[:, BEATS] + 0.5), 40.0)
     np.testing.assert_allclose(start.raw(rows), 0.75 * worth(experts, rows) + trees, rtol=0, atol=1e-9)
 
 

@@ -133,8 +133,8 @@ def test_the_classifier_holds_the_models_that_training_fits(past, later):
         np.testing.assert_array_equal(got.classifier_.arrays()[part], array, part)
     np.testing.assert_array_equal(got.experts_.thresholds, want.experts.thresholds)
     np.testing.assert_array_equal(got.experts_.steps, want.experts.steps)
-    assert want.weights.tolist() == [1.0, got.weight_]
-    raw = fuse(sample.values, sample.distances, want.classifier, want.experts, want.weights)[1]
+    assert want.weights.tolist() == [[1.0, got.weight_]] * 3
+    raw = fuse(sample.values, sample.distances, want.classifier, want.experts, want.weights[0])[1]
     np.testing.assert_array_equal(got.decision_function(later.frame), raw)
     assert raw[later.malicious].mean() > raw[~later.malicious].mean() + 1
 

@@ -12,7 +12,7 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.experts import Experts
 from appcadence.models.trees import join, leaf, scaled
-from appcadence.training.correction import Correction, Start
+from appcadence.training.correction import SIMULATED_TRUST, Correction, Start
 from appcadence.training.fit import FOLDS, MAX_LOSS, MIN_STRATUM, Sample, fit, fold_of, start_of
 
 BASELINE = AppBaseline.fit(windows(2))
@@ -239,9 +239,10 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
             sample(1, 0, app="bad", beats_per_hour=99.0, channel_is_new=1.0),
         ]
     )
-    prior = detector(weights=np.array([1.0, 0.75]))
+    prior = detector(weights=np.tile([1.0, 0.75], (3, 1)))
     start = start_of(rows, prior)
-    assert start.trees is prior.classifier and start.weight == 0.75
+    np.testing.assert_array_equal(start.trees.expected, SIMULATED_TRUST * prior.classifier.expected)
+    assert start.weight == 0.75
     # Of real benign windows alone: neither implants nor controls, however new, make the new usual.
     usual = rows.take(~rows.malicious & ~rows.control)
     want = Experts.fit(usual.values, usual.distances, prior.experts)

@@ -17,7 +17,7 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.trees import leaf
 from appcadence.training.correction import Correction, Start
-from appcadence.training.fit import FOLDS, Sample, fit, fold_of
+from appcadence.training.fit import FOLDS, WEIGHTS, Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.search import SEARCHED, draw, search
 from appcadence.training.supervised import Hyperparameters
@@ -41,8 +41,8 @@ def rows(tables):
 def test_draws_do_not_depend_on_how_many_there_are(rows):
     assert draw(3, 0) == Hyperparameters()
     assert len({draw(3, k) for k in range(20)}) == 20 and draw(3, 1) != draw(4, 1)
-    settings, table = search(rows, 0, 3, np.ones(2))
-    again, fewer = search(rows, 0, 2, np.ones(2))
+    settings, table = search(rows, 0, 3, WEIGHTS)
+    again, fewer = search(rows, 0, 2, WEIGHTS)
     pd.testing.assert_frame_equal(table.iloc[:2], fewer)
     assert tuple(table.loc[0, list(SEARCHED)]) == dataclasses.astuple(Hyperparameters())
     best = table.sort_values(["criterion", "average_precision"], ascending=False, kind="stable").index[0]
@@ -132,7 +132,7 @@ def test_the_best_trial_has_the_highest_mean_recall_then_precision_and_came_firs
 
     monkeypatch.setattr("appcadence.training.search.quality", measured)
     learns(monkeypatch, lambda n: nothing(2 * N))
-    settings, table = search(rows, 5, len(found), np.ones(2))
+    settings, table = search(rows, 5, len(found), WEIGHTS)
     assert settings == draw(5, best)
     assert table["criterion"].tolist() == [pytest.approx((low + high) / 2) for low, high, _ in found]
 
@@ -163,7 +163,7 @@ def test_each_fold_is_judged_by_models_of_the_others_and_the_whole_score(monkeyp
     experts.thresholds[0] = -np.inf
     start = Start(experts, 4.0, nothing(2 * N))
     monkeypatch.setattr("appcadence.training.search.start_of", lambda rows, prior: start)
-    search(rows, 0, 1, np.array([100.0, 0.5]))
+    search(rows, 0, 1, WEIGHTS * [100.0, 0.5])
     ((score, days),) = scores
     fold, said = fold_of(rows), ~np.isnan(EXPERTS[0].statistic(rows.values, rows.distances))
     want = 100.0 * (len(fold) - np.bincount(fold, minlength=FOLDS))[fold] + 0.5 * 4.0 * said
@@ -174,5 +174,5 @@ def test_each_fold_is_judged_by_models_of_the_others_and_the_whole_score(monkeyp
 
 def test_nothing_is_searched_without_trials_or_implants(rows):
     for some, trials in ((rows, 0), (rows.take(~rows.malicious), 3)):
-        settings, table = search(some, 0, trials, np.ones(2))
+        settings, table = search(some, 0, trials, WEIGHTS)
         assert settings == Hyperparameters() and not len(table) and tuple(table.columns[:6]) == SEARCHED

@@ -31,7 +31,7 @@ from appcadence.models.signature import sign as sign_manifest
 from appcadence.models.sound import check_sound
 from appcadence.models.trees import Trees
 
-FORMAT = 5
+FORMAT = 6
 _MAX_PART_BYTES = 1 << 30
 """Of a part as it lies there, and of all arrays unpacked."""
 MANIFEST = "manifest.json"
@@ -230,8 +230,8 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     ordered = ordered and (thresholds[:, 0] > -np.inf).all()
     if not ordered or steps.shape != (len(EXPERTS),) or not ((steps >= 0) & (steps <= 1)).all():
         raise BundleError(f"the experts are not {len(EXPERTS)} x {POINTS} rising thresholds and their steps")
-    if arrays["weights"].shape != (2,) or not np.isfinite(arrays["weights"]).all():
-        raise BundleError("its weights are not two finite numbers")
+    if arrays["weights"].shape != (len(STRATA), 2) or not np.isfinite(arrays["weights"]).all():
+        raise BundleError(f"its weights are not {len(STRATA)} x 2 finite numbers")
     window_seconds(manifest["window"])
     detector = Detector(
         window=manifest["window"],

@@ -87,8 +87,8 @@ class Detector:
     forest: Trees
     """A second opinion for triage: it found nothing that the score does not, and is no part of it."""
     experts: Experts
-    weights: Vector
-    """(2,) weights of the classifier's log-odds and of the experts' sum in the raw score."""
+    weights: Matrix
+    """(n_strata, 2) weights of the classifier's log-odds and of the experts' sum in the raw score."""
     calibration: dict[str, Calibration]
     """By stratum."""
     behaviours: dict[str, Vector]
@@ -102,7 +102,8 @@ class Detector:
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
-        return combine(self.members(aligned(frame), self.baseline.distances(frame)), self.weights)
+        said = self.members(aligned(frame), self.baseline.distances(frame))
+        return combine(said, by_stratum(frame, self.weights))
 
     def members(self, values: Matrix, distances: Matrix) -> Members:
         """What each model says of feature values and their distances from the baseline; see `members`."""
@@ -163,7 +164,7 @@ class Detector:
         # What cannot be judged is not asked about: often half of all windows.
         fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
         asked = self.members(values[evidence], distances[evidence])
-        fused[evidence], raw[evidence] = combine(asked, self.weights)
+        fused[evidence], raw[evidence] = combine(asked, by_stratum(frame, self.weights)[evidence])
         scale = self._scaled(frame, raw, scored, settings.alerts.alerts_per_device_day)
         contributions = fused / scale.spread[:, None]
         behaviours = {
@@ -219,7 +220,8 @@ class Detector:
     def constant(self, stratum: str) -> float:
         """What contributions do not explain: score = constant + sum of contributions."""
         c = self.calibration[stratum]
-        return float((self.weights[0] * self.classifier.base - c.origin) / c.spread)
+        weight = self.weights[STRATA.index(stratum), 0]
+        return float((weight * self.classifier.base - c.origin) / c.spread)
 
     def _behaviour(self, behaviour: str, contributions: Matrix, able: Mask) -> tuple[Vector, Vector]:
         value = behaviour_score(behaviour, contributions)
@@ -275,9 +277,10 @@ def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:
 
 
 def fuse(
-    values: Matrix, distances: Matrix, classifier: Trees, experts: Experts, weights: Vector
+    values: Matrix, distances: Matrix, classifier: Trees, experts: Experts, weights: Vector | Matrix
 ) -> tuple[Matrix, Vector]:
-    """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances."""
+    """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances; the
+    weights as `combine` takes them."""
     return combine(members(values, distances, classifier, experts), weights)
 
 
@@ -289,10 +292,12 @@ def members(values: Matrix, distances: Matrix, classifier: Trees, experts: Exper
     return (log_odds, by_column[:, :width] + by_column[:, width:]), (worth.sum(axis=1), worth)
 
 
-def combine(parts: Members, weights: Vector) -> Member:
-    """Contributions (n, n_features) and fused raw scores (n,) from those of the members."""
-    contributions = weights[0] * parts[0][1] + weights[1] * parts[1][1]
-    return contributions, weights[0] * parts[0][0] + weights[1] * parts[1][0]
+def combine(parts: Members, weights: Vector | Matrix) -> Member:
+    """Contributions (n, n_features) and fused raw scores (n,) from those of the members, whose weights are
+    (2,) or, row by row, (n, 2)."""
+    of = weights.T[..., None]
+    contributions = of[0] * parts[0][1] + of[1] * parts[1][1]
+    return contributions, weights.T[0] * parts[0][0] + weights.T[1] * parts[1][0]
 
 
 def forest_input(distances: Matrix) -> Matrix:
@@ -353,6 +358,14 @@ def strata(frame: pd.DataFrame) -> dict[str, Mask]:
     unknown = frame["app_id"].isna().to_numpy()
     logged = own_log(frame)
     return {"attributed": ~unknown & ~logged, "unattributed": unknown, "own_log": logged}
+
+
+def by_stratum(frame: pd.DataFrame, values: Matrix) -> Matrix:
+    """(n, k) of each of n rows the values of its stratum, given as (n_strata, k)."""
+    out = np.empty((len(frame), values.shape[1]))
+    for stratum, rows in strata(frame).items():
+        out[rows] = values[STRATA.index(stratum)]
+    return out
 
 
 def _keys(frame: pd.DataFrame) -> dict[str, Any]:

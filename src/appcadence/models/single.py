@@ -15,6 +15,7 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import (
+    STRATA,
     Detector,
     aligned,
     combine,
@@ -57,6 +58,8 @@ class Channel:
     group: Codes
     """(1,) its group in the baseline (see `AppBaseline.group_of`)."""
     calibration: Calibration
+    weights: Vector
+    """(2,) of classifier and experts (see `Detector.weights`)."""
     constant: float
     """What contributions do not explain (see `Detector.constant`)."""
     app_level: bool
@@ -83,12 +86,12 @@ class Channel:
         (stratum,) = (name for name, rows in strata(frame).items() if rows[0])
         hidden = [i for i, name in enumerate(NAMES) if FAMILY_OF[name] in detector.excluded_families]
         group = detector.baseline.group_of(frame)
-        constant = detector.constant(stratum)
         return cls(
             detector,
             group,
             detector.calibration[stratum],
-            constant,
+            detector.weights[STRATA.index(stratum)],
+            detector.constant(stratum),
             dest == APP_LEVEL,
             np.array(hidden, np.int64),
         )
@@ -111,7 +114,7 @@ class Channel:
         detector, calibration = self.detector, self.calibration
         distances = detector.baseline.z_scores(row, self.group)
         members = detector.members(row, distances)
-        contributions, raw = combine(members, detector.weights)
+        contributions, raw = combine(members, self.weights)
         score, p = np.nan, np.nan
         columns = {name: row[:, i] for name, i in _READS.items()}
         if eligible(columns | {"n_beats": np.array([n_beats])})[0]:

@@ -8,7 +8,7 @@ from appcadence.errors import BundleError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.history import HABITS
 from appcadence.features.pushes import COUNTS
-from appcadence.models.detector import Detector
+from appcadence.models.detector import STRATA, Detector
 from appcadence.models.trees import Trees
 
 MAX_RAW = 1e6
@@ -23,7 +23,7 @@ def check_sound(detector: Detector) -> None:
         BundleError: a number is not finite or out of its range, or no alert can come of it.
     """
     finite = {
-        "weights": detector.weights,
+        "weights": detector.weights.ravel(),
         "values of the classifier": detector.classifier.expected,
         "values of the forest": detector.forest.expected,
         **{f"benign scores of {name}": scores for name, scores in detector.behaviours.items()},
@@ -64,8 +64,9 @@ def _check_history(detector: Detector) -> None:
 
 def _check_heard(detector: Detector) -> None:
     """Refuse a detector that would not alert on its own calibration sample, or can never score so high."""
-    most = float(detector.weights @ [_highest(detector.classifier), _worth(detector)])
-    for name, calibration in detector.calibration.items():
+    most_of_each = detector.weights @ [_highest(detector.classifier), _worth(detector)]
+    for name, most in zip(STRATA, most_of_each.tolist(), strict=True):
+        calibration = detector.calibration[name]
         units = calibration.units
         if len(units) < 2:
             continue

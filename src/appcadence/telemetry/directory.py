@@ -27,6 +27,7 @@ from appcadence._inputs import read_json
 from appcadence._parquet import column_of, open_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names
+from appcadence.telemetry.names import of_rows
 from appcadence.telemetry.schema import DIRECTORY_TABLES, FLOWS, NAME, Table, conform
 
 SOURCES = "sources.json"
@@ -175,7 +176,7 @@ class DirectoryWriter:
 
     def write(self, name: str, data: pa.Table | pa.RecordBatch) -> None:
         """Append rows to a table, validated against its declaration."""
-        table = conform(DIRECTORY_TABLES[name], data)
+        table = of_rows(conform(DIRECTORY_TABLES[name], data))
         if name not in self._writers:
             self._writers[name] = pq.ParquetWriter(self._staged(name), table.schema, compression="zstd")
         self._writers[name].write_table(table, row_group_size=1_000_000)
@@ -206,7 +207,7 @@ class DirectoryWriter:
             for place, rows in stored_rows(table, source):
                 kept = change(place, rows)
                 lost += len(rows) - len(kept)
-                writer.write_table(conform(table, kept), row_group_size=1_000_000)
+                writer.write_table(of_rows(conform(table, kept)), row_group_size=1_000_000)
         if part is not None:
             self._revised[name, part.stem] = target
         else:

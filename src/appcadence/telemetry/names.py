@@ -59,6 +59,25 @@ def translate(column: Column, translation: Callable[[str], str | None]) -> pa.Di
     return choice(list(place), codes)
 
 
+def of_rows(table: pa.Table) -> pa.Table:
+    """The table, its dictionaries without the names that no row has: those of rows that were left out."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field, _of_rows(one_array(table.column(place))))
+    return table
+
+
+def _of_rows(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    codes = np.asarray(column.indices.fill_null(-1))
+    used = np.bincount(codes + 1, minlength=len(column.dictionary) + 1)[1:] > 0
+    if used.all():
+        return column
+    place = np.append(np.cumsum(used) - 1, -1)[codes].astype(np.int32)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(place, mask=codes < 0), column.dictionary.filter(pa.array(used))
+    ).cast(column.type)
+
+
 class Codes:
     """Numbers names in order of first sight; equal names get equal numbers in every piece of a table."""
 

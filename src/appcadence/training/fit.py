@@ -18,6 +18,7 @@ from appcadence.models.detector import (
     Detector,
     aligned,
     behaviour_score,
+    by_stratum,
     forest_input,
     fuse,
     strata,
@@ -36,8 +37,8 @@ FOLDS = 5
 MIN_STRATUM = 100
 """A stratum with fewer calibration windows is calibrated with all of them."""
 MAX_LOSS = 0.05
-WEIGHTS = np.ones(2)
-"""Weights of classifier and experts; the experts' one multiplies what the start gives them."""
+WEIGHTS = np.ones((len(STRATA), 2))
+"""Weights of classifier and experts by stratum; the experts' one multiplies what the start gives them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Fit:
     classifier_text: str
     forest: Trees
     experts: Experts
-    weights: Vector
+    weights: Matrix
+    """(n_strata, 2) of classifier and experts."""
     calibration: dict[str, Calibration]
     behaviours: dict[str, Vector]
     quality: Quality
@@ -133,7 +135,7 @@ def fit(
     clean: list[Sample],
     check: list[Sample],
     seed: int,
-    weights: Vector = WEIGHTS,
+    weights: Matrix = WEIGHTS,
     choose: Choice = lambda rows: Hyperparameters(),
     prior: Detector | None = None,
     trusted: float = 1.0,
@@ -256,12 +258,13 @@ def fold_of(rows: Sample) -> Codes:
 
 
 def _fused(
-    rows: Sample, judges: list[_Judge], experts: Experts, weights: Vector, trusted: float
+    rows: Sample, judges: list[_Judge], experts: Experts, weights: Matrix, trusted: float
 ) -> tuple[Matrix, Vector]:
     contributions, raw = np.empty(rows.values.shape), np.empty(len(rows.frame))
+    of_row = by_stratum(rows.frame, weights)
     for learned, mask in judges:
         contributions[mask], raw[mask] = fuse(
-            rows.values[mask], rows.distances[mask], learned.classifier(trusted), experts, weights
+            rows.values[mask], rows.distances[mask], learned.classifier(trusted), experts, of_row[mask]
         )
     return contributions, raw
 

@@ -21,10 +21,12 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.models.bundle import save
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import Detector
+from appcadence.models.detector import STRATA, Detector
 from appcadence.models.reference import Reference
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.slots import nowhere
+from appcadence.training.correction import SIMULATED_TRUST
+from appcadence.training.fit import WEIGHTS
 from appcadence.training.injection import Tables
 from appcadence.training.train import train
 
@@ -39,7 +41,11 @@ _MAX_SAMPLE = 2000
 
 def reference_model() -> Detector:
     """Train the model for telemetry without a baseline, against kinds and categories."""
-    return _anonymous(train(world(), seed=9000, from_reference=False, outlined=True).detector)
+    weights = WEIGHTS.copy()
+    # Nothing real contradicts what was learned where apps are known; where they are not, captures do.
+    weights[STRATA.index("unattributed"), 0] = SIMULATED_TRUST
+    learned = train(world(), seed=9000, from_reference=False, outlined=True, weights=weights)
+    return _anonymous(learned.detector)
 
 
 def starting_model() -> Detector:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from appcadence._types import Mask, Progress, Vector, silent
-from appcadence.models.detector import Detector, fuse
+from appcadence._types import Mask, Matrix, Progress, silent
+from appcadence.models.detector import Detector, by_stratum, fuse
 from appcadence.training.correction import correct
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, fold_of, labelled_rows, start_of
@@ -43,7 +43,7 @@ def search(
     rows: Sample,
     seed: int,
     trials: int,
-    weights: Vector,
+    weights: Matrix,
     prior: Detector | None = None,
     progress: Progress = silent,
 ) -> tuple[Hyperparameters, pd.DataFrame]:
@@ -52,7 +52,7 @@ def search(
     Each is fitted on four fifths of the channels and judged on the rest, in turn, by the whole fused score.
     The criterion is the mean of the recall of implant-days at one and at a tenth of a false alert unit per
     device-day, and on equal terms average precision; the earlier trial wins a draw, and trial 0 is the
-    defaults. Deterministic. `weights` (2,) are those of classifier and experts, `prior` the model begun from.
+    defaults. Deterministic. `weights` are `Detector.weights`, `prior` the model begun from.
 
     Reseeding moves recall by up to .15 on a small fleet: a lead of less than that over trial 0 may be luck.
     """
@@ -75,7 +75,8 @@ def search(
         score = np.zeros(len(fold))
         for k, part in parts.items():
             learned = correct(starts[k], *labelled_rows(part), seed, settings).classifier(1.0)
-            mine, weighted = rows.take(fold == k), weights * np.array([1.0, starts[k].weight])
+            mine = rows.take(fold == k)
+            weighted = by_stratum(mine.frame, weights * np.array([1.0, starts[k].weight]))
             score[fold == k] = fuse(mine.values, mine.distances, learned, starts[k].experts, weighted)[1]
         found = quality(test.frame, score[judged], truth, units, days)
         criterion = (found.recall[1.0] + found.recall[0.1]) / 2

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from appcadence._extras import require
 from appcadence._stages import logged_stages
-from appcadence._types import Codes, Progress, silent
+from appcadence._types import Codes, Matrix, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
@@ -95,7 +95,7 @@ def train(
     *,
     exclude_families: tuple[str, ...] = (),
     kinds: Sequence[str] = tuple(KINDS),
-    weights: Sequence[float] = tuple(WEIGHTS),
+    weights: Matrix = WEIGHTS,
     verdicts: pa.Table | None = None,
     search_trials: int = 0,
     before: Detector | None = None,
@@ -173,17 +173,16 @@ def train(
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
-    fused = np.asarray(weights, np.float64)
     prior, prior_id = starting_model() if from_reference else (None, "none")
     searches: list[tuple[Hyperparameters, pd.DataFrame]] = []
 
     def choose(rows: Sample) -> Hyperparameters:
-        searches.append(search(rows, seed, search_trials, fused, prior, progress))
+        searches.append(search(rows, seed, search_trials, weights, prior, progress))
         return searches[-1][0]
 
     everything = assemble(tables, window, known)
     trusted = trust(device_days(everything.features)) if prior else 1.0
-    result = fit(rounds.learn, rounds.clean, rounds.check, seed, fused, choose, prior, trusted)
+    result = fit(rounds.learn, rounds.clean, rounds.check, seed, weights, choose, prior, trusted)
     settings, trials = searches[0]
     whole = hide(everything.features, exclude_families)
     params = {
