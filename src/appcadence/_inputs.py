@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import tomllib
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
@@ -99,6 +100,20 @@ def parsed_json(content: bytes) -> Any:
         return json.loads(content.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_toml(path: str | Path, expected: str, error: Callable[[str], AppcadenceError]) -> dict[str, Any]:
+    """What a file of TOML holds.
+
+    Raises:
+        AppcadenceError: `error`, as it cannot be read, or is no TOML; `expected` says what it should hold.
+    """
+    try:
+        return tomllib.loads(read_bytes(path).decode("utf-8-sig"))
+    except OSError as fault:
+        raise error(f"{path} cannot be read ({fault.strerror}); expected {expected}") from None
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{path} is not readable TOML ({fault}); expected {expected}") from None
 
 
 def sha256(path: str | Path) -> str:

@@ -64,6 +64,12 @@ def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.
     return opened
 
 
+def column_of(group: pq.RowGroupMetaData, name: str) -> pq.ColumnChunkMetaData | None:
+    """What a file says of a column of a row group, if it has it."""
+    columns = map(group.column, range(group.num_columns))
+    return next((column for column in columns if column.path_in_schema == name), None)
+
+
 def _opened(source: Any, **options: Any) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(source, **options)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appcadence._inputs import read_bytes
+from appcadence._inputs import read_toml
 from appcadence.errors import AppcadenceError, known_are
 from appcadence.telemetry.readiness.capability import BEHAVIOURS
 
@@ -189,12 +188,7 @@ def read(path: str | Path) -> Config:
         AppcadenceError: the file is unreadable, or a section, key or value is unknown or wrong; one sentence
             with the file and the key.
     """
-    try:
-        content = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
-    except OSError as error:
-        raise AppcadenceError(f"{path} cannot be read ({error.strerror}); expected settings") from None
-    except (ValueError, RecursionError) as error:
-        raise AppcadenceError(f"{path} is not readable TOML ({error})") from None
+    content = read_toml(path, "settings", AppcadenceError)
     _known(f"{path}: section", content, _SECTIONS)
     found: dict[str, dict[str, Any]] = {}
     for section, fields in _SECTIONS.items():

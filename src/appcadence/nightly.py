@@ -45,11 +45,10 @@ from appcadence.models.calibration import device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
-from appcadence.serving.lookups import COLUMNS as LOOKUP_COLUMNS
-from appcadence.serving.lookups import lookup_findings
-from appcadence.serving.new_names import made_up_names
+from appcadence.serving.hidden_names import COLUMNS as LOOKUP_COLUMNS
+from appcadence.serving.hidden_names import lookup_findings, made_up_names
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run, blind_spots, last_run, local_windows, out_of_reach, shared_processes
+from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach, unranked
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
@@ -348,7 +347,7 @@ def _facts(
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
     channel = pc.not_equal(scores["dest"], APP_LEVEL)
     unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
-    devices = pc.unique(scores["device_id"])
+    devices, status = pc.unique(scores["device_id"]), scores["status"]
     known = (
         len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"]))
         for name in ("activity", "notifications")
@@ -367,8 +366,8 @@ def _facts(
         blind_spots=[
             *([] if identity is None else [identity]),
             *blind_spots(_count(channel), _count(unknown), len(devices), *known),
-            *local_windows(_count(pc.equal(scores["status"], "local_destination")), _count(channel)),
-            *shared_processes(_count(pc.equal(scores["status"], "shared_process")), len(scores)),
+            *unranked("local_destinations", _count(pc.equal(status, "local_destination")), _count(channel)),
+            *unranked("shared_processes", _count(pc.equal(status, "shared_process")), len(scores)),
             *lookup_findings(_pieces(source, "flows", LOOKUP_COLUMNS)),
             *made_up_names(after, pc.min(scores["window_start"].cast(pa.int64())).as_py() or 0),
             *out_of_reach(asked.tunables, scorer.detector.behaviours),

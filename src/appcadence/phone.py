@@ -18,7 +18,7 @@ from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import SOURCES, TelemetryDirectory, existing
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.listing import listed
+from appcadence.telemetry.listing import listed, many
 from appcadence.triage.phone.assess import Phone, assess
 from appcadence.triage.report_data import Output, as_rows
 
@@ -121,7 +121,7 @@ def _device(given: TelemetryDirectory, device_id: str | None) -> str:
         return device_id or UNNAMED
     if device_id is None and len(found) == 1:
         return found[0]
-    which = f"{len(found):,} device{'s' * (len(found) > 1)} ({listed(found)})"
+    which = f"{many(len(found), 'device')} ({listed(found)})"
     raise TelemetryError(f"{given.path} holds {which}; name the one phone to look at", "device_id")
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appcadence.cli.terminal import WIDTH, many, number, plain, print_table, program, say, text, word
+from appcadence.cli.terminal import WIDTH, number, plain, print_table, program, say, text, word
+from appcadence.telemetry.listing import many
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.sampled_from(
     ["\x1b[31mred\x1b[0m", "[bold]x[/]", "a\u202eb", "tail\\", "[/]", "\x9b2J", "\x07\x00\r"]

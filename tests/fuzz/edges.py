@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from appcadence import config
 from appcadence.cli.deliver import _alerts
-from appcadence.cli.loading import read_named
 from appcadence.features.extraction import extract
 from appcadence.models import bundle
 from appcadence.models.shipped import SHIPPED, reference_model
@@ -23,6 +22,7 @@ from appcadence.nightly import read_history, score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, write_directory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS
+from appcadence.telemetry.sheet import read_named
 from appcadence.telemetry.verdicts import decisions, from_csv
 from appcadence.triage import audit_report, exceptions, spool, verdicts
 from appcadence.triage.audit_log import append, verify

@@ -14,7 +14,7 @@ from make import flows
 from scoring_server import JSON, STREAM, arrow_of, body_of, post, refusal, serving
 
 from appcadence.errors import AppcadenceError
-from appcadence.serving.server.access import read_token
+from appcadence.serving.server.door import read_token
 
 TOKEN = "0123456789abcdefghijklmnopqrstuvwxyz"
 ONE = flows(0)

@@ -10,8 +10,7 @@ from appcadence.models.experts import EXPERTS
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 from appcadence.triage.phone import words
 from appcadence.triage.phone.assess import assess, part_of_ios
-from appcadence.triage.phone.days import days_of
-from appcadence.triage.phone.record import PhoneRecord, merged
+from appcadence.triage.phone.record import PhoneRecord, days_of, merged
 
 HOUR = 3600.0
 APP = "com.example.app"

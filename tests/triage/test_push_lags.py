@@ -15,7 +15,7 @@ from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.triage.push_lags import Lags, lags
-from appcadence.triage.report.lag_curve import lag_curve
+from appcadence.triage.report.drawing import lag_curve
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Output, as_rows
 

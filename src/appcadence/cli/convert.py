@@ -13,12 +13,13 @@ from appcadence.cli.early import check_directories
 from appcadence.cli.log import logged
 from appcadence.cli.options import Json, Log, said
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.file_report import LEFT_OUT, FileReport
 from appcadence.telemetry.ingest import convert as conversion
 from appcadence.telemetry.ingest.collection import Collection
 from appcadence.telemetry.ingest.conversion_report import ConversionReport
 from appcadence.telemetry.ingest.late_records import ChangedDay
+from appcadence.telemetry.listing import many
 
 _MAX_DAYS, _MAX_REASONS = 10, 12
 _REJECTED = {"rejected": "were rejected"}

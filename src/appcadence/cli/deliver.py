@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,10 @@ import typer
 from appcadence._inputs import open_input, parsed_json
 from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json, Output
-from appcadence.cli.terminal import complain, many, say
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.cli.terminal import complain, say
+from appcadence.errors import AppcadenceError
+from appcadence.serving.run import unreadable
+from appcadence.telemetry.listing import many
 from appcadence.triage import receivers
 from appcadence.triage.delivery import Delivered
 from appcadence.triage.delivery import deliver as deliver_documents
@@ -107,15 +110,10 @@ def deliver(
         raise AppcadenceError("nothing is sent without a receiver; name one", "syslog")
     done = deliver_documents(_alerts(out), to, place, resend_unsure=resend_unsure)
     if as_json:
-        typer.echo(json.dumps(delivery_facts(done)))
+        typer.echo(json.dumps(asdict(done)))
         warn(done)
     else:
         say_delivered(done, place)
-
-
-def delivery_facts(done: Delivered) -> dict[str, Any]:
-    """For JSON."""
-    return {"sent": done.sent, "waiting": done.waiting, "unsure": done.unsure, "problems": done.problems}
 
 
 def _alerts(out: Path) -> Iterable[dict[str, Any]]:
@@ -125,4 +123,4 @@ def _alerts(out: Path) -> Iterable[dict[str, Any]]:
         with open_input(file) as stream:
             return [parsed_json(line) for line in stream]
     except (OSError, ValueError) as error:
-        raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
+        raise unreadable(file, error) from None

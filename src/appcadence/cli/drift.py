@@ -13,8 +13,9 @@ from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, ExpectModel, Json, Log, Model
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text
+from appcadence.cli.terminal import number, print_table, say, text
 from appcadence.features.extraction import load
+from appcadence.telemetry.listing import many
 from appcadence.training import drift as measurement
 from appcadence.training.evaluate import in_words
 

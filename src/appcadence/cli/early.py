@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +21,7 @@ def check_files(**files: Path | None) -> None:
     Raises:
         AppcadenceError: something else than a file stands there, or nothing can be made beside it.
     """
-    for argument, file in files.items():
-        if file is None:
-            continue
-        _check_place(file, argument)
+    for argument, file in _places(files):
         check_output(file, partial(AppcadenceError, argument=argument))
         if file.exists() and not os.access(file, os.W_OK):
             raise AppcadenceError(f"{file} may not be written to; name another file", argument)
@@ -35,14 +33,19 @@ def check_directories(**directories: Path | None) -> None:
     Raises:
         AppcadenceError: something else than a directory stands there, or nothing can be made beside it.
     """
-    for argument, directory in directories.items():
-        if directory is None:
-            continue
-        _check_place(directory, argument)
+    for argument, directory in _places(directories):
         if directory.exists() and not directory.is_dir():
             raise AppcadenceError(
                 f"{directory} is no directory; name one, or one that is not there yet", argument
             )
+
+
+def _places(paths: Mapping[str, Path | None]) -> Iterator[tuple[str, Path]]:
+    """Those that are given, each after a look at where it lies."""
+    for argument, path in paths.items():
+        if path is not None:
+            _check_place(path, argument)
+            yield argument, path
 
 
 def _check_place(path: Path, argument: str) -> None:

@@ -11,19 +11,16 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Json
+from appcadence.cli.options import Json, group
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.cli.terminal import number, print_table, say, text, word
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.times import stated_day
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage import audit_log as chain
 from appcadence.triage import audit_report
 
-evidence = typer.Typer(
-    help="What was scored, with which model and exceptions, and what analysts decided.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+evidence = group("What was scored, with which model and exceptions, and what analysts decided.")
 File = Annotated[Path, typer.Argument(metavar="FILE", help="An evidence file.")]
 
 

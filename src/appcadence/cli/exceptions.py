@@ -8,27 +8,19 @@ from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from appcadence._files import recover
-from appcadence._parquet import bounded
-from appcadence.cli.options import Json
-from appcadence.cli.terminal import many, number, print_table, say, text, word
-from appcadence.errors import TelemetryError
+from appcadence.cli.options import Json, group
+from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
+from appcadence.serving.run import read_table, unreadable
+from appcadence.telemetry.listing import many
 from appcadence.triage import suppression
 from appcadence.triage.exceptions import read
 
-exceptions = typer.Typer(
-    help="Documented exceptions to what is reported.", no_args_is_help=True, rich_markup_mode=None
-)
-
-
-@exceptions.callback()
-def _group() -> None:
-    """Documented exceptions to what is reported."""
+exceptions = group("Documented exceptions to what is reported.")
 
 
 @exceptions.command()
@@ -61,10 +53,9 @@ def check(
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
-        return pq.read_table(bounded(file), columns=schema.names).select(schema.names).cast(schema)
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise TelemetryError(f"{file} cannot be read ({reason}); run 'appcadence score' again") from None
+        return read_table(file, schema.names).cast(schema)
+    except pa.ArrowException as error:
+        raise unreadable(file, error) from None
 
 
 def _print(file: Path, uses: Sequence[suppression.Use]) -> None:

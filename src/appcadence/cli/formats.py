@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from appcadence.cli.options import Json
-from appcadence.cli.terminal import many, print_table, say, text
+from appcadence.cli.terminal import print_table, say, text
 from appcadence.telemetry import formats as catalogue
 from appcadence.telemetry.file_report import LEFT_OUT
+from appcadence.telemetry.listing import many
 
 formats = typer.Typer(
     invoke_without_command=True,

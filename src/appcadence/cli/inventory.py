@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.options import Directory, Json
+from appcadence.cli.options import Directory, Json, group
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.inventory import merge as inventories
 from appcadence.telemetry.inventory.template import write_template
+from appcadence.telemetry.listing import listed, many
 
 _MAX_CHANGES = 40
 _MAX_NAMES = 10
@@ -27,9 +28,7 @@ _WORDS = {
     "approved_period_changed": "approved period changed",
 }
 
-inventory = typer.Typer(
-    help="What apps declare and who approved them.", no_args_is_help=True, rich_markup_mode=None
-)
+inventory = group("What apps declare and who approved them.")
 
 
 @inventory.command()
@@ -89,14 +88,14 @@ def _print(report: inventories.MergeReport) -> None:
     print_table(columns, ((s.name, s.kind, s.device_id or "fleet", *_counts(s)) for s in report.sources))
     for source in report.sources:
         if source.unmapped:
-            say(f"No bundle id, not used (give --app-map): {_few(source.unmapped, _MAX_NAMES)}")
+            say(f"No bundle id, not used (give --app-map): {listed(source.unmapped, _MAX_NAMES)}")
     for note in report.notes:
         say(note)
     if report.first:
-        say(f"First snapshot of: {_few(map(_scope, report.first))}")
+        say(f"First snapshot of: {_scopes(report.first)}")
     for change in report.changes[:_MAX_CHANGES]:
         detail = f" ({change.detail})" if change.detail else ""
-        say(f"{_WORDS[change.kind]}: {change.app_id}{detail} on {_few(map(_scope, change.device_ids))}")
+        say(f"{_WORDS[change.kind]}: {change.app_id}{detail} on {_scopes(change.device_ids)}")
     if len(report.changes) > _MAX_CHANGES:
         say(f"{len(report.changes) - _MAX_CHANGES:,} more changes; --json lists all.")
     if report.snapshot_time is None:
@@ -111,11 +110,5 @@ def _counts(source: inventories.SourceReport) -> tuple[int, ...]:
     return source.rows, source.apps, source.rejected, len(source.unmapped)
 
 
-def _few(names: Iterable[str], most: int = 3) -> str:
-    every = list(names)
-    more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
-
-
-def _scope(scope: str | None) -> str:
-    return "the fleet" if scope is None else scope
+def _scopes(scopes: Iterable[str | None]) -> str:
+    return listed(["the fleet" if scope is None else scope for scope in scopes])

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from appcadence._inputs import open_input
-from appcadence._parquet import read_parquet
 from appcadence.config import locate, read
 from appcadence.errors import TelemetryError
 from appcadence.models.shipped import reference_model
@@ -17,22 +15,8 @@ from appcadence.models.signature import Trust
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.schema import LABELS, Table, conform
-
-
-def read_named(file: Path, table: Table) -> pa.Table:
-    """A Parquet file that holds one canonical table.
-
-    Raises:
-        TelemetryError: it cannot be read.
-        SchemaError: it does not fit the declaration.
-    """
-    try:
-        with open_input(file) as stream:
-            found = read_parquet(stream)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
-    return conform(table, found, str(file))
+from appcadence.telemetry.schema import LABELS
+from appcadence.telemetry.sheet import read_named
 
 
 def read_labels(file: Path, directory: Path) -> pa.Table:

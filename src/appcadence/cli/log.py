@@ -38,7 +38,9 @@ def logged(file: Path | None) -> Iterator[None]:
         yield
         return
     check_files(log=file)
-    with _told(logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")) as log:
+    handler = logging.FileHandler(check_output(file), encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_Line())
+    with told("appcadence", handler) as log:
         try:
             yield
         except Exception as error:
@@ -49,14 +51,16 @@ def logged(file: Path | None) -> Iterator[None]:
 @contextmanager
 def aloud() -> Iterator[None]:
     """What the package logs inside the block is printed to standard error."""
-    with _told(logging.StreamHandler()):
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line())
+    with told("appcadence", handler):
         yield
 
 
 @contextmanager
-def _told(handler: logging.Handler) -> Iterator[logging.Logger]:
-    handler.setFormatter(_Line())
-    log = logging.getLogger("appcadence")
+def told(name: str, handler: logging.Handler) -> Iterator[logging.Logger]:
+    """What a logger says inside the block, from INFO on, goes to a handler as well."""
+    log = logging.getLogger(name)
     before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -14,7 +14,7 @@ import typer
 
 from appcadence._inputs import sha256
 from appcadence.cli.loading import load_scorer, read_labels, trusted_keys
-from appcadence.cli.options import Json
+from appcadence.cli.options import Json, group
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, number, print_table, say, text
 from appcadence.errors import AppcadenceError, BundleError
@@ -28,11 +28,7 @@ from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.promotion import judge
 from appcadence.training.publish import fingerprint
 
-models = typer.Typer(
-    help="Registered models: compare challenger with champion, and promote.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+models = group("Registered models: compare challenger with champion, and promote.")
 Data = Annotated[
     Path, typer.Option(metavar="DIR", help="Frozen evaluation telemetry, which no model was trained on.")
 ]

@@ -39,6 +39,13 @@ _OPTIONS = {
 """By argument of a library function, the option that sets it, where it is not called the same."""
 
 
+def group(help: str) -> typer.Typer:
+    """A group of commands, also where it has but one."""
+    made = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None)
+    made.callback()(lambda: None)
+    return made
+
+
 def sentence(error: Exception) -> str:
     """What an error says, with the file or the option that it is about."""
     if isinstance(error, MemoryError):

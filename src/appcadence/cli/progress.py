@@ -11,10 +11,10 @@ from rich import progress
 from rich.console import Console
 
 from appcadence._types import Progress, silent
+from appcadence.cli.log import told
 from appcadence.cli.terminal import is_quiet
 
 _PATIENCE_SECONDS = 2.0
-_COMPILER = logging.getLogger("appcadence._compiled")
 
 
 class _Above(logging.Handler):
@@ -54,13 +54,9 @@ def progress_bar() -> Iterator[Progress]:
         bar.update(task, description=what, completed=share)
 
     patience.start()
-    above, level = _Above(console), _COMPILER.level
-    _COMPILER.addHandler(above)
-    _COMPILER.setLevel(logging.INFO)
     try:
-        yield report
+        with told("appcadence._compiled", _Above(console)):
+            yield report
     finally:
-        _COMPILER.setLevel(level)
-        _COMPILER.removeHandler(above)
         patience.cancel()
         bar.stop()

@@ -11,9 +11,10 @@ import typer
 from appcadence.cli.early import check_files
 from appcadence.cli.options import Directory, Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text, word
+from appcadence.cli.terminal import number, print_table, say, text, word
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.readiness import assess as measurement
-from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Level, Log
+from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Level, Log, percent
 from appcadence.telemetry.readiness.counts import ATTRIBUTIONS
 from appcadence.triage.report.readiness_page import write_readiness
 
@@ -48,14 +49,14 @@ def readiness(
 
 def _print(answer: measurement.Readiness) -> None:
     profiles = answer.profiles
-    ways = ", ".join(f"{_percent(answer.share(way))} {way}" for way in ATTRIBUTIONS if answer.share(way))
+    ways = ", ".join(f"{percent(answer.share(way))} {way}" for way in ATTRIBUTIONS if answer.share(way))
     ids = ", ".join(measurement.ATTACK.values())
     say(f"{many(len(answer.devices), 'device')}, {answer.flows:,} flows. ATT&CK: {ids}.")
     say(f"App attribution: {ways or 'no flows'}.")
     say(
-        f"Known of the flows: host {_percent(answer.share('host_known'))} (passively "
-        f"{_percent(answer.share('host_passive'))}), duration {_percent(answer.share('duration_known'))}, "
-        f"bytes {_percent(answer.share('bytes_known'))}."
+        f"Known of the flows: host {percent(answer.share('host_known'))} (passively "
+        f"{percent(answer.share('host_passive'))}), duration {percent(answer.share('duration_known'))}, "
+        f"bytes {percent(answer.share('bytes_known'))}."
     )
     say(
         f"Apps seen: {profiles.apps}; background modes known of {profiles.background_modes_known}, approved "
@@ -90,8 +91,8 @@ def _cells(device: DeviceFacts) -> tuple[object, ...]:
     return (
         device.device_id,
         device.flows,
-        _percent(device.app_known),
-        _percent(device.host_known),
+        percent(device.app_known),
+        percent(device.host_known),
         f"{device.span_hours / 24:.1f}",
         f"{device.gap_hours:,} h",
         _log(device, device.activity),
@@ -107,7 +108,3 @@ def _log(device: DeviceFacts, log: Log) -> str:
         return "-"
     resolution = log.time_resolution_seconds
     return f"{hours:,} h" + (f"/{resolution:.0f} s" if resolution and resolution >= 1 else "")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"

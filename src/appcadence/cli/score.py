@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +21,6 @@ from appcadence.cli.deliver import (
     SyslogOption,
     WebhookOption,
     delivered,
-    delivery_facts,
     receivers_of,
     say_delivered,
     warn,
@@ -31,13 +31,14 @@ from appcadence.cli.loading import load_scorer, signed_by
 from appcadence.cli.log import logged
 from appcadence.cli.options import AnchorOption, ExpectModel, Json, Log
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import line, many, program, say
+from appcadence.cli.terminal import line, program, say
 from appcadence.config import Config, locate, read
 from appcadence.errors import AppcadenceError
 from appcadence.nightly import score_directory
 from appcadence.serving.batch import Engine, local
 from appcadence.serving.run import Run, last_run
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.times import stated
 from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
@@ -176,7 +177,7 @@ def score(
                 anchored(anchor, file, head)
     sent = delivered(out, receivers, place) if receivers else None
     if as_json:
-        more = {} if sent is None else {"delivered": delivery_facts(sent)}
+        more = {} if sent is None else {"delivered": asdict(sent)}
         typer.echo(json.dumps(run.as_dict() | {"out": str(out), "evidence_head": head} | more))
         if sent is not None:
             warn(sent)

@@ -11,7 +11,8 @@ import typer
 from appcadence.cli.early import check_directories
 from appcadence.cli.options import Json
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import many, number, print_table, say, text
+from appcadence.cli.terminal import number, print_table, say, text
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.simulate.fleet import write
 
 

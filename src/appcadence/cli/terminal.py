@@ -38,11 +38,6 @@ def plain(value: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
-def many(n: int, what: str) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
 def program() -> str:
     """What to type for this program: its name, or its path where the shell would not find it by name."""
     path = Path(sys.argv[0])

@@ -11,7 +11,7 @@ import typer
 
 from appcadence.cli.early import check_directories
 from appcadence.cli.evaluate import print_quality
-from appcadence.cli.loading import load_scorer, read_named, trusted_keys
+from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, Json, Log, Window
 from appcadence.cli.progress import progress_bar
@@ -21,6 +21,7 @@ from appcadence.models import bundle
 from appcadence.models.signature import read_key
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import VERDICTS
+from appcadence.telemetry.sheet import read_named
 from appcadence.training import train as training
 from appcadence.training.evaluate import json_ready
 from appcadence.training.search import SEARCHED

@@ -13,7 +13,7 @@ import typer
 from appcadence._files import scratch
 from appcadence.cli.early import check_files
 from appcadence.cli.evidence import anchored
-from appcadence.cli.options import AnchorOption, Json
+from appcadence.cli.options import AnchorOption, Json, group
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv
@@ -21,16 +21,7 @@ from appcadence.triage.verdicts import Recorded, placed, record
 
 _MAX_LINES = 10
 
-verdict = typer.Typer(
-    help="What analysts decided on windows, for --verdicts of 'appcadence score' and 'train'.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-
-@verdict.callback()
-def _group() -> None:
-    """What analysts decided on windows, for --verdicts of 'appcadence score' and 'train'."""
+verdict = group("What analysts decided on windows, for --verdicts of 'appcadence score' and 'train'.")
 
 
 @verdict.command()

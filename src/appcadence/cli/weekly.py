@@ -15,12 +15,13 @@ import typer
 from appcadence._files import replacing
 from appcadence.cli.early import check_files
 from appcadence.cli.options import Directory, Json
-from appcadence.cli.terminal import many, say
+from appcadence.cli.terminal import say
 from appcadence.features.weekly import short_reports
 from appcadence.findings import EXPLANATION, Finding, of_row
 from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK
 from appcadence.models.weekly_judgement import judge_reports
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
+from appcadence.telemetry.listing import many
 
 _REFERENCE = (
     "Fewer than five other devices or twenty of their reports: simulated phones stand in for them, so the "
@@ -54,7 +55,7 @@ def weekly(
             pq.write_table(judged, staged, compression="zstd")
     found = judged.filter(judged["finding"])
     if as_json:
-        typer.echo(json.dumps(_facts(judged, found, short), default=_iso))
+        typer.echo(json.dumps(_facts(judged, found, short), default=datetime.isoformat))
         return
     say(
         f"{many(len(judged), 'sum')} of app and host in {many(_reports(judged), 'report')} of "
@@ -103,7 +104,3 @@ def _facts(judged: pa.Table, found: pa.Table, short: int) -> dict[str, Any]:
         "sums": len(judged),
         "findings": rows,
     }
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat()

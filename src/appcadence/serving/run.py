@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from appcadence._files import recover
 from appcadence._inputs import read_json
+from appcadence._parquet import bounded
 from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
 from appcadence.findings import Finding
@@ -85,7 +89,7 @@ class Run:
             sound = sound and isinstance(run.signer, str | None)
             sound = sound and isinstance(run.tunables, dict) and all(map(_is_threshold, run.tunables.items()))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again") from None
+            raise unreadable(file, error) from None
         if not sound:
             raise TelemetryError(f"{file} does not hold the facts of a run; run 'appcadence score' again")
         return run
@@ -98,6 +102,28 @@ def last_run(out: Path) -> Run | None:
         return Run.read(out) if (out / FILE).is_file() else None
     except TelemetryError:
         return None
+
+
+def read_table(
+    file: Path, columns: list[str] | None = None, filters: Any = None, read_dictionary: Sequence[str] = ()
+) -> pa.Table:
+    """A table in an output directory, or some columns of it; the arguments are those of `pq.read_table`.
+
+    Raises:
+        TelemetryError: it is unreadable, or lacks one of them.
+    """
+    try:
+        found = pq.read_table(
+            bounded(file), columns=columns, filters=filters, read_dictionary=read_dictionary
+        )
+        return found if columns is None else found.select(columns)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise unreadable(file, error) from None
+
+
+def unreadable(file: Path, error: Exception) -> TelemetryError:
+    """What to say of a file in an output directory that cannot be read."""
+    return TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again")
 
 
 def _is_threshold(item: tuple[str, Any]) -> bool:
@@ -134,14 +160,9 @@ def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[Findin
     ]
 
 
-def local_windows(windows: int, of: int) -> list[Finding]:
-    """What is to be said of channel windows to local destinations that are not ranked."""
-    return [Finding("local_destinations", {"windows": windows, "of": of})] if windows else []
-
-
-def shared_processes(windows: int, of: int) -> list[Finding]:
-    """What is to be said of windows of processes that work for apps and are not ranked."""
-    return [Finding("shared_processes", {"windows": windows, "of": of})] if windows else []
+def unranked(code: str, windows: int, of: int) -> list[Finding]:
+    """What is to be said of windows that are not ranked, by the code that says why."""
+    return [Finding(code, {"windows": windows, "of": of})] if windows else []
 
 
 def blind_spots(

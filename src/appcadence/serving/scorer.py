@@ -66,11 +66,8 @@ class Scorer:
         object.__setattr__(self, "live", live)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Scorer, (
-            self.detector,
-            self.version,
-            self.signer,
-        )  # what `update` has seen stays in its process
+        # What `update` has seen stays in its process.
+        return Scorer, (self.detector, self.version, self.signer)
 
     @classmethod
     def load(
@@ -201,14 +198,9 @@ class Scorer:
         self,
         source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
         settings: Config = DEFAULTS,
-        *,
-        history: History | None = None,
     ) -> Scored:
-        """Score and keep what the batch job needs: scores, windows and the advanced history.
-
-        `history` replaces the detector's own, for a job that rolls it from night to night.
-        """
-        return self._run(load(source), self.detector.history if history is None else history, settings)
+        """Score and keep more than `score` gives: windows, fleet events and the advanced history."""
+        return self._run(load(source), self.detector.history, settings)
 
     def _run(
         self,

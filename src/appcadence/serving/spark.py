@@ -331,18 +331,15 @@ def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, ba
             if not all(i in waiting for i in numbers):
                 continue
             tables = job.measured([waiting.pop(i) for i in numbers], bar)
-            files = [io.BytesIO() for _ in tables]
-            for table, file in zip(tables, files, strict=True):
-                write_part(table, file)
             yield pa.record_batch(
-                [pa.array(numbers, pa.int32()), pa.array([f.getvalue() for f in files], pa.binary())],
+                [pa.array(numbers, pa.int32()), pa.array(map(_packed, tables), pa.binary())],
                 names=["number", "scores"],
             )
 
 
 def _packed(table: pa.Table) -> bytes:
     file = io.BytesIO()
-    feather.write_feather(table, file, compression="lz4")
+    write_part(table, file)
     return file.getvalue()
 
 

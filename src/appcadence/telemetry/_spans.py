@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from appcadence._parquet import open_parquet
+from appcadence._parquet import column_of, open_parquet
 from appcadence.telemetry.directory import TelemetryDirectory
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from appcadence.telemetry.times import to_micros
 
 
 def pieces_within(
@@ -53,16 +52,7 @@ def reaches(group: pq.RowGroupMetaData, when: str, first: int | None, last: int 
 
 def _range(group: pq.RowGroupMetaData, name: str) -> tuple[int | None, int | None]:
     """Earliest and latest time of a row group in microseconds, rounded outwards; None = not known."""
-    for index in range(group.num_columns):
-        column = group.column(index)
-        if column.path_in_schema == name:
-            found = column.statistics
-            if found is None or not found.has_min_max or not isinstance(found.min, datetime):
-                return None, None
-            return _micros(found.min), _micros(found.max) + 1
-    return None, None
-
-
-def _micros(time: datetime) -> int:
-    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    found = None if (column := column_of(group, name)) is None else column.statistics
+    if found is None or not found.has_min_max or not isinstance(found.min, datetime):
+        return None, None
+    return to_micros(found.min), to_micros(found.max) + 1

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from appcadence._files import move, replacing, replacing_directory, scratch
 from appcadence._inputs import read_json
-from appcadence._parquet import open_parquet
+from appcadence._parquet import column_of, open_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.names import of_rows
@@ -317,12 +317,18 @@ def stored_rows(
 
 
 def _opened(table: Table, file: Path) -> pq.ParquetFile:
-    try:
+    with _readable(file):
         with open_parquet(file) as handle:
             schema = handle.schema_arrow
         _check_columns(table, file, schema)
         names = [c.name for c in table.columns if c.type == NAME and c.name in schema.names]
         return open_parquet(file, read_dictionary=names)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
 
@@ -338,34 +344,25 @@ def _check_columns(table: Table, file: Path, schema: pa.Schema) -> None:
 
 
 def _read_part(table: Table, file: Path) -> pa.Table:
-    with _opened(table, file) as handle:
+    with _opened(table, file) as handle, _readable(file):
         wanted = [c.name for c in table.columns if c.name in handle.schema_arrow.names]
-        try:
-            return conform(table, handle.read(wanted), str(file))
-        except OSError as error:
-            raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
+        return conform(table, handle.read(wanted), str(file))
 
 
 def _read_group(table: Table, file: Path, group: int, columns: Sequence[str]) -> pa.Table:
-    with _opened(table, file) as handle:
+    with _opened(table, file) as handle, _readable(file):
         present = [name for name in handle.schema_arrow.names if name in columns]
-        try:
-            data = handle.read_row_group(group, present, use_threads=False)
-        except OSError as error:
-            raise TelemetryError(f"{file} is not a readable Parquet file ({error})") from None
-        return conform(table, data, str(file), columns)
+        return conform(table, handle.read_row_group(group, present, use_threads=False), str(file), columns)
 
 
 def _known(group: pq.RowGroupMetaData, name: str) -> bool | None:
     """Whether a column's values are all known (True) or none is (False); None = some, or nobody knows."""
-    for index in range(group.num_columns):
-        column = group.column(index)
-        if column.path_in_schema == name:
-            found = column.statistics
-            if found is None or not found.has_null_count:
-                return None
-            return {0: True, group.num_rows: False}.get(found.null_count)
-    return False
+    if (column := column_of(group, name)) is None:
+        return False
+    found = column.statistics
+    if found is None or not found.has_null_count:
+        return None
+    return {0: True, group.num_rows: False}.get(found.null_count)
 
 
 def _read_sources(path: Path) -> list[dict[str, Any]]:

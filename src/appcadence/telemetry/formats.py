@@ -136,24 +136,18 @@ def examine(path: str | Path, *, format: str | None = None, mapping: str | Path 
             first = (line for block in _lines.blocks(path, "a log") for line in block.data.splitlines(True))
             tried.write_bytes(b"".join(islice(first, MAX_ROWS)))
         try:
-            return _tried(path, tried, found[0], options, names, reasons)
+            return Examination(path, names, reasons, **_tried(tried, found[0], options))
         except AppcadenceError as error:
             said = str(error).replace(str(tried), str(path))
             return Examination(path, names, reasons, unusable=said)
 
 
-def _tried(
-    path: Path,
-    tried: Path,
-    found: Reader,
-    options: ReadOptions,
-    names: tuple[str, ...],
-    reasons: dict[str, str],
-) -> Examination:
+def _tried(path: Path, found: Reader, options: ReadOptions) -> dict[str, Any]:
+    """What became of the rows of a file: fields of an examination."""
     read, rejected = 0, 0
     left_out: Counter[str] = Counter()
     faults: list[tuple[int, str]] = []
-    for table, batch in found.read([tried], options):
+    for table, batch in found.read([path], options):
         marks = batch.schema.metadata
         read += int(marks[b"read"])
         left_out.update(json.loads(marks[b"left_out"]))
@@ -161,5 +155,5 @@ def _tried(
             rejected += len(batch) - int(marks[b"counting"])
             faults += zip(batch["line"].to_pylist(), batch["reason"].to_pylist(), strict=True)
     kept = read - rejected - sum(left_out.values())
-    worst = tuple(sorted(faults)[:_MAX_FAULTS])
-    return Examination(path, names, reasons, "", read, kept, rejected, dict(left_out), worst)
+    counts = {"read": read, "kept": kept, "rejected": rejected, "left_out": dict(left_out)}
+    return counts | {"faults": tuple(sorted(faults)[:_MAX_FAULTS])}

@@ -1,4 +1,4 @@
-"""Lists of names as people read them."""
+"""Names and counts as people read them."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def listed(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return separator.join(names[:most]) + more
+
+
+def many(n: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -1,4 +1,5 @@
-"""CSV files that people keep: a header line, then rows of which each must be right."""
+"""Tables that people keep as files of their own: CSV with a header line, of which each row must be right, and
+Parquet."""
 
 from __future__ import annotations
 
@@ -7,8 +8,12 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from appcadence._inputs import read_bytes
+import pyarrow as pa
+
+from appcadence._inputs import open_input, read_bytes
+from appcadence._parquet import read_parquet
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.schema import Table, conform
 
 MAX_BYTES = 64 << 20
 
@@ -40,3 +45,18 @@ def read_sheet(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
         if None in row:
             raise TelemetryError(f"{path}, line {line}: more values than columns")
     return [(line, {name: (value or "").strip() for name, value in row.items()}) for line, row in rows]
+
+
+def read_named(file: Path, table: Table) -> pa.Table:
+    """A Parquet file that holds one canonical table.
+
+    Raises:
+        TelemetryError: it cannot be read.
+        SchemaError: it does not fit the declaration.
+    """
+    try:
+        with open_input(file) as stream:
+            found = read_parquet(stream)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
+    return conform(table, found, str(file))

@@ -13,15 +13,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from appcadence._inputs import sha256
-from appcadence._parquet import bounded
 from appcadence._types import Progress, silent
 from appcadence.config import ATTACK_NAMES, SHOWN_P
 from appcadence.errors import EvidenceError, TelemetryError
 from appcadence.findings import Finding
-from appcadence.serving.run import Run, limit
+from appcadence.serving.run import Run, limit, read_table
 from appcadence.telemetry.verdicts import CHOICES
 from appcadence.triage.audit_log import EMPTY, lines
 
@@ -57,7 +55,7 @@ def run_facts(
     """
     out = Path(out)
     run = Run.read(out)
-    scores = _scores(out / "scores.parquet")
+    scores = read_table(out / "scores.parquet", _COLUMNS, read_dictionary=_NAMES)
     return {
         "model": {
             "given": model,
@@ -248,14 +246,6 @@ def _weeks(monday: date, last: date) -> Iterable[str]:
 def _week(day: date) -> str:
     year, week, _ = day.isocalendar()
     return f"{year}-W{week:02d}"
-
-
-def _scores(file: Path) -> pa.Table:
-    try:
-        return pq.read_table(bounded(file), columns=_COLUMNS, read_dictionary=_NAMES)
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again") from None
 
 
 def _days(scores: pa.Table) -> dict[str, dict[str, list[float]]]:

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from appcadence._files import recover
 from appcadence._inputs import open_input
 from appcadence._parquet import read_parquet
-from appcadence.errors import TelemetryError
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
 from appcadence.models.alert_units import alert_units
+from appcadence.serving.run import unreadable
 from appcadence.triage.cases import (
     CASES,
     KINDS,
@@ -52,8 +52,7 @@ def read_cases(file: Path) -> pa.Table:
         _check(cases)
         return cases
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again") from None
+        raise unreadable(file, error) from None
 
 
 def _check(cases: pa.Table) -> None:

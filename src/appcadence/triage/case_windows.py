@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._types import Codes, Mask
-from appcadence.models.alert_units import UNITS, alert_units
+from appcadence.models.alert_units import KEYS, UNITS, alert_units
 from appcadence.models.scores import SCORES
 from appcadence.triage.case_rows import HELD, CaseRows, Names
 from appcadence.triage.cases import MAX_QUIET_DAYS, numbered, subject, window_days
@@ -21,7 +21,6 @@ from appcadence.triage.window_facts import FACTS
 
 COLUMNS = [name for name in SCORES.names if name not in ("contributions", "observed_seconds")]
 """What is read of the scores table."""
-_KEYS = ["device_id", "app_id", "dest", "window_start"]
 _MET = {"destination": "dest", "app": "app_id"}
 """The column that a fleet event's name stands in."""
 
@@ -38,7 +37,8 @@ def cases_in(scores: Path, events: pd.DataFrame, facts: pa.Table | None = None) 
     """
     with pq.ParquetFile(scores) as file:
         groups = range(file.num_row_groups)
-        fired = [_firing(file.read_row_group(i, [*_KEYS, "status", "alert"])) for i in groups]
+        seen = (file.read_row_group(i, [*KEYS, "status", "alert"]) for i in groups)
+        fired = [alert_units(scores.filter(_raises(scores))) for scores in seen]
         units = pa.concat_tables([UNITS.empty_table(), *fired]).to_pandas().drop_duplicates()
         parts = [_concerned(file.read_row_group(i, COLUMNS), units, events) for i in groups]
     none = pa.schema([SCORES.field(name) for name in COLUMNS]).empty_table()
@@ -79,11 +79,6 @@ def _flags(values: pa.ChunkedArray) -> Mask:
 
 def _raises(scores: pa.Table) -> pa.ChunkedArray:
     return pc.and_(scores["alert"], pc.equal(scores["status"], "scored"))
-
-
-def _firing(scores: pa.Table) -> pa.Table:
-    """The alert units that alert."""
-    return alert_units(scores.filter(_raises(scores)))
 
 
 def _concerned(scores: pa.Table, units: pd.DataFrame, events: pd.DataFrame) -> pa.Table:

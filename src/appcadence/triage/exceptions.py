@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +17,7 @@ from typing import Any
 
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
-from appcadence._inputs import read_bytes
+from appcadence._inputs import read_toml
 from appcadence.errors import AppcadenceError, known_are
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.addresses import Network
@@ -71,12 +70,7 @@ def read(path: str | Path) -> tuple[Entry, ...]:
             sentence with its id.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
-    except OSError as error:
-        raise AppcadenceError(f"{path} cannot be read ({error.strerror}); expected exceptions") from None
-    except (ValueError, RecursionError) as error:
-        raise AppcadenceError(f"{path} is not readable TOML ({error})") from None
+    content = read_toml(path, "exceptions", AppcadenceError)
     if unknown := sorted(set(content) - {"exception", "groups"}):
         raise AppcadenceError(f"{path}: unknown {unknown[0]!r}; a file holds [[exception]] and [groups]")
     rows = content.get("exception", [])

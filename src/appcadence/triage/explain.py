@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 from appcadence._quantity import quantity
 from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
-from appcadence.features.catalog import FEATURES
 from appcadence.findings import UNCHECKED, of_kind, sentences
-from appcadence.triage import next_steps
 from appcadence.triage.cases import subject
-from appcadence.triage.contact import contact, identity
+from appcadence.triage.next_steps import contact, contain, identity, look
 from appcadence.triage.report_data import (
     Intervals,
     Output,
@@ -25,13 +22,13 @@ from appcadence.triage.report_data import (
     basis,
     behaviours,
     channel,
+    shown_value,
     utc_text,
 )
 
 _WIDTH = 80
 _CELLS = 24
 _LANES = {"app_foreground": "foreground", "device_unlocked": "unlocked"}
-_FEATURE = {f.name: f for f in FEATURES}
 
 
 def explain(out: Path, rank: int) -> Window:
@@ -71,8 +68,8 @@ def case_facts(case: Row) -> dict[str, Any]:
     return case | {
         "findings": [finding.as_dict() for finding in case["findings"]],
         **{name: _iso(case[name]) for name in ("first_time", "last_time")},
-        "look": next_steps.look(case),
-        "contain": next_steps.contain(case),
+        "look": look(case),
+        "contain": contain(case),
     }
 
 
@@ -90,8 +87,8 @@ def case_lines(case: Row) -> list[str]:
         *_wrapped(case["findings"][0].sentence),
         *_wrapped(days),
         *_listed("Why it stands out", said),
-        *_listed("Where to look", next_steps.look(case)),
-        *_listed("How to contain it", next_steps.contain(case)),
+        *_listed("Where to look", look(case)),
+        *_listed("How to contain it", contain(case)),
     ]
 
 
@@ -151,9 +148,7 @@ def _contributions(row: Row) -> list[str]:
         return []
     out = ["", f"{'What moved the score most':<40}{'here':>15}{'usual':>15}{'moved':>10}"]
     for c in parts:
-        feature = _FEATURE.get(c["feature"])
-        unit = feature.unit if feature else "count"
-        here, usual = (quantity(math.nan if c[k] is None else c[k], unit) for k in ("value", "expected"))
+        here, usual = (shown_value(c, which) for which in ("value", "expected"))
         name = textwrap.wrap(c["feature"], 38) or [""]
         out += [f"  {part}" for part in name[:-1]]
         out.append(f"  {name[-1]:<38}{here:>15}{usual:>15}{c['contribution']:>+10.2f}")

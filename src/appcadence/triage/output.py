@@ -17,21 +17,22 @@ import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch
 from appcadence._inputs import sha256
-from appcadence._parquet import DAMAGE, bounded, open_parquet
-from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence._parquet import bounded, open_parquet
 from appcadence.findings import Finding
-from appcadence.models.alert_units import alert_units
+from appcadence.models.alert_units import KEYS, alert_units
 from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
 from appcadence.triage import alert_files, suppression
+from appcadence.triage.case_rows import fleet_summary
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_windows import cases_in
 from appcadence.triage.cases import window_days
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
+from appcadence.triage.report_data import undamaged
 
 REPORTED = 200
 """Windows of so high a rank are pictured, besides those that alert."""
@@ -56,7 +57,6 @@ OWNERS = pa.schema([("id", pa.string()), ("owner", pa.string())])
 
 JUDGED = (*suppression.JUDGED, "score")
 """Columns of the scores table that exceptions and ranks are judged by."""
-_KEYS = ["device_id", "app_id", "dest", "window_start"]
 _JUDGED = pa.schema([SCORES.field(name) for name in JUDGED])
 _TEXTS = [
     *(field.name for field in SCORES if pa.types.is_string(field.type)),
@@ -91,7 +91,7 @@ def write(
     """
     ruling = suppression.judge(judged, measures, entries)
     rank = suppression.ranks_under(ruling, judged)
-    top, at = [SCORES.empty_table().select(_KEYS)], 0
+    top, at = [SCORES.empty_table().select(KEYS)], 0
     with pq.ParquetWriter(staging / SCORES_FILE, SCORES, compression="zstd", use_dictionary=_TEXTS) as writer:
         for part in parts:
             table = suppression.marked(part, measures.slice(at, len(part)), entries, ruling, rank, at)
@@ -99,7 +99,7 @@ def write(
             writer.write_table(table)
             # Exceptions may be taken back: what is kept without them stays kept.
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
-            top.append(table.select(_KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
+            top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     columns = ["device_id", "app_id", "dest", "status", "alert"]
     scores = pq.read_table(staging / SCORES_FILE, columns=columns, filters=[("alert", "=", True)])
@@ -120,8 +120,8 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
     facts, earlier = pq.read_table(staging / FACTS_FILE), staging / EARLIER_FILE
     cases = cases_in(staging / SCORES_FILE, fleet_events(staging), facts)
     if earlier.exists():
-        scores = pq.read_table(staging / SCORES_FILE, columns=[*_KEYS, "window_end", "exception_id"])
-        last = alert_units(scores.select(_KEYS))["day"] if len(scores) else pa.chunked_array([], pa.date32())
+        scores = pq.read_table(staging / SCORES_FILE, columns=[*KEYS, "window_end", "exception_id"])
+        last = alert_units(scores.select(KEYS))["day"] if len(scores) else pa.chunked_array([], pa.date32())
         known = read_cases(earlier)
         held = under_exceptions(known, scores)
         cases = continued(cases, known, str(pc.max(last).as_py()), held, window_days(scores))
@@ -137,14 +137,7 @@ def fleet_events(out: Path) -> pd.DataFrame:
 
 def event_findings(out: Path) -> list[Finding]:
     """What is to be said of them."""
-    names = ("kind", "name", "devices", "alerting_devices")
-    return [
-        Finding(
-            "fleet_event",
-            {name: event[name] for name in names} | {"first_seen": event["first_seen"].isoformat()},
-        )
-        for event in fleet_events(out).to_dict("records")
-    ]
+    return [*map(fleet_summary, fleet_events(out).itertuples())]
 
 
 def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
@@ -157,11 +150,10 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
     entries = entries_of(exceptions)
     with scratch(out) as place, replacing_directory(out, place) as staging:
         run = Run.read(out)
-        try:
+        with undamaged(out):
             measures = pq.read_table(bounded(out / MEASURES_FILE), schema=MEASURES)
             events = fleet_events(out)
             whole = open_parquet(out / SCORES_FILE)
-
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
             if len(judged) != len(measures):
                 raise ValueError(f"{len(measures):,} measures for {len(judged):,} scores")
@@ -171,10 +163,6 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
                 if (out / name).exists():
                     shutil.copy2(out / name, staging / name)
             cases = write_cases(staging, datetime.fromisoformat(run.made_at))
-        except AppcadenceError:
-            raise
-        except DAMAGE as error:
-            raise TelemetryError(f"{out} is damaged ({error}); run 'appcadence score' again") from None
         for file in out.iterdir():
             if not (staging / file.name).exists() and file.name != RUN:
                 shutil.copy2(file, staging / file.name)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Codes
 from appcadence.features.declarations import covers
 from appcadence.features.windows import Windows, with_app_level
 
@@ -43,19 +44,14 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     """
     rows = rows_of(windows, wanted)
     s = windows.sessions
-    count = np.diff(s.offsets)[rows]
-    index = np.concatenate(
-        [np.arange(s.offsets[r], s.offsets[r + 1]) for r in rows] or [np.empty(0, np.int64)]
-    )
-    base = windows.start_us[np.repeat(rows, count)]
+    index, owner = owned(s.offsets, rows)
+    base = windows.start_us[rows[owner]]
 
     def at(seconds: np.ndarray) -> pa.Array:
         return pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(_TIME)
 
     sent, received = _bytes(windows, rows)
-    keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(
-        pa.array(np.repeat(np.arange(len(rows)), count))
-    )
+    keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(pa.array(owner))
     columns = {"start": at(s.start[index]), "end": at(s.end[index]), "fresh": s.fresh[index]}
     columns |= {"bytes_out": sent, "bytes_in": received}
     return pa.table({name: keys[name] for name in KEY} | columns)
@@ -99,11 +95,7 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
         ),
         "pushes": pa.array(times, pa.list_(pa.int64())).cast(CONTEXT.field("pushes").type),
     }
-    arrays = [
-        c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type, from_pandas=True)
-        for f in CONTEXT
-    ]
-    return pa.Table.from_arrays(arrays, schema=CONTEXT)
+    return pa.Table.from_arrays([column(columns[f.name], f.type) for f in CONTEXT], schema=CONTEXT)
 
 
 def _declared_by(inventory: pd.DataFrame, dests: set[str]) -> dict[str, str]:
@@ -131,6 +123,20 @@ def rows_of(windows: Windows, wanted: pd.DataFrame) -> np.ndarray:
     return np.asarray(have.get_indexer(want))
 
 
+def column(values: Any, kind: pa.DataType) -> pa.Array:
+    """Values as a column of a type; of numbers NaN is not known."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float64 and pa.types.is_integer(kind):
+        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
+    return values if isinstance(values, pa.Array) else pa.array(values, kind, from_pandas=True)
+
+
+def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
+    """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
+    count = np.diff(offsets)[rows]
+    owner = np.repeat(np.arange(len(rows)), count)
+    return np.arange(len(owner)) - np.repeat(np.cumsum(count) - count - offsets[rows], count), owner
+
+
 def _bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
     sent: list[np.ndarray] = []
     received: list[np.ndarray] = []
@@ -144,10 +150,6 @@ def _bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
             total = np.bincount(owner, np.where(known, values[flows], 0.0), len(starts))
             seen = np.bincount(owner, known, len(starts)) > 0
             out.append(np.where(seen, total, np.nan))
-    empty = [np.empty(0)]
-
-    def column(parts: list[np.ndarray]) -> pa.Array:
-        values = np.concatenate(parts or empty)
-        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
-
-    return column(sent), column(received)
+    each = (np.concatenate([np.empty(0), *parts]) for parts in (sent, received))
+    out, back = (column(values, pa.int64()) for values in each)
+    return out, back

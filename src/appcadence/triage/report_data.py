@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from appcadence._files import recover
-from appcadence._parquet import DAMAGE, bounded
+from appcadence._parquet import DAMAGE
 from appcadence._quantity import quantity
 from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.features.catalog import FEATURES
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
+from appcadence.models.alert_units import KEYS
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run
+from appcadence.serving.run import Run, read_table, unreadable
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.push_lags import Lags, lags
 from appcadence.triage.report_context import CONTEXT
@@ -32,9 +33,8 @@ Row = dict[str, Any]
 Intervals = list[tuple[int, int]]
 """(start, end) in microseconds since the epoch, UTC."""
 
+_UNITS = {f.name: f.unit for f in FEATURES}
 PRESENCE = ("app_foreground", "device_unlocked")
-
-_KEY = ("device_id", "app_id", "dest", "window_start")
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class Output:
         self, filters: list[tuple[str, str, Any]] | None = None, columns: Sequence[str] = SCORES.names
     ) -> pa.Table:
         """Rows and columns of the scores table."""
-        table = _read(self.path / "scores.parquet", filters, list(columns))
+        table = read_table(self.path / "scores.parquet", list(columns), filters)
         try:
             return table.cast(pa.schema([SCORES.field(name) for name in columns]))
         except (pa.ArrowException, ValueError) as error:
-            raise _unreadable(self.path / "scores.parquet", error) from None
+            raise unreadable(self.path / "scores.parquet", error) from None
 
     def cases(self) -> list[Row]:
         """Rows of the cases table, with their findings as `Finding`s."""
@@ -119,7 +119,7 @@ class Output:
     def windows(self, rows: Sequence[Row]) -> list[Window]:
         """Rows of the scores table with what surrounds them."""
         kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        for session in _rows(self.path / "sessions.parquet", (*_KEY, "start", "end")):
+        for session in _rows(self.path / "sessions.parquet", (*KEYS, "start", "end")):
             kept[_key(session)].append(session)
         context = {_key(row): row for row in self._later("context.parquet", CONTEXT.names)}
         owners, budget = self.owners(), self.run.alerts_per_device_day
@@ -130,7 +130,7 @@ class Output:
             try:
                 said = of_row(row)
             except ValueError as error:
-                raise _unreadable(self.path / "scores.parquet", error) from None
+                raise unreadable(self.path / "scores.parquet", error) from None
             spans = [(s["start"], s["end"]) for s in sessions]
             names = [finding.parameters["exception"] for finding in of_kind(said, SUPPRESSION)]
             failed = (names[0], owners.get(names[0])) if names else None
@@ -237,6 +237,12 @@ def no_alert(row: Row, alerts_per_device_day: float) -> Finding | None:
     return Finding("no_behaviour_stands_out")
 
 
+def shown_value(contribution: Row, which: str) -> str:
+    """The `value` of a contribution's feature, or the `expected` one, with its unit."""
+    value = contribution[which]
+    return quantity(math.nan if value is None else value, _UNITS.get(contribution["feature"], "count"))
+
+
 def channel(row: Row) -> tuple[str, str]:
     """App and destination in words."""
     app = "(unknown app)" if row["app_id"] is None else row["app_id"]
@@ -244,7 +250,7 @@ def channel(row: Row) -> tuple[str, str]:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _KEY)
+    return tuple(row[name] for name in KEYS)
 
 
 def _inside(row: Row, spans: Sequence[Row], of_app: bool) -> Intervals:
@@ -258,24 +264,8 @@ def _inside(row: Row, spans: Sequence[Row], of_app: bool) -> Intervals:
 
 
 def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
-    """All columns of a file, which must be there."""
-    table = _read(file)
-    for name in columns:
-        if name not in table.column_names:
-            raise _unreadable(file, KeyError(name))
+    """All columns of a file, some of which must be there."""
+    table = read_table(file)
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise unreadable(file, KeyError(missing[0]))
     return as_rows(table)
-
-
-def _read(
-    file: Path, filters: list[tuple[str, str, Any]] | None = None, columns: list[str] | None = None
-) -> pa.Table:
-    try:
-        table = pq.read_table(bounded(file), filters=filters, columns=columns)
-        return table if columns is None else table.select(columns)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise _unreadable(file, error) from None
-
-
-def _unreadable(file: Path, error: Exception) -> TelemetryError:
-    reason = " ".join(str(error).split())
-    return TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again")

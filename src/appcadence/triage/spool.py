@@ -58,7 +58,8 @@ class Spool:
 
     def add(self, receiver: str, documents: Iterable[tuple[str, str]]) -> None:
         """Have (key, document) wait for a receiver, all or none; a key that was here before is left out."""
-        with self._transaction():
+        with self._ledger:
+            self._ledger.execute("BEGIN IMMEDIATE")
             self._ledger.executemany(
                 "INSERT OR IGNORE INTO deliveries (receiver, key, document, state) VALUES (?, ?, ?, ?)",
                 [(receiver, key, document, WAITING) for key, document in documents],
@@ -98,17 +99,6 @@ class Spool:
             yield lock(handle, wait=False)
         finally:
             os.close(handle)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._ledger.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._ledger.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._ledger.execute("ROLLBACK")
-            raise
 
 
 @contextmanager

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._files import check_output, recover, replacing, scratch
-from appcadence._inputs import open_input
-from appcadence._parquet import bounded, read_parquet
 from appcadence.errors import TelemetryError
+from appcadence.serving.run import read_table
 from appcadence.telemetry.schema import VERDICTS, conform
+from appcadence.telemetry.sheet import read_named
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
 from appcadence.triage.audit_log import extend
 from appcadence.triage.case_state import CASES_FILE, read_cases
@@ -79,12 +79,7 @@ def read(file: str | Path) -> pa.Table:
         TelemetryError: the file cannot be read.
         SchemaError: it is another table.
     """
-    try:
-        with open_input(file) as stream:
-            return conform(VERDICTS, read_parquet(stream), str(file))
-    except (OSError, pa.ArrowInvalid) as error:
-        reason = " ".join(str(error).split())
-        raise TelemetryError(f"{file} is not a readable verdicts file ({reason})") from None
+    return read_named(Path(file), VERDICTS)
 
 
 def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
@@ -95,11 +90,7 @@ def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
     """
     file = Path(out) / "scores.parquet"
     recover(out)
-    try:
-        scores = pq.read_table(bounded(file), columns=["rank", "score", "status", "alert", *WINDOW])
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' first") from None
+    scores = read_table(file, ["rank", "score", "status", "alert", *WINDOW])
     cases: list[dict[str, Any]] = []
     if any(draft.values.get("case") for draft in drafts):
         cases = read_cases(Path(out) / CASES_FILE).to_pylist()

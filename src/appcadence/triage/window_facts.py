@@ -14,7 +14,7 @@ from appcadence.features.history import History
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.features.windows import APP_LEVEL, Windows
 from appcadence.telemetry.addresses import is_local
-from appcadence.triage.report_context import KEY, rows_of
+from appcadence.triage.report_context import KEY, column, owned, rows_of
 
 MIN_GAPS = 4
 """Fewer gaps between beats have no usual length."""
@@ -73,7 +73,7 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     columns = _times(windows, rows) | _bytes(windows, rows) | _gaps(windows, rows)
     columns |= _counts(windows, rows, started)
     s = windows.sessions
-    at, _ = _inside(s.offsets, rows)
+    at, _ = owned(s.offsets, rows)
     length = (s.end - s.start)[at]
     columns["longest_seconds"] = _reduced(np.maximum, length, np.diff(s.offsets)[rows])
     pushes = windows.push_counts[rows]
@@ -81,20 +81,7 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     columns["by_chance"] = pushes[:, 2] / len(SHIFTS_SECONDS)
     columns |= _prevalence(history, wanted) | _places(started, len(wanted))
     arrays = {name: wanted[name] for name in KEY} | columns
-    return pa.Table.from_arrays([_column(arrays[f.name], f.type) for f in FACTS], schema=FACTS)
-
-
-def _column(values: object, kind: pa.DataType) -> pa.Array:
-    if isinstance(values, np.ndarray) and values.dtype == np.float64 and pa.types.is_integer(kind):
-        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
-    return pa.array(values, kind, from_pandas=True)
-
-
-def _inside(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
-    """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
-    count = np.diff(offsets)[rows]
-    owner = np.repeat(np.arange(len(rows)), count)
-    return np.arange(len(owner)) - np.repeat(np.cumsum(count) - count - offsets[rows], count), owner
+    return pa.Table.from_arrays([column(arrays[f.name], f.type) for f in FACTS], schema=FACTS)
 
 
 def _reduced(least: np.ufunc, values: Vector, count: Codes) -> Vector:
@@ -103,7 +90,7 @@ def _reduced(least: np.ufunc, values: Vector, count: Codes) -> Vector:
 
 
 def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
-    at, _ = _inside(windows.offsets, rows)
+    at, _ = owned(windows.offsets, rows)
     start, end = windows.flow_start[at], windows.flow_end[at]
     count, base = np.diff(windows.offsets)[rows], windows.start_us[rows]
     ends = _reduced(np.maximum, np.where(np.isnan(end), start, end), count)
@@ -115,7 +102,7 @@ def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
 
 
 def _bytes(windows: Windows, rows: Codes) -> dict[str, Vector]:
-    at, owner = _inside(windows.offsets, rows)
+    at, owner = owned(windows.offsets, rows)
     out = {}
     for name in ("bytes_out", "bytes_in"):
         values = getattr(windows, name)[at]
@@ -153,7 +140,7 @@ def _in_use(windows: Windows, device: Codes, time_us: Vector) -> tuple[Mask, Mas
 
 def _gaps(windows: Windows, rows: Codes) -> dict[str, Vector]:
     offsets, times = windows.beats
-    at, owner = _inside(offsets, rows)
+    at, owner = owned(offsets, rows)
     same = owner[1:] == owner[:-1]
     gap, owner = pd.Series(np.diff(times[at])[same]), owner[1:][same]
     usual = gap.groupby(owner).median().reindex(range(len(rows))).to_numpy()

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from appcadence.cli.convert import convert as command
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.ingest import standard_input as module
+from appcadence.telemetry.ingest import inputs as module
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.ingest.standard_input import standard_input
+from appcadence.telemetry.ingest.inputs import standard_input
 
 LOG = HEAD + "".join(row(f"C{i}", i * 9.0, 5000 + i) for i in range(5))
 

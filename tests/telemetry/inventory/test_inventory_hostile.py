@@ -127,5 +127,5 @@ def test_a_payload_is_bounded(tmp_path, monkeypatch):
 def test_an_archive_directory_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(_bundle, "_MAX_DIRECTORY_BYTES", 70_000)
     path = ipa(tmp_path / "a.ipa", {INFO: plistlib.dumps(info())} | {f"x{i:05}": b"" for i in range(3000)})
-    with pytest.raises(TelemetryError, match="directory is larger"):
+    with pytest.raises(TelemetryError, match="has a directory of"):
         merge([path], tmp_path / "out")

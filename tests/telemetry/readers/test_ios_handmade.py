@@ -27,7 +27,7 @@ from ios_files import (
 
 from appcadence.telemetry.readers import _log_forms, app_privacy_report, detect
 from appcadence.telemetry.readers._device_log import app_of_topic, resolution_seconds
-from appcadence.telemetry.readers._states import silences, spans
+from appcadence.telemetry.readers._powerlog_states import silences, spans
 
 ZERO = datetime.fromtimestamp(START - 100.5, UTC)
 START_OF_LOG = datetime(2024, 6, 16, 20, 0, tzinfo=UTC)

@@ -166,7 +166,7 @@ def test_bad_rows_are_rejected_with_file_line_and_reason(tmp_path, line, reason)
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ("[columns", "cannot be read"),
+        ("[columns", "not readable TOML"),
         ("[colums]\n", "colums is no section; known are columns"),
         ("columns = 1\n", "columns is no section"),
         ('[columns]\nbegin = "t"\n', r"\[columns\] has no begin; known are start"),

@@ -13,8 +13,8 @@ import uvicorn
 
 from appcadence.errors import AppcadenceError
 from appcadence.serving.scorer import Scorer
-from appcadence.serving.server.access import read_token
 from appcadence.serving.server.app import application
+from appcadence.serving.server.door import read_token
 from appcadence.serving.server.limits import Limits
 from appcadence.serving.server.work import Work
 from appcadence.telemetry.addresses import is_loopback

@@ -18,7 +18,15 @@ from typing import BinaryIO
 
 from appcadence._inputs import open_input
 from appcadence.telemetry.readers import _packed
-from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES, Counted, Stopped, Stream, unpacking
+from appcadence.telemetry.readers._packed import (
+    MAX_UNPACKED_BYTES,
+    Counted,
+    InPieces,
+    Stopped,
+    Stream,
+    exactly,
+    unpacking,
+)
 
 MAX_MEMBERS = 500_000
 """A full file system of a phone has about so many."""
@@ -93,13 +101,13 @@ class _Data:
     def skip(self) -> None:
         while self.read(_PIECE):
             pass
-        self._archive.exactly(self._padding)
+        exactly(self._archive, self._padding)
 
 
 def _tar(archive: Counted) -> Iterator[Entry]:
     more: dict[str, str] = {}
     for _ in range(MAX_MEMBERS):
-        block = archive.exactly(_BLOCK)
+        block = exactly(archive, _BLOCK)
         if len(block) < _BLOCK or not any(block):
             if block and len(block) < _BLOCK:
                 raise EOFError
@@ -111,7 +119,7 @@ def _tar(archive: Counted) -> Iterator[Entry]:
         if head.type in (*_EXTENDED, *_LONG):
             if not 0 <= head.size <= _MAX_HEADER_BYTES:
                 raise Stopped(f"the archive has a header of {head.size:,} bytes")
-            data = archive.exactly(head.size + -head.size % _BLOCK)[: head.size]
+            data = exactly(archive, head.size + -head.size % _BLOCK)[: head.size]
             if head.type == tarfile.GNUTYPE_LONGNAME:
                 more["path"] = data.rstrip(b"\0").decode("utf-8", "replace")
             elif head.type in _EXTENDED and head.type != tarfile.XGLTYPE:
@@ -123,7 +131,7 @@ def _tar(archive: Counted) -> Iterator[Entry]:
         if head.type == tarfile.GNUTYPE_SPARSE:
             extended = block[482]
             while extended:
-                extended = archive.exactly(_BLOCK).ljust(_BLOCK, b"\0")[504]
+                extended = exactly(archive, _BLOCK).ljust(_BLOCK, b"\0")[504]
         kind = _KINDS.get(head.type)
         held = _Data(archive, 0 if kind or head.isdir() else size)
         if not head.isdir():
@@ -163,25 +171,10 @@ def _entry(name: str, stream: Stream, reason: str) -> Entry:
     return Entry(name, None if reason else stream, reason)
 
 
-class _Bounded:
-    """A zip file that is never read in one piece larger than its directory may be."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        self.seek, self.tell, self.seekable = raw.seek, raw.tell, raw.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(os.fstat(self._raw.fileno()).st_size - self._raw.tell(), 0)
-        size = left if size is None or size < 0 else min(size, left)
-        if size > _MAX_DIRECTORY_BYTES:
-            raise Stopped(f"the archive has a directory of {size:,} bytes")
-        return self._raw.read(size)
-
-
 def _zip(raw: BinaryIO) -> Iterator[Entry]:
     size = os.fstat(raw.fileno()).st_size
     unpacked = 0
-    with zipfile.ZipFile(_Bounded(raw)) as archive:
+    with zipfile.ZipFile(InPieces(raw, _MAX_DIRECTORY_BYTES)) as archive:
         members = archive.infolist()
         if len(members) > MAX_MEMBERS:
             raise Stopped(f"the archive has more than {MAX_MEMBERS:,} members")

@@ -1,4 +1,4 @@
-"""Sources whose clocks contradict each other, or are coarser than they claim (see `timestamp_resolution`).
+"""Sources whose clocks contradict each other, or are coarser than they claim.
 
 An app that a push wakes connects within seconds, so pushes followed by sessions at one shift of the
 push log, and no more often than chance at none, tell of a wrong clock or time zone. Chance is what pushes
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from appcadence._types import Ints, Structs, Vector
 from appcadence.telemetry._spans import pieces_within
 from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.ingest.timestamp_resolution import TimestampResolutions
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import Codes
 
@@ -40,6 +39,9 @@ _SECOND = 1_000_000
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 _COLUMNS = ("device_id", "app_id", "source", "time_resolution_seconds")
 _ROW = np.dtype([("time", "i8"), ("device", "i4"), ("app", "i4"), ("source", "i4"), ("resolution", "f8")])
+_WHOLE = {60: "minutes", 1: "seconds"}
+_MIN_STAMPS = 50
+"""So many distinct times are not whole seconds or minutes by chance."""
 
 
 def clock_notes(
@@ -241,3 +243,47 @@ def _offsets(log: str, other: str, found: list[tuple[float, str]]) -> Iterator[s
             f"{listed(sorted(found[i][1] for i in part))}: check the {what} of both, have both log UTC, and "
             "convert again into a new directory."
         )
+
+
+@dataclass
+class _Claim:
+    """The times of one source that claim to be finer than whole seconds or minutes."""
+
+    stamps: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    """Distinct ones, no more than are needed."""
+    rows: int = 0
+    finest: float = 0.0
+    refuted: bool = True
+    """Whether all of them are whole."""
+
+
+class TimestampResolutions:
+    """Whether all times of a source are coarser than it claims."""
+
+    def __init__(self) -> None:
+        self._claims: dict[tuple[str, str, int], _Claim] = {}
+
+    def add(self, table: str, rows: Structs, names: list[str]) -> None:
+        """Count rows (time in microseconds, number of the source, resolution in seconds) of a table."""
+        for code in np.unique(rows["source"]).tolist():
+            ours = rows[rows["source"] == code]
+            for seconds in _WHOLE:
+                claim = self._claims.setdefault((table, names[code], seconds), _Claim())
+                finer = ours[ours["resolution"] < seconds]
+                claim.refuted &= not np.any(finer["time"] % (seconds * _SECOND))
+                claim.rows += len(finer)
+                claim.finest = max(claim.finest, float(finer["resolution"].max(initial=0.0)))
+                if claim.refuted and len(claim.stamps) < _MIN_STAMPS:
+                    claim.stamps = np.union1d(claim.stamps, finer["time"])[:_MIN_STAMPS]
+
+    def notes(self) -> Iterator[str]:
+        said: dict[tuple[str, str], str] = {}
+        # Of a source whose times are whole minutes, not that they are whole seconds.
+        for (table, name, seconds), claim in sorted(self._claims.items()):
+            if claim.refuted and len(claim.stamps) >= _MIN_STAMPS:
+                said[table, name] = (
+                    f"Source {name} claims times to {claim.finest:g} s in {table}, yet all {claim.rows:,} "
+                    f"are whole {_WHOLE[seconds]} ({seconds} s): no finer rhythm can be trusted; let the "
+                    "source log finer times, or state its true resolution."
+                )
+        yield from said.values()

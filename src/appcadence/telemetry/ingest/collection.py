@@ -28,7 +28,7 @@ from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readers import Reader, biome, sniffed
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
-from appcadence.telemetry.readers._packed import Stopped, Stream, head_of
+from appcadence.telemetry.readers._packed import Stopped, exactly, head_of
 from appcadence.telemetry.readers._sqlite import MAGIC, WAL
 from appcadence.telemetry.times import to_iso, to_micros
 
@@ -217,7 +217,7 @@ def _taken(found: Collection, entry: Entry, copies: Copies, chosen: Reader | Non
         return None
     start, reader = b"", None
     try:
-        data = _exactly(stream, _HEAD_BYTES)
+        data = exactly(stream, _HEAD_BYTES)
         start = head_of(data, _HEAD_BYTES)
         if name.endswith(WAL):
             copies.make(name, data, stream)
@@ -257,10 +257,3 @@ def _unknown(found: Collection, name: str, start: bytes, path: Path) -> None:
         found.pass_over(name, _DAMAGED)
     else:
         found.pass_over(name, named(start, path) or (_STREAM if biome.sniff(path, start) else _UNKNOWN))
-
-
-def _exactly(stream: Stream, size: int) -> bytes:
-    found = bytearray()
-    while len(found) < size and (data := stream.read(size - len(found))):
-        found += data
-    return bytes(found)

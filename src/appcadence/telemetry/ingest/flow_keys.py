@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Ints, Mask
+from appcadence._types import Mask
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.readers.zeek_names import hash_names, hash_text
+from appcadence.telemetry.schema import FLOWS, conform
 
 SAME_START_US = 10_000
 SECOND_US = 1_000_000
@@ -42,20 +43,25 @@ def flow_keys(flows: pa.Table) -> Keys:
     Args:
         flows: n canonical rows, of the columns `KEY_COLUMNS` as many as are known.
     """
+    flows = conform(FLOWS, flows, columns=KEY_COLUMNS)
     start = np.asarray(flows["start"].cast(pa.int64()))
-    ports = _whole(flows, "dest_port") << 20 | _whole(flows, "device_port")
+    dest_port, device_port = (
+        np.asarray(pc.fill_null(flows[name], -1), np.int64) for name in ("dest_port", "device_port")
+    )
     keys = hash_names(flows["source"])
-    destination = _names(flows, "dest_ip")
+    destination = hash_names(flows["dest_ip"])
     unknown = destination == 0
     if unknown.any():
-        destination = np.where(unknown, _names(flows, "dest_host"), destination)
-    for part in (hash_names(flows["device_id"]), destination, _names(flows, "transport"), ports):
+        destination = np.where(unknown, hash_names(flows["dest_host"]), destination)
+    ports = dest_port << 20 | device_port
+    for part in (hash_names(flows["device_id"]), destination, hash_names(flows["transport"]), ports):
         keys = _mixed(keys, part)
-    own = _known(flows, "device_port") & _known(flows, "source_uid")
+    identified = np.asarray(flows["source_uid"].is_valid())
+    own = identified & np.asarray(flows["device_port"].is_valid())
     keys = _mixed(keys, np.where(own, start // SECOND_US, start))
     by_content = np.zeros(len(keys), bool)
     if not own.all():
-        named = _known(flows, "source_uid") & ~own
+        named = identified & ~own
         by_content = ~named & ~own
         if named.any():
             rows = np.flatnonzero(named)
@@ -74,11 +80,9 @@ def by_content(keys: Keys) -> Mask:
 
 def _content(flows: pa.Table, keys: Keys) -> Keys:
     for name in (*_CONTENT, "dest_host"):
-        keys = _mixed(keys, _names(flows, name))
+        keys = _mixed(keys, hash_names(flows[name]))
     for name in _FIGURES:
-        values = np.full(len(flows), -1.0)
-        if name in flows.column_names:
-            values = np.array(one_array(flows[name]).cast(pa.float64()).fill_null(-1.0))
+        values = np.array(one_array(flows[name]).cast(pa.float64()).fill_null(-1.0))
         keys = _mixed(keys, values.view(np.int64))
     return keys
 
@@ -87,18 +91,3 @@ def _mixed(keys: Keys, more: npt.NDArray[np.int64] | Keys) -> Keys:
     first, second = _MULTIPLIERS
     mixed = (keys ^ (keys >> np.uint64(31))) * first + more.astype(np.uint64, copy=False)
     return (mixed ^ (mixed >> np.uint64(29))) * second
-
-
-def _names(flows: pa.Table, name: str) -> Keys:
-    return hash_names(flows[name]) if name in flows.column_names else np.zeros(len(flows), np.uint64)
-
-
-def _known(flows: pa.Table, name: str) -> Mask:
-    absent = name not in flows.column_names
-    return np.zeros(len(flows), bool) if absent else np.asarray(flows[name].is_valid())
-
-
-def _whole(flows: pa.Table, name: str) -> Ints:
-    if name not in flows.column_names:
-        return np.full(len(flows), -1)
-    return np.asarray(pc.fill_null(flows[name], -1), np.int64)

@@ -1,10 +1,16 @@
-"""What was given to convert, as files: the members of folders and archives among them."""
+"""What was given to convert, as files, the members of folders and archives among them; and which device had
+which address when, as these files tell where no table says so."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator, Sequence
+import select
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from appcadence._inputs import sha256, why_unreadable
@@ -12,12 +18,17 @@ from appcadence.errors import UnusableFile
 from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.collection import Collection, gather, is_collection
 from appcadence.telemetry.ingest.conversion_report import Tally
-from appcadence.telemetry.ingest.standard_input import standard_input
-from appcadence.telemetry.readers import Reader, ReadOptions
-from appcadence.telemetry.readers._lines import pieces
+from appcadence.telemetry.leases import HardwareAddresses, devices_of
+from appcadence.telemetry.readers import Reader, ReadOptions, detect, leases, zeek
+from appcadence.telemetry.readers._lines import head, pieces
+from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES
+from appcadence.telemetry.readers._spill import room
 from appcadence.telemetry.readers._sqlite import WAL, write_ahead_log
 
 _PATTERN = re.compile(r"[*?\[]")
+MAX_WAIT_SECONDS = 60.0
+"""Without a byte."""
+_PIECE, _HEAD_BYTES = 1 << 20, 1 << 17
 
 
 def inputs(
@@ -101,3 +112,59 @@ def again(tally: Tally, error: UnusableFile) -> Tally:
     except UnusableFile as found:
         fresh.pass_over(found)
     return fresh
+
+
+def standard_input(target: Path, handle: int | None = None) -> Path:
+    """Copy what is written to standard input, or to another handle, into a file: a log is read more than
+    once.
+
+    Raises:
+        UnusableFile: nothing comes for MAX_WAIT_SECONDS or at all, what comes first is in no known format,
+            or there is too much of it.
+        TelemetryError: there is no room for it.
+    """
+    handle = sys.stdin.fileno() if handle is None else handle
+    size = known = 0
+    with room(), target.open("wb") as out:
+        while True:
+            if not select.select([handle], [], [], MAX_WAIT_SECONDS)[0]:
+                raise UnusableFile(f"standard input gave nothing for {MAX_WAIT_SECONDS:.0f} s", target)
+            data = os.read(handle, _PIECE)
+            if not data:
+                break
+            size += len(data)
+            if size > MAX_UNPACKED_BYTES:
+                raise UnusableFile(f"standard input is larger than {MAX_UNPACKED_BYTES >> 30} GB", target)
+            out.write(data)
+            if not known and size > _HEAD_BYTES:
+                # What nobody knows is not waited for: it may never end.
+                out.flush()
+                detect(target)
+                known = size
+    if not size:
+        raise UnusableFile("standard input is empty; expected a log", target)
+    return target
+
+
+def identified(
+    options: ReadOptions, tallies: Iterable[Tally], shown: Callable[[str], str]
+) -> tuple[ReadOptions, tuple[str, ...]]:
+    """The options with the devices that leases and MAC addresses in the files tell of; sentences on them, in
+    which a name is as `shown`.
+
+    Devices that are named otherwise go before. Leases that were given before count again, for what is new.
+
+    Raises:
+        UnusableFile: a file cannot be read.
+    """
+    if options.devices is not None or options.device_id is not None:
+        return options, ()
+    hardware, files = HardwareAddresses(), []
+    for tally in tallies:
+        if tally.report.format == zeek.NAME:
+            zeek.hardware_addresses(tally.path, hardware)
+        known = tally.report.skipped and leases.sniff(tally.path, head(tally.path, "a log"))
+        if known or tally.report.format == leases.NAME:
+            files.append(tally.path)
+    devices, said = devices_of(chain(hardware.sightings(), *map(leases.sightings, files)), shown)
+    return replace(options, devices=devices), said

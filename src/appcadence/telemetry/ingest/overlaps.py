@@ -3,15 +3,16 @@
 A row is known by its content and, where one log has several such rows, by its number among them: three pushes
 of one minute stay three, and are three in the next export too. Intervals of one state are one where logs
 overlap, so that a span which the end of one log cuts goes on in the next; of what the directory holds already
-only the rest is added.
+only the rest is added. Of a push that two kinds of log have, the finer record counts.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +21,6 @@ from appcadence.telemetry._spans import pieces_within
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.device_times import MAX_DAYS
 from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.ingest.twins import recorded_elsewhere
 from appcadence.telemetry.names import encode
 from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, conform
 
@@ -47,6 +47,10 @@ _STATE = ("device_id", "app_id", "kind", "source", "source_app_id")
 
 Span = tuple[int, int, int]
 """Start, end, and the number of the log, -1 = the directory."""
+Key = tuple[str, str]
+"""Device and app."""
+Push = tuple[int, int]
+"""When it came at the earliest and at the latest, in microseconds."""
 
 
 class Overlaps:
@@ -114,20 +118,14 @@ def _events(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Tab
     """The new rows, and the log of each: -1 for one that is repeated."""
     names = _keys(table)
     whole = pa.concat_tables([old.select(names), new.select(names)])
-    code = _codes(whole, names)
     owner = np.concatenate([np.full(len(old), -1), log])
+    rows = pd.DataFrame({"code": _codes(whole, names), "owner": owner})
     # The number of each row among the equal rows of its log.
-    order = np.lexsort((owner, code))
-    first = np.append(True, (np.diff(code[order]) != 0) | (np.diff(owner[order]) != 0))[: len(order)]
-    place = np.arange(len(order))
-    number = np.empty(len(order), np.int64)
-    number[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+    rows["number"] = rows.groupby(["code", "owner"]).cumcount()
     # Of rows with one content and number the first log keeps it.
-    order = np.lexsort((owner, number, code))
-    fresh = np.append(True, (np.diff(code[order]) != 0) | (np.diff(number[order]) != 0))[: len(order)]
-    keep: Mask = np.zeros(len(order), bool)
-    keep[order] = fresh
-    return new, np.where(keep[len(old) :], log, -1)
+    rows = rows.sort_values("owner", kind="stable")
+    repeated = rows.duplicated(["code", "number"]).sort_index().to_numpy()
+    return new, np.where(repeated[len(old) :], -1, log)
 
 
 def _codes(table: pa.Table, names: Sequence[str]) -> Ints:
@@ -204,3 +202,60 @@ def _added(cluster: list[tuple[Span, int]]) -> Iterator[tuple[int, Span]]:
             start = max(start, end)
     if start < last or (-1 not in logs and start == last):
         yield row, (start, last, log)
+
+
+def recorded_elsewhere(new: pa.Table, old: pa.Table) -> Mask:
+    """(n,) whether a push of the new notifications is one of another source, finer or in the directory.
+
+    A PowerLog rounds pushes to the minute, the unified log has them to the microsecond. A record stands for
+    the time from its stamp on as long as its resolution; where two of one app and of different sources meet,
+    each with one other at most, they are one push, and the finer record of it counts. Pushes of unknown apps
+    are never the same.
+    """
+    drop: Mask = np.zeros(len(new), bool)
+    if len(set(new["source"].unique().to_pylist()) | set(old["source"].unique().to_pylist())) < 2:
+        return drop
+    kept: dict[Key, dict[str, list[Push]]] = defaultdict(lambda: defaultdict(list))
+    for _, source, key, push in _pushes(old):
+        kept[key][source].append(push)
+    waiting: dict[Key, dict[str, list[tuple[Push, int]]]] = defaultdict(lambda: defaultdict(list))
+    for row, source, key, push in _pushes(new):
+        waiting[key][source].append((push, row))
+    for key, by_source in waiting.items():
+        for source, pushes in sorted(by_source.items(), key=_length):
+            others = [push for name, held in kept[key].items() if name != source for push in held]
+            same = _met(sorted(pushes), sorted(others))
+            drop[list(same)] = True
+            kept[key][source] += [push for push, row in pushes if row not in same]
+    return drop
+
+
+def _length(pushes: tuple[str, list[tuple[Push, int]]]) -> tuple[int, str]:
+    """How long the first push of a source may have been under way: the finest source comes first."""
+    source, (((first, last), _), *_) = pushes
+    return last - first, source
+
+
+def _pushes(table: pa.Table) -> Iterable[tuple[int, str, Key, Push]]:
+    names = ("kind", "source", "device_id", "app_id")
+    columns = [table[name].cast(pa.string()).to_pylist() for name in names]
+    first = table["time"].cast(pa.int64()).to_pylist()
+    length = table["time_resolution_seconds"].to_pylist()
+    for row, (kind, source, device, app, time, seconds) in enumerate(
+        zip(*columns, first, length, strict=True)
+    ):
+        if kind == "push_received" and app is not None:
+            yield row, source, (device, app), (time, time + round(seconds * 1e6))
+
+
+def _met(pushes: list[tuple[Push, int]], others: list[Push]) -> set[int]:
+    """Rows of pushes that meet one of the others, each of which is met once."""
+    found: set[int] = set()
+    place = 0
+    for (first, last), row in pushes:
+        while place < len(others) and others[place][1] < first:
+            place += 1
+        if place < len(others) and others[place][0] <= last:
+            found.add(row)
+            place += 1
+    return found

@@ -6,7 +6,6 @@ entries are read by the one name they must have.
 
 from __future__ import annotations
 
-import os
 import plistlib
 import re
 import zipfile
@@ -14,12 +13,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from appcadence._inputs import open_input, read_bytes, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import is_address
 from appcadence.telemetry.readers._device_log import app_id
+from appcadence.telemetry.readers._packed import InPieces, Stopped
 
 MAX_PLIST_BYTES = 4 << 20
 """Largest property list read out of an archive or beside one; real ones are under 100 kB."""
@@ -95,22 +95,14 @@ def hosts(values: Iterable[str]) -> tuple[list[str], list[str]]:
 class _Archive(zipfile.ZipFile):
     """A zip whose directory and entries are bounded before they are held in memory."""
 
-    def __init__(self, path: Path) -> None:
-        self._stream = _Bounded(path)
-        try:
-            super().__init__(self._stream)
-        except BaseException:
-            self._stream.close()
-            raise
-
-    def close(self) -> None:
-        super().close()
-        self._stream.close()
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self._path = path
+        super().__init__(InPieces(stream, _MAX_DIRECTORY_BYTES))
 
     def take(self, name: str, max_bytes: int = MAX_PLIST_BYTES) -> bytes:
         """The content of the entry of this name."""
         info = self.getinfo(name)
-        where = f"{self._stream.path}: entry {name!r}"
+        where = f"{self._path}: entry {name!r}"
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
             raise TelemetryError(f"{where} is encrypted or compressed in a way that no IPA or export is")
         if info.file_size > max_bytes:
@@ -121,24 +113,6 @@ class _Archive(zipfile.ZipFile):
         if len(content) > max_bytes:
             raise TelemetryError(f"{where} is larger than {max_bytes:,} bytes")
         return content
-
-
-class _Bounded:
-    """A file that refuses to give more than a directory of a real IPA needs in one read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = open_input(path)
-        self._size = os.fstat(self._file.fileno()).st_size
-        self.seek, self.tell, self.close = self._file.seek, self._file.tell, self._file.close
-        self.seekable = self._file.seekable
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._size - self._file.tell(), 0)
-        size = left if size is None or size < 0 else min(size, left)
-        if size > _MAX_DIRECTORY_BYTES:
-            raise TelemetryError(f"{self.path}: the archive's directory is larger than any app's")
-        return self._file.read(size)
 
 
 def list_within(path: Path, max_bytes: int) -> bytes | None:
@@ -163,8 +137,10 @@ def list_within(path: Path, max_bytes: int) -> bytes | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[_Archive]:
     try:
-        with _Archive(path) as archive:
+        with open_input(path) as stream, _Archive(path, stream) as archive:
             yield archive
+    except Stopped as stopped:
+        raise TelemetryError(f"{path}: {stopped}") from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError, OSError) as error:
         if isinstance(error, TelemetryError):
             raise

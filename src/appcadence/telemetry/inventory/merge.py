@@ -340,6 +340,5 @@ def _write(
     writer.conversion, writer.sources = digest.hexdigest()[:16], entries
     writer.write("inventory", INVENTORY.of_rows(rows))
     for source in sources:
-        lines, reasons = [line for line, _ in source.bad], [reason for _, reason in source.bad]
-        for name, batch in rejected(source.path, lines, reasons):
+        for name, batch in rejected(source.path, source.bad):
             writer.write(name, batch)

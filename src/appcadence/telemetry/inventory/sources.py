@@ -6,13 +6,12 @@ import csv
 import io
 import json
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appcadence._inputs import open_input, why_unreadable
+from appcadence._inputs import open_input, read_toml, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import (
     Facts,
@@ -245,10 +244,7 @@ def _text(content: bytes) -> str:
 
 
 def _hand_kept(path: Path) -> Source:
-    try:
-        found = tomllib.loads(source_bytes(path, MAX_BYTES).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise TelemetryError(f"{path} is not readable TOML ({error})") from None
+    found = read_toml(path, "a hand-kept inventory", TelemetryError)
     if unknown := sorted(set(found) - {"apps"}):
         raise TelemetryError(f'{path}: unknown table {unknown[0]!r}; every app is a table [apps."bundle.id"]')
     apps = found.get("apps", {})

@@ -8,21 +8,23 @@ write `approved = false` would raise alarms on every app. Read back unchanged, t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._files import write_text
-from appcadence._types import Ints, Progress, silent
+from appcadence._quantity import quantity
+from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.inventory.app_archive import Facts, hosts
 from appcadence.telemetry.inventory.snapshot import latest
-from appcadence.telemetry.names import Codes
+from appcadence.telemetry.schema import FLOWS
 
 RHYTHM_FLOWS = 2_000_000
 """A period is looked for in at most this many flows: those of the first devices."""
@@ -30,8 +32,9 @@ MIN_GAPS = 12
 NEAR = 0.2
 """A gap is near the median if it differs from it by at most this share."""
 MIN_NEAR_SHARE = 0.6
-_FAN_OUT_US = 2_000_000
+_FAN_OUT_SECONDS = 2.0
 _SHOWN = 12
+_CHANNEL = ["device_id", "app_id", "dest_host"]
 
 HEAD = """\
 # Hand-kept inventory, made by 'appcadence inventory template' from {directory}.
@@ -85,95 +88,63 @@ class _Seen:
     """Flows, devices, destinations and rhythms of every app."""
 
     def __init__(self, source: TelemetryDirectory, progress: Progress) -> None:
-        self.flows = 0
-        self.apps: dict[str, int] = {}
-        self.devices: dict[str, int] = {}
-        self.hosts: dict[str, dict[str, int]] = {}
-        self.unnamed: dict[str, int] = {}
-        device, app, dest = Codes(), Codes(), Codes()
-        pairs: dict[tuple[int, int], int] = {}
-        owners: list[Ints] = []
-        counts = np.zeros(0, np.int64)
-        reads = source.pieces("flows", ["device_id", "app_id", "dest_host"])
-        for done, read in enumerate(reads):
-            progress("Reading flows", done / len(reads))
-            piece = read()
-            d, a, h = device.of(piece["device_id"]), app.of(piece["app_id"]), dest.of(piece["dest_host"])
-            self.flows += len(d)
-            counts = _added(counts, np.bincount(d, minlength=len(device)))
-            known = a >= 0
-            keys, n = np.unique(a[known] << 32 | h[known] + 1, return_counts=True)
-            for key, count in zip(keys.tolist(), n.tolist(), strict=True):
-                pair = key >> 32, (key & 0xFFFFFFFF) - 1
-                pairs[pair] = pairs.get(pair, 0) + count
-            owners = [np.unique(np.concatenate([*owners, a[known] << 32 | d[known]]))]
-        names, destinations = app.names, dest.names
-        for (a_code, h_code), count in pairs.items():
-            name = names[a_code]
-            self.apps[name] = self.apps.get(name, 0) + count
-            if h_code < 0:
-                self.unnamed[name] = self.unnamed.get(name, 0) + count
-            else:
-                self.hosts.setdefault(name, {})[destinations[h_code]] = count
-        if owners:
-            codes, n = np.unique(owners[0] >> 32, return_counts=True)
-            self.devices = {names[c]: k for c, k in zip(codes.tolist(), n.tolist(), strict=True)}
-        sample = np.array(device.names, object)[np.cumsum(counts) <= max(RHYTHM_FLOWS, counts[:1].sum())]
-        self.rhythms = _rhythms(source, sample.tolist())
+        by_host, by_device = _counted(source, (["app_id", "dest_host"], ["app_id", "device_id"]), progress)
+        self.flows = int(by_host["n"].sum())
+        known = by_host.dropna(subset="app_id")
+        self.apps: dict[Any, int] = known.groupby("app_id")["n"].sum().to_dict()
+        self.devices: dict[Any, int] = by_device.groupby("app_id").size().to_dict()
+        named = known["dest_host"].notna()
+        self.unnamed: dict[Any, int] = known[~named].set_index("app_id")["n"].to_dict()
+        self.hosts: dict[Any, dict[Any, int]] = {
+            app: some.set_index("dest_host")["n"].to_dict() for app, some in known[named].groupby("app_id")
+        }
+        counts = by_device.groupby("device_id", sort=False)["n"].sum()
+        sample = counts.index[counts.cumsum() <= max(RHYTHM_FLOWS, counts[:1].sum())]
+        self.rhythms = _rhythms(source, pa.array(sample, pa.string()))
 
 
-def _added(total: Ints, more: Ints) -> Ints:
-    return np.pad(total, (0, len(more) - len(total))) + more
-
-
-def _rhythms(source: TelemetryDirectory, devices: list[str]) -> dict[str, list[_Rhythm]]:
-    """Rhythms by app, those on most devices first: where most gaps of a channel are near their median."""
-    device, app, dest = Codes(), Codes(), Codes()
-    parts: list[tuple[Ints, Ints, Ints, Ints]] = []
-    wanted = pa.array(devices, pa.string())
-    for read in source.pieces("flows", ["start", "device_id", "app_id", "dest_host"]):
+def _counted(source: TelemetryDirectory, keys: Sequence[list[str]], progress: Progress) -> list[pd.DataFrame]:
+    """Flows by each of some keys, as column `n`; a name that is not known is one, too."""
+    totals = [
+        pa.schema([*((name, pa.string()) for name in names), ("n", pa.int64())]).empty_table()
+        for names in keys
+    ]
+    reads = source.pieces("flows", sorted({name for names in keys for name in names}))
+    for done, read in enumerate(reads):
+        progress("Reading flows", done / len(reads))
         piece = read()
+        for place, names in enumerate(keys):
+            rows = {name: piece[name].cast(pa.string()) for name in names}
+            whole = pa.concat_tables([totals[place], pa.table(rows | {"n": np.ones(len(piece), np.int64)})])
+            summed = whole.group_by(names, use_threads=False).aggregate([("n", "sum")])
+            totals[place] = summed.rename_columns([*names, "n"])
+    return [total.to_pandas() for total in totals]
+
+
+def _rhythms(source: TelemetryDirectory, devices: pa.Array) -> dict[str, list[_Rhythm]]:
+    """Rhythms by app, those on most devices first: where most gaps of a channel are near their median."""
+    columns = ["start", *_CHANNEL]
+    parts = [FLOWS.empty().select(columns)]
+    for read in source.pieces("flows", columns):
+        piece = read().select(columns)
         known = pc.and_(pc.is_valid(piece["app_id"]), pc.is_valid(piece["dest_host"]))
-        mine = pc.is_in(piece["device_id"].cast(pa.string()), value_set=wanted)
-        piece = piece.filter(pc.and_(known, mine))
-        start = piece["start"].cast(pa.int64()).to_numpy()
-        parts.append(
-            (
-                start,
-                *(c.of(piece[n]) for c, n in ((device, "device_id"), (app, "app_id"), (dest, "dest_host"))),
-            )
-        )
-    if not parts:
-        return {}
-    start, d, a, h = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((start, h, a, d))
-    start, d, a, h = start[order], d[order], a[order], h[order]
-    new = np.r_[True, (np.diff(d) != 0) | (np.diff(a) != 0) | (np.diff(h) != 0)][: len(d)]
-    group = np.cumsum(new) - 1
-    gap = np.diff(start)
-    inside = ~new[1:] & (gap >= _FAN_OUT_US)
-    gap, owner = gap[inside], group[1:][inside]
-    order = np.lexsort((gap, owner))
-    gap, owner = gap[order], owner[order]
-    n_groups = int(group[-1]) + 1 if len(group) else 0
-    count = np.bincount(owner, minlength=n_groups)
-    first = np.cumsum(count) - count
-    enough = count >= MIN_GAPS
-    middle = np.ones(n_groups)
-    middle[enough] = gap[(first + count // 2)[enough]]
-    near = np.bincount(owner, np.abs(gap - middle[owner]) <= NEAR * middle[owner], minlength=n_groups)
-    steady = np.flatnonzero(enough & (near >= MIN_NEAR_SHARE * count))
-    at = np.flatnonzero(new)[steady]
-    found: dict[tuple[int, int], list[tuple[float, float]]] = {}
-    channels = zip(a[at].tolist(), h[at].tolist(), strict=True)
-    steadiness = zip((middle[steady] / 1e6).tolist(), (near[steady] / count[steady]).tolist(), strict=True)
-    for pair, values in zip(channels, steadiness, strict=True):
-        found.setdefault(pair, []).append(values)
-    apps, destinations = app.names, dest.names
+        parts.append(piece.filter(pc.and_(known, pc.is_in(piece["device_id"].cast(pa.string()), devices))))
+    flows = unify(parts).to_pandas().sort_values(columns[::-1])
+    flows["gap"] = flows.groupby(_CHANNEL, observed=True)["start"].diff().dt.total_seconds()
+    flows = flows[flows["gap"] >= _FAN_OUT_SECONDS]
+    middle = flows.groupby(_CHANNEL, observed=True)["gap"].quantile(interpolation="higher")
+    flows = flows.join(middle.rename("seconds"), on=_CHANNEL)
+    flows["near"] = (flows["gap"] - flows["seconds"]).abs() <= NEAR * flows["seconds"]
+    channels = (
+        flows.groupby([*_CHANNEL, "seconds"], observed=True)["near"].agg(["size", "mean"]).reset_index()
+    )
+    steady = channels[(channels["size"] >= MIN_GAPS) & (channels["mean"] >= MIN_NEAR_SHARE)]
+    hosts = steady.groupby(["app_id", "dest_host"], observed=True).agg(
+        seconds=("seconds", "median"), devices=("seconds", "size"), share=("mean", "median")
+    )
     out: dict[str, list[_Rhythm]] = {}
-    for (a_code, h_code), channel in sorted(found.items(), key=lambda item: -len(item[1])):
-        seconds, share = np.median(channel, axis=0).tolist()
-        out.setdefault(apps[a_code], []).append(_Rhythm(destinations[h_code], seconds, len(channel), share))
+    for (app, host), *facts in hosts.sort_values("devices", ascending=False, kind="stable").itertuples():
+        out.setdefault(app, []).append(_Rhythm(host, *facts))
     return out
 
 
@@ -195,7 +166,7 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
     rhythms = seen.rhythms.get(app, [])
     for rhythm in rhythms[:3]:
         yield (
-            f"rhythm: about every {_period(rhythm.seconds)} to {_plain(rhythm.host)} "
+            f"rhythm: about every {quantity(rhythm.seconds, 's')} to {_plain(rhythm.host)} "
             f"on {rhythm.devices:,} device(s)"
         )
     for key, column in (("name", "app_name"), ("purpose", "declared_purpose"), ("category", "category")):
@@ -227,13 +198,6 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
 
 def _share(part: int, total: int) -> str:
     return f"{100 * part / total:.0f}%" if part >= 0.005 * total else "<1%"
-
-
-def _period(seconds: float) -> str:
-    for size, unit in ((86_400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _plain(text: str) -> str:

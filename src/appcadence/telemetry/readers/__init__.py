@@ -13,17 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, cast
 
-import numpy as np
 import pyarrow as pa
 
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.readers._declaration import Declaration
-from appcadence.telemetry.readers._lines import head
+from appcadence.telemetry.readers._lines import Fault, head
 from appcadence.telemetry.readers._not_read import named
 from appcadence.telemetry.readers._strangers import Strangers
 
@@ -148,17 +148,17 @@ def tagged(
     return batch.replace_schema_metadata({"file": os.fsencode(path), **marks})
 
 
-def rejected(path: Path, lines: Sequence[int], reasons: Sequence[str], counting: int = 0) -> Batches:
-    """Lines of a file (from 1) that could not be used, and what is wrong with them, in the order of the file;
-    nothing if there are none. The rows of `counting` of them count all the same, without a name."""
-    if not len(lines):
+def rejected(path: Path, bad: Sequence[Fault], counting: int = 0) -> Batches:
+    """Lines of a file that could not be used, in the order of the file; nothing if there are none. The rows
+    of `counting` of them count all the same, without a name."""
+    if not bad:
         return
-    order = np.argsort(lines, kind="stable")
+    lines, reasons = zip(*sorted(bad, key=itemgetter(0)), strict=True)
     columns = {
         # A file name need not be text.
         "file": pa.array([path.name.encode("utf-8", "replace").decode()] * len(lines)).dictionary_encode(),
-        "line": pa.array(lines, pa.int64()).take(order),
-        "reason": pa.array(reasons, pa.string()).dictionary_encode().take(order),
+        "line": pa.array(lines, pa.int64()),
+        "reason": pa.array(reasons, pa.string()).dictionary_encode(),
     }
     batch = tagged(pa.table(columns), path)
     yield "rejected", batch.replace_schema_metadata({**batch.schema.metadata, "counting": str(counting)})

@@ -154,21 +154,20 @@ def _table(data: bytes, wanted: Mapping[str, int], width: int, dialect: Dialect)
 
 def _line_by_line(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) -> Rows:
     columns: dict[str, list[str | None]] = {name: [] for name in wanted}
-    lines, bad, reasons = [], [], []
+    lines, bad = [], []
     for number, raw in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
         if not raw.strip():
             continue
         values, reason = _values(raw.removesuffix(b"\r"), wanted, width, dialect)
         if reason:
-            bad.append(number)
-            reasons.append(reason)
+            bad.append((number, reason))
             continue
         lines.append(number)
         for name, value in zip(wanted, values, strict=True):
             columns[name].append(value)
     arrays = {name: _typed(values, dialect.types.get(name, pa.string())) for name, values in columns.items()}
     table = pa.table(arrays or {"row": pa.nulls(len(lines))})
-    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons, block.size)
+    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, block.size)
 
 
 def _values(

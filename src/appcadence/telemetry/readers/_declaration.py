@@ -7,7 +7,6 @@ gives with the format `table` is another. docs/formats.md lists the keys.
 from __future__ import annotations
 
 import re
-import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from appcadence._inputs import read_bytes
+from appcadence._inputs import read_toml
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS
 from appcadence.telemetry.times import COCOA_EPOCH
@@ -152,12 +151,7 @@ class Declaration:
         Raises:
             TelemetryError: it cannot be read, holds something unknown, or lacks what a flow needs.
         """
-        try:
-            content = tomllib.loads(read_bytes(path).decode())
-        except (OSError, ValueError, RecursionError) as error:
-            reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
-            raise TelemetryError(f"{path} cannot be read ({reason}); expected a mapping in TOML") from None
-        return _Check(path).declaration(content)
+        return _Check(path).declaration(read_toml(path, "a mapping in TOML", TelemetryError))
 
 
 class _Check:

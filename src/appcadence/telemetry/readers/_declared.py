@@ -280,7 +280,7 @@ def _adapted(row: dict[str, Any], schema: dict[str, pa.DataType]) -> dict[str, A
 def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str) -> _flows.Finished:
     """The flows of some records."""
     get = Mapped(rows, declared, name != "table")
-    get.left_out["other_kind"] += rows.read - len(rows.bad_lines) - len(rows.table)
+    get.left_out["other_kind"] += rows.read - len(rows.bad) - len(rows.table)
     devices = get.words("device_id")
     addresses = get.words("dest_ip")
     transport, tcp, udp = get.protocol()

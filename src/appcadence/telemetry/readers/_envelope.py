@@ -22,6 +22,8 @@ _INNER = (
 )
 """Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
 Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry. An object, or its text."""
+_BOM = b"\xef\xbb\xbf"
+_decode = json.JSONDecoder().raw_decode
 _MAX_DEEP = 3
 """Envelopes inside envelopes."""
 
@@ -48,7 +50,7 @@ def unwrapped(block: Block, unwrap: Unwrap) -> Block:
     """A block with what the records hold in their place; what holds nothing stays, and so do line numbers."""
     lines = []
     for text in block.data.split(b"\n"):
-        record = _loaded(text)
+        record = object_of(text)
         inner = None if record is None else unwrap(record)
         lines.append(text if inner is None else json.dumps(inner).encode())
     return replace(block, data=b"\n".join(lines))
@@ -81,7 +83,7 @@ def _inside(record: Record, path: str) -> Record | None:
     for name in (path,) if path in record else path.split("."):
         inner = inner.get(name) if isinstance(inner, dict) else None
     if isinstance(inner, str) and inner.lstrip()[:1] == "{":
-        inner = _loaded(inner.encode("utf-8", "replace"))
+        inner = object_of(inner.encode("utf-8", "replace"))
     return inner if isinstance(inner, dict) and len(inner) > 2 and _has_time(inner) else None
 
 
@@ -106,12 +108,15 @@ def _untagged(record: Record) -> Record | None:
     return None if name is None else {"_path": name} | record[name]
 
 
-def _loaded(text: bytes) -> Record | None:
-    text = text.strip()
-    if not text.startswith(b"{"):
+def object_of(text: bytes) -> Record | None:
+    """The JSON object of a line, None where it is none."""
+    text = text.removeprefix(_BOM).strip(b" \t\r\n")
+    # An exception takes longer than a look.
+    if not text.startswith(b"{") or not text.endswith(b"}"):
         return None
     try:
-        record = json.loads(text)
+        line = text.decode()
+        row, end = _decode(line)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return row if end == len(line) else None

@@ -24,7 +24,7 @@ from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, constant, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
-from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._lines import Fault, Rows
 from appcadence.telemetry.schema import FLOWS, MAX_NAME, TIME
 from appcadence.telemetry.times import to_iso
 
@@ -45,10 +45,8 @@ class Finished(NamedTuple):
 
     flows: pa.Table
     """Those that count: canonical, or still a draft."""
-    lines: list[int]
-    """Lines of what could not be used, ..."""
-    reasons: list[str]
-    """... and why."""
+    bad: list[Fault]
+    """What could not be used."""
     left_out: Mapping[str, int] = {}
     """How many are no flows of a monitored device, by the reason (see `LEFT_OUT`)."""
     unnamed: int = 0
@@ -79,8 +77,7 @@ def flows_of(
                 'that count from 2001 (Core Data) need format = "cocoa" in a mapping\'s [time], or ISO 8601',
                 path,
             )
-        lines, reasons = [*rows.bad_lines, *found.lines], [*rows.reasons, *found.reasons]
-        yield from rejected(path, lines, reasons, found.unnamed)
+        yield from rejected(path, [*rows.bad, *found.bad], found.unnamed)
         yield "flows", tagged(found.flows, path, rows.read, rows.size, found.left_out)
 
 
@@ -145,15 +142,10 @@ def screen(
             if reason == "elsewhere":
                 options.strangers.add(draft["device"], keep & mask)
         keep &= ~mask
-    bad, by_address = np.flatnonzero(codes), np.flatnonzero(keep & unnamed)
-    good = draft.filter(pa.array(keep)).combine_chunks()
-    return Finished(
-        good,
-        [*lines[bad].tolist(), *lines[by_address].tolist()],
-        [*(reasons[code - 1] for code in codes[bad].tolist()), *[TOO_LONG] * len(by_address)],
-        left_out,
-        len(by_address),
-    )
+    faulty, by_address = codes > 0, lines[keep & unnamed].tolist()
+    found = zip(lines[faulty].tolist(), codes[faulty].tolist(), strict=True)
+    bad = [(line, reasons[code - 1]) for line, code in found] + [(line, TOO_LONG) for line in by_address]
+    return Finished(draft.filter(pa.array(keep)).combine_chunks(), bad, left_out, len(by_address))
 
 
 def _strangers(draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None) -> Aside:

@@ -90,22 +90,21 @@ def _encoded(columns: dict[str, Any], wanted: Fields) -> pa.Table:
 def _line_by_line(block: Block, wanted: Fields, adapt: Adapt | None) -> Rows:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     checks = [_check(name, declared) for name, declared in wanted.items()]
-    lines, bad, reasons = [], [], []
+    lines, bad = [], []
     for number, row in objects(block):
         if row is None:
             reason: str | None = NO_OBJECT
         else:
             values, reason = _values(adapt(row) if adapt else row, checks)
         if reason:
-            bad.append(number)
-            reasons.append(reason)
+            bad.append((number, reason))
             continue
         lines.append(number)
         for name, value in values.items():
             columns[name].append(value)
     arrays = {name: pa.array(values, plain_type(wanted[name])) for name, values in columns.items()}
     table = _encoded(arrays, wanted) if wanted else pa.table({"row": pa.nulls(len(lines))})
-    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, reasons, block.size)
+    return Rows(table, np.array(lines, np.int64), len(lines) + len(bad), bad, block.size)
 
 
 def _check(name: str, declared: pa.DataType) -> Check:

@@ -7,7 +7,6 @@ first object begins an object, whatever stood before: so one damaged object does
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -28,7 +27,6 @@ OBJECT_BYTES = 1 << 20
 _MAX_FIRST = 100
 _BOM = b"\xef\xbb\xbf"
 _END, _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _BLANK = (ord(c) for c in '\n"\\{} ')
-_decode = json.JSONDecoder().raw_decode
 
 Fits = Callable[[dict[str, Any]], bool]
 """Whether an object is one of the wanted kind."""
@@ -72,21 +70,7 @@ def objects(block: Block) -> Iterator[tuple[int, dict[str, Any] | None]]:
     """The line and the object of each line of a block that is not blank, None where it holds no object."""
     for number, text in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
         if text.strip():
-            yield number, object_of(text)
-
-
-def object_of(text: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line, None where it is none."""
-    text = text.removeprefix(_BOM).strip(b" \t\r\n")
-    # An exception takes longer than a look.
-    if not text.startswith(b"{") or not text.endswith(b"}"):
-        return None
-    try:
-        line = text.decode()
-        row, end = _decode(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if end == len(line) else None
+            yield number, _envelope.object_of(text)
 
 
 def first_objects(head: bytes) -> Iterator[dict[str, Any]]:
@@ -125,7 +109,7 @@ def _is_one_a_line(head: bytes) -> bool:
 
 def _by_line(head: bytes) -> Iterator[dict[str, Any]]:
     for text in head.splitlines()[:_MAX_FIRST]:
-        row = object_of(text)
+        row = _envelope.object_of(text)
         if row is not None:
             yield row
 

@@ -21,7 +21,7 @@ from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.readers import _csv
 from appcadence.telemetry.readers._declaration import Layout
-from appcadence.telemetry.readers._lines import Block, Rows
+from appcadence.telemetry.readers._lines import Block, Fault, Rows
 
 MAX_PREFIX = 1000
 """Characters of a line in which its record begins and shows its kind."""
@@ -41,21 +41,19 @@ def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[st
         block = replace(block, data=block.data.removeprefix(_BOM))
     data = block.data
     starts, ends, numbers, bad = _whole_lines(block)
-    reasons = ["not UTF-8"] * len(bad)
+    read = len(numbers) + len(bad)
     kept = np.ones(len(starts), bool)
     groups: dict[str, pa.Array] = {}
     if layout.starts or layout.of_kind:
         starts, found, kept, groups = _begun(data, starts, ends, layout, wanted)
-        bad += numbers[~found].tolist()
-        reasons += ["no such record"] * int((~found).sum())
-    read = len(numbers) + reasons.count("not UTF-8")
+        bad += [(number, "no such record") for number in numbers[~found].tolist()]
     starts, ends, numbers = starts[kept], ends[kept], numbers[kept]
     if layout.syntax == "csv":
-        return _table(block, layout, names, wanted, (starts, ends, numbers), bad, reasons, read)
+        return _table(block, layout, names, wanted, (starts, ends, numbers), bad, read)
     columns = _columns(data, starts, ends, layout, names, [name for name in wanted if name not in groups])
     columns |= groups
     table = pa.table(columns or {"row": pa.nulls(len(numbers))})
-    return Rows(table, numbers, read, bad, reasons, block.size)
+    return Rows(table, numbers, read, bad, block.size)
 
 
 def first_lines(head: bytes, count: int = 20) -> list[str]:
@@ -70,8 +68,8 @@ def _in_bytes(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
     return re.compile(pattern.pattern.encode(), re.MULTILINE)
 
 
-def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[int]]:
-    """Where lines begin and end that hold anything, their numbers, and the numbers of those not in UTF-8."""
+def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[Fault]]:
+    """Where lines begin and end that hold anything, their numbers; and those that are not in UTF-8."""
     text = np.frombuffer(block.data, np.uint8)
     ends = np.flatnonzero(text == 10)
     if len(ends) < block.count:
@@ -89,7 +87,12 @@ def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[int]]:
     except UnicodeDecodeError:
         bad = kept & ~_decodable(block.data, starts, ends)
     good = kept & ~bad
-    return starts[good], ends[good], numbers[good], numbers[bad].tolist()
+    return (
+        starts[good],
+        ends[good],
+        numbers[good],
+        [(number, "not UTF-8") for number in numbers[bad].tolist()],
+    )
 
 
 def _decodable(data: bytes, starts: Ints, ends: Ints) -> Mask:
@@ -141,8 +144,7 @@ def _table(
     names: Sequence[str],
     wanted: Sequence[str],
     lines: tuple[Ints, Ints, Ints],
-    bad: list[int],
-    reasons: list[str],
+    bad: list[Fault],
     read: int,
 ) -> Rows:
     """The rows of a table without a header line."""
@@ -154,14 +156,7 @@ def _table(
     width = max(_width(data, dialect), *(place + 1 for place in places.values()), 1)
     whole = Block(data, int(numbers[0]) if len(numbers) else 1, max(len(numbers) - 1, 0), numbers=numbers)
     found = _csv.rows(whole, places, width, dialect)
-    return Rows(
-        found.table,
-        found.lines,
-        read,
-        [*bad, *found.bad_lines],
-        [*reasons, *found.reasons],
-        block.size,
-    )
+    return Rows(found.table, found.lines, read, [*bad, *found.bad], block.size)
 
 
 def _width(data: bytes, dialect: _csv.Dialect) -> int:

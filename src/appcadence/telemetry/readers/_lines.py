@@ -6,7 +6,7 @@ import lzma
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
@@ -23,6 +23,10 @@ MAX_LINES = 1 << 18
 """In one block: what is kept of a bad line takes far more memory than a line of two bytes."""
 MAX_LINE_BYTES = 64 << 20
 """A longer line means that the file is no line-based log; reading on would only fill the memory."""
+
+Fault = tuple[int, str]
+"""A line (from 1; of what has no lines, a row or record) that could not be used, and what is wrong with
+it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,7 @@ class Rows:
     """1-based line of each row."""
     read: int
     """Data rows met, good and bad."""
-    bad_lines: Sequence[int] = field(default_factory=tuple)
-    reasons: Sequence[str] = field(default_factory=tuple)
+    bad: Sequence[Fault] = ()
     size: int = 0
     """Bytes of the file on disk that were read for these."""
 

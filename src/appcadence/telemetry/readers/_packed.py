@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,12 +70,24 @@ class Counted(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
-    def exactly(self, size: int) -> bytes:
-        """So many bytes; fewer only at the end."""
-        found = bytearray()
-        while len(found) < size and (data := self.read(size - len(found))):
-            found += data
-        return bytes(found)
+
+class InPieces:
+    """A file of which a zip archive's reader never asks for more at once than a directory may have.
+
+    Raises:
+        Stopped: it does.
+    """
+
+    def __init__(self, raw: BinaryIO, most: int) -> None:
+        self._raw, self._most, self._size = raw, most, os.fstat(raw.fileno()).st_size
+        self.seek, self.tell, self.seekable, self.close = raw.seek, raw.tell, raw.seekable, raw.close
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._raw.tell(), 0)
+        size = left if size is None or size < 0 else min(size, left)
+        if size > self._most:
+            raise Stopped(f"the archive has a directory of {size:,} bytes")
+        return self._raw.read(size)
 
 
 class _Units:
@@ -116,6 +129,14 @@ class _Recoded:
                 break
         found, self._held = self._held[:size], self._held[size:]
         return found
+
+
+def exactly(stream: Stream, size: int) -> bytes:
+    """So many bytes; fewer only at the end."""
+    found = bytearray()
+    while len(found) < size and (data := stream.read(size - len(found))):
+        found += data
+    return bytes(found)
 
 
 def packing(start: bytes) -> str | None:

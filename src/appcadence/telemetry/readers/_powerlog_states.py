@@ -6,7 +6,7 @@ or overlap each other are one timeline, so that a span which one of them cuts is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 from appcadence._types import Ints
 from appcadence.telemetry.readers._device_log import app_id, is_app
 from appcadence.telemetry.readers._powerlog_tables import PowerLog
-from appcadence.telemetry.readers._states import silences, spans
 
 SILENCE_SECONDS = 1800
 """Without any record for so long, the device was off: asleep, it logs its battery every 26 min at least."""
@@ -36,6 +35,7 @@ _FLOATING = 5
 Change = tuple[int, bool]
 State = tuple[str | None, str, int, int]
 Layouts = dict[tuple[str, object], dict[int, set[str]]]
+Span = tuple[int, int]
 
 
 class Timeline:
@@ -128,3 +128,49 @@ def _layouts(log: PowerLog, panel: str) -> Iterator[tuple[tuple[object, int], se
     by_layout = sorted(records, key=lambda record: (str(record[0]), record[1]))
     for layout, group in groupby(by_layout, itemgetter(0, 1)):
         yield layout, {app for _, _, app in group if app and is_app(app)}
+
+
+def silences(times: Iterable[int], longest: int) -> list[Span]:
+    """The gaps between consecutive times that are wider than `longest`, in order."""
+    ordered = sorted(set(times))
+    return [(a, b) for a, b in zip(ordered, ordered[1:], strict=False) if b - a > longest]
+
+
+def spans(changes: Iterable[tuple[int, bool]], gaps: Sequence[Span], end: int) -> list[Span]:
+    """When a state was on.
+
+    Args:
+        changes: (time, on or off), ordered by time. A repeated "on" is no change.
+        gaps: stretches without any record. What was on before one is on until it begins; what holds
+            after one is known only from the next change.
+        end: the last record of all; what is on then ends there.
+
+    Returns:
+        (start, end) in order, none of them empty.
+    """
+    result: list[Span] = []
+    start: int | None = None
+    at = 0
+
+    def close(time: int) -> None:
+        nonlocal start
+        if start is not None and start < time:
+            result.append((start, time))
+        start = None
+
+    def advance(time: int) -> None:
+        nonlocal at
+        while at < len(gaps) and gaps[at][1] <= time:
+            if start is not None and start <= gaps[at][0]:
+                close(gaps[at][0])
+            at += 1
+
+    for time, on in changes:
+        advance(time)
+        if on and start is None:
+            start = time
+        elif not on:
+            close(time)
+    advance(end)
+    close(end)
+    return result

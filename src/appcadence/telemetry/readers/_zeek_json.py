@@ -92,8 +92,7 @@ def _timed(block: Block, wanted: _json.Fields, first: dict[str, Any]) -> Rows:
         rows,
         table=table.filter(pa.array(~bad)),
         lines=rows.lines[~bad],
-        bad_lines=[*rows.bad_lines, *rows.lines[bad].tolist()],
-        reasons=[*rows.reasons, *["ts is not a time"] * int(np.sum(bad))],
+        bad=[*rows.bad, *((line, "ts is not a time") for line in rows.lines[bad].tolist())],
     )
 
 

@@ -68,7 +68,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                     rows.append(said)
                 elif said:
                     bad.append((line, said))
-            yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
+            yield from rejected(path, bad)
             summaries = table(CONTACT_SUMMARIES, _FIELDS, rows, span | same)
             yield "contact_summaries", tagged(summaries, path, read, block.size)
             yield from _accesses(path, pairs.ended(), same)

@@ -117,7 +117,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                 bad.append((record[0], said))
             elif said is not None:
                 places.setdefault(said, (path, record[0]))
-        yield from rejected(path, [line for line, _ in bad], [fault for _, fault in bad])
+        yield from rejected(path, bad)
         yield "activity", tagged(ACTIVITY.empty(), path, read, path.stat().st_size)
     for name, places in found.items():
         yield from (_notifications if STREAMS[name].events else _activity)(STREAMS[name], places, same)
@@ -196,7 +196,7 @@ def _activity(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, o
         start, app, _ = said
         path, number = places[said]
         if end - start > MAX_DAYS * DAY_US:
-            yield from rejected(path, [number], [f"what begins here lasts more than {MAX_DAYS} days"])
+            yield from rejected(path, [(number, f"what begins here lasts more than {MAX_DAYS} days")])
         elif not app or is_app(app):
             rows.setdefault(path, []).append((app or None, stream.kinds[on], start, end))
     for path, states in rows.items():

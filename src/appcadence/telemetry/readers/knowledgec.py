@@ -24,12 +24,11 @@ from appcadence.telemetry.readers._device_log import (
 )
 from appcadence.telemetry.readers._flows import MAX_DAYS
 from appcadence.telemetry.schema import ACTIVITY
+from appcadence.telemetry.times import COCOA_EPOCH
 
 NAME = "knowledgec"
 
 EXPECTED = "a knowledgeC.db"
-COCOA_EPOCH = 978_307_200
-"""2001-01-01 UTC in Unix seconds."""
 _TABLE = "ZOBJECT"
 _APPS = ("/app/inFocus", "/app/usage")
 _STATES = {"/device/isLocked": ("device_unlocked", 0), "/display/isBacklit": ("screen_on", 1)}
@@ -69,8 +68,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             read = 0
             states: list[State] = []
             stamps: set[float] = set()
-            lines: list[int] = []
-            reasons: list[str] = []
+            bad: list[tuple[int, str]] = []
             streams = (*_APPS, *_STATES)
             holders = _keyed(database, "ZSTRUCTUREDMETADATA", _HOLDER)
             others = _keyed(database, "ZSOURCE", "ZDEVICEID")
@@ -81,13 +79,12 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                 if origin is None or origin not in others:
                     state = _state(values, holders.get(metadata))
                 if isinstance(state, str):
-                    lines.append(line)
-                    reasons.append(f"{_TABLE}: {state}")
+                    bad.append((line, f"{_TABLE}: {state}"))
                 elif state is not None:
                     states.append(state)
                     stamps.update(float(value) for value in values[1:3] if isinstance(value, int | float))
         same = {"device_id": device, "source": NAME, "time_resolution_seconds": resolution_seconds(stamps)}
-        yield from rejected(path, lines, reasons)
+        yield from rejected(path, bad)
         activity = table(ACTIVITY, _FIELDS, states, same)
         yield "activity", tagged(activity, path, read, path.stat().st_size)
 

@@ -48,8 +48,7 @@ class _Found:
 
     sightings: list[Sighting] = field(default_factory=list)
     read: int = 0
-    bad: list[int] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
+    bad: list[tuple[int, str]] = field(default_factory=list)
 
     def add(
         self, line: int, address: Any, mac: Any, host: Any, time: float | None, fresh: bool, end: float | None
@@ -80,8 +79,7 @@ class _Found:
 
     def fault(self, line: int, reason: str) -> None:
         self.read += 1
-        self.bad.append(line)
-        self.reasons.append(reason)
+        self.bad.append((line, reason))
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -97,7 +95,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """
     for path in paths:
         found = _parsed(path)
-        yield from rejected(path, found.bad, found.reasons)
+        yield from rejected(path, found.bad)
         left_out = {"leases": found.read - len(found.bad)}
         yield "flows", tagged(_flows.NONE, path, found.read, path.stat().st_size, left_out)
 
@@ -221,11 +219,7 @@ def _isc(lines: Lines, found: _Found) -> None:
         elif address and (told := _SETS.match(line)):
             row[told[1]] = told[2]
         elif address and line.strip() == "}":
-            if "hardware ethernet" in row and row.get("binding state", "active") in (
-                "active",
-                "free",
-                "expired",
-            ):
+            if "hardware ethernet" in row and row.get("binding state", "active") in _GIVEN:
                 start, end = (_isc_time(row.get(name)) for name in ("starts", "ends"))
                 name = row.get("client-hostname")
                 found.add(first, address, row["hardware ethernet"], name, start, True, end)

@@ -92,11 +92,11 @@ def paired(
         later = 0
         for number, path in enumerate(paths):
             for rows, records in parse(path):
-                yield from rejected(path, rows.bad_lines, rows.reasons)
+                yield from rejected(path, rows.bad)
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
-                events = rows.read - len(rows.bad_lines) - len(records)
+                events = rows.read - len(rows.bad) - len(records)
                 yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, {"other_kind": events})
         done = told = 0
         for records in spill.pieces():
@@ -160,10 +160,9 @@ def _finished(
     aside = [(~matches.opened & matches.paired, "replies"), (~matches.opened, "answers")]
     lines = np.asarray(column["line"])
     how: dict[str, Any] = {"clock": clock, "also": _faults(records), "aside": aside}
-    found = _flows.screen(pa.table(draft), lines, options, **how)
-    yield from rejected(path, found.lines, found.reasons, found.unnamed)
-    flows = _flows.canonical(found.flows, options, name, 1e-3)
-    yield "flows", tagged(flows, path, left_out=found.left_out)
+    found = _flows.finished(draft, lines, options, name, 1e-3, **how)
+    yield from rejected(path, found.bad, found.unnamed)
+    yield "flows", tagged(found.flows, path, left_out=found.left_out)
 
 
 def _matched(records: pa.Table) -> Matches:

@@ -27,12 +27,13 @@ Not read: app states (their codes are undocumented) and hourly aggregates.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
 import pyarrow as pa
 
+from appcadence._types import DAY_US
 from appcadence.telemetry.readers import Batches, ReadOptions, _sqlite, rejected, tagged
 from appcadence.telemetry.readers._device_log import (
     FINEST_SECONDS,
@@ -43,9 +44,7 @@ from appcadence.telemetry.readers._device_log import (
 )
 from appcadence.telemetry.readers._network_bitmaps import BITMAPS, SLOT_SECONDS, Use, use_of
 from appcadence.telemetry.readers._powerlog_states import SCREEN, Timeline
-from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog
-from appcadence.telemetry.readers._powerlog_usage import usage_of
-from appcadence.telemetry.readers._scheduled_tasks import tasks_of
+from appcadence.telemetry.readers._powerlog_tables import EXPECTED, OFFSET, PowerLog, process_name
 from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, INVENTORY, NOTIFICATIONS, TASKS, USAGE
 
 NAME = "powerlog"
@@ -68,6 +67,16 @@ _SPAN_FIELDS = ("start", "end")
 _APP_FIELDS = ("app_id", "app_name", "version", "snapshot_time")
 
 Event = tuple[str | None, int, str, int | None, bool | None, int | None]
+_USAGE_DIFF = "PLProcessNetworkAgent_EventInterval_UsageDiff"
+_USAGE_COLUMNS = ("BundleName", "ProcessName", "timestampEnd", "WifiOut", "CellOut", "WifiIn", "CellIn")
+_MAX_BYTES = 1 << 50
+
+Interval = tuple[str, int, int, int, int]
+_TASKS = "PLDuetService_EventNone_DASActivity"
+_TASK_COLUMNS = ("bundleID", "application", "taskName", "duration", "involvedProcesses")
+_MAX_TASK_SECONDS = 86_400
+
+Task = tuple[str, int, int]
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -94,8 +103,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)
             apps = _apps(log)
-            use, usage = use_of(log), usage_of(log)
-            tasks = tasks_of(log, {app for app, *_ in apps}.union(use.process))
+            use, usage = use_of(log), _usage(log)
+            tasks = _tasks(log, {app for app, *_ in apps}.union(use.process))
             timeline.add(log, path)
         # First, since other rows are counted for the apps that it names.
         yield "inventory", tagged(table(INVENTORY, _APP_FIELDS, apps, constants), path)
@@ -106,7 +115,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         yield "usage", tagged(table(USAGE, _USAGE_FIELDS, usage, logged), path)
         yield "tasks", tagged(table(TASKS, _TASK_FIELDS, tasks, logged), path)
         yield "coverage", tagged(table(COVERAGE, _SPAN_FIELDS, use.observed_us.tolist(), logged), path)
-        yield from rejected(path, [line for line, _ in log.bad], [why for _, why in log.bad])
+        yield from rejected(path, log.bad)
         same = logged | {"time_resolution_seconds": FINEST_SECONDS}
         yield "activity", tagged(ACTIVITY.empty(), path, log.read, path.stat().st_size)
     for path, states in timeline.states():
@@ -122,14 +131,8 @@ def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
         "source": NAME,
         "time_resolution_seconds": float(SLOT_SECONDS),
     }
-    return FLOWS.of(
-        {
-            "start": use.start_us.tolist(),
-            "duration_seconds": use.duration_seconds.tolist(),
-            "app_id": use.process,
-            **{name: [value] * len(use.process) for name, value in same.items()},
-        }
-    )
+    rows = list(zip(use.start_us.tolist(), use.duration_seconds.tolist(), use.process, strict=True))
+    return table(FLOWS, ("start", "duration_seconds", "app_id"), rows, same)
 
 
 def _pushes(log: PowerLog) -> tuple[list[Event], float]:
@@ -201,3 +204,55 @@ def _apps(log: PowerLog) -> list[tuple[str, str | None, str | None, int]]:
 
 def _text(value: _sqlite.Value) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _usage(log: PowerLog) -> list[Interval]:
+    """Intervals (five minutes awake, up to 42 asleep) in which a process sent or received anything, all
+    interfaces together."""
+    intervals = []
+    for line, _, start, (bundle, process, until, *counts) in log.rows(_USAGE_DIFF, _USAGE_COLUMNS):
+        name = process_name(bundle) or process_name(process)
+        end = log.time(until)
+        if name is None:
+            log.reject(_USAGE_DIFF, line, "neither BundleName nor ProcessName is a name")
+        elif end is None or not start <= end <= start + DAY_US:
+            log.reject(_USAGE_DIFF, line, "timestampEnd is no time within a day after timestamp")
+        elif not all(map(_is_count, counts)):
+            log.reject(_USAGE_DIFF, line, "a number of bytes is none")
+        else:
+            wifi_out, cell_out, wifi_in, cell_in = (int(count or 0) for count in counts)
+            sent, received = wifi_out + cell_out, wifi_in + cell_in
+            if sent or received:
+                intervals.append((name, start, end, sent, received))
+    return intervals
+
+
+def _is_count(value: _sqlite.Value) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value <= _MAX_BYTES)
+
+
+def _tasks(log: PowerLog, apps: Iterable[str]) -> list[Task]:
+    """(app, start, end) of the background work that iOS ran for an app when it saw fit.
+
+    A record stands at the time at which the work began, in whole seconds, and says how long it took. It names
+    the processes it was done for; where it does not, the task's name begins with the app's, as Apple asks for
+    (`BGTaskScheduler`: "com.example.app.refresh").
+
+    `apps` are those known to the log: a task that names none of its own belongs to the one that its name
+    begins with, the longest.
+    """
+    known = sorted(apps, key=len, reverse=True)
+    tasks: dict[Task, None] = {}
+    for line, _, start, (bundle, application, task, duration, involved) in log.rows(_TASKS, _TASK_COLUMNS):
+        if not isinstance(duration, int | float) or not 0 <= duration <= _MAX_TASK_SECONDS:
+            log.reject(_TASKS, line, "duration is no number of seconds up to a day")
+            continue
+        texts = [text for text in (bundle, application, involved) if isinstance(text, str)]
+        listed = [part.strip() for text in texts for part in text.split(",")]
+        owners = {name for part in listed if (name := process_name(part))}
+        if not owners and isinstance(task, str):
+            owners = {app for app in known if task == app or task.startswith(f"{app}.")}
+            owners = set(sorted(owners, key=len)[-1:])
+        for owner in sorted(owners):
+            tasks[owner, start, start + round(duration * 1e6)] = None
+    return list(tasks)

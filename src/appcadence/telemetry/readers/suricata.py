@@ -30,7 +30,7 @@ from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _json, _t
 from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._json_layout import check, fits
-from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._lines import Fault, Rows
 from appcadence.telemetry.readers._midstream import turned
 from appcadence.telemetry.readers.zeek_names import NAME_FIELDS, Names
 from appcadence.telemetry.schema import NAME as WORD
@@ -107,8 +107,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     names = Names()
     for path in paths:
         for rows in _json.rows(path, _EXPECTED, _NAMES, adapt=partial(_only, ("tls", "quic", "http", "dns"))):
-            lines, reasons = _gathered(names, rows)
-            yield from rejected(path, lines, reasons, len(lines))
+            bad = _gathered(names, rows)
+            yield from rejected(path, bad, len(bad))
             yield "flows", tagged(_flows.NONE, path, 0, rows.size // 2)
     names.finish()
     for path in paths:
@@ -122,7 +122,7 @@ def _flow_events(path: Path) -> Iterator[Rows]:
             rows,
             table=rows.table.filter(pa.array(mine)).combine_chunks(),
             lines=rows.lines[mine],
-            read=int(mine.sum()) + len(rows.bad_lines),
+            read=int(mine.sum()) + len(rows.bad),
             size=rows.size - rows.size // 2,
         )
 
@@ -137,10 +137,10 @@ def _only(types: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
     return row if row.get("event_type") in types else {}
 
 
-def _gathered(names: Names, rows: Rows) -> tuple[list[int], list[str]]:
-    """Add the names of some events; the lines of those that cannot be used, and why."""
+def _gathered(names: Names, rows: Rows) -> list[Fault]:
+    """Add the names of some events; those that cannot be used."""
     # What is no JSON is reported with the flows.
-    bad = [pair for pair in zip(rows.bad_lines, rows.reasons, strict=True) if pair[1] != _json.NO_OBJECT]
+    bad = [(line, reason) for line, reason in rows.bad if reason != _json.NO_OBJECT]
     kinds = rows.table["event_type"].cast(pa.string())
     for event, field, kind in _NAMED:
         mine = pc.fill_null(pc.equal(kinds, event), False)
@@ -154,7 +154,7 @@ def _gathered(names: Names, rows: Rows) -> tuple[list[int], list[str]]:
             found = pa.table({"uid": _identity(part), NAME_FIELDS[kind]: asked})
         names.add(kind, found)
         bad += [(line, TOO_LONG) for line in rows.lines[np.asarray(mine)][too_long(asked)].tolist()]
-    return [line for line, _ in bad], [reason for _, reason in bad]
+    return bad
 
 
 def _answers(table: pa.Table) -> tuple[pa.Table, pa.Array]:

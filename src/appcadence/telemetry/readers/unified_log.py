@@ -29,6 +29,7 @@ from appcadence.telemetry.readers._device_log import (
     table,
 )
 from appcadence.telemetry.readers._flows import MAX_DAYS
+from appcadence.telemetry.readers._lines import Fault
 from appcadence.telemetry.readers._log_forms import EXPECTED, Entry, form_of
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 
@@ -92,17 +93,17 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             if events:
                 pushes = table(NOTIFICATIONS, _EVENT_FIELDS, events, same | {"kind": "push_received"})
                 yield "notifications", tagged(pushes, path)
-            yield from rejected(path, [line for line, _ in piece.bad], [fault for _, fault in piece.bad])
+            yield from rejected(path, piece.bad)
             yield "activity", tagged(ACTIVITY.empty(), path, piece.read, piece.size)
         states: list[State] = []
-        bad: list[int] = []
+        bad: list[Fault] = []
         for kind, found in changes.items():
             for line, start, end in _spans(sorted(found), last):
                 if end - start > MAX_DAYS * DAY_US:
-                    bad.append(line)
+                    bad.append((line, f"what begins here lasts more than {MAX_DAYS} days"))
                 else:
                     states.append((kind, start, end))
-        yield from rejected(path, bad, [f"what begins here lasts more than {MAX_DAYS} days"] * len(bad))
+        yield from rejected(path, bad)
         if states:
             yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
 

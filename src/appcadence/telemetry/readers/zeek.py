@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from appcadence._types import Mask
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.hardware_addresses import HardwareAddresses
+from appcadence.telemetry.leases import HardwareAddresses
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _flows, _lines, _zeek_json, _zeek_tsv
@@ -115,11 +115,10 @@ def _parsed(path: Path, kind: str) -> Iterator[tuple[str, Rows]]:
 def _gathered(rows: Rows, names: Names, kind: str) -> _flows.Finished:
     """No flows of a log that is no conn log, but the names in it."""
     if kind not in NAME_FIELDS:
-        return _flows.Finished(_flows.NONE, [], [], {"other_kind": len(rows.table)})
+        return _flows.Finished(_flows.NONE, [], {"other_kind": len(rows.table)})
     names.add(kind, rows.table)
-    lines = rows.lines[too_long(rows.table[NAME_FIELDS[kind]])].tolist()
-    left_out = {"names": len(rows.table) - len(lines)}
-    return _flows.Finished(_flows.NONE, lines, [TOO_LONG] * len(lines), left_out)
+    bad = [(line, TOO_LONG) for line in rows.lines[too_long(rows.table[NAME_FIELDS[kind]])].tolist()]
+    return _flows.Finished(_flows.NONE, bad, {"names": len(rows.table) - len(bad)})
 
 
 _DRAFT = {

@@ -31,7 +31,7 @@ from appcadence.telemetry.readiness.capability import (
     Log,
     Profiles,
 )
-from appcadence.telemetry.readiness.counts import ATTRIBUTIONS, Counts, count
+from appcadence.telemetry.readiness.counts import ATTRIBUTIONS, SHARES, Counts, count
 
 ATTACK = {
     "analytic": "AN1682",
@@ -202,13 +202,7 @@ def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts
         device_id=counts.devices[code],
         flows=flows,
         attribution={way: share(way) for way in ATTRIBUTIONS},
-        app_known=share("app_known"),
-        dest_known=share("dest_known"),
-        host_known=share("host_known"),
-        host_passive=share("host_passive"),
-        duration_known=share("duration_known"),
-        bytes_known=share("bytes_known"),
-        lookups=share("lookups"),
+        **{name: share(name) for name in SHARES},
         time_resolution_seconds=figures["resolution"] if flows else None,
         first=_iso(first) if flows else None,
         last=_iso(last) if flows else None,

@@ -178,7 +178,7 @@ def _unseen(d: DeviceFacts) -> Capability | None:
     if d.flows < MIN_FLOWS:
         return _blind(f"{d.flows} flows: too few for any behaviour to show", "flows")
     if d.dest_known < MIN_SHARE and not d.own_log:
-        return _blind(f"{_percent(1 - d.dest_known)} of the flows name no destination", "destination")
+        return _blind(f"{percent(1 - d.dest_known)} of the flows name no destination", "destination")
     if not resolution <= MAX_RESOLUTION_SECONDS:
         return _blind(f"flow times are known to {resolution:g} s only", "time")
     return None
@@ -191,13 +191,13 @@ def _weekly(d: DeviceFacts) -> str:
 def _untimed(d: DeviceFacts) -> Capability | None:
     if d.duration_known >= MIN_SHARE:
         return None
-    return _blind(f"{_percent(1 - d.duration_known)} of the flows have no duration", "duration")
+    return _blind(f"{percent(1 - d.duration_known)} of the flows have no duration", "duration")
 
 
 def _unnamed(d: DeviceFacts) -> Capability | None:
     if d.app_known >= MIN_SHARE:
         return None
-    said = "no flow names" if not d.app_known else f"only {_percent(d.app_known)} of the flows name"
+    said = "no flow names" if not d.app_known else f"only {percent(d.app_known)} of the flows name"
     reason = f"{said} its app: a blind spot; the device and its destinations stand in for it"
     if d.lookups >= MIN_SHARE:
         reason += "; most records are DNS lookups, whose rhythm caching distorts"
@@ -227,23 +227,21 @@ def _blind(reason: str, change: str) -> Capability:
 
 
 def _cadence(d: DeviceFacts) -> Capability:
-    if d.own_log:
-        slot = d.time_resolution_seconds or 0.0
-        said = f"by app, to {slot:g} s (a beat under about {2 * slot:g} s looks like one long session)"
-        return Capability(Level.JUDGED, f"{said}{_logged(d)}{_without(d)}", _next(d))
-    return Capability(Level.JUDGED, f"apps, destinations and starts are known{_without(d)}", _next(d))
+    slot = d.time_resolution_seconds or 0.0
+    return _known_of(d, "starts", f" (a beat under about {2 * slot:g} s looks like one long session)")
 
 
 def _persistence(d: DeviceFacts) -> Capability:
+    return _known_of(d, "durations")
+
+
+def _known_of(d: DeviceFacts, what: str, limit: str = "") -> Capability:
+    """By app and destination; in a phone's own log by app alone, within a limit."""
+    said = f"apps, destinations and {what} are known"
     if d.own_log:
-        said = f"by app, to {d.time_resolution_seconds:g} s{_logged(d)}"
-        return Capability(Level.JUDGED, f"{said}{_without(d)}", _next(d))
-    return Capability(Level.JUDGED, f"apps, destinations and durations are known{_without(d)}", _next(d))
-
-
-def _logged(d: DeviceFacts) -> str:
-    kept = f", over {d.logged_hours:,.1f} h of log" if d.logged_hours else ""
-    return f"{kept}; destinations are a blind spot"
+        kept = f", over {d.logged_hours:,.1f} h of log" if d.logged_hours else ""
+        said = f"by app, to {d.time_resolution_seconds:g} s{limit}{kept}; destinations are a blind spot"
+    return Capability(Level.JUDGED, f"{said}{_without(d)}", _next(d))
 
 
 def _bursts(d: DeviceFacts) -> Capability:
@@ -279,5 +277,6 @@ def _next(d: DeviceFacts) -> str:
     return "modes" if d.undeclared else ""
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in words."""
     return f"{100 * share:.0f}%"

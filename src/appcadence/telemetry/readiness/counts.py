@@ -29,10 +29,11 @@ _TELLING = {
     "notifications": ("push_received",),
 }
 """Kinds that say when the user was present, and when an app was woken: their resolution is the log's."""
-_FLOW_FIGURES = (
-    *("flows", "app_known", "dest_known", "host_known", "host_passive", "duration_known", "bytes_known"),
-    "lookups",
+SHARES = (
+    *("app_known", "dest_known", "host_known", "host_passive", "duration_known", "bytes_known", "lookups"),
 )
+"""Counts of flows of which something holds."""
+_FLOW_FIGURES = ("flows", *SHARES)
 _FLOW_COLUMNS = (
     *("start", "duration_seconds", "device_id", "app_id", "app_attribution", "dest_host"),
     *("dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"),

@@ -12,8 +12,7 @@ import pyarrow as pa
 from appcadence._types import DAY_US
 from appcadence.findings import of_row
 from appcadence.triage.phone import whole, words
-from appcadence.triage.phone.days import Day, days_of
-from appcadence.triage.phone.record import PhoneRecord
+from appcadence.triage.phone.record import Day, PhoneRecord, days_of
 from appcadence.triage.report_data import utc_text
 
 Row = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from appcadence.telemetry.listing import listed
+from appcadence.telemetry.listing import listed, many
 from appcadence.triage.phone import words
 from appcadence.triage.phone.record import PhoneRecord
 from appcadence.triage.phone.words import spoken
@@ -68,14 +68,14 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
             "That is neither good nor bad news; the list at the end says what to collect."
         )
     if not basis.judged:
-        log = f"in the sums of {_many(basis.reports, 'App Privacy Report')}"
-    parts = f" {_many(system, 'part')} of iOS {_does(system, 'stand')} out: see below." if system else ""
+        log = f"in the sums of {many(basis.reports, 'App Privacy Report')}"
+    parts = f" {many(system, 'part')} of iOS {_stand(system)} out: see below." if system else ""
     if not apps:
         short = bool(basis.judged) and basis.phone.hours < MIN_HOURS
         said = f"Nothing stands out among the apps that people install, {log}"
         said += ", which is too short to say much." if short else "."
         return said, _QUIET + parts
-    whom = f"{_many(apps, 'app')} {_does(apps, 'stand')} out {log}"
+    whom = f"{many(apps, 'app')} {_stand(apps)} out {log}"
     they = "it" if apps == 1 else "they"
     what = f"when {they} used the network" if basis.judged else f"which hosts {they} contacted"
     said = f"{whom}: neither use nor known purpose explains {what}."
@@ -100,14 +100,14 @@ def seen(basis: Basis) -> Iterator[str]:
         )
     if basis.used:
         yield (
-            f"{_many(len(basis.used), 'app')} did something unusual, but only while the phone was in use, "
+            f"{many(len(basis.used), 'app')} did something unusual, but only while the phone was in use, "
             f"which explains it: {listed(basis.used, 5)}."
         )
     if basis.reports:
-        yield f"{_many(basis.reports, 'App Privacy Report')}, judged as sums of a week."
+        yield f"{many(basis.reports, 'App Privacy Report')}, judged as sums of a week."
     if basis.short_reports:
         yield (
-            f"{_many(basis.short_reports, 'App Privacy Report')} of under two days, which cannot be judged: "
+            f"{many(basis.short_reports, 'App Privacy Report')} of under two days, which cannot be judged: "
             "share it again once it has been switched on for seven days."
         )
 
@@ -123,7 +123,7 @@ def unchecked(basis: Basis) -> Iterator[str]:
         )
     if basis.nameless:
         yield (
-            f"{_many(basis.nameless, 'destination')} that {_does(basis.nameless, 'stand')} out and whose app "
+            f"{many(basis.nameless, 'destination')} that {_stand(basis.nameless)} out and whose app "
             "the log does not name: 'appcadence score' and 'report' show them."
         )
     yield "What was sent: no contents are on record, and none are read."
@@ -143,9 +143,5 @@ def collect(basis: Basis, apps: bool, system: bool) -> Iterator[str]:
         yield _TWIN
 
 
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def _does(n: int, verb: str) -> str:
-    return f"{verb}s" if n == 1 else verb
+def _stand(n: int) -> str:
+    return "stands" if n == 1 else "stand"

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from appcadence._quantity import quantity
 from appcadence.features.catalog import FEATURES
 from appcadence.finding_guide import guide_of, key_of
 from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, of_kind, sentences
-from appcadence.triage import next_steps
-from appcadence.triage.contact import contact, identity
-from appcadence.triage.report.actions import exception_entry, verdict_commands
-from appcadence.triage.report.drawing import Lane, bar, raster
-from appcadence.triage.report.histogram import histogram
-from appcadence.triage.report.lag_curve import lag_curve
-from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, utc_text
+from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.telemetry.schema import VERDICTS
+from appcadence.triage.next_steps import contact, contain, identity, look
+from appcadence.triage.report.drawing import Lane, bar, histogram, lag_curve, raster
+from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, shown_value, utc_text
 
 MAX_LISTED = 20
 """Windows of a case, and devices of a fleet event, that its card lists."""
-_FEATURE = {f.name: f for f in FEATURES}
 _PHRASES = {f.name: f.phrase for f in FEATURES} | {"device_shift": "The whole device is unusual"}
 _BANDS = (
     ("app_foreground", "app in foreground", "foreground"),
     ("device_unlocked", "device unlocked", "unlocked"),
 )
+_TERM = timedelta(days=90)
 
 
 def line(case: Row) -> dict[str, Any]:
@@ -76,8 +74,8 @@ def card(
         "id": case["id"],
         "day_list": case["alert_days"],
         "ask": _ask(case, window),
-        "look": next_steps.look(case),
-        "contain": next_steps.contain(case),
+        "look": look(case),
+        "contain": contain(case),
         "identity": identity(window.context) if window and window.context.get("in_inventory") else "",
         "explained_by": sentences(case["explained_by"] or ()),
         "wrong": guide_of(reasons[0]).wrong if reasons else "",
@@ -157,8 +155,8 @@ def _contributions(row: Row) -> Sequence[dict[str, Any]]:
         {
             "feature": c["feature"],
             "phrase": _PHRASES.get(c["feature"], ""),
-            "here": _quantity(c, "value"),
-            "usual": _quantity(c, "expected"),
+            "here": shown_value(c, "value"),
+            "usual": shown_value(c, "expected"),
             "bar": bar(c["contribution"], min(values), max(values)),
             "moved": f"{c['contribution']:+.2f}",
         }
@@ -166,6 +164,46 @@ def _contributions(row: Row) -> Sequence[dict[str, Any]]:
     ]
 
 
-def _quantity(contribution: dict[str, Any], which: str) -> str:
-    feature, value = _FEATURE.get(contribution["feature"]), contribution[which]
-    return quantity(math.nan if value is None else value, feature.unit if feature else "count")
+def exception_entry(case: Row) -> str:
+    """An entry of `exceptions.toml` for a case, with the texts an owner must write.
+
+    It holds from the case's first day on for 90 days. What the entry would be refused for, such as a name
+    that is no host, is refused where the file is read.
+    """
+    begin, fleet = case["first_time"], case["kind"].startswith("fleet")
+    dests = {part["dest"] for part in case["destinations"]}
+    fields = [
+        ("id", _quoted(f"case-{case['id'][:12]}")),
+        ("owner", _quoted("WHO ANSWERS FOR IT")),
+        ("reason", _quoted("WHY THE APP DOES THIS")),
+        ("business_justification", _quoted("WHY IT IS WANTED")),
+        ("created", utc_text(begin, "%Y-%m-%d")),
+        ("expires", utc_text(begin + _TERM // timedelta(microseconds=1), "%Y-%m-%d")),
+    ]
+    if not fleet:
+        fields.append(("device_id", _quoted(case["device_ids"][0])))
+    if case["app_id"] is not None:
+        fields.append(("app_id", _quoted(case["app_id"])))
+    if len(dests) == 1:
+        fields.append(("destination", _quoted(*dests)))
+    if case["behaviours"]:
+        named = ", ".join(map(_quoted, case["behaviours"]))
+        fields.append(("behaviours", f"[{named}]  # of {', '.join(BEHAVIOURS)}"))
+    return "\n".join(["[[exception]]", *(f"{name} = {value}" for name, value in fields)])
+
+
+def verdict_commands(out: Path, case: int) -> dict[str, str]:
+    """By verdict, the command that records it on a case's windows."""
+    return {
+        word: (
+            f"appcadence verdict add {shlex.quote(str(out))} --case {case} --verdict {word} --analyst NAME "
+            '--justification "WHY"'
+        )
+        for word in VERDICTS.column("verdict").values
+    }
+
+
+def _quoted(value: str) -> str:
+    """A TOML basic string; what does not print is spelled out."""
+    spelled = "".join(f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08x}" for c in value)
+    return f'"{spelled}"'

@@ -1,12 +1,17 @@
-"""Where the marks of a page's pictures lie; templates draw them."""
+"""The pictures of a page: where their marks lie; templates draw them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from markupsafe import Markup
 
+from appcadence._quantity import quantity
+from appcadence._types import Micros
+from appcadence.triage.push_lags import Lags
 from appcadence.triage.report.html import render
 from appcadence.triage.report_data import utc_text
 
@@ -20,6 +25,18 @@ _PLACES = 2000
 """Places in a window; bars in adjoining ones are drawn as one: it bounds the page."""
 _LABEL = 15
 _GAP, _CLOSE = 12, 3
+_BARS = 32
+_GAP_HEIGHT = 56
+_GAP_TICKS = ((1, "1 s"), (10, "10 s"), (60, "1 min"), (600, "10 min"), (3600, "1 h"), (21_600, "6 h"))
+_MAX_GAP_SECONDS = 86_400.0
+"""In seconds; gaps from 1 s to this have equal bars per factor, what lies outside counts at the ends."""
+_LAG_HEIGHT = 84
+_LAG_LEFT = 9
+"""Percent of the width that the scale of shares takes."""
+_MAX_LAG_SECONDS = 300.0
+"""Seconds after a push that are drawn, on a scale of log(1 + seconds): it begins at zero."""
+_LAG_PLACES = 250
+_LAG_TICKS = ((0, "0"), (1, "1 s"), (5, "5 s"), (10, "10 s"), (30, "30 s"), (60, "1 min"))
 
 
 @dataclass(frozen=True)
@@ -96,3 +113,74 @@ def _bars(intervals: Intervals, start: int, end: int) -> str:
         moves.append(f"m{left - at} 0h{right - left}v1h{left - right}z")
         at = left
     return "".join(moves)
+
+
+def histogram(starts: Sequence[int], usual: float | None) -> Markup:
+    """A figure of the gaps between `starts`, in microseconds in any order; empty without two of them.
+
+    Args:
+        starts: session starts.
+        usual: the expected median gap in seconds, to be marked.
+    """
+    if len(starts) < 2:
+        return Markup("")
+    gaps = np.diff(np.sort(np.asarray(starts, np.int64))) / 1e6
+    place = np.clip(np.log(np.maximum(gaps, 1.0)) / math.log(_MAX_GAP_SECONDS), 0.0, 1.0)
+    counts = np.bincount(np.minimum(place * _BARS, _BARS - 1).astype(np.int64), minlength=_BARS)
+    middle = quantity(float(np.median(gaps)), "s")
+    label = f"{len(gaps)} gaps between session starts, median {middle}"
+    mark = usual if usual is not None and usual > 0 else None
+    if mark is not None:
+        label += f"; usual here {quantity(mark, 's')}"
+    heights = [(k, _tall(n, counts.max())) for k, n in enumerate(counts.tolist()) if n]
+    return render(
+        "histogram.html",
+        label=label,
+        height=_GAP_HEIGHT,
+        width=f"{92 / _BARS:.3f}",
+        bars=[(f"{100 * k / _BARS:.3f}", f"{_GAP_HEIGHT - tall:.1f}", f"{tall:.1f}") for k, tall in heights],
+        usual=None if mark is None else f"{100 * _gap_share(mark):.3f}",
+        ticks=[(f"{100 * _gap_share(seconds):.3f}", name) for seconds, name in _GAP_TICKS],
+    )
+
+
+def _gap_share(seconds: float) -> float:
+    return min(max(math.log(max(seconds, 1.0)) / math.log(_MAX_GAP_SECONDS), 0.0), 1.0)
+
+
+def _tall(count: int, most: int) -> float:
+    """At least 2 px: a rare gap is still to be seen."""
+    return max(2.0, (_GAP_HEIGHT - 4) * count / most)
+
+
+def lag_curve(found: Lags) -> Markup:
+    """A figure of the share of pushes that a session start followed within 0 s to 5 min, and of chance."""
+    return render(
+        "push_lags.html",
+        label=found.sentence,
+        height=_LAG_HEIGHT,
+        left=_LAG_LEFT,
+        places=_LAG_PLACES,
+        reach=_lag_place(found.reach_seconds),
+        chance=_steps(found.shifted),
+        seen=_steps(found.seen),
+        ticks=[(_lag_place(seconds), name) for seconds, name in (*_LAG_TICKS, (_MAX_LAG_SECONDS, "5 min"))],
+    )
+
+
+def _lag_place(seconds: float) -> str:
+    share = min(math.log1p(seconds) / math.log1p(_MAX_LAG_SECONDS), 1.0)
+    return f"{_LAG_LEFT + (100 - _LAG_LEFT) * share:.2f}%"
+
+
+def _steps(waits: Micros) -> str:
+    """The cumulative share as an SVG path from 1000 = none down to 0 = all, a step where it changes."""
+    seconds = np.expm1(np.linspace(0.0, math.log1p(_MAX_LAG_SECONDS), _LAG_PLACES + 1))
+    share = np.searchsorted(waits, np.rint(seconds * 1e6).astype(np.int64), "right") / len(waits)
+    level = np.rint(1000 * (1.0 - share)).astype(np.int64)
+    places = [*(np.flatnonzero(np.diff(level)) + 1).tolist(), _LAG_PLACES]
+    path, at = f"M0 {level[0]}", 0
+    for place in places:
+        path += f"H{place}" + (f"V{level[place]}" if level[place] != level[at] else "")
+        at = place
+    return path

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from appcadence.triage.phone.assess import Phone, PhoneApp
-from appcadence.triage.phone.days import Day
+from appcadence.triage.phone.record import Day
 from appcadence.triage.report.drawing import Lane, raster
 from appcadence.triage.report.html import write_page
 from appcadence.triage.report_data import utc_text

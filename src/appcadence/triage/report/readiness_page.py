@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from appcadence.telemetry.readiness.assess import ATTACK, Readiness
-from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Log
+from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Log, percent
 from appcadence.triage.report.html import write_page
 
 MAX_DEVICES = 2000
@@ -40,8 +40,8 @@ def _facts(answer: Readiness) -> list[tuple[str, str, str]]:
         ("Devices", f"{len(answer.devices):,}", ""),
         ("Flows", f"{answer.flows:,}", ""),
         *([("Weekly sums", f"{judged:,}", f"devices; {reports:,} App Privacy Reports")] if judged else []),
-        ("App known", _percent(answer.share("app_known")), "of flows"),
-        ("Host known", _percent(answer.share("host_known")), "of flows"),
+        ("App known", percent(answer.share("app_known")), "of flows"),
+        ("Host known", percent(answer.share("host_known")), "of flows"),
         (
             "Profiles",
             f"{profiles.background_modes_known} of {profiles.apps}",
@@ -59,10 +59,10 @@ def _behaviour(answer: Readiness, name: str, threshold: str) -> dict[str, str]:
 
 
 def _device(device: DeviceFacts) -> dict[str, Any]:
-    ways = ", ".join(f"{_percent(share)} {way}" for way, share in device.attribution.items() if share)
+    ways = ", ".join(f"{percent(share)} {way}" for way, share in device.attribution.items() if share)
     facts = (
-        f"app: {ways or 'no flows'}; hosts {_percent(device.host_known)}; durations "
-        f"{_percent(device.duration_known)}; bytes {_percent(device.bytes_known)}; background modes of "
+        f"app: {ways or 'no flows'}; hosts {percent(device.host_known)}; durations "
+        f"{percent(device.duration_known)}; bytes {percent(device.bytes_known)}; background modes of "
         f"{device.profiles.background_modes_known} of {device.profiles.apps} apps, "
         f"{device.profiles.approved} approved"
     )
@@ -88,7 +88,3 @@ def _log(log: Log) -> str:
     resolution = log.time_resolution_seconds
     known = "" if resolution is None else f", times to {resolution:g} s"
     return f"{log.hours:,} h ({log.hours_with_flows:,} h with flows{known})"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"

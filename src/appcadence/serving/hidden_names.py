@@ -1,13 +1,20 @@
-"""Look-ups that may carry more than names: DNS is context and never judged, so what looks so is said."""
+"""What names may hide, and is said for want of a verdict on it.
+
+Look-ups may carry more than names, and DNS is context that is never judged. Devices that meet more new hosts
+in an hour than any use does meet made-up names, to hide in or as a burden.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import HOUR_US
+from appcadence.features.history import History
 from appcadence.findings import Finding
 from appcadence.telemetry.addresses import is_local
 
@@ -15,6 +22,8 @@ COLUMNS = ("device_id", "dest_host", "dest_ip", "service")
 MIN_LOOKUPS = 1000
 MIN_LOOKUPS_PER_FLOW = 3.0
 """A name takes up to three look-ups (two addresses, HTTPS) for each flow that needed it."""
+MIN_NEW_NAMES = 5000
+"""Within an hour. The busiest hour of a phone in use holds some hundreds."""
 _MAX_SAID = 10
 
 
@@ -64,3 +73,29 @@ def _counts(flows: pa.Table) -> pa.Table:
     table = pa.table({"device_id": flows["device_id"].cast(text), "dest": dest})
     counted = table.group_by(["device_id", "dest"], use_threads=False).aggregate([([], "count_all")])
     return counted.rename_columns(["device_id", "dest", "n"])
+
+
+def made_up_names(after: History, since_us: int) -> list[Finding]:
+    """Devices that met so many destinations for the first time within an hour of the clock, the most first.
+
+    Args:
+        after: the history with what was scored.
+        since_us: microseconds since the epoch; who met what before was said by an earlier run.
+    """
+    rows = after.contacts.loc[after.contacts["first_seen"] >= since_us, ["device_id", "dest", "first_seen"]]
+    met = rows.groupby(["device_id", "dest"], as_index=False)["first_seen"].min()
+    met["hour"] = met["first_seen"].to_numpy(np.int64) // HOUR_US
+    hours = met.groupby(["device_id", "hour"]).size().reset_index(name="names")
+    hours = hours[hours["names"] >= MIN_NEW_NAMES]
+    hours = hours.sort_values(["names", "device_id"], ascending=[False, True]).drop_duplicates("device_id")
+    return [
+        Finding(
+            "new_names",
+            {
+                "device": row["device_id"],
+                "names": row["names"],
+                "hour": f"{pd.Timestamp(row['hour'] * HOUR_US, unit='us'):%Y-%m-%d %H:%M} UTC",
+            },
+        )
+        for row in hours.head(_MAX_SAID).to_dict("records")
+    ]

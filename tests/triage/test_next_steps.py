@@ -15,7 +15,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.build import build
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.triage.contact import contact, identity
+from appcadence.triage.next_steps import contact, identity
 from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_context import INVENTORY_COLUMNS, context
