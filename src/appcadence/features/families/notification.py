@@ -272,12 +272,12 @@ def _kernel(  # type: ignore[no-untyped-def]
         if len(starts):
             out[g, 7] = counts[g, 4] / len(starts)
         total, sized, flows = 0.0, 0, 0
-        j = np.int64(-1)
+        last = np.int64(-1)
         for i in range(offsets[g], offsets[g + 1]):
             if not flow_fresh[i]:
                 continue
-            j = advance(push, j, n, flow_start[i])
-            after = j >= 0 and flow_start[i] - push[j] <= reach
+            last = advance(push, last, n, flow_start[i])
+            after = last >= 0 and flow_start[i] - push[last] <= reach
             flows += after
             if after and not np.isnan(sent[i]):
                 sized += 1
