@@ -10,6 +10,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
+from appcadence.models.device_shift import device_shift
 from appcadence.models.experts import Experts
 from appcadence.models.trees import join, leaf, scaled
 from appcadence.training.correction import SIMULATED_TRUST, Correction, Start
@@ -78,6 +79,12 @@ def test_where_there_are_kinds_enough_all_implants_of_one_share_a_fold(kinds):
 
 
 @pytest.fixture
+def plain_days(monkeypatch):
+    """No device has an unusual day."""
+    monkeypatch.setattr("appcadence.models.detector.device_shift", lambda frame, *_: np.zeros(len(frame)))
+
+
+@pytest.fixture
 def by_hand(monkeypatch):
     """A start whose raw score is the connections an hour, of which there is no more to learn."""
     start = Start(detector().experts, 1.0, by_beats())
@@ -121,7 +128,7 @@ def fitted(clean, check=None, learn=None):
 
 
 @pytest.mark.parametrize(("n", "alone"), [(MIN_STRATUM, True), (MIN_STRATUM - 1, False)])
-def test_a_stratum_of_a_hundred_windows_is_calibrated_by_itself(by_hand, n, alone):
+def test_a_stratum_of_a_hundred_windows_is_calibrated_by_itself(by_hand, plain_days, n, alone):
     assert MIN_STRATUM == 100
     named, unnamed = levels(150, "app"), levels(n, None, day=1)
     found = fitted([named, unnamed])
@@ -137,6 +144,19 @@ def test_a_stratum_of_a_hundred_windows_is_calibrated_by_itself(by_hand, n, alon
     assert (found.calibration_windows, found.calibration_days) == (150 + n, 2.0)
 
 
+def test_what_scoring_lowers_is_lowered_before_it_is_counted(by_hand):
+    """An unusual day of a device fills no budget with units that scoring would not let through."""
+    day = levels(150, "app")
+    found = fitted([day]).calibration["attributed"]
+    raw = np.arange(150.0)
+    first = Calibration.fit(raw, np.arange(150), 1.0)
+    shift = device_shift(day.frame, first.scale(raw), np.ones(150, bool))
+    assert shift.max() < 0  # all units are of one day, and far too many
+    want = Calibration.fit(raw + shift * first.spread, np.arange(150), 1.0)
+    np.testing.assert_allclose(found.units, want.units)
+    assert found.origin == pytest.approx(want.origin) and found.origin < first.origin
+
+
 def test_quality_is_measured_on_the_scale_and_behaviours_on_what_can_be_judged(by_hand):
     clean = [levels(120, "app", n_beats=np.where(np.arange(120) < 20, 5, 6))]
     bad = sample(1, 0, app="bad", beats_per_hour=119.0)
@@ -150,7 +170,7 @@ def test_quality_is_measured_on_the_scale_and_behaviours_on_what_can_be_judged(b
     assert found.tested["kind"].notna().sum() == 1 and found.tested["implant"].tolist()[-1] == 0
 
 
-def test_without_held_out_devices_each_fold_is_judged_by_the_others(monkeypatch):
+def test_without_held_out_devices_each_fold_is_judged_by_the_others(monkeypatch, plain_days):
     # Trees that say of how many windows they learned, and the channel's own rate so that they are trusted.
     monkeypatch.setattr(
         "appcadence.training.fit.start_of", lambda rows, prior: Start(detector().experts, 1.0, nothing(2 * N))
@@ -192,7 +212,7 @@ def rates(bad, benign=9):
         (0.0, 0.0, 0.0),  # or learned nothing: no gain is no proof
     ],
 )
-def test_a_correction_has_to_find_more_than_the_start_alone(monkeypatch, bad, sign, trusted):
+def test_a_correction_has_to_find_more_than_the_start_alone(monkeypatch, plain_days, bad, sign, trusted):
     start = Start(detector().experts, 1.0, leaf(7.0, 2 * N))
     monkeypatch.setattr("appcadence.training.fit.start_of", lambda rows, prior: start)
     corrected(monkeypatch, by_beats(sign))
