@@ -133,7 +133,7 @@ def _rhythms(source: TelemetryDirectory, devices: pa.Array) -> dict[str, list[_R
     flows["gap"] = flows.groupby(_CHANNEL, observed=True)["start"].diff().dt.total_seconds()
     flows = flows[flows["gap"] >= _FAN_OUT_SECONDS]
     middle = flows.groupby(_CHANNEL, observed=True)["gap"].quantile(interpolation="higher")
-    flows = flows.join(middle.rename("seconds"), on=_CHANNEL)
+    flows = flows.join(middle.to_frame("seconds"), on=_CHANNEL)
     flows["near"] = (flows["gap"] - flows["seconds"]).abs() <= NEAR * flows["seconds"]
     channels = (
         flows.groupby([*_CHANNEL, "seconds"], observed=True)["near"].agg(["size", "mean"]).reset_index()
