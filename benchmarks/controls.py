@@ -66,9 +66,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=24)
     parser.add_argument("--days", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument(
-        "--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared/data/labelled"
-    )
+    parser.add_argument("--data", type=Path, default=captures.DATA)
     options = parser.parse_args()
     fleets = [
         simulate(options.devices, options.days, seed, implants_per_device_day=0.0).tables
@@ -76,7 +74,7 @@ def main() -> None:
     ]
     print(f"simulated: {options.devices} devices, {options.days} days, {options.seeds} seeds")
     report([fleet_windows(tables, seed) for seed, tables in enumerate(fleets)])
-    for name, flows in captures(options.data).items():
+    for name, flows in captures.normals(options.data).items() if options.data.is_dir() else ():
         print(f"\n{name}: the second half of the capture, {CAPTURE_ROUNDS} rounds of injection")
         report([capture_windows(flows)])
 
