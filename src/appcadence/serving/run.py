@@ -123,7 +123,8 @@ def read_table(
 
 def unreadable(file: Path, error: Exception) -> TelemetryError:
     """What to say of a file in an output directory that cannot be read."""
-    return TelemetryError(f"{file} is unreadable ({error}); run 'appcadence score' again")
+    reason = " ".join(str(error).split())
+    return TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again")
 
 
 def _is_threshold(item: tuple[str, Any]) -> bool:

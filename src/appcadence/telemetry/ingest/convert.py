@@ -32,7 +32,8 @@ from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.conversion_report import ConversionReport, Tally
 from appcadence.telemetry.ingest.each_once import UNIQUE, EachOnce
 from appcadence.telemetry.ingest.folding import Folding
-from appcadence.telemetry.ingest.inputs import again, identified, inputs
+from appcadence.telemetry.ingest.identities import identified
+from appcadence.telemetry.ingest.inputs import again, inputs
 from appcadence.telemetry.ingest.late_records import TOUCHING, Touched
 from appcadence.telemetry.ingest.overlaps import Overlaps
 from appcadence.telemetry.ingest.renaming import Renaming

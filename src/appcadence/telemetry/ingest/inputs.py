@@ -1,5 +1,4 @@
-"""What was given to convert, as files, the members of folders and archives among them; and which device had
-which address when, as these files tell where no table says so."""
+"""What was given to convert, as files: the members of folders and archives and standard input among them."""
 
 from __future__ import annotations
 
@@ -8,9 +7,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from appcadence._inputs import sha256, why_unreadable
@@ -18,9 +15,8 @@ from appcadence.errors import UnusableFile
 from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.collection import Collection, gather, is_collection
 from appcadence.telemetry.ingest.conversion_report import Tally
-from appcadence.telemetry.leases import HardwareAddresses, devices_of
-from appcadence.telemetry.readers import Reader, ReadOptions, detect, leases, zeek
-from appcadence.telemetry.readers._lines import head, pieces
+from appcadence.telemetry.readers import Reader, ReadOptions, detect
+from appcadence.telemetry.readers._lines import pieces
 from appcadence.telemetry.readers._packed import MAX_UNPACKED_BYTES
 from appcadence.telemetry.readers._spill import room
 from appcadence.telemetry.readers._sqlite import WAL, write_ahead_log
@@ -144,27 +140,3 @@ def standard_input(target: Path, handle: int | None = None) -> Path:
     if not size:
         raise UnusableFile("standard input is empty; expected a log", target)
     return target
-
-
-def identified(
-    options: ReadOptions, tallies: Iterable[Tally], shown: Callable[[str], str]
-) -> tuple[ReadOptions, tuple[str, ...]]:
-    """The options with the devices that leases and MAC addresses in the files tell of; sentences on them, in
-    which a name is as `shown`.
-
-    Devices that are named otherwise go before. Leases that were given before count again, for what is new.
-
-    Raises:
-        UnusableFile: a file cannot be read.
-    """
-    if options.devices is not None or options.device_id is not None:
-        return options, ()
-    hardware, files = HardwareAddresses(), []
-    for tally in tallies:
-        if tally.report.format == zeek.NAME:
-            zeek.hardware_addresses(tally.path, hardware)
-        known = tally.report.skipped and leases.sniff(tally.path, head(tally.path, "a log"))
-        if known or tally.report.format == leases.NAME:
-            files.append(tally.path)
-    devices, said = devices_of(chain(hardware.sightings(), *map(leases.sightings, files)), shown)
-    return replace(options, devices=devices), said
