@@ -2,7 +2,7 @@
 
 An input must be read into tables as declared, with bad rows in `rejected`, or be refused by an
 AppcadenceError of one line that names the file; of every tenth the whole command is run as well, and must
-leave nothing behind if it fails. Anything else is a failure: another exception, more than LIMIT_SECONDS, more
+leave nothing behind if it fails. Anything else is a failure: another exception, more than LIMIT_SECONDS of CPU, more
 than MEMORY_BYTES on top of what the imports take. A failing input, shrunk, is left in build/fuzz.
 """
 
@@ -71,9 +71,9 @@ class Inputs:
     def take(self, content: bytes) -> None:
         self.path.write_bytes(content)
         self.tally.inputs += 1
-        begin = time.perf_counter()
+        begin = time.process_time()
         rejected = self._try(lambda: self._target.read(self.path))
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         self.tally.slowest = max(self.tally.slowest, seconds)
         assert seconds < LIMIT_SECONDS, f"took {seconds:.1f} s"
         if rejected is None:
