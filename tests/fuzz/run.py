@@ -2,8 +2,8 @@
 
 An input must be read into tables as declared, with bad rows in `rejected`, or be refused by an
 AppcadenceError of one line that names the file; of every tenth the whole command is run as well, and must
-leave nothing behind if it fails. Anything else is a failure: another exception, more than LIMIT_SECONDS of CPU,
-or more than MEMORY_BYTES on top of what the imports take. A failing input, shrunk, is left in build/fuzz.
+leave nothing behind if it fails. Anything else is a failure: another exception, more than LIMIT_SECONDS of
+CPU, more than MEMORY_BYTES on top of what the imports take. A failing input, shrunk, is left in build/fuzz.
 """
 
 from __future__ import annotations
