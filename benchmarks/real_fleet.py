@@ -178,11 +178,15 @@ def report(tables: list[pd.DataFrame], title: str) -> None:
         print(f"{method:30s} " + " ".join(cells))
     for order in ORDERS:
         parts = [t[t["order"] == order] for t in tables]
-        realised = [
-            float(((p[PACKAGE] >= 0) & p["c2"].isna()).sum() / p.groupby("rotation")["days"].first().sum())
-            for p in parts
-        ]
-        print(f"realised at a promise of one, {order}: {_spread(realised)}")
+        over = [p[(p[PACKAGE] >= 0) & p["c2"].isna()] for p in parts]
+        days = [p.groupby("rotation")["days"].first() for p in parts]
+        realised = [len(o) / d.sum() for o, d in zip(over, days, strict=True)]
+        # The benign units of all rotations are the same.
+        units = [o.groupby(["device_id", "dest", "day"]).ngroups for o in over]
+        print(
+            f"realised at a promise of one, {order}: {_spread(realised)}; "
+            f"{np.mean(units):.1f} different units in {np.mean([d.mean() for d in days]):.1f} device-days"
+        )
     ranks = pd.concat([c2_ranks(t) for t in tables])
     print(ranks.groupby(["c2", "order"])["rank"].agg(["median", "max", "size"]).to_string())
 
