@@ -22,6 +22,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -274,8 +275,12 @@ def _locked(file: Path, target: str | Path, wait: bool) -> int | None:
 
 
 def _holder(handle: int) -> str:
-    number = os.pread(handle, 20, 0)
-    return f" (process {int(number)})" if number.isdigit() else ""
+    """Who has the lock, as far as it is said: whoever took it writes its number a moment later."""
+    for _ in range(_MAX_ATTEMPTS):
+        if (number := os.pread(handle, 20, 0)).isdigit():
+            return f" (process {int(number)})"
+        time.sleep(0.01)
+    return ""
 
 
 def _remove(place: Path) -> None:
