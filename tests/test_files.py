@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -227,6 +228,21 @@ def test_a_scratch_directory_is_one_runs_alone(tmp_path):
         with scratch(target, resume=resume) as place:
             assert (place / "done").exists() == resume
         assert not place.exists()
+
+
+def test_who_has_a_lock_is_named_though_it_says_so_a_moment_later(tmp_path):
+    with scratch(tmp_path / "target") as place:
+        (lock,) = place.iterdir()
+        number = lock.read_bytes()
+        lock.write_bytes(b"")
+        later = threading.Timer(0.05, lock.write_bytes, [number])
+        later.start()
+        with (
+            pytest.raises(AppcadenceError, match=rf"\(process {os.getpid()}\)"),
+            scratch(tmp_path / "target"),
+        ):
+            pass
+        later.join()
 
 
 def test_writers_who_wait_lose_nothing(tmp_path):
