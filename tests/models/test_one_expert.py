@@ -99,8 +99,8 @@ def shown(scorer, fleet, behaviour):
             ten_hours,
             marks=pytest.mark.xfail(
                 strict=True,
-                reason="5 of 19 alert: the expert is worth 8 of at most 10, but the classifier's log-odds "
-                "are -9 in the median, and nothing bounds what they take away",
+                reason="6 of 16 alert, and the median stands one below the threshold: the expert is worth 8 "
+                "of at most 10, but nothing bounds what the classifier takes away",
             ),
         ),
         clockwork,

@@ -266,8 +266,8 @@ class Detector:
 def placed(
     frame: pd.DataFrame, raw: Vector, ranked: Mask, calibration: Mapping[str, Calibration]
 ) -> tuple[Vector, Vector, Vector]:
-    """Where raw scores (n,) come to stand: on the score's scale, the spread of their stratum, and what of
-    both is lost to `device_shift` among the `ranked` (n,)."""
+    """Of raw scores (n,): the scores, the spread of each one's stratum, and the `device_shift` of the scores
+    among the `ranked` (n,), each (n,). A raw score is lowered by shift times spread."""
     scale = np.array([[calibration[name].origin, calibration[name].spread] for name in STRATA])
     origin, spread = by_stratum(frame, scale).T
     score = (raw - origin) / spread

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
 from appcadence._stages import logged_stages
-from appcadence._types import Codes, Matrix, Progress, silent
+from appcadence._types import Codes, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
@@ -95,7 +96,7 @@ def train(
     *,
     exclude_families: tuple[str, ...] = (),
     kinds: Sequence[str] = tuple(KINDS),
-    weights: Matrix = WEIGHTS,
+    weights: npt.ArrayLike = WEIGHTS,
     verdicts: pa.Table | None = None,
     search_trials: int = 0,
     before: Detector | None = None,
@@ -107,11 +108,11 @@ def train(
 
     Tables are taken as they are, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
-    families the detector must not see; `kinds` are the implants to inject, `weights`
-    those of classifier and experts in the score. `verdicts` is the canonical table of analysts'
-    decisions: windows they call malicious or benign are learned as such and weigh five times as much, and
-    what they call malicious or unexplained does not shape what is expected. The classifier's hyper-parameters
-    are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
+    families the detector must not see; `kinds` are the implants to inject, `weights` those of classifier and
+    experts in the score: a pair, or (n_strata, 2) in the order of `STRATA`. `verdicts` is the canonical table
+    of analysts' decisions: windows they call malicious or benign are learned as such and weigh five times as
+    much, and what they call malicious or unexplained does not shape what is expected. The classifier's
+    hyper-parameters are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
     of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
     refined. Learning starts from the model that is shipped for it, unless `from_reference` is false. With
     `outlined` windows are compared with kinds and categories alone, as a model for strangers must: it knows
@@ -173,16 +174,17 @@ def train(
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
+    weighed = np.broadcast_to(np.asarray(weights, np.float64), WEIGHTS.shape)
     prior, prior_id = starting_model() if from_reference else (None, "none")
     searches: list[tuple[Hyperparameters, pd.DataFrame]] = []
 
     def choose(rows: Sample) -> Hyperparameters:
-        searches.append(search(rows, seed, search_trials, weights, prior, progress))
+        searches.append(search(rows, seed, search_trials, weighed, prior, progress))
         return searches[-1][0]
 
     everything = assemble(tables, window, known)
     trusted = trust(device_days(everything.features)) if prior else 1.0
-    result = fit(rounds.learn, rounds.clean, rounds.check, seed, weights, choose, prior, trusted)
+    result = fit(rounds.learn, rounds.clean, rounds.check, seed, weighed, choose, prior, trusted)
     settings, trials = searches[0]
     whole = hide(everything.features, exclude_families)
     params = {
