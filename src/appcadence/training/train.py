@@ -112,11 +112,11 @@ def train(
     experts in the score: a pair, or (n_strata, 2) in the order of `STRATA`. `verdicts` is the canonical table
     of analysts' decisions: windows they call malicious or benign are learned as such and weigh five times as
     much, and what they call malicious or unexplained does not shape what is expected. The classifier's
-    hyper-parameters are the best of `search_trials` draws on the learning windows; 0 = the defaults. With `before`, a detector
-    of earlier telemetry, only flows after it are learned from: its history goes on, and its baseline is
-    refined. Learning starts from the model that is shipped for it, unless `from_reference` is false. With
-    `outlined` windows are compared with kinds and categories alone, as a model for strangers must: it knows
-    no app.
+    hyper-parameters are the best of `search_trials` draws on the learning windows; 0 = the defaults. With
+    `before`, a detector of earlier telemetry, only flows after it are learned from: its history goes on, and
+    its baseline is refined. Learning starts from the model that is shipped for it, unless `from_reference` is
+    false. With `outlined` windows are compared with kinds and categories alone, as a model for strangers
+    must: it knows no app.
     Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
