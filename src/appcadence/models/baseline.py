@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from appcadence._types import Codes, FeatureMatrix, Matrix
 from appcadence.errors import BundleError
-from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
@@ -37,6 +36,8 @@ _MEMBERSHIP = ["app_id", "dest", "category", "own_log"]
 """What says which groups a window is in."""
 _CATEGORY_LEVEL = 1
 _SEPARATOR = "\x1f"
+_COLUMNS_AT_ONCE = 16
+"""Medians need copies of what they are taken of: of so many features at a time."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,9 @@ class AppBaseline:
         up, size = np.full(len(frame), -1), 0
         for number, level in enumerate(_levels(_members(frame))):
             codes, names = pd.factorize(level, sort=True)
-            order = np.argsort(codes, kind="stable")
-            offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
             parent = np.full(len(names), -1, np.int32)
             parent[codes] = up
-            robust = (a.astype(np.float32) for a in _robust(values, order, offsets))
+            robust = (a.astype(np.float32) for a in _robust(values, codes))
             parts.append((names, np.full(len(names), number, np.int32), parent, *robust))
             up = size + codes
             size += len(names)
@@ -254,21 +253,14 @@ def _compared(values: Matrix) -> Matrix:
     return out
 
 
-@kernel
-def _robust(values, order, offsets):  # type: ignore[no-untyped-def]
-    groups, width = len(offsets) - 1, values.shape[1]
-    count = np.zeros((groups, width))
-    median = np.zeros((groups, width))
-    spread = np.zeros((groups, width))
-    for g in range(groups):
-        for f in range(width):
-            rows = order[offsets[g] : offsets[g + 1]]
-            column = np.empty(len(rows))
-            for i, row in enumerate(rows):
-                column[i] = values[row, f]
-            column = column[~np.isnan(column)]
-            count[g, f] = len(column)
-            if len(column):
-                median[g, f] = np.median(column)
-                spread[g, f] = 1.4826 * np.median(np.abs(column - median[g, f]))
-    return count, median, spread
+def _robust(values: Matrix, codes: Codes) -> Matrix:
+    """(3, g, n_features): by group, in the order of the codes (n,), known values, their median and spread."""
+    parts = []
+    for first in range(0, values.shape[1], _COLUMNS_AT_ONCE):
+        some = pd.DataFrame(values[:, first : first + _COLUMNS_AT_ONCE])
+        groups = some.groupby(codes)
+        count, median = groups.count().to_numpy(np.float64), groups.median().to_numpy()
+        spread = 1.4826 * (some - median[codes]).abs().groupby(codes).median().to_numpy()
+        parts.append(np.stack([count, median, spread]))
+    robust = np.concatenate(parts, axis=2)
+    return np.where(np.isnan(robust), 0.0, robust)
