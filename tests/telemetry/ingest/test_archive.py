@@ -84,6 +84,21 @@ def test_members_of_zip(tmp_path):
     )
 
 
+def test_an_encrypted_member_is_named_and_the_others_are_read(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("locked.log", b"1")
+        out.writestr("open.log", b"2")
+    packed = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        packed[packed.index(header) + flags] |= 1  # of the first member
+    path.write_bytes(packed)
+    assert told(path) == (
+        [("locked.log", "encrypted: unpack it first with its password"), ("open.log", b"2")],
+        "",
+    )
+
+
 def test_links_devices_sparse_files_and_paths_that_lead_out(tmp_path):
     path = tar(
         tmp_path / "a.tar",

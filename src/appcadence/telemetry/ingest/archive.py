@@ -185,7 +185,7 @@ def _zip(raw: BinaryIO) -> Iterator[Entry]:
             if kind not in (0, stat.S_IFREG):
                 yield _entry(info.filename, raw, "a link" if kind == stat.S_IFLNK else "a device")
             elif info.flag_bits & 1:
-                yield _entry(info.filename, raw, "encrypted")
+                yield _entry(info.filename, raw, "encrypted: unpack it first with its password")
             elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 yield _entry(info.filename, raw, "compressed in a way that is not read")
             else:
