@@ -51,6 +51,11 @@ ALL = COMMANDS | {
     "verdict": _like("verdict", VERDICT, outputs=DECIDED),
     "verdict-other": _like("verdict", VERDICT.replace("ana ", "bob "), outputs=DECIDED),
     "score-budget": _like("score", f"{COMMANDS['score'].words} --alerts-per-device-day 3"),
+    "score-verdicts": _like(
+        "score",
+        f"{COMMANDS['score'].words} --verdicts verdicts.parquet",
+        before=(*COMMANDS["score"].before, VERDICT.replace("ana ", "bob ")),
+    ),
     "reapply-none": _like("reapply", "score --reapply --out scored"),
     "features-hours": _like("features", "features fleet --out f.parquet --window 6h"),
     "report-short": _like("report", "report scored --html page.html --top 1"),
@@ -72,6 +77,7 @@ PAIRS = (
     ("report", "report-short"),
     ("verdict", "verdict"),
     ("verdict", "verdict-other"),
+    ("verdict", "score-verdicts"),
     ("weekly", "weekly"),
 )
 
