@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,6 +23,8 @@ LOCAL_NETWORKS: tuple[Network, ...] = tuple(
 """Addresses that are never beyond the network a device is on."""
 _LOCAL_NAMES = ("local", "localhost")
 _HEADS = frozenset("0123456789abcdefABCDEF:")
+_MAX_KEPT = 64
+"""Characters of an address that is kept for the next time it is asked for."""
 
 
 def parsed(text: str | None) -> Address | None:
@@ -29,6 +32,11 @@ def parsed(text: str | None) -> Address | None:
     text = (text or "").strip()
     if text[:1] not in _HEADS:  # a host name, most often: an exception takes longer than a look
         return None
+    return _parsed(text) if len(text) < _MAX_KEPT else _parsed.__wrapped__(text)
+
+
+@lru_cache(1 << 14)
+def _parsed(text: str) -> Address | None:
     try:
         return ipaddress.ip_address(text)
     except ValueError:

@@ -145,7 +145,8 @@ def screen(
     faulty, by_address = codes > 0, lines[keep & unnamed].tolist()
     found = zip(lines[faulty].tolist(), codes[faulty].tolist(), strict=True)
     bad = [(line, reasons[code - 1]) for line, code in found] + [(line, TOO_LONG) for line in by_address]
-    return Finished(draft.filter(pa.array(keep)).combine_chunks(), bad, left_out, len(by_address))
+    kept = draft if keep.all() else draft.filter(pa.array(keep))
+    return Finished(kept.combine_chunks(), bad, left_out, len(by_address))
 
 
 def _strangers(draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None) -> Aside:
@@ -221,7 +222,12 @@ def _faults(
         for name in _NAMES
         if name in draft.column_names
     ]
-    codes = np.select([mask for mask, _ in found], [np.int64(i + 1) for i in range(len(found))], np.int64(0))
+    codes = np.zeros(len(draft), np.int64)
+    # The first counts, so it is written last.
+    for place in reversed(range(len(found))):
+        mask = found[place][0]
+        if mask.any():
+            codes[mask] = place + 1
     return codes, [reason for _, reason in found]
 
 
