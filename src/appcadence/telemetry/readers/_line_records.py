@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
-from appcadence.telemetry.readers import _csv
+from appcadence.telemetry.readers import _csv, _plain_text
 from appcadence.telemetry.readers._declaration import Layout
 from appcadence.telemetry.readers._lines import Block, Fault, Rows
 
@@ -27,6 +27,12 @@ MAX_PREFIX = 1000
 """Characters of a line in which its record begins and shows its kind."""
 _BOM = b"\xef\xbb\xbf"
 _BLANK, _TAB, _EQUALS, _QUOTE, _BACKSLASH, _COMMA, _PIPE, _SEMICOLON = b' \t="\\,|;'
+_SAFE = re.compile(r"\[\^[^\]\\]*\\n[^\]\\]*\]|\\[dSw.|/]")
+_BEYOND = re.compile(r"\\|\[\^|\(\?(?![:=!])|\$|\n")
+"""What may look beyond the end of a line, or behind its start; but for what is safe."""
+_IN_A_ROW = 8192
+_MAX_MISSED = 100
+"""After so many lines that do not match, and a quarter of all, the others are looked at one by one."""
 _KV, _PAIRS, _CEF, _WORDS = range(4)
 _LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f]{2,4})|([^\w\s|=]))\|")
 
@@ -111,31 +117,70 @@ def _begun(
     data: bytes, starts: Ints, ends: Ints, layout: Layout, wanted: Sequence[str]
 ) -> tuple[Ints, Mask, Mask, dict[str, pa.Array]]:
     """Where the records begin, which lines are records, which of those are of the kind, and named groups."""
-    lasts = np.minimum(ends, starts + MAX_PREFIX).tolist()
-    moved, found = starts, np.ones(len(starts), bool)
+    lasts = np.minimum(ends, starts + MAX_PREFIX)
+    short = bool((lasts == ends).all())
+    moved, found = starts.copy(), np.ones(len(starts), bool)
     names = [name for name in layout.starts.groupindex if name in wanted] if layout.starts else []
     texts: list[list[bytes | None]] = [[] for _ in names]
     if layout.starts:
+        rest = np.arange(len(starts))
+        if short and not names:
+            rest = np.flatnonzero(~_matching(data, starts, layout.starts, at_once=True))
         search = _in_bytes(layout.starts).search
         begins = []
         # Matches are not kept: so many objects at once would cost more than the search.
-        for start, last in zip(starts.tolist(), lasts, strict=True):
+        for start, last in zip(starts[rest].tolist(), lasts[rest].tolist(), strict=True):
             match = search(data, start, last)
             begins.append(match.end() if match else -1)
             for name, values in zip(names, texts, strict=True):
                 values.append(match[name] if match else None)
-        moved = np.array(begins, np.int64)
+        moved[rest] = begins
         found = moved >= 0
     kept = found
     if layout.of_kind:
+        kept = found & (moved == starts)
+        if short:
+            kept &= _matching(data, starts, layout.of_kind)
+        rest = np.flatnonzero(found & ~kept)
         search = _in_bytes(layout.of_kind).search
-        spans = zip(moved.tolist(), lasts, found.tolist(), strict=True)
-        kept = np.array([known and search(data, at, last) is not None for at, last, known in spans], bool)
+        spans = zip(moved[rest].tolist(), lasts[rest].tolist(), strict=True)
+        kept[rest] = [search(data, at, last) is not None for at, last in spans]
     groups = {
         name: pa.array(values, pa.binary()).cast(pa.string()).filter(pa.array(kept))
         for name, values in zip(names, texts, strict=True)
     }
     return moved, found, kept, groups
+
+
+def _matching(data: bytes, starts: Ints, pattern: re.Pattern[str], at_once: bool = False) -> Mask:
+    """Some of the lines that match a pattern from their start on, `at_once`: before they say anything.
+
+    Most often that are all of them: lines in a row are matched at once.
+    """
+    found = np.zeros(len(starts), bool)
+    run = _in_a_row(pattern, at_once)
+    if run is None or b"\r" in data:
+        return found
+    place = missed = 0
+    while place < len(starts) and missed <= _MAX_MISSED + place // 4:
+        start = int(starts[place])
+        match = run.match(data, start)
+        if match and match.end() > start:
+            stop = int(np.searchsorted(starts, match.end()))
+            found[place:stop], place = True, stop
+        else:
+            place, missed = place + 1, missed + 1
+    return found
+
+
+@cache
+def _in_a_row(pattern: re.Pattern[str], at_once: bool) -> re.Pattern[bytes] | None:
+    """Matches lines in a row; None where the pattern might look beyond the end of a line."""
+    if pattern.groups or _BEYOND.search(_SAFE.sub("", pattern.pattern)):
+        return None
+    # Atomic, so that what it matches is what it would match alone.
+    line = f"^(?>{pattern.pattern}){'^' if at_once else ''}[^\\n]*\\n"
+    return re.compile(f"(?:{line}){{1,{_IN_A_ROW}}}".encode(), re.MULTILINE)
 
 
 def _table(
@@ -181,7 +226,7 @@ def _columns(
         mode = _CEF if separator == _BLANK else _PAIRS
     firsts, lasts = (np.full((len(wanted), len(starts)), -1, np.int64) for _ in range(2))
     _find(text, starts, ends, packed, offsets, places, separator, mode, firsts, lasts)
-    return {name: _texts(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
+    return {name: _plain_text.spans(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
 
 
 def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
@@ -195,28 +240,6 @@ def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
     if b"\t" in body:
         return _TAB
     return _PIPE if re.search(rb"\w=[^|]*\|\w+=", body) else _BLANK
-
-
-def _texts(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.Array:
-    """The spans as texts, null where a span begins at -1."""
-    lengths = np.where(firsts >= 0, lasts - firsts, 0)
-    offsets = np.zeros(len(firsts) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    gathered = np.empty(int(offsets[-1]), np.uint8)
-    _gather(text, firsts, lengths, gathered)
-    valid = np.packbits(firsts >= 0, bitorder="little")
-    buffers = [pa.py_buffer(array) for array in (valid, offsets, gathered)]
-    return pa.Array.from_buffers(pa.string(), len(firsts), buffers)
-
-
-@compiled
-def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.NDArray[np.uint8]) -> None:
-    at = 0
-    for row in range(len(firsts)):
-        first = firsts[row]
-        for step in range(lengths[row]):
-            out[at] = text[first + step]
-            at += 1
 
 
 @compiled

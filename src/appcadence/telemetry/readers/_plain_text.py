@@ -104,3 +104,25 @@ def _says_all(
         if firsts[data[at]] and end - at <= 4 * longest:
             return False
     return True
+
+
+def spans(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.StringArray:
+    """Parts of a text, from one place to before another; null where the first place is below 0."""
+    lengths = np.where(firsts >= 0, lasts - firsts, 0)
+    offsets = np.zeros(len(firsts) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    gathered = np.empty(int(offsets[-1]), np.uint8)
+    _gather(text, firsts, lengths, gathered)
+    valid = np.packbits(firsts >= 0, bitorder="little")
+    buffers = [pa.py_buffer(array) for array in (valid, offsets, gathered)]
+    return pa.Array.from_buffers(pa.string(), len(firsts), buffers)
+
+
+@compiled
+def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.NDArray[np.uint8]) -> None:
+    at = 0
+    for row in range(len(firsts)):
+        first = firsts[row]
+        for step in range(lengths[row]):
+            out[at] = text[first + step]
+            at += 1
