@@ -45,7 +45,8 @@ class Dialect:
 def header(start: bytes, delimiter: str = ",") -> list[str]:
     """The names in the first line, stripped; none where it is no text."""
     try:
-        text = start.split(b"\n", 1)[0].decode("utf-8-sig").strip("\r\n")
+        end = start.find(b"\n")
+        text = start[: len(start) if end < 0 else end].decode("utf-8-sig").strip("\r\n")
         return [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
     except (UnicodeDecodeError, csv.Error):
         return []
@@ -114,7 +115,10 @@ def read(
 
 def _line_with(start: bytes, data: bytes) -> int:
     """Where the first line begins that starts so, -1 = nowhere."""
-    return 0 if data.startswith(start) else data.find(b"\n" + start) + 1 or -1
+    # One byte is looked for far faster than several.
+    if data.startswith(start) or start[-1:] not in data:
+        return 0 if data.startswith(start) else -1
+    return data.find(b"\n" + start) + 1 or -1
 
 
 def rows(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) -> Rows:

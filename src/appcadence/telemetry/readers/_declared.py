@@ -158,18 +158,25 @@ def parse(
         chosen = partial(choose, path, expected if layout.recognised else "", declared)
         return declared, _csv.read(path, expected, chosen, layout.delimiter)
     names = _header(layout, start) if headed else list(layout.names)
-    return declared, _line_rows(path, expected, layout, names, wanted, headed)
+    counts = [name for ours in (*_COUNTS, *_TIMES) for name in declared.columns.get(ours, ())]
+    return declared, _line_rows(path, expected, layout, names, wanted, counts, headed)
 
 
 def _line_rows(
-    path: Path, expected: str, layout: Layout, names: list[str], wanted: list[str], headed: bool
+    path: Path,
+    expected: str,
+    layout: Layout,
+    names: list[str],
+    wanted: list[str],
+    counts: list[str],
+    headed: bool,
 ) -> Iterator[Rows]:
     _lines.head(path, expected, 1)
     for block in _lines.blocks(path, expected):
         if headed and block.line == 1:
             body = block.data.partition(b"\n")[2]
             block = replace(block, data=body, line=2, ends=max(block.ends - 1, 0))
-        yield _line_records.rows(block, layout, names, wanted)
+        yield _line_records.rows(block, layout, names, wanted, counts)
 
 
 def _wanted(declared: Declaration) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -21,7 +21,7 @@ from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.readers import _csv, _plain_text
 from appcadence.telemetry.readers._declaration import Layout
-from appcadence.telemetry.readers._lines import Block, Fault, Rows
+from appcadence.telemetry.readers._lines import Block, Fault, Rows, line_ends
 
 MAX_PREFIX = 1000
 """Characters of a line in which its record begins and shows its kind."""
@@ -33,15 +33,17 @@ _BEYOND = re.compile(r"\\|\[\^|\(\?(?![:=!])|\$|\n")
 _IN_A_ROW = 8192
 _MAX_MISSED = 100
 """After so many lines that do not match, and a quarter of all, the others are looked at one by one."""
-_KV, _PAIRS, _CEF, _WORDS = range(4)
+_KV, _PAIRS, _CEF = range(3)
 _LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f]{2,4})|([^\w\s|=]))\|")
 
 
-def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[str]) -> Rows:
+def rows(
+    block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[str], counts: Collection[str] = ()
+) -> Rows:
     """The records of a block, each wanted field as texts, and the lines that are no records.
 
     Lines of another kind than `layout.of_kind` are read and neither records nor bad. `names` are those
-    of the columns, for words and tables.
+    of the columns, for words and tables; words in `counts` may come as whole numbers.
     """
     if block.line == 1:
         block = replace(block, data=block.data.removeprefix(_BOM))
@@ -56,7 +58,8 @@ def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[st
     starts, ends, numbers = starts[kept], ends[kept], numbers[kept]
     if layout.syntax == "csv":
         return _table(block, layout, names, wanted, (starts, ends, numbers), bad, read)
-    columns = _columns(data, starts, ends, layout, names, [name for name in wanted if name not in groups])
+    unnamed = [name for name in wanted if name not in groups]
+    columns = _columns(data, starts, ends, layout, names, unnamed, counts)
     columns |= groups
     table = pa.table(columns or {"row": pa.nulls(len(numbers))})
     return Rows(table, numbers, read, bad, block.size)
@@ -77,15 +80,14 @@ def _in_bytes(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
 def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[Fault]]:
     """Where lines begin and end that hold anything, their numbers; and those that are not in UTF-8."""
     text = np.frombuffer(block.data, np.uint8)
-    ends = np.flatnonzero(text == 10)
+    ends = line_ends(block.data)
     if len(ends) < block.count:
         ends = np.append(ends, len(text))
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64) if len(ends) else ends
     numbers = block.lines
-    while True:
-        returned = (ends > starts) & (text[np.maximum(ends - 1, 0)] == 13) if len(ends) else ends > starts
-        if not returned.any():
-            break
+    returned = np.full(len(ends), b"\r" in block.data)
+    while returned.any():
+        returned = (ends > starts) & (text[np.maximum(ends - 1, 0)] == 13)
         ends = ends - returned
     kept, bad = ends > starts, np.zeros(len(ends), bool)
     try:
@@ -194,39 +196,97 @@ def _table(
 ) -> Rows:
     """The rows of a table without a header line."""
     starts, ends, numbers = lines
-    spans = zip(starts.tolist(), ends.tolist(), strict=True)
-    data = b"\n".join([block.data[start:end] for start, end in spans])
+    whole = block
+    if len(starts) < block.count or (np.append(-1, ends[:-1]) + 1 != starts).any():
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        data = b"\n".join([block.data[start:end] for start, end in spans])
+        first = int(numbers[0]) if len(numbers) else 1
+        whole = Block(data, first, max(len(numbers) - 1, 0), numbers=numbers)
     places = {name: names.index(name) for name in wanted if name in names}
     dialect = _csv.Dialect(layout.delimiter, ragged=True)
-    width = max(_width(data, dialect), *(place + 1 for place in places.values()), 1)
-    whole = Block(data, int(numbers[0]) if len(numbers) else 1, max(len(numbers) - 1, 0), numbers=numbers)
+    width = max(_width(whole.data, dialect), *(place + 1 for place in places.values()), 1)
     found = _csv.rows(whole, places, width, dialect)
     return Rows(found.table, found.lines, read, [*bad, *found.bad], block.size)
 
 
 def _width(data: bytes, dialect: _csv.Dialect) -> int:
     try:
-        return len(_csv.split(data.partition(b"\n")[0], dialect))
+        end = data.find(b"\n")
+        return len(_csv.split(data[: len(data) if end < 0 else end], dialect))
     except csv.Error:
         return 0
 
 
 def _columns(
-    data: bytes, starts: Ints, ends: Ints, layout: Layout, names: Sequence[str], wanted: Sequence[str]
+    data: bytes,
+    starts: Ints,
+    ends: Ints,
+    layout: Layout,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    counts: Collection[str],
 ) -> dict[str, pa.Array]:
     text = np.frombuffer(data, np.uint8)
-    places = np.array([names.index(name) if name in names else -1 for name in wanted], np.int64)
+    if layout.syntax == "words":
+        return _words(text, starts, ends, names, wanted, counts)
     keys = [name.encode() for name in wanted]
     offsets = np.cumsum([0, *map(len, keys)]).astype(np.int64)
     packed = np.frombuffer(b"".join(keys), np.uint8)
-    mode, delimiter = {"kv": _KV, "cef": _CEF, "words": _WORDS}.get(layout.syntax, _PAIRS), layout.delimiter
+    mode, delimiter = {"kv": _KV, "cef": _CEF}.get(layout.syntax, _PAIRS), layout.delimiter
     separator = ord(delimiter)
     if layout.syntax == "leef":
         separator = _leef_separator(data, starts, ends)
         mode = _CEF if separator == _BLANK else _PAIRS
     firsts, lasts = (np.full((len(wanted), len(starts)), -1, np.int64) for _ in range(2))
-    _find(text, starts, ends, packed, offsets, places, separator, mode, firsts, lasts)
+    _find(text, starts, ends, packed, offsets, separator, mode, firsts, lasts)
     return {name: _plain_text.spans(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
+
+
+def _words(
+    text: npt.NDArray[np.uint8],
+    starts: Ints,
+    ends: Ints,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    counts: Collection[str],
+) -> dict[str, pa.Array]:
+    """Wanted words by their places; those in `counts` as whole numbers where all of them are such."""
+    found: dict[str, pa.Array] = dict.fromkeys(wanted, pa.nulls(len(starts), pa.string()))
+    present = [name for name in wanted if name in names]
+    places = [names.index(name) for name in present]
+    keys = np.full(max(places, default=-1) + 1, -1)
+    keys[places] = range(len(places))
+    firsts, lasts = (np.full((len(present), len(starts)), -1, np.int32) for _ in range(2))
+    _find_words(text, starts, ends, keys, firsts, lasts)
+    for name, first, last in zip(present, firsts, lasts, strict=True):
+        whole = _plain_text.whole_spans(text, first, last) if name in counts else None
+        found[name] = _plain_text.spans(text, first, last) if whole is None else whole
+    return found
+
+
+@compiled
+def _find_words(
+    text: npt.NDArray[np.uint8],
+    starts: Ints,
+    ends: Ints,
+    keys: Ints,
+    firsts: npt.NDArray[np.int32],
+    lasts: npt.NDArray[np.int32],
+) -> None:
+    """Where the words of each record begin and end of which `keys` gives the row in `firsts` and `lasts`."""
+    for row in range(len(starts)):
+        at, end, place = starts[row], ends[row], 0
+        while at < end and place < len(keys):
+            while at < end and (text[at] == _BLANK or text[at] == _TAB):
+                at += 1
+            first = at
+            while at < end and text[at] != _BLANK and text[at] != _TAB:
+                at += 1
+            if at > first:
+                key = keys[place]
+                if key >= 0:
+                    firsts[key, row], lasts[key, row] = first, at
+                place += 1
 
 
 def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
@@ -249,7 +309,6 @@ def _find(
     ends: Ints,
     keys: npt.NDArray[np.uint8],
     offsets: Ints,
-    places: Ints,
     separator: int,
     mode: int,
     firsts: Ints,
@@ -258,20 +317,7 @@ def _find(
     """Where the value of each wanted key of each record begins and ends; the first of a key counts."""
     for row in range(len(starts)):
         at, end = starts[row], ends[row]
-        if mode == _WORDS:
-            place = 0
-            while at < end:
-                while at < end and (text[at] == _BLANK or text[at] == _TAB):
-                    at += 1
-                first = at
-                while at < end and text[at] != _BLANK and text[at] != _TAB:
-                    at += 1
-                if at > first:
-                    for key in range(len(places)):
-                        if places[key] == place:
-                            firsts[key, row], lasts[key, row] = first, at
-                    place += 1
-        elif mode == _KV:
+        if mode == _KV:
             while at < end:
                 while at < end and (
                     text[at] == _BLANK or text[at] == _TAB or text[at] == _COMMA or text[at] == _SEMICOLON

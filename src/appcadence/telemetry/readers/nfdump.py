@@ -100,7 +100,7 @@ def paired(
                 yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, {"other_kind": events})
         done = told = 0
         for records in spill.pieces():
-            records = records.sort_by([("file", "ascending"), ("line", "ascending")])
+            records = _in_order(records)
             matches = _matched(records)
             for at in range(0, len(records), _AT_ONCE):
                 files = np.asarray(records["file"].slice(at, _AT_ONCE))
@@ -116,6 +116,15 @@ def paired(
                 yield "flows", tagged(_flows.NONE, paths[0], 0, share)
         if later > told:
             yield "flows", tagged(_flows.NONE, paths[0], 0, later - told)
+
+
+def _in_order(records: pa.Table) -> pa.Table:
+    """The records as they stand in the logs."""
+    file, line = (np.asarray(records[name]) for name in ("file", "line"))
+    steps = np.diff(file)
+    if ((steps > 0) | ((steps == 0) & (np.diff(line) > 0))).all():
+        return records
+    return records.take(pa.array(np.lexsort((line, file))))
 
 
 def _faults(records: pa.Table) -> list[tuple[Mask, str]]:
