@@ -37,6 +37,8 @@ def constant(count: int, value: str) -> pa.DictionaryArray:
 
 def by_name(column: pa.DictionaryArray, values: npt.NDArray[Any], null: Any) -> npt.NDArray[Any]:
     """(n,) the value of each row's name, of the values of the dictionary; `null` where there is no name."""
+    if len(values) and (values == values[0]).all() and (values[0] == null or not column.null_count):
+        return np.full(len(column), values[0])
     whole = np.append(values, np.array([null], values.dtype))
     result: npt.NDArray[Any] = whole.take(np.asarray(column.indices.fill_null(len(values))))
     return result
@@ -57,6 +59,8 @@ def translate(column: Column, translation: Callable[[str], str | None]) -> pa.Di
     if len(kept) == len(new):
         # No two names became one: the codes stay.
         return pa.DictionaryArray.from_arrays(names.indices, pa.array(kept, pa.string())).cast(NAME)
+    if not kept:
+        return pa.DictionaryArray.from_arrays(pa.nulls(len(names), pa.int32()), pa.array([], pa.string()))
     place = {name: code for code, name in enumerate(kept)}
     codes = np.array([-1 if name is None else place[name] for name in new], np.int32)
     return choice(kept, by_name(names, codes, -1))

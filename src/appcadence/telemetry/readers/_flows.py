@@ -21,7 +21,7 @@ from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import is_address, is_local, is_within
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.names import Column, choice, constant, translate, value_of
+from appcadence.telemetry.names import Column, choice, constant, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._lines import Fault, Rows
@@ -274,10 +274,9 @@ def micros(seconds: Column) -> pa.Array:
 
 def transports(proto: Column) -> tuple[pa.DictionaryArray, Mask, Mask]:
     """The transport of each protocol name or number, and which rows are TCP and which UDP."""
-    known = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp"}
-    transport = translate(proto, lambda text: known.get(text.strip().lower()))
-    tcp, udp = (np.asarray(pc.fill_null(pc.equal(transport, name), False)) for name in TRANSPORTS)
-    return transport, tcp, udp
+    known = {"tcp": 0, "6": 0, "udp": 1, "17": 1}
+    codes = value_of(proto, lambda text: known.get(text.strip().lower(), -1), -1)
+    return choice(TRANSPORTS, codes), codes == 0, codes == 1
 
 
 def dns_by_port(dest_port: Column, udp: Mask) -> pa.DictionaryArray:

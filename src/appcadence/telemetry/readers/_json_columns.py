@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence._compiled import compiled
 from appcadence._types import Ints
 from appcadence.telemetry.readers import _plain_text
+from appcadence.telemetry.readers._plain_text import Places
 
 _KINDS = {pa.string(): 0, pa.int64(): 1, pa.float64(): 2, pa.bool_(): 3}
 _TEXT, _WHOLE, _NUMBER, _TRUTH, _OBJECT, _OTHER = range(6)
@@ -52,7 +52,7 @@ def columns(data: bytes, count: int, wanted: Mapping[str, pa.DataType]) -> dict[
         add(name, kind, _ROOT)
     text = np.frombuffer(data, np.uint8)
     keys, offsets = np.frombuffer(b"".join(names), np.uint8), np.cumsum([0, *map(len, names)])
-    firsts, lasts = (np.full((len(names), count), _ABSENT, np.int64) for _ in range(2))
+    firsts, lasts = (np.full((len(names), count), _ABSENT, np.int32) for _ in range(2))
     if not _scan(text, keys, offsets, np.array(parents), np.array(kinds), firsts, lasts):
         return None
     places = iter(range(len(names)))
@@ -71,16 +71,16 @@ def columns(data: bytes, count: int, wanted: Mapping[str, pa.DataType]) -> dict[
     return None if any(value is None for value in found.values()) else found
 
 
-def _typed(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints, kind: pa.DataType) -> pa.Array | None:
+def _typed(text: npt.NDArray[np.uint8], firsts: Places, lasts: Places, kind: pa.DataType) -> pa.Array | None:
+    if kind not in _KINDS or not (firsts >= 0).any():
+        return pa.nulls(len(firsts), kind)
     if pa.types.is_boolean(kind):
         return pa.array(text[np.maximum(firsts, 0)] == _SMALL_T, mask=firsts < 0)
-    texts = _plain_text.spans(text, firsts, lasts)
     if pa.types.is_integer(kind):
-        return _plain_text.whole(texts)
-    if pa.types.is_floating(kind):
-        found = _plain_text.number(texts)
-        return pc.cast(texts, kind) if found is None else found
-    return texts if pa.types.is_string(kind) else pa.nulls(len(texts), kind)
+        return _plain_text.whole_spans(text, firsts, lasts)
+    if pa.types.is_floating(kind) and (found := _plain_text.number_spans(text, firsts, lasts)) is not None:
+        return found
+    return _plain_text.spans(text, firsts, lasts).cast(kind)
 
 
 @compiled
@@ -175,8 +175,8 @@ def _scan(
     offsets: Ints,
     parents: Ints,
     kinds: Ints,
-    firsts: Ints,
-    lasts: Ints,
+    firsts: Places,
+    lasts: Places,
 ) -> bool:
     """Fill in where the value of each wanted field of each line begins and ends; whether all lines are plain."""
     size, row, at = len(text), 0, 0

@@ -38,8 +38,15 @@ def whole_spans(
 def number(values: pa.StringArray) -> pa.Array | None:
     """As `whole`, with a decimal point or without; None also where a number has too many digits."""
     data, offsets = _bytes(values)
-    null = np.asarray(values.is_null())
-    digits, decimals, empty, plain = _digits(data, offsets[:-1], offsets[1:], null, True)
+    return number_spans(data, offsets[:-1], offsets[1:], np.asarray(values.is_null()))
+
+
+def number_spans(
+    text: npt.NDArray[np.uint8], firsts: Places, lasts: Places, null: Mask | None = None
+) -> pa.Array | None:
+    """As `number`, of parts of a text (see `spans`)."""
+    null = firsts < 0 if null is None else null
+    digits, decimals, empty, plain = _digits(text, firsts, lasts, null, True)
     if not plain or (len(digits) and np.abs(digits).max() > _EXACT):
         return None
     return pa.array(digits / _TENS[decimals], mask=empty)
