@@ -162,7 +162,7 @@ def _word(text: npt.NDArray[np.uint8], at: int) -> int:
 
 @compiled
 def _same(one: npt.NDArray[np.uint8], at: int, other: npt.NDArray[np.uint8], place: int, length: int) -> bool:
-    for step in range(length):
+    for step in range(length):  # noqa: SIM110
         if one[at + step] != other[place + step]:
             return False
     return True
@@ -178,7 +178,7 @@ def _scan(
     firsts: Places,
     lasts: Places,
 ) -> bool:
-    """Fill in where the value of each wanted field of each line begins and ends; whether all lines are plain."""
+    """Fill in where the value of each wanted field of each line begins and ends; whether all are plain."""
     size, row, at = len(text), 0, 0
     nodes, lists = np.empty(_MAX_DEPTH, np.int64), np.empty(_MAX_DEPTH, np.bool_)
     # The names of the line before, which this one most often repeats, and what they stand for.
@@ -232,7 +232,7 @@ def _scan(
                     if at >= size:
                         return False
                 byte, kind = text[at], kinds[field] if field >= 0 else -1
-                if byte == _OPEN or byte == _OPEN_LIST:
+                if byte in (_OPEN, _OPEN_LIST):
                     if depth == _MAX_DEPTH or (field >= 0 and (kind != _OBJECT or byte == _OPEN_LIST)):
                         return False
                     if field >= 0:
@@ -248,7 +248,7 @@ def _scan(
                     fits = kind == _TEXT and end > 0
                     last = abs(end)
                     at = last + 1
-                elif byte == _SMALL_T or byte == _SMALL_F or byte == _SMALL_N:
+                elif byte in (_SMALL_T, _SMALL_F, _SMALL_N):
                     end = last = at = _word(text, at)
                     fits = byte == _SMALL_N or kind == _TRUTH
                 else:
@@ -281,4 +281,4 @@ def _scan(
             return False
         at += 1
         row += 1
-    return row == firsts.shape[1]
+    return bool(row == firsts.shape[1])

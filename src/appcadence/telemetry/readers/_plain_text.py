@@ -53,7 +53,7 @@ def number_spans(
 
 
 def says_all(values: pa.StringArray, nothing: Collection[str]) -> bool:
-    """Whether for sure each text says something, without blanks around it; `nothing` are words that do not."""
+    """Whether for sure each text says something, without blanks around it; words of `nothing` do not."""
     firsts = np.zeros(256, np.bool_)
     firsts[[byte for word in nothing for byte in (word[:1] + word[:1].upper()).encode()]] = True
     longest = max(map(len, nothing), default=0)
@@ -70,7 +70,7 @@ def _bytes(values: pa.StringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 def _digits(
     data: npt.NDArray[np.uint8], firsts: Places, lasts: Places, null: Mask, point: bool
 ) -> tuple[Ints, npt.NDArray[np.int8], Mask, bool]:
-    """The digits of each number, how many of them are decimals, where there are none; and whether all is so."""
+    """The digits of each number, how many are decimals, where there are none; and whether all is so."""
     count = len(firsts)
     digits, decimals = np.zeros(count, np.int64), np.zeros(count, np.int8)
     empty = null.copy()
