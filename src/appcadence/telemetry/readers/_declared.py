@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -29,7 +29,7 @@ from appcadence.telemetry.readers import (
     nfdump,
 )
 from appcadence.telemetry.readers._declaration import Declaration, Layout, Skip
-from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._lines import Block, Rows
 from appcadence.telemetry.readers._mapped import Mapped
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -158,25 +158,29 @@ def parse(
         chosen = partial(choose, path, expected if layout.recognised else "", declared)
         return declared, _csv.read(path, expected, chosen, layout.delimiter)
     names = _header(layout, start) if headed else list(layout.names)
-    counts = [name for ours in (*_COUNTS, *_TIMES) for name in declared.columns.get(ours, ())]
-    return declared, _line_rows(path, expected, layout, names, wanted, counts, headed)
+    # What is matched against a pattern is needed as it stands.
+    patterns = {*declared.extract, *declared.values, *declared.drop}
+    numeric = [ours for ours in (*_COUNTS, *_TIMES) if ours not in patterns]
+    matched = [name for skip in (*declared.skips, *declared.swaps) for name in skip.columns]
+    counts = {name for ours in numeric for name in declared.columns.get(ours, ())}.difference(matched)
+    make = partial(
+        _line_records.rows,
+        layout=layout,
+        names=names,
+        wanted=wanted,
+        counts=counts,
+        dash="-" in declared.nothing,
+    )
+    return declared, _line_rows(path, expected, make, headed)
 
 
-def _line_rows(
-    path: Path,
-    expected: str,
-    layout: Layout,
-    names: list[str],
-    wanted: list[str],
-    counts: list[str],
-    headed: bool,
-) -> Iterator[Rows]:
+def _line_rows(path: Path, expected: str, make: Callable[[Block], Rows], headed: bool) -> Iterator[Rows]:
     _lines.head(path, expected, 1)
     for block in _lines.blocks(path, expected):
         if headed and block.line == 1:
             body = block.data.partition(b"\n")[2]
             block = replace(block, data=body, line=2, ends=max(block.ends - 1, 0))
-        yield _line_records.rows(block, layout, names, wanted, counts)
+        yield make(block)
 
 
 def _wanted(declared: Declaration) -> list[str]:

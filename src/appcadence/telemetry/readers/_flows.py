@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.addresses import is_address, is_local, is_within
+from appcadence.telemetry.addresses import is_address, is_local, is_within, within
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column, choice, constant, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
@@ -251,7 +251,7 @@ def local(addresses: Column, options: ReadOptions, stated: pa.ChunkedArray | Non
     discovery, not an app's destination.
     """
     nets = options.local_nets or _PRIVATE
-    result: Mask = value_of(addresses, lambda text: is_within(text, nets), False)
+    result: Mask = value_of(addresses, within(nets), False)
     if stated is not None and not options.local_nets:
         told = one_array(stated)
         result = np.where(np.asarray(told.is_valid()), np.asarray(told.fill_null(False)), result)

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
-from appcadence.telemetry.readers import _csv, _plain_text
+from appcadence.telemetry.readers import _csv, _plain_text, _words
 from appcadence.telemetry.readers._declaration import Layout
 from appcadence.telemetry.readers._lines import Block, Fault, Rows, line_ends
 
@@ -38,12 +38,18 @@ _LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f
 
 
 def rows(
-    block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[str], counts: Collection[str] = ()
+    block: Block,
+    layout: Layout,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    counts: Collection[str] = (),
+    dash: bool = False,
 ) -> Rows:
     """The records of a block, each wanted field as texts, and the lines that are no records.
 
     Lines of another kind than `layout.of_kind` are read and neither records nor bad. `names` are those
-    of the columns, for words and tables; words in `counts` may come as whole numbers.
+    of the columns, for words and tables; words in `counts` may come as whole numbers, and "-" as none if
+    a `dash` says so.
     """
     if block.line == 1:
         block = replace(block, data=block.data.removeprefix(_BOM))
@@ -59,7 +65,7 @@ def rows(
     if layout.syntax == "csv":
         return _table(block, layout, names, wanted, (starts, ends, numbers), bad, read)
     unnamed = [name for name in wanted if name not in groups]
-    columns = _columns(data, starts, ends, layout, names, unnamed, counts)
+    columns = _columns(data, starts, ends, layout, names, unnamed, counts, dash)
     columns |= groups
     table = pa.table(columns or {"row": pa.nulls(len(numbers))})
     return Rows(table, numbers, read, bad, block.size)
@@ -225,10 +231,11 @@ def _columns(
     names: Sequence[str],
     wanted: Sequence[str],
     counts: Collection[str],
+    dash: bool,
 ) -> dict[str, pa.Array]:
     text = np.frombuffer(data, np.uint8)
     if layout.syntax == "words":
-        return _words(text, starts, ends, names, wanted, counts)
+        return _words.columns(text, starts, ends, names, wanted, counts, dash)
     keys = [name.encode() for name in wanted]
     offsets = np.cumsum([0, *map(len, keys)]).astype(np.int64)
     packed = np.frombuffer(b"".join(keys), np.uint8)
@@ -240,53 +247,6 @@ def _columns(
     firsts, lasts = (np.full((len(wanted), len(starts)), -1, np.int64) for _ in range(2))
     _find(text, starts, ends, packed, offsets, separator, mode, firsts, lasts)
     return {name: _plain_text.spans(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
-
-
-def _words(
-    text: npt.NDArray[np.uint8],
-    starts: Ints,
-    ends: Ints,
-    names: Sequence[str],
-    wanted: Sequence[str],
-    counts: Collection[str],
-) -> dict[str, pa.Array]:
-    """Wanted words by their places; those in `counts` as whole numbers where all of them are such."""
-    found: dict[str, pa.Array] = dict.fromkeys(wanted, pa.nulls(len(starts), pa.string()))
-    present = [name for name in wanted if name in names]
-    places = [names.index(name) for name in present]
-    keys = np.full(max(places, default=-1) + 1, -1)
-    keys[places] = range(len(places))
-    firsts, lasts = (np.full((len(present), len(starts)), -1, np.int32) for _ in range(2))
-    _find_words(text, starts, ends, keys, firsts, lasts)
-    for name, first, last in zip(present, firsts, lasts, strict=True):
-        whole = _plain_text.whole_spans(text, first, last) if name in counts else None
-        found[name] = _plain_text.spans(text, first, last) if whole is None else whole
-    return found
-
-
-@compiled
-def _find_words(
-    text: npt.NDArray[np.uint8],
-    starts: Ints,
-    ends: Ints,
-    keys: Ints,
-    firsts: npt.NDArray[np.int32],
-    lasts: npt.NDArray[np.int32],
-) -> None:
-    """Where the words of each record begin and end of which `keys` gives the row in `firsts` and `lasts`."""
-    for row in range(len(starts)):
-        at, end, place = starts[row], ends[row], 0
-        while at < end and place < len(keys):
-            while at < end and (text[at] == _BLANK or text[at] == _TAB):
-                at += 1
-            first = at
-            while at < end and text[at] != _BLANK and text[at] != _TAB:
-                at += 1
-            if at > first:
-                key = keys[place]
-                if key >= 0:
-                    firsts[key, row], lasts[key, row] = first, at
-                place += 1
 
 
 def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:

@@ -113,10 +113,8 @@ class Mapped(Columns):
             found = self.mine("outcome")
         else:
             known = declared.values.get("outcome", {})
-            said = [self._as_text("outcome", self._said_raw(name)) for name in names]
-            each = (
-                translate(self.coded(column), lambda text: known.get(text.strip().lower())) for column in said
-            )
+            said = (self.coded(self._as_text("outcome", self._said_raw(name))) for name in names)
+            each = (translate(column, lambda text: known.get(text.strip().lower())) for column in said)
             found = reduce(either, each)
         if declared.otherwise and names and found.null_count:
             said_last = np.asarray(self._said_raw(names[-1]).is_valid())
@@ -346,11 +344,8 @@ class Mapped(Columns):
 
     def _dropped(self, ours: str, pattern: re.Pattern[str]) -> pa.Array:
         """As `field`, without what matches the pattern."""
-        each = [self._as_text(ours, self._said_raw(name)) for name in self._present(ours)]
-        return reduce(
-            either,
-            (translate(column, lambda text: None if pattern.search(text) else text) for column in each),
-        )
+        said = (self.coded(self._as_text(ours, self._said_raw(name))) for name in self._present(ours))
+        return reduce(either, (translate(text, lambda t: None if pattern.search(t) else t) for text in said))
 
     def _fits(self, skip: Skip) -> Mask:
         names = [name for name in skip.columns if name in self.table.column_names]

@@ -133,9 +133,15 @@ def spans(text: npt.NDArray[np.uint8], firsts: Places, lasts: Places) -> pa.Stri
     np.cumsum(lengths, out=offsets[1:])
     gathered = np.empty(int(offsets[-1]), np.uint8)
     _gather(text, firsts, lengths, gathered)
-    valid = np.packbits(firsts >= 0, bitorder="little")
-    buffers = [pa.py_buffer(array) for array in (valid, offsets, gathered)]
-    return pa.Array.from_buffers(pa.string(), len(firsts), buffers)
+    return texts(gathered, offsets, firsts < 0)
+
+
+def texts(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], null: Mask) -> pa.StringArray:
+    """Texts one after the other in `letters`, between two of (n + 1,) offsets each; null where (n,) `null`."""
+    valid = np.packbits(~null, bitorder="little") if null.any() else None
+    arrays = (valid, offsets, letters[: offsets[-1]])
+    buffers = [None if array is None else pa.py_buffer(array) for array in arrays]
+    return pa.Array.from_buffers(pa.string(), len(null), buffers)
 
 
 @compiled

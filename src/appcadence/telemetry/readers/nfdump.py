@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.names import choice
+from appcadence.telemetry.names import choice, encode
 from appcadence.telemetry.readers import (
     Batches,
     ReadOptions,
@@ -155,8 +155,8 @@ def _finished(
     draft = {
         "start": pc.if_else(both, pa.array(matches.start), column["start"]),
         "duration_seconds": pc.if_else(both, together, column["duration"]),
-        "device": column["source"],
-        "dest_ip": column["dest"],
+        "device": encode(column["source"]),
+        "dest_ip": encode(column["dest"]),
         "dest_port": pa.array(dest_port, mask=~(tcp | udp)),
         "device_port": pa.array(device_port, mask=~(tcp | udp)),
         "transport": choice(_flows.TRANSPORTS, np.where(tcp, 0, np.where(udp, 1, -1))),
