@@ -349,7 +349,8 @@ class Mapped(Columns):
 
     def _fits(self, skip: Skip) -> Mask:
         names = [name for name in skip.columns if name in self.table.column_names]
-        if skip.matches is None and skip.unless is None:
+        pattern = skip.matches or skip.unless
+        if pattern is None:
             lacks = np.ones(len(self.table), bool)
             for name in names:
                 lacks &= np.asarray(self._said_raw(name).is_null())
@@ -357,11 +358,8 @@ class Mapped(Columns):
         if not names:
             return np.zeros(len(self.table), bool)
         text = self.coded(self._as_text(names[0], self._said_raw(names[0])))
-        if skip.matches is not None:
-            matches = skip.matches
-            return np.asarray(value_of(text, lambda said: bool(matches.search(said)), False), bool)
-        unless = skip.unless
-        return np.asarray(value_of(text, lambda said: not (unless and unless.search(said)), False), bool)
+        search, wanted = pattern.search, skip.matches is not None
+        return np.asarray(value_of(text, lambda said: bool(search(said)) == wanted, False), bool)
 
     def _as_text(self, ours: str, column: pa.Array) -> pa.Array:
         try:

@@ -137,7 +137,7 @@ def spans(text: npt.NDArray[np.uint8], firsts: Places, lasts: Places) -> pa.Stri
 
 
 def texts(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], null: Mask) -> pa.StringArray:
-    """Texts one after the other in `letters`, between two of (n + 1,) offsets each; null where (n,) `null`."""
+    """Texts one after the other in `letters`, between (n + 1,) offsets; null where (n,) `null`."""
     valid = np.packbits(~null, bitorder="little") if null.any() else None
     arrays = (valid, offsets, letters[: offsets[-1]])
     buffers = [None if array is None else pa.py_buffer(array) for array in arrays]
