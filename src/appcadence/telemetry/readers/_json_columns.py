@@ -6,8 +6,8 @@ texts, no wanted lists, and values of the wanted types. All else is left to slow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,15 @@ import pyarrow as pa
 from appcadence._compiled import compiled
 from appcadence._types import Ints
 from appcadence.telemetry.readers import _plain_text
-from appcadence.telemetry.readers._plain_text import Places
 
 _KINDS = {pa.string(): 0, pa.int64(): 1, pa.float64(): 2, pa.bool_(): 3}
 _TEXT, _WHOLE, _NUMBER, _TRUTH, _OBJECT, _OTHER = range(6)
 _ROOT, _NONE = -1, -2
 """Nodes that are no wanted field: the whole object, and what is not wanted."""
-_ABSENT, _NULL = -1, -2
-_MAX_DEPTH, _MAX_KNOWN = 16, 128
+_ODD, _PLAIN, _NO_ROOM = range(3)
+_SHARES = (8, 1)
+"""The parts of a text that its longest field may take: seldom more than an eighth."""
+_MAX_DEPTH, _MAX_KNOWN, _MAX_DIGITS = 16, 128, 18
 _QUOTE, _BACKSLASH, _COLON, _COMMA, _MINUS, _PLUS, _DOT, _ZERO, _NINE, _END = b'"\\:,-+.09\n'
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SMALL_T, _SMALL_F, _SMALL_N, _SMALL_U, _SMALL_E, _LARGE_E = (
     b"{}[]tfnueE"
@@ -50,37 +51,66 @@ def columns(data: bytes, count: int, wanted: Mapping[str, pa.DataType]) -> dict[
 
     for name, kind in wanted.items():
         add(name, kind, _ROOT)
-    text = np.frombuffer(data, np.uint8)
-    keys, offsets = np.frombuffer(b"".join(names), np.uint8), np.cumsum([0, *map(len, names)])
-    firsts, lasts = (np.full((len(names), count), _ABSENT, np.int32) for _ in range(2))
-    if not _scan(text, keys, offsets, np.array(parents), np.array(kinds), firsts, lasts):
+    found = _filled(np.frombuffer(data, np.uint8), count, names, np.array(parents), np.array(kinds))
+    if found is None:
         return None
     places = iter(range(len(names)))
 
-    def column(kind: pa.DataType) -> Any:
+    def column(kind: pa.DataType) -> pa.Array:
         place = next(places)
         if pa.types.is_struct(kind):
-            null = firsts[place] < 0
             parts = [column(field.type) for field in kind]
-            if any(part is None for part in parts):
-                return None
-            return pa.StructArray.from_arrays(parts, fields=list(kind), mask=pa.array(null))
-        return _typed(text, firsts[place], lasts[place], kind)
+            return pa.StructArray.from_arrays(parts, fields=list(kind), mask=pa.array(found.empty[place]))
+        return found.column(place, kind)
 
-    found = {name: column(kind) for name, kind in wanted.items()}
-    return None if any(value is None for value in found.values()) else found
+    return {name: column(kind) for name, kind in wanted.items()}
 
 
-def _typed(text: npt.NDArray[np.uint8], firsts: Places, lasts: Places, kind: pa.DataType) -> pa.Array | None:
-    if kind not in _KINDS or not (firsts >= 0).any():
-        return pa.nulls(len(firsts), kind)
-    if pa.types.is_boolean(kind):
-        return pa.array(text[np.maximum(firsts, 0)] == _SMALL_T, mask=firsts < 0)
-    if pa.types.is_integer(kind):
-        return _plain_text.whole_spans(text, firsts, lasts)
-    if pa.types.is_floating(kind) and (found := _plain_text.number_spans(text, firsts, lasts)) is not None:
-        return found
-    return _plain_text.spans(text, firsts, lasts).cast(kind)
+@dataclass(frozen=True)
+class _Filled:
+    """What n lines hold, by field."""
+
+    empty: npt.NDArray[np.bool_]
+    """(fields, n) where there is nothing."""
+    slots: Ints
+    """(fields,) where the field stands in what follows."""
+    numbers: npt.NDArray[np.int64]
+    """(slots, n) whole numbers and truths."""
+    letters: npt.NDArray[np.uint8]
+    """(slots, room) the texts of all lines, one after the other,"""
+    offsets: npt.NDArray[np.int32]
+    """(slots, n + 1) and where they begin and end."""
+
+    def column(self, place: int, kind: pa.DataType) -> pa.Array:
+        empty, slot = self.empty[place], self.slots[place]
+        if kind not in _KINDS or empty.all():
+            return pa.nulls(len(empty), kind)
+        if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+            return pa.array(self.numbers[slot].astype(kind.to_pandas_dtype(), copy=False), mask=empty)
+        texts = _plain_text.texts(self.letters[slot], self.offsets[slot], empty)
+        found = _plain_text.number(texts) if pa.types.is_floating(kind) else None
+        return texts.cast(kind) if found is None else found
+
+
+def _filled(
+    text: npt.NDArray[np.uint8], count: int, names: Sequence[bytes], parents: Ints, kinds: Ints
+) -> _Filled | None:
+    keys, ends = np.frombuffer(b"".join(names), np.uint8), np.cumsum([0, *map(len, names)])
+    counted, written = np.isin(kinds, (_WHOLE, _TRUTH)), np.isin(kinds, (_TEXT, _NUMBER))
+    slots = np.where(counted, np.cumsum(counted), np.cumsum(written)) - 1
+    for share in _SHARES:
+        filled = _Filled(
+            np.ones((len(names), count), bool),
+            slots,
+            np.empty((counted.sum(), count), np.int64),
+            np.empty((written.sum(), len(text) // share + 1), np.uint8),
+            np.zeros((written.sum(), count + 1), np.int32),
+        )
+        to = filled.empty, filled.numbers, filled.letters, filled.offsets
+        done = _scan(text, keys, ends, parents, kinds, slots, *to)
+        if done != _NO_ROOM:
+            return filled if done == _PLAIN else None
+    return None
 
 
 @compiled
@@ -175,24 +205,28 @@ def _scan(
     offsets: Ints,
     parents: Ints,
     kinds: Ints,
-    firsts: Places,
-    lasts: Places,
-) -> bool:
-    """Fill in where the value of each wanted field of each line begins and ends; whether all are plain."""
-    size, row, at = len(text), 0, 0
+    slots: Ints,
+    empty: npt.NDArray[np.bool_],
+    numbers: npt.NDArray[np.int64],
+    letters: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.int32],
+) -> int:
+    """Fill in the wanted fields of each line (see `_Filled`), if all lines are plain."""
+    size, row, at, rows = len(text), 0, 0, empty.shape[1]
+    seen, written = np.full(len(kinds), -1), np.zeros(len(letters), np.int64)
     nodes, lists = np.empty(_MAX_DEPTH, np.int64), np.empty(_MAX_DEPTH, np.bool_)
     # The names of the line before, which this one most often repeats, and what they stand for.
     known = np.zeros((4, _MAX_KNOWN), np.int64)
     while at < size:
         at = _blanks(text, at)
-        if row == firsts.shape[1] or at >= size or text[at] != _OPEN:
-            return False
+        if row == rows or at >= size or text[at] != _OPEN:
+            return _ODD
         nodes[0], lists[0], depth, opened, place = _ROOT, False, 1, True, 0
         at += 1
         while depth:
             at = _blanks(text, at)
             if at >= size:
-                return False
+                return _ODD
             node, field = nodes[depth - 1], _NONE
             done = opened and text[at] == (_CLOSE_LIST if lists[depth - 1] else _CLOSE)
             if not done:
@@ -201,7 +235,7 @@ def _scan(
                     if text[at] == _QUOTE:
                         last = _string(text, first)
                     if last <= 0:
-                        return False
+                        return _ODD
                     length = last - first
                     if node != _NONE:
                         if (
@@ -223,20 +257,22 @@ def _scan(
                                 known[0, place], known[1, place] = first, length
                                 known[2, place], known[3, place] = node, field
                         place += 1
-                        if field >= 0 and firsts[field, row] != _ABSENT:
-                            return False
+                        if field >= 0:
+                            if seen[field] == row:
+                                return _ODD
+                            seen[field] = row
                     at = _blanks(text, last + 1)
                     if at >= size or text[at] != _COLON:
-                        return False
+                        return _ODD
                     at = _blanks(text, at + 1)
                     if at >= size:
-                        return False
+                        return _ODD
                 byte, kind = text[at], kinds[field] if field >= 0 else -1
                 if byte in (_OPEN, _OPEN_LIST):
                     if depth == _MAX_DEPTH or (field >= 0 and (kind != _OBJECT or byte == _OPEN_LIST)):
-                        return False
+                        return _ODD
                     if field >= 0:
-                        firsts[field, row] = at
+                        empty[field, row] = False
                     nodes[depth], lists[depth], opened = field, byte == _OPEN_LIST, True
                     depth += 1
                     at += 1
@@ -256,10 +292,27 @@ def _scan(
                     last = at = abs(end)
                     fits = kind == _NUMBER or (kind == _WHOLE and end > 0)
                 if end == 0 or (field >= 0 and not fits):
-                    return False
-                if field >= 0:
-                    firsts[field, row] = _NULL if byte == _SMALL_N else first
-                    lasts[field, row] = last
+                    return _ODD
+                if field >= 0 and byte != _SMALL_N:
+                    empty[field, row], slot = False, slots[field]
+                    if kind == _TRUTH:
+                        numbers[slot, row] = byte == _SMALL_T
+                    elif kind == _WHOLE:
+                        value, negative = np.int64(0), text[first] == _MINUS
+                        first += negative
+                        if last - first > _MAX_DIGITS:
+                            return _ODD
+                        for step in range(first, last):
+                            value = 10 * value + text[step] - _ZERO
+                        numbers[slot, row] = -value if negative else value
+                    else:
+                        to = written[slot]
+                        if to + last - first > letters.shape[1]:
+                            return _NO_ROOM
+                        for step in range(first, last):
+                            letters[slot, to] = text[step]
+                            to += 1
+                        written[slot] = to
             else:
                 depth -= 1
                 at += 1
@@ -268,17 +321,19 @@ def _scan(
             while depth:
                 at = _blanks(text, at)
                 if at >= size:
-                    return False
+                    return _ODD
                 if text[at] == _COMMA:
                     at += 1
                     break
                 if text[at] != (_CLOSE_LIST if lists[depth - 1] else _CLOSE):
-                    return False
+                    return _ODD
                 depth -= 1
                 at += 1
         at = _blanks(text, at)
         if at < size and text[at] != _END:
-            return False
+            return _ODD
         at += 1
+        for slot in range(len(letters)):
+            places[slot, row + 1] = written[slot]
         row += 1
-    return bool(row == firsts.shape[1])
+    return _PLAIN if row == rows else _ODD
