@@ -17,36 +17,16 @@ _EXACT = 1 << 53
 """Whole numbers up to here are exact as floats, and their quotients by powers of ten the nearest ones."""
 _TENS = 10.0 ** np.arange(19)
 
-Places = npt.NDArray[np.int32] | Ints
-"""(n,) places in a text."""
-
 
 def whole(values: pa.StringArray) -> pa.Array | None:
     """Whole numbers of at most 18 digits, null where there is nothing but blanks; None if any is none."""
-    data, offsets = _bytes(values)
-    return whole_spans(data, offsets[:-1], offsets[1:], np.asarray(values.is_null()))
-
-
-def whole_spans(
-    text: npt.NDArray[np.uint8], firsts: Places, lasts: Places, null: Mask | None = None
-) -> pa.Array | None:
-    """As `whole`, of parts of a text (see `spans`)."""
-    numbers, _, empty, plain = _digits(text, firsts, lasts, firsts < 0 if null is None else null, False)
+    numbers, _, empty, plain = _digits(*_bytes(values), np.asarray(values.is_null()), False)
     return pa.array(numbers, mask=empty) if plain else None
 
 
 def number(values: pa.StringArray) -> pa.Array | None:
     """As `whole`, with a decimal point or without; None also where a number has too many digits."""
-    data, offsets = _bytes(values)
-    return number_spans(data, offsets[:-1], offsets[1:], np.asarray(values.is_null()))
-
-
-def number_spans(
-    text: npt.NDArray[np.uint8], firsts: Places, lasts: Places, null: Mask | None = None
-) -> pa.Array | None:
-    """As `number`, of parts of a text (see `spans`)."""
-    null = firsts < 0 if null is None else null
-    digits, decimals, empty, plain = _digits(text, firsts, lasts, null, True)
+    digits, decimals, empty, plain = _digits(*_bytes(values), np.asarray(values.is_null()), True)
     if not plain or (len(digits) and np.abs(digits).max() > _EXACT):
         return None
     return pa.array(digits / _TENS[decimals], mask=empty)
@@ -68,16 +48,16 @@ def _bytes(values: pa.StringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 
 @compiled
 def _digits(
-    data: npt.NDArray[np.uint8], firsts: Places, lasts: Places, null: Mask, point: bool
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], null: Mask, point: bool
 ) -> tuple[Ints, npt.NDArray[np.int8], Mask, bool]:
     """The digits of each number, how many are decimals, where there are none; and whether all is so."""
-    count = len(firsts)
+    count = len(null)
     digits, decimals = np.zeros(count, np.int64), np.zeros(count, np.int8)
     empty = null.copy()
     for row in range(count):
         if null[row]:
             continue
-        at, end = firsts[row], lasts[row]
+        at, end = offsets[row], offsets[row + 1]
         while at < end and data[at] == _BLANK:
             at += 1
         while at < end and data[end - 1] == _BLANK:
@@ -126,7 +106,7 @@ def _says_all(
     return True
 
 
-def spans(text: npt.NDArray[np.uint8], firsts: Places, lasts: Places) -> pa.StringArray:
+def spans(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.StringArray:
     """Parts of a text, from one place to before another; null where the first place is below 0."""
     lengths = np.where(firsts >= 0, lasts - firsts, 0)
     offsets = np.zeros(len(firsts) + 1, np.int32)
@@ -145,7 +125,7 @@ def texts(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], null: 
 
 
 @compiled
-def _gather(text: npt.NDArray[np.uint8], firsts: Places, lengths: Places, out: npt.NDArray[np.uint8]) -> None:
+def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.NDArray[np.uint8]) -> None:
     at = 0
     for row in range(len(firsts)):
         first = firsts[row]
