@@ -1,7 +1,7 @@
 """Rows set aside on disk while a log is read, and given back with all rows of a key together.
 
-They lie in temporary files without a name, which are gone with the process, however it ends: where TMPDIR
-points to, and as large as the rows.
+A few rows stay in memory. More lie in temporary files without a name, which are gone with the process,
+however it ends: where TMPDIR points to, and as large as the rows.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ direction was not exported, the bytes received are null. A record that carries b
 (`out_bytes`) is taken so. Pieces cut by the exporter's active timeout stay pieces: the feature step joins
 them.
 
-Each file is read once. What a flow needs of a record is set aside on disk by its five-tuple (see `_spill`),
-and comes back in pieces of half a million: within a piece the flows stand in the order of the log, over all
-in an order that depends on the logs alone. Memory does not grow with the logs. Where the five-tuples of one
+Each file is read once. What a flow needs of a record is set aside by its five-tuple, on disk where there are
+more than half a million (see `_spill`), and comes back in pieces of half a million: within a piece the flows
+stand in the order of the log, over all in an order that depends on the logs alone. Memory does not grow with the logs. Where the five-tuples of one
 of 128 shares have more records than a piece holds, these are matched a piece at a time, as they stand in the
 logs: that takes one five-tuple with half a million records, or some 67 million records in all.
 
