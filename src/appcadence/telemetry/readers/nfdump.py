@@ -12,9 +12,10 @@ them.
 
 Each file is read once. What a flow needs of a record is set aside by its five-tuple, on disk where there are
 more than half a million (see `_spill`), and comes back in pieces of half a million: within a piece the flows
-stand in the order of the log, over all in an order that depends on the logs alone. Memory does not grow with the logs. Where the five-tuples of one
-of 128 shares have more records than a piece holds, these are matched a piece at a time, as they stand in the
-logs: that takes one five-tuple with half a million records, or some 67 million records in all.
+stand in the order of the log, over all in an order that depends on the logs alone. Memory does not grow with
+the logs. Where the five-tuples of one of 128 shares have more records than a piece holds, these are matched a
+piece at a time, as they stand in the logs: that takes one five-tuple with half a million records, or some 67
+million records in all.
 
 Times are those of the machine that ran nfdump, without an offset, and are taken for UTC: run it with
 `TZ=UTC`. The legacy CSV gives whole seconds. Bytes are those of IP packets, headers included. UDP to port
