@@ -54,4 +54,6 @@ def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return column
     if not column.num_chunks:
         return pa.array([], column.type)
+    if column.num_chunks == 1:
+        return column.chunk(0)
     return pa.concat_arrays(column.unify_dictionaries().chunks)
