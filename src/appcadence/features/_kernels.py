@@ -17,7 +17,7 @@ MIN_STARTS = 6
 """Fewer starts than this are no rhythm: six gaps of anything look like one."""
 MAX_SKETCH = 128
 """Quantiles that stand for more gaps where their order does not matter."""
-_FEW = 40
+_FEW, _BUCKETS = 32, 256
 _SHARED = hashlib.sha256(
     b"".join((files("appcadence") / name).read_bytes() for name in ("_types.py", "features/_kernels.py"))
 ).hexdigest()
@@ -84,11 +84,35 @@ def micros(seconds):  # type: ignore[no-untyped-def]
 
 @kernel
 def sort(values):  # type: ignore[no-untyped-def]
-    """Sort floats that are not negative, in place."""
+    """Sort floats that are not negative, in place: they are ordered like their bits."""
+    _sort_bits(values.view(np.int64))
+
+
+@kernel
+def _sort_bits(values):  # type: ignore[no-untyped-def]
+    """Sort whole numbers that are not negative, in place: by their leading bits, then by insertion."""
     n = len(values)
     if n > _FEW:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-        return
+        low = high = values[0]
+        for x in values:
+            low, high = min(low, x), max(high, x)
+        shift = 0
+        while (high - low) >> shift >= _BUCKETS:
+            shift += 1
+        ends = np.zeros(_BUCKETS + 1, np.int64)
+        for x in values:
+            ends[((x - low) >> shift) + 1] += 1
+        for bucket in range(_BUCKETS):
+            ends[bucket + 1] += ends[bucket]
+        for x in values.copy():
+            bucket = (x - low) >> shift
+            values[ends[bucket]] = x
+            ends[bucket] += 1
+        begin = 0
+        for bucket in range(_BUCKETS if shift else 0):
+            if ends[bucket] - begin > _FEW:
+                _sort_bits(values[begin : ends[bucket]])
+            begin = ends[bucket]
     for i in range(1, n):
         x, j = values[i], i
         while j > 0 and values[j - 1] > x:
