@@ -17,9 +17,13 @@ MIN_STARTS = 6
 """Fewer starts than this are no rhythm: six gaps of anything look like one."""
 MAX_SKETCH = 128
 """Quantiles that stand for more gaps where their order does not matter."""
-_FEW, _BUCKETS = 32, 256
+_FEW = 32
+_BUCKETS = 256
 _SHARED = hashlib.sha256(
-    b"".join((files("appcadence") / name).read_bytes() for name in ("_types.py", "features/_kernels.py"))
+    b"".join(
+        (files("appcadence") / name).read_bytes()
+        for name in ("_types.py", "features/_kernels.py", "features/_cadence.py")
+    )
 ).hexdigest()
 """The content of the files whose functions and constants any kernel may use."""
 
@@ -38,7 +42,7 @@ class _Cache(Cache):
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function for many threads, and keep the machine code for later processes.
 
-    It may use NumPy, `math`, what its own file defines, and names imported from this file or from
+    It may use NumPy, `math`, what its own file defines, and names imported from this file, `_cadence` or
     `appcadence._types`: an edit of anything else would not be noticed. `options` are Numba's.
     """
     return compiled(function, _Cache, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from appcadence.features._kernels import HALF_MICROSECOND, kernel, sort_rows
@@ -18,25 +20,23 @@ _DTYPES = (np.float64, np.bool_, np.float64, np.float64, np.float64, np.uint8)
 def arrange(
     offsets: np.ndarray, rows: np.ndarray, row: np.ndarray, window: np.ndarray, seconds: int, failed: int
 ) -> tuple[np.ndarray, ...]:
-    """CSR of the channels' flows: start, fresh, end, bytes by the share of time inside, flags; of each window
-    the highest port and the best attribution.
+    """CSR of the channels' flows, a row each: start, fresh, end, bytes by the share of time inside, flags,
+    port; of each window the highest port and the best attribution.
 
     `rows` are `FLOW` records; pieces name their row and their window; `failed` is that bit of their flags.
     A flow that an exporter cut is one flow again.
     """
     new_offsets, flows, top, best = _arrange(offsets, rows, row, window, seconds, failed)
-    return new_offsets, *_columns(flows[: new_offsets[-1]]), top, best
+    return new_offsets, flows[: new_offsets[-1]], top, best
 
 
-def sort_inside(offsets: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The columns of `arrange` in time order inside each group of the CSR."""
-    flows = np.stack(columns, axis=1, dtype=np.float64)
-    _sort_inside(offsets, flows)
-    return _columns(flows)
-
-
-def _columns(flows: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(flows[:, k].astype(dtype) for k, dtype in enumerate(_DTYPES))
+def columns_of(first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
+    """Two such matrices, one after the other, as columns: start, fresh, end, bytes out and in, flags."""
+    n = len(first)
+    for k, dtype in enumerate(_DTYPES):
+        column = np.empty(n + len(second), dtype)
+        column[:n], column[n:] = first[:, k], second[:, k]
+        yield column
 
 
 @kernel
@@ -110,6 +110,7 @@ def _stitch(flows, lo, hi, failed, open_flows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sort_inside(offsets, flows):  # type: ignore[no-untyped-def]
+def sort_inside(offsets, flows):  # type: ignore[no-untyped-def]
+    """Sort the rows of each group of the CSR in place."""
     for g in range(len(offsets) - 1):
         sort_rows(flows[offsets[g] : offsets[g + 1]])

@@ -81,7 +81,7 @@ class Windows:
     def n(self) -> int:
         return len(self.start_us)
 
-    @property
+    @cached_property
     def nameless(self) -> np.ndarray:
         """(n,) whether each is a window of flows whose destination is not known."""
         found = code_of(APP_LEVEL, self.dests)
