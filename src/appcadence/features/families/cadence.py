@@ -1,4 +1,4 @@
-"""The cadence score at both levels and in parts of the time; `interval` fills it, which has the gaps sorted."""
+"""The cadence score at both levels and in parts of the time; `interval`, which sorts the gaps, fills it."""
 
 from __future__ import annotations
 
