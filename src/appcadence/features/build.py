@@ -98,6 +98,7 @@ def windows_of(
         devices=flows.devices,
         apps=flows.apps,
         dests=flows.dests,
+        local=flows.local,
         attribution=np.concatenate([attribution[kept], app_known]),
         port=np.concatenate([port[kept], app_port]),
         device_interval=intervals[both],

@@ -56,6 +56,8 @@ class Windows:
     devices: pd.Index[Any]
     apps: pd.Index[Any]
     dests: pd.Index[Any]
+    local: np.ndarray
+    """(n_dests,) whether each destination is on the device's own network."""
     attribution: np.ndarray
     """(n,) how well the app is known at best, codes into the declared values of `app_attribution`."""
     port: np.ndarray
