@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from appcadence.features._kernels import HALF_MICROSECOND, kernel, sort_rows
@@ -13,8 +11,6 @@ STITCH_GAP_SECONDS = 1.0
 STITCH_MIN_SECONDS = 30.0
 """The shortest active timeout of an exporter: shorter flows were not cut by one."""
 _OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
-_DTYPES = (np.float64, np.bool_, np.float64, np.float64, np.float64, np.uint8)
-"""Of start, fresh, end, bytes out and in, and flags: as matrices they are floats, which hold all of them."""
 
 
 def arrange(
@@ -30,13 +26,26 @@ def arrange(
     return new_offsets, flows[: new_offsets[-1]], top, best
 
 
-def columns_of(first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
-    """Two such matrices, one after the other, as columns: start, fresh, end, bytes out and in, flags."""
-    n = len(first)
-    for k, dtype in enumerate(_DTYPES):
-        column = np.empty(n + len(second), dtype)
-        column[:n], column[n:] = first[:, k], second[:, k]
-        yield column
+@kernel
+def columns_of(flows, rows, offsets):  # type: ignore[no-untyped-def]
+    """Rows of such a matrix as columns: start, fresh, end, bytes out and in, flags.
+
+    The last `offsets[-1]` of the rows are put in order inside each group of that CSR.
+    """
+    n = len(rows)
+    sorted_from = n - offsets[-1]
+    pooled = np.empty((offsets[-1], flows.shape[1]))
+    for i in range(len(pooled)):
+        pooled[i] = flows[rows[sorted_from + i]]
+    for g in range(len(offsets) - 1):
+        sort_rows(pooled[offsets[g] : offsets[g + 1]])
+    start, end, sent, received = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    fresh, flags = np.empty(n, np.bool_), np.empty(n, np.uint8)
+    for i in range(n):
+        flow = flows[rows[i]] if i < sorted_from else pooled[i - sorted_from]
+        start[i], fresh[i], end[i] = flow[0], flow[1] > 0.0, flow[2]
+        sent[i], received[i], flags[i] = flow[3], flow[4], np.uint8(flow[5])
+    return start, fresh, end, sent, received, flags
 
 
 @kernel
@@ -107,10 +116,3 @@ def _stitch(flows, lo, hi, failed, open_flows):  # type: ignore[no-untyped-def]
                 count += 1
             to += 1
     return to
-
-
-@kernel
-def sort_inside(offsets, flows):  # type: ignore[no-untyped-def]
-    """Sort the rows of each group of the CSR in place."""
-    for g in range(len(offsets) - 1):
-        sort_rows(flows[offsets[g] : offsets[g + 1]])

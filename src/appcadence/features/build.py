@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence.features._kernels import kernel
-from appcadence.features.arrange import arrange, columns_of, sort_inside
+from appcadence.features.arrange import arrange, columns_of
 from appcadence.features.comparison import compare
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts
@@ -76,18 +76,17 @@ def windows_of(
     known = np.flatnonzero((head["app"] >= 0) & ~nameless & ~flows.local[head["dest"]])
     index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
     apps = channels[app_heads]
-    pooled = arranged.take(index, axis=0)
-    sort_inside(app_offsets, pooled)
     app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
     app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
-    kept = np.arange(len(head))
+    kept, kept_flows = np.arange(len(head)), np.arange(len(arranged))
     if nameless.any():
         # Flows with a destination show the same traffic, and more of it.
         twice, count = nameless & np.isin(owner, owner[known]), np.diff(flow_offsets)
         kept = np.flatnonzero(~twice)
-        arranged = arranged.compress(np.repeat(~twice, count), axis=0)
+        kept_flows = np.flatnonzero(np.repeat(~twice, count))
         flow_offsets = np.concatenate([[0], np.cumsum(count[kept])])
-    start, fresh, end, sent, received, flags = columns_of(arranged, pooled)
+    rows_of_both = np.concatenate([kept_flows, index])
+    start, fresh, end, sent, received, flags = columns_of(arranged, rows_of_both, app_offsets)
     both = np.concatenate([kept, apps])
     return Windows(
         seconds=float(seconds),
