@@ -203,7 +203,7 @@ class Blocks:
             kind = schema.field(name).type
             if isinstance(keys, tuple):
                 codes = pa.array(keys[0], kind.index_type, mask=keys[0] < 0)
-                columns.append(pa.DictionaryArray.from_arrays(codes, self._words(name, keys[1])))
+                columns.append(pa.DictionaryArray.from_arrays(codes, self._words(name, keys[1], kind.value_type)))
             else:
                 columns.append(pa.array(keys, kind))
         values = np.ascontiguousarray(self.selection.shown(part.values).T)
@@ -213,10 +213,10 @@ class Blocks:
             columns.append(pa.Array.from_buffers(pa.float32(), len(column), buffers))
         return pa.Table.from_arrays(columns, schema=schema)
 
-    def _words(self, name: str, names: pd.Index[Any]) -> pa.Array:
+    def _words(self, name: str, names: pd.Index[Any], kind: pa.DataType) -> pa.Array:
         """The names of a column, made once: all tables have the same."""
         if name not in self._dictionaries:
-            self._dictionaries[name] = pa.array(names, pa.string())
+            self._dictionaries[name] = pa.array(names, kind)
         return self._dictionaries[name]
 
     def _part(self, number: int) -> Part:
