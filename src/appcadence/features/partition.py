@@ -203,7 +203,8 @@ class Blocks:
             kind = schema.field(name).type
             if isinstance(keys, tuple):
                 codes = pa.array(keys[0], kind.index_type, mask=keys[0] < 0)
-                columns.append(pa.DictionaryArray.from_arrays(codes, self._words(name, keys[1], kind.value_type)))
+                words = self._words(name, keys[1], kind.value_type)
+                columns.append(pa.DictionaryArray.from_arrays(codes, words))
             else:
                 columns.append(pa.array(keys, kind))
         values = np.ascontiguousarray(self.selection.shown(part.values).T)
