@@ -36,7 +36,8 @@ def columns_of(flows, rows, offsets):  # type: ignore[no-untyped-def]
     sorted_from = n - offsets[-1]
     pooled = np.empty((offsets[-1], flows.shape[1]))
     for i in range(len(pooled)):
-        pooled[i] = flows[rows[sorted_from + i]]
+        for k in range(flows.shape[1]):
+            pooled[i, k] = flows[rows[sorted_from + i], k]
     for g in range(len(offsets) - 1):
         sort_rows(pooled[offsets[g] : offsets[g + 1]])
     start, end, sent, received = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
