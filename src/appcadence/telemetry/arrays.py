@@ -57,3 +57,9 @@ def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.unify_dictionaries().chunks)
+
+
+def places(column: pa.DictionaryArray) -> npt.NDArray[np.int32]:
+    """(n,) the place of each value in the dictionary; -1 = null."""
+    indices = column.indices
+    return np.asarray(pc.fill_null(indices, -1) if indices.null_count else indices)
