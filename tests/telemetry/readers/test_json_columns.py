@@ -120,7 +120,7 @@ def test_plain_objects_are_read_in_one_pass():
         '{"n":01}',
         '{"f":.5}',
         '{"f":1e}',
-        '{"t":fals}',
+        '{"t":t}',
         '{"a":"x",}',
         '{"in":[]}',
         '{"list":[]}',
