@@ -13,6 +13,7 @@ from appcadence._inputs import parsed_json, read_bytes
 from appcadence._parquet import MAX_COLUMNS, bounded, open_parquet, read_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
+from appcadence.telemetry.schema import FLOWS, conform
 
 
 def written(path, table):
@@ -46,6 +47,14 @@ def test_a_pipe_is_no_table(tmp_path):
 def test_what_is_read_takes_no_more_room_than_the_file(tmp_path):
     (tmp_path / "small").write_bytes(b"x" * 10)
     assert read_bytes(tmp_path / "small", 1 << 62) == b"x" * 10
+
+
+def test_a_name_that_is_not_in_its_dictionary_is_refused():
+    names = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([], pa.string()), safe=False)
+    table = flows(0)
+    table = table.set_column(table.schema.get_field_index("device_id"), "device_id", names)
+    with pytest.raises(SchemaError, match=r"^flows\.parquet: table flows, column 'device_id' is damaged: "):
+        conform(FLOWS, table, "flows.parquet")
 
 
 def test_deep_json_is_no_value():

@@ -38,7 +38,9 @@ def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
     with _opened(source) as file:
         source.seek(0, 2)
         _check(file.metadata, file.schema_arrow, source.tell())
-        return file.read(use_threads=False)
+        table = file.read(use_threads=False)
+        table.validate(full=True)
+        return table
 
 
 def bounded(file: Path) -> Path:

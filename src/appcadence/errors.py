@@ -18,7 +18,7 @@ def known_are(name: str, known: Iterable[str], more: Iterable[str] = ()) -> str:
 class AppcadenceError(ValueError):
     """Base of every error caused by input or settings; the command line prints it and exits with 2.
 
-    A message may quote a file: it is one line without control characters, and loses its middle if it is long.
+    A message may quote a file: it is one line of what can be printed, and loses its middle if it is long.
 
     Attributes:
         argument: name of the argument to give or to change, where that mends it; the command line adds its
@@ -26,7 +26,7 @@ class AppcadenceError(ValueError):
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:
-        line = message.translate(_CONTROLS)
+        line = "".join(c if c.isprintable() else "?" for c in message.translate(_CONTROLS))
         if len(line) > _MAX_CHARACTERS:
             line = f"{line[: _MAX_CHARACTERS * 2 // 3]} ... {line[-_MAX_CHARACTERS // 4 :]}"
         super().__init__(line)

@@ -63,6 +63,10 @@ def test_the_command_line_adds_the_option():
     assert sentence(AppcadenceError("no argument mends it")) == "no argument mends it"
 
 
+def test_a_message_is_one_line_that_can_be_printed():
+    assert str(AppcadenceError("a\u00a0b\u202ec\n\ue000d\udcff")) == "a?b?c ?d?"
+
+
 @given(st.text())
 def test_an_error_names_its_argument_whatever_it_quotes(name):
     assert sentence(TelemetryError(f"{name} --out", "until")).endswith(" --out (--until)")

@@ -344,6 +344,11 @@ def conform(
 
 def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.ChunkedArray:
     label = f"{where}table {table.name}, column {column.name!r}"
+    if where:
+        try:
+            data.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"{label} is damaged: {error}") from None
     if data.type != column.type:
         try:
             if column.type == NAME:
