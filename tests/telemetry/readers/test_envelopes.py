@@ -47,12 +47,18 @@ OBJECTS = {
         "_source": {"message": json.dumps(r)} | {"a": 1, "b": 2},
     },
     "journald": lambda r: {"__CURSOR": "s=1", "_PID": "12", "MESSAGE": json.dumps(r)},
+    "logscale": lambda r: {"@timestamp": 1732000000250, "@rawstring": json.dumps(r), "#repo": "zeek"},
+    "loki": lambda r: {"line": json.dumps(r), "timestamp": "2024-11-19T07:00:00Z", "labels": {"job": "x"}},
+    "graylog": lambda r: {"version": "1.1", "host": "h", "short_message": json.dumps(r), "level": 6},
+    "datadog": lambda r: {"id": "A", "type": "log", "attributes": {"message": json.dumps(r), "host": "h"}},
     "splunk": lambda r: {"preview": False, "result": {"_raw": json.dumps(r), "_time": "x", "host": "h"}},
 }
 LINES = {
     "rfc 3164": "<13>Feb 26 10:36:44 pfSense suricata: {}",
     "rfc 3164 without priority": "Nov 19 07:06:40 sensor zeek[12]: {}",
     "rfc 5424": "<134>1 2024-11-19T07:06:40.250Z sensor zeek - - - {}",
+    "a time with a blank": "2024-11-19 07:06:40 sensor suricata[12]: {}",
+    "a time of a program": "2024-11-19 07:06:40.250 INFO [main] {}",
     "a time before it": "2024-11-19T07:06:40Z sensor zeek {}",
 }
 

@@ -15,17 +15,18 @@ Unwrap = Callable[[Record], Record | None]
 """The record inside a record; None where there is none."""
 
 _HEADER = re.compile(
-    rb"(?m)^(?:(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)[^\n{]{0,300}(?=\{)|-- [^\n]*)"
+    rb"(?m)^(?:(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d[T ]\d\d:)[^\n{]{0,300}(?=\{)"
+    rb"|-- [^\n]*)"
 )
-"""A syslog header, RFC 3164 or 5424, with or without its priority, before a JSON object; and the lines that
-journalctl puts between entries ("-- Boot ... --")."""
+"""A syslog header, RFC 3164 or 5424, with or without its priority, or a time, before a JSON object; and the
+lines that journalctl puts between entries ("-- Boot ... --")."""
 _INNER = (
     *("suricata.eve", "event.original", "message", "log", "_source", "_raw", "result", "payload", "body"),
-    *("zeek", "MESSAGE", "event"),
+    *("zeek", "MESSAGE", "event", "@rawstring", "line", "short_message", "attributes.message"),
 )
 """Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
-Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry, journald, AWS Network Firewall. An object, or
-its text."""
+Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry, journald, AWS Network Firewall, LogScale, Loki,
+Graylog, Datadog. An object, or its text."""
 _OF_OTHERS = {"event": "event_type"}
 """What the record in a field has, where other formats use the field for themselves (Zscaler, Jamf)."""
 _BOM = b"\xef\xbb\xbf"

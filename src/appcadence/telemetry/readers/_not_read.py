@@ -89,6 +89,24 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "Squid give its own form (access_log ... squid)",
     ),
     (rb"ts,te,td,pr,val,", "a statistic of nfdump (-s); print the records with -o ndjson instead"),
+    (
+        rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +(\d\d:\d\d:)?\d+\.\d{3} +[A-Z0-9]{2,8} +[0-9a-f.:]+ +->"
+        rb"|\d{1,2}\|\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}\|",
+        "nfdump's text for people or its form pipe; print the records with -o ndjson",
+    ),
+    (
+        rb'\s*\{\s*"preview":[\s\S]{0,60000}"results":\s*\[',
+        "an answer of Splunk to a search; give its records one a line: jq -r '.results[]._raw' FILE",
+    ),
+    (
+        rb"PAR1|Obj\x01|ORC",
+        "a binary table (Parquet, Avro or ORC); write it as CSV or JSON lines",
+    ),
+    (rb"%PDF-", "a PDF document; give the data that it was made of"),
+    (
+        rb"(<\?xml[^>]*>\s*)?<Types\b",
+        "a part of an Office document; save the sheet as CSV",
+    ),
     (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
     (
         rb"\x0c\xa5[\x01\x02]\x00|\xa5\x0c\x00[\x01\x02]",
