@@ -24,8 +24,8 @@ import numba
 import numpy as np
 from rita import timing_score
 
+from appcadence.features._cadence import level_score
 from appcadence.features._kernels import MAX_SKETCH, MIN_STARTS
-from appcadence.features.families import cadence
 from appcadence.features.families.interval import FEATURES, PER_LEVEL, gap_features
 from appcadence.features.windows import BEAT_GAP_SECONDS, SESSION_GAP_SECONDS
 
@@ -196,7 +196,7 @@ def _kernel(starts: np.ndarray, out: np.ndarray) -> float:
     """Fill a level's features; the period of the densest band of gaps."""
     n = len(starts)
     period: float = gap_features(starts, np.empty(n), np.empty(n), SCRATCH, out[:-1], WANTED, True)[1]
-    out[-1] = cadence.level_score(starts, np.empty(n), SCRATCH, OWN)
+    out[-1] = level_score(starts, np.empty(n), SCRATCH, OWN)
     return period
 
 

@@ -17,9 +17,13 @@ MIN_STARTS = 6
 """Fewer starts than this are no rhythm: six gaps of anything look like one."""
 MAX_SKETCH = 128
 """Quantiles that stand for more gaps where their order does not matter."""
-_FEW = 40
+_FEW = 32
+_BUCKETS = 256
 _SHARED = hashlib.sha256(
-    b"".join((files("appcadence") / name).read_bytes() for name in ("_types.py", "features/_kernels.py"))
+    b"".join(
+        (files("appcadence") / name).read_bytes()
+        for name in ("_types.py", "features/_kernels.py", "features/_cadence.py")
+    )
 ).hexdigest()
 """The content of the files whose functions and constants any kernel may use."""
 
@@ -38,7 +42,7 @@ class _Cache(Cache):
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function for many threads, and keep the machine code for later processes.
 
-    It may use NumPy, `math`, what its own file defines, and names imported from this file or from
+    It may use NumPy, `math`, what its own file defines, and names imported from this file, `_cadence` or
     `appcadence._types`: an edit of anything else would not be noticed. `options` are Numba's.
     """
     return compiled(function, _Cache, **options)
@@ -84,11 +88,35 @@ def micros(seconds):  # type: ignore[no-untyped-def]
 
 @kernel
 def sort(values):  # type: ignore[no-untyped-def]
-    """Sort floats that are not negative, in place."""
+    """Sort floats that are not negative, in place: they are ordered like their bits."""
+    _sort_bits(values.view(np.int64))
+
+
+@kernel
+def _sort_bits(values):  # type: ignore[no-untyped-def]
+    """Sort whole numbers that are not negative, in place: by their leading bits, then by insertion."""
     n = len(values)
     if n > _FEW:
-        values.view(np.int64).sort()  # positive floats are ordered like their bits, which compare faster
-        return
+        low = high = values[0]
+        for x in values:
+            low, high = min(low, x), max(high, x)
+        shift = 0
+        while (high - low) >> shift >= _BUCKETS:
+            shift += 1
+        ends = np.zeros(_BUCKETS + 1, np.int64)
+        for x in values:
+            ends[((x - low) >> shift) + 1] += 1
+        for bucket in range(_BUCKETS):
+            ends[bucket + 1] += ends[bucket]
+        for x in values.copy():
+            bucket = (x - low) >> shift
+            values[ends[bucket]] = x
+            ends[bucket] += 1
+        begin = 0
+        for bucket in range(_BUCKETS if shift else 0):
+            if ends[bucket] - begin > _FEW:
+                _sort_bits(values[begin : ends[bucket]])
+            begin = ends[bucket]
     for i in range(1, n):
         x, j = values[i], i
         while j > 0 and values[j - 1] > x:

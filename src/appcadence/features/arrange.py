@@ -11,32 +11,42 @@ STITCH_GAP_SECONDS = 1.0
 STITCH_MIN_SECONDS = 30.0
 """The shortest active timeout of an exporter: shorter flows were not cut by one."""
 _OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
-_DTYPES = (np.float64, np.bool_, np.float64, np.float64, np.float64, np.uint8)
-"""Of start, fresh, end, bytes out and in, and flags: as matrices they are floats, which hold all of them."""
 
 
 def arrange(
     offsets: np.ndarray, rows: np.ndarray, row: np.ndarray, window: np.ndarray, seconds: int, failed: int
 ) -> tuple[np.ndarray, ...]:
-    """CSR of the channels' flows: start, fresh, end, bytes by the share of time inside, flags; of each window
-    the highest port and the best attribution.
+    """CSR of the channels' flows, a row each: start, fresh, end, bytes by the share of time inside, flags,
+    port; of each window the highest port and the best attribution.
 
     `rows` are `FLOW` records; pieces name their row and their window; `failed` is that bit of their flags.
     A flow that an exporter cut is one flow again.
     """
     new_offsets, flows, top, best = _arrange(offsets, rows, row, window, seconds, failed)
-    return new_offsets, *_columns(flows[: new_offsets[-1]]), top, best
+    return new_offsets, flows[: new_offsets[-1]], top, best
 
 
-def sort_inside(offsets: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The columns of `arrange` in time order inside each group of the CSR."""
-    flows = np.stack(columns, axis=1, dtype=np.float64)
-    _sort_inside(offsets, flows)
-    return _columns(flows)
+@kernel
+def columns_of(flows, rows, offsets):  # type: ignore[no-untyped-def]
+    """Rows of such a matrix as columns: start, fresh, end, bytes out and in, flags.
 
-
-def _columns(flows: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(flows[:, k].astype(dtype) for k, dtype in enumerate(_DTYPES))
+    The last `offsets[-1]` of the rows are put in order inside each group of that CSR.
+    """
+    n = len(rows)
+    sorted_from = n - offsets[-1]
+    pooled = np.empty((offsets[-1], flows.shape[1]))
+    for i in range(len(pooled)):
+        for k in range(flows.shape[1]):
+            pooled[i, k] = flows[rows[sorted_from + i], k]
+    for g in range(len(offsets) - 1):
+        sort_rows(pooled[offsets[g] : offsets[g + 1]])
+    start, end, sent, received = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    fresh, flags = np.empty(n, np.bool_), np.empty(n, np.uint8)
+    for i in range(n):
+        flow = flows[rows[i]] if i < sorted_from else pooled[i - sorted_from]
+        start[i], fresh[i], end[i] = flow[0], flow[1] > 0.0, flow[2]
+        sent[i], received[i], flags[i] = flow[3], flow[4], np.uint8(flow[5])
+    return start, fresh, end, sent, received, flags
 
 
 @kernel
@@ -107,9 +117,3 @@ def _stitch(flows, lo, hi, failed, open_flows):  # type: ignore[no-untyped-def]
                 count += 1
             to += 1
     return to
-
-
-@kernel
-def _sort_inside(offsets, flows):  # type: ignore[no-untyped-def]
-    for g in range(len(offsets) - 1):
-        sort_rows(flows[offsets[g] : offsets[g + 1]])

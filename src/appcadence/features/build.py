@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence.features._kernels import kernel
-from appcadence.features.arrange import arrange, sort_inside
+from appcadence.features.arrange import arrange, columns_of
 from appcadence.features.comparison import compare
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts
@@ -66,7 +66,7 @@ def windows_of(
     )
     order, offsets = group(key, n_who * n_dests * n_windows)
     row, window, device_interval = row[order], window[order], device_interval[order]
-    flow_offsets, *columns, port, attribution = arrange(offsets, rows, row, window, seconds, FAILED)
+    flow_offsets, arranged, port, attribution = arrange(offsets, rows, row, window, seconds, FAILED)
     head = rows[row[offsets[:-1]]]
     starts, intervals = window[offsets[:-1]], device_interval[offsets[:-1]]
 
@@ -76,19 +76,17 @@ def windows_of(
     known = np.flatnonzero((head["app"] >= 0) & ~nameless & ~flows.local[head["dest"]])
     index, channels, (app_heads, app_offsets) = _app_level(known, owner, n_who * n_windows, flow_offsets)
     apps = channels[app_heads]
-    pooled = sort_inside(app_offsets, *(column[index] for column in columns))
     app_port = np.maximum.reduceat(port[channels], app_heads) if len(apps) else port[:0]
     app_known = np.minimum.reduceat(attribution[channels], app_heads) if len(apps) else attribution[:0]
-    kept = np.arange(len(head))
+    kept, kept_flows = np.arange(len(head)), np.arange(len(arranged))
     if nameless.any():
         # Flows with a destination show the same traffic, and more of it.
         twice, count = nameless & np.isin(owner, owner[known]), np.diff(flow_offsets)
         kept = np.flatnonzero(~twice)
-        columns = [column[np.repeat(~twice, count)] for column in columns]
+        kept_flows = np.flatnonzero(np.repeat(~twice, count))
         flow_offsets = np.concatenate([[0], np.cumsum(count[kept])])
-    start, fresh, end, sent, received, flags = (
-        np.concatenate(pair) for pair in zip(columns, pooled, strict=True)
-    )
+    rows_of_both = np.concatenate([kept_flows, index])
+    start, fresh, end, sent, received, flags = columns_of(arranged, rows_of_both, app_offsets)
     both = np.concatenate([kept, apps])
     return Windows(
         seconds=float(seconds),
@@ -99,6 +97,7 @@ def windows_of(
         devices=flows.devices,
         apps=flows.apps,
         dests=flows.dests,
+        local=flows.local,
         attribution=np.concatenate([attribution[kept], app_known]),
         port=np.concatenate([port[kept], app_port]),
         device_interval=intervals[both],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,4 +26,4 @@ def micros(column: pa.ChunkedArray) -> np.ndarray:
 
 def code_of(name: str, names: pd.Index[Any]) -> int:
     """The code of one name; -1 = it is not among them."""
-    return int(names.get_indexer(pd.Index([name]))[0])
+    return cast(int, names.get_loc(name)) if name in names else -1  # names are unique

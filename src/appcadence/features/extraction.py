@@ -277,22 +277,35 @@ def frame(
 
 def keys_of(part: Part, names: Named, context: Fleetwide, seconds: int) -> pd.DataFrame:
     """Keys by name alone; the values of the part may be missing."""
+    keys = coded_keys(part, names, context, seconds)
+    columns: dict[str, Any] = {}
+    for name, values in keys.items():
+        if isinstance(values, tuple):
+            columns[name] = pd.Categorical.from_codes(*values)
+        elif name.startswith("window_"):
+            columns[name] = pd.to_datetime(values, unit="us", utc=True).as_unit("us")
+        else:
+            columns[name] = values
+    return pd.DataFrame(columns)
+
+
+def coded_keys(
+    part: Part, names: Named, context: Fleetwide, seconds: int
+) -> dict[str, np.ndarray | tuple[np.ndarray, pd.Index[Any]]]:
+    """`KEYS`, names as codes (-1 = null) and what they stand for, times in microseconds since the epoch."""
     nowhere = code_of(APP_LEVEL, names.dests)
     dests, dest = with_app_level(names.dests, part.dest)
-    start = pd.to_datetime(part.start_us, unit="us", utc=True).as_unit("us")
-    return pd.DataFrame(
-        {
-            "device_id": pd.Categorical.from_codes(part.device, names.devices),
-            "app_id": pd.Categorical.from_codes(part.app, names.apps),
-            "dest": pd.Categorical.from_codes(dest, dests),
-            "window_start": start,
-            "window_end": start + pd.Timedelta(seconds=seconds).as_unit("us"),
-            "observed_seconds": part.observed_seconds,
-            "n_flows": part.n_flows,
-            "n_sessions": part.n_sessions,
-            "n_beats": part.n_beats,
-            "app_attribution": pd.Categorical.from_codes(part.attribution, pd.Index(ATTRIBUTIONS)),
-            "category": pd.Categorical.from_codes(context.category[part.app], context.categories),
-            "destination_known": (part.dest < 0) | (part.dest != nowhere),
-        }
-    )
+    return {
+        "device_id": (part.device, names.devices),
+        "app_id": (part.app, names.apps),
+        "dest": (dest, dests),
+        "window_start": part.start_us,
+        "window_end": part.start_us + seconds * 1_000_000,
+        "observed_seconds": part.observed_seconds,
+        "n_flows": part.n_flows,
+        "n_sessions": part.n_sessions,
+        "n_beats": part.n_beats,
+        "app_attribution": (part.attribution, pd.Index(ATTRIBUTIONS)),
+        "category": (context.category[part.app], context.categories),
+        "destination_known": (part.dest < 0) | (part.dest != nowhere),
+    }

@@ -27,7 +27,7 @@ from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import code_of, micros
 from appcadence.telemetry.addresses import is_local
-from appcadence.telemetry.arrays import one_array, sorted_places
+from appcadence.telemetry.arrays import one_array, places, sorted_places
 from appcadence.telemetry.schema import FLOWS
 
 COLUMNS = (
@@ -216,9 +216,11 @@ class _Coder:
         for place, name in enumerate(("unknown", "*") if lost.any() else ()):
             if ((app[host < 0] >= 0)[lost] == bool(place)).any():
                 neither[place] = self.dests.codes([name])[0]
-        count = np.bincount(self.block_of[devices[device]], minlength=self.n_blocks)
+        of_each = np.bincount(device)
+        seen = np.flatnonzero(of_each)
+        count = np.bincount(self.block_of[devices[seen]], of_each[seen], self.n_blocks).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(count)])
-        rows = np.empty(len(table), FLOW)
+        rows, start_us = np.empty(len(table), FLOW), micros(table["start"])
         _fill(
             rows,
             offsets[:-1].copy(),
@@ -242,12 +244,12 @@ class _Coder:
             _foreign(host, host_names, address, address_names, port),
             attribution,
             _table(kinds, lambda name: ATTRIBUTIONS.index(name) if name in ATTRIBUTIONS else 0),
-            micros(table["start"]),
+            start_us,
             _numbers(table["duration_seconds"]),
             _numbers(table["bytes_out"]),
             _numbers(table["bytes_in"]),
         )
-        first_us = int(rows["start_us"].min(initial=np.iinfo(np.int64).max))
+        first_us = int(start_us.min(initial=np.iinfo(np.int64).max))
         return Chunk.of(offsets, rows, spill), first_us
 
 
@@ -313,7 +315,7 @@ def _fill(  # type: ignore[no-untyped-def]
 def _indices(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
     """Codes into the column's own dictionary (-1 = null) and that dictionary."""
     array = one_array(column)
-    return np.asarray(pc.fill_null(array.indices, -1).to_numpy()), array.dictionary.to_pylist()
+    return places(array), array.dictionary.to_pylist()
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -322,7 +324,9 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _used(index: np.ndarray, names: list[str]) -> np.ndarray:
-    return np.asarray(np.bincount(index + 1, minlength=len(names) + 1)[1:] > 0)
+    used = np.zeros(len(names) + 1, np.bool_)
+    used[index] = True
+    return used[:-1]
 
 
 def _codes_of(names: list[str], used: np.ndarray, registry: Names) -> np.ndarray:

@@ -13,9 +13,9 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -29,7 +29,7 @@ from appcadence._files import replacing, scratch
 from appcadence._types import Progress, silent
 from appcadence.features.build import windows_of
 from appcadence.features.context import Contexts
-from appcadence.features.extraction import Part, Source, fill_novelty, frame, keys_of, prepare
+from appcadence.features.extraction import Part, Source, coded_keys, fill_novelty, frame, keys_of, prepare
 from appcadence.features.families import novelty
 from appcadence.features.flows import Flows
 from appcadence.features.history import History, Past
@@ -116,6 +116,7 @@ class Blocks:
     """Of each block, with its windows' contacts added; empty without history."""
     fleet: novelty.Fleet | None
     selection: Selection
+    _dictionaries: dict[str, pa.Array] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -197,15 +198,27 @@ class Blocks:
     def table(self, number: int, schema: pa.Schema) -> pa.Table:
         """The same in Arrow, with the schema of `no_rows`; a frame of the values in between costs more."""
         part = self._part(number)
-        keys = keys_of(part, self.flows, self.contexts, self.seconds)
-        of_keys = pa.schema([schema.field(name) for name in keys])
-        columns = pa.Table.from_pandas(keys, of_keys, preserve_index=False).columns
+        columns = []
+        for name, keys in coded_keys(part, self.flows, self.contexts, self.seconds).items():
+            kind = schema.field(name).type
+            if isinstance(keys, tuple):
+                codes = pa.array(keys[0], kind.index_type, mask=keys[0] < 0)
+                words = self._words(name, keys[1], kind.value_type)
+                columns.append(pa.DictionaryArray.from_arrays(codes, words))
+            else:
+                columns.append(pa.array(keys, kind))
         values = np.ascontiguousarray(self.selection.shown(part.values).T)
         known = np.packbits(~np.isnan(values), axis=1, bitorder="little")
         for column, valid in zip(values, known, strict=True):
             buffers = [pa.py_buffer(valid), pa.py_buffer(column)]
             columns.append(pa.Array.from_buffers(pa.float32(), len(column), buffers))
         return pa.Table.from_arrays(columns, schema=schema)
+
+    def _words(self, name: str, names: pd.Index[Any], kind: pa.DataType) -> pa.Array:
+        """The names of a column, made once: all tables have the same."""
+        if name not in self._dictionaries:
+            self._dictionaries[name] = pa.array(names, kind)
+        return self._dictionaries[name]
 
     def _part(self, number: int) -> Part:
         with self._stored(number) as stored:

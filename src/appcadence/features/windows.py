@@ -56,6 +56,8 @@ class Windows:
     devices: pd.Index[Any]
     apps: pd.Index[Any]
     dests: pd.Index[Any]
+    local: np.ndarray
+    """(n_dests,) whether each destination is on the device's own network."""
     attribution: np.ndarray
     """(n,) how well the app is known at best, codes into the declared values of `app_attribution`."""
     port: np.ndarray
@@ -81,7 +83,7 @@ class Windows:
     def n(self) -> int:
         return len(self.start_us)
 
-    @property
+    @cached_property
     def nameless(self) -> np.ndarray:
         """(n,) whether each is a window of flows whose destination is not known."""
         found = code_of(APP_LEVEL, self.dests)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,6 +23,8 @@ LOCAL_NETWORKS: tuple[Network, ...] = tuple(
 """Addresses that are never beyond the network a device is on."""
 _LOCAL_NAMES = ("local", "localhost")
 _HEADS = frozenset("0123456789abcdefABCDEF:")
+_KEPT, _MAX_KEPT = 1 << 14, 64
+"""So many addresses, of fewer characters than that, are kept for the next time they are asked for."""
 
 
 def parsed(text: str | None) -> Address | None:
@@ -29,6 +32,11 @@ def parsed(text: str | None) -> Address | None:
     text = (text or "").strip()
     if text[:1] not in _HEADS:  # a host name, most often: an exception takes longer than a look
         return None
+    return _parsed(text) if len(text) < _MAX_KEPT else _parsed.__wrapped__(text)
+
+
+@lru_cache(_KEPT)
+def _parsed(text: str) -> Address | None:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -54,6 +62,11 @@ def canonical(text: str) -> str | None:
     >>> canonical("::ffff:192.0.2.1")
     '192.0.2.1'
     """
+    return _canonical(text) if len(text) < _MAX_KEPT else _canonical.__wrapped__(text)
+
+
+@lru_cache(_KEPT)
+def _canonical(text: str) -> str | None:
     address = parsed(text)
     if address is None:
         return text.strip() or None
@@ -79,3 +92,10 @@ def is_within(text: str | None, networks: Collection[Network]) -> bool:
     """Whether a text is an address in one of the networks."""
     address = parsed(text)
     return address is not None and any(address in network for network in networks)
+
+
+@lru_cache(8)
+def within(networks: tuple[Network, ...]) -> Callable[[str], bool]:
+    """`is_within` for these networks, which keeps what it has found."""
+    found = lru_cache(_KEPT)(lambda text: is_within(text, networks))
+    return lambda text: found(text) if len(text) < _MAX_KEPT else is_within(text, networks)

@@ -54,4 +54,12 @@ def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         return column
     if not column.num_chunks:
         return pa.array([], column.type)
+    if column.num_chunks == 1:
+        return column.chunk(0)
     return pa.concat_arrays(column.unify_dictionaries().chunks)
+
+
+def places(column: pa.DictionaryArray) -> npt.NDArray[np.int32]:
+    """(n,) the place of each value in the dictionary; -1 = null."""
+    indices = column.indices
+    return np.asarray(pc.fill_null(indices, -1) if indices.null_count else indices)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence._types import Ints
 from appcadence.telemetry.arrays import one_array
@@ -24,7 +25,8 @@ def encode(column: Column) -> pa.DictionaryArray:
 
 def choice(values: Sequence[str], codes: npt.NDArray[np.integer]) -> pa.DictionaryArray:
     """A name a row: values[code], null where the code is -1."""
-    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
+    null = codes < 0
+    indices = pa.array(codes.astype(np.int32), mask=null if null.any() else None)
     return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string())).cast(NAME)
 
 
@@ -35,8 +37,10 @@ def constant(count: int, value: str) -> pa.DictionaryArray:
 
 def by_name(column: pa.DictionaryArray, values: npt.NDArray[Any], null: Any) -> npt.NDArray[Any]:
     """(n,) the value of each row's name, of the values of the dictionary; `null` where there is no name."""
+    if len(values) and (values == values[0]).all() and (values[0] == null or not column.null_count):
+        return np.full(len(column), values[0])
     whole = np.append(values, np.array([null], values.dtype))
-    result: npt.NDArray[Any] = whole[np.asarray(column.indices.fill_null(len(values)))]
+    result: npt.NDArray[Any] = whole.take(np.asarray(column.indices.fill_null(len(values))))
     return result
 
 
@@ -49,14 +53,26 @@ def value_of(column: Column, value: Callable[[str], Any], null: Any) -> npt.NDAr
 
 def translate(column: Column, translation: Callable[[str], str | None]) -> pa.DictionaryArray:
     """Each name replaced by its translation; the function sees each distinct name once."""
-    place: dict[str, int] = {}
+    names = encode(column)
+    new = [None if name is None else translation(name) for name in names.dictionary.to_pylist()]
+    kept = list(dict.fromkeys(name for name in new if name is not None))
+    if len(kept) == len(new):
+        # No two names became one: the codes stay.
+        return pa.DictionaryArray.from_arrays(names.indices, pa.array(kept, pa.string())).cast(NAME)
+    if not kept:
+        return pa.DictionaryArray.from_arrays(pa.nulls(len(names), pa.int32()), pa.array([], pa.string()))
+    place = {name: code for code, name in enumerate(kept)}
+    codes = np.array([-1 if name is None else place[name] for name in new], np.int32)
+    return choice(kept, by_name(names, codes, -1))
 
-    def code(name: str) -> int:
-        new = translation(name)
-        return -1 if new is None else place.setdefault(new, len(place))
 
-    codes = value_of(column, code, -1)
-    return choice(list(place), codes)
+def either(first: Column, second: Column) -> pa.DictionaryArray:
+    """The first column, where it has no name the second."""
+    if not first.null_count:
+        return encode(first)
+    if first.null_count == len(first):
+        return encode(second)
+    return encode(pc.coalesce(*(column.cast(pa.string()) for column in (first, second))))
 
 
 def of_rows(table: pa.Table) -> pa.Table:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from appcadence._cpus import usable_cpus
 from appcadence._types import Ints
-from appcadence.telemetry.arrays import AsOf, one_array
+from appcadence.telemetry.arrays import AsOf, one_array, places
 
 COLUMNS = ("start", "dest_host", "dest_ip", "service")
 """What the rule looks at."""
@@ -134,8 +134,10 @@ class _Ties:
 
     def of(self, addresses: pa.DictionaryArray, micros: Ints) -> Ints:
         """(n,) place in `hosts` of the host of each address at each time."""
-        places = pc.fill_null(pc.index_in(addresses.dictionary, value_set=self._addresses), -1).to_numpy()
-        host: Ints = self._host[self._as_of.find(places[addresses.indices.to_numpy()], micros)]
+        known = pc.fill_null(pc.index_in(addresses.dictionary, value_set=self._addresses), -1).to_numpy()
+        address = known[addresses.indices.to_numpy()]
+        host, tied = np.full(len(micros), -1, np.int64), np.flatnonzero(address >= 0)
+        host[tied] = self._host[self._as_of.find(address[tied], micros[tied])]
         return host
 
 
@@ -172,12 +174,11 @@ def _rows(flows: pa.Table, named: bool) -> Ints:
     none = len(flows) if named else 0
     if host.null_count == none or address.null_count == len(flows):
         return np.empty(0, np.int64)
-    service = one_array(flows["service"])
-    lookup = pc.equal(service.dictionary, "dns").take(service.indices)
-    address = one_array(address)
-    public = pc.invert(pc.match_substring_regex(address.dictionary, _LOCAL)).take(address.indices)
-    wanted = pc.and_(pc.is_valid(host) if named else pc.is_null(host), pc.fill_null(public, False))
-    return np.flatnonzero(pc.and_not(wanted, pc.fill_null(lookup, False)))
+    service, address = one_array(flows["service"]), one_array(address)
+    lookup = np.append(pc.fill_null(pc.equal(service.dictionary, "dns"), False), False)
+    local = np.append(pc.fill_null(pc.match_substring_regex(address.dictionary, _LOCAL), True), True)
+    wanted = (places(one_array(host)) >= 0) == named
+    return np.flatnonzero(wanted & ~local[places(address)] & ~lookup[places(service)])
 
 
 def _micros(flows: pa.Table) -> Ints:
@@ -186,10 +187,10 @@ def _micros(flows: pa.Table) -> Ints:
 
 def _put(column: pa.DictionaryArray, rows: Ints, values: pa.Array, codes: Ints) -> pa.DictionaryArray:
     """The column with `values[codes]` in some rows; its dictionary gains what it lacks."""
-    used, codes = np.unique(codes, return_inverse=True)
-    values = values.take(used)
-    new = values.filter(pc.invert(pc.is_in(values, value_set=column.dictionary)))
-    words = pa.concat_arrays([column.dictionary, new])
-    indices = np.array(column.indices.fill_null(-1))
-    indices[rows] = pc.index_in(values, value_set=words).to_numpy()[codes]
+    new = np.zeros(len(values), np.bool_)
+    new[codes] = True
+    new &= ~np.asarray(pc.is_in(values, value_set=column.dictionary))
+    words = pa.concat_arrays([column.dictionary, values.filter(pa.array(new))])
+    indices = np.array(places(column))
+    indices[rows] = pc.fill_null(pc.index_in(values, value_set=words), -1).to_numpy()[codes]
     return pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), words)

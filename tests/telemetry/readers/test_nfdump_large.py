@@ -126,7 +126,8 @@ def test_equal_logs_give_equal_bytes(tmp_path, monkeypatch):
     assert one == two
 
 
-def test_no_room_to_set_records_aside(tmp_path):
+def test_no_room_to_set_records_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(_spill, "PIECE_ROWS", 10_000)
     path = tmp_path / "flows.json"
     path.write_bytes(nf_array(*many(20_000)))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

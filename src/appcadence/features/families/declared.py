@@ -21,7 +21,6 @@ from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
 from appcadence.features.flows import FOREIGN_PUSH, PROVIDER
 from appcadence.features.windows import Windows
-from appcadence.telemetry.addresses import is_local
 
 SCHEDULER_FLOOR_SECONDS = 900.0
 """Background refresh never comes more often than about this."""
@@ -171,11 +170,11 @@ def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
     known = np.flatnonzero((profile[:n] >= 0) & ~windows.nameless[:n])
     if declared is None or not len(known):
         return share
-    width = len(windows.dests) + 1
+    width, names = len(windows.dests) + 1, windows.dests.to_numpy()
     pairs, inverse = np.unique(profile[known] * width + windows.dest[known], return_inverse=True)
     expected = [
-        declared.expects(int(p), int(d), str(windows.dests[d]))
-        for p, d in zip(*np.divmod(pairs, width), strict=True)
+        declared.expects(p, d, names[d])
+        for p, d in zip(*(codes.tolist() for codes in np.divmod(pairs, width)), strict=True)
     ]
     share[known] = 1.0 - np.array(expected)[inverse]
     # An app window's flows are those of its channels at the same time, but for those on the local network.
@@ -183,8 +182,7 @@ def _unexpected(windows: Windows, profile: np.ndarray) -> np.ndarray:
     n_apps = max(len(windows.apps), 1)
     key = windows.device_interval.astype(np.int64) * n_apps + windows.app
     unique, code = np.unique(key[n:], return_inverse=True)
-    beyond = [not is_local(str(windows.dests[d])) for d in pairs % width]
-    known = known[np.array(beyond, np.bool_)[inverse]]
+    known = known[~windows.local[windows.dest[known]]]
     at = np.searchsorted(unique, key[known])
     total = np.bincount(at, flows[known], len(unique))
     outside = np.bincount(at, flows[known] * share[known], len(unique))

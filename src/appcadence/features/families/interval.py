@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from appcadence._types import FeatureMatrix, Mask
+from appcadence.features._cadence import best_part, score_gaps, weights
 from appcadence.features._kernels import (
     MAX_SKETCH,
     MIN_STARTS,
@@ -126,19 +127,6 @@ FEATURES = (
         "longest silent stretch",
     ),
 )
-
-
-def _gaps(windows: Windows, wanted: Mask) -> FeatureMatrix:
-    return fill(
-        _kernel,
-        windows.offsets,
-        len(FEATURES),
-        *windows.starts,
-        *windows.beats,
-        windows.observed_seconds,
-        int(np.diff(windows.beats[0]).max(initial=0)),
-        wanted,
-    )
 
 
 @kernel
@@ -271,32 +259,49 @@ def _kernel(  # type: ignore[no-untyped-def]
     lo, hi, out, offsets, start_offsets, starts, beat_offsets, beats, observed, most, wanted
 ):
     of_sessions, of_beats = wanted[:PER_LEVEL], wanted[PER_LEVEL : 2 * PER_LEVEL]
-    banded = wanted[2 * PER_LEVEL : 2 * PER_LEVEL + 3].any()
+    both, last = 2 * PER_LEVEL, len(wanted) - 3
+    scored, parts = wanted[last:].any(), wanted[last + 2]
+    needed = wanted[both : both + 3].any() or parts  # of both levels, the one that shows more
     of_either = of_sessions | of_beats
+    with_sessions = needed or of_sessions.any() or wanted[last]
+    with_beats = needed or of_beats.any() or wanted[last + 1]
     gaps, ordered = np.empty(most), np.empty(most)
-    scratch = np.empty((6, MAX_SKETCH))
+    scratch, own = np.empty((6, MAX_SKETCH + 1)), weights()
     for g in range(lo, hi):
         times = beats[beat_offsets[g] : beat_offsets[g + 1]]
         if len(times) >= MIN_STARTS:
-            level = out[g, PER_LEVEL : 2 * PER_LEVEL]
+            level = out[g, PER_LEVEL:both]
             mine = starts[start_offsets[g] : start_offsets[g + 1]]
-            share = period = jitter = missed = 0.0
+            share = period = jitter = missed = best = 0.0
+            better = times
             # Sessions that begin in the window begin with a beat: as many of both are the same starts.
             same = len(mine) == len(times)
-            if same or banded or of_beats.any():
+            if same or with_beats:
                 asked = of_either if same else of_beats
                 share, period, jitter, missed = gap_features(
-                    times, gaps, ordered, scratch, level, asked, banded
+                    times, gaps, ordered, scratch, level, asked, needed or scored
                 )
+                if scored:
+                    best = score_gaps(ordered[: len(times) - 1], scratch, own)
+            out[g, last + 1] = best
             if same:
                 for k in range(PER_LEVEL):
                     out[g, k] = level[k]
-            elif len(mine) >= MIN_STARTS and (banded or of_sessions.any()):
-                other = gap_features(mine, gaps, ordered, scratch, out[g, :PER_LEVEL], of_sessions, banded)
+                out[g, last] = best
+            elif len(mine) >= MIN_STARTS and with_sessions:
+                other = gap_features(
+                    mine, gaps, ordered, scratch, out[g, :PER_LEVEL], of_sessions, needed or scored
+                )
                 if other[0] >= share:
                     share, period, jitter, missed = other
-            at = 2 * PER_LEVEL
-            out[g, at], out[g, at + 1], out[g, at + 2] = period, jitter, missed
+                if scored:
+                    score = score_gaps(ordered[: len(mine) - 1], scratch, own)
+                    out[g, last] = score
+                    if score >= best:
+                        best, better = score, mine
+            if parts:
+                out[g, last + 2] = best_part(better, best, ordered, scratch, own)
+            out[g, both], out[g, both + 1], out[g, both + 2] = period, jitter, missed
         hours = observed[g] / 3600.0
         seen, last_hour, silence = 0, -1, 0.0
         previous = times[0] if len(times) else 0.0
@@ -306,18 +311,24 @@ def _kernel(  # type: ignore[no-untyped-def]
             last_hour = hour
             silence = max(silence, t - previous)
             previous = t
-        at = 2 * PER_LEVEL + 3
-        out[g, at] = len(times) / hours
-        out[g, at + 1] = min(seen / max(hours, 1.0), 1.0)
+        out[g, both + 3] = len(times) / hours
+        out[g, both + 4] = min(seen / max(hours, 1.0), 1.0)
         # Against the observed time, so that half a day of telemetry is not half a day of silence.
         outside = observed[g] - (previous - times[0]) if len(times) else observed[g]
-        out[g, at + 2] = min(max(silence, outside) / observed[g], 1.0)
+        out[g, both + 5] = min(max(silence, outside) / observed[g], 1.0)
 
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 23) cadence features; a level with fewer than six starts is NaN."""
-    return np.hstack(
-        [_gaps(windows, wanted[: len(FEATURES)]), cadence.compute(windows, wanted[len(FEATURES) :])]
+    return fill(
+        _kernel,
+        windows.offsets,
+        len(wanted),
+        *windows.starts,
+        *windows.beats,
+        windows.observed_seconds,
+        int(np.diff(windows.beats[0]).max(initial=0)),
+        wanted,
     )
 
 

@@ -4,8 +4,9 @@ Of the rows of one key (see `flow_keys`) the most complete one stays, that of th
 the most bytes: a sensor that records connections while they are open writes them again and again. A new row
 that completes one of the directory takes its place, with the host name of that one where it has none itself.
 
-Memory grows by 8 bytes a new flow; of flows that are logged again about `MAX_ROWS` rows are held at a time. A
-flow of which more rows than that are logged is left as it is.
+Memory grows with the flows that are logged again, not with the others: the keys of the new ones lie on disk,
+8 bytes each (see `key_runs`). Of flows that are logged again about `MAX_ROWS` rows are held at a time; one of
+which more rows than that are logged is left as it is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from appcadence.telemetry.ingest.flow_keys import (
     by_content,
     flow_keys,
 )
+from appcadence.telemetry.ingest.key_runs import RUN_KEYS, KeyRuns
 from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import FLOWS
 
@@ -71,8 +73,8 @@ class EachOnce:
     """Gathers the flows of a conversion batch by batch, as they are written; then settles which count."""
 
     def __init__(self) -> None:
-        self._keys: Keys = np.empty(1 << 16, np.uint64)
-        self._count = self._written = 0
+        self._keys = KeyRuns()
+        self._written = 0
         self._low, self._high = np.iinfo(np.int64).max, np.iinfo(np.int64).min
         self._owners: list[int] = []
         self._first: list[int] = []
@@ -87,11 +89,7 @@ class EachOnce:
         self._written += len(flows)
         if owner == UNIQUE:
             return
-        end = self._count + len(flows)
-        if end > len(self._keys):
-            self._keys.resize(max(end, len(self._keys) * 5 // 4), refcheck=False)
-        self._keys[self._count : end] = flow_keys(flows)
-        self._count = end
+        self._keys.add(flow_keys(flows))
         low, high = pc.min_max(flows["start"].cast(pa.int64())).as_py().values()
         self._low, self._high = min(self._low, low), max(self._high, high)
 
@@ -99,14 +97,16 @@ class EachOnce:
         """Take what is logged again out of the new flows, and what they complete out of the directory."""
         found = Settled()
         staged = writer.staged("flows")
-        if staged is None or not self._count:
+        if staged is None or not self._keys.count:
             return found
-        keys = self._keys[: self._count]
-        keys.sort()
-        held = dict(self._held(before, keys)) if before else {}
-        stored = np.sort(np.concatenate([keys[:0], *held.values()]))
-        wanted = np.unique(np.concatenate([keys[1:][keys[1:] == keys[:-1]], stored]))
-        for part in _parts(wanted, _count_of(wanted, keys) + _count_of(wanted, stored)):
+        held = self._held(before) if before else {}
+        stored = np.sort(np.concatenate([np.empty(0, np.uint64), *held.values()]))
+        wanted, count = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        for keys in self._keys.parts():
+            again = np.unique(np.concatenate([keys[1:][keys[1:] == keys[:-1]], _between(stored, keys)]))
+            wanted.append(again)
+            count.append(_count_of(again, keys) + _count_of(again, stored))
+        for part in _parts(np.concatenate(wanted), np.concatenate(count)):
             self._decide(part, staged, list(held), found)
         for file, places in found.replaced.items():
             drop = np.sort(np.concatenate(places))
@@ -116,15 +116,29 @@ class EachOnce:
             writer.change("flows", partial(_changed, drop, found.named))
         return found
 
-    def _held(self, before: TelemetryDirectory, keys: Keys) -> Iterator[tuple[Path, Keys]]:
-        """Files of the directory that have rows with some of the sorted keys, and these."""
+    def _held(self, before: TelemetryDirectory) -> dict[Path, Keys]:
+        """Files of the directory that have rows with keys of new ones, and these."""
+        found: dict[Path, Keys] = {}
+        near: dict[Path, Keys] = {}
         for file in before.files("flows"):
-            found = []
-            for _, rows in stored_rows(FLOWS, file, KEY_COLUMNS, self._near):
-                theirs = np.sort(flow_keys(rows))
-                found.append(theirs[_among(theirs, keys)])
-            if sum(map(len, found)):
-                yield file, np.concatenate(found)
+            theirs = [flow_keys(rows) for _, rows in stored_rows(FLOWS, file, KEY_COLUMNS, self._near)]
+            if theirs:
+                near[file] = np.sort(np.concatenate(theirs))
+            if sum(map(len, near.values())) > RUN_KEYS:
+                found |= self._known(near)
+                near.clear()
+        return found | self._known(near)
+
+    def _known(self, near: dict[Path, Keys]) -> dict[Path, Keys]:
+        """Those of the sorted keys of files that new rows have; files without any are left out."""
+        found: dict[Path, list[Keys]] = defaultdict(list)
+        for keys in self._keys.parts() if near else ():
+            for file, theirs in near.items():
+                some = _between(theirs, keys)
+                some = some[_among(some, keys)]
+                if len(some):
+                    found[file].append(some)
+        return {file: np.concatenate(some) for file, some in found.items()}
 
     def _near(self, group: pq.RowGroupMetaData) -> bool:
         """Whether a row group may hold rows of the time of the new ones."""
@@ -166,6 +180,13 @@ class EachOnce:
             winner["place"][gives].tolist(), rows["host"][gives], rows["how"][gives], strict=True
         ):
             found.named[place] = hosts[name], hows[source]
+
+
+def _between(keys: Keys, those: Keys) -> Keys:
+    """Those of the sorted keys that lie between the ends of others."""
+    if not len(those):
+        return keys[:0]
+    return keys[np.searchsorted(keys, those[0]) : np.searchsorted(keys, those[-1], "right")]
 
 
 def _among(keys: Keys, wanted: Keys) -> Mask:

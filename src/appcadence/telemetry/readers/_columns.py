@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.names import choice, translate
+from appcadence.telemetry.names import choice, either, encode, translate
 from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _text
 from appcadence.telemetry.readers._lines import Rows
 
@@ -32,33 +33,48 @@ class Columns:
         self.faults: list[tuple[Mask, str]] = []
         self.left_out: Counter[str] = Counter()
         self._nothing = {"", *nothing}
+        self._raw: dict[str, pa.Array] = {}
+        self._coded: dict[int, tuple[pa.Array, pa.DictionaryArray]] = {}
 
     def keep(self, mine: pa.Array, reason: str = "other_kind") -> None:
         """Go on with some of the rows only; the others are left out for this reason."""
-        before = len(self.lines)
-        self.table, self.lines = self.table.filter(mine), self.lines[np.asarray(mine)]
-        self.left_out[reason] += before - len(self.lines)
+        kept = np.asarray(mine)
+        if kept.all():
+            return
+        self.left_out[reason] += int((~kept).sum())
+        self.table, self.lines = self.table.filter(pa.array(kept)), self.lines[kept]
+        self._raw.clear()
+        self._coded.clear()
 
     def raw(self, name: str) -> pa.Array:
         """As it stands."""
-        if name in self.table.column_names:
-            return one_array(self.table[name])
-        return pa.nulls(len(self.table), pa.string())
+        if name not in self._raw:
+            present = name in self.table.column_names
+            found = one_array(self.table[name]) if present else pa.nulls(len(self.table), pa.string())
+            self._raw[name] = found
+        return self._raw[name]
+
+    def coded(self, column: pa.Array) -> pa.DictionaryArray:
+        """A column as names; one that is asked for again is not looked through again."""
+        if id(column) not in self._coded:
+            # Kept with its column, so that no other one gets its number.
+            self._coded[id(column)] = column, encode(column)
+        return self._coded[id(column)][1]
 
     def text(self, *names: str) -> pa.DictionaryArray:
         """As texts without blanks around them, from the first column that says anything."""
         present = [name for name in names if name in self.table.column_names] or names[:1]
-        said = [self._said(name) for name in present]
-        if len(said) == 1:
-            return said[0]
-        return pc.coalesce(*(column.cast(pa.string()) for column in said)).dictionary_encode()
+        return reduce(either, map(self._said, present))
 
     def _said(self, name: str) -> pa.DictionaryArray:
-        return translate(self.raw(name), lambda t: None if t.strip().lower() in self._nothing else t.strip())
+        return translate(
+            self.coded(self.raw(name)), lambda t: None if t.strip().lower() in self._nothing else t.strip()
+        )
 
     def time(self, *names: str) -> pa.Array:
         """As microseconds since 1970, from the first column that holds anything."""
-        micros, bad = _text.times(pc.coalesce(*map(self.raw, names)))
+        columns = [*map(self.raw, names)]
+        micros, bad = _text.times(columns[0] if len(columns) == 1 else pc.coalesce(*columns))
         self.fault(bad, f"{names[0]} is not a time")
         return micros
 
@@ -80,10 +96,9 @@ class Columns:
     def destination(self, hosts: pa.Array, addresses: pa.Array | None = None) -> dict[str, pa.Array]:
         """The columns that say where a flow went; `hosts` may also be URLs or addresses."""
         names, literal = _hosts.parts(hosts)
-        found = literal.cast(pa.string())
+        found = literal
         if addresses is not None:
-            given = translate(addresses, lambda text: canonical(text.strip("[]")))
-            found = pc.coalesce(given.cast(pa.string()), found)
+            found = either(translate(addresses, lambda text: canonical(text.strip("[]"))), literal)
         source = choice(("observed",), -np.asarray(names.is_null()).astype(int))
         return {"dest_host": names, "dest_host_source": source, "dest_ip": found}
 

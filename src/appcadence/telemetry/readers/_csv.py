@@ -45,7 +45,8 @@ class Dialect:
 def header(start: bytes, delimiter: str = ",") -> list[str]:
     """The names in the first line, stripped; none where it is no text."""
     try:
-        text = start.split(b"\n", 1)[0].decode("utf-8-sig").strip("\r\n")
+        end = start.find(b"\n")
+        text = start[: len(start) if end < 0 else end].decode("utf-8-sig").strip("\r\n")
         return [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
     except (UnicodeDecodeError, csv.Error):
         return []
@@ -97,17 +98,27 @@ def read(
     wanted: dict[str, int] = {}
     ended = False
     for block in _lines.blocks(path, expected):
-        data, line = block.data, block.line
+        data, line, ends = block.data, block.line, block.ends
         if line == 1:
             names, data, line = header(data, delimiter), data.partition(b"\n")[2], 2
+            ends = max(ends - 1, 0)
             if not names:
                 raise UnusableFile(f"{path} is not {expected}: its first line is no text", path)
             wanted = {ours: names.index(theirs) for ours, theirs in choose(names).items()}
-        if ended:
-            data = b""
-        elif until is not None and (at := (b"\n" + data).find(b"\n" + until)) >= 0:
+        if not ended and until is not None and (at := _line_with(until, data)) >= 0:
             data, ended = data[:at], True
-        yield rows(Block(data, line, data.count(b"\n"), block.size), wanted, len(names), dialect)
+            ends = data.count(b"\n")
+        elif ended:
+            data, ends = b"", 0
+        yield rows(Block(data, line, ends, block.size), wanted, len(names), dialect)
+
+
+def _line_with(start: bytes, data: bytes) -> int:
+    """Where the first line begins that starts so, -1 = nowhere."""
+    # One byte is looked for far faster than several.
+    if data.startswith(start) or start[-1:] not in data:
+        return 0 if data.startswith(start) else -1
+    return data.find(b"\n" + start) + 1 or -1
 
 
 def rows(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.names import translate, value_of
+from appcadence.telemetry.names import constant, either, translate, value_of
 from appcadence.telemetry.readers import (
     Batches,
     ReadOptions,
@@ -29,7 +29,7 @@ from appcadence.telemetry.readers import (
     nfdump,
 )
 from appcadence.telemetry.readers._declaration import Declaration, Layout, Skip
-from appcadence.telemetry.readers._lines import Rows
+from appcadence.telemetry.readers._lines import Block, Rows
 from appcadence.telemetry.readers._mapped import Mapped
 from appcadence.telemetry.schema import NAME as WORD
 
@@ -158,18 +158,29 @@ def parse(
         chosen = partial(choose, path, expected if layout.recognised else "", declared)
         return declared, _csv.read(path, expected, chosen, layout.delimiter)
     names = _header(layout, start) if headed else list(layout.names)
-    return declared, _line_rows(path, expected, layout, names, wanted, headed)
+    # What is matched against a pattern is needed as it stands.
+    patterns = {*declared.extract, *declared.values, *declared.drop}
+    numeric = [ours for ours in (*_COUNTS, *_TIMES) if ours not in patterns]
+    matched = [name for skip in (*declared.skips, *declared.swaps) for name in skip.columns]
+    counts = {name for ours in numeric for name in declared.columns.get(ours, ())}.difference(matched)
+    make = partial(
+        _line_records.rows,
+        layout=layout,
+        names=names,
+        wanted=wanted,
+        counts=counts,
+        dash="-" in declared.nothing,
+    )
+    return declared, _line_rows(path, expected, make, headed)
 
 
-def _line_rows(
-    path: Path, expected: str, layout: Layout, names: list[str], wanted: list[str], headed: bool
-) -> Iterator[Rows]:
+def _line_rows(path: Path, expected: str, make: Callable[[Block], Rows], headed: bool) -> Iterator[Rows]:
     _lines.head(path, expected, 1)
     for block in _lines.blocks(path, expected):
         if headed and block.line == 1:
             body = block.data.partition(b"\n")[2]
-            block = replace(block, data=body, line=2, ends=body.count(b"\n"))
-        yield _line_records.rows(block, layout, names, wanted)
+            block = replace(block, data=body, line=2, ends=max(block.ends - 1, 0))
+        yield make(block)
 
 
 def _wanted(declared: Declaration) -> list[str]:
@@ -293,15 +304,17 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         "service": translate(get.words("service"), str.lower),
         "outcome": get.outcome(),
         "source_uid": get.plain("source_uid"),
-        "source": pc.fill_null(get.words("source").cast(pa.string()), name),
+        "source": either(get.words("source"), constant(len(start), name)),
         "time_resolution_seconds": get.resolution(),
     }
     if lasted is not None:
         columns["duration_seconds"] = lasted
     if get.has("app_id"):
         columns["app_id"] = get.words("app_id")
-        attribution = pc.if_else(columns["app_id"].is_null(), "none", get.mine("app_attribution"))
-        columns["app_attribution"] = pc.fill_null(attribution, "none")
+        attribution, none = get.mine("app_attribution"), constant(len(start), "none")
+        if columns["app_id"].null_count:
+            attribution = pc.if_else(columns["app_id"].is_null(), None, attribution.cast(pa.string()))
+        columns["app_attribution"] = either(attribution, none)
     if get.has("dest_host_source"):
         columns["dest_host_source"] = get.mine("dest_host_source")
     if get.has("dest_port"):
@@ -309,8 +322,8 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         ported = tcp | udp | np.asarray(get.words("transport").is_null())
         columns["dest_port"] = get.port("dest_port", ported if declared.addresses else None)
         if declared.addresses:
-            guessed = _flows.dns_by_port(columns["dest_port"], udp).cast(pa.string())
-            columns["service"] = pc.coalesce(columns["service"].cast(pa.string()), guessed)
+            guessed = _flows.dns_by_port(columns["dest_port"], udp)
+            columns["service"] = either(columns["service"], guessed)
     columns |= {
         ours: get.count(ours, declared.byte_unit) for ours in ("bytes_out", "bytes_in") if get.has(ours)
     }

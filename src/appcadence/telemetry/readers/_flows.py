@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.addresses import is_address, is_local, is_within
+from appcadence.telemetry.addresses import is_address, is_local, is_within, within
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.names import Column, choice, constant, translate, value_of
+from appcadence.telemetry.names import Column, choice, constant, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, rejected, tagged
 from appcadence.telemetry.readers._hosts import TOO_LONG, too_long
 from appcadence.telemetry.readers._lines import Fault, Rows
@@ -145,7 +145,8 @@ def screen(
     faulty, by_address = codes > 0, lines[keep & unnamed].tolist()
     found = zip(lines[faulty].tolist(), codes[faulty].tolist(), strict=True)
     bad = [(line, reasons[code - 1]) for line, code in found] + [(line, TOO_LONG) for line in by_address]
-    return Finished(draft.filter(pa.array(keep)).combine_chunks(), bad, left_out, len(by_address))
+    kept = draft if keep.all() else draft.filter(pa.array(keep))
+    return Finished(kept.combine_chunks(), bad, left_out, len(by_address))
 
 
 def _strangers(draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None) -> Aside:
@@ -221,7 +222,12 @@ def _faults(
         for name in _NAMES
         if name in draft.column_names
     ]
-    codes = np.select([mask for mask, _ in found], [np.int64(i + 1) for i in range(len(found))], np.int64(0))
+    codes = np.zeros(len(draft), np.int64)
+    # The first counts, so it is written last.
+    for place in reversed(range(len(found))):
+        mask = found[place][0]
+        if mask.any():
+            codes[mask] = place + 1
     return codes, [reason for _, reason in found]
 
 
@@ -245,7 +251,7 @@ def local(addresses: Column, options: ReadOptions, stated: pa.ChunkedArray | Non
     discovery, not an app's destination.
     """
     nets = options.local_nets or _PRIVATE
-    result: Mask = value_of(addresses, lambda text: is_within(text, nets), False)
+    result: Mask = value_of(addresses, within(nets), False)
     if stated is not None and not options.local_nets:
         told = one_array(stated)
         result = np.where(np.asarray(told.is_valid()), np.asarray(told.fill_null(False)), result)
@@ -268,10 +274,9 @@ def micros(seconds: Column) -> pa.Array:
 
 def transports(proto: Column) -> tuple[pa.DictionaryArray, Mask, Mask]:
     """The transport of each protocol name or number, and which rows are TCP and which UDP."""
-    known = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp"}
-    transport = translate(proto, lambda text: known.get(text.strip().lower()))
-    tcp, udp = (np.asarray(pc.fill_null(pc.equal(transport, name), False)) for name in TRANSPORTS)
-    return transport, tcp, udp
+    known = {"tcp": 0, "6": 0, "udp": 1, "17": 1}
+    codes = value_of(proto, lambda text: known.get(text.strip().lower(), -1), -1)
+    return choice(TRANSPORTS, codes), codes == 0, codes == 1
 
 
 def dns_by_port(dest_port: Column, udp: Mask) -> pa.DictionaryArray:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
+from appcadence.telemetry.readers import _json_columns
 from appcadence.telemetry.readers._json_layout import Fits, blocks, check, objects
 from appcadence.telemetry.readers._lines import Block, Rows
 
@@ -48,6 +49,12 @@ def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
     `wanted` may hold structs and lists; a field that is absent is null. `adapt` is only asked for blocks
     that do not parse as they are.
     """
+    types = {name: plain_type(declared) for name, declared in wanted.items()}
+    try:
+        if plain := _json_columns.columns(block.data, block.count, types):
+            return Rows(_checked(plain, wanted), block.lines, block.count, size=block.size)
+    except pa.ArrowInvalid:
+        pass
     # Arrow's reader crashes where null stands for the first object it sees.
     if not (b"null" in block.data and _BARE_NULL.search(block.data)):
         try:
@@ -68,8 +75,12 @@ def _table(data: bytes, wanted: Fields) -> pa.Table:
     )
     if not wanted:
         return pa.table({"row": pa.nulls(len(table))})
-    encoded = _encoded({name: table[name] for name in wanted}, wanted)
-    # Arrow's JSON reader lets bytes through that are no UTF-8.
+    return _checked({name: table[name] for name in wanted}, wanted)
+
+
+def _checked(columns: dict[str, Any], wanted: Fields) -> pa.Table:
+    encoded = _encoded(columns, wanted)
+    # Nobody has looked yet whether texts are in UTF-8.
     for column in encoded.columns:
         column.validate(full=True)
     return encoded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -19,23 +19,37 @@ import pyarrow as pa
 
 from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
-from appcadence.telemetry.readers import _csv
+from appcadence.telemetry.readers import _csv, _plain_text, _words
 from appcadence.telemetry.readers._declaration import Layout
-from appcadence.telemetry.readers._lines import Block, Fault, Rows
+from appcadence.telemetry.readers._lines import Block, Fault, Rows, line_ends
 
 MAX_PREFIX = 1000
 """Characters of a line in which its record begins and shows its kind."""
 _BOM = b"\xef\xbb\xbf"
 _BLANK, _TAB, _EQUALS, _QUOTE, _BACKSLASH, _COMMA, _PIPE, _SEMICOLON = b' \t="\\,|;'
-_KV, _PAIRS, _CEF, _WORDS = range(4)
+_SAFE = re.compile(r"\[\^[^\]\\]*\\n[^\]\\]*\]|\\[dSw.|/]")
+_BEYOND = re.compile(r"\\|\[\^|\(\?(?![:=!])|\$|\n")
+"""What may look beyond the end of a line, or behind its start; but for what is safe."""
+_IN_A_ROW = 8192
+_MAX_MISSED = 100
+"""After so many lines that do not match, and a quarter of all, the others are looked at one by one."""
+_KV, _PAIRS, _CEF = range(3)
 _LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f]{2,4})|([^\w\s|=]))\|")
 
 
-def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[str]) -> Rows:
+def rows(
+    block: Block,
+    layout: Layout,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    counts: Collection[str] = (),
+    dash: bool = False,
+) -> Rows:
     """The records of a block, each wanted field as texts, and the lines that are no records.
 
     Lines of another kind than `layout.of_kind` are read and neither records nor bad. `names` are those
-    of the columns, for words and tables.
+    of the columns, for words and tables; words in `counts` may come as whole numbers, and "-" as none if
+    a `dash` says so.
     """
     if block.line == 1:
         block = replace(block, data=block.data.removeprefix(_BOM))
@@ -50,7 +64,8 @@ def rows(block: Block, layout: Layout, names: Sequence[str], wanted: Sequence[st
     starts, ends, numbers = starts[kept], ends[kept], numbers[kept]
     if layout.syntax == "csv":
         return _table(block, layout, names, wanted, (starts, ends, numbers), bad, read)
-    columns = _columns(data, starts, ends, layout, names, [name for name in wanted if name not in groups])
+    unnamed = [name for name in wanted if name not in groups]
+    columns = _columns(data, starts, ends, layout, names, unnamed, counts, dash)
     columns |= groups
     table = pa.table(columns or {"row": pa.nulls(len(numbers))})
     return Rows(table, numbers, read, bad, block.size)
@@ -71,15 +86,14 @@ def _in_bytes(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
 def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[Fault]]:
     """Where lines begin and end that hold anything, their numbers; and those that are not in UTF-8."""
     text = np.frombuffer(block.data, np.uint8)
-    ends = np.flatnonzero(text == 10)
+    ends = line_ends(block.data)
     if len(ends) < block.count:
         ends = np.append(ends, len(text))
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64) if len(ends) else ends
     numbers = block.lines
-    while True:
-        returned = (ends > starts) & (text[np.maximum(ends - 1, 0)] == 13) if len(ends) else ends > starts
-        if not returned.any():
-            break
+    returned = np.full(len(ends), b"\r" in block.data)
+    while returned.any():
+        returned = (ends > starts) & (text[np.maximum(ends - 1, 0)] == 13)
         ends = ends - returned
     kept, bad = ends > starts, np.zeros(len(ends), bool)
     try:
@@ -111,31 +125,70 @@ def _begun(
     data: bytes, starts: Ints, ends: Ints, layout: Layout, wanted: Sequence[str]
 ) -> tuple[Ints, Mask, Mask, dict[str, pa.Array]]:
     """Where the records begin, which lines are records, which of those are of the kind, and named groups."""
-    lasts = np.minimum(ends, starts + MAX_PREFIX).tolist()
-    moved, found = starts, np.ones(len(starts), bool)
+    lasts = np.minimum(ends, starts + MAX_PREFIX)
+    short = bool((lasts == ends).all())
+    moved, found = starts.copy(), np.ones(len(starts), bool)
     names = [name for name in layout.starts.groupindex if name in wanted] if layout.starts else []
     texts: list[list[bytes | None]] = [[] for _ in names]
     if layout.starts:
+        rest = np.arange(len(starts))
+        if short and not names:
+            rest = np.flatnonzero(~_matching(data, starts, layout.starts, at_once=True))
         search = _in_bytes(layout.starts).search
         begins = []
         # Matches are not kept: so many objects at once would cost more than the search.
-        for start, last in zip(starts.tolist(), lasts, strict=True):
+        for start, last in zip(starts[rest].tolist(), lasts[rest].tolist(), strict=True):
             match = search(data, start, last)
             begins.append(match.end() if match else -1)
             for name, values in zip(names, texts, strict=True):
                 values.append(match[name] if match else None)
-        moved = np.array(begins, np.int64)
+        moved[rest] = begins
         found = moved >= 0
     kept = found
     if layout.of_kind:
+        kept = found & (moved == starts)
+        if short:
+            kept &= _matching(data, starts, layout.of_kind)
+        rest = np.flatnonzero(found & ~kept)
         search = _in_bytes(layout.of_kind).search
-        spans = zip(moved.tolist(), lasts, found.tolist(), strict=True)
-        kept = np.array([known and search(data, at, last) is not None for at, last, known in spans], bool)
+        spans = zip(moved[rest].tolist(), lasts[rest].tolist(), strict=True)
+        kept[rest] = [search(data, at, last) is not None for at, last in spans]
     groups = {
         name: pa.array(values, pa.binary()).cast(pa.string()).filter(pa.array(kept))
         for name, values in zip(names, texts, strict=True)
     }
     return moved, found, kept, groups
+
+
+def _matching(data: bytes, starts: Ints, pattern: re.Pattern[str], at_once: bool = False) -> Mask:
+    """Some of the lines that match a pattern from their start on, `at_once`: before they say anything.
+
+    Most often that are all of them: lines in a row are matched at once.
+    """
+    found = np.zeros(len(starts), bool)
+    run = _in_a_row(pattern, at_once)
+    if run is None or b"\r" in data:
+        return found
+    place = missed = 0
+    while place < len(starts) and missed <= _MAX_MISSED + place // 4:
+        start = int(starts[place])
+        match = run.match(data, start)
+        if match and match.end() > start:
+            stop = int(np.searchsorted(starts, match.end()))
+            found[place:stop], place = True, stop
+        else:
+            place, missed = place + 1, missed + 1
+    return found
+
+
+@cache
+def _in_a_row(pattern: re.Pattern[str], at_once: bool) -> re.Pattern[bytes] | None:
+    """Matches lines in a row; None where the pattern might look beyond the end of a line."""
+    if pattern.groups or _BEYOND.search(_SAFE.sub("", pattern.pattern)):
+        return None
+    # Atomic, so that what it matches is what it would match alone.
+    line = f"^(?>{pattern.pattern}){'^' if at_once else ''}[^\\n]*\\n"
+    return re.compile(f"(?:{line}){{1,{_IN_A_ROW}}}".encode(), re.MULTILINE)
 
 
 def _table(
@@ -149,39 +202,51 @@ def _table(
 ) -> Rows:
     """The rows of a table without a header line."""
     starts, ends, numbers = lines
-    spans = zip(starts.tolist(), ends.tolist(), strict=True)
-    data = b"\n".join([block.data[start:end] for start, end in spans])
+    whole = block
+    if len(starts) < block.count or (np.append(-1, ends[:-1]) + 1 != starts).any():
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        data = b"\n".join([block.data[start:end] for start, end in spans])
+        first = int(numbers[0]) if len(numbers) else 1
+        whole = Block(data, first, max(len(numbers) - 1, 0), numbers=numbers)
     places = {name: names.index(name) for name in wanted if name in names}
     dialect = _csv.Dialect(layout.delimiter, ragged=True)
-    width = max(_width(data, dialect), *(place + 1 for place in places.values()), 1)
-    whole = Block(data, int(numbers[0]) if len(numbers) else 1, max(len(numbers) - 1, 0), numbers=numbers)
+    width = max(_width(whole.data, dialect), *(place + 1 for place in places.values()), 1)
     found = _csv.rows(whole, places, width, dialect)
     return Rows(found.table, found.lines, read, [*bad, *found.bad], block.size)
 
 
 def _width(data: bytes, dialect: _csv.Dialect) -> int:
     try:
-        return len(_csv.split(data.partition(b"\n")[0], dialect))
+        end = data.find(b"\n")
+        return len(_csv.split(data[: len(data) if end < 0 else end], dialect))
     except csv.Error:
         return 0
 
 
 def _columns(
-    data: bytes, starts: Ints, ends: Ints, layout: Layout, names: Sequence[str], wanted: Sequence[str]
+    data: bytes,
+    starts: Ints,
+    ends: Ints,
+    layout: Layout,
+    names: Sequence[str],
+    wanted: Sequence[str],
+    counts: Collection[str],
+    dash: bool,
 ) -> dict[str, pa.Array]:
     text = np.frombuffer(data, np.uint8)
-    places = np.array([names.index(name) if name in names else -1 for name in wanted], np.int64)
+    if layout.syntax == "words":
+        return _words.columns(text, starts, ends, names, wanted, counts, dash)
     keys = [name.encode() for name in wanted]
     offsets = np.cumsum([0, *map(len, keys)]).astype(np.int64)
     packed = np.frombuffer(b"".join(keys), np.uint8)
-    mode, delimiter = {"kv": _KV, "cef": _CEF, "words": _WORDS}.get(layout.syntax, _PAIRS), layout.delimiter
+    mode, delimiter = {"kv": _KV, "cef": _CEF}.get(layout.syntax, _PAIRS), layout.delimiter
     separator = ord(delimiter)
     if layout.syntax == "leef":
         separator = _leef_separator(data, starts, ends)
         mode = _CEF if separator == _BLANK else _PAIRS
     firsts, lasts = (np.full((len(wanted), len(starts)), -1, np.int64) for _ in range(2))
-    _find(text, starts, ends, packed, offsets, places, separator, mode, firsts, lasts)
-    return {name: _texts(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
+    _find(text, starts, ends, packed, offsets, separator, mode, firsts, lasts)
+    return {name: _plain_text.spans(text, firsts[i], lasts[i]) for i, name in enumerate(wanted)}
 
 
 def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
@@ -197,28 +262,6 @@ def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
     return _PIPE if re.search(rb"\w=[^|]*\|\w+=", body) else _BLANK
 
 
-def _texts(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.Array:
-    """The spans as texts, null where a span begins at -1."""
-    lengths = np.where(firsts >= 0, lasts - firsts, 0)
-    offsets = np.zeros(len(firsts) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    gathered = np.empty(int(offsets[-1]), np.uint8)
-    _gather(text, firsts, lengths, gathered)
-    valid = np.packbits(firsts >= 0, bitorder="little")
-    buffers = [pa.py_buffer(array) for array in (valid, offsets, gathered)]
-    return pa.Array.from_buffers(pa.string(), len(firsts), buffers)
-
-
-@compiled
-def _gather(text: npt.NDArray[np.uint8], firsts: Ints, lengths: Ints, out: npt.NDArray[np.uint8]) -> None:
-    at = 0
-    for row in range(len(firsts)):
-        first = firsts[row]
-        for step in range(lengths[row]):
-            out[at] = text[first + step]
-            at += 1
-
-
 @compiled
 def _find(
     text: npt.NDArray[np.uint8],
@@ -226,7 +269,6 @@ def _find(
     ends: Ints,
     keys: npt.NDArray[np.uint8],
     offsets: Ints,
-    places: Ints,
     separator: int,
     mode: int,
     firsts: Ints,
@@ -235,20 +277,7 @@ def _find(
     """Where the value of each wanted key of each record begins and ends; the first of a key counts."""
     for row in range(len(starts)):
         at, end = starts[row], ends[row]
-        if mode == _WORDS:
-            place = 0
-            while at < end:
-                while at < end and (text[at] == _BLANK or text[at] == _TAB):
-                    at += 1
-                first = at
-                while at < end and text[at] != _BLANK and text[at] != _TAB:
-                    at += 1
-                if at > first:
-                    for key in range(len(places)):
-                        if places[key] == place:
-                            firsts[key, row], lasts[key, row] = first, at
-                    place += 1
-        elif mode == _KV:
+        if mode == _KV:
             while at < end:
                 while at < end and (
                     text[at] == _BLANK or text[at] == _TAB or text[at] == _COMMA or text[at] == _SEMICOLON

@@ -24,6 +24,9 @@ MAX_LINES = 1 << 18
 MAX_LINE_BYTES = 64 << 20
 """A longer line means that the file is no line-based log; reading on would only fill the memory."""
 
+_AT_ONCE = 1 << 18
+"""Bytes whose line ends are looked for at a time."""
+
 Fault = tuple[int, str]
 """A line (from 1; of what has no lines, a row or record) that could not be used, and what is wrong with
 it."""
@@ -110,7 +113,7 @@ def too_long(path: Path, what: str, expected: str) -> UnusableFile:
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:
     """The data, halved at line ends until no part has more than MAX_LINES; and the line ends of each part."""
-    ends = data.count(b"\n")
+    ends = _count_of_ends(data)
     if ends <= MAX_LINES:
         yield data, ends
         return
@@ -120,6 +123,19 @@ def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:
         cut = data.rfind(b"\n", 0, middle) + 1
     yield from _parts(data[:cut])
     yield from _parts(data[cut:])
+
+
+def line_ends(data: bytes) -> Ints:
+    """The places of all line ends."""
+    text = np.frombuffer(data, np.uint8)
+    # In parts that fit a cache, which is twice as fast.
+    parts = (np.flatnonzero(text[at : at + _AT_ONCE] == 10) + at for at in range(0, len(text), _AT_ONCE))
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _count_of_ends(data: bytes) -> int:
+    text = np.frombuffer(data, np.uint8)
+    return sum(int(np.count_nonzero(text[at : at + _AT_ONCE] == 10)) for at in range(0, len(text), _AT_ONCE))
 
 
 def pieces(path: Path, expected: str, size: int = 1 << 20) -> Iterator[tuple[bytes, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from appcadence._types import Mask
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.names import constant, translate, value_of
-from appcadence.telemetry.readers import _flows, _text
+from appcadence.telemetry.names import by_name, choice, constant, either, translate, value_of
+from appcadence.telemetry.readers import _flows, _plain_text, _text
 from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._declaration import BY_SIZE, EPOCH_UNITS, EPOCHS, Declaration, Skip
 from appcadence.telemetry.readers._hosts import url_port
@@ -68,7 +68,8 @@ class Mapped(Columns):
             return nulls if known is None else constant(len(self.table), known)
         if len({column.type for column in found}) > 1:
             found = [self._as_text(ours, column) for column in found]
-        column = found[0] if len(found) == 1 else pc.coalesce(*found)
+        coded = pa.types.is_dictionary(found[0].type)
+        column = found[0] if len(found) == 1 else reduce(either, found) if coded else pc.coalesce(*found)
         if ours in self.declared.constants and column.null_count:
             column = pc.coalesce(self._as_text(ours, column), pa.scalar(self.declared.constants[ours]))
         if pattern := self.declared.drop.get(ours):
@@ -83,7 +84,10 @@ class Mapped(Columns):
     def words(self, ours: str) -> pa.DictionaryArray:
         """As texts without blanks around them; each taken out of its field, and translated, as declared."""
         declared = self.declared
-        texts = translate(self._as_text(ours, self.field(ours)), lambda text: text.strip() or None)
+        field = self.field(ours)
+        if not pa.types.is_dictionary(field.type):
+            field = self._as_text(ours, field)
+        texts = translate(self.coded(field), lambda text: text.strip() or None)
         if pattern := declared.extract.get(ours):
             texts = translate(texts, lambda text: _group(pattern.search(text)))
         known = declared.values.get(ours)
@@ -95,7 +99,7 @@ class Mapped(Columns):
         """As words that our column may hold; another is a fault, where all words must be known."""
         allowed = FLOWS.column(ours).values
         words = translate(self.words(ours), lambda text: text.lower())
-        known = translate(words, lambda text: text if text in allowed else None).cast(pa.string())
+        known = translate(words, lambda text: text if text in allowed else None)
         if self.declared.all_words:
             wrong = np.asarray(known.is_null()) & ~np.asarray(words.is_null())
             self.fault(wrong, f"{self.label(ours)} is not one of {', '.join(allowed)}")
@@ -109,16 +113,16 @@ class Mapped(Columns):
             found = self.mine("outcome")
         else:
             known = declared.values.get("outcome", {})
-            said = [self._as_text("outcome", self._said_raw(name)) for name in names]
-            each = [translate(column, lambda text: known.get(text.strip().lower())) for column in said]
-            found = pc.coalesce(*(column.cast(pa.string()) for column in each))
-        if declared.otherwise and names:
-            last = self._said_raw(names[-1])
-            found = pc.if_else(pc.and_(found.is_null(), last.is_valid()), declared.otherwise, found)
-        if declared.answered and self.has("bytes_in"):
-            back = pc.fill_null(pc.greater(self.count("bytes_in"), 0), False)
-            found = pc.coalesce(found, pc.if_else(back, "established", None))
-        return pc.fill_null(found, "unknown")
+            said = (self.coded(self._as_text("outcome", self._said_raw(name))) for name in names)
+            each = (translate(column, lambda text: known.get(text.strip().lower())) for column in said)
+            found = reduce(either, each)
+        if declared.otherwise and names and found.null_count:
+            said_last = np.asarray(self._said_raw(names[-1]).is_valid())
+            found = either(found, choice((declared.otherwise,), said_last - 1))
+        if declared.answered and self.has("bytes_in") and found.null_count:
+            back = np.asarray(pc.fill_null(pc.greater(self.count("bytes_in"), 0), False))
+            found = either(found, choice(("established",), back - 1))
+        return either(found, constant(len(found), "unknown"))
 
     def number(self, ours: str) -> pa.Array:
         column = self.field(ours)
@@ -151,15 +155,12 @@ class Mapped(Columns):
         if not pa.types.is_integer(column.type):
             if pa.types.is_floating(column.type):
                 return self.count(ours)
-            texts = self.words(ours)
-            column = translate(texts, _port).cast(pa.string())
-        if where is not None:
-            column = pc.if_else(pa.array(where), column, None)
-        if pa.types.is_integer(column.type):
-            return column
-        found, bad = _text.whole(column)
-        self.fault(bad, f"{self.label(ours)} is not a number")
-        return found
+            texts = translate(self.words(ours), _port)
+            numbers, wrong = _text.whole(texts.dictionary)
+            column = numbers.take(texts.indices)
+            bad = by_name(texts, wrong, False)
+            self.fault(bad if where is None else bad & where, f"{self.label(ours)} is not a number")
+        return column if where is None else pc.if_else(pa.array(where), column, None)
 
     def start(self) -> pa.Array:
         return self._start[0]
@@ -206,6 +207,10 @@ class Mapped(Columns):
             return self._counted(self.number(ours))
         text = self._as_text(ours, column)
         offsets = self._offsets(text)
+        if offsets is None and "iso" in declared.time_forms:
+            plain = _text.iso_times(text, declared.offset_seconds)
+            if plain is not None:
+                return plain
         micros = pa.nulls(len(text), pa.int64())
         if "epoch" in declared.time_forms:
             epoch, _ = _text.number(text)
@@ -260,6 +265,8 @@ class Mapped(Columns):
         if self.declared.time_unit != BY_SIZE:
             return np.full(len(numbers), EPOCH_UNITS[self.declared.time_unit])
         size = np.asarray(numbers.cast(pa.float64(), safe=False).fill_null(0.0))
+        if not len(size) or size.max() < _LARGEST[-1][0]:
+            return np.ones(len(size))
         return np.select([size >= least for least, _ in _LARGEST], [unit for _, unit in _LARGEST], 1.0)
 
     def resolution(self) -> pa.Array:
@@ -325,6 +332,8 @@ class Mapped(Columns):
             return pc.binary_join_element_wise(*parts, " ")
         column = self.raw(name)
         if pa.types.is_string(column.type):
+            if _plain_text.says_all(column, self._nothing):
+                return column
             stripped = pc.utf8_trim_whitespace(column)
             return pc.if_else(
                 pc.is_in(pc.utf8_lower(stripped), pa.array(sorted(self._nothing))), None, stripped
@@ -335,29 +344,26 @@ class Mapped(Columns):
 
     def _dropped(self, ours: str, pattern: re.Pattern[str]) -> pa.Array:
         """As `field`, without what matches the pattern."""
-        each = [self._as_text(ours, self._said_raw(name)) for name in self._present(ours)]
-        kept = [translate(column, lambda text: None if pattern.search(text) else text) for column in each]
-        return pc.coalesce(*(column.cast(pa.string()) for column in kept))
+        said = (self.coded(self._as_text(ours, self._said_raw(name))) for name in self._present(ours))
+        return reduce(either, (translate(text, lambda t: None if pattern.search(t) else t) for text in said))
 
     def _fits(self, skip: Skip) -> Mask:
         names = [name for name in skip.columns if name in self.table.column_names]
-        if skip.matches is None and skip.unless is None:
+        pattern = skip.matches or skip.unless
+        if pattern is None:
             lacks = np.ones(len(self.table), bool)
             for name in names:
                 lacks &= np.asarray(self._said_raw(name).is_null())
             return lacks
         if not names:
             return np.zeros(len(self.table), bool)
-        text = self._as_text(names[0], self._said_raw(names[0]))
-        if skip.matches is not None:
-            matches = skip.matches
-            return np.asarray(value_of(text, lambda said: bool(matches.search(said)), False), bool)
-        unless = skip.unless
-        return np.asarray(value_of(text, lambda said: not (unless and unless.search(said)), False), bool)
+        text = self.coded(self._as_text(names[0], self._said_raw(names[0])))
+        search, wanted = pattern.search, skip.matches is not None
+        return np.asarray(value_of(text, lambda said: bool(search(said)) == wanted, False), bool)
 
     def _as_text(self, ours: str, column: pa.Array) -> pa.Array:
         try:
-            return column.cast(pa.string())
+            return column if pa.types.is_string(column.type) else column.cast(pa.string())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise TelemetryError(
                 f"the column mapped to {ours} is of type {column.type}, which is no text"

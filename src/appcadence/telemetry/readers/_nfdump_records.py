@@ -178,6 +178,9 @@ def record_table(
 def _time(get: Columns, *names: str) -> tuple[pa.Array, pa.Array]:
     """A time and how it is written; `-o csv-fast` counts milliseconds."""
     written = pc.coalesce(*(get.raw(name) for name in names))
+    plain = _text.iso_times(written)
+    if plain is not None:
+        return plain, written
     written = pc.replace_substring_regex(written, r"^([0-9]{10})([0-9]{3})$", r"\1.\2")
     micros, bad = _text.times(written)
     get.fault(bad, f"{names[0]} is not a time")

@@ -19,6 +19,8 @@ SLACK_MICROS = 10_000_000
 """Records this near to each other belong together: an answer may begin after the question has ended."""
 _SYN, _ACK = 0x02, 0x10
 _WELL_KNOWN = 1024
+_FEW = 32
+"""Records of one key that are sorted by insertion."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,7 @@ def keys(
 def match(records: Records) -> Matches:
     """Who opened each connection, and what the other direction carried."""
     key, greater, start, end = records.key, records.greater, records.start, records.end
-    order = np.lexsort((start, key))
-    first = np.ones(len(order), bool)
-    first[1:] = key[order][1:] != key[order][:-1]
+    order, first = _ordered(key, start)
     group = np.cumsum(first) - 1
     by_greater = _openers(
         group,
@@ -98,6 +98,31 @@ def match(records: Records) -> Matches:
         np.where(paired, records.size[partner], -1),
         np.where(paired, records.flags[partner], np.uint8(0)),
     )
+
+
+def _ordered(key: Hashes, start: Ints) -> tuple[Ints, Mask]:
+    """The places of n records in the order of key and start, and which are the first of their key."""
+    order = np.argsort(key)
+    first = np.append(True, np.diff(key[order]) > 0)[: len(order)]
+    most = np.diff(np.append(np.flatnonzero(first), len(order))).max(initial=0)
+    if most > _FEW:
+        order = np.lexsort((start, key))
+    else:
+        _by_start(order, first, start)
+    return order, first
+
+
+@compiled
+def _by_start(order: Ints, first: Mask, start: Ints) -> None:
+    """Order the few records of each key by start, in place."""
+    for place in range(len(order)):
+        at = place
+        while not first[at] and (
+            start[order[at - 1]] > start[order[at]]
+            or (start[order[at - 1]] == start[order[at]] and order[at - 1] > order[at])
+        ):
+            order[at - 1], order[at] = order[at], order[at - 1]
+            at -= 1
 
 
 def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:

@@ -1,7 +1,7 @@
 """Rows set aside on disk while a log is read, and given back with all rows of a key together.
 
-They lie in temporary files without a name, which are gone with the process, however it ends: where TMPDIR
-points to, and as large as the rows.
+A few rows stay in memory. More lie in temporary files without a name, which are gone with the process,
+however it ends: where TMPDIR points to, and as large as the rows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Spill:
 
     def __init__(self) -> None:
         self.rows = 0
+        self._first: list[pa.Table] = []
+        """Rows that are held, as long as they are fewer than PIECE_ROWS."""
         self._buckets: dict[int, _Bucket] = {}
 
     def __enter__(self) -> Spill:
@@ -52,6 +54,15 @@ class Spill:
         Raises:
             TelemetryError: there is no room for them.
         """
+        self.rows += len(rows)
+        self._first.append(rows)
+        if self.rows <= PIECE_ROWS:
+            return
+        for held in self._first:
+            self._set_aside(held)
+        self._first.clear()
+
+    def _set_aside(self, rows: pa.Table) -> None:
         number = np.asarray(rows["key"]) >> np.uint64(64 - _BUCKET_BITS)
         order = np.argsort(number.astype(np.uint8), kind="stable")
         rows = rows.take(pa.array(order)).combine_chunks()
@@ -59,7 +70,6 @@ class Spill:
         with room():
             for at in np.flatnonzero(np.diff(edges)).tolist():
                 self._write(at, rows.slice(edges[at], edges[at + 1] - edges[at]))
-        self.rows += len(rows)
 
     def pieces(self) -> Iterator[pa.Table]:
         """All rows, in an order that depends on nothing but the rows added.
@@ -70,6 +80,9 @@ class Spill:
         Raises:
             TelemetryError: there is no room for what is still to be written.
         """
+        if self._first:
+            yield pa.concat_tables(self._first).combine_chunks()
+            return
         held: list[pa.RecordBatch] = []
         count = 0
         for _, bucket in sorted(self._buckets.items()):

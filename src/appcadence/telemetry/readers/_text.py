@@ -14,7 +14,7 @@ from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import Column
-from appcadence.telemetry.readers import _iso_times
+from appcadence.telemetry.readers import _iso_times, _plain_text
 from appcadence.telemetry.readers._flows import LAST_SECOND, micros
 from appcadence.telemetry.times import from_iso, to_micros
 
@@ -28,21 +28,25 @@ _ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"
 
 def whole(text: Column) -> tuple[pa.Array, Mask]:
     """Whole numbers, null where there is no text or none that fits; and which rows are faulty."""
-    values = _stripped(text)
-    try:
-        # Arrow alone reads all that the pattern allows, yet takes hexadecimal and longer numbers too.
-        longest = pc.max(pc.binary_length(values)).as_py() or 0
-        hexadecimal = any(pc.any(pc.match_substring(values, x)).as_py() for x in "xX")
-        if longest <= 18 and not hexadecimal:
-            return values.cast(pa.int64()), np.zeros(len(values), bool)
-    except pa.ArrowInvalid:
-        pass
-    return _cast(values, _WHOLE, pa.int64())
+    plain = _plain_text.whole(one_array(text).cast(pa.string()))
+    if plain is not None:
+        return plain, np.zeros(len(plain), bool)
+    return _cast(_stripped(text), _WHOLE, pa.int64())
 
 
 def number(text: Column) -> tuple[pa.Array, Mask]:
     """Numbers, null where there is no text or none that fits; and which rows are faulty."""
+    plain = _plain_text.number(one_array(text).cast(pa.string()))
+    if plain is not None:
+        return plain, np.zeros(len(plain), bool)
     return _cast(_stripped(text), _NUMBER, pa.float64())
+
+
+def iso_times(text: pa.StringArray, offset_seconds: int = 0) -> pa.Array | None:
+    """As `times`, if all of them are plain ISO 8601; else None."""
+    clock, plain = _iso_times.read(text, offset_seconds)
+    empty = np.asarray(text.is_null())
+    return in_range(pa.array(clock, mask=empty)) if (plain | empty).all() else None
 
 
 def times(text: Column, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:

@@ -10,11 +10,12 @@ direction was not exported, the bytes received are null. A record that carries b
 (`out_bytes`) is taken so. Pieces cut by the exporter's active timeout stay pieces: the feature step joins
 them.
 
-Each file is read once. What a flow needs of a record is set aside on disk by its five-tuple (see `_spill`),
-and comes back in pieces of half a million: within a piece the flows stand in the order of the log, over all
-in an order that depends on the logs alone. Memory does not grow with the logs. Where the five-tuples of one
-of 128 shares have more records than a piece holds, these are matched a piece at a time, as they stand in the
-logs: that takes one five-tuple with half a million records, or some 67 million records in all.
+Each file is read once. What a flow needs of a record is set aside by its five-tuple, on disk where there are
+more than half a million (see `_spill`), and comes back in pieces of half a million: within a piece the flows
+stand in the order of the log, over all in an order that depends on the logs alone. Memory does not grow with
+the logs. Where the five-tuples of one of 128 shares have more records than a piece holds, these are matched a
+piece at a time, as they stand in the logs: that takes one five-tuple with half a million records, or some 67
+million records in all.
 
 Times are those of the machine that ran nfdump, without an offset, and are taken for UTC: run it with
 `TZ=UTC`. The legacy CSV gives whole seconds. Bytes are those of IP packets, headers included. UDP to port
@@ -34,7 +35,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import Ints, Mask
 from appcadence.telemetry.arrays import one_array
-from appcadence.telemetry.names import choice
+from appcadence.telemetry.names import choice, encode
 from appcadence.telemetry.readers import (
     Batches,
     ReadOptions,
@@ -100,7 +101,7 @@ def paired(
                 yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, {"other_kind": events})
         done = told = 0
         for records in spill.pieces():
-            records = records.sort_by([("file", "ascending"), ("line", "ascending")])
+            records = _in_order(records)
             matches = _matched(records)
             for at in range(0, len(records), _AT_ONCE):
                 files = np.asarray(records["file"].slice(at, _AT_ONCE))
@@ -116,6 +117,15 @@ def paired(
                 yield "flows", tagged(_flows.NONE, paths[0], 0, share)
         if later > told:
             yield "flows", tagged(_flows.NONE, paths[0], 0, later - told)
+
+
+def _in_order(records: pa.Table) -> pa.Table:
+    """The records as they stand in the logs."""
+    file, line = (np.asarray(records[name]) for name in ("file", "line"))
+    steps = np.diff(file)
+    if ((steps > 0) | ((steps == 0) & (np.diff(line) > 0))).all():
+        return records
+    return records.take(pa.array(np.lexsort((line, file))))
 
 
 def _faults(records: pa.Table) -> list[tuple[Mask, str]]:
@@ -146,8 +156,8 @@ def _finished(
     draft = {
         "start": pc.if_else(both, pa.array(matches.start), column["start"]),
         "duration_seconds": pc.if_else(both, together, column["duration"]),
-        "device": column["source"],
-        "dest_ip": column["dest"],
+        "device": encode(column["source"]),
+        "dest_ip": encode(column["dest"]),
         "dest_port": pa.array(dest_port, mask=~(tcp | udp)),
         "device_port": pa.array(device_port, mask=~(tcp | udp)),
         "transport": choice(_flows.TRANSPORTS, np.where(tcp, 0, np.where(udp, 1, -1))),
