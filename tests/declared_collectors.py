@@ -62,6 +62,23 @@ _ECS = {
 }
 _VPC = "2 123456789010 eni-1235b8ca123456789"
 
+
+def _gcp(size: str, source: tuple[str, int], dest: tuple[str, int]) -> dict[str, Any]:
+    (src_ip, src_port), (dest_ip, dest_port) = source, dest
+    ends = {"src_ip": src_ip, "src_port": src_port, "dest_ip": dest_ip, "dest_port": dest_port}
+    payload = {
+        "bytes_sent": size,
+        "packets_sent": "9",
+        "connection": ends | {"protocol": 6},
+        "start_time": "2024-11-19T07:00:00.250000000Z",
+        "end_time": "2024-11-19T07:00:01.750000000Z",
+        "reporter": "SRC",
+        "src_instance": {"vm_name": "gateway", "zone": "europe-west6-a"},
+    }
+    name = "projects/p/logs/compute.googleapis.com%2Fvpc_flows"
+    return {"insertId": "x", "jsonPayload": payload, "timestamp": "2024-11-19T07:00:07Z", "logName": name}
+
+
 COLLECTED = {
     "goflow2": Sample(
         "goflow2",
@@ -237,6 +254,35 @@ COLLECTED = {
                 **TO,
                 "outcome": "established",
                 "bytes_out": 1000,
+            }
+        ],
+    ),
+    "aws_vpc of Athena": Sample(
+        "aws_vpc",
+        as_text(
+            '"version","account_id","srcaddr","dstaddr","srcport","dstport","protocol","bytes","start","end",'
+            '"action","log_status"',
+            '"2","1","10.8.0.21","203.0.113.10","50000","443","6","1000","1731999600","1731999660","ACCEPT","OK"',
+            '"2","1","203.0.113.10","10.8.0.21","443","50000","6","5000","1731999600","1731999660","ACCEPT","OK"',
+            '"2","1","","","","","","","1731999600","1731999660","","NODATA"',
+        ),
+        [{"start": AT, "duration_seconds": 60.0, **TO, **BOTH}],
+    ),
+    "gcp_vpc": Sample(
+        "gcp_vpc",
+        as_lines(
+            _gcp("4000", (PHONE, 50000), (SERVER, 443)) | {"severity": "INFO"},
+            _gcp("9000", (SERVER, 443), (PHONE, 50000)),
+        ),
+        [
+            {
+                "start": "2024-11-19T07:00:00.250000+00:00",
+                "duration_seconds": 1.5,
+                **TO,
+                **BOTH,
+                "bytes_out": 4000,
+                "bytes_in": 9000,
+                "time_resolution_seconds": 1e-3,
             }
         ],
     ),

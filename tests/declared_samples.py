@@ -12,6 +12,7 @@ _PAN = (
     "2024/11/19 07:00:20,4711,1,50000,443,40000,443,0x400053,tcp,{action},6000,1000,{back},20,"
     "2024/11/19 07:00:00,15,any,,71234,0x0,10.0.0.0-10.255.255.255,United States,,11,9,tcp-fin"
 )
+_PAN_FLOW = {"start": AT, "duration_seconds": 15.0, **TO, **BOTH, "service": "tls", "source_uid": "4711"}
 _FORTI = (
     'date=2024-11-19 time=07:00:15 devname="fw" devid="FG1" logid="{id}" type="{type}" subtype="forward" '
     'level="notice" vd="root" eventtime={at} tz="+0100" srcip=10.8.0.21 srcname="{secret}" srcport=50000 '
@@ -138,14 +139,7 @@ SAMPLES = COLLECTED | {
             "1,2024/11/19 07:00:21,007051000012345,THREAT,url,2562,2024/11/19 07:00:20,10.8.0.21",
         ),
         [
-            {
-                "start": AT,
-                "duration_seconds": 15.0,
-                **TO,
-                **BOTH,
-                "service": "tls",
-                "source_uid": "4711",
-            },
+            _PAN_FLOW,
             {
                 "start": AT,
                 "duration_seconds": 15.0,
@@ -166,16 +160,20 @@ SAMPLES = COLLECTED | {
             "1,2024/11/19 07:00:21,TRAFFIC,end,2024/11/19 07:00:20,10.8.0.21,203.0.113.10,ssl,4711,443,tcp,"
             "allow,1000,5000,2024/11/19 07:00:00,15",
         ),
-        [
-            {
-                "start": AT,
-                "duration_seconds": 15.0,
-                **TO,
-                **BOTH,
-                "service": "tls",
-                "source_uid": "4711",
-            }
-        ],
+        [_PAN_FLOW],
+    ),
+    "paloalto exported, all columns": Sample(
+        "paloalto",
+        as_text(
+            "Domain,Receive Time,Serial #,Type,Threat/Content Type,Config Version,Generate Time,"
+            "Source address,Destination address,NAT Source IP,NAT Destination IP,Rule,Source User,"
+            "Destination User,Application,Virtual System,Source Zone,Destination Zone,Inbound Interface,"
+            "Outbound Interface,Log Action,Time Logged,Session ID,Repeat Count,Source Port,Destination Port,"
+            "NAT Source Port,NAT Destination Port,Flags,IP Protocol,Action,Bytes,Bytes Sent,Bytes Received,"
+            "Packets,Start Time,Elapsed Time (sec)",
+            ",".join(_PAN.format(kind="end", app="ssl", action="allow", back=5000).split(",")[:38]),
+        ),
+        [_PAN_FLOW],
     ),
     "cef": Sample(
         "cef",
@@ -193,14 +191,7 @@ SAMPLES = COLLECTED | {
             r"CEF:0|Example \| Co|Audit|1|login|Login|3|suser=nobody src=10.8.0.21 rt=1731999600000",
         ),
         [
-            {
-                "start": AT,
-                "duration_seconds": 15.0,
-                **TO,
-                **BOTH,
-                "service": "tls",
-                "source_uid": "4711",
-            },
+            _PAN_FLOW,
             {"start": AT, **TO, **BOTH, "service": "tls"},
             {
                 "start": AT,
@@ -260,16 +251,7 @@ SAMPLES = COLLECTED | {
             "Application=ssl|srcPort=50000|dstPort=443|proto=tcp|action=allow|srcBytes=1000|dstBytes=5000|"
             "StartTime=2024/11/19 07:00:00|ElapsedTime=15|SessionID=4711"
         ),
-        [
-            {
-                "start": AT,
-                "duration_seconds": 15.0,
-                **TO,
-                **BOTH,
-                "service": "tls",
-                "source_uid": "4711",
-            }
-        ],
+        [_PAN_FLOW],
     ),
     "umbrella": Sample(
         "umbrella",

@@ -54,10 +54,13 @@ def is_loopback(host: str) -> bool:
 
 
 def canonical(text: str) -> str | None:
-    """An address in canonical form, any other text without the blanks around it; None for no text.
+    """An address in canonical form, any other text without the blanks around it; None for no text. An IPv4
+    address written as IPv6 is the IPv4 address.
 
     >>> canonical("2001:0DB8:0000::0001"), canonical("192.0.2.1 "), canonical(" ")
     ('2001:db8::1', '192.0.2.1', None)
+    >>> canonical("::ffff:192.0.2.1")
+    '192.0.2.1'
     """
     return _canonical(text) if len(text) < _MAX_KEPT else _canonical.__wrapped__(text)
 
@@ -65,7 +68,9 @@ def canonical(text: str) -> str | None:
 @lru_cache(_KEPT)
 def _canonical(text: str) -> str | None:
     address = parsed(text)
-    return text.strip() or None if address is None else str(address)
+    if address is None:
+        return text.strip() or None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def is_local(dest: str) -> bool:

@@ -3,6 +3,7 @@
 Of flow logs the rows kept are counted twice here: as what is left of those read, and as flows written.
 """
 
+import json
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from flow_samples import MAP, eve, eve_flow, lines, lookup, nf, nf_array, nss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ios_files import APPS, PUSHES, START, TRANSFERS, powerlog
+from ios_files import APPS, PUSHES, START, TRANSFERS, contact, powerlog
 from typer.testing import CliRunner
 
 from appcadence.cli import app
@@ -149,3 +150,11 @@ def test_the_command_says_where_the_rows_went(tmp_path):
         "Of 6 rows read, 1 count; 2 only name hosts (look-ups and handshakes); 1 are connections that were "
         "opened from outside, towards your devices; 1 are records of other kinds; 1 were rejected."
     ) in " ".join(printed.split())
+
+
+def test_rows_of_an_app_privacy_report_that_are_neither_contact_nor_access_are_counted(tmp_path):
+    stream = {"stream": "com.apple.privacy.accounting.stream.tcc", "kind": "event", "tccService": "x"}
+    path = tmp_path / "report.ndjson"
+    path.write_text(f"{json.dumps(contact())}\n{json.dumps(stream)}\n")
+    (file,) = convert([path], tmp_path / "report", device_id="d").files
+    assert (file.read, file.kept, file.left_out) == (2, 1, {"other_kind": 1})

@@ -62,6 +62,15 @@ WRAPPINGS = {
         None,
         {"DeviceApps": [{"ApplicationName": "Chat", "BundleId": CHAT, "Version": "1.2"}]},
     ),
+    "Workspace ONE, states by number": (
+        None,
+        {
+            "DeviceApps": [
+                {"ApplicationName": "Chat", "ApplicationIdentifier": CHAT, "Version": "1.2", "Status": 2}
+            ]
+        },
+    ),
+    "iTunesMetadata": (None, STORE),
     "flat status": (None, {"StatusItems": {"app.managed.list": [ROW | {"state": "managed"}]}}),
     "declarative": (
         "D1",
@@ -110,6 +119,7 @@ def test_lines_of_json(tmp_path):
     [
         "name,version,bundle_identifier,source,hosts_count\nChat,1.2,{id},ios_apps,3\nWord,1,com.w,programs,1\n",
         "Display Name,App Name,Identifier,Version,Short Version\niPad 1,Chat,{id},120,1.2\n",
+        "Display Name,Serial Number,App Name,App Identifier,App Version\niPad 1,F1,Chat,{id},1.2\n",
         "App Name;Bundle ID;Version\r\nChat;{id};1.2\r\n",
         'CFBundleIdentifier, CFBundleShortVersionString, CFBundleDisplayName\n{id}, "1.2", "Chat"\n',
     ],
@@ -220,3 +230,61 @@ def test_nothing_personal_is_kept(tmp_path):
     table.write_text(f"Identifier,App Name,Username,Email Address,Wi-Fi\n{CHAT},Chat,{said},{said},{said}\n")
     merge([path, table], tmp_path / "out")
     assert said.encode() not in b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
+
+
+def test_a_backup_lists_its_apps(tmp_path):
+    containers = {
+        CHAT: {
+            "CFBundleIdentifier": CHAT,
+            "CFBundleVersion": "12",
+            "ContainerContentClass": "Data/Application",
+        },
+        f"{CHAT}.share": {"ContainerContentClass": "Data/PluginKitPlugin"},
+        f"group.{CHAT}": {"ContainerContentClass": "Shared/AppGroup"},
+    }
+    manifest = {"Applications": containers, "Lockdown": {"UniqueDeviceID": "D1", "DeviceName": "Ann's"}}
+    merge([write_plist(tmp_path / "Manifest.plist", manifest)], tmp_path / "out")
+    assert set(newest(tmp_path / "out")) == {("D1", CHAT)}
+    backup = {
+        "Unique Identifier": "D2",
+        "Installed Applications": [CHAT, "com.b"],
+        "Applications": {CHAT: {}},
+    }
+    merge([write_plist(tmp_path / "Info.plist", backup)], tmp_path / "out2")
+    assert set(newest(tmp_path / "out2")) == {("D2", CHAT), ("D2", "com.b")}
+
+
+@pytest.mark.parametrize("gone", [{"uninstalledAt": "2024-11-01T00:00:00Z"}, {"_removed": True}])
+def test_an_app_that_was_uninstalled_is_left_out(tmp_path, gone):
+    path = tmp_path / "apps.json"
+    path.write_text(json.dumps([ROW | {"uninstalledAt": None}, ROW | {"identifier": "com.b"} | gone]))
+    merge([path], tmp_path / "out")
+    assert set(newest(tmp_path / "out")) == {(None, CHAT)}
+
+
+@pytest.mark.parametrize("flag", ["managed", "IsManaged"])
+def test_a_flag_says_who_manages_the_app(tmp_path, flag):
+    path = tmp_path / "apps.json"
+    path.write_text(json.dumps([ROW | {flag: True}, ROW | {"identifier": "com.b", flag: False}]))
+    merge([path], tmp_path / "out")
+    assert {app: row["managed"] for (_, app), row in newest(tmp_path / "out").items()} == {
+        CHAT: True,
+        "com.b": False,
+    }
+
+
+def test_the_owner_of_a_device_is_no_app(tmp_path):
+    path = tmp_path / "devices.csv"
+    path.write_text("Display Name,Serial Number,Model\nAnn's iPhone,F1,iPhone 15\n")
+    with pytest.raises(TelemetryError, match="row 1: the row has no app name"):
+        merge([path], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text", ["<?xml version='1.0'?><mobile_device><applications/></mobile_device>", "<html>"]
+)
+def test_xml_that_is_no_property_list_says_what_to_ask_for(tmp_path, text):
+    path = tmp_path / "apps.xml"
+    path.write_text(text)
+    with pytest.raises(TelemetryError, match="no property list; export the list as JSON or CSV"):
+        merge([path], tmp_path / "out")

@@ -163,3 +163,9 @@ def test_the_default_columns_of_ra(tmp_path):
     assert not bad and flow["start"].isoformat() == "2019-04-04T16:23:00.325010+00:00"
     known = ("device_id", "dest_ip", "dest_port", "outcome", "duration_seconds", "bytes_out", "bytes_in")
     assert [flow[name] for name in known] == ["10.0.0.5", "192.0.2.1", 443, "established", None, None, None]
+
+
+def test_bytes_of_the_other_side_are_read_where_there_is_no_total(tmp_path):
+    header = HEADER.replace("TotPkts,TotBytes", "DstBytes")
+    flows, bad = read(tmp_path, ROW.replace("15,6642", "6012"), header=header)
+    assert not bad and (flows[0]["bytes_out"], flows[0]["bytes_in"]) == (630, 6012)

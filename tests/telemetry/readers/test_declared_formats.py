@@ -30,6 +30,7 @@ def write(tmp_path, content, name="log"):
 PORTS = {
     **{name: [50000] for name in ("goflow2", "ecs_flows", "pmacct")},
     "aws_vpc": [50000, 50001],
+    "gcp_vpc": [50000],
 }
 """The devices' own ports, where directions are paired and they are known."""
 

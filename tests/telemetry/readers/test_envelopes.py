@@ -46,12 +46,19 @@ OBJECTS = {
         "_index": "logs",
         "_source": {"message": json.dumps(r)} | {"a": 1, "b": 2},
     },
+    "journald": lambda r: {"__CURSOR": "s=1", "_PID": "12", "MESSAGE": json.dumps(r)},
+    "logscale": lambda r: {"@timestamp": 1732000000250, "@rawstring": json.dumps(r), "#repo": "zeek"},
+    "loki": lambda r: {"line": json.dumps(r), "timestamp": "2024-11-19T07:00:00Z", "labels": {"job": "x"}},
+    "graylog": lambda r: {"version": "1.1", "host": "h", "short_message": json.dumps(r), "level": 6},
+    "datadog": lambda r: {"id": "A", "type": "log", "attributes": {"message": json.dumps(r), "host": "h"}},
     "splunk": lambda r: {"preview": False, "result": {"_raw": json.dumps(r), "_time": "x", "host": "h"}},
 }
 LINES = {
     "rfc 3164": "<13>Feb 26 10:36:44 pfSense suricata: {}",
     "rfc 3164 without priority": "Nov 19 07:06:40 sensor zeek[12]: {}",
     "rfc 5424": "<134>1 2024-11-19T07:06:40.250Z sensor zeek - - - {}",
+    "a time with a blank": "2024-11-19 07:06:40 sensor suricata[12]: {}",
+    "a time of a program": "2024-11-19 07:06:40.250 INFO [main] {}",
     "a time before it": "2024-11-19T07:06:40Z sensor zeek {}",
 }
 
@@ -90,6 +97,27 @@ def test_a_record_inside_another_is_read(tmp_path, plain, wrapping, log):
 def test_a_record_behind_a_syslog_header_is_read(tmp_path, plain, line, log):
     records = CONN if log == "conn" else EVE
     assert read(written(tmp_path / "wrapped.log", records, LINES[line])) == plain[log]
+
+
+def test_what_journalctl_writes_between_entries_is_no_record(tmp_path, plain):
+    path = written(tmp_path / "journal.txt", EVE, "Nov 19 07:06:40 sensor suricata[12]: {}")
+    first, rest = path.read_text().split("\n", 1)
+    started = "-- Journal begins at Mon 2024-11-18 08:00:00 UTC. --"
+    path.write_text(f"{started}\n{first}\n-- Boot 5f0c --\n{rest}")
+    assert read(path) == plain["eve"]
+
+
+def test_an_event_of_suricata_is_read_out_of_that_of_the_aws_network_firewall(tmp_path, plain):
+    around = {"firewall_name": "f", "availability_zone": "eu-west-1a", "event_timestamp": "1732000000"}
+    assert read(written(tmp_path / "firewall.log", [around | {"event": r} for r in EVE])) == plain["eve"]
+
+
+def test_reduced_logs_of_corelight_are_logs_of_the_same_kind(tmp_path, plain):
+    stream = [{"_path": "conn", **row} for row in CONN] + [{"_path": "ssl", **row} for row in SSL]
+    whole = read(written(tmp_path / "whole.json", stream))
+    reduced = [row | {"_path": f"{row['_path']}_red", "_write_ts": "2024-11-19T07:00:00Z"} for row in stream]
+    assert read(written(tmp_path / "reduced.json", reduced)) == whole
+    assert [row["dest_host"] for row in whole[1]] == ["api.example"] * 4
 
 
 def test_lines_that_hold_no_record_are_named_by_their_number(tmp_path):

@@ -24,29 +24,41 @@ MAX_DEPTH = 16
 APP_IDS = (
     *("identifier", "bundleidentifier", "bundleid", "cfbundleidentifier", "softwareversionbundleid"),
     *("bundle id", "bundle identifier", "application identifier", "applicationidentifier", "appidentifier"),
+    *("app identifier", "app bundle id", "app bundle identifier", "appbundleid", "appbundleidentifier"),
 )
 APP_NAMES = (
     *("appname", "app name", "applicationname", "application name", "itemname"),
     *("cfbundledisplayname", "cfbundlename", "name", "displayname"),
 )
 """Of a row with a bundle id; in tables, "Display Name" is that of the device."""
-NAMES_ALONE = ("displayname", "display name", "applicationname", "application name", "name")
+NAMES_ALONE = (
+    *("applicationname", "application name", "appname", "app name"),
+    *("displayname", "display name", "name"),
+)
 """Of a row without a bundle id, as in Intune's lists."""
 VERSIONS = (
     *("shortversion", "short version", "cfbundleshortversionstring", "bundleshortversionstring"),
     *("applicationshortversion", "version", "applicationversion", "application version", "cfbundleversion"),
+    *("app version", "appversion"),
 )
 EXPECTED = (
     "rows with a bundle id (Identifier, bundle_identifier, CFBundleIdentifier, softwareVersionBundleId) or "
     "an app name (displayName, ApplicationName)"
 )
 _CATEGORIES = ("genre",)
-_STATES = ("managementstatus", "status", "state")
+_STATES = ("managementstatus", "app status", "status", "state")
+_FLAGS = ("managed", "ismanaged")
+_OF_APP = "Data/Application"
+_GONE = ("uninstalledat", "uninstalled at", "removed")
+"""What is said of an app that was on the device: the time, or true."""
 _LISTS = re.compile(r"|value|results|data|items|list|.*(app|software).*")
 """Names under which lists of apps lie; "" = nothing around them. Lists of profiles have identifiers too."""
 _ANSWERS = {"installedapplicationlist", "managedapplicationlist"}
-_DEVICES = ("udid", "enrollmentid", "deviceudid", "uniqueidentifier", "uuid")
-_DEVICE_PARTS = ("general", "device", "identifier")
+_DEVICES = (
+    *("udid", "enrollmentid", "deviceudid", "uniqueidentifier", "uuid"),
+    *("unique identifier", "uniquedeviceid"),
+)
+_DEVICE_PARTS = ("general", "device", "identifier", "lockdown")
 _OF_DEVICES = {*_DEVICES, "serialnumber", "serial number", "imei"}
 """What no row about an app has."""
 _MORE = ("@odata.nextlink", "nextlink", "hasmore", "hasnextresults")
@@ -161,8 +173,15 @@ class _Walk:
         named = {plain(key): key for key in value}
         device = _device(self._name, value) or device
         self._pages(value, named)
-        if value and all(isinstance(row, dict) and "CFBundleIdentifier" in row for row in value.values()):
-            self._add(AppList(list(value.values()), device))
+        inside = {key: row for key, row in value.items() if not _is_other_container(row)}
+        backed_up = keys[-1:] == ("applications",) and any(map(_is_app, inside.values()))
+        if inside and all(
+            isinstance(row, dict) and (backed_up or "CFBundleIdentifier" in row) for row in inside.values()
+        ):
+            self._add(AppList([_with_id(key, row) for key, row in inside.items()], device))
+            return
+        if not keys and "softwareversionbundleid" in named:  # iTunesMetadata.plist
+            self._add(AppList([value]))
             return
         for name, key in named.items():
             inner = value[key]
@@ -174,6 +193,8 @@ class _Walk:
                 # A user enrolment has no UDID, and its list names managed apps only.
                 managed = "enrollmentid" in named and "udid" not in named
                 self._add(AppList(inner, device, complete=True, managed_only=managed))
+            elif name == "installed applications" and isinstance(inner, list):  # Info.plist of a backup
+                self._add(AppList([{"Identifier": app} for app in inner], device, complete=True))
             elif name == "managedapplicationlist":
                 if not isinstance(inner, dict):
                     raise TelemetryError(f"{self._name}: ManagedApplicationList is no dictionary")
@@ -268,6 +289,12 @@ class Row:
         return next((said for key in keys if (said := text(where, self.values, key))), None)
 
     @property
+    def app_name(self) -> str | None:
+        """The name of the app where the row has no bundle id; that of a device is none."""
+        names = NAMES_ALONE if _OF_DEVICES.isdisjoint(self.named) else NAMES_ALONE[:4]
+        return self.plainly(names)
+
+    @property
     def elsewhere(self) -> bool:
         """Whether it is about an app of another system than iOS or iPadOS."""
         system = self.values.get(self.named.get("platform"))
@@ -276,6 +303,15 @@ class Row:
             # Fleet: ios_apps, ipados_apps, and apps (of macOS), programs, deb_packages ...
             system = source
         return isinstance(system, str) and bool(system) and not system.lower().startswith(("ios", "ipad"))
+
+
+def _is_other_container(row: Any) -> bool:
+    """Whether it is what a backup has beside its apps: a container of a group or an extension."""
+    return isinstance(row, dict) and row.get("ContainerContentClass", _OF_APP) != _OF_APP
+
+
+def _is_said(value: Any) -> bool:
+    return value is True or (isinstance(value, str) and value.strip().lower() not in ("", "false", "no", "0"))
 
 
 def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
@@ -288,7 +324,10 @@ def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
     if app is None:
         raise TelemetryError(f"the entry has no bundle id; expected {EXPECTED}")
     checked_id("the entry", app)
-    status = row.first(_STATES, app)
+    if any(_is_said(row.values.get(row.named.get(name))) for name in _GONE):
+        return None
+    # Some tools number their states.
+    status = row.first(_STATES, app) if found.by_status else row.plainly(_STATES)
     state = plain(status or "").replace(" ", "")
     if found.by_status and state not in _MANAGED:
         return None
@@ -300,7 +339,9 @@ def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
             # The tool did not ask for it: unknown, not none.
             del said["background_modes"]
     by_mdm = row.values.get("Source") == "Declarative Device Management"
-    managed = True if by_mdm or (found.managed_only and status is None) else _MANAGED.get(state)
+    flags = (row.values.get(row.named.get(name)) for name in _FLAGS)
+    flag = next((said for said in flags if isinstance(said, bool)), None)
+    managed = True if by_mdm or (found.managed_only and status is None) else _MANAGED.get(state, flag)
     names = APP_NAMES[:-1] if table else APP_NAMES
     return {
         "app_name": row.first(names, app),

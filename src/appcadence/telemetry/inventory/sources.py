@@ -22,7 +22,6 @@ from appcadence.telemetry.inventory.app_archive import (
 )
 from appcadence.telemetry.inventory.app_lists import (
     EXPECTED,
-    NAMES_ALONE,
     VERSIONS,
     AppList,
     Row,
@@ -86,6 +85,11 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
         return _of_bundle(path, bundle(path))
     head = content[:4096]
     bare = (head.decode("utf-16", "ignore").encode() if _is_utf16(head) else head).removeprefix(_BOM).lstrip()
+    if bare.startswith(b"<") and b"<plist" not in bare:
+        raise TelemetryError(
+            f"{path} is XML or HTML and no property list; export the list as JSON or CSV (an API such as "
+            "Jamf's answers in JSON to Accept: application/json)"
+        )
     if head.startswith(b"bplist") or bare.startswith(b"<"):
         found = listing(content, str(path))
         if isinstance(found, dict) and "CFBundleIdentifier" in found:
@@ -184,7 +188,7 @@ def _by_name(source: Source, rows: Iterable[Any], app_map: Mapping[str, str]) ->
     for raw in rows:
         source.rows += 1
         row = Row.of(raw if isinstance(raw, dict) else {})
-        name = row.plainly(NAMES_ALONE)
+        name = row.app_name
         if name is None:
             source.bad.append((source.rows, f"the row has no app name; expected {EXPECTED}"))
             continue

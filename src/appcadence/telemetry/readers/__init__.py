@@ -24,7 +24,7 @@ from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.identity import Devices
 from appcadence.telemetry.readers._declaration import Declaration
 from appcadence.telemetry.readers._lines import Fault, head
-from appcadence.telemetry.readers._not_read import named
+from appcadence.telemetry.readers._not_read import described, named
 from appcadence.telemetry.readers._strangers import Strangers
 
 _CODED = {
@@ -123,7 +123,8 @@ def detect(path: Path) -> Reader:
     if what := named(start, path):
         raise UnusableFile(f"{path} is {what}", path)
     known = ", ".join(FORMATS)
-    raise UnusableFile(f"{path} is in no known format; known are {known}", path, argument="format")
+    looks = "".join(f"; {what}" for what in [described(start)] if what)
+    raise UnusableFile(f"{path} is in no known format{looks}; known are {known}", path, argument="format")
 
 
 def sniffed(path: Path, start: bytes) -> Reader | None:

@@ -14,14 +14,21 @@ Record = dict[str, Any]
 Unwrap = Callable[[Record], Record | None]
 """The record inside a record; None where there is none."""
 
-_HEADER = re.compile(rb"(?m)^(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\dT)[^\n{]{0,300}(?=\{)")
-"""A syslog header, RFC 3164 or 5424, with or without its priority, before a JSON object."""
+_HEADER = re.compile(
+    rb"(?m)^(?:(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d[T ]\d\d:)[^\n{]{0,300}(?=\{)"
+    rb"|-- [^\n]*)"
+)
+"""A syslog header, RFC 3164 or 5424, with or without its priority, or a time, before a JSON object; and the
+lines that journalctl puts between entries ("-- Boot ... --")."""
 _INNER = (
     *("suricata.eve", "event.original", "message", "log", "_source", "_raw", "result", "payload", "body"),
-    "zeek",
+    *("zeek", "MESSAGE", "event", "@rawstring", "line", "short_message", "attributes.message"),
 )
 """Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
-Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry. An object, or its text."""
+Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry, journald, AWS Network Firewall, LogScale, Loki,
+Graylog, Datadog. An object, or its text."""
+_OF_OTHERS = {"event": "event_type"}
+"""What the record in a field has, where other formats use the field for themselves (Zscaler, Jamf)."""
 _BOM = b"\xef\xbb\xbf"
 _decode = json.JSONDecoder().raw_decode
 _MAX_DEEP = 3
@@ -84,7 +91,9 @@ def _inside(record: Record, path: str) -> Record | None:
         inner = inner.get(name) if isinstance(inner, dict) else None
     if isinstance(inner, str) and inner.lstrip()[:1] == "{":
         inner = object_of(inner.encode("utf-8", "replace"))
-    return inner if isinstance(inner, dict) and len(inner) > 2 and _has_time(inner) else None
+    if not isinstance(inner, dict) or len(inner) <= 2 or not _has_time(inner):
+        return None
+    return inner if path not in _OF_OTHERS or _OF_OTHERS[path] in inner else None
 
 
 def _has_time(record: Record) -> bool:

@@ -79,7 +79,7 @@ def is_csv(start: bytes) -> bool:
 
 def _fits(row: dict[str, Any]) -> bool:
     timed = "first" in row or "t_first" in row or row.get("type") == "EVENT"
-    return timed and "type" in row and "sampled" in row
+    return timed and "type" in row and not {"sampled", "export_sysid", "in_packets"}.isdisjoint(row)
 
 
 def parse(path: Path) -> Iterator[tuple[Rows, pa.Table]]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from pathlib import Path
 
-from appcadence.telemetry.readers import _sqlite
+from appcadence.telemetry.readers import _csv, _json_layout, _sqlite
 
 _UNPACK = "unpack it first"
+_MAP = "read them with --format table --map FILE.toml"
+_AS_NETFLOW = (
+    "have the device export NetFlow or IPFIX to nfcapd and print it with TZ=UTC nfdump -r FILE -o ndjson"
+)
+_ZEEK = "give the capture to Zeek (zeek -r) or Suricata (suricata -r) and give their logs"
 _KNOWN: tuple[tuple[bytes, str], ...] = (
     (
         rb"PK\x03\x04[\s\S]{2}[\x01\x03\x05\x07\x09\x0b\x0d\x0f]",
@@ -22,6 +28,84 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (
         rb"\xa1\xb2[\xc3\x3c][\xd4\x4d]|[\xd4\x4d][\xc3\x3c]\xb2\xa1|\x0a\x0d\x0d\x0a",
         "a packet capture; run Zeek (zeek -r) or Suricata (suricata -r) over it and give their logs",
+    ),
+    (
+        rb"((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6}|\d{9,10}\.\d{6}) "
+        rb"(IP6?|ARP|[0-9a-f]{2}(:[0-9a-f]{2}){5}) "
+        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[\s*\{\s*"_index": ?"packets-'
+        rb"|={20,}\r?\n\w+ Conversations",
+        f"packets as text (tcpdump, tshark or Wireshark); {_ZEEK}",
+    ),
+    (
+        rb"\d{9,10}\.\d{1,6}\t",
+        "columns without names, as zeek-cut prints them or as a Zeek log has them once its header lines are "
+        "cut off; give the log with the lines from #separator to #types (zeek-cut -c keeps them)",
+    ),
+    (
+        rb"\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\.\d+ +\[\*\*\]",
+        "Suricata's or Snort's alerts as text; give eve.json with events of the type flow",
+    ),
+    (
+        rb'[^\n]{0,300}"?\b_raw"?(,|\r?\n)',
+        "a CSV export of Splunk, whose column _raw holds the records; export them as JSON or as raw events",
+    ),
+    (
+        rb'\s*\{\s*"took":',
+        "an answer of Elasticsearch or OpenSearch to a search; give its records one a line: "
+        "jq -c '.hits.hits[]._source' FILE",
+    ),
+    (
+        rb'\s*\{\s*"events":\s*\[\s*\{[^{}]{0,4000}"(ingestionTime|eventId|logStreamName)"',
+        "an answer of CloudWatch Logs; give its messages one a line: jq -r '.events[].message' FILE",
+    ),
+    (
+        rb'\s*\{\s*"records":\s*\[[\s\S]{0,4000}"flowTuples"',
+        "a flow log of Azure (NSG or virtual network); write its tuples one a line with "
+        f"jq -r '.. | .flowTuples? | .[]?' FILE and {_MAP} (tuples with B, C and E are parts of one flow)",
+    ),
+    (
+        rb'\s*\{\s*"log":\s*\{\s*"(version|creator|entries|pages)"',
+        "an HTTP archive (HAR) of a browser or a proxy such as Charles or mitmproxy; write its requests one "
+        f"a line with jq -c '.log.entries[]' FILE and {_MAP}",
+    ),
+    (
+        rb"[^\n]{0,300}%(ASA|FTD|PIX|FWSM)-+(\w+-)?\d-\d{6}: ",
+        f"a system log of Cisco ASA or FTD, which spreads a connection over several lines; {_AS_NETFLOW}",
+    ),
+    (
+        rb"[^\n]{0,200}\bfilterlog(\[\d+\])?: |[^\n]{0,300}\bIN=\S* OUT=\S* [^\n]{0,300}\bSRC="
+        rb"|[^\n]{0,300}\bin:\S+ out:\S+[^\n]{0,300}\bproto \w+",
+        "a firewall's log of packets (pfSense, OPNsense, iptables, UniFi or MikroTik): a line where a "
+        f"connection begins, without its bytes and its end; {_AS_NETFLOW}",
+    ),
+    (
+        rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (\S+ )?dnsmasq(\[\d+\])?: ",
+        "dnsmasq's log of lookups (Pi-hole), whose times have no year; a lookup is no connection, so give a "
+        "log of connections, such as Zeek's",
+    ),
+    (
+        rb'\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "',
+        "an access log in the form of a web server (common or combined), which has no durations; of "
+        "Squid give its own form (access_log ... squid)",
+    ),
+    (rb"ts,te,td,pr,val,", "a statistic of nfdump (-s); print the records with -o ndjson instead"),
+    (
+        rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +(\d\d:\d\d:)?\d+\.\d{3} +[A-Z0-9]{2,8} +[0-9a-f.:]+ +->"
+        rb"|\d{1,2}\|\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}\|",
+        "nfdump's text for people or its form pipe; print the records with -o ndjson",
+    ),
+    (
+        rb'\s*\{\s*"preview":[\s\S]{0,60000}"results":\s*\[',
+        "an answer of Splunk to a search; give its records one a line: jq -r '.results[]._raw' FILE",
+    ),
+    (
+        rb"PAR1|Obj\x01|ORC",
+        "a binary table (Parquet, Avro or ORC); write it as CSV or JSON lines",
+    ),
+    (rb"%PDF-", "a PDF document; give the data that it was made of"),
+    (
+        rb"(<\?xml[^>]*>\s*)?<Types\b",
+        "a part of an Office document; save the sheet as CSV",
     ),
     (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
     (
@@ -54,6 +138,20 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "a unified log without an entry; give log show an earlier --start",
     ),
     (
+        rb"(default|info|debug|error|fault)\t\d\d:\d\d:\d\d\.\d+",
+        "text copied from the Console app, whose times have no date; save the archive and write it with "
+        "log show --archive NAME.logarchive --style ndjson",
+    ),
+    (
+        rb"SourceFile\tSourceFilePosition\t",
+        "the table of UnifiedLogReader; write the archive with log show --style ndjson on a Mac, or with "
+        "unifiedlog_iterator as jsonl elsewhere",
+    ),
+    (
+        rb"(?i)\s*(<!doctype html|<html)",
+        "a web page, as a server sends it in place of a file; download the log again",
+    ),
+    (
         rb"(\[connected[^\n]*\n)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d[^\n]{0,300}\[\d+\] <[A-Z][a-z]+>: ",
         "a live system log whose times have neither year nor UTC offset; collect the unified log with "
         "pymobiledevice3 syslog collect and write it on a Mac with log show --style ndjson",
@@ -78,3 +176,33 @@ def named(start: bytes, path: Path | None = None) -> str | None:
     if counts or _USAGE_TEXT.match(start):
         return _USAGE
     return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)
+
+
+_MAX_NAMES, _MAX_NAME = 8, 40
+_BARE = re.compile(
+    rb'(?=([^\n]*\b\d{1,3}(\.\d{1,3}){3}\b){2})("[^"\n]*"|[^\s,;|"]+)([ ,;|\t]+("[^"\n]*"|[^\s,;|"]+)){5}'
+)
+"""A line of at least six values, two of them addresses."""
+_NAME_THEM = f"if its rows are connections, name its columns in a mapping ([file] names) and {_MAP}"
+
+
+def described(start: bytes) -> str:
+    """What a file that starts so looks like to someone who does not know it, and what may help; nothing where
+    it looks like nothing. Never raises."""
+    if start.startswith(_sqlite.MAGIC):
+        return (
+            "it is an SQLite database, damaged or of another kind; of an iPhone those read are the PowerLog "
+            "(CurrentPowerlog.PLSQL) and knowledgeC.db"
+        )
+    if start.startswith(b"bplist") or re.match(rb"\s*<\?xml[\s\S]{0,200}<!DOCTYPE plist", start):
+        return "it is a property list; give lists of apps to appcadence inventory merge"
+    record: dict[str, object] = next(islice(_json_layout.first_objects(start), 1), {})
+    names, what = list(record), "JSON objects with the fields"
+    if not names:
+        tables = [_csv.header(start, delimiter) for delimiter in ",;\t|"]
+        names, what = max(tables, key=len), "a table with the columns"
+    if len(names) < 3 or not all(re.match(r"[A-Za-z_@\"]", name) for name in names[:3]):
+        return f"it looks like a table without names of columns; {_NAME_THEM}" if _BARE.match(start) else ""
+    shown = ", ".join(name[:_MAX_NAME] for name in names[:_MAX_NAMES])
+    more = " ..." if len(names) > _MAX_NAMES else ""
+    return f"it looks like {what} {shown}{more}; if they are connections, {_MAP}"

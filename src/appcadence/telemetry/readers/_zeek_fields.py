@@ -69,13 +69,16 @@ _TRAITS = (
 )
 
 
-_OPEN = {"conn_long": "conn", "open_conn": "conn", "open_ssl": "ssl", "open_http": "http"}
-"""Logs of connections that are still open, one record every so often; the same fields and kinds."""
+_SAME = {"conn_long": "conn", "open_conn": "conn", "open_ssl": "ssl", "open_http": "http"} | {
+    f"{kind}_red": kind for kind in ("conn", "ssl", "http", "dns")
+}
+"""Logs of the same fields and kinds: of connections that are still open, one record every so often; and those
+to which Corelight's sensors reduce a log, which leave out records and fields."""
 
 
 def kind_of(fields: Collection[str], path: str | None) -> str:
     """The kind of log: by the `#path` or `_path` it states, else by the fields it has."""
-    path = _OPEN.get(path or "", path)
+    path = _SAME.get(path or "", path)
     if path in WANTED:
         return path
     if path is None:

@@ -60,17 +60,19 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         for block in blocks(path, EXPECTED, OBJECT_BYTES):
             rows: list[Summary] = []
             bad: list[tuple[int, str]] = []
-            read = 0
+            read = others = 0
             for line, row in objects(block):
                 read += 1
-                said = pairs.add(row) if row and row.get("type") == "access" else _summary(row)
+                access = row is not None and row.get("type") == "access"
+                said = pairs.add(row) if row and access else _summary(row)
+                others += said is None and not access
                 if isinstance(said, tuple):
                     rows.append(said)
                 elif said:
                     bad.append((line, said))
             yield from rejected(path, bad)
             summaries = table(CONTACT_SUMMARIES, _FIELDS, rows, span | same)
-            yield "contact_summaries", tagged(summaries, path, read, block.size)
+            yield "contact_summaries", tagged(summaries, path, read, block.size, {"other_kind": others})
             yield from _accesses(path, pairs.ended(), same)
         yield from _accesses(path, pairs.left(), same)
 

@@ -1,11 +1,11 @@
 """Argus flows as CSV with a header line (`ra -c ,`), among them the .binetflow files of the CTU data sets.
 
 Columns are known by name, in any order and case: StartTime, Proto, SrcAddr, Sport, Dir, DstAddr, Dport, and
-if they are there Dur, State, TotPkts, TotBytes, SrcBytes; the others, labels among them, are not read. The
-default columns of `ra` lack Dur and SrcBytes, so that neither durations nor the bytes of one side are known.
-StartTime is a count of seconds since 1970 or a date with year and time, in UTC where it names no offset: `ra`
-prints the local time of its machine, so export with `TZ=UTC` or with `-u`. A time without a date is a
-rejected row.
+if they are there Dur, State, TotPkts, TotBytes, SrcBytes, DstBytes; the others, labels among them, are not
+read. The default columns of `ra` lack Dur and SrcBytes, so that neither durations nor the bytes of one side
+are known. StartTime is a count of seconds since 1970 or a date with year and time, in UTC where it names no
+offset: `ra` prints the local time of its machine, so export with `TZ=UTC` or with `-u`. A time without a date
+is a rejected row.
 
 Only flows opened by a local address count. `<-` turns source and destination round. Where Argus did not
 see who opened the connection (`?`), it is the side with the local address, if the other has the lower
@@ -35,7 +35,7 @@ NAME = "argus"
 RESOLUTION_SECONDS = 1e-6
 _EXPECTED = "Argus CSV with a header line (StartTime, Dur, Proto, SrcAddr, ...)"
 _REQUIRED = ("starttime", "proto", "srcaddr", "sport", "dir", "dstaddr", "dport")
-_COUNTS = ("totpkts", "totbytes", "srcbytes")
+_COUNTS = ("totpkts", "totbytes", "srcbytes", "dstbytes")
 _COLUMNS = {name: (name,) for name in (*_REQUIRED, "dur", "state", *_COUNTS)}
 _NO_FLOWS = ("man", "arp", "rarp", "llc")
 _OPEN = ("CON", "EST", "ACC", "FIN", "CLO", "RSP")
@@ -63,11 +63,11 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     kind = translate(get.text("proto"), str.lower).cast(pa.string())
     get.keep(pc.invert(pc.fill_null(pc.is_in(kind, pa.array(_NO_FLOWS)), False)))
     transport, tcp, udp = _flows.transports(get.text("proto"))
-    packets, total, sent = (get.whole(name) for name in _COUNTS)
+    packets, total, sent, answered = (get.whole(name) for name in _COUNTS)
     ports = [_port(get, name, tcp | udp) for name in ("sport", "dport")]
     ends = [translate(get.text(name), canonical).cast(pa.string()) for name in ("srcaddr", "dstaddr")]
     turned = pa.array(_turned(get.text("dir"), ends, ports, options))
-    answered = pc.subtract(total, sent)
+    answered = pc.coalesce(answered, pc.subtract(total, sent))
     port = pc.if_else(turned, *ports)
     columns = {
         "start": get.time("starttime"),

@@ -191,7 +191,10 @@ def explanations(
 def unchecked(phone: PhoneRecord) -> Iterator[str]:
     """What could not be checked of any app."""
     if not len(phone.uses):
-        yield "When apps used the network: an App Privacy Report has sums of a week and no rhythm."
+        yield (
+            "When apps used the network: no log of that is on record (an App Privacy Report has sums of a "
+            "week and no rhythm)."
+        )
         return
     if not phone.dest_known:
         yield "Where the connections go: a sysdiagnose does not hold that."
