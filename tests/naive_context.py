@@ -216,11 +216,10 @@ def interaction(window, uses, fronts, observed):
         used = covered(uses, window.begin, window.begin + window.length)
         out["userless_excess_ratio"] = userless - (1 - min(used / observed, 1))
         out["userless_bytes_share"] = userless_bytes(window, uses)
+        alone = [t for t, lag in zip(starts, lags, strict=True) if lag > 30]
         stretches = defaultdict(list)
-        # Gaps are of times within the window: a ratio of 1.3 would be lost in the sum with its begin.
-        for s, lag in zip(window.session_starts(), lags, strict=True):
-            if lag > 30:
-                stretches[sum(start <= window.begin + s for start, _ in uses)].append(s)
+        for t in alone:
+            stretches[sum(start <= t for start, _ in uses)].append(t)
         counts = [share_similar([b - a for a, b in pairwise(s)]) for s in stretches.values()]
         similar, pairs = (sum(c) for c in zip(*counts, strict=True)) if counts else (0, 0)
         if pairs >= 4:
