@@ -216,10 +216,12 @@ def interaction(window, uses, fronts, observed):
         used = covered(uses, window.begin, window.begin + window.length)
         out["userless_excess_ratio"] = userless - (1 - min(used / observed, 1))
         out["userless_bytes_share"] = userless_bytes(window, uses)
-        alone = [t for t, lag in zip(starts, lags, strict=True) if lag > 30]
         stretches = defaultdict(list)
-        for t in alone:
-            stretches[sum(start <= t for start, _ in uses)].append(t)
+        for t, lag in zip(starts, lags, strict=True):
+            if lag > 30:
+                # As floats have whole microseconds within the window: 78 s are 1.3 times 60 s, or just not.
+                at = round((t - window.begin) * 1e6) * 1e-6
+                stretches[sum(start <= t for start, _ in uses)].append(at)
         counts = [share_similar([b - a for a, b in pairwise(s)]) for s in stretches.values()]
         similar, pairs = (sum(c) for c in zip(*counts, strict=True)) if counts else (0, 0)
         if pairs >= 4:
