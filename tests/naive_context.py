@@ -122,7 +122,8 @@ def windows_of(flows, length=DAY):
 
 
 def _cut(flow, begin, length):
-    start = max(flow.start - begin, 0.0)
+    # As floats have whole microseconds: 78 s are 1.3 times 60 s, or just not.
+    start = max(round((flow.start - begin) * 1e6) * 1e-6, 0.0)
     end = None if flow.duration is None else min(flow.start + flow.duration - begin, length)
     share = (end - start) / flow.duration if flow.duration else 1.0
     sent, received = (None if v is None else v * share for v in (flow.sent, flow.received))
@@ -219,7 +220,6 @@ def interaction(window, uses, fronts, observed):
         stretches = defaultdict(list)
         for t, lag in zip(starts, lags, strict=True):
             if lag > 30:
-                # As floats have whole microseconds within the window: 78 s are 1.3 times 60 s, or just not.
                 at = round((t - window.begin) * 1e6) * 1e-6
                 stretches[sum(start <= t for start, _ in uses)].append(at)
         counts = [share_similar([b - a for a, b in pairwise(s)]) for s in stretches.values()]
