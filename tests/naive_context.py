@@ -122,8 +122,7 @@ def windows_of(flows, length=DAY):
 
 
 def _cut(flow, begin, length):
-    # As floats have whole microseconds: 78 s are 1.3 times 60 s, or just not.
-    start = max(round((flow.start - begin) * 1e6) * 1e-6, 0.0)
+    start = max(round((flow.start - begin) * 1e6) * 1e-6, 0.0)  # as floats have whole microseconds
     end = None if flow.duration is None else min(flow.start + flow.duration - begin, length)
     share = (end - start) / flow.duration if flow.duration else 1.0
     sent, received = (None if v is None else v * share for v in (flow.sent, flow.received))
@@ -218,10 +217,9 @@ def interaction(window, uses, fronts, observed):
         out["userless_excess_ratio"] = userless - (1 - min(used / observed, 1))
         out["userless_bytes_share"] = userless_bytes(window, uses)
         stretches = defaultdict(list)
-        for t, lag in zip(starts, lags, strict=True):
+        for t, s, lag in zip(starts, window.session_starts(), lags, strict=True):
             if lag > 30:
-                at = round((t - window.begin) * 1e6) * 1e-6
-                stretches[sum(start <= t for start, _ in uses)].append(at)
+                stretches[sum(start <= t for start, _ in uses)].append(s)
         counts = [share_similar([b - a for a, b in pairwise(s)]) for s in stretches.values()]
         similar, pairs = (sum(c) for c in zip(*counts, strict=True)) if counts else (0, 0)
         if pairs >= 4:
