@@ -35,7 +35,7 @@ def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
 
     def scaled(name: str, factor: np.ndarray) -> pa.ChunkedArray:
         column = flows[name]
-        values = np.nan_to_num(column.cast(pa.float64()).to_numpy()) * factor
+        values = np.nan_to_num(column.cast(pa.float64(), safe=False).to_numpy()) * factor
         mask = pc.is_null(column).to_numpy()
         return pa.chunked_array(
             [pa.array(np.rint(values) if column.type == pa.int64() else values, mask=mask).cast(column.type)]

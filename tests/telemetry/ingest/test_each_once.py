@@ -192,3 +192,10 @@ def test_any_order_of_logs_and_calls_ends_with_the_longest(tmp_path_factory, log
     assert found == {
         (device, port, start // 100_000): seconds for (device, port, start), seconds in longest.items()
     }
+
+
+def test_more_bytes_than_a_float_counts_exactly_are_a_flow_all_the_same(tmp_path):
+    log = tmp_path / "conn.log"
+    log.write_text(HEAD + row(uid="-", sent=10**18 + 1))
+    convert([log], tmp_path / "out", local_nets=["10.0.0.0/8"])
+    assert TelemetryDirectory(tmp_path / "out").read("flows")["bytes_out"].to_pylist() == [10**18 + 1]

@@ -82,7 +82,7 @@ def _content(flows: pa.Table, keys: Keys) -> Keys:
     for name in (*_CONTENT, "dest_host"):
         keys = _mixed(keys, hash_names(flows[name]))
     for name in _FIGURES:
-        values = np.array(one_array(flows[name]).cast(pa.float64()).fill_null(-1.0))
+        values = np.array(one_array(flows[name]).cast(pa.float64(), safe=False).fill_null(-1.0))
         keys = _mixed(keys, values.view(np.int64))
     return keys
 

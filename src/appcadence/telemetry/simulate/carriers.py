@@ -72,7 +72,7 @@ class Carriers:
         flows, times = flows.take(pa.array(kept)), times[kept]
         coded = {name: _coded(flows[name]) for name in ("device_id", *_NAMES)}
         numbers = {
-            name: flows[name].cast(pa.float64()).to_numpy()
+            name: flows[name].cast(pa.float64(), safe=False).to_numpy()
             for name in ("duration_seconds", "dest_port", "bytes_out", "bytes_in", "time_resolution_seconds")
         }
         # Sizes and destinations break ties, so that the order of the rows decides nothing.
