@@ -176,7 +176,6 @@ def test_a_mistake_is_one_sentence_before_any_work(typed, words, parts):
 
 
 def test_without_java_spark_is_not_begun(typed, monkeypatch):
-    pytest.importorskip("pyspark")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     assert "Java not found" in typed(*SCORE.split(), "new", "--engine", "spark")
@@ -207,7 +206,6 @@ def test_without_its_packages_no_command_begins(place, module, words):
 
 
 def test_a_tracking_server_that_does_not_answer(typed, monkeypatch):
-    pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sentence = typed("train", "telemetry", "--out", "new", "--register")
     assert "http://127.0.0.1:9 does not answer; start it, or mend MLFLOW_TRACKING_URI" in sentence

@@ -127,7 +127,6 @@ def silent_server():
 def test_a_tracking_server_that_does_not_answer_is_said_before_training(
     place, typed, untrained, monkeypatch, hangs
 ):
-    pytest.importorskip("mlflow", reason="MLflow is not installed: make test installs it")
     dead = contextlib.nullcontext(f"http://127.0.0.1:{free_port()}")
     with silent_server() if hangs else dead as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)

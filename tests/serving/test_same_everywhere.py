@@ -96,7 +96,6 @@ def features(place, scorer):
 
 @pytest.fixture(scope="module")
 def spark():
-    pytest.importorskip("pyspark", reason="Spark is not installed: make test installs it")
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         pytest.skip("Java, on which Spark runs, is not installed")
     from appcadence.serving.spark import session

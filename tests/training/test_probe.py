@@ -108,7 +108,6 @@ def test_losses_are_as_large_as_asked(tables):
 
 
 def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
-    pytest.importorskip("matplotlib")
     from appcadence.training import figures
 
     cells = stress(trained, tables)
@@ -123,7 +122,6 @@ def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
 
 
 def test_pictures_are_inert_under_hostile_names(trained, tables):
-    pytest.importorskip("matplotlib")
     from appcadence.training import rasters
 
     figure = rasters.rasters(trained, tables)
@@ -138,7 +136,6 @@ def test_pictures_are_inert_under_hostile_names(trained, tables):
 
 
 def test_reliability_and_precision_count_what_quality_counts(trained):
-    pytest.importorskip("matplotlib")
     from appcadence.training import figures
 
     counted = figures.reliability(trained).axes[0].lines[0]

@@ -22,8 +22,8 @@ from appcadence.training.train import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns about its own type hints while it is imported
-    mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed: make test installs it")
-    pytest.importorskip("mlflow.pyfunc")
+    import mlflow
+    import mlflow.pyfunc
 
 from appcadence.serving.pyfunc import NESTED
 from appcadence.training.figures import gains
