@@ -284,8 +284,11 @@ def test_an_empty_directory_has_an_answer(tmp_path):
     found = answer(tmp_path, flows=FLOWS.empty())
     assert not found.devices and found.blind_spots == (CONNECTION_BLIND_SPOT,)
     assert found.as_dict()["fleet"]["behaviours"]["structured_cadence"]["attack"]["analytic"] == "AN1682"
-    with pytest.raises(TelemetryError, match="is not a directory"):
+    with pytest.raises(TelemetryError, match="none does not exist; expected a directory made by"):
         readiness(tmp_path / "none")
+    (tmp_path / "file").touch()
+    with pytest.raises(TelemetryError, match="file is not a directory; expected a directory made by"):
+        readiness(tmp_path / "file")
 
 
 def test_durations_that_are_no_number_are_unknown(tmp_path):

@@ -51,7 +51,8 @@ class TelemetryDirectory:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise TelemetryError(f"{self.path} is not a directory; expected one made by 'appcadence convert'")
+            wrong = "is not a directory" if self.path.exists() else "does not exist"
+            raise TelemetryError(f"{self.path} {wrong}; expected a directory made by 'appcadence convert'")
         self.sources: list[dict[str, Any]] = _read_sources(self.path)
         """What was converted into this directory, one entry a source file."""
         self._committed = {(n, _part(entry, n)) for entry in self.sources for n in DIRECTORY_TABLES}
