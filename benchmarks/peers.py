@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence.features import describe, extract
@@ -65,6 +66,10 @@ def prepare(raw: Path, path: Path) -> int:
     for name in ("duration_seconds", "bytes_out", "bytes_in"):
         keep &= flows[name].is_valid().to_numpy()
     keep[joined.loc[joined["cut"].notna(), "row"]] = False
+    # Ours names an address by what other flows call it.
+    nameless, address = flows["dest_host"].is_null(), flows["dest_ip"].cast(pa.string())
+    named = address.filter(pc.invert(nameless)).unique()
+    keep &= ~(nameless.to_numpy() & pc.is_in(address, value_set=named).to_numpy())
     write_directory(path, tables | {"flows": flows.filter(pa.array(keep))})
     return int(keep.sum())
 
