@@ -39,6 +39,7 @@ def test_the_pieces_make_no_difference(tmp_path, monkeypatch):
     whole, _ = read(tmp_path, *records)
     # A share holds some nine records, or a few times that.
     monkeypatch.setattr(_spill, "PIECE_ROWS", 100)
+    monkeypatch.setattr(_spill, "HELD_ROWS", 100)
     monkeypatch.setattr(nfdump, "_AT_ONCE", 30)
     pieces, _ = read(tmp_path, *records)
     assert whole != pieces
@@ -48,6 +49,7 @@ def test_the_pieces_make_no_difference(tmp_path, monkeypatch):
 def test_a_five_tuple_of_more_than_a_piece_is_cut(tmp_path, monkeypatch):
     records = [nf(*(BOTH_ENDS[:: 1 - 2 * (i % 2)]), i // 2 * 60, i // 2 * 60 + 1, i + 1) for i in range(40)]
     monkeypatch.setattr(_spill, "PIECE_ROWS", 10)
+    monkeypatch.setattr(_spill, "HELD_ROWS", 10)
     monkeypatch.setattr(_spill, "_BATCH_ROWS", 5)
     flows, _ = read(tmp_path, *records)
     assert [(flow["bytes_out"], flow["bytes_in"]) for flow in flows] == [(i, i + 1) for i in range(1, 40, 2)]
@@ -103,6 +105,7 @@ def test_each_takes_the_first_free_one_of_the_other_direction(records):
 
 def test_progress_goes_on_to_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(_spill, "PIECE_ROWS", 50)
+    monkeypatch.setattr(_spill, "HELD_ROWS", 50)
     paths = []
     for number in range(2):
         paths.append(tmp_path / f"{number}.json")
@@ -118,6 +121,7 @@ def test_progress_goes_on_to_the_end(tmp_path, monkeypatch):
 
 def test_equal_logs_give_equal_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(_spill, "PIECE_ROWS", 50)
+    monkeypatch.setattr(_spill, "HELD_ROWS", 50)
     path = tmp_path / "flows.json"
     path.write_bytes(nf_array(*many(200)))
     for out in ("one", "two"):
@@ -128,6 +132,7 @@ def test_equal_logs_give_equal_bytes(tmp_path, monkeypatch):
 
 def test_no_room_to_set_records_aside(tmp_path, monkeypatch):
     monkeypatch.setattr(_spill, "PIECE_ROWS", 10_000)
+    monkeypatch.setattr(_spill, "HELD_ROWS", 10_000)
     path = tmp_path / "flows.json"
     path.write_bytes(nf_array(*many(20_000)))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -97,7 +97,7 @@ def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[Fault]]:
         ends = ends - returned
     kept, bad = ends > starts, np.zeros(len(ends), bool)
     try:
-        block.data.decode()
+        block.data.isascii() or block.data.decode()
     except UnicodeDecodeError:
         bad = kept & ~_decodable(block.data, starts, ends)
     good = kept & ~bad
@@ -187,7 +187,7 @@ def _in_a_row(pattern: re.Pattern[str], at_once: bool) -> re.Pattern[bytes] | No
     if pattern.groups or _BEYOND.search(_SAFE.sub("", pattern.pattern)):
         return None
     # Atomic, so that what it matches is what it would match alone.
-    line = f"^(?>{pattern.pattern}){'^' if at_once else ''}[^\\n]*\\n"
+    line = f"^(?>{pattern.pattern}){'^' if at_once else ''}.*+\\n"
     return re.compile(f"(?:{line}){{1,{_IN_A_ROW}}}".encode(), re.MULTILINE)
 
 

@@ -18,7 +18,7 @@ from appcadence._types import Ints
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _packed
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 16 << 20
 MAX_LINES = 1 << 18
 """In one block: what is kept of a bad line takes far more memory than a line of two bytes."""
 MAX_LINE_BYTES = 64 << 20
@@ -85,7 +85,7 @@ def head(path: Path, expected: str, size: int = 1 << 16) -> bytes:
 
 
 def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block]:
-    """The file as blocks of about `size` bytes (default 32 MB) and MAX_LINES lines, cut at line ends.
+    """The file as blocks of about `size` bytes (default 16 MB) and MAX_LINES lines, cut at line ends.
 
     Raises:
         UnusableFile: the file is missing, unreadable, cut off inside its packed data, or has no lines.

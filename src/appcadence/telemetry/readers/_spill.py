@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from appcadence.errors import TelemetryError
 
+HELD_ROWS = 1 << 20
+"""So many rows stay in memory, and are given back at once."""
 PIECE_ROWS = 1 << 19
-"""At most so many rows are given back at a time."""
+"""Of more, at most so many are given back at a time."""
 _BUCKET_BITS = 7
 _BATCH_ROWS = 1 << 16
 
@@ -36,7 +38,7 @@ class Spill:
     def __init__(self) -> None:
         self.rows = 0
         self._first: list[pa.Table] = []
-        """Rows that are held, as long as they are fewer than PIECE_ROWS."""
+        """Rows that are held, as long as they are no more than HELD_ROWS."""
         self._buckets: dict[int, _Bucket] = {}
 
     def __enter__(self) -> Spill:
@@ -56,7 +58,7 @@ class Spill:
         """
         self.rows += len(rows)
         self._first.append(rows)
-        if self.rows <= PIECE_ROWS:
+        if self.rows <= HELD_ROWS:
             return
         for held in self._first:
             self._set_aside(held)

@@ -70,20 +70,21 @@ def _taken(
         while at < end and place < len(keys):
             while at < end and (text[at] == _BLANK or text[at] == _TAB):
                 at += 1
-            first = at
-            while at < end and text[at] != _BLANK and text[at] != _TAB:
-                at += 1
-            key = keys[place] if at > first else -1
-            place += at > first
-            if key < 0:
-                continue
-            if not whole[key]:
+            first, key = at, keys[place]
+            if key >= 0 and not whole[key]:
                 to = written[key]
-                for step in range(first, at):
-                    letters[key, to] = text[step]
-                    to += 1
-                written[key], empty[key, row] = to, False
-            elif at > first + 1 or text[first] != _DASH:
+                while at < end and text[at] != _BLANK and text[at] != _TAB:
+                    letters[key, to] = text[at]
+                    to, at = to + 1, at + 1
+                empty[key, row] &= at == first
+                written[key] = to
+            else:
+                while at < end and text[at] != _BLANK and text[at] != _TAB:
+                    at += 1
+            place += at > first
+            if key < 0 or at == first or not whole[key]:
+                continue
+            if at > first + 1 or text[first] != _DASH:
                 negative = text[first] == _DASH
                 first += negative
                 number = np.int64(0)
