@@ -19,6 +19,13 @@ import sys
 from pathlib import Path
 
 
+def receiver(kind, port):
+    """What sends to one of these."""
+    from appcadence.triage.receivers import Syslog, Webhook  # the receivers themselves start without it
+
+    return Syslog("127.0.0.1", port) if kind == "syslog" else Webhook(f"http://127.0.0.1:{port}/in?a=b")
+
+
 class Fate:
     def __init__(self, point="", number="0"):
         self.point, self.left = point, int(number)

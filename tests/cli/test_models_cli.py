@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -236,3 +237,27 @@ def test_models_of_the_registry_are_held_to_the_trusted_keys(registered, run, pl
 def test_help_has_an_example(command, run):
     code, out, _ = run(command, "--help")
     assert code == 0 and f"Example: appcadence models {command}" in out
+
+
+@pytest.mark.slow
+def test_of_two_promotions_at_once_one_counts(registered):
+    def told(_):
+        try:
+            registry.promote(other, {"over": over, "forced": True, "reasons": ["probe"]})
+        except AppcadenceError as error:
+            return str(error)
+        return ""
+
+    versions = {version.version: version for version in registry.versions()}
+    for _ in range(20):
+        champion = registry.champion("appcadence")
+        over = champion and champion.version
+        other = versions["2" if over == "1" else "1"]
+        before = len(other.promotions)
+        with ThreadPoolExecutor(2) as pool:
+            done, refused = sorted(pool.map(told, range(2)))
+        assert done == "" and f"version {other.version} became the champion while" in refused
+        other = registry.find(other.uri)
+        versions[other.version] = other
+        assert registry.champion("appcadence").version == other.version
+        assert len(other.promotions) == before + 1

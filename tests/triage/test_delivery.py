@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from alert_receivers import receiving
+from alert_receivers import receiver, receiving
 from hypothesis import given
 from hypothesis import strategies as st
 from kill_steps import in_child
@@ -30,10 +30,6 @@ def alert(number, status="new", severity="high"):
 
 
 ALERTS = [alert(number) for number in range(5)]
-
-
-def receiver(kind, port):
-    return Syslog("127.0.0.1", port) if kind == "syslog" else Webhook(f"http://127.0.0.1:{port}/in?a=b")
 
 
 def taken(file):
