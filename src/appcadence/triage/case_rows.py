@@ -26,6 +26,25 @@ MAX_PLACES = 5
 HELD = ("excepted", "local_destination", "shared_process")
 """What becomes of windows that have no place in the ranking of their own, fleet events aside."""
 _TIME = CASES.field("first_time").type
+_ADDED = {
+    "n_started": "connections",
+    "n_failed": "failed",
+    "bytes_out": "bytes_out",
+    "bytes_in": "bytes_in",
+    "n_unused": "unused",
+    "n_pushes": "pushes",
+    "n_answered": "answered",
+}
+"""Facts of windows that a case has the sum of, where none is unknown; and what the finding calls them."""
+_MEASURES = (
+    "seconds",
+    "gap_seconds",
+    "gap_share",
+    "longest_seconds",
+    "by_chance",
+    "other_devices",
+    "devices",
+)
 
 Names = dict[str, list[Any]]
 """Of each case: kind, name (of app or destination), device_id (None = several), days (ISO, those with alerts)
@@ -71,7 +90,8 @@ class CaseRows:
         events = names.get("event")
         device, days = names["device_id"], names["days"]
         begun = days if events is None else [[f"{event.first_seen:%Y-%m-%d}"] for event in events]
-        subjects = self._subjects()
+        told = self._told()
+        times = told.groupby("owner").agg({"first": "min", "last": "max"})
         columns = {name: head[name] for name in STRONGEST}
         columns |= {
             "case": pa.array(np.arange(self.n)),
@@ -82,8 +102,8 @@ class CaseRows:
             "kind": pa.array(names["kind"], pa.string()),
             "severity": severity(head["score"]),
             "alert_days": pa.array(days, TEXTS),
-            "first_time": pa.array([one["first"].min() for one in subjects], _TIME),
-            "last_time": pa.array([one["last"].max() for one in subjects], _TIME),
+            "first_time": pa.array(times["first"], _TIME),
+            "last_time": pa.array(times["last"], _TIME),
             "device_ids": pa.array([[name] for name in device], TEXTS),
             "alerting_devices": pa.array(np.ones(self.n, np.int64)),
             "n_windows": self._sum(fires),
@@ -99,22 +119,20 @@ class CaseRows:
                 "app_id": pa.array([e.name if e.kind == "app" else None for e in events], pa.string()),
             }
         columns |= self._destinations(~self.app_wide & (fires | self.heard))
-        columns |= {name: _united(subjects, name) for name in ("addresses", "ports", "record_ids")}
+        columns |= {name: self._united(told, name) for name in ("addresses", "ports", "record_ids")}
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
         count = columns["n_destinations"].to_pylist()
-        said = map(summary, subjects, findings, count) if events is None else map(fleet_summary, events)
-        columns |= self._findings([*said])
+        said = _summaries(told, findings, count) if events is None else [*map(fleet_summary, events)]
+        columns |= self._findings(said)
         return pa.table({name: columns[name] for name in CASES.names}).cast(CASES)
 
-    def _subjects(self) -> list[pd.DataFrame]:
+    def _told(self) -> pd.DataFrame:
         """The raising windows that each case is told by, strongest first: those of its strongest channel, or
         those over all destinations where only they raise it."""
-        subjects = []
-        for _, mine in self.frame[self.fires].groupby("owner"):
-            channels = mine.loc[mine["dest"] != APP_LEVEL, "dest"]
-            dest = APP_LEVEL if channels.empty else channels.iloc[0]
-            subjects.append(mine[mine["dest"] == dest])
-        return subjects
+        fired = self.frame[self.fires]
+        channel = fired[fired["dest"] != APP_LEVEL].drop_duplicates("owner").set_index("owner")["dest"]
+        told: pd.DataFrame = fired[fired["dest"] == fired["owner"].map(channel).fillna(APP_LEVEL)]
+        return told
 
     def _sum(self, values: npt.NDArray[Any]) -> pa.Array:
         return pa.array(np.bincount(self.owner, values, self.n).astype(np.int64))
@@ -125,6 +143,13 @@ class CaseRows:
         few = self.table["status"].to_pandas() == "insufficient_evidence"
         ids = ids[ids["id"].notna() & ~few].drop_duplicates()
         return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
+
+    def _united(self, told: pd.DataFrame, name: str) -> pa.Array:
+        """What the windows of each case hold, once, the strongest window's first."""
+        found: list[dict[Any, None]] = [{} for _ in range(self.n)]
+        for owner, held in zip(told["owner"].tolist(), told[name].tolist(), strict=True):
+            found[owner] |= dict.fromkeys(held) if isinstance(held, np.ndarray) else {}
+        return pa.array([[*one][:MAX_PLACES] for one in found], CASES.field(name).type)
 
     def _findings(self, told: Sequence[Finding]) -> dict[str, pa.Array]:
         """Summaries, and what is said of the windows that raise a case, once a subject, strongest first."""
@@ -176,55 +201,59 @@ class CaseRows:
         return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-def _united(subjects: Sequence[pd.DataFrame], name: str) -> pa.Array:
-    """What the windows of each case hold, once, the strongest window's first."""
-    lists = [
-        [*dict.fromkeys(one for of in mine[name] if isinstance(of, np.ndarray) for one in of)][:MAX_PLACES]
-        for mine in subjects
-    ]
-    return pa.array(lists, CASES.field(name).type)
-
-
-def summary(windows: pd.DataFrame, findings: Sequence[Mapping[str, Any]], count: int) -> Finding:
-    """The finding `case` of windows of one destination (or `*`) with their `window_facts`, strongest first.
+def _summaries(
+    told: pd.DataFrame, findings: Sequence[Sequence[Mapping[str, Any]]], destinations: Sequence[int]
+) -> list[Finding]:
+    """The finding `case` of each case, in the order of `owner`.
 
     Args:
-        windows: one row a window; facts that are not known are null.
-        findings: what is said of the strongest window.
-        count: the destinations of the case.
+        told: windows with their `window_facts`, those of a case strongest first; null = not known.
+        findings: what is said of the strongest window of each case.
+        destinations: of each case.
     """
-    known = windows["first_time"].notna().all()
-    first, last = windows["first_time"].min(), windows["last_time"].max()
-    dest = windows["dest"].iloc[0]
-    beats = windows.loc[windows["gap_seconds"].notna(), ["gap_seconds", "gap_share"]]
-    pushes = _total(windows, "n_pushes")
-    connections = _total(windows, "n_started") if known else int(windows["n_flows"].sum())
-    width = (windows["window_end"] - windows["window_start"]).dt.total_seconds()
-    whole = (windows["longest_seconds"] > width - 1.0).any()
-    border = first == windows["window_start"].min() or last == windows["window_end"].max()
-    return Finding(
-        "case",
-        {
-            "dest": None if dest == APP_LEVEL else dest,
-            "own_log": any(finding["code"] == "destinations_unknown" for finding in findings),
-            "connections": connections,
-            "failed": _total(windows, "n_failed"),
-            "seconds": (last - first).total_seconds() if known else None,
-            "destinations": count,
-            "gap_seconds": float(beats["gap_seconds"].iloc[0]) if len(beats) else None,
-            "gap_share": float(beats["gap_share"].iloc[0]) if len(beats) else None,
-            "longest_seconds": _most(windows, "longest_seconds"),
-            "cut": bool(whole or ((connections or 0) <= 1 and border)),
-            "bytes_out": _total(windows, "bytes_out"),
-            "bytes_in": _total(windows, "bytes_in"),
-            "unused": _total(windows, "n_unused"),
-            "pushes": pushes,
-            "answered": _total(windows, "n_answered"),
-            "by_chance": float(windows["by_chance"].sum()) if pushes is not None else None,
-            "other_devices": _most(windows, "other_devices"),
-            "devices": _most(windows, "devices"),
-        },
+    span = (told["window_end"] - told["window_start"]).dt.total_seconds()
+    told = told.assign(whole=told["longest_seconds"] > span - 1.0)
+    by_case = told.groupby("owner")
+    facts = by_case.agg(
+        dest=("dest", "first"),
+        first=("first_time", "min"),
+        last=("last_time", "max"),
+        begin=("window_start", "min"),
+        end=("window_end", "max"),
+        flows=("n_flows", "sum"),
+        longest_seconds=("longest_seconds", "max"),
+        whole=("whole", "any"),
+        by_chance=("by_chance", "sum"),
+        other_devices=("other_devices", "max"),
+        devices=("devices", "max"),
     )
+    known = by_case[[*_ADDED, "first_time"]].count().eq(by_case.size(), axis=0)
+    facts = facts.join(by_case[[*_ADDED]].sum().where(known[[*_ADDED]]).rename(columns=_ADDED))
+    beats = told[told["gap_seconds"].notna()].drop_duplicates("owner").set_index("owner")
+    facts = facts.join(beats[["gap_seconds", "gap_share"]])
+    border = (facts["first"] == facts["begin"]) | (facts["last"] == facts["end"])
+    connections = facts["connections"].where(known["first_time"], facts["flows"])
+    facts = facts.assign(
+        connections=connections,
+        seconds=(facts["last"] - facts["first"]).dt.total_seconds().where(known["first_time"]),
+        cut=facts["whole"] | ((connections.fillna(0) <= 1) & border),
+        by_chance=facts["by_chance"].where(facts["pushes"].notna()),
+    )
+    columns = {
+        name: [None if value != value else kind(value) for value in facts[name].tolist()]
+        for kind, names in ((int, _ADDED.values()), (float, _MEASURES))
+        for name in names
+    }
+    columns |= {
+        "dest": [None if dest == APP_LEVEL else dest for dest in facts["dest"].tolist()],
+        "own_log": [any(one["code"] == "destinations_unknown" for one in some) for some in findings],
+        "destinations": list(destinations),
+        "cut": facts["cut"].tolist(),
+    }
+    return [
+        Finding("case", dict(zip(columns, values, strict=True)))
+        for values in zip(*columns.values(), strict=True)
+    ]
 
 
 def fleet_summary(event: Any) -> Finding:
@@ -232,13 +261,3 @@ def fleet_summary(event: Any) -> Finding:
     names = ("kind", "name", "devices", "alerting_devices")
     facts = {name: getattr(event, name) for name in names}
     return Finding("fleet_event", facts | {"first_seen": event.first_seen.isoformat()})
-
-
-def _total(windows: pd.DataFrame, name: str) -> int | None:
-    """The sum over the windows; None where one of them is not known."""
-    return None if windows[name].isna().any() else int(windows[name].sum())
-
-
-def _most(windows: pd.DataFrame, name: str) -> float | None:
-    most = windows[name].max()
-    return None if pd.isna(most) else float(most)
