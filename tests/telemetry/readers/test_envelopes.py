@@ -6,6 +6,7 @@ import pytest
 from flow_samples import eve, eve_flow, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from wrappings import IN_LINES, IN_RECORDS
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.readers import detect
@@ -38,29 +39,8 @@ def quoted(record):
 
 OBJECTS = {
     "filebeat's module": lambda r: {"@timestamp": "2024-11-19T07:00:00Z", "suricata": {"eve": r}},
-    "a message": lambda r: {"@timestamp": "2024-11-19T07:00:00Z", "message": json.dumps(r), "tags": ["x"]},
-    "event.original": lambda r: {"event": {"original": json.dumps(r), "module": "x"}, "agent": {}},
-    "docker": lambda r: {"log": json.dumps(r) + "\n", "stream": "stdout", "time": "2024-11-19T07:00:00Z"},
     "elasticsearch": lambda r: {"_index": "logs", "_id": "1", "_source": r},
-    "elasticsearch of filebeat": lambda r: {
-        "_index": "logs",
-        "_source": {"message": json.dumps(r)} | {"a": 1, "b": 2},
-    },
-    "journald": lambda r: {"__CURSOR": "s=1", "_PID": "12", "MESSAGE": json.dumps(r)},
-    "logscale": lambda r: {"@timestamp": 1732000000250, "@rawstring": json.dumps(r), "#repo": "zeek"},
-    "loki": lambda r: {"line": json.dumps(r), "timestamp": "2024-11-19T07:00:00Z", "labels": {"job": "x"}},
-    "graylog": lambda r: {"version": "1.1", "host": "h", "short_message": json.dumps(r), "level": 6},
-    "datadog": lambda r: {"id": "A", "type": "log", "attributes": {"message": json.dumps(r), "host": "h"}},
-    "splunk": lambda r: {"preview": False, "result": {"_raw": json.dumps(r), "_time": "x", "host": "h"}},
-}
-LINES = {
-    "rfc 3164": "<13>Feb 26 10:36:44 pfSense suricata: {}",
-    "rfc 3164 without priority": "Nov 19 07:06:40 sensor zeek[12]: {}",
-    "rfc 5424": "<134>1 2024-11-19T07:06:40.250Z sensor zeek - - - {}",
-    "a time with a blank": "2024-11-19 07:06:40 sensor suricata[12]: {}",
-    "a time of a program": "2024-11-19 07:06:40.250 INFO [main] {}",
-    "a time before it": "2024-11-19T07:06:40Z sensor zeek {}",
-}
+} | {name: lambda r, wrap=wrap: wrap(json.dumps(r)) for name, wrap in IN_RECORDS.items()}
 
 
 def written(path, records, line="{}"):
@@ -92,11 +72,11 @@ def test_a_record_inside_another_is_read(tmp_path, plain, wrapping, log):
     assert len(plain[log][1]) == (4 if log == "conn" else 3)
 
 
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", IN_LINES)
 @pytest.mark.parametrize("log", ["conn", "eve"])
 def test_a_record_behind_a_syslog_header_is_read(tmp_path, plain, line, log):
     records = CONN if log == "conn" else EVE
-    assert read(written(tmp_path / "wrapped.log", records, LINES[line])) == plain[log]
+    assert read(written(tmp_path / "wrapped.log", records, IN_LINES[line])) == plain[log]
 
 
 def test_what_journalctl_writes_between_entries_is_no_record(tmp_path, plain):
@@ -121,7 +101,7 @@ def test_reduced_logs_of_corelight_are_logs_of_the_same_kind(tmp_path, plain):
 
 
 def test_lines_that_hold_no_record_are_named_by_their_number(tmp_path):
-    path = written(tmp_path / "wrapped.log", CONN, LINES["rfc 3164"])
+    path = written(tmp_path / "wrapped.log", CONN, IN_LINES["rfc 3164"])
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], "Feb 26 10:36:45 pfSense kernel: no object", *lines[1:]]) + "\n")
     flows, bad = load("zeek", path)
@@ -205,7 +185,7 @@ def test_hostile_envelopes_raise_nothing_else(tmp_path, data):
     records = [row | data.draw(more) for row in CONN]
     records += data.draw(st.lists(values, max_size=3))
     path = tmp_path / "hostile.json"
-    header = data.draw(st.sampled_from(["{}", *LINES.values()]))
+    header = data.draw(st.sampled_from(["{}", *IN_LINES.values()]))
     path.write_text("".join(header.replace("{}", json.dumps(record)) + "\n" for record in records))
     try:
         flows, bad = load("zeek", path)

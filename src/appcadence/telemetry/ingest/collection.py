@@ -243,6 +243,10 @@ def _taken(found: Collection, entry: Entry, copies: Copies, chosen: Reader | Non
 
 
 def _known(path: Path, start: bytes, chosen: Reader | None) -> Reader | None:
+    if chosen is not None and chosen.NAME == "table":
+        # Its mapping alone says what is one.
+        text = start.startswith(b"PAR1") or b"\0" not in start
+        return chosen if start and text and not is_archive(start) else None
     found = sniffed(path, start) if start else None
     if found is not None and found.NAME == biome.NAME and path.exists() and not biome.is_read(path):
         return None

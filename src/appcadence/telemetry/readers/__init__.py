@@ -137,7 +137,11 @@ def sniffed(path: Path, start: bytes) -> Reader | None:
 def takers(path: Path, start: bytes) -> list[Reader]:
     """The readers that would take a file: one that is code, or else all declarations that fit."""
     coded = next((known for known in map(reader, _CODED) if known.sniff(path, start)), None)
-    return [coded] if coded else [known for known in map(reader, DECLARATIONS) if known.sniff(path, start)]
+    # A line with a time and the name of a process is a unified log's unless it holds a record of another log.
+    if coded is not None and coded.NAME != "unified_log":
+        return [coded]
+    declared = [known for known in map(reader, DECLARATIONS) if known.sniff(path, start)]
+    return declared or ([] if coded is None else [coded])
 
 
 def tagged(

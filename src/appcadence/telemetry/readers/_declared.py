@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from appcadence.telemetry.readers import (
     Batches,
     ReadOptions,
     _csv,
+    _envelope,
     _flows,
     _json,
     _json_layout,
@@ -31,6 +33,7 @@ from appcadence.telemetry.readers import (
 from appcadence.telemetry.readers._declaration import Declaration, Layout, Skip
 from appcadence.telemetry.readers._lines import Block, Rows
 from appcadence.telemetry.readers._mapped import Mapped
+from appcadence.telemetry.readers._not_read import is_framed
 from appcadence.telemetry.schema import NAME as WORD
 
 _OBJECTS = 100
@@ -38,6 +41,8 @@ _NAMES = ("device_id", "dest_host", "dest_ip", "app_id")
 _COUNTS = ("bytes_out", "bytes_in", "dest_port", "source_port")
 _TIMES = ("start", "end", "duration_seconds")
 _SYN = 0x02
+_OTHERS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x1e]*(?:\{|\[\s*\{)")
+"""How JSON begins, which is no line of another log, whatever texts it holds."""
 
 
 class Declared:
@@ -53,7 +58,9 @@ class Declared:
 
     def layout(self, start: bytes) -> Layout | None:
         """The layout of a file that starts so, if it is one of this format."""
-        return next((layout for layout in self.declared.layouts if not why_not(layout, start)), None)
+        lines = _held(start)
+        starts = ((layout, start if layout.syntax == "json" else lines) for layout in self.declared.layouts)
+        return next((one for one, begin in starts if begin and not why_not(one, begin)), None)
 
     def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
         """Yield flows, and rejected rows.
@@ -86,6 +93,15 @@ class Declared:
         declared, parsed = self.records(path)
         for rows in parsed:
             yield rows, _direction_records(Mapped(rows, declared, True))
+
+
+@lru_cache(2)
+def _held(start: bytes) -> bytes:
+    """The first lines of a file, out of the objects that hold them; nothing of one without such lines."""
+    field = _json_layout.line_field(start)
+    if field:
+        return _json_layout.first_lines(start, field)
+    return b"" if _OTHERS.match(start) or is_framed(start) else start
 
 
 def why_not(layout: Layout, start: bytes) -> str:
@@ -150,8 +166,8 @@ def parse(
         schema = _schema(declared, objects)
         fits = (lambda record: not _lacks(layout, record)) if layout.recognised else None
         return declared, _json.rows(path, expected, schema, fits, partial(_adapted, schema=schema))
-    declared = _inside(declared, "")
-    wanted = _wanted(declared)
+    declared, field = _inside(declared, ""), _json_layout.line_field(start)
+    start, wanted = _held(start), _wanted(declared)
     named = [name.lower() for name in _header(layout, start)]
     headed = bool(layout.keys) and all({name.lower() for name in key} & set(named) for key in layout.keys)
     if layout.syntax == "csv" and not layout.names:
@@ -171,12 +187,16 @@ def parse(
         counts=counts,
         dash="-" in declared.nothing,
     )
-    return declared, _line_rows(path, expected, make, headed)
+    return declared, _line_rows(path, expected, make, headed, field)
 
 
-def _line_rows(path: Path, expected: str, make: Callable[[Block], Rows], headed: bool) -> Iterator[Rows]:
+def _line_rows(
+    path: Path, expected: str, make: Callable[[Block], Rows], headed: bool, field: str
+) -> Iterator[Rows]:
     _lines.head(path, expected, 1)
-    for block in _lines.blocks(path, expected):
+    objects = _json_layout.blocks(path, expected) if field else ()
+    held = (_envelope.lines_in(block, field) for block in objects)
+    for block in held if field else _lines.blocks(path, expected):
         if headed and block.line == 1:
             body = block.data.partition(b"\n")[2]
             block = replace(block, data=body, line=2, ends=max(block.ends - 1, 0))

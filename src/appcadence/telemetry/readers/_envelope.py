@@ -27,9 +27,23 @@ _INNER = (
 """Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
 Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry, journald, AWS Network Firewall, LogScale, Loki,
 Graylog, Datadog. An object, or its text."""
-_OF_OTHERS = {"event": "event_type"}
-"""What the record in a field has, where other formats use the field for themselves (Zscaler, Jamf)."""
+_TIMES = ("ts", "timestamp", "event_type", "first", "t_first", "open", "@timestamp")
+_FLOW_TIMES = ("time_received_ns", "time_flow_start_ns", "TimeReceived", "timestamp_start", "stamp_inserted")
+"""What an object has that is a record of its own and not a part of the record that it stands in."""
+_OF_OTHERS = {"event": ("ts", "event_type", "@timestamp", *_FLOW_TIMES)}
+"""The same of a field that other formats use for themselves (Zscaler, Jamf)."""
+_WHOLE = ("_source",)
+"""What stands there is a record, whatever it has."""
+_LINES = (
+    *("message", "event.original", "log", "_raw", "MESSAGE", "event", "@rawstring", "line", "short_message"),
+    *("payload", "body", "attributes.message", "result._raw"),
+)
+"""Fields in which the same keep a line that is no JSON."""
+_FEWEST = 20
+"""Letters of such a line."""
 _BOM = b"\xef\xbb\xbf"
+_AROUND = b" \t\r\n\x1e"
+"""What may stand around an object; 1E begins one in a JSON text sequence (RFC 7464)."""
 _decode = json.JSONDecoder().raw_decode
 _MAX_DEEP = 3
 """Envelopes inside envelopes."""
@@ -86,21 +100,51 @@ def _path(record: Record) -> str | None:
 
 
 def _inside(record: Record, path: str) -> Record | None:
-    inner: Any = record
-    for name in (path,) if path in record else path.split("."):
-        inner = inner.get(name) if isinstance(inner, dict) else None
-    if isinstance(inner, str) and inner.lstrip()[:1] == "{":
+    inner = _at(record, path)
+    written = isinstance(inner, str) and inner.lstrip()[:1] == "{"
+    if written:
         inner = object_of(inner.encode("utf-8", "replace"))
-    if not isinstance(inner, dict) or len(inner) <= 2 or not _has_time(inner):
+    if not isinstance(inner, dict) or not inner:
         return None
-    return inner if path not in _OF_OTHERS or _OF_OTHERS[path] in inner else None
+    if written or path in _WHOLE:
+        return inner
+    times = _OF_OTHERS.get(path, (*_TIMES, *_FLOW_TIMES))
+    own = len(inner) > 2 and any(name in inner for name in times)
+    return inner if own or (path not in _OF_OTHERS and _holds(inner)) else None
 
 
-def _has_time(record: Record) -> bool:
-    """Whether it is a record of its own, or holds one."""
-    return any(name in record for name in ("ts", "timestamp", "event_type", "first", "t_first", "open")) or (
-        _path(record) is not None or _tag(record) is not None
-    )
+def _at(record: Record, path: str) -> Any:
+    found: Any = record
+    for name in (path,) if path in record else path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _holds(record: Record) -> bool:
+    """Whether it holds a record of its own."""
+    return _path(record) is not None or _tag(record) is not None
+
+
+def line_field(records: Iterable[Record]) -> str:
+    """The field in which records, the first of a file, hold each a line that is no JSON; nothing if none."""
+    for record in records:
+        for path in _LINES:
+            text = _at(record, path)
+            if isinstance(text, str) and len(text) >= _FEWEST and text.lstrip()[:1] not in ("{", "["):
+                return path
+    return ""
+
+
+def lines_in(block: Block, field: str) -> Block:
+    """A block of records with the line that each holds in its place; what holds none stays."""
+    lines = []
+    for text in block.data.split(b"\n"):
+        line = _at(object_of(text) or {}, field)
+        if isinstance(line, str):
+            # One that goes on over a line end is one record all the same.
+            text = line.strip("\r\n").replace("\n", " ").encode("utf-8", "replace")
+        lines.append(text)
+    return replace(block, data=b"\n".join(lines))
 
 
 def _tag(record: Record) -> str | None:
@@ -119,7 +163,7 @@ def _untagged(record: Record) -> Record | None:
 
 def object_of(text: bytes) -> Record | None:
     """The JSON object of a line, None where it is none."""
-    text = text.removeprefix(_BOM).strip(b" \t\r\n")
+    text = text.removeprefix(_BOM).strip(_AROUND)
     # An exception takes longer than a look.
     if not text.startswith(b"{") or not text.endswith(b"}"):
         return None

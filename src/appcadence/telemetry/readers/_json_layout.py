@@ -7,6 +7,7 @@ first object begins an object, whatever stood before: so one damaged object does
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -78,6 +79,19 @@ def first_objects(head: bytes) -> Iterator[dict[str, Any]]:
     unwrap = _envelope.envelope(islice(_laid_out(head), _MAX_FIRST))
     for record in _laid_out(head):
         yield record if unwrap is None else unwrap(record) or record
+
+
+def line_field(head: bytes) -> str:
+    """The field in which objects, the first of a file, hold each a line of another log; nothing if none."""
+    if head[:1] in b"{[ \r\n\t<\x1e" or _envelope.has_header(head) or head.startswith(_BOM):
+        return _envelope.line_field(islice(first_objects(head), _MAX_FIRST))
+    return ""
+
+
+def first_lines(head: bytes, field: str) -> bytes:
+    """The lines that the first objects hold there."""
+    text = b"\n".join(json.dumps(record).encode() for record in first_objects(head))
+    return _envelope.lines_in(Block(text, 1, 0), field).data
 
 
 def _laid_out(head: bytes) -> Iterator[dict[str, Any]]:

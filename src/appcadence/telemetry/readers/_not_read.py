@@ -159,6 +159,20 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 )
 
 
+_FRAME = re.compile(rb"(\d{1,5}) <\d{1,3}>")
+_FRAMED = (
+    "syslog messages that follow their lengths, without line ends (octet counting of RFC 6587); have the "
+    "receiver write one a line"
+)
+
+
+def is_framed(start: bytes) -> bool:
+    """Whether a file that starts so holds syslog messages which nothing but their lengths separates."""
+    first = _FRAME.match(start)
+    end = first.end(1) + 1 + int(first[1]) if first else 0
+    return first is not None and start[end - 1 : end] != b"\n" and _FRAME.match(start, end) is not None
+
+
 _USAGE_TEXT = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"|bplist[\s\S]*netUsageBaseline')
 """MVT's datausage.json and netusage.json; com.apple.osanalytics.addaily.plist of iOS itself."""
 _USAGE = (
@@ -175,6 +189,8 @@ def named(start: bytes, path: Path | None = None) -> str | None:
     counts = path is not None and _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database")
     if counts or _USAGE_TEXT.match(start):
         return _USAGE
+    if is_framed(start):
+        return _FRAMED
     return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)
 
 
@@ -196,6 +212,10 @@ def described(start: bytes) -> str:
         )
     if start.startswith(b"bplist") or re.match(rb"\s*<\?xml[\s\S]{0,200}<!DOCTYPE plist", start):
         return "it is a property list; give lists of apps to appcadence inventory merge"
+    if held := re.match(rb'\s*\{[^\[\]{}]*"([\w@.-]{1,40})":\s*\[\s*\{', start):
+        name = held[1].decode()
+        what = f"it looks like one JSON object whose list {name} holds the records"
+        return f"{what}; give these one a line: jq -c '.{name}[]' FILE"
     record: dict[str, object] = next(islice(_json_layout.first_objects(start), 1), {})
     names, what = list(record), "JSON objects with the fields"
     if not names:
