@@ -74,3 +74,14 @@ def test_what_holds_all_records_in_one_is_named_and_not_read_in_part(tmp_path, p
     framed = (f"<134>1 2024-11-19T07:06:40Z fw x 1 - - {text}" for text in texts * 3)
     with pytest.raises(UnusableFile, match="RFC 6587"):
         read(tmp_path, "".join(f"{len(one)} {one}" for one in framed))
+
+
+def test_blank_lines_before_the_first_count_and_are_passed_over(tmp_path):
+    for sample in SAMPLES.values():
+        path = tmp_path / "log"
+        path.write_bytes(b"\n\r\n\n" + sample.content + b"?\n")
+        assert sample.format == detect(path).NAME
+        flows, bad = load(sample.format, path)
+        path.write_bytes(sample.content + b"?\n")
+        same, before = load(sample.format, path)
+        assert flows == same and [line for _, line, _ in bad] == [3 + line for _, line, _ in before]

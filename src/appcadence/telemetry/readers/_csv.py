@@ -99,8 +99,8 @@ def read(
     ended = False
     for block in _lines.blocks(path, expected):
         data, line, ends = block.data, block.line, block.ends
-        if line == 1:
-            names, data, line = header(data, delimiter), data.partition(b"\n")[2], 2
+        if block.first:
+            names, data, line = header(data, delimiter), data.partition(b"\n")[2], line + 1
             ends = max(ends - 1, 0)
             if not names:
                 raise UnusableFile(f"{path} is not {expected}: its first line is no text", path)

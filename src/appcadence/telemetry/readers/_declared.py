@@ -197,9 +197,9 @@ def _line_rows(
     objects = _json_layout.blocks(path, expected) if field else ()
     held = (_envelope.lines_in(block, field) for block in objects)
     for block in held if field else _lines.blocks(path, expected):
-        if headed and block.line == 1:
+        if headed and block.first:
             body = block.data.partition(b"\n")[2]
-            block = replace(block, data=body, line=2, ends=max(block.ends - 1, 0))
+            block = replace(block, data=body, line=block.line + 1, ends=max(block.ends - 1, 0))
         yield make(block)
 
 

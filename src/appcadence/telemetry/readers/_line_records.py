@@ -51,7 +51,7 @@ def rows(
     of the columns, for words and tables; words in `counts` may come as whole numbers, and "-" as none if
     a `dash` says so.
     """
-    if block.line == 1:
+    if block.first:
         block = replace(block, data=block.data.removeprefix(_BOM))
     data = block.data
     starts, ends, numbers, bad = _whole_lines(block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ MAX_LINES = 1 << 18
 MAX_LINE_BYTES = 64 << 20
 """A longer line means that the file is no line-based log; reading on would only fill the memory."""
 
+_BLANK_LINES = re.compile(rb"(?!\n\r\r\n)(?:\r?\n)+(?!\Z)")
+"""What may stand before the first line; one kind of packet capture begins with line ends."""
 _AT_ONCE = 1 << 18
 """Bytes whose line ends are looked for at a time."""
 
@@ -45,6 +48,8 @@ class Block:
     """Bytes of the file on disk that were read for this block."""
     numbers: Ints | None = None
     """Where the lines do not follow each other in the file: the number of each."""
+    first: bool = False
+    """Whether the file begins here, but for blank lines."""
 
     @property
     def count(self) -> int:
@@ -79,6 +84,7 @@ def head(path: Path, expected: str, size: int = 1 << 16) -> bytes:
     """
     with _opened(path, expected) as (stream, _):
         data: bytes = stream.read(size)
+        data = data[_begin(data) :]
     if not data:
         raise UnusableFile(f"{path} is empty; expected {expected}", path)
     return data
@@ -91,7 +97,7 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
         UnusableFile: the file is missing, unreadable, cut off inside its packed data, or has no lines.
     """
     size = size or BLOCK_BYTES
-    line, seen = 1, 0
+    line, seen, first = 1, 0, True
     with _opened(path, expected) as (stream, raw):
         while data := stream.read(size):
             if not data.endswith(b"\n"):
@@ -99,9 +105,11 @@ def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block
                 if len(data) >= size + MAX_LINE_BYTES:
                     raise too_long(path, "line", expected)
             at = raw.tell()
+            if first and (begin := _begin(data)):
+                line, data = line + data.count(b"\n", 0, begin), data[begin:]
             for part, ends in _parts(data):
-                yield Block(part, line, ends, at - seen)
-                seen = at
+                yield Block(part, line, ends, at - seen, first=first)
+                seen, first = at, False
                 line += ends
 
 
@@ -109,6 +117,11 @@ def too_long(path: Path, what: str, expected: str) -> UnusableFile:
     return UnusableFile(
         f"{path}: a {what} is longer than {MAX_LINE_BYTES >> 20} MB; expected {expected}", path
     )
+
+
+def _begin(data: bytes) -> int:
+    blank = _BLANK_LINES.match(data)
+    return blank.end() if blank else 0
 
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:

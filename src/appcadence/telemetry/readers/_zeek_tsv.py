@@ -90,7 +90,7 @@ def rows(path: Path, kind: str) -> Iterator[Rows]:
     header = Header(kind=kind)
     for block in _lines.blocks(path, EXPECTED):
         data, at, line, size = block.data, 0, block.line, block.size
-        if line == 1:
+        if block.first:
             data = data.removeprefix(_BOM)
             if plain := _plain_header(path, data):
                 header, at, line = plain, _end(data, 0), 2
