@@ -74,6 +74,8 @@ class ReadOptions:
     """The mapping file of the format `table`, which no other format needs."""
     strangers: Strangers = field(default_factory=Strangers, compare=False)
     """Filled by the readers: whose flows are left out as those of others."""
+    said: dict[tuple[Path, str], None] = field(default_factory=dict, compare=False)
+    """Filled by the readers: what the user should know of a file, though its rows count."""
 
 
 class Reader(Protocol):
