@@ -10,8 +10,8 @@ from appcadence.telemetry.readers import detect
 CHAT = "com.example.chat"
 PUSHED = push(CHAT)
 COLOURS = {
-    "log show": "\x1b[1mTimestamp   Thread\x1b[0m\n\x1b[32m2024-06-16 20:34:59.000000+0000\x1b[0m 0x1 Default "
-    f" 0x0 102 0 apsd: (X) [com.apple.apsd:courier] {PUSHED}\n",
+    "log show": "\x1b[1mTimestamp   Thread\x1b[0m\n\x1b[32m2024-06-16 20:34:59.000000+0000\x1b[0m 0x1 Def"
+    f"ault 0x0 102 0 apsd: (X) [com.apple.apsd:courier] {PUSHED}\n",
     "pymobiledevice3": "\x1b[32m2024-06-16 20:34:59.000000\x1b[0m \x1b[35mapsd\x1b[0m{\x1b[35mX\x1b[0m}"
     f"[\x1b[36m102\x1b[0m] <\x1b[32mNOTICE\x1b[0m>: {PUSHED}\n",
 }
