@@ -382,7 +382,7 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
 
 def _is_source(entry: Any) -> bool:
     known = isinstance(entry, dict) and isinstance(entry.get("conversion"), str)
-    return known and isinstance(entry.get("revisions", {}), dict)
+    return known and isinstance(entry.get("revisions", {}), dict) and isinstance(entry.get("key"), str | None)
 
 
 def _part(entry: Mapping[str, Any], name: str) -> str:
