@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import plistlib
 
@@ -156,6 +157,37 @@ def test_an_info_plist_as_json(tmp_path):
 def test_an_info_plist_of_what_is_no_app_of_a_phone(tmp_path, values, said):
     with pytest.raises(TelemetryError, match=said):
         merge([write_plist(tmp_path / "Info.plist", info(**values))], tmp_path / "out")
+
+
+def test_a_damaged_line_of_json_costs_that_line_alone(tmp_path):
+    line = json.dumps(ROW).encode()
+    report, rows = merged(
+        tmp_path, line + b"\n" + json.dumps(OTHER).encode() + b'\n{"name": "cut', "apps.jsonl"
+    )
+    assert set(rows) == {(None, CHAT), (None, "com.example.other")} and report.sources[0].rejected == 1
+
+
+@pytest.mark.parametrize("text", [b'[{"name": "A"}] more', b'{"apps": [\n{"identifier": "com.a"},\n{"ident'])
+def test_json_that_is_cut_off_is_refused(tmp_path, text):
+    with pytest.raises(TelemetryError, match="not readable JSON"):
+        merged(tmp_path, text)
+
+
+def test_blank_lines_before_a_property_list(tmp_path):
+    content = b"\r\n\r\n" + mdm(tmp_path / "a.plist").read_bytes()
+    assert set(merged(tmp_path, content, "b.plist")[1]) == {("D1", CHAT)}
+
+
+@pytest.mark.parametrize("status", ["NotNow", "Error"])
+def test_an_answer_without_a_list_is_named(tmp_path, status):
+    path = write_plist(tmp_path / "answer.plist", {"UDID": "D1", "Status": status, "CommandUUID": "C"})
+    with pytest.raises(TelemetryError, match=f"answer {status} .* ask again"):
+        merge([path], tmp_path / "out")
+
+
+def test_a_packed_list_says_to_unpack_it(tmp_path):
+    with pytest.raises(TelemetryError, match=r"packed \(gzip\); unpack it first"):
+        merged(tmp_path, gzip.compress(json.dumps([ROW]).encode()), "apps.json.gz")
 
 
 def test_an_ipa_packed_from_its_folder(tmp_path):

@@ -76,7 +76,7 @@ def source_bytes(path: Path, max_bytes: int) -> bytes:
 def plist(content: bytes, name: str) -> Any:
     """A property list, XML or binary; entity declarations are refused."""
     try:
-        return plistlib.loads(content)
+        return plistlib.loads(content.lstrip())
     except Exception as error:  # plistlib lets through whatever its parsers raise on hostile input
         reason = str(error) or type(error).__name__
         raise TelemetryError(f"{name} is not a readable property list ({reason})") from None

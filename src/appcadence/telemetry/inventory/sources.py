@@ -34,10 +34,12 @@ from appcadence.telemetry.inventory.app_lists import (
     unwrapped,
 )
 from appcadence.telemetry.listing import listed
+from appcadence.telemetry.readers._packed import packing
 from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
 _DELIMITERS = ",;\t"
 _MAX_TITLE_LINES = 20
+_NO_ANSWERS = ("NotNow", "Error", "CommandFormatError", "Idle")
 _BOM = b"\xef\xbb\xbf"
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
 PRECEDENCE = (HAND, BUNDLE, MDM, INTUNE)
@@ -90,6 +92,8 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     head = content[:4096]
     if not content.strip():
         raise TelemetryError(f"{path} is empty; expected an inventory source")
+    if packed_as := packing(head):
+        raise TelemetryError(f"{path} is packed ({packed_as}); unpack it first")
     if coding := _utf16(head):
         head = head.decode(coding, "ignore").encode()
     bare = head.removeprefix(_BOM).lstrip()
@@ -102,6 +106,12 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
         found = listing(content, str(path))
         if isinstance(found, dict) and "CFBundleIdentifier" in found:
             return _of_bundle(path, bundle(path, found))
+        status = found.get("Status") if isinstance(found, dict) else None
+        if isinstance(status, str) and status in _NO_ANSWERS:
+            raise TelemetryError(
+                f"{path} is a device's answer {status} to a command of the MDM server, which holds no list; "
+                "have the server ask again"
+            )
         return _listed(path, unwrapped(str(path), found, complete=True), device_id, app_map)
     if bare.startswith((b"{", b"[")):
         value = _json(path, content)
@@ -245,11 +255,20 @@ def _json(path: Path, content: bytes) -> Any:
         try:
             return json.loads(text)
         except json.JSONDecodeError:
-            if "\n" not in text.strip():
+            rows = [_row(line) for line in text.split("\n") if line.strip()]
+            if 2 * sum(isinstance(row, dict) for row in rows) <= len(rows):
                 raise
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return rows
     except (ValueError, RecursionError) as error:
         raise TelemetryError(f"{path} is not readable JSON ({error})") from None
+
+
+def _row(line: str) -> Any:
+    """What a line of JSON lines holds, None where it is damaged."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _rows(path: Path, content: bytes) -> list[Any] | None:
