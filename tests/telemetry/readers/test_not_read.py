@@ -1,9 +1,11 @@
 """Files that no reader takes: each is named for what it is, with the way out."""
 
+import gzip
 import json
 import sqlite3
 
 import pytest
+from ios_files import PUSHES, powerlog
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import detect
@@ -110,7 +112,18 @@ def test_a_database_that_is_none_of_those_read_is_named(tmp_path):
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE message (id INTEGER, text TEXT)")
     connection.close()
-    for content in (path.read_bytes(), path.read_bytes()[:3000]):
-        path.write_bytes(content)
-        with pytest.raises(UnusableFile, match=r"an SQLite database, damaged or of another kind; .*PLSQL"):
+    with pytest.raises(UnusableFile, match=r"an SQLite database, damaged or of another kind; .*PLSQL"):
+        detect(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_database_that_cannot_be_opened_says_why(tmp_path, packed):
+    path = powerlog(tmp_path / "p.PLSQL", {PUSHES: ("timestamp REAL, BundleID TEXT", [])})
+    whole = path.read_bytes()
+    for content, said in (
+        (whole[:-100], r"is cut off inside its SQLite data; expected a PowerLog \(\.PLSQL\) or a knowledgeC"),
+        (whole[:100] + b"\xff" * (len(whole) - 100), "is a damaged SQLite database"),
+    ):
+        path.write_bytes(gzip.compress(content) if packed else content)
+        with pytest.raises(UnusableFile, match=rf"p\.PLSQL {said}"):
             detect(path)

@@ -231,6 +231,21 @@ def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) ->
     return False
 
 
+def fault(path: Path, start: bytes, expected: str) -> UnusableFile | None:
+    """Why a file that starts so cannot be opened as a database; None where it is none, or can be.
+
+    Raises:
+        TelemetryError: there is no room to unpack it.
+    """
+    if start.startswith(MAGIC):
+        try:
+            with opened(path, expected, _SNIFF_SECONDS, newest=False):
+                pass
+        except UnusableFile as found:
+            return found
+    return None
+
+
 def _unpack(path: Path, target: Path, expected: str) -> None:
     size = 0
     with room(), target.open("wb") as out:
