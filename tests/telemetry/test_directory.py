@@ -41,6 +41,16 @@ def test_a_column_of_lists_or_objects_is_refused(written, kind):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "entry", ["null", "{}", '{"conversion": "a", "key": {}}', '{"conversion": "a", "revisions": 5}']
+)
+def test_a_list_of_sources_that_was_altered_is_refused(written, entry):
+    path = written(flows([0.0, 60.0]))
+    (path / "sources.json").write_text(f"[{entry}]")
+    with pytest.raises(TelemetryError, match=r"sources\.json is damaged .*remove it and convert again"):
+        TelemetryDirectory(path)
+
+
 def test_a_column_that_stands_twice_is_refused(written):
     table = flows([0.0, 60.0])
     path = written(table.append_column("start", table["start"]))

@@ -176,8 +176,9 @@ class DirectoryWriter:
         return self
 
     def write(self, name: str, data: pa.Table | pa.RecordBatch) -> None:
-        """Append rows to a table, validated against its declaration."""
-        table = of_rows(conform(DIRECTORY_TABLES[name], data))
+        """Append rows to a table, validated as they will be when they are read."""
+        declared = DIRECTORY_TABLES[name]
+        table = conform(declared, of_rows(conform(declared, data)), str(self.path))
         if name not in self._writers:
             self._writers[name] = pq.ParquetWriter(self._staged(name), table.schema, compression="zstd")
         self._writers[name].write_table(table, row_group_size=1_000_000)
@@ -381,7 +382,7 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
 
 def _is_source(entry: Any) -> bool:
     known = isinstance(entry, dict) and isinstance(entry.get("conversion"), str)
-    return known and isinstance(entry.get("revisions", {}), dict)
+    return known and isinstance(entry.get("revisions", {}), dict) and isinstance(entry.get("key"), str | None)
 
 
 def _part(entry: Mapping[str, Any], name: str) -> str:

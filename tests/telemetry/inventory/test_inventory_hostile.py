@@ -72,7 +72,7 @@ def hostile(tmp_path):
         yield "a variable that Xcode fills in", write_plist(tmp_path / "v.plist", info(identifier))
     yield "'My App' is no bundle id", write_plist(tmp_path / "w.plist", info("My App"))
     for name, content, message in (
-        ("empty", b"", "no inventory source"),
+        ("empty", b"", "is empty"),
         ("binary", b"\x00\xff\x00", "no inventory source"),
         ("x.json", b'{"value": 3}', "holds no list of apps"),
         ("deep.json", b"[" * 200_000, "not readable JSON"),

@@ -318,7 +318,7 @@ def test_bad_rows_of_a_report(tmp_path):
             "2025-01-01T00:00:00Z",
         ),
         "timeStamp": ("NaN", "1969-12-31T23:59:59Z"),
-        "hits": (0, True, 1.5, "6", None, 1 << 63, float("nan")),
+        "hits": (0, True, 1.5, "six", None, 1 << 63, float("nan")),
         "initiatedType": ("Both", None, {}),
     }
     rows = [contact(**{key: value}) for key, values in faults.items() for value in values]

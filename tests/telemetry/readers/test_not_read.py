@@ -1,9 +1,11 @@
 """Files that no reader takes: each is named for what it is, with the way out."""
 
+import gzip
 import json
 import sqlite3
 
 import pytest
+from ios_files import PUSHES, powerlog
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import detect
@@ -80,12 +82,48 @@ def test_a_file_is_named_for_what_it_is(tmp_path, start, said):
         detect(path)
 
 
+OF_PHONES = [
+    (
+        b'{"app_name":"Chat","timestamp":"2024-06-17 05:34:59.00 +0900","bug_type":"309"}\n{}',
+        r"report .*\.ips",
+    ),
+    (b'{"bug_type":"211","timestamp":"2024-06-17 00:00:59.00 +0900"}\n', "no connections; .* PowerLog"),
+    (b'{"__container_type__": "event", "data_type": "ios:app_privacy:network"}\n', "Plaso; give the files"),
+    (b"UTC Timestamp,Plugin,Event,Description\n", "table of MVT"),
+    (b"first_isodate,isodate,proc_name,bundle_id,proc_id,wifi_in,wifi_out,wwan_in\n", "table of MVT"),
+    (b'{"msg":"Jun 17 05:34:59 iPhone apsd(X)[102] <Notice>: m"}\n', "live system log"),
+    (b"AEA1" + bytes(60), "packed or encrypted .* unpack it first"),
+    (b"\x04\x22\x4d\x18" + bytes(60), "packed or encrypted"),
+    (b"PK\x05\x06" + bytes(18), "empty zip archive"),
+    (b"\x37\x7f\x06\x82" + bytes(60), "SQLite keeps beside a database .* give the database"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), OF_PHONES)
+def test_a_file_of_a_phone_is_named_for_what_it_is(tmp_path, content, said):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UnusableFile, match=f"file is .*{said}"):
+        detect(path)
+
+
 def test_a_database_that_is_none_of_those_read_is_named(tmp_path):
     path = tmp_path / "sms.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE message (id INTEGER, text TEXT)")
     connection.close()
-    for content in (path.read_bytes(), path.read_bytes()[:3000]):
-        path.write_bytes(content)
-        with pytest.raises(UnusableFile, match=r"an SQLite database, damaged or of another kind; .*PLSQL"):
+    with pytest.raises(UnusableFile, match=r"an SQLite database, damaged or of another kind; .*PLSQL"):
+        detect(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_database_that_cannot_be_opened_says_why(tmp_path, packed):
+    path = powerlog(tmp_path / "p.PLSQL", {PUSHES: ("timestamp REAL, BundleID TEXT", [])})
+    whole = path.read_bytes()
+    for content, said in (
+        (whole[:-100], r"is cut off inside its SQLite data; expected a PowerLog \(\.PLSQL\) or a knowledgeC"),
+        (whole[:100] + b"\xff" * (len(whole) - 100), "is a damaged SQLite database"),
+    ):
+        path.write_bytes(gzip.compress(content) if packed else content)
+        with pytest.raises(UnusableFile, match=rf"p\.PLSQL {said}"):
             detect(path)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import Network
-from appcadence.telemetry.file_report import LEFT_OUT, FileReport
+from appcadence.telemetry.file_report import LEFT_OUT
 from appcadence.telemetry.ingest.conversion_report import Tally
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readers import FORMATS, ReadOptions
@@ -26,8 +26,11 @@ _MENDED_BY = {
 _OUTGOING = "give the logs of connections that your devices open"
 
 
-def notes(added: Collection[FileReport], completed: int, options: ReadOptions) -> Iterator[str]:
+def notes(tallies: Collection[Tally], completed: int, options: ReadOptions) -> Iterator[str]:
     """Sentences about what was read into a directory."""
+    added = [tally.report for tally in tallies]
+    names = {tally.path: tally.report.name for tally in tallies}
+    yield from (f"{names[path]}: {what}." for path, what in options.said if path in names)
     if repeated := sum(file.repeated for file in added):
         yield f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once."
     if completed:
@@ -52,15 +55,13 @@ def nothing_kept(added: Collection[Tally], options: ReadOptions) -> TelemetryErr
     for file in files:
         left_out.update(file.left_out)
     if sum(file.kept for file in files):
-        return TelemetryError(f"none of the {read:,} records of {names} tells of apps, the screen or pushes")
+        said = f"none of the {read:,} records of {names} tells of apps, the screen or pushes"
+        faulty = _faulty(added)
+        return TelemetryError(f"{said}; {faulty}" if faulty else said)
     rejected = sum(file.rejected for file in files)
     reason, rows = left_out.most_common(1)[0] if left_out else ("", 0)
     if rejected > rows:
-        faults = sum((tally.faults for tally in added), Counter())
-        fault, rows = faults.most_common(1)[0]
-        return TelemetryError(
-            f"{said}{rejected:,} are faulty, most often ({rows:,}) since {fault}; mend the export"
-        )
+        return TelemetryError(f"{said}{_faulty(added)}; mend the export")
     mended, argument = _MENDED_BY.get(reason, ("give other logs", None))
     if reason == "inbound" and options.local_nets:
         # Other networks would not turn them round.
@@ -68,6 +69,16 @@ def nothing_kept(added: Collection[Tally], options: ReadOptions) -> TelemetryErr
     if reason == "elsewhere" and (networks := options.strangers.rows.most_common(MAX_NETWORKS)):
         mended += f", which may be {listed([str(network) for network, _ in networks])}"
     return TelemetryError(f"{said}{rows:,} {LEFT_OUT[reason]}; {mended}", argument)
+
+
+def _faulty(added: Collection[Tally]) -> str:
+    """How many rows are faulty and the commonest reason, in words; nothing if none is."""
+    faults = sum((tally.faults for tally in added), Counter())
+    if not faults:
+        return ""
+    fault, rows = faults.most_common(1)[0]
+    rejected = sum(tally.report.rejected for tally in added)
+    return f"{rejected:,} are faulty, most often ({rows:,}) since {fault}"
 
 
 def _like_phones(strangers: Strangers, told: bool) -> Iterator[str]:

@@ -79,6 +79,11 @@ def entries(path: Path) -> Iterator[Entry]:
                 yield from _tar(Counted(unpacking(raw), raw.tell, _WHAT))
     except EOFError:
         raise Stopped("the archive is cut off") from None
+    except zipfile.BadZipFile:
+        raise Stopped(
+            "the archive is cut off or damaged: its directory, at the end, cannot be read; get it again or "
+            "repair it (zip -FF)"
+        ) from None
     except FAULTS as error:
         raise Stopped(f"the archive is damaged ({type(error).__name__})") from None
 

@@ -28,11 +28,11 @@ from appcadence.telemetry.listing import listed
 from appcadence.telemetry.readers import Reader, biome, sniffed
 from appcadence.telemetry.readers._lines import head
 from appcadence.telemetry.readers._not_read import named
-from appcadence.telemetry.readers._packed import Stopped, exactly, head_of
+from appcadence.telemetry.readers._packed import Stopped, exactly, head_of, unpacking
 from appcadence.telemetry.readers._sqlite import MAGIC, WAL
 from appcadence.telemetry.times import to_iso, to_micros
 
-_HEAD_BYTES = 1 << 16
+_HEAD_BYTES, _BLOCK = 1 << 16, 512
 _MAX_EXAMPLES, _MAX_NAME = 3, 100
 _NAME = re.compile(
     r"sysdiagnose_(\d{4}\.\d\d\.\d\d_\d\d-\d\d-\d\d[+-]\d{4})"
@@ -130,8 +130,10 @@ def is_collection(path: Path) -> bool:
     try:
         if not path.is_file():  # a pipe would be waited for
             return path.is_dir()
-        return is_archive(head(path, "a log", _HEAD_BYTES))
-    except (OSError, UnusableFile):
+        # Little by little: of an archive that is cut off, what comes before is read.
+        with path.open("rb") as raw:
+            return is_archive(exactly(unpacking(raw), _BLOCK))
+    except (OSError, Stopped, *FAULTS):
         return False
 
 

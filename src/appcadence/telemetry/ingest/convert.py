@@ -141,7 +141,7 @@ def _converted(
     Raises:
         UnusableFile: another one is.
     """
-    touched, options = Touched(), replace(options, strangers=Strangers())
+    touched, options = Touched(), replace(options, strangers=Strangers(), said={})
     with DirectoryWriter(out, adding=True, private=renaming.fingerprint is not None) as writer:
         before = existing(out)
         if before is not None:
@@ -195,7 +195,7 @@ def _converted(
         out,
         tuple(tally.report for tally in tallies),
         dict(sorted(writer.rows.items())),
-        (*identities, *notes(added, completed, options), *checks),
+        (*identities, *notes(new.values(), completed, options), *checks),
         changed_days=changed_days,
     )
 

@@ -10,7 +10,7 @@ import plistlib
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,19 +27,20 @@ _MAX_DIRECTORY_BYTES = 8 << 20
 _MAX_PRIVACY_FILES = 500
 _MAX_HOSTS = 1000
 _MAX_TEXT = 1000
-_INFO = re.compile(r"Payload/([^/]+\.app)/Info\.plist")
+_INFO = re.compile(r"(?:\./)?Payload/([^/]+\.app)/Info\.plist")
 _ENTITLEMENTS = ("*.entitlements", "*.xcent", "[Ee]ntitlements.plist")
 _PRIVACY = "PrivacyInfo.xcprivacy"
 _PROFILE = "embedded.mobileprovision"
 _PHONE = "~iphone"
+_PARTS = {"NSExtension", "EXAppExtensionAttributes", "WKApplication", "WKWatchKitApp"}
 _HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 
 Facts = dict[str, Any]
 """Columns of the inventory that a source knows; what it does not know is absent."""
 
 
-def bundle(path: Path, content: bytes | None = None) -> Facts:
-    """Facts of one app from its IPA, or from its Info.plist where `content` is that file's.
+def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
+    """Facts of one app from its IPA, or from its Info.plist where `info` is what that holds.
 
     Beside an Info.plist may lie its entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision.
     A plist without UIBackgroundModes declares none; without entitlements, pushes are unknown.
@@ -47,8 +48,9 @@ def bundle(path: Path, content: bytes | None = None) -> Facts:
     Raises:
         TelemetryError: the file is damaged, too large, or a value has the wrong type.
     """
-    if content is None:
+    if info is None:
         return _ipa(path)
+    _check_kind(str(path), info)
     folder = path.parent
     found = sorted({file for pattern in _ENTITLEMENTS for file in folder.glob(pattern)})
     if len(found) > 1:
@@ -60,7 +62,7 @@ def bundle(path: Path, content: bytes | None = None) -> Facts:
         entitlements = _provisioned(source_bytes(profile, MAX_PLIST_BYTES), str(profile))
     privacy = folder / _PRIVACY
     lists = [(str(privacy), source_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
-    return declared(str(path), plist(content, str(path)), entitlements, lists)
+    return declared(str(path), info, entitlements, lists)
 
 
 def source_bytes(path: Path, max_bytes: int) -> bytes:
@@ -74,7 +76,7 @@ def source_bytes(path: Path, max_bytes: int) -> bytes:
 def plist(content: bytes, name: str) -> Any:
     """A property list, XML or binary; entity declarations are refused."""
     try:
-        return plistlib.loads(content)
+        return plistlib.loads(content.lstrip())
     except Exception as error:  # plistlib lets through whatever its parsers raise on hostile input
         reason = str(error) or type(error).__name__
         raise TelemetryError(f"{name} is not a readable property list ({reason})") from None
@@ -125,6 +127,8 @@ def list_within(path: Path, max_bytes: int) -> bytes | None:
         names = archive.namelist()
         if any(_INFO.fullmatch(name) for name in names):
             return None
+        if "[Content_Types].xml" in names:
+            raise TelemetryError(f"{path} is a workbook or document of Office; save its sheet as CSV")
         lists = [name for name in names if name.lower().endswith((".csv", ".json"))]
         if len(lists) != 1:
             raise TelemetryError(
@@ -160,6 +164,8 @@ def _ipa(path: Path) -> Facts:
             return archive.take(name) if name in present else None
 
         info = plist(archive.take(apps[0]), f"{path}: {apps[0]}")
+        if isinstance(info, dict):
+            _check_kind(f"{path}: {apps[0]}", info)
         entitlements = None
         if (content := take(f"{root}archived-expanded-entitlements.xcent")) is not None:
             entitlements = plist(content, f"{path}: entitlements")
@@ -228,6 +234,21 @@ def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, b
     return {key: value for key, value in facts.items() if value is not None}
 
 
+def _check_kind(name: str, info: Mapping[str, Any]) -> None:
+    """Refuse the Info.plist of what is no app of an iPhone or iPad."""
+    platforms = info.get("CFBundleSupportedPlatforms")
+    platforms = platforms if isinstance(platforms, list) else []
+    mac = "LSMinimumSystemVersion" in info and not {"MinimumOSVersion", "LSRequiresIPhoneOS"} & info.keys()
+    if (platforms and not any(str(one).startswith("iPhone") for one in platforms)) or (mac and not platforms):
+        of = ", ".join(map(str, platforms)) or "macOS"
+        raise TelemetryError(f"{name} is of an app for {of}, not for iOS or iPadOS")
+    if _PARTS & info.keys() or info.get("CFBundlePackageType") in ("XPC!", "FMWK", "BNDL"):
+        raise TelemetryError(
+            f"{name} is of a part of an app (an extension, a framework or a watch app); give that of the app "
+            "that holds it"
+        )
+
+
 def _linked(domains: list[str]) -> Iterator[str]:
     """`www.example.com` of `applinks:www.example.com?mode=developer`."""
     for domain in domains:
@@ -261,7 +282,12 @@ def text(name: str, values: dict[Any, Any], key: str) -> str | None:
         raise TelemetryError(f"{name}: {key} is {type(value).__name__}; expected text")
     if len(value) > _MAX_TEXT:
         raise TelemetryError(f"{name}: {key} has {len(value):,} characters; at most {_MAX_TEXT:,} are read")
-    return value.strip() or None
+    return _whole(value.strip()) or None
+
+
+def _whole(value: str) -> str:
+    """A text that can be written: JSON may hold half a character."""
+    return value.encode("utf-8", "replace").decode()
 
 
 def _strings(name: str, values: dict[Any, Any], key: str) -> list[str]:
@@ -270,4 +296,4 @@ def _strings(name: str, values: dict[Any, Any], key: str) -> list[str]:
         return []
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise TelemetryError(f"{name}: {key} is no list of texts")
-    return [item.strip() for item in found if item.strip()]
+    return [_whole(item.strip()) for item in found if item.strip()]

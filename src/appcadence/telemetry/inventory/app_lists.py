@@ -15,6 +15,7 @@ from typing import Any
 
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import Facts, checked_id, declared, plist, text
+from appcadence.telemetry.schema import MAX_NAME
 
 MAX_PLIST_BYTES = 16 << 20
 """Of a property list with a list of apps."""
@@ -49,6 +50,8 @@ _CATEGORIES = ("genre",)
 _STATES = ("managementstatus", "app status", "status", "state")
 _FLAGS = ("managed", "ismanaged")
 _OF_APP = "Data/Application"
+_INSTALLED = "installed_versions"
+"""Of Fleet's software of one host: what is on it, with the bundle id; empty for what could be installed."""
 _GONE = ("uninstalledat", "uninstalled at", "removed")
 """What is said of an app that was on the device: the time, or true."""
 _LISTS = re.compile(r"|value|results|data|items|list|.*(app|software).*")
@@ -61,8 +64,15 @@ _DEVICES = (
 _DEVICE_PARTS = ("general", "device", "identifier", "lockdown")
 _OF_DEVICES = {*_DEVICES, "serialnumber", "serial number", "imei"}
 """What no row about an app has."""
-_MORE = ("@odata.nextlink", "nextlink", "hasmore", "hasnextresults")
-_TOTALS = ("@odata.count", "totalcount")
+_SERVERS_DEVICES = ("deviceidentifier", "deviceid")
+"""Names by which a tool or a server calls a device; some number their devices, which names none."""
+_MORE = ("@odata.nextlink", "nextlink", "next", "hasmore", "hasnextresults")
+_TOTALS = ("@odata.count", "totalcount", "total", "count", "totalrecordcount")
+_SYSTEMS = ("platform", "os", "ostype", "operating system", "operatingsystem")
+_OURS = ("ios", "ipad", "iphone", "ipod", "apple ios")
+_OTHER_TYPE = re.compile(r".*\.(android|mac|win|office|microsoftstore|web)", re.IGNORECASE)
+"""`@odata.type` of apps of other systems in Graph's list of all apps."""
+_MAC_PATH = re.compile(r"/(Applications|System|Library|Users|usr|opt)/")
 
 # Apple, ManagedApplicationList and app.managed.list: what each status says about an app that is on the
 # device. Any other status means that it is not, or not yet.
@@ -185,7 +195,7 @@ class _Walk:
             return
         for name, key in named.items():
             inner = value[key]
-            if "payload" in name and isinstance(inner, str):
+            if name.endswith("payload") and isinstance(inner, str):
                 self.into(self._decoded(key, inner), device, (*keys, name), depth)
             elif name == "installedapplicationlist":
                 if not isinstance(inner, list):
@@ -207,7 +217,7 @@ class _Walk:
         longest = max((len(inner) for inner in value.values() if isinstance(inner, list)), default=0)
         for name in (*_MORE, *_TOTALS):
             said = value.get(named.get(name))
-            if said and (name in _MORE or (isinstance(said, int) and said > longest > 0)):
+            if said and (name in _MORE or (type(said) is int and said > longest > 0)):
                 total = next(
                     (value[named[n]] for n in _TOTALS if isinstance(value.get(named.get(n)), int)), 0
                 )
@@ -243,8 +253,11 @@ def _is_app(row: Any) -> bool:
 
 
 def _flat(row: dict[Any, Any]) -> dict[Any, Any]:
-    attributes = row.get("attributes")
-    return row | attributes if isinstance(attributes, dict) else row
+    for name in ("attributes", _INSTALLED):
+        inner = row.get(name)
+        inner = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
+        row = row | inner if isinstance(inner, dict) else row
+    return row
 
 
 def _with_id(app: Any, status: Any) -> Any:
@@ -257,9 +270,10 @@ def _device(name: str, value: dict[Any, Any], depth: int = 3) -> str | None:
         if alias in named and (device := text(name, value, named[alias])):
             return device
     parts = (value[named[part]] for part in _DEVICE_PARTS if part in named and depth)
-    return next(
-        (d for part in parts if isinstance(part, dict) and (d := _device(name, part, depth - 1))), None
-    )
+    found = (_device(name, part, depth - 1) for part in parts if isinstance(part, dict))
+    called = (value[named[alias]] for alias in _SERVERS_DEVICES if alias in named)
+    texts = (said.strip() for said in called if isinstance(said, str) and len(said) <= MAX_NAME)
+    return next((device for device in (*found, *texts) if device), None)
 
 
 @dataclass(frozen=True)
@@ -297,12 +311,23 @@ class Row:
     @property
     def elsewhere(self) -> bool:
         """Whether it is about an app of another system than iOS or iPadOS."""
-        system = self.values.get(self.named.get("platform"))
-        source = self.values.get(self.named.get("source"))
+        # "17.5" is a version, and says nothing of the system.
+        system = next((said for name in _SYSTEMS if (said := self.plainly([name])) and said[0].isalpha()), "")
+        kind, source, path = (self.values.get(self.named.get(n)) for n in ("@odata.type", "source", "path"))
         if not system and isinstance(source, str) and source.islower() and " " not in source:
             # Fleet: ios_apps, ipados_apps, and apps (of macOS), programs, deb_packages ...
             system = source
-        return isinstance(system, str) and bool(system) and not system.lower().startswith(("ios", "ipad"))
+        if system:
+            return not system.lower().startswith(_OURS) and system.lower() != "apple"
+        # Tools that ask the phone itself name the paths of its own apps, which are the same.
+        of_mac = isinstance(path, str) and _MAC_PATH.match(path) and "CFBundleIdentifier" not in self.values
+        return bool(of_mac) or (isinstance(kind, str) and bool(_OTHER_TYPE.match(kind)))
+
+    @property
+    def absent(self) -> bool:
+        """Whether it says itself that the app is not on the device."""
+        gone = any(_is_said(self.values.get(self.named.get(name))) for name in _GONE)
+        return gone or self.values.get(_INSTALLED) == []
 
 
 def _is_other_container(row: Any) -> bool:
@@ -320,12 +345,12 @@ def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
     Raises:
         TelemetryError: there is no bundle id, or a field is no text.
     """
+    if row.absent:
+        return None
     app = row.first(APP_IDS)
     if app is None:
         raise TelemetryError(f"the entry has no bundle id; expected {EXPECTED}")
     checked_id("the entry", app)
-    if any(_is_said(row.values.get(row.named.get(name))) for name in _GONE):
-        return None
     # Some tools number their states.
     status = row.first(_STATES, app) if found.by_status else row.plainly(_STATES)
     state = plain(status or "").replace(" ", "")

@@ -21,19 +21,25 @@ from appcadence.telemetry.inventory.app_archive import (
     source_bytes,
 )
 from appcadence.telemetry.inventory.app_lists import (
+    APP_IDS,
     EXPECTED,
+    NAMES_ALONE,
     VERSIONS,
     AppList,
     Row,
     Unwrapped,
     facts_of,
     listing,
+    plain,
     unwrapped,
 )
 from appcadence.telemetry.listing import listed
+from appcadence.telemetry.readers._packed import packing
 from appcadence.telemetry.sheet import MAX_BYTES, read_sheet
 
 _DELIMITERS = ",;\t"
+_MAX_TITLE_LINES = 20
+_NO_ANSWERS = ("NotNow", "Error", "CommandFormatError", "Idle")
 _BOM = b"\xef\xbb\xbf"
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
 PRECEDENCE = (HAND, BUNDLE, MDM, INTUNE)
@@ -84,7 +90,13 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     if content is None:
         return _of_bundle(path, bundle(path))
     head = content[:4096]
-    bare = (head.decode("utf-16", "ignore").encode() if _is_utf16(head) else head).removeprefix(_BOM).lstrip()
+    if not content.strip():
+        raise TelemetryError(f"{path} is empty; expected an inventory source")
+    if packed_as := packing(head):
+        raise TelemetryError(f"{path} is packed ({packed_as}); unpack it first")
+    if coding := _utf16(head):
+        head = head.decode(coding, "ignore").encode()
+    bare = head.removeprefix(_BOM).lstrip()
     if bare.startswith(b"<") and b"<plist" not in bare:
         raise TelemetryError(
             f"{path} is XML or HTML and no property list; export the list as JSON or CSV (an API such as "
@@ -93,17 +105,25 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     if head.startswith(b"bplist") or bare.startswith(b"<"):
         found = listing(content, str(path))
         if isinstance(found, dict) and "CFBundleIdentifier" in found:
-            return _of_bundle(path, bundle(path, content))
+            return _of_bundle(path, bundle(path, found))
+        status = found.get("Status") if isinstance(found, dict) else None
+        if isinstance(status, str) and status in _NO_ANSWERS:
+            raise TelemetryError(
+                f"{path} is a device's answer {status} to a command of the MDM server, which holds no list; "
+                "have the server ask again"
+            )
         return _listed(path, unwrapped(str(path), found, complete=True), device_id, app_map)
     if bare.startswith((b"{", b"[")):
-        found = unwrapped(str(path), _json(path, content), complete=False)
-        return _listed(path, found, device_id, app_map)
-    if set(bare.split(b"\n", 1)[0]) & set(_DELIMITERS.encode()):
-        found = Unwrapped([AppList(_rows(path, content))])
-        return _listed(path, found, device_id, app_map, table=True)
+        value = _json(path, content)
+        if isinstance(value, dict) and "CFBundleIdentifier" in value:  # plutil -convert json Info.plist
+            return _of_bundle(path, bundle(path, value))
+        return _listed(path, unwrapped(str(path), value, complete=False), device_id, app_map)
+    if b"\0" not in head and (rows := _rows(path, content)) is not None:
+        return _listed(path, Unwrapped([AppList(rows)]), device_id, app_map, table=True)
     raise TelemetryError(
         f"{path} is no inventory source; known are lists of apps (plist, JSON, CSV; also in a zip archive) "
-        f"that hold {EXPECTED}, IPA files, Info.plist and inventory.toml"
+        f"that hold {EXPECTED}, IPA files, Info.plist and inventory.toml; of text that a tool prints for "
+        "people, ask it for JSON, XML or CSV"
     )
 
 
@@ -135,8 +155,14 @@ def _of_bundle(path: Path, facts: Facts) -> Source:
     return Source(path, BUNDLE, {facts["app_id"]: facts}, rows=1)
 
 
-def _is_utf16(content: bytes) -> bool:
-    return content.startswith((b"\xff\xfe", b"\xfe\xff"))
+def _utf16(content: bytes) -> str | None:
+    """The coding of text in UTF-16, which some tools write without a mark before it."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    even, odd = content[:64:2], content[1:64:2]
+    if len(content) < 4 or (any(even) and any(odd)):
+        return None
+    return "utf-16-le" if all(even) else "utf-16-be" if all(odd) else None
 
 
 def _listed(
@@ -180,7 +206,12 @@ def _by_id(source: Source, found: AppList, table: bool) -> None:
             continue
         if said is not None:
             known = source.apps.setdefault(said["app_id"], {})
+            version = said["version"]
+            # Of a fleet that has several, none is the version.
+            mixed = source.device is None and version and known.get("version", version) != version
             known.update({key: value for key, value in said.items() if value is not None})
+            if mixed:
+                known["version"] = None
 
 
 def _by_name(source: Source, rows: Iterable[Any], app_map: Mapping[str, str]) -> None:
@@ -224,27 +255,59 @@ def _json(path: Path, content: bytes) -> Any:
         try:
             return json.loads(text)
         except json.JSONDecodeError:
-            if "\n" not in text.strip():
+            rows = [_row(line) for line in text.split("\n") if line.strip()]
+            if 2 * sum(isinstance(row, dict) for row in rows) <= len(rows):
                 raise
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return rows
     except (ValueError, RecursionError) as error:
         raise TelemetryError(f"{path} is not readable JSON ({error})") from None
 
 
-def _rows(path: Path, content: bytes) -> list[Any]:
+def _row(line: str) -> Any:
+    """What a line of JSON lines holds, None where it is damaged."""
     try:
-        stream = io.StringIO(_text(content), newline="")
-        first = stream.readline()
-        stream.seek(0)
-        delimiter = max(_DELIMITERS, key=first.count)
-        rows = list(csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _rows(path: Path, content: bytes) -> list[Any] | None:
+    """The rows of a table, below the first of its lines that names columns; None where it is no table.
+
+    Exports may begin with a title, and Excel's with a line that names the delimiter ("sep=;").
+    """
+    try:
+        text = _text(content)
+        found = _header(text.split("\n", _MAX_TITLE_LINES)[:_MAX_TITLE_LINES])
+        if found is None:
+            return None
+        above, delimiter = found
+        stream = io.StringIO(text.split("\n", above)[above], newline="")
+        return list(csv.DictReader(stream, delimiter=delimiter, skipinitialspace=True))
+    except UnicodeDecodeError as error:
+        raise TelemetryError(
+            f"{path} is neither UTF-8 nor UTF-16 (byte {error.start + 1:,}); save it as CSV UTF-8"
+        ) from None
+    except csv.Error as error:
         raise TelemetryError(f"{path} is not readable CSV ({error})") from None
-    return rows
+
+
+def _header(lines: list[str]) -> tuple[int, str] | None:
+    """How many lines stand above the first that names columns, and its delimiter; of lines that name none
+    that is known, the first line has to do."""
+    first = None
+    for above, line in enumerate(lines):
+        delimiter = max(_DELIMITERS, key=line.count)
+        names = {plain(name.strip().strip('"')) for name in line.split(delimiter)}
+        if names & {*APP_IDS} or (len(names) > 1 and names & {*NAMES_ALONE}):
+            return above, delimiter
+        if above == 0 and delimiter in line:
+            first = above, delimiter
+    return first
 
 
 def _text(content: bytes) -> str:
-    return content.decode("utf-16" if _is_utf16(content) else "utf-8-sig")
+    return content.decode(_utf16(content) or "utf-8-sig")
 
 
 def _hand_kept(path: Path) -> Source:

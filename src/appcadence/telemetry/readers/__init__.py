@@ -22,6 +22,7 @@ import pyarrow as pa
 from appcadence.errors import TelemetryError, UnusableFile
 from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.identity import Devices
+from appcadence.telemetry.readers import _sqlite
 from appcadence.telemetry.readers._declaration import Declaration
 from appcadence.telemetry.readers._lines import Fault, head
 from appcadence.telemetry.readers._not_read import described, named
@@ -74,6 +75,8 @@ class ReadOptions:
     """The mapping file of the format `table`, which no other format needs."""
     strangers: Strangers = field(default_factory=Strangers, compare=False)
     """Filled by the readers: whose flows are left out as those of others."""
+    said: dict[tuple[Path, str], None] = field(default_factory=dict, compare=False)
+    """Filled by the readers: what the user should know of a file, though its rows count."""
 
 
 class Reader(Protocol):
@@ -122,6 +125,8 @@ def detect(path: Path) -> Reader:
         raise UnusableFile(f"{path} may be in the format {names}; say which", path, argument="format")
     if what := named(start, path):
         raise UnusableFile(f"{path} is {what}", path)
+    if fault := _sqlite.fault(path, start, "a PowerLog (.PLSQL) or a knowledgeC.db"):
+        raise fault
     known = ", ".join(FORMATS)
     looks = "".join(f"; {what}" for what in [described(start)] if what)
     raise UnusableFile(f"{path} is in no known format{looks}; known are {known}", path, argument="format")

@@ -8,6 +8,7 @@ first object begins an object, whatever stood before: so one damaged object does
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -27,6 +28,8 @@ OBJECT_BYTES = 1 << 20
 """Of a block whose objects are taken one by one: in Python they need far more room than as text."""
 _MAX_FIRST = 100
 _BOM = b"\xef\xbb\xbf"
+_SAID = re.compile(rb"\s*((Filtering|Skipping) [^\n]*\n\s*)*")
+"""What `log` says before its records."""
 _END, _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _BLANK = (ord(c) for c in '\n"\\{} ')
 
 Fits = Callable[[dict[str, Any]], bool]
@@ -98,7 +101,7 @@ def _laid_out(head: bytes) -> Iterator[dict[str, Any]]:
     head = _envelope.without_header(head) if _envelope.has_header(head) else head
     if _is_one_a_line(head):
         yield from _by_line(head)
-    elif head.removeprefix(_BOM).lstrip().startswith((b"{", b"[")):
+    elif _SAID.sub(b"", head.removeprefix(_BOM), count=1).startswith((b"{", b"[")):
         for block in _Layout().blocks(head, last=False)[1]:
             yield from (row for _, row in islice(objects(block), _MAX_FIRST) if row is not None)
 
@@ -116,7 +119,7 @@ def check(path: Path, expected: str, wanted: Fits) -> None:
 
 def _is_one_a_line(head: bytes) -> bool:
     # Of an array, too, the last object may stand alone on its line, and any empty one.
-    array = head.removeprefix(_BOM).lstrip().startswith(b"[")
+    array = _SAID.sub(b"", head.removeprefix(_BOM), count=1).startswith(b"[")
     lines = sum(bool(text.strip()) for text in head.splitlines()[:_MAX_FIRST])
     return not array and lines > 0 and 2 * sum(1 for _ in _by_line(head)) >= lines
 

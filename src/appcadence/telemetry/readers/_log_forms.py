@@ -28,6 +28,8 @@ BLOCK_BYTES = 1 << 20
 """Of a block whose entries are taken one by one: in Python they need far more room than as text."""
 MAX_MESSAGE = 1 << 16
 """Characters that are kept of a message of many lines."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""What pymobiledevice3 and `log show --color always` put around the parts of a line."""
 NO_TIME = "timestamp is no time with a UTC offset from 1970 to 2100"
 NO_OFFSET = (
     "the times of this log carry no UTC offset and were read as UTC: write it with log show --style ndjson, "
@@ -55,6 +57,8 @@ class Piece:
     entries: list[Entry] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     """Lines that are no entries, and why."""
+    unzoned: list[tuple[int, str]] = field(default_factory=list)
+    """The first line of a file without offsets, and that statement; its entry counts."""
     read: int = 0
     """Entries met, good and bad."""
     size: int = 0
@@ -101,7 +105,7 @@ def form_of(start: bytes) -> Form | None:
     """The form of a unified log that starts so; None where it is none."""
     if _json_layout.fits(start, _is_record):
         return _json
-    lines = start.decode("utf-8-sig", "replace").splitlines()[:_FIRST_LINES]
+    lines = _COLOURS.sub("", start.decode("utf-8-sig", "replace")).splitlines()[:_FIRST_LINES]
     if lines and set(_CSV_FIELDS) <= set(_names(lines[0])):
         return _csv
     for line in lines:
@@ -138,7 +142,7 @@ def _time(row: dict[str, Any]) -> int | None:
         return iso_micros(row["timestamp"])
     # Old versions of the iterator give nanoseconds alone.
     nanoseconds = row.get("time")
-    return micros(nanoseconds / 1e9) if isinstance(nanoseconds, float) else None
+    return micros(nanoseconds / 1e9) if isinstance(nanoseconds, int | float) else None
 
 
 def _csv(path: Path) -> Iterator[Piece]:
@@ -184,7 +188,7 @@ def _text(path: Path, style: re.Pattern[str]) -> Iterator[Piece]:
     for block in _lines.blocks(path, EXPECTED, BLOCK_BYTES):
         piece = Piece(size=block.size)
         for line, data in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
-            text = data.decode("utf-8", "replace").rstrip("\r")
+            text = _COLOURS.sub("", data.decode("utf-8", "replace").rstrip("\r"))
             found = style.match(text)
             if found is None:
                 if begun is not None and len(begun[3]) < MAX_MESSAGE:
@@ -193,7 +197,7 @@ def _text(path: Path, style: re.Pattern[str]) -> Iterator[Piece]:
             if begun is not None:
                 piece.take(*begun)
             if not found["zone"] and not warned:
-                piece.bad.append((line, NO_OFFSET))
+                piece.unzoned.append((line, NO_OFFSET))
                 warned = True
             time = iso_micros(found["time"] + (found["zone"] or "Z"))
             begun = line, time, found["process"].strip(), found["message"]

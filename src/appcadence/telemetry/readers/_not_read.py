@@ -9,6 +9,7 @@ from pathlib import Path
 from appcadence.telemetry.readers import _csv, _json_layout, _sqlite
 
 _UNPACK = "unpack it first"
+_POWERLOG = "give the PowerLog of a sysdiagnose"
 _MAP = "read them with --format table --map FILE.toml"
 _AS_NETFLOW = (
     "have the device export NetFlow or IPFIX to nfcapd and print it with TZ=UTC nfdump -r FILE -o ndjson"
@@ -20,6 +21,16 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         f"an encrypted zip archive; {_UNPACK} with its password (unzip, 7z x)",
     ),
     (rb"PK\x03\x04", f"a zip archive; {_UNPACK} (unzip)"),
+    (rb"PK\x05\x06", "an empty zip archive"),
+    (
+        rb"AEA1|AA01|YAA1|\x04\x22\x4d\x18|\x1f\x9d|LZIP|xar!|MSCF|0707[0-7]{2}|bvx[-12n]",
+        f"packed or encrypted in a way that is not read (Apple archive, lz4, compress, cpio ...); {_UNPACK}",
+    ),
+    (
+        rb"\x37\x7f\x06[\x82\x83]|\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",
+        "the log that SQLite keeps beside a database (-wal or -journal); give the database, with this in the "
+        "same folder under the name that it had",
+    ),
     (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", f"a 7z or RAR archive; {_UNPACK} (7z x)"),
     (
         rb"[\s\S]{257}ustar",
@@ -152,7 +163,21 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "a web page, as a server sends it in place of a file; download the log again",
     ),
     (
-        rb"(\[connected[^\n]*\n)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d[^\n]{0,300}\[\d+\] <[A-Z][a-z]+>: ",
+        rb'\{[^\n]{0,2000}"bug_type": ?"\d+"',
+        f"a crash or analytics report of iOS (.ips), which tells of no connections; {_POWERLOG}",
+    ),
+    (
+        rb'(\{"|\[\{"|")?(__container_type__|__type__)": ?"',
+        "the output of Plaso; give the files that it was made from",
+    ),
+    (
+        rb"UTC Timestamp,Plugin,Event,Description|[^\n]{0,300}\bwifi_in,wifi_out,",
+        f"a table of MVT (a timeline, or bytes per process without their times); {_POWERLOG}, and "
+        "applications.json to the inventory",
+    ),
+    (
+        rb'(\[connected[^\n]*\n)?(\{"msg": ?")?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d'
+        rb"[^\n]{0,300}\[\d+\] <[A-Z][a-z]+>: ",
         "a live system log whose times have neither year nor UTC offset; collect the unified log with "
         "pymobiledevice3 syslog collect and write it on a Mac with log show --style ndjson",
     ),
@@ -182,7 +207,7 @@ _USAGE = (
 
 
 def named(start: bytes, path: Path | None = None) -> str | None:
-    """What a file is that starts so, and what to do with it; None where that is not known. Never raises.
+    """What a file is that starts so, and what to do with it; None where that is not known.
 
     With the path the tables of a database are looked at, too.
     """

@@ -9,6 +9,7 @@ it is.
 from __future__ import annotations
 
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from appcadence._inputs import open_input
-from appcadence.errors import TelemetryError, UnusableFile
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._packed import START_BYTES, packing
 from appcadence.telemetry.readers._spill import room
@@ -37,6 +38,8 @@ MAX_BLOB = 64
 WAL = "-wal"
 """What a database's write-ahead log adds to its name."""
 
+_LOG_MAGIC, _LOG_HEAD, _PAGE_HEAD = b"\x37\x7f\x06", 32, 24
+"""Of a write-ahead log: how it begins, and the bytes before its first page and before each."""
 _SNIFF_SECONDS = 5.0
 _MAX_VALUE_BYTES = 64 << 20
 _STEPS = 10_000
@@ -53,6 +56,8 @@ class Database:
         self._expected = expected
         self._limit = limit
         self._deadline = time.monotonic() + limit
+        self.unread = ""
+        """What of its write-ahead log cannot be read; empty where all is."""
         connection.text_factory = bytes
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
             list(self._query(f"PRAGMA {pragma}", ()))
@@ -61,6 +66,12 @@ class Database:
         connection.set_progress_handler(lambda: time.monotonic() > self._deadline, _STEPS)
         query = "SELECT name, type = 'table' AND rootpage > 0 FROM sqlite_master"
         self._plain = {name: plain == 1 for name, plain in self._query(query, ())}
+
+    @property
+    def said(self) -> dict[tuple[Path, str], None]:
+        """What the user should know of the file."""
+        lost = f"its write-ahead log (-wal) {self.unread}: the newest records are missing"
+        return {(self.path, lost): None} if self.unread else {}
 
     def columns(self, table: str) -> frozenset[str] | None:
         """Names of a table's stored columns; None where there is no plain table of that name."""
@@ -160,6 +171,8 @@ def opened(
             _copy(path, file, expected)
             _copy(log, Path(folder, f"copy{WAL}"), expected)
         with _connected(file, path, expected, limit or TIME_LIMIT_SECONDS, log is None) as database:
+            if log is not None:
+                database.unread = _unread(Path(folder))
             yield database
 
 
@@ -172,10 +185,39 @@ def write_ahead_log(path: Path) -> Path | None:
         return None
 
 
+def _unread(folder: Path) -> str:
+    """What SQLite left out of the write-ahead log of the open copy, in words; nothing where it took all.
+
+    It passes over all that follows the first damaged page. What an earlier round of the log left behind
+    bears other salts, and is no loss.
+    """
+    index, log = folder / "copy-shm", folder / f"copy{WAL}"
+    size = log.stat().st_size - _LOG_HEAD
+    taken = int.from_bytes(index.read_bytes()[16:20], sys.byteorder) if index.exists() else 0
+    with log.open("rb") as stream:
+        start = stream.read(_LOG_HEAD)
+        page = int.from_bytes(start[8:12], "big")
+        if start[:3] != _LOG_MAGIC or not 512 <= page <= 65_536:
+            return "is damaged from its beginning and was not read" if size > 0 else ""
+        pages = -(-size // (page + _PAGE_HEAD))
+        lost = pages - taken
+        for number in range(taken, pages) if taken else ():
+            stream.seek(_LOG_HEAD + number * (page + _PAGE_HEAD) + 8)
+            if stream.read(8) != start[16:24]:
+                lost = number - taken
+                break
+    if lost <= 0:
+        return ""
+    return f"is damaged or not finished: {lost:,} of its {taken + lost:,} pages were not read"
+
+
 def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) -> bool:
-    """Whether a file that starts so is an SQLite database with any of some tables; never raises.
+    """Whether a file that starts so is an SQLite database with any of some tables.
 
     Their names may stand anywhere in the file, so a packed one is unpacked; or in its write-ahead log alone.
+
+    Raises:
+        TelemetryError: there is no room to unpack it.
     """
     if not start.startswith(MAGIC):
         return False
@@ -184,9 +226,24 @@ def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) ->
             with opened(path, expected, _SNIFF_SECONDS, newest=newest) as database:
                 if any(database.holds(table) for table in tables):
                     return True
-    except (TelemetryError, OSError):
+    except (UnusableFile, OSError):
         pass
     return False
+
+
+def fault(path: Path, start: bytes, expected: str) -> UnusableFile | None:
+    """Why a file that starts so cannot be opened as a database; None where it is none, or can be.
+
+    Raises:
+        TelemetryError: there is no room to unpack it.
+    """
+    if start.startswith(MAGIC):
+        try:
+            with opened(path, expected, _SNIFF_SECONDS, newest=False):
+                pass
+        except UnusableFile as found:
+            return found
+    return None
 
 
 def _unpack(path: Path, target: Path, expected: str) -> None:

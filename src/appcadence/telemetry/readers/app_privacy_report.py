@@ -164,7 +164,7 @@ def _summary(row: dict[str, Any] | None) -> Summary | str | None:
         return None
     app, host = app_id(row.get("bundleID")), _host(row.get("domain"))
     first, last = iso_micros(row.get("firstTimeStamp")), iso_micros(row.get("timeStamp"))
-    hits, initiated = row.get("hits"), row.get("initiatedType")
+    hits, initiated = _whole(row.get("hits")), row.get("initiatedType")
     if app is None:
         return "bundleID is no bundle id"
     if host is None:
@@ -174,7 +174,7 @@ def _summary(row: dict[str, Any] | None) -> Summary | str | None:
         return f"{name} is no time with a UTC offset from 1970 to 2100"
     if last < first:
         return "timeStamp is before firstTimeStamp"
-    if isinstance(hits, bool) or not isinstance(hits, int) or not 0 < hits < 1 << 62:
+    if hits is None or not 0 < hits < 1 << 62:
         return "hits is no positive whole number"
     if not isinstance(initiated, str) or initiated not in _INITIATED:
         return "initiatedType is neither AppInitiated nor NonAppInitiated"
@@ -182,6 +182,15 @@ def _summary(row: dict[str, Any] | None) -> Summary | str | None:
     if isinstance(owner, str) and len(owner) > MAX_NAME:
         return f"domainOwner is longer than {MAX_NAME} characters"
     return app, host, first, last, hits, _INITIATED[initiated], _owner(owner)
+
+
+def _whole(value: object) -> int | None:
+    """A whole number, also where a tool that has rewritten the report put it in quotes or made it a float."""
+    if isinstance(value, str) and len(value) < 20 and value.isascii() and value.isdigit():
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _host(value: object) -> str | None:

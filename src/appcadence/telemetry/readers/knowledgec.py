@@ -59,6 +59,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     for path in paths:
         device = device_of(path, options)
         with _sqlite.opened(path, EXPECTED) as database:
+            options.said.update(database.said)
             missing = set(_COLUMNS) - (database.columns(_TABLE) or set())
             if missing:
                 names = ", ".join(sorted(missing))

@@ -99,6 +99,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         constants: dict[str, object] = {"device_id": device_of(path, options)}
         logged: dict[str, object] = constants | {"source": NAME}
         with _sqlite.opened(path, EXPECTED) as database:
+            options.said.update(database.said)
             log = PowerLog(database)
             pushes, coarse = _pushes(log)
             others = _courier(log) + _transfers(log)

@@ -94,6 +94,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
                 pushes = table(NOTIFICATIONS, _EVENT_FIELDS, events, same | {"kind": "push_received"})
                 yield "notifications", tagged(pushes, path)
             yield from rejected(path, piece.bad)
+            yield from rejected(path, piece.unzoned, len(piece.unzoned))
+            options.said.update({(path, what): None for _, what in piece.unzoned})
             yield "activity", tagged(ACTIVITY.empty(), path, piece.read, piece.size)
         states: list[State] = []
         bad: list[Fault] = []
