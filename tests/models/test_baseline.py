@@ -88,6 +88,14 @@ def test_a_new_week_refines_without_the_old_flows(frame):
     np.testing.assert_allclose(moved.spread[deep, f], 0.8 * np.sqrt(2) / 3, rtol=1e-4)
 
 
+def no_integers(n):
+    """Columns of which one value, or each, is no whole number."""
+    yield pa.array([np.nan] * n)
+    yield pa.array([0.0] * n)
+    yield pa.array([None, *[0] * (n - 1)], pa.int32())
+    yield pa.array(["0"] * n)
+
+
 def test_round_trip_and_damage(frame):
     baseline = AppBaseline.fit(frame)
     table = baseline.to_arrow()
@@ -98,6 +106,7 @@ def test_round_trip_and_damage(frame):
         table.set_column(2, "parent", pa.array(np.where(parent == 0, len(parent), parent))),
         table.set_column(2, "parent", pa.array(np.roll(parent, 1))),
         table.set_column(1, "level", pa.array(np.full(len(table), 7, np.int32))),
+        *(table.set_column(at, table.column_names[at], odd) for at in (1, 2) for odd in no_integers(len(table))),
         table.set_column(0, "key", pa.array(["same"] * len(table))),
         table.slice(0, 0),
     ):
