@@ -265,6 +265,19 @@ def test_a_refined_baseline_counts_the_older_windows_by_half(rows, later):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+def test_an_app_that_moved_to_another_category_is_shrunk_to_the_new_one():
+    before, since = (windows(9, category=category, upload_ratio=0.3) for category in ("Games", "Finance"))
+    moved = AppBaseline.fit(since, AppBaseline.fit(before))
+    app = moved.keys.get_loc("channel\x1fprofile\x1fcom.a")
+    assert moved.keys[moved.parent[app]] == "channel\x1fcategory\x1fFinance"
+
+
+def test_an_outline_knows_categories_and_nobody_by_name():
+    outline = AppBaseline.fit(windows(9, category="Games", upload_ratio=0.3)).outlined()
+    assert list(outline.keys) == ["channel", "channel\x1fcategory\x1fGames"]
+    assert outline.group_of(windows(1, category="Games")).tolist() == [1]
+
+
 def one_feature(values, **more):
     """The baseline of one channel whose upload ratio was so, and the places of its group and the feature."""
     baseline = AppBaseline.fit(windows(len(values), upload_ratio=np.array(values, float), **more))
