@@ -164,13 +164,17 @@ def test_all_behaviours_of_a_window_must_be_named(fleet_model):
 def test_windows_out_of_the_ranking_stay_so(fleet_model):
     scores, measures = scored(fleet_model)
     rank, status = scores["rank"].to_pylist(), scores["status"].to_pylist()
-    rank[rank.index(max(rank))] = None
-    status[rank.index(None)] = "insufficient_evidence"
+    for why in ("insufficient_evidence", "local_destination"):
+        last = rank.index(max(filter(None, rank)))
+        rank[last], status[last] = None, why
     at = scores.schema.get_field_index
     scores = scores.set_column(at("rank"), "rank", pa.array(rank, pa.int64()))
     scores = scores.set_column(at("status"), "status", pa.array(status))
     after, (use,) = applied(scores, measures, [an(app_id="com.*", destination=None)], TODAY)
-    assert use.matched == use.covered + 1 and after["status"].to_pylist().count("insufficient_evidence") == 1
+    assert use.matched == use.covered + 2
+    # What is part of no case is under no exception either.
+    under = dict(zip(after["status"].to_pylist(), after["exception_id"].to_pylist(), strict=True))
+    assert [under[why] for why in ("insufficient_evidence", "local_destination")] == ["mail", None]
 
 
 @pytest.mark.parametrize("rate", [None, 0.1])
@@ -198,9 +202,8 @@ def _judged(rows):
     """A scores table of (device, app, dest, day, behaviours) and measures that no bound looks at."""
     columns = {f.name: pa.nulls(len(rows), f.type) for f in SCORES}
     devices, apps, dests, days, shown = zip(*rows, strict=True) if rows else ([],) * 5
-    start = pa.array(
-        [DAY0 * 1_000_000 + round(DAY * day * 1e6) for day in days], SCORES.field("window_start").type
-    )
+    micros = [DAY0 * 1_000_000 + round(DAY * day * 1e6) for day in days]
+    start = pa.array(micros, SCORES.field("window_start").type)
     columns |= {"device_id": pa.array(devices, pa.string()), "app_id": pa.array(apps, pa.string())}
     columns |= {"dest": pa.array(dests, pa.string()), "window_start": start}
     columns["window_end"] = pc.add(start, pa.scalar(datetime.timedelta(days=1)))
@@ -331,8 +334,7 @@ US = 1e-6 / DAY
 )
 def test_an_exception_holds_from_its_first_midnight_to_its_last(begins, lasts, covered, told):
     scores, measures = _judged([("d", MAIL, "a.example", begins, [])])
-    span = datetime.timedelta(microseconds=round(lasts * DAY * 1e6))
-    end = pc.add(scores["window_start"], pa.scalar(span))
+    end = pc.add(scores["window_start"], pa.scalar(datetime.timedelta(microseconds=round(lasts * DAY * 1e6))))
     scores = scores.set_column(scores.schema.get_field_index("window_end"), SCORES.field("window_end"), end)
     two_days = an(app_id=MAIL, created="2026-03-02", expires="2026-03-03")
     ruling = judge(scores, measures, [two_days], TODAY)
@@ -351,7 +353,7 @@ def test_of_what_would_raise_no_alert_no_expiry_is_told():
 def breaks(entry, *, period=np.nan, volume=0.0, hours=()):
     """The sentences on a window whose measures are so."""
     bits = sum(1 << h for h in hours)
-    found = broken(entry, np.array([0]), np.array([period]), np.array([volume]), np.array([bits]))
+    found = broken(entry, np.array([0]), *map(np.array, ([period], [volume], [bits])))
     return [finding.text for outside, said in found for finding in said if outside[0]]
 
 
@@ -385,16 +387,14 @@ def test_several_exceptions_share_what_they_cover():
     entries = [an("one", destination="a.example"), an("two", app_id=MAIL), an("three", app_id=MAIL)]
     ruling = judge(*_judged([(*channel, 0, []) for channel in channels]), entries, TODAY)
     assert ruling.entry.tolist() == [0, 1, 0]
-    told = [(use.matched, use.covered, use.overlaps) for use in ruling.uses]
-    assert told == [(2, 2, {}), (2, 1, {"one": 1}), (2, 0, {"one": 1, "two": 1})]
+    assert [(use.matched, use.covered, use.overlaps) for use in ruling.uses] == [(2, 2, {}), (2, 1, {"one": 1}), (2, 0, {"one": 1, "two": 1})]
     assert ruling.uses[1].notes == ["1 already under one"]
 
 
 def test_ranks_close_up_in_row_order_where_scores_are_equal():
     rows = [("d", app, "a.example", 0, []) for app in (MAIL, "com.b", "com.c", "com.d")]
     scores, measures = _judged(rows)
-    scores = scores.set_column(
-        scores.schema.get_field_index("score"), "score", pa.array([9.0, 1.0, 2.0, 1.0], pa.float64())
-    )
+    place = scores.schema.get_field_index("score")
+    scores = scores.set_column(place, "score", pa.array([9.0, 1.0, 2.0, 1.0], pa.float64()))
     ruling = judge(scores, measures, [an(app_id=MAIL)], TODAY)
     assert ranks_under(ruling, scores).tolist() == [0, 2, 1, 3]
