@@ -106,7 +106,11 @@ def test_round_trip_and_damage(frame):
         table.set_column(2, "parent", pa.array(np.where(parent == 0, len(parent), parent))),
         table.set_column(2, "parent", pa.array(np.roll(parent, 1))),
         table.set_column(1, "level", pa.array(np.full(len(table), 7, np.int32))),
-        *(table.set_column(at, table.column_names[at], odd) for at in (1, 2) for odd in no_integers(len(table))),
+        *(
+            table.set_column(at, table.column_names[at], odd)
+            for at in (1, 2)
+            for odd in no_integers(len(table))
+        ),
         table.set_column(0, "key", pa.array(["same"] * len(table))),
         table.slice(0, 0),
     ):

@@ -116,7 +116,9 @@ def test_damage_that_the_manifest_vouches_for_is_one_sentence(saved, tmp_path_fa
         assert str(copy) in str(error)
 
 
-@pytest.mark.parametrize("odd", [pa.array([1.0] * WIDE), pa.array([np.nan] * WIDE), pa.nulls(WIDE, pa.int32())])
+@pytest.mark.parametrize(
+    "odd", [pa.array([1.0] * WIDE), pa.array([np.nan] * WIDE), pa.nulls(WIDE, pa.int32())]
+)
 def test_a_drift_reference_holds_counts_alone(odd):
     counts = np.ones((1, len(NAMES), BINS), np.int64)
     table = Reference(np.zeros((len(NAMES), DECILES)), pd.Index(["phone"]), counts, np.ones(1), 0).to_arrow()

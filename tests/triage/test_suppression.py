@@ -387,7 +387,11 @@ def test_several_exceptions_share_what_they_cover():
     entries = [an("one", destination="a.example"), an("two", app_id=MAIL), an("three", app_id=MAIL)]
     ruling = judge(*_judged([(*channel, 0, []) for channel in channels]), entries, TODAY)
     assert ruling.entry.tolist() == [0, 1, 0]
-    assert [(use.matched, use.covered, use.overlaps) for use in ruling.uses] == [(2, 2, {}), (2, 1, {"one": 1}), (2, 0, {"one": 1, "two": 1})]
+    assert [(use.matched, use.covered, use.overlaps) for use in ruling.uses] == [
+        (2, 2, {}),
+        (2, 1, {"one": 1}),
+        (2, 0, {"one": 1, "two": 1}),
+    ]
     assert ruling.uses[1].notes == ["1 already under one"]
 
 
