@@ -164,7 +164,7 @@ def test_all_behaviours_of_a_window_must_be_named(fleet_model):
 def test_windows_out_of_the_ranking_stay_so(fleet_model):
     scores, measures = scored(fleet_model)
     rank, status = scores["rank"].to_pylist(), scores["status"].to_pylist()
-    for why in ("insufficient_evidence", "local_destination"):
+    for why in (aside := ("insufficient_evidence", "local_destination")):
         last = rank.index(max(filter(None, rank)))
         rank[last], status[last] = None, why
     at = scores.schema.get_field_index
@@ -173,8 +173,8 @@ def test_windows_out_of_the_ranking_stay_so(fleet_model):
     after, (use,) = applied(scores, measures, [an(app_id="com.*", destination=None)], TODAY)
     assert use.matched == use.covered + 2
     # What is part of no case is under no exception either.
-    under = dict(zip(after["status"].to_pylist(), after["exception_id"].to_pylist(), strict=True))
-    assert [under[why] for why in ("insufficient_evidence", "local_destination")] == ["mail", None]
+    under = dict(zip(*(after[name].to_pylist() for name in ("status", "exception_id")), strict=True))
+    assert [under[why] for why in aside] == ["mail", None]
 
 
 @pytest.mark.parametrize("rate", [None, 0.1])
@@ -353,7 +353,7 @@ def test_of_what_would_raise_no_alert_no_expiry_is_told():
 def breaks(entry, *, period=np.nan, volume=0.0, hours=()):
     """The sentences on a window whose measures are so."""
     bits = sum(1 << h for h in hours)
-    found = broken(entry, np.array([0]), *map(np.array, ([period], [volume], [bits])))
+    found = broken(entry, np.array([0]), np.array([period]), np.array([volume]), np.array([bits]))
     return [finding.text for outside, said in found for finding in said if outside[0]]
 
 
@@ -387,11 +387,8 @@ def test_several_exceptions_share_what_they_cover():
     entries = [an("one", destination="a.example"), an("two", app_id=MAIL), an("three", app_id=MAIL)]
     ruling = judge(*_judged([(*channel, 0, []) for channel in channels]), entries, TODAY)
     assert ruling.entry.tolist() == [0, 1, 0]
-    assert [(use.matched, use.covered, use.overlaps) for use in ruling.uses] == [
-        (2, 2, {}),
-        (2, 1, {"one": 1}),
-        (2, 0, {"one": 1, "two": 1}),
-    ]
+    told = [(use.matched, use.covered, use.overlaps) for use in ruling.uses]
+    assert told == [(2, 2, {}), (2, 1, {"one": 1}), (2, 0, {"one": 1, "two": 1})]
     assert ruling.uses[1].notes == ["1 already under one"]
 
 

@@ -205,7 +205,9 @@ class AppBaseline:
             return np.asarray(flat.reshape(len(table), len(NAMES)), np.float32)
 
         keys = pd.Index(table["key"].to_pylist(), dtype="object")
-        level, parent = (whole_numbers(table[name], f"baseline column {name!r}") for name in ("level", "parent"))
+        level, parent = (
+            whole_numbers(table[name], f"baseline column {name!r}") for name in ("level", "parent")
+        )
         count, median, spread = (values(name) for name in _STATISTICS)
         inside = np.clip(parent, 0, max(len(keys) - 1, 0))
         nested = np.where(level == 0, parent == -1, (parent == inside) & (level[inside] == level - 1))
@@ -219,7 +221,7 @@ def whole_numbers(column: pa.Array | pa.ChunkedArray, what: str) -> Ints:
     """(n,) a column of a model's part, called so. Raises BundleError where it holds anything else."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise BundleError(f"{what} is not all whole numbers")
-    return column.to_numpy().astype(np.int64)
+    return np.asarray(column.to_numpy(), np.int64)
 
 
 def _key(baseline: AppBaseline, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:

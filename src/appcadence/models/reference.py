@@ -71,7 +71,7 @@ class Reference:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, deciles: Matrix, end_us: int) -> Reference:
-        """Raises BundleError when the shapes are not those of the catalogue, or what is counted is no count."""
+        """Raises BundleError when the shapes are not those of the catalogue, or a count is none."""
         flat = whole_numbers(table["counts"].combine_chunks().flatten(), "counts of the drift reference")
         attributed = whole_numbers(table["attributed"], "'attributed' of the drift reference")
         shape = (len(table), len(NAMES), BINS)
