@@ -172,7 +172,6 @@ def test_windows_out_of_the_ranking_stay_so(fleet_model):
     scores = scores.set_column(at("status"), "status", pa.array(status))
     after, (use,) = applied(scores, measures, [an(app_id="com.*", destination=None)], TODAY)
     assert use.matched == use.covered + 2
-    # What is part of no case is under no exception either.
     under = dict(zip(*(after[name].to_pylist() for name in ("status", "exception_id")), strict=True))
     assert [under[why] for why in aside] == ["mail", None]
 
