@@ -51,6 +51,16 @@ def test_six_beats_have_a_period(beats, period):
     np.testing.assert_array_equal(rows["period_seconds"], [period] * 2)
 
 
+@pytest.mark.parametrize(
+    ("hours", "connected"), [(22, 0b1 << 22), (23, 0b11 << 22), (24, 0b111 << 22), (46, (1 << 24) - 1)]
+)
+def test_hours_begun_are_hours_connected_round_the_clock(hours, connected):
+    """A flow from 22:00 on, in a week's window."""
+    rows = measured(build({"flows": flows([22 * 3600.0], duration=(hours - 22) * 3600.0 + 1.0)}, 7 * DAY))
+    both = connected | connected >> 24
+    assert rows["hours"].tolist() == [both & (1 << 24) - 1] * 2
+
+
 def test_measures_agree_with_the_feature_table(fleet_model):
     scores, measures = scored(fleet_model)
     frame = extract(telemetry(), history=Scorer.load(fleet_model).detector.history)
