@@ -61,6 +61,12 @@ def test_hours_begun_are_hours_connected_round_the_clock(hours, connected):
     assert rows["hours"].tolist() == [both & (1 << 24) - 1] * 2
 
 
+def test_short_windows_share_the_bytes_of_their_own_day():
+    table = flows([0.0, 7 * 3600.0, DAY + 10.0], out=[1, 2, 4], inn=0)
+    rows = measured(build({"flows": table}, 6 * 3600))
+    assert rows["bytes_a_day"].tolist() == [3, 3, 4] * 2
+
+
 def test_measures_agree_with_the_feature_table(fleet_model):
     scores, measures = scored(fleet_model)
     frame = extract(telemetry(), history=Scorer.load(fleet_model).detector.history)
