@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make import activity, flows, together
+from make import activity, flows, inventory, pushes, tasks, together
 from strategies import activities, activity_table, agree, flow_table, fronts_of, mixed_flows, uses_of
 
 from appcadence.features import extract
@@ -80,6 +80,22 @@ def test_use_ends_thirty_seconds_after_it_and_an_hour_later_the_device_is_idle(l
     waited = pytest.approx(max(lag, 0.0), rel=1e-6)
     assert got["median_seconds_since_unlock"] == got["median_seconds_since_foreground"] == waited
     assert got["userless_excess_ratio"] == pytest.approx(alone - 1 + (end - 100) / 86_400)
+
+
+@pytest.mark.parametrize(
+    ("at", "scheduled"), [(989.999999, 0), (990.0, 1), (1050.0, 1), (1110.0, 1), (1110.000001, 0)]
+)
+def test_work_explains_a_session_from_ten_seconds_before_it_to_ten_after(at, scheduled):
+    tables = {"flows": flows([at]), "activity": activity([(50_000, 50_001)])}
+    tables |= {"tasks": tasks([(1000, 1100)]), "notifications": pushes([70_000.0])}
+    got = extract(tables).iloc[0]
+    unexplained = (1 - scheduled) * 3600 / got["observed_seconds"]
+    assert got["scheduled_start_share"] == scheduled
+    assert got["unexplained_sessions_per_hour"] == pytest.approx(unexplained)
+    # An app that may run at any time has to explain nothing.
+    declared = {"inventory": inventory({"app_id": "com.a", "background_modes": ["audio"]})}
+    assert extract(tables | declared).iloc[0]["unexplained_sessions_per_hour"] == 0
+    assert np.isnan(extract(tables | {"notifications": pushes([], device="d2")}).iloc[0][NAMES[-1]])
 
 
 @pytest.mark.parametrize(("n", "rank"), [(1, 1), (9, 9), (10, 9), (11, 10), (20, 18), (41, 37)])

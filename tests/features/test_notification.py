@@ -211,6 +211,14 @@ def test_chance_up_to_a_half_tells():
     assert got[COUPLING].isna().all() and got["push_answered_share"] == 1
 
 
+def test_none_answered_by_chance_is_no_proof_of_a_rate_of_zero():
+    times = np.array([5000.0, 14_000.0, 40_000.0])
+    got = extract({"flows": flows(times + 5), "notifications": push_log(times)}).iloc[0]
+    assert got["push_coupling_excess"] == 1
+    # Half an answer among the 18 shifted pushes and one more: P(3 of 3) at 0.5 / 19.
+    assert got["push_coupling_surprise"] == pytest.approx(3 * np.log10(38))
+
+
 @pytest.mark.parametrize(("since", "share"), [(30.0, np.nan), (30.000001, 1.0)])
 def test_a_device_counts_as_locked_after_thirty_seconds(since, share):
     times = np.array([5000.0, 14_000.0, 40_000.0])

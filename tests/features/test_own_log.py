@@ -62,6 +62,9 @@ def test_coverage_says_how_much_was_observed_where_silences_do_not():
     seen = together(uses, flows([1.5 * HOUR], app=None))
     both = extract({"flows": seen, "coverage": kept})
     assert set(both["observed_seconds"]) == {2.5 * HOUR + 1.0}
+    # At the end of a short window, too.
+    hour = extract({"flows": logged([10.0]), "coverage": coverage([(0.0, 600.0)])}, "1h")
+    assert hour["observed_seconds"].tolist() == [600.0]
     # What another device says of itself does not matter.
     other = extract({"flows": uses, "coverage": coverage([(0.0, 86400.0)], "d2")})
     assert other["observed_seconds"].tolist() == [3 * HOUR + 8.0]
@@ -78,6 +81,12 @@ def test_coverage_of_every_day_is_the_union_of_its_spans(spans):
     starts = frame["window_start"].astype("int64") // 10**6 - DAY0
     for start, seen in zip(starts, frame["observed_seconds"], strict=True):
         assert seen == max(seconds[start : start + 86400].sum(), 60)
+
+
+@pytest.mark.parametrize(("later", "seen"), [(4 * HOUR, 4 * HOUR), (4 * HOUR + 1, 60.0)])
+def test_a_silence_of_four_hours_was_observed_and_a_longer_one_was_not(later, seen):
+    frame = extract({"flows": flows([0.0, later], duration=0.0)})
+    assert set(frame["observed_seconds"]) == {seen}
 
 
 def test_bytes_of_intervals_by_the_share_inside_and_without_the_user():

@@ -56,6 +56,13 @@ def test_four_sizes_are_enough(n, known):
     assert np.isnan(got["exchange_symmetry"]) != known
 
 
+def test_the_first_256_flows_say_how_sizes_follow_each_other():
+    sizes = [100] * 256 + [1, 10_000] * 20
+    late, early = (extract({"flows": flows(60.0 * np.arange(296), out=out)}) for out in (sizes, sizes[::-1]))
+    assert late.iloc[0]["out_size_autocorrelation"] == 1
+    assert early.iloc[0]["out_size_autocorrelation"] < 0
+
+
 def test_sizes_by_hand():
     got = extract(
         {"flows": flows(600.0 * np.arange(6), out=[100, 105, 106, 200, 0, 0], inn=[50, 210, 212, 100, 9, 0])}

@@ -88,6 +88,14 @@ def test_a_new_week_refines_without_the_old_flows(frame):
     np.testing.assert_allclose(moved.spread[deep, f], 0.8 * np.sqrt(2) / 3, rtol=1e-4)
 
 
+def no_integers(n):
+    """Columns of which one value, or each, is no whole number."""
+    yield pa.array([np.nan] * n)
+    yield pa.array([0.0] * n)
+    yield pa.array([None, *[0] * (n - 1)], pa.int32())
+    yield pa.array(["0"] * n)
+
+
 def test_round_trip_and_damage(frame):
     baseline = AppBaseline.fit(frame)
     table = baseline.to_arrow()
@@ -98,6 +106,11 @@ def test_round_trip_and_damage(frame):
         table.set_column(2, "parent", pa.array(np.where(parent == 0, len(parent), parent))),
         table.set_column(2, "parent", pa.array(np.roll(parent, 1))),
         table.set_column(1, "level", pa.array(np.full(len(table), 7, np.int32))),
+        *(
+            table.set_column(at, table.column_names[at], odd)
+            for at in (1, 2)
+            for odd in no_integers(len(table))
+        ),
         table.set_column(0, "key", pa.array(["same"] * len(table))),
         table.slice(0, 0),
     ):
@@ -254,6 +267,19 @@ def test_a_refined_baseline_counts_the_older_windows_by_half(rows, later):
             want = n + k, (n * was + k * now) / total, math.sqrt(variance)
             got = [getattr(both, name)[g, place] for name in ("count", "median", "spread")]
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_an_app_that_moved_to_another_category_is_shrunk_to_the_new_one():
+    before, since = (windows(9, category=category, upload_ratio=0.3) for category in ("Games", "Finance"))
+    moved = AppBaseline.fit(since, AppBaseline.fit(before))
+    app = moved.keys.get_loc("channel\x1fprofile\x1fcom.a")
+    assert moved.keys[moved.parent[app]] == "channel\x1fcategory\x1fFinance"
+
+
+def test_an_outline_knows_categories_and_nobody_by_name():
+    outline = AppBaseline.fit(windows(9, category="Games", upload_ratio=0.3)).outlined()
+    assert list(outline.keys) == ["channel", "channel\x1fcategory\x1fGames"]
+    assert outline.group_of(windows(1, category="Games")).tolist() == [1]
 
 
 def one_feature(values, **more):

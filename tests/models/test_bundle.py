@@ -7,14 +7,20 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from handmade import calibration, detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
+from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
+from appcadence.models.reference import BINS, DECILES, Reference
 from appcadence.models.strata import STRATA
+
+WIDE = len(NAMES) * BINS
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +114,17 @@ def test_damage_that_the_manifest_vouches_for_is_one_sentence(saved, tmp_path_fa
         bundle.load(copy)
     except BundleError as error:
         assert str(copy) in str(error)
+
+
+@pytest.mark.parametrize(
+    "odd", [pa.array([1.0] * WIDE), pa.array([np.nan] * WIDE), pa.nulls(WIDE, pa.int32())]
+)
+def test_a_drift_reference_holds_counts_alone(odd):
+    counts = np.ones((1, len(NAMES), BINS), np.int64)
+    table = Reference(np.zeros((len(NAMES), DECILES)), pd.Index(["phone"]), counts, np.ones(1), 0).to_arrow()
+    again = Reference.from_arrow(table, np.zeros((len(NAMES), DECILES)), 0)
+    assert (again.counts == counts).all() and again.attributed.tolist() == [1]
+    for place, column in (1, odd.slice(0, 1)), (2, pa.FixedSizeListArray.from_arrays(odd, WIDE)):
+        damaged = table.set_column(place, table.column_names[place], column)
+        with pytest.raises(BundleError, match="not all whole numbers"):
+            Reference.from_arrow(damaged, np.zeros((len(NAMES), DECILES)), 0)

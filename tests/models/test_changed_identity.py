@@ -10,7 +10,7 @@ from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
 from appcadence.models.fleet_events import fleet_events
-from appcadence.models.identity import MIN_CHANNELS, identity
+from appcadence.models.identity import MIN_CHANNELS, Identity, identity
 from appcadence.training.injection import past_and_future
 
 HOSTS = [f"h{k}.example" for k in range(8)]
@@ -47,6 +47,26 @@ def test_host_names_that_vanish_are_counted_by_device():
     assert changed(*few).finding is None
     local = [f"192.168.1.{k}" for k in range(8)]
     assert changed(channels(DEVICES, HOSTS), channels(DEVICES, [*HOSTS, *local])).finding is None
+
+
+@pytest.mark.parametrize(("n", "bare", "lost"), [(8, 4, True), (8, 3, False), (5, 5, True), (4, 4, False)])
+def test_names_are_lost_from_half_of_five_destinations_on(n, bare, lost):
+    now = channels(DEVICES, [*ADDRESSES[:bare], *HOSTS[bare:n]])
+    assert changed(channels(DEVICES, HOSTS[:n]), now).nameless == (set(DEVICES) if lost else set())
+
+
+def test_what_lost_its_name_is_forgotten_and_an_address_of_before_is_not():
+    contacts = channels(["a", "b"], [HOSTS[0], ADDRESSES[0]]).assign(first_seen=[NEW, OLD, NEW, NEW])
+    contacts = pd.concat([contacts, channels(["a"], [ADDRESSES[1]]).assign(first_seen=NEW)])
+    kept = Identity({}, frozenset("a"), 2).applied(contacts, NEW)
+    left = [("a", HOSTS[0]), ("a", ADDRESSES[0]), ("b", HOSTS[0]), ("b", ADDRESSES[0])]
+    assert list(zip(kept["device_id"], kept["dest"], strict=True)) == left
+
+
+@pytest.mark.parametrize(("same", "renamed"), [(4, {"new": "gone"}), (3, {})])
+def test_a_new_device_is_a_vanished_one_that_had_half_of_its_channels(same, renamed):
+    now = channels(["new"], [*HOSTS[:same], *OTHERS[same:]])
+    assert changed(channels(["gone"], HOSTS), now).renamed == renamed
 
 
 @pytest.mark.parametrize("share", [2, 5, 10])

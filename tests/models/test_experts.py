@@ -90,14 +90,25 @@ def test_what_is_known_is_compared_with_its_own():
 
 
 def test_a_new_channel_on_a_port_of_its_own_is_unlike_all_others():
-    twins = np.linspace(0.0, MAX_OCTAVES - 1, 50)
-    experts = Experts.fit(windows(50, channel_is_new=1.0, twin_distance_octaves=twins), unknown(50))
+    # Twins farther than that are no farther: one benign window is.
+    twins = np.append(np.linspace(0.0, MAX_OCTAVES - 1, 99), 2 * MAX_OCTAVES)
+    experts = Experts.fit(windows(100, channel_is_new=1.0, twin_distance_octaves=twins), unknown(100))
     new = {"channel_is_new": 1.0, "destination_is_new_for_device": 1.0}
     alone = worth(experts, "unlike_any_known", **new)
-    assert alone == worth(experts, "unlike_any_known", twin_distance_octaves=99.0, **new) > 4
+    assert alone == worth(experts, "unlike_any_known", twin_distance_octaves=99.0, **new)
+    assert alone == pytest.approx(np.log(100.5 / 1.5), abs=0.03)
     assert worth(experts, "unlike_any_known", twin_distance_octaves=1.0, **new) < 1
     # Of a device without a past nothing is unlike.
     assert worth(experts, "unlike_any_known", channel_is_new=1.0) == 0.0
+
+
+def test_a_rhythm_kept_while_the_user_is_there_is_as_usual_as_none():
+    excess = np.where(np.arange(100) < 50, -0.5, 0.0)
+    benign = windows(100, userless_excess_ratio=excess, part_cadence_score=1.0)
+    experts = Experts.fit(benign, unknown(100))
+    for ratio, expected in (-0.9, 0.0), (0.0, 0.0), (0.1, np.log(100.5 / 0.5)):
+        got = worth(experts, "rhythm_without_user", userless_excess_ratio=ratio, part_cadence_score=1.0)
+        assert got == pytest.approx(expected)
 
 
 def test_a_reference_counts_as_its_number_of_windows():

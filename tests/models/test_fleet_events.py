@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from make import DAY0, fleet, flows, together
 from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
-from appcadence.models.fleet_events import fleet_events
+from appcadence.models.fleet_events import alerting_devices, fleet_events
 from appcadence.training.injection import past_and_future
 
 CUT = (DAY0 + 2 * 86400) * 1_000_000
@@ -182,6 +183,37 @@ def test_four_devices_are_an_event_and_three_are_none():
 def test_a_twentieth_of_the_fleet_is_an_event_and_one_less_is_none(fleet, least):
     assert _is_event(least, bystanders=fleet - least)
     assert not _is_event(least - 1, bystanders=fleet - least + 1)
+
+
+def test_who_joins_after_the_window_is_not_of_the_fleet_yet():
+    rows = [(f"new{k}", "com.a", "x.example", 10) for k in range(4)]
+    rows += [(f"by{k}", "com.b", "y.example", DAY_S + 1) for k in range(97)]
+    ends = [DAY_S, 2 * DAY_S]
+    found = fleet_events(_contacts(rows), SINCE, _windows([("new0", None, "x.example", end) for end in ends]))
+    assert found.windows.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["printer.local", "192.168.1.9"])
+def test_what_lies_on_the_local_network_is_no_event(name):
+    rows = [(f"new{k}", "com.a", name, 10) for k in range(4)]
+    found = fleet_events(_contacts(rows), SINCE, _windows([("new0", None, name, DAY_S)]))
+    assert not found.windows.any()
+
+
+def test_devices_of_an_event_that_alert_count_once_and_no_others():
+    events = pd.DataFrame(
+        [("destination", "x.example", ["a", "b", "c"]), ("app", "com.a", ["a"])],
+        columns=["kind", "name", "device_ids"],
+    )
+    rows = [
+        ("a", "com.a", "x.example", "fleet_event", True),
+        ("a", "com.b", "x.example", "fleet_event", True),
+        ("b", "com.a", "x.example", "fleet_event", False),
+        ("c", "com.a", "x.example", "scored", True),
+        ("d", "com.a", "x.example", "fleet_event", True),  # met it too late for the event
+    ]
+    names = ["device_id", "app_id", "dest", "status", "alert"]
+    assert alerting_devices(events, pa.table(list(map(list, zip(*rows, strict=True))), names)) == [1, 1]
 
 
 @pytest.mark.parametrize("newcomers", [4, 5])

@@ -9,7 +9,16 @@ from appcadence._quantity import quantity
 from appcadence.features import History, extract
 from appcadence.features.catalog import NAMES
 from appcadence.findings import Finding
-from appcadence.models.reasons import explained_by, listed, told_once, unchecked, unusual
+from appcadence.models.experts import EXPERTS
+from appcadence.models.reasons import (
+    MIN_WORTH,
+    explained_by,
+    listed,
+    said_by_experts,
+    told_once,
+    unchecked,
+    unusual,
+)
 
 AT = NAMES.index("expected_rhythm_ratio")
 
@@ -38,6 +47,24 @@ def window(gap, **declared):
 def test_an_approved_rhythm_explains(gap, declared, approved):
     (texts,) = explained_by(window(gap, **declared), np.full((1, len(NAMES)), np.nan)).to_pylist()
     assert ("approved_rhythm" in texts) is approved
+
+
+def test_three_experts_are_said_from_one_in_twenty_on_and_newness_last():
+    names = [expert.name for expert in EXPERTS]
+    worth = np.zeros((3, len(names)))
+    for row, said in enumerate(
+        (
+            {"newness": 9.0, "push_coupling": MIN_WORTH, "volume_of_new": np.nextafter(MIN_WORTH, 0)},
+            {"newness": 9.0, "push_coupling": 4.0, "volume_of_new": 5.0, "rhythm_of_new": 6.0},
+            {"newness": np.nextafter(MIN_WORTH, 0)},
+        )
+    ):
+        worth[row, [names.index(name) for name in said]] = list(said.values())
+    found = said_by_experts(worth, values(3, push_coupling_surprise=7.0))
+    told = [[finding.parameters["expert"] for finding in findings] for findings in found]
+    assert told == [["push_coupling", "newness"], ["rhythm_of_new", "volume_of_new", "push_coupling"], []]
+    assert found[0][0].parameters == {"expert": "push_coupling", "value": 7.0, "one_in": 20}
+    assert found[0][1].parameters["value"] is None
 
 
 @pytest.mark.parametrize(
@@ -101,6 +128,9 @@ def test_quantities_are_said_as_people_do(value, unit, said):
         ({"expected_rhythm_ratio": 1.0, "unexpected_host_share": 1.0}, "approved_rhythm", False),
         ({"expected_rhythm_ratio": 1.0, "unapproved_app": 0.0}, "approved_rhythm", True),
         ({"expected_rhythm_ratio": 1.0, "unapproved_app": 1.0}, "approved_rhythm", False),
+        ({"scheduled_start_share": 0.5}, "scheduled_by_ios", True),
+        ({"scheduled_start_share": np.nextafter(0.5, 0)}, "scheduled_by_ios", False),
+        ({"scheduled_start_share": np.nan}, "scheduled_by_ios", False),
         ({"destination_prevalence_ratio": 0.2}, "known_to_fleet", True),
         ({"destination_prevalence_ratio": np.nextafter(0.2, 0)}, "known_to_fleet", False),
         ({"destination_prevalence_ratio": np.nan}, "known_to_fleet", False),

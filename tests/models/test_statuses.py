@@ -28,7 +28,7 @@ def test_of_an_event_what_is_only_new_raises_nothing(alerts):
 def test_windows_to_local_destinations_are_ranked_only_where_asked():
     dests = ["192.168.1.9", "a.example", "printer.local", "fe80::1%en0", "*"]
     frame = windows(5, dest=dests, beats_per_hour=[99, 98, 97, 96, 95], n_beats=[20, 20, 20, 5, 20])
-    event = np.array([True, False, False, False, True])
+    event = np.array([True, False, False, True, True])
     scores = made().score(frame, fleet_event=event).to_pandas()
     local = "local_destination"
     assert scores["status"].tolist() == [local, "scored", local, "insufficient_evidence", "fleet_event"]

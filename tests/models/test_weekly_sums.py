@@ -48,6 +48,62 @@ def implanted(phones):
     return in_reports(pd.concat([sums, rows]), begin), device
 
 
+def test_statistics_by_hand():
+    """Of an old host, a new one, one that takes over, one of a new app, one in a first report, the user's."""
+    nan = math.nan
+    weeks = pd.DataFrame(
+        {
+            "contacts": [8, 8, 8, 8, 8, 0],
+            "contacts_per_hour": [4.0, 4.0, 4.0, 4.0, 4.0, 0.0],
+            "usual_per_hour": 0.5,
+            "steadiness_octaves": -1.0,
+            "is_new": [0.0, 1.0, 1.0, 1.0, nan, 1.0],
+            "app_is_new": [0.0, 0.0, 0.0, 1.0, nan, 0.0],
+            "replaces": [0.0, 0.0, 1.0, 0.0, nan, 0.0],
+            "is_rare": [0.0, 1.0, 0.0, 0.0, 1.0, 1.0],
+        }
+    )
+    want = {
+        "newness": [0, 1, 0.5, 0.5, nan, nan],
+        "rarity": [0, 1, 0, 0, 1, nan],
+        "volume_of_new": [nan, 2, nan, nan, nan, nan],
+        "steadiness_of_new": [nan, -1, nan, nan, nan, nan],
+        "rise_of_new": [nan, 3, nan, nan, nan, nan],
+        "excess_of_known": [5, nan, 5, 5, 5, nan],
+    }
+    got = statistics(weeks)
+    assert list(got) == list(want)
+    for name, values in want.items():
+        np.testing.assert_array_equal(got[name], values, name)
+
+
+def test_a_device_is_judged_by_the_reports_of_others(phones):
+    weeks = contact_weeks({"contact_summaries": phones[0]})
+    group = pd.factorize(weeks["device_id"], sort=True)[0] % 5
+    later = weeks["is_new"].notna()
+    mine = (group == 1) & later
+    others = Tails.fit(weeks[(group != 1) & later])
+    judged = judge(weeks)[mine]
+    assert set(judged["calibration"]) == {"local"}
+    np.testing.assert_array_equal(judged[EXPERTS], others.worth(weeks[mine]))
+    np.testing.assert_array_equal(judged["p_value"], others.p_values(judged["score"].to_numpy()))
+
+
+@pytest.mark.parametrize(
+    ("devices", "reports", "calibration"), [(7, 4, "local"), (7, 3, "reference"), (6, 5, "reference")]
+)
+def test_twenty_reports_of_five_others_are_enough(devices, reports, calibration):
+    """Devices are dealt to five groups: the sixth and the first are judged together by the others."""
+    days = pd.date_range("2026-03-01", periods=reports, freq="7D", tz="UTC")
+    keys = [(f"d{k}", day) for k in range(devices) for day in days]
+    weeks = pd.DataFrame(keys, columns=["device_id", "report_end"]).assign(report_start=days[0], contacts=1)
+    weeks = weeks.assign(contacts_per_hour=1.0, usual_per_hour=1.0, steadiness_octaves=0.0, is_rare=0.0)
+    judged = judge(weeks.assign(is_new=0.0, app_is_new=0.0, replaces=0.0), 1e9)
+    assert set(judged.loc[judged["device_id"] == "d0", "calibration"]) == {calibration}
+    # However large the budget, what is worth nothing is no finding.
+    assert (judged["finding"] == (judged["score"] > 0)).all()
+
+
 def test_every_statistic_has_its_tail_by_counting(phones):
     weeks = contact_weeks({"contact_summaries": phones[0]})
     tails = Tails.fit(weeks)
@@ -140,6 +196,12 @@ def test_findings_say_why_and_what_was_not_checked(implanted):
     (last,) = (r for r in rows if r["dest_host"] == "c2.invalid" and r["report_end"] == end)
     said = [finding.code for finding in of_row(last)]
     assert said[0] == "weekly_expert" and "weekly_sums" in said and "presence_unknown" in said
+    assert "first_report" not in said
+    # Without findings, the twenty highest say why; what is new, no first report knows.
+    first = summaries.filter(pc.equal(summaries["report_end"], pc.min(summaries["report_end"])))
+    few = judge_reports({"contact_summaries": first}, 1e-9).to_pylist()
+    told = [{finding.code for finding in of_row(row)} for row in few]
+    assert ["first_report" in codes for codes in told[:22]] == [True] * 20 + [False] * 2
     assert [f.parameters["times"] for f in of_row(last) if f.code == "accessed"] == [1]
     assert len(last["reasons"]) == len(said)
     assert all(row["reasons"] for row in rows if row["finding"])

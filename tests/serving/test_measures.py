@@ -51,6 +51,22 @@ def test_six_beats_have_a_period(beats, period):
     np.testing.assert_array_equal(rows["period_seconds"], [period] * 2)
 
 
+@pytest.mark.parametrize(
+    ("hours", "connected"), [(22, 0b1 << 22), (23, 0b11 << 22), (24, 0b111 << 22), (46, (1 << 24) - 1)]
+)
+def test_hours_begun_are_hours_connected_round_the_clock(hours, connected):
+    """A flow from 22:00 on, in a week's window."""
+    rows = measured(build({"flows": flows([22 * 3600.0], duration=(hours - 22) * 3600.0 + 1.0)}, 7 * DAY))
+    both = connected | connected >> 24
+    assert rows["hours"].tolist() == [both & (1 << 24) - 1] * 2
+
+
+def test_short_windows_share_the_bytes_of_their_own_day():
+    table = flows([0.0, 7 * 3600.0, DAY + 10.0], out=[1, 2, 4], inn=0)
+    rows = measured(build({"flows": table}, 6 * 3600))
+    assert rows["bytes_a_day"].tolist() == [3, 3, 4] * 2
+
+
 def test_measures_agree_with_the_feature_table(fleet_model):
     scores, measures = scored(fleet_model)
     frame = extract(telemetry(), history=Scorer.load(fleet_model).detector.history)

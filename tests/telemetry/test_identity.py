@@ -35,6 +35,8 @@ def test_an_address_belongs_to_the_device_that_had_it_at_that_time(tmp_path):
         ("10.0.0.1", second, "phone-2"),
         ("2001:db8::1", first, "phone-3"),
         ("2001:db8::1", second, "2001:db8::1"),
+        ("2001:db8::1", datetime(2026, 1, 1, 10, tzinfo=UTC), "phone-3"),
+        ("2001:db8::1", datetime(2026, 1, 1, 11, tzinfo=UTC), "2001:db8::1"),  # the end is not included
         ("10.0.0.4", second, "phone-4"),
         ("10.0.0.9", second, "10.0.0.9"),
         (None, second, None),

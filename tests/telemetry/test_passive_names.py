@@ -107,6 +107,7 @@ def test_what_comes_later_changes_nothing(rows, now):
 def test_a_day_to_the_microsecond_and_two_hosts():
     a, b = ("192.0.2.1", "a.example", "observed", "tls"), ("192.0.2.1", "b.example", "observed", "tls")
     bare = ("192.0.2.1", None, None, "tls")
+    assert names(complete(table([(0, *a), (DAY_US, *a), (DAY_US, *bare)])))[2] == ("a.example", "passive")
     got = complete(table([(0, *a), (DAY_US, *bare), (DAY_US + 1, *bare)]))
     assert got["dest_host"].to_pylist() == ["a.example", "a.example", None]
     got = complete(table([(0, *a), (5, *b), (5, *bare), (DAY_US + 1, *bare), (DAY_US + 6, *bare)]))

@@ -28,6 +28,12 @@ def test_devices_observed_together_stay_where_they_are():
     assert aligned_spans(tables) is tables
 
 
+def test_a_device_whose_inner_third_the_others_miss_is_moved_by_the_nearest_number_of_days():
+    assert spans(aligned_spans(fleet(a=0, b=0, c=1))).loc["c"].tolist() == [0.0, 3.75]
+    assert spans(aligned_spans(fleet(a=0, b=0, c=400.25))).loc["c"].tolist() == [0.25, 4.0]
+    assert spans(aligned_spans(fleet(a=0, b=0, c=400.75))).loc["c"].tolist() == [-0.25, 3.5]
+
+
 def test_a_device_captured_apart_is_moved_by_whole_days_onto_the_others():
     found = spans(aligned_spans(fleet(a=0, b=0, c=400)))
     assert (found.loc["c"] == found.loc["a"]).all()

@@ -75,12 +75,15 @@ def test_experts_that_point_the_wrong_way_still_count_a_little(rows, target, exp
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_the_constant_fits_the_mean_probability(rows, target, experts, prior, share):
-    weight = np.where(target == 1, share / (target == 1).sum(), (1 - share) / (target == 0).sum())
+    weight = np.where(target == 1, share / np.mean(target == 1), (1 - share) / np.mean(target == 0))
     for before in (prior, None):
         start = Start.of(experts, before, rows, target, weight)
         learned = correct(start, rows, target, weight, 0, FEW)
         log_odds = start.weight * worth(experts, rows) + learned.classifier(0.0).raw(rows)
         assert np.average(1 / (1 + np.exp(-log_odds)), weights=weight) == pytest.approx(share, abs=1e-6)
+        # It is part of the start: the trees leave the mean where it is.
+        whole = log_odds + learned.trees.raw(rows)
+        assert np.average(1 / (1 + np.exp(-whole)), weights=weight) == pytest.approx(share, rel=0.1)
         # Besides the constant nothing of the start changes.
         moved = learned.base.raw(rows) - start.trees.raw(rows)
         assert np.ptp(moved) < 1e-9

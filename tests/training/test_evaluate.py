@@ -383,3 +383,7 @@ def test_a_benign_fleet_event_that_alerts_is_one_false_unit():
     found = evaluate(scores.assign(alert=True), labels, _flows())
     assert found.benign_units == 1 and found.realised[1.0] == pytest.approx(1 / 7)
     assert evaluate(scores, labels, _flows()).realised[1.0] == 0.0  # what raises nothing
+    # Two apps that are rolled out at once are two.
+    apps = [(f"d{k}", app, "*", 0, 4.0, "fleet_event") for k in range(6) for app in ("x", "y")]
+    scores = _scores([*apps, ("a", None, "h", 0, 5.0)]).assign(alert=True)
+    assert evaluate(scores, labels, _flows()).benign_units == 2

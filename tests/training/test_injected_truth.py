@@ -55,6 +55,29 @@ def test_of_the_devices_asked_for_alone(monkeypatch):
     assert set(rows.frame["device_id"]) == {"d1", "d2"} and not rows.malicious.any()
 
 
+def test_a_process_that_works_for_apps_is_nothing_to_learn_from():
+    logged = [
+        flows(100.0 * np.arange(7), "d1", app, None, app_attribution=how)
+        for app, how in (("com.a", "exact"), ("com.apple.nsurlsessiond", "process"))
+    ]
+    rows, _ = labelled({"flows": together(*logged)}, DAY0 * 1_000_000, "24h", 0, 0.0)
+    assert rows.frame["app_id"].tolist() == ["com.a"]
+
+
+def test_a_session_that_goes_on_is_the_implants_though_no_flow_begins(monkeypatch):
+    own = together(*(flows(100.0 * np.arange(7), f"d{k}") for k in range(2)))
+    spec = ("d0", "com.a", ["a.example"], "beacon", 1, False)
+    columns = ["device_id", "app_id", "dests", "kind", "flows", "control"]
+    found = flows([50.0], "d0", duration=2.5 * 86_400), pd.DataFrame([spec], columns=columns)
+    monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
+    rows, _ = labelled({"flows": own}, DAY0 * 1_000_000, "24h", 0, 1.0)
+    frame = rows.frame[rows.frame["dest"] == "a.example"]
+    # One of the eight flows of the first day makes it neither an implant's nor benign.
+    frame = frame.fillna({"implant_kind": "benign"})
+    told = [(row.device_id, row.window_start.day, row.implant_kind) for row in frame.itertuples()]
+    assert told == [("d0", 3, "beacon"), ("d0", 4, "beacon"), ("d1", 2, "benign")]
+
+
 @pytest.mark.parametrize(
     ("device", "verdict", "truth"),
     [

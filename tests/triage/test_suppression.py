@@ -164,13 +164,16 @@ def test_all_behaviours_of_a_window_must_be_named(fleet_model):
 def test_windows_out_of_the_ranking_stay_so(fleet_model):
     scores, measures = scored(fleet_model)
     rank, status = scores["rank"].to_pylist(), scores["status"].to_pylist()
-    rank[rank.index(max(rank))] = None
-    status[rank.index(None)] = "insufficient_evidence"
+    for why in (aside := ("insufficient_evidence", "local_destination")):
+        last = rank.index(max(filter(None, rank)))
+        rank[last], status[last] = None, why
     at = scores.schema.get_field_index
     scores = scores.set_column(at("rank"), "rank", pa.array(rank, pa.int64()))
     scores = scores.set_column(at("status"), "status", pa.array(status))
     after, (use,) = applied(scores, measures, [an(app_id="com.*", destination=None)], TODAY)
-    assert use.matched == use.covered + 1 and after["status"].to_pylist().count("insufficient_evidence") == 1
+    assert use.matched == use.covered + 2
+    under = dict(zip(*(after[name].to_pylist() for name in ("status", "exception_id")), strict=True))
+    assert [under[why] for why in aside] == ["mail", None]
 
 
 @pytest.mark.parametrize("rate", [None, 0.1])
@@ -198,9 +201,8 @@ def _judged(rows):
     """A scores table of (device, app, dest, day, behaviours) and measures that no bound looks at."""
     columns = {f.name: pa.nulls(len(rows), f.type) for f in SCORES}
     devices, apps, dests, days, shown = zip(*rows, strict=True) if rows else ([],) * 5
-    start = pa.array(
-        [DAY0 * 1_000_000 + round(DAY * day * 1e6) for day in days], SCORES.field("window_start").type
-    )
+    micros = [DAY0 * 1_000_000 + round(DAY * day * 1e6) for day in days]
+    start = pa.array(micros, SCORES.field("window_start").type)
     columns |= {"device_id": pa.array(devices, pa.string()), "app_id": pa.array(apps, pa.string())}
     columns |= {"dest": pa.array(dests, pa.string()), "window_start": start}
     columns["window_end"] = pc.add(start, pa.scalar(datetime.timedelta(days=1)))
@@ -331,8 +333,7 @@ US = 1e-6 / DAY
 )
 def test_an_exception_holds_from_its_first_midnight_to_its_last(begins, lasts, covered, told):
     scores, measures = _judged([("d", MAIL, "a.example", begins, [])])
-    span = datetime.timedelta(microseconds=round(lasts * DAY * 1e6))
-    end = pc.add(scores["window_start"], pa.scalar(span))
+    end = pc.add(scores["window_start"], pa.scalar(datetime.timedelta(microseconds=round(lasts * DAY * 1e6))))
     scores = scores.set_column(scores.schema.get_field_index("window_end"), SCORES.field("window_end"), end)
     two_days = an(app_id=MAIL, created="2026-03-02", expires="2026-03-03")
     ruling = judge(scores, measures, [two_days], TODAY)
@@ -393,8 +394,7 @@ def test_several_exceptions_share_what_they_cover():
 def test_ranks_close_up_in_row_order_where_scores_are_equal():
     rows = [("d", app, "a.example", 0, []) for app in (MAIL, "com.b", "com.c", "com.d")]
     scores, measures = _judged(rows)
-    scores = scores.set_column(
-        scores.schema.get_field_index("score"), "score", pa.array([9.0, 1.0, 2.0, 1.0], pa.float64())
-    )
+    place = scores.schema.get_field_index("score")
+    scores = scores.set_column(place, "score", pa.array([9.0, 1.0, 2.0, 1.0], pa.float64()))
     ruling = judge(scores, measures, [an(app_id=MAIL)], TODAY)
     assert ranks_under(ruling, scores).tolist() == [0, 2, 1, 3]

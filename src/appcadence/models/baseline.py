@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from appcadence._types import Codes, FeatureMatrix, Matrix
+from appcadence._types import Codes, FeatureMatrix, Ints, Matrix
 from appcadence.errors import BundleError
 from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
@@ -205,14 +205,23 @@ class AppBaseline:
             return np.asarray(flat.reshape(len(table), len(NAMES)), np.float32)
 
         keys = pd.Index(table["key"].to_pylist(), dtype="object")
-        level, parent = (table[name].to_numpy().astype(np.int32) for name in ("level", "parent"))
+        level, parent = (
+            whole_numbers(table[name], f"baseline column {name!r}") for name in ("level", "parent")
+        )
         count, median, spread = (values(name) for name in _STATISTICS)
         inside = np.clip(parent, 0, max(len(keys) - 1, 0))
         nested = np.where(level == 0, parent == -1, (parent == inside) & (level[inside] == level - 1))
         known = (level >= 0) & (level < len(SHRINKAGE_WINDOWS)) & nested
         if not len(keys) or not keys.is_unique or not known.all() or (count < 0).any() or (spread < 0).any():
             raise BundleError("baseline is empty, or its groups are not nested, or a count is negative")
-        return cls(keys, level, parent, count, median, spread)
+        return cls(keys, level.astype(np.int32), parent.astype(np.int32), count, median, spread)
+
+
+def whole_numbers(column: pa.Array | pa.ChunkedArray, what: str) -> Ints:
+    """(n,) a column of a model's part, called so. Raises BundleError where it holds anything else."""
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise BundleError(f"{what} is not all whole numbers")
+    return np.asarray(column.to_numpy(), np.int64)
 
 
 def _key(baseline: AppBaseline, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:

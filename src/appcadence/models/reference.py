@@ -11,6 +11,7 @@ import pyarrow as pa
 from appcadence._types import Ints, Matrix
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES, RELATIVE
+from appcadence.models.baseline import whole_numbers
 
 DECILES = 9
 STEP_SPREADS = 0.5
@@ -70,18 +71,19 @@ class Reference:
 
     @classmethod
     def from_arrow(cls, table: pa.Table, deciles: Matrix, end_us: int) -> Reference:
-        """Raises BundleError when the shapes are not those of the catalogue."""
-        flat = table["counts"].combine_chunks().flatten().to_numpy()
+        """Raises BundleError when the shapes are not those of the catalogue, or a count is none."""
+        flat = whole_numbers(table["counts"].combine_chunks().flatten(), "counts of the drift reference")
+        attributed = whole_numbers(table["attributed"], "'attributed' of the drift reference")
         shape = (len(table), len(NAMES), BINS)
-        if flat.size != np.prod(shape) or deciles.shape != (len(NAMES), DECILES) or (flat < 0).any():
+        if flat.size != np.prod(shape) or deciles.shape != (len(NAMES), DECILES) or flat.min(initial=0) < 0:
             raise BundleError(
                 f"the drift reference is not counts of {len(table)} devices x {len(NAMES)} x {BINS}"
             )
         return cls(
             deciles,
             pd.Index(table["device_id"].to_pylist(), dtype="object"),
-            flat.reshape(shape).astype(np.int64),
-            table["attributed"].to_numpy().astype(np.int64),
+            flat.reshape(shape),
+            attributed,
             end_us,
         )
 

@@ -16,7 +16,7 @@ def strata(frame: pd.DataFrame) -> dict[str, Mask]:
     """Rows of each stratum."""
     unknown = frame["app_id"].isna().to_numpy()
     logged = own_log(frame)
-    return {"attributed": ~unknown & ~logged, "unattributed": unknown, "own_log": logged}
+    return {"attributed": ~unknown & ~logged, "unattributed": unknown & ~logged, "own_log": logged}
 
 
 def by_stratum(frame: pd.DataFrame, values: Matrix) -> Matrix:

@@ -68,20 +68,44 @@ def test_two_sensors_that_see_one_connection(tmp_path, conn):
         row("C", 100.02),
         row("D", port=5001),
         row("E", device="10.0.0.6"),
+        row("F").replace("\ttcp\t", "\tudp\t"),
     ]
     report = convert([conn("conn.log", *apart)], tmp_path / "out")
-    assert report.fates == {"kept": 4, "twice": 1}
-    assert [uid for uid, *_ in stored(tmp_path / "out")] == ["A", "C", "D", "E"]
+    assert report.fates == {"kept": 5, "twice": 1}
+    assert [uid for uid, *_ in stored(tmp_path / "out")] == ["A", "C", "D", "E", "F"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fate"),
+    [
+        (100.0, 100.01, "stored"),
+        (100.01, 100.0, "stored"),
+        (100.0, 100.010001, "kept"),
+        (100.010001, 100.0, "kept"),
+        (100.999999, 101.0, "kept"),
+    ],
+)
+def test_a_hundredth_of_a_second_apart_is_one_connection(conn, tmp_path, first, second, fate):
+    convert([conn("mon", row("A", first))], tmp_path / "out")
+    assert convert([conn("tue", row("B", second))], tmp_path / "out").fates == {fate: 1}
+
+
+@pytest.mark.parametrize(("seconds", "sent", "stays"), [(61.0, 10, "A"), (61.001, 10, "B"), (60.0, 11, "B")])
+def test_a_second_more_completes_nothing(conn, tmp_path, seconds, sent, stays):
+    convert([conn("mon", row("A", seconds=60.0))], tmp_path / "out")
+    convert([conn("tue", row("B", seconds=seconds, sent=sent))], tmp_path / "out")
+    assert [uid for uid, *_ in stored(tmp_path / "out")] == [stays]
 
 
 def test_an_id_alone_is_no_flow(tmp_path, conn):
     rows = [
         row("A", port="-"),
         row("A", 101.0, "-"),
+        row("A", 100.005, "-"),
         row("A", port="-", device="10.0.0.6"),
         row("A", port="-"),
     ]
-    assert convert([conn("conn.log", *rows)], tmp_path / "out").fates == {"kept": 3, "twice": 1}
+    assert convert([conn("conn.log", *rows)], tmp_path / "out").fates == {"kept": 4, "twice": 1}
 
 
 def test_the_most_complete_record_stays(tmp_path, conn):

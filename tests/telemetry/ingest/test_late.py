@@ -10,7 +10,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from make import DAY0, flows, together
+from make import DAY0, activity, flows, together
 from typer.testing import CliRunner
 
 from appcadence.cli.convert import convert as command
@@ -89,6 +89,13 @@ def test_activity_and_pushes_are_late_too(tmp_path, shared_data, conn):
     assert len(days) == 3 and days <= changed and max(changed) < "2026-03-02"
     rows = len(logged.read("activity")) + len(logged.read("notifications"))
     assert sum(day.rows for day in report.changed_days) >= rows
+
+
+def test_use_over_midnight_touches_both_days(held):
+    touched = Touched()
+    touched.add("activity", activity([(2 * DAY - 1, 2 * DAY + 1), (5 * DAY, 5 * DAY + 1)], "d2"))
+    day = ("2026-03-03", "2026-03-04", "2026-03-07")
+    assert touched.changed(held[0]) == tuple(ChangedDay("d2", one, 1) for one in day)
 
 
 def test_a_wrong_duration_does_not_fill_memory(tmp_path, conn):

@@ -11,7 +11,7 @@ from ios_files import PUSHES, START, knowledge, lines, powerlog, push, read, rec
 
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.ingest.overlaps import Overlaps
+from appcadence.telemetry.ingest.overlaps import Overlaps, recorded_elsewhere
 from appcadence.telemetry.readers import tagged
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 
@@ -57,6 +57,13 @@ def test_a_row_counts_as_often_as_in_the_log_that_has_it_most_often():
         (1, 0),
         (1, 120),
     ]
+
+
+@pytest.mark.parametrize(("second", "same"), [(-1, False), (0, True), (60, True), (61, False)])
+def test_a_push_stands_for_the_time_of_its_resolution(second, same):
+    fine = pushes(second) | {"source": ["unified_log"], "time_resolution_seconds": [0.0]}
+    met = recorded_elsewhere(NOTIFICATIONS.of(fine), NOTIFICATIONS.of(pushes(0)))
+    assert met.tolist() == [same]
 
 
 times = st.lists(st.integers(0, 6), max_size=12)

@@ -1,10 +1,11 @@
 """A flow source that cuts connections, beside one that does not."""
 
 import numpy as np
+import pytest
 from make import flows, together
 
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
-from appcadence.telemetry.ingest.timeouts import timeout_notes
+from appcadence.telemetry.ingest.timeouts import active_timeout, timeout_notes
 
 DAY = 86_400
 
@@ -31,6 +32,46 @@ def connections(source, cut=None, device="d1", seed=0):
 def notes(path, *tables, **options):
     write_directory(path, {"flows": together(*tables)})
     return timeout_notes(TelemetryDirectory(path), **options)
+
+
+def chains(*lengths, gap=0.0, dest=(0,), port=(443,)):
+    """Rows of chains of connections, a day apart, each of which begins as the one before has ended."""
+    rows = np.zeros(sum(map(len, lengths)), [(n, "f8") for n in ("start", "seconds", "dest", "port")])
+    rows["seconds"] = np.concatenate(lengths)
+    begun = [k * DAY + np.cumsum([0.0, *(np.array(part[:-1]) + gap)]) for k, part in enumerate(lengths)]
+    rows["start"] = np.concatenate(begun)
+    rows["dest"], rows["port"] = np.resize(dest, len(rows)), np.resize(port, len(rows))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("flows", "cut"),
+    [
+        (chains([60.0] * 10), 60.0),
+        (chains([60.0] * 9), None),
+        (chains([60.0] * 9 + [58.8]), 60.0),  # within 2 % of the longest
+        (chains([60.0] * 9 + [58.7]), None),
+        (chains(*[[60.0] * 2] * 5), 60.0),  # half of them go on
+        (chains(*[[60.0] * 2] * 5, [60.0]), None),
+        (chains([60.0] * 10, gap=1.0), 60.0),
+        (chains([60.0] * 10, gap=-1.0), 60.0),
+        (chains([60.0] * 10, gap=1.001), None),
+        (chains([60.0] * 10, gap=-1.001), None),
+        (chains([60.0] * 10, dest=range(10)), None),
+        (chains([60.0] * 10, port=range(10)), None),
+        (chains([60.0] * 10, dest=[-1]), None),  # to nobody knows where
+        (chains([60.0] * 11 + [30.0]), 60.0),
+    ],
+)
+def test_ten_flows_as_long_as_the_longest_of_which_half_go_on_are_cut(flows, cut):
+    assert active_timeout(flows[::-1]) == cut
+
+
+@pytest.mark.parametrize(("longest", "told"), [(2699.0, 0), (2700.0, 0), (2701.0, 1)])
+def test_the_other_source_must_show_half_as_long_again(tmp_path, longest, told):
+    cut = connections("nfdump", 1800)
+    whole = flows([0.0, 100.0], duration=[longest, 40.0], source="zeek", dest_ip="192.0.2.1")
+    assert len(notes(tmp_path / "t", cut, whole)) == told
 
 
 def test_a_source_that_cuts_is_named(tmp_path):

@@ -10,7 +10,7 @@ from lease_samples import FILES, LEFT, RANDOM, ROW, SECOND, A, B, T
 
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.leases import Sighting, devices_of
+from appcadence.telemetry.leases import HardwareAddresses, Sighting, devices_of
 from appcadence.telemetry.readers import detect, leases
 from appcadence.telemetry.readers._json import NO_OBJECT
 
@@ -96,6 +96,9 @@ def test_addresses_become_devices(tmp_path):
     assert who(tmp_path / "out").count("ben") == 2
 
 
+WEEK = 7 * 86_400
+
+
 def holder(devices, at):
     """Who has 10.0.0.5 at a second."""
     if devices is None:
@@ -114,6 +117,8 @@ def seen(start, end, mac=A, host=None, address="10.0.0.5"):
         ([seen(10, 20)], 15, A),
         ([seen(10, 20)], 20, "10.0.0.5"),
         ([seen(10, 20), seen(30, 40)], 25, A),  # nobody else had it in between
+        ([seen(10, 20), seen(20 + WEEK, 30 + WEEK)], 25, A),
+        ([seen(10, 20), seen(21 + WEEK, 30 + WEEK)], 25, "10.0.0.5"),
         ([seen(10, 20), seen(30, 40, B)], 25, "10.0.0.5"),
         ([seen(10, 40), seen(30, 60, B)], 35, B),  # given away early
         ([seen(10, 40), seen(20, 60, B), seen(30, 70)], 15, "10.0.0.5"),  # both at one time
@@ -181,6 +186,15 @@ def test_the_mac_address_of_a_router_names_nobody(tmp_path):
     rows = [(1, "10.0.0.5", A), (2, "10.0.0.6", A), (3, "10.0.0.5", A), (4, "10.0.0.7", B)]
     convert([with_macs(tmp_path / "conn.log", *rows)], tmp_path / "out")
     assert who(tmp_path / "out") == ["10.0.0.5", "10.0.0.6", "10.0.0.5", B]
+
+
+@pytest.mark.parametrize(("second", "router"), [(9, True), (10, False)])
+def test_an_address_may_follow_another_at_once(second, router):
+    found = HardwareAddresses()
+    times = [0, 10, second, 20]
+    found.add(*map(pa.array, (["10.0.0.5", "10.0.0.5", "10.0.0.6", "10.0.0.6"], [A] * 4, times)))
+    spans = [("10.0.0.5", 0, 11), ("10.0.0.6", second, 21)]
+    assert [(s.address, s.time, s.end) for s in found.sightings()] == ([] if router else spans)
 
 
 def test_a_renewal_means_that_the_device_had_the_address_before(tmp_path):
