@@ -24,6 +24,12 @@ def device_days(frame: pd.DataFrame) -> float:
     return float(distinct.drop_duplicates(["device_id", "window_start"])["observed_seconds"].sum() / 86400.0)
 
 
+def conformal(benign: Vector, value: Vector) -> Vector:
+    """(n,) split-conformal p-values (1 + #benign >= value) / (#benign + 1) by sorted benign values (m,)."""
+    above = len(benign) - np.searchsorted(benign, value, "left")
+    return np.asarray((1.0 + above) / (len(benign) + 1.0))
+
+
 def strongest(unit: Codes, score: Vector) -> Vector:
     """Highest score of each unit."""
     best = np.full(int(unit.max()) + 1 if len(unit) else 0, -np.inf)
@@ -95,14 +101,12 @@ class Calibration:
         return (raw - self.origin) / self.spread
 
     def p_values(self, raw: Vector) -> Vector:
-        """Split-conformal (1 + #benign >= raw) / (n + 1), in (0, 1]; floor 1 / (n + 1)."""
-        above = len(self.windows) - np.searchsorted(self.windows, raw, "left")
-        return np.asarray((1.0 + above) / (len(self.windows) + 1.0))
+        """`conformal` p-values of windows, in (0, 1]; floor 1 / (n + 1)."""
+        return conformal(self.windows, raw)
 
     def unit_p_values(self, raw: Vector) -> Vector:
         """The same for alert units by their strongest window."""
-        above = len(self.units) - np.searchsorted(self.units, raw, "left")
-        return np.asarray((1.0 + above) / (len(self.units) + 1.0))
+        return conformal(self.units, raw)
 
     def threshold(self, alerts_per_device_day: float) -> float:
         """The score that benign units exceed `alerts_per_device_day` times a device-day.

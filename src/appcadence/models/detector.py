@@ -20,7 +20,7 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, discovered
+from appcadence.models.calibration import Calibration, conformal, discovered
 from appcadence.models.device_shift import device_shift
 from appcadence.models.eligibility import (
     BEHAVIOURS,
@@ -99,12 +99,8 @@ class Detector:
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
-        said = self.members(aligned(frame), self.baseline.distances(frame))
-        return combine(said, by_stratum(frame, self.weights))
-
-    def members(self, values: Matrix, distances: Matrix) -> Members:
-        """What each model says of feature values and their distances from the baseline; see `members`."""
-        return members(values, distances, self.classifier, self.experts)
+        distances, weights = self.baseline.distances(frame), by_stratum(frame, self.weights)
+        return fuse(aligned(frame), distances, self.classifier, self.experts, weights)
 
     def score(
         self,
@@ -160,8 +156,8 @@ class Detector:
         scored, event = status == SCORED, status == FLEET_EVENT
         # What cannot be judged is not asked about: often half of all windows.
         fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
-        asked = self.members(values[evidence], distances[evidence])
-        fused[evidence], raw[evidence] = combine(asked, by_stratum(frame, self.weights)[evidence])
+        asked, weights = (values[evidence], distances[evidence]), by_stratum(frame, self.weights)[evidence]
+        fused[evidence], raw[evidence] = fuse(*asked, self.classifier, self.experts, weights)
         scale = self._scaled(frame, raw, scored, settings.alerts.alerts_per_device_day)
         contributions = fused / scale.spread[:, None]
         behaviours = {
@@ -218,9 +214,7 @@ class Detector:
 
     def _behaviour(self, behaviour: str, contributions: Matrix, able: Mask) -> tuple[Vector, Vector]:
         value = behaviour_score(behaviour, contributions)
-        benign = self.behaviours[behaviour]
-        above = len(benign) - np.searchsorted(benign, value, "left")
-        p = (1.0 + above) / (len(benign) + 1.0)
+        p = conformal(self.behaviours[behaviour], value)
         return np.where(able, value, np.nan), np.where(able, p, np.nan)
 
     def _findings(

@@ -14,7 +14,7 @@ from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import Detector, aligned, combine, forest_input, without_past
+from appcadence.models.detector import Detector, aligned, combine, forest_input, members, without_past
 from appcadence.models.eligibility import READS, eligible
 from appcadence.models.strata import STRATA, strata
 
@@ -106,13 +106,13 @@ class Channel:
         row = without_past(row, np.array([self.app_level]))
         detector, calibration = self.detector, self.calibration
         distances = detector.baseline.z_scores(row, self.group)
-        members = detector.members(row, distances)
-        contributions, raw = combine(members, self.weights)
+        said = members(row, distances, detector.classifier, detector.experts)
+        contributions, raw = combine(said, self.weights)
         score, p = np.nan, np.nan
         columns = {name: row[:, i] for name, i in _READS.items()}
         if eligible(columns | {"n_beats": np.array([n_beats])})[0]:
             score, p = float(calibration.scale(raw)[0]), float(calibration.p_values(raw)[0])
-        classifier, experts = (float(value[0]) for value, _ in members)
+        classifier, experts = (float(value[0]) for value, _ in said)
         forest = float(detector.forest.raw(forest_input(distances))[0])
         return WindowScore(score, p, classifier, experts, forest, contributions[0] / calibration.spread)
 

@@ -21,7 +21,8 @@ import pandas as pd
 from appcadence._types import Mask, Matrix, Vector
 from appcadence.errors import AppcadenceError
 from appcadence.features.weekly import REPORT
-from appcadence.models.experts import POINTS, tail
+from appcadence.models.calibration import conformal
+from appcadence.models.experts import tail, worth
 
 FINDINGS_PER_PHONE_WEEK = 0.1
 """Benign findings that a phone's week may bring, unless another budget is asked for."""
@@ -61,9 +62,7 @@ def statistics(weeks: pd.DataFrame) -> dict[str, Vector]:
     }
 
 
-EXPERTS = [
-    *("newness", "rarity", "volume_of_new", "steadiness_of_new", "rise_of_new", "excess_of_known"),
-]
+EXPERTS = ["newness", "rarity", "volume_of_new", "steadiness_of_new", "rise_of_new", "excess_of_known"]
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,8 @@ class Tails:
     @classmethod
     def fit(cls, weeks: pd.DataFrame) -> Self:
         """Learn from the rows of benign reports, `features.weekly.contact_weeks`."""
-        found = statistics(weeks)
-        thresholds, steps = np.full((len(found), POINTS), np.inf), np.zeros(len(found))
-        for e, values in enumerate(found.values()):
-            seen = values[~np.isnan(values)]
-            if len(seen):
-                thresholds[e], steps[e] = tail(seen, np.ones(len(seen)))
+        tails = [tail(values, np.ones(len(values))) for values in statistics(weeks).values()]
+        thresholds, steps = map(np.array, zip(*tails, strict=True))
         learned = cls(thresholds, steps, np.empty(0), np.empty(0))
         score = pd.Series(learned.worth(weeks).sum(axis=1)).sort_values()
         phone_week = weeks.groupby(REPORT).ngroup().to_numpy()[score.index]
@@ -108,16 +103,11 @@ class Tails:
 
     def worth(self, weeks: pd.DataFrame) -> Matrix:
         """(n, n_experts) what each statistic is worth, at least 0; 0 where it says nothing."""
-        out = np.zeros((len(weeks), len(self.steps)))
-        for e, values in enumerate(statistics(weeks).values()):
-            reached = np.searchsorted(self.thresholds[e], values, "right")
-            out[:, e] = np.where(np.isnan(values), 0.0, reached * self.steps[e])
-        return out
+        return worth(self.thresholds, self.steps, statistics(weeks).values())
 
     def p_values(self, score: Vector) -> Vector:
         """(n,) share of benign phone-weeks whose highest score is as high, this one among them."""
-        as_high = len(self.highest) - np.searchsorted(self.highest, score, "left")
-        return np.asarray((1 + as_high) / (1 + len(self.highest)))
+        return conformal(self.highest, score)
 
     def benign_per_week(self, score: Vector) -> Vector:
         """(n,) how many benign pairs a phone-week has whose score is as high; at most `KEPT` are counted."""
@@ -154,9 +144,9 @@ def judge(weeks: pd.DataFrame, findings_per_phone_week: float = FINDINGS_PER_PHO
             enough = len(others[REPORT].drop_duplicates()) >= MIN_PHONE_WEEKS
             local = enough and others["device_id"].nunique() >= MIN_DEVICES
             tails = Tails.fit(others) if local else reference()[stratum]
-            worth = tails.worth(weeks[rows])
-            score = worth.sum(axis=1)
-            out.loc[rows, EXPERTS] = worth
+            worths = tails.worth(weeks[rows])
+            score = worths.sum(axis=1)
+            out.loc[rows, EXPERTS] = worths
             out.loc[rows, "score"], out.loc[rows, "p_value"] = score, tails.p_values(score)
             out.loc[rows, "finding"] = (tails.benign_per_week(score) <= findings_per_phone_week) & (score > 0)
             out.loc[rows, "calibration"] = "local" if local else "reference"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from appcadence._types import Matrix, Vector
-from appcadence.models.trees import Trees, join
+from appcadence.models.trees import Trees, join, tree
 
 TREES = 200
 SUBSAMPLE = 256
@@ -40,9 +40,9 @@ def anomaly_score(raw: Vector) -> Vector:
     return np.asarray(2.0**raw)
 
 
-def _flatten(tree, n_features: int, scale: float, trees: int) -> Trees:  # type: ignore[no-untyped-def]
-    left, right = tree.children_left, tree.children_right
-    samples = tree.n_node_samples.astype(np.float64)
+def _flatten(found, n_features: int, scale: float, trees: int) -> Trees:  # type: ignore[no-untyped-def]
+    left, right = found.children_left, found.children_right
+    samples = found.n_node_samples.astype(np.float64)
     depth = np.zeros(len(left))
     for node in range(len(left)):
         if left[node] >= 0:
@@ -53,15 +53,8 @@ def _flatten(tree, n_features: int, scale: float, trees: int) -> Trees:  # type:
         if left[node] >= 0:
             a, b = left[node], right[node]
             expected[node] = (samples[a] * expected[a] + samples[b] * expected[b]) / samples[node]
-    nodes = len(left)
-    return Trees(
-        feature=np.where(left >= 0, tree.feature, -1).astype(np.int32),
-        threshold=np.where(left >= 0, tree.threshold, 0.0),
-        left=np.maximum(left, 0).astype(np.int32),
-        right=np.maximum(right, 0).astype(np.int32),
-        default_left=np.zeros(nodes, np.bool_),
-        nan_is_zero=np.ones(nodes, np.bool_),
-        expected=expected,
-        roots=np.zeros(1, np.int32),
-        n_features=n_features,
-    )
+    inner = left >= 0
+    feature, threshold = np.where(inner, found.feature, -1), np.where(inner, found.threshold, 0.0)
+    places = np.maximum(left, 0), np.maximum(right, 0)
+    never, always = np.zeros(len(left)), np.ones(len(left))
+    return tree(n_features, feature, threshold, *places, never, always, expected)

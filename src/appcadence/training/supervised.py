@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from appcadence._types import Codes, Matrix, Vector
 from appcadence.models.trees import Trees, join
+from appcadence.models.trees import tree as tree_of
 
 BAGS = 5
 _INFINITE = 1e300
@@ -108,15 +107,4 @@ def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
         return index, n_left + n_right
 
     add(tree["tree_structure"])
-    feature, threshold, left, right, default_left, nan_is_zero, expected = zip(*nodes, strict=True)
-    return Trees(
-        feature=np.array(feature, np.int32),
-        threshold=np.array(threshold, np.float64),
-        left=np.array(left, np.int32),
-        right=np.array(right, np.int32),
-        default_left=np.array(default_left, np.bool_),
-        nan_is_zero=np.array(nan_is_zero, np.bool_),
-        expected=np.array(expected, np.float64),
-        roots=np.zeros(1, np.int32),
-        n_features=n_features,
-    )
+    return tree_of(n_features, *zip(*nodes, strict=True))
