@@ -27,9 +27,9 @@ from appcadence.features import extract
 from appcadence.features.columns import micros
 from appcadence.features.history import History
 from appcadence.models.alert_units import alert_unit
+from appcadence.models.bundle import reference_model
 from appcadence.models.calibration import device_days
 from appcadence.models.eligibility import eligible, shared_process
-from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import Kind, long_session, push_burst, steady, userless

@@ -25,16 +25,20 @@ import pyarrow.compute as pc
 from appcadence._types import DAY_US
 from appcadence.features import weekly
 from appcadence.features.weekly import contact_weeks
-from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK, judge
-from appcadence.models.weekly_judgement import judge_reports
+from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK, judge, judge_reports
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.schema import CONTACT_SUMMARIES
 from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import Behaviour, Kind, Pattern, Rng, Scene, steady
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.long_tail import with_long_tail
-from appcadence.telemetry.simulate.weekly_reports import REPORT_US, first_export, sums_of, weekly_reports
+from appcadence.telemetry.simulate.weekly_reports import (
+    REPORT_US,
+    first_export,
+    sums_of,
+    weekly_reports,
+    with_long_tail,
+)
 
 PHONES, WEEKS, PAIRS = 30, 8, 4
 RATES = (0.1, 0.3, 1.0)

@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 from appcadence._files import clear, recover, replacing_directory, scratch
 from appcadence._inputs import open_input, sha256
 from appcadence._parquet import read_parquet
-from appcadence._stages import logged_stages
-from appcadence._types import Progress, silent
+from appcadence._types import Progress, logged_stages, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
@@ -52,7 +51,7 @@ from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach, unr
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output, report_context, window_facts
+from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.verdicts import read as read_verdicts
 
@@ -301,10 +300,10 @@ def _write_report_data(
     windows = build({"flows": flows} | around, seconds)
     facts = window_facts.facts(windows, flows, wanted, after)
     pq.write_table(facts, staging / output.FACTS_FILE, compression="zstd")
-    pq.write_table(report_context.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
+    pq.write_table(window_facts.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
-    inventory = _rows_of(source, "inventory", report_context.INVENTORY_COLUMNS, scopes)
-    context = report_context.context(windows, inventory, wanted)
+    inventory = _rows_of(source, "inventory", window_facts.INVENTORY_COLUMNS, scopes)
+    context = window_facts.context(windows, inventory, wanted)
     pq.write_table(context, staging / "context.parquet", compression="zstd")
     activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
     if len(activity):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
 from appcadence.models import bundle
-from appcadence.models.strata import STRATA
+from appcadence.models.eligibility import STRATA
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from appcadence.models.detector import (
     hide,
     ranks,
 )
-from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.eligibility import BEHAVIOURS, STRATA
 from appcadence.models.experts import EXPERTS, POINTS, Experts
-from appcadence.models.strata import STRATA
 from appcadence.models.trees import join
 
 # The raw score of a window is its connections an hour, those of benign windows are 0 to 99.

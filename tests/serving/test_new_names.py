@@ -21,7 +21,7 @@ SCORE = (
     + """
 import sys
 from pathlib import Path
-from appcadence.models.shipped import reference_model
+from appcadence.models.bundle import reference_model
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 run = score_directory(sys.argv[1], Scorer(*reference_model()), Path(sys.argv[2]))

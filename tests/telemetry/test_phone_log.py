@@ -11,7 +11,7 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry.simulate.behaviours import Kind, steady
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.slots import joined, nowhere, slots
+from appcadence.telemetry.simulate.phone_log import joined, nowhere, slots
 
 SLOT_US = 8_000_000
 ARGUMENTS = {"devices": 12, "days": 3, "seed": 4}

@@ -9,8 +9,7 @@ from make import DAY0
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration
-from appcadence.models.device_shift import device_shift
+from appcadence.models.calibration import Calibration, device_shift
 from appcadence.models.experts import Experts
 from appcadence.models.trees import join, leaf, scaled
 from appcadence.training.correction import SIMULATED_TRUST, Correction, Start

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from appcadence.models import bundle
-from appcadence.models.shipped import SHIPPED, reference_model, starting_model
-from appcadence.models.strata import STRATA
+from appcadence.models.bundle import SHIPPED, reference_model, starting_model
+from appcadence.models.eligibility import STRATA
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training import reference_model as made
 

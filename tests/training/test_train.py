@@ -15,7 +15,7 @@ from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
 from appcadence.models import bundle
-from appcadence.models.strata import STRATA, strata
+from appcadence.models.eligibility import STRATA, strata
 from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
 from appcadence.serving.run import FILE as RUN

@@ -14,7 +14,7 @@ from appcadence.serving import Scorer
 from appcadence.training.fit import Sample, labelled_rows
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.train import train
-from appcadence.training.verdicts import verdict_of
+from appcadence.training.truth import verdict_of
 
 CUT = (DAY0 + 2 * 86400) * 1_000_000
 

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories
 from appcadence.cli.log import logged
-from appcadence.cli.options import Json, Log, said
+from appcadence.cli.options import Json, Log, check_directories, said
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.file_report import LEFT_OUT, FileReport

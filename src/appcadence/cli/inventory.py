@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.options import Directory, Json, group
+from appcadence.cli.options import Directory, Json, check_directories, check_files, group
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.inventory import merge as inventories

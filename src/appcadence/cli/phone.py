@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.loading import load_scorer, trusted_keys
-from appcadence.cli.options import ExpectModel, Json
+from appcadence.cli.options import ExpectModel, Json, check_directories, check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.phone import examine

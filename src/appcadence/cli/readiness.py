@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_files
-from appcadence.cli.options import Directory, Json
+from appcadence.cli.options import Directory, Json, check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.listing import many

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,12 @@ from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector
-from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.eligibility import BEHAVIOURS, STRATA
 from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
 from appcadence.models.signature import ANY, Trust
 from appcadence.models.signature import sign as sign_manifest
 from appcadence.models.sound import check_sound
-from appcadence.models.strata import STRATA
 from appcadence.models.trees import Trees
 
 FORMAT = 6
@@ -253,3 +253,19 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     )
     check_sound(detector)
     return detector
+
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Their bundles, `reference` and `start`, which `make reference` writes."""
+
+
+@cache
+def reference_model(trust: Trust = ANY) -> tuple[Detector, str]:
+    """The model that scores where nothing local is known, and its id."""
+    return load(SHIPPED / "reference", trust)
+
+
+@cache
+def starting_model() -> tuple[Detector, str]:
+    """The model that a training starts from, and its id."""
+    return load(SHIPPED / "start")

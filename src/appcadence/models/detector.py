@@ -20,17 +20,19 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, conformal, discovered
-from appcadence.models.device_shift import device_shift
+from appcadence.models.calibration import Calibration, conformal, device_shift, discovered
 from appcadence.models.eligibility import (
     BEHAVIOURS,
     FLEET_EVENT,
     SCORED,
     STATUSES,
+    STRATA,
     barred,
+    by_stratum,
     eligible,
     judged,
     statuses,
+    strata,
 )
 from appcadence.models.experts import Experts
 from appcadence.models.reference import Reference
@@ -43,7 +45,6 @@ from appcadence.models.scores import (
     finalized,
     ranks,
 )
-from appcadence.models.strata import STRATA, by_stratum, strata
 from appcadence.models.trees import Trees
 
 Member = tuple[Vector, Matrix]

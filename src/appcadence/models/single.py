@@ -15,8 +15,7 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector, aligned, combine, forest_input, members, without_past
-from appcadence.models.eligibility import READS, eligible
-from appcadence.models.strata import STRATA, strata
+from appcadence.models.eligibility import READS, STRATA, eligible, strata
 
 _READS = {name: NAMES.index(name) for name in READS}
 

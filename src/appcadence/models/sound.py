@@ -9,7 +9,7 @@ from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.history import HABITS
 from appcadence.features.pushes import COUNTS
 from appcadence.models.detector import Detector
-from appcadence.models.strata import STRATA
+from appcadence.models.eligibility import STRATA
 from appcadence.models.trees import Trees
 
 MAX_RAW = 1e6

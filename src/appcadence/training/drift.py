@@ -15,13 +15,11 @@ from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import adjusted_p_values, device_days
+from appcadence.models.calibration import adjusted_p_values, device_days, device_shift
 from appcadence.models.detector import Detector, aligned, comparable, hide
-from appcadence.models.device_shift import device_shift
-from appcadence.models.eligibility import eligible, shared_process
+from appcadence.models.eligibility import eligible, shared_process, strata
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
-from appcadence.models.strata import strata
 from appcadence.training.app_shifts import AppShift, app_shifts
 from appcadence.training.evaluate import json_ready
 

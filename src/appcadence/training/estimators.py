@@ -21,8 +21,7 @@ from appcadence.models.detector import aligned, forest_input, fuse
 from appcadence.models.experts import Experts
 from appcadence.training.correction import Start, correct
 from appcadence.training.fit import Sample, labelled_rows
-from appcadence.training.forest import TREES, anomaly_score, fit_forest
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import TREES, Hyperparameters, anomaly_score, fit_forest
 
 _KEYS = ("device_id", "app_id", "dest")
 

@@ -14,16 +14,13 @@ from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, device_days
 from appcadence.models.detector import Detector, aligned, behaviour_score, forest_input, fuse, placed
-from appcadence.models.eligibility import BEHAVIOURS, judged
+from appcadence.models.eligibility import BEHAVIOURS, STRATA, by_stratum, judged, strata
 from appcadence.models.experts import Experts
-from appcadence.models.strata import STRATA, by_stratum, strata
 from appcadence.models.trees import Trees
 from appcadence.training.correction import Correction, Start, correct
 from appcadence.training.evaluate import Quality, average_precision, quality
-from appcadence.training.forest import fit_forest
-from appcadence.training.supervised import Hyperparameters
-from appcadence.training.truth import Truth, truth_of_carriers
-from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
+from appcadence.training.supervised import Hyperparameters, fit_forest
+from appcadence.training.truth import VERDICT_WEIGHT, Truth, truth_of_carriers
 
 FOLDS = 5
 MIN_STRATUM = 100

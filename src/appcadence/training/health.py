@@ -15,7 +15,7 @@ from appcadence.features.columns import micros
 from appcadence.models.alert_units import alert_unit
 from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector
-from appcadence.models.strata import strata
+from appcadence.models.eligibility import strata
 from appcadence.training.evaluate import BUDGETS, Quality, quality
 from appcadence.training.injection import Tables, past_and_future
 from appcadence.training.probe import Probe, probe, scores_of

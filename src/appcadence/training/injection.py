@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Codes, Mask, Vector
+from appcadence._types import DAY_US, Codes, Mask, Vector
 from appcadence.features.columns import micros
 from appcadence.features.history import History
 from appcadence.features.vetting import decided
@@ -19,9 +19,9 @@ from appcadence.models.eligibility import eligible, shared_process
 from appcadence.models.pipeline import Assembled, assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.slots import joined
+from appcadence.telemetry.simulate.phone_log import joined
 from appcadence.training.augment import change, vary
-from appcadence.training.verdicts import verdict_of
+from appcadence.training.truth import verdict_of
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
 _MIN_IMPLANT_SHARE = 0.3
@@ -188,3 +188,47 @@ def _truth(table: pd.DataFrame, injected: pd.DataFrame) -> tuple[Codes, Vector]:
         total > 0, count.fillna(0).to_numpy() / np.maximum(total, 1), touched.to_numpy(np.float64)
     )
     return code, np.minimum(share, 1.0)
+
+
+_INNER = (1 / 3, 2 / 3)
+_TIMES = {
+    "flows": ("start",),
+    "activity": ("start", "end"),
+    "notifications": ("time",),
+    "usage": ("start", "end"),
+    "tasks": ("start", "end"),
+    "coverage": ("start", "end"),
+    "verdicts": ("window_start", "window_end"),
+}
+
+
+def aligned_spans(tables: Tables) -> Tables:
+    """The tables with some devices moved by whole days, so that every hour of the day stays what it was.
+
+    One cut in time for a fleet starves it where devices enrolled later or were captured apart: they have no
+    past, or nothing to learn from. A device stays where it is if the median device's middle lies in the inner
+    third of its own span, as it does where all were observed together.
+    """
+    flows = tables["flows"]
+    device = flows["device_id"].cast(pa.string()).to_pandas()
+    span = pd.Series(micros(flows["start"])).groupby(device.to_numpy()).agg(["min", "max"])
+    middle = (span["min"] + span["max"]) / 2
+    share = (middle.median() - span["min"]) / (span["max"] - span["min"]).clip(lower=1)
+    apart = ~share.between(*_INNER)
+    days = ((middle.median() - middle) / DAY_US).round().where(apart, 0).astype(np.int64)
+    moved = {str(name): offset * DAY_US for name, offset in days[days != 0].items()}
+    if not moved:
+        return tables
+    return tables | {
+        name: _moved(tables[name], times, moved) for name, times in _TIMES.items() if name in tables
+    }
+
+
+def _moved(table: pa.Table, times: tuple[str, ...], offset_us: dict[str, int]) -> pa.Table:
+    who = table["device_id"].cast(pa.string()).to_pandas().map(offset_us).fillna(0).to_numpy(np.int64)
+    for name in times:
+        place, column = table.schema.get_field_index(name), table[name]
+        absent = column.is_null().to_numpy()
+        later = pa.array(pc.fill_null(column.cast(pa.int64()), 0).to_numpy() + who, mask=absent)
+        table = table.set_column(place, table.schema.field(place), later.cast(column.type))
+    return table

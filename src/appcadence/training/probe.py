@@ -11,15 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.models.detector import Detector, hide
-from appcadence.models.eligibility import eligible
+from appcadence.models.eligibility import eligible, strata
 from appcadence.models.pipeline import assemble
-from appcadence.models.strata import strata
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.slots import joined
-from appcadence.training.alignment import aligned_spans
-from appcadence.training.injection import Tables, past_and_future
+from appcadence.telemetry.simulate.phone_log import joined
+from appcadence.training.injection import Tables, aligned_spans, past_and_future
 from appcadence.training.train import Training
 from appcadence.training.truth import Truth, truth_of, with_names
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from appcadence._types import Mask, Matrix, Progress, silent
 from appcadence.models.detector import Detector, fuse
-from appcadence.models.strata import by_stratum
+from appcadence.models.eligibility import by_stratum
 from appcadence.training.correction import correct
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, fold_of, labelled_rows, start_of

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
-from appcadence._stages import logged_stages
-from appcadence._types import Codes, Progress, silent
+from appcadence._types import Codes, Progress, logged_stages, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
@@ -24,22 +23,28 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
+from appcadence.models.bundle import starting_model
 from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector, comparable, hide
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
-from appcadence.models.shipped import starting_model
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
-from appcadence.training.alignment import aligned_spans
 from appcadence.training.correction import trust
 from appcadence.training.evaluate import Quality, injected_quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import LabelledWindows, Tables, history_of, labelled, past_and_future
+from appcadence.training.injection import (
+    LabelledWindows,
+    Tables,
+    aligned_spans,
+    history_of,
+    labelled,
+    past_and_future,
+)
 from appcadence.training.search import search
 from appcadence.training.supervised import Hyperparameters
-from appcadence.training.verdicts import verdict_of
+from appcadence.training.truth import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
 MIN_DEVICES = 20

@@ -8,18 +8,23 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
 from appcadence._inputs import read_toml
+from appcadence._types import Codes, Mask
 from appcadence.errors import AppcadenceError, known_are
+from appcadence.findings import Finding
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.serving.measures import hour_bits
 from appcadence.telemetry.addresses import Network
 
 _TEXTS = ("id", "owner", "reason", "business_justification")
@@ -237,3 +242,62 @@ def _is_shared(domain: str) -> bool:
     """Whether a domain is a public suffix or has one under it, so that strangers have names there."""
     suffixes, rules = _suffixes()
     return suffixes.is_public(domain) or any(rule.endswith("." + domain) for rule in rules)
+
+
+_IN_RHYTHM = 1.2
+"""A period at most a fifth shorter than approved is within it, as for the inventory's approved rhythm."""
+
+
+def broken(
+    entry: Entry,
+    rows: Codes,
+    period: npt.NDArray[Any],
+    volume: npt.NDArray[Any],
+    hours: npt.NDArray[Any],
+) -> Iterator[tuple[Mask, list[Finding]]]:
+    """For each bound of the exception, (m,) which rows break it and what is to be said of each that does.
+
+    Args:
+        entry: the exception.
+        rows: (m,) windows that it would cover.
+        period: (n,) seconds between beats of all windows, NaN = unknown.
+        volume: (n,) bytes a day, NaN = unknown.
+        hours: (n,) bit h = connected in hour h of a day (UTC).
+    """
+    if (shortest := entry.min_period_seconds) is not None:
+        outside = period[rows] * _IN_RHYTHM < shortest
+        yield outside, _said(entry, "exception_period", period[rows[outside]], _too_often)
+    if (most := entry.max_bytes_per_day) is not None:
+        outside = ~(volume[rows] <= most)
+        yield outside, _said(entry, "exception_volume", volume[rows[outside]], _too_much)
+    if entry.hours is not None:
+        first, end = entry.hours
+        stray = hours[rows] & ~hour_bits(first, (end - first) % 24 - 1)
+        outside = stray != 0
+        yield outside, _said(entry, "exception_hours", stray[outside], _stray)
+
+
+def expired(entry: Entry) -> Finding:
+    """What is to be said of a window that the exception came too early for."""
+    return Finding("exception_expired", {"exception": entry.id, "expires": entry.expires.isoformat()})
+
+
+def _said(
+    entry: Entry, code: str, values: npt.NDArray[Any], of: Callable[[Entry, Any], dict[str, Any]]
+) -> list[Finding]:
+    return [Finding(code, {"exception": entry.id, **of(entry, value)}) for value in values.tolist()]
+
+
+def _too_often(entry: Entry, seconds: float) -> dict[str, Any]:
+    return {"period_seconds": seconds, "min_period_seconds": entry.min_period_seconds}
+
+
+def _too_much(entry: Entry, volume: float) -> dict[str, Any]:
+    known = None if np.isnan(volume) else volume
+    return {"bytes_per_day": known, "max_bytes_per_day": entry.max_bytes_per_day}
+
+
+def _stray(entry: Entry, stray: int) -> dict[str, Any]:
+    """The first hour of the day that is outside."""
+    first, end = entry.hours or (0, 0)
+    return {"hour": (stray & -stray).bit_length() - 1, "from_hour": first, "to_hour": end}

@@ -25,7 +25,7 @@ from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage import alert_files, suppression
+from appcadence.triage import siem, suppression
 from appcadence.triage.case_rows import fleet_summary
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_windows import cases_in
@@ -126,7 +126,7 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
         held = under_exceptions(known, scores)
         cases = continued(cases, known, str(pc.max(last).as_py()), held, window_days(scores))
     pq.write_table(cases, staging / CASES_FILE, compression="zstd")
-    alert_files.write(cases, staging, made_at)
+    siem.write(cases, staging, made_at)
     return dict(Counter(cases["status"].to_pylist()))
 
 

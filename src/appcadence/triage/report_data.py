@@ -26,7 +26,7 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, read_table, unreadable
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.push_lags import Lags, lags
-from appcadence.triage.report_context import CONTEXT
+from appcadence.triage.window_facts import CONTEXT
 
 Row = dict[str, Any]
 """A row of the scores table; times are microseconds since the epoch, UTC."""

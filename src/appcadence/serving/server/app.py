@@ -16,12 +16,10 @@ from appcadence._version import VERSION
 from appcadence.config import Alerts
 from appcadence.errors import AppcadenceError
 from appcadence.serving.scorer import Scorer
-from appcadence.serving.server import metrics
-from appcadence.serving.server.answers import EXPLANATION, SCORED, Error, Health, Model
 from appcadence.serving.server.arrow_body import FILE, STREAM
-from appcadence.serving.server.door import OPEN, Door
+from appcadence.serving.server.door import CONTENT_TYPE, OPEN, Door, Metrics
 from appcadence.serving.server.limits import Limits, Place, Queue
-from appcadence.serving.server.wire import scores_json
+from appcadence.serving.server.wire import EXPLANATION, SCORED, Error, Health, Model, scores_json
 from appcadence.serving.server.work import EXAMPLE, EXPLAIN_EXAMPLE, NoSuchWindow, Work
 
 _JSON = "application/json"
@@ -64,7 +62,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
     """
     limits = limits or Limits()
     work, queue = Work(scorer, limits.max_rows), Queue(limits)
-    counted = metrics.Metrics(queue)
+    counted = Metrics(queue)
     app = FastAPI(
         title="appcadence",
         version=VERSION,
@@ -128,7 +126,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Counters in the text form of Prometheus."""
-        return Response(counted.text(), media_type=metrics.CONTENT_TYPE)
+        return Response(counted.text(), media_type=CONTENT_TYPE)
 
     _describe(app, work, token is not None)
     return app

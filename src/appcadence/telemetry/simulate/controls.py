@@ -9,8 +9,13 @@ import numpy as np
 
 from appcadence._types import Vector
 from appcadence.telemetry.simulate.behaviours import Rng, Scene, coupled, inside
-from appcadence.telemetry.simulate.carriers import Carriers, Destination, new_destination, old_destination
-from appcadence.telemetry.simulate.exchanges import exchanges
+from appcadence.telemetry.simulate.carriers import (
+    Carriers,
+    Destination,
+    exchanges,
+    new_destination,
+    old_destination,
+)
 from appcadence.telemetry.simulate.graft import Graft, dest_of, extent, placed, scene_of
 
 _TRIES = 30

@@ -13,7 +13,7 @@ from appcadence._types import Ints, Vector
 from appcadence.telemetry.schema import FLOWS, TIME, conform
 from appcadence.telemetry.simulate.behaviours import Scene
 from appcadence.telemetry.simulate.carriers import NOWHERE, Carriers, Destination, busy_hours
-from appcadence.telemetry.simulate.slots import SLOT_SECONDS, slots
+from appcadence.telemetry.simulate.phone_log import SLOT_SECONDS, slots
 
 
 @dataclass(frozen=True)

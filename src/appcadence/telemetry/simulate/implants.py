@@ -14,9 +14,15 @@ import pyarrow as pa
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import FLOWS
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Kind, Pattern, Scene, coupled, inside
-from appcadence.telemetry.simulate.carriers import MIN_PUSHES, Carriers, new_destination, old_destination
+from appcadence.telemetry.simulate.carriers import (
+    MIN_PUSHES,
+    Carriers,
+    exchanges,
+    known_seconds,
+    new_destination,
+    old_destination,
+)
 from appcadence.telemetry.simulate.controls import twins
-from appcadence.telemetry.simulate.exchanges import exchanges, known_seconds
 from appcadence.telemetry.simulate.graft import Graft, extent, in_slots, placed, scene_of, table_of
 
 _COUPLED_SHARE = 0.5
