@@ -1,4 +1,4 @@
-"""Builds what the package ships: python -m appcadence.training.reference_model src/appcadence/models
+"""Builds what the package ships: python benchmarks/make_reference.py src/appcadence/models
 
 Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices
 and many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from weekly_reports import first_export, weekly_reports, with_long_tail
 
 from appcadence._files import write_text
 from appcadence.features.extraction import load
@@ -30,7 +31,6 @@ from appcadence.models.reference import Reference
 from appcadence.models.weekly import REFERENCE, Tails
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.phone_log import nowhere
-from appcadence.telemetry.simulate.weekly_reports import first_export, weekly_reports, with_long_tail
 from appcadence.training.correction import SIMULATED_TRUST
 from appcadence.training.fit import WEIGHTS
 from appcadence.training.injection import Tables
