@@ -21,7 +21,7 @@ BASELINE = AppBaseline.fit(windows(2))
 def sample(n=1, implant=-1, number=0, **columns):
     """n windows of one round, of which all or none are an implant's."""
     kind = np.where(np.broadcast_to(implant, n) >= 0, "beacon", None)
-    frame = windows(n, **{"implant_kind": kind, "control_of": None, "verdict": None} | columns)
+    frame = windows(n, **{"implant_kind": kind, "verdict": None} | columns)
     return Sample.of(frame, np.broadcast_to(implant, n).copy(), BASELINE, number)
 
 
@@ -254,7 +254,6 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
     rows = Sample.joined(
         [
             levels(40, "app", channel_is_new=(rng.random(40) < 0.3) * 1.0),
-            levels(30, "twin", control_of="beacon", channel_is_new=1.0),
             sample(1, 0, app="bad", beats_per_hour=99.0, channel_is_new=1.0),
         ]
     )
@@ -262,8 +261,8 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
     start = start_of(rows, prior)
     np.testing.assert_array_equal(start.trees.expected, SIMULATED_TRUST * prior.classifier.expected)
     assert start.weight == 0.75
-    # Of real benign windows alone: neither implants nor controls, however new, make the new usual.
-    usual = rows.take(~rows.malicious & ~rows.control)
+    # Of real benign windows alone: implants, however new, do not make the new usual.
+    usual = rows.take(~rows.malicious)
     want = Experts.fit(usual.values, usual.distances, prior.experts)
     np.testing.assert_array_equal(start.experts.thresholds, want.thresholds)
     np.testing.assert_array_equal(start.experts.steps, want.steps)
@@ -272,20 +271,3 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
         alone.experts.thresholds, Experts.fit(usual.values, usual.distances).thresholds
     )
     assert not len(alone.trees.roots[1:]) and alone.trees.base == 0.0
-
-
-@pytest.mark.parametrize("held_out", [True, False])
-def test_controls_are_learned_from_and_calibrate_nothing(monkeypatch, held_out):
-    learned = []
-    corrected(monkeypatch, nothing(2 * N), learned)
-    clean = [levels(120, "held")] if held_out else []
-    control = levels(30, "twin", control_of="beacon")
-    bad = implants(9)
-    with_controls = fitted(clean, learn=[levels(120, "app"), bad, control])
-    assert (learned[0] == 0).sum() == 150
-    without = fitted(clean, learn=[levels(120, "app"), bad])
-    assert with_controls.calibration_windows == without.calibration_windows == 120
-    assert with_controls.calibration_days == without.calibration_days
-    assert len(with_controls.tested) == len(without.tested)
-    np.testing.assert_array_equal(with_controls.experts.thresholds, without.experts.thresholds)
-    np.testing.assert_array_equal(with_controls.experts.steps, without.experts.steps)

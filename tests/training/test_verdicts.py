@@ -133,7 +133,7 @@ def sampled(rows):
     """(implant, round, verdict) of windows -> what is learned from."""
     implant, rounds, verdicts = zip(*rows, strict=True)
     kinds = ["beacon" if i >= 0 else None for i in implant]
-    frame = windows(len(rows), verdict=list(verdicts), control_of=None, implant_kind=kinds)
+    frame = windows(len(rows), verdict=list(verdicts), implant_kind=kinds)
     return Sample(frame, values(len(rows)), values(len(rows)), np.array(implant), np.array(rounds))
 
 

@@ -263,10 +263,17 @@ def placed(
 ) -> tuple[Vector, Vector, Vector]:
     """Of raw scores (n,): the scores, the spread of each one's stratum, and the `device_shift` of the scores
     among the `ranked` (n,), each (n,). A raw score is lowered by shift times spread."""
+    score, spread = calibrated(frame, raw, calibration)
+    return score, spread, device_shift(frame, score, ranked)
+
+
+def calibrated(
+    frame: pd.DataFrame, raw: Vector, calibration: Mapping[str, Calibration]
+) -> tuple[Vector, Vector]:
+    """Of raw scores (n,): the scores, before any `device_shift`, and the spread of each one's stratum."""
     scale = np.array([[calibration[name].origin, calibration[name].spread] for name in STRATA])
     origin, spread = by_stratum(frame, scale).T
-    score = (raw - origin) / spread
-    return score, spread, device_shift(frame, score, ranked)
+    return (raw - origin) / spread, spread
 
 
 def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:

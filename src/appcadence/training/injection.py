@@ -35,8 +35,7 @@ class LabelledWindows:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
-    """The feature table, `implant_kind` (None = benign), `control_of` (kind that a benign injected control
-    mirrors, None = no control) and `verdict` (None = nobody decided)."""
+    """The feature table, `implant_kind` (None = benign) and `verdict` (None = nobody decided)."""
     implant: Codes
     """(n,) code of the carrier of an implant, -1 = benign."""
 
@@ -75,7 +74,6 @@ def labelled(
     varied: bool = False,
     changed: bool = False,
     kinds: Sequence[str] = tuple(KINDS),
-    controls: float = 0.0,
     verdicts: pa.Table | None = None,
     known: History | None = None,
 ) -> tuple[LabelledWindows, pd.DataFrame]:
@@ -88,9 +86,8 @@ def labelled(
     `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
     `known` the history before the tables (default none). With `varied` the benign telemetry is first turned
     into a variant of itself, with `changed` some services move to other hosts and some apps are installed
-    late. A share `controls` of the implants (0 to 1) gets a benign twin without rhythm: to learn from and to
-    compare with, but more than life has, so not to calibrate on. Windows that `verdicts` call malicious are
-    implants of the kind "verdict"; unexplained ones are left out.
+    late. Windows that `verdicts` call malicious are implants of the kind "verdict"; unexplained ones are left
+    out.
     """
     if varied:
         tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
@@ -105,26 +102,16 @@ def labelled(
         else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
     )
     rate = per_device_day if len(mine) else 0.0
-    grafted, specs = inject(
-        future | {"flows": mine}, seed, per_device_day=rate, kinds=kinds, controls=controls
-    )
+    grafted, specs = inject(future | {"flows": mine}, seed, per_device_day=rate, kinds=kinds)
     both = future | {"flows": joined(flows, grafted)}
     later = assemble(both, window, history_of(assemble(past, window, known), verdicts))
     table = later.features
-    benign = np.repeat(specs["control"].to_numpy(np.bool_), specs["flows"].to_numpy(np.int64))
-    injected, mirrored = (
-        assemble({"flows": part}, window).features if len(part) else table.iloc[:0]
-        for part in (grafted.filter(pa.array(~benign)), grafted.filter(pa.array(benign)))
-    )
+    injected = assemble({"flows": grafted}, window).features if len(grafted) else table.iloc[:0]
     implant, share = _truth(table, injected)
-    mirror, mirror_share = _truth(table, mirrored)
-    of_control = specs["control"].to_numpy(np.bool_)
-    specs, mirrors = specs[~of_control], specs[of_control]
-    common = later.fleet_events(cut_us).windows
-    real = np.where(mirror < 0, ~common, mirror_share >= _MIN_IMPLANT_SHARE)
-    keep = eligible(table) & ~shared_process(table) & np.where(implant < 0, real, share >= _MIN_IMPLANT_SHARE)
+    alone = ~later.fleet_events(cut_us).windows
+    real = np.where(implant < 0, alone, share >= _MIN_IMPLANT_SHARE)
+    keep = eligible(table) & ~shared_process(table) & real
     table["implant_kind"] = _kinds(table, implant, specs)
-    table["control_of"] = _kinds(table, np.where(implant < 0, mirror, -1), mirrors)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
     found = (table["verdict"] == "malicious").to_numpy() & (implant < 0)
     implant[found] = implant.max(initial=-1) + 1 + pd.factorize(_carrier(_named(table[found]), "dest"))[0]

@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence.models.detector import Detector, hide
-from appcadence.models.eligibility import eligible, strata
+from appcadence.models.detector import Detector, calibrated, hide
+from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
@@ -87,10 +87,7 @@ def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None 
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]
-    raw = detector.parts(frame)[1]
-    score = np.full(len(frame), np.nan)
-    for stratum, rows in strata(frame).items():
-        score[rows] = detector.calibration[stratum].scale(raw[rows])
+    score = calibrated(frame, detector.parts(frame)[1], detector.calibration)[0]
     score[~eligible(frame) | common] = np.nan
     texts = {name: frame[name].astype(object) for name in ("device_id", "app_id", "dest")}
     return frame[_SHOWN].assign(**texts, score=score)

@@ -1,4 +1,4 @@
-"""The flows of one implant (or of its control) as its carrier's log would show them."""
+"""The flows of one implant as its carrier's log would show them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from appcadence.telemetry.simulate.carriers import (
     new_destination,
     old_destination,
 )
-from appcadence.telemetry.simulate.controls import twins
 from appcadence.telemetry.simulate.graft import Graft, extent, in_slots, placed, scene_of, table_of
 
 _COUPLED_SHARE = 0.5
@@ -33,7 +32,7 @@ _IN_USE_SHARE = 0.4
 _MIN_IN_USE = 6
 """An implant with fewer flows in use is not confined to it."""
 _COLUMNS = (
-    "implant_id control mirrors device_id app_id dest dests start_us end_us flows kind difficulty "
+    "implant_id device_id app_id dest dests start_us end_us flows kind difficulty "
     "period_seconds jitter_ratio missed_ratio coupled in_use new_destination carrier_sizes"
 )
 
@@ -49,7 +48,7 @@ def inject(
     start: Moment | None = None,
     end: Moment | None = None,
     max_per_device: int | None = None,
-    controls: float = 0.0,
+    also: Callable[[Carriers, list[Graft]], list[Graft]] = lambda fleet, implants: [],
 ) -> tuple[pa.Table, pd.DataFrame]:
     """Flows of implants that live inside the apps (or, without app names, on the devices) of `tables`.
 
@@ -67,17 +66,15 @@ def inject(
     behaviours of the caller's own; those last for the whole span and are never moved to the device's starts
     or its use, so that what is asked for is what is there.
 
-    A share `controls` of the implants (0 to 1) gets a benign twin, see `controls.twins`; the implants
-    themselves do not depend on it.
+    `also` is told of the carriers and the implants, and gives grafts that are to stand behind them.
 
-    Returns the flows (canonical), in the order of the second: one row an implant or control with implant_id,
-    control, mirrors (the implant_id of a control's implant, else -1), device_id, app_id (None = unknown),
-    dest, dests, start_us, end_us, flows, kind (a control's is its implant's), difficulty, period_seconds,
-    jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Implants come first. Equal
-    rows in any order and an equal seed give equal output.
+    Returns the flows (canonical), in the order of the second: one row an implant with implant_id, device_id,
+    app_id (None = unknown), dest, dests, start_us, end_us, flows, kind, difficulty, period_seconds,
+    jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Equal rows in any order and
+    an equal seed give equal output.
 
     Raises:
-        TelemetryError: a kind is not known, a number is negative, or `controls` is not in 0 to 1.
+        TelemetryError: a kind is not known, or a number is negative.
     """
     behaviours = kinds if isinstance(kinds, Mapping) else KINDS
     unknown = sorted(set(kinds) - set(behaviours))
@@ -85,8 +82,6 @@ def inject(
         raise TelemetryError(f"kinds must be some of {', '.join(KINDS)}; got {unknown or 'none'}")
     if not per_device_day >= 0 or (max_per_device is not None and max_per_device < 0):
         raise TelemetryError(f"implants must not be negative, got {per_device_day} and {max_per_device}")
-    if not 0 <= controls <= 1:
-        raise TelemetryError(f"controls must be a share of the implants, 0 to 1; got {controls}")
     rng = np.random.default_rng(seed)
     fleet = Carriers(tables, _micros(start), _micros(end))
     days = (fleet.last - fleet.first) / 86_400e6
@@ -105,16 +100,8 @@ def inject(
             made.append(implant)
     if not made:
         return FLOWS.empty(), pd.DataFrame(columns=_COLUMNS.split())
-    # A generator of their own: implants are the same with controls and without.
-    mirrored, benign = twins(np.random.default_rng([seed, 1]), fleet, made, controls)
-    told = [(False, -1)] * len(made) + [(True, of) for of in mirrored]
-    made = [in_slots(fleet, graft) for graft in made + benign]
-    specs = pd.DataFrame(
-        [
-            {"implant_id": i, "control": control, "mirrors": of} | graft.spec
-            for i, ((control, of), graft) in enumerate(zip(told, made, strict=True))
-        ]
-    )
+    made = [in_slots(fleet, graft) for graft in made + also(fleet, made)]
+    specs = pd.DataFrame([{"implant_id": i} | graft.spec for i, graft in enumerate(made)])
     return table_of(fleet, made), specs
 
 
