@@ -19,8 +19,7 @@ from appcadence.telemetry.simulate.carriers import (
     new_destination,
     old_destination,
 )
-from appcadence.telemetry.simulate.graft import Graft, dest_of, extent, placed, scene_of
-from appcadence.telemetry.simulate.implants import inject
+from appcadence.telemetry.simulate.implants import Graft, dest_of, extent, inject, placed, scene_of
 
 _TRIES = 30
 _LOGGED = (

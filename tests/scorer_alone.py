@@ -48,7 +48,7 @@ TAKES_AN_EXTRA = (
     "appcadence.serving.spark",
     "appcadence.training.estimators",
     "appcadence.training.figures",
-    "appcadence.training.rasters",
+    "appcadence.training.figures",
     "appcadence.triage.report.case_card",
     "appcadence.triage.report.drawing",
     "appcadence.triage.report.drawing",

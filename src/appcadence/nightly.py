@@ -44,10 +44,17 @@ from appcadence.models.calibration import device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
-from appcadence.serving.hidden_names import COLUMNS as LOOKUP_COLUMNS
-from appcadence.serving.hidden_names import lookup_findings, made_up_names
+from appcadence.serving.run import COLUMNS as LOOKUP_COLUMNS
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach, unranked
+from appcadence.serving.run import (
+    Run,
+    blind_spots,
+    last_run,
+    lookup_findings,
+    made_up_names,
+    out_of_reach,
+    unranked,
+)
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
 from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES

@@ -11,7 +11,7 @@ from make import fleet, flows, together
 from peak import KILOBYTES
 
 from appcadence.features.history import SCHEMA, History
-from appcadence.serving.hidden_names import MIN_NEW_NAMES, made_up_names
+from appcadence.serving.run import MIN_NEW_NAMES, made_up_names
 from appcadence.telemetry.arrays import sorted_places
 from appcadence.telemetry.directory import write_directory
 

@@ -21,8 +21,7 @@ from appcadence.serving import Scorer
 from appcadence.serving.run import FILE as RUN
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.training.augment import change
-from appcadence.training.injection import LabelledWindows, labelled, past_and_future
+from appcadence.training.injection import LabelledWindows, change, labelled, past_and_future
 from appcadence.training.train import train
 
 

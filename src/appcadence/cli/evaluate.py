@@ -16,7 +16,7 @@ from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
 from appcadence.training.evaluate import TOO_FEW, Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
-from appcadence.training.health import HealthCheck, check_health
+from appcadence.training.probe import HealthCheck, check_health
 
 
 def evaluate(

@@ -160,7 +160,7 @@ def ecs(alert: Alert, made_at: datetime) -> dict[str, Any]:
 
 
 def _destination(alert: Alert, dest: str, ip: str | None) -> dict[str, Any]:
-    seen = [address(address) for address in alert["addresses"]]
+    seen = [address(one) for one in alert["addresses"]]
     known = {"ip": ip or next(iter(seen), None), "port": next(iter(alert["ports"]), None)}
     return {"address": dest, "domain": dest if ip is None else None} | known
 

@@ -11,9 +11,8 @@ from markupsafe import Markup
 
 from appcadence._quantity import quantity
 from appcadence._types import Micros
-from appcadence.triage.push_lags import Lags
 from appcadence.triage.report.html import render
-from appcadence.triage.report_data import utc_text
+from appcadence.triage.report_data import Lags, utc_text
 
 Intervals = Sequence[tuple[int, int]]
 """(start, end) in microseconds since the epoch, UTC."""
