@@ -57,10 +57,10 @@ from appcadence.serving.run import (
 )
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
-from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
+from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES, VERDICTS
+from appcadence.telemetry.sheet import read_named
 from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
-from appcadence.triage.verdicts import read as read_verdicts
 
 _log = logging.getLogger(__name__)
 _MAX_EPOCH_DIGITS = 11
@@ -116,7 +116,7 @@ def score_directory(
     history, earlier = _earlier(history)
     _now()  # what is wrong with it, is said before the work
     past = scorer.detector.history if history is None else read_history(history)
-    past = past if verdicts is None else decided(past, read_verdicts(verdicts))
+    past = past if verdicts is None else decided(past, read_named(Path(verdicts), VERDICTS))
     asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
     settings = (asked, span_us, block_flows)
     telemetry: Telemetry

@@ -21,9 +21,9 @@ from appcadence.models.bundle import SHIPPED, reference_model
 from appcadence.nightly import read_history, score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, write_directory
-from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS
+from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS, VERDICTS
 from appcadence.telemetry.sheet import read_named
-from appcadence.telemetry.verdicts import decisions, from_csv
+from appcadence.telemetry.verdicts import decisions, from_csv, latest_decisions
 from appcadence.triage import audit_report, delivery, exceptions, verdicts
 from appcadence.triage.audit_log import append, verify
 from appcadence.triage.output import reapply
@@ -96,7 +96,7 @@ def edges(scratch: Path) -> dict[str, Target]:
     found["verdicts"] = _file(
         "verdicts.parquet",
         _stored(said, scratch),
-        lambda path: verdicts.latest_decisions(verdicts.read(path)),
+        lambda path: latest_decisions(read_named(path, VERDICTS)),
     )
     log = scratch / "evidence.jsonl"
     verdicts.record(said, scratch / "v.parquet", log, AT)

@@ -161,7 +161,7 @@ def test_reasons_are_worded_for_a_thousand_and_for_alerts():
 
 def test_what_scores_less_than_is_worded_gets_no_reasons():
     frame = windows(3, dest=list("abc"), beats_per_hour=[5, 4, 3])
-    rows = made().measure(frame, explained_from=4.0).table
+    rows = made().measure(frame, explained_from=4.0)[0]
     assert [len(texts) > 0 for texts in rows["reasons"].to_pylist()] == [True, True, False]
 
 

@@ -29,6 +29,9 @@ AnchorOption = Annotated[
     Path | None,
     typer.Option("--anchor", metavar="FILE", help="Add the head of the evidence to a file on other storage."),
 ]
+MapOption = Annotated[
+    Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
+]
 Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Log = Annotated[

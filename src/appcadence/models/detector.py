@@ -41,7 +41,6 @@ from appcadence.models.scores import (
     CONTRIBUTION,
     EXPLAINED_ROWS,
     SCORES,
-    Measured,
     finalized,
     ranks,
 )
@@ -128,11 +127,11 @@ class Detector:
         Raises:
             SchemaError: a feature column is missing.
         """
-        rows = self.measure(frame, settings, fleet_event=fleet_event, version=version, name=name)
-        alert = rows.table["alert"].to_numpy()
+        table, unit_p = self.measure(frame, settings, fleet_event=fleet_event, version=version, name=name)
+        alert = table["alert"].to_numpy()
         if settings.alerts.false_discovery_rate is not None:
-            alert = discovered(rows.unit_p, alert_unit(frame), settings.alerts.false_discovery_rate)
-        return finalized(rows.table, ranks(rows.table), alert)
+            alert = discovered(unit_p, alert_unit(frame), settings.alerts.false_discovery_rate)
+        return finalized(table, ranks(table), alert)
 
     def measure(
         self,
@@ -143,8 +142,10 @@ class Detector:
         explained_from: float = -np.inf,
         version: str = "",
         name: str = "appcadence",
-    ) -> Measured:
-        """What one part of a larger frame can tell; `finalized` makes it a part of the scores table.
+    ) -> tuple[pa.Table, Vector]:
+        """What one part of a larger frame can tell, of which `finalized` makes a part of the scores table.
+
+        Returns `SCORES` without ranks, and (n,) the p-values that `discovered` takes.
 
         Arguments and errors are those of `score`. Windows that score less than `explained_from` and do not
         alert get no reasons.
@@ -190,7 +191,7 @@ class Detector:
             "model_version": pa.repeat(pa.scalar(version, pa.string()), len(frame)),
         }
         columns["reasons"], columns["findings"] = findings.columns(explained, said)
-        return Measured(pa.table({f.name: columns[f.name] for f in SCORES}, SCORES), unit_p)
+        return pa.table({f.name: columns[f.name] for f in SCORES}, SCORES), unit_p
 
     def _scaled(
         self, frame: pd.DataFrame, raw: Vector, ranked: Mask, alerts_per_device_day: float

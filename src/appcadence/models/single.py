@@ -152,7 +152,7 @@ def explain(detector: Detector, row: pd.Series | pd.DataFrame) -> Explanation:
     frame = row.to_frame().T.infer_objects() if isinstance(row, pd.Series) else row
     if len(frame) != 1:
         raise ValueError(f"explain takes one row of a feature table, got {len(frame)}")
-    (said,) = detector.measure(frame).table.to_pylist()
+    (said,) = detector.measure(frame)[0].to_pylist()
     app_id, category = (None if pd.isna(x := frame[n].iloc[0]) else str(x) for n in ("app_id", "category"))
     channel = Channel.of(detector, app_id, str(frame["dest"].iloc[0]), category)
     values = aligned(frame)[0].copy()

@@ -20,7 +20,7 @@ from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector, calibrated, hide
 from appcadence.models.eligibility import eligible, strata
 from appcadence.models.pipeline import assemble
-from appcadence.telemetry.schema import LABELS, conform
+from appcadence.telemetry.schema import LABELS, TIME, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import joined
@@ -106,7 +106,6 @@ def _labels(specs: pd.DataFrame) -> pa.Table:
     logs may lose the app's name."""
     rows = specs.explode("dests")
     rows = pd.concat([rows, rows[rows["app_id"].notna()].assign(app_id=None)])
-    time = pa.timestamp("us", tz="UTC")
     return conform(
         LABELS,
         pa.table(
@@ -114,8 +113,8 @@ def _labels(specs: pd.DataFrame) -> pa.Table:
                 "device_id": pa.array(rows["device_id"], pa.string()),
                 "app_id": pa.array(rows["app_id"], pa.string(), from_pandas=True),
                 "dest": pa.array(rows["dests"], pa.string()),
-                "start": pa.array(rows["start_us"].to_numpy(np.int64)).cast(time),
-                "end": pa.array(rows["end_us"].to_numpy(np.int64) + 1).cast(time),
+                "start": pa.array(rows["start_us"].to_numpy(np.int64), TIME),
+                "end": pa.array(rows["end_us"].to_numpy(np.int64) + 1, TIME),
                 "label": pa.array(["malicious"] * len(rows)),
                 "kind": pa.array(rows["kind"], pa.string()),
                 "case_id": pa.array(rows["implant_id"].astype(str), pa.string()),

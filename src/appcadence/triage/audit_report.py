@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -34,7 +34,6 @@ def run_facts(
     out: str | Path,
     *,
     model: str,
-    inputs: Mapping[str, str] | None = None,
     exceptions: Sequence[str] = (),
     exceptions_file: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -46,7 +45,6 @@ def run_facts(
     Args:
         out: the output, or the staging directory that will be it.
         model: the model as it was asked for, such as models:/appcadence@champion.
-        inputs: SHA-256 of each file of telemetry, by its name; the run's own digest is there anyway.
         exceptions: ids of the exceptions in force.
         exceptions_file: the file that they stand in.
 
@@ -88,7 +86,7 @@ def run_facts(
         },
         "blind_spots": [finding.as_dict() for finding in run.blind_spots],
         "fleet_events": [finding.as_dict() for finding in run.fleet_events],
-        "inputs": {"digest": run.inputs, "files": dict(inputs or {})},
+        "inputs": {"digest": run.inputs, "files": {}},
         "scores_sha256": _sha256(out / "scores.parquet"),
     }
 

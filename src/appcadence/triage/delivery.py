@@ -51,19 +51,12 @@ class Delivery(NamedTuple):
     document: str
 
 
+@dataclass(frozen=True)
 class Spool:
-    """The ledger of one directory, which is made, for its owner alone."""
+    """The ledger of one directory."""
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.directory = directory
-        self._ledger = sqlite3.connect(directory / LEDGER, timeout=_WAIT_SECONDS, isolation_level=None)
-        self._ledger.execute("PRAGMA synchronous = FULL")
-        self._ledger.execute(_TABLE)
-
-    def close(self) -> None:
-        """Let go of the ledger."""
-        self._ledger.close()
+    directory: Path
+    _ledger: sqlite3.Connection
 
     def add(self, receiver: str, documents: Iterable[tuple[str, str]]) -> None:
         """Have (key, document) wait for a receiver, all or none; a key that was here before is left out."""
@@ -112,14 +105,18 @@ class Spool:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Spool]:
-    """The spool of a directory.
+    """The spool of a directory, which is made, for its owner alone.
 
     Raises:
         AppcadenceError: its ledger cannot be read or written.
     """
     try:
-        with contextlib.closing(Spool(directory)) as spool:
-            yield spool
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ledger = sqlite3.connect(directory / LEDGER, timeout=_WAIT_SECONDS, isolation_level=None)
+        with contextlib.closing(ledger):
+            ledger.execute("PRAGMA synchronous = FULL")
+            ledger.execute(_TABLE)
+            yield Spool(directory, ledger)
     except (sqlite3.Error, OSError) as error:
         raise AppcadenceError(f"the spool {directory} cannot be used ({error})", "spool") from None
 

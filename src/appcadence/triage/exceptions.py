@@ -32,7 +32,6 @@ _DATES = ("created", "expires")
 _SCOPE = ("app_id", "device_id", "device_group", "destination", "behaviours")
 _BOUNDS = ("min_period_seconds", "max_bytes_per_day", "hours")
 _KEYS = (*_TEXTS, *_DATES, *_SCOPE, *_BOUNDS)
-_RENAMED = {"shortest_period_seconds": "min_period_seconds", "most_bytes_a_day": "max_bytes_per_day"}
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _LABEL = r"(?!-)[\w-]{1,63}(?<!-)"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII)
@@ -115,8 +114,6 @@ def _groups(path: Path, groups: Any) -> dict[str, frozenset[str]]:
 
 def _entry(row: Mapping[str, Any], groups: Mapping[str, frozenset[str]]) -> Entry:
     if unknown := [key for key in row if key not in _KEYS]:
-        if new := _RENAMED.get(unknown[0]):
-            raise _Wrong(f"{unknown[0]} is called {new} now; rename it")
         raise _Wrong(f"unknown key {unknown[0]!r}; {known_are(unknown[0], _KEYS)}")
     texts = {key: _text(row, key) for key in (*_TEXTS, "app_id", "device_id", "device_group", "destination")}
     for key in (*_TEXTS, *_DATES):

@@ -25,6 +25,7 @@ from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
+from appcadence.telemetry.schema import TIME
 from appcadence.triage import siem, suppression
 from appcadence.triage.case_rows import fleet_summary
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
@@ -49,7 +50,7 @@ EVENTS = pa.schema(
         ("name", pa.string()),
         ("devices", pa.int64()),
         ("alerting_devices", pa.int64()),
-        ("first_seen", pa.timestamp("us", tz="UTC")),
+        ("first_seen", TIME),
         ("device_ids", pa.list_(pa.string())),
     ]
 )

@@ -16,16 +16,16 @@ from appcadence.features.history import History
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.features.windows import APP_LEVEL, Windows, with_app_level
 from appcadence.telemetry.addresses import is_local
+from appcadence.telemetry.schema import TIME
 
 KEY = ["device_id", "app_id", "dest", "window_start"]
 _PROFILE = ["app_name", "managed", "approved", "declared_purpose"]
 INVENTORY_COLUMNS = ["app_id", "device_id", *_PROFILE, "expected_hosts", "snapshot_time"]
 """What is read of the inventory."""
-_TIME = pa.timestamp("us", tz="UTC")
 CONTEXT = pa.schema(
     [
         *((name, pa.string()) for name in KEY[:3]),
-        ("window_start", _TIME),
+        ("window_start", TIME),
         ("app_name", pa.string()),
         ("managed", pa.bool_()),
         ("approved", pa.bool_()),
@@ -33,7 +33,7 @@ CONTEXT = pa.schema(
         ("in_inventory", pa.bool_()),
         ("declared_by", pa.string()),
         ("push_resolution_seconds", pa.float64()),
-        ("pushes", pa.list_(_TIME)),
+        ("pushes", pa.list_(TIME)),
     ]
 )
 """One row a window. declared_by: the only app of the inventory that declares the destination, null where none
@@ -52,12 +52,10 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     index, owner = owned(s.offsets, rows)
     base = windows.start_us[rows[owner]]
 
-    def at(seconds: np.ndarray) -> pa.Array:
-        return pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(_TIME)
-
     sent, received = _session_bytes(windows, rows)
     keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(pa.array(owner))
-    columns = {"start": at(s.start[index]), "end": at(s.end[index]), "fresh": s.fresh[index]}
+    columns = {name: _moments(base, getattr(s, name)[index]) for name in ("start", "end")}
+    columns |= {"fresh": s.fresh[index]}
     columns |= {"bytes_out": sent, "bytes_in": received}
     return pa.table({name: keys[name] for name in KEY} | columns)
 
@@ -171,9 +169,9 @@ MAX_RECORDS = 5
 FACTS = pa.schema(
     [
         *((name, pa.string()) for name in KEY[:3]),
-        ("window_start", _TIME),
-        ("first_time", _TIME),
-        ("last_time", _TIME),
+        ("window_start", TIME),
+        ("first_time", TIME),
+        ("last_time", TIME),
         *((name, pa.int64()) for name in ("n_started", "n_failed", "bytes_out", "bytes_in")),
         *((name, pa.float64()) for name in ("gap_seconds", "gap_share", "longest_seconds")),
         *((name, pa.int64()) for name in ("n_unused", "n_pushes", "n_answered")),
@@ -237,11 +235,13 @@ def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
     start, end = windows.flow_start[at], windows.flow_end[at]
     count, base = np.diff(windows.offsets)[rows], windows.start_us[rows]
     ends = _reduced(np.maximum, np.where(np.isnan(end), start, end), count)
-    spans = {"first_time": _reduced(np.minimum, start, count), "last_time": ends}
-    return {
-        name: pa.array(base + np.rint(seconds * 1e6).astype(np.int64)).cast(_TIME)
-        for name, seconds in spans.items()
-    }
+    first = _moments(base, _reduced(np.minimum, start, count))
+    return {"first_time": first, "last_time": _moments(base, ends)}
+
+
+def _moments(base_us: Codes, seconds: Vector) -> pa.Array:
+    """(n,) times so many seconds after others (microseconds since the epoch)."""
+    return pa.array(base_us + np.rint(seconds * 1e6).astype(np.int64), TIME)
 
 
 def _bytes(windows: Windows, rows: Codes) -> dict[str, Vector]:

@@ -93,7 +93,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
         wanted = STREAM in request.headers.get("accept", "")
 
         def do(body: bytes) -> _Found:
-            scores = work.score(work.tables(body, arrow), alerts)
+            scores = work.run(work.tables(body, arrow), alerts).scores
             return _Found(_stream(scores) if wanted else scores_json(scores), len(scores))
 
         return Response(await answer(request, do), media_type=STREAM if wanted else _JSON)

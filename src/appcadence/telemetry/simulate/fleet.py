@@ -169,13 +169,6 @@ def write(
     }
 
 
-@dataclass(frozen=True)
-class _Part:
-    tables: dict[str, pa.Table]
-    labels: pa.Table
-    implants: pd.DataFrame
-
-
 def _spec(
     devices: int,
     days: int,
@@ -201,7 +194,7 @@ def _spec(
     return _Spec(devices, days, seed, origin, first.weekday(), implants_per_device_day, own_log_share)
 
 
-def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
+def _made(spec: _Spec, processes: int) -> Iterator[Simulation]:
     numbers = range(spec.blocks)
     if min(processes, spec.blocks) == 1 or find_spec("joblib") is None:
         yield from (_block(spec, number) for number in numbers)
@@ -212,7 +205,7 @@ def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
     yield from pool(delayed(_block)(spec, number) for number in numbers)
 
 
-def _block(spec: _Spec, number: int) -> _Part:
+def _block(spec: _Spec, number: int) -> Simulation:
     """One block of devices, a pure function of the arguments."""
     seeds = np.random.SeedSequence(spec.seed, spawn_key=(number,))
     rng = np.random.Generator(np.random.SFC64(seeds))
@@ -264,7 +257,7 @@ def _block(spec: _Spec, number: int) -> _Part:
     return _through_own_log(part, tasks, {name for name, own in zip(names, own_log, strict=True) if own})
 
 
-def _through_own_log(part: _Part, tasks: pa.Table, devices: set[str]) -> _Part:
+def _through_own_log(part: Simulation, tasks: pa.Table, devices: set[str]) -> Simulation:
     """The devices that have nothing but their own log, and the truth about them: of an app, not of hosts."""
     tables = through_own_log(part.tables, devices)
     tables |= {name: ordered(tables[name], "start") for name in ("flows", "activity")} | {"tasks": tasks}
@@ -279,10 +272,10 @@ def _through_own_log(part: _Part, tasks: pa.Table, devices: set[str]) -> _Part:
     implants = part.implants.assign(
         dest=part.implants["dest"].where(~part.implants["device_id"].isin(devices), APP_WIDE)
     )
-    return _Part(tables, together, implants)
+    return Simulation(tables, together, implants)
 
 
-def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> _Part:
+def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> Simulation:
     """Implants in the second half of what is visible, so that the truth names what a detector can see.
 
     Each source by itself: an implant borrows destinations of other devices, and must not name a host to a
@@ -309,7 +302,7 @@ def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -
     every = _together(implants)
     every["case_id"] = every["device_id"].astype(str) + "/" + every["implant_id"].astype(str)
     together = pa.concat_tables([tables["flows"], grafted]).unify_dictionaries()
-    return _Part(tables | {"flows": ordered(together, "start")}, _labels(grafted, every), every)
+    return Simulation(tables | {"flows": ordered(together, "start")}, _labels(grafted, every), every)
 
 
 def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:

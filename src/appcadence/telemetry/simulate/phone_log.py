@@ -60,7 +60,7 @@ def phone_flows(flows: pa.Table) -> pa.Table:
     app_id = named["app_id"].take(pa.array(whose))
     serves = pc.is_in(app_id.cast(pa.string()), pa.array(sorted(WORKS_FOR_OTHERS)))
     columns = {
-        "start": pa.array(begin).cast(pa.timestamp("us")).cast(TIME),
+        "start": _times(begin),
         "duration_seconds": (end - begin) * 1e-6,
         "device_id": named["device_id"].take(pa.array(whose)),
         "app_id": app_id,
@@ -221,4 +221,4 @@ def _usage(flows: pa.Table) -> pa.Table:
 
 
 def _times(us: np.ndarray) -> pa.Array:
-    return pa.array(us.astype(np.int64)).cast(pa.timestamp("us")).cast(TIME)
+    return pa.array(us.astype(np.int64), TIME)
