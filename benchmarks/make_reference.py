@@ -31,9 +31,9 @@ from appcadence.models.reference import Reference
 from appcadence.models.weekly import REFERENCE, Tails
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.phone_log import nowhere
-from appcadence.training.correction import SIMULATED_TRUST
 from appcadence.training.fit import WEIGHTS
 from appcadence.training.injection import Tables
+from appcadence.training.supervised import SIMULATED_TRUST
 from appcadence.training.train import train
 
 FLEETS = ((24, 6, 9001, 0.4), (16, 3, 9002, 0.4), (16, 9, 9003, 0.4), (32, 6, 9004, 1.0))

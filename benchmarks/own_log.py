@@ -27,9 +27,8 @@ from twins import inject_with_twins
 from appcadence.features import extract
 from appcadence.features.columns import micros
 from appcadence.features.history import History
-from appcadence.models.alert_units import alert_unit
 from appcadence.models.bundle import reference_model
-from appcadence.models.calibration import device_days
+from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.eligibility import eligible, shared_process
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.schema import LABELS, conform

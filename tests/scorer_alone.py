@@ -42,7 +42,7 @@ TAKES_AN_EXTRA = (
     "appcadence.serving.server.door",
     "appcadence.serving.server.limits",
     "appcadence.serving.server.door",
-    "appcadence.serving.server.run",
+    "appcadence.serving.server.app",
     "appcadence.serving.server.wire",
     "appcadence.serving.server.work",
     "appcadence.serving.spark",
@@ -55,8 +55,8 @@ TAKES_AN_EXTRA = (
     "appcadence.triage.report.html",
     "appcadence.triage.report.drawing",
     "appcadence.triage.report.page",
-    "appcadence.triage.report.phone_page",
-    "appcadence.triage.report.readiness_page",
+    "appcadence.triage.report.plain_pages",
+    "appcadence.triage.report.plain_pages",
 )
 
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from appcadence._quantity import quantity
+from appcadence._quantity import case_sentence, quantity
 from appcadence._types import Mask
-from appcadence.case_sentence import case_sentence
 from appcadence.features.catalog import FEATURES, RELATIVE
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"

@@ -39,8 +39,7 @@ from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.vetting import decided
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days, discovered
+from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local

@@ -12,8 +12,8 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, device_shift
 from appcadence.models.experts import Experts
 from appcadence.models.trees import join, leaf, scaled
-from appcadence.training.correction import SIMULATED_TRUST, Correction, Start
 from appcadence.training.fit import FOLDS, MAX_LOSS, MIN_STRATUM, Sample, fit, fold_of, start_of
+from appcadence.training.supervised import SIMULATED_TRUST, Correction, Start
 
 BASELINE = AppBaseline.fit(windows(2))
 

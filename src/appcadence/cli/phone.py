@@ -15,7 +15,7 @@ from appcadence.cli.terminal import say
 from appcadence.phone import examine
 from appcadence.telemetry.listing import many
 from appcadence.triage.phone.assess import Phone, PhoneApp
-from appcadence.triage.report.phone_page import write_phone
+from appcadence.triage.report.plain_pages import write_phone
 
 
 def phone(

@@ -15,7 +15,7 @@ from appcadence.telemetry.listing import many
 from appcadence.telemetry.readiness import assess as measurement
 from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Level, Log, percent
 from appcadence.telemetry.readiness.counts import ATTRIBUTIONS
-from appcadence.triage.report.readiness_page import write_readiness
+from appcadence.triage.report.plain_pages import write_readiness
 
 _MAX_DEVICES = 20
 _SHORT = {Level.JUDGED: "yes", Level.PER_DEVICE: "device", Level.BLIND: "blind"}

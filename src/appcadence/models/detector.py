@@ -18,9 +18,8 @@ from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE, SC
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
-from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, conformal, device_shift, discovered
+from appcadence.models.calibration import Calibration, alert_unit, conformal, device_shift, discovered
 from appcadence.models.eligibility import (
     BEHAVIOURS,
     FLEET_EVENT,

@@ -14,8 +14,7 @@ from appcadence._extras import require
 from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import adjusted_p_values, device_days
+from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
 from appcadence.models.detector import Detector, aligned, comparable, hide, placed
 from appcadence.models.eligibility import eligible, shared_process, strata
 from appcadence.models.pipeline import assemble

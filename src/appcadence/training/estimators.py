@@ -19,9 +19,8 @@ from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, forest_input, fuse
 from appcadence.models.experts import Experts
-from appcadence.training.correction import Start, correct
 from appcadence.training.fit import Sample, labelled_rows
-from appcadence.training.supervised import TREES, Hyperparameters, anomaly_score, fit_forest
+from appcadence.training.supervised import TREES, Hyperparameters, Start, anomaly_score, correct, fit_forest
 
 _KEYS = ("device_id", "app_id", "dest")
 

@@ -11,9 +11,8 @@ import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.errors import TelemetryError
-from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, device_days
+from appcadence.models.calibration import Calibration, alert_unit, device_days
 from appcadence.models.detector import (
     Detector,
     aligned,
@@ -26,9 +25,8 @@ from appcadence.models.detector import (
 from appcadence.models.eligibility import BEHAVIOURS, STRATA, by_stratum, judged, strata
 from appcadence.models.experts import Experts
 from appcadence.models.trees import Trees
-from appcadence.training.correction import Correction, Start, correct
 from appcadence.training.evaluate import Quality, average_precision, quality
-from appcadence.training.supervised import Hyperparameters, fit_forest
+from appcadence.training.supervised import Correction, Hyperparameters, Start, correct, fit_forest
 from appcadence.training.truth import VERDICT_WEIGHT, Truth, truth_of_carriers
 
 FOLDS = 5

@@ -15,12 +15,11 @@ from appcadence._extras import require
 from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days
+from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.detector import Detector, calibrated, hide
 from appcadence.models.eligibility import eligible, strata
 from appcadence.models.pipeline import assemble
-from appcadence.telemetry.schema import LABELS, TIME, conform
+from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import joined
@@ -106,21 +105,10 @@ def _labels(specs: pd.DataFrame) -> pa.Table:
     logs may lose the app's name."""
     rows = specs.explode("dests")
     rows = pd.concat([rows, rows[rows["app_id"].notna()].assign(app_id=None)])
-    return conform(
-        LABELS,
-        pa.table(
-            {
-                "device_id": pa.array(rows["device_id"], pa.string()),
-                "app_id": pa.array(rows["app_id"], pa.string(), from_pandas=True),
-                "dest": pa.array(rows["dests"], pa.string()),
-                "start": pa.array(rows["start_us"].to_numpy(np.int64), TIME),
-                "end": pa.array(rows["end_us"].to_numpy(np.int64) + 1, TIME),
-                "label": pa.array(["malicious"] * len(rows)),
-                "kind": pa.array(rows["kind"], pa.string()),
-                "case_id": pa.array(rows["implant_id"].astype(str), pa.string()),
-            }
-        ),
-    )
+    columns: dict[str, Any] = {name: rows[name] for name in ("device_id", "app_id", "kind")}
+    columns |= {"dest": rows["dests"], "label": ["malicious"] * len(rows)}
+    columns |= {"start": rows["start_us"].to_numpy(np.int64), "end": rows["end_us"].to_numpy(np.int64) + 1}
+    return LABELS.of(columns | {"case_id": rows["implant_id"].astype(str)})
 
 
 def _text(table: pa.Table, name: str) -> pa.ChunkedArray:

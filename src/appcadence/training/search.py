@@ -11,10 +11,9 @@ import pandas as pd
 from appcadence._types import Mask, Matrix, Progress, silent
 from appcadence.models.detector import Detector, fuse
 from appcadence.models.eligibility import by_stratum
-from appcadence.training.correction import correct
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, fold_of, labelled_rows, start_of
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import Hyperparameters, correct
 
 SEARCHED = tuple(asdict(Hyperparameters()))
 FIGURES = ("recall_at_0.1_per_device_day", "recall_at_1_per_device_day", "average_precision", "criterion")

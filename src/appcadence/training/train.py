@@ -31,7 +31,6 @@ from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
-from appcadence.training.correction import trust
 from appcadence.training.evaluate import Quality, injected_quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
 from appcadence.training.injection import (
@@ -43,7 +42,7 @@ from appcadence.training.injection import (
     past_and_future,
 )
 from appcadence.training.search import search
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import Hyperparameters, trust
 from appcadence.training.truth import verdict_of
 
 HELD_OUT_SHARE = 1 / 3

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import UNCHECKED, Finding, arrow
-from appcadence.models.alert_units import KEYS
+from appcadence.models.calibration import KEYS
 from appcadence.models.reasons import told_once
 from appcadence.triage.cases import CASES, DESTINATION, STRONGEST, TEXTS, case_id, severity
 

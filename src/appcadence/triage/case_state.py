@@ -15,7 +15,7 @@ from appcadence._inputs import open_input
 from appcadence._parquet import read_parquet
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
-from appcadence.models.alert_units import alert_units
+from appcadence.models.calibration import alert_units
 from appcadence.serving.run import unreadable
 from appcadence.triage.cases import (
     CASES,

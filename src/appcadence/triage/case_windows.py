@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from appcadence._types import Codes, Mask
-from appcadence.models.alert_units import KEYS, UNITS, alert_units
+from appcadence.models.calibration import KEYS, UNITS, alert_units
 from appcadence.models.scores import SCORES
 from appcadence.triage.case_rows import HELD, CaseRows, Names
 from appcadence.triage.cases import MAX_QUIET_DAYS, numbered, subject, window_days

@@ -19,7 +19,7 @@ from appcadence._files import replacing_directory, scratch
 from appcadence._inputs import sha256
 from appcadence._parquet import bounded, open_parquet
 from appcadence.findings import Finding
-from appcadence.models.alert_units import KEYS, alert_units
+from appcadence.models.calibration import KEYS, alert_units
 from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE

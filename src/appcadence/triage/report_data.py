@@ -23,7 +23,7 @@ from appcadence.features.catalog import FEATURES
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
 from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.alert_units import KEYS
+from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN

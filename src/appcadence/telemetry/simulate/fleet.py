@@ -26,9 +26,9 @@ from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate import presence
 from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import KINDS
-from appcadence.telemetry.simulate.events import Flows, Pushes, courier_events, fan
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import through_own_log
+from appcadence.telemetry.simulate.presence import Flows, Pushes, courier_events, fan
 from appcadence.telemetry.simulate.traffic import World, app_traffic
 from appcadence.telemetry.simulate.visibility import (
     PROFILE_SHARES,
@@ -326,25 +326,9 @@ def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
     )
     rows = rows.groupby(["implant", "dest", "day"], as_index=False).agg({"start": "min", "end": "max"})
     whose = implants.iloc[rows["implant"].to_numpy()]
-
-    def text(column: pd.Series) -> pa.Array:
-        return pa.array(column.to_numpy(dtype=object), pa.string(), from_pandas=True)
-
-    return conform(
-        LABELS,
-        pa.table(
-            {
-                "device_id": text(whose["device_id"]),
-                "app_id": text(whose["app_id"]),
-                "dest": text(rows["dest"]),
-                "start": pa.array(rows["start"].to_numpy(), pa.timestamp("us", tz="UTC")),
-                "end": pa.array(rows["end"].to_numpy(), pa.timestamp("us", tz="UTC")),
-                "label": pa.array(["malicious"] * len(rows)),
-                "kind": text(whose["kind"]),
-                "case_id": text(whose["case_id"]),
-            }
-        ),
-    )
+    columns: dict[str, Any] = {n: whose[n] for n in ("device_id", "app_id", "kind", "case_id")}
+    columns |= {name: rows[name] for name in ("dest", "start", "end")}
+    return LABELS.of(columns | {"label": ["malicious"] * len(rows)})
 
 
 def _together(implants: list[pd.DataFrame]) -> pd.DataFrame:

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Mask, Vector
 from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
-from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, NOTIFICATIONS, TIME, USAGE, conform
-from appcadence.telemetry.simulate.events import fan
+from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, NOTIFICATIONS, USAGE, conform
+from appcadence.telemetry.simulate.presence import fan
 
 SLOT_SECONDS = 8
 SOURCE = "powerlog"
@@ -60,7 +60,7 @@ def phone_flows(flows: pa.Table) -> pa.Table:
     app_id = named["app_id"].take(pa.array(whose))
     serves = pc.is_in(app_id.cast(pa.string()), pa.array(sorted(WORKS_FOR_OTHERS)))
     columns = {
-        "start": _times(begin),
+        "start": begin,
         "duration_seconds": (end - begin) * 1e-6,
         "device_id": named["device_id"].take(pa.array(whose)),
         "app_id": app_id,
@@ -169,7 +169,7 @@ def _on_the_minute(events: pa.Table) -> pa.Table:
     time = events["time"].cast(pa.int64()).to_numpy()
     rounded = (time + grid // 2) // grid * grid - grid // 2
     columns = {name: events[name] for name in events.column_names} | {
-        "time": _times(np.where(coarse, rounded, time)),
+        "time": np.where(coarse, rounded, time),
         "content_available": pa.nulls(len(events), pa.bool_()),
         "source": pa.array([SOURCE] * len(events)),
         "time_resolution_seconds": np.where(coarse, _PUSH_GRID_SECONDS, 1e-6),
@@ -189,8 +189,8 @@ def _coverage(flows: pa.Table) -> pa.Table:
     spans = rows.groupby(np.cumsum(new)).agg({"device_id": "first", "start": ["first", "last"]})
     columns = {
         "device_id": pa.array(spans["device_id", "first"], pa.string()),
-        "start": _times(spans["start", "first"].to_numpy()),
-        "end": _times(spans["start", "last"].to_numpy()),
+        "start": spans["start", "first"].to_numpy(),
+        "end": spans["start", "last"].to_numpy(),
         "source": pa.array([SOURCE] * len(spans)),
     }
     return conform(COVERAGE, pa.table(columns))
@@ -211,14 +211,10 @@ def _usage(flows: pa.Table) -> pa.Table:
     columns = {
         "device_id": sums["device_id"],
         "app_id": sums["app_id"],
-        "start": _times(begin),
-        "end": _times(begin + _INTERVAL_US),
+        "start": begin,
+        "end": begin + _INTERVAL_US,
         "bytes_out": sums["bytes_out_sum"],
         "bytes_in": sums["bytes_in_sum"],
         "source": pa.array([SOURCE] * len(sums)),
     }
     return conform(USAGE, pa.table(columns))
-
-
-def _times(us: np.ndarray) -> pa.Array:
-    return pa.array(us.astype(np.int64), TIME)

@@ -18,8 +18,18 @@ from appcadence.telemetry.simulate.apps import (
     Stream,
     Use,
 )
-from appcadence.telemetry.simulate.events import Flows, Pushes, apart, app_pushes, fan, no_pushes
-from appcadence.telemetry.simulate.presence import DAY, Intervals, People, Rng
+from appcadence.telemetry.simulate.presence import (
+    DAY,
+    Flows,
+    Intervals,
+    People,
+    Pushes,
+    Rng,
+    apart,
+    app_pushes,
+    fan,
+    no_pushes,
+)
 
 HOSTS: tuple[str, ...] = tuple(
     dict.fromkeys(

@@ -11,8 +11,7 @@ import pyarrow as pa
 from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, TASKS, TIME, conform
 from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS
-from appcadence.telemetry.simulate.events import PUSH_KINDS, Flows, Pushes
-from appcadence.telemetry.simulate.presence import Intervals, Rng
+from appcadence.telemetry.simulate.presence import PUSH_KINDS, Flows, Intervals, Pushes, Rng
 from appcadence.telemetry.simulate.traffic import HOSTS
 
 PROFILES = ("content_filter", "gateway", "netflow")

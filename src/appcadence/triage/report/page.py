@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from appcadence.errors import AppcadenceError
 from appcadence.finding_guide import guides
-from appcadence.models.alert_units import KEYS
+from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
