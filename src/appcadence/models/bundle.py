@@ -324,7 +324,9 @@ def _check_history(detector: Detector) -> None:
 
 def _check_heard(detector: Detector) -> None:
     """Refuse a detector that would not alert on its own calibration sample, or can never score so high."""
-    most_of_each = detector.weights @ [_highest(detector.classifier), _worth(detector)]
+    # The most that all experts can be worth together.
+    worth = float(np.isfinite(detector.experts.thresholds).sum(axis=1) @ detector.experts.steps)
+    most_of_each = detector.weights @ [_highest(detector.classifier), worth]
     for name, most in zip(STRATA, most_of_each.tolist(), strict=True):
         calibration = detector.calibration[name]
         units = calibration.units
@@ -337,11 +339,6 @@ def _check_heard(detector: Detector) -> None:
                 f"it would alert on nothing of its own calibration sample ({name}): the highest score it "
                 f"can give is {most:.6g}, an alert's level {calibration.origin:.6g}"
             )
-
-
-def _worth(detector: Detector) -> float:
-    """The most that all experts can be worth together."""
-    return float(np.isfinite(detector.experts.thresholds).sum(axis=1) @ detector.experts.steps)
 
 
 def _highest(trees: Trees) -> float:

@@ -25,7 +25,7 @@ from appcadence.models.detector import (
 from appcadence.models.eligibility import BEHAVIOURS, STRATA, by_stratum, judged, strata
 from appcadence.models.experts import Experts
 from appcadence.models.trees import Trees
-from appcadence.training.evaluate import Quality, average_precision, quality
+from appcadence.training.evaluate import average_precision
 from appcadence.training.supervised import Correction, Hyperparameters, Start, correct, fit_forest
 from appcadence.training.truth import VERDICT_WEIGHT, Truth, truth_of_carriers
 
@@ -98,7 +98,6 @@ class Fit:
     """(n_strata, 2) of classifier and experts."""
     calibration: dict[str, Calibration]
     behaviours: dict[str, Vector]
-    quality: Quality
     calibration_windows: int
     calibration_days: float
     """Observed device-days behind the calibration: variants of one day are no more days."""
@@ -172,7 +171,6 @@ def fit(
         weights=weights,
         calibration=calibration,
         behaviours=behaviours,
-        quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
         calibration_windows=len(raw),
         calibration_days=device_days(held.frame),
         trusted=trusted,

@@ -149,6 +149,13 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
     )
 
 
+def of_devices(flows: pa.Table, devices: Sequence[str] | None) -> pa.Table:
+    """The flows of some devices; None = all."""
+    if devices is None:
+        return flows
+    return flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
+
+
 def history_of(windows: Assembled, verdicts: pa.Table | None = None) -> History:
     """What is known after some windows of a baseline: vetted, as far as verdicts let it be. What joins later
     is not."""
@@ -189,11 +196,7 @@ def labelled(
         old, new = change(past["flows"], future["flows"], np.random.default_rng(seed))
         past, future = past | {"flows": old}, future | {"flows": new}
     flows = future["flows"]
-    mine = (
-        flows
-        if devices is None
-        else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
-    )
+    mine = of_devices(flows, devices)
     rate = per_device_day if len(mine) else 0.0
     grafted, specs = inject(future | {"flows": mine}, seed, per_device_day=rate, kinds=kinds)
     both = future | {"flows": joined(flows, grafted)}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence._extras import require
 from appcadence._types import Progress, silent
@@ -24,7 +23,7 @@ from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import joined
 from appcadence.training.evaluate import BUDGETS, Quality, quality
-from appcadence.training.injection import Tables, aligned_spans, past_and_future
+from appcadence.training.injection import Tables, aligned_spans, of_devices, past_and_future
 from appcadence.training.train import Training
 from appcadence.training.truth import Truth, truth_of, with_names
 
@@ -76,8 +75,8 @@ def probe(
     for `inject`. `lost` takes the flows, implants among them, and returns what the logs keep of them.
     """
     flows = tables["flows"]
-    mine = flows if devices is None else flows.filter(pc.is_in(_text(flows, "device_id"), pa.array(devices)))
-    injected_flows, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
+    mine = tables | {"flows": of_devices(flows, devices)}
+    injected_flows, specs = inject(mine, seed, per_device_day=per_device_day, kinds=kinds)
     both = lost(joined(flows, injected_flows))
     windows = scores_of(detector, tables | {"flows": both}, devices)
     truth, _ = truth_of(windows, with_names(_labels(specs), both))
@@ -109,10 +108,6 @@ def _labels(specs: pd.DataFrame) -> pa.Table:
     columns |= {"dest": rows["dests"], "label": ["malicious"] * len(rows)}
     columns |= {"start": rows["start_us"].to_numpy(np.int64), "end": rows["end_us"].to_numpy(np.int64) + 1}
     return LABELS.of(columns | {"case_id": rows["implant_id"].astype(str)})
-
-
-def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
-    return table[name].cast(pa.string())
 
 
 _PER_DEVICE_DAY = 1.5

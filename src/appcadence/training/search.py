@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from appcadence._types import Mask, Matrix, Progress, silent
+from appcadence._types import Matrix, Progress, silent
 from appcadence.models.detector import Detector, fuse
 from appcadence.models.eligibility import by_stratum
 from appcadence.training.evaluate import quality
@@ -60,7 +60,8 @@ def search(
     if trials == 0:
         return nothing
     fold = fold_of(rows)
-    folds = [k for k in range(FOLDS) if _both_kinds(rows, fold != k) and (fold == k).any()]
+    both = [0 < rows.malicious[fold != k].sum() < (fold != k).sum() for k in range(FOLDS)]
+    folds = [k for k in range(FOLDS) if both[k] and (fold == k).any()]
     judged = np.isin(fold, folds)
     if not judged.any() or not rows.malicious[judged].any():
         return nothing
@@ -86,7 +87,3 @@ def search(
     out = pd.DataFrame(table, columns=[*SEARCHED, *FIGURES]).rename_axis("trial")
     best = out.sort_values(["criterion", "average_precision"], ascending=False, kind="stable").index[0]
     return draw(seed, int(best)), out
-
-
-def _both_kinds(rows: Sample, mask: Mask) -> bool:
-    return 0 < int(rows.malicious[mask].sum()) < int(mask.sum())

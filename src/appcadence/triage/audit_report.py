@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -174,7 +174,8 @@ def report(
     if last < first:
         raise EvidenceError(f"the last day, {last}, is before the first, {first}")
     monday = first - timedelta(days=first.weekday())
-    weeks = {name: Week(name) for name in _weeks(monday, last)}
+    every = [_week(monday + timedelta(weeks=k)) for k in range((last - monday).days // 7 + 1)]
+    weeks = {name: Week(name) for name in every}
     seen: dict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
     spots: dict[str, dict[tuple[str, ...], tuple[Finding, int]]] = defaultdict(dict)
     count, head, _ = EMPTY
@@ -235,10 +236,6 @@ def _count(
         for spot in facts["blind_spots"]:
             finding = Finding.from_dict(spot)
             spots[name][finding.subject] = (finding, spots[name].get(finding.subject, (finding, 0))[1] + 1)
-
-
-def _weeks(monday: date, last: date) -> Iterable[str]:
-    return (_week(monday + timedelta(weeks=k)) for k in range((last - monday).days // 7 + 1))
 
 
 def _week(day: date) -> str:

@@ -170,7 +170,8 @@ def deliver(
     """
     deadline = time.monotonic() + budget_seconds
     keyed = [(key_of(document), json.dumps(document)) for document in documents]
-    identities = {_hashed(receiver): receiver for receiver in receivers}
+    # A receiver's address may hold a secret: the ledger has its hash.
+    identities = {hashlib.sha256(one.identity.encode()).hexdigest(): one for one in receivers}
     done = Delivered()
     with opened(spool) as ledger:
         for identity in identities:
@@ -189,11 +190,6 @@ def deliver(
             ledger.count(UNSURE, identities) + ledger.count(SENDING, identities),
             [*done.problems],
         )
-
-
-def _hashed(receiver: Receiver) -> str:
-    """A receiver's name in the ledger: its address may hold a secret."""
-    return hashlib.sha256(receiver.identity.encode()).hexdigest()
 
 
 def _send(

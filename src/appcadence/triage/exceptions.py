@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
@@ -261,40 +261,26 @@ def broken(
         volume: (n,) bytes a day, NaN = unknown.
         hours: (n,) bit h = connected in hour h of a day (UTC).
     """
+    named: dict[str, Any] = {"exception": entry.id}
     if (shortest := entry.min_period_seconds) is not None:
         outside = period[rows] * _IN_RHYTHM < shortest
-        yield outside, _said(entry, "exception_period", period[rows[outside]], _too_often)
+        bound, seen = named | {"min_period_seconds": shortest}, period[rows[outside]].tolist()
+        yield outside, [Finding("exception_period", bound | {"period_seconds": s}) for s in seen]
     if (most := entry.max_bytes_per_day) is not None:
         outside = ~(volume[rows] <= most)
-        yield outside, _said(entry, "exception_volume", volume[rows[outside]], _too_much)
+        bound, seen = named | {"max_bytes_per_day": most}, volume[rows[outside]].tolist()
+        known = [None if math.isnan(n) else n for n in seen]
+        yield outside, [Finding("exception_volume", bound | {"bytes_per_day": n}) for n in known]
     if entry.hours is not None:
         first, end = entry.hours
         stray = hours[rows] & ~hour_bits(first, (end - first) % 24 - 1)
         outside = stray != 0
-        yield outside, _said(entry, "exception_hours", stray[outside], _stray)
+        bound = named | {"from_hour": first, "to_hour": end}
+        # The first hour of the day that is outside.
+        out = [(bits & -bits).bit_length() - 1 for bits in stray[outside].tolist()]
+        yield outside, [Finding("exception_hours", bound | {"hour": hour}) for hour in out]
 
 
 def expired(entry: Entry) -> Finding:
     """What is to be said of a window that the exception came too early for."""
     return Finding("exception_expired", {"exception": entry.id, "expires": entry.expires.isoformat()})
-
-
-def _said(
-    entry: Entry, code: str, values: npt.NDArray[Any], of: Callable[[Entry, Any], dict[str, Any]]
-) -> list[Finding]:
-    return [Finding(code, {"exception": entry.id, **of(entry, value)}) for value in values.tolist()]
-
-
-def _too_often(entry: Entry, seconds: float) -> dict[str, Any]:
-    return {"period_seconds": seconds, "min_period_seconds": entry.min_period_seconds}
-
-
-def _too_much(entry: Entry, volume: float) -> dict[str, Any]:
-    known = None if np.isnan(volume) else volume
-    return {"bytes_per_day": known, "max_bytes_per_day": entry.max_bytes_per_day}
-
-
-def _stray(entry: Entry, stray: int) -> dict[str, Any]:
-    """The first hour of the day that is outside."""
-    first, end = entry.hours or (0, 0)
-    return {"hour": (stray & -stray).bit_length() - 1, "from_hour": first, "to_hour": end}

@@ -167,6 +167,7 @@ def _destination(alert: Alert, dest: str, ip: str | None) -> dict[str, Any]:
 
 OCSF_VERSION = "1.4.0"
 """The oldest version that knows `is_alert`; later ones accept what it accepts."""
+_PHONE = {"type_id": 5, "type": "Mobile", "os": {"name": "iOS", "type_id": 301, "type": "iOS"}}
 OCSF_SEVERITY = {"low": (2, "Low"), "medium": (3, "Medium"), "high": (4, "High")}
 
 
@@ -228,7 +229,7 @@ def ocsf(alert: Alert, made_at: datetime) -> dict[str, Any]:
                 }
             ],
         },
-        "device": {} if fleet else _device(devices[0]),
+        "device": {} if fleet else {"uid": devices[0]} | _PHONE,
         "resources": apps + ([{"uid": device, "type": "device"} for device in devices] if fleet else []),
         "evidences": [_evidence(alert, part) for part in suspects(alert)],
         "unmapped": own_fields(alert),
@@ -238,15 +239,6 @@ def ocsf(alert: Alert, made_at: datetime) -> dict[str, Any]:
 
 def _named(entry: tuple[str, str]) -> dict[str, str]:
     return {"uid": entry[0], "name": entry[1]}
-
-
-def _device(device: str) -> dict[str, Any]:
-    return {
-        "uid": device,
-        "type_id": 5,
-        "type": "Mobile",
-        "os": {"name": "iOS", "type_id": 301, "type": "iOS"},
-    }
 
 
 def _evidence(alert: Alert, destination: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -178,8 +177,6 @@ _COLUMNS = (
     "period_seconds jitter_ratio missed_ratio coupled in_use new_destination carrier_sizes"
 )
 
-Moment = int | datetime.datetime | np.datetime64
-
 
 def inject(
     tables: Mapping[str, pa.Table],
@@ -187,19 +184,19 @@ def inject(
     *,
     per_device_day: float,
     kinds: Sequence[str] | Mapping[str, Behaviour] = tuple(KINDS),
-    start: Moment | None = None,
-    end: Moment | None = None,
+    start: int | None = None,
+    end: int | None = None,
     max_per_device: int | None = None,
     also: Callable[[Carriers, list[Graft]], list[Graft]] = lambda fleet, implants: [],
 ) -> tuple[pa.Table, pd.DataFrame]:
     """Flows of implants that live inside the apps (or, without app names, on the devices) of `tables`.
 
-    Between `start` and `end` (times, UTC where they name no zone, or microseconds since the epoch; default
-    the span of the flows) about `per_device_day` implants a device-day begin, at most `max_per_device` on one
-    device. They live from five minutes (or what their kind takes) to the whole span, log-uniformly, and one
-    in five for all of it. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it
-    never has a host, an address, a duration or a size where its carrier has none, and in a phone's own log it
-    shows as runs of slots. Half of them contact
+    Between `start` and `end` (microseconds since the epoch; default the span of the flows) about
+    `per_device_day` implants a device-day begin, at most `max_per_device` on one device. They live from five
+    minutes (or what their kind takes) to the whole span, log-uniformly, and one in five for all of it. Each
+    copies its carrier's source, attribution, time grid and gaps in knowledge: it never has a host, an
+    address, a duration or a size where its carrier has none, and in a phone's own log it shows as runs of
+    slots. Half of them contact
     nothing that was not contacted before; their exchanges are those of real channels, half of them the
     carrier's own. Of those that show by rhythm or persistence half start when the device does, and two in
     five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are
@@ -225,7 +222,7 @@ def inject(
     if not per_device_day >= 0 or (max_per_device is not None and max_per_device < 0):
         raise TelemetryError(f"implants must not be negative, got {per_device_day} and {max_per_device}")
     rng = np.random.default_rng(seed)
-    fleet = Carriers(tables, _micros(start), _micros(end))
+    fleet = Carriers(tables, start, end)
     days = (fleet.last - fleet.first) / 86_400e6
     expected = per_device_day * float(days.sum())
     count = int(expected) + int(rng.random() < expected % 1)
@@ -337,16 +334,6 @@ def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[P
 
     columns = ("starts", "durations", "failed", "size_factor")
     return replace(pattern, **{name: of(getattr(pattern, name)) for name in columns}), True
-
-
-def _micros(moment: Moment | None) -> int | None:
-    if moment is None or isinstance(moment, int):
-        return moment
-    if isinstance(moment, np.integer):
-        return int(moment)
-    time = pd.Timestamp(moment)
-    time = time.tz_localize("UTC") if time.tzinfo is None else time
-    return int(time.value // 1000)
 
 
 def _difficulty(pattern: Pattern, follows: bool, new: bool) -> str:

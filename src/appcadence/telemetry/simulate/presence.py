@@ -36,7 +36,8 @@ class Intervals:
         """Which of the (device, time) pairs lie inside one of the intervals."""
         if not len(self.start):
             return np.zeros(len(time), np.bool_)
-        base = _base(self.start, time)
+        # A stride above any time, so that device * stride + time orders by device, then time.
+        base = max((float(np.max(t)) for t in (self.start, time) if len(t)), default=0.0) + 2 * DAY
         at = np.searchsorted(self.device * base + self.start, device * base + time, "right") - 1
         safe = np.maximum(at, 0)
         return np.asarray((at >= 0) & (self.device[safe] == device) & (time < self.end[safe]))
@@ -197,11 +198,6 @@ def wakes(rng: Rng, who: People, unlocked: Intervals) -> tuple[Ints, Vector]:
 def _device_days(who: People) -> tuple[Ints, Vector]:
     device = np.repeat(np.arange(who.devices), who.days + 2)
     return device, np.tile(np.arange(-1.0, who.days + 1), who.devices)
-
-
-def _base(*times: Vector) -> float:
-    """A stride above any time, so that device * stride + time orders by device, then time."""
-    return max((float(np.max(t)) for t in times if len(t)), default=0.0) + 2 * DAY
 
 
 @dataclass(frozen=True)
