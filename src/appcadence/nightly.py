@@ -364,7 +364,7 @@ def _facts(
         devices=len(devices),
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
         windows=len(scores),
-        **output.Counts.of(scores)._asdict(),
+        **output.counts(scores),
         alerts_per_device_day=asked.alerts.alerts_per_device_day,
         false_discovery_rate=asked.alerts.false_discovery_rate,
         tunables=asked.tunables.chosen,

@@ -21,8 +21,7 @@ from appcadence.models import bundle
 from appcadence.models.scores import SCORES
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
-from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS
-from appcadence.triage.case_windows import cases_in
+from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS, cases_in
 from appcadence.triage.cases import CASES
 from appcadence.triage.siem import OCSF_VERSION, write
 

@@ -14,7 +14,7 @@ from appcadence.features.extraction import extract
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.triage.report.drawing import lag_curve
+from appcadence.triage.report.html import lag_curve
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Lags, Output, as_rows, lags
 

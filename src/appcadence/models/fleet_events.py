@@ -133,7 +133,7 @@ class FleetEvents:
     events: pd.DataFrame
     """One row an event: kind (destination or app), name, devices, first_seen (UTC), device_ids (list)."""
     identity: Finding | None = None
-    """Which names changed under the fleet, if any did (see `models.identity`); none of it is an event."""
+    """Which names changed under the fleet, if any did (see `identity`); none of it is an event."""
 
 
 def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetEvents:

@@ -32,8 +32,8 @@ class WindowScore(NamedTuple):
     experts: float
     """Sum of what the experts' statistics are worth; 0 = nothing unusual."""
     forest: float
-    """Raw value of the forest, in about [-2, 0], and no part of the score; `training.forest.anomaly_score`
-    makes it scikit-learn's."""
+    """Raw value of the forest, in about [-2, 0], and no part of the score;
+    `training.supervised.anomaly_score` makes it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -27,9 +27,8 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import TIME
 from appcadence.triage import siem, suppression
-from appcadence.triage.case_rows import fleet_summary
+from appcadence.triage.case_rows import cases_in, fleet_summary
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
-from appcadence.triage.case_windows import cases_in
 from appcadence.triage.cases import window_days
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
@@ -170,7 +169,7 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
         scores = pq.read_table(staging / SCORES_FILE, columns=["status", "alert"])
         run = replace(
             run,
-            **Counts.of(scores)._asdict(),
+            **counts(scores),
             fleet_events=event_findings(staging),
             exceptions_sha256=digest(exceptions),
             cases=cases,
@@ -179,18 +178,11 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
     return run, uses
 
 
-class Counts(NamedTuple):
-    """Windows that were scored, are excepted, and raise an alert."""
-
-    scored: int
-    excepted: int
-    alerts: int
-
-    @classmethod
-    def of(cls, scores: pa.Table) -> Counts:
-        """From the columns status and alert."""
-        masks = (*(pc.equal(scores["status"], name) for name in ("scored", "excepted")), scores["alert"])
-        return cls(*(int(pc.sum(mask).as_py() or 0) for mask in masks))
+def counts(scores: pa.Table) -> dict[str, Any]:
+    """Windows that were scored, are excepted, and raise an alert, from the columns status and alert."""
+    masks = {name: pc.equal(scores["status"], name) for name in ("scored", "excepted")}
+    masks["alerts"] = scores["alert"]
+    return {name: int(pc.sum(mask).as_py() or 0) for name, mask in masks.items()}
 
 
 def entries_of(exceptions: str | Path | None) -> tuple[Entry, ...]:

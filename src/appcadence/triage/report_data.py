@@ -115,7 +115,7 @@ class Window:
     presence: dict[str, Intervals]
     """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
     context: Row
-    """A row of context.parquet; see `context.CONTEXT`."""
+    """A row of context.parquet; see `window_facts.CONTEXT`."""
     failed: tuple[str, str | None] | None
     """Id of an exception that does not hold for it, and the owner if known."""
     silent: Finding | None

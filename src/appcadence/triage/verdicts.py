@@ -22,8 +22,8 @@ from appcadence.telemetry.schema import VERDICTS, conform
 from appcadence.telemetry.sheet import read_named
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
 from appcadence.triage.audit_log import extend
+from appcadence.triage.case_rows import raising
 from appcadence.triage.case_state import CASES_FILE, read_cases
-from appcadence.triage.case_windows import raising
 
 _CHANNEL = ["device_id", "app_id", "dest"]
 _SAID = ["verdict", "analyst", "justification", "decided_at", "window_start", "window_end"]

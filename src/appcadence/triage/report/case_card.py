@@ -14,7 +14,7 @@ from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, of_kind, sentenc
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.triage.next_steps import contact, contain, identity, look
-from appcadence.triage.report.drawing import Lane, bar, histogram, lag_curve, raster
+from appcadence.triage.report.html import Lane, bar, histogram, lag_curve, raster
 from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, shown_value, utc_text
 
 MAX_LISTED = 20

@@ -18,7 +18,7 @@ from appcadence.serving.run import Run
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.sheet import read_named
 from appcadence.triage import siem
-from appcadence.triage.case_windows import raising
+from appcadence.triage.case_rows import raising
 from appcadence.triage.cases import SEVERITIES, STATUSES
 from appcadence.triage.report.case_card import card, line
 from appcadence.triage.report.html import write_page

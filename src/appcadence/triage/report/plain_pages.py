@@ -9,8 +9,7 @@ from appcadence.telemetry.readiness.assess import ATTACK, Readiness
 from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Log, percent
 from appcadence.triage.phone.assess import Phone, PhoneApp
 from appcadence.triage.phone.record import Day
-from appcadence.triage.report.drawing import Lane, raster
-from appcadence.triage.report.html import write_page
+from appcadence.triage.report.html import Lane, raster, write_page
 from appcadence.triage.report_data import utc_text
 
 BANDS = {
