@@ -36,8 +36,7 @@ lint: .venv/.dev
 bench: .venv/.core
 	$(PY) benchmarks/features.py && $(PY) benchmarks/cadence_power.py && $(PY) benchmarks/transplant.py
 reference: .venv/.core
-	$(PY) -m appcadence.training.reference_model src/appcadence/models/shipped
-	$(PY) -m appcadence.training.weekly_reference src/appcadence/models/weekly_reference.json
+	$(PY) benchmarks/make_reference.py src/appcadence/models
 spark: .venv/.dev
 	$(PY) benchmarks/spark.py
 docs: .venv/.dev

@@ -3,9 +3,9 @@
 controls.py [--devices N] [--days D] [--seeds N] [--data DIR]
 
 On simulated fleets, and on real captures of `--data` where there are any. A control is the benign twin of an
-implant (see `appcadence.telemetry.simulate.controls`). The gap: the median score of implants and of their
-controls, the share of controls above the median implant, and the recall of implants at the score that 5% of
-all controls reach; for the fused score and for structured cadence alone, learned without controls and with.
+implant (see `twins`). The gap: the median score of implants and of their controls, the share of controls
+above the median implant, and the recall of implants at the score that 5% of all controls reach; for the fused
+score and for structured cadence alone.
 The probe: how well a small LightGBM tells injected from real benign windows by what is no behaviour (AUC,
 folded by device or, on a capture, by destination; .5 = not at all), over families of features and, beside it,
 within windows of equal newness. Only windows of six flows or more are compared: fewer have no sizes.
@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
+from twins import twins_as_kinds
 
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
@@ -80,56 +81,42 @@ def main() -> None:
 
 
 Scored = tuple[pd.DataFrame, int]
-"""Windows with `malicious`, and the scores of both trainings, and the moment that parts past from future."""
+"""Windows with `malicious`, `control_of` and scores, and the moment that parts past from future."""
 
 
 def fleet_windows(tables: Tables, seed: int) -> Scored:
     """Windows of held-out devices, scored with the past alone known."""
-    out = None
-    for name, controls in (("without", 0.0), ("with", 1.0)):
-        with mock.patch("appcadence.training.train.CONTROLS", controls):
-            training = train(tables, seed=seed)
-        detector = as_of(training, tables)[0]
-        if out is None:
-            asked = (tables, training.cut_us, "24h")
-            out = framed(
-                [
-                    labelled(*asked, 900 + k, 2.0, devices=training.held_out, controls=1.0)[0]
-                    for k in range(FLEET_ROUNDS)
-                ]
-            )
-        out = scored(out, detector, name)
-    assert out is not None
-    return out, training.cut_us
+    training = train(tables, seed=seed)
+    asked = (tables, training.cut_us, "24h")
+    with mock.patch("appcadence.training.injection.inject", twins_as_kinds):
+        rounds = [labelled(*asked, 900 + k, 2.0, devices=training.held_out)[0] for k in range(FLEET_ROUNDS)]
+    return scored(framed(rounds), as_of(training, tables)[0]), training.cut_us
 
 
 def capture_windows(flows: pa.Table) -> Scored:
     start = micros(flows["start"])
     middle = int(start.min() + start.max()) // 2
-    rounds = [
-        labelled({"flows": flows}, middle, "24h", 900 + k, 60.0, controls=1.0)[0]
-        for k in range(CAPTURE_ROUNDS)
-    ]
-    out = framed(rounds)
-    for name, controls in (("without", 0.0), ("with", 1.0)):
-        with mock.patch("appcadence.training.train.CONTROLS", controls):
-            detector = train({"flows": flows.filter(pa.array(start < middle))}).detector
-        out = scored(out, detector, name)
-    return out, middle
+    with mock.patch("appcadence.training.injection.inject", twins_as_kinds):
+        rounds = [labelled({"flows": flows}, middle, "24h", 900 + k, 60.0)[0] for k in range(CAPTURE_ROUNDS)]
+    detector = train({"flows": flows.filter(pa.array(start < middle))}).detector
+    return scored(framed(rounds), detector), middle
 
 
 def framed(rounds: Sequence[LabelledWindows]) -> pd.DataFrame:
-    frames = [part.frame.assign(malicious=part.malicious, round=k) for k, part in enumerate(rounds)]
+    frames = []
+    for k, part in enumerate(rounds):
+        kind = part.frame["implant_kind"].astype("string")
+        control_of = kind.str.removeprefix("control of ").where(kind.str.startswith("control of ").eq(True))
+        malicious = part.malicious & control_of.isna().to_numpy()
+        frames.append(part.frame.assign(malicious=malicious, control_of=control_of.astype(object), round=k))
     plain = [f.astype({c: object for c in f if f[c].dtype == "category"}) for f in frames]
     return pd.concat(plain, ignore_index=True).copy()
 
 
-def scored(frame: pd.DataFrame, detector: Detector, name: str) -> pd.DataFrame:
+def scored(frame: pd.DataFrame, detector: Detector) -> pd.DataFrame:
     scores = detector.score(frame)
     cadence = pc.struct_field(scores["structured_cadence"], "score")
-    return frame.assign(
-        **{f"score {name}": scores["score"].to_numpy(), f"cadence {name}": cadence.to_numpy()}
-    )
+    return frame.assign(score=scores["score"].to_numpy(), cadence=cadence.to_numpy())
 
 
 def report(parts: Sequence[Scored]) -> None:
@@ -146,14 +133,14 @@ def gap(frame: pd.DataFrame) -> None:
     print(f"{'kind':18s} {'shows':12s} windows controls  implant control   gap above")
     kind = frame["implant_kind"].where(implant, frame["control_of"])
     for name, of in KINDS.items():
-        a, b = frame["score with"][implant & (kind == name)], frame["score with"][control & (kind == name)]
+        a, b = frame["score"][implant & (kind == name)], frame["score"][control & (kind == name)]
         if len(a) and len(b):
             print(
                 f"{name:18s} {of.shows:12s} {len(a):7d} {len(b):8d}  {a.median():7.2f} {b.median():7.2f} "
                 f"{a.median() - b.median():5.2f} {(b > a.median()).mean():5.2f}"
             )
     shows = kind.map(lambda name: KINDS[name].shows if name in KINDS else None)
-    for score in ("score without", "score with", "cadence without", "cadence with"):
+    for score in ("score", "cadence"):
         value = frame[score].fillna(-np.inf)
         level = np.sort(value[control])[::-1][int(FALSE_SHARE * control.sum())]
         by = {s: (value[implant & (shows == s)] > level).mean() for s in dict.fromkeys(shows.dropna())}

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from appcadence._types import DAY_US
 from appcadence.telemetry.simulate.behaviours import Pattern, Rng, Scene, draw_period, inside, rhythm
 from appcadence.telemetry.simulate.carriers import Carriers, Destination, new_destination
-from appcadence.telemetry.simulate.graft import Graft, extent, placed, scene_of, table_of
+from appcadence.telemetry.simulate.implants import Graft, extent, placed, scene_of, table_of
 from appcadence.training.injection import Tables
 
 MIN_FRONT_SECONDS = 3600.0

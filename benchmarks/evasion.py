@@ -28,8 +28,7 @@ from one_liners import one_liners
 
 from appcadence.features.extraction import load, table_of
 from appcadence.features.windows import APP_LEVEL
-from appcadence.models.alert_units import alert_units
-from appcadence.models.calibration import device_days
+from appcadence.models.calibration import alert_units, device_days
 from appcadence.models.eligibility import eligible
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.fleet import simulate

@@ -28,9 +28,9 @@ from rita import timing_score
 
 from appcadence.features.extraction import table_of
 from appcadence.features.windows import Windows
+from appcadence.models.bundle import reference_model
 from appcadence.models.detector import Detector
 from appcadence.models.eligibility import eligible
-from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
 
 BUDGETS = (1.0, 3.0, 10.0)

@@ -22,19 +22,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from one_liners import one_liners
+from twins import inject_with_twins
 
 from appcadence.features import extract
 from appcadence.features.columns import micros
 from appcadence.features.history import History
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days
+from appcadence.models.bundle import reference_model
+from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.eligibility import eligible, shared_process
-from appcadence.models.shipped import reference_model
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import Kind, long_session, push_burst, steady, userless
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import through_own_log
 from appcadence.training.injection import Tables, past_and_future
 from appcadence.training.train import train
@@ -99,13 +98,13 @@ def one_seed(devices: int, seed: int) -> dict[str, Found]:
     ]
     full, logged = filtered(made[0]), made[1]
     cut = int(micros(full["flows"]["start"]).min()) // _DAY_US * _DAY_US + DAYS // 2 * _DAY_US
-    grafted, specs = inject(
+    grafted, specs = inject_with_twins(
         past_and_future(full, cut)[1],
         seed,
         per_device_day=PER_DEVICE_DAY,
         kinds=KINDS,
         max_per_device=2,
-        controls=0.5,
+        share=0.5,
     )
     full = full | {"flows": pa.concat_tables([full["flows"], grafted]).unify_dictionaries()}
     own = through_own_log(full, set(pc.unique(full["flows"]["device_id"].cast(pa.string())).to_pylist()))

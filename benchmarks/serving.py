@@ -47,7 +47,7 @@ from appcadence.models.detector import aligned, forest_input
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate, write
-from appcadence.training.forest import SUBSAMPLE, TREES
+from appcadence.training.supervised import SUBSAMPLE, TREES
 from appcadence.training.train import train
 
 SLIPS_FLOWS_PER_MINUTE = 5000

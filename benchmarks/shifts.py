@@ -24,8 +24,7 @@ import pyarrow.compute as pc
 from fleet import DAYS, spread, weeks
 
 from appcadence.features.extraction import load
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days
+from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.detector import Detector
 from appcadence.models.pipeline import assemble
 from appcadence.telemetry.simulate.fleet import simulate

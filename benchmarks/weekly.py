@@ -1,6 +1,6 @@
 """Weekly sums: what App Privacy Reports alone give away of an implant, on simulated phones.
 
-Thirty phones, eight weeks, one report a week, with the long tail of `telemetry.simulate.long_tail`; implants
+Thirty phones, eight weeks, one report a week, with the long tail of `weekly_reports`; implants
 of one kind in two phones from the third to sixth week on until the end, four such pairs a kind and seed. Of
 each kind recall by implant (found in any week) and by implant-week, at the benign findings a phone-week that
 were asked for (calibrated on the other phones), and at the scores that gave exactly 0.1, 0.3 and 1 of them,
@@ -21,20 +21,24 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from weekly_reports import (
+    REPORT_US,
+    first_export,
+    sums_of,
+    weekly_reports,
+    with_long_tail,
+)
 
 from appcadence._types import DAY_US
 from appcadence.features import weekly
 from appcadence.features.weekly import contact_weeks
-from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK, judge
-from appcadence.models.weekly_judgement import judge_reports
+from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK, judge, judge_reports
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.schema import CONTACT_SUMMARIES
 from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import Behaviour, Kind, Pattern, Rng, Scene, steady
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.long_tail import with_long_tail
-from appcadence.telemetry.simulate.weekly_reports import REPORT_US, first_export, sums_of, weekly_reports
 
 PHONES, WEEKS, PAIRS = 30, 8, 4
 RATES = (0.1, 0.3, 1.0)

@@ -15,7 +15,7 @@ import subprocess
 
 import pytest
 
-from appcadence.triage import ecs
+from appcadence.triage import siem
 
 _SHA512 = (
     "ce793a26bdfc28d46cc942acb68ae6357e102adaa7c10635116aab30258883f9"
@@ -95,7 +95,7 @@ def published(path) -> dict[str, tuple[str, bool]]:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         pytest.skip("npm and node, which read Elastic's own schema, are not installed")
-    command = [npm, "pack", "--silent", f"@elastic/ecs@{ecs.VERSION}"]
+    command = [npm, "pack", "--silent", f"@elastic/ecs@{siem.ECS_VERSION}"]
     got = subprocess.run(command, cwd=path, capture_output=True, text=True, check=False)
     if got.returncode:
         pytest.skip(f"the npm registry did not serve Elastic's schema: {got.stderr.strip()[-200:]}")

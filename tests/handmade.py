@@ -17,10 +17,9 @@ from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector
-from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.eligibility import BEHAVIOURS, STRATA
 from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.reference import Reference
-from appcadence.models.strata import STRATA
 from appcadence.models.trees import Trees
 
 DAY = 86_400

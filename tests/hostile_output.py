@@ -9,10 +9,10 @@ from appcadence.findings import Finding, arrow
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import ACTIVITY, conform
+from appcadence.triage.case_rows import cases_in
 from appcadence.triage.case_state import CASES_FILE
-from appcadence.triage.case_windows import cases_in
 from appcadence.triage.output import EVENTS, OWNERS
-from appcadence.triage.report_context import CONTEXT
+from appcadence.triage.window_facts import CONTEXT
 
 HOSTILE = "<script>alert(1)</script>\"'\u202e"
 DAY = 1_772_409_600_000_000

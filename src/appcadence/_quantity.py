@@ -1,8 +1,10 @@
-"""Numbers with their units, as a person would say them."""
+"""Numbers with their units, and what happened in a case, as a person would say them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def quantity(value: float, unit: str) -> str:
@@ -25,3 +27,46 @@ def quantity(value: float, unit: str) -> str:
         return f"{value:,.0f} times as often" if value >= 10 else f"{value:.2g} times as often"
     named = {"1/h": "an hour", "count": ""}.get(unit, unit)
     return f"{value:,.0f} {named}".strip() if abs(value) >= 1000 else f"{value:.3g} {named}".strip()
+
+
+_MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
+"""Gaps have a usual length where so many are near it, and they fill so much of the time; a session is long;
+so many pushes tell chance apart."""
+
+
+def case_sentence(p: Mapping[str, Any]) -> str:
+    n, failed, seconds = p["connections"], p["failed"] or 0, p["seconds"]
+    what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
+    many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
+    said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
+    longest = seconds if n == 0 and seconds is not None else p["longest_seconds"] or 0.0
+    alone = n <= 1 and (seconds is None or seconds < longest + 1.0)
+    if seconds is not None and not alone:
+        said += f" in {quantity(seconds, 's')}"
+    if failed and 10 * failed >= n:
+        said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
+    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (seconds or 0.0)
+    if filled and (p["gap_share"] or 0.0) >= _MIN_SHARE:
+        said += f", mostly every {quantity(p['gap_seconds'], 's')}"
+    if longest >= _LONG_SECONDS:
+        more, least = (" or longer", "") if p.get("cut") else ("", "" if alone else "up to ")
+        said += f", for {least}{quantity(longest, 's')}{more}{'' if alone else ' at a time'}"
+    if p["dest"] is None:
+        said += "" if p["own_log"] else f", to {p['destinations']:,} destinations together"
+    else:
+        said += f", to {p['dest']}"
+        others = (p["devices"] or 1) - 1
+        if others >= 1 and p["other_devices"] is not None:
+            met = f"{p['other_devices']:.0f} of {others:.0f} other devices" if p["other_devices"] else ""
+            said += f", which {met or 'no other device'} contacted"
+        if p["destinations"] > 1:
+            said += f" (one of {p['destinations']:,} destinations)"
+    if (p["answered"] or 0) >= _MIN_PUSHES and p["answered"] > 2 * p["by_chance"]:
+        said += (
+            f"; a session followed at once on {p['answered']} of {p['pushes']} pushes, by chance on "
+            f"{p['by_chance']:.1f}"
+        )
+    if p["unused"] is not None and n >= _MIN_PUSHES:
+        share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"
+        said += f"; nobody was using the phone at {share} of them"
+    return f"{said}."

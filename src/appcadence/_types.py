@@ -1,7 +1,11 @@
-"""Types and units that all rooms share; what an array holds is said where it is used."""
+"""Types and units that all rooms share, and how a long job tells where it is.
+
+What an array holds is said where it is used.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -33,3 +37,17 @@ Progress = Callable[[str, float], None]
 
 def silent(what: str, share: float) -> None:
     """The progress that nobody is told."""
+
+
+def logged_stages(log: logging.Logger, progress: Progress) -> Progress:
+    """`progress`, and a line in the log (INFO) whenever another stage begins than the last."""
+    last = ""
+
+    def tell(what: str, share: float) -> None:
+        nonlocal last
+        if what != last:
+            last = what
+            log.info("%s", what)
+        progress(what, share)
+
+    return tell

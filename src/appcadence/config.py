@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,6 @@ _RANGES = {
     **dict.fromkeys(ATTACK_NAMES, (1.0, "above 0 and at most 1")),
 }
 """By field, the largest value, and the range in words."""
-_SECTIONS = {
-    "alerts": {name: name for name in ("alerts_per_device_day", "false_discovery_rate")},
-    "tunables": {attack_name: behaviour for behaviour, attack_name in ATTACK_NAMES.items()},
-    "ranking": {"local_destinations": "local_destinations"},
-    "model": {"trusted_keys": "trusted_keys"},
-}
-"""By section, the key in the file and the field that it sets."""
 
 
 def checked(field: str, value: Any, name: str, argument: str | None = None) -> Any:
@@ -189,19 +182,20 @@ def read(path: str | Path) -> Config:
             with the file and the key.
     """
     content = read_toml(path, "settings", AppcadenceError)
-    _known(f"{path}: section", content, _SECTIONS)
-    found: dict[str, dict[str, Any]] = {}
-    for section, fields in _SECTIONS.items():
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Config)}
+    _known(f"{path}: section", content, kinds)
+    found = {}
+    for section, kind in kinds.items():
         values = content.get(section, {})
         if not isinstance(values, dict):
             raise AppcadenceError(f"{path}: {section} is no table; write [{section}]")
-        _known(f"{path}, [{section}]: key", values, fields)
-        found[section] = {
-            fields[key]: checked(fields[key], value, f"{path}, [{section}]: {key}")
-            for key, value in values.items()
-        }
-    kinds = {"alerts": Alerts, "tunables": Tunables, "ranking": Ranking, "model": Model}
-    return Config(**{section: kind(**found[section]) for section, kind in kinds.items()})
+        # By key in the file, the field that it sets.
+        of = {ATTACK_NAMES.get(field.name, field.name): field.name for field in fields(kind)}
+        _known(f"{path}, [{section}]: key", values, of)
+        found[section] = kind(
+            **{of[k]: checked(of[k], value, f"{path}, [{section}]: {k}") for k, value in values.items()}
+        )
+    return Config(**found)
 
 
 def _known(what: str, names: dict[str, Any], known: dict[str, Any]) -> None:

@@ -10,14 +10,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from appcadence._quantity import quantity
+from appcadence._quantity import case_sentence, quantity
 from appcadence._types import Mask
-from appcadence.case_sentence import case_sentence
 from appcadence.features.catalog import FEATURES, RELATIVE
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
@@ -249,13 +249,8 @@ def _unchecked(text: str) -> Statement:
     return Statement(UNCHECKED, _says(text), "Not checked")
 
 
-def _silent(word: Callable[[Parameters], str]) -> Statement:
-    return Statement(NO_ALERT, word, "No alert")
-
-
-def _blind(word: Callable[[Parameters], str]) -> Statement:
-    return Statement(BLIND_SPOT, word, "Blind spot")
-
+_silent = partial(Statement, NO_ALERT, label="No alert")
+_blind = partial(Statement, BLIND_SPOT, label="Blind spot")
 
 CATALOGUE: dict[str, Statement] = {
     "case": Statement(SUMMARY, case_sentence),

@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 from appcadence._files import clear, recover, replacing_directory, scratch
 from appcadence._inputs import open_input, sha256
 from appcadence._parquet import read_parquet
-from appcadence._stages import logged_stages
-from appcadence._types import Progress, silent
+from appcadence._types import Progress, logged_stages, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
@@ -40,21 +39,27 @@ from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.vetting import decided
 from appcadence.features.windows import APP_LEVEL, window_seconds
 from appcadence.findings import Finding
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days, discovered
+from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Telemetry, local
-from appcadence.serving.hidden_names import COLUMNS as LOOKUP_COLUMNS
-from appcadence.serving.hidden_names import lookup_findings, made_up_names
+from appcadence.serving.run import COLUMNS as LOOKUP_COLUMNS
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run, blind_spots, last_run, out_of_reach, unranked
+from appcadence.serving.run import (
+    Run,
+    blind_spots,
+    last_run,
+    lookup_findings,
+    made_up_names,
+    out_of_reach,
+    unranked,
+)
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory, unify
-from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES
-from appcadence.triage import output, report_context, window_facts
+from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES, VERDICTS
+from appcadence.telemetry.sheet import read_named
+from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
-from appcadence.triage.verdicts import read as read_verdicts
 
 _log = logging.getLogger(__name__)
 _MAX_EPOCH_DIGITS = 11
@@ -110,7 +115,7 @@ def score_directory(
     history, earlier = _earlier(history)
     _now()  # what is wrong with it, is said before the work
     past = scorer.detector.history if history is None else read_history(history)
-    past = past if verdicts is None else decided(past, read_verdicts(verdicts))
+    past = past if verdicts is None else decided(past, read_named(Path(verdicts), VERDICTS))
     asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
     settings = (asked, span_us, block_flows)
     telemetry: Telemetry
@@ -301,10 +306,10 @@ def _write_report_data(
     windows = build({"flows": flows} | around, seconds)
     facts = window_facts.facts(windows, flows, wanted, after)
     pq.write_table(facts, staging / output.FACTS_FILE, compression="zstd")
-    pq.write_table(report_context.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
+    pq.write_table(window_facts.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
-    inventory = _rows_of(source, "inventory", report_context.INVENTORY_COLUMNS, scopes)
-    context = report_context.context(windows, inventory, wanted)
+    inventory = _rows_of(source, "inventory", window_facts.INVENTORY_COLUMNS, scopes)
+    context = window_facts.context(windows, inventory, wanted)
     pq.write_table(context, staging / "context.parquet", compression="zstd")
     activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
     if len(activity):
@@ -359,7 +364,7 @@ def _facts(
         devices=len(devices),
         device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
         windows=len(scores),
-        **output.Counts.of(scores)._asdict(),
+        **output.counts(scores),
         alerts_per_device_day=asked.alerts.alerts_per_device_day,
         false_discovery_rate=asked.alerts.false_discovery_rate,
         tunables=asked.tunables.chosen,

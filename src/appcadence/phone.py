@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.weekly import short_reports
-from appcadence.models.shipped import reference_model
-from appcadence.models.weekly_judgement import judge_reports
+from appcadence.models.bundle import reference_model
+from appcadence.models.weekly import judge_reports
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import SOURCES, TelemetryDirectory, existing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appcadence.cli.early import check_directories, check_files
+from appcadence.cli.options import check_directories, check_files
 from appcadence.errors import AppcadenceError
 
 

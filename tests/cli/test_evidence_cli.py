@@ -67,7 +67,6 @@ def test_the_facts_of_a_run_are_those_of_its_scores(place):
     facts = run_facts(
         place / "scored",
         model="model",
-        inputs={"flows.parquet": "ab"},
         exceptions=["b", "a"],
         exceptions_file=place / "exceptions.toml",
     )

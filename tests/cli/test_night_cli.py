@@ -17,7 +17,7 @@ from make import fleet
 from mlflow_server import free_port
 
 from appcadence.cli import main
-from appcadence.models.shipped import reference_model
+from appcadence.models.bundle import reference_model
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import write_directory

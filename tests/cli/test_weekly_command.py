@@ -8,7 +8,7 @@ from make import fleet, flows, summaries
 from typer.testing import CliRunner
 
 from appcadence.cli import app
-from appcadence.models.weekly_judgement import WEEKLY
+from appcadence.models.weekly import WEEKLY
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.schema import CONTACT_SUMMARIES
 

@@ -17,14 +17,14 @@ from appcadence import config
 from appcadence.cli.deliver import _alerts
 from appcadence.features.extraction import extract
 from appcadence.models import bundle
-from appcadence.models.shipped import SHIPPED, reference_model
+from appcadence.models.bundle import SHIPPED, reference_model
 from appcadence.nightly import read_history, score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import DirectoryWriter, TelemetryDirectory, write_directory
-from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS
+from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS, VERDICTS
 from appcadence.telemetry.sheet import read_named
-from appcadence.telemetry.verdicts import decisions, from_csv
-from appcadence.triage import audit_report, exceptions, spool, verdicts
+from appcadence.telemetry.verdicts import decisions, from_csv, latest_decisions
+from appcadence.triage import audit_report, delivery, exceptions, verdicts
 from appcadence.triage.audit_log import append, verify
 from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
@@ -96,7 +96,7 @@ def edges(scratch: Path) -> dict[str, Target]:
     found["verdicts"] = _file(
         "verdicts.parquet",
         _stored(said, scratch),
-        lambda path: verdicts.latest_decisions(verdicts.read(path)),
+        lambda path: latest_decisions(read_named(path, VERDICTS)),
     )
     log = scratch / "evidence.jsonl"
     verdicts.record(said, scratch / "v.parquet", log, AT)
@@ -110,10 +110,13 @@ def edges(scratch: Path) -> dict[str, Target]:
     found["evidence"] = Target(
         [log.read_bytes()], _read_evidence, suffix=".jsonl", inputs=shaped("x.jsonl", log.read_bytes())
     )
-    with spool.opened(scratch / "spool") as kept:
+    with delivery.opened(scratch / "spool") as kept:
         kept.add("syslog", [("k", '{"a": 1}'), ("l", "{}")])
     found["spool"] = _folder(
-        [{spool.LEDGER: (scratch / "spool" / spool.LEDGER).read_bytes()}], scratch, "spooled", _read_spool
+        [{delivery.LEDGER: (scratch / "spool" / delivery.LEDGER).read_bytes()}],
+        scratch,
+        "spooled",
+        _read_spool,
     )
     return found
 
@@ -217,9 +220,9 @@ def _read_evidence(path: Path) -> int:
 
 
 def _read_spool(folder: Path, scratch: Path) -> None:
-    with spool.opened(folder) as kept:
+    with delivery.opened(folder) as kept:
         kept.add("syslog", [("m", "{}")])
-        kept.turn("syslog", spool.SENDING, spool.UNSURE)
+        kept.turn("syslog", delivery.SENDING, delivery.UNSURE)
         for one in kept.waiting("syslog"):
-            kept.set_state(one.number, spool.SENT)
-        kept.count(spool.WAITING, ["syslog"])
+            kept.set_state(one.number, delivery.SENT)
+        kept.count(delivery.WAITING, ["syslog"])

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appcadence.models.alert_units import KEYS, UNITS, alert_unit, alert_units
+from appcadence.models.calibration import KEYS, UNITS, alert_unit, alert_units
 
 DAY = pd.Timedelta(days=1)
 ROWS = st.tuples(

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
+from appcadence.models.eligibility import STRATA
 from appcadence.models.reference import BINS, DECILES, Reference
-from appcadence.models.strata import STRATA
 
 WIDE = len(NAMES) * BINS
 

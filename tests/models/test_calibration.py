@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
 from appcadence.errors import BundleError
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import Calibration, adjusted_p_values, device_days, discovered, strongest
+from appcadence.models.calibration import (
+    Calibration,
+    adjusted_p_values,
+    alert_unit,
+    device_days,
+    discovered,
+    strongest,
+)
 
 
 def drawn(seed, days=400, per_day=30):

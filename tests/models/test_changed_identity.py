@@ -9,8 +9,7 @@ from test_fleet_events import CUT
 from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.features.history import History
-from appcadence.models.fleet_events import fleet_events
-from appcadence.models.identity import MIN_CHANNELS, Identity, identity
+from appcadence.models.fleet_events import MIN_CHANNELS, Identity, fleet_events, identity
 from appcadence.training.injection import past_and_future
 
 HOSTS = [f"h{k}.example" for k in range(8)]

@@ -10,9 +10,8 @@ from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extraction import load
 from appcadence.findings import REASON, of_row
-from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
+from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS, strata
 from appcadence.models.experts import EXPERTS
-from appcadence.models.strata import strata
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
 from appcadence.training.train import train

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appcadence.findings import of_row
-from appcadence.models.device_shift import LEVEL, MIN_LEFT, QUANTILE, device_shift
+from appcadence.models.calibration import LEVEL, MIN_LEFT, QUANTILE, device_shift
 
 DAY = 86_400.0
 

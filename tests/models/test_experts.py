@@ -9,8 +9,8 @@ from handmade import calibration, detector
 from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
+from appcadence.models.eligibility import STRATA
 from appcadence.models.experts import EXPERTS, MAX_OCTAVES, POINTS, PRIOR_WINDOWS, Experts
-from appcadence.models.strata import STRATA
 
 N = len(NAMES)
 PLACE = {expert.name: place for place, expert in enumerate(EXPERTS)}

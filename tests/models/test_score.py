@@ -17,9 +17,8 @@ from appcadence.models.detector import (
     hide,
     ranks,
 )
-from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.eligibility import BEHAVIOURS, STRATA
 from appcadence.models.experts import EXPERTS, POINTS, Experts
-from appcadence.models.strata import STRATA
 from appcadence.models.trees import join
 
 # The raw score of a window is its connections an hour, those of benign windows are 0 to 99.
@@ -162,7 +161,7 @@ def test_reasons_are_worded_for_a_thousand_and_for_alerts():
 
 def test_what_scores_less_than_is_worded_gets_no_reasons():
     frame = windows(3, dest=list("abc"), beats_per_hour=[5, 4, 3])
-    rows = made().measure(frame, explained_from=4.0).table
+    rows = made().measure(frame, explained_from=4.0)[0]
     assert [len(texts) > 0 for texts in rows["reasons"].to_pylist()] == [True, True, False]
 
 

@@ -12,8 +12,8 @@ from handmade import N, calibration, changed, detector, nothing
 
 from appcadence.errors import BundleError
 from appcadence.models import bundle, signature
+from appcadence.models.eligibility import STRATA
 from appcadence.models.signature import Trust
-from appcadence.models.strata import STRATA
 from appcadence.models.trees import leaf
 from appcadence.serving import Scorer
 

@@ -14,8 +14,8 @@ from appcadence.features.extraction import load
 from appcadence.findings import of_row
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.training.forest import anomaly_score
 from appcadence.training.injection import past_and_future
+from appcadence.training.supervised import anomaly_score
 from appcadence.training.train import train
 
 DAY_US = 86_400_000_000

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from appcadence.models.detector import combine
-from appcadence.models.strata import STRATA, by_stratum, strata
+from appcadence.models.eligibility import STRATA, by_stratum, strata
 
 
 def frame():

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 
 from appcadence.errors import BundleError
 from appcadence.models.trees import Trees, join
-from appcadence.training.forest import anomaly_score, average_path_length, fit_forest
-from appcadence.training.supervised import BAGS, fit_classifier, flatten
+from appcadence.training.supervised import (
+    BAGS,
+    anomaly_score,
+    average_path_length,
+    fit_classifier,
+    fit_forest,
+    flatten,
+)
 
 
 @pytest.fixture(scope="module")

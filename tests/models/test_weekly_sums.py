@@ -8,16 +8,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from weekly_reports import (
+    first_export,
+    in_reports,
+    sums_of,
+    weekly_reports,
+    with_long_tail,
+)
 
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features.weekly import contact_weeks
 from appcadence.findings import of_row
-from appcadence.models.weekly import EXPERTS, KEPT, Tails, judge, reference, statistics
-from appcadence.models.weekly_judgement import WEEKLY, judge_reports
+from appcadence.models.weekly import EXPERTS, KEPT, WEEKLY, Tails, judge, judge_reports, reference, statistics
 from appcadence.telemetry.schema import ACCESSES, CONTACT_SUMMARIES
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.telemetry.simulate.long_tail import with_long_tail
-from appcadence.telemetry.simulate.weekly_reports import first_export, in_reports, sums_of, weekly_reports
 
 DAY = 86_400_000_000
 WEEKS = 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from make import flows, together
 
-from appcadence.serving.hidden_names import COLUMNS, MIN_LOOKUPS, lookup_findings
+from appcadence.serving.run import COLUMNS, MIN_LOOKUPS, lookup_findings
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.ingest.convert import convert
 

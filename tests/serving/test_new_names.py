@@ -11,7 +11,7 @@ from make import fleet, flows, together
 from peak import KILOBYTES
 
 from appcadence.features.history import SCHEMA, History
-from appcadence.serving.hidden_names import MIN_NEW_NAMES, made_up_names
+from appcadence.serving.run import MIN_NEW_NAMES, made_up_names
 from appcadence.telemetry.arrays import sorted_places
 from appcadence.telemetry.directory import write_directory
 
@@ -21,7 +21,7 @@ SCORE = (
     + """
 import sys
 from pathlib import Path
-from appcadence.models.shipped import reference_model
+from appcadence.models.bundle import reference_model
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 run = score_directory(sys.argv[1], Scorer(*reference_model()), Path(sys.argv[2]))

@@ -29,8 +29,7 @@ from appcadence.serving import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.fleet import simulate, write
-from appcadence.training.publish import publish
-from appcadence.training.tracking import plain
+from appcadence.training.publish import plain, publish
 from appcadence.training.train import train
 
 KEY = ["device_id", "app_id", "dest", "window_start"]

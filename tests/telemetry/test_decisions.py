@@ -9,7 +9,7 @@ import pytest
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv, latest_decisions
-from appcadence.training.verdicts import verdict_of
+from appcadence.training.truth import verdict_of
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 GOOD = {

@@ -7,8 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from appcadence.telemetry.simulate.carriers import Carriers
-from appcadence.telemetry.simulate.exchanges import MAX_SECONDS, exchanges
+from appcadence.telemetry.simulate.carriers import MAX_SECONDS, Carriers, exchanges
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
 

@@ -11,7 +11,7 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry.simulate.behaviours import Kind, steady
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.slots import joined, nowhere, slots
+from appcadence.telemetry.simulate.phone_log import joined, nowhere, slots
 
 SLOT_US = 8_000_000
 ARGUMENTS = {"devices": 12, "days": 3, "seed": 4}
@@ -77,9 +77,7 @@ def test_slots_of_an_open_connection_are_where_it_moves_something():
 
 def test_implants_in_an_own_log_are_runs_of_slots_and_join_what_is_there(fleets):
     benign = simulate(**ARGUMENTS, implants_per_device_day=0.0, own_log_share=1.0).tables
-    grafted, specs = inject(
-        benign, 3, per_device_day=2.0, kinds={"beat": Kind(steady(300.0, 0.0, 0.0))}, controls=0.5
-    )
+    grafted, specs = inject(benign, 3, per_device_day=2.0, kinds={"beat": Kind(steady(300.0, 0.0, 0.0))})
     mine = grafted.filter(pa.array(nowhere(grafted)))
     assert len(mine) and specs["flows"].sum() == len(grafted)
     assert mine["bytes_out"].null_count == len(mine) and pc.min(mine["duration_seconds"]).as_py() >= 7.9

@@ -5,19 +5,19 @@ from collections import defaultdict
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-
-from appcadence.telemetry.directory import TelemetryDirectory
-from appcadence.telemetry.ingest.convert import convert
-from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS, SITES
-from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.telemetry.simulate.long_tail import with_long_tail
-from appcadence.telemetry.simulate.weekly_reports import (
+from weekly_reports import (
     CONTACT_US,
     REPORT_US,
     first_export,
     report_lines,
     weekly_reports,
+    with_long_tail,
 )
+
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS, SITES
+from appcadence.telemetry.simulate.fleet import simulate
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pandas as pd
 from make import DAY0, activity, flows, pushes, together
 
 from appcadence.features.columns import micros
-from appcadence.training.alignment import aligned_spans
+from appcadence.training.injection import aligned_spans
 
 DAY = 86_400.0
 

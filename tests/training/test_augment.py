@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from make import DAY0, flows
 
-from appcadence.training.augment import change, vary
+from appcadence.training.injection import change, vary
 
 
 def lone(n, each=6):

@@ -10,8 +10,7 @@ from appcadence.features.catalog import NAMES
 from appcadence.models.detector import fuse
 from appcadence.models.experts import Experts
 from appcadence.models.trees import scaled
-from appcadence.training.correction import SIMULATED_TRUST, TRUST_DAYS, Start, correct, trust
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import SIMULATED_TRUST, TRUST_DAYS, Hyperparameters, Start, correct, trust
 
 FEW = Hyperparameters(trees=4)
 BEATS, SECONDS = (NAMES.index(name) for name in ("beats_per_hour", "longest_session_seconds"))

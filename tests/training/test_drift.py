@@ -17,8 +17,8 @@ from appcadence.features.extraction import table_of
 from appcadence.features.history import History
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, comparable
+from appcadence.models.eligibility import STRATA
 from appcadence.models.reference import Reference
-from appcadence.models.strata import STRATA
 from appcadence.training.app_shifts import app_shifts
 from appcadence.training.drift import drift, psi
 

@@ -22,9 +22,8 @@ from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, forest_input, fuse
 from appcadence.training.estimators import BaselineScaler, DetectorClassifier, FlatIsolationForest
 from appcadence.training.fit import Sample, fit
-from appcadence.training.forest import anomaly_score, fit_forest
 from appcadence.training.injection import labelled, past_and_future
-from appcadence.training.supervised import BAGS, Hyperparameters
+from appcadence.training.supervised import BAGS, Hyperparameters, anomaly_score, fit_forest
 
 CUT = (DAY0 + 2 * 86400) * 1_000_000
 SMALL = {"trees": 4}

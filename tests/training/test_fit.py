@@ -9,12 +9,11 @@ from make import DAY0
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration
-from appcadence.models.device_shift import device_shift
+from appcadence.models.calibration import Calibration, device_shift
 from appcadence.models.experts import Experts
 from appcadence.models.trees import join, leaf, scaled
-from appcadence.training.correction import SIMULATED_TRUST, Correction, Start
 from appcadence.training.fit import FOLDS, MAX_LOSS, MIN_STRATUM, Sample, fit, fold_of, start_of
+from appcadence.training.supervised import SIMULATED_TRUST, Correction, Start
 
 BASELINE = AppBaseline.fit(windows(2))
 
@@ -22,7 +21,7 @@ BASELINE = AppBaseline.fit(windows(2))
 def sample(n=1, implant=-1, number=0, **columns):
     """n windows of one round, of which all or none are an implant's."""
     kind = np.where(np.broadcast_to(implant, n) >= 0, "beacon", None)
-    frame = windows(n, **{"implant_kind": kind, "control_of": None, "verdict": None} | columns)
+    frame = windows(n, **{"implant_kind": kind, "verdict": None} | columns)
     return Sample.of(frame, np.broadcast_to(implant, n).copy(), BASELINE, number)
 
 
@@ -157,7 +156,7 @@ def test_what_scoring_lowers_is_lowered_before_it_is_counted(by_hand):
     assert found.origin == pytest.approx(want.origin) and found.origin < first.origin
 
 
-def test_quality_is_measured_on_the_scale_and_behaviours_on_what_can_be_judged(by_hand):
+def test_what_is_measured_is_on_the_scale_and_behaviours_on_what_can_be_judged(by_hand):
     clean = [levels(120, "app", n_beats=np.where(np.arange(120) < 20, 5, 6))]
     bad = sample(1, 0, app="bad", beats_per_hour=119.0)
     found = fitted(clean, [levels(120, "app"), bad])
@@ -165,8 +164,6 @@ def test_quality_is_measured_on_the_scale_and_behaviours_on_what_can_be_judged(b
     assert not len(found.behaviours["session_persistence"])
     scale = found.calibration["attributed"].scale
     np.testing.assert_allclose(found.tested["score"], scale(np.r_[np.arange(120.0), 119.0]))
-    # As high as the highest benign unit: found where one may lie above.
-    assert found.quality.recall == {0.1: 0.0, 1.0: 1.0, 3.0: 1.0} and found.quality.device_days == 1.0
     assert found.tested["kind"].notna().sum() == 1 and found.tested["implant"].tolist()[-1] == 0
 
 
@@ -255,7 +252,6 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
     rows = Sample.joined(
         [
             levels(40, "app", channel_is_new=(rng.random(40) < 0.3) * 1.0),
-            levels(30, "twin", control_of="beacon", channel_is_new=1.0),
             sample(1, 0, app="bad", beats_per_hour=99.0, channel_is_new=1.0),
         ]
     )
@@ -263,8 +259,8 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
     start = start_of(rows, prior)
     np.testing.assert_array_equal(start.trees.expected, SIMULATED_TRUST * prior.classifier.expected)
     assert start.weight == 0.75
-    # Of real benign windows alone: neither implants nor controls, however new, make the new usual.
-    usual = rows.take(~rows.malicious & ~rows.control)
+    # Of real benign windows alone: implants, however new, do not make the new usual.
+    usual = rows.take(~rows.malicious)
     want = Experts.fit(usual.values, usual.distances, prior.experts)
     np.testing.assert_array_equal(start.experts.thresholds, want.thresholds)
     np.testing.assert_array_equal(start.experts.steps, want.steps)
@@ -273,20 +269,3 @@ def test_learning_starts_from_the_experts_and_trees_of_the_reference():
         alone.experts.thresholds, Experts.fit(usual.values, usual.distances).thresholds
     )
     assert not len(alone.trees.roots[1:]) and alone.trees.base == 0.0
-
-
-@pytest.mark.parametrize("held_out", [True, False])
-def test_controls_are_learned_from_and_calibrate_nothing(monkeypatch, held_out):
-    learned = []
-    corrected(monkeypatch, nothing(2 * N), learned)
-    clean = [levels(120, "held")] if held_out else []
-    control = levels(30, "twin", control_of="beacon")
-    bad = implants(9)
-    with_controls = fitted(clean, learn=[levels(120, "app"), bad, control])
-    assert (learned[0] == 0).sum() == 150
-    without = fitted(clean, learn=[levels(120, "app"), bad])
-    assert with_controls.calibration_windows == without.calibration_windows == 120
-    assert with_controls.calibration_days == without.calibration_days
-    assert len(with_controls.tested) == len(without.tested)
-    np.testing.assert_array_equal(with_controls.experts.thresholds, without.experts.thresholds)
-    np.testing.assert_array_equal(with_controls.experts.steps, without.experts.steps)

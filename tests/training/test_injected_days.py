@@ -23,10 +23,10 @@ def test_one_channel_alone_is_too_little_to_learn_from(at):
 def test_days_of_an_implant_that_become_no_judged_window_are_kept(monkeypatch):
     grafted = together(flows(50.0 + 100.0 * np.arange(8), "d0"), flows([90_000.0], "d0"))
     specs = [
-        ("d0", "com.a", ["a.example"], "beacon", len(grafted), False),
-        ("d0", "com.a", ["a.example"], "burst", 0, False),
+        ("d0", "com.a", ["a.example"], "beacon", len(grafted)),
+        ("d0", "com.a", ["a.example"], "burst", 0),
     ]
-    columns = ["device_id", "app_id", "dests", "kind", "flows", "control"]
+    columns = ["device_id", "app_id", "dests", "kind", "flows"]
     found = grafted, pd.DataFrame(specs, columns=columns)
     monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
     own = {"flows": together(flows(100.0 * np.arange(7), "d0"), flows(100.0 * np.arange(2), "d1", "com.b"))}

@@ -11,17 +11,16 @@ from appcadence.training.injection import labelled, past_and_future
 # What counts as an implant's: apps with so many flows of their own, and an implant's among those of d0.
 
 
-def injected(monkeypatch, benign, implant, devices=2, verdicts=None, control=0, **more):
-    """The windows of the apps' only destination, with their truth; d1 may have a control."""
+def injected(monkeypatch, benign, implant, devices=2, verdicts=None, **more):
+    """The windows of the apps' only destination, with their truth."""
     own = [flows(100.0 * np.arange(benign), f"d{k}") for k in range(devices)]
     specs = [
-        ("d0", "com.a", ["a.example", "b.example"], "beacon", implant, False),
-        ("d0", "com.a", ["a.example"], "burst", 0, False),
-        ("d1", "com.a", ["a.example"], "beacon", control, True),
+        ("d0", "com.a", ["a.example", "b.example"], "beacon", implant),
+        ("d0", "com.a", ["a.example"], "burst", 0),
     ]
     found = (
-        together(*(flows(50.0 + 100.0 * np.arange(n), d) for d, *_, n, _ in (specs[0], specs[2]) if n)),
-        pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind", "flows", "control"]),
+        flows(50.0 + 100.0 * np.arange(implant), "d0"),
+        pd.DataFrame(specs, columns=["device_id", "app_id", "dests", "kind", "flows"]),
     )
     monkeypatch.setattr("appcadence.training.injection.inject", lambda *asked, **kinds: found)
     tables = {"flows": together(*own)}
@@ -40,13 +39,6 @@ def test_a_window_is_an_implants_from_three_tenths_of_its_flows_on(monkeypatch):
     assert truth_of(injected(monkeypatch, 7, 3, devices=3))["d2"] == "benign"
     # What the fleet meets together is left out, but for the implant.
     assert truth_of(injected(monkeypatch, 7, 3, devices=4)) == {"d0": "beacon"}
-
-
-def test_a_control_is_benign_from_three_tenths_of_its_flows_on(monkeypatch):
-    rows = injected(monkeypatch, 7, 3, control=3)
-    assert truth_of(rows) == {"d0": "beacon", "d1": "benign"}
-    assert rows.frame["control_of"].fillna("").tolist() == ["", "beacon"]
-    assert truth_of(injected(monkeypatch, 7, 3, control=2)) == {"d0": "beacon"}
 
 
 def test_of_the_devices_asked_for_alone(monkeypatch):

@@ -19,9 +19,8 @@ from appcadence.features.columns import micros
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.evaluate import json_ready
-from appcadence.training.health import check_health
 from appcadence.training.injection import past_and_future
-from appcadence.training.probe import Probe, as_of, probe, scores_of
+from appcadence.training.probe import Probe, as_of, check_health, probe, scores_of
 from appcadence.training.stress import COLUMNS, GRID, HOURS, LOSSES, Cell, _loss, stress
 from appcadence.training.train import train
 from appcadence.training.truth import Truth
@@ -122,17 +121,17 @@ def test_stress_grid_shows_where_sight_ends_and_is_drawn(trained, tables):
 
 
 def test_pictures_are_inert_under_hostile_names(trained, tables):
-    from appcadence.training import rasters
+    from appcadence.training import figures
 
-    figure = rasters.rasters(trained, tables)
+    figure = figures.rasters(trained, tables)
     png(figure)  # warnings are errors: a glyph that no font has, or markup that does not parse, would show
     titles = [axes.get_title("left") for axes in figure.axes if axes.get_visible()]
     assert any(title.startswith("found, score") for title in titles)
     for title in titles:
         assert title.isascii() and title.count("\n") == 1 and "\x1b" not in title
-    assert rasters.inert(HOSTILE).startswith("com.$\\frac{x}$?[31m?\\U0001f47e?<b>chat"[:30])
+    assert figures.inert(HOSTILE).startswith("com.$\\frac{x}$?[31m?\\U0001f47e?<b>chat"[:30])
     # Where channels were held out there are pictures of any device.
-    assert rasters.rasters(dataclasses.replace(trained, held_out=None), tables).axes
+    assert figures.rasters(dataclasses.replace(trained, held_out=None), tables).axes
 
 
 def test_reliability_and_precision_count_what_quality_counts(trained):
@@ -233,8 +232,8 @@ def judged(monkeypatch, windows, days=100, end=0.0):
         asked.append((seed, len(tables["flows"])))
         return shown(windows, ["beacon"] * days, [0.0] * days)
 
-    monkeypatch.setattr("appcadence.training.health.probe", injected)
-    monkeypatch.setattr("appcadence.training.health.scores_of", lambda detector, tables: windows)
+    monkeypatch.setattr("appcadence.training.probe.probe", injected)
+    monkeypatch.setattr("appcadence.training.probe.scores_of", lambda detector, tables: windows)
     reference = dataclasses.replace(detector().reference, end_us=day(0) + round(end * 1e6))
     return check_health(detector(reference=reference), {"flows": flows([0.0, 50.0, 100.0])}), asked
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from appcadence.training.evaluate import Quality
-from appcadence.training.promotion import judge
+from appcadence.training.registry import judge
 
 CHAMPION = Quality(
     implant_days=100,

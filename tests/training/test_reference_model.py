@@ -2,16 +2,16 @@
 
 import re
 
+import make_reference as made
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from appcadence.models import bundle
-from appcadence.models.shipped import SHIPPED, reference_model, starting_model
-from appcadence.models.strata import STRATA
+from appcadence.models.bundle import SHIPPED, reference_model, starting_model
+from appcadence.models.eligibility import STRATA
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.training import reference_model as made
 
 MAX_BYTES = 2_000_000
 SMALL = ((4, 3, 9001, 0.4), (3, 3, 9002, 1.0))

@@ -16,11 +16,10 @@ from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.experts import EXPERTS, POINTS, Experts
 from appcadence.models.trees import leaf
-from appcadence.training.correction import Correction, Start
 from appcadence.training.fit import FOLDS, WEIGHTS, Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.search import SEARCHED, draw, search
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import Correction, Hyperparameters, Start
 from appcadence.training.train import train
 
 CUT = (DAY0 + 2 * 86_400) * 1_000_000

@@ -27,10 +27,10 @@ with warnings.catch_warnings():
 
 from appcadence.serving.pyfunc import NESTED
 from appcadence.training.figures import gains
-from appcadence.training.publish import fingerprint, publish
+from appcadence.training.publish import fingerprint, plain, publish
 from appcadence.training.registry import resolve
 from appcadence.training.search import SEARCHED
-from appcadence.training.tracking import plain, redacted
+from appcadence.training.tracking import redacted
 
 FIGURES = {
     "recall_at_budget",

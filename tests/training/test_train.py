@@ -15,14 +15,13 @@ from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.columns import micros
 from appcadence.models import bundle
-from appcadence.models.strata import STRATA, strata
+from appcadence.models.eligibility import STRATA, strata
 from appcadence.nightly import read_history, score_directory
 from appcadence.serving import Scorer
 from appcadence.serving.run import FILE as RUN
 from appcadence.telemetry.directory import write_directory
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.training.augment import change
-from appcadence.training.injection import LabelledWindows, labelled, past_and_future
+from appcadence.training.injection import LabelledWindows, change, labelled, past_and_future
 from appcadence.training.train import train
 
 
@@ -193,7 +192,6 @@ def test_features_are_recomputed_and_contacts_counted_alike(tables):
     own = bad[bad["channel_is_new"] == 1]
     fresh = own[own["destination_is_new_for_fleet"] == 1]
     assert (fresh["destination_prevalence_ratio"] == 0).all() and len(fresh)
-    assert bad["control_of"].isna().all() and not specs["control"].any()
     # About half of the implants bring nothing new.
     assert 0.2 < specs["new_destination"].mean() < 0.8
     assert set(good["device_id"]) == set(clean.frame["device_id"])
@@ -223,9 +221,9 @@ def rounds(monkeypatch, starts, devices=4, benign=4000, window="24h", seed=7):
         calls.append({"cut": cut, "seed": seed, "rate": rate} | more)
         implant = np.append(np.full(benign, -1), 0)
         kind = pd.Series([None] * benign + ["beacon"], dtype=object)
-        return LabelledWindows(
-            windows(benign + 1, implant_kind=kind, control_of=None, verdict=None), implant
-        ), pd.DataFrame({"x": [0]})
+        return LabelledWindows(windows(benign + 1, implant_kind=kind, verdict=None), implant), pd.DataFrame(
+            {"x": [0]}
+        )
 
     def fitted(*parts):
         raise Enough
@@ -311,14 +309,13 @@ def test_a_round_of_a_held_out_fleet_is_clean_once_a_cut(monkeypatch):
     assert [call.get("varied") for call in calls[1:3]] == [None, None]
 
 
-def test_what_lasts_too_long_is_thinned_and_implants_controls_and_verdicts_are_kept(monkeypatch):
+def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monkeypatch):
     monkeypatch.setattr("appcadence.training.train._BENIGN_ENOUGH", 10)
     learned = []
     monkeypatch.setattr("appcadence.training.train.fit", lambda learn, *more: learned.append(learn) or 1 / 0)
     implant = np.array([-1] * 14 + [0] * 3)
     verdict = pd.Series([None] * 12 + ["benign"] * 2 + [None] * 3, dtype=object)
-    control = pd.Series(["beacon"] + [None] * 16, dtype=object)
-    frame = windows(17, implant_kind=None, control_of=control, verdict=verdict)
+    frame = windows(17, implant_kind=None, verdict=verdict)
     monkeypatch.setattr(
         "appcadence.training.train.labelled",
         lambda *asked, **more: (LabelledWindows(frame, implant), pd.DataFrame()),
@@ -327,7 +324,7 @@ def test_what_lasts_too_long_is_thinned_and_implants_controls_and_verdicts_are_k
         train({"flows": flows([0.0, 3 * 86_400])})
     ((first,),) = learned
     assert (first.implant >= 0).sum() == 3 and first.frame["verdict"].notna().sum() == 2
-    assert first.control.sum() == 1 and len(first.frame) == 16
+    assert len(first.frame) == 15
 
 
 def test_the_card_says_how_rough_its_promises_are(saved):

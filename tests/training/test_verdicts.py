@@ -14,7 +14,7 @@ from appcadence.serving import Scorer
 from appcadence.training.fit import Sample, labelled_rows
 from appcadence.training.injection import labelled, past_and_future
 from appcadence.training.train import train
-from appcadence.training.verdicts import verdict_of
+from appcadence.training.truth import verdict_of
 
 CUT = (DAY0 + 2 * 86400) * 1_000_000
 
@@ -133,7 +133,7 @@ def sampled(rows):
     """(implant, round, verdict) of windows -> what is learned from."""
     implant, rounds, verdicts = zip(*rows, strict=True)
     kinds = ["beacon" if i >= 0 else None for i in implant]
-    frame = windows(len(rows), verdict=list(verdicts), control_of=None, implant_kind=kinds)
+    frame = windows(len(rows), verdict=list(verdicts), implant_kind=kinds)
     return Sample(frame, values(len(rows)), values(len(rows)), np.array(implant), np.array(rounds))
 
 

@@ -21,11 +21,9 @@ from appcadence.models import bundle
 from appcadence.models.scores import SCORES
 from appcadence.serving import Scorer
 from appcadence.training.injection import past_and_future
-from appcadence.triage import ocsf
-from appcadence.triage.alert_files import write
-from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS
-from appcadence.triage.case_windows import cases_in
+from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS, cases_in
 from appcadence.triage.cases import CASES
+from appcadence.triage.siem import OCSF_VERSION, write
 
 FILES = ("alerts.csv", "alerts.ecs.jsonl", "alerts.ocsf.jsonl")
 HOSTILE = '=HYPERLINK("http://evil",\u202e\n"\r\x1b\x00)\u2028</script>'
@@ -257,7 +255,7 @@ def test_the_ecs_fields_are_the_published_ones(tmp_path):
     assert {name: theirs.get(name) for name in FIELDS} == FIELDS
 
 
-@pytest.mark.parametrize("version", [ocsf.VERSION, "1.8.0"])
+@pytest.mark.parametrize("version", [OCSF_VERSION, "1.8.0"])
 def test_every_line_is_an_ocsf_detection_finding(documents, version):
     schema = OcsfJsonSchemaEmbedded(get_ocsf_schema(version=version)).get_class_schema(
         "detection_finding", []

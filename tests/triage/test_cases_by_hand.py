@@ -13,8 +13,7 @@ from appcadence.features.catalog import NAMES
 from appcadence.findings import Finding, arrow
 from appcadence.models.scores import SCORES
 from appcadence.triage import siem
-from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS
-from appcadence.triage.case_windows import cases_in, raising
+from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS, cases_in, raising
 from appcadence.triage.cases import HIGH_RATE, MAX_QUIET_DAYS, MEDIUM_RATE
 
 MIDNIGHT = pd.Timestamp("2026-03-02", tz="UTC")

@@ -17,9 +17,8 @@ from kill_steps import in_child
 
 from appcadence.errors import AppcadenceError
 from appcadence.triage import delivery
-from appcadence.triage.delivery import Delivered, deliver, key_of
+from appcadence.triage.delivery import LEDGER, Delivered, Spool, deliver, key_of
 from appcadence.triage.receivers import Syslog, Webhook, syslog, syslog_message, webhook
-from appcadence.triage.spool import LEDGER, Spool
 
 POINTS = ("accept", "part", "read", "record")
 

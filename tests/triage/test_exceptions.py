@@ -67,8 +67,6 @@ def test_an_empty_file_holds_no_exceptions(tmp_path):
     [
         ("", "neither app_id nor destination"),
         ('app = "com.a"', "unknown key 'app'; known are id, owner"),
-        ("shortest_period_seconds = 60", "shortest_period_seconds is called min_period_seconds now"),
-        ("most_bytes_a_day = 1000", "most_bytes_a_day is called max_bytes_per_day now"),
         ('device_id = "d1"', "neither app_id nor destination"),
         ('app_id = ""', "app_id is ''"),
         ("app_id = 3", "app_id is 3"),

@@ -18,8 +18,8 @@ from appcadence.serving import Scorer
 from appcadence.triage.next_steps import contact, identity
 from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
-from appcadence.triage.report_context import INVENTORY_COLUMNS, context
 from appcadence.triage.report_data import Output, Window, as_rows, no_alert
+from appcadence.triage.window_facts import INVENTORY_COLUMNS, context
 
 EXCEPTION = """
 [[exception]]

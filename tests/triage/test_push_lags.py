@@ -14,10 +14,9 @@ from appcadence.features.extraction import extract
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.triage.push_lags import Lags, lags
-from appcadence.triage.report.drawing import lag_curve
+from appcadence.triage.report.html import lag_curve
 from appcadence.triage.report.page import write_report
-from appcadence.triage.report_data import Output, as_rows
+from appcadence.triage.report_data import Lags, Output, as_rows, lags
 
 DAY = 86_400_000_000
 KEY = ["device_id", "app_id", "dest", "window_start"]

@@ -28,7 +28,7 @@ from appcadence.triage import siem
 from appcadence.triage.cases import CASES
 from appcadence.triage.exceptions import read
 from appcadence.triage.report.case_card import exception_entry, verdict_commands
-from appcadence.triage.report.drawing import Lane, bar, histogram, raster
+from appcadence.triage.report.html import Lane, bar, histogram, raster
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Output
 from appcadence.triage.verdicts import placed, record

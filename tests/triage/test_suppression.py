@@ -19,8 +19,7 @@ from appcadence.findings import Finding
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES
-from appcadence.triage.bounds import broken
-from appcadence.triage.exceptions import Entry
+from appcadence.triage.exceptions import Entry, broken
 from appcadence.triage.suppression import judge, marked, ranks_under, unused
 
 TODAY = datetime.date(2026, 3, 8)

@@ -13,9 +13,10 @@ import pytest
 
 from appcadence.errors import EvidenceError, SchemaError, TelemetryError
 from appcadence.telemetry.schema import VERDICTS
+from appcadence.telemetry.sheet import read_named
 from appcadence.telemetry.verdicts import Draft, decisions, latest_decisions
 from appcadence.triage import audit_log
-from appcadence.triage.verdicts import disagreements, placed, read, record, verdicts_for
+from appcadence.triage.verdicts import disagreements, placed, record, verdicts_for
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 
@@ -39,7 +40,10 @@ def test_decisions_add_up_and_disagreement_is_told(tmp_path):
     # The same analyst changes her mind: her last word counts, and both rows stay.
     third = record(said("malicious", "ana", at=NOW + timedelta(hours=2)), file, log, NOW)
     assert third.total == 3 and third.disagreements.empty
-    assert read(file).schema == VERDICTS.schema and read(file)["verdict"].to_pylist().count("malicious") == 2
+    assert (
+        read_named(file, VERDICTS).schema == VERDICTS.schema
+        and read_named(file, VERDICTS)["verdict"].to_pylist().count("malicious") == 2
+    )
     assert audit_log.verify(log).lines == 3 and audit_log.verify(log).head == third.head
     facts = [json.loads(raw)["facts"] for _, raw in audit_log.lines(log)]
     assert [f["analyst"] for f in facts] == ["ana", "ben", "ana"] and facts[0][
@@ -128,7 +132,7 @@ def test_two_processes_record_at_once(tmp_path):
     for process in both:
         process.join()
         assert process.exitcode == 0
-    assert len(read(file)) == 40 == audit_log.verify(log).lines
+    assert len(read_named(file, VERDICTS)) == 40 == audit_log.verify(log).lines
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
@@ -178,9 +182,9 @@ def test_the_last_word_counts_though_the_clock_was_set_back(tmp_path):
     file = tmp_path / "v.parquet"
     record(said("benign"), file, None, NOW)
     record(said("malicious", at=NOW - timedelta(days=9)), file, None, NOW)
-    assert latest_decisions(read(file))["verdict"].tolist() == ["malicious"]
+    assert latest_decisions(read_named(file, VERDICTS))["verdict"].tolist() == ["malicious"]
     record(said("unexplained", at=NOW + timedelta(days=9)), file, None, NOW)
-    times = read(file)["decided_at"].to_pylist()
+    times = read_named(file, VERDICTS)["decided_at"].to_pylist()
     assert times == [NOW, NOW, NOW + timedelta(days=9)]
 
 

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories
 from appcadence.cli.log import logged
-from appcadence.cli.options import Json, Log, said
+from appcadence.cli.options import Json, Log, MapOption, check_directories, said
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.file_report import LEFT_OUT, FileReport
@@ -39,9 +38,7 @@ def convert(
     local_net: Annotated[
         list[str] | None, typer.Option(help="Network of your devices (CIDR); may be given several times.")
     ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
-    ] = None,
+    mapping: MapOption = None,
     app_map: Annotated[
         Path | None, typer.Option(help="CSV: app_name, app_id, for apps known by display name.")
     ] = None,

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from appcadence._inputs import open_input, parsed_json
-from appcadence.cli.early import check_directories
-from appcadence.cli.options import Json, Output
+from appcadence.cli.options import Json, Output, check_directories
 from appcadence.cli.terminal import complain, say
 from appcadence.errors import AppcadenceError
 from appcadence.serving.run import unreadable

@@ -10,8 +10,8 @@ import typer
 
 from appcadence._extras import require
 from appcadence._types import DAY_US
-from appcadence.cli.early import check_files
 from appcadence.cli.evaluate import print_quality
+from appcadence.cli.options import check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.score import print_run
 from appcadence.cli.terminal import say

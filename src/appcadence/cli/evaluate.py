@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from appcadence.cli.terminal import number, print_table, say
 from appcadence.features.extraction import load
 from appcadence.training.evaluate import TOO_FEW, Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
-from appcadence.training.health import HealthCheck, check_health
+from appcadence.training.probe import HealthCheck, check_health
 
 
 def evaluate(
@@ -56,14 +57,8 @@ def evaluate(
 
 def print_quality(quality: Quality) -> None:
     """Recall at each budget."""
-    names = ("false alerts per device-day", "realised", "recall", "95% over devices")
-    print_table(
-        [number(name) for name in names],
-        (
-            (f"{budget:g}", in_words(quality.realised[budget]), quality.said(recall), quality.range(budget))
-            for budget, recall in quality.recall.items()
-        ),
-    )
+    realised = {budget: in_words(rate) for budget, rate in quality.realised.items()}
+    _print_recall(("false alerts per device-day", "realised", "recall"), quality, realised)
     say(
         f"Recall is of {quality.implant_days} implant-days, of which {quality.unjudged_implant_days} had no "
         f"window that could be judged; false alerts of {quality.benign_units} benign alert units over "
@@ -76,6 +71,15 @@ def print_quality(quality: Quality) -> None:
         say(f"Recall by {name} at one false alert per device-day (implant-days): {shares}.")
 
 
+def _print_recall(names: Sequence[str], quality: Quality, rates: Mapping[float, str]) -> None:
+    """By budget, the rate of alerts and the recall, with its interval."""
+    rows = (
+        (f"{budget:g}", rates[budget], quality.said(recall), quality.range(budget))
+        for budget, recall in quality.recall.items()
+    )
+    print_table([*map(number, names), number("95% over devices")], rows)
+
+
 def print_health(found: HealthCheck) -> None:
     """What can be said without labels."""
     if found.seen_in_training:
@@ -83,25 +87,11 @@ def print_health(found: HealthCheck) -> None:
             "Nothing here is later than the training. Its latter half was judged, from which the detector "
             "learned: on new telemetry it raises more and finds less."
         )
-    names = (
-        "alert units per device-day, promised",
-        "raised",
-        "recall of injected implants",
-        "95% over devices",
-    )
-    injected = found.injected
-    rate = in_words if found.device_days >= 1 else lambda _: TOO_FEW
-    print_table(
-        [number(name) for name in names],
-        (
-            (
-                f"{budget:g}",
-                rate(found.raised[budget]),
-                injected.said(recall),
-                injected.range(budget),
-            )
-            for budget, recall in injected.recall.items()
-        ),
+    injected, rate = found.injected, in_words if found.device_days >= 1 else lambda _: TOO_FEW
+    _print_recall(
+        ("alert units per device-day, promised", "raised", "recall of injected implants"),
+        injected,
+        {budget: rate(raised) for budget, raised in found.raised.items()},
     )
     say(
         f"Raised over {found.device_days:.1f} device-days. Recall is of {injected.implant_days} "

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_files
 from appcadence.cli.log import logged
-from appcadence.cli.options import Log, Window
+from appcadence.cli.options import Log, Window, check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError

@@ -9,16 +9,13 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.options import Json
+from appcadence.cli.options import Json, MapOption
 from appcadence.cli.terminal import print_table, say, text
 from appcadence.telemetry import formats as catalogue
 from appcadence.telemetry.file_report import LEFT_OUT
 from appcadence.telemetry.listing import many
 
-formats = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
+formats = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 @formats.callback()
@@ -43,9 +40,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 def test(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A log, plain or gzip.")],
     format: Annotated[str | None, typer.Option(help="Format of the file [default: found out].")] = None,
-    mapping: Annotated[
-        Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
-    ] = None,
+    mapping: MapOption = None,
     as_json: Json = False,
 ) -> None:
     """Say what a file is taken for and what becomes of its first 1,000 lines, or why no format takes it.

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories, check_files
-from appcadence.cli.options import Directory, Json, group
+from appcadence.cli.options import Directory, Json, check_directories, check_files, group
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.inventory import merge as inventories
@@ -85,7 +84,11 @@ def template(
 def _print(report: inventories.MergeReport) -> None:
     numbers = map(number, ("rows", "apps", "rejected", "no id"))
     columns = [text("file"), word("kind"), text("device"), *numbers]
-    print_table(columns, ((s.name, s.kind, s.device_id or "fleet", *_counts(s)) for s in report.sources))
+    rows = (
+        (s.name, s.kind, s.device_id or "fleet", s.rows, s.apps, s.rejected, len(s.unmapped))
+        for s in report.sources
+    )
+    print_table(columns, rows)
     for source in report.sources:
         if source.unmapped:
             say(f"No bundle id, not used (give --app-map): {listed(source.unmapped, _MAX_NAMES)}")
@@ -104,10 +107,6 @@ def _print(report: inventories.MergeReport) -> None:
     if not report.changes and not report.first:
         say("No app, mode, approval, push entitlement or approved period changed.")
     say(f"Added to {report.out}: a snapshot of {many(report.rows, 'row')}.")
-
-
-def _counts(source: inventories.SourceReport) -> tuple[int, ...]:
-    return source.rows, source.apps, source.rejected, len(source.unmapped)
 
 
 def _scopes(scopes: Iterable[str | None]) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from appcadence.config import locate, read
 from appcadence.errors import TelemetryError
-from appcadence.models.shipped import reference_model
+from appcadence.models.bundle import reference_model
 from appcadence.models.signature import Trust
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import TelemetryDirectory

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appcadence._files import check_output
-from appcadence.cli.early import check_files
-from appcadence.cli.options import sentence
+from appcadence.cli.options import check_files, sentence
 from appcadence.cli.terminal import plain
 
 

@@ -25,8 +25,8 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
 from appcadence.training.evaluate import Quality, in_words, json_ready
 from appcadence.training.evaluate import evaluate as evaluate_scores
-from appcadence.training.promotion import judge
 from appcadence.training.publish import fingerprint
+from appcadence.training.registry import judge
 
 models = group("Registered models: compare challenger with champion, and promote.")
 Data = Annotated[

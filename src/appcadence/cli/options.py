@@ -5,11 +5,16 @@ Every command imports this: nothing here is slow to import.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from appcadence._files import check_output
 from appcadence.errors import AppcadenceError
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A telemetry directory.")]
@@ -23,6 +28,9 @@ ExpectModel = Annotated[
 AnchorOption = Annotated[
     Path | None,
     typer.Option("--anchor", metavar="FILE", help="Add the head of the evidence to a file on other storage."),
+]
+MapOption = Annotated[
+    Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
 ]
 Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -67,3 +75,52 @@ def said(text: str, argument: str | None) -> str:
 def option_of(argument: str) -> str:
     """The option that sets an argument of a library function."""
     return _OPTIONS.get(argument, f"--{argument.replace('_', '-')}")
+
+
+def check_files(**files: Path | None) -> None:
+    """Refuse files that could not be written, given by the argument that names each.
+
+    Raises:
+        AppcadenceError: something else than a file stands there, or nothing can be made beside it.
+    """
+    for argument, file in _places(files):
+        check_output(file, partial(AppcadenceError, argument=argument))
+        if file.exists() and not os.access(file, os.W_OK):
+            raise AppcadenceError(f"{file} may not be written to; name another file", argument)
+
+
+def check_directories(**directories: Path | None) -> None:
+    """Refuse directories that could not be written, given by the argument that names each.
+
+    Raises:
+        AppcadenceError: something else than a directory stands there, or nothing can be made beside it.
+    """
+    for argument, directory in _places(directories):
+        if directory.exists() and not directory.is_dir():
+            raise AppcadenceError(
+                f"{directory} is no directory; name one, or one that is not there yet", argument
+            )
+
+
+def _places(paths: Mapping[str, Path | None]) -> Iterator[tuple[str, Path]]:
+    """Those that are given, each after a look at where it lies."""
+    for argument, path in paths.items():
+        if path is not None:
+            _check_place(path, argument)
+            yield argument, path
+
+
+def _check_place(path: Path, argument: str) -> None:
+    """Try to make a file where a scratch file beside `path` would be."""
+    place = Path(os.path.realpath(path)).parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise AppcadenceError(f"{path} cannot be made: {place} is no directory; choose another", argument)
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise AppcadenceError(
+            f"{path} cannot be written: {place} takes no files ({error.strerror}); choose another place",
+            argument,
+        ) from None

@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.loading import load_scorer, trusted_keys
-from appcadence.cli.options import ExpectModel, Json
+from appcadence.cli.options import ExpectModel, Json, check_directories, check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.phone import examine
 from appcadence.telemetry.listing import many
 from appcadence.triage.phone.assess import Phone, PhoneApp
-from appcadence.triage.report.phone_page import write_phone
+from appcadence.triage.report.plain_pages import write_phone
 
 
 def phone(

@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_files
-from appcadence.cli.options import Directory, Json
+from appcadence.cli.options import Directory, Json, check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text, word
 from appcadence.telemetry.listing import many
 from appcadence.telemetry.readiness import assess as measurement
 from appcadence.telemetry.readiness.capability import BEHAVIOURS, WORDING, DeviceFacts, Level, Log, percent
 from appcadence.telemetry.readiness.counts import ATTRIBUTIONS
-from appcadence.triage.report.readiness_page import write_readiness
+from appcadence.triage.report.plain_pages import write_readiness
 
 _MAX_DEVICES = 20
 _SHORT = {Level.JUDGED: "yes", Level.PER_DEVICE: "device", Level.BLIND: "blind"}

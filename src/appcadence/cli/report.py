@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_files
 from appcadence.cli.log import logged
-from appcadence.cli.options import Log, Output
+from appcadence.cli.options import Log, Output, check_files
 from appcadence.cli.terminal import say
 from appcadence.triage.report.page import MAX_CASES, write_report
 

@@ -25,11 +25,10 @@ from appcadence.cli.deliver import (
     say_delivered,
     warn,
 )
-from appcadence.cli.early import check_directories, check_files
 from appcadence.cli.evidence import anchored
 from appcadence.cli.loading import load_scorer, signed_by
 from appcadence.cli.log import logged
-from appcadence.cli.options import AnchorOption, ExpectModel, Json, Log
+from appcadence.cli.options import AnchorOption, ExpectModel, Json, Log, check_directories, check_files
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import line, program, say
 from appcadence.config import Config, locate, read

@@ -47,8 +47,8 @@ def serve(
     Example: appcadence serve --model model --port 8000
     """
     require("serve", "fastapi", "orjson", "prometheus_client", "uvicorn")
+    from appcadence.serving.server.app import serve as run
     from appcadence.serving.server.limits import Limits
-    from appcadence.serving.server.run import serve as run
 
     given = {} if workers is None else {"workers": workers}
     limits = Limits(

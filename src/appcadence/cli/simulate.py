@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appcadence.cli.early import check_directories
-from appcadence.cli.options import Json
+from appcadence.cli.options import Json, check_directories
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import number, print_table, say, text
 from appcadence.telemetry.listing import many

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from appcadence.cli.early import check_directories
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.log import logged
-from appcadence.cli.options import Directory, Json, Log, Window
+from appcadence.cli.options import Directory, Json, Log, Window, check_directories
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import say
 from appcadence.features.extraction import load

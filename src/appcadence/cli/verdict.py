@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from appcadence._files import scratch
-from appcadence.cli.early import check_files
 from appcadence.cli.evidence import anchored
-from appcadence.cli.options import AnchorOption, Json, group
+from appcadence.cli.options import AnchorOption, Json, check_files, group
 from appcadence.cli.terminal import say
 from appcadence.errors import AppcadenceError
 from appcadence.telemetry.verdicts import WINDOW, Draft, decisions, from_csv

@@ -13,13 +13,11 @@ import pyarrow.parquet as pq
 import typer
 
 from appcadence._files import replacing
-from appcadence.cli.early import check_files
-from appcadence.cli.options import Directory, Json
+from appcadence.cli.options import Directory, Json, check_files
 from appcadence.cli.terminal import say
 from appcadence.features.weekly import short_reports
 from appcadence.findings import EXPLANATION, Finding, of_row
-from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK
-from appcadence.models.weekly_judgement import judge_reports
+from appcadence.models.weekly import FINDINGS_PER_PHONE_WEEK, judge_reports
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.listing import many
 

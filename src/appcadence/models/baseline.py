@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,8 @@ class AppBaseline:
     scale: Matrix = field(init=False)
 
     def __post_init__(self) -> None:
-        location, scale = (
-            np.zeros((len(self.keys) + 1, len(NAMES))),
-            np.ones((len(self.keys) + 1, len(NAMES))),
-        )
+        shape = (len(self.keys) + 1, len(NAMES))
+        location, scale = np.zeros(shape), np.ones(shape)
         floor = np.zeros(len(NAMES))
         for level, shrinkage in enumerate(SHRINKAGE_WINDOWS):
             rows = np.flatnonzero(self.level == level)
@@ -115,14 +113,7 @@ class AppBaseline:
     def outlined(self) -> AppBaseline:
         """What is usual for kinds and categories alone: it knows no app and no destination by name."""
         keep = self.level <= _CATEGORY_LEVEL
-        return AppBaseline(
-            self.keys[keep],
-            self.level[keep],
-            self.parent[keep],
-            self.count[keep],
-            self.median[keep],
-            self.spread[keep],
-        )
+        return AppBaseline(*(getattr(self, f.name)[keep] for f in fields(self) if f.init))
 
     def _refined(self, new: AppBaseline) -> AppBaseline:
         """Both baselines in one."""

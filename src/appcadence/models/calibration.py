@@ -1,4 +1,7 @@
-"""From raw scores to the score's scale, p-values and the alert budget, on held-out benign windows."""
+"""From raw scores to the score's scale, p-values and the alert budget, on held-out benign windows.
+
+The alert unit is an app on a device on a day, or a destination where the app is unknown.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,43 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import BundleError
+
+KEYS = ("device_id", "app_id", "dest", "window_start")
+"""The columns of windows that say which unit each belongs to."""
+UNITS = pa.schema(
+    [("device_id", pa.string()), ("kind", pa.string()), ("name", pa.string()), ("day", pa.date32())]
+)
+"""What tells units apart: `kind` is app or destination, and `name` that of either; days are UTC."""
+
+
+def alert_units(windows: pa.Table | pd.DataFrame) -> pa.Table:
+    """The unit of each of n windows, as `UNITS`; the windows have `KEYS`."""
+    device, app, dest = (_texts(windows, name) for name in KEYS[:3])
+    start = windows["window_start"]
+    start = pa.chunked_array([pa.array(start)]) if isinstance(start, pd.Series) else start
+    # A cast of times before 1970 to days would round towards that year.
+    day = pc.floor_temporal(start.cast(pa.timestamp("us")), unit="day").cast(pa.date32())
+    kind = pc.if_else(pc.is_valid(app), "app", "destination")
+    return pa.table([device, kind, pc.coalesce(app, dest), day], UNITS)
+
+
+def alert_unit(windows: pa.Table | pd.DataFrame) -> Codes:
+    """(n,) code of each window's alert unit, in order of `UNITS`."""
+    units = alert_units(windows).to_pandas(date_as_object=False)
+    return np.asarray(units.groupby(UNITS.names).ngroup(), np.int64)
+
+
+def _texts(windows: pa.Table | pd.DataFrame, name: str) -> pa.ChunkedArray:
+    column = windows[name]
+    if isinstance(column, pd.Series):
+        return pa.chunked_array([pa.array(column.astype(object), pa.string(), from_pandas=True)])
+    return column.cast(pa.string())
+
 
 _TAIL_UNITS_PER_DAY = 3.0
 _MIN_TAIL = 8
@@ -22,6 +59,12 @@ def device_days(frame: pd.DataFrame) -> float:
     """Observed device-days of a feature table."""
     distinct = frame.loc[:, ["device_id", "window_start", "observed_seconds"]].astype({"device_id": object})
     return float(distinct.drop_duplicates(["device_id", "window_start"])["observed_seconds"].sum() / 86400.0)
+
+
+def conformal(benign: Vector, value: Vector) -> Vector:
+    """(n,) split-conformal p-values (1 + #benign >= value) / (#benign + 1) by sorted benign values (m,)."""
+    above = len(benign) - np.searchsorted(benign, value, "left")
+    return np.asarray((1.0 + above) / (len(benign) + 1.0))
 
 
 def strongest(unit: Codes, score: Vector) -> Vector:
@@ -95,14 +138,12 @@ class Calibration:
         return (raw - self.origin) / self.spread
 
     def p_values(self, raw: Vector) -> Vector:
-        """Split-conformal (1 + #benign >= raw) / (n + 1), in (0, 1]; floor 1 / (n + 1)."""
-        above = len(self.windows) - np.searchsorted(self.windows, raw, "left")
-        return np.asarray((1.0 + above) / (len(self.windows) + 1.0))
+        """`conformal` p-values of windows, in (0, 1]; floor 1 / (n + 1)."""
+        return conformal(self.windows, raw)
 
     def unit_p_values(self, raw: Vector) -> Vector:
         """The same for alert units by their strongest window."""
-        above = len(self.units) - np.searchsorted(self.units, raw, "left")
-        return np.asarray((1.0 + above) / (len(self.units) + 1.0))
+        return conformal(self.units, raw)
 
     def threshold(self, alerts_per_device_day: float) -> float:
         """The score that benign units exceed `alerts_per_device_day` times a device-day.
@@ -139,3 +180,69 @@ class Calibration:
         return cls(
             origin, spread, days, np.sort(values.get("windows", empty)), np.sort(values.get("units", empty))
         )
+
+
+LEVEL = -1.0
+"""Units are counted above this score: calibrated ones exceed it e times a device-day, and one implant moves
+the count by one."""
+QUANTILE = 0.75
+"""So often a calibrated device has no more units above the level than one that is left as it is."""
+MIN_LEFT = 3
+"""So many are always left above it: two C2 channels and a busy benign one are no change of the device."""
+_DAY_SECONDS = 86_400.0
+_MAX_COUNT = 200
+
+
+def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
+    """(n,) what each window's score is lowered by, at most 0, and the same for all of a device that begin
+    together.
+
+    A baseline of one night does not know the working day: then dozens of windows pass the threshold for the
+    one reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert
+    units of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed
+    day), and more than `MIN_LEFT`, all of its windows are lowered until only as many do as on the mean day.
+    Their order stays, and what stands out among them still does.
+
+    Args:
+        frame: a feature table of n windows, all that there are of each device and time.
+        score: (n,) on the score's scale, NaN where there is too little evidence.
+        ranked: (n,) which windows count.
+    """
+    out = np.zeros(len(frame))
+    rows = np.flatnonzero(ranked & ~np.isnan(score))
+    if not len(rows):
+        return out
+    owner_of = frame.groupby([frame["device_id"].astype(object), frame["window_start"]]).ngroup().to_numpy()
+    observed = np.zeros(int(owner_of.max()) + 1)
+    observed[owner_of] = frame["observed_seconds"]
+    mean = np.exp(-LEVEL) * observed / _DAY_SECONDS
+    allowed = np.maximum(_poisson_quantile(mean), MIN_LEFT)
+    left = np.maximum(mean.astype(np.int64), MIN_LEFT)
+    pair = alert_unit(frame)[rows] * len(observed) + owner_of[rows]
+    unit, place = np.unique(pair, return_inverse=True)
+    best = np.full(len(unit), -np.inf)
+    np.maximum.at(best, place, score[rows])
+    owner = unit % len(observed)
+    loud = np.bincount(owner[best > LEVEL], minlength=len(observed)) > allowed
+    order = np.lexsort((-best, owner))
+    ranks = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
+    # The strongest unit that is one too many stands where the level is to be.
+    surplus = order[(ranks == left[owner[order]]) & loud[owner[order]]]
+    lowered = np.zeros(len(observed))
+    lowered[owner[surplus]] = np.minimum(LEVEL - best[surplus], 0.0)
+    return np.asarray(lowered[owner_of])
+
+
+def _poisson_quantile(mean: Vector) -> Codes:
+    """(n,) the smallest count that `QUANTILE` of the days do not exceed."""
+    mean = np.minimum(mean, _MAX_COUNT / 2)
+    term = np.exp(-mean)
+    total, count = term.copy(), np.zeros(len(mean), np.int64)
+    for k in range(1, _MAX_COUNT):
+        more = total < QUANTILE
+        if not more.any():
+            break
+        count[more] = k
+        term = term * mean / k
+        total = total + term
+    return count

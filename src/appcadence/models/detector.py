@@ -18,19 +18,20 @@ from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE, SC
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
-from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, discovered
-from appcadence.models.device_shift import device_shift
+from appcadence.models.calibration import Calibration, alert_unit, conformal, device_shift, discovered
 from appcadence.models.eligibility import (
     BEHAVIOURS,
     FLEET_EVENT,
     SCORED,
     STATUSES,
+    STRATA,
     barred,
+    by_stratum,
     eligible,
     judged,
     statuses,
+    strata,
 )
 from appcadence.models.experts import Experts
 from appcadence.models.reference import Reference
@@ -39,11 +40,9 @@ from appcadence.models.scores import (
     CONTRIBUTION,
     EXPLAINED_ROWS,
     SCORES,
-    Measured,
     finalized,
     ranks,
 )
-from appcadence.models.strata import STRATA, by_stratum, strata
 from appcadence.models.trees import Trees
 
 Member = tuple[Vector, Matrix]
@@ -99,12 +98,8 @@ class Detector:
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
-        said = self.members(aligned(frame), self.baseline.distances(frame))
-        return combine(said, by_stratum(frame, self.weights))
-
-    def members(self, values: Matrix, distances: Matrix) -> Members:
-        """What each model says of feature values and their distances from the baseline; see `members`."""
-        return members(values, distances, self.classifier, self.experts)
+        distances, weights = self.baseline.distances(frame), by_stratum(frame, self.weights)
+        return fuse(aligned(frame), distances, self.classifier, self.experts, weights)
 
     def score(
         self,
@@ -131,11 +126,11 @@ class Detector:
         Raises:
             SchemaError: a feature column is missing.
         """
-        rows = self.measure(frame, settings, fleet_event=fleet_event, version=version, name=name)
-        alert = rows.table["alert"].to_numpy()
+        table, unit_p = self.measure(frame, settings, fleet_event=fleet_event, version=version, name=name)
+        alert = table["alert"].to_numpy()
         if settings.alerts.false_discovery_rate is not None:
-            alert = discovered(rows.unit_p, alert_unit(frame), settings.alerts.false_discovery_rate)
-        return finalized(rows.table, ranks(rows.table), alert)
+            alert = discovered(unit_p, alert_unit(frame), settings.alerts.false_discovery_rate)
+        return finalized(table, ranks(table), alert)
 
     def measure(
         self,
@@ -146,8 +141,10 @@ class Detector:
         explained_from: float = -np.inf,
         version: str = "",
         name: str = "appcadence",
-    ) -> Measured:
-        """What one part of a larger frame can tell; `finalized` makes it a part of the scores table.
+    ) -> tuple[pa.Table, Vector]:
+        """What one part of a larger frame can tell, of which `finalized` makes a part of the scores table.
+
+        Returns `SCORES` without ranks, and (n,) the p-values that `discovered` takes.
 
         Arguments and errors are those of `score`. Windows that score less than `explained_from` and do not
         alert get no reasons.
@@ -160,8 +157,8 @@ class Detector:
         scored, event = status == SCORED, status == FLEET_EVENT
         # What cannot be judged is not asked about: often half of all windows.
         fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
-        asked = self.members(values[evidence], distances[evidence])
-        fused[evidence], raw[evidence] = combine(asked, by_stratum(frame, self.weights)[evidence])
+        asked, weights = (values[evidence], distances[evidence]), by_stratum(frame, self.weights)[evidence]
+        fused[evidence], raw[evidence] = fuse(*asked, self.classifier, self.experts, weights)
         scale = self._scaled(frame, raw, scored, settings.alerts.alerts_per_device_day)
         contributions = fused / scale.spread[:, None]
         behaviours = {
@@ -193,7 +190,7 @@ class Detector:
             "model_version": pa.repeat(pa.scalar(version, pa.string()), len(frame)),
         }
         columns["reasons"], columns["findings"] = findings.columns(explained, said)
-        return Measured(pa.table({f.name: columns[f.name] for f in SCORES}, SCORES), unit_p)
+        return pa.table({f.name: columns[f.name] for f in SCORES}, SCORES), unit_p
 
     def _scaled(
         self, frame: pd.DataFrame, raw: Vector, ranked: Mask, alerts_per_device_day: float
@@ -218,9 +215,7 @@ class Detector:
 
     def _behaviour(self, behaviour: str, contributions: Matrix, able: Mask) -> tuple[Vector, Vector]:
         value = behaviour_score(behaviour, contributions)
-        benign = self.behaviours[behaviour]
-        above = len(benign) - np.searchsorted(benign, value, "left")
-        p = (1.0 + above) / (len(benign) + 1.0)
+        p = conformal(self.behaviours[behaviour], value)
         return np.where(able, value, np.nan), np.where(able, p, np.nan)
 
     def _findings(
@@ -268,10 +263,17 @@ def placed(
 ) -> tuple[Vector, Vector, Vector]:
     """Of raw scores (n,): the scores, the spread of each one's stratum, and the `device_shift` of the scores
     among the `ranked` (n,), each (n,). A raw score is lowered by shift times spread."""
+    score, spread = calibrated(frame, raw, calibration)
+    return score, spread, device_shift(frame, score, ranked)
+
+
+def calibrated(
+    frame: pd.DataFrame, raw: Vector, calibration: Mapping[str, Calibration]
+) -> tuple[Vector, Vector]:
+    """Of raw scores (n,): the scores, before any `device_shift`, and the spread of each one's stratum."""
     scale = np.array([[calibration[name].origin, calibration[name].spread] for name in STRATA])
     origin, spread = by_stratum(frame, scale).T
-    score = (raw - origin) / spread
-    return score, spread, device_shift(frame, score, ranked)
+    return (raw - origin) / spread, spread
 
 
 def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""Which behaviours a window has enough evidence to be judged on, and which windows may raise no alert."""
+"""Which behaviours a window has enough evidence for, which windows may raise no alert, and strata.
+
+Windows with and without an app, and those of phones' own logs, are weighed and calibrated apart.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence._types import Codes, Mask
+from appcadence._types import Codes, Mask, Matrix
 from appcadence.config import Tunables
 from appcadence.features._kernels import MIN_STARTS
 from appcadence.telemetry.addresses import is_local
@@ -124,3 +127,21 @@ def barred(
     cadence = shown["structured_cadence"]
     others = shown["session_persistence"] | shown["notification_burst"]
     return np.asarray(~others & np.where(cadence, few, nothing), np.bool_)
+
+
+STRATA = ("attributed", "unattributed", "own_log")
+
+
+def strata(frame: pd.DataFrame) -> dict[str, Mask]:
+    """Rows of each stratum."""
+    unknown = frame["app_id"].isna().to_numpy()
+    logged = own_log(frame)
+    return {"attributed": ~unknown & ~logged, "unattributed": unknown & ~logged, "own_log": logged}
+
+
+def by_stratum(frame: pd.DataFrame, values: Matrix) -> Matrix:
+    """(n, k) of each of n rows the values of its stratum, given as (n_strata, k)."""
+    out = np.empty((len(frame), values.shape[1]))
+    for stratum, rows in strata(frame).items():
+        out[rows] = values[STRATA.index(stratum)]
+    return out

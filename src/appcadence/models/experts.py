@@ -7,7 +7,7 @@ Summing logarithms of tail shares is Fisher's method (1925), without its claim o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,26 +54,19 @@ class Experts:
 
         The tails of `prior` count as `PRIOR_WINDOWS` more of them.
         """
-        thresholds, steps = np.full((len(EXPERTS), POINTS), np.inf), np.zeros(len(EXPERTS))
+        tails = []
         for e, expert in enumerate(EXPERTS):
             seen = expert.statistic(values, distances)
-            seen = seen[~np.isnan(seen)]
             weight = np.ones(len(seen))
             if prior is not None:
                 level, mass = prior._masses(e)
                 seen, weight = np.append(seen, level), np.append(weight, PRIOR_WINDOWS * mass)
-            if len(seen):
-                thresholds[e], steps[e] = tail(seen, weight)
-        return cls(thresholds, steps)
+            tails.append(tail(seen, weight))
+        return cls(*map(np.array, zip(*tails, strict=True)))
 
     def worth(self, values: Matrix, distances: Matrix) -> Matrix:
         """(n, n_experts) what each statistic is worth, at least 0; 0 where it says nothing."""
-        out = np.zeros((len(values), len(EXPERTS)))
-        for e, expert in enumerate(EXPERTS):
-            statistic = expert.statistic(values, distances)
-            reached = np.searchsorted(self.thresholds[e], statistic, "right")
-            out[:, e] = np.where(np.isnan(statistic), 0.0, reached * self.steps[e])
-        return out
+        return worth(self.thresholds, self.steps, (e.statistic(values, distances) for e in EXPERTS))
 
     def contributions(self, values: Matrix, distances: Matrix) -> Matrix:
         """(n, n_features) the same, each under the expert's feature."""
@@ -91,8 +84,21 @@ class Experts:
         return np.append(-np.inf, level), np.append(1.0, above) - np.append(above, 0.0)
 
 
+def worth(thresholds: Matrix, steps: Vector, statistics: Iterable[Vector]) -> Matrix:
+    """(n, n_experts) what each statistic (n,) is worth, at least 0; 0 where it is NaN and says nothing."""
+    columns = []
+    for levels, step, statistic in zip(thresholds, steps, statistics, strict=True):
+        reached = np.searchsorted(levels, statistic, "right")
+        columns.append(np.where(np.isnan(statistic), 0.0, reached * step))
+    return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
 def tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
-    """Thresholds (256,) and step of a weighted sample; what exceeds all of it is as rare as half a window."""
+    """Thresholds (256,) and step of a weighted sample, NaN aside; what exceeds all of it is as rare as half a
+    window. Without a sample nothing is worth anything."""
+    seen, weight = seen[~np.isnan(seen)], weight[~np.isnan(seen)]
+    if not len(seen):
+        return np.full(POINTS, np.inf), 0.0
     total = float(weight.sum())
     value, place = np.unique(seen, return_inverse=True)
     reaching = np.cumsum(np.bincount(place, weight)[::-1])[::-1]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Codes, Mask, Vector
+from appcadence._types import Codes, Mask
 from appcadence.findings import ARROW
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.telemetry.schema import TIME
 
 EXPLAINED_ROWS = 1000
 """So many windows, besides the alerts, get reasons."""
@@ -24,14 +23,13 @@ CONTRIBUTION = pa.struct(
         ("contribution", pa.float64()),
     ]
 )
-_TIME = pa.timestamp("us", tz="UTC")
 SCORES = pa.schema(
     [
         ("device_id", pa.string()),
         ("app_id", pa.string()),
         ("dest", pa.string()),
-        ("window_start", _TIME),
-        ("window_end", _TIME),
+        ("window_start", TIME),
+        ("window_end", TIME),
         ("observed_seconds", pa.float64()),
         ("n_flows", pa.int64()),
         ("n_sessions", pa.int64()),
@@ -55,16 +53,6 @@ SCORES = pa.schema(
     ]
 )
 """The scores table. `reasons` are `findings` in words; `behaviours` and `explained_by` hold codes."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Rows of the scores table whose place among all windows is not known yet."""
-
-    table: pa.Table
-    """`SCORES`, without ranks."""
-    unit_p: Vector
-    """(n,) see `calibration.discovered`; NaN where a window may raise no alert."""
 
 
 def ranks(table: pa.Table) -> Codes:

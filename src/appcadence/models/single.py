@@ -14,9 +14,8 @@ from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import Detector, aligned, combine, forest_input, without_past
-from appcadence.models.eligibility import READS, eligible
-from appcadence.models.strata import STRATA, strata
+from appcadence.models.detector import Detector, aligned, combine, forest_input, members, without_past
+from appcadence.models.eligibility import READS, STRATA, eligible, strata
 
 _READS = {name: NAMES.index(name) for name in READS}
 
@@ -33,8 +32,8 @@ class WindowScore(NamedTuple):
     experts: float
     """Sum of what the experts' statistics are worth; 0 = nothing unusual."""
     forest: float
-    """Raw value of the forest, in about [-2, 0], and no part of the score; `training.forest.anomaly_score`
-    makes it scikit-learn's."""
+    """Raw value of the forest, in about [-2, 0], and no part of the score;
+    `training.supervised.anomaly_score` makes it scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
@@ -106,13 +105,13 @@ class Channel:
         row = without_past(row, np.array([self.app_level]))
         detector, calibration = self.detector, self.calibration
         distances = detector.baseline.z_scores(row, self.group)
-        members = detector.members(row, distances)
-        contributions, raw = combine(members, self.weights)
+        said = members(row, distances, detector.classifier, detector.experts)
+        contributions, raw = combine(said, self.weights)
         score, p = np.nan, np.nan
         columns = {name: row[:, i] for name, i in _READS.items()}
         if eligible(columns | {"n_beats": np.array([n_beats])})[0]:
             score, p = float(calibration.scale(raw)[0]), float(calibration.p_values(raw)[0])
-        classifier, experts = (float(value[0]) for value, _ in members)
+        classifier, experts = (float(value[0]) for value, _ in said)
         forest = float(detector.forest.raw(forest_input(distances))[0])
         return WindowScore(score, p, classifier, experts, forest, contributions[0] / calibration.spread)
 
@@ -153,7 +152,7 @@ def explain(detector: Detector, row: pd.Series | pd.DataFrame) -> Explanation:
     frame = row.to_frame().T.infer_objects() if isinstance(row, pd.Series) else row
     if len(frame) != 1:
         raise ValueError(f"explain takes one row of a feature table, got {len(frame)}")
-    (said,) = detector.measure(frame).table.to_pylist()
+    (said,) = detector.measure(frame)[0].to_pylist()
     app_id, category = (None if pd.isna(x := frame[n].iloc[0]) else str(x) for n in ("app_id", "category"))
     channel = Channel.of(detector, app_id, str(frame["dest"].iloc[0]), category)
     values = aligned(frame)[0].copy()

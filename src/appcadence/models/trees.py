@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ _FIELDS = {
     "roots": np.int32,
     "n_features": np.int64,
 }
+NODES = tuple(_FIELDS)[:7]
+"""What each node of a tree has, in the order of `Trees`."""
+_PLACES = ("left", "right", "roots")
 
 
 @dataclass(frozen=True)
@@ -66,19 +70,7 @@ class Trees:
         if rows.ndim != 2 or rows.shape[1] != self.n_features:
             raise ValueError(f"rows have shape {rows.shape}, the ensemble takes (n, {self.n_features})")
         raw, out = np.zeros(len(rows)), np.zeros(rows.shape)
-        _walk(
-            rows,
-            self.feature,
-            self.threshold,
-            self.left,
-            self.right,
-            self.default_left,
-            self.nan_is_zero,
-            self.expected,
-            self.roots,
-            raw,
-            out,
-        )
+        _walk(rows, *(getattr(self, name) for name in NODES), self.roots, raw, out)
         return raw, out
 
     def arrays(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
@@ -129,43 +121,27 @@ def scaled(trees: Trees, factor: float) -> Trees:
     return replace(trees, expected=trees.expected * factor)
 
 
+def tree(n_features: int, *nodes: npt.ArrayLike) -> Trees:
+    """An ensemble of one tree, given as the columns `NODES`; its root is the first node."""
+    columns: dict[str, Any] = {n: np.asarray(of, _FIELDS[n]) for n, of in zip(NODES, nodes, strict=True)}
+    return Trees(**columns, roots=np.zeros(1, np.int32), n_features=n_features)
+
+
 def leaf(value: float, n_features: int) -> Trees:
     """An ensemble that says the same of every row."""
-    return Trees(
-        feature=np.full(1, -1, np.int32),
-        threshold=np.zeros(1),
-        left=np.zeros(1, np.int32),
-        right=np.zeros(1, np.int32),
-        default_left=np.zeros(1, np.bool_),
-        nan_is_zero=np.zeros(1, np.bool_),
-        expected=np.full(1, value),
-        roots=np.zeros(1, np.int32),
-        n_features=n_features,
-    )
+    return tree(n_features, [-1], [0.0], [0], [0], [False], [False], [value])
 
 
 def join(parts: list[Trees]) -> Trees:
     """One ensemble that adds several of the same width."""
     shift = np.cumsum([0, *(len(p.feature) for p in parts[:-1])])
-
-    def moved(name: str) -> npt.NDArray[np.int32]:
-        arrays = [getattr(p, name) + s for p, s in zip(parts, shift, strict=True)]
-        return np.concatenate(arrays).astype(np.int32)
-
-    def stacked(name: str) -> npt.NDArray[np.generic]:
-        return np.concatenate([getattr(p, name) for p in parts])
-
-    return Trees(
-        feature=stacked("feature"),  # type: ignore[arg-type]
-        threshold=stacked("threshold"),  # type: ignore[arg-type]
-        left=moved("left"),
-        right=moved("right"),
-        default_left=stacked("default_left"),  # type: ignore[arg-type]
-        nan_is_zero=stacked("nan_is_zero"),  # type: ignore[arg-type]
-        expected=stacked("expected"),  # type: ignore[arg-type]
-        roots=moved("roots"),
-        n_features=parts[0].n_features,
-    )
+    columns: dict[str, Any] = {}
+    for name in (*NODES, "roots"):
+        arrays = [getattr(p, name) for p in parts]
+        if name in _PLACES:
+            arrays = [array + s for array, s in zip(arrays, shift, strict=True)]
+        columns[name] = np.concatenate(arrays).astype(_FIELDS[name])
+    return Trees(**columns, n_features=parts[0].n_features)
 
 
 @kernel

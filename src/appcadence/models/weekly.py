@@ -9,19 +9,27 @@ without one scores as high.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from appcadence import findings
 from appcadence._types import Mask, Matrix, Vector
-from appcadence.errors import AppcadenceError
-from appcadence.features.weekly import REPORT
-from appcadence.models.experts import POINTS, tail
+from appcadence.errors import AppcadenceError, TelemetryError
+from appcadence.features.accesses import uses
+from appcadence.features.weekly import REPORT, contact_weeks
+from appcadence.findings import Finding
+from appcadence.models.calibration import conformal
+from appcadence.models.experts import tail, worth
+from appcadence.telemetry.directory import TelemetryDirectory, read_tables
+from appcadence.telemetry.schema import CONTACT_SUMMARIES, TIME, conform
 
 FINDINGS_PER_PHONE_WEEK = 0.1
 """Benign findings that a phone's week may bring, unless another budget is asked for."""
@@ -61,9 +69,7 @@ def statistics(weeks: pd.DataFrame) -> dict[str, Vector]:
     }
 
 
-EXPERTS = [
-    *("newness", "rarity", "volume_of_new", "steadiness_of_new", "rise_of_new", "excess_of_known"),
-]
+EXPERTS = ["newness", "rarity", "volume_of_new", "steadiness_of_new", "rise_of_new", "excess_of_known"]
 
 
 @dataclass(frozen=True)
@@ -82,12 +88,8 @@ class Tails:
     @classmethod
     def fit(cls, weeks: pd.DataFrame) -> Self:
         """Learn from the rows of benign reports, `features.weekly.contact_weeks`."""
-        found = statistics(weeks)
-        thresholds, steps = np.full((len(found), POINTS), np.inf), np.zeros(len(found))
-        for e, values in enumerate(found.values()):
-            seen = values[~np.isnan(values)]
-            if len(seen):
-                thresholds[e], steps[e] = tail(seen, np.ones(len(seen)))
+        tails = [tail(values, np.ones(len(values))) for values in statistics(weeks).values()]
+        thresholds, steps = map(np.array, zip(*tails, strict=True))
         learned = cls(thresholds, steps, np.empty(0), np.empty(0))
         score = pd.Series(learned.worth(weeks).sum(axis=1)).sort_values()
         phone_week = weeks.groupby(REPORT).ngroup().to_numpy()[score.index]
@@ -108,16 +110,11 @@ class Tails:
 
     def worth(self, weeks: pd.DataFrame) -> Matrix:
         """(n, n_experts) what each statistic is worth, at least 0; 0 where it says nothing."""
-        out = np.zeros((len(weeks), len(self.steps)))
-        for e, values in enumerate(statistics(weeks).values()):
-            reached = np.searchsorted(self.thresholds[e], values, "right")
-            out[:, e] = np.where(np.isnan(values), 0.0, reached * self.steps[e])
-        return out
+        return worth(self.thresholds, self.steps, statistics(weeks).values())
 
     def p_values(self, score: Vector) -> Vector:
         """(n,) share of benign phone-weeks whose highest score is as high, this one among them."""
-        as_high = len(self.highest) - np.searchsorted(self.highest, score, "left")
-        return np.asarray((1 + as_high) / (1 + len(self.highest)))
+        return conformal(self.highest, score)
 
     def benign_per_week(self, score: Vector) -> Vector:
         """(n,) how many benign pairs a phone-week has whose score is as high; at most `KEPT` are counted."""
@@ -154,9 +151,9 @@ def judge(weeks: pd.DataFrame, findings_per_phone_week: float = FINDINGS_PER_PHO
             enough = len(others[REPORT].drop_duplicates()) >= MIN_PHONE_WEEKS
             local = enough and others["device_id"].nunique() >= MIN_DEVICES
             tails = Tails.fit(others) if local else reference()[stratum]
-            worth = tails.worth(weeks[rows])
-            score = worth.sum(axis=1)
-            out.loc[rows, EXPERTS] = worth
+            worths = tails.worth(weeks[rows])
+            score = worths.sum(axis=1)
+            out.loc[rows, EXPERTS] = worths
             out.loc[rows, "score"], out.loc[rows, "p_value"] = score, tails.p_values(score)
             out.loc[rows, "finding"] = (tails.benign_per_week(score) <= findings_per_phone_week) & (score > 0)
             out.loc[rows, "calibration"] = "local" if local else "reference"
@@ -168,3 +165,127 @@ def reference() -> dict[bool, Tails]:
     """Tails of simulated reports: of devices' first reports (False) and of later ones (True)."""
     facts = json.loads(files("appcadence.models").joinpath(REFERENCE).read_text())
     return {False: Tails.from_dict(facts["first"]), True: Tails.from_dict(facts["later"])}
+
+
+Row = Mapping[Hashable, Any]
+Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table]
+INPUT_TABLES = ("contact_summaries", "activity", "accesses")
+EXPLAINED = 20
+"""The highest rows say why they rank there, whether they are findings or not."""
+_MIN_WORTH = float(np.log(10))
+"""What one benign host in ten shows is no reason."""
+_TIMES = ("report_start", "report_end", "first_seen", "last_seen")
+
+WEEKLY = pa.schema(
+    [
+        *((name, pa.string()) for name in ("device_id", "app_id", "dest_host")),
+        *((name, TIME) for name in _TIMES),
+        ("contacts", pa.int64()),
+        ("user_contacts", pa.int64()),
+        ("contacts_per_hour", pa.float64()),
+        ("usual_per_hour", pa.float64()),
+        ("spread_ratio", pa.float64()),
+        ("is_new", pa.float64()),
+        ("is_rare", pa.float64()),
+        ("score", pa.float64()),
+        ("p_value", pa.float64()),
+        ("rank", pa.int64()),
+        ("finding", pa.bool_()),
+        ("calibration", pa.string()),
+        ("reasons", pa.list_(pa.string())),
+        ("findings", pa.list_(findings.ARROW)),
+    ]
+)
+"""The table of `judge_reports`; `features.weekly.contact_weeks` and `models.weekly.judge` explain it."""
+
+
+def judge_reports(
+    source: Source,
+    findings_per_phone_week: float = FINDINGS_PER_PHONE_WEEK,
+) -> pa.Table:
+    """Judge the App Privacy Reports of a telemetry directory or of canonical tables, as weekly sums.
+
+    Args:
+        source: with the table `contact_summaries`; `activity` and `accesses` are used if they are there.
+        findings_per_phone_week: benign findings that a phone's week may bring on average.
+
+    Returns:
+        `WEEKLY`: a row for each app, host and report, the most suspicious first. Findings and the twenty
+        highest rows have `findings` and, in words, `reasons`. No rhythm is claimed: sums cannot show one.
+
+    Raises:
+        TelemetryError: there are no contact summaries, or none says which report it is of.
+        SchemaError: a table does not fit its declaration.
+        AppcadenceError: the budget is not above 0.
+    """
+    tables = _tables(source)
+    judged = judge(contact_weeks(tables), findings_per_phone_week)
+    judged = judged.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    judged["rank"] = np.arange(1, len(judged) + 1)
+    shown = judged["finding"].to_numpy() | ((judged["rank"] <= EXPLAINED) & (judged["score"] > 0)).to_numpy()
+    said = list(_said(judged[shown], uses(tables, judged[shown])))
+    columns = dict(zip(("reasons", "findings"), findings.columns(shown, said), strict=True))
+    for field in WEEKLY:
+        if field.name in _TIMES:
+            columns[field.name] = pa.array(judged[field.name], pa.timestamp("us")).cast(TIME)
+        elif field.name not in columns:
+            columns[field.name] = pa.array(judged[field.name], field.type, from_pandas=True)
+    return pa.table(columns, WEEKLY)
+
+
+def _tables(source: Source) -> Mapping[str, pa.Table]:
+    where = "the given tables" if isinstance(source, Mapping) else str(getattr(source, "path", source))
+    if isinstance(source, str | Path):
+        source = TelemetryDirectory(source)
+    tables = read_tables(source, INPUT_TABLES) if isinstance(source, TelemetryDirectory) else source
+    if "contact_summaries" not in tables:
+        raise TelemetryError(f"{where} holds no contact summaries; convert an App Privacy Report into it")
+    ends = conform(CONTACT_SUMMARIES, tables["contact_summaries"])["report_end"]
+    if 0 < len(ends) == ends.null_count:
+        problem = f"{where}: no contact summary says which report it is of"
+        raise TelemetryError(f"{problem}; convert the reports again, into a new directory")
+    return tables
+
+
+def _said(rows: pd.DataFrame, used: pd.DataFrame) -> Iterator[Sequence[Finding]]:
+    """What is to be said of each row: reasons, the largest first; what explains it; its context; what is not
+    checked."""
+    keys = ["device_id", "report_end", "app_id"]
+    of_app = {key: part.to_dict("records") for key, part in used.groupby(keys)}
+    for row in rows.to_dict("records"):
+        contexts = [_accessed(one) for one in of_app.get(tuple(row[name] for name in keys), ())]
+        yield [*_reasons(row), *_explanations(row), *contexts, *_unchecked(row)]
+
+
+def _reasons(row: Row) -> Iterator[Finding]:
+    for expert in sorted(EXPERTS, key=lambda name: -row[name]):
+        if row[expert] >= _MIN_WORTH:
+            facts = {"rate": float(row["contacts_per_hour"]), "usual": float(row["usual_per_hour"])}
+            facts |= {"contacts": int(row["contacts"]), "one_in": round(float(np.exp(row[expert])))}
+            yield Finding("weekly_expert", {"expert": expert} | facts)
+
+
+def _explanations(row: Row) -> Iterator[Finding]:
+    if row["user_contacts"]:
+        every = int(row["contacts"] + row["user_contacts"])
+        yield Finding("user_started", {"user_contacts": int(row["user_contacts"]), "of": every})
+    if row["app_is_new"] == 1:
+        yield Finding("app_is_new")
+    if row["replaces"] == 1:
+        yield Finding("takes_over")
+    if isinstance(row["owner"], str):
+        yield Finding("known_owner", {"owner": row["owner"]})
+
+
+def _accessed(use: Row) -> Finding:
+    alone = None if np.isnan(use["unattended"]) else int(use["unattended"])
+    facts = {"category": use["category"], "times": int(use["times"]), "unattended": alone}
+    return Finding("accessed", facts)
+
+
+def _unchecked(row: Row) -> Iterator[Finding]:
+    yield Finding("weekly_sums")
+    if np.isnan(row["is_new"]):
+        yield Finding("first_report")
+    if not row["presence_known"]:
+        yield Finding("presence_unknown")

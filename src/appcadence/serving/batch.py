@@ -87,19 +87,18 @@ class Job:
         They are scored as one: whether a device is unusual takes all of its windows (see `device_shift`).
         What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
         """
-        rows = self.scorer.detector.measure(
+        table, unit_p = self.scorer.detector.measure(
             pd.concat([half.frame for half in halves], ignore_index=True),
             self.settings,
             fleet_event=np.concatenate([half.event for half in halves]),
             explained_from=bar.height,
             version=self.scorer.version[:12],
         )
-        table = rows.table
         bar.raised(table)
         for name in measures.COLUMNS:
             column = np.concatenate([half.extra_columns[name] for half in halves])
             table = table.append_column(name, pa.array(column))
-        table = table.append_column("unit_p", pa.array(rows.unit_p))
+        table = table.append_column("unit_p", pa.array(unit_p))
         ends = np.cumsum([0, *(len(half.frame) for half in halves)]).tolist()
         return [table.slice(start, end - start) for start, end in pairwise(ends)]
 

@@ -14,14 +14,11 @@ from appcadence._extras import require
 from appcadence._types import Ints, Mask, Matrix
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import adjusted_p_values, device_days
-from appcadence.models.detector import Detector, aligned, comparable, hide
-from appcadence.models.device_shift import device_shift
-from appcadence.models.eligibility import eligible, shared_process
+from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
+from appcadence.models.detector import Detector, aligned, comparable, hide, placed
+from appcadence.models.eligibility import eligible, shared_process, strata
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
-from appcadence.models.strata import strata
 from appcadence.training.app_shifts import AppShift, app_shifts
 from appcadence.training.evaluate import json_ready
 
@@ -106,19 +103,11 @@ class Drift:
         events = self.events[["kind", "name", "devices"]].assign(
             first_seen=self.events["first_seen"].dt.strftime("%Y-%m-%d")
         )
-        return {
-            "verdict": self.verdict,
-            "reasons": self.reasons,
-            "notes": self.notes,
-            "devices": self.devices,
-            "windows": self.windows,
+        facts = asdict(self)
+        del facts["events"]
+        return facts | {
             "features": features.to_dict("records"),
-            "scores_psi": self.scores_psi,
-            "budget": json_ready(asdict(self.budget)),
-            "losses": [asdict(loss) for loss in self.losses],
-            "apps": [asdict(shift) for shift in self.apps],
-            "new_apps": self.new_apps,
-            "versions": self.versions,
+            "budget": json_ready(facts["budget"]),
             "fleet_events": events.to_dict("records"),
         }
 
@@ -228,10 +217,9 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
 def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
-    ranked, score = ~common & ~shared_process(frame), np.full(len(frame), np.nan)
-    for stratum, rows in strata(frame).items():
-        score[rows] = detector.calibration[stratum].scale(raw[rows])
-    score += device_shift(frame, score, ranked)
+    ranked = ~common & ~shared_process(frame)
+    score, _, shift = placed(frame, raw, ranked, detector.calibration)
+    score = score + shift
     for stratum, rows in strata(frame).items():
         mine = rows & ranked
         if not mine.any():

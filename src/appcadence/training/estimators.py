@@ -19,25 +19,25 @@ from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.detector import aligned, forest_input, fuse
 from appcadence.models.experts import Experts
-from appcadence.training.correction import Start, correct
 from appcadence.training.fit import Sample, labelled_rows
-from appcadence.training.forest import TREES, anomaly_score, fit_forest
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import TREES, Hyperparameters, Start, anomaly_score, correct, fit_forest
 
 _KEYS = ("device_id", "app_id", "dest")
 
 
-class _OnFeatureTables(BaseEstimator):  # type: ignore[misc]
+class _TakesNaN(BaseEstimator):  # type: ignore[misc]
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+class _OnFeatureTables(_TakesNaN):
     """Takes a feature table, as `extract` or `FlowFeatures` gives it, or a plain matrix.
 
     A table's columns go by name, its keys may stand in the index, other columns are let be. A plain matrix
     (n, k) holds the first k features of the catalogue, in its order, of one channel; the rest is unknown.
     """
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
     def _validated(self, X: Any, **how: Any) -> tuple[pd.DataFrame, Any]:
         """X as a feature table, and y where it is given."""
@@ -86,7 +86,7 @@ class BaselineScaler(OneToOneFeatureMixin, TransformerMixin, _OnFeatureTables): 
         return self.baseline_.distances(frame)[:, : self.n_features_in_]
 
 
-class FlatIsolationForest(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class FlatIsolationForest(OutlierMixin, _TakesNaN):  # type: ignore[misc]
     """The detector's isolation forest: scikit-learn's own, flattened to plain arrays, with the same scores.
 
     X is a matrix (n, n_features) of float32 range; NaN is taken as 0, "as expected" where X holds distances
@@ -104,11 +104,6 @@ class FlatIsolationForest(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(self, n_estimators: int = TREES, random_state: int = 0) -> None:
         self.n_estimators = n_estimators
         self.random_state = random_state
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
     def fit(self, X: Any, y: Any = None) -> FlatIsolationForest:
         """Learn from mostly ordinary rows; `y` is ignored."""

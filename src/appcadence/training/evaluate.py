@@ -13,8 +13,7 @@ import pyarrow as pa
 from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import SchemaError
 from appcadence.features.windows import APP_LEVEL
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days
+from appcadence.models.calibration import alert_unit, device_days
 from appcadence.training.truth import Truth, truth_of, truth_of_carriers, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)

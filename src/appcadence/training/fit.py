@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.errors import TelemetryError
-from appcadence.models.alert_units import alert_unit
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.calibration import Calibration, device_days
-from appcadence.models.detector import Detector, aligned, behaviour_score, forest_input, fuse, placed
-from appcadence.models.eligibility import BEHAVIOURS, judged
+from appcadence.models.calibration import Calibration, alert_unit, device_days
+from appcadence.models.detector import (
+    Detector,
+    aligned,
+    behaviour_score,
+    calibrated,
+    forest_input,
+    fuse,
+    placed,
+)
+from appcadence.models.eligibility import BEHAVIOURS, STRATA, by_stratum, judged, strata
 from appcadence.models.experts import Experts
-from appcadence.models.strata import STRATA, by_stratum, strata
 from appcadence.models.trees import Trees
-from appcadence.training.correction import Correction, Start, correct
-from appcadence.training.evaluate import Quality, average_precision, quality
-from appcadence.training.forest import fit_forest
-from appcadence.training.supervised import Hyperparameters
-from appcadence.training.truth import Truth, truth_of_carriers
-from appcadence.training.verdicts import WEIGHT as VERDICT_WEIGHT
+from appcadence.training.evaluate import average_precision
+from appcadence.training.supervised import Correction, Hyperparameters, Start, correct, fit_forest
+from appcadence.training.truth import VERDICT_WEIGHT, Truth, truth_of_carriers
 
 FOLDS = 5
 MIN_STRATUM = 100
@@ -42,6 +46,7 @@ class Sample:
     distances: Matrix
     implant: Codes
     round: Codes
+    _ARRAYS: ClassVar = ("values", "distances", "implant", "round")
 
     @classmethod
     def of(cls, frame: pd.DataFrame, implant: Codes, baseline: AppBaseline, number: int) -> Sample:
@@ -56,31 +61,16 @@ class Sample:
             s.frame.astype({c: object for c in s.frame.columns if s.frame[c].dtype == "category"})
             for s in samples
         ]
-        return cls(
-            pd.concat(frames, ignore_index=True),
-            np.vstack([s.values for s in samples]),
-            np.vstack([s.distances for s in samples]),
-            np.concatenate([s.implant for s in samples]),
-            np.concatenate([s.round for s in samples]),
-        )
+        arrays = {name: np.concatenate([getattr(s, name) for s in samples]) for name in cls._ARRAYS}
+        return cls(pd.concat(frames, ignore_index=True), **arrays)
 
     def take(self, mask: Mask) -> Sample:
-        return Sample(
-            self.frame[mask].reset_index(drop=True),
-            self.values[mask],
-            self.distances[mask],
-            self.implant[mask],
-            self.round[mask],
-        )
+        arrays = {name: getattr(self, name)[mask] for name in self._ARRAYS}
+        return Sample(self.frame[mask].reset_index(drop=True), **arrays)
 
     @property
     def malicious(self) -> Mask:
         return self.implant >= 0
-
-    @property
-    def control(self) -> Mask:
-        """(n,) windows of injected benign controls: learned as benign, and no measure of benign life."""
-        return self.frame["control_of"].notna().to_numpy()
 
     def units(self) -> Codes:
         """(n,) alert units; the same day of two rounds is two."""
@@ -108,7 +98,6 @@ class Fit:
     """(n_strata, 2) of classifier and experts."""
     calibration: dict[str, Calibration]
     behaviours: dict[str, Vector]
-    quality: Quality
     calibration_windows: int
     calibration_days: float
     """Observed device-days behind the calibration: variants of one day are no more days."""
@@ -143,14 +132,13 @@ def fit(
         TelemetryError: there are too few channels to learn both classes from, or to hold any of each out.
     """
     rows = Sample.joined(learn)
-    real = rows.take(~rows.control)
-    fold = fold_of(real)
-    if min(len(np.unique(fold[mask])) for mask in (real.malicious, ~real.malicious)) < (1 if clean else 2):
+    fold = fold_of(rows)
+    if min(len(np.unique(fold[mask])) for mask in (rows.malicious, ~rows.malicious)) < (1 if clean else 2):
         raise TelemetryError(
             f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; "
             "train on more devices or a longer capture"
         )
-    benign = real.take(~real.malicious)
+    benign = rows.take(~rows.malicious)
     start = start_of(rows, prior)
     experts = start.experts
     learned = correct(start, *labelled_rows(rows), seed, choose(rows))
@@ -160,11 +148,11 @@ def fit(
         test_judges = [(learned, np.ones(len(tested.frame), np.bool_))]
     else:
         folds = [k for k in range(FOLDS) if (fold == k).any()]
-        parts = {k: rows.take(fold_of(rows) != k) for k in folds}
+        parts = {k: rows.take(fold != k) for k in folds}
         by_fold = {k: correct(start, *labelled_rows(part), seed, choose(part)) for k, part in parts.items()}
-        tested, held = real, benign
+        tested, held = rows, benign
         test_judges = [(by_fold[k], fold == k) for k in folds]
-        judges = [(by_fold[k], (fold == k)[~real.malicious]) for k in folds]
+        judges = [(by_fold[k], (fold == k)[~rows.malicious]) for k in folds]
 
     weights = weights * np.array([1.0, start.weight])
     without, with_it = (_fused(tested, test_judges, experts, weights, t)[1] for t in (0.0, trusted))
@@ -174,9 +162,7 @@ def fit(
     calibration = _calibrate(held, raw)
     able = judged(held.frame)
     behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
-    score = np.empty(len(with_it))
-    for stratum, mask in strata(tested.frame).items():
-        score[mask] = calibration[stratum].scale(with_it[mask])
+    score = calibrated(tested.frame, with_it, calibration)[0]
     return Fit(
         classifier=learned.classifier(trusted),
         classifier_text=learned.text,
@@ -185,7 +171,6 @@ def fit(
         weights=weights,
         calibration=calibration,
         behaviours=behaviours,
-        quality=quality(tested.frame, score, tested.truth(), tested.units(), tested.days()),
         calibration_windows=len(raw),
         calibration_days=device_days(held.frame),
         trusted=trusted,
@@ -201,7 +186,7 @@ def fit(
 
 def start_of(rows: Sample, prior: Detector | None) -> Start:
     """What is known before learning: experts of the real benign windows, and the model to start from."""
-    benign = rows.take(~rows.malicious & ~rows.control)
+    benign = rows.take(~rows.malicious)
     experts = Experts.fit(benign.values, benign.distances, None if prior is None else prior.experts)
     return Start.of(experts, prior, *labelled_rows(rows))
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Codes, Mask, Vector
+from appcadence._types import DAY_US, Codes, Mask, Vector
 from appcadence.features.columns import micros
+from appcadence.features.domains import registrable_domain
 from appcadence.features.history import History
 from appcadence.features.vetting import decided
 from appcadence.models.calibration import device_days
@@ -19,9 +20,101 @@ from appcadence.models.eligibility import eligible, shared_process
 from appcadence.models.pipeline import Assembled, assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.slots import joined
-from appcadence.training.augment import change, vary
-from appcadence.training.verdicts import verdict_of
+from appcadence.telemetry.simulate.phone_log import joined
+from appcadence.training.truth import verdict_of
+
+_MOVED_SHARE = 0.03
+_LATE_SHARE = 0.02
+_OWN_SHARE = 0.05
+
+
+def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
+    """A plausible other day of the same devices, from one seed.
+
+    Half of the channels keep only a random share of their flows, half have sizes and durations scaled, a
+    third stretch or squeeze their rhythm about the cut, and three in ten lose everything before the cut, so
+    that a benign channel is often new. Starts are never jittered: benign clockwork stays clockwork.
+    """
+    channel = _channels(flows)
+    n = int(channel.max()) + 1 if len(channel) else 0
+    keep_share = np.where(rng.random(n) < 0.5, rng.uniform(0.4, 1.0, n), 1.0)
+    size = np.where(rng.random(n) < 0.5, np.exp(rng.normal(0, 0.5, n)), 1.0)
+    stretch = np.where(rng.random(n) < 1 / 3, np.exp(rng.uniform(-0.7, 0.7, n)), 1.0)
+    forgotten = rng.random(n) < 0.3
+    start = micros(flows["start"])
+    first, last = (int(start.min()), int(start.max())) if len(start) else (0, 0)
+    moved = cut_us + np.rint((start - cut_us) * stretch[channel]).astype(np.int64)
+    keep = rng.random(len(channel)) < keep_share[channel]
+    keep &= ~(forgotten[channel] & (moved < cut_us)) & (moved >= first) & (moved <= last)
+
+    def scaled(name: str, factor: np.ndarray) -> pa.ChunkedArray:
+        column = flows[name]
+        values = np.nan_to_num(column.cast(pa.float64(), safe=False).to_numpy()) * factor
+        mask = pc.is_null(column).to_numpy()
+        return pa.chunked_array(
+            [pa.array(np.rint(values) if column.type == pa.int64() else values, mask=mask).cast(column.type)]
+        )
+
+    changes = {
+        "start": pa.chunked_array([pa.array(moved).cast(flows["start"].type)]),
+        "duration_seconds": scaled("duration_seconds", size[channel]),
+        "bytes_out": scaled("bytes_out", size[channel]),
+        "bytes_in": scaled("bytes_in", size[channel]),
+    }
+    for name, column in changes.items():
+        flows = flows.set_column(flows.schema.get_field_index(name), flows.schema.field(name), column)
+    return flows.filter(pa.array(keep))
+
+
+def change(past: pa.Table, future: pa.Table, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
+    """Services that moved and apps that were installed late, as benign as before.
+
+    In the future 3% of the fleet's (app, host) pairs answer under another host, half of them in the same
+    domain, and 5% of each device's under one that no other device meets; 2% of the (device, app) pairs lose
+    their past.
+    """
+    installed = _codes(past["device_id"], past["app_id"])
+    late = rng.random(int(installed.max(initial=-1)) + 1) < _LATE_SHARE
+    host = future["dest_host"].cast(pa.string())
+    for name, by, share in (
+        ("moved", (future["app_id"], host), _MOVED_SHARE),
+        ("own", (future["device_id"], future["app_id"], host), _OWN_SHARE),
+    ):
+        host = _renamed(host, _codes(*by), share, name, rng)
+    at = future.schema.get_field_index("dest_host")
+    moved = future.set_column(at, future.schema.field(at), host.cast(future.schema.field(at).type))
+    return past.filter(pa.array(~late[installed])), moved
+
+
+def _renamed(
+    host: pa.ChunkedArray, service: np.ndarray, share: float, prefix: str, rng: np.random.Generator
+) -> pa.ChunkedArray:
+    """Host names in which a share of the services (codes) have another, half of them in the same domain."""
+    first = np.unique(service, return_index=True)[1]
+    moves = rng.random(len(first)) < share
+    names = [
+        f"{prefix}-{i}.{registrable_domain(name) if rng.random() < 0.5 else f'elsewhere-{i}.invalid'}"
+        for i, name in enumerate(pc.fill_null(host.take(pa.array(first[moves])), "").to_pylist())
+    ]
+    new = pa.array(names, pa.string()).take(pa.array(np.cumsum(moves)[service] - 1, mask=~moves[service]))
+    return pc.if_else(pc.is_null(host), host, pc.coalesce(new, host))
+
+
+def _channels(flows: pa.Table) -> np.ndarray:
+    """Codes of (device, app, destination)."""
+    host = pc.coalesce(flows["dest_host"].cast(pa.string()), flows["dest_ip"].cast(pa.string()))
+    return _codes(flows["device_id"], flows["app_id"], host)
+
+
+def _codes(*columns: pa.ChunkedArray) -> np.ndarray:
+    """Codes 0, 1, ... of the rows' values, null being one of them."""
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        text = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
+        code = code * max(len(text.dictionary), 1) + text.indices.to_numpy()
+        code = np.unique(code, return_inverse=True)[1]
+    return code
+
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
 _MIN_IMPLANT_SHARE = 0.3
@@ -35,8 +128,7 @@ class LabelledWindows:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
-    """The feature table, `implant_kind` (None = benign), `control_of` (kind that a benign injected control
-    mirrors, None = no control) and `verdict` (None = nobody decided)."""
+    """The feature table, `implant_kind` (None = benign) and `verdict` (None = nobody decided)."""
     implant: Codes
     """(n,) code of the carrier of an implant, -1 = benign."""
 
@@ -57,6 +149,13 @@ def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
     )
 
 
+def of_devices(flows: pa.Table, devices: Sequence[str] | None) -> pa.Table:
+    """The flows of some devices; None = all."""
+    if devices is None:
+        return flows
+    return flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
+
+
 def history_of(windows: Assembled, verdicts: pa.Table | None = None) -> History:
     """What is known after some windows of a baseline: vetted, as far as verdicts let it be. What joins later
     is not."""
@@ -75,7 +174,6 @@ def labelled(
     varied: bool = False,
     changed: bool = False,
     kinds: Sequence[str] = tuple(KINDS),
-    controls: float = 0.0,
     verdicts: pa.Table | None = None,
     known: History | None = None,
 ) -> tuple[LabelledWindows, pd.DataFrame]:
@@ -88,9 +186,8 @@ def labelled(
     `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
     `known` the history before the tables (default none). With `varied` the benign telemetry is first turned
     into a variant of itself, with `changed` some services move to other hosts and some apps are installed
-    late. A share `controls` of the implants (0 to 1) gets a benign twin without rhythm: to learn from and to
-    compare with, but more than life has, so not to calibrate on. Windows that `verdicts` call malicious are
-    implants of the kind "verdict"; unexplained ones are left out.
+    late. Windows that `verdicts` call malicious are implants of the kind "verdict"; unexplained ones are left
+    out.
     """
     if varied:
         tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
@@ -99,32 +196,18 @@ def labelled(
         old, new = change(past["flows"], future["flows"], np.random.default_rng(seed))
         past, future = past | {"flows": old}, future | {"flows": new}
     flows = future["flows"]
-    mine = (
-        flows
-        if devices is None
-        else flows.filter(pc.is_in(flows["device_id"].cast(pa.string()), pa.array(devices)))
-    )
+    mine = of_devices(flows, devices)
     rate = per_device_day if len(mine) else 0.0
-    grafted, specs = inject(
-        future | {"flows": mine}, seed, per_device_day=rate, kinds=kinds, controls=controls
-    )
+    grafted, specs = inject(future | {"flows": mine}, seed, per_device_day=rate, kinds=kinds)
     both = future | {"flows": joined(flows, grafted)}
     later = assemble(both, window, history_of(assemble(past, window, known), verdicts))
     table = later.features
-    benign = np.repeat(specs["control"].to_numpy(np.bool_), specs["flows"].to_numpy(np.int64))
-    injected, mirrored = (
-        assemble({"flows": part}, window).features if len(part) else table.iloc[:0]
-        for part in (grafted.filter(pa.array(~benign)), grafted.filter(pa.array(benign)))
-    )
+    injected = assemble({"flows": grafted}, window).features if len(grafted) else table.iloc[:0]
     implant, share = _truth(table, injected)
-    mirror, mirror_share = _truth(table, mirrored)
-    of_control = specs["control"].to_numpy(np.bool_)
-    specs, mirrors = specs[~of_control], specs[of_control]
-    common = later.fleet_events(cut_us).windows
-    real = np.where(mirror < 0, ~common, mirror_share >= _MIN_IMPLANT_SHARE)
-    keep = eligible(table) & ~shared_process(table) & np.where(implant < 0, real, share >= _MIN_IMPLANT_SHARE)
+    alone = ~later.fleet_events(cut_us).windows
+    real = np.where(implant < 0, alone, share >= _MIN_IMPLANT_SHARE)
+    keep = eligible(table) & ~shared_process(table) & real
     table["implant_kind"] = _kinds(table, implant, specs)
-    table["control_of"] = _kinds(table, np.where(implant < 0, mirror, -1), mirrors)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
     found = (table["verdict"] == "malicious").to_numpy() & (implant < 0)
     implant[found] = implant.max(initial=-1) + 1 + pd.factorize(_carrier(_named(table[found]), "dest"))[0]
@@ -188,3 +271,47 @@ def _truth(table: pd.DataFrame, injected: pd.DataFrame) -> tuple[Codes, Vector]:
         total > 0, count.fillna(0).to_numpy() / np.maximum(total, 1), touched.to_numpy(np.float64)
     )
     return code, np.minimum(share, 1.0)
+
+
+_INNER = (1 / 3, 2 / 3)
+_TIMES = {
+    "flows": ("start",),
+    "activity": ("start", "end"),
+    "notifications": ("time",),
+    "usage": ("start", "end"),
+    "tasks": ("start", "end"),
+    "coverage": ("start", "end"),
+    "verdicts": ("window_start", "window_end"),
+}
+
+
+def aligned_spans(tables: Tables) -> Tables:
+    """The tables with some devices moved by whole days, so that every hour of the day stays what it was.
+
+    One cut in time for a fleet starves it where devices enrolled later or were captured apart: they have no
+    past, or nothing to learn from. A device stays where it is if the median device's middle lies in the inner
+    third of its own span, as it does where all were observed together.
+    """
+    flows = tables["flows"]
+    device = flows["device_id"].cast(pa.string()).to_pandas()
+    span = pd.Series(micros(flows["start"])).groupby(device.to_numpy()).agg(["min", "max"])
+    middle = (span["min"] + span["max"]) / 2
+    share = (middle.median() - span["min"]) / (span["max"] - span["min"]).clip(lower=1)
+    apart = ~share.between(*_INNER)
+    days = ((middle.median() - middle) / DAY_US).round().where(apart, 0).astype(np.int64)
+    moved = {str(name): offset * DAY_US for name, offset in days[days != 0].items()}
+    if not moved:
+        return tables
+    return tables | {
+        name: _moved(tables[name], times, moved) for name, times in _TIMES.items() if name in tables
+    }
+
+
+def _moved(table: pa.Table, times: tuple[str, ...], offset_us: dict[str, int]) -> pa.Table:
+    who = table["device_id"].cast(pa.string()).to_pandas().map(offset_us).fillna(0).to_numpy(np.int64)
+    for name in times:
+        place, column = table.schema.get_field_index(name), table[name]
+        absent = column.is_null().to_numpy()
+        later = pa.array(pc.fill_null(column.cast(pa.int64()), 0).to_numpy() + who, mask=absent)
+        table = table.set_column(place, table.schema.field(place), later.cast(column.type))
+    return table

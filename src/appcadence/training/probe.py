@@ -1,25 +1,29 @@
-"""Implants injected into telemetry, and how a finished detector scores the days on which they worked."""
+"""Implants injected into telemetry, how a finished detector scores their days, and its health by that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from appcadence.models.detector import Detector, hide
-from appcadence.models.eligibility import eligible
+from appcadence._extras import require
+from appcadence._types import Progress, silent
+from appcadence.errors import TelemetryError
+from appcadence.features.columns import micros
+from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.detector import Detector, calibrated, hide
+from appcadence.models.eligibility import eligible, strata
 from appcadence.models.pipeline import assemble
-from appcadence.models.strata import strata
-from appcadence.telemetry.schema import LABELS, conform
+from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
 from appcadence.telemetry.simulate.implants import inject
-from appcadence.telemetry.simulate.slots import joined
-from appcadence.training.alignment import aligned_spans
-from appcadence.training.injection import Tables, past_and_future
+from appcadence.telemetry.simulate.phone_log import joined
+from appcadence.training.evaluate import BUDGETS, Quality, quality
+from appcadence.training.injection import Tables, aligned_spans, of_devices, past_and_future
 from appcadence.training.train import Training
 from appcadence.training.truth import Truth, truth_of, with_names
 
@@ -71,8 +75,8 @@ def probe(
     for `inject`. `lost` takes the flows, implants among them, and returns what the logs keep of them.
     """
     flows = tables["flows"]
-    mine = flows if devices is None else flows.filter(pc.is_in(_text(flows, "device_id"), pa.array(devices)))
-    injected_flows, specs = inject(tables | {"flows": mine}, seed, per_device_day=per_device_day, kinds=kinds)
+    mine = tables | {"flows": of_devices(flows, devices)}
+    injected_flows, specs = inject(mine, seed, per_device_day=per_device_day, kinds=kinds)
     both = lost(joined(flows, injected_flows))
     windows = scores_of(detector, tables | {"flows": both}, devices)
     truth, _ = truth_of(windows, with_names(_labels(specs), both))
@@ -89,10 +93,7 @@ def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None 
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]
-    raw = detector.parts(frame)[1]
-    score = np.full(len(frame), np.nan)
-    for stratum, rows in strata(frame).items():
-        score[rows] = detector.calibration[stratum].scale(raw[rows])
+    score = calibrated(frame, detector.parts(frame)[1], detector.calibration)[0]
     score[~eligible(frame) | common] = np.nan
     texts = {name: frame[name].astype(object) for name in ("device_id", "app_id", "dest")}
     return frame[_SHOWN].assign(**texts, score=score)
@@ -103,23 +104,143 @@ def _labels(specs: pd.DataFrame) -> pa.Table:
     logs may lose the app's name."""
     rows = specs.explode("dests")
     rows = pd.concat([rows, rows[rows["app_id"].notna()].assign(app_id=None)])
-    time = pa.timestamp("us", tz="UTC")
-    return conform(
-        LABELS,
-        pa.table(
-            {
-                "device_id": pa.array(rows["device_id"], pa.string()),
-                "app_id": pa.array(rows["app_id"], pa.string(), from_pandas=True),
-                "dest": pa.array(rows["dests"], pa.string()),
-                "start": pa.array(rows["start_us"].to_numpy(np.int64)).cast(time),
-                "end": pa.array(rows["end_us"].to_numpy(np.int64) + 1).cast(time),
-                "label": pa.array(["malicious"] * len(rows)),
-                "kind": pa.array(rows["kind"], pa.string()),
-                "case_id": pa.array(rows["implant_id"].astype(str), pa.string()),
-            }
-        ),
+    columns: dict[str, Any] = {name: rows[name] for name in ("device_id", "app_id", "kind")}
+    columns |= {"dest": rows["dests"], "label": ["malicious"] * len(rows)}
+    columns |= {"start": rows["start_us"].to_numpy(np.int64), "end": rows["end_us"].to_numpy(np.int64) + 1}
+    return LABELS.of(columns | {"case_id": rows["implant_id"].astype(str)})
+
+
+_PER_DEVICE_DAY = 1.5
+_MIN_IMPLANT_DAYS = 100
+"""Wanted, over several injections where the telemetry is small ..."""
+_MAX_ROUNDS = 20
+_MIN_COMMON = 3
+"""Fewer apps than this in both halves say nothing of ranks."""
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """What can be said without labels."""
+
+    seen_in_training: bool
+    """Nothing is later than the training, so that the latter half of the telemetry was judged: it was learned
+    from, and raises fewer alerts than new telemetry would."""
+    injected: Quality
+    """On implants injected into this telemetry: no estimate of recall on real ones. What it calls false are
+    this telemetry's own alert units, compromised or not."""
+    raised: dict[float, float]
+    """By promised alert units per device-day: those that score as high, per device-day."""
+    device_days: float
+    rank_correlation: float
+    """Spearman's between the best scores of each device's app in the two halves of the span, -1 to 1; nan
+    where fewer than three apps were scored in both."""
+    ranked: int
+    """Apps on devices (destinations where the app is unknown) that were."""
+
+    def metrics(self) -> dict[str, Any]:
+        """Flat figures for JSON."""
+        return {
+            "seen_in_training": self.seen_in_training,
+            "device_days": self.device_days,
+            "implant_days": self.injected.implant_days,
+            **{f"injected_recall_at_{b:g}_per_device_day": r for b, r in self.injected.recall.items()},
+            **{f"injected_recall_at_{b:g}_low": low for b, (low, _) in self.injected.interval.items()},
+            **{f"injected_recall_at_{b:g}_high": high for b, (_, high) in self.injected.interval.items()},
+            **{f"raised_at_{b:g}_per_device_day": rate for b, rate in self.raised.items()},
+            "rank_correlation": self.rank_correlation,
+            "ranked_apps": self.ranked,
+        }
+
+
+def check_health(
+    detector: Detector,
+    tables: Tables,
+    progress: Progress = silent,
+) -> HealthCheck:
+    """Judge a detector on what `tables` hold after its training (or, if nothing, on their latter half).
+
+    Three signs: does it find implants injected into this telemetry, does it raise as many alerts as it
+    promises, and do the same apps rank high in both halves of the span? The last two judge the telemetry as
+    much as the detector: a rising rate of alerts means drift or an incident. Deterministic.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+        TelemetryError: there are no flows to judge.
+    """
+    require("train", "scipy")
+    seen, later = _later(tables, detector.reference.end_us)
+    progress("scoring", 0.0)
+    clean = scores_of(detector, later)
+    rounds: list[Probe] = []
+    while not rounds or (_implant_days(rounds) < _MIN_IMPLANT_DAYS and len(rounds) < _MAX_ROUNDS):
+        rounds.append(probe(detector, later, len(rounds), _PER_DEVICE_DAY))
+        progress(
+            "injecting implants", max(_implant_days(rounds) / _MIN_IMPLANT_DAYS, len(rounds) / _MAX_ROUNDS)
+        )
+    days = device_days(clean)
+    correlation, ranked = _ranks(clean)
+    return HealthCheck(seen, _quality(rounds), _raised(detector, clean, days), days, correlation, ranked)
+
+
+def _later(tables: Tables, end_us: int) -> tuple[bool, Tables]:
+    start = micros(tables["flows"]["start"])
+    if not len(start):
+        raise TelemetryError("the flows table is empty; a detector cannot be judged on it")
+    seen = bool(start.max() <= end_us)
+    cut = (int(start.min()) + int(start.max())) // 2 if seen else end_us + 1
+    return seen, past_and_future(tables, cut)[1]
+
+
+def _implant_days(rounds: list[Probe]) -> int:
+    return sum(len(p.truth.days) for p in rounds)
+
+
+def _quality(rounds: list[Probe]) -> Quality:
+    """Over all rounds; the same window of two rounds is two."""
+    width = max(len(p.windows) for p in rounds)
+    frame = pd.concat([p.windows for p in rounds], ignore_index=True)
+    first = np.cumsum([0] + [len(p.windows) for p in rounds])
+    before = np.cumsum([0] + [len(p.truth.days) for p in rounds])
+    days = [
+        p.truth.days.assign(case_id=p.truth.days["case_id"].astype(str) + f"/{k}")
+        for k, p in enumerate(rounds)
+    ]
+    truth = Truth(
+        pd.concat(days, ignore_index=True).drop(columns="score"),
+        np.concatenate([p.truth.window + k for p, k in zip(rounds, first, strict=False)]),
+        np.concatenate([p.truth.day + k for p, k in zip(rounds, before, strict=False)]),
     )
+    unit = np.concatenate([alert_unit(p.windows) + k * (width + 1) for k, p in enumerate(rounds)])
+    unit = np.unique(unit, return_inverse=True)[1].astype(np.int64)
+    observed = sum(device_days(p.windows) for p in rounds)
+    return quality(frame, frame["score"].to_numpy(np.float64), truth, unit, observed)
 
 
-def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
-    return table[name].cast(pa.string())
+def _raised(detector: Detector, windows: pd.DataFrame, days: float) -> dict[float, float]:
+    unit, score = alert_unit(windows), windows["score"].to_numpy(np.float64)
+    out = {}
+    for budget in BUDGETS:
+        high = np.zeros(len(windows), np.bool_)
+        for stratum, rows in strata(windows).items():
+            high[rows] = score[rows] >= detector.calibration[stratum].threshold(budget)
+        out[budget] = float(len(np.unique(unit[high])) / days) if days else np.nan
+    return out
+
+
+def _ranks(windows: pd.DataFrame) -> tuple[float, int]:
+    from scipy.stats import spearmanr
+
+    scored = windows[windows["score"].notna()]
+    if not len(scored):
+        return float("nan"), 0
+    first, last = windows["window_start"].min(), windows["window_end"].max()
+    later = scored["window_start"] >= first + (last - first) / 2
+    who = scored["app_id"].where(scored["app_id"].notna(), scored["dest"])
+    halves = [
+        scored[mask].groupby([scored["device_id"][mask], who[mask]])["score"].max()
+        for mask in (~later, later)
+    ]
+    both = pd.concat(halves, axis=1, join="inner").to_numpy(np.float64)
+    if len(both) < _MIN_COMMON or (np.ptp(both, axis=0) == 0).any():
+        return float("nan"), len(both)
+    return float(spearmanr(both[:, 0], both[:, 1]).statistic), len(both)

@@ -8,13 +8,12 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from appcadence._types import Mask, Matrix, Progress, silent
+from appcadence._types import Matrix, Progress, silent
 from appcadence.models.detector import Detector, fuse
-from appcadence.models.strata import by_stratum
-from appcadence.training.correction import correct
+from appcadence.models.eligibility import by_stratum
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, fold_of, labelled_rows, start_of
-from appcadence.training.supervised import Hyperparameters
+from appcadence.training.supervised import Hyperparameters, correct
 
 SEARCHED = tuple(asdict(Hyperparameters()))
 FIGURES = ("recall_at_0.1_per_device_day", "recall_at_1_per_device_day", "average_precision", "criterion")
@@ -61,7 +60,8 @@ def search(
     if trials == 0:
         return nothing
     fold = fold_of(rows)
-    folds = [k for k in range(FOLDS) if _both_kinds(rows, fold != k) and (fold == k).any()]
+    both = [0 < rows.malicious[fold != k].sum() < (fold != k).sum() for k in range(FOLDS)]
+    folds = [k for k in range(FOLDS) if both[k] and (fold == k).any()]
     judged = np.isin(fold, folds)
     if not judged.any() or not rows.malicious[judged].any():
         return nothing
@@ -87,7 +87,3 @@ def search(
     out = pd.DataFrame(table, columns=[*SEARCHED, *FIGURES]).rename_axis("trial")
     best = out.sort_values(["criterion", "average_precision"], ascending=False, kind="stable").index[0]
     return draw(seed, int(best)), out
-
-
-def _both_kinds(rows: Sample, mask: Mask) -> bool:
-    return 0 < int(rows.malicious[mask].sum()) < int(mask.sum())

@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
-from appcadence.models.alert_units import alert_unit
-from appcadence.models.calibration import device_days
+from appcadence.models.calibration import alert_unit, device_days
 from appcadence.telemetry.schema import FLOWS, conform
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.injection import Tables

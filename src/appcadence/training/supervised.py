@@ -1,4 +1,7 @@
-"""The LightGBM classifier: small monotone trees, several bags, flattened."""
+"""Learned trees, flattened: the LightGBM classifier (small monotone trees, several bags) and the forest.
+
+What LightGBM adds to the experts is a correction of their sum that begins where the shipped model ends.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from appcadence._types import Codes, Matrix, Vector
-from appcadence.models.trees import Trees, join
+from appcadence.features.catalog import FEATURES, NAMES
+from appcadence.models.detector import Detector
+from appcadence.models.experts import Experts
+from appcadence.models.trees import Trees, join, leaf, scaled, tree
+from appcadence.models.trees import tree as tree_of
 
 BAGS = 5
 _INFINITE = 1e300
@@ -108,15 +115,146 @@ def flatten(tree: dict[str, Any], n_features: int, factor: float) -> Trees:
         return index, n_left + n_right
 
     add(tree["tree_structure"])
-    feature, threshold, left, right, default_left, nan_is_zero, expected = zip(*nodes, strict=True)
-    return Trees(
-        feature=np.array(feature, np.int32),
-        threshold=np.array(threshold, np.float64),
-        left=np.array(left, np.int32),
-        right=np.array(right, np.int32),
-        default_left=np.array(default_left, np.bool_),
-        nan_is_zero=np.array(nan_is_zero, np.bool_),
-        expected=np.array(expected, np.float64),
-        roots=np.zeros(1, np.int32),
-        n_features=n_features,
+    return tree_of(n_features, *zip(*nodes, strict=True))
+
+
+TREES = 200
+SUBSAMPLE = 256
+
+
+def average_path_length(n: Vector) -> Vector:
+    """Mean depth of an unsuccessful search in a binary tree of n samples (Liu, Ting and Zhou, 2008)."""
+    n = np.asarray(n, np.float64)
+    big = np.maximum(n, 3.0)
+    depth = 2.0 * (np.log(big - 1.0) + np.euler_gamma) - 2.0 * (big - 1.0) / big
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, depth))
+
+
+def fit_forest(rows: Matrix, seed: int, trees: int = TREES) -> Trees:
+    """Fit scikit-learn's isolation forest on (n, n_features) complete rows.
+
+    The raw value of a row is -(mean depth) / c(subsample), in about [-2, 0], higher = more anomalous;
+    `anomaly_score` turns it into scikit-learn's number. scikit-learn rounds rows to float32 before it
+    compares them: round the rows to be scored too, or those next to a threshold may take the other side.
+    Missing must be replaced by 0 before fitting; when scoring, NaN is taken as 0.
+    """
+    from sklearn.ensemble import IsolationForest  # needed to train, never to score
+
+    forest = IsolationForest(n_estimators=trees, max_samples=min(SUBSAMPLE, len(rows)), random_state=seed)
+    forest.fit(rows.astype(np.float32))
+    scale = trees * float(average_path_length(np.array([forest.max_samples_]))[0])
+    return join([_flatten(e.tree_, rows.shape[1], scale, trees) for e in forest.estimators_])
+
+
+def anomaly_score(raw: Vector) -> Vector:
+    """scikit-learn's anomaly score (its `-score_samples`), in (0, 1], from raw values of the forest."""
+    return np.asarray(2.0**raw)
+
+
+def _flatten(found, n_features: int, scale: float, trees: int) -> Trees:  # type: ignore[no-untyped-def]
+    left, right = found.children_left, found.children_right
+    samples = found.n_node_samples.astype(np.float64)
+    depth = np.zeros(len(left))
+    for node in range(len(left)):
+        if left[node] >= 0:
+            depth[left[node]] = depth[right[node]] = depth[node] + 1
+    # A lone sample cannot be isolated: scikit-learn then takes the mean depth for the expected one.
+    expected = -(depth + average_path_length(samples)) / scale if scale else np.full(len(left), -1.0 / trees)
+    for node in range(len(left) - 1, -1, -1):
+        if left[node] >= 0:
+            a, b = left[node], right[node]
+            expected[node] = (samples[a] * expected[a] + samples[b] * expected[b]) / samples[node]
+    inner = left >= 0
+    feature, threshold = np.where(inner, found.feature, -1), np.where(inner, found.threshold, 0.0)
+    places = np.maximum(left, 0), np.maximum(right, 0)
+    never, always = np.zeros(len(left)), np.ones(len(left))
+    return tree(n_features, feature, threshold, *places, never, always, expected)
+
+
+TRUST_DAYS = 2.0
+"""A baseline of so many device-days moves the score half of the way from the reference to what it teaches."""
+SIMULATED_TRUST = 0.25
+"""So much of what the shipped models learned beyond their experts counts where real captures can contradict
+it: at one, they found fewer C2 channels on them than their experts alone (docs/quality.md)."""
+_DIRECTIONS = np.tile([f.direction for f in FEATURES], 2)
+_NAMES = [*NAMES, *(f"{name}_distance" for name in NAMES)]
+_MIN_WEIGHT = 0.05
+
+
+def trust(device_days: float) -> float:
+    """How much of the local correction counts, in [0, 1), given the baseline's device-days."""
+    return device_days / (device_days + TRUST_DAYS)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Log-odds before anything is learned here: the weighted sum of the experts, and what is trusted of the
+    reference's trees."""
+
+    experts: Experts
+    weight: float
+    trees: Trees
+
+    @classmethod
+    def of(
+        cls, experts: Experts, prior: Detector | None, rows: Matrix, target: Codes, weight: Vector
+    ) -> Start:
+        """From a starting model; without one, the experts' weight is that of a logistic regression on their
+        sum.
+
+        `rows` is (n, 2 n_features), values and distances.
+        """
+        if prior is not None:
+            trees = scaled(prior.classifier, SIMULATED_TRUST)
+            return cls(experts, float(prior.weights[0, 1]), trees)
+        from sklearn.linear_model import LogisticRegression  # needed to train, never to score
+
+        worth = _worth(experts, rows)
+        slope = LogisticRegression().fit(worth[:, None], target, sample_weight=weight).coef_[0, 0]
+        return cls(experts, max(float(slope), _MIN_WEIGHT), leaf(0.0, rows.shape[1]))
+
+    def raw(self, rows: Matrix) -> Vector:
+        """(n,) log-odds, up to a constant."""
+        return self.weight * _worth(self.experts, rows) + self.trees.raw(rows)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What was learned on top of a start."""
+
+    base: Trees
+    """The start's trees and the constant that fits them to these rows."""
+    trees: Trees
+    text: str
+    """LightGBM's, for audit."""
+
+    def classifier(self, trusted: float) -> Trees:
+        """The trees of the start, with so much of the correction."""
+        return join([self.base, scaled(self.trees, trusted)]) if trusted else self.base
+
+
+def correct(
+    start: Start, rows: Matrix, target: Codes, weight: Vector, seed: int, settings: Hyperparameters
+) -> Correction:
+    """Learn to tell target 1 from 0, (n,) each, where the start alone does not."""
+    known = start.raw(rows)
+    constant = _constant(known, target, weight)
+    trees, text = fit_classifier(
+        rows, target, weight, _NAMES, _DIRECTIONS, seed, settings, start=known + constant
     )
+    return Correction(join([start.trees, leaf(constant, rows.shape[1])]), trees, text)
+
+
+def _worth(experts: Experts, rows: Matrix) -> Vector:
+    return np.asarray(experts.worth(rows[:, : len(NAMES)], rows[:, len(NAMES) :]).sum(axis=1))
+
+
+def _constant(known: Vector, target: Codes, weight: Vector) -> float:
+    """What has to be added to log-odds (n,) so that their mean probability is the share of target 1."""
+    low, high = -50.0 - float(known.max()), 50.0 - float(known.min())
+    share = float(np.average(target, weights=weight))
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = np.average(1 / (1 + np.exp(-np.clip(known + middle, -50, 50))), weights=weight)
+        low, high = (middle, high) if expected < share else (low, middle)
+    return (low + high) / 2

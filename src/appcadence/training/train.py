@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._extras import require
-from appcadence._stages import logged_stages
-from appcadence._types import Codes, Progress, silent
+from appcadence._types import Codes, Progress, logged_stages, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF
 from appcadence.features.columns import micros
@@ -24,32 +23,33 @@ from appcadence.features.extraction import load
 from appcadence.features.history import History
 from appcadence.features.windows import window_seconds
 from appcadence.models.baseline import AppBaseline
+from appcadence.models.bundle import starting_model
 from appcadence.models.calibration import device_days
 from appcadence.models.detector import Detector, comparable, hide
 from appcadence.models.eligibility import eligible
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import Reference
-from appcadence.models.shipped import starting_model
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
-from appcadence.training.alignment import aligned_spans
-from appcadence.training.correction import trust
 from appcadence.training.evaluate import Quality, injected_quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import LabelledWindows, Tables, history_of, labelled, past_and_future
+from appcadence.training.injection import (
+    LabelledWindows,
+    Tables,
+    aligned_spans,
+    history_of,
+    labelled,
+    past_and_future,
+)
 from appcadence.training.search import search
-from appcadence.training.supervised import Hyperparameters
-from appcadence.training.verdicts import verdict_of
+from appcadence.training.supervised import Hyperparameters, trust
+from appcadence.training.truth import verdict_of
 
 HELD_OUT_SHARE = 1 / 3
 MIN_DEVICES = 20
 """Fewer devices than this are held out by channel: so few are no sample of devices."""
 MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
-CONTROLS = 0.0
-"""Share of the implants to learn from that have a benign twin without rhythm. A share of 1 doubles the gap
-between implants and their twins, and costs .02 to .12 of the recall at an alert budget, on real captures and
-simulated fleets alike: what is new and busy is rare in benign life (docs/quality.md)."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _MIN_IMPLANTS = 40
@@ -167,8 +167,8 @@ def train(
         rows = Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
         return rows, specs.assign(round=number)
 
-    rounds = _inject_rounds(inject, placed, cuts, learners, held_out, seed, progress)
-    if not any(len(sample.frame) for sample in rounds.learn):
+    learn, clean, check, injected = _inject_rounds(inject, placed, cuts, learners, held_out, seed, progress)
+    if not any(len(sample.frame) for sample in learn):
         raise TelemetryError(
             f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 beats or half an hour "
             "after the first part of their span; train on a longer capture"
@@ -184,7 +184,7 @@ def train(
 
     everything = assemble(tables, window, known)
     trusted = trust(device_days(everything.features)) if prior else 1.0
-    result = fit(rounds.learn, rounds.clean, rounds.check, seed, weighed, choose, prior, trusted)
+    result = fit(learn, clean, check, seed, weighed, choose, prior, trusted)
     settings, trials = searches[0]
     whole = hide(everything.features, exclude_families)
     params = {
@@ -193,8 +193,8 @@ def train(
         "devices": len(devices),
         "held_out": "channels" if held_out is None else f"{len(held_out)} devices",
         "cuts": len(cuts),
-        "rounds": len(rounds.learn),
-        "implants": int(sum(len(part) for part in rounds.injection)),
+        "rounds": len(learn),
+        "implants": sum(map(len, injected)),
         "excluded_families": ",".join(exclude_families) or "none",
         "flows": len(flows),
         "calibration_windows": result.calibration_windows,
@@ -216,7 +216,7 @@ def train(
         weights=result.weights,
         calibration=result.calibration,
         behaviours=result.behaviours,
-        reference=_reference([rounds.learn[0], *rounds.clean[:1]], flows),
+        reference=_reference([learn[0], *clean[:1]], flows),
         excluded_families=tuple(sorted(exclude_families)),
         card={
             **params,
@@ -229,7 +229,7 @@ def train(
         *(params[name] for name in ("implants", "rounds", "calibration_windows", "calibration_device_days")),
     )
     example = whole[eligible(whole)].head(5)
-    injection = pd.concat(rounds.injection, ignore_index=True)
+    injection = pd.concat(injected, ignore_index=True)
     return Training(
         detector=detector,
         params=params,
@@ -245,19 +245,6 @@ def train(
     )
 
 
-@dataclass(frozen=True)
-class _Rounds:
-    """Windows of all rounds of injection, one sample a round."""
-
-    learn: list[Sample]
-    clean: list[Sample]
-    """Benign windows of held-out devices, once a cut."""
-    check: list[Sample]
-    """Windows of held-out devices, implants among them."""
-    injection: list[pd.DataFrame]
-    """The implants of each injection."""
-
-
 def _inject_rounds(
     inject: Callable[..., tuple[Sample, pd.DataFrame]],
     tables: Tables,
@@ -266,33 +253,35 @@ def _inject_rounds(
     held_out: list[str] | None,
     seed: int,
     progress: Progress,
-) -> _Rounds:
-    """Inject until there are benign windows enough to learn from."""
-    rounds = _Rounds([], [], [], [])
-    benign = 0
-    small = False
+) -> tuple[list[Sample], list[Sample], list[Sample], list[pd.DataFrame]]:
+    """Inject until there are benign windows enough to learn from.
+
+    Returns by round the windows to learn from; of held-out devices benign ones, once a cut, and those with
+    implants among them; and the implants of each injection.
+    """
+    learn, clean, check = list[Sample](), list[Sample](), list[Sample]()
+    injected: list[pd.DataFrame] = []
+    benign, small = 0, False
     for number in range(_MAX_ROUNDS):
         draw, rate = seed * 1000 + number, _rate(tables, cuts[number % len(cuts)], learners, small)
         varied = small and number > 0
-        rows, specs = inject(
-            number, draw, rate, thin=True, devices=learners, varied=varied, changed=True, controls=CONTROLS
-        )
-        rounds.learn.append(rows)
-        rounds.injection.append(specs)
+        rows, specs = inject(number, draw, rate, thin=True, devices=learners, varied=varied, changed=True)
+        learn.append(rows)
+        injected.append(specs)
         if held_out is not None:
             if number < len(cuts):
                 rows, _ = inject(number, 0, 0.0, devices=held_out)
-                rounds.clean.append(rows.take(~rows.malicious))
+                clean.append(rows.take(~rows.malicious))
             rows, specs = inject(number, draw + 500, rate, devices=held_out)
-            rounds.check.append(rows)
-            rounds.injection.append(specs)
-        benign += int((rounds.learn[-1].implant < 0).sum())
+            check.append(rows)
+            injected.append(specs)
+        benign += int((~learn[-1].malicious).sum())
         if number == 0:
             small = benign < _BENIGN_WANTED / 2
         progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
         if benign >= (_BENIGN_WANTED if number else _BENIGN_ENOUGH):
             break
-    return rounds
+    return learn, clean, check, injected
 
 
 def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] | None]:
@@ -315,8 +304,8 @@ def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
 
 
 def _thinned(rows: LabelledWindows, seed: int) -> LabelledWindows:
-    """All implants, and so many benign windows at most as are enough; verdicts and controls are kept."""
-    plain = rows.frame[["verdict", "control_of"]].isna().all(axis=1).to_numpy()
+    """All implants, and so many benign windows at most as are enough; those with a verdict are kept."""
+    plain = rows.frame["verdict"].isna().to_numpy()
     spare = np.flatnonzero(~rows.malicious & plain)
     if len(spare) <= _BENIGN_ENOUGH:
         return rows
@@ -376,7 +365,7 @@ def _undisputed(table: pd.DataFrame, verdicts: pa.Table | None) -> pd.DataFrame:
 
 def _reference(later: list[Sample], flows: pa.Table) -> Reference:
     rows = Sample.joined(later)
-    rows = rows.take(~rows.malicious & ~rows.control)
+    rows = rows.take(~rows.malicious)
     end_us = int(micros(flows["start"]).max())
     return Reference.fit(rows.frame, comparable(rows.values, rows.distances), end_us)
 

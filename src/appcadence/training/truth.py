@@ -1,4 +1,4 @@
-"""Implant-days from a labels table, and the windows that show them."""
+"""Implant-days from a labels table and the windows that show them; what analysts decided, to learn from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.schema import LABELS, conform
+from appcadence.telemetry.verdicts import latest_decisions
 
 _DAY = pd.Timedelta(days=1)
 
@@ -121,3 +122,28 @@ def overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]
     hit |= pairs["dest"].eq(APP_LEVEL) | pairs["dest_label"].eq(APP_LEVEL)
     hit &= (pairs["start"] < pairs["window_end"]) & (pairs["end"] > pairs["window_start"])
     return pairs.loc[hit, "window"].to_numpy(np.int64), pairs.loc[hit, "label"].to_numpy(np.int64)
+
+
+VERDICT_WEIGHT = 5.0
+"""A window that an analyst decided on weighs as much as so many injected or undecided ones."""
+
+
+def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
+    """(n,) the verdict on each window: malicious, benign, unexplained, or None.
+
+    A verdict speaks for the windows of its device, app and destination that it overlaps, and one on an app's
+    `*` window for all of the app's. Where analysts disagree, the window is unexplained; of one analyst's
+    words on a window the last counts.
+
+    Raises:
+        SchemaError: `verdicts` does not fit its declaration.
+    """
+    rows = latest_decisions(verdicts).rename(columns={"window_start": "start", "window_end": "end"})
+    rows["who"] = rows["app_id"].fillna("")
+    window, row = overlaps(windows, rows)
+    said = pd.DataFrame({"window": window, "verdict": rows["verdict"].to_numpy()[row]}).drop_duplicates()
+    out = np.full(len(windows), None, dtype=object)
+    by_window = said.groupby("window")["verdict"]
+    agreed = by_window.first().where(by_window.size() == 1, "unexplained")
+    out[agreed.index.to_numpy()] = agreed.to_numpy()
+    return out

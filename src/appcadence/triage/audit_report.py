@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -34,7 +34,6 @@ def run_facts(
     out: str | Path,
     *,
     model: str,
-    inputs: Mapping[str, str] | None = None,
     exceptions: Sequence[str] = (),
     exceptions_file: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -46,7 +45,6 @@ def run_facts(
     Args:
         out: the output, or the staging directory that will be it.
         model: the model as it was asked for, such as models:/appcadence@champion.
-        inputs: SHA-256 of each file of telemetry, by its name; the run's own digest is there anyway.
         exceptions: ids of the exceptions in force.
         exceptions_file: the file that they stand in.
 
@@ -88,7 +86,7 @@ def run_facts(
         },
         "blind_spots": [finding.as_dict() for finding in run.blind_spots],
         "fleet_events": [finding.as_dict() for finding in run.fleet_events],
-        "inputs": {"digest": run.inputs, "files": dict(inputs or {})},
+        "inputs": {"digest": run.inputs, "files": {}},
         "scores_sha256": _sha256(out / "scores.parquet"),
     }
 
@@ -176,7 +174,8 @@ def report(
     if last < first:
         raise EvidenceError(f"the last day, {last}, is before the first, {first}")
     monday = first - timedelta(days=first.weekday())
-    weeks = {name: Week(name) for name in _weeks(monday, last)}
+    every = [_week(monday + timedelta(weeks=k)) for k in range((last - monday).days // 7 + 1)]
+    weeks = {name: Week(name) for name in every}
     seen: dict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
     spots: dict[str, dict[tuple[str, ...], tuple[Finding, int]]] = defaultdict(dict)
     count, head, _ = EMPTY
@@ -237,10 +236,6 @@ def _count(
         for spot in facts["blind_spots"]:
             finding = Finding.from_dict(spot)
             spots[name][finding.subject] = (finding, spots[name].get(finding.subject, (finding, 0))[1] + 1)
-
-
-def _weeks(monday: date, last: date) -> Iterable[str]:
-    return (_week(monday + timedelta(weeks=k)) for k in range((last - monday).days // 7 + 1))
 
 
 def _week(day: date) -> str:

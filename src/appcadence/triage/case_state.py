@@ -15,7 +15,7 @@ from appcadence._inputs import open_input
 from appcadence._parquet import read_parquet
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
-from appcadence.models.alert_units import alert_units
+from appcadence.models.calibration import alert_units
 from appcadence.serving.run import unreadable
 from appcadence.triage.cases import (
     CASES,
@@ -85,7 +85,7 @@ def under_exceptions(cases: pa.Table, scores: pa.Table) -> set[str]:
     """Ids of the cases that the exceptions of a later run hold back: the app's own window (`*`) is under one,
     or those of all destinations that raised the case are; of a fleet event, every window of this run.
 
-    `scores` has the columns of `alert_units.KEYS` and `exception_id`.
+    `scores` has the columns of `calibration.KEYS` and `exception_id`.
     """
     held = scores.filter(pc.is_valid(scores["exception_id"]))
     if not len(held):

@@ -8,19 +8,118 @@ is kept apart as unsure, and sent again only when somebody asks for that.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
+import os
+import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from appcadence._files import lock
 from appcadence.errors import AppcadenceError
 from appcadence.triage.receivers import NotTaken, Receiver
-from appcadence.triage.spool import SENDING, SENT, UNSURE, WAITING, Spool, opened
+
+LEDGER = "ledger.sqlite"
+WAITING, SENDING, UNSURE, SENT = "waiting", "sending", "unsure", "sent"
+"""States of a delivery. What is found as `SENDING` by a later run is unsure: its sender was killed."""
+_TABLE = """
+CREATE TABLE IF NOT EXISTS deliveries (
+  number INTEGER PRIMARY KEY,
+  receiver TEXT NOT NULL,
+  key TEXT NOT NULL,
+  document TEXT,
+  state TEXT NOT NULL,
+  UNIQUE (receiver, key)
+)
+"""
+_WAIT_SECONDS = 5.0
+"""For another run that is writing the ledger."""
+
+
+class Delivery(NamedTuple):
+    """One document for one receiver."""
+
+    number: int
+    key: str
+    document: str
+
+
+@dataclass(frozen=True)
+class Spool:
+    """The ledger of one directory."""
+
+    directory: Path
+    _ledger: sqlite3.Connection
+
+    def add(self, receiver: str, documents: Iterable[tuple[str, str]]) -> None:
+        """Have (key, document) wait for a receiver, all or none; a key that was here before is left out."""
+        with self._ledger:
+            self._ledger.execute("BEGIN IMMEDIATE")
+            self._ledger.executemany(
+                "INSERT OR IGNORE INTO deliveries (receiver, key, document, state) VALUES (?, ?, ?, ?)",
+                [(receiver, key, document, WAITING) for key, document in documents],
+            )
+
+    def waiting(self, receiver: str) -> list[Delivery]:
+        """What waits for a receiver, the longest waiting first."""
+        rows = self._ledger.execute(
+            "SELECT number, key, document FROM deliveries WHERE receiver = ? AND state = ? ORDER BY number",
+            (receiver, WAITING),
+        )
+        return [Delivery(*row) for row in rows]
+
+    def set_state(self, number: int, state: str) -> None:
+        """Put the state of a delivery on disk; what was sent is kept as its key alone."""
+        kept = "NULL" if state == SENT else "document"
+        self._ledger.execute(
+            f"UPDATE deliveries SET state = ?, document = {kept} WHERE number = ?", (state, number)
+        )
+
+    def turn(self, receiver: str, before: str, after: str) -> None:
+        """Give all of a receiver's deliveries of one state another."""
+        self._ledger.execute(
+            "UPDATE deliveries SET state = ? WHERE receiver = ? AND state = ?", (after, receiver, before)
+        )
+
+    def count(self, state: str, receivers: Iterable[str]) -> int:
+        """Deliveries of a state to some receivers."""
+        question = "SELECT count(*) FROM deliveries WHERE receiver = ? AND state = ?"
+        return sum(self._ledger.execute(question, (name, state)).fetchone()[0] for name in receivers)
+
+    @contextmanager
+    def sending(self) -> Iterator[bool]:
+        """The one right to send from this spool; False where another run has it."""
+        handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            yield lock(handle, wait=False)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Spool]:
+    """The spool of a directory, which is made, for its owner alone.
+
+    Raises:
+        AppcadenceError: its ledger cannot be read or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ledger = sqlite3.connect(directory / LEDGER, timeout=_WAIT_SECONDS, isolation_level=None)
+        with contextlib.closing(ledger):
+            ledger.execute("PRAGMA synchronous = FULL")
+            ledger.execute(_TABLE)
+            yield Spool(directory, ledger)
+    except (sqlite3.Error, OSError) as error:
+        raise AppcadenceError(f"the spool {directory} cannot be used ({error})", "spool") from None
+
 
 BUDGET_SECONDS = 60.0
 """All of one delivery takes no longer."""
@@ -61,7 +160,7 @@ def deliver(
     resend_unsure: bool = False,
     budget_seconds: float = BUDGET_SECONDS,
 ) -> Delivered:
-    """Send ECS documents (see `ecs.document`) to all receivers, after what the spool still has for them.
+    """Send ECS documents (see `siem.ecs`) to all receivers, after what the spool still has for them.
 
     It returns after `budget_seconds` at the latest, give or take a second; what was not sent by then waits.
     With `resend_unsure`, what is unsure from before is sent as well, which may be twice.
@@ -71,7 +170,8 @@ def deliver(
     """
     deadline = time.monotonic() + budget_seconds
     keyed = [(key_of(document), json.dumps(document)) for document in documents]
-    identities = {_hashed(receiver): receiver for receiver in receivers}
+    # A receiver's address may hold a secret: the ledger has its hash.
+    identities = {hashlib.sha256(one.identity.encode()).hexdigest(): one for one in receivers}
     done = Delivered()
     with opened(spool) as ledger:
         for identity in identities:
@@ -90,11 +190,6 @@ def deliver(
             ledger.count(UNSURE, identities) + ledger.count(SENDING, identities),
             [*done.problems],
         )
-
-
-def _hashed(receiver: Receiver) -> str:
-    """A receiver's name in the ledger: its address may hold a secret."""
-    return hashlib.sha256(receiver.identity.encode()).hexdigest()
 
 
 def _send(

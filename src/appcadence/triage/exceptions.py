@@ -6,20 +6,25 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 from publicsuffixlist import PSLFILE, PublicSuffixList
 
 from appcadence._inputs import read_toml
+from appcadence._types import Codes, Mask
 from appcadence.errors import AppcadenceError, known_are
+from appcadence.findings import Finding
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.serving.measures import hour_bits
 from appcadence.telemetry.addresses import Network
 
 _TEXTS = ("id", "owner", "reason", "business_justification")
@@ -27,7 +32,6 @@ _DATES = ("created", "expires")
 _SCOPE = ("app_id", "device_id", "device_group", "destination", "behaviours")
 _BOUNDS = ("min_period_seconds", "max_bytes_per_day", "hours")
 _KEYS = (*_TEXTS, *_DATES, *_SCOPE, *_BOUNDS)
-_RENAMED = {"shortest_period_seconds": "min_period_seconds", "most_bytes_a_day": "max_bytes_per_day"}
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _LABEL = r"(?!-)[\w-]{1,63}(?<!-)"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII)
@@ -110,8 +114,6 @@ def _groups(path: Path, groups: Any) -> dict[str, frozenset[str]]:
 
 def _entry(row: Mapping[str, Any], groups: Mapping[str, frozenset[str]]) -> Entry:
     if unknown := [key for key in row if key not in _KEYS]:
-        if new := _RENAMED.get(unknown[0]):
-            raise _Wrong(f"{unknown[0]} is called {new} now; rename it")
         raise _Wrong(f"unknown key {unknown[0]!r}; {known_are(unknown[0], _KEYS)}")
     texts = {key: _text(row, key) for key in (*_TEXTS, "app_id", "device_id", "device_group", "destination")}
     for key in (*_TEXTS, *_DATES):
@@ -237,3 +239,48 @@ def _is_shared(domain: str) -> bool:
     """Whether a domain is a public suffix or has one under it, so that strangers have names there."""
     suffixes, rules = _suffixes()
     return suffixes.is_public(domain) or any(rule.endswith("." + domain) for rule in rules)
+
+
+_IN_RHYTHM = 1.2
+"""A period at most a fifth shorter than approved is within it, as for the inventory's approved rhythm."""
+
+
+def broken(
+    entry: Entry,
+    rows: Codes,
+    period: npt.NDArray[Any],
+    volume: npt.NDArray[Any],
+    hours: npt.NDArray[Any],
+) -> Iterator[tuple[Mask, list[Finding]]]:
+    """For each bound of the exception, (m,) which rows break it and what is to be said of each that does.
+
+    Args:
+        entry: the exception.
+        rows: (m,) windows that it would cover.
+        period: (n,) seconds between beats of all windows, NaN = unknown.
+        volume: (n,) bytes a day, NaN = unknown.
+        hours: (n,) bit h = connected in hour h of a day (UTC).
+    """
+    named: dict[str, Any] = {"exception": entry.id}
+    if (shortest := entry.min_period_seconds) is not None:
+        outside = period[rows] * _IN_RHYTHM < shortest
+        bound, seen = named | {"min_period_seconds": shortest}, period[rows[outside]].tolist()
+        yield outside, [Finding("exception_period", bound | {"period_seconds": s}) for s in seen]
+    if (most := entry.max_bytes_per_day) is not None:
+        outside = ~(volume[rows] <= most)
+        bound, seen = named | {"max_bytes_per_day": most}, volume[rows[outside]].tolist()
+        known = [None if math.isnan(n) else n for n in seen]
+        yield outside, [Finding("exception_volume", bound | {"bytes_per_day": n}) for n in known]
+    if entry.hours is not None:
+        first, end = entry.hours
+        stray = hours[rows] & ~hour_bits(first, (end - first) % 24 - 1)
+        outside = stray != 0
+        bound = named | {"from_hour": first, "to_hour": end}
+        # The first hour of the day that is outside.
+        out = [(bits & -bits).bit_length() - 1 for bits in stray[outside].tolist()]
+        yield outside, [Finding("exception_hours", bound | {"hour": hour}) for hour in out]
+
+
+def expired(entry: Entry) -> Finding:
+    """What is to be said of a window that the exception came too early for."""
+    return Finding("exception_expired", {"exception": entry.id, "expires": entry.expires.isoformat()})

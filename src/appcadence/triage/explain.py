@@ -121,9 +121,10 @@ def lines(window: Window) -> list[str]:
     row = window.row
     p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
     app, dest = channel(row)
+    start, end = utc_text(row["window_start"]), utc_text(row["window_end"])
     out = [
         *_wrapped(f"Rank {row['rank']}: {app} -> {dest}"),
-        *_wrapped(f"Device {row['device_id']}, {_span(row)} UTC"),
+        *_wrapped(f"Device {row['device_id']}, {start} to {end} UTC"),
         f"Score {row['score']:.2f}{p}{', alert' if row['alert'] else ''}",
         *_wrapped(basis(row)),
     ]
@@ -205,10 +206,6 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
 
 def _wrapped(text: str, first: str = "", later: str = "  ") -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=later)
-
-
-def _span(row: Row) -> str:
-    return f"{utc_text(row['window_start'])} to {utc_text(row['window_end'])}"
 
 
 def _iso(micros: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,16 +19,16 @@ from appcadence._files import replacing_directory, scratch
 from appcadence._inputs import sha256
 from appcadence._parquet import bounded, open_parquet
 from appcadence.findings import Finding
-from appcadence.models.alert_units import KEYS, alert_units
+from appcadence.models.calibration import KEYS, alert_units
 from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
-from appcadence.triage import alert_files, suppression
-from appcadence.triage.case_rows import fleet_summary
+from appcadence.telemetry.schema import TIME
+from appcadence.triage import siem, suppression
+from appcadence.triage.case_rows import cases_in, fleet_summary
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
-from appcadence.triage.case_windows import cases_in
 from appcadence.triage.cases import window_days
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions
@@ -49,7 +49,7 @@ EVENTS = pa.schema(
         ("name", pa.string()),
         ("devices", pa.int64()),
         ("alerting_devices", pa.int64()),
-        ("first_seen", pa.timestamp("us", tz="UTC")),
+        ("first_seen", TIME),
         ("device_ids", pa.list_(pa.string())),
     ]
 )
@@ -126,7 +126,7 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
         held = under_exceptions(known, scores)
         cases = continued(cases, known, str(pc.max(last).as_py()), held, window_days(scores))
     pq.write_table(cases, staging / CASES_FILE, compression="zstd")
-    alert_files.write(cases, staging, made_at)
+    siem.write(cases, staging, made_at)
     return dict(Counter(cases["status"].to_pylist()))
 
 
@@ -169,7 +169,7 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
         scores = pq.read_table(staging / SCORES_FILE, columns=["status", "alert"])
         run = replace(
             run,
-            **Counts.of(scores)._asdict(),
+            **counts(scores),
             fleet_events=event_findings(staging),
             exceptions_sha256=digest(exceptions),
             cases=cases,
@@ -178,18 +178,11 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
     return run, uses
 
 
-class Counts(NamedTuple):
-    """Windows that were scored, are excepted, and raise an alert."""
-
-    scored: int
-    excepted: int
-    alerts: int
-
-    @classmethod
-    def of(cls, scores: pa.Table) -> Counts:
-        """From the columns status and alert."""
-        masks = (*(pc.equal(scores["status"], name) for name in ("scored", "excepted")), scores["alert"])
-        return cls(*(int(pc.sum(mask).as_py() or 0) for mask in masks))
+def counts(scores: pa.Table) -> dict[str, Any]:
+    """Windows that were scored, are excepted, and raise an alert, from the columns status and alert."""
+    masks = {name: pc.equal(scores["status"], name) for name in ("scored", "excepted")}
+    masks["alerts"] = scores["alert"]
+    return {name: int(pc.sum(mask).as_py() or 0) for name, mask in masks.items()}
 
 
 def entries_of(exceptions: str | Path | None) -> tuple[Entry, ...]:

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from appcadence._version import VERSION
@@ -36,29 +36,6 @@ class NotTaken(Exception):
         self.all = all
 
 
-class Receiver(Protocol):
-    """Somewhere to send alerts."""
-
-    @property
-    def identity(self) -> str:
-        """What the ledger tells receivers by."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """What messages call it: no path, which may hold a secret."""
-        ...
-
-    def send(self, document: Mapping[str, Any], key: str) -> None:
-        """Send one document and return when it is taken.
-
-        Raises:
-            NotTaken: it was not.
-            OSError, http.client.HTTPException: nobody can know.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class Syslog:
     """A syslog server: RFC 5424 over TCP with octet counting (RFC 6587), a connection a message; or over UDP.
@@ -73,14 +50,22 @@ class Syslog:
 
     @property
     def identity(self) -> str:
+        """What the ledger tells receivers by."""
         return self.place
 
     @property
     def place(self) -> str:
+        """What messages call it: no path, which may hold a secret."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"syslog {'udp' if self.udp else 'tcp'}://{host}:{self.port}"
 
     def send(self, document: Mapping[str, Any], key: str) -> None:
+        """Send one document and return when it is taken.
+
+        Raises:
+            NotTaken: it was not.
+            OSError, http.client.HTTPException: nobody can know.
+        """
         message = syslog_message(document)
         if self.udp:
             self._send_datagram(message)
@@ -146,6 +131,9 @@ class Webhook:
             raise OSError(f"it answered {answer.status}")
         if not 200 <= answer.status < 300:
             raise NotTaken(f"it answered {answer.status}", all=answer.status >= 500 or answer.status == 429)
+
+
+Receiver = Syslog | Webhook
 
 
 def syslog_message(document: Mapping[str, Any]) -> bytes:

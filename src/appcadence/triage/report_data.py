@@ -11,22 +11,89 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from appcadence._files import recover
 from appcadence._parquet import DAMAGE
 from appcadence._quantity import quantity
+from appcadence._types import Micros
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features.catalog import FEATURES
+from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
+from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.alert_units import KEYS
+from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, read_table, unreadable
 from appcadence.triage.case_state import CASES_FILE, read_cases
-from appcadence.triage.push_lags import Lags, lags
-from appcadence.triage.report_context import CONTEXT
+from appcadence.triage.window_facts import CONTEXT
+
+
+@dataclass(frozen=True)
+class Lags:
+    """The waits of one window."""
+
+    seen: Micros
+    """(n,) sorted microseconds from each push to the next session start; the largest integer = none came."""
+    shifted: Micros
+    """(n * shifts,) the same for the shifted pushes."""
+    reach_seconds: float
+    """A push counts as answered within this: the wake time and the push log's grid."""
+
+    @property
+    def answered(self) -> int:
+        return _within(self.seen, self.reach_seconds)
+
+    @property
+    def by_chance(self) -> float:
+        """Answered pushes to be expected of sessions that know nothing of them."""
+        return len(self.seen) * _within(self.shifted, self.reach_seconds) / len(self.shifted)
+
+    def facts(self) -> dict[str, float]:
+        """The numbers of the sentence."""
+        return {
+            "pushes": len(self.seen),
+            "answered": self.answered,
+            "by_chance": self.by_chance,
+            "reach_seconds": self.reach_seconds,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """Both numbers; that they cannot tell, where chance alone would answer half of the pushes."""
+        chance = f"{self.by_chance:.0f}" if self.by_chance >= 10 else f"{self.by_chance:.2g}"
+        blunt = "" if self.by_chance <= MAX_CHANCE * len(self.seen) else ", too many to tell the two apart"
+        return (
+            f"{self.answered} of {len(self.seen)} pushes were followed by a session start within "
+            f"{self.reach_seconds:.0f} s; by chance {chance}{blunt}"
+        )
+
+
+def lags(
+    pushes: Sequence[int], starts: Sequence[int], start: int, end: int, resolution_seconds: float
+) -> Lags | None:
+    """The waits from pushes to session starts inside the window [start, end); times in microseconds.
+
+    `resolution_seconds` is that of the push log. None with fewer than three pushes.
+    """
+    if len(pushes) < MIN_PUSHES:
+        return None
+    at, begun = np.asarray(pushes, np.int64) - start, np.sort(np.asarray(starts, np.int64)) - start
+    turned = (at + (SHIFTS_SECONDS[:, None] * 1e6).astype(np.int64)) % (end - start)
+    return Lags(_waits(at, begun), _waits(turned.ravel(), begun), WAKE_SECONDS + resolution_seconds)
+
+
+def _waits(pushes: Micros, starts: Micros) -> Micros:
+    after = np.append(starts, np.iinfo(np.int64).max)[np.searchsorted(starts, pushes, "left")]
+    return np.sort(np.where(after < np.iinfo(np.int64).max, after - pushes, after))
+
+
+def _within(waits: Micros, seconds: float) -> int:
+    return int(np.searchsorted(waits, round(seconds * 1e6), "right"))
+
 
 Row = dict[str, Any]
 """A row of the scores table; times are microseconds since the epoch, UTC."""
@@ -48,7 +115,7 @@ class Window:
     presence: dict[str, Intervals]
     """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
     context: Row
-    """A row of context.parquet; see `context.CONTEXT`."""
+    """A row of context.parquet; see `window_facts.CONTEXT`."""
     failed: tuple[str, str | None] | None
     """Id of an exception that does not hold for it, and the owner if known."""
     silent: Finding | None

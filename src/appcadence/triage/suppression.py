@@ -22,8 +22,7 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.serving.measures import MEASURES
 from appcadence.telemetry.addresses import Address, Network, parsed
 from appcadence.telemetry.arrays import one_array
-from appcadence.triage.bounds import broken, expired
-from appcadence.triage.exceptions import Entry
+from appcadence.triage.exceptions import Entry, broken, expired
 
 SOON_DAYS = 14
 JUDGED = ("device_id", "app_id", "dest", "window_start", "window_end", "status", "behaviours")

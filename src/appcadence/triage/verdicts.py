@@ -22,8 +22,8 @@ from appcadence.telemetry.schema import VERDICTS, conform
 from appcadence.telemetry.sheet import read_named
 from appcadence.telemetry.verdicts import WINDOW, Draft, latest_decisions
 from appcadence.triage.audit_log import extend
+from appcadence.triage.case_rows import raising
 from appcadence.triage.case_state import CASES_FILE, read_cases
-from appcadence.triage.case_windows import raising
 
 _CHANNEL = ["device_id", "app_id", "dest"]
 _SAID = ["verdict", "analyst", "justification", "decided_at", "window_start", "window_end"]
@@ -56,7 +56,7 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
     file = Path(file)
     decided = conform(VERDICTS, decided)
     with _replacing(file) as staging:
-        before = read(file) if file.exists() else VERDICTS.empty()
+        before = read_named(file, VERDICTS) if file.exists() else VERDICTS.empty()
         if len(before):
             # Where the clock was set back, what is said now is still the last word.
             last, place = pc.max(before["decided_at"]).as_py(), decided.schema.names.index("decided_at")
@@ -70,16 +70,6 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
         if evidence is not None:
             head = extend(evidence, "decision", [_fact(row) for row in decided.to_pylist()], at)
     return Recorded(len(whole), disagreements(decided, whole), head)
-
-
-def read(file: str | Path) -> pa.Table:
-    """The verdicts table in a Parquet file.
-
-    Raises:
-        TelemetryError: the file cannot be read.
-        SchemaError: it is another table.
-    """
-    return read_named(Path(file), VERDICTS)
 
 
 def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:

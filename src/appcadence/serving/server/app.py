@@ -1,11 +1,17 @@
-"""The endpoints, and their description as OpenAPI."""
+"""The endpoints, their description as OpenAPI, and the process that serves them until it is told to end."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import pyarrow as pa
+import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,13 +22,12 @@ from appcadence._version import VERSION
 from appcadence.config import Alerts
 from appcadence.errors import AppcadenceError
 from appcadence.serving.scorer import Scorer
-from appcadence.serving.server import metrics
-from appcadence.serving.server.answers import EXPLANATION, SCORED, Error, Health, Model
 from appcadence.serving.server.arrow_body import FILE, STREAM
-from appcadence.serving.server.door import OPEN, Door
+from appcadence.serving.server.door import CONTENT_TYPE, OPEN, Door, Metrics, read_token
 from appcadence.serving.server.limits import Limits, Place, Queue
-from appcadence.serving.server.wire import scores_json
+from appcadence.serving.server.wire import EXPLANATION, SCORED, Error, Health, Model, scores_json
 from appcadence.serving.server.work import EXAMPLE, EXPLAIN_EXAMPLE, NoSuchWindow, Work
+from appcadence.telemetry.addresses import is_loopback
 
 _JSON = "application/json"
 _REFS = "#/components/schemas/{model}"
@@ -64,7 +69,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
     """
     limits = limits or Limits()
     work, queue = Work(scorer, limits.max_rows), Queue(limits)
-    counted = metrics.Metrics(queue)
+    counted = Metrics(queue)
     app = FastAPI(
         title="appcadence",
         version=VERSION,
@@ -95,7 +100,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
         wanted = STREAM in request.headers.get("accept", "")
 
         def do(body: bytes) -> _Found:
-            scores = work.score(work.tables(body, arrow), alerts)
+            scores = work.run(work.tables(body, arrow), alerts).scores
             return _Found(_stream(scores) if wanted else scores_json(scores), len(scores))
 
         return Response(await answer(request, do), media_type=STREAM if wanted else _JSON)
@@ -128,7 +133,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Counters in the text form of Prometheus."""
-        return Response(counted.text(), media_type=metrics.CONTENT_TYPE)
+        return Response(counted.text(), media_type=CONTENT_TYPE)
 
     _describe(app, work, token is not None)
     return app
@@ -215,3 +220,64 @@ def _describe(app: FastAPI, work: Work, token: bool) -> None:
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+_MAX_IDLE_CONNECTIONS = 256
+_KEEP_ALIVE_SECONDS = 30
+
+
+def serve(
+    scorer: Scorer,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: Path | None = None,
+    limits: Limits | None = None,
+    ready: Callable[[str], None],
+) -> None:
+    """Serve a scorer over HTTP until SIGTERM or SIGINT; what is under way then is answered first.
+
+    `ready` is told the address. Port 0 is one that is free.
+
+    Raises:
+        AppcadenceError: the host is not loopback and there is no token, or the token is not usable.
+        OSError: the address cannot be bound, or the token not read.
+    """
+    limits = limits or Limits()
+    token = None if token_file is None else read_token(token_file)
+    if token is None and not is_loopback(host):
+        raise AppcadenceError(
+            f"host {host} lets other machines ask; give a file with the token that they must send",
+            "token_file",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=2048) as listening:
+        Work(scorer, limits.max_rows).warm_up()
+        config = uvicorn.Config(
+            application(scorer, limits, token),
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            limit_concurrency=limits.max_requests + _MAX_IDLE_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=limits.timeout_seconds,
+        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        # Uvicorn drains, and then raises the signal that it was given once more.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with contextlib.suppress(KeyboardInterrupt):
+            _Server(config, lambda: ready(address)).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Says that it is ready once it heeds signals: one that comes while it starts may be lost."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()

@@ -86,15 +86,11 @@ def _check_compression(stream: pa.Buffer) -> None:
         kind, data = message.type, bytes(message.metadata)
         if kind not in ("record batch", "dictionary"):
             continue
-        header = _follow(data, _field(data, _root(data), _HEADER))
+        header = _follow(data, _field(data, _follow(data, 0), _HEADER))
         if kind == "dictionary":
             header = _follow(data, _field(data, header, _DICTIONARY_DATA))
         if _field(data, header, _COMPRESSION):
             raise SchemaError("the Arrow batches are compressed; write them without compression")
-
-
-def _root(data: bytes) -> int:
-    return int(struct.unpack_from("<I", data)[0])
 
 
 def _follow(data: bytes, at: int) -> int:

@@ -73,10 +73,6 @@ class Work:
             return self._checked({"flows": parse_flows(body, self.max_rows)})
         return self._checked(parse(self.telemetry, body)[0])
 
-    def score(self, tables: Mapping[str, pa.Table], alerts: Alerts) -> pa.Table:
-        """The scores table, as `Scorer.score` has it."""
-        return self._run(tables, alerts).scores
-
     def explain(self, body: bytes, alerts: Alerts) -> bytes:
         """The answer of `POST /explain`.
 
@@ -86,7 +82,7 @@ class Work:
         """
         tables, wanted = parse(self.telemetry_and_window, body)
         start = _moment(wanted["window_start"])
-        scored = self._run(self._checked(tables), alerts)
+        scored = self.run(self._checked(tables), alerts)
         return self._explanation(scored, _place(scored.scores, wanted, start))
 
     def _explanation(self, scored: Scored, at: int) -> bytes:
@@ -133,11 +129,12 @@ class Work:
 
     def warm_up(self) -> None:
         """Compile what scoring and explaining take, so that no request waits for it."""
-        scored = self._run(self.tables(orjson.dumps(EXAMPLE), arrow=False), Alerts())
+        scored = self.run(self.tables(orjson.dumps(EXAMPLE), arrow=False), Alerts())
         scores_json(scored.scores)
         self._explanation(scored, 0)
 
-    def _run(self, tables: Mapping[str, pa.Table], alerts: Alerts) -> Scored:
+    def run(self, tables: Mapping[str, pa.Table], alerts: Alerts) -> Scored:
+        """What `Scorer.run` makes of canonical tables."""
         return self.scorer.run(tables, Config(alerts))
 
     def _checked(self, given: Mapping[str, pa.Table]) -> dict[str, pa.Table]:

@@ -174,7 +174,8 @@ class DeviceFacts:
 def _unseen(d: DeviceFacts) -> Capability | None:
     resolution = d.time_resolution_seconds or 0.0
     if not d.flows and d.contact_summaries:
-        return _blind(f"an App Privacy Report has sums of contacts and no times of them{_weekly(d)}", "flows")
+        more = f"; {WEEKLY_SUMS}" if d.reports else ""
+        return _blind(f"an App Privacy Report has sums of contacts and no times of them{more}", "flows")
     if d.flows < MIN_FLOWS:
         return _blind(f"{d.flows} flows: too few for any behaviour to show", "flows")
     if d.dest_known < MIN_SHARE and not d.own_log:
@@ -182,10 +183,6 @@ def _unseen(d: DeviceFacts) -> Capability | None:
     if not resolution <= MAX_RESOLUTION_SECONDS:
         return _blind(f"flow times are known to {resolution:g} s only", "time")
     return None
-
-
-def _weekly(d: DeviceFacts) -> str:
-    return f"; {WEEKLY_SUMS}" if d.reports else ""
 
 
 def _untimed(d: DeviceFacts) -> Capability | None:

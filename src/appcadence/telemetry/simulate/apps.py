@@ -117,11 +117,6 @@ class App:
     """Host that replaces the first one, on the whole fleet, late in the span."""
 
     @property
-    def push_entitled(self) -> bool:
-        """May register for pushes."""
-        return self.push is not None
-
-    @property
     def daemon(self) -> bool:
         """Part of iOS."""
         return self.app_id.startswith("com.apple.")

@@ -57,7 +57,7 @@ class Kind:
 
     behave: Behaviour
     shows: Literal["rhythm", "persistence", "push", "absence"] = "rhythm"
-    """What gives it away, and its control lacks."""
+    """What gives it away."""
     min_seconds: float = 300.0
     """Length of the shortest life that can show it."""
     hosts: tuple[int, int] = (1, 1)

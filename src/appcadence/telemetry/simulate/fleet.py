@@ -26,9 +26,9 @@ from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate import presence
 from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import KINDS
-from appcadence.telemetry.simulate.events import Flows, Pushes, courier_events, fan
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import through_own_log
+from appcadence.telemetry.simulate.presence import Flows, Pushes, courier_events, fan
 from appcadence.telemetry.simulate.traffic import World, app_traffic
 from appcadence.telemetry.simulate.visibility import (
     PROFILE_SHARES,
@@ -169,13 +169,6 @@ def write(
     }
 
 
-@dataclass(frozen=True)
-class _Part:
-    tables: dict[str, pa.Table]
-    labels: pa.Table
-    implants: pd.DataFrame
-
-
 def _spec(
     devices: int,
     days: int,
@@ -201,7 +194,7 @@ def _spec(
     return _Spec(devices, days, seed, origin, first.weekday(), implants_per_device_day, own_log_share)
 
 
-def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
+def _made(spec: _Spec, processes: int) -> Iterator[Simulation]:
     numbers = range(spec.blocks)
     if min(processes, spec.blocks) == 1 or find_spec("joblib") is None:
         yield from (_block(spec, number) for number in numbers)
@@ -212,7 +205,7 @@ def _made(spec: _Spec, processes: int) -> Iterator[_Part]:
     yield from pool(delayed(_block)(spec, number) for number in numbers)
 
 
-def _block(spec: _Spec, number: int) -> _Part:
+def _block(spec: _Spec, number: int) -> Simulation:
     """One block of devices, a pure function of the arguments."""
     seeds = np.random.SeedSequence(spec.seed, spawn_key=(number,))
     rng = np.random.Generator(np.random.SFC64(seeds))
@@ -264,7 +257,7 @@ def _block(spec: _Spec, number: int) -> _Part:
     return _through_own_log(part, tasks, {name for name, own in zip(names, own_log, strict=True) if own})
 
 
-def _through_own_log(part: _Part, tasks: pa.Table, devices: set[str]) -> _Part:
+def _through_own_log(part: Simulation, tasks: pa.Table, devices: set[str]) -> Simulation:
     """The devices that have nothing but their own log, and the truth about them: of an app, not of hosts."""
     tables = through_own_log(part.tables, devices)
     tables |= {name: ordered(tables[name], "start") for name in ("flows", "activity")} | {"tasks": tasks}
@@ -279,10 +272,10 @@ def _through_own_log(part: _Part, tasks: pa.Table, devices: set[str]) -> _Part:
     implants = part.implants.assign(
         dest=part.implants["dest"].where(~part.implants["device_id"].isin(devices), APP_WIDE)
     )
-    return _Part(tables, together, implants)
+    return Simulation(tables, together, implants)
 
 
-def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> _Part:
+def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> Simulation:
     """Implants in the second half of what is visible, so that the truth names what a detector can see.
 
     Each source by itself: an implant borrows destinations of other devices, and must not name a host to a
@@ -309,7 +302,7 @@ def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -
     every = _together(implants)
     every["case_id"] = every["device_id"].astype(str) + "/" + every["implant_id"].astype(str)
     together = pa.concat_tables([tables["flows"], grafted]).unify_dictionaries()
-    return _Part(tables | {"flows": ordered(together, "start")}, _labels(grafted, every), every)
+    return Simulation(tables | {"flows": ordered(together, "start")}, _labels(grafted, every), every)
 
 
 def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
@@ -333,25 +326,9 @@ def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
     )
     rows = rows.groupby(["implant", "dest", "day"], as_index=False).agg({"start": "min", "end": "max"})
     whose = implants.iloc[rows["implant"].to_numpy()]
-
-    def text(column: pd.Series) -> pa.Array:
-        return pa.array(column.to_numpy(dtype=object), pa.string(), from_pandas=True)
-
-    return conform(
-        LABELS,
-        pa.table(
-            {
-                "device_id": text(whose["device_id"]),
-                "app_id": text(whose["app_id"]),
-                "dest": text(rows["dest"]),
-                "start": pa.array(rows["start"].to_numpy(), pa.timestamp("us", tz="UTC")),
-                "end": pa.array(rows["end"].to_numpy(), pa.timestamp("us", tz="UTC")),
-                "label": pa.array(["malicious"] * len(rows)),
-                "kind": text(whose["kind"]),
-                "case_id": text(whose["case_id"]),
-            }
-        ),
-    )
+    columns: dict[str, Any] = {n: whose[n] for n in ("device_id", "app_id", "kind", "case_id")}
+    columns |= {name: rows[name] for name in ("dest", "start", "end")}
+    return LABELS.of(columns | {"label": ["malicious"] * len(rows)})
 
 
 def _together(implants: list[pd.DataFrame]) -> pd.DataFrame:

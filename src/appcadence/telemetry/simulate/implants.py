@@ -2,22 +2,168 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Ints, Vector
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.schema import FLOWS
+from appcadence.telemetry.schema import FLOWS, TIME, conform
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour, Kind, Pattern, Scene, coupled, inside
-from appcadence.telemetry.simulate.carriers import MIN_PUSHES, Carriers, new_destination, old_destination
-from appcadence.telemetry.simulate.controls import twins
-from appcadence.telemetry.simulate.exchanges import exchanges, known_seconds
-from appcadence.telemetry.simulate.graft import Graft, extent, in_slots, placed, scene_of, table_of
+from appcadence.telemetry.simulate.carriers import (
+    MIN_PUSHES,
+    NOWHERE,
+    Carriers,
+    Destination,
+    busy_hours,
+    exchanges,
+    known_seconds,
+    new_destination,
+    old_destination,
+)
+from appcadence.telemetry.simulate.phone_log import SLOT_SECONDS, slots
+
+
+@dataclass(frozen=True)
+class Graft:
+    """The flows of one implant; arrays have one length."""
+
+    spec: dict[str, Any]
+    shows: str
+    """What gives its kind away, see `behaviours.Kind`."""
+    begin: int
+    """Microseconds since the epoch at which its life begins ..."""
+    seconds: float
+    """... and how long that is."""
+    row: int
+    """Row of its carrier whose source, app and time grid it copies."""
+    start: Ints
+    durations: Vector
+    outcome: npt.NDArray[np.object_]
+    sent: Vector
+    received: Vector
+    targets: list[Destination]
+    which: Ints
+    """Index into `targets` of each flow."""
+
+
+def scene_of(fleet: Carriers, device: int, row: int, begin: int, seconds: float) -> Scene:
+    """What the app of a row finds on its device for so many seconds from a moment on."""
+    name, app = fleet.text("device_id", row), fleet.text("app_id", row)
+    starts = fleet.device_starts[fleet.bounds[device] : fleet.bounds[device + 1]]
+    never = np.empty(0, np.int64)
+
+    def inside(times: Ints) -> Vector:
+        a, b = np.searchsorted(times, [begin, begin + int(seconds * 1e6)])
+        return np.asarray((times[a:b] - begin) * 1e-6, np.float64)
+
+    def since(spans: tuple[Ints, Ints]) -> tuple[Vector, Vector]:
+        return np.asarray((spans[0] - begin) * 1e-6), np.asarray((spans[1] - begin) * 1e-6)
+
+    return Scene(
+        seconds=seconds,
+        clock=begin / 1e6 % 86400,
+        device_starts=inside(starts),
+        pushes=inside(fleet.pushes.get((name, app), never)),
+        busy=since(fleet.presence[(name,)] if (name,) in fleet.presence else busy_hours(starts)),
+        front=since(fleet.front.get((name, app), (never, never))),
+    )
+
+
+def placed(
+    fleet: Carriers, device: int, row: int, begin: int, starts: Vector, durations: Vector
+) -> tuple[Ints, Vector]:
+    """Starts (microseconds) on the log's time grid and in the device's span, and durations that end in it."""
+    grid = max(round(float(fleet.numbers["time_resolution_seconds"][row]) * 1e6), 1)
+    start = (begin + np.rint(starts * 1e6).astype(np.int64)) // grid * grid
+    # The grid must not move a start before the span; nothing is seen after its end.
+    start = np.where(start < int(fleet.first[device]), start + grid, start)
+    return start, np.clip(durations, 0.0, np.maximum(fleet.end - start, 0) * 1e-6)
+
+
+def extent(
+    fleet: Carriers, row: int, start: Ints, durations: Vector, targets: list[Destination], which: Ints
+) -> dict[str, Any]:
+    """Who, where to and when: the part of a specification that follows from the flows."""
+    app = fleet.text("app_id", row)
+    dests = sorted({dest_of(targets[i], app) for i in np.unique(which)})
+    return {
+        "device_id": fleet.text("device_id", row),
+        "app_id": app,
+        "dest": dests[0],
+        "dests": dests,
+        "start_us": int(start.min()),
+        "end_us": int((start + np.nan_to_num(durations) * 1e6).max()),
+        "flows": len(start),
+    }
+
+
+def dest_of(target: Destination, app: str | None) -> str:
+    """What windows call a destination of an app's."""
+    return target.host or target.ip or ("unknown" if app is None else "*")
+
+
+def in_slots(fleet: Carriers, graft: Graft) -> Graft:
+    """The same as a phone's own log shows it: runs of slots, without destinations, sizes and outcomes."""
+    own = fleet.own(fleet.of(graft.row)[1])
+    if not fleet.nowhere(own):
+        return graft
+    # A duration that the log lent is one of whole slots.
+    seconds = np.maximum(graft.durations - (SLOT_SECONDS - 1), 0.5)
+    _, start, end = slots(
+        np.zeros(len(graft.start), np.int64), graft.start, seconds, graft.sent + graft.received
+    )
+    n, unknown = len(start), np.full(len(start), np.nan)
+    where = [NOWHERE], np.zeros(n, np.int64)
+    durations: Vector = np.asarray((end - start) * 1e-6, np.float64)
+    spec = graft.spec | extent(fleet, graft.row, start, durations, *where)
+    outcome = np.full(n, "unknown", object)
+    return replace(
+        graft,
+        spec=spec,
+        start=start,
+        durations=durations,
+        outcome=outcome,
+        sent=unknown,
+        received=unknown,
+        targets=where[0],
+        which=where[1],
+    )
+
+
+def table_of(fleet: Carriers, made: list[Graft]) -> pa.Table:
+    """The flows, canonical, in the order of `made`."""
+    counts = [len(graft.start) for graft in made]
+    whose = np.repeat([graft.row for graft in made], counts)
+    targets = [target for graft in made for target in graft.targets]
+    offsets = np.cumsum([0] + [len(graft.targets) for graft in made[:-1]])
+    which = pa.array(np.concatenate([g.which + o for g, o in zip(made, offsets, strict=True)]))
+
+    def contacted(name: str) -> pa.Array:
+        return pa.array([getattr(t, name) for t in targets], pa.string()).dictionary_encode().take(which)
+
+    def joined(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array(np.concatenate([getattr(g, name) for g in made]), from_pandas=True).cast(kind)
+
+    data = {name: fleet.column(name, whose) for name in ("device_id", "app_id", "app_attribution", "source")}
+    data |= {f"dest_{name}": contacted(name) for name in ("host", "host_source", "ip")}
+    data |= {name: contacted(name) for name in ("transport", "service")}
+    data |= {
+        "start": joined("start", pa.int64()).cast(TIME),
+        "duration_seconds": joined("durations", pa.float64()),
+        "dest_port": pa.array([t.port for t in targets], pa.int32()).take(which),
+        "outcome": joined("outcome", pa.string()),
+        "bytes_out": joined("sent", pa.int64()),
+        "bytes_in": joined("received", pa.int64()),
+        "time_resolution_seconds": fleet.numbers["time_resolution_seconds"][whose],
+    }
+    return conform(FLOWS, pa.table(data))
+
 
 _COUPLED_SHARE = 0.5
 _NEW_SHARE = 0.5
@@ -27,11 +173,9 @@ _IN_USE_SHARE = 0.4
 _MIN_IN_USE = 6
 """An implant with fewer flows in use is not confined to it."""
 _COLUMNS = (
-    "implant_id control mirrors device_id app_id dest dests start_us end_us flows kind difficulty "
+    "implant_id device_id app_id dest dests start_us end_us flows kind difficulty "
     "period_seconds jitter_ratio missed_ratio coupled in_use new_destination carrier_sizes"
 )
-
-Moment = int | datetime.datetime | np.datetime64
 
 
 def inject(
@@ -40,19 +184,19 @@ def inject(
     *,
     per_device_day: float,
     kinds: Sequence[str] | Mapping[str, Behaviour] = tuple(KINDS),
-    start: Moment | None = None,
-    end: Moment | None = None,
+    start: int | None = None,
+    end: int | None = None,
     max_per_device: int | None = None,
-    controls: float = 0.0,
+    also: Callable[[Carriers, list[Graft]], list[Graft]] = lambda fleet, implants: [],
 ) -> tuple[pa.Table, pd.DataFrame]:
     """Flows of implants that live inside the apps (or, without app names, on the devices) of `tables`.
 
-    Between `start` and `end` (times, UTC where they name no zone, or microseconds since the epoch; default
-    the span of the flows) about `per_device_day` implants a device-day begin, at most `max_per_device` on one
-    device. They live from five minutes (or what their kind takes) to the whole span, log-uniformly, and one
-    in five for all of it. Each copies its carrier's source, attribution, time grid and gaps in knowledge: it
-    never has a host, an address, a duration or a size where its carrier has none, and in a phone's own log it
-    shows as runs of slots. Half of them contact
+    Between `start` and `end` (microseconds since the epoch; default the span of the flows) about
+    `per_device_day` implants a device-day begin, at most `max_per_device` on one device. They live from five
+    minutes (or what their kind takes) to the whole span, log-uniformly, and one in five for all of it. Each
+    copies its carrier's source, attribution, time grid and gaps in knowledge: it never has a host, an
+    address, a duration or a size where its carrier has none, and in a phone's own log it shows as runs of
+    slots. Half of them contact
     nothing that was not contacted before; their exchanges are those of real channels, half of them the
     carrier's own. Of those that show by rhythm or persistence half start when the device does, and two in
     five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are
@@ -61,17 +205,15 @@ def inject(
     behaviours of the caller's own; those last for the whole span and are never moved to the device's starts
     or its use, so that what is asked for is what is there.
 
-    A share `controls` of the implants (0 to 1) gets a benign twin, see `controls.twins`; the implants
-    themselves do not depend on it.
+    `also` is told of the carriers and the implants, and gives grafts that are to stand behind them.
 
-    Returns the flows (canonical), in the order of the second: one row an implant or control with implant_id,
-    control, mirrors (the implant_id of a control's implant, else -1), device_id, app_id (None = unknown),
-    dest, dests, start_us, end_us, flows, kind (a control's is its implant's), difficulty, period_seconds,
-    jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Implants come first. Equal
-    rows in any order and an equal seed give equal output.
+    Returns the flows (canonical), in the order of the second: one row an implant with implant_id, device_id,
+    app_id (None = unknown), dest, dests, start_us, end_us, flows, kind, difficulty, period_seconds,
+    jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Equal rows in any order and
+    an equal seed give equal output.
 
     Raises:
-        TelemetryError: a kind is not known, a number is negative, or `controls` is not in 0 to 1.
+        TelemetryError: a kind is not known, or a number is negative.
     """
     behaviours = kinds if isinstance(kinds, Mapping) else KINDS
     unknown = sorted(set(kinds) - set(behaviours))
@@ -79,10 +221,8 @@ def inject(
         raise TelemetryError(f"kinds must be some of {', '.join(KINDS)}; got {unknown or 'none'}")
     if not per_device_day >= 0 or (max_per_device is not None and max_per_device < 0):
         raise TelemetryError(f"implants must not be negative, got {per_device_day} and {max_per_device}")
-    if not 0 <= controls <= 1:
-        raise TelemetryError(f"controls must be a share of the implants, 0 to 1; got {controls}")
     rng = np.random.default_rng(seed)
-    fleet = Carriers(tables, _micros(start), _micros(end))
+    fleet = Carriers(tables, start, end)
     days = (fleet.last - fleet.first) / 86_400e6
     expected = per_device_day * float(days.sum())
     count = int(expected) + int(rng.random() < expected % 1)
@@ -99,16 +239,8 @@ def inject(
             made.append(implant)
     if not made:
         return FLOWS.empty(), pd.DataFrame(columns=_COLUMNS.split())
-    # A generator of their own: implants are the same with controls and without.
-    mirrored, benign = twins(np.random.default_rng([seed, 1]), fleet, made, controls)
-    told = [(False, -1)] * len(made) + [(True, of) for of in mirrored]
-    made = [in_slots(fleet, graft) for graft in made + benign]
-    specs = pd.DataFrame(
-        [
-            {"implant_id": i, "control": control, "mirrors": of} | graft.spec
-            for i, ((control, of), graft) in enumerate(zip(told, made, strict=True))
-        ]
-    )
+    made = [in_slots(fleet, graft) for graft in made + also(fleet, made)]
+    specs = pd.DataFrame([{"implant_id": i} | graft.spec for i, graft in enumerate(made)])
     return table_of(fleet, made), specs
 
 
@@ -202,16 +334,6 @@ def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[P
 
     columns = ("starts", "durations", "failed", "size_factor")
     return replace(pattern, **{name: of(getattr(pattern, name)) for name in columns}), True
-
-
-def _micros(moment: Moment | None) -> int | None:
-    if moment is None or isinstance(moment, int):
-        return moment
-    if isinstance(moment, np.integer):
-        return int(moment)
-    time = pd.Timestamp(moment)
-    time = time.tz_localize("UTC") if time.tzinfo is None else time
-    return int(time.value // 1000)
 
 
 def _difficulty(pattern: Pattern, follows: bool, new: bool) -> str:

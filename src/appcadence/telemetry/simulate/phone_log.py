@@ -1,4 +1,9 @@
-"""Devices that are seen through their own log alone, as a sysdiagnose holds it: no gateway, no filter."""
+"""What a phone's own log, as a sysdiagnose holds it, shows: slots in which an app moved packets, and no more.
+
+A connection that stays open is not seen while it is silent: it shows when it begins and ends, and wherever
+it carries data or is kept alive. Slots count from the device's start, on a clock that stands still in sleep:
+their grid is another one every hour.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,112 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import HOUR_US, Mask
-from appcadence.telemetry.schema import ACTIVITY, COVERAGE, NOTIFICATIONS, TIME, USAGE, conform
-from appcadence.telemetry.simulate.slots import SOURCE, joined, phone_flows
+from appcadence._types import HOUR_US, Ints, Mask, Vector
+from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
+from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, NOTIFICATIONS, USAGE, conform
+from appcadence.telemetry.simulate.presence import fan
+
+SLOT_SECONDS = 8
+SOURCE = "powerlog"
+_SLOT_US = SLOT_SECONDS * 1_000_000
+_BURST_BYTES = 20_000.0
+"""What moves in a slot of an open connection."""
+_SILENCE_SECONDS = 240.0
+"""A connection that carries nothing is kept alive about as often."""
+
+
+def slots(who: Ints, start: Ints, seconds: Vector, size: Vector) -> tuple[Ints, Ints, Ints]:
+    """Runs of slots that n flows show: whose they are, and their starts and ends (m,) in microseconds.
+
+    `who` (n,) is a number for each device and app, `start` (n,) are microseconds since the epoch, `size` (n,)
+    bytes both ways, of which NaN counts as none. The same flows in any order show the same.
+    """
+    seconds, size = np.nan_to_num(seconds), np.nan_to_num(size)
+    most = (seconds // SLOT_SECONDS).astype(np.int64) + 1
+    busy = np.ceil(size / _BURST_BYTES + seconds / _SILENCE_SECONDS).astype(np.int64) + 1
+    count = np.where(most <= 2, most, np.clip(busy, 2, most))
+    row, place = fan(count)
+    last = np.maximum(count - 1, 1)[row]
+    inner = (place > 0) & (place < last)
+    share = (place + np.where(inner, _noise(start[row] + place) - 0.5, 0.0)) / last
+    at = start[row] + (share * seconds[row] * 1e6).astype(np.int64)
+    shift = (_noise(at // HOUR_US) * _SLOT_US).astype(np.int64)
+    begin = (at - shift) // _SLOT_US * _SLOT_US + shift
+    order, heads, end = _runs(who[row], begin, begin + _SLOT_US)
+    return who[row][order][heads], begin[order][heads], end
+
+
+def phone_flows(flows: pa.Table) -> pa.Table:
+    """Flows of known apps as their phones' own logs show them, ordered by device, app and time."""
+    who, named = _who(flows)
+    size = flows["bytes_out"].cast(pa.float64()).to_numpy() + flows["bytes_in"].cast(pa.float64()).to_numpy()
+    start, seconds = flows["start"].cast(pa.int64()).to_numpy(), flows["duration_seconds"].to_numpy()
+    whose, begin, end = slots(who, start, seconds, size)
+    begin = np.maximum(begin, start.min(initial=np.iinfo(np.int64).max))  # nothing is seen before the first
+    n = len(whose)
+    app_id = named["app_id"].take(pa.array(whose))
+    serves = pc.is_in(app_id.cast(pa.string()), pa.array(sorted(WORKS_FOR_OTHERS)))
+    columns = {
+        "start": begin,
+        "duration_seconds": (end - begin) * 1e-6,
+        "device_id": named["device_id"].take(pa.array(whose)),
+        "app_id": app_id,
+        "app_attribution": pc.if_else(serves, "process", "exact"),
+        "outcome": pa.array(["unknown"] * n),
+        "time_resolution_seconds": np.full(n, float(SLOT_SECONDS)),
+        "source": pa.array([SOURCE] * n),
+    }
+    return conform(FLOWS, pa.table(columns))
+
+
+def nowhere(flows: pa.Table) -> Mask:
+    """(n,) which flows are an app's without a destination, as a phone's own log has them."""
+    lost = pc.and_(pc.is_null(flows["dest_host"]), pc.is_null(flows["dest_ip"]))
+    return np.asarray(pc.and_(lost, pc.is_valid(flows["app_id"])))
+
+
+def joined(flows: pa.Table, others: pa.Table) -> pa.Table:
+    """Flows and others; runs of slots of one app on one device that meet are one."""
+    both = pa.concat_tables([flows, others]).unify_dictionaries()
+    mine = nowhere(both)
+    if not len(others) or not mine.any():
+        return both
+    theirs = both.filter(pa.array(mine))
+    start = theirs["start"].cast(pa.int64()).to_numpy()
+    end = start + np.rint(np.nan_to_num(theirs["duration_seconds"].to_numpy()) * 1e6).astype(np.int64)
+    order, heads, end = _runs(_who(theirs)[0], start, end)
+    kept = theirs.take(pa.array(order[heads]))
+    place = kept.schema.get_field_index("duration_seconds")
+    seconds = pa.array((end - start[order][heads]) * 1e-6)
+    kept = kept.set_column(place, kept.schema.field(place), seconds)
+    return pa.concat_tables([both.filter(pa.array(~mine)), kept]).unify_dictionaries()
+
+
+def _runs(who: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
+    """Order of the intervals, places in it of those that begin a run, and the end of each run."""
+    order = np.lexsort((end, start, who))
+    who, start = who[order], start[order]
+    reach = pd.Series(end[order]).groupby(who).cummax().to_numpy(np.int64)
+    begins = np.append(True, (who[1:] != who[:-1]) | (start[1:] > reach[:-1]))[: len(who)]
+    heads = np.flatnonzero(begins)
+    return order, heads, reach[np.append(heads[1:], len(who)) - 1] if len(heads) else reach
+
+
+def _who(flows: pa.Table) -> tuple[Ints, pa.Table]:
+    """(n,) a number for each device and app, and those by number."""
+    names = flows.select(["device_id", "app_id"]).to_pandas().astype(object)
+    frame = names.drop_duplicates().sort_values(["device_id", "app_id"], ignore_index=True)
+    number = pd.MultiIndex.from_frame(frame).get_indexer(pd.MultiIndex.from_frame(names))
+    return np.asarray(number, np.int64), pa.Table.from_pandas(frame, preserve_index=False)
+
+
+def _noise(numbers: Ints) -> Vector:
+    """(n,) in [0, 1), a function of whole numbers alone (the finisher of SplitMix64)."""
+    x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((x ^ (x >> np.uint64(31))) / 2.0**64)
+
 
 _INTERVAL_US = 300_000_000
 _PUSH_GRID_SECONDS = 60.0
@@ -61,7 +169,7 @@ def _on_the_minute(events: pa.Table) -> pa.Table:
     time = events["time"].cast(pa.int64()).to_numpy()
     rounded = (time + grid // 2) // grid * grid - grid // 2
     columns = {name: events[name] for name in events.column_names} | {
-        "time": _times(np.where(coarse, rounded, time)),
+        "time": np.where(coarse, rounded, time),
         "content_available": pa.nulls(len(events), pa.bool_()),
         "source": pa.array([SOURCE] * len(events)),
         "time_resolution_seconds": np.where(coarse, _PUSH_GRID_SECONDS, 1e-6),
@@ -81,8 +189,8 @@ def _coverage(flows: pa.Table) -> pa.Table:
     spans = rows.groupby(np.cumsum(new)).agg({"device_id": "first", "start": ["first", "last"]})
     columns = {
         "device_id": pa.array(spans["device_id", "first"], pa.string()),
-        "start": _times(spans["start", "first"].to_numpy()),
-        "end": _times(spans["start", "last"].to_numpy()),
+        "start": spans["start", "first"].to_numpy(),
+        "end": spans["start", "last"].to_numpy(),
         "source": pa.array([SOURCE] * len(spans)),
     }
     return conform(COVERAGE, pa.table(columns))
@@ -103,14 +211,10 @@ def _usage(flows: pa.Table) -> pa.Table:
     columns = {
         "device_id": sums["device_id"],
         "app_id": sums["app_id"],
-        "start": _times(begin),
-        "end": _times(begin + _INTERVAL_US),
+        "start": begin,
+        "end": begin + _INTERVAL_US,
         "bytes_out": sums["bytes_out_sum"],
         "bytes_in": sums["bytes_in_sum"],
         "source": pa.array([SOURCE] * len(sums)),
     }
     return conform(USAGE, pa.table(columns))
-
-
-def _times(us: np.ndarray) -> pa.Array:
-    return pa.array(us.astype(np.int64)).cast(pa.timestamp("us")).cast(TIME)

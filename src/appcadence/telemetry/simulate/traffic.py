@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from appcadence._types import Ints, Mask, Vector
+from appcadence._types import Ints, Vector
 from appcadence.telemetry.simulate.apps import (
     APPS,
     MIN_REFRESH_SECONDS,
     SDK_HOSTS,
     SITES,
-    App,
     Push,
     Rhythm,
     Sizes,
+    Stream,
+    Use,
 )
-from appcadence.telemetry.simulate.events import Flows, Pushes, apart, app_pushes, fan, no_pushes
-from appcadence.telemetry.simulate.presence import DAY, Intervals, People, Rng
+from appcadence.telemetry.simulate.presence import (
+    DAY,
+    Flows,
+    Intervals,
+    People,
+    Pushes,
+    Rng,
+    apart,
+    app_pushes,
+    fan,
+    no_pushes,
+)
 
 HOSTS: tuple[str, ...] = tuple(
     dict.fromkeys(
@@ -60,10 +71,12 @@ def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes, Flow
     app = APPS[index]
     mine = world.segments.where(world.segment_app == index)
     pushes = app_pushes(rng, world.who, index, app.push, mine) if app.push else None
-    parts = [_foreground(rng, world, index, mine), scheduled := _refresh(rng, world, index)]
-    parts += [_rhythm(rng, world.who, index, rhythm) for rhythm in app.rhythms]
+    none = _flows(rng, world.who, index, np.empty(0, np.int64), np.empty(0))
+    parts = [_foreground(rng, world, index, app.use, mine) if app.use else none]
+    scheduled = _refresh(rng, world, index, app.refresh_seconds) if app.refresh_seconds else none
+    parts += [scheduled, *(_rhythm(rng, world.who, index, rhythm) for rhythm in app.rhythms)]
     if app.stream:
-        parts.append(_stream(rng, world.who, index, mine))
+        parts.append(_stream(rng, world.who, index, app.stream, mine))
     if app.push and pushes is not None:
         parts.append(_fetch(rng, world.who, index, app.push, pushes))
     flows = Flows.joined(parts)
@@ -72,10 +85,7 @@ def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes, Flow
     return flows, events, scheduled.where(world.who.has(scheduled.device, index, scheduled.time))
 
 
-def _foreground(rng: Rng, world: World, index: int, mine: Intervals) -> Flows:
-    use = APPS[index].use
-    if use is None:
-        return _flows(rng, world.who, index, np.empty(0, np.int64), np.empty(0))
+def _foreground(rng: Rng, world: World, index: int, use: Use, mine: Intervals) -> Flows:
     length = mine.end - mine.start
     opening, _ = fan(1 + rng.poisson(max(use.open_flows - 1, 0), len(length)))
     later, _ = fan(rng.poisson(use.flows_per_minute * length / 60.0))
@@ -89,10 +99,7 @@ def _foreground(rng: Rng, world: World, index: int, mine: Intervals) -> Flows:
     return _flows(rng, world.who, index, device, start, foreground=True)
 
 
-def _stream(rng: Rng, who: People, index: int, mine: Intervals) -> Flows:
-    stream = APPS[index].stream
-    if stream is None:
-        return _flows(rng, who, index, np.empty(0, np.int64), np.empty(0))
+def _stream(rng: Rng, who: People, index: int, stream: Stream, mine: Intervals) -> Flows:
     begun = mine.where(rng.random(len(mine.start)) < stream.share)
     length = stream.seconds * np.exp(rng.normal(0, 0.6, len(begun.start)))
     # A stream ends where the next one of the same device begins.
@@ -106,15 +113,12 @@ def _stream(rng: Rng, who: People, index: int, mine: Intervals) -> Flows:
     return _flows(rng, who, index, runs.device[row], start, first_host_only=True)
 
 
-def _refresh(rng: Rng, world: World, index: int) -> Flows:
+def _refresh(rng: Rng, world: World, index: int, every: float) -> Flows:
     """Background refresh as iOS schedules it: irregular, seldom at night, mostly when the device is awake."""
-    every, who = APPS[index].refresh_seconds, world.who
-    if every is None:
-        return _flows(rng, who, index, np.empty(0, np.int64), np.empty(0))
     device, time = refresh_times(rng, world, every)
     flows, _ = fan(1 + rng.poisson(0.35, len(time)))
     start = time[flows] + rng.exponential(1.0, len(flows))
-    return _flows(rng, who, index, device[flows], start)
+    return _flows(rng, world.who, index, device[flows], start)
 
 
 def refresh_times(rng: Rng, world: World, every: float) -> tuple[Ints, Vector]:
@@ -164,17 +168,8 @@ def _rhythm(rng: Rng, who: People, index: int, rhythm: Rhythm) -> Flows:
         return _flows(rng, who, index, device, start, first_host_only=True)
     made = _flows(rng, who, index, device, start, held=held[keep])
     extra = rhythm.keepalive_bytes_per_hour * made.seconds / 3600.0
-    return Flows(
-        made.device,
-        made.time,
-        made.app,
-        made.host,
-        made.seconds,
-        made.out + extra,
-        made.into + extra,
-        np.zeros(len(start), np.bool_),
-        made.quic,
-    )
+    never = np.zeros(len(start), np.bool_)
+    return replace(made, out=made.out + extra, into=made.into + extra, failed=never)
 
 
 def _fetch(rng: Rng, who: People, index: int, push: Push, pushes: Pushes) -> Flows:
@@ -227,12 +222,8 @@ def _flows(
         out=out,
         into=into,
         failed=failed,
-        quic=_quic(rng, app, n),
+        quic=rng.random(n) < app.quic_share,
     )
-
-
-def _quic(rng: Rng, app: App, n: int) -> Mask:
-    return np.asarray(rng.random(n) < app.quic_share)
 
 
 def _visited(rng: Rng, device: Ints) -> Ints:

@@ -11,8 +11,7 @@ import pyarrow as pa
 from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, TASKS, TIME, conform
 from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS
-from appcadence.telemetry.simulate.events import PUSH_KINDS, Flows, Pushes
-from appcadence.telemetry.simulate.presence import Intervals, Rng
+from appcadence.telemetry.simulate.presence import PUSH_KINDS, Flows, Intervals, Pushes, Rng
 from appcadence.telemetry.simulate.traffic import HOSTS
 
 PROFILES = ("content_filter", "gateway", "netflow")
@@ -152,7 +151,7 @@ def notification_table(
 
 def inventory_table(origin: int) -> pa.Table:
     """What the apps declare, for the whole fleet."""
-    rows: dict[str, list[Any]] = {
+    rows: dict[str, Any] = {
         "app_id": _APP_IDS,
         "app_name": [a.name for a in APPS],
         "version": [f"{3 + i % 5}.{i % 7}" for i in range(len(APPS))],
@@ -161,19 +160,15 @@ def inventory_table(origin: int) -> pa.Table:
         "category": [a.category for a in APPS],
         "declared_purpose": [a.purpose for a in APPS],
         "background_modes": [None if a.modes is None else list(a.modes) for a in APPS],
-        "push_entitled": [a.push_entitled for a in APPS],
+        "push_entitled": [a.push is not None for a in APPS],
         "expected_hosts": [
             None if a.sites else [*a.hosts, *(SDK_HOSTS[:2] if a.use and a.use.sdk_share else ())]
             for a in APPS
         ],
         "expected_period_seconds": [a.approved_period_seconds for a in APPS],
-        "snapshot_time": [origin] * len(APPS),
+        "snapshot_time": pa.array([origin] * len(APPS), TIME),
     }
-    table = pa.table(rows)
-    times = table["snapshot_time"].cast(pa.timestamp("us")).cast(TIME)
-    return conform(
-        INVENTORY, table.set_column(table.column_names.index("snapshot_time"), "snapshot_time", times)
-    )
+    return conform(INVENTORY, pa.table(rows))
 
 
 def ordered(table: pa.Table, column: str) -> pa.Table:
@@ -184,9 +179,7 @@ def ordered(table: pa.Table, column: str) -> pa.Table:
 
 def _times(seconds: Vector, origin: int, grid: Vector) -> pa.Array:
     step = np.rint(grid * 1e6).astype(np.int64)
-    return (
-        pa.array(origin + (seconds * 1e6).astype(np.int64) // step * step).cast(pa.timestamp("us")).cast(TIME)
-    )
+    return pa.array(origin + (seconds * 1e6).astype(np.int64) // step * step, TIME)
 
 
 def _coded(codes: Ints, names: Sequence[str], hidden: Mask | None = None) -> pa.DictionaryArray:

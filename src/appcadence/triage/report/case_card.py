@@ -14,7 +14,7 @@ from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, of_kind, sentenc
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.triage.next_steps import contact, contain, identity, look
-from appcadence.triage.report.drawing import Lane, bar, histogram, lag_curve, raster
+from appcadence.triage.report.html import Lane, bar, histogram, lag_curve, raster
 from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, shown_value, utc_text
 
 MAX_LISTED = 20
@@ -82,7 +82,10 @@ def card(
         "reasons": [(finding.text, key_of(finding)) for finding in reasons],
         "unchecked": [(finding.text, key_of(finding)) for finding in of_kind(said, UNCHECKED)],
         "shown": None if window is None else _shown(window),
-        "windows": [_window(row) for row in raising[:MAX_LISTED]],
+        "windows": [
+            {"rank": r["rank"], "start": r["window_start"], "dest": channel(r)[1], "score": r["score"]}
+            for r in raising[:MAX_LISTED]
+        ],
         "windows_more": max(len(raising) - MAX_LISTED, 0),
         "device_list": case["device_ids"][:MAX_LISTED] if case["kind"].startswith("fleet") else [],
         "verdicts": verdicts,
@@ -98,10 +101,6 @@ def _ask(case: Row, window: Window | None) -> str:
     if case["kind"].startswith("fleet"):
         return "Ask release management whether this was rolled out."
     return "" if window is None else contact(window)
-
-
-def _window(row: Row) -> dict[str, Any]:
-    return {"rank": row["rank"], "start": row["window_start"], "dest": channel(row)[1], "score": row["score"]}
 
 
 def _shown(window: Window) -> dict[str, Any]:

@@ -11,17 +11,18 @@ import pyarrow as pa
 
 from appcadence.errors import AppcadenceError
 from appcadence.finding_guide import guides
-from appcadence.models.alert_units import KEYS
+from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
+from appcadence.telemetry.schema import VERDICTS
+from appcadence.telemetry.sheet import read_named
 from appcadence.triage import siem
-from appcadence.triage.case_windows import raising
+from appcadence.triage.case_rows import raising
 from appcadence.triage.cases import SEVERITIES, STATUSES
 from appcadence.triage.report.case_card import card, line
 from appcadence.triage.report.html import write_page
 from appcadence.triage.report_data import Output, Row, as_rows, channel, no_alert, undamaged, utc_text
-from appcadence.triage.verdicts import read as read_verdicts
 from appcadence.triage.verdicts import verdicts_for
 
 MAX_CASES = 200
@@ -100,7 +101,7 @@ def _verdicts(alerting: Mapping[str, Sequence[Row]], file: Path | None) -> Mappi
         names = ["device_id", "app_id", "dest", "window_start", "window_end"]
         columns = [pa.array([row[n] for _, row in owner], SCORES.field(n).type) for n in names]
         windows = pa.table(columns, names)
-        decisions = verdicts_for(windows, read_verdicts(file))
+        decisions = verdicts_for(windows, read_named(file, VERDICTS))
         decisions["row"] = [owner[row][0] for row in decisions["row"]]
         for decision in decisions.drop_duplicates().to_dict("records"):
             said[decision["row"]].append({str(k): v for k, v in decision.items()})

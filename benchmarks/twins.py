@@ -1,17 +1,25 @@
-"""Controls: benign twins of implants, equal in everything but what gives their kind away."""
+"""Controls: benign twins of implants, equal in all but what gives their kind away; see controls.py."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from appcadence._types import Vector
 from appcadence.telemetry.simulate.behaviours import Rng, Scene, coupled, inside
-from appcadence.telemetry.simulate.carriers import Carriers, Destination, new_destination, old_destination
-from appcadence.telemetry.simulate.exchanges import exchanges
-from appcadence.telemetry.simulate.graft import Graft, dest_of, extent, placed, scene_of
+from appcadence.telemetry.simulate.carriers import (
+    Carriers,
+    Destination,
+    exchanges,
+    new_destination,
+    old_destination,
+)
+from appcadence.telemetry.simulate.implants import Graft, dest_of, extent, inject, placed, scene_of
 
 _TRIES = 30
 _LOGGED = (
@@ -28,6 +36,29 @@ _UNKNOWN = dict.fromkeys(("period_seconds", "jitter_ratio", "missed_ratio"), np.
 
 Spans = tuple[Vector, Vector]
 _Name = tuple[str | None, ...]
+
+
+def inject_with_twins(
+    tables: Mapping[str, pa.Table], seed: int, *, share: float = 1.0, **how: Any
+) -> tuple[pa.Table, pd.DataFrame]:
+    """As `inject`; a share of the implants has a twin, which stands behind them: of its row `control` is true
+    and `mirrors` the implant_id, and its kind is its implant's. The implants do not depend on the share."""
+    mirrored: list[int] = []
+
+    def also(fleet: Carriers, implants: list[Graft]) -> list[Graft]:
+        places, benign = twins(np.random.default_rng([seed, 1]), fleet, implants, share)
+        mirrored.extend(places)
+        return benign
+
+    flows, specs = inject(tables, seed, also=also, **how)
+    n = len(specs) - len(mirrored)
+    return flows, specs.assign(control=np.arange(len(specs)) >= n, mirrors=[-1] * n + mirrored)
+
+
+def twins_as_kinds(tables: Mapping[str, pa.Table], seed: int, **how: Any) -> tuple[pa.Table, pd.DataFrame]:
+    """In place of `inject`: every implant with a twin, which is of the kind "control of KIND"."""
+    flows, specs = inject_with_twins(tables, seed, **how)
+    return flows, specs.assign(kind=np.where(specs["control"], "control of " + specs["kind"], specs["kind"]))
 
 
 def twins(rng: Rng, fleet: Carriers, implants: list[Graft], share: float) -> tuple[list[int], list[Graft]]:

@@ -1,4 +1,4 @@
-"""Builds the two models that the package ships: python -m appcadence.training.reference_model DIR
+"""Builds what the package ships: python benchmarks/make_reference.py src/appcadence/models
 
 Simulated fleets of many kinds stand for the world: attributed and not, with and without context, few devices
 and many, short pasts and long, benign traffic scaled, thinned and moved. Its seeds are fixed, so equal
@@ -7,6 +7,7 @@ versions give equal bytes. It keeps no device, app or destination of theirs.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,19 +17,23 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from weekly_reports import first_export, weekly_reports, with_long_tail
 
+from appcadence._files import write_text
 from appcadence.features.extraction import load
 from appcadence.features.history import History
+from appcadence.features.weekly import contact_weeks
 from appcadence.models.bundle import save
 from appcadence.models.calibration import Calibration
 from appcadence.models.detector import Detector
+from appcadence.models.eligibility import STRATA
 from appcadence.models.reference import Reference
-from appcadence.models.strata import STRATA
+from appcadence.models.weekly import REFERENCE, Tails
 from appcadence.telemetry.simulate.fleet import simulate
-from appcadence.telemetry.simulate.slots import nowhere
-from appcadence.training.correction import SIMULATED_TRUST
+from appcadence.telemetry.simulate.phone_log import nowhere
 from appcadence.training.fit import WEIGHTS
 from appcadence.training.injection import Tables
+from appcadence.training.supervised import SIMULATED_TRUST
 from appcadence.training.train import train
 
 FLEETS = ((24, 6, 9001, 0.4), (16, 3, 9002, 0.4), (16, 9, 9003, 0.4), (32, 6, 9004, 1.0))
@@ -146,6 +151,32 @@ def _one_device(reference: Reference) -> Reference:
     )
 
 
+_WEEKLY_FLEET = (128, 43, 20_260_302)
+"""Devices, days and seed: three devices in five have a source that knows apps; six weeks."""
+
+
+def weekly_tails() -> dict[str, Tails]:
+    """Train the reference for weekly sums: tails of first reports (`first`) and of later ones (`later`).
+
+    Each phone is judged alone, since it stands in where there are no others to compare with.
+    """
+    flows = simulate(*_WEEKLY_FLEET, implants_per_device_day=0.0, own_log_share=0.0).tables["flows"]
+    flows = flows.filter(pc.is_valid(flows["app_id"]))
+    begin = first_export(flows)
+    reports = with_long_tail(weekly_reports(flows, begin), begin, _WEEKLY_FLEET[2])
+    device = reports["device_id"].cast(pa.string())
+    alone = [
+        contact_weeks({"contact_summaries": reports.filter(pc.equal(device, name))})
+        for name in sorted(pc.unique(device).to_pylist())
+    ]
+    weeks = pd.concat(alone, ignore_index=True)
+    first = weeks["is_new"].isna()
+    return {"first": Tails.fit(weeks[first]), "later": Tails.fit(weeks[~first])}
+
+
 if __name__ == "__main__":
+    models = Path(sys.argv[1])
     for name, build in (("reference", reference_model), ("start", starting_model)):
-        print(name, save(build(), Path(sys.argv[1]) / name))
+        print(name, save(build(), models / "shipped" / name))
+    facts = {name: found.as_dict() for name, found in weekly_tails().items()}
+    write_text(models / REFERENCE, json.dumps(facts) + "\n")
