@@ -68,7 +68,9 @@ def targets(scratch: Path) -> dict[str, Target]:
     maps = [MAP.encode(), *(path.read_bytes() for path in sorted(declarations))]
     found["table map"] = Target(maps, _table_map)
     for name, content, _ in DECLARED.values():
-        found.setdefault(name, _reader(name, [], mapping)).seeds.append(content)
+        seeds = found.setdefault(name, _reader(name, [], mapping)).seeds
+        shipped = (json.dumps({"a": 1, "message": line}) for line in content.decode().splitlines())
+        seeds += [content, "\n".join(shipped).encode()]
     assert {name for name in FORMATS if name in found} == set(FORMATS)
     return found | edges(scratch / "edges")
 
