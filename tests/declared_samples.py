@@ -12,6 +12,7 @@ _PAN = (
     "2024/11/19 07:00:20,4711,1,50000,443,40000,443,0x400053,tcp,{action},6000,1000,{back},20,"
     "2024/11/19 07:00:00,15,any,,71234,0x0,10.0.0.0-10.255.255.255,United States,,11,9,tcp-fin"
 )
+OWN = {"device_port": 50000}
 _PAN_FLOW = {"start": AT, "duration_seconds": 15.0, **TO, **BOTH, "service": "tls", "source_uid": "4711"}
 _FORTI = (
     'date=2024-11-19 time=07:00:15 devname="fw" devid="FG1" logid="{id}" type="{type}" subtype="forward" '
@@ -121,14 +122,14 @@ SAMPLES = COLLECTED | {
             f"<189>{_forti(type='event')}",
             f"<189>{_forti(id='0000000020', action='accept')}",
         ),
-        [_FORTI_FLOW, _FORTI_FLOW],
+        [_FORTI_FLOW | OWN, _FORTI_FLOW | OWN],
     ),
     "fortinet by date": Sample(
         "fortinet",
         as_text(
             _forti(action="deny").replace("eventtime=1731999615 ", "").replace("rcvdbyte=5000", "rcvdbyte=0")
         ),
-        [_FORTI_FLOW | {"start": "2024-11-19T06:00:00+00:00", "outcome": "failed", "bytes_in": 0}],
+        [_FORTI_FLOW | OWN | {"start": "2024-11-19T06:00:00+00:00", "outcome": "failed", "bytes_in": 0}],
     ),
     "paloalto": Sample(
         "paloalto",
@@ -139,11 +140,12 @@ SAMPLES = COLLECTED | {
             "1,2024/11/19 07:00:21,007051000012345,THREAT,url,2562,2024/11/19 07:00:20,10.8.0.21",
         ),
         [
-            _PAN_FLOW,
+            _PAN_FLOW | OWN,
             {
                 "start": AT,
                 "duration_seconds": 15.0,
                 **TO,
+                **OWN,
                 "outcome": "failed",
                 "bytes_out": 1000,
                 "bytes_in": 0,
@@ -173,7 +175,7 @@ SAMPLES = COLLECTED | {
             "Packets,Start Time,Elapsed Time (sec)",
             ",".join(_PAN.format(kind="end", app="ssl", action="allow", back=5000).split(",")[:38]),
         ),
-        [_PAN_FLOW],
+        [_PAN_FLOW | OWN],
     ),
     "cef": Sample(
         "cef",
@@ -191,7 +193,7 @@ SAMPLES = COLLECTED | {
             r"CEF:0|Example \| Co|Audit|1|login|Login|3|suser=nobody src=10.8.0.21 rt=1731999600000",
         ),
         [
-            _PAN_FLOW,
+            _PAN_FLOW | OWN,
             {"start": AT, **TO, **BOTH, "service": "tls"},
             {
                 "start": AT,
@@ -237,6 +239,7 @@ SAMPLES = COLLECTED | {
             {
                 "start": "2024-11-19T07:00:00.250000+00:00",
                 **TO,
+                **OWN,
                 "outcome": "failed",
                 "bytes_out": 60,
                 "time_resolution_seconds": 1e-3,
@@ -251,7 +254,7 @@ SAMPLES = COLLECTED | {
             "Application=ssl|srcPort=50000|dstPort=443|proto=tcp|action=allow|srcBytes=1000|dstBytes=5000|"
             "StartTime=2024/11/19 07:00:00|ElapsedTime=15|SessionID=4711"
         ),
-        [_PAN_FLOW],
+        [_PAN_FLOW | OWN],
     ),
     "umbrella": Sample(
         "umbrella",
@@ -307,6 +310,7 @@ SAMPLES = COLLECTED | {
                 "app_attribution": "process",
                 **HOST,
                 **TO,
+                **OWN,
                 **BOTH,
                 "service": "tls",
                 "time_resolution_seconds": 1e-3,
@@ -318,6 +322,7 @@ SAMPLES = COLLECTED | {
                 **HOST,
                 "dest_ip": "203.0.113.53",
                 "dest_port": 53,
+                "device_port": 50001,
                 "transport": "udp",
                 "service": "dns",
                 "outcome": "failed",

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from make import DAY0, activity, coverage, flows, inventory, pushes, table, together
 from phones import quiet, slots
@@ -306,7 +307,9 @@ def test_broken_clocks_and_durations_are_refused(tmp_path, start, duration):
         ("start", whole.set_column(0, "start", far)),
         ("duration_seconds", flows(np.arange(9.0), duration=[duration] * 9)),
     ):
-        write_directory(tmp_path / name, {"flows": conform(FLOWS, wild)})
+        write_directory(tmp_path / name, {"flows": whole})
+        (part,) = TelemetryDirectory(tmp_path / name).files("flows")
+        pq.write_table(conform(FLOWS, wild), part)
         with pytest.raises(SchemaError, match=f"column '{name}': .* is out of range"):
             readiness(tmp_path / name)
 

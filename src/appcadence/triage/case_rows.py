@@ -146,7 +146,8 @@ class CaseRows:
         those over all destinations where only they raise it."""
         fired = self.frame[self.fires]
         channel = fired[fired["dest"] != APP_LEVEL].drop_duplicates("owner").set_index("owner")["dest"]
-        told: pd.DataFrame = fired[fired["dest"] == fired["owner"].map(channel).fillna(APP_LEVEL)]
+        wanted = channel.reindex(fired["owner"], fill_value=APP_LEVEL).to_numpy()
+        told: pd.DataFrame = fired[fired["dest"].to_numpy() == wanted]
         return told
 
     def _sum(self, values: npt.NDArray[Any]) -> pa.Array:

@@ -40,7 +40,7 @@ def expected(sample):
     ports = PORTS.get(sample.format, [None] * len(sample.flows))
     own = [{"device_port": port} for port in ports]
     return [
-        empty | REST | {"source": sample.format} | flow | port
+        empty | REST | {"source": sample.format} | port | flow
         for flow, port in zip(sample.flows, own, strict=False)
     ]
 

@@ -58,9 +58,14 @@ class Declared:
 
     def layout(self, start: bytes) -> Layout | None:
         """The layout of a file that starts so, if it is one of this format."""
-        lines = _held(start)
-        starts = ((layout, start if layout.syntax == "json" else lines) for layout in self.declared.layouts)
-        return next((one for one, begin in starts if begin and not why_not(one, begin)), None)
+        held = _held(start)
+        for layout in self.declared.layouts:
+            # What other records hold is lines that say all by themselves, without a header.
+            whole = layout.syntax == "json" or (layout.syntax == "csv" and not layout.names)
+            begin = start if whole else held
+            if begin and not why_not(layout, begin):
+                return layout
+        return None
 
     def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
         """Yield flows, and rejected rows.
@@ -337,10 +342,13 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         columns["app_attribution"] = either(attribution, none)
     if get.has("dest_host_source"):
         columns["dest_host_source"] = get.mine("dest_host_source")
+    # ICMP has its type for a port.
+    ported = tcp | udp | np.asarray(get.words("transport").is_null()) if declared.addresses else None
+    for ours in ("device_port", "source_port"):
+        if get.has(ours):
+            columns["device_port"] = get.port(ours, ported)
     if get.has("dest_port"):
-        # ICMP has its type for a port.
-        ported = tcp | udp | np.asarray(get.words("transport").is_null())
-        columns["dest_port"] = get.port("dest_port", ported if declared.addresses else None)
+        columns["dest_port"] = get.port("dest_port", ported)
         if declared.addresses:
             guessed = _flows.dns_by_port(columns["dest_port"], udp)
             columns["service"] = either(columns["service"], guessed)
