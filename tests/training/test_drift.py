@@ -205,6 +205,14 @@ def test_the_bins_of_a_reference_are_marked_by_the_fleets_deciles():
     assert (reference.counts[:, NAMES.index("alone_share"), 19] == [4, 6]).all()
 
 
+def test_what_no_swap_of_periods_reaches_is_as_likely_as_one_in_two_thousand():
+    features = drift(*moved(20, 20)).features
+    sure = features["p_adjusted"] == features["p_adjusted"].min()
+    assert sure.sum() > 8
+    # Benjamini and Hochberg: times the features, by how many of them are as unlikely.
+    assert features["p_adjusted"].min() == pytest.approx(len(features) / sure.sum() / 2000)
+
+
 @pytest.mark.parametrize(("devices", "told"), [(5, False), (6, True)])
 def test_drift_of_features_is_told_from_six_devices_on(devices, told):
     answer = drift(*moved(devices, devices))
