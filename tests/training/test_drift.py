@@ -20,7 +20,7 @@ from appcadence.models.detector import aligned, comparable
 from appcadence.models.eligibility import STRATA
 from appcadence.models.reference import Reference
 from appcadence.training.app_shifts import app_shifts
-from appcadence.training.drift import drift, psi
+from appcadence.training.drift import _scores, drift, psi
 
 MODULE = "appcadence.training.drift"
 BEFORE, AFTER = range(4), range(4, 8)
@@ -121,6 +121,28 @@ def test_the_budget_is_counted_at_score_nought_and_its_interval_knows_both_count
     budget = busy(units).budget
     assert (budget.units, budget.promised) == (units, 40.0) and budget.ratio == units / 40
     assert (budget.low, budget.high) == pytest.approx(slow_interval(units, 400, 40), rel=1e-6)
+
+
+def test_ranked_units_count_and_all_days_of_their_stratum_are_promised():
+    rows = [
+        ("d1", "com.a", "exact", True, False),
+        ("d1", "com.b", "exact", True, True),  # a fleet event
+        ("d2", "com.b", "exact", True, True),  # and nothing else on that phone
+        ("d3", "com.c", "exact", False, False),
+        ("d4", "nsurlsessiond", "process", False, False),  # in a phone's own log, of whatever app
+    ]
+    device, app, attribution, known, common = (list(column) for column in zip(*rows, strict=True))
+    frame = windows(5, device, app, beats_per_hour=9.0, app_attribution=attribution, destination_known=known)
+    detector = handmade(calibration=dict.fromkeys(STRATA, calibration(n=9, origin=4.0)))
+    budget = _scores(detector, frame, np.array(common))[1]
+    assert (budget.units, budget.promised) == (2, 4.0)
+
+
+def test_units_of_an_unusual_day_count_once_it_is_lowered():
+    frame = windows(40, app=[f"app{k}" for k in range(40)], beats_per_hour=np.arange(40.0))
+    detector = handmade(calibration=dict.fromkeys(STRATA, calibration(n=9, origin=4.0)))
+    # The fourth of them comes to lie at -1, the three above it at nought or more.
+    assert _scores(detector, frame, np.zeros(40, bool))[1].units == 3
 
 
 def test_a_budget_is_broken_beyond_its_bound_and_watched_above_one(monkeypatch):
