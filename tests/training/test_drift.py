@@ -72,6 +72,17 @@ def test_a_loss_is_more_than_three_quarters_of_five_windows_or_more(later, known
     assert [(x.devices, x.of) for x in answer.losses if x.what == "flow durations"] == loss
 
 
+@pytest.mark.parametrize(("later", "lost"), [(4, 0), (5, 1)])
+def test_windows_and_not_features_of_them_are_lost(later, lost):
+    """Two features tell of bytes: of four windows they make no eight."""
+    blind = phones(["d00"], range(4, 4 + later), out=None, inn=None)
+    answer = drift(trained_on(phones(["d00"], BEFORE)), {"flows": blind})
+    assert [x.devices for x in answer.losses if x.what == "flow bytes"] == [1] * lost
+    # Each period's share of its own windows.
+    row = answer.features.set_index("feature").loc["out_size_median_bytes"]
+    assert (row["missing_before"], row["missing_now"]) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(("devices", "verdict"), [(10, "retrain"), (11, "watch")])
 def test_telemetry_lost_on_a_tenth_of_the_devices_calls_for_a_new_model(devices, verdict):
     some = names(devices)
