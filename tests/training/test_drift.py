@@ -153,7 +153,10 @@ def test_units_of_an_unusual_day_count_once_it_is_lowered():
     frame = windows(40, app=[f"app{k}" for k in range(40)], beats_per_hour=np.arange(40.0))
     detector = handmade(calibration=dict.fromkeys(STRATA, calibration(n=9, origin=4.0)))
     # The fourth of them comes to lie at -1, the three above it at nought or more.
-    assert _scores(detector, frame, np.zeros(40, bool))[1].units == 3
+    index, budget = _scores(detector, frame, np.zeros(40, bool))
+    assert budget.units == 3
+    # Calibrated are 0 to 8; these are lowered by 33, from 6 down.
+    assert index == pytest.approx(slow_psi([4] * 10, [0] * 4 + [1] * 5 + [35]))
 
 
 def test_a_budget_is_broken_beyond_its_bound_and_watched_above_one(monkeypatch):
