@@ -55,7 +55,10 @@ def test_of_the_use_before_the_last_hour_the_latest_of_each_kind_is_kept():
     assert starts(closed.calls[1][0]["activity"]) == [-9500, -6000, -5000, 3590]
 
 
-@pytest.mark.parametrize(("before", "host"), [(HORIZON_SECONDS - 1, "a.example"), (HORIZON_SECONDS, "a.example"), (HORIZON_SECONDS + 1, None)])
+@pytest.mark.parametrize(
+    ("before", "host"),
+    [(HORIZON_SECONDS - 1, "a.example"), (HORIZON_SECONDS, "a.example"), (HORIZON_SECONDS + 1, None)],
+)
 def test_a_connection_that_goes_on_keeps_its_name(before, host):
     closed = Closed()
     named = flows([3500 - before], host="a.example", dest_ip="93.184.216.34", duration=1.0)
