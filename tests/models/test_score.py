@@ -152,14 +152,6 @@ def test_events_keep_their_score_and_what_cannot_be_judged_has_none():
     assert [bool(len(texts)) for texts in scores["reasons"]] == [True, True, False]
 
 
-def test_an_event_alerts_for_what_it_shows_and_never_for_being_new():
-    detector = made(classifier=staircase(NAMES.index("destination_other_apps"), np.arange(99) + 0.5, 2 * N))
-    frame = windows(2, dest=list("ab"), destination_other_apps=99.0)
-    scores = detector.score(frame, fleet_event=np.array([True, False])).to_pandas()
-    assert scores["score"].tolist() == [99, 99] and not scores["behaviours"].map(len).any()
-    assert scores["alert"].tolist() == [False, True]
-
-
 def test_a_detector_sees_nothing_of_the_families_that_it_was_trained_without():
     frame = windows(1, beats_per_hour=50.0)
     for families, score in ((), 50.0), (("size",), 50.0), (("interval",), 0.0):
