@@ -13,7 +13,7 @@ from make import flows
 from appcadence.features import extract
 from appcadence.features.families import interval
 
-NAMES = [f.name for f in interval.FEATURES]
+NAMES = [f.name for f in interval.FAMILY.features]
 DECISIVE = {"part_cadence_score", "dominant_period_seconds", "jitter_ratio", "missed_beat_share"}
 """Of the level with the larger cadence score: of either, where both are equal but for rounding."""
 

@@ -95,3 +95,11 @@ def test_a_device_of_which_too_much_is_unusual_is_lowered_as_one():
     said = [{f.code: f.parameters for f in of_row(row)} for _, row in together.iterrows()]
     assert all(by_code["device_unusual"] == {"lowered_by": 57.0 - LEVEL} for by_code in said)
     assert not any("device_unusual" in [f.code for f in of_row(row)] for _, row in apart.iterrows())
+
+
+def test_units_at_the_level_itself_are_not_above_it():
+    # Four above it are as many as three of four days have; a fifth is one too many.
+    frame = windows(9, app=[f"app{k}" for k in range(9)])
+    for fifth, shift in ((-1.0, 0.0), (np.nextafter(-1.0, 0), -1.0)):
+        score = np.array([0.0] * 4 + [fifth] + [-2.0] * 4)
+        assert set(device_shift(frame, score, np.ones(9, bool))) == {shift}

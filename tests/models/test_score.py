@@ -9,8 +9,11 @@ from handmade import detector as handmade
 from appcadence.config import Alerts, Config, Tunables
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import FAMILY_OF, NAMES, RELATIVE
+from appcadence.features.windows import APP_LEVEL
+from appcadence.models.calibration import Calibration
 from appcadence.models.detector import (
     EXPLAINED_ROWS,
+    aligned,
     behaviour_score,
     comparable,
     forest_input,
@@ -42,6 +45,19 @@ def test_the_threshold_itself_alerts_and_what_lies_below_does_not():
     assert scores["alert"].tolist() == [True, True, False, False, True]
     assert scores["rank"].tolist() == [2, 3, 4, 5, 1]
     assert scores["p_value"].tolist() == [(1 + 100 - raw) / 101 for raw in (30, 29, 28, 27, 31)]
+
+
+def test_p_values_are_those_of_scores_that_are_lowered_with_their_device():
+    # Eighty apps of one phone on one day: all but a few are lowered to below one expected.
+    frame = windows(80, app=[f"app{k}" for k in range(80)], beats_per_hour=np.arange(80.0))
+    benign = np.arange(-80.0, 20.0)
+    lower = Calibration(2.0, 2.0, 10.0, benign, benign + 0.25)
+    scores, unit_p = made(calibration=dict.fromkeys(STRATA, lower)).measure(frame)
+    score, shift = (scores[name].to_numpy() for name in ("score", "device_shift"))
+    assert len(set(shift)) == 1 and shift[0] < -30
+    np.testing.assert_allclose(score, (np.arange(80.0) - 2) / 2 + shift)
+    for found, of in ((scores["p_value"].to_pylist(), benign), (unit_p, benign + 0.25)):
+        np.testing.assert_allclose(found, [(1 + (of >= 2 * s + 2).sum()) / 101 for s in score])
 
 
 def test_scores_contributions_and_constant_are_on_the_scale_of_their_stratum():
@@ -136,6 +152,14 @@ def test_events_keep_their_score_and_what_cannot_be_judged_has_none():
     assert [bool(len(texts)) for texts in scores["reasons"]] == [True, True, False]
 
 
+def test_a_detector_sees_nothing_of_the_families_that_it_was_trained_without():
+    frame = windows(1, beats_per_hour=50.0)
+    for families, score in ((), 50.0), (("size",), 50.0), (("interval",), 0.0):
+        (row,) = made(excluded_families=families).score(frame).to_pylist()
+        assert row["score"] == score
+        assert {part["value"] for part in row["contributions"]} == ({50.0, None} if score else {None})
+
+
 def test_a_false_discovery_rate_stands_in_for_the_budget():
     # p-values of 2, 2, 3 and 50 in 101: three alerts of which a tenth may be wrong, not four.
     scores = by_hand([99, 99, 98, 51], 1.0, 0.1)
@@ -180,6 +204,12 @@ def test_the_eight_largest_contributions_are_shown_whatever_their_sign():
 def test_ranks_fall_with_the_score_in_row_order_where_equal():
     table = pa.table({"status": ["scored", "excepted", "scored", "scored"], "score": [1.0, 9.0, 2.0, 1.0]})
     assert ranks(table).tolist() == [2, 0, 1, 3]
+
+
+def test_channels_of_a_device_without_a_past_are_new_and_an_app_as_a_whole_is_none():
+    given = windows(3, dest=["a.example", APP_LEVEL, "b.example"], channel_is_new=[np.nan, np.nan, 0.0])
+    new = aligned(given)[:, NAMES.index("channel_is_new")]
+    np.testing.assert_array_equal(new, [1.0, np.nan, 0.0])
 
 
 def test_a_missing_feature_is_named():

@@ -157,6 +157,7 @@ MUTED = {
         "calibration": dict.fromkeys(STRATA, calibration(40))
         | {STRATA[1]: calibration(40, origin=1e5, days=1.0)}
     },
+    "two units": {"calibration": dict.fromkeys(STRATA, calibration(2, origin=1e5, days=1.0))},
 }
 
 
@@ -165,6 +166,11 @@ def test_a_model_that_alerts_on_nothing_of_its_own_sample_is_refused(tmp_path, h
     bundle.save(heard(**MUTED[how]), tmp_path / "model")
     with pytest.raises(BundleError, match="would alert on nothing of its own calibration sample"):
         bundle.load(tmp_path / "model")
+
+
+def test_a_single_unit_says_nothing_of_what_a_model_may_score(tmp_path):
+    bundle.save(heard(calibration=dict.fromkeys(STRATA, calibration(1, origin=1e5))), tmp_path / "model")
+    assert len(bundle.load(tmp_path / "model")[0].calibration[STRATA[0]].units) == 1
 
 
 def test_weights_that_turn_the_score_round_are_refused(tmp_path):

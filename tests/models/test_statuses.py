@@ -7,6 +7,7 @@ from handmade import detector as handmade
 
 from appcadence.config import Alerts, Config, Ranking
 from appcadence.features.catalog import NAMES
+from appcadence.models.eligibility import shared_process
 
 
 def made(behaviour="structured_cadence", **parts):
@@ -37,3 +38,11 @@ def test_windows_to_local_destinations_are_ranked_only_where_asked():
     assert scores["score"].tolist()[:3] == [99, 98, 97] and not any(map(len, scores["behaviours"][[0, 2]]))
     asked = made().score(frame, Config(ranking=Ranking(local_destinations=True))).to_pandas()
     assert asked["rank"].fillna(0).tolist() == [1, 2, 3, 0, 4] and asked["alert"].sum() == 4
+
+
+def test_a_process_is_shared_in_a_phones_own_log_alone():
+    frame = windows(
+        3, app_attribution=["process", "process", "exact"], destination_known=[True, False, False]
+    )
+    assert shared_process(frame).tolist() == [False, True, False]
+    assert not shared_process(frame.drop(columns="destination_known")).any()

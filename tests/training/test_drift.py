@@ -20,7 +20,7 @@ from appcadence.models.detector import aligned, comparable
 from appcadence.models.eligibility import STRATA
 from appcadence.models.reference import Reference
 from appcadence.training.app_shifts import app_shifts
-from appcadence.training.drift import drift, psi
+from appcadence.training.drift import _scores, drift, psi
 
 MODULE = "appcadence.training.drift"
 BEFORE, AFTER = range(4), range(4, 8)
@@ -72,6 +72,17 @@ def test_a_loss_is_more_than_three_quarters_of_five_windows_or_more(later, known
     assert [(x.devices, x.of) for x in answer.losses if x.what == "flow durations"] == loss
 
 
+@pytest.mark.parametrize(("later", "lost"), [(4, 0), (5, 1)])
+def test_windows_and_not_features_of_them_are_lost(later, lost):
+    """Two features tell of bytes: of four windows they make no eight."""
+    blind = phones(["d00"], range(4, 4 + later), out=None, inn=None)
+    answer = drift(trained_on(phones(["d00"], BEFORE)), {"flows": blind})
+    assert [x.devices for x in answer.losses if x.what == "flow bytes"] == [1] * lost
+    # Each period's share of its own windows.
+    row = answer.features.set_index("feature").loc["out_size_median_bytes"]
+    assert (row["missing_before"], row["missing_now"]) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(("devices", "verdict"), [(10, "retrain"), (11, "watch")])
 def test_telemetry_lost_on_a_tenth_of_the_devices_calls_for_a_new_model(devices, verdict):
     some = names(devices)
@@ -121,6 +132,31 @@ def test_the_budget_is_counted_at_score_nought_and_its_interval_knows_both_count
     budget = busy(units).budget
     assert (budget.units, budget.promised) == (units, 40.0) and budget.ratio == units / 40
     assert (budget.low, budget.high) == pytest.approx(slow_interval(units, 400, 40), rel=1e-6)
+
+
+def test_ranked_units_count_and_all_days_of_their_stratum_are_promised():
+    rows = [
+        ("d1", "com.a", "exact", True, False),
+        ("d1", "com.b", "exact", True, True),  # a fleet event
+        ("d2", "com.b", "exact", True, True),  # and nothing else on that phone
+        ("d3", "com.c", "exact", False, False),
+        ("d4", "nsurlsessiond", "process", False, False),  # in a phone's own log, of whatever app
+    ]
+    device, app, attribution, known, common = (list(column) for column in zip(*rows, strict=True))
+    frame = windows(5, device, app, beats_per_hour=9.0, app_attribution=attribution, destination_known=known)
+    detector = handmade(calibration=dict.fromkeys(STRATA, calibration(n=9, origin=4.0)))
+    budget = _scores(detector, frame, np.array(common))[1]
+    assert (budget.units, budget.promised) == (2, 4.0)
+
+
+def test_units_of_an_unusual_day_count_once_it_is_lowered():
+    frame = windows(40, app=[f"app{k}" for k in range(40)], beats_per_hour=np.arange(40.0))
+    detector = handmade(calibration=dict.fromkeys(STRATA, calibration(n=9, origin=4.0)))
+    # The fourth of them comes to lie at -1, the three above it at nought or more.
+    index, budget = _scores(detector, frame, np.zeros(40, bool))
+    assert budget.units == 3
+    # Calibrated are 0 to 8; these are lowered by 33, from 6 down.
+    assert index == pytest.approx(slow_psi([4] * 10, [0] * 4 + [1] * 5 + [35]))
 
 
 def test_a_budget_is_broken_beyond_its_bound_and_watched_above_one(monkeypatch):
@@ -203,6 +239,14 @@ def test_the_bins_of_a_reference_are_marked_by_the_fleets_deciles():
         for device, rows in enumerate((slice(4), slice(4, None))):
             assert reference.counts[device, f].tolist() == binned(compared[rows, f], reference.deciles[f])
     assert (reference.counts[:, NAMES.index("alone_share"), 19] == [4, 6]).all()
+
+
+def test_what_no_swap_of_periods_reaches_is_as_likely_as_one_in_two_thousand():
+    features = drift(*moved(20, 20)).features
+    sure = features["p_adjusted"] == features["p_adjusted"].min()
+    assert sure.sum() > 8
+    # Benjamini and Hochberg: times the features, by how many of them are as unlikely.
+    assert features["p_adjusted"].min() == pytest.approx(len(features) / sure.sum() / 2000)
 
 
 @pytest.mark.parametrize(("devices", "told"), [(5, False), (6, True)])

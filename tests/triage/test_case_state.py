@@ -169,6 +169,25 @@ def test_a_fleet_event_is_under_exceptions_where_all_its_windows_are(exceptions,
     assert found == ({case(2, kind="fleet_app")["id"]} if held else set())
 
 
+def excepted(case_row, *windows):
+    """Whether a case is under the exceptions of such windows: device, app, destination and exception."""
+    at = pd.Timestamp("2026-03-03", tz="UTC")
+    rows = [dict(zip(WINDOWS.names, (*window, at), strict=True)) for window in windows]
+    return bool(under_exceptions(table(case_row), pa.Table.from_pylist(rows, WINDOWS)))
+
+
+def test_each_destination_that_raised_a_case_has_to_be_excepted():
+    places = [{"dest": name, "score": 2.0, "n_flows": 9, "alert": True} for name in ("evil", "worse")]
+    row, evil = case(2) | {"destinations": places}, ("d1", "com.a", "evil", "e")
+    assert not excepted(row, evil) and not excepted(row, evil, ("d1", "com.a", "worse", None))
+    assert excepted(row, evil, ("d1", "com.a", "worse", "other"))
+
+
+def test_a_fleet_event_without_a_window_is_under_no_exception():
+    row, other = case(2, kind="fleet_app"), ("d1", "com.b", "x", "e")
+    assert not excepted(row, other) and excepted(row, other, ("d2", "com.a", "x", "e"))
+
+
 def whole(**more):
     """A case without a null, as it is read back from a file."""
     lists = {name: [] for name in ("addresses", "ports", "record_ids", "reasons", "unchecked")}

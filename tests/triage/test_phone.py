@@ -1,6 +1,7 @@
 """One phone: what its record says of an app, by hand, and the words for all that can be found."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from make import DAY0, activity, coverage, inventory, pushes, table, tasks, together, usage
 from phones import push_driven, slots
@@ -145,6 +146,34 @@ def test_what_pushes_drive_is_told_so_with_a_question_to_ask():
     assert any("does the person see as many notifications" in said for said in app.explanations)
     assert "one or two apps would stand out as much" in found.caveat and len(app.days) == 3
     assert not any(len(day.bands["unexplained"]) for day in app.days)
+
+
+def week(app):
+    """A finding among the weekly sums."""
+    end = pd.Timestamp(DAY0 + 7 * 86_400, unit="s", tz="UTC")
+    row = {"app_id": app, "dest_host": "a.example", "report_end": end, "score": 3.0, "contacts": 7}
+    return row | {"is_new": 1.0, "is_rare": 0.0, "user_contacts": 0, "findings": None, "reasons": []}
+
+
+@pytest.mark.parametrize(
+    ("days", "score", "shown"),
+    [
+        (6.0, np.log(3.0), True),  # two of six device-days' benign apps show as much, and more show less
+        (6.0, np.nextafter(np.log(3.0), 0), False),
+        (1.0, 0.0, True),
+        (1.0, np.nextafter(0.0, -1), False),
+    ],
+)
+def test_an_alert_stands_out_where_two_benign_apps_at_most_would(days, score, shown):
+    tables = {"flows": slots(np.arange(50) * 600.0, APP)}
+    assert bool(assess("d1", tables, [alerting(APP, score)], [], device_days=days).apps) == shown
+
+
+def test_an_app_that_runs_in_use_alone_stands_out_by_its_weeks_only():
+    tables = {"flows": slots(np.arange(50) * 600.0, APP), "activity": activity([(-60.0, 40_000.0)])}
+    assert PhoneRecord(tables).of(APP).in_use_only
+    alone, summed = (assess("d1", tables, [alerting(APP, 3.0)], weeks) for weeks in ([], [week(APP)]))
+    assert not alone.apps and [app.app_id for app in summed.apps] == [APP]
 
 
 def test_more_than_ten_apps_are_counted_and_names_come_from_the_inventory():

@@ -364,6 +364,7 @@ def breaks(entry, *, period=np.nan, volume=0.0, hours=()):
         ({"min_period_seconds": 900.0}, {"period": np.nan}, None),
         ({"max_bytes_per_day": 2000.0}, {"volume": 2000.0}, None),
         ({"max_bytes_per_day": 2000.0}, {"volume": 2000.1}, "2 kB a day, approved up to 2 kB"),
+        ({"max_bytes_per_day": 2000.0}, {"volume": np.nan}, "an unknown volume a day, approved up to 2 kB"),
         ({"hours": (22, 6)}, {"hours": [22, 23, 0, 5]}, None),
         ({"hours": (22, 6)}, {"hours": [22, 6, 7]}, "connected at 06:00 UTC, approved 22:00-06:00"),
         ({"hours": (22, 6)}, {"hours": [21, 22]}, "connected at 21:00 UTC, approved 22:00-06:00"),

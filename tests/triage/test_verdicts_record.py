@@ -60,6 +60,7 @@ def test_decisions_add_up_and_disagreement_is_told(tmp_path):
         ({"verdict": "benign"}, False),
         ({"verdict": "unexplained"}, True),
         ({"hours": 1}, True),
+        ({"hours": 1, "analyst": "ana"}, False),  # who thinks better of it contradicts nobody
         ({"day": 3}, False),
         ({"app": "com.b"}, False),
         ({"app": ""}, False),

@@ -218,8 +218,8 @@ def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[floa
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
     ranked = ~common & ~shared_process(frame)
-    score, _, shift = placed(frame, raw, ranked, detector.calibration)
-    score = score + shift
+    score, spread, shift = placed(frame, raw, ranked, detector.calibration)
+    score, raw = score + shift, raw + shift * spread
     for stratum, rows in strata(frame).items():
         mine = rows & ranked
         if not mine.any():
