@@ -58,10 +58,16 @@ class Declared:
 
     def layout(self, start: bytes) -> Layout | None:
         """The layout of a file that starts so, if it is one of this format."""
-        lines = _held(start)
-        layouts = (_delimited(layout, lines) for layout in self.declared.layouts)
-        starts = ((layout, start if layout.syntax == "json" else lines) for layout in layouts)
-        return next((one for one, begin in starts if begin and not why_not(one, begin)), None)
+        held = _held(start)
+        for layout in self.declared.layouts:
+            # What other records hold is lines that say all by themselves, without a header.
+            headed = layout.syntax == "csv" and not layout.names
+            begin = start if layout.syntax == "json" or headed else held
+            if headed:
+                layout = replace(layout, delimiter=_csv.delimiter(begin))
+            if begin and not why_not(layout, begin):
+                return layout
+        return None
 
     def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
         """Yield flows, and rejected rows.
@@ -103,12 +109,6 @@ def _held(start: bytes) -> bytes:
     if field:
         return _json_layout.first_lines(start, field)
     return b"" if _OTHERS.match(start) or is_framed(start) else start
-
-
-def _delimited(layout: Layout, start: bytes) -> Layout:
-    """A layout with the delimiter that a header line shows; that of a table without one is known."""
-    plain = layout.syntax == "csv" and layout.keys and not layout.names
-    return replace(layout, delimiter=_csv.delimiter(start)) if plain else layout
 
 
 def why_not(layout: Layout, start: bytes) -> str:
