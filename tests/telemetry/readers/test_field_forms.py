@@ -39,7 +39,7 @@ def changed(name, **more):
     ("name", "written", "also"),
     [
         ("paloalto exported", ",tcp,", "TCP|TCP(6)|tcp (6)|6|6.0|tcp/https|006"),
-        ("paloalto exported", ",443,", "443.0|0x1bb|0443"),
+        ("paloalto exported", ",443,", "443.0|0x1bb|0443|443/tcp|443 (https)|https(443)"),
         (
             "paloalto exported",
             "203.0.113.10",
@@ -102,7 +102,9 @@ def test_what_a_spreadsheet_rounded_or_shifted_is_rejected(tmp_path):
     base = text("pcapdroid")
     assert read(tmp_path, base.replace("1731999600250", "1.732E+12"))[1] == ["FirstSeen is not a time"]
     exported = text("paloalto exported")
-    assert read(tmp_path, exported.replace(",1000,", ",1.234,"))[1] == ["Bytes Sent is not a whole number"]
+    for count in ("1.234", "1.000", "1.000.000"):
+        (reason,) = read(tmp_path, exported.replace(",1000,", f",{count},"))[1]
+        assert reason.startswith("Bytes Sent is not a ")
 
 
 @pytest.mark.parametrize(

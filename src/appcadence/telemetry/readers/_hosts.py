@@ -16,6 +16,8 @@ MAX_HOST = 253
 TOO_LONG = f"the host name is longer than {MAX_HOST} characters"
 _LITERAL = re.compile(r"[0-9.]+|.*:.*|\[.*")
 _SCHEMES = {"http": "80", "https": "443", "ftp": "21"}
+_PORT = re.compile(r"(\d+)(?:\.0+|/[A-Za-z]+| ?\([\w-]+\))|[A-Za-z][\w-]* ?\((\d+)\)", re.ASCII)
+"""A port as a spreadsheet has it, with its protocol, or beside the name of its service."""
 _ENDS = re.compile(r"^\[(.*)\](:\d*)?$")
 _WHOLE = re.compile(r"/(32|128)$")
 _URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
@@ -60,16 +62,18 @@ def port(text: str) -> str | None:
     """A port as a number, as that of a URL or at the end of an address; None where there need be none, or
     where it is the type of ICMP; else the text itself.
 
-    >>> port("0x1bb"), port("443.0"), port("https://api.example.com/v1"), port("8.3"), port("x")
-    ('443', '443', '443', None, 'x')
+    >>> port("0x1bb"), port("443.0"), port("443/tcp"), port("https (443)"), port("https://api.example.com/v1")
+    ('443', '443', '443', '443', '443')
+    >>> port("8.3"), port("x")
+    (None, 'x')
     """
     if text.lower().startswith("0x"):
         try:
             return str(int(text, 16))
         except ValueError:
             return text
-    # A spreadsheet's whole number.
-    text = re.sub(r"^(\d+)\.0+$", r"\1", text)
+    if said := _PORT.fullmatch(text):
+        return said[1] or said[2]
     # A URL need not say its port; nor has what is no port but "8.3", as ICMP has its type.
     return text if text.lstrip("-").isdigit() else url_port(text) or (None if set("./") & set(text) else text)
 

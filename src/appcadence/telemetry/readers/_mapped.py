@@ -159,7 +159,10 @@ class Mapped(Columns):
         numbers = self.number(ours)
         values = np.asarray(numbers.fill_null(0).to_numpy(zero_copy_only=False)) * unit
         if unit == 1:
-            self.fault(values % 1 != 0, f"{self.label(ours)} is not a whole number")
+            doubtful = values % 1 != 0
+            if pa.types.is_string(column.type):
+                doubtful |= _text.in_thousands(column)
+            self.fault(doubtful, f"{self.label(ours)} is not a whole number")
         fits = np.isfinite(values) & (np.abs(values) < 2**62)
         self.fault(~fits, f"{self.label(ours)} is out of range")
         whole = np.rint(np.where(fits, values, 0)).astype(np.int64)

@@ -43,6 +43,11 @@ def number(text: Column, exponents: bool = True) -> tuple[pa.Array, Mask]:
     return _cast(_stripped(text), _NUMBER if exponents else _DECIMAL, pa.float64())
 
 
+def in_thousands(text: Column) -> Mask:
+    """Which texts may be whole numbers with points between thousands ("1.000"), which are no decimals."""
+    return _matches(_stripped(text), r"^[1-9][0-9]{0,2}(\.[0-9]{3})+$")
+
+
 def iso_times(text: pa.StringArray, offset_seconds: int = 0) -> pa.Array | None:
     """As `times`, if all of them are plain ISO 8601; else None."""
     clock, plain = _iso_times.read(text, offset_seconds)
