@@ -114,7 +114,7 @@ def test_a_file_without_a_time_says_what_to_add(tmp_path):
         ("squid", b"1731999615.250 1 10.8.0.21 TCP_TUNNEL/200 5000 CONNECT \xff:443 - A/- -", "not UTF-8"),
         ("fortinet", FORTINET, "eventtime or date+time is missing"),
         ("cef", CEF, "start or rt is missing"),
-        ("cef", CEF + b" rt=now", "start or rt is not a time"),
+        ("cef", CEF + b" rt=now", "rt is not a time"),
         ("cef", CEF.replace(b"0.21", b"0") + b" rt=1731999600000", "an address is cut or none"),
         ("leef", LEEF, "dstPort or url is not a number"),
         ("paloalto", b"1,2024/11/19 07:00:21,1,TRAFFIC,end,1", "Start Time is missing"),

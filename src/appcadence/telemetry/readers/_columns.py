@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Mask
-from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.names import choice, either, encode, translate
 from appcadence.telemetry.readers import ReadOptions, _flows, _hosts, _text
@@ -98,7 +97,7 @@ class Columns:
         names, literal = _hosts.parts(hosts)
         found = literal
         if addresses is not None:
-            found = either(translate(addresses, lambda text: canonical(text.strip("[]"))), literal)
+            found = either(translate(addresses, _hosts.address), literal)
         source = choice(("observed",), -np.asarray(names.is_null()).astype(int))
         return {"dest_host": names, "dest_host_source": source, "dest_ip": found}
 

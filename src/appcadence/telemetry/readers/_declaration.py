@@ -27,7 +27,7 @@ BY_SIZE = "by size"
 DURATION_UNITS = EPOCH_UNITS | {"min": 60.0, "h": 3600.0}
 BYTE_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 SYNTAXES = ("csv", "words", "json", "kv", "pairs", "cef", "leef")
-COLUMNS = (*(c.name for c in FLOWS.columns), "end", "source_port", "tcp_flags")
+COLUMNS = (*(c.name for c in FLOWS.columns), "end", "logged", "source_port", "tcp_flags")
 _REASONS = ("other_kind", "other_system")
 _SECTIONS: dict[str, Sequence[str] | None] = {
     "columns": COLUMNS,
@@ -97,7 +97,7 @@ class Declaration:
     columns: Mapping[str, tuple[str, ...]]
     """Our column = the names that it may have, the first that says something counts; "a+b" are two names in
     one, with a blank between. A flow without a start began its duration before its end, if
-    that is known or no start is declared."""
+    that is known or no start is declared; one with neither began when it was `logged`."""
     constants: Mapping[str, str] = field(default_factory=dict)
     """Our column = the value of all rows without one."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.errors import UnusableFile
-from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.names import constant, either, translate, value_of
 from appcadence.telemetry.readers import (
     Batches,
@@ -23,6 +22,7 @@ from appcadence.telemetry.readers import (
     _csv,
     _envelope,
     _flows,
+    _hosts,
     _json,
     _json_layout,
     _line_records,
@@ -39,7 +39,7 @@ from appcadence.telemetry.schema import NAME as WORD
 _OBJECTS = 100
 _NAMES = ("device_id", "dest_host", "dest_ip", "app_id")
 _COUNTS = ("bytes_out", "bytes_in", "dest_port", "source_port")
-_TIMES = ("start", "end", "duration_seconds")
+_TIMES = ("start", "end", "logged", "duration_seconds")
 _SYN = 0x02
 _OTHERS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x1e]*(?:\{|\[\s*\{)")
 """How JSON begins, which is no line of another log, whatever texts it holds."""
@@ -61,8 +61,10 @@ class Declared:
         held = _held(start)
         for layout in self.declared.layouts:
             # What other records hold is lines that say all by themselves, without a header.
-            whole = layout.syntax == "json" or (layout.syntax == "csv" and not layout.names)
-            begin = start if whole else held
+            headed = layout.syntax == "csv" and not layout.names
+            begin = start if layout.syntax == "json" or headed else held
+            if headed:
+                layout = replace(layout, delimiter=_csv.delimiter(begin))
             if begin and not why_not(layout, begin):
                 return layout
         return None
@@ -165,7 +167,7 @@ def parse(
         objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
         prefix = f"{layout.within}." if any(isinstance(o.get(layout.within), dict) for o in objects) else ""
         declared = _inside(declared, prefix)
-        clocks = [name for ours in ("start", "end") for name in declared.columns.get(ours, ())]
+        clocks = [name for ours in _TIMES[:3] for name in declared.columns.get(ours, ())]
         if layout.recognised and all(_at(record, clock) is None for record in objects for clock in clocks):
             raise _lacking(path, expected, declared, clocks, ())
         schema = _schema(declared, objects)
@@ -178,7 +180,8 @@ def parse(
     if layout.syntax == "csv" and not layout.names:
         chosen = partial(choose, path, expected if layout.recognised else "", declared)
         return declared, _csv.read(path, expected, chosen, layout.delimiter)
-    names = _header(layout, start) if headed else list(layout.names)
+    own = {name.lower(): name for name in wanted}
+    names = [own.get(name, name) for name in named] if headed else list(layout.names)
     # What is matched against a pattern is needed as it stands.
     patterns = {*declared.extract, *declared.values, *declared.drop}
     numeric = [ours for ours in (*_COUNTS, *_TIMES) if ours not in patterns]
@@ -323,7 +326,7 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
     start, lasted = get.start(), get.duration()
     columns: dict[str, Any] = {
         "start": start,
-        "device": translate(devices, canonical) if declared.addresses else devices,
+        "device": translate(devices, _hosts.address) if declared.addresses else devices,
         **get.destination(get.words("dest_host"), addresses),
         "transport": transport,
         "service": translate(get.words("service"), str.lower),
@@ -361,13 +364,13 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         columns["bytes_out"] = pc.if_else(turned, received, sent)
         columns["bytes_in"] = pc.if_else(turned, sent, received)
     return get.flows(
-        columns, options, name, 1.0, clock=get.label(declared.clock), addresses=declared.addresses
+        columns, options, name, 1.0, clock=get.label(declared.clock, "logged"), addresses=declared.addresses
     )
 
 
 def _direction_records(get: Mapped) -> pa.Table:
     """What a pairing of directions needs of some records."""
-    ends = [translate(get.words(ours), canonical) for ours in ("device_id", "dest_ip")]
+    ends = [translate(get.words(ours), _hosts.address) for ours in ("device_id", "dest_ip")]
     _, tcp, udp = get.protocol()
     ports = []
     for ours in ("source_port", "dest_port"):

@@ -7,6 +7,7 @@ reader still needs. `screen` keeps the usable rows of monitored devices, `canoni
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -36,6 +37,7 @@ MAX_DAYS = 31
 """No connection lasts longer: a wrong duration must not fill memory, nor a month with alerts."""
 OUTCOMES = ("established", "failed", "unknown")
 TRANSPORTS = ("tcp", "udp")
+_PROTOCOL = re.compile(r"0*(tcp|udp|6|17)(?:(?<=p)[46]|\.0+)?\s*(?:$|[(/:])")
 NONE = FLOWS.empty()
 """No flows: what a reader yields for a part of a file that holds none."""
 
@@ -273,10 +275,15 @@ def micros(seconds: Column) -> pa.Array:
 
 
 def transports(proto: Column) -> tuple[pa.DictionaryArray, Mask, Mask]:
-    """The transport of each protocol name or number, and which rows are TCP and which UDP."""
-    known = {"tcp": 0, "6": 0, "udp": 1, "17": 1}
-    codes = value_of(proto, lambda text: known.get(text.strip().lower(), -1), -1)
+    """The transport of each protocol name or number ("TCP (6)", "tcp/https"), and which rows are TCP and
+    which UDP."""
+    codes = value_of(proto, _transport, -1)
     return choice(TRANSPORTS, codes), codes == 0, codes == 1
+
+
+def _transport(text: str) -> int:
+    found = _PROTOCOL.match(text.strip().lower())
+    return -1 if found is None else 0 if found[1] in ("tcp", "6") else 1
 
 
 def dns_by_port(dest_port: Column, udp: Mask) -> pa.DictionaryArray:

@@ -16,6 +16,10 @@ MAX_HOST = 253
 TOO_LONG = f"the host name is longer than {MAX_HOST} characters"
 _LITERAL = re.compile(r"[0-9.]+|.*:.*|\[.*")
 _SCHEMES = {"http": "80", "https": "443", "ftp": "21"}
+_PORT = re.compile(r"(\d+)(?:\.0+|/[A-Za-z]+| ?\([\w-]+\))|[A-Za-z][\w-]* ?\((\d+)\)", re.ASCII)
+"""A port as a spreadsheet has it, with its protocol, or beside the name of its service."""
+_ENDS = re.compile(r"^\[(.*)\](:\d*)?$")
+_WHOLE = re.compile(r"/(32|128)$")
 _URL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 
 
@@ -54,6 +58,26 @@ def url_port(text: str) -> str | None:
     return end[1] if end else _SCHEMES.get(text.partition("://")[0].strip().lower())
 
 
+def port(text: str) -> str | None:
+    """A port as a number, as that of a URL or at the end of an address; None where there need be none, or
+    where it is the type of ICMP; else the text itself.
+
+    >>> port("0x1bb"), port("443.0"), port("443/tcp"), port("https (443)"), port("https://api.example.com/v1")
+    ('443', '443', '443', '443', '443')
+    >>> port("8.3"), port("x")
+    (None, 'x')
+    """
+    if text.lower().startswith("0x"):
+        try:
+            return str(int(text, 16))
+        except ValueError:
+            return text
+    if said := _PORT.fullmatch(text):
+        return said[1] or said[2]
+    # A URL need not say its port; nor has what is no port but "8.3", as ICMP has its type.
+    return text if text.lstrip("-").isdigit() else url_port(text) or (None if set("./") & set(text) else text)
+
+
 def parts(destination: Column) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
     """The host names and the addresses of destinations that may be either, URLs too; of a URL no more
     than that is kept."""
@@ -62,6 +86,16 @@ def parts(destination: Column) -> tuple[pa.DictionaryArray, pa.DictionaryArray]:
     return hosts, literal
 
 
+def address(text: str) -> str | None:
+    """As `canonical`, also of an address in brackets, with a port, or as a net of one.
+
+    >>> address("[2001:DB8::1]:443"), address("192.0.2.1:443"), address("192.0.2.1/32"), address("x")
+    ('2001:db8::1', '192.0.2.1', '192.0.2.1', 'x')
+    """
+    found = canonical(text)
+    return found if found is None or is_address(found) else _literal(_WHOLE.sub("", text)) or found
+
+
 def _literal(text: str) -> str | None:
-    bare = re.sub(r"^\[(.*)\](:\d*)?$", r"\1", text)
+    bare = _ENDS.sub(r"\1", text)
     return next((canonical(t) for t in (bare, re.sub(r":\d*$", "", bare)) if is_address(t)), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -10,6 +12,8 @@ from appcadence._compiled import compiled
 from appcadence._types import Ints, Mask
 
 _BLANK, _PLUS, _MINUS, _DOT, _COMMA, _SLASH, _COLON, _T, _Z, _SMALL_Z = b" +-.,/:TZz"
+_UTC = re.compile(r"(?i)(z|gmt|utc|etc/utc)?")
+_OFFSET = re.compile(r"(?:gmt|utc)?([-+])(\d\d?)(?::?(\d\d))?", re.IGNORECASE)
 _DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 _DAY_MICROS = 86_400_000_000
 
@@ -25,6 +29,22 @@ def read(values: pa.StringArray, offset_seconds: int) -> tuple[Ints, Mask]:
     offsets = np.frombuffer(places, np.int32)[values.offset : values.offset + len(values) + 1]
     found: tuple[Ints, Mask] = _read(np.frombuffer(data or b"", np.uint8), offsets, offset_seconds)
     return found
+
+
+def seconds_ahead(zone: str, never: int) -> int:
+    """How far ahead of UTC the clock of a zone is, "UTC" or an offset; `never` for what is neither.
+
+    >>> seconds_ahead("+0100", -1), seconds_ahead('"UTC-5:00"', -1), seconds_ahead("CET", -1)
+    (3600, -18000, -1)
+    """
+    zone = zone.strip().strip('"')
+    if _UTC.fullmatch(zone):
+        return 0
+    offset = _OFFSET.fullmatch(zone)
+    if offset is None:
+        return never
+    seconds = int(offset[2]) * 3600 + int(offset[3] or 0) * 60
+    return never if seconds >= 86_400 else -seconds if offset[1] == "-" else seconds
 
 
 @compiled

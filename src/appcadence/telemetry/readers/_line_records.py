@@ -263,6 +263,16 @@ def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
 
 
 @compiled
+def _is_escaped(text: npt.NDArray[np.uint8], at: int, end: int) -> bool:
+    """Whether a value begins with a quotation mark that CSV or JSON around the line doubled or escaped."""
+    if at + 2 >= end or text[at + 1] != _QUOTE:
+        return False
+    after = text[at + 2]
+    doubled = text[at] == _QUOTE and after != _BLANK and after != _TAB and after != _COMMA
+    return bool(doubled or text[at] == _BACKSLASH)
+
+
+@compiled
 def _find(
     text: npt.NDArray[np.uint8],
     starts: Ints,
@@ -290,7 +300,15 @@ def _find(
                     continue
                 key_last = at
                 at += 1
-                if at < end and text[at] == _QUOTE:
+                if _is_escaped(text, at, end):
+                    mark = text[at]
+                    at += 2
+                    first = at
+                    while at + 1 < end and not (text[at] == mark and text[at + 1] == _QUOTE):
+                        at += 1
+                    last = at
+                    at += 2
+                elif at < end and text[at] == _QUOTE:
                     at += 1
                     first = at
                     while at < end and text[at] != _QUOTE:

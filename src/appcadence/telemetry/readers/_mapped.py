@@ -14,17 +14,17 @@ import pyarrow.compute as pc
 from appcadence._types import Mask
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.names import by_name, choice, constant, either, translate, value_of
-from appcadence.telemetry.readers import _flows, _plain_text, _text
+from appcadence.telemetry.readers import _flows, _hosts, _iso_times, _plain_text, _text
 from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._declaration import BY_SIZE, EPOCH_UNITS, EPOCHS, Declaration, Skip
-from appcadence.telemetry.readers._hosts import url_port
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.schema import FLOWS
 
-_UTC = re.compile(r"(?i)(z|gmt|utc|etc/utc)?")
-_OFFSET = re.compile(r"(?:gmt|utc)?([-+])(\d\d):?(\d\d)", re.IGNORECASE)
+_NO_NAMES = {"", "-", "n/a", "none", "null", "(null)"}
+_NAMED = ("device_id", "app_id", "dest_host", "dest_ip", "service")
 _LARGEST = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
 """From which number on an epoch counts in which unit, in seconds, if its unit is told by size."""
+_TIMES = ("start", "end", "logged")
 _MAX_RESOLUTION = 2**31 - 1
 
 
@@ -42,11 +42,12 @@ class Mapped(Columns):
     def has(self, ours: str) -> bool:
         return ours in self.declared.columns or ours in self.declared.constants
 
-    def label(self, ours: str) -> str:
-        """What a fault calls a column: by the log's name for it, or by ours."""
+    def label(self, *ours: str) -> str:
+        """What a fault calls columns, all of which may say the same: by the log's names, or by the first."""
         if not self._own_names:
-            return ours
-        names = [*self._present(ours)] or [*self.declared.columns.get(ours, (ours,))[:1]]
+            return ours[0]
+        names = [name for one in ours for name in self._present(one)]
+        names = names or [*self.declared.columns.get(ours[0], ours)[:1]]
         saying = [name for name in names if any(map(self._says, name.split("+")))]
         return " or ".join(saying[:3] or names[:1])
 
@@ -61,6 +62,8 @@ class Mapped(Columns):
         # What is blank is nothing to whoever reads a single column.
         alone = len(names) == 1 and "+" not in names[0] and not self.declared.nothing
         found = [self.raw(name) if alone else self._said_raw(name) for name in names]
+        if ours in _TIMES and "cocoa" not in self.declared.time_forms:
+            found = [*map(self._timed, found)]
         found = [column for column in found if column.null_count < len(column)]
         if not found:
             known = self.declared.constants.get(ours)
@@ -76,6 +79,16 @@ class Mapped(Columns):
             column = self._dropped(ours, pattern)
         return column
 
+    def _timed(self, column: pa.Array) -> pa.Array:
+        """Without counts of 0, by which exporters say that they do not know a time."""
+        text = pa.types.is_string(column.type)
+        if not text and not _is_number(column.type):
+            return column
+        never = pc.starts_with(column, "0") if text else pc.equal(column, 0)
+        if not pc.any(never).as_py():
+            return column
+        return pc.if_else(pc.match_substring_regex(column, r"^0+(\.0*)?$") if text else never, None, column)
+
     def plain(self, ours: str) -> pa.Array:
         """As texts without blanks around them, for columns of which no two rows say the same."""
         text = pc.utf8_trim_whitespace(self._as_text(ours, self.field(ours)))
@@ -87,7 +100,8 @@ class Mapped(Columns):
         field = self.field(ours)
         if not pa.types.is_dictionary(field.type):
             field = self._as_text(ours, field)
-        texts = translate(self.coded(field), lambda text: text.strip() or None)
+        nothing = _NO_NAMES if ours in _NAMED else {""}
+        texts = translate(self.coded(field), lambda t: None if t.strip().lower() in nothing else t.strip())
         if pattern := declared.extract.get(ours):
             texts = translate(texts, lambda text: _group(pattern.search(text)))
         known = declared.values.get(ours)
@@ -144,6 +158,11 @@ class Mapped(Columns):
                     return whole
         numbers = self.number(ours)
         values = np.asarray(numbers.fill_null(0).to_numpy(zero_copy_only=False)) * unit
+        if unit == 1:
+            doubtful = values % 1 != 0
+            if pa.types.is_string(column.type):
+                doubtful |= _text.in_thousands(column)
+            self.fault(doubtful, f"{self.label(ours)} is not a whole number")
         fits = np.isfinite(values) & (np.abs(values) < 2**62)
         self.fault(~fits, f"{self.label(ours)} is out of range")
         whole = np.rint(np.where(fits, values, 0)).astype(np.int64)
@@ -155,7 +174,7 @@ class Mapped(Columns):
         if not pa.types.is_integer(column.type):
             if pa.types.is_floating(column.type):
                 return self.count(ours)
-            texts = translate(self.words(ours), _port)
+            texts = translate(self.words(ours), _hosts.port)
             numbers, wrong = _text.whole(texts.dictionary)
             column = numbers.take(texts.indices)
             bad = by_name(texts, wrong, False)
@@ -171,9 +190,8 @@ class Mapped(Columns):
     @cached_property
     def _start(self) -> tuple[pa.Array, pa.Array | None]:
         """When flows began, and how long they lasted where that is known."""
-        given = [self.time(ours) if self.has(ours) else None for ours in ("start", "end")]
         nothing = pa.nulls(len(self.table), pa.int64())
-        start, end = (nothing if time is None else time for time in given)
+        start, end = (self.time(ours) if self.has(ours) else nothing for ours in ("start", "end"))
         lasted = None
         if self.has("duration_seconds"):
             lasted = pc.multiply(self.number("duration_seconds"), self.declared.duration_unit)
@@ -190,6 +208,8 @@ class Mapped(Columns):
                 )
                 lasted = until if lasted is None else pc.coalesce(lasted, until)
             start = pc.coalesce(start, pc.if_else(pc.greater_equal(end, 0), moved, end))
+        if self.has("logged") and start.null_count:
+            start = pc.coalesce(start, self.time("logged"))
         return start, lasted
 
     def time(self, *names: str) -> pa.Array:
@@ -213,7 +233,8 @@ class Mapped(Columns):
                 return plain
         micros = pa.nulls(len(text), pa.int64())
         if "epoch" in declared.time_forms:
-            epoch, _ = _text.number(text)
+            # What a spreadsheet made of a count ("1.732E+12") is no longer the time.
+            epoch, _ = _text.number(text, exponents=False)
             micros = self._counted(epoch)
         left = pc.if_else(micros.is_null(), text, None)
         if left.null_count < len(left):
@@ -249,7 +270,9 @@ class Mapped(Columns):
             return None
         said = self._as_text(zone, self._said_raw(zone))
         never = np.iinfo(np.int64).max
-        offsets = value_of(said, lambda name: _seconds_ahead(name, never), self.declared.offset_seconds)
+        offsets = value_of(
+            said, lambda name: _iso_times.seconds_ahead(name, never), self.declared.offset_seconds
+        )
         unknown = offsets == never
         counts = np.asarray(pc.fill_null(pc.match_substring_regex(text, r"^[0-9.]+$"), True))
         self.fault(unknown & ~counts, f"{zone} is neither UTC nor an offset from it")
@@ -287,9 +310,8 @@ class Mapped(Columns):
             wrong = ~((filled >= 0) & (filled <= _MAX_RESOLUTION))
             self.fault(wrong, f"{self.label('time_resolution_seconds')} is out of range")
             return pa.array(np.maximum(np.where(wrong, 0, filled), known or 1.0))
-        column = self.field("start")
-        if column.null_count == len(column):
-            column = self.field("end")
+        fields = map(self.field, _TIMES)
+        column = next((one for one in fields if one.null_count < len(one)), self.field("start"))
         if pa.types.is_timestamp(column.type):
             known = known or max(EPOCH_UNITS[column.type.unit], 1e-6)
         elif known is None and set(declared.time_forms) & set(EPOCHS):
@@ -376,24 +398,3 @@ def _group(match: re.Match[str] | None) -> str | None:
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _port(text: str) -> str | None:
-    if text.lower().startswith("0x"):
-        try:
-            return str(int(text, 16))
-        except ValueError:
-            return text
-    # A URL need not say its port; nor has what is no port but "8.0", as ICMP has its type.
-    return text if text.lstrip("-").isdigit() else url_port(text) or (None if set("./") & set(text) else text)
-
-
-def _seconds_ahead(zone: str, never: int) -> int:
-    zone = zone.strip().strip('"')
-    if _UTC.fullmatch(zone):
-        return 0
-    offset = _OFFSET.fullmatch(zone)
-    if offset is None:
-        return never
-    seconds = int(offset[2]) * 3600 + int(offset[3]) * 60
-    return never if seconds >= 86_400 else -seconds if offset[1] == "-" else seconds

@@ -98,7 +98,7 @@ def parse(path: Path) -> Iterator[tuple[Rows, pa.Table]]:
         raise UnusableFile(f"{path} is not {EXPECTED}: no record of nfdump at its start", path)
     else:
         choose = partial(_csv.choose, path, EXPECTED, _CSV, _REQUIRED)
-        found = _csv.read(path, EXPECTED, choose, until=b"Summary")
+        found = _csv.read(path, EXPECTED, choose, _csv.delimiter(start), until=b"Summary")
     for rows in found:
         yield rows, _records(rows)
 

@@ -21,6 +21,7 @@ from appcadence.telemetry.times import from_iso, to_micros
 _TENTHS = np.array([10.0**-places for places in range(10)])
 _WHOLE = r"^-?[0-9]{1,18}$"
 _NUMBER = r"^-?[0-9]{1,19}(\.[0-9]*)?([eE][-+]?[0-9]{1,2})?$"
+_DECIMAL = r"^-?[0-9]{1,19}(\.[0-9]*)?$"
 _EPOCH = r"^[0-9]{1,11}(\.[0-9]+)?$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
 _ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"
@@ -34,12 +35,17 @@ def whole(text: Column) -> tuple[pa.Array, Mask]:
     return _cast(_stripped(text), _WHOLE, pa.int64())
 
 
-def number(text: Column) -> tuple[pa.Array, Mask]:
+def number(text: Column, exponents: bool = True) -> tuple[pa.Array, Mask]:
     """Numbers, null where there is no text or none that fits; and which rows are faulty."""
     plain = _plain_text.number(one_array(text).cast(pa.string()))
     if plain is not None:
         return plain, np.zeros(len(plain), bool)
-    return _cast(_stripped(text), _NUMBER, pa.float64())
+    return _cast(_stripped(text), _NUMBER if exponents else _DECIMAL, pa.float64())
+
+
+def in_thousands(text: Column) -> Mask:
+    """Which texts may be whole numbers with points between thousands ("1.000"), which are no decimals."""
+    return _matches(_stripped(text), r"^[1-9][0-9]{0,2}(\.[0-9]{3})+$")
 
 
 def iso_times(text: pa.StringArray, offset_seconds: int = 0) -> pa.Array | None:

@@ -18,8 +18,8 @@ from appcadence.telemetry.readers._zeek_fields import OTHER, STREAM, WANTED, kin
 from appcadence.telemetry.times import from_iso
 
 _FIRST_BYTES = 1 << 16
-_MS, _US = 1e11, 1e14
-"""No time of our days is as many seconds, or milliseconds."""
+_MS, _US, _NS = 1e11, 1e14, 1e17
+"""No time of our days is as many seconds, milliseconds or microseconds."""
 _PATH = re.compile(rb'"_path"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 
 
@@ -101,10 +101,11 @@ def _with_ts(table: pa.Table, seconds: Any) -> pa.Table:
 
 
 def _seconds(ts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Counts of seconds, milliseconds or microseconds, as seconds."""
+    """Counts of seconds, or of thousandths, millionths or billionths of one, as seconds."""
     if (pc.max(ts).as_py() or 0.0) < _MS:
         return ts
-    units = pc.if_else(pc.less(ts, _MS), 1.0, pc.if_else(pc.less(ts, _US), 1e3, 1e6))
+    finer = pc.if_else(pc.less(ts, _US), 1e3, pc.if_else(pc.less(ts, _NS), 1e6, 1e9))
+    units = pc.if_else(pc.less(ts, _MS), 1.0, finer)
     return pc.divide(ts, units)
 
 

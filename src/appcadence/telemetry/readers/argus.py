@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
 from appcadence.telemetry.names import choice, translate
-from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _text
+from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _lines, _text
 from appcadence.telemetry.readers._columns import Columns
 from appcadence.telemetry.readers._lines import Rows
 
@@ -54,7 +54,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """
     for path in paths:
         choose = partial(_csv.choose, path, _EXPECTED, _COLUMNS, _REQUIRED)
-        parsed = _csv.read(path, _EXPECTED, choose)
+        delimiter = _csv.delimiter(_lines.head(path, _EXPECTED))
+        parsed = _csv.read(path, _EXPECTED, choose, delimiter)
         yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
 
 
