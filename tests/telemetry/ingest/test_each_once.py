@@ -171,22 +171,6 @@ def test_rows_that_only_their_content_tells_apart(tmp_path):
     assert fates("b.csv") == {"kept": 2, "stored": 3}
 
 
-def test_rows_of_one_port_of_the_device_are_one_flow_in_one_log_too(tmp_path):
-    (tmp_path / "map.toml").write_text(f'{MAP}device_port = "own"\n')
-    lines = [
-        f"2026-01-01T00:00:0{second}Z,d1,a.example,443,{own}\n" for second, own in ((0, 5), (0, 6), (1, 5))
-    ]
-    for name, rows in (("a.csv", lines * 2), ("b.csv", [*lines, *lines[:1] * 2])):
-        (tmp_path / name).write_text("time,who,host,port,own\n" + "".join(rows))
-
-    def fates(name):
-        mapping = tmp_path / "map.toml"
-        return convert([tmp_path / name], tmp_path / "out", format="table", mapping=mapping).fates
-
-    assert fates("a.csv") == {"kept": 3, "twice": 3}
-    assert fates("b.csv") == {"stored": 5}
-
-
 def test_a_flow_id_belongs_to_one_sensor(tmp_path):
     other = {"src_ip": "10.0.0.6", "dest_ip": "192.0.2.2"}
     files = tmp_path / "s1.json", tmp_path / "s2.json"

@@ -215,3 +215,10 @@ def test_what_is_known_and_not_read_is_named_with_the_way_out(tmp_path, start, s
 
 def test_a_reader_is_one_object():
     assert reader("cef") is reader("cef")
+
+
+def test_a_device_with_a_name_is_in_no_network(tmp_path):
+    path = write(tmp_path, SAMPLES["umbrella"].content)
+    report = convert([path], tmp_path / "out", local_nets=["10.9.0.0/16"])
+    # Two rows name their device; the third has its address alone, which is outside.
+    assert report.fates == {"kept": 2, "elsewhere": 1}

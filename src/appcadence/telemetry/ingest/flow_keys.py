@@ -5,8 +5,7 @@ Rows of one source (kind of log), device, destination, port and transport are on
 - both have an id of the source's own and the device's own port is the same, and the starts are at most
   `SAME_START_US` apart, in the same second: the clocks of two sensors differ, and so do their ids;
 - or, where that port is not known, the source's own id and the start are the same;
-- or, where there is no id, all else that is logged of them. Several such rows of one log are several flows,
-  unless the device's own port is known: no port is used twice at one time.
+- or, where there is no id, all else that is logged of them. Several such rows of one log are several flows.
 """
 
 from __future__ import annotations
@@ -58,8 +57,7 @@ def flow_keys(flows: pa.Table) -> Keys:
     for part in (hash_names(flows["device_id"]), destination, hash_names(flows["transport"]), ports):
         keys = _mixed(keys, part)
     identified = np.asarray(flows["source_uid"].is_valid())
-    ported = np.asarray(flows["device_port"].is_valid())
-    own = identified & ported
+    own = identified & np.asarray(flows["device_port"].is_valid())
     keys = _mixed(keys, np.where(own, start // SECOND_US, start))
     by_content = np.zeros(len(keys), bool)
     if not own.all():
@@ -72,7 +70,7 @@ def flow_keys(flows: pa.Table) -> Keys:
         if by_content.any():
             rows = np.flatnonzero(by_content)
             keys[rows] = _content(flows.take(pa.array(rows)), keys[rows])
-    return np.where(by_content & ~ported, keys | _BY_CONTENT, keys & ~_BY_CONTENT)
+    return np.where(by_content, keys | _BY_CONTENT, keys & ~_BY_CONTENT)
 
 
 def by_content(keys: Keys) -> Mask:

@@ -120,7 +120,7 @@ def screen(
         clock: what the log calls the start, for the reasons.
         stated: n booleans: what the log itself says about whether the device is local; null = nothing.
         addresses: `device` holds addresses, of which only local ones are monitored devices; else it holds
-            ids, all of them monitored unless `local_nets` says otherwise.
+            ids, all of them monitored, but for addresses outside `local_nets` where these are given.
         also: faults that the reader found itself; they come first.
         aside: rows that the reader wants to be left out.
     """
@@ -137,7 +137,11 @@ def screen(
     codes, reasons = _faults(draft, clock, addresses or options.device_id is None, addresses, unnamed, also)
     keep = codes == 0
     left_out: dict[str, int] = {}
-    strangers = _strangers(draft, options, stated) if addresses or options.local_nets else ()
+    strangers: Aside = ()
+    if addresses or options.local_nets:
+        # No network tells whose an id is.
+        judged = addresses or value_of(draft["device"], is_address, False)
+        strangers = _strangers(draft, options, stated, judged)
     for mask, reason in (*aside, *strangers):
         if count := int((keep & mask).sum()):
             left_out[reason] = count
@@ -151,9 +155,11 @@ def screen(
     return Finished(kept.combine_chunks(), bad, left_out, len(by_address))
 
 
-def _strangers(draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None) -> Aside:
-    """Rows of other devices than the monitored ones."""
-    other = ~local(draft["device"], options, stated)
+def _strangers(
+    draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None, judged: Mask | bool
+) -> Aside:
+    """Rows, of the `judged` ones, of other devices than the monitored ones."""
+    other = ~local(draft["device"], options, stated) & judged
     if not other.any():
         return ()
     inbound = np.zeros(len(draft), bool)
