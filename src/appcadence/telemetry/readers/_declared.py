@@ -41,8 +41,8 @@ _NAMES = ("device_id", "dest_host", "dest_ip", "app_id")
 _COUNTS = ("bytes_out", "bytes_in", "dest_port", "source_port")
 _TIMES = ("start", "end", "logged", "duration_seconds")
 _SYN = 0x02
-_OTHERS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x1e]*(?:\{|\[\s*\{)")
-"""How JSON begins, which is no line of another log, whatever texts it holds."""
+_JSON_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x1e]*(?:\{|\[\s*\{)")
+"""What is no line of another log, whatever texts it holds."""
 
 
 class Declared:
@@ -108,7 +108,7 @@ def _held(start: bytes) -> bytes:
     field = _json_layout.line_field(start)
     if field:
         return _json_layout.first_lines(start, field)
-    return b"" if _OTHERS.match(start) or is_framed(start) else start
+    return b"" if _JSON_BEGINS.match(start) or is_framed(start) else start
 
 
 def why_not(layout: Layout, start: bytes) -> str:
