@@ -29,7 +29,7 @@ from appcadence.features.columns import micros
 from appcadence.features.history import History
 from appcadence.models.bundle import reference_model
 from appcadence.models.calibration import alert_unit, device_days
-from appcadence.models.eligibility import eligible, shared_process
+from appcadence.models.eligibility import eligible, unattributable
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate.behaviours import Kind, long_session, push_burst, steady, userless
@@ -146,7 +146,7 @@ def rankings(tables: Tables, truth: pa.Table, cut: int, seed: int) -> dict[str, 
     untrained = untrained[untrained["window_start"] >= since].reset_index(drop=True)
     trained = Scorer(train(before, seed=seed).detector, "trained").score(after)
     table = extract(tables, history=History.empty())
-    judged_at_all = eligible(table) & ~shared_process(table) & (table["window_start"] >= since).to_numpy()
+    judged_at_all = eligible(table) & ~unattributable(table) & (table["window_start"] >= since).to_numpy()
     table = table[judged_at_all].reset_index(drop=True)
     rough = one_liners(table).assign(
         **{

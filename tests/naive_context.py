@@ -327,8 +327,11 @@ def to_provider(flow):
 
 
 def to_stranger(flow):
-    """To port 5223 of a destination known not to be Apple's; the address decides, else the name."""
-    if flow.port != 5223 or (flow.ip is None and flow.host is None):
+    """To port 5223, or by a push server's name, of a destination known not to be Apple's; the address
+    decides, else the name."""
+    named = f".{flow.host}".endswith((".push.apple.com", "push-apple.com.akadns.net"))
+    named &= not f"{flow.host}".startswith("api.")
+    if not (flow.port == 5223 or named) or (flow.ip is None and flow.host is None):
         return False
     if flow.ip is None:
         return not f".{flow.host}".endswith((".apple.com", "push-apple.com.akadns.net"))

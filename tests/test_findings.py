@@ -64,6 +64,8 @@ EXAMPLES = {
     },
     "local_destinations": {"windows": 2, "of": 9},
     "shared_processes": {"windows": 2, "of": 9},
+    "push_connections": {"windows": 2, "of": 9},
+    "private_relay": {"devices": 2, "of": 9},
     "dns_channel": {"device": "d1", "dest": "203.0.113.9", "lookups": 11793, "other_flows": 1109},
     "lookups_only": {"devices": 2, "of": 9},
     "new_names": {"device": "d1", "names": 100000, "hour": "2025-03-01 09:00 UTC"},

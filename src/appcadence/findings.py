@@ -330,6 +330,18 @@ CATALOGUE: dict[str, Statement] = {
             f"{p['windows']} of {p['of']} windows are of system processes that work for apps, and not ranked."
         )
     ),
+    "private_relay": _blind(
+        lambda p: (
+            f"{p['devices']} of {p['of']} devices use iCloud Private Relay: whom they talk to through it, "
+            "and how often, is not in these logs."
+        )
+    ),
+    "push_connections": _blind(
+        lambda p: (
+            f"{p['windows']} of {p['of']} windows are of phones' own connections to Apple's push service, "
+            "one for all apps, and not ranked."
+        )
+    ),
     "local_destinations": _blind(
         lambda p: f"{p['windows']} of {p['of']} windows to local addresses are not ranked."
     ),

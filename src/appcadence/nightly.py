@@ -52,6 +52,7 @@ from appcadence.serving.run import (
     lookup_findings,
     made_up_names,
     out_of_reach,
+    relayed,
     unranked,
 )
 from appcadence.serving.scorer import Scorer
@@ -371,8 +372,10 @@ def _facts(
         blind_spots=[
             *([] if identity is None else [identity]),
             *blind_spots(_count(channel), _count(unknown), len(devices), *known),
+            *relayed(scores),
             *unranked("local_destinations", _count(pc.equal(status, "local_destination")), _count(channel)),
             *unranked("shared_processes", _count(pc.equal(status, "shared_process")), len(scores)),
+            *unranked("push_connections", _count(pc.equal(status, "push_connection")), len(scores)),
             *lookup_findings(_pieces(source, "flows", LOOKUP_COLUMNS)),
             *made_up_names(after, pc.min(scores["window_start"].cast(pa.int64())).as_py() or 0),
             *out_of_reach(asked.tunables, scorer.detector.behaviours),

@@ -7,7 +7,7 @@ from handmade import detector as handmade
 
 from appcadence.config import Alerts, Config, Ranking
 from appcadence.features.catalog import NAMES
-from appcadence.models.eligibility import shared_process
+from appcadence.models.eligibility import push_connection, shared_process
 
 
 def made(behaviour="structured_cadence", **parts):
@@ -46,3 +46,28 @@ def test_a_process_is_shared_in_a_phones_own_log_alone():
     )
     assert shared_process(frame).tolist() == [False, True, False]
     assert not shared_process(frame.drop(columns="destination_known")).any()
+
+
+def test_a_phones_connection_to_the_push_service_is_no_apps():
+    apsd, courier = "com.apple.apsd", "31-courier.push.apple.com"
+    whose = {
+        (None, courier): True,
+        (apsd, courier): True,
+        (None, "17.57.145.9"): True,
+        (None, "2620:149:a44::5"): True,
+        (apsd, "*"): True,
+        ("com.a", courier): False,  # no app has business there
+        ("com.a", "*"): False,
+        (None, "api.push.apple.com"): False,  # where servers push
+        (None, "17.253.1.1"): False,
+        (None, "courier.push.apple.com.example"): False,
+        (apsd, "a.example"): False,
+    }
+    app, dest = zip(*whose, strict=True)
+    frame = windows(len(whose), app=list(app), dest=list(dest), beats_per_hour=99.0)
+    assert push_connection(frame).tolist() == [*whose.values()]
+    status = made().score(frame)["status"].to_pylist()
+    assert [one == "push_connection" for one in status] == [*whose.values()]
+    # By that name at an address of somebody else's.
+    frame = windows(2, app=[None, apsd], dest=[courier] * 2, foreign_push_port_share=1.0)
+    assert not push_connection(frame).any()

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from appcadence._cpus import usable_cpus
 from appcadence._types import Progress, silent
-from appcadence.features import apns
 from appcadence.features._kernels import kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import code_of, micros
+from appcadence.telemetry import apns
 from appcadence.telemetry.addresses import is_local
 from appcadence.telemetry.arrays import one_array, places, sorted_places
 from appcadence.telemetry.schema import FLOWS
@@ -48,7 +48,7 @@ BLOCK_FLOWS = 80_000
 """Flows of one block: few enough that a block's arrays stay in the processor's cache."""
 FAILED, DNS, PROVIDER, FOREIGN_PUSH = 1, 2, 4, 8
 """Bits of `FLOW.flags`: the flow failed; is a DNS lookup; goes to the provider side of the push service;
-goes to the push port of an address that is not Apple's."""
+goes to the push port, or by the name of a push server, to an address that is not Apple's."""
 ATTRIBUTIONS = FLOWS.column("app_attribution").values
 
 FLOW = np.dtype(
@@ -346,8 +346,12 @@ def _table(names: list[str], of: Callable[[str], int]) -> np.ndarray:
 def _foreign(
     host: np.ndarray, names: list[str], address: np.ndarray, addresses: list[str], port: np.ndarray
 ) -> np.ndarray:
-    """(n,) the flow goes to the push port of a stranger; empty if none goes to that port."""
-    rows = np.flatnonzero(port == apns.DEVICE_PORT)
+    """(n,) the flow goes to the push port of a stranger, or to one by the name of a push server; empty if
+    none goes to that port or name."""
+    asked = port == apns.DEVICE_PORT
+    if (named := _table(names, apns.is_courier)).any():
+        asked |= named[host] != 0
+    rows = np.flatnonzero(asked)
     foreign = np.zeros(len(host) if len(rows) else 0, np.bool_)
     if len(rows):
         pairs, inverse = np.unique(np.stack([host[rows], address[rows]], 1), axis=0, return_inverse=True)

@@ -5,7 +5,7 @@ Windows with and without an app, and those of phones' own logs, are weighed and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from appcadence._types import Codes, Mask, Matrix
 from appcadence.config import Tunables
 from appcadence.features._kernels import MIN_STARTS
+from appcadence.telemetry import apns
 from appcadence.telemetry.addresses import is_local
 
 BEHAVIOURS: dict[str, tuple[str, ...]] = {
@@ -27,9 +28,18 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_BEATS = 12
 """Cadence with fewer beats than this raises no alert of its own."""
-STATUSES = ("scored", "fleet_event", "local_destination", "shared_process", "insufficient_evidence")
+STATUSES = (
+    "scored",
+    "fleet_event",
+    "local_destination",
+    "shared_process",
+    "push_connection",
+    "insufficient_evidence",
+)
 """What becomes of a window; only what is scored has a place in the ranking."""
-SCORED, FLEET_EVENT, LOCAL_DESTINATION, SHARED_PROCESS, INSUFFICIENT_EVIDENCE = range(len(STATUSES))
+SCORED, FLEET_EVENT, LOCAL_DESTINATION, SHARED_PROCESS, PUSH_CONNECTION, INSUFFICIENT_EVIDENCE = range(
+    len(STATUSES)
+)
 READS = (
     "longest_session_seconds",
     "push_coupling_excess",
@@ -76,17 +86,39 @@ def own_log(frame: pd.DataFrame) -> Mask:
     return ~frame["destination_known"].to_numpy(np.bool_)
 
 
-def local_destination(frame: pd.DataFrame) -> Mask:
-    """(n,) whether the window is one to a destination on the device's own network."""
+def _by_dest(frame: pd.DataFrame, holds: Callable[[str], bool]) -> Mask:
+    """(n,) whether something holds for the window's destination, asked once each."""
     dest = frame["dest"].astype("category").cat
     codes, inverse = np.unique(dest.codes.to_numpy(), return_inverse=True)
-    return np.array([code >= 0 and is_local(str(dest.categories[code])) for code in codes], np.bool_)[inverse]
+    return np.array([code >= 0 and holds(str(dest.categories[code])) for code in codes], np.bool_)[inverse]
+
+
+def local_destination(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is one to a destination on the device's own network."""
+    return _by_dest(frame, is_local)
 
 
 def shared_process(frame: pd.DataFrame) -> Mask:
     """(n,) whether the window is all that a phone's own log shows of a system process that works for apps:
     whose rhythm that is, nobody can tell."""
     return own_log(frame) & (frame["app_attribution"].astype(object) == "process").to_numpy()
+
+
+def push_connection(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is of the one connection to Apple's push service that a phone keeps for all of
+    its apps: always open, with another server each time, and a clock of the device and of no app.
+
+    An app of its own that talks to those servers, and whatever takes their name elsewhere, is not.
+    """
+    app = frame["app_id"].astype(object)
+    daemon = (app == apns.DAEMON).to_numpy()
+    courier = _by_dest(frame, apns.is_courier) | (daemon & (frame["dest"].astype(object) == "*").to_numpy())
+    return courier & (daemon | app.isna().to_numpy()) & ~(frame["foreign_push_port_share"].to_numpy() > 0)
+
+
+def unattributable(frame: pd.DataFrame) -> Mask:
+    """(n,) whether the window is of traffic that many apps share by design, which is never ranked."""
+    return shared_process(frame) | push_connection(frame)
 
 
 def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank_local: bool) -> Codes:
@@ -102,6 +134,7 @@ def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank
     if fleet_event is not None:
         out[evidence & fleet_event] = FLEET_EVENT
     out[evidence & shared_process(frame)] = SHARED_PROCESS
+    out[evidence & push_connection(frame)] = PUSH_CONNECTION
     if not rank_local:
         out[evidence & local_destination(frame)] = LOCAL_DESTINATION
     return out

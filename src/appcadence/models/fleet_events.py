@@ -19,6 +19,7 @@ from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
 from appcadence.telemetry.addresses import is_address, is_local
+from appcadence.telemetry.apns import is_courier
 
 MIN_CHANNELS = 5
 """So many channels, or destinations, say whether a device is what it was."""
@@ -156,7 +157,11 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     for kind, column in (("destination", "dest"), ("app", "app_id")):
         named = contacts[contacts[column].notna()]
         names = pd.Index(named[column].unique())
-        names = names[[not is_local(name) for name in names]] if kind == "destination" else names
+        names = (
+            names[[not (is_local(name) or is_courier(name)) for name in names]]
+            if kind == "destination"
+            else names
+        )
         first = _first_contacts(named[named[column].isin(names)], names, column, devices, since_us)
         rows = _codes(names, frame[column])
         if kind == "destination":

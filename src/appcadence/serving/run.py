@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.history import History
 from appcadence.findings import Finding
 from appcadence.telemetry.addresses import is_local
+from appcadence.telemetry.names import value_of
 
 FILE = "run.json"
 _SAID = ("blind_spots", "fleet_events")
@@ -188,6 +190,20 @@ def blind_spots(
         if known < devices:
             found.append(Finding(code, {"devices": devices - known, "of": devices}))
     return [*found, Finding("multiplexed_requests")]
+
+
+_RELAY = re.compile(r"mask(-[a-z0-9]+)?\.(icloud\.com|apple-dns\.net)")
+"""Apple, "Prepare your network for iCloud Private Relay" (read 2026-11)."""
+
+
+def relayed(scores: pa.Table) -> list[Finding]:
+    """How many devices have windows to iCloud Private Relay, if any have."""
+    inside = value_of(scores["dest"], lambda dest: _RELAY.fullmatch(dest) is not None, False)
+    devices, through = (
+        pc.count_distinct(who).as_py()
+        for who in (scores["device_id"], scores["device_id"].filter(pa.array(inside)))
+    )
+    return [Finding("private_relay", {"devices": through, "of": devices})] if through else []
 
 
 COLUMNS = ("device_id", "dest_host", "dest_ip", "service")

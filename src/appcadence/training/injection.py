@@ -16,7 +16,7 @@ from appcadence.features.domains import registrable_domain
 from appcadence.features.history import History
 from appcadence.features.vetting import decided
 from appcadence.models.calibration import device_days
-from appcadence.models.eligibility import eligible, shared_process
+from appcadence.models.eligibility import eligible, unattributable
 from appcadence.models.pipeline import Assembled, assemble
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
@@ -206,7 +206,7 @@ def labelled(
     implant, share = _truth(table, injected)
     alone = ~later.fleet_events(cut_us).windows
     real = np.where(implant < 0, alone, share >= _MIN_IMPLANT_SHARE)
-    keep = eligible(table) & ~shared_process(table) & real
+    keep = eligible(table) & ~unattributable(table) & real
     table["implant_kind"] = _kinds(table, implant, specs)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
     found = (table["verdict"] == "malicious").to_numpy() & (implant < 0)

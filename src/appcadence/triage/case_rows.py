@@ -38,7 +38,7 @@ MAX_REASONS = 10
 MAX_DESTINATIONS = 50
 MAX_PLACES = 5
 """Addresses, ports and ids of records of a case."""
-HELD = ("excepted", "local_destination", "shared_process")
+HELD = ("excepted", "local_destination", "shared_process", "push_connection")
 """What becomes of windows that have no place in the ranking of their own, fleet events aside."""
 _TIME = CASES.field("first_time").type
 _ADDED = {

@@ -98,8 +98,9 @@ FEATURES = (
         "foreign_push_port_share",
         "ratio",
         1,
-        "share of flows to port 5223 of an address that is not Apple's",
-        "connections to the push port of a stranger",
+        "share of flows to port 5223 of an address that is not Apple's, or to such an address by the name of "
+        "a push server",
+        "connections to a stranger as if to the push service",
         "Apple HT203609",
     ),
     Feature(

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Vector
+from appcadence.telemetry.apns import is_courier
+from appcadence.telemetry.names import value_of
 from appcadence.telemetry.schema import TIME
 
 MIN_PUSHES = 6
@@ -72,7 +74,11 @@ class Carriers:
         low = start if start is not None else times.min(initial=np.iinfo(np.int64).max)
         self.end: int = int(end if end is not None else times.max(initial=0) + 1)
         dns = pc.fill_null(pc.equal(flows["service"].cast(pa.string()), "dns"), False).to_numpy()
-        kept = np.flatnonzero((times >= low) & (times < self.end) & ~dns)
+        # No implant lives at Apple's push servers.
+        pushes = value_of(flows["dest_host"], is_courier, False) | value_of(
+            flows["dest_ip"], is_courier, False
+        )
+        kept = np.flatnonzero((times >= low) & (times < self.end) & ~dns & ~pushes)
         flows, times = flows.take(pa.array(kept)), times[kept]
         coded = {name: _coded(flows[name]) for name in ("device_id", *_NAMES)}
         numbers = {

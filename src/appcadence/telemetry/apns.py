@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 
 from appcadence.telemetry.addresses import parsed
@@ -13,6 +14,8 @@ PROVIDER_PORTS = (2195, 2196, 2197)
 PROVIDER_HOSTS = frozenset(
     ("api.push.apple.com", "api.sandbox.push.apple.com", "api.development.push.apple.com")
 )
+DAEMON = "com.apple.apsd"
+"""The process that keeps a phone's one connection to the push service."""
 _RANGES = [
     ip_network(text)
     for text in (
@@ -25,6 +28,24 @@ _RANGES = [
 ]
 
 
+_COURIERS = [
+    ip_network(text)
+    for text in (
+        "17.249.0.0/16",
+        "17.252.0.0/16",
+        "17.57.144.0/22",
+        "17.188.128.0/18",
+        "17.188.20.0/23",
+        "2620:149:a44::/48",
+        "2403:300:a42::/48",
+        "2403:300:a51::/48",
+        "2a01:b740:a42::/48",
+    )
+]
+"""Where the push service answers phones."""
+_NAME = re.compile(r"(?:[^.]+\.)*(?:push\.apple\.com|[^.]*push-apple\.com\.akadns\.net)")
+
+
 def is_apple(host: str | None, address: str | None) -> bool | None:
     """Does a destination belong to Apple? The address decides, else the name. None = unknown."""
     if address is not None:
@@ -34,3 +55,18 @@ def is_apple(host: str | None, address: str | None) -> bool | None:
     if host is None:
         return None
     return host == "apple.com" or host.endswith((".apple.com", "push-apple.com.akadns.net"))
+
+
+def is_courier(dest: str) -> bool:
+    """Whether a destination, host name or address, is one of the servers that phones keep connected to for
+    their pushes. Of a name, only the address it led to could say more.
+
+    >>> is_courier("31-courier.push.apple.com"), is_courier("17.57.144.20"), is_courier("17.253.1.1")
+    (True, True, False)
+    >>> is_courier("api.push.apple.com"), is_courier("push.apple.com.example")
+    (False, False)
+    """
+    address = parsed(dest)
+    if address is None:
+        return dest not in PROVIDER_HOSTS and _NAME.fullmatch(dest) is not None
+    return any((getattr(address, "ipv4_mapped", None) or address) in network for network in _COURIERS)
