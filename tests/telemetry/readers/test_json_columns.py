@@ -1,5 +1,6 @@
 """Plain JSON read in one pass is what Python reads; all else is refused."""
 
+import gc
 import json
 
 import pyarrow as pa
@@ -137,3 +138,16 @@ def test_plain_objects_are_read_in_one_pass():
 )
 def test_what_is_not_plain_is_refused(line):
     assert read(line.encode(), 1) is None
+
+
+def test_nothing_of_a_block_waits_for_the_garbage_collector():
+    # What refers to itself is freed only by a collection, which large arrays do not bring nearer.
+    line = b'{"a":"x","in":{"a":"y","deep":{"n":3}}}'
+    read(line, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        assert read(line, 1) is not None
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

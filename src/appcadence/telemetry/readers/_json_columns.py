@@ -6,7 +6,8 @@ texts, no wanted lists, and values of the wanted types. All else is left to slow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,34 +37,32 @@ _WORDS = np.frombuffer(b"true\0false\0null\0", np.uint8)
 
 def columns(data: bytes, count: int, wanted: Mapping[str, pa.DataType]) -> dict[str, pa.Array] | None:
     """The wanted fields of `count` lines, each a plain object; None if any is not."""
-    names: list[bytes] = []
-    parents: list[int] = []
-    kinds: list[int] = []
-
-    def add(name: str, kind: pa.DataType, parent: int) -> None:
-        place = len(names)
-        names.append(name.encode())
-        parents.append(parent)
-        kinds.append(_OBJECT if pa.types.is_struct(kind) else _KINDS.get(kind, _OTHER))
-        if pa.types.is_struct(kind):
-            for field in kind:
-                add(field.name, field.type, place)
-
-    for name, kind in wanted.items():
-        add(name, kind, _ROOT)
+    fields = [*_flattened(wanted.items(), _ROOT, itertools.count())]
+    names, parents, kinds = (list(column) for column in zip(*fields, strict=True))
     found = _filled(np.frombuffer(data, np.uint8), count, names, np.array(parents), np.array(kinds))
     if found is None:
         return None
-    places = iter(range(len(names)))
+    places = itertools.count()
+    return {name: _column(found, places, kind) for name, kind in wanted.items()}
 
-    def column(kind: pa.DataType) -> pa.Array:
-        place = next(places)
-        if pa.types.is_struct(kind):
-            parts = [column(field.type) for field in kind]
-            return pa.StructArray.from_arrays(parts, fields=list(kind), mask=pa.array(found.empty[place]))
-        return found.column(place, kind)
 
-    return {name: column(kind) for name, kind in wanted.items()}
+def _flattened(
+    wanted: Iterable[tuple[str, pa.DataType]], parent: int, places: Iterator[int]
+) -> Iterator[tuple[bytes, int, int]]:
+    """Name, parent and kind of every wanted field, those of an object after it."""
+    for name, kind in wanted:
+        place, inner = next(places), pa.types.is_struct(kind)
+        yield name.encode(), parent, _OBJECT if inner else _KINDS.get(kind, _OTHER)
+        if inner:
+            yield from _flattened(((field.name, field.type) for field in kind), place, places)
+
+
+def _column(found: _Filled, places: Iterator[int], kind: pa.DataType) -> pa.Array:
+    place = next(places)
+    if pa.types.is_struct(kind):
+        parts = [_column(found, places, field.type) for field in kind]
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=pa.array(found.empty[place]))
+    return found.column(place, kind)
 
 
 @dataclass(frozen=True)
