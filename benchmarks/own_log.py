@@ -157,8 +157,8 @@ def rankings(tables: Tables, truth: pa.Table, cut: int, seed: int) -> dict[str, 
         }
     )
     out = {
-        "reference model": judged(untrained, untrained["score"], truth),
-        "trained": judged(trained, trained["score"], truth),
+        "reference model": judged(untrained, untrained["score"].where(untrained["rank"].notna()), truth),
+        "trained": judged(trained, trained["score"].where(trained["rank"].notna()), truth),
     }
     for name in rough:
         result = judged(table, rough[name], truth)
