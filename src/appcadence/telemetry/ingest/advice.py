@@ -22,6 +22,11 @@ _MENDED_BY = {
     "elsewhere": (_NETWORKS, "local_nets"),
     "names": ("give the logs of connections as well", None),
     "answers": ("export both directions", None),
+    "packets": (
+        "have the exporter make flows and log their ends (of pmacct: timestamp_end in the aggregate of "
+        "nfacctd, to which pmacctd's plugin nfprobe sends flows)",
+        None,
+    ),
 }
 _OUTGOING = "give the logs of connections that your devices open"
 

@@ -99,11 +99,23 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "an access log in the form of a web server (common or combined), which has no durations; of "
         "Squid give its own form (access_log ... squid)",
     ),
+    (
+        rb"SRC_(IP|HOST) +DST_(IP|HOST) |--START \(\d+\)--",
+        "pmacct's text for people or between markers; print it with print_output: json",
+    ),
     (rb"ts,te,td,pr,val,", "a statistic of nfdump (-s); print the records with -o ndjson instead"),
     (
         rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +(\d\d:\d\d:)?\d+\.\d{3} +[A-Z0-9]{2,8} +[0-9a-f.:]+ +->"
-        rb"|\d{1,2}\|\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}\|",
-        "nfdump's text for people or its form pipe; print the records with -o ndjson",
+        rb"|\d{1,2}\|(\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}|\d{12,13}\|\d{12,13})\|\d{1,3}\|"
+        rb"|Date first seen|Date flow start|Event time +Event|Top \d+ |Ident: |\s*Flow Record: "
+        rb"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,){2}[\d.]+,[0-9a-f.:]+,[0-9a-f.:]+,[\d.]+,[\d.]+,\w+,",
+        "nfdump's text for people, its form pipe or its CSV without a header line (-q); print the records "
+        "with TZ=UTC nfdump -r FILE -o ndjson (-o json before 1.7.3)",
+    ),
+    (rb"[^\n]*\nNo matching flows", "a print of nfdump without a record: none matched its filter"),
+    (
+        rb"\[\s*\{\s*\"type\" : \"FLOW\",\s*\"sampled\" : \d+,\s*\"export_sysid\" : \d+,\s*\"label\"",
+        "sums of nfdump (-A) as JSON, which lacks their times and addresses; print the records without -A",
     ),
     (
         rb'\s*\{\s*"preview":[\s\S]{0,60000}"results":\s*\[',
@@ -118,7 +130,6 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         rb"(<\?xml[^>]*>\s*)?<Types\b",
         "a part of an Office document; save the sheet as CSV",
     ),
-    (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
     (
         rb"\x0c\xa5[\x01\x02]\x00|\xa5\x0c\x00[\x01\x02]",
         "a binary capture of nfcapd; print its records with TZ=UTC nfdump -r FILE -o ndjson",
@@ -129,8 +140,10 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
     ),
     (
-        rb" *StartTime +(Flgs|Dur|Proto|SrcAddr)",
-        "the text of Argus's ra for people; print it with commas and dates: TZ=UTC ra -r FILE -n -u -c , "
+        rb" *StartTime +(Flgs|Dur|Proto|SrcAddr)|(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<ArgusDataStream"
+        rb"|(\d\d:\d\d:\d\d|\d{10})\.\d+,([\d.]+,| [^,]{9},)(man|arp|udp|tcp|icmp),",
+        "the text of Argus's ra for people, its XML or its CSV without a header line; print it with commas, "
+        "dates and the names of the columns: TZ=UTC ra -r FILE -n -u -c , "
         "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
     ),
     (
