@@ -141,3 +141,21 @@ _FLOW = {"type": "FLOW", "sampled": 0, "export_sysid": 0, "label": "<none>"}
 def test_a_print_that_is_not_read_is_named(tmp_path, said, start):
     with pytest.raises(UnusableFile, match=said):
         detect(write(tmp_path, start))
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome"),
+    [
+        ("TCP_MISS/204", "established"),
+        ("TCP_MISS/404", "established"),
+        ("TCP_MISS/503", "failed"),
+        ("TCP_DENIED/407", "failed"),
+        ("TCP_DENIED_REPLY/403", "failed"),
+        ("TCP_TUNNEL/200", "established"),
+        ("TCP_MISS_ABORTED/000", None),
+    ],
+)
+def test_what_a_proxy_denied_failed(tmp_path, result, outcome):
+    row = f"1732000001.250   1000 {DEVICE} {result} 500 CONNECT api.example.com:443 - HIER_NONE/- -"
+    (flow,), bad = load("squid", write(tmp_path, row))
+    assert not bad and flow["outcome"] == (outcome or "unknown")

@@ -45,7 +45,9 @@ STARTS = {
     ],
     "dnsmasq's log of lookups": ["Nov 19 07:00:00 dnsmasq[812]: query[A] api.example.com from 10.0.0.5"],
     "access log in the form of a web server.*Squid": [
-        '10.0.0.5 - - [19/Nov/2024:07:00:00 +0000] "CONNECT api.example.com:443 HTTP/1.1" 200 9512'
+        '10.0.0.5 - - [19/Nov/2024:07:00:00 +0000] "CONNECT api.example.com:443 HTTP/1.1" 200 9512',
+        '10.0.0.5 [19/Nov/2024:07:00:00 +0000] "Example/7.8"',
+        f"{TIMES[:14]} 10.0.0.5 - api.example.com:443\n",
     ],
     "a statistic of nfdump": ["ts,te,td,pr,val,fl,flP,ipkt,ipktP,ibyt,ibytP,ipps,ipbs,ibpp"],
     "nfdump's text for people, its form pipe .*-o ndjson": [

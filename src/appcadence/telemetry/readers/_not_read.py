@@ -95,9 +95,10 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "log of connections, such as Zeek's",
     ),
     (
-        rb'\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "',
-        "an access log in the form of a web server (common or combined), which has no durations; of "
-        "Squid give its own form (access_log ... squid)",
+        rb'\S+ (\S+ \S+ )?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "'
+        rb"|\d{9,10}\.\d{3} [0-9a-f.:]+ \S+ \S+\r?\n",
+        "an access log in the form of a web server (common or combined), or one of referrers or user agents, "
+        "which has no durations; of Squid give its own form (access_log ... squid)",
     ),
     (
         rb"SRC_(IP|HOST) +DST_(IP|HOST) |--START \(\d+\)--",
@@ -198,14 +199,19 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 
 
 _FRAME = re.compile(rb"(\d{1,5}) <\d{1,3}>")
+_RUN_ON = re.compile(
+    rb"<\d{1,3}>[^\n]*[^\s<:]<\d{1,3}>(1 )?(\d{4}-\d\d-\d\dT|[A-Z][a-z]{2} [ \d]\d )\d\d:\d\d:\d\d"
+)
 _FRAMED = (
-    "syslog messages that follow their lengths, without line ends (octet counting of RFC 6587); have the "
-    "receiver write one a line"
+    "syslog messages without line ends, which follow their lengths (octet counting of RFC 6587) or each "
+    "other; have the receiver write one a line"
 )
 
 
 def is_framed(start: bytes) -> bool:
-    """Whether a file that starts so holds syslog messages which nothing but their lengths separates."""
+    """Whether a file that starts so holds syslog messages which no line ends separate."""
+    if _RUN_ON.match(start):
+        return True
     first = _FRAME.match(start)
     end = first.end(1) + 1 + int(first[1]) if first else 0
     return first is not None and start[end - 1 : end] != b"\n" and _FRAME.match(start, end) is not None
