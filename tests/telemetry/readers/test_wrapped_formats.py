@@ -24,7 +24,7 @@ ALONE = [name for name, sample in SAMPLES.items() if alone(sample)]
 
 def lines(name):
     content = SAMPLES[name].content
-    if content.lstrip()[:1] in (b"{", b"["):
+    if content.lstrip().startswith((b"{", b"[{", b"[\n")):
         try:
             records = json.loads(content)
         except ValueError:

@@ -39,6 +39,7 @@ _LINES = (
     *("payload", "body", "attributes.message", "result._raw", "msg"),
 )
 """Fields in which the same keep a line that is no JSON."""
+_JSON_TEXT = re.compile(r"\s*(\{|\[\s*[\[{\"])")
 _FEWEST = 20
 """Letters of such a line."""
 _BOM = b"\xef\xbb\xbf"
@@ -130,7 +131,7 @@ def line_field(records: Iterable[Record]) -> str:
     for record in records:
         for path in _LINES:
             text = _at(record, path)
-            if isinstance(text, str) and len(text) >= _FEWEST and text.lstrip()[:1] not in ("{", "["):
+            if isinstance(text, str) and len(text) >= _FEWEST and not _JSON_TEXT.match(text):
                 return path
     return ""
 

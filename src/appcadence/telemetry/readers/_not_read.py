@@ -41,10 +41,13 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "a packet capture; run Zeek (zeek -r) or Suricata (suricata -r) over it and give their logs",
     ),
     (
-        rb"((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6}|\d{9,10}\.\d{6}) "
-        rb"(IP6?|ARP|[0-9a-f]{2}(:[0-9a-f]{2}){5}) "
-        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[\s*\{\s*"_index": ?"packets-'
-        rb"|={20,}\r?\n\w+ Conversations",
+        rb" ?((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6} |\d{9,10}\.\d{6} )?"
+        rb"(IP6?|ARP,?|[0-9a-f]{2}(:[0-9a-f]{2}){5}) (\S+ > |> |\(|Request)"
+        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[?\s*\{\s*("index": ?\{)?"_index": ?"packets-'
+        rb"|\s*={20,}\r?\n(\w+ (Conversations|Endpoints)|\| IO Statistics)|Frame \d+: \d+ bytes on wire"
+        rb"|\d{9,10}\.\d{9}\t|\"?(frame|eth|ip|tcp|udp|_ws)\.\w[\w.]*\"?[,;\t ]"
+        rb"|(<\?xml[^>]*>\s*)+(<!--[^>]*-->\s*)?<[pd]s?d?ml\b"
+        rb"| *\d+[ \t]+(\d{4}-\d\d-\d\d )?[\d:]+\.\d{6,9}[ \t]+\S+[ \t]+(\xe2\x86\x92|->)[ \t]",
         f"packets as text (tcpdump, tshark or Wireshark); {_ZEEK}",
     ),
     (
@@ -85,9 +88,18 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"[^\n]{0,200}\bfilterlog(\[\d+\])?: |[^\n]{0,300}\bIN=\S* OUT=\S* [^\n]{0,300}\bSRC="
+        rb'|\{[^\n]{0,80}"dvc": ?"[^\n]{0,30} "raw\.pktlen"'
         rb"|[^\n]{0,300}\bin:\S+ out:\S+[^\n]{0,300}\bproto \w+",
         "a firewall's log of packets (pfSense, OPNsense, iptables, UniFi or MikroTik): a line where a "
         f"connection begins, without its bytes and its end; {_AS_NETFLOW}",
+    ),
+    (
+        rb"\s*(\[(NEW|UPDATE|DESTROY)\] )?(ipv[46] +\d+ )?(tcp|udp|icmpv?6?|unknown) +\d+ [^\n]{0,40}\bsrc="
+        rb"|-A -t \d+ -u |(<\?xml[^>]*>\s*)?<conntrack>|===>PACKET BOUNDARY|timestamp=[^\n,]*,orig\.ip\."
+        rb"|[^\n]{0,100}\[(NEW|UPDATE|DESTROY)\] ORIG: SRC=",
+        "connections of Linux in a form without all their times, as conntrack lists or ulogd prints them; "
+        "let conntrack log those that end (conntrack -E -e DESTROY -o timestamp, with the sysctls "
+        "net.netfilter.nf_conntrack_acct=1 and nf_conntrack_timestamp=1), or ulogd's NFCT write JSON",
     ),
     (
         rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (\S+ )?dnsmasq(\[\d+\])?: ",
