@@ -127,6 +127,9 @@ _FLOW = {"type": "FLOW", "sampled": 0, "export_sysid": 0, "label": "<none>"}
             "2|1732000000250|1732000001750|6|0|0|0|167772165|50000|0|0|0|3221225985",
         ),
         ("its CSV without a header line.*nfdump -r", nfdump_row(19)),
+        ("its CSV without a header line.*nfdump -r", f"{nfdump_row(19)[50:]}\n{nfdump_row(19)}"),
+        ("its CSV without a header line.*ra -r", f"{ARGUS_ROW[30:]}\n{ARGUS_ROW}"),
+        ("without names of columns", f"0,1,9,60\n{pmacct_row('2024-11-19 07:00:01.750000')}"),
         ("nfdump's text for people", "Event time               Event  XEvent Proto      Src IP Addr:Port"),
         ("nfdump's text for people", "Top 10 IP Addr ordered by bytes:\nDate first seen"),
         ("nfdump's text for people", "\nFlow Record: \n  Flags        =              0x00 NETFLOW v9"),
@@ -143,6 +146,18 @@ _FLOW = {"type": "FLOW", "sampled": 0, "export_sysid": 0, "label": "<none>"}
         ("connections of Linux", '<?xml version="1.0" encoding="utf-8"?>\n<conntrack>\n<flow><meta'),
         ("connections of Linux", f"Nov 19 07:00:00 fw [DESTROY] ORIG: SRC={DEVICE} DST={SERVER} PROTO=TCP"),
         ("connections of Linux", f"timestamp=2024/11/19-07:00:00,orig.ip.saddr={DEVICE},orig.l4.sport=1"),
+        (
+            "a DHCP server logs.*dhcpd.leases",
+            "Nov 19 07:00:00 fw dhcpd[12]: DHCPACK on 10.0.0.5 to 00:53:00:00:00:01",
+        ),
+        (
+            "a DHCP server logs",
+            "Nov 19 07:00:00 fw dnsmasq-dhcp[12]: DHCPREQUEST(br0) 10.0.0.5 00:53:00:00:00:01",
+        ),
+        (
+            "a DHCP server logs",
+            "2024-11-19 07:00:00.738 INFO  [kea-dhcp4.leases/26511.1401] DHCP4_LEASE_ALLOC",
+        ),
         ("connections of Linux", "===>PACKET BOUNDARY\norig.ip.saddr=5.0.0.10"),
         (
             "a firewall's log of packets",

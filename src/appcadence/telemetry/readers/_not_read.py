@@ -107,6 +107,11 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "log of connections, such as Zeek's",
     ),
     (
+        rb"[^\n]{0,300}\b(DHCP(DISCOVER|OFFER|REQUEST|ACK)\b|kea-dhcp[46][.\[])|Internet Systems Cons",
+        "what a DHCP server logs of its work; give its leases (dhcpd.leases, dnsmasq.leases, "
+        "kea-leases4.csv)",
+    ),
+    (
         rb'\S+ (\S+ \S+ )?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "'
         rb"|\d{9,10}\.\d{3} [0-9a-f.:]+ \S+ \S+\r?\n",
         "an access log in the form of a web server (common or combined), or one of referrers or user agents, "
@@ -247,14 +252,17 @@ def named(start: bytes, path: Path | None = None) -> str | None:
         return _USAGE
     if is_framed(start):
         return _FRAMED
-    return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)
+    # The first line may be the end of a longer one.
+    texts = (start, start.partition(b"\n")[2])
+    return next((what for text in texts for pattern, what in _KNOWN if re.match(pattern, text)), None)
 
 
 _MAX_NAMES, _MAX_NAME = 8, 40
 _BARE = re.compile(
-    rb'(?=([^\n]*\b\d{1,3}(\.\d{1,3}){3}\b){2})("[^"\n]*"|[^\s,;|"]+)([ ,;|\t]+("[^"\n]*"|[^\s,;|"]+)){5}'
+    rb"([^\n]*\n)?(?=([^\n]*\b\d{1,3}(\.\d{1,3}){3}\b){2})"
+    rb'("[^"\n]*"|[^\s,;|"]+)([ ,;|\t]+("[^"\n]*"|[^\s,;|"]+)){5}'
 )
-"""A line of at least six values, two of them addresses."""
+"""A line of at least six values, two of them addresses; the first or, where that was cut, the second."""
 _NAME_THEM = f"if its rows are connections, name its columns in a mapping ([file] names) and {_MAP}"
 
 
