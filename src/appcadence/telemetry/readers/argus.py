@@ -37,7 +37,7 @@ _EXPECTED = "Argus CSV with a header line (StartTime, Dur, Proto, SrcAddr, ...)"
 _REQUIRED = ("starttime", "proto", "srcaddr", "sport", "dir", "dstaddr", "dport")
 _COUNTS = ("totpkts", "totbytes", "srcbytes", "dstbytes", "srcpkts", "dstpkts")
 _COLUMNS = {name: (name,) for name in (*_REQUIRED, "lasttime", "dur", "state", *_COUNTS)}
-_NO_FLOWS = ("man", "arp", "rarp", "llc")
+_NO_FLOWS = ("man", "arp", "rarp", "llc", "eapol")
 _OPEN = ("CON", "EST", "ACC", "FIN", "CLO", "RSP")
 
 
