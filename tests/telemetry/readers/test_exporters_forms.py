@@ -43,7 +43,9 @@ def test_argus_counts_and_times_of_either_kind_say_the_same(tmp_path):
     assert [flows[0][name] for name in known] == [1.5, "established", 1000, 5000]
 
 
-@pytest.mark.parametrize(("proto", "kept"), [("2054", 0), ("34958", 0), ("6", 1), ("58", 1), ("llc", 0), ("eapol", 0)])
+@pytest.mark.parametrize(
+    ("proto", "kept"), [("2054", 0), ("34958", 0), ("6", 1), ("58", 1), ("llc", 0), ("eapol", 0)]
+)
 def test_what_is_not_ip_is_no_flow_also_as_a_number(tmp_path, proto, kept):
     flows, bad = load("argus", write(tmp_path, ARGUS, ARGUS_ROW.replace("tcp", proto)))
     assert not bad and len(flows) == kept
