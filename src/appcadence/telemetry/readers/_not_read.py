@@ -42,7 +42,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb" ?((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6} |\d{9,10}\.\d{6} )?"
-        rb"(IP6?|ARP,?|[0-9a-f]{2}(:[0-9a-f]{2}){5}) (\S+ > |> |\(|Request)"
+        rb"(IP6?|ARP,?|[0-9a-f]{2}(:[0-9a-f]{2}){5}) (\S+ > |> |\((tos|flowlabel|class|hlim) |Request )"
         rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[?\s*\{\s*("index": ?\{)?"_index": ?"packets-'
         rb"|\s*={20,}\r?\n(\w+ (Conversations|Endpoints)|\| IO Statistics)|Frame \d+: \d+ bytes on wire"
         rb"|\d{9,10}\.\d{9}\t|\"?(frame|eth|ip|tcp|udp|_ws)\.\w[\w.]*\"?[,;\t ]"
@@ -125,7 +125,8 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (
         rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +(\d\d:\d\d:)?\d+\.\d{3} +[A-Z0-9]{2,8} +[0-9a-f.:]+ +->"
         rb"|\d{1,2}\|(\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}|\d{12,13}\|\d{12,13})\|\d{1,3}\|"
-        rb"|Date first seen|Date flow start|Event time +Event|Top \d+ |Ident: |\s*Flow Record: "
+        rb"|Date first seen|Date flow start|Event time +Event|Top \d+ [^\n]+ ordered by |\s*Flow Record: "
+        rb"|Ident: [^\n]*\nFlows: "
         rb"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,){2}[\d.]+,[0-9a-f.:]+,[0-9a-f.:]+,[\d.]+,[\d.]+,\w+,",
         "nfdump's text for people, its form pipe or its CSV without a header line (-q); print the records "
         "with TZ=UTC nfdump -r FILE -o ndjson (-o json before 1.7.3)",
