@@ -60,6 +60,29 @@ _ECS = {
     },
     "network": {"transport": "tcp", "bytes": 6000},
 }
+_TRACKED = f"src={PHONE} dst={SERVER} sport=50000 dport=443"
+_BACK = f"src={SERVER} dst=198.51.100.7 sport=443 dport=50000"
+_TRACKED_TO = {
+    "start": "2024-11-19T07:00:00.500000+00:00",
+    "duration_seconds": 1.0,
+    "device_port": 50000,
+} | TO
+_ULOGD = {
+    "timestamp": "2024-11-19T07:00:02",
+    "dvc": "Netfilter",
+    "orig.ip.protocol": 6,
+    "orig.l4.sport": 50000,
+    "orig.l4.dport": 443,
+    "orig.raw.pktlen": 1000,
+    "reply.raw.pktlen": 5000,
+    "ct.event": 4,
+    "flow.start.sec": 1731999600,
+    "flow.start.usec": 250000,
+    "flow.end.sec": 1731999602,
+    "src_ip": PHONE,
+    "dest_ip": SERVER,
+    "reply.ip.daddr.str": "198.51.100.7",
+}
 _VPC = "2 123456789010 eni-1235b8ca123456789"
 
 
@@ -209,7 +232,7 @@ COLLECTED = {
         as_text(
             "SRC_IP,DST_IP,SRC_PORT,DST_PORT,PROTOCOL,TIMESTAMP_START,TIMESTAMP_END,PACKETS,BYTES",
             f"{PHONE},{SERVER},50000,443,tcp,1731999600.250000,1731999601.750000,9,1000",
-            f"{SERVER},{PHONE},443,50000,tcp,1731999600.300000,0000-00-00 00:00:00.000000,9,5000",
+            f"{SERVER},{PHONE},443,50000,tcp,1731999600.300000,1731999600.900000,9,5000",
         ),
         [
             {
@@ -220,6 +243,32 @@ COLLECTED = {
                 "time_resolution_seconds": 1e-3,
             }
         ],
+    ),
+    "conntrack": Sample(
+        "conntrack",
+        as_text(
+            f"[1731999599.500000]\t    [NEW] tcp      6 120 SYN_SENT {_TRACKED} [UNREPLIED] {_BACK}",
+            f"[1731999601.500000]\t[DESTROY] ipv4     2 tcp      6 116 TIME_WAIT {_TRACKED} packets=9 "
+            f"bytes=1000 {_BACK} packets=9 bytes=5000 [ASSURED] delta-time=1",
+            f"[1731999602.500000]\t[DESTROY] tcp      6 10 CLOSE {_TRACKED} packets=1 bytes=60 [UNREPLIED] "
+            f"{_BACK} packets=1 bytes=40 delta-time=0 id=7",
+            f"[1731999603.500000]\t[DESTROY] udp      17 {_TRACKED[:-3]}53 packets=1 bytes=60 [UNREPLIED] "
+            f"{_BACK} packets=0 bytes=0 delta-time=2",
+        ),
+        [
+            _TRACKED_TO | BOTH,
+            _TRACKED_TO
+            | {"start": "2024-11-19T07:00:02.500000+00:00", "duration_seconds": 0.0}
+            | {"outcome": "failed", "bytes_out": 60, "bytes_in": 40},
+            _TRACKED_TO
+            | {"start": "2024-11-19T07:00:01.500000+00:00", "duration_seconds": 2.0, "dest_port": 53}
+            | {"transport": "udp", "service": "dns", "bytes_out": 60, "bytes_in": 0},
+        ],
+    ),
+    "conntrack of ulogd": Sample(
+        "conntrack",
+        as_lines(_ULOGD | {"ct.event": 1}, _ULOGD),
+        [_TRACKED_TO | BOTH | {"start": AT, "duration_seconds": 2.0}],
     ),
     "aws_vpc": Sample(
         "aws_vpc",

@@ -12,6 +12,7 @@ IN_RECORDS = {
     "logscale": lambda line: {"@timestamp": 1732000000250, "@rawstring": line, "#repo": "zeek"},
     "loki": lambda line: {"line": line, "timestamp": "2024-11-19T07:00:00Z", "labels": {"job": "x"}},
     "graylog": lambda line: {"version": "1.1", "host": "h", "short_message": line, "level": 6},
+    "rsyslog": lambda line: {"time": "2024-11-19T07:00:00Z", "host": "h", "msg": line},
     "datadog": lambda line: {"id": "A", "type": "log", "attributes": {"message": line, "host": "h"}},
     "splunk": lambda line: {"preview": False, "result": {"_raw": line, "_time": "x", "host": "h"}},
     "splunk's collector": lambda line: {"time": 1732000000, "host": "h", "sourcetype": "x", "event": line},

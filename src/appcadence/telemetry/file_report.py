@@ -18,6 +18,7 @@ LEFT_OUT = {
     "one_link": "are service discovery, which stays on one link",
     "elsewhere": "were opened by addresses outside the networks of your devices",
     "other_system": "are of devices that run neither iOS nor iPadOS",
+    "packets": "have no end, so that they are packets and no flows",
     "other_kind": "are records of other kinds",
 }
 """Why rows that are not at fault are no telemetry of a monitored device, by the name of the reason."""

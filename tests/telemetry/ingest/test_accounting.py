@@ -158,3 +158,15 @@ def test_rows_of_an_app_privacy_report_that_are_neither_contact_nor_access_are_c
     path.write_text(f"{json.dumps(contact())}\n{json.dumps(stream)}\n")
     (file,) = convert([path], tmp_path / "report", device_id="d").files
     assert (file.read, file.kept, file.left_out) == (2, 1, {"other_kind": 1})
+
+
+@pytest.mark.parametrize(
+    ("good", "faulty", "told"), [(89, 11, True), (0, 11, True), (99, 11, False), (1, 10, False)]
+)
+def test_the_commonest_fault_is_told_where_many_rows_have_it(tmp_path, good, faulty, told):
+    fine = [nf("10.0.0.5:50000", "192.0.2.1:443", 60 * n, 60 * n + 1, 1) for n in range(good + 1)]
+    bad = [record | {"in_bytes": -1} for record in (fine * faulty)[:faulty]]
+    (tmp_path / "n.json").write_bytes(nf_array(*fine, *bad))
+    notes = convert([tmp_path / "n.json"], tmp_path / "n").notes
+    said = "Most often (11 of 11) rows were rejected since in_bytes is out of range."
+    assert [note for note in notes if "rejected" in note] == ([said] if told else [])

@@ -71,7 +71,7 @@ def test_a_real_phone(shared_data):
 def test_start_times(tmp_path, start, iso):
     flows, bad = read(tmp_path, row(StartTime=start), row())
     if iso is None:
-        reason = "starttime is not a time"
+        reason = "starttime is not a time (export with ra -u)"
         assert (len(flows), bad) == (1, [("flows.csv", 2, reason)])
     else:
         assert flows[0]["start"].isoformat() == iso

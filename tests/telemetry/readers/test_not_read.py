@@ -45,10 +45,12 @@ STARTS = {
     ],
     "dnsmasq's log of lookups": ["Nov 19 07:00:00 dnsmasq[812]: query[A] api.example.com from 10.0.0.5"],
     "access log in the form of a web server.*Squid": [
-        '10.0.0.5 - - [19/Nov/2024:07:00:00 +0000] "CONNECT api.example.com:443 HTTP/1.1" 200 9512'
+        '10.0.0.5 - - [19/Nov/2024:07:00:00 +0000] "CONNECT api.example.com:443 HTTP/1.1" 200 9512',
+        '10.0.0.5 [19/Nov/2024:07:00:00 +0000] "Example/7.8"',
+        f"{TIMES[:14]} 10.0.0.5 - api.example.com:443\n",
     ],
     "a statistic of nfdump": ["ts,te,td,pr,val,fl,flP,ipkt,ipktP,ibyt,ibytP,ipps,ipbs,ibpp"],
-    "nfdump's text for people or its form pipe; .*-o ndjson": [
+    "nfdump's text for people, its form pipe .*-o ndjson": [
         "2024-11-19 07:00:00.250     00:00:01.500 TCP  10.0.0.5:50000 ->  203.0.113.7:443   12   3456   1",
         "2024-11-19 07:00:00.250        1.500 TCP  10.0.0.5:50000 ->  203.0.113.7:443   12   3456   1",
         "1|1616440785|148|1616440817|420|6|0|0|0|3232235946|49911",

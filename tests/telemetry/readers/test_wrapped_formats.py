@@ -7,7 +7,8 @@ from declared_samples import SAMPLES
 from flow_samples import load
 from wrappings import IN_LINES, IN_RECORDS
 
-from appcadence.errors import UnusableFile
+from appcadence.errors import TelemetryError, UnusableFile
+from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.readers import DECLARATIONS, detect
 from appcadence.telemetry.readers._declared import Declared
 
@@ -23,7 +24,7 @@ ALONE = [name for name, sample in SAMPLES.items() if alone(sample)]
 
 def lines(name):
     content = SAMPLES[name].content
-    if content.lstrip()[:1] in (b"{", b"["):
+    if content.lstrip().startswith((b"{", b"[{", b"[\n")):
         try:
             records = json.loads(content)
         except ValueError:
@@ -77,6 +78,12 @@ def test_what_holds_all_records_in_one_is_named_and_not_read_in_part(tmp_path, p
     framed = (f"<134>1 2024-11-19T07:06:40Z fw x 1 - - {text}" for text in texts * 3)
     with pytest.raises(UnusableFile, match="RFC 6587"):
         read(tmp_path, "".join(f"{len(one)} {one}" for one in framed))
+    for header in ("<134>1 2024-11-19T07:06:40Z fw x 1 - - ", "<134>Nov 19 07:06:40 fw x: "):
+        # As a program writes datagrams to a file that came without line ends; those of JSON are no object.
+        with pytest.raises((UnusableFile, TelemetryError), match=r"without line ends|not a JSON object"):
+            path = tmp_path / "run on"
+            path.write_text("".join(header + text for text in texts * 3))
+            convert([path], tmp_path / "out")
 
 
 def test_blank_lines_before_the_first_count_and_are_passed_over(tmp_path):

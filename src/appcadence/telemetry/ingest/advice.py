@@ -22,7 +22,14 @@ _MENDED_BY = {
     "elsewhere": (_NETWORKS, "local_nets"),
     "names": ("give the logs of connections as well", None),
     "answers": ("export both directions", None),
+    "packets": (
+        "have the exporter make flows and log their ends (of pmacct: timestamp_end in the aggregate of "
+        "nfacctd, to which pmacctd's plugin nfprobe sends flows)",
+        None,
+    ),
 }
+_MANY_FAULTY = 10
+"""Where more rows than these, and more than one row in so many, are faulty, the commonest reason is told."""
 _OUTGOING = "give the logs of connections that your devices open"
 
 
@@ -33,6 +40,13 @@ def notes(tallies: Collection[Tally], completed: int, options: ReadOptions) -> I
     yield from (f"{names[path]}: {what}." for path, what in options.said if path in names)
     if repeated := sum(file.repeated for file in added):
         yield f"{repeated:,} rows stand in several of the logs, or in logs converted before; they count once."
+    rejected, faults = (
+        sum(file.rejected for file in added),
+        sum((tally.faults for tally in tallies), Counter()),
+    )
+    if faults and rejected > _MANY_FAULTY and _MANY_FAULTY * rejected > sum(file.read for file in added):
+        fault, rows = faults.most_common(1)[0]
+        yield f"Most often ({rows:,} of {rejected:,}) rows were rejected since {fault}."
     if completed:
         yield f"{completed:,} flows of the telemetry are completed by later or longer records of them."
     if not any(file.read for file in added):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from appcadence._types import Ints
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._lines import Block, Rows
@@ -22,6 +23,7 @@ Known = Mapping[str, tuple[str, ...]]
 """The names that each wanted column may have in a header, in lower case."""
 
 _PARSE_BYTES = 4 << 20
+_BOM = b"\xef\xbb\xbf"
 _FORMS = {
     pa.float64(): re.compile(r"-?\d{1,18}(\.\d+)?([eE][-+]?\d{1,2})?", re.ASCII),
     pa.int64(): re.compile(r"-?\d{1,18}", re.ASCII),
@@ -95,28 +97,47 @@ def read(
         expected: what the file should be, for errors.
         choose: picks the columns.
         delimiter: between values.
-        until: the start of the line after which there are no more rows.
+        until: the start of the line after which there are no more rows, unless a header stands there again.
     """
     # So that an empty file is said to be one.
     _lines.head(path, expected, 1)
     dialect = Dialect(delimiter)
     names: list[str] = []
     wanted: dict[str, int] = {}
-    ended = False
+    top, ended = b"", False
     for block in _lines.blocks(path, expected):
         data, line, ends = block.data, block.line, block.ends
         if block.first:
-            names, data, line = header(data, delimiter), data.partition(b"\n")[2], line + 1
-            ends = max(ends - 1, 0)
+            names, (top, _, data), line = header(data, delimiter), data.partition(b"\n"), line + 1
+            top, ends = top.removeprefix(_BOM).strip(), max(ends - 1, 0)
             if not names:
                 raise UnusableFile(f"{path} is not {expected}: its first line is no text", path)
             wanted = {ours: names.index(theirs) for ours, theirs in choose(names).items()}
-        if not ended and until is not None and (at := _line_with(until, data)) >= 0:
-            data, ended = data[:at], True
-            ends = data.count(b"\n")
+        numbers, length = None, len(data)
+        if top in data:
+            data, numbers, ended = _below(data, line, top, until, ended)
         elif ended:
-            data, ends = b"", 0
-        yield rows(Block(data, line, ends, block.size), wanted, len(names), dialect)
+            data = b""
+        elif until is not None and (at := _line_with(until, data)) >= 0:
+            data, ended = data[:at], True
+        ends = ends if len(data) == length else data.count(b"\n")
+        yield rows(Block(data, line, ends, block.size, numbers), wanted, len(names), dialect)
+
+
+def _below(data: bytes, line: int, top: bytes, until: bytes | None, ended: bool) -> tuple[bytes, Ints, bool]:
+    """Of a block in which headers stand, as in tables put one behind the other, the lines that are rows, with
+    their numbers, and whether the last table has ended."""
+    kept, numbers = [], []
+    for number, raw in enumerate(data.split(b"\n"), line):
+        if raw.strip().removeprefix(_BOM) == top:
+            ended = False
+            continue
+        ended = ended or (until is not None and raw.startswith(until))
+        if not ended:
+            kept.append(raw)
+            numbers.append(number)
+    body = b"\n".join(kept)
+    return body, np.array(numbers[: len(numbers) - body.endswith(b"\n")], np.int64), ended
 
 
 def _line_with(start: bytes, data: bytes) -> int:

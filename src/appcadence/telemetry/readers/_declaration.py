@@ -28,7 +28,7 @@ DURATION_UNITS = EPOCH_UNITS | {"min": 60.0, "h": 3600.0}
 BYTE_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 SYNTAXES = ("csv", "words", "json", "kv", "pairs", "cef", "leef")
 COLUMNS = (*(c.name for c in FLOWS.columns), "end", "logged", "source_port", "tcp_flags")
-_REASONS = ("other_kind", "other_system")
+_REASONS = ("other_kind", "other_system", "packets")
 _SECTIONS: dict[str, Sequence[str] | None] = {
     "columns": COLUMNS,
     "constants": COLUMNS,

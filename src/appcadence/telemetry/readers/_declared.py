@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -96,10 +96,11 @@ class Declared:
             raise UnusableFile(f"{path} is not {expected}: {why_not(declared.layouts[0], start)}", path)
         return parse(path, expected, declared, layout, start)
 
-    def _directions(self, path: Path) -> Iterator[tuple[Rows, pa.Table]]:
+    def _directions(self, path: Path) -> Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]:
         declared, parsed = self.records(path)
         for rows in parsed:
-            yield rows, _direction_records(Mapped(rows, declared, True))
+            get = Mapped(rows, declared, True)
+            yield rows, _direction_records(get), get.left_out
 
 
 @lru_cache(2)

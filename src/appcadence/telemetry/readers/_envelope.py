@@ -22,11 +22,11 @@ _HEADER = re.compile(
 lines that journalctl puts between entries ("-- Boot ... --")."""
 _INNER = (
     *("suricata.eve", "event.original", "message", "log", "_source", "_raw", "result", "payload", "body"),
-    *("zeek", "MESSAGE", "event", "@rawstring", "line", "short_message", "attributes.message"),
+    *("zeek", "MESSAGE", "event", "@rawstring", "line", "short_message", "attributes.message", "msg"),
 )
 """Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
 Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry, journald, AWS Network Firewall, LogScale, Loki,
-Graylog, Datadog. An object, or its text."""
+Graylog, Datadog, rsyslog. An object, or its text."""
 _TIMES = ("ts", "timestamp", "event_type", "first", "t_first", "open", "@timestamp")
 _FLOW_TIMES = ("time_received_ns", "time_flow_start_ns", "TimeReceived", "timestamp_start", "stamp_inserted")
 """What an object has that is a record of its own and not a part of the record that it stands in."""
@@ -36,9 +36,10 @@ _WHOLE = ("_source",)
 """What stands there is a record, whatever it has."""
 _LINES = (
     *("message", "event.original", "log", "_raw", "MESSAGE", "event", "@rawstring", "line", "short_message"),
-    *("payload", "body", "attributes.message", "result._raw"),
+    *("payload", "body", "attributes.message", "result._raw", "msg"),
 )
 """Fields in which the same keep a line that is no JSON."""
+_JSON_TEXT = re.compile(r"\s*(\{|\[\s*[\[{\"])")
 _FEWEST = 20
 """Letters of such a line."""
 _BOM = b"\xef\xbb\xbf"
@@ -130,7 +131,7 @@ def line_field(records: Iterable[Record]) -> str:
     for record in records:
         for path in _LINES:
             text = _at(record, path)
-            if isinstance(text, str) and len(text) >= _FEWEST and text.lstrip()[:1] not in ("{", "["):
+            if isinstance(text, str) and len(text) >= _FEWEST and not _JSON_TEXT.match(text):
                 return path
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def is_json(start: bytes) -> bool:
 
 def is_csv(start: bytes) -> bool:
     """Whether a file that starts so is a print as CSV."""
-    return _csv.fits(start, _CSV, _REQUIRED)
+    return _csv.fits(start, _CSV, _REQUIRED) and b"\nNo matching flows" not in start
 
 
 def _fits(row: dict[str, Any]) -> bool:
@@ -82,8 +82,8 @@ def _fits(row: dict[str, Any]) -> bool:
     return timed and "type" in row and not {"sampled", "export_sysid", "in_packets"}.isdisjoint(row)
 
 
-def parse(path: Path) -> Iterator[tuple[Rows, pa.Table]]:
-    """Block by block the rows as they stand, and their records (see RECORD).
+def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]:
+    """Block by block the rows as they stand, their records (see RECORD), and how many are passed over.
 
     Events are no records. Text that is none of nfdump's stands in the bad lines of the rows, a value that
     does not fit in the column `fault`.
@@ -100,11 +100,11 @@ def parse(path: Path) -> Iterator[tuple[Rows, pa.Table]]:
         choose = partial(_csv.choose, path, EXPECTED, _CSV, _REQUIRED)
         found = _csv.read(path, EXPECTED, choose, _csv.delimiter(start), until=b"Summary")
     for rows in found:
-        yield rows, _records(rows)
+        get = Columns(rows)
+        yield rows, _records(get), get.left_out
 
 
-def _records(rows: Rows) -> pa.Table:
-    get = Columns(rows)
+def _records(get: Columns) -> pa.Table:
     get.keep(pc.fill_null(pc.equal(get.raw("type").cast(pa.string()), "FLOW"), True))
     _, tcp, udp = _flows.transports(get.raw("proto"))
     start, stamp = _time(get, "first", "t_first")

@@ -41,10 +41,13 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "a packet capture; run Zeek (zeek -r) or Suricata (suricata -r) over it and give their logs",
     ),
     (
-        rb"((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6}|\d{9,10}\.\d{6}) "
-        rb"(IP6?|ARP|[0-9a-f]{2}(:[0-9a-f]{2}){5}) "
-        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[\s*\{\s*"_index": ?"packets-'
-        rb"|={20,}\r?\n\w+ Conversations",
+        rb" ?((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6} |\d{9,10}\.\d{6} )?"
+        rb"(IP6?|ARP,?|[0-9a-f]{2}(:[0-9a-f]{2}){5}) (\S+ > |> |\((tos|flowlabel|class|hlim) |Request )"
+        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[?\s*\{\s*("index": ?\{)?"_index": ?"packets-'
+        rb"|\s*={20,}\r?\n(\w+ (Conversations|Endpoints)|\| IO Statistics)|Frame \d+: \d+ bytes on wire"
+        rb"|\d{9,10}\.\d{9}\t|\"?(frame|eth|ip|tcp|udp|_ws)\.\w[\w.]*\"?[,;\t ]"
+        rb"|(<\?xml[^>]*>\s*)+(<!--[^>]*-->\s*)?<[pd]s?d?ml\b"
+        rb"| *\d+[ \t]+(\d{4}-\d\d-\d\d )?[\d:]+\.\d{6,9}[ \t]+\S+[ \t]+(\xe2\x86\x92|->)[ \t]",
         f"packets as text (tcpdump, tshark or Wireshark); {_ZEEK}",
     ),
     (
@@ -85,9 +88,18 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"[^\n]{0,200}\bfilterlog(\[\d+\])?: |[^\n]{0,300}\bIN=\S* OUT=\S* [^\n]{0,300}\bSRC="
+        rb'|\{[^\n]{0,80}"dvc": ?"[^\n]{0,30} "raw\.pktlen"'
         rb"|[^\n]{0,300}\bin:\S+ out:\S+[^\n]{0,300}\bproto \w+",
         "a firewall's log of packets (pfSense, OPNsense, iptables, UniFi or MikroTik): a line where a "
         f"connection begins, without its bytes and its end; {_AS_NETFLOW}",
+    ),
+    (
+        rb"\s*(\[(NEW|UPDATE|DESTROY)\] )?(ipv[46] +\d+ )?(tcp|udp|icmpv?6?|unknown) +\d+ [^\n]{0,40}\bsrc="
+        rb"|-A -t \d+ -u |(<\?xml[^>]*>\s*)?<conntrack>|===>PACKET BOUNDARY|timestamp=[^\n,]*,orig\.ip\."
+        rb"|[^\n]{0,100}\[(NEW|UPDATE|DESTROY)\] ORIG: SRC=",
+        "connections of Linux in a form without all their times, as conntrack lists or ulogd prints them; "
+        "let conntrack log those that end (conntrack -E -e DESTROY -o timestamp, with the sysctls "
+        "net.netfilter.nf_conntrack_acct=1 and nf_conntrack_timestamp=1), or ulogd's NFCT write JSON",
     ),
     (
         rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (\S+ )?dnsmasq(\[\d+\])?: ",
@@ -95,15 +107,34 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "log of connections, such as Zeek's",
     ),
     (
-        rb'\S+ \S+ \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "',
-        "an access log in the form of a web server (common or combined), which has no durations; of "
-        "Squid give its own form (access_log ... squid)",
+        rb"[^\n]{0,300}\b(DHCP(DISCOVER|OFFER|REQUEST|ACK)\b|kea-dhcp[46][.\[])|Internet Systems Cons",
+        "what a DHCP server logs of its work; give its leases (dhcpd.leases, dnsmasq.leases, "
+        "kea-leases4.csv)",
+    ),
+    (
+        rb'\S+ (\S+ \S+ )?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "'
+        rb"|\d{9,10}\.\d{3} [0-9a-f.:]+ \S+ \S+\r?\n",
+        "an access log in the form of a web server (common or combined), or one of referrers or user agents, "
+        "which has no durations; of Squid give its own form (access_log ... squid)",
+    ),
+    (
+        rb"SRC_(IP|HOST) +DST_(IP|HOST) |--START \(\d+\)--",
+        "pmacct's text for people or between markers; print it with print_output: json",
     ),
     (rb"ts,te,td,pr,val,", "a statistic of nfdump (-s); print the records with -o ndjson instead"),
     (
         rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +(\d\d:\d\d:)?\d+\.\d{3} +[A-Z0-9]{2,8} +[0-9a-f.:]+ +->"
-        rb"|\d{1,2}\|\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}\|",
-        "nfdump's text for people or its form pipe; print the records with -o ndjson",
+        rb"|\d{1,2}\|(\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}|\d{12,13}\|\d{12,13})\|\d{1,3}\|"
+        rb"|Date first seen|Date flow start|Event time +Event|Top \d+ [^\n]+ ordered by |\s*Flow Record: "
+        rb"|Ident: [^\n]*\nFlows: "
+        rb"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,){2}[\d.]+,[0-9a-f.:]+,[0-9a-f.:]+,[\d.]+,[\d.]+,\w+,",
+        "nfdump's text for people, its form pipe or its CSV without a header line (-q); print the records "
+        "with TZ=UTC nfdump -r FILE -o ndjson (-o json before 1.7.3)",
+    ),
+    (rb"[^\n]*\nNo matching flows", "a print of nfdump without a record: none matched its filter"),
+    (
+        rb"\[\s*\{\s*\"type\" : \"FLOW\",\s*\"sampled\" : \d+,\s*\"export_sysid\" : \d+,\s*\"label\"",
+        "sums of nfdump (-A) as JSON, which lacks their times and addresses; print the records without -A",
     ),
     (
         rb'\s*\{\s*"preview":[\s\S]{0,60000}"results":\s*\[',
@@ -118,7 +149,6 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         rb"(<\?xml[^>]*>\s*)?<Types\b",
         "a part of an Office document; save the sheet as CSV",
     ),
-    (rb"Date first seen|Date flow start", "nfdump's text for people; print the records with -o json"),
     (
         rb"\x0c\xa5[\x01\x02]\x00|\xa5\x0c\x00[\x01\x02]",
         "a binary capture of nfcapd; print its records with TZ=UTC nfdump -r FILE -o ndjson",
@@ -129,8 +159,10 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
     ),
     (
-        rb" *StartTime +(Flgs|Dur|Proto|SrcAddr)",
-        "the text of Argus's ra for people; print it with commas and dates: TZ=UTC ra -r FILE -n -u -c , "
+        rb" *StartTime +(Flgs|Dur|Proto|SrcAddr)|(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<ArgusDataStream"
+        rb"|(\d\d:\d\d:\d\d|\d{10})\.\d+,([\d.]+,| [^,]{9},)(man|arp|udp|tcp|icmp),",
+        "the text of Argus's ra for people, its XML or its CSV without a header line; print it with commas, "
+        "dates and the names of the columns: TZ=UTC ra -r FILE -n -u -c , "
         "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
     ),
     (
@@ -185,14 +217,19 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 
 
 _FRAME = re.compile(rb"(\d{1,5}) <\d{1,3}>")
+_RUN_ON = re.compile(
+    rb"<\d{1,3}>[^\n]*[^\s<:]<\d{1,3}>(1 )?(\d{4}-\d\d-\d\dT|[A-Z][a-z]{2} [ \d]\d )\d\d:\d\d:\d\d"
+)
 _FRAMED = (
-    "syslog messages that follow their lengths, without line ends (octet counting of RFC 6587); have the "
-    "receiver write one a line"
+    "syslog messages without line ends, which follow their lengths (octet counting of RFC 6587) or each "
+    "other; have the receiver write one a line"
 )
 
 
 def is_framed(start: bytes) -> bool:
-    """Whether a file that starts so holds syslog messages which nothing but their lengths separates."""
+    """Whether a file that starts so holds syslog messages which no line ends separate."""
+    if _RUN_ON.match(start):
+        return True
     first = _FRAME.match(start)
     end = first.end(1) + 1 + int(first[1]) if first else 0
     return first is not None and start[end - 1 : end] != b"\n" and _FRAME.match(start, end) is not None
@@ -216,14 +253,17 @@ def named(start: bytes, path: Path | None = None) -> str | None:
         return _USAGE
     if is_framed(start):
         return _FRAMED
-    return next((what for pattern, what in _KNOWN if re.match(pattern, start)), None)
+    # The first line may be the end of a longer one.
+    texts = (start, start.partition(b"\n")[2])
+    return next((what for text in texts for pattern, what in _KNOWN if re.match(pattern, text)), None)
 
 
 _MAX_NAMES, _MAX_NAME = 8, 40
 _BARE = re.compile(
-    rb'(?=([^\n]*\b\d{1,3}(\.\d{1,3}){3}\b){2})("[^"\n]*"|[^\s,;|"]+)([ ,;|\t]+("[^"\n]*"|[^\s,;|"]+)){5}'
+    rb"([^\n]*\n)?(?=([^\n]*\b\d{1,3}(\.\d{1,3}){3}\b){2})"
+    rb'("[^"\n]*"|[^\s,;|"]+)([ ,;|\t]+("[^"\n]*"|[^\s,;|"]+)){5}'
 )
-"""A line of at least six values, two of them addresses."""
+"""A line of at least six values, two of them addresses; the first or, where that was cut, the second."""
 _NAME_THEM = f"if its rows are connections, name its columns in a mapping ([file] names) and {_MAP}"
 
 

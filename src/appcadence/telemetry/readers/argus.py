@@ -1,11 +1,11 @@
 """Argus flows as CSV with a header line (`ra -c ,`), among them the .binetflow files of the CTU data sets.
 
 Columns are known by name, in any order and case: StartTime, Proto, SrcAddr, Sport, Dir, DstAddr, Dport, and
-if they are there Dur, State, TotPkts, TotBytes, SrcBytes, DstBytes; the others, labels among them, are not
-read. The default columns of `ra` lack Dur and SrcBytes, so that neither durations nor the bytes of one side
-are known. StartTime is a count of seconds since 1970 or a date with year and time, in UTC where it names no
-offset: `ra` prints the local time of its machine, so export with `TZ=UTC` or with `-u`. A time without a date
-is a rejected row.
+if they are there Dur or LastTime, State, TotPkts or SrcPkts and DstPkts, TotBytes, SrcBytes, DstBytes; the
+others, labels among them, are not read. The default columns of `ra` lack Dur and SrcBytes, so that neither
+durations nor the bytes of one side are known. StartTime is a count of seconds since 1970 or a date with year
+and time, in UTC where it names no offset: `ra` prints the local time of its machine, so export with `TZ=UTC`
+or with `-u`. A time without a date is a rejected row.
 
 Only flows opened by a local address count. `<-` turns source and destination round. Where Argus did not
 see who opened the connection (`?`), it is the side with the local address, if the other has the lower
@@ -25,9 +25,9 @@ import pyarrow.compute as pc
 
 from appcadence._types import Mask
 from appcadence.telemetry.addresses import canonical
-from appcadence.telemetry.names import choice, translate
+from appcadence.telemetry.names import choice, translate, value_of
 from appcadence.telemetry.readers import Batches, ReadOptions, _csv, _flows, _lines, _text
-from appcadence.telemetry.readers._columns import Columns
+from appcadence.telemetry.readers._columns import Columns, seconds_between
 from appcadence.telemetry.readers._lines import Rows
 
 NAME = "argus"
@@ -35,9 +35,9 @@ NAME = "argus"
 RESOLUTION_SECONDS = 1e-6
 _EXPECTED = "Argus CSV with a header line (StartTime, Dur, Proto, SrcAddr, ...)"
 _REQUIRED = ("starttime", "proto", "srcaddr", "sport", "dir", "dstaddr", "dport")
-_COUNTS = ("totpkts", "totbytes", "srcbytes", "dstbytes")
-_COLUMNS = {name: (name,) for name in (*_REQUIRED, "dur", "state", *_COUNTS)}
-_NO_FLOWS = ("man", "arp", "rarp", "llc")
+_COUNTS = ("totpkts", "totbytes", "srcbytes", "dstbytes", "srcpkts", "dstpkts")
+_COLUMNS = {name: (name,) for name in (*_REQUIRED, "lasttime", "dur", "state", *_COUNTS)}
+_NO_FLOWS = ("man", "arp", "rarp", "llc", "eapol")
 _OPEN = ("CON", "EST", "ACC", "FIN", "CLO", "RSP")
 
 
@@ -61,18 +61,20 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     get = Columns(rows)
-    kind = translate(get.text("proto"), str.lower).cast(pa.string())
-    get.keep(pc.invert(pc.fill_null(pc.is_in(kind, pa.array(_NO_FLOWS)), False)))
+    get.keep(pa.array(value_of(get.text("proto"), _of_ip, True)))
     transport, tcp, udp = _flows.transports(get.text("proto"))
-    packets, total, sent, answered = (get.whole(name) for name in _COUNTS)
+    packets, total, sent, answered, *either = (get.whole(name) for name in _COUNTS)
+    packets = pc.coalesce(packets, pc.add(*either))
+    start, undated = _text.times(get.raw("starttime"))
+    get.fault(undated, "starttime is not a time (export with ra -u)")
     ports = [_port(get, name, tcp | udp) for name in ("sport", "dport")]
     ends = [translate(get.text(name), canonical).cast(pa.string()) for name in ("srcaddr", "dstaddr")]
     turned = pa.array(_turned(get.text("dir"), ends, ports, options))
     answered = pc.coalesce(answered, pc.subtract(total, sent))
     port = pc.if_else(turned, *ports)
     columns = {
-        "start": get.time("starttime"),
-        "duration_seconds": get.number("dur"),
+        "start": start,
+        "duration_seconds": pc.coalesce(get.number("dur"), seconds_between(start, get.time("lasttime"))),
         "device": pc.if_else(turned, *ends[::-1]).dictionary_encode(),
         "dest_ip": pc.if_else(turned, *ends).dictionary_encode(),
         "dest_port": port,
@@ -84,6 +86,11 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
         "bytes_in": pc.if_else(turned, sent, answered),
     }
     return get.flows(columns, options, NAME, RESOLUTION_SECONDS, clock="starttime", addresses=True)
+
+
+def _of_ip(proto: str) -> bool:
+    """Whether a protocol is one of IP; `ra -nn` prints the EtherType of the rest as a number."""
+    return int(proto) < 256 if proto.isdecimal() else proto.lower() not in _NO_FLOWS
 
 
 def _port(get: Columns, name: str, ported: Mask) -> pa.Array:

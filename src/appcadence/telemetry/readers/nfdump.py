@@ -7,8 +7,9 @@ A record is one direction. The two of a connection are made one flow: the same f
 seconds apart; all files of the call are looked at together. Which end opened it tell the SYNs, the times
 and, failing these, the ports (see `_pairs`). Only flows opened by a local address count. Where the other
 direction was not exported, the bytes received are null. A record that carries both directions itself
-(`out_bytes`) is taken so. Pieces cut by the exporter's active timeout stay pieces: the feature step joins
-them.
+(`out_bytes`, `-b` as CSV) is taken so. Better print records as they are: version 1.7.1 loses the other
+direction of `-b` and `-B` in JSON, and a sum over flows (`-A`) is none. Pieces cut by the exporter's active
+timeout stay pieces: the feature step joins them.
 
 Each file is read once. What a flow needs of a record is set aside by its five-tuple, on disk where there are
 more than half a million (see `_spill`), and comes back in pieces of half a million: within a piece the flows
@@ -25,7 +26,8 @@ not an app, and is not read. Some versions of 1.7 print the packets as "in_bytes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,9 @@ _AT_ONCE = 1 << 18
 _SYN, _ACK = 0x02, 0x10
 
 
-Parse = Callable[[Path], Iterator[tuple[Rows, pa.Table]]]
-"""From a file to its rows as they stand, block by block, and their records (`_nfdump_records.RECORD`)."""
+Parse = Callable[[Path], Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]]
+"""From a file to its rows as they stand, block by block, their records (`_nfdump_records.RECORD`), and how
+many are passed over, by reason."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -92,17 +95,16 @@ def paired(
     with Spill() as spill:
         later = 0
         for number, path in enumerate(paths):
-            for rows, records in parse(path):
+            for rows, records, left_out in parse(path):
                 yield from rejected(path, rows.bad)
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
-                events = rows.read - len(rows.bad) - len(records)
-                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, {"other_kind": events})
+                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, left_out)
         done = told = 0
         for records in spill.pieces():
             records = _in_order(records)
-            matches = _matched(records)
+            records, matches = _turned(records, _matched(records))
             for at in range(0, len(records), _AT_ONCE):
                 files = np.asarray(records["file"].slice(at, _AT_ONCE))
                 for file in np.unique(files).tolist():
@@ -182,7 +184,26 @@ def _matched(records: pa.Table) -> Matches:
     end = start + np.rint(known * 1e6).astype(np.int64)
     same = ("key", "greater", "source_port", "dest_port", "size", "flags")
     taken = {name: np.asarray(records[name]) for name in same}
+    # Of a record of both directions nobody knows whose SYN it was.
+    taken["flags"] = np.where(
+        np.asarray(records["received"]) > 0, taken["flags"] & (0xFF ^ _SYN), taken["flags"]
+    )
     return _pairs.match(_pairs.Records(**taken, start=start, end=end))
+
+
+def _turned(records: pa.Table, matches: Matches) -> tuple[pa.Table, Matches]:
+    """With records that carry both directions, as `nfdump -b` makes them of whichever it met first, turned so
+    that the source is who opened the connection."""
+    back = (np.asarray(records["received"]) > 0) & ~matches.opened & ~matches.paired
+    if not back.any():
+        return records, matches
+    for one, other in (("source", "dest"), ("source_port", "dest_port"), ("size", "received")):
+        places = [records.column_names.index(name) for name in (one, other)]
+        ends = [records[name] for name in (one, other)]
+        for place, (mine, theirs) in zip(places, (ends, ends[::-1]), strict=True):
+            turned = pc.if_else(pa.array(back), theirs, mine)
+            records = records.set_column(place, records.schema.field(place), turned)
+    return records, replace(matches, opened=matches.opened | back)
 
 
 def _outcome(flags: Ints, matches: Matches, answered: Mask, tcp: Mask, flagged: bool) -> pa.DictionaryArray:
