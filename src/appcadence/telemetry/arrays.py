@@ -42,6 +42,12 @@ class AsOf:
         return found
 
 
+def fan(count: Ints) -> tuple[Ints, Ints]:
+    """Row and position within the row, for `count[i]` items of each row i."""
+    row = np.repeat(np.arange(len(count)), count)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+
+
 def sorted_places(names: npt.NDArray[np.object_]) -> Ints:
     """(n,) the places of the names in their order. None costs more than its own letters, as in an array of
     fixed width, where the longest one sets what all take."""

@@ -116,18 +116,14 @@ FEATURES = (
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
-    context, s = windows.context, windows.sessions
-    declared, front, pushes = context.declarations, context.front, context.pushes
-    pair = context.pair(windows.device, windows.app)
+    context = windows.context
+    declared, pair = context.declarations, context.pair(windows.device, windows.app)
     profile = np.full(windows.n, -1) if declared is None else declared.of_windows(windows.device, windows.app)
 
-    def of_profile(values: np.ndarray | None) -> np.ndarray:
-        if values is None:
-            return np.full(windows.n, np.nan)
-        return np.asarray(np.append(values, np.nan)[profile])
-
     def field(name: str) -> np.ndarray:
-        return of_profile(None if declared is None else getattr(declared, name))
+        if declared is None:
+            return np.full(windows.n, np.nan)
+        return np.asarray(np.append(getattr(declared, name), np.nan)[profile])
 
     out = fill(
         _kernel,
@@ -135,23 +131,16 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         len(FEATURES),
         (windows.flags & PROVIDER) != 0,
         (windows.flags & FOREIGN_PUSH) != 0,
-        s.offsets,
-        s.start,
-        s.end,
-        s.fresh,
+        *windows.sessions,
         *windows.starts,
         windows.start_us,
         field("background"),
         field("continuous"),
         field("remote_notification"),
         context.fronted[windows.device],
-        *front.of(pair),
-        front.first,
-        front.last,
-        pushes.resolution_seconds[windows.device],
-        *pushes.of(pair),
-        pushes.time_us,
-        pushes.silent,
+        context.front.of(pair),
+        context.push_grid[windows.device],
+        context.pushes.of(pair),
         windows.seconds,
         *windows.beats,
         field("period_seconds"),
@@ -209,20 +198,16 @@ def _kernel(  # type: ignore[no-untyped-def]
     continuous,
     remote,
     fronted,
-    front_lo,
-    front_hi,
-    front_first,
-    front_last,
+    front,
     grid,
-    push_lo,
-    push_hi,
-    push_us,
-    silent,
+    pushes,
     seconds,
     beat_offsets,
     beats,
     period,
 ):
+    front_lo, front_hi, front_first, front_last = front
+    push_lo, push_hi, push_us, silent = pushes
     for g in range(lo, hi):
         provider, foreign = 0, 0
         for i in range(offsets[g], offsets[g + 1]):

@@ -116,7 +116,6 @@ FEATURES = (
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 12) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
-    use, front = context.use, context.front
     pair = context.pair(windows.device, windows.app)
     return fill(
         _kernel,
@@ -128,20 +127,13 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.fresh,
         *windows.starts,
         windows.start_us,
-        *use.of(windows.device),
-        use.first,
-        use.last,
-        *front.of(pair),
-        front.first,
-        front.last,
+        context.use.of(windows.device),
+        context.front.of(pair),
         (windows.app >= 0) & context.fronted[windows.device],
-        *context.tasks.of(pair),
-        context.tasks.first,
-        context.tasks.last,
+        context.tasks.of(pair),
         (windows.app >= 0) & context.tasked[windows.device],
-        *context.pushes.of(pair),
-        context.pushes.time_us,
-        context.pushes.resolution_seconds[windows.device],
+        context.pushes.of(pair),
+        context.push_grid[windows.device],
         _declared_awake(windows),
         windows.observed_seconds,
         windows.seconds,
@@ -189,29 +181,22 @@ def _kernel(  # type: ignore[no-untyped-def]
     start_offsets,
     starts,
     window_us,
-    use_lo,
-    use_hi,
-    use_first,
-    use_last,
-    front_lo,
-    front_hi,
-    front_first,
-    front_last,
+    use,
+    front,
     fronted,
-    task_lo,
-    task_hi,
-    task_first,
-    task_last,
+    tasks,
     tasked,
-    push_lo,
-    push_hi,
-    push_us,
+    pushes,
     grid,
     awake,
     observed,
     seconds,
     most,
 ):
+    use_lo, use_hi, use_first, use_last = use
+    front_lo, front_hi, front_first, front_last = front
+    task_lo, task_hi, task_first, task_last = tasks
+    push_lo, push_hi, push_us, _ = pushes
     lag = np.empty(most)
     for g in range(lo, hi):
         mine = starts[start_offsets[g] : start_offsets[g + 1]]
@@ -282,10 +267,10 @@ def _kernel(  # type: ignore[no-untyped-def]
                 at = bisect_right(task_first, t0, t1, t + SLACK_US) - 1
                 by_ios = at >= t0 and task_last[at] >= t - SLACK_US
                 scheduled += by_ios
-                use = bisect_right(use_first, u0, u1, t + SLACK_US) - 1
-                by_user = use >= u0 and (t - use_last[use]) * 1e-6 <= GRACE_SECONDS
-                push = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
-                by_push = push >= p0 and t - push_us[push] <= reach
+                at = bisect_right(use_first, u0, u1, t + SLACK_US) - 1
+                by_user = at >= u0 and (t - use_last[at]) * 1e-6 <= GRACE_SECONDS
+                at = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
+                by_push = at >= p0 and t - push_us[at] <= reach
                 unexplained += not (by_ios or by_user or by_push or awake[g])
             out[g, 10] = scheduled / n
             if reach > 0:

@@ -141,8 +141,7 @@ _OVER_DAYS = slice(11, 13)
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 13); NaN where the device has no push telemetry; couplings NaN below three pushes."""
-    pushes, use = windows.context.pushes, windows.context.use
-    begin = pushes.of(windows.context.pair(windows.device, windows.app))
+    context = windows.context
     out = fill(
         _kernel,
         windows.offsets,
@@ -154,13 +153,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         *windows.starts,
         windows.push_counts,
         windows.start_us,
-        np.where(windows.app >= 0, pushes.resolution_seconds[windows.device], np.nan),
-        *begin,
-        pushes.time_us,
-        pushes.silent,
-        *use.of(windows.device),
-        use.first,
-        use.last,
+        np.where(windows.app >= 0, context.push_grid[windows.device], np.nan),
+        context.pushes.of(context.pair(windows.device, windows.app)),
+        context.use.of(windows.device),
         windows.observed_seconds,
         windows.seconds,
         len(SHIFTS_SECONDS),
@@ -219,19 +214,15 @@ def _kernel(  # type: ignore[no-untyped-def]
     counts,
     window_us,
     grids,
-    push_lo,
-    push_hi,
-    push_us,
-    silent,
-    use_lo,
-    use_hi,
-    use_first,
-    use_last,
+    pushes,
+    use,
     observed,
     seconds,
     shifts,
     wake,
 ):
+    push_lo, push_hi, push_us, silent = pushes
+    use_lo, use_hi, use_first, use_last = use
     for g in range(lo, hi):
         grid = grids[g]
         if np.isnan(grid):

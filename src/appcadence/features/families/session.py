@@ -66,7 +66,6 @@ FEATURES = (
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 13) session features; NaN where no flow of the window has a duration (or bytes) at all."""
-    s = windows.sessions
     return fill(
         _kernel,
         windows.offsets,
@@ -76,11 +75,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.bytes_out,
         windows.bytes_in,
         (windows.flags & FAILED) != 0,
-        s.offsets,
-        s.start,
-        s.end,
+        *windows.sessions[:3],
         windows.observed_seconds,
-        int(np.diff(s.offsets).max(initial=0)),
+        int(np.diff(windows.sessions.offsets).max(initial=0)),
         wanted,
     )
 

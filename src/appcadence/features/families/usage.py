@@ -47,14 +47,8 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         _kernel,
         windows.offsets,
         len(FEATURES),
-        *context.usage.of(whole),
-        context.usage.first,
-        context.usage.last,
-        context.usage.sent,
-        context.usage.received,
-        *context.use.of(windows.device),
-        context.use.first,
-        context.use.last,
+        context.usage.of(whole),
+        context.use.of(windows.device),
         windows.start_us,
         windows.observed_seconds,
         np.int64(windows.seconds * 1e6),
@@ -62,25 +56,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
 
 
 @kernel
-def _kernel(  # type: ignore[no-untyped-def]
-    lo,
-    hi,
-    out,
-    _offsets,
-    usage_lo,
-    usage_hi,
-    first,
-    last,
-    sent,
-    received,
-    use_lo,
-    use_hi,
-    use_first,
-    use_last,
-    window_us,
-    observed,
-    width_us,
-):
+def _kernel(lo, hi, out, _offsets, usage, use, window_us, observed, width_us):  # type: ignore[no-untyped-def]
+    usage_lo, usage_hi, first, last, sent, received = usage
+    use_lo, use_hi, use_first, use_last = use
     for g in range(lo, hi):
         begin, stop = window_us[g], window_us[g] + width_us
         up, down, alone = 0.0, 0.0, 0.0

@@ -21,6 +21,7 @@ from appcadence._cpus import usable_cpus
 from appcadence._files import replacing
 from appcadence._types import DAY_US, Progress, silent
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.simulate import presence
@@ -28,7 +29,7 @@ from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import through_own_log
-from appcadence.telemetry.simulate.presence import Flows, Pushes, courier_events, fan
+from appcadence.telemetry.simulate.presence import Flows, Pushes, courier_events
 from appcadence.telemetry.simulate.traffic import World, app_traffic
 from appcadence.telemetry.simulate.visibility import (
     PROFILE_SHARES,

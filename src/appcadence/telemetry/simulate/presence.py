@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from appcadence._types import Ints, Mask, Vector
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.simulate.apps import APPS, MAX_SILENT_PUSHES_PER_HOUR, Push
 
 Rng = np.random.Generator
@@ -139,8 +140,7 @@ def foreground(rng: Rng, who: People, unlocked: Intervals) -> tuple[Intervals, I
     """Apps in the foreground: each unlock is cut into stretches, each given to one of the owner's apps."""
     length = unlocked.end - unlocked.start
     pieces = 1 + rng.poisson(np.minimum(length / 150.0, 6.0))
-    row = np.repeat(np.arange(len(length)), pieces)
-    index = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    row, index = fan(pieces)
     share = np.where(index == 0, 0.0, (index + rng.uniform(0, 0.7, len(row))) / pieces[row])
     start = unlocked.start[row] + share * length[row]
     end = np.append(start[1:], 0.0)
@@ -309,9 +309,3 @@ def apart(device: Ints, time: Vector, least: float) -> tuple[Ints, Vector]:
     keep = np.ones(len(time), np.bool_)
     keep[1:] = (device[1:] != device[:-1]) | (time[1:] - time[:-1] >= least)
     return device[keep], time[keep]
-
-
-def fan(count: Ints) -> tuple[Ints, Ints]:
-    """Row and position within the row, for `count[i]` items of each row i."""
-    row = np.repeat(np.arange(len(count)), count)
-    return row, np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)

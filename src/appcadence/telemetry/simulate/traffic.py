@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from appcadence._types import Ints, Vector
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.simulate.apps import (
     APPS,
     MIN_REFRESH_SECONDS,
@@ -27,7 +28,6 @@ from appcadence.telemetry.simulate.presence import (
     Rng,
     apart,
     app_pushes,
-    fan,
     no_pushes,
 )
 
