@@ -53,11 +53,14 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     index, owner = owned(s.offsets, rows)
     base = windows.start_us[rows[owner]]
 
-    sent, received = _session_bytes(windows, rows)
+    window = np.repeat(np.arange(windows.n), np.diff(s.offsets))
+    flows, of = owned(windows.offsets, rows)
+    session = AsOf(window, s.start).find(rows[of], windows.flow_start[flows])
+    sums = _bytes(windows, flows, session, len(window))
     keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(pa.array(owner))
     columns = {name: _moments(base, getattr(s, name)[index]) for name in ("start", "end")}
     columns |= {"fresh": s.fresh[index]}
-    columns |= {"bytes_out": sent, "bytes_in": received}
+    columns |= {name: column(values[index], pa.int64()) for name, values in sums.items()}
     return pa.table({name: keys[name] for name in KEY} | columns)
 
 
@@ -138,22 +141,14 @@ def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
     return offsets[rows][owner] + place, owner
 
 
-def _session_bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    sent: list[np.ndarray] = []
-    received: list[np.ndarray] = []
-    s = windows.sessions
-    for r in rows:
-        flows = slice(windows.offsets[r], windows.offsets[r + 1])
-        starts = s.start[s.offsets[r] : s.offsets[r + 1]]
-        owner = np.searchsorted(starts, windows.flow_start[flows], "right") - 1
-        for values, out in ((windows.bytes_out, sent), (windows.bytes_in, received)):
-            known = ~np.isnan(values[flows])
-            total = np.bincount(owner, np.where(known, values[flows], 0.0), len(starts))
-            seen = np.bincount(owner, known, len(starts)) > 0
-            out.append(np.where(seen, total, np.nan))
-    each = (np.concatenate([np.empty(0), *parts]) for parts in (sent, received))
-    out, back = (column(values, pa.int64()) for values in each)
-    return out, back
+def _bytes(windows: Windows, at: Codes, owner: Codes, n: int) -> dict[str, Vector]:
+    """(n,) bytes of the flows that each owns, given where these lie; NaN where they are not known of any."""
+    out = {}
+    for name in ("bytes_out", "bytes_in"):
+        values = getattr(windows, name)[at]
+        seen = np.bincount(owner, ~np.isnan(values), n) > 0
+        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), n), np.nan)
+    return out
 
 
 MIN_GAPS = 4
@@ -209,7 +204,8 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     """
     rows = rows_of(windows, wanted)
     started = _started(flows, wanted, windows.seconds)
-    columns = _times(windows, rows) | _bytes(windows, rows) | _gaps(windows, rows)
+    columns = _times(windows, rows) | _gaps(windows, rows)
+    columns |= _bytes(windows, *owned(windows.offsets, rows), len(rows))
     columns |= _counts(windows, rows, started)
     s = windows.sessions
     at, _ = owned(s.offsets, rows)
@@ -240,16 +236,6 @@ def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
 def _moments(base_us: Codes, seconds: Vector) -> pa.Array:
     """(n,) times so many seconds after others (microseconds since the epoch)."""
     return pa.array(base_us + np.rint(seconds * 1e6).astype(np.int64), TIME)
-
-
-def _bytes(windows: Windows, rows: Codes) -> dict[str, Vector]:
-    at, owner = owned(windows.offsets, rows)
-    out = {}
-    for name in ("bytes_out", "bytes_in"):
-        values = getattr(windows, name)[at]
-        seen = np.bincount(owner, ~np.isnan(values), len(rows)) > 0
-        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), len(rows)), np.nan)
-    return out
 
 
 def _counts(windows: Windows, rows: Codes, started: pd.DataFrame) -> dict[str, Vector]:

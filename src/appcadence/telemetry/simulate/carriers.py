@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Vector
+from appcadence.telemetry.names import choice
 from appcadence.telemetry.schema import TIME
 
 MIN_PUSHES = 6
@@ -153,9 +154,7 @@ class Carriers:
 
     def column(self, name: str, rows: Ints) -> pa.DictionaryArray:
         """A name in several rows, for a table."""
-        codes = self._codes[name][rows]
-        indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(self._values[name], pa.string()))
+        return choice(self._values[name], self._codes[name][rows])
 
     def host_source(self, own: slice) -> str | None:
         """How the carrier's log came by its host names."""

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from appcadence._types import Ints, Mask, Vector
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import AsOf, fan
 from appcadence.telemetry.simulate.apps import APPS, MAX_SILENT_PUSHES_PER_HOUR, Push
 
 Rng = np.random.Generator
@@ -26,7 +26,19 @@ _LATE_INSTALL_SHARE = 0.08
 
 
 @dataclass(frozen=True)
-class Intervals:
+class Rows:
+    """Columns of equal length."""
+
+    def where(self, mask: Mask) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Intervals(Rows):
     """Intervals of devices, ordered by device and start, not overlapping inside a device."""
 
     device: Ints
@@ -35,16 +47,8 @@ class Intervals:
 
     def holds(self, device: Ints, time: Vector) -> Mask:
         """Which of the (device, time) pairs lie inside one of the intervals."""
-        if not len(self.start):
-            return np.zeros(len(time), np.bool_)
-        # A stride above any time, so that device * stride + time orders by device, then time.
-        base = max((float(np.max(t)) for t in (self.start, time) if len(t)), default=0.0) + 2 * DAY
-        at = np.searchsorted(self.device * base + self.start, device * base + time, "right") - 1
-        safe = np.maximum(at, 0)
-        return np.asarray((at >= 0) & (self.device[safe] == device) & (time < self.end[safe]))
-
-    def where(self, mask: Mask) -> Intervals:
-        return Intervals(self.device[mask], self.start[mask], self.end[mask])
+        last = AsOf(self.device, self.start).find(device, time)
+        return np.asarray((last >= 0) & (time < np.append(self.end, 0.0)[last]))
 
 
 @dataclass(frozen=True)
@@ -198,18 +202,6 @@ def wakes(rng: Rng, who: People, unlocked: Intervals) -> tuple[Ints, Vector]:
 def _device_days(who: People) -> tuple[Ints, Vector]:
     device = np.repeat(np.arange(who.devices), who.days + 2)
     return device, np.tile(np.arange(-1.0, who.days + 1), who.devices)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Columns of equal length."""
-
-    def where(self, mask: Mask) -> Self:
-        return type(self)(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
 
 @dataclass(frozen=True)
