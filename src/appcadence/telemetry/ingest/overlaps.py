@@ -24,16 +24,8 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import encode
 from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, conform
 
-_WHEN = {
-    "flows": "start",
-    "activity": "start",
-    "notifications": "time",
-    "usage": "start",
-    "tasks": "start",
-    "coverage": "start",
-    "inventory": "snapshot_time",
-    "contact_summaries": "last_seen",
-}
+_HELD_APART = ("accesses", "rejected", "verdicts")
+"""Tables whose rows are not looked at here."""
 _NO_KEY = {
     "time_resolution_seconds",
     "dest_host",
@@ -62,7 +54,7 @@ class Overlaps:
 
     def add(self, table: str, batch: pa.Table) -> bool:
         """Hold the rows of a batch; False where rows of this table are never repeated."""
-        if table not in _WHEN:
+        if table in _HELD_APART:
             return False
         if len(batch):
             self._held.setdefault(table, []).append(batch)
@@ -99,12 +91,12 @@ class Overlaps:
         empty = declared.empty().select(columns)
         if self._before is None or table not in self._before.tables():
             return empty
-        low, high = pc.min_max(new[_WHEN[table]].cast(pa.int64())).as_py().values()
+        low, high = pc.min_max(new[declared.when].cast(pa.int64())).as_py().values()
         early = low - MAX_DAYS * DAY_US if table == "activity" else low
         devices = pc.unique(new["device_id"].cast(pa.string()))
         late = high + MAX_DAYS * DAY_US if table == "activity" else high
         pieces = [empty]
-        for piece in pieces_within(self._before, table, columns, _WHEN[table], early, late):
+        for piece in pieces_within(self._before, table, columns, declared.when, early, late):
             mine = pc.is_in(piece["device_id"].cast(pa.string()), devices)
             pieces.append(piece.select(columns).filter(mine))
         return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()

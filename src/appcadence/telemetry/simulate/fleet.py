@@ -23,7 +23,7 @@ from appcadence._types import DAY_US, Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.directory import DirectoryWriter
-from appcadence.telemetry.schema import LABELS, conform
+from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS, conform
 from appcadence.telemetry.simulate import presence
 from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import KINDS
@@ -113,9 +113,7 @@ def simulate(
         name: pa.concat_tables([part.tables[name] for part in made]).unify_dictionaries()
         for name in made[0].tables
     }
-    tables = {
-        name: ordered(table, "time" if name == "notifications" else "start") for name, table in tables.items()
-    }
+    tables = {name: ordered(table, DIRECTORY_TABLES[name].when) for name, table in tables.items()}
     tables["inventory"] = inventory_table(spec.origin)
     labels = pa.concat_tables([part.labels for part in made]).unify_dictionaries()
     return Simulation(tables, labels, _together([part.implants for part in made]))
