@@ -52,6 +52,7 @@ USAGE = np.dtype(
     ],
     align=True,
 )
+_COUNTED = ("first_us", "last_us", "sent", "received")
 _KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
 _FRONT = 2
 _TRANSFER_US = 30_000_000
@@ -189,6 +190,8 @@ class Contexts(Fleetwide):
         use, front = spans[kind < _FRONT], spans[(kind == _FRONT) & named]
         tasks, observed = block_rows(self.scheduled, block, SPAN), block_rows(self.covered, block, SPAN)
         usage = block_rows(self.counted, block, USAGE)
+        usage = usage[usage["app"] >= 0]
+        usage = usage[np.lexsort((*(usage[name] for name in _COUNTED[::-1]), self._pair(usage)))]
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
         np.maximum.at(grid, pushes["device"], pushes["resolution_seconds"])
@@ -206,7 +209,7 @@ class Contexts(Fleetwide):
             observed=_merged(observed["device"].astype(np.int64), observed),
             pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order]),
             push_grid=grid,
-            usage=self._counted(usage[usage["app"] >= 0]),
+            usage=Usage(self._pair(usage), *(usage[name].copy() for name in _COUNTED)),
         )
 
     def _pair(self, rows: np.ndarray) -> np.ndarray:
@@ -217,12 +220,6 @@ class Contexts(Fleetwide):
         out = np.zeros(self.n_devices, np.bool_)
         out[rows["device"]] = True
         return out
-
-    def _counted(self, rows: np.ndarray) -> Usage:
-        key = self._pair(rows)
-        columns = [rows[name] for name in ("first_us", "last_us", "sent", "received")]
-        order = np.lexsort((*columns[::-1], key))
-        return Usage(key[order], *(column[order] for column in columns))
 
 
 def _chunks(

@@ -14,6 +14,7 @@ import numpy as np
 
 from appcadence._types import Ints, Mask, Vector
 from appcadence.telemetry.arrays import AsOf, fan
+from appcadence.telemetry.schema import NOTIFICATIONS
 from appcadence.telemetry.simulate.apps import APPS, MAX_SILENT_PUSHES_PER_HOUR, Push
 
 Rng = np.random.Generator
@@ -231,19 +232,11 @@ class Pushes(Rows):
     silent: Mask
 
 
-PUSH_KINDS = (
-    "push_received",
-    "notification_shown",
-    "notification_opened",
-    "apns_keepalive",
-    "apns_connected",
-)
+PUSH_KINDS = NOTIFICATIONS.column("kind").values[:5]
 
 
-def no_pushes() -> Pushes:
-    """No events at all."""
-    none = np.empty(0, np.int64)
-    return Pushes(none, np.empty(0), none, none, np.empty(0, np.bool_))
+_NONE = np.empty(0, np.int64)
+NO_PUSHES = Pushes(_NONE, np.empty(0), _NONE, _NONE, np.empty(0, np.bool_))
 
 
 def courier_events(rng: Rng, flows: Flows, index: int) -> Pushes:
