@@ -189,9 +189,8 @@ def readiness(directory: str | Path | TelemetryDirectory, progress: Progress = s
 def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts:
     figures: dict[str, Any] = {name: values[code].item() for name, values in counts.figures.items()}
     flows = figures["flows"]
-
-    def share(name: str) -> float:
-        return figures[name] / flows if flows else 0.0
+    shares = {name: figures[name] / max(flows, 1) for name in (*SHARES, *ATTRIBUTIONS)}
+    known = figures | shares
 
     def log(table: str) -> Log:
         records = counts.logs[table].get(code, (0, None, {}))
@@ -200,9 +199,8 @@ def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts
     first, last = figures["first"], figures["last"]
     return DeviceFacts(
         device_id=counts.devices[code],
-        **{name: figures[name] for name in WHOLE},
-        attribution={way: share(way) for way in ATTRIBUTIONS},
-        **{name: share(name) for name in SHARES},
+        attribution={way: shares[way] for way in ATTRIBUTIONS},
+        **{name: known[name] for name in (*WHOLE, *SHARES)},
         time_resolution_seconds=figures["resolution"] if flows else None,
         first=_iso(first) if flows else None,
         last=_iso(last) if flows else None,
