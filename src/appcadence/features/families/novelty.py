@@ -24,70 +24,59 @@ from appcadence.features.windows import APP_LEVEL, Windows
 FEATURES = (
     Feature(
         "channel_is_new",
-        "ratio",
-        1,
         "1 if the device's app never contacted the destination before the window, or it is not vetted",
         "new for this app on this device since the baseline",
     ),
     Feature(
         "channel_age_days",
-        "days",
-        -1,
         "days from the channel's first contact to the window; 0 if new",
         "age of the channel",
+        unit="days",
+        direction=-1,
     ),
     Feature(
         "destination_is_new_for_device",
-        "ratio",
-        1,
         "1 if no vetted channel of the device led there before the window",
         "new for this device since the baseline",
     ),
     Feature(
         "steady_days_ratio",
-        "ratio",
-        1,
         "share of the days since the channel's first contact, at most 14 before the window, with contact, "
         "vetted or not; 0 below two such days: a beacon slower than a window shows only here",
         "share of the days before with contact",
     ),
     Feature(
         "twin_distance_octaves",
-        "octaves",
-        1,
         "distance to the device's nearest vetted channel on the same port: the largest |log2 ratio| of mean "
         "bytes sent, bytes received, flow duration and gap between beats; a moved or renamed service has a "
         "near twin",
         "unlikeness to every earlier channel",
+        unit="octaves",
     ),
     Feature(
         "destination_is_new_for_fleet",
-        "ratio",
-        1,
         "1 if no vetted channel of the device led there, and no other device contacted it, before the window",
         "new for the whole fleet",
     ),
     Feature(
         "destination_prevalence_ratio",
-        "ratio",
-        -1,
         "share of the fleet's other devices that contacted it before the window's end",
         "share of other devices that know the destination",
+        direction=-1,
     ),
     Feature(
         "destination_other_apps",
-        "count",
-        -1,
         "other known apps of the fleet that contacted it before the window's end",
         "other apps that know the destination",
+        unit="count",
+        direction=-1,
     ),
     Feature(
         "app_domain_share",
-        "ratio",
-        -1,
         "share of the app's other vetted channels in the fleet, seen before the window, that lie in the "
         "destination's registrable domain",
         "share of the app's channels in this domain",
+        direction=-1,
     ),
 )
 _NEW_FOR_DEVICE = 2

@@ -16,22 +16,18 @@ from appcadence.features.windows import Windows
 FEATURES = (
     Feature(
         "usage_bytes_per_hour",
-        "bytes",
-        0,
         "bytes both ways of the app's intervals per observed hour, an interval by the share of it inside",
         "bytes an hour of the app",
+        unit="bytes",
+        direction=0,
     ),
     Feature(
         "usage_upload_ratio",
-        "ratio",
-        1,
         "bytes sent / all bytes of the app's intervals",
         "share of bytes sent by the app",
     ),
     Feature(
         "usage_userless_ratio",
-        "ratio",
-        1,
         "share of the bytes in intervals during which the device was not in use at any time",
         "share of the app's bytes in intervals without the user",
         needs=("activity",),
