@@ -10,14 +10,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOCAL_NETWORKS: tuple[Network, ...] = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private
-            *("169.254.0.0/16", "fe80::/10"),  # link-local
-            *("127.0.0.0/8", "::1/128"),  # loopback
-            *("224.0.0.0/4", "ff00::/8", "255.255.255.255/32", "0.0.0.0/8", "::/128"),  # multicast, broadcast
-        ),
+    ipaddress.ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private
+        *("169.254.0.0/16", "fe80::/10"),  # link-local
+        *("127.0.0.0/8", "::1/128"),  # loopback
+        *("224.0.0.0/4", "ff00::/8", "255.255.255.255/32", "0.0.0.0/8", "::/128"),  # multicast, broadcast
     )
 )
 """Addresses that are never beyond the network a device is on."""

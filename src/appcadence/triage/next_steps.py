@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from appcadence.triage.report_data import Row, Window, utc_text
 from appcadence.triage.siem import suspects
 
@@ -28,15 +26,15 @@ def look(case: Row) -> list[str]:
         alone = any(part["alert"] for part in case["destinations"])
         count = len(hosts) if alone else case["n_destinations"]
         more = f" and {count - MAX_NAMED:,} more" if count > MAX_NAMED else ""
-        out.append(f"Destination: {_listed(hosts[:MAX_NAMED])}{more}")
+        out.append(f"Destination: {', '.join(hosts[:MAX_NAMED])}{more}")
     seen = [address for address in case["addresses"] if address not in hosts]
     if seen:
-        out.append(f"Address: {_listed(seen)}")
+        out.append(f"Address: {', '.join(seen)}")
     if case["ports"]:
-        out.append(f"Port: {_listed(map(str, case['ports']))}")
+        out.append(f"Port: {', '.join(map(str, case['ports']))}")
     out.append(f"Time: {utc_text(case['first_time'])} to {utc_text(case['last_time'])} UTC")
     if case["record_ids"]:
-        out.append(f"Records in the source: {_listed(case['record_ids'])}")
+        out.append(f"Records in the source: {', '.join(case['record_ids'])}")
     return out
 
 
@@ -49,7 +47,7 @@ def contain(case: Row) -> list[str]:
         return [f"If nobody rolled it out: block {name} for the fleet, then look at the devices one by one."]
     device, out = case["device_ids"][0], []
     if hosts:
-        out.append(f"Block {_listed(hosts[:MAX_NAMED])} for {device} at the DNS filter, VPN or gateway.")
+        out.append(f"Block {', '.join(hosts[:MAX_NAMED])} for {device} at the DNS filter, VPN or gateway.")
     if app is None:
         out.append(
             f"Find the app: on {device}, Settings > Privacy & Security > App Privacy Report lists the apps "
@@ -62,10 +60,6 @@ def contain(case: Row) -> list[str]:
             out.append(f"Turn off Background App Refresh of {app} on {device}.")
         out.append(f"Remove {app}, or restrict it in device management.")
     return [*out, _EVIDENCE.format("the records above" if case["record_ids"] else "the records of that time")]
-
-
-def _listed(names: Sequence[str] | map[str]) -> str:
-    return ", ".join(names)
 
 
 def contact(window: Window) -> str:

@@ -33,12 +33,9 @@ def line(case: Row) -> dict[str, Any]:
     dests = [part["dest"] for part in case["destinations"]]
     app = case["app_id"] or ("" if fleet else "(unknown app)")
     return {
-        "case": case["case"],
-        "status": case["status"],
-        "severity": case["severity"],
+        **{name: case[name] for name in ("case", "status", "severity", "device_ids")},
         "devices": len(case["device_ids"]),
         "device": f"{len(case['device_ids'])} devices" if fleet else case["device_ids"][0],
-        "device_ids": case["device_ids"],
         "app": app,
         "dest": dests[0] if len(dests) == 1 or (dests and not fleet) else "",
         "more": max(case["n_destinations"] - 1, 0),
