@@ -33,7 +33,7 @@ EXAMPLES = {
         **{"other_devices": 0, "devices": 40},
     },
     "below_threshold": {"threshold": 0.0},
-    "expert": {"expert": "volume_of_new", "value": 2.0, "one_in": 350},
+    "expert": {"expert": "volume_of_new", "feature": "beats_per_hour", "value": 2.0, "one_in": 350},
     "weekly_expert": {"expert": "rise_of_new", "contacts": 9, "rate": 1.5, "usual": 0.1, "one_in": 20},
     "user_started": {"user_contacts": 8, "of": 9},
     "known_owner": {"owner": "Example"},
@@ -236,9 +236,11 @@ def test_nothing_hangs_on_the_wording(place, monkeypatch):
 
 def test_every_expert_has_words():
     for expert in EXPERTS:
-        for value in (3.0, None):
-            said = Finding("expert", {"expert": expert.name, "value": value, "one_in": 1234}).text
+        for name in (*expert.shown, None):
+            facts = {"feature": name, "value": None if name is None else 3.0}
+            said = Finding("expert", {"expert": expert.name, **facts, "one_in": 1234}).text
             assert said.endswith(": one benign window in 1,234 shows as much.") and "nan" not in said
+            assert ("3" in said.rpartition(":")[0]) is (name is not None)
 
 
 @pytest.mark.parametrize(

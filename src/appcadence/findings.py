@@ -156,32 +156,25 @@ def _unusual(p: Parameters) -> str:
 
 
 _EXPERTS = {
-    "newness": ("never contacted before", ""),
-    "rhythm_of_new": ("a new destination, contacted in a rhythm", "part_cadence_score"),
-    "persistence_of_new": ("a new destination, connected for long", "longest_session_seconds"),
-    "volume_of_new": ("a new destination, contacted often", "beats_per_hour"),
-    "unlike_any_known": ("a new destination, unlike every service the device used before", ""),
-    "rhythm_against_own": ("in a stricter rhythm than is usual here", "part_cadence_score"),
-    "persistence_against_own": ("connected for longer than is usual here", "longest_session_seconds"),
-    "volume_against_own": ("contacted more often than is usual here", "beats_per_hour"),
-    "push_coupling": ("network bursts follow pushes", "push_coupling_excess"),
-    "push_coupling_against_own": (
-        "network bursts follow pushes more than is usual here",
-        "push_coupling_excess",
-    ),
-    "unexplained_sessions": (
-        "active when neither the user, a push nor iOS's scheduler explains it",
-        "unexplained_sessions_per_hour",
-    ),
-    "rhythm_without_user": ("in a rhythm while nobody uses the device", "userless_excess_ratio"),
+    "newness": "never contacted before",
+    "rhythm_of_new": "a new destination, contacted in a rhythm",
+    "persistence_of_new": "a new destination, connected for long",
+    "volume_of_new": "a new destination, contacted often",
+    "unlike_any_known": "a new destination, unlike every service the device used before",
+    "rhythm_against_own": "in a stricter rhythm than is usual here",
+    "persistence_against_own": "connected for longer than is usual here",
+    "volume_against_own": "contacted more often than is usual here",
+    "push_coupling": "network bursts follow pushes",
+    "push_coupling_against_own": "network bursts follow pushes more than is usual here",
+    "unexplained_sessions": "active when neither the user, a push nor iOS's scheduler explains it",
+    "rhythm_without_user": "in a rhythm while nobody uses the device",
 }
-"""By expert, what it says and the feature that shows how much."""
+"""By expert, what it says."""
 
 
 def _expert(p: Parameters) -> str:
-    phrase, name = _EXPERTS[p["expert"]]
-    shown = ""
-    if name and p["value"] is not None:
+    phrase, shown = _EXPERTS[p["expert"]], ""
+    if (name := p.get("feature")) is not None:
         feature = _FEATURE[name][0]
         shown = f" ({feature.phrase}: {quantity(p['value'], feature.unit)})"
     return f"{phrase[0].upper()}{phrase[1:]}{shown}: one benign window in {p['one_in']:,} shows as much."

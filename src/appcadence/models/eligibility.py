@@ -71,8 +71,9 @@ def judged(frame: Columns) -> dict[str, Mask]:
 
 def eligible(frame: Columns) -> Mask:
     """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
-    then its beats, however few its beats. The models learn from and score these windows alone."""
-    out: Mask = np.asarray(frame["steady_days_ratio"]) > 0
+    then its beats, together with at least one of the window. The models learn from and score these windows
+    alone."""
+    out: Mask = (np.asarray(frame["steady_days_ratio"]) > 0) & (np.asarray(frame["n_beats"]) > 0)
     for able in judged(frame).values():
         out |= able
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 
-from appcadence.telemetry.addresses import parsed
+from appcadence.telemetry.addresses import parsed, unwrapped
 
 DEVICE_PORT = 5223
 """A device's connection to the push service; 443 is its fallback."""
@@ -47,11 +47,14 @@ _NAME = re.compile(r"(?:[^.]+\.)*(?:push\.apple\.com|[^.]*push-apple\.com\.akadn
 
 
 def is_apple(host: str | None, address: str | None) -> bool | None:
-    """Does a destination belong to Apple? The address decides, else the name. None = unknown."""
+    """Does a destination belong to Apple? A public address decides, else the name, as the addresses of
+    proxies, tunnels and translators say nothing. None = unknown."""
     if address is not None:
         found = parsed(address)
-        found = getattr(found, "ipv4_mapped", None) or found
-        return None if found is None else any(found in network for network in _RANGES)
+        if found is None:
+            return None
+        if (found := unwrapped(found)).is_global:
+            return any(found in network for network in _RANGES)
     if host is None:
         return None
     return host == "apple.com" or host.endswith((".apple.com", "push-apple.com.akadns.net"))
@@ -69,4 +72,4 @@ def is_courier(dest: str) -> bool:
     address = parsed(dest)
     if address is None:
         return dest not in PROVIDER_HOSTS and _NAME.fullmatch(dest) is not None
-    return any((getattr(address, "ipv4_mapped", None) or address) in network for network in _COURIERS)
+    return any(unwrapped(address) in network for network in _COURIERS)
