@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_network
 
 from appcadence.telemetry.addresses import parsed, unwrapped
@@ -43,7 +42,6 @@ _COURIERS = [
     )
 ]
 """Where the push service answers phones."""
-_NAME = re.compile(r"(?:[^.]+\.)*(?:push\.apple\.com|[^.]*push-apple\.com\.akadns\.net)")
 
 
 def is_apple(host: str | None, address: str | None) -> bool | None:
@@ -71,5 +69,5 @@ def is_courier(dest: str) -> bool:
     """
     address = parsed(dest)
     if address is None:
-        return dest not in PROVIDER_HOSTS and _NAME.fullmatch(dest) is not None
+        return dest.endswith((".push.apple.com", "push-apple.com.akadns.net")) and dest not in PROVIDER_HOSTS
     return any(unwrapped(address) in network for network in _COURIERS)
