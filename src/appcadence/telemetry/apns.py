@@ -15,18 +15,6 @@ PROVIDER_HOSTS = frozenset(
 )
 DAEMON = "com.apple.apsd"
 """The process that keeps a phone's one connection to the push service."""
-_RANGES = [
-    ip_network(text)
-    for text in (
-        "17.0.0.0/8",
-        "2620:149:a44::/48",
-        "2403:300:a42::/48",
-        "2403:300:a51::/48",
-        "2a01:b740:a42::/48",
-    )
-]
-
-
 _COURIERS = [
     ip_network(text)
     for text in (
@@ -42,6 +30,7 @@ _COURIERS = [
     )
 ]
 """Where the push service answers phones."""
+_APPLE = (ip_network("17.0.0.0/8"), *_COURIERS)
 
 
 def is_apple(host: str | None, address: str | None) -> bool | None:
@@ -52,7 +41,7 @@ def is_apple(host: str | None, address: str | None) -> bool | None:
         if found is None:
             return None
         if (found := unwrapped(found)).is_global:
-            return any(found in network for network in _RANGES)
+            return any(found in network for network in _APPLE)
     if host is None:
         return None
     return host == "apple.com" or host.endswith((".apple.com", "push-apple.com.akadns.net"))
