@@ -273,6 +273,7 @@ CATALOGUE: dict[str, Statement] = {
     "scheduled_by_ios": _explains("explained by iOS's scheduler"),
     "usual_for_app": _explains("as usual for this app"),
     "known_to_fleet": _explains("known to the fleet"),
+    "system_service": _explains("by its name a service of iOS itself or of the carrier"),
     "user_started": _explains("the user began {user_contacts:,} of {of:,} contacts"),
     "app_is_new": _explains("the app itself is new"),
     "takes_over": _explains("takes over from hosts that the app contacts less now"),

@@ -258,3 +258,11 @@ def test_what_follows_from_a_reason_is_no_reason_of_its_own():
     assert told_once([reason("failed_ratio", 0.5), *sizes]) == [reason("failed_ratio", 0.5), sizes[0]]
     other = [Finding("exception_expired", {"exception": name, "expires": "2026-01-01"}) for name in "ab"]
     assert told_once([*other, *other]) == other and told_once([]) == []
+
+
+def test_what_ios_keeps_in_touch_with_is_said_of_ios_alone():
+    apps = [None, "com.apple.cloudd", "cloudd", "com.a", None, None]
+    dests = ["gateway.icloud.com"] * 4 + ["gateway.icloud.com.example", "*"]
+    frame = windows(6, app=apps, dest=dests)
+    found = explained_by(frame, np.zeros((6, len(NAMES)))).to_pylist()
+    assert ["system_service" in codes for codes in found] == [True, True, True, False, False, False]

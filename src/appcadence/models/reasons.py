@@ -11,8 +11,9 @@ import pyarrow as pa
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 from appcadence.findings import Finding
-from appcadence.models.eligibility import own_log
+from appcadence.models.eligibility import by_name, own_log
 from appcadence.models.experts import EXPERTS
+from appcadence.telemetry.system_services import is_system_app, is_system_host
 
 MAX_EXPERTS = 3
 """Experts that are said, ..."""
@@ -148,6 +149,8 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
             "usual_for_app": np.where(seen, np.abs(directed), 0.0).sum(axis=1)
             < np.maximum(seen.sum(axis=1), 1),
             "known_to_fleet": frame["destination_prevalence_ratio"].to_numpy() >= 0.2,
+            "system_service": by_name(frame, "dest", is_system_host)
+            & (by_name(frame, "app_id", is_system_app) | frame["app_id"].isna().to_numpy()),
         }
     )
 
