@@ -138,7 +138,7 @@ def unchecked(frame: pd.DataFrame) -> list[list[Finding]]:
 def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
     """For each window, the codes of what speaks for the benign reading."""
     directed = distances[:, _DIRECTED]
-    seen = ~np.isnan(directed)
+    seen, unknown = ~np.isnan(directed), frame["app_id"].isna().to_numpy()
     # A rhythm is approved for an approved app and the hosts it declares.
     conflict = (frame[["unapproved_app", "unexpected_host_share"]].to_numpy() == 1).any(axis=1)
     return listed(
@@ -147,10 +147,10 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
             "approved_rhythm": (frame["expected_rhythm_ratio"].to_numpy() <= _IN_RHYTHM) & ~conflict,
             "scheduled_by_ios": frame["scheduled_start_share"].to_numpy() >= _SCHEDULED_SHARE,
             "usual_for_app": np.where(seen, np.abs(directed), 0.0).sum(axis=1)
-            < np.maximum(seen.sum(axis=1), 1),
+            < np.where(unknown, 0, np.maximum(seen.sum(axis=1), 1)),
             "known_to_fleet": frame["destination_prevalence_ratio"].to_numpy() >= 0.2,
             "system_service": by_name(frame, "dest", is_system_host)
-            & (by_name(frame, "app_id", is_system_app) | frame["app_id"].isna().to_numpy()),
+            & (by_name(frame, "app_id", is_system_app) | unknown),
         }
     )
 
