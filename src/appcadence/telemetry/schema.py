@@ -184,7 +184,7 @@ INVENTORY = Table(
         Column("declared_purpose", NAME, "purpose in the owner's words", nullable=True),
         Column("background_modes", pa.list_(pa.string()), "UIBackgroundModes; null = unknown", nullable=True),
         Column("push_entitled", pa.bool_(), "may register for pushes", nullable=True),
-        Column("expected_hosts", pa.list_(pa.string()), "hosts the app declares", nullable=True),
+        Column("expected_hosts", pa.list_(pa.string()), "hosts that are expected of the app", nullable=True),
         Column(
             "expected_period_seconds",
             pa.float64(),

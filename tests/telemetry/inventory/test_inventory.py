@@ -40,7 +40,7 @@ def test_three_sources_make_one_snapshot(tmp_path, fmt):
         row = rows[scope, CHAT]
         assert row["approved"] and row["declared_purpose"] == "Staff chat" and row["push_entitled"]
         assert row["background_modes"] == ["fetch"] and row["category"] == "Social Networking"
-        assert row["expected_hosts"] == ["ads.example", "track.example", "www.chat.example"]
+        assert row["expected_hosts"] is None  # links and trackers are not what an app contacts
     other = rows["D1", "com.other"]
     unknown = ("approved", "background_modes", "push_entitled", "expected_hosts", "managed")
     assert all(other[name] is None for name in unknown)
@@ -122,12 +122,11 @@ def test_a_device_list_alone_keeps_what_was_known(tmp_path):
     assert newest(out)["D1", CHAT]["background_modes"] == ["fetch"]
 
 
-def test_hosts_add_up_until_a_hand_decides(tmp_path):
+def test_a_hand_alone_decides_which_hosts_are_expected(tmp_path):
     out, hand = tmp_path / "out", tmp_path / "i.toml"
     write_directory(out, {"inventory": inventory({"app_id": CHAT, "expected_hosts": ["api.chat.example"]})})
     merge([chat_ipa(tmp_path / "a.ipa")], out)
-    hosts = newest(out)[None, CHAT]["expected_hosts"]
-    assert hosts == ["ads.example", "api.chat.example", "track.example", "www.chat.example"]
+    assert newest(out)[None, CHAT]["expected_hosts"] == ["api.chat.example"]
     hand.write_text(f'[apps."{CHAT}"]\nexpected_hosts = ["API.chat.example."]\n')
     merge([chat_ipa(tmp_path / "a.ipa"), hand], out)
     assert newest(out)[None, CHAT]["expected_hosts"] == ["api.chat.example"]
@@ -228,7 +227,7 @@ def test_info_plist_with_what_lies_beside_it(tmp_path):
     write_plist(folder / "PrivacyInfo.xcprivacy", {"NSPrivacyTrackingDomains": ["t.example"]})
     merge([path], tmp_path / "b")
     row = newest(tmp_path / "b")[None, CHAT]
-    assert row["push_entitled"] is False and row["expected_hosts"] == ["*.a.example", "t.example"]
+    assert row["push_entitled"] is False and row["expected_hosts"] is None
     write_plist(folder / "Other.xcent", {})
     with pytest.raises(TelemetryError, match="several entitlements"):
         merge([path], tmp_path / "c")

@@ -75,7 +75,7 @@ FEATURES = (
         "ratio",
         1,
         "share of flows to a destination outside the app's expected hosts; NaN where it names none",
-        "traffic to hosts that the app does not declare",
+        "traffic outside the app's expected hosts",
         needs=("inventory",),
     ),
     Feature(

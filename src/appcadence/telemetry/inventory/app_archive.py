@@ -24,12 +24,9 @@ from appcadence.telemetry.readers._packed import InPieces, Stopped
 MAX_PLIST_BYTES = 4 << 20
 """Largest property list read out of an archive or beside one; real ones are under 100 kB."""
 _MAX_DIRECTORY_BYTES = 8 << 20
-_MAX_PRIVACY_FILES = 500
-_MAX_HOSTS = 1000
 _MAX_TEXT = 1000
 _INFO = re.compile(r"(?:\./)?Payload/([^/]+\.app)/Info\.plist")
 _ENTITLEMENTS = ("*.entitlements", "*.xcent", "[Ee]ntitlements.plist")
-_PRIVACY = "PrivacyInfo.xcprivacy"
 _PROFILE = "embedded.mobileprovision"
 _PHONE = "~iphone"
 _PARTS = {"NSExtension", "EXAppExtensionAttributes", "WKApplication", "WKWatchKitApp"}
@@ -42,8 +39,9 @@ Facts = dict[str, Any]
 def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
     """Facts of one app from its IPA, or from its Info.plist where `info` is what that holds.
 
-    Beside an Info.plist may lie its entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision.
-    A plist without UIBackgroundModes declares none; without entitlements, pushes are unknown.
+    Beside an Info.plist may lie its entitlements or embedded.mobileprovision. A plist without
+    UIBackgroundModes declares none; without entitlements, pushes are unknown. No bundle says which hosts its
+    app contacts: associated domains are links that open in it, a privacy manifest's domains are trackers.
 
     Raises:
         TelemetryError: the file is damaged, too large, or a value has the wrong type.
@@ -60,9 +58,7 @@ def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
     profile = folder / _PROFILE
     if entitlements is None and profile.is_file():
         entitlements = _provisioned(source_bytes(profile, MAX_PLIST_BYTES), str(profile))
-    privacy = folder / _PRIVACY
-    lists = [(str(privacy), source_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
-    return declared(str(path), info, entitlements, lists)
+    return declared(str(path), info, entitlements)
 
 
 def source_bytes(path: Path, max_bytes: int) -> bytes:
@@ -171,10 +167,7 @@ def _ipa(path: Path) -> Facts:
             entitlements = plist(content, f"{path}: entitlements")
         elif (content := take(root + _PROFILE)) is not None:
             entitlements = _provisioned(content, f"{path}: {_PROFILE}")
-        # The manifests of built-in frameworks name hosts of the same app.
-        manifests = [n for n in names if n.startswith(root) and n.rsplit("/", 1)[-1] == _PRIVACY]
-        lists = [(f"{path}: {n}", archive.take(n)) for n in sorted(set(manifests))[:_MAX_PRIVACY_FILES]]
-        facts = declared(str(path), info, entitlements, lists)
+        facts = declared(str(path), info, entitlements)
         if (content := take("iTunesMetadata.plist")) is not None:
             store = plist(content, f"{path}: iTunesMetadata.plist")
             genre = store.get("genre") if isinstance(store, dict) else None
@@ -192,8 +185,8 @@ def _provisioned(content: bytes, name: str) -> Any:
     return found.get("Entitlements") if isinstance(found, dict) else None
 
 
-def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, bytes]]) -> Facts:
-    """Facts of the values of an Info.plist, of entitlements (None = unknown), and of privacy manifests.
+def declared(name: str, values: Any, entitlements: Any) -> Facts:
+    """Facts of the values of an Info.plist and of entitlements (None = unknown).
 
     A key may carry the kind of device (`UIBackgroundModes~iphone`); that of the phone is used.
 
@@ -215,22 +208,10 @@ def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, b
         "background_modes": sorted(set(modes)),
     }
     facts = {key: None if _is_variable(value) else value for key, value in facts.items()}
-    named: list[str] = []
     if entitlements is not None:
         if not isinstance(entitlements, dict):
             raise TelemetryError(f"{name}: the entitlements are no dictionary")
         facts["push_entitled"] = text(name, entitlements, "aps-environment") is not None
-        domains = entitlements.get("com.apple.developer.associated-domains")
-        if domains != "*":  # a profile's placeholder for whatever the app names
-            named += _linked(_strings(name, entitlements, "com.apple.developer.associated-domains"))
-    for where, content in lists:
-        privacy = plist(content, where)
-        if not isinstance(privacy, dict):
-            raise TelemetryError(f"{where} holds no dictionary; expected a privacy manifest")
-        named += _strings(where, privacy, "NSPrivacyTrackingDomains")
-    good, _ = hosts(named)
-    if good:
-        facts["expected_hosts"] = good[:_MAX_HOSTS]
     return {key: value for key, value in facts.items() if value is not None}
 
 
@@ -247,12 +228,6 @@ def _check_kind(name: str, info: Mapping[str, Any]) -> None:
             f"{name} is of a part of an app (an extension, a framework or a watch app); give that of the app "
             "that holds it"
         )
-
-
-def _linked(domains: list[str]) -> Iterator[str]:
-    """`www.example.com` of `applinks:www.example.com?mode=developer`."""
-    for domain in domains:
-        yield domain.partition(":")[2].partition("?")[0].partition("/")[0]
 
 
 def checked_id(name: str, app: str) -> None:
