@@ -63,6 +63,17 @@ activities = st.lists(
     max_size=10,
 )
 
+scheduled = st.lists(
+    st.builds(
+        lambda device, app, start, seconds: (device, app, start, start + seconds),
+        DEVICES,
+        st.sampled_from(["com.a", "com.a", "com.b", "com.unseen"]),
+        moments,
+        st.sampled_from([0.0, 7.5, 60.0, 3000.0]),
+    ),
+    max_size=6,
+)
+
 
 @st.composite
 def push_logs(draw):
@@ -89,7 +100,8 @@ host_lists = st.lists(
     max_size=3,
 )
 modes = st.lists(
-    st.sampled_from(["fetch", "remote-notification", "audio", "voip", "processing", "unheard-of"]), max_size=2
+    st.sampled_from(["fetch", "remote-notification", "audio", "voip", "processing", "widget", "unheard-of"]),
+    max_size=2,
 )
 inventories = st.lists(
     st.fixed_dictionaries(

@@ -187,6 +187,7 @@ class Contexts(Fleetwide):
         kind, named = spans["kind"], spans["app"] >= 0
         use, front = spans[kind < _FRONT], spans[(kind == _FRONT) & named]
         tasks, observed = block_rows(self.scheduled, block, SPAN), block_rows(self.covered, block, SPAN)
+        mine = tasks[tasks["app"] >= 0]  # an app without flows has no code
         usage = block_rows(self.counted, block, USAGE)
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
@@ -200,7 +201,7 @@ class Contexts(Fleetwide):
             use=_merged(use["device"].astype(np.int64), use),
             front=_merged(self._pair(front), front),
             fronted=self._with(spans[kind == _FRONT]),
-            tasks=_merged(self._pair(tasks), tasks),
+            tasks=_merged(self._pair(mine), mine),
             tasked=self._with(tasks),
             observed=_merged(observed["device"].astype(np.int64), observed),
             pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order], grid),

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from appcadence.telemetry.app_ids import EXTENSION_MODES
+
 BACKGROUND_MODES = frozenset(
     (
         "audio",
@@ -23,10 +25,11 @@ BACKGROUND_MODES = frozenset(
         "nearby-interaction",
         "push-to-talk",
         "network-authentication",
+        *EXTENSION_MODES.values(),
     )
 )
-"""Modes that let an app run in the background (UIBackgroundModes)."""
-CONTINUOUS_MODES = BACKGROUND_MODES - {"fetch", "processing", "remote-notification"}
+"""Modes that let an app run in the background: UIBackgroundModes, and extensions that run without the app."""
+CONTINUOUS_MODES = BACKGROUND_MODES - {"fetch", "processing", "remote-notification", "widget"}
 """Modes under which an app may stay connected; the others run when the system chooses."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import plistlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,6 +19,7 @@ from appcadence.telemetry.directory import SOURCES, TelemetryDirectory, write_di
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.inventory.merge import merge
 
+NETWORK = "com.apple.networkextension.packet-tunnel"
 FIELDS = (
     "ts uid id.orig_h id.orig_p id.resp_h id.resp_p proto service duration orig_bytes resp_bytes conn_state"
 ).replace(" ", "\t")
@@ -231,6 +233,53 @@ def test_info_plist_with_what_lies_beside_it(tmp_path):
     write_plist(folder / "Other.xcent", {})
     with pytest.raises(TelemetryError, match="several entitlements"):
         merge([path], tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("folder", "holder", "key", "point", "modes"),
+    [
+        ("PlugIns", "NSExtension", "NSExtensionPointIdentifier", NETWORK, ["network-extension"]),
+        (
+            "PlugIns",
+            "NSExtension",
+            "NSExtensionPointIdentifier",
+            "com.apple.fileprovider-nonui",
+            ["file-provider"],
+        ),
+        ("PlugIns", "NSExtension", "NSExtensionPointIdentifier", "com.apple.widgetkit-extension", ["widget"]),
+        (
+            "Extensions",
+            "EXAppExtensionAttributes",
+            "EXExtensionPointIdentifier",
+            NETWORK,
+            ["network-extension"],
+        ),
+        ("PlugIns", "NSExtension", "NSExtensionPointIdentifier", "com.apple.share-services", []),
+        ("Frameworks", "NSExtension", "NSExtensionPointIdentifier", NETWORK, []),
+    ],
+)
+def test_what_extensions_do_in_the_background_is_a_mode(tmp_path, folder, holder, key, point, modes):
+    """iOS runs a tunnel or a widget without the app, which needs no UIBackgroundModes for it."""
+    part = info(f"{CHAT}.part", **{holder: {key: point}})
+    packed = {f"Payload/Chat.app/{folder}/Part.appex/Info.plist": plistlib.dumps(part)}
+    merge([chat_ipa(tmp_path / "a.ipa", modes=(), **packed)], tmp_path / "packed")
+    assert newest(tmp_path / "packed")[None, CHAT]["background_modes"] == modes
+    inside = tmp_path / "Chat.app" / folder / "Part.appex"
+    inside.mkdir(parents=True)
+    write_plist(inside / "Info.plist", part)
+    merge([write_plist(tmp_path / "Chat.app" / "Info.plist", info())], tmp_path / "unpacked")
+    assert newest(tmp_path / "unpacked")[None, CHAT]["background_modes"] == modes
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes"), [("packet-tunnel-provider", ["network-extension"]), ("relay", [])]
+)
+def test_a_list_that_knows_entitlements_knows_of_network_extensions(tmp_path, kind, modes):
+    entitlements = {"com.apple.developer.networking.networkextension": [kind]}
+    path = tmp_path / "apps.plist"
+    write_plist(path, [info(modes=[], Entitlements=entitlements)])
+    merge([path], tmp_path / "out", device_id="D1")
+    assert newest(tmp_path / "out")["D1", CHAT]["background_modes"] == modes
 
 
 def test_bad_rows_are_rejected_one_by_one(tmp_path):

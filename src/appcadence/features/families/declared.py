@@ -8,6 +8,7 @@ from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import (
     HALF_MICROSECOND,
     MIN_STARTS,
+    SLACK_US,
     advance,
     alike,
     bisect_left,
@@ -15,6 +16,7 @@ from appcadence.features._kernels import (
     kernel,
     median,
     micros,
+    reached,
     sort,
 )
 from appcadence.features._parallel import fill
@@ -34,8 +36,9 @@ FEATURES = (
         "undeclared_background_rhythm",
         "ratio",
         1,
-        "share of successive gaps within a factor of 1.3 among background sessions, shrunk for few, if the "
-        "app declares no background mode; else 0",
+        "share of successive gaps within a factor of 1.3 among background sessions that follow no push to "
+        "the app within 30 s plus the grid and begin with no work that iOS had scheduled for it, shrunk for "
+        "few, if the app declares no background mode and no extension that runs by itself; else 0",
         "regular background traffic of an app without a background mode",
         "Apple: UIBackgroundModes",
         needs=("inventory", "activity"),
@@ -44,8 +47,9 @@ FEATURES = (
         "below_scheduler_floor_share",
         "ratio",
         1,
-        "share of the gaps between background sessions under 15 minutes, shrunk for few, if the app declares "
-        "no mode that lets it stay awake; else 0",
+        "share of the gaps under 15 minutes between background sessions that follow no push and begin with "
+        "no scheduled work, shrunk for few, if the app declares neither a mode nor an extension that may "
+        "stay awake; else 0",
         "background sessions closer than the scheduler allows",
         "Apple: BGAppRefreshTask",
         needs=("inventory", "activity"),
@@ -55,7 +59,8 @@ FEATURES = (
         "s",
         1,
         "longest background session (of one that goes on, what lies in the window) beyond the 30 s a handler "
-        "has, if the app declares no mode that lets it stay awake; else 0",
+        "has, those that begin with scheduled work left out, if the app declares neither a mode nor an "
+        "extension that may stay awake; else 0",
         "background work beyond 30 seconds",
         "Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
         needs=("inventory", "activity"),
@@ -118,7 +123,7 @@ FEATURES = (
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
     context, s = windows.context, windows.sessions
-    declared, front, pushes = context.declarations, context.front, context.pushes
+    declared, front, pushes, tasks = context.declarations, context.front, context.pushes, context.tasks
     pair = context.pair(windows.device, windows.app)
     profile = np.full(windows.n, -1) if declared is None else declared.of_windows(windows.device, windows.app)
 
@@ -149,6 +154,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         *front.of(pair),
         front.first,
         front.last,
+        *tasks.of(pair),
+        tasks.first,
+        tasks.last,
         pushes.resolution_seconds[windows.device],
         *pushes.of(pair),
         pushes.time_us,
@@ -214,6 +222,10 @@ def _kernel(  # type: ignore[no-untyped-def]
     front_hi,
     front_first,
     front_last,
+    task_lo,
+    task_hi,
+    task_first,
+    task_last,
     grid,
     push_lo,
     push_hi,
@@ -245,14 +257,17 @@ def _kernel(  # type: ignore[no-untyped-def]
             previous, gap = -1.0, -1.0
             gaps, short, pairs, similar, longest = 0, 0, 0, 0, 0.0
             alone = 0
+            reach_us = micros(GRACE_SECONDS + (0.0 if np.isnan(grid[g]) else grid[g]))
             for i in range(a, b):
                 t = window_us[g] + micros(session_start[i])
                 at = advance(front_first, at, f1, t)
                 if at >= f0 and (t - front_last[at]) * 1e-6 <= GRACE_SECONDS:
                     continue
+                if reached(task_first, task_last, task_lo[g], task_hi[g], t, SLACK_US):
+                    continue
                 alone += 1
                 longest = max(longest, session_end[i] - session_start[i])
-                if not fresh[i]:
+                if not fresh[i] or reached(push_us, push_us, push_lo[g], push_hi[g], t, reach_us):
                     continue
                 if previous >= 0.0:
                     now = max(session_start[i] - previous, 1.0)

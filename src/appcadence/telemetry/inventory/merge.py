@@ -3,8 +3,8 @@
 Sources, told apart by content: lists of apps by bundle id in property lists, JSON or CSV, however wrapped
 (`app_lists`; an MDM's answers and webhooks, Jamf, Fleet, SimpleMDM, a declarative status, MVT's and
 ideviceinstaller's lists), Intune's lists (display names only, so a map gives the bundle ids), an IPA or an
-extracted Info.plist (entitlements and embedded.mobileprovision are looked for beside it), and the
-hand-kept inventory.toml:
+extracted Info.plist (entitlements and embedded.mobileprovision are looked for beside it, and
+PlugIns/*.appex), and the hand-kept inventory.toml:
 
     [apps."com.example.chat"]              # one table an app, its bundle id in quotes
     name = "Chat"

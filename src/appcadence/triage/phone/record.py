@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US, Mask, Micros
-from appcadence.features.families.interaction import GRACE_SECONDS, SLACK_US
+from appcadence.features._kernels import SLACK_US
+from appcadence.features.families.interaction import GRACE_SECONDS
 from appcadence.features.windows import SESSION_GAP_SECONDS
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 

@@ -54,6 +54,9 @@ _MODES = {
     "nearby-interaction": "measures distances to devices nearby",
     "push-to-talk": "is a walkie-talkie",
     "network-authentication": "signs in to networks",
+    "network-extension": "carries or filters traffic (VPN, filter)",
+    "file-provider": "keeps files in step with a server",
+    "widget": "refreshes its widgets",
 }
 
 
