@@ -55,7 +55,8 @@ def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
     Beside an Info.plist may lie its entitlements or embedded.mobileprovision, and PlugIns/*.appex. A plist
     without UIBackgroundModes declares none, but what extensions do in the background is a mode, too
     (`EXTENSION_MODES`), or is entitled to; without entitlements, pushes are unknown. No bundle says which
-    hosts its app contacts: associated domains are links that open in it, a privacy manifest's domains are trackers.
+    hosts its app contacts: associated domains are links that open in it, domains of a privacy manifest are
+    trackers.
 
     Raises:
         TelemetryError: the file is damaged, too large, or a value has the wrong type.
