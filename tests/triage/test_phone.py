@@ -176,6 +176,34 @@ def test_an_app_that_runs_in_use_alone_stands_out_by_its_weeks_only():
     assert not alone.apps and [app.app_id for app in summed.apps] == [APP]
 
 
+@pytest.mark.parametrize("also", [False, True])
+def test_an_approved_rhythm_leaves_the_headline_unless_more_stands_out(also):
+    tables = {
+        "flows": slots(np.arange(50) * 600.0, APP),
+        "inventory": inventory({"app_id": APP, "app_name": "Fieldwise"}),
+    }
+    rows = [alerting(APP, 3.0) | {"explained_by": ["approved_rhythm"]}]
+    found = assess("d1", tables, rows + [alerting(APP, 2.0)] * also, [])
+    said = "1 app did something unusual, but in the rhythm that is approved for it: Fieldwise."
+    assert (said in found.seen) is not also
+    assert [app.name for app in found.apps] == ["Fieldwise"] * also
+    assert ("nor an approved rhythm explains when it used the network" in found.status) is also
+    assert assess("d1", tables, rows, [week(APP)]).apps
+
+
+@pytest.mark.parametrize(
+    ("modes", "asked"),
+    [(None, True), ([], False), (["fetch"], True), (["fetch", "audio"], False), (["voip"], False)],
+)
+def test_the_switch_of_background_refresh_is_a_test_of_what_it_stops_alone(modes, asked):
+    profile = {"app_id": APP, "background_modes": modes, "declared_purpose": "vehicle and job tracking"}
+    tables = {"flows": slots(np.arange(50) * 600.0, APP), "inventory": inventory(profile)}
+    (app,) = assess("d1", tables, [alerting(APP, 3.0)], []).apps
+    assert any("Background App Refresh" in said for said in app.collect) is asked
+    purpose = "Its purpose, as the inventory has it: vehicle and job tracking. Does what happened fit that?"
+    assert purpose in app.explanations and not any("messengers" in said for said in app.explanations)
+
+
 def test_more_than_ten_apps_are_counted_and_names_come_from_the_inventory():
     apps = [f"com.example.a{n}" for n in range(12)]
     scores = [alerting(app, float(n)) for n, app in enumerate(apps)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,14 +110,12 @@ class PhoneRecord:
 
     def name(self, app: str) -> str:
         """What the inventory calls it, else its id."""
-        rows = _of(self._tables["inventory"], app)["app_name"].drop_null()
-        return str(rows[-1].as_py()) if len(rows) else app
+        return str(self.declared(app, "app_name") or app)
 
-    def modes(self, app: str) -> list[str] | None:
-        """Background modes that the app declares; None if they are not known."""
-        rows = _of(self._tables["inventory"], app)["background_modes"].drop_null()
-        found: list[str] | None = rows[-1].as_py() if len(rows) else None
-        return found
+    def declared(self, app: str, column: str) -> Any:
+        """What the newest row of the inventory that knows it says of an app; None where none does."""
+        rows = _of(self._tables["inventory"], app)[column].drop_null()
+        return rows[-1].as_py() if len(rows) else None
 
     def of(self, app: str) -> AppRecord:
         """What is on record of one app."""

@@ -50,6 +50,8 @@ class Basis:
     systems: tuple[str, ...]
     used: tuple[str, ...]
     """Apps that stand out, but only while the phone was in use."""
+    approved: tuple[str, ...]
+    """Apps that stand out, but in a rhythm that is approved."""
     nameless: int
     """Destinations that stand out and whose app is not known."""
 
@@ -78,7 +80,7 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
     whom = f"{many(apps, 'app')} {_stand(apps)} out {log}"
     they = "it" if apps == 1 else "they"
     what = f"when {they} used the network" if basis.judged else f"which hosts {they} contacted"
-    said = f"{whom}: neither use nor known purpose explains {what}."
+    said = f"{whom}: neither use nor an approved rhythm explains {what}."
     if rarest_days >= _RARE_DAYS:
         weight = "An ordinary phone shows the like of the first less than once in ten days, roughly."
     elif basis.judged:
@@ -102,6 +104,11 @@ def seen(basis: Basis) -> Iterator[str]:
         yield (
             f"{many(len(basis.used), 'app')} did something unusual, but only while the phone was in use, "
             f"which explains it: {listed(basis.used, 5)}."
+        )
+    if basis.approved:
+        yield (
+            f"{many(len(basis.approved), 'app')} did something unusual, but in the rhythm that is approved "
+            f"for it: {listed(basis.approved, 5)}."
         )
     if basis.reports:
         yield f"{many(basis.reports, 'App Privacy Report')}, judged as sums of a week."
