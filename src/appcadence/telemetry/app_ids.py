@@ -11,14 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-_SERVERS = ("apsd", "bird", "cloudd", "mDNSResponder", "networkserviceproxy", "nsurlsessiond")
+_SERVERS = (
+    *("apsd", "bird", "cloudd", "mDNSResponder", "mediaplaybackd", "mediaserverd", "neagent"),
+    *("networkserviceproxy", "nsurlsessiond", "swcd", "trustd"),
+)
 WORKS_FOR_OTHERS = frozenset(
     {
         *_SERVERS,
         *(f"com.apple.{name}" for name in _SERVERS),
         "com.apple.SafariViewService",
-        "com.apple.WebKit.Networking",
-        "com.apple.WebKit.WebContent",
+        *(f"com.apple.WebKit.{name}" for name in ("GPU", "Networking", "WebContent")),
+        "WebContent",
     }
 )
 """System processes whose traffic is that of the apps they serve: they are the process, not the app."""
