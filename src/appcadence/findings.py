@@ -173,7 +173,7 @@ _EXPERTS = {
         "active when neither the user, a push nor iOS's scheduler explains it",
         "unexplained_sessions_per_hour",
     ),
-    "rhythm_without_user": ("in a rhythm while nobody uses the device", "userless_excess_ratio"),
+    "rhythm_without_user": ("in a rhythm while the device is locked", "userless_excess_ratio"),
 }
 """By expert, what it says and the feature that shows how much."""
 
@@ -205,7 +205,7 @@ def _weekly_expert(p: Parameters) -> str:
 
 
 def _accessed(p: Parameters) -> str:
-    alone = "" if p["unattended"] is None else f"; begun while nobody used the device: {p['unattended']:,}"
+    alone = "" if p["unattended"] is None else f"; begun while the device was locked: {p['unattended']:,}"
     return f"uses of {p['category']} by the app in this report: {p['times']:,}{alone}."
 
 

@@ -44,7 +44,7 @@ def test_each_use_has_its_explanation_by_hand():
     assert "It went onto the network 4 times in 3 hours of log." in said
     assert (
         "1 began while the phone was in use, 1 began after a push to the app, 1 began with work that iOS had "
-        "scheduled, 1 began with none of these, while nobody used the phone." in said
+        "scheduled, 1 began with none of these, while the phone was locked." in said
     )
 
 

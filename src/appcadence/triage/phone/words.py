@@ -38,7 +38,7 @@ _WHY = {
     "push_coupling": "It went onto the network right after pushes, too often for chance.",
     "push_coupling_against_own": "It went onto the network right after pushes, too often for chance.",
     "unexplained_sessions": "It was active when neither the person, a push nor iOS itself explains it.",
-    "rhythm_without_user": "It kept a rhythm while nobody used the phone.",
+    "rhythm_without_user": "It kept a rhythm while the phone was locked.",
 }
 """By expert, why an app stands out."""
 _REFRESH = {"fetch", "processing"}
@@ -127,7 +127,7 @@ def _explained(record: AppRecord, phone: PhoneRecord) -> Iterator[str]:
     parts = [f"{np.count_nonzero(mask):,} began {what}" for what, mask in asked if mask.any()]
     alone = np.count_nonzero(record.unexplained)
     if alone:
-        parts.append(f"{alone:,} began with none of these, while nobody used the phone")
+        parts.append(f"{alone:,} began with none of these, while the phone was locked")
     yield f"{', '.join(parts)}."
 
 
@@ -155,7 +155,7 @@ def of_weeks(rows: Sequence[Row], said: Sequence[Finding]) -> Iterator[str]:
         yield f"{len(rows) - _MAX_HOSTS:,} more of its hosts stand out; 'appcadence weekly' lists them."
     accessed = [f.parameters for f in of_kind(said, CONTEXT)]
     for p in (p for i, p in enumerate(accessed) if p not in accessed[:i]):
-        alone = "" if p["unattended"] is None else f", {p['unattended']:,} of them with nobody at the phone"
+        alone = "" if p["unattended"] is None else f", {p['unattended']:,} of them while the phone was locked"
         yield f"In such a week it used {p['category']} {p['times']:,} times{alone}."
 
 
