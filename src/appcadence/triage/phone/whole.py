@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from appcadence.telemetry.listing import listed, many
+from appcadence.telemetry.readiness.capability import MIN_HOURS
 from appcadence.triage.phone import words
 from appcadence.triage.phone.record import PhoneRecord
 from appcadence.triage.phone.words import spoken
 
-MIN_HOURS = 6.0
-"""Less of a log says little about a phone."""
 _RARE_DAYS = 10.0
 _ENOUGH_HOURS = 72.0
 _MIN_SERVED_SHARE = 0.05
