@@ -64,6 +64,18 @@ def test_an_open_interval_lasts_as_long_as_the_log_and_a_transfer_half_a_minute(
     assert phone.hours == pytest.approx(9100 / HOUR)
 
 
+@pytest.mark.parametrize(("kind", "used"), [("screen_on", False), ("device_unlocked", True)])
+def test_a_screen_lit_by_a_push_and_not_unlocked_is_nobody_at_the_phone(kind, used):
+    tables = {
+        "flows": slots([2 * HOUR], APP),
+        "activity": together(activity([(0.0, 60.0)]), activity([(2 * HOUR - 4, 2 * HOUR + 10)], kind=kind)),
+        "notifications": pushes([2 * HOUR - 5], app="com.other", grid=0.0, silent=False),
+    }
+    assert PhoneRecord(tables).of(APP).by_user.tolist() == [used]
+    unknown = tables | {"activity": activity([(2 * HOUR - 4, 2 * HOUR + 10)], kind="screen_on")}
+    assert PhoneRecord(unknown).of(APP).by_user.all()  # such a phone reports no unlocks
+
+
 def test_spans_are_joined():
     spans = np.array([[5, 6], [0, 3], [1, 2], [8, 9]])
     assert merged(spans).tolist() == [[0, 3], [5, 6], [8, 9]]

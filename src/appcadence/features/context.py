@@ -55,7 +55,7 @@ USAGE = np.dtype(
 )
 _KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
 _UNLOCKED, _LIT, _FRONT = range(3)
-_LIT_US = 5_000_000
+LIT_US = 5_000_000
 """A notification lights a locked screen within this time (and the grid of the push log)."""
 _TRANSFER_US = 30_000_000
 """A background transfer is known by its first record alone: what starts so soon after belongs to it."""
@@ -311,7 +311,7 @@ def _lit_by_push(spans: np.ndarray, pushes: np.ndarray, grid: np.ndarray) -> Mas
     unlocked, loud = spans[spans["kind"] == _UNLOCKED], pushes[~pushes["silent"]]
     order = np.lexsort((loud["time_us"], loud["device"]))
     met, device = _merged(unlocked["device"].astype(np.int64), unlocked), spans["device"].astype(np.int64)
-    reach = _LIT_US + np.rint(np.nan_to_num(grid[device]) * 1e6).astype(np.int64)
+    reach = LIT_US + np.rint(np.nan_to_num(grid[device]) * 1e6).astype(np.int64)
     rows = Runs(loud["device"][order].astype(np.int64))
     found = (spans["kind"] == _LIT, spans["start_us"], spans["end_us"], *met.of(device), met.first, met.last)
     return np.asarray(_woken(*found, *rows.of(device), loud["time_us"][order], reach))
