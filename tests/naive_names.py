@@ -37,7 +37,7 @@ def local(dest):
     try:
         address = ipaddress.ip_address(dest)
     except ValueError:
-        return dest.endswith(".local")
+        return dest.endswith((".local", ".lan", ".home.arpa"))
     return address in ipaddress.ip_network("fc00::/7" if address.version == 6 else "10.0.0.0/8")
 
 

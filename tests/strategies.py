@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import strategies as st
 from make import DAY0, table
@@ -63,6 +65,17 @@ activities = st.lists(
     max_size=10,
 )
 
+scheduled = st.lists(
+    st.builds(
+        lambda device, app, start, seconds: (device, app, start, start + seconds),
+        DEVICES,
+        st.sampled_from(["com.a", "com.a", "com.b", "com.unseen"]),
+        moments,
+        st.sampled_from([0.0, 7.5, 60.0, 3000.0]),
+    ),
+    max_size=6,
+)
+
 
 @st.composite
 def push_logs(draw):
@@ -89,7 +102,8 @@ host_lists = st.lists(
     max_size=3,
 )
 modes = st.lists(
-    st.sampled_from(["fetch", "remote-notification", "audio", "voip", "processing", "unheard-of"]), max_size=2
+    st.sampled_from(["fetch", "remote-notification", "audio", "voip", "processing", "widget", "unheard-of"]),
+    max_size=2,
 )
 inventories = st.lists(
     st.fixed_dictionaries(
@@ -180,12 +194,21 @@ def push_table(events):
     return table(NOTIFICATIONS, [dict(zip(names, event, strict=True)) for event in events])
 
 
-def uses_of(spans, device):
-    """When the device was in use; None = no such telemetry."""
-    kinds = ("device_unlocked", "screen_on")
-    return [
-        (s, None if e is None else s + e) for d, _, k, s, e in spans if d == device and k in kinds
-    ] or None
+def uses_of(spans, device, events=()):
+    """When the device was in use; None = no such telemetry. Where it reports unlocks, a screen that a push
+    has lit, and which is not unlocked meanwhile, is no use."""
+    mine = [(k, s, math.inf if e is None else s + max(e, 0)) for d, _, k, s, e in spans if d == device]
+    unlocked = [(s, e) for k, s, e in mine if k == "device_unlocked"]
+    received = [e for e in events if e[0] == device and e[3] == "push_received"]
+    reach = 5 + max((e[6] for e in received), default=0) + 5e-7
+    loud = [e[2] for e in received if not (e[4] or e[5] == 5)]
+
+    def by_push(start, end):
+        met = any(s <= end and e >= start for s, e in unlocked)
+        return unlocked and not met and any(0 <= start - t <= reach for t in loud)
+
+    lit = [(s, e) for k, s, e in mine if k == "screen_on" and not by_push(s, e)]
+    return unlocked + lit or None
 
 
 def fronts_of(spans, device, app):

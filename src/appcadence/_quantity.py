@@ -68,5 +68,5 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         )
     if p["unused"] is not None and n >= _MIN_PUSHES:
         share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"
-        said += f"; nobody was using the phone at {share} of them"
+        said += f"; the phone was locked at {share} of them"
     return f"{said}."

@@ -131,7 +131,7 @@ class Ranking:
     """
 
     local_destinations: bool = False
-    """Also those to addresses and `.local` names on the device's own network."""
+    """Also those to addresses and names (`.local`, `.lan`, `.home.arpa`) on the device's own network."""
 
     def __post_init__(self) -> None:
         _check(self)

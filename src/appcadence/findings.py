@@ -167,7 +167,7 @@ _EXPERTS = {
     "push_coupling": "network bursts follow pushes",
     "push_coupling_against_own": "network bursts follow pushes more than is usual here",
     "unexplained_sessions": "active when neither the user, a push nor iOS's scheduler explains it",
-    "rhythm_without_user": "in a rhythm while nobody uses the device",
+    "rhythm_without_user": "in a rhythm while the device is locked",
 }
 """By expert, what it says."""
 
@@ -198,7 +198,7 @@ def _weekly_expert(p: Parameters) -> str:
 
 
 def _accessed(p: Parameters) -> str:
-    alone = "" if p["unattended"] is None else f"; begun while nobody used the device: {p['unattended']:,}"
+    alone = "" if p["unattended"] is None else f"; begun while the device was locked: {p['unattended']:,}"
     return f"uses of {p['category']} by the app in this report: {p['times']:,}{alone}."
 
 

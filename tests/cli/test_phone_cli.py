@@ -101,7 +101,7 @@ def test_an_app_privacy_report_names_hosts_and_no_rhythm(tmp_path):
     write_directory(tmp_path / "t", tables)
     text = " ".join(run(tmp_path / "t", "--html", tmp_path / "p.html").output.split())
     assert text.startswith("1 app stands out in the sums of 3 App Privacy Reports")
-    assert "neither use nor known purpose explains which hosts it contacted" in text
+    assert "neither use nor an approved rhythm explains which hosts it contacted" in text
     assert "it contacted c2?[31m.invalid, which it had not contacted before" in text
     assert "it used location 3 times" in text and "has sums of a week and no rhythm" in text
     assert "raster" not in (tmp_path / "p.html").read_text().split("</style>")[1]

@@ -1,10 +1,11 @@
 """Conflict with what the app declares equals its twin."""
 
-import naive_context as naive
+import naive_context
+import naive_declared as naive
 import numpy as np
 import pytest
 from hypothesis import given
-from make import activity, flows, inventory, together
+from make import activity, flows, inventory, tasks, together
 from make import pushes as push_log
 from strategies import (
     activities,
@@ -17,18 +18,24 @@ from strategies import (
     push_table,
     pushes,
     pushes_of,
+    scheduled,
+    table,
 )
 
 from appcadence.features import extract
+from appcadence.telemetry.schema import TASKS
 
 
-@given(mixed_flows, inventories, pushes, activities)
-def test_declared_equals_its_twin(rows, profiles, events, spans):
+@given(mixed_flows, inventories, pushes, activities, scheduled)
+def test_declared_equals_its_twin(rows, profiles, events, spans, work):
     tables = {
         "flows": flow_table(rows),
         "inventory": inventory(*profiles),
         "notifications": push_table(events),
         "activity": activity_table(spans),
+        "tasks": table(
+            TASKS, [dict(zip(("device_id", "app_id", "start", "end"), row, strict=True)) for row in work]
+        ),
     }
 
     def expect(w, _):
@@ -37,9 +44,10 @@ def test_declared_equals_its_twin(rows, profiles, events, spans):
             naive.profile(profiles, w.device, w.app),
             fronts_of(spans, w.device, w.app),
             *pushes_of(events, w.device, w.app),
+            [(s, e) for d, a, s, e in work if (d, a) == (w.device, w.app)],
         )
 
-    agree(extract(tables), naive.windows_of(rows), expect, "declared")
+    agree(extract(tables), naive_context.windows_of(rows), expect, "declared")
 
 
 def of_app(tables, **profile):
@@ -169,6 +177,61 @@ def test_a_background_rhythm_takes_five_gaps_within_a_factor(gaps, share):
     tables = {"flows": flows(start), "activity": activity([(1000, 2000)], **FRONT)}
     got = of_app(tables, background_modes=[])["undeclared_background_rhythm"].item()
     assert got == pytest.approx(share, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("cause", "late", "left_out"),
+    [
+        ("push", 0.0, True),
+        ("push", 30.0, True),
+        ("push", 31.0, False),
+        ("push", -10.0, True),
+        ("push", -11.0, False),
+        ("task", 0.0, True),
+        ("task", 10.0, True),
+        ("task", 11.0, False),
+        ("other app", 0.0, False),
+    ],
+)
+def test_what_a_push_or_the_scheduler_started_is_no_background_work_of_its_own(cause, late, left_out):
+    """Apple lets a push wake an app at any time, and has no floor for it; scheduled work may last."""
+    starts = 40_000 + 300.0 * np.arange(8)
+    known = {
+        "push": {"notifications": push_log(starts - late, grid=0.0)},
+        "task": {"tasks": tasks([(t - late, t - late) for t in starts])},
+        "other app": {"tasks": tasks([(t, t + 60) for t in starts], app="com.unseen")},
+    }
+    tables = {"flows": flows(starts, duration=75.0), "activity": activity([(1000, 2000)], **FRONT)}
+    row = of_app(tables | known[cause], background_modes=[]).iloc[0]
+    names = ["undeclared_background_rhythm", "below_scheduler_floor_share", "background_work_seconds"]
+    own = [6 / 8, 7 / 9, 45.0]
+    kept_work = 45.0 if cause == "push" else np.nan
+    assert row[names].tolist() == pytest.approx([np.nan, np.nan, kept_work] if left_out else own, nan_ok=True)
+
+
+def test_the_work_of_an_app_without_flows_is_nobody_elses():
+    """Its rows have no code, which must not read as the last app of the device before."""
+    both = together(flows([40_000.0], device="d1"), flows([40_000.0], device="d2"))
+    tables = {
+        "flows": both,
+        "activity": activity([(1000, 2000)], device="d1", **FRONT),
+        "tasks": tasks([(39_990, 40_010)], device="d2", app="com.unseen"),
+    }
+    row = of_app(tables, background_modes=[]).iloc[0]
+    assert row["device_id"] == "d1" and row["background_work_seconds"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "rhythm", "short"), [("widget", 0, 7 / 9), ("network-extension", 0, 0), ("file-provider", 0, 0)]
+)
+def test_an_extension_that_runs_by_itself_is_declared(mode, rhythm, short):
+    tables = {
+        "flows": flows(40_000 + 300.0 * np.arange(8)),
+        "activity": activity([(1000, 2000)], **FRONT),
+    }
+    row = of_app(tables, background_modes=[mode]).iloc[0]
+    assert row["undeclared_background_rhythm"] == rhythm
+    assert row["below_scheduler_floor_share"] == pytest.approx(short)
 
 
 @pytest.mark.parametrize(("wait", "share"), [(30.0, 1.0), (30.000001, 0.0), (0.0, 1.0), (-1e-6, 0.0)])

@@ -6,22 +6,64 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from make import activity, flows, inventory, pushes, tasks, together
-from strategies import activities, activity_table, agree, flow_table, fronts_of, mixed_flows, uses_of
+from strategies import (
+    activities,
+    activity_table,
+    agree,
+    flow_table,
+    fronts_of,
+    mixed_flows,
+    push_logs,
+    push_table,
+    uses_of,
+)
 
 from appcadence.features import extract
 from appcadence.features.families import interaction
 
 
-def expectation(spans):
+def expectation(spans, events=()):
     return lambda w, observed: naive.interaction(
-        w, uses_of(spans, w.device), fronts_of(spans, w.device, w.app), observed
+        w, uses_of(spans, w.device, events), fronts_of(spans, w.device, w.app), observed
     )
 
 
-@given(mixed_flows, activities, st.sampled_from([("24h", 86400.0), ("6h", 21600.0)]))
-def test_interaction_equals_its_twin(rows, spans, window):
-    frame = extract({"flows": flow_table(rows), "activity": activity_table(spans)}, window[0])
-    agree(frame, naive.windows_of(rows, window[1]), expectation(spans), "interaction")
+@given(mixed_flows, activities, push_logs(), st.sampled_from([("24h", 86400.0), ("6h", 21600.0)]))
+def test_interaction_equals_its_twin(rows, spans, events, window):
+    tables = {
+        "flows": flow_table(rows),
+        "activity": activity_table(spans),
+        "notifications": push_table(events),
+    }
+    agree(
+        extract(tables, window[0]),
+        naive.windows_of(rows, window[1]),
+        expectation(spans, events),
+        "interaction",
+    )
+
+
+@pytest.mark.parametrize(
+    ("late", "silent", "unlocked", "left_out"),
+    [
+        (0.0, False, 500.0, True),
+        (5.0, False, 500.0, True),
+        (5.000001, False, 500.0, False),
+        (-1.0, False, 500.0, False),
+        (0.0, True, 500.0, False),  # a silent push lights nothing
+        (0.0, False, 40_008.0, False),  # the person took the phone up
+        (0.0, False, None, False),  # such a phone reports no unlocks
+    ],
+)
+def test_a_screen_that_a_push_has_lit_is_no_use(late, silent, unlocked, left_out):
+    lit = [activity([(40_000 + late, 40_010 + late)], kind="screen_on")]
+    opened = [] if unlocked is None else [activity([(unlocked, unlocked + 60)])]
+    tables = {
+        "flows": flows([40_005 + late]),
+        "activity": together(*lit, *opened, activity([(500, 560)], kind="screen_on")),
+        "notifications": pushes([40_000.0], app="com.other", grid=0.0, silent=silent),
+    }
+    assert extract(tables)["userless_share"].eq(1.0).all() == left_out
 
 
 NAMES = [f.name for f in interaction.FEATURES]

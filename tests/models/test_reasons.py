@@ -216,7 +216,7 @@ def test_only_what_is_known_and_raises_the_score_is_worded_and_novelty_last():
     ]
     assert said([0.0, -1.0, 1.0, 0.0], **known) == []
     assert said([1.0], channel_is_new=0.0) == []
-    assert said([1.0], unexpected_host_share=1.0) == ["Traffic to hosts that the app does not declare: 100%."]
+    assert said([1.0], unexpected_host_share=1.0) == ["Traffic outside the app's expected hosts: 100%."]
 
 
 def test_what_the_telemetry_could_not_show_is_said_of_each_window():

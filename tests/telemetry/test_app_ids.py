@@ -67,6 +67,8 @@ def test_installed_apps_decide():
 def test_processes_that_work_for_others_are_no_part_of_an_app():
     installed = {"com.apple.WebKit", "com.apple"}
     assert all(app_of(name, installed) == name for name in WORKS_FOR_OTHERS)
+    players, web = {"mediaserverd", "mediaplaybackd"}, {"WebContent", "com.apple.WebKit.GPU"}
+    assert players | web | {"trustd", "swcd", "neagent", "com.apple.swcd"} <= WORKS_FOR_OTHERS
     assert app_of(".com.apple.WebKit.Networking") == "com.apple.WebKit.Networking"
 
 

@@ -24,7 +24,7 @@ from appcadence.telemetry.readiness.capability import Level
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, FLOWS, NOTIFICATIONS, conform
 from appcadence.telemetry.simulate.fleet import simulate
 
-JUDGED, PER_DEVICE, BLIND = Level
+JUDGED, TOO_LITTLE, PER_DEVICE, BLIND = Level
 DAY = 86_400.0
 
 
@@ -91,7 +91,12 @@ def test_every_device_of_a_mixture_is_judged_by_itself(fleet):
         }[source[device.device_id]]
         assert levels(device) == expected, device
     n = list(source.values()).count("content_filter")
-    assert found.levels("notification_burst") == {JUDGED: n, PER_DEVICE: 0, BLIND: 12 - n}
+    assert found.levels("notification_burst") == {
+        JUDGED: n,
+        TOO_LITTLE: 0,
+        PER_DEVICE: 0,
+        BLIND: 12 - n,
+    }
     assert found.change("structured_cadence")[1] == 12 - n
 
 
@@ -223,6 +228,21 @@ def test_a_phones_own_log_is_judged_by_app_for_the_hours_it_was_kept(tmp_path):
     assert CONNECTION_BLIND_SPOT not in found.blind_spots
     assert "the phone's own log shows no destinations" in found.blind_spots[0]
     assert not answer(tmp_path / "other", **full()).own_logs()
+
+
+@pytest.mark.parametrize(("hours", "level"), [(0.9, TOO_LITTLE), (5.9, TOO_LITTLE), (6.0, JUDGED)])
+def test_too_short_a_log_of_its_own_is_too_little_to_judge_a_phone_by(tmp_path, hours, level):
+    """As `phone` says of it."""
+    starts = np.arange(0, hours * 3600, 60.0)
+    tables = {"flows": slots(starts, "com.a"), "coverage": coverage([(0, hours * 3600)])}
+    found = answer(tmp_path, **tables, notifications=pushes(starts, grid=1.0))
+    device = only(found)
+    assert levels(device) == (level,) * 3
+    if level == TOO_LITTLE:
+        assert {v.change for v in device.behaviours.values()} == {"again"}
+        assert found.own_logs().startswith(
+            "Phones seen through their own log (a sysdiagnose): 1. There 0 of 3"
+        )
 
 
 def test_coverage_counts_as_observed_and_once(tmp_path):

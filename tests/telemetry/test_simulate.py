@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from appcadence.cli.simulate import simulate as command
 from appcadence.errors import TelemetryError
 from appcadence.features.declarations import CONTINUOUS_MODES
+from appcadence.telemetry.apns import is_courier
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS
 from appcadence.telemetry.simulate import presence
@@ -38,6 +39,13 @@ def flows(fleet: Simulation) -> pd.DataFrame:
     frame[names] = frame[names].astype(object)
     frame["dest"] = frame["dest_host"].where(frame["dest_host"].notna(), frame["dest_ip"])
     return frame
+
+
+def test_only_push_couriers_answer_where_the_push_service_does(flows: pd.DataFrame) -> None:
+    named = flows.loc[flows["dest_host"].notna(), ["dest_host", "dest_ip"]].dropna().drop_duplicates()
+    couriers = named["dest_host"].map(is_courier)
+    assert couriers.any() and (named["dest_ip"].map(is_courier) == couriers).all()
+    assert (named["dest_host"].str.endswith("apple.com") & ~couriers).any()
 
 
 def test_tables_conform_and_are_ordered(fleet: Simulation) -> None:

@@ -368,4 +368,4 @@ def test_facts_are_those_of_the_flows(telemetry, fleet_model, tmp_path):
             (row,) = [r for r in read_cases(tmp_path / "out" / "cases.parquet").to_pylist() if r["case"] == 1]
             share = round(100 * fact.n_unused / 288)
             assert row["summary"].startswith("288 connections in 23.9 h, mostly every 5.0 min, to c2.")
-            assert row["summary"].endswith(f"; nobody was using the phone at {share}% of them.")
+            assert row["summary"].endswith(f"; the phone was locked at {share}% of them.")

@@ -44,7 +44,7 @@ def test_each_use_has_its_explanation_by_hand():
     assert "It went onto the network 4 times in 3 hours of log." in said
     assert (
         "1 began while the phone was in use, 1 began after a push to the app, 1 began with work that iOS had "
-        "scheduled, 1 began with none of these, while nobody used the phone." in said
+        "scheduled, 1 began with none of these, while the phone was locked." in said
     )
 
 
@@ -62,6 +62,18 @@ def test_an_open_interval_lasts_as_long_as_the_log_and_a_transfer_half_a_minute(
     found = phone.of(APP)
     assert found.by_ios.tolist() == [True, False] and found.by_user.all() and found.in_use_only
     assert phone.hours == pytest.approx(9100 / HOUR)
+
+
+@pytest.mark.parametrize(("kind", "used"), [("screen_on", False), ("device_unlocked", True)])
+def test_a_screen_lit_by_a_push_and_not_unlocked_is_nobody_at_the_phone(kind, used):
+    tables = {
+        "flows": slots([2 * HOUR], APP),
+        "activity": together(activity([(0.0, 60.0)]), activity([(2 * HOUR - 4, 2 * HOUR + 10)], kind=kind)),
+        "notifications": pushes([2 * HOUR - 5], app="com.other", grid=0.0, silent=False),
+    }
+    assert PhoneRecord(tables).of(APP).by_user.tolist() == [used]
+    unknown = tables | {"activity": activity([(2 * HOUR - 4, 2 * HOUR + 10)], kind="screen_on")}
+    assert PhoneRecord(unknown).of(APP).by_user.all()  # such a phone reports no unlocks
 
 
 def test_spans_are_joined():
@@ -174,6 +186,34 @@ def test_an_app_that_runs_in_use_alone_stands_out_by_its_weeks_only():
     assert PhoneRecord(tables).of(APP).in_use_only
     alone, summed = (assess("d1", tables, [alerting(APP, 3.0)], weeks) for weeks in ([], [week(APP)]))
     assert not alone.apps and [app.app_id for app in summed.apps] == [APP]
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_an_approved_rhythm_leaves_the_headline_unless_more_stands_out(also):
+    tables = {
+        "flows": slots(np.arange(50) * 600.0, APP),
+        "inventory": inventory({"app_id": APP, "app_name": "Fieldwise"}),
+    }
+    rows = [alerting(APP, 3.0) | {"explained_by": ["approved_rhythm"]}]
+    found = assess("d1", tables, rows + [alerting(APP, 2.0)] * also, [])
+    said = "1 app did something unusual, but in the rhythm that is approved for it: Fieldwise."
+    assert (said in found.seen) is not also
+    assert [app.name for app in found.apps] == ["Fieldwise"] * also
+    assert ("nor an approved rhythm explains when it used the network" in found.status) is also
+    assert assess("d1", tables, rows, [week(APP)]).apps
+
+
+@pytest.mark.parametrize(
+    ("modes", "asked"),
+    [(None, True), ([], False), (["fetch"], True), (["fetch", "audio"], False), (["voip"], False)],
+)
+def test_the_switch_of_background_refresh_is_a_test_of_what_it_stops_alone(modes, asked):
+    profile = {"app_id": APP, "background_modes": modes, "declared_purpose": "vehicle and job tracking"}
+    tables = {"flows": slots(np.arange(50) * 600.0, APP), "inventory": inventory(profile)}
+    (app,) = assess("d1", tables, [alerting(APP, 3.0)], []).apps
+    assert any("Background App Refresh" in said for said in app.collect) is asked
+    purpose = "Its purpose, as the inventory has it: vehicle and job tracking. Does what happened fit that?"
+    assert purpose in app.explanations and not any("messengers" in said for said in app.explanations)
 
 
 def test_more_than_ten_apps_are_counted_and_names_come_from_the_inventory():

@@ -34,7 +34,7 @@ def phone(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which apps of one phone use the network in a way that neither use nor purpose explains.
+    """Say which apps of one phone use the network in a way that neither use nor an approved rhythm explains.
 
     Give all that was collected from one person's phone: sysdiagnoses as they are, PowerLogs, App Privacy
     Reports; or a telemetry directory. No fleet and no training are needed. What is converted is removed

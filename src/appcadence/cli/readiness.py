@@ -18,7 +18,12 @@ from appcadence.telemetry.readiness.counts import ATTRIBUTIONS
 from appcadence.triage.report.plain_pages import write_readiness
 
 _MAX_DEVICES = 20
-_SHORT = {Level.JUDGED: "yes", Level.PER_DEVICE: "device", Level.BLIND: "blind"}
+_SHORT = {
+    Level.JUDGED: "yes",
+    Level.TOO_LITTLE: "too little",
+    Level.PER_DEVICE: "device",
+    Level.BLIND: "blind",
+}
 
 
 def readiness(
@@ -28,8 +33,8 @@ def readiness(
 ) -> None:
     """Say what the telemetry can show: per device, whether each behaviour of AN1682 can be judged.
 
-    A behaviour can be judged, can be judged only per device (the app is unknown), or is blind; each answer
-    comes with its reason and the one change that would help most.
+    A behaviour can be judged, has too little log to be judged by yet, can be judged only per device (the
+    app is unknown), or is blind; each answer comes with its reason and the one change that would help most.
 
     Example: appcadence readiness telemetry --html readiness.html
     """

@@ -15,6 +15,8 @@ HALF_MICROSECOND = 5e-7
 """Times are whole microseconds, which seconds as floats are not: half of one decides ties."""
 MIN_STARTS = 6
 """Fewer starts than this are no rhythm: six gaps of anything look like one."""
+SLACK_US = 10_000_000
+"""A session may stand 8 s before its first packet, and work in the second before it began."""
 MAX_SKETCH = 128
 """Quantiles that stand for more gaps where their order does not matter."""
 _FEW = 32
@@ -78,6 +80,13 @@ def advance(values, at, hi, x):  # type: ignore[no-untyped-def]
     while at + 1 < hi and values[at + 1] <= x:
         at += 1
     return at
+
+
+@kernel
+def reached(first, last, lo, hi, t, after_us):  # type: ignore[no-untyped-def]
+    """Whether t is in one of the sorted, disjoint spans, up to the slack before it or so long after."""
+    at = bisect_right(first, lo, hi, t + SLACK_US) - 1
+    return at >= lo and t - last[at] <= after_us
 
 
 @kernel

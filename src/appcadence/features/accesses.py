@@ -25,7 +25,7 @@ def uses(tables: Mapping[str, pa.Table], weeks: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each app and report of `weeks` and category: `times` it was used, and `unattended`, how many
-        of these began while nobody used the device, NaN where that is not known.
+        of these began while the device was locked, NaN where that is not known.
 
     Raises:
         SchemaError: a table does not fit its declaration.

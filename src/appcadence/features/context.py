@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._cpus import usable_cpus
-from appcadence.features._kernels import kernel
+from appcadence._types import Mask
+from appcadence.features._kernels import bisect_right, kernel
 from appcadence.features.blocks import Chunk, Piece, block_rows
 from appcadence.features.columns import codes, micros
 from appcadence.features.declarations import Declarations, categories_of
@@ -54,7 +55,9 @@ USAGE = np.dtype(
 )
 _COUNTED = ("first_us", "last_us", "sent", "received")
 _KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
-_FRONT = 2
+_UNLOCKED, _LIT, _FRONT = range(3)
+LIT_US = 5_000_000
+"""A notification lights a locked screen within this time (and the grid of the push log)."""
 _TRANSFER_US = 30_000_000
 """A background transfer is known by its first record alone: what starts so soon after belongs to it."""
 _OPEN = np.iinfo(np.int64).max // 4
@@ -123,7 +126,7 @@ class Context(Fleetwide):
     """Everything but flows of some devices, coded like them. What was not observed is empty."""
 
     use: Spans
-    """By device: unlocked, or screen on."""
+    """By device: unlocked, or screen on other than for a push alone."""
     front: Spans
     """By (device, app): the app in front."""
     fronted: np.ndarray
@@ -187,14 +190,16 @@ class Contexts(Fleetwide):
         """The context of one block's devices, or of all."""
         spans, pushes = block_rows(self.spans, block, SPAN), block_rows(self.received, block, PUSH)
         kind, named = spans["kind"], spans["app"] >= 0
-        use, front = spans[kind < _FRONT], spans[(kind == _FRONT) & named]
+        front = spans[(kind == _FRONT) & named]
         tasks, observed = block_rows(self.scheduled, block, SPAN), block_rows(self.covered, block, SPAN)
+        mine = tasks[tasks["app"] >= 0]  # an app without flows has no code
         usage = block_rows(self.counted, block, USAGE)
         usage = usage[usage["app"] >= 0]
         usage = usage[np.lexsort((*(usage[name] for name in _COUNTED[::-1]), self._pair(usage)))]
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
         np.maximum.at(grid, pushes["device"], pushes["resolution_seconds"])
+        use = spans[(kind < _FRONT) & ~_lit_by_push(spans, pushes, grid)]
         pushes = pushes[pushes["app"] >= 0]
         key = self._pair(pushes)
         order = np.lexsort((pushes["silent"], pushes["time_us"], key))
@@ -204,7 +209,7 @@ class Contexts(Fleetwide):
             use=_merged(use["device"].astype(np.int64), use),
             front=_merged(self._pair(front), front),
             fronted=self._with(spans[kind == _FRONT]),
-            tasks=_merged(self._pair(tasks), tasks),
+            tasks=_merged(self._pair(mine), mine),
             tasked=self._with(tasks),
             observed=_merged(observed["device"].astype(np.int64), observed),
             pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order]),
@@ -289,6 +294,29 @@ def _pushes(table: pa.Table, flows: Flows) -> np.ndarray:
         "resolution_seconds": table["time_resolution_seconds"].to_numpy(),
     }
     return _records(table, flows, PUSH, kept, silent=silent, **times)
+
+
+def _lit_by_push(spans: np.ndarray, pushes: np.ndarray, grid: np.ndarray) -> Mask:
+    """(n,) spans of a lit screen that a push began and no unlock met, on devices that report unlocks: nobody
+    need have looked."""
+    unlocked, loud = spans[spans["kind"] == _UNLOCKED], pushes[~pushes["silent"]]
+    order = np.lexsort((loud["time_us"], loud["device"]))
+    met, device = _merged(unlocked["device"].astype(np.int64), unlocked), spans["device"].astype(np.int64)
+    reach = LIT_US + np.rint(np.nan_to_num(grid[device]) * 1e6).astype(np.int64)
+    rows = Runs(loud["device"][order].astype(np.int64))
+    found = (spans["kind"] == _LIT, spans["start_us"], spans["end_us"], *met.of(device))
+    return np.asarray(_woken(*found, *rows.of(device), loud["time_us"][order], reach))
+
+
+@kernel
+def _woken(lit, start, end, lo, hi, first, last, push_lo, push_hi, push_us, reach):  # type: ignore[no-untyped-def]
+    out = np.zeros(len(lit), np.bool_)
+    for i in range(len(lit)):
+        at = bisect_right(first, lo[i], hi[i], max(start[i], end[i])) - 1
+        push = bisect_right(push_us, push_lo[i], push_hi[i], start[i]) - 1
+        alone = lit[i] and hi[i] > lo[i] and (at < lo[i] or last[at] < start[i])
+        out[i] = alone and push >= push_lo[i] and start[i] - push_us[push] <= reach[i]
+    return out
 
 
 def _merged(key: np.ndarray, spans: np.ndarray) -> Spans:

@@ -23,9 +23,13 @@ BACKGROUND_MODES = {
     "nearby-interaction": "measures distances to devices nearby",
     "push-to-talk": "is a walkie-talkie",
     "network-authentication": "signs in to networks",
+    "network-extension": "carries or filters traffic (VPN, filter)",
+    "file-provider": "keeps files in step with a server",
+    "widget": "refreshes its widgets",
 }
-"""Modes that let an app run in the background (UIBackgroundModes), and what one with each does there."""
-CONTINUOUS_MODES = BACKGROUND_MODES.keys() - {"fetch", "processing", "remote-notification"}
+"""Modes that let an app run in the background, and what one with each does there: UIBackgroundModes, and
+extensions that run without the app."""
+CONTINUOUS_MODES = BACKGROUND_MODES.keys() - {"fetch", "processing", "remote-notification", "widget"}
 """Modes under which an app may stay connected; the others run when the system chooses."""
 
 

@@ -139,7 +139,7 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
     """For each window, the codes of what speaks for the benign reading."""
     directed = distances[:, _DIRECTED]
     seen, unknown = ~np.isnan(directed), frame["app_id"].isna().to_numpy()
-    # A rhythm is approved for an approved app and the hosts it declares.
+    # A rhythm is approved for an approved app and the hosts expected of it.
     conflict = (frame[["unapproved_app", "unexpected_host_share"]].to_numpy() == 1).any(axis=1)
     return listed(
         {

@@ -21,7 +21,8 @@ LOCAL_NETWORKS: tuple[Network, ...] = tuple(
 """Addresses that are never beyond the network a device is on."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 as phones see it on networks that have none (RFC 6052)."""
-_LOCAL_NAMES = ("local", "localhost")
+LOCAL_DOMAINS = (".local", ".lan", ".home", ".internal", ".localdomain", ".home.arpa", ".localhost")
+"""Domains that no public name server knows: home routers and mDNS name machines under them."""
 _HEADS = frozenset("0123456789abcdefABCDEF:")
 _KEPT, _MAX_KEPT = 1 << 14, 64
 """So many addresses, of fewer characters than that, are kept for the next time they are asked for."""
@@ -87,14 +88,14 @@ def _canonical(text: str) -> str | None:
 def is_local(dest: str) -> bool:
     """Whether a destination, address or host name, is on the device's own network.
 
-    Names under `.local` and `localhost` are; whether any other name is, only its address would say.
+    Names under `LOCAL_DOMAINS` are; whether any other name is, only its address would say.
 
-    >>> is_local("192.168.1.7"), is_local("printer.local"), is_local("fe80::1%en0"), is_local("17.57.144.1")
+    >>> is_local("192.168.1.7"), is_local("printer.lan"), is_local("fe80::1%en0"), is_local("17.57.144.1")
     (True, True, True, False)
     """
     address = parsed(dest.partition("%")[0])
     if address is None:
-        return dest.rstrip(".").rpartition(".")[2].lower() in _LOCAL_NAMES
+        return f".{dest.rstrip('.').lower()}".endswith(LOCAL_DOMAINS)
     address = unwrapped(address)
     return any(address in network for network in LOCAL_NETWORKS)
 

@@ -11,17 +11,32 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-_SERVERS = ("apsd", "bird", "cloudd", "mDNSResponder", "networkserviceproxy", "nsurlsessiond")
+_SERVERS = (
+    *("apsd", "bird", "cloudd", "mDNSResponder", "mediaplaybackd", "mediaserverd", "neagent"),
+    *("networkserviceproxy", "nsurlsessiond", "swcd", "trustd"),
+)
 WORKS_FOR_OTHERS = frozenset(
     {
         *_SERVERS,
         *(f"com.apple.{name}" for name in _SERVERS),
         "com.apple.SafariViewService",
-        "com.apple.WebKit.Networking",
-        "com.apple.WebKit.WebContent",
+        *(f"com.apple.WebKit.{name}" for name in ("GPU", "Networking", "WebContent")),
+        "WebContent",
     }
 )
 """System processes whose traffic is that of the apps they serve: they are the process, not the app."""
+
+EXTENSION_MODES = {
+    **{
+        f"com.apple.networkextension.{kind}": "network-extension"
+        for kind in ("packet-tunnel", "app-proxy", "app-push", "dns-proxy", "filter-control", "filter-data")
+    },
+    "com.apple.fileprovider-nonui": "file-provider",
+    "com.apple.widget-extension": "widget",
+    "com.apple.widgetkit-extension": "widget",
+}
+"""By extension point, what an app may do in the background by an extension that iOS runs without it: it needs
+no UIBackgroundModes for that."""
 
 _MIN_PARTS = 3
 """Of what is left when an ending is taken off that no list of installed apps explains."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import plistlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,6 +19,7 @@ from appcadence.telemetry.directory import SOURCES, TelemetryDirectory, write_di
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.inventory.merge import merge
 
+NETWORK = "com.apple.networkextension.packet-tunnel"
 FIELDS = (
     "ts uid id.orig_h id.orig_p id.resp_h id.resp_p proto service duration orig_bytes resp_bytes conn_state"
 ).replace(" ", "\t")
@@ -40,7 +42,7 @@ def test_three_sources_make_one_snapshot(tmp_path, fmt):
         row = rows[scope, CHAT]
         assert row["approved"] and row["declared_purpose"] == "Staff chat" and row["push_entitled"]
         assert row["background_modes"] == ["fetch"] and row["category"] == "Social Networking"
-        assert row["expected_hosts"] == ["ads.example", "track.example", "www.chat.example"]
+        assert row["expected_hosts"] is None  # links and trackers are not what an app contacts
     other = rows["D1", "com.other"]
     unknown = ("approved", "background_modes", "push_entitled", "expected_hosts", "managed")
     assert all(other[name] is None for name in unknown)
@@ -122,12 +124,11 @@ def test_a_device_list_alone_keeps_what_was_known(tmp_path):
     assert newest(out)["D1", CHAT]["background_modes"] == ["fetch"]
 
 
-def test_hosts_add_up_until_a_hand_decides(tmp_path):
+def test_a_hand_alone_decides_which_hosts_are_expected(tmp_path):
     out, hand = tmp_path / "out", tmp_path / "i.toml"
     write_directory(out, {"inventory": inventory({"app_id": CHAT, "expected_hosts": ["api.chat.example"]})})
     merge([chat_ipa(tmp_path / "a.ipa")], out)
-    hosts = newest(out)[None, CHAT]["expected_hosts"]
-    assert hosts == ["ads.example", "api.chat.example", "track.example", "www.chat.example"]
+    assert newest(out)[None, CHAT]["expected_hosts"] == ["api.chat.example"]
     hand.write_text(f'[apps."{CHAT}"]\nexpected_hosts = ["API.chat.example."]\n')
     merge([chat_ipa(tmp_path / "a.ipa"), hand], out)
     assert newest(out)[None, CHAT]["expected_hosts"] == ["api.chat.example"]
@@ -228,10 +229,57 @@ def test_info_plist_with_what_lies_beside_it(tmp_path):
     write_plist(folder / "PrivacyInfo.xcprivacy", {"NSPrivacyTrackingDomains": ["t.example"]})
     merge([path], tmp_path / "b")
     row = newest(tmp_path / "b")[None, CHAT]
-    assert row["push_entitled"] is False and row["expected_hosts"] == ["*.a.example", "t.example"]
+    assert row["push_entitled"] is False and row["expected_hosts"] is None
     write_plist(folder / "Other.xcent", {})
     with pytest.raises(TelemetryError, match="several entitlements"):
         merge([path], tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("folder", "holder", "key", "point", "modes"),
+    [
+        ("PlugIns", "NSExtension", "NSExtensionPointIdentifier", NETWORK, ["network-extension"]),
+        (
+            "PlugIns",
+            "NSExtension",
+            "NSExtensionPointIdentifier",
+            "com.apple.fileprovider-nonui",
+            ["file-provider"],
+        ),
+        ("PlugIns", "NSExtension", "NSExtensionPointIdentifier", "com.apple.widgetkit-extension", ["widget"]),
+        (
+            "Extensions",
+            "EXAppExtensionAttributes",
+            "EXExtensionPointIdentifier",
+            NETWORK,
+            ["network-extension"],
+        ),
+        ("PlugIns", "NSExtension", "NSExtensionPointIdentifier", "com.apple.share-services", []),
+        ("Frameworks", "NSExtension", "NSExtensionPointIdentifier", NETWORK, []),
+    ],
+)
+def test_what_extensions_do_in_the_background_is_a_mode(tmp_path, folder, holder, key, point, modes):
+    """iOS runs a tunnel or a widget without the app, which needs no UIBackgroundModes for it."""
+    part = info(f"{CHAT}.part", **{holder: {key: point}})
+    packed = {f"Payload/Chat.app/{folder}/Part.appex/Info.plist": plistlib.dumps(part)}
+    merge([chat_ipa(tmp_path / "a.ipa", modes=(), **packed)], tmp_path / "packed")
+    assert newest(tmp_path / "packed")[None, CHAT]["background_modes"] == modes
+    inside = tmp_path / "Chat.app" / folder / "Part.appex"
+    inside.mkdir(parents=True)
+    write_plist(inside / "Info.plist", part)
+    merge([write_plist(tmp_path / "Chat.app" / "Info.plist", info())], tmp_path / "unpacked")
+    assert newest(tmp_path / "unpacked")[None, CHAT]["background_modes"] == modes
+
+
+@pytest.mark.parametrize(
+    ("kind", "modes"), [("packet-tunnel-provider", ["network-extension"]), ("relay", [])]
+)
+def test_a_list_that_knows_entitlements_knows_of_network_extensions(tmp_path, kind, modes):
+    entitlements = {"com.apple.developer.networking.networkextension": [kind]}
+    path = tmp_path / "apps.plist"
+    write_plist(path, [info(modes=[], Entitlements=entitlements)])
+    merge([path], tmp_path / "out", device_id="D1")
+    assert newest(tmp_path / "out")["D1", CHAT]["background_modes"] == modes
 
 
 def test_bad_rows_are_rejected_one_by_one(tmp_path):

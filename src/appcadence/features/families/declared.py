@@ -8,6 +8,7 @@ from appcadence._types import FeatureMatrix, Mask
 from appcadence.features._kernels import (
     HALF_MICROSECOND,
     MIN_STARTS,
+    SLACK_US,
     advance,
     alike,
     bisect_left,
@@ -15,6 +16,7 @@ from appcadence.features._kernels import (
     kernel,
     median,
     micros,
+    reached,
     sort,
 )
 from appcadence.features._parallel import fill
@@ -32,16 +34,18 @@ _UNEXPECTED = 4
 FEATURES = (
     Feature(
         "undeclared_background_rhythm",
-        "share of successive gaps within a factor of 1.3 among background sessions, shrunk for few, if the "
-        "app declares no background mode; else 0",
+        "share of successive gaps within a factor of 1.3 among background sessions that follow no push to "
+        "the app within 30 s plus the grid and begin with no work that iOS had scheduled for it, shrunk for "
+        "few, if the app declares no background mode and no extension that runs by itself; else 0",
         "regular background traffic of an app without a background mode",
         source="Apple: UIBackgroundModes",
         needs=("inventory", "activity"),
     ),
     Feature(
         "below_scheduler_floor_share",
-        "share of the gaps between background sessions under 15 minutes, shrunk for few, if the app declares "
-        "no mode that lets it stay awake; else 0",
+        "share of the gaps under 15 minutes between background sessions that follow no push and begin with "
+        "no scheduled work, shrunk for few, if the app declares neither a mode nor an extension that may "
+        "stay awake; else 0",
         "background sessions closer than the scheduler allows",
         source="Apple: BGAppRefreshTask",
         needs=("inventory", "activity"),
@@ -49,7 +53,8 @@ FEATURES = (
     Feature(
         "background_work_seconds",
         "longest background session (of one that goes on, what lies in the window) beyond the 30 s a handler "
-        "has, if the app declares no mode that lets it stay awake; else 0",
+        "has, those that begin with scheduled work left out, if the app declares neither a mode nor an "
+        "extension that may stay awake; else 0",
         "background work beyond 30 seconds",
         unit="s",
         source="Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
@@ -66,7 +71,7 @@ FEATURES = (
     Feature(
         "unexpected_host_share",
         "share of flows to a destination outside the app's expected hosts; NaN where it names none",
-        "traffic to hosts that the app does not declare",
+        "traffic outside the app's expected hosts",
         needs=("inventory",),
     ),
     Feature(
@@ -124,6 +129,7 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         field("remote_notification"),
         context.fronted[windows.device],
         context.front.of(pair),
+        context.tasks.of(pair),
         context.push_grid[windows.device],
         context.pushes.of(pair),
         windows.seconds,
@@ -184,6 +190,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     remote,
     fronted,
     front,
+    tasks,
     grid,
     pushes,
     seconds,
@@ -192,6 +199,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     period,
 ):
     front_lo, front_hi, front_first, front_last = front
+    task_lo, task_hi, task_first, task_last = tasks
     push_lo, push_hi, push_us, silent = pushes
     for g in range(lo, hi):
         provider, foreign = 0, 0
@@ -214,14 +222,17 @@ def _kernel(  # type: ignore[no-untyped-def]
             previous, gap = -1.0, -1.0
             gaps, short, pairs, similar, longest = 0, 0, 0, 0, 0.0
             alone = 0
+            reach_us = micros(GRACE_SECONDS + (0.0 if np.isnan(grid[g]) else grid[g]))
             for i in range(a, b):
                 t = window_us[g] + micros(session_start[i])
                 at = advance(front_first, at, f1, t)
                 if at >= f0 and (t - front_last[at]) * 1e-6 <= GRACE_SECONDS:
                     continue
+                if reached(task_first, task_last, task_lo[g], task_hi[g], t, SLACK_US):
+                    continue
                 alone += 1
                 longest = max(longest, session_end[i] - session_start[i])
-                if not fresh[i]:
+                if not fresh[i] or reached(push_us, push_us, push_lo[g], push_hi[g], t, reach_us):
                     continue
                 if previous >= 0.0:
                     now = max(session_start[i] - previous, 1.0)

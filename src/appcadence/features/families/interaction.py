@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from appcadence._types import FeatureMatrix, Mask
-from appcadence.features._kernels import advance, alike, bisect_right, kernel, median, micros, sort
+from appcadence.features._kernels import (
+    SLACK_US,
+    advance,
+    alike,
+    bisect_right,
+    kernel,
+    median,
+    micros,
+    reached,
+    sort,
+)
 from appcadence.features._parallel import fill
 from appcadence.features.feature import Family, Feature
 from appcadence.features.windows import Windows
@@ -13,8 +23,6 @@ from appcadence.features.windows import Windows
 GRACE_SECONDS = 30.0
 """A session this soon after use still belongs to it: Apple's grace after backgrounding."""
 IDLE_SECONDS = 3600.0
-SLACK_US = 10_000_000
-"""A session may stand 8 s before its first packet, and work in the second before it began."""
 _MIN_GAPS = 4
 
 FEATURES = (
@@ -246,13 +254,10 @@ def _kernel(  # type: ignore[no-untyped-def]
             scheduled, unexplained = 0, 0
             for k in range(n):
                 t = window_us[g] + micros(mine[k])
-                at = bisect_right(task_first, t0, t1, t + SLACK_US) - 1
-                by_ios = at >= t0 and task_last[at] >= t - SLACK_US
+                by_ios = reached(task_first, task_last, t0, t1, t, SLACK_US)
                 scheduled += by_ios
-                at = bisect_right(use_first, u0, u1, t + SLACK_US) - 1
-                by_user = at >= u0 and (t - use_last[at]) * 1e-6 <= GRACE_SECONDS
-                at = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
-                by_push = at >= p0 and t - push_us[at] <= reach
+                by_user = reached(use_first, use_last, u0, u1, t, micros(GRACE_SECONDS))
+                by_push = reached(push_us, push_us, p0, p1, t, reach)
                 unexplained += not (by_ios or by_user or by_push or awake[g])
             out[g, 10] = scheduled / n
             if reach > 0:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from appcadence._inputs import check_private, open_input
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.addresses import LOCAL_NETWORKS, Network, is_local, is_within, parsed
+from appcadence.telemetry.addresses import LOCAL_DOMAINS, LOCAL_NETWORKS, Network, is_local, is_within, parsed
 from appcadence.telemetry.arrays import one_array
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.inventory.sources import read_app_map
@@ -23,7 +23,7 @@ from appcadence.telemetry.schema import NAME
 
 _log = logging.getLogger(__name__)
 _LOCAL = (
-    *(".local", ".lan", ".home", ".internal", ".localdomain", ".home.arpa", ".localhost"),
+    *LOCAL_DOMAINS,
     *(".intranet", ".corp", ".private", ".fritz.box", ".in-addr.arpa", ".ip6.arpa"),
 )
 _PRIVATE = LOCAL_NETWORKS[:6]

@@ -18,21 +18,31 @@ from typing import Any, BinaryIO
 from appcadence._inputs import open_input, read_bytes, why_unreadable
 from appcadence.errors import TelemetryError
 from appcadence.telemetry.addresses import is_address
+from appcadence.telemetry.app_ids import EXTENSION_MODES
 from appcadence.telemetry.readers._device_log import app_id
 from appcadence.telemetry.readers._packed import InPieces, Stopped
 
 MAX_PLIST_BYTES = 4 << 20
 """Largest property list read out of an archive or beside one; real ones are under 100 kB."""
 _MAX_DIRECTORY_BYTES = 8 << 20
-_MAX_PRIVACY_FILES = 500
-_MAX_HOSTS = 1000
 _MAX_TEXT = 1000
+_MAX_EXTENSIONS = 200
 _INFO = re.compile(r"(?:\./)?Payload/([^/]+\.app)/Info\.plist")
 _ENTITLEMENTS = ("*.entitlements", "*.xcent", "[Ee]ntitlements.plist")
-_PRIVACY = "PrivacyInfo.xcprivacy"
+_EXTENSION = re.compile(r"(?:PlugIns|Extensions)/[^/]+\.appex/Info\.plist")
+_POINTS = {
+    "NSExtension": "NSExtensionPointIdentifier",
+    "EXAppExtensionAttributes": "EXExtensionPointIdentifier",
+}
+_NETWORK = "com.apple.developer.networking.networkextension"
+_PROVIDERS = {
+    *("packet-tunnel-provider", "app-proxy-provider", "app-push-provider"),
+    *("content-filter-provider", "dns-proxy"),
+}
+"""Network extensions that stay; entitled to `dns-settings` or `relay`, an app runs none."""
 _PROFILE = "embedded.mobileprovision"
 _PHONE = "~iphone"
-_PARTS = {"NSExtension", "EXAppExtensionAttributes", "WKApplication", "WKWatchKitApp"}
+_PARTS = {*_POINTS, "WKApplication", "WKWatchKitApp"}
 _HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 
 Facts = dict[str, Any]
@@ -42,8 +52,11 @@ Facts = dict[str, Any]
 def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
     """Facts of one app from its IPA, or from its Info.plist where `info` is what that holds.
 
-    Beside an Info.plist may lie its entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision.
-    A plist without UIBackgroundModes declares none; without entitlements, pushes are unknown.
+    Beside an Info.plist may lie its entitlements or embedded.mobileprovision, and PlugIns/*.appex. A plist
+    without UIBackgroundModes declares none, but what extensions do in the background is a mode, too
+    (`EXTENSION_MODES`), or is entitled to; without entitlements, pushes are unknown. No bundle says which
+    hosts its app contacts: associated domains are links that open in it, domains of a privacy manifest are
+    trackers.
 
     Raises:
         TelemetryError: the file is damaged, too large, or a value has the wrong type.
@@ -60,9 +73,11 @@ def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
     profile = folder / _PROFILE
     if entitlements is None and profile.is_file():
         entitlements = _provisioned(source_bytes(profile, MAX_PLIST_BYTES), str(profile))
-    privacy = folder / _PRIVACY
-    lists = [(str(privacy), source_bytes(privacy, MAX_PLIST_BYTES))] if privacy.is_file() else []
-    return declared(str(path), info, entitlements, lists)
+    parts = sorted(
+        f for f in folder.glob("*/*.appex/Info.plist") if _EXTENSION.fullmatch("/".join(f.parts[-3:]))
+    )
+    read = [(str(f), source_bytes(f, MAX_PLIST_BYTES)) for f in parts[:_MAX_EXTENSIONS]]
+    return declared(str(path), info, entitlements, read)
 
 
 def source_bytes(path: Path, max_bytes: int) -> bytes:
@@ -171,10 +186,9 @@ def _ipa(path: Path) -> Facts:
             entitlements = plist(content, f"{path}: entitlements")
         elif (content := take(root + _PROFILE)) is not None:
             entitlements = _provisioned(content, f"{path}: {_PROFILE}")
-        # The manifests of built-in frameworks name hosts of the same app.
-        manifests = [n for n in names if n.startswith(root) and n.rsplit("/", 1)[-1] == _PRIVACY]
-        lists = [(f"{path}: {n}", archive.take(n)) for n in sorted(set(manifests))[:_MAX_PRIVACY_FILES]]
-        facts = declared(str(path), info, entitlements, lists)
+        parts = sorted(n for n in present if n.startswith(root) and _EXTENSION.fullmatch(n[len(root) :]))
+        read = [(f"{path}: {n}", archive.take(n)) for n in parts[:_MAX_EXTENSIONS]]
+        facts = declared(str(path), info, entitlements, read)
         if (content := take("iTunesMetadata.plist")) is not None:
             store = plist(content, f"{path}: iTunesMetadata.plist")
             genre = store.get("genre") if isinstance(store, dict) else None
@@ -192,8 +206,10 @@ def _provisioned(content: bytes, name: str) -> Any:
     return found.get("Entitlements") if isinstance(found, dict) else None
 
 
-def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, bytes]]) -> Facts:
-    """Facts of the values of an Info.plist, of entitlements (None = unknown), and of privacy manifests.
+def declared(
+    name: str, values: Any, entitlements: Any, extensions: Iterable[tuple[str, bytes]] = ()
+) -> Facts:
+    """Facts of an Info.plist's values, of entitlements (None = unknown), and of its extensions' Info.plist.
 
     A key may carry the kind of device (`UIBackgroundModes~iphone`); that of the phone is used.
 
@@ -207,33 +223,35 @@ def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, b
     if app is None:
         raise TelemetryError(f"{name} has no CFBundleIdentifier; expected an app's Info.plist")
     checked_id(name, app)
-    modes = _strings(name, info, "UIBackgroundModes")
+    modes = {*_strings(name, info, "UIBackgroundModes"), *_modes_of(extensions)}
     facts: Facts = {
         "app_id": app,
         "app_name": text(name, info, "CFBundleDisplayName") or text(name, info, "CFBundleName"),
         "version": text(name, info, "CFBundleShortVersionString") or text(name, info, "CFBundleVersion"),
-        "background_modes": sorted(set(modes)),
     }
     facts = {key: None if _is_variable(value) else value for key, value in facts.items()}
-    named: list[str] = []
     if entitlements is not None:
         if not isinstance(entitlements, dict):
             raise TelemetryError(f"{name}: the entitlements are no dictionary")
         facts["push_entitled"] = text(name, entitlements, "aps-environment") is not None
-        domains = entitlements.get("com.apple.developer.associated-domains")
-        if domains != "*":  # a profile's placeholder for whatever the app names
-            # `www.example.com` of `applinks:www.example.com?mode=developer`
-            services = _strings(name, entitlements, "com.apple.developer.associated-domains")
-            named += [re.split("[?/]", service.partition(":")[2])[0] for service in services]
-    for where, content in lists:
-        privacy = plist(content, where)
-        if not isinstance(privacy, dict):
-            raise TelemetryError(f"{where} holds no dictionary; expected a privacy manifest")
-        named += _strings(where, privacy, "NSPrivacyTrackingDomains")
-    good, _ = hosts(named)
-    if good:
-        facts["expected_hosts"] = good[:_MAX_HOSTS]
+        providers = entitlements.get(_NETWORK)
+        if isinstance(providers, list) and _PROVIDERS & set(map(str, providers)):
+            modes.add("network-extension")
+    facts["background_modes"] = sorted(modes)
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _modes_of(extensions: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+    """What extensions may do in the background; most of them run only where the person sees them."""
+    for where, content in extensions:
+        part = plist(content, where)
+        if not isinstance(part, dict):
+            raise TelemetryError(f"{where} holds no dictionary; expected an extension's Info.plist")
+        for holder, key in _POINTS.items():
+            point = part.get(holder)
+            mode = EXTENSION_MODES.get(text(where, point, key) or "") if isinstance(point, dict) else None
+            if mode:
+                yield mode
 
 
 def _check_kind(name: str, info: Mapping[str, Any]) -> None:

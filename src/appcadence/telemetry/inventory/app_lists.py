@@ -359,7 +359,7 @@ def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
     said: Facts = {}
     if "CFBundleIdentifier" in row.values:
         entitlements = row.values.get("Entitlements")
-        said = declared(app, row.values, entitlements, [])
+        said = declared(app, row.values, entitlements)
         if entitlements is None and "uibackgroundmodes" not in row.named:
             # The tool did not ask for it: unknown, not none.
             del said["background_modes"]

@@ -3,8 +3,8 @@
 Sources, told apart by content: lists of apps by bundle id in property lists, JSON or CSV, however wrapped
 (`app_lists`; an MDM's answers and webhooks, Jamf, Fleet, SimpleMDM, a declarative status, MVT's and
 ideviceinstaller's lists), Intune's lists (display names only, so a map gives the bundle ids), an IPA or an
-extracted Info.plist (entitlements, PrivacyInfo.xcprivacy and embedded.mobileprovision are looked for beside
-it), and the hand-kept inventory.toml:
+extracted Info.plist (entitlements and embedded.mobileprovision are looked for beside it, and
+PlugIns/*.appex), and the hand-kept inventory.toml:
 
     [apps."com.example.chat"]              # one table an app, its bundle id in quotes
     name = "Chat"
@@ -18,8 +18,8 @@ it), and the hand-kept inventory.toml:
 
 Every key may be left out: what no source says is null, which means unknown and never "none". Of sources that
 disagree the hand-kept file is believed first, then the bundle, the lists, Intune, and last what the latest
-snapshot knew. Expected hosts alone add up: where no hand-kept list decides, the bundle's join those known
-before. Of two files of one kind the later one wins. What holds for the fleet also fills the rows of single
+snapshot knew. Which hosts and which period are expected, the hand-kept file alone says: no app declares them.
+Of two files of one kind the later one wins. What holds for the fleet also fills the rows of single
 devices, as a device's own row is the only one that is looked at for it. A list of which no row can be used
 is refused; of one that is not whole, or has bad rows, no absent app counts as vanished.
 """
@@ -42,7 +42,6 @@ from appcadence.telemetry.inventory.app_archive import Facts
 from appcadence.telemetry.inventory.snapshot import FACTS, Rows, Scope, Snapshot, order
 from appcadence.telemetry.inventory.sources import (
     BUNDLE,
-    HAND,
     MDM,
     PRECEDENCE,
     Source,
@@ -204,19 +203,11 @@ def _combined(sources: Sequence[Source], before: Snapshot) -> dict[Scope, Rows]:
 
 
 def _facts(app: str, scope: Scope, layers: Iterable[Source], before: Snapshot) -> Facts:
-    said = [(s.kind, s.apps[app]) for s in layers if app in s.apps and s.device in (None, scope)]
+    said = [s.apps[app] for s in layers if app in s.apps and s.device in (None, scope)]
     for owner in dict.fromkeys((scope, None)):
         if app in before.known.get(owner, ()):
-            said.append(("", before.known[owner][app]))
-    found = {
-        key: next((facts[key] for _, facts in said if facts.get(key) is not None), None) for key in FACTS
-    }
-    lists = [
-        (kind, facts["expected_hosts"]) for kind, facts in said if facts.get("expected_hosts") is not None
-    ]
-    if lists and lists[0][0] != HAND:
-        found["expected_hosts"] = sorted({host for _, names in lists for host in names})
-    return found
+            said.append(before.known[owner][app])
+    return {key: next((facts[key] for facts in said if facts.get(key) is not None), None) for key in FACTS}
 
 
 def _changes(before: Snapshot, after: Mapping[Scope, Rows]) -> tuple[Change, ...]:
@@ -278,13 +269,6 @@ def _notes(
         if other:
             installed = ", ".join(sorted(map(str, other)))
             yield f"{app}: the bundle is of version {version}, installed is {installed}."
-    alone = {app for s in sources if s.kind == BUNDLE for app in s.apps if s.apps[app].get("expected_hosts")}
-    alone -= {app for s in sources if s.kind == HAND for app in s.apps if "expected_hosts" in s.apps[app]}
-    if alone:
-        yield (
-            f"{len(alone)} app(s) expect only hosts that their bundles name, which are seldom all: "
-            "complete expected_hosts in inventory.toml."
-        )
     if telemetry and "flows" in telemetry.tables():
         inventoried = {scope for scope in after if scope is not None}
         strangers = inventoried - telemetry.names("flows", "device_id") if inventoried else set()

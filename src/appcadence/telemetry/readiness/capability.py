@@ -13,12 +13,14 @@ class Level(StrEnum):
     """How far a behaviour can be judged; see `WORDING`."""
 
     JUDGED = "judged"
+    TOO_LITTLE = "too_little"
     PER_DEVICE = "per_device"
     BLIND = "blind"
 
 
 WORDING: Mapping[Level, str] = {
     Level.JUDGED: "can be judged",
+    Level.TOO_LITTLE: "too little yet",
     Level.PER_DEVICE: "only per device",
     Level.BLIND: "blind",
 }
@@ -36,6 +38,8 @@ MAX_RESOLUTION_SECONDS = 60.0
 """Coarser times can neither show a rhythm nor tie a burst to a push."""
 MIN_SHARE = 0.5
 """What holds for less than this share of the flows or hours is not enough to judge by."""
+MIN_HOURS = 6.0
+"""A phone's own log of less says little about a phone."""
 MIN_LOGGED_HOURS = 72.0
 """A phone's own log of less has no past to speak of."""
 
@@ -148,9 +152,11 @@ class DeviceFacts:
         """How far each behaviour can be judged."""
         unseen, unnamed = _unseen(self), _unnamed(self)
         return {
-            "structured_cadence": unseen or unnamed or _cadence(self),
-            "session_persistence": unseen or _untimed(self) or unnamed or _known_of(self, "durations"),
-            "notification_burst": unseen or _unpushed(self) or _bursts(self),
+            "structured_cadence": unseen or unnamed or _short(self) or _cadence(self),
+            "session_persistence": (
+                unseen or _untimed(self) or unnamed or _short(self) or _known_of(self, "durations")
+            ),
+            "notification_burst": unseen or _unpushed(self) or _short(self) or _bursts(self),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -218,6 +224,13 @@ def _unpushed(d: DeviceFacts) -> Capability | None:
             "pushes are known, but flows name no app that they could belong to: a blind spot", "app"
         )
     return None
+
+
+def _short(d: DeviceFacts) -> Capability | None:
+    hours = d.logged_hours or float(d.observed_hours)
+    if not d.own_log or hours >= MIN_HOURS:
+        return None
+    return Capability(Level.TOO_LITTLE, f"{hours:,.1f} h of log: too short to say much", "again")
 
 
 def _blind(reason: str, change: str) -> Capability:

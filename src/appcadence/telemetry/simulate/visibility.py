@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence._types import Ints, Mask, Vector
+from appcadence.telemetry.apns import is_courier
 from appcadence.telemetry.schema import ACTIVITY, FLOWS, INVENTORY, NOTIFICATIONS, TASKS, TIME, conform
 from appcadence.telemetry.simulate.apps import APPS, SDK_HOSTS
 from appcadence.telemetry.simulate.presence import PUSH_KINDS, Flows, Intervals, Pushes, Rng
@@ -28,7 +29,7 @@ def _addresses() -> tuple[list[str], Ints, Ints]:
     """All addresses, and for each host the first of its own and how many it has.
 
     Hosts of one content network share addresses, as they do in the world. The invented hosts live in
-    198.18.0.0/15 (reserved for tests), Apple's in Apple's 17.57.144.0/22.
+    198.18.0.0/15 (reserved for tests), push couriers in Apple's 17.57.144.0/22, its others in 17.253.0.0/16.
     """
     names: list[str] = []
     first, count = np.zeros(len(HOSTS), np.int64), np.zeros(len(HOSTS), np.int64)
@@ -38,11 +39,11 @@ def _addresses() -> tuple[list[str], Ints, Ints]:
         many = 12 if network != host else 1 + code % 4
         if network not in shared:
             shared[network] = len(names)
-            prefix = "17.57" if host.endswith(".com") else "198.18"
+            prefix, third = ("17.253", 0) if host.endswith(".com") else ("198.18", 0)
+            if is_courier(host):
+                prefix, third = "17.57", 144
             numbers = range(len(names), len(names) + many)
-            names += [
-                f"{prefix}.{144 + i // 250 if prefix == '17.57' else i // 250}.{1 + i % 250}" for i in numbers
-            ]
+            names += [f"{prefix}.{third + i // 250}.{1 + i % 250}" for i in numbers]
         first[code], count[code] = shared[network], many
     return names, first, count
 

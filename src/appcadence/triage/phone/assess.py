@@ -113,10 +113,16 @@ def assess(
     found = _by_app(weeks)
     model = "rough: as simulated phones go" if reference else "as the phones go that the model learned from"
     used = [app for app in alerts if app not in found and phone.of(app).in_use_only]
+    approved = [
+        app
+        for app, rows in alerts.items()
+        if app not in found and app not in used
+        if all("approved_rhythm" in (row["explained_by"] or ()) for row in rows)
+    ]
     every = [
         _app(phone, app, alerts.get(app, []), found.get(app, []), model)
         for app in {**alerts, **found}
-        if app not in used
+        if app not in (*used, *approved)
     ]
     apps, system = ([app for app in every if app.part_of_ios == kind] for kind in (False, True))
     rarest = max((_days_between(alerts[app.app_id]) for app in apps if app.app_id in alerts), default=0.0)
@@ -128,6 +134,7 @@ def assess(
         short_reports=short_reports,
         systems=tuple(systems),
         used=tuple(map(phone.name, used)),
+        approved=tuple(map(phone.name, approved)),
         nameless=len({row["dest"] for row in loud if row["app_id"] is None}),
     )
     status, caveat = whole.status(basis, len(apps), len(system), rarest)
@@ -156,6 +163,7 @@ def _app(phone: PhoneRecord, app: str, rows: Sequence[Row], weeks: Sequence[Row]
     said = [finding for row in rows for finding in of_row(row)]
     weekly = [finding for row in weeks for finding in of_row(row)]
     codes = dict.fromkeys(code for row in rows for code in row["explained_by"] or ())
+    modes, purpose = phone.declared(app, "background_modes"), phone.declared(app, "declared_purpose")
     return PhoneApp(
         app,
         phone.name(app),
@@ -163,9 +171,9 @@ def _app(phone: PhoneRecord, app: str, rows: Sequence[Row], weeks: Sequence[Row]
         words.confidence(_days_between(rows) if rows else None, model),
         tuple(words.why([*said, *weekly])),
         (*words.happened(record, phone), *words.of_weeks(weeks, weekly)),
-        tuple(words.explanations(record, phone.modes(app), list(codes), weekly, system)),
+        tuple(words.explanations(record, modes, purpose, list(codes), weekly, system)),
         tuple(words.unchecked(phone)),
-        tuple(words.collect(record, phone, system, bool(weeks))),
+        tuple(words.collect(record, phone, modes, system, bool(weeks))),
         (*map(_scored, rows), *map(_summed, weeks)),
         tuple(days_of(record, phone, {row["window_start"] // DAY_US for row in rows})),
     )

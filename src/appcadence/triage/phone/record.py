@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US, Mask, Micros
-from appcadence.features.families.interaction import GRACE_SECONDS, SLACK_US
+from appcadence.features._kernels import SLACK_US
+from appcadence.features.context import LIT_US
+from appcadence.features.families.interaction import GRACE_SECONDS
 from appcadence.features.weekly import PRESENT
 from appcadence.features.windows import SESSION_GAP_SECONDS
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
@@ -70,10 +73,8 @@ class PhoneRecord:
         """When the log was kept; where it does not say so, whenever flows are less than a day apart."""
         last = int(max((s[:, 1].max() for s in (self.uses, self.kept) if len(s)), default=0))
         activity = self._tables["activity"]
-        present = pc.is_in(activity["kind"].cast(pa.string()), pa.array(PRESENT))
         ended = pc.fill_null(activity["end"].cast(pa.int64()), last)
         self._activity = activity.set_column(activity.column_names.index("end"), "end", ended)
-        self.in_use = merged(_spans(self._activity.filter(present)))
         events = self._tables["notifications"]
         self._pushes, self._transfers = (
             events.filter(pc.equal(events["kind"].cast(pa.string()), kind))
@@ -84,6 +85,7 @@ class PhoneRecord:
         resolution = self._tables["flows"]["time_resolution_seconds"].to_numpy()
         self.resolution_seconds = float(resolution.max(initial=0.0))
         self.dest_known = self._tables["flows"]["dest_host"].null_count < len(self._tables["flows"])
+        self.in_use = self._in_use()
         self.presence_known = len(self.in_use) > 0
         self.pushes_known = len(self._pushes) > 0
         self.tasks_known = len(self._tables["tasks"]) + len(self._transfers) > 0
@@ -108,14 +110,12 @@ class PhoneRecord:
 
     def name(self, app: str) -> str:
         """What the inventory calls it, else its id."""
-        rows = _of(self._tables["inventory"], app)["app_name"].drop_null()
-        return str(rows[-1].as_py()) if len(rows) else app
+        return str(self.declared(app, "app_name") or app)
 
-    def modes(self, app: str) -> list[str] | None:
-        """Background modes that the app declares; None if they are not known."""
-        rows = _of(self._tables["inventory"], app)["background_modes"].drop_null()
-        found: list[str] | None = rows[-1].as_py() if len(rows) else None
-        return found
+    def declared(self, app: str, column: str) -> Any:
+        """What the newest row of the inventory that knows it says of an app; None where none does."""
+        rows = _of(self._tables["inventory"], app)[column].drop_null()
+        return rows[-1].as_py() if len(rows) else None
 
     def of(self, app: str) -> AppRecord:
         """What is on record of one app."""
@@ -147,6 +147,21 @@ class PhoneRecord:
             bytes_in=pc.sum(counted["bytes_in"]).as_py(),
             process=bool(pc.any(process).as_py()),
         )
+
+    def _in_use(self) -> Spans:
+        """Unlocked, an app in front, or the screen lit; not for a push alone, where unlocks are known."""
+        kind = self._activity["kind"].cast(pa.string())
+        front, unlocked, lit = (_spans(self._activity.filter(pc.equal(kind, name))) for name in PRESENT)
+        soft = pc.equal(pc.fill_null(self._pushes["priority"], 0), 5)
+        silent = pc.or_(pc.fill_null(self._pushes["content_available"], False), soft)
+        loud = np.sort(self._pushes.filter(pc.invert(silent))["time"].cast(pa.int64()).to_numpy())
+        if len(unlocked) and len(loud):
+            opened, push = merged(unlocked), np.searchsorted(loud, lit[:, 0], "right") - 1
+            at = np.searchsorted(opened[:, 0], lit[:, 1], "right") - 1
+            met = (at >= 0) & (opened[np.maximum(at, 0), 1] >= lit[:, 0])
+            reach_us = self._reach_us - int(GRACE_SECONDS * 1e6) + LIT_US
+            lit = lit[met | (push < 0) | (lit[:, 0] - loud[np.maximum(push, 0)] > reach_us)]
+        return merged(np.vstack([front, unlocked, lit]))
 
     def _flows(self, app: str | None) -> pa.Table:
         """With an `end`."""

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from appcadence.telemetry.listing import listed, many
+from appcadence.telemetry.readiness.capability import MIN_HOURS
 from appcadence.triage.phone import words
 from appcadence.triage.phone.record import PhoneRecord
 from appcadence.triage.phone.words import spoken
 
-MIN_HOURS = 6.0
-"""Less of a log says little about a phone."""
 _RARE_DAYS = 10.0
 _ENOUGH_HOURS = 72.0
 _MIN_SERVED_SHARE = 0.05
@@ -50,6 +49,8 @@ class Basis:
     systems: tuple[str, ...]
     used: tuple[str, ...]
     """Apps that stand out, but only while the phone was in use."""
+    approved: tuple[str, ...]
+    """Apps that stand out, but in a rhythm that is approved."""
     nameless: int
     """Destinations that stand out and whose app is not known."""
 
@@ -78,7 +79,7 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
     whom = f"{many(apps, 'app')} {_stand(apps)} out {log}"
     they = "it" if apps == 1 else "they"
     what = f"when {they} used the network" if basis.judged else f"which hosts {they} contacted"
-    said = f"{whom}: neither use nor known purpose explains {what}."
+    said = f"{whom}: neither use nor an approved rhythm explains {what}."
     if rarest_days >= _RARE_DAYS:
         weight = "An ordinary phone shows the like of the first less than once in ten days, roughly."
     elif basis.judged:
@@ -102,6 +103,11 @@ def seen(basis: Basis) -> Iterator[str]:
         yield (
             f"{many(len(basis.used), 'app')} did something unusual, but only while the phone was in use, "
             f"which explains it: {listed(basis.used, 5)}."
+        )
+    if basis.approved:
+        yield (
+            f"{many(len(basis.approved), 'app')} did something unusual, but in the rhythm that is approved "
+            f"for it: {listed(basis.approved, 5)}."
         )
     if basis.reports:
         yield f"{many(basis.reports, 'App Privacy Report')}, judged as sums of a week."

@@ -10,7 +10,7 @@ import numpy as np
 from appcadence._quantity import quantity
 from appcadence._types import Micros
 from appcadence.features.catalog import FEATURES
-from appcadence.features.declarations import BACKGROUND_MODES
+from appcadence.features.declarations import BACKGROUND_MODES, CONTINUOUS_MODES
 from appcadence.findings import CONTEXT, EXPLANATION, REASON, Finding, of_kind, sentences
 from appcadence.telemetry.listing import listed
 from appcadence.triage.phone.record import AppRecord, PhoneRecord
@@ -38,9 +38,10 @@ _WHY = {
     "push_coupling": "It went onto the network right after pushes, too often for chance.",
     "push_coupling_against_own": "It went onto the network right after pushes, too often for chance.",
     "unexplained_sessions": "It was active when neither the person, a push nor iOS itself explains it.",
-    "rhythm_without_user": "It kept a rhythm while nobody used the phone.",
+    "rhythm_without_user": "It kept a rhythm while the phone was locked.",
 }
 """By expert, why an app stands out."""
+_REFRESH = {"fetch", "processing"}
 _PHRASES = {feature.name: feature.phrase for feature in FEATURES}
 
 
@@ -109,7 +110,7 @@ def _explained(record: AppRecord, phone: PhoneRecord) -> Iterator[str]:
     parts = [f"{np.count_nonzero(mask):,} began {what}" for what, mask in asked if mask.any()]
     alone = np.count_nonzero(record.unexplained)
     if alone:
-        parts.append(f"{alone:,} began with none of these, while nobody used the phone")
+        parts.append(f"{alone:,} began with none of these, while the phone was locked")
     yield f"{', '.join(parts)}."
 
 
@@ -137,18 +138,20 @@ def of_weeks(rows: Sequence[Row], said: Sequence[Finding]) -> Iterator[str]:
         yield f"{len(rows) - _MAX_HOSTS:,} more of its hosts stand out; 'appcadence weekly' lists them."
     accessed = [f.parameters for f in of_kind(said, CONTEXT)]
     for p in (p for i, p in enumerate(accessed) if p not in accessed[:i]):
-        alone = "" if p["unattended"] is None else f", {p['unattended']:,} of them with nobody at the phone"
+        alone = "" if p["unattended"] is None else f", {p['unattended']:,} of them while the phone was locked"
         yield f"In such a week it used {p['category']} {p['times']:,} times{alone}."
 
 
 def explanations(
     record: AppRecord,
     modes: Sequence[str] | None,
+    purpose: str | None,
     codes: Sequence[str],
     weekly: Sequence[Finding],
     system: bool,
 ) -> Iterator[str]:
-    """What would explain it: `codes` of the scores table, and findings of weekly sums."""
+    """What would explain it: what the inventory says of it, `codes` of the scores table, and findings of
+    weekly sums."""
     if system:
         yield (
             "It is a part of iOS, and parts of iOS work by themselves. Only the comparison with another "
@@ -168,7 +171,9 @@ def explanations(
     yield from dict.fromkeys(f"{finding.sentence}." for finding in of_kind(weekly, EXPLANATION))
     if declared := [BACKGROUND_MODES[mode] for mode in modes or () if mode in BACKGROUND_MODES]:
         yield f"The app declares that in the background it {listed(declared, 4)}."
-    if not system:
+    if purpose:
+        yield f"Its purpose, as the inventory has it: {purpose}. Does what happened fit that?"
+    elif not system:
         yield (
             "Its purpose: messengers, mail, calls, music, navigation, backup, health and company management "
             "keep contact by themselves. Ask the person what the app is for and who installed it."
@@ -199,7 +204,9 @@ def unchecked(phone: PhoneRecord) -> Iterator[str]:
         yield "Whether iOS had scheduled it: no such work is on record."
 
 
-def collect(record: AppRecord, phone: PhoneRecord, system: bool, reported: bool) -> Iterator[str]:
+def collect(
+    record: AppRecord, phone: PhoneRecord, modes: Sequence[str] | None, system: bool, reported: bool
+) -> Iterator[str]:
     """What to collect next about an app."""
     if system:
         yield "A sysdiagnose of another phone with the same iOS version: is it the same there?"
@@ -207,9 +214,13 @@ def collect(record: AppRecord, phone: PhoneRecord, system: bool, reported: bool)
     if not phone.dest_known and not reported:
         yield "An App Privacy Report over the next seven days: which hosts does it contact?"
     if len(record.uses):
-        yield (
-            "A second sysdiagnose after some days: does it go on? Then one with Background App Refresh "
-            "switched off for the app: does it stop?"
-        )
+        yield "A second sysdiagnose after some days: does it go on?"
+        if modes is None:
+            yield (
+                "Then one with Background App Refresh switched off for the app: does it stop? Sound, calls, "
+                "location, Bluetooth and VPN go on all the same."
+            )
+        elif _REFRESH & set(modes) and not CONTINUOUS_MODES & set(modes):
+            yield "Then one with Background App Refresh switched off for the app: does it stop?"
     else:
         yield "A sysdiagnose: at which times does it use the network?"
