@@ -34,6 +34,20 @@ _MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
 so many pushes tell chance apart."""
 
 
+def told_behaviours(p: Mapping[str, Any]) -> list[str]:
+    """The behaviours that the sentence of a case tells of: pushes first, which say the most."""
+    n, longest = p["connections"], p["longest_seconds"] or 0.0
+    if n == 0 and p["seconds"] is not None:
+        longest = p["seconds"]
+    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (p["seconds"] or 0.0)
+    told = {
+        "notification_burst": (p["answered"] or 0) >= _MIN_PUSHES and p["answered"] > 2 * p["by_chance"],
+        "structured_cadence": filled and (p["gap_share"] or 0.0) >= _MIN_SHARE,
+        "session_persistence": longest >= _LONG_SECONDS,
+    }
+    return [name for name, is_told in told.items() if is_told]
+
+
 def case_sentence(p: Mapping[str, Any]) -> str:
     n, failed, seconds = p["connections"], p["failed"] or 0, p["seconds"]
     what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
@@ -45,10 +59,10 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         said += f" in {quantity(seconds, 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
-    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (seconds or 0.0)
-    if filled and (p["gap_share"] or 0.0) >= _MIN_SHARE:
+    told = told_behaviours(p)
+    if "structured_cadence" in told:
         said += f", mostly every {quantity(p['gap_seconds'], 's')}"
-    if longest >= _LONG_SECONDS:
+    if "session_persistence" in told:
         more, least = (" or longer", "") if p.get("cut") else ("", "" if alone else "up to ")
         said += f", for {least}{quantity(longest, 's')}{more}{'' if alone else ' at a time'}"
     if p["dest"] is None:
@@ -61,7 +75,7 @@ def case_sentence(p: Mapping[str, Any]) -> str:
             said += f", which {met or 'no other device'} contacted"
         if p["destinations"] > 1:
             said += f" (one of {p['destinations']:,} destinations)"
-    if (p["answered"] or 0) >= _MIN_PUSHES and p["answered"] > 2 * p["by_chance"]:
+    if "notification_burst" in told:
         said += (
             f"; a session followed at once on {p['answered']} of {p['pushes']} pushes, by chance on "
             f"{p['by_chance']:.1f}"

@@ -206,6 +206,7 @@ class CaseRows:
                 self.table["score"].take(pa.array(at)).combine_chunks(),
                 pa.array(total[most], pa.int64()),
                 pa.array(self.fires[at]),
+                pa.array(self.frame["other_devices"].to_numpy(np.float64)[at], pa.int64(), from_pandas=True),
             ],
             fields=list(DESTINATION),
         )

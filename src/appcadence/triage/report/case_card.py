@@ -75,7 +75,7 @@ def card(
         "day_list": case["alert_days"],
         "ask": _ask(case, window),
         "look": look(case),
-        "contain": contain(case),
+        "contain": contain(case, {} if window is None else window.context),
         "identity": identity(window.context) if window and window.context.get("in_inventory") else "",
         "explained_by": sentences(case["explained_by"] or ()),
         "wrong": guide_of(reasons[0]).wrong if reasons else "",
@@ -100,7 +100,7 @@ def card(
 def _ask(case: Row, window: Window | None) -> str:
     if case["kind"].startswith("fleet"):
         return "Ask release management whether this was rolled out."
-    return "" if window is None else contact(window)
+    return "" if window is None else contact(window, case)
 
 
 def _shown(window: Window) -> dict[str, Any]:
