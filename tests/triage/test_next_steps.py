@@ -16,7 +16,7 @@ from appcadence.features.build import build
 from appcadence.findings import Finding
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.triage.next_steps import contact, contain, identity
+from appcadence.triage.next_steps import contact, contain, explained, identity
 from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Output, Window, as_rows, no_alert
@@ -137,6 +137,7 @@ def test_only_what_few_devices_contact_is_blocked_and_nothing_of_apple():
     assert said.startswith("Block c2.example, notapple.com for d1 at the DNS filter or VPN. ")
     assert "not on cellular" in said
     assert blocked(("c2.example", 5), devices=100) and not blocked(("c2.example", 6), devices=100)
+    assert blocked(("old.example", None), other_devices=1)
     host, address = blocked(("c2.example", 0), ("203.0.113.9", 0))
     assert "203.0.113.9" not in host and "DNS" not in address
     assert address.startswith("Block 203.0.113.9 for d1 at the firewall or VPN.")
@@ -195,6 +196,13 @@ def test_what_is_asked_is_what_the_case_says_happened():
     assert contact(window, a_case(longest_seconds=9000.0)).endswith("connected to a.example for so long.")
     assert contact(window, a_case(longest_seconds=9000.0, **pushes)).endswith("for so long.")
     assert contact(window, a_case()).endswith("meant to contact a.example.")
+
+
+def test_nothing_is_usual_for_an_unknown_app():
+    row = {"explained_by": ["usual_for_app", "known_to_fleet"]}
+    assert explained(row | {"app_id": "com.a"}) == ["as usual for this app", "known to the fleet"]
+    assert explained(row | {"app_id": None}) == ["known to the fleet"]
+    assert explained({"app_id": None, "explained_by": None}) == []
 
 
 def test_the_newest_profile_of_the_device_goes_before_that_of_the_fleet():

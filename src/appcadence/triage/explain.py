@@ -10,9 +10,9 @@ from typing import Any
 from appcadence._quantity import quantity
 from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
-from appcadence.findings import UNCHECKED, of_kind, sentences
+from appcadence.findings import UNCHECKED, of_kind
 from appcadence.triage.cases import subject
-from appcadence.triage.next_steps import contact, contain, identity, look
+from appcadence.triage.next_steps import contact, contain, explained, identity, look
 from appcadence.triage.report_data import (
     Intervals,
     Output,
@@ -143,7 +143,7 @@ def lines(window: Window, case: Row | None = None) -> list[str]:
     out += [line for sentence in more for line in _wrapped(sentence)]
     unchecked = of_kind(window.findings, UNCHECKED)
     out += _listed("Shows", behaviours(row))
-    out += _listed("Speaks for a benign reading", sentences(row["explained_by"] or ()))
+    out += _listed("Speaks for a benign reading", explained(row))
     out += _listed("Reasons", [f.text for f in window.findings if f not in unchecked])
     out += _listed("Could not be checked", [f.text for f in unchecked])
     return out + _contributions(row) + _raster(window)

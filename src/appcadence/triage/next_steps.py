@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from appcadence._quantity import told_behaviours
 from appcadence.features.windows import APP_LEVEL
+from appcadence.findings import sentences
 from appcadence.telemetry.addresses import is_address
 from appcadence.telemetry.apns import is_apple
 from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
@@ -120,27 +121,26 @@ def is_of_ios(app: str) -> bool:
 
 def _block(case: Row, where: str) -> list[str]:
     """Where to block the destinations that few other devices contact."""
-    devices = case["findings"][0].parameters.get("devices") or 0
-    most = max(MAX_OTHERS, devices // FLEET_PART)
-    few = [
-        part["dest"]
-        for part in suspects(case)
-        if part["dest"] not in (APP_LEVEL, "unknown")
-        and not _is_apples(part["dest"])
-        # Whom a new fleet event meets is many by its nature.
-        and (case["kind"].startswith("fleet") or _at_most(part.get("other_devices"), most))
-    ][:MAX_NAMED]
-    hosts, addresses = ([d for d in few if is_address(d.partition("%")[0]) == by] for by in (False, True))
+    told = case["findings"][0].parameters
+    most = max(MAX_OTHERS, (told.get("devices") or 0) // FLEET_PART)
+    few = []
+    for part in suspects(case):
+        dest, others = part["dest"], part.get("other_devices")
+        if others is None and dest == told.get("dest"):
+            others = told.get("other_devices")
+        # Whom a fleet event meets are many by its nature.
+        rare = case["kind"].startswith("fleet") or (others is not None and others <= most)
+        if rare and dest not in (APP_LEVEL, "unknown") and not _is_apples(dest):
+            few.append(dest)
+    hosts, addresses = (
+        [d for d in few[:MAX_NAMED] if is_address(d.partition("%")[0]) == by] for by in (False, True)
+    )
     out = []
     if hosts:
         out.append(f"Block {_listed(hosts)} for {where} at the DNS filter or VPN. {_AT_HOME}")
     if addresses:
         out.append(f"Block {_listed(addresses)} for {where} at the firewall or VPN. {_AT_HOME}")
     return out
-
-
-def _at_most(count: int | None, most: int) -> bool:
-    return count is not None and count <= most
 
 
 def _is_apples(dest: str) -> bool:
@@ -228,6 +228,12 @@ def _headline(case: Row) -> list[str]:
     """The behaviours that the case's sentence tells of."""
     first = case["findings"][0]
     return told_behaviours(first.parameters) if first.code == "case" else []
+
+
+def explained(row: Row) -> list[str]:
+    """What speaks for a benign reading of a case or window; of an unknown app, nothing is usual for it."""
+    unfit = "usual_for_app" if row["app_id"] is None else None
+    return sentences([code for code in row["explained_by"] or () if code != unfit])
 
 
 def identity(known: Row) -> str:
