@@ -73,6 +73,8 @@ def test_unknown_apps_and_apps_outside_of_the_inventory():
     assert contact(asked([], None)).startswith(
         "Ask the user of d1 whether they know a.example, and which apps"
     )
+    of_ios = [{"app_id": "com.apple.cloudd", "expected_hosts": ["a.example"]}]
+    assert contact(asked(of_ios, None)).startswith("See whether it is iOS itself: com.apple.cloudd, a part")
     assert identity(unknown.context) == ""
     missing = asked(others)
     assert contact(missing).startswith(

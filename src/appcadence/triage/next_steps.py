@@ -184,7 +184,13 @@ def contact(window: Window, case: Row | None = None) -> str:
         return f"Ask {who} of exception {exception}, which does not hold here."
     device, dest = row["device_id"], _destination(row, known)
     if row["app_id"] is None:
-        if declared_by := known.get("declared_by"):
+        declared_by = known.get("declared_by")
+        if declared_by and is_of_ios(declared_by):
+            return (
+                f"See whether it is iOS itself: {declared_by}, a part of it, alone declares {row['dest']}; "
+                "the telemetry names no app."
+            )
+        if declared_by:
             return (
                 f"Ask the user of {device} about {declared_by}, which alone declares {row['dest']}; the "
                 "telemetry names no app."
