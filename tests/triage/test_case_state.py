@@ -367,7 +367,10 @@ def test_facts_are_those_of_the_flows(telemetry, fleet_model, tmp_path):
             assert list(fact.ports) == [443] and 0 < fact.n_unused < 288
             (row,) = [r for r in read_cases(tmp_path / "out" / "cases.parquet").to_pylist() if r["case"] == 1]
             # The app's window over all destinations alerts, too, and holds those connections.
-            (whole,) = facts[(facts["dest"] == "*") & (facts["device_id"] == fact.device_id)].itertuples()
+            same = facts[["device_id", "app_id", "window_start"]].eq(
+                [fact.device_id, fact.app_id, fact.window_start]
+            )
+            (whole,) = facts[(facts["dest"] == "*") & same.all(axis=1)].itertuples()
             assert whole.n_started > 288
             many, share = whole.n_started, round(100 * whole.n_unused / whole.n_started)
             hours = (whole.last_time - whole.first_time) / pd.Timedelta(1, "h")
