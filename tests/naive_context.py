@@ -327,18 +327,21 @@ def to_provider(flow):
 
 
 def to_stranger(flow):
-    """To port 5223, or by a push server's name, of a destination known not to be Apple's; the address
+    """To port 5223, or by a push server's name, of a destination known not to be Apple's; a public address
     decides, else the name."""
     named = f".{flow.host}".endswith((".push.apple.com", "push-apple.com.akadns.net"))
     named &= not f"{flow.host}".startswith("api.")
     if not (flow.port == 5223 or named) or (flow.ip is None and flow.host is None):
         return False
+    stranger = not f".{flow.host}".endswith((".apple.com", "push-apple.com.akadns.net"))
     if flow.ip is None:
-        return not f".{flow.host}".endswith((".apple.com", "push-apple.com.akadns.net"))
+        return stranger
     try:
         address = ipaddress.ip_address(flow.ip)
     except ValueError:
         return False
+    if not address.is_global:
+        return flow.host is not None and stranger
     return not any(address in network for network in APPLE if network.version == address.version)
 
 

@@ -33,7 +33,7 @@ EXAMPLES = {
         **{"other_devices": 0, "devices": 40, "port": 4444, "dest_connections": None, "dest_seconds": None},
     },
     "below_threshold": {"threshold": 0.0},
-    "expert": {"expert": "volume_of_new", "value": 2.0, "one_in": 350},
+    "expert": {"expert": "volume_of_new", "feature": "beats_per_hour", "value": 2.0, "one_in": 350},
     "weekly_expert": {"expert": "rise_of_new", "contacts": 9, "rate": 1.5, "usual": 0.1, "one_in": 20},
     "user_started": {"user_contacts": 8, "of": 9},
     "known_owner": {"owner": "Example"},
@@ -236,16 +236,18 @@ def test_nothing_hangs_on_the_wording(place, monkeypatch):
 
 def test_every_expert_has_words():
     for expert in EXPERTS:
-        for value in (3.0, None):
-            said = Finding("expert", {"expert": expert.name, "value": value, "one_in": 1234}).text
+        for name in (*expert.shown, None):
+            facts = {"feature": name, "value": None if name is None else 3.0}
+            said = Finding("expert", {"expert": expert.name, **facts, "one_in": 1234}).text
             assert said.endswith(": one benign window in 1,234 shows as much.") and "nan" not in said
+            assert ("3" in said.rpartition(":")[0]) is (name is not None)
 
 
 def test_a_session_is_said_to_be_measured_in_one_window():
     feature = {"feature": "longest_session_seconds", "value": 5532.0, "expected": 60.0}
     said = Finding("unusual_feature", feature).text
     assert said == "Longest session within one window: 92.2 min; usual here 60.0 s."
-    said = Finding("expert", {"expert": "persistence_of_new", "value": 5532.0, "one_in": 9}).text
+    said = Finding("expert", feature | {"expert": "persistence_of_new", "one_in": 9}).text
     assert "(longest session within one window: 92.2 min)" in said
 
 

@@ -163,32 +163,25 @@ def _unusual(p: Parameters) -> str:
 
 
 _EXPERTS = {
-    "newness": ("never contacted before", ""),
-    "rhythm_of_new": ("a new destination, contacted in a rhythm", "part_cadence_score"),
-    "persistence_of_new": ("a new destination, connected for long", "longest_session_seconds"),
-    "volume_of_new": ("a new destination, contacted often", "beats_per_hour"),
-    "unlike_any_known": ("a new destination, unlike every service the device used before", ""),
-    "rhythm_against_own": ("in a stricter rhythm than is usual here", "part_cadence_score"),
-    "persistence_against_own": ("connected for longer than is usual here", "longest_session_seconds"),
-    "volume_against_own": ("contacted more often than is usual here", "beats_per_hour"),
-    "push_coupling": ("network bursts follow pushes", "push_coupling_excess"),
-    "push_coupling_against_own": (
-        "network bursts follow pushes more than is usual here",
-        "push_coupling_excess",
-    ),
-    "unexplained_sessions": (
-        "active when neither the user, a push nor iOS's scheduler explains it",
-        "unexplained_sessions_per_hour",
-    ),
-    "rhythm_without_user": ("in a rhythm while nobody uses the device", "userless_excess_ratio"),
+    "newness": "never contacted before",
+    "rhythm_of_new": "a new destination, contacted in a rhythm",
+    "persistence_of_new": "a new destination, connected for long",
+    "volume_of_new": "a new destination, contacted often",
+    "unlike_any_known": "a new destination, unlike every service the device used before",
+    "rhythm_against_own": "in a stricter rhythm than is usual here",
+    "persistence_against_own": "connected for longer than is usual here",
+    "volume_against_own": "contacted more often than is usual here",
+    "push_coupling": "network bursts follow pushes",
+    "push_coupling_against_own": "network bursts follow pushes more than is usual here",
+    "unexplained_sessions": "active when neither the user, a push nor iOS's scheduler explains it",
+    "rhythm_without_user": "in a rhythm while nobody uses the device",
 }
-"""By expert, what it says and the feature that shows how much."""
+"""By expert, what it says."""
 
 
 def _expert(p: Parameters) -> str:
-    phrase, name = _EXPERTS[p["expert"]]
-    shown = ""
-    if name and p["value"] is not None:
+    phrase, shown = _EXPERTS[p["expert"]], ""
+    if (name := p.get("feature")) is not None:
         feature = _FEATURE[name][0]
         shown = f" ({_phrase(feature)}: {quantity(p['value'], feature.unit)})"
     return f"{phrase[0].upper()}{phrase[1:]}{shown}: one benign window in {p['one_in']:,} shows as much."
@@ -234,48 +227,31 @@ def _fleet_event(p: Parameters) -> str:
     )
 
 
-def _dns_channel(p: Parameters) -> str:
-    return (
-        f"{p['dest']} got {p['lookups']:,} DNS look-ups, all from {p['device']}, which has "
-        f"{p['other_flows']:,} other flows; look-ups are not judged, and may carry more than names."
-    )
+def _of(kind: str, label: str, text: str) -> Statement:
+    """What is said in a text, which names the parameters where they stand."""
+    return Statement(kind, text.format_map, label)
 
 
-def _identity_changed(p: Parameters) -> str:
-    return (
-        f"{p['renamed']} of {p['of']} devices have other ids than before, and the destinations of "
-        f"{p['nameless']} lost their host names; what is new to them for that reason is no fleet event."
-    )
-
-
-def _says(text: str) -> Callable[[Parameters], str]:
-    return lambda p: text
-
-
-def _unchecked(text: str) -> Statement:
-    return Statement(UNCHECKED, _says(text), "Not checked")
-
-
-_silent = partial(Statement, NO_ALERT, label="No alert")
-_blind = partial(Statement, BLIND_SPOT, label="Blind spot")
+_unchecked = partial(_of, UNCHECKED, "Not checked")
+_explains = partial(_of, EXPLANATION, "")
+_silent = partial(_of, NO_ALERT, "No alert")
+_blind = partial(_of, BLIND_SPOT, "Blind spot")
 
 CATALOGUE: dict[str, Statement] = {
     "case": Statement(SUMMARY, case_sentence),
     "expert": Statement(REASON, _expert),
     "unusual_feature": Statement(REASON, _unusual),
-    "app_unknown": Statement(UNCHECKED, _says("the telemetry does not say which app this is."), "Blind spot"),
+    "app_unknown": _of(UNCHECKED, "Blind spot", "the telemetry does not say which app this is."),
     "weekly_expert": Statement(REASON, _weekly_expert),
     "weekly_sums": _unchecked("rhythm and hours of the contacts (the report holds sums of a week)."),
     "first_report": _unchecked("whether the host is new (no earlier report of this device)."),
     "accessed": Statement(CONTEXT, _accessed, "Context"),
     "presence_unknown": _unchecked("whether the user was present (no activity telemetry)."),
-    "device_unusual": Statement(
+    "device_unusual": _of(
         UNCHECKED,
-        lambda p: (
-            "more of this device is unusual at once than calibrated days are: its scores are lowered by "
-            f"{p['lowered_by']:.1f}; see whether its telemetry, identity or use changed."
-        ),
         "Unusual device",
+        "more of this device is unusual at once than calibrated days are: its scores are lowered by "
+        "{lowered_by:.1f}; see whether its telemetry, identity or use changed.",
     ),
     "pushes_unknown": _unchecked("whether pushes started it (no push telemetry for this app)."),
     "durations_unknown": _unchecked("how long it stayed connected (no durations)."),
@@ -296,76 +272,67 @@ CATALOGUE: dict[str, Statement] = {
         )
     ),
     "exception_hours": _broken(
-        lambda p: f"connected at {p['hour']:02}:00 UTC, approved {p['from_hour']:02}:00-{p['to_hour']:02}:00"
+        "connected at {hour:02}:00 UTC, approved {from_hour:02}:00-{to_hour:02}:00".format_map
     ),
-    "exception_expired": _broken(lambda p: f"expired on {p['expires']}"),
-    "user_present": Statement(EXPLANATION, _says("user present")),
-    "approved_rhythm": Statement(EXPLANATION, _says("approved rhythm")),
-    "scheduled_by_ios": Statement(EXPLANATION, _says("explained by iOS's scheduler")),
-    "usual_for_app": Statement(EXPLANATION, _says("as usual for this app")),
-    "known_to_fleet": Statement(EXPLANATION, _says("known to the fleet")),
-    "user_started": Statement(
-        EXPLANATION, lambda p: f"the user began {p['user_contacts']:,} of {p['of']:,} contacts"
-    ),
-    "app_is_new": Statement(EXPLANATION, _says("the app itself is new")),
-    "takes_over": Statement(EXPLANATION, _says("takes over from hosts that the app contacts less now")),
-    "known_owner": Statement(EXPLANATION, lambda p: f"the host belongs to {p['owner']}"),
-    "cadence_alone": _silent(
-        lambda p: f"cadence alone with under {p['min_beats']} beats raises none, whatever its score."
-    ),
-    "below_threshold": _silent(
-        lambda p: f"its score is below {p['threshold']:.1f}, from which windows alert."
-    ),
-    "no_behaviour_stands_out": _silent(_says("no behaviour that can be judged stands out by itself.")),
-    "unattributed_windows": _blind(
+    "exception_expired": _broken("expired on {expires}".format_map),
+    "user_present": _explains("user present"),
+    "approved_rhythm": _explains("approved rhythm"),
+    "scheduled_by_ios": _explains("explained by iOS's scheduler"),
+    "usual_for_app": _explains("as usual for this app"),
+    "known_to_fleet": _explains("known to the fleet"),
+    "system_service": _explains("by its name a service of iOS itself or of the carrier"),
+    "user_started": _explains("the user began {user_contacts:,} of {of:,} contacts"),
+    "app_is_new": _explains("the app itself is new"),
+    "takes_over": _explains("takes over from hosts that the app contacts less now"),
+    "known_owner": _explains("the host belongs to {owner}"),
+    "cadence_alone": _silent("cadence alone with under {min_beats} beats raises none, whatever its score."),
+    "below_threshold": _silent("its score is below {threshold:.1f}, from which windows alert."),
+    "no_behaviour_stands_out": _silent("no behaviour that can be judged stands out by itself."),
+    "unattributed_windows": Statement(
+        BLIND_SPOT,
         lambda p: (
             f"{p['windows']} of {p['of']} channel windows ({100 * p['windows'] / p['of']:.0f}%) cannot be "
             "attributed to an app."
-        )
+        ),
+        "Blind spot",
     ),
-    "devices_without_activity": _blind(
-        lambda p: f"{p['devices']} of {p['of']} devices do not show whether the user was present."
-    ),
-    "devices_without_pushes": _blind(
-        lambda p: f"{p['devices']} of {p['of']} devices do not show whether pushes started it."
-    ),
+    "devices_without_activity": _blind("{devices} of {of} devices do not show whether the user was present."),
+    "devices_without_pushes": _blind("{devices} of {of} devices do not show whether pushes started it."),
     "multiplexed_requests": _blind(
-        _says("requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records.")
+        "requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
     ),
     "shared_processes": _blind(
-        lambda p: (
-            f"{p['windows']} of {p['of']} windows are of system processes that work for apps, and not ranked."
-        )
+        "{windows} of {of} windows are of system processes that work for apps, and not ranked."
     ),
     "private_relay": _blind(
-        lambda p: (
-            f"{p['devices']} of {p['of']} devices use iCloud Private Relay: whom they talk to through it, "
-            "and how often, is not in these logs."
-        )
+        "{devices} of {of} devices use iCloud Private Relay: whom they talk to through it, and how often, is "
+        "not in these logs."
     ),
     "push_connections": _blind(
-        lambda p: (
-            f"{p['windows']} of {p['of']} windows are of phones' own connections to Apple's push service, "
-            "one for all apps, and not ranked."
-        )
+        "{windows} of {of} windows are of phones' own connections to Apple's push service, one for all apps, "
+        "and not ranked."
     ),
-    "local_destinations": _blind(
-        lambda p: f"{p['windows']} of {p['of']} windows to local addresses are not ranked."
+    "local_destinations": _blind("{windows} of {of} windows to local addresses are not ranked."),
+    "dns_channel": _blind(
+        "{dest} got {lookups:,} DNS look-ups, all from {device}, which has {other_flows:,} other flows; "
+        "look-ups are not judged, and may carry more than names."
     ),
-    "dns_channel": _blind(_dns_channel),
-    "new_names": _blind(lambda p: f"{p['device']} met {p['names']:,} new hosts in an hour ({p['hour']})."),
-    "short_reports": _blind(
-        lambda p: f"App Privacy Reports of under two days, which cannot be judged: {p['reports']:,}."
+    "new_names": _blind("{device} met {names:,} new hosts in an hour ({hour})."),
+    "short_reports": _blind("App Privacy Reports of under two days, which cannot be judged: {reports:,}."),
+    "lookups_only": _blind("{devices} of {of} devices show nothing but DNS look-ups, which are not judged."),
+    "identity_changed": _of(
+        BLIND_SPOT,
+        "Identity changed",
+        "{renamed} of {of} devices have other ids than before, and the destinations of {nameless} lost "
+        "their host names; what is new to them for that reason is no fleet event.",
     ),
-    "lookups_only": _blind(
-        lambda p: f"{p['devices']} of {p['of']} devices show nothing but DNS look-ups, which are not judged."
-    ),
-    "identity_changed": Statement(BLIND_SPOT, _identity_changed, "Identity changed"),
-    "threshold_out_of_reach": _blind(
+    "threshold_out_of_reach": Statement(
+        BLIND_SPOT,
         lambda p: (
             f"{p['threshold']} {p['p_value']:g} is below {p['min_p_value']:.2g}, the least p-value that this "
             f"model can give; no window shows {p['behaviour'].replace('_', ' ')}."
-        )
+        ),
+        "Blind spot",
     ),
     "fleet_event": Statement(FLEET_EVENT, _fleet_event, "Fleet event"),
 }

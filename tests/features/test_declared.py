@@ -118,7 +118,12 @@ def test_the_rhythm_of_an_app_is_that_of_its_hosts_together():
         ({"dest_ip": "nonsense", "dest_port": 5223}, 0, 0),
         ({"dest_ip": "10.0.0.9", "dest_port": 443}, 0, 0),
         ({"dest_port": 5223}, 1, 0),
-        ({"dest_ip": "10.0.0.9", "dest_port": 443, "host": "7-courier.push.apple.com"}, 1, 0),
+        ({"dest_ip": "9.9.9.9", "dest_port": 443, "host": "7-courier.push.apple.com"}, 1, 0),
+        # Whose the address of a proxy, a translator or a tunnel is, nobody knows.
+        ({"dest_ip": "10.0.0.9", "dest_port": 443, "host": "7-courier.push.apple.com"}, 0, 0),
+        ({"dest_ip": "100.64.0.9", "dest_port": 5223, "host": "7-courier.push.apple.com"}, 0, 0),
+        ({"dest_ip": "64:ff9b::1139:9014", "dest_port": 5223, "host": "7-courier.push.apple.com"}, 0, 0),
+        ({"dest_ip": "64:ff9b::909:909", "dest_port": 5223, "host": "7-courier.push.apple.com"}, 1, 0),
         ({"dest_ip": "17.57.144.1", "dest_port": 443, "host": "7-courier.push.apple.com"}, 0, 0),
         ({"dest_port": 443, "host": "7-courier.push.apple.com"}, 0, 0),
         ({"dest_port": 2195}, 0, 1),

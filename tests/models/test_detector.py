@@ -88,7 +88,7 @@ def cited(scores):
     """Names of the features that the findings of a scores table are about."""
     said = [f.parameters for _, row in scores.iterrows() for f in of_row(row) if f.kind == REASON]
     shown = {expert.name: expert.feature for expert in EXPERTS}
-    return {p["feature"] if "feature" in p else shown[p["expert"]] for p in said}
+    return {p.get("feature") or shown[p["expert"]] for p in said}
 
 
 def test_contributions_and_the_shift_of_the_device_sum_to_every_score(detector, frame, complete):

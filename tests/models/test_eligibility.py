@@ -40,8 +40,9 @@ def test_a_window_is_judged_on_what_it_has_evidence_for(columns, behaviours):
 
 @pytest.mark.parametrize(("steady", "enough"), [(0.0, False), (2 / 14, True), (1.0, True), (np.nan, False)])
 def test_a_channel_met_on_two_days_before_is_judged_however_few_its_beats(steady, enough):
-    frame = of(steady_days_ratio=steady)
+    frame = of(steady_days_ratio=steady, n_beats=1)
     assert eligible(frame).tolist() == [enough]
+    assert not eligible(of(steady_days_ratio=steady, n_beats=0)).any()
     assert not any(able[0] for able in judged(frame).values())
 
 

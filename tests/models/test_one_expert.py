@@ -92,21 +92,7 @@ def shown(scorer, fleet, behaviour):
     return found.reindex(pd.MultiIndex.from_tuples(keys))
 
 
-@pytest.mark.parametrize(
-    "behaviour",
-    [
-        pytest.param(
-            ten_hours,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="6 of 16 alert, and the median stands one below the threshold: the expert is worth 8 "
-                "of at most 10, but nothing bounds what the classifier takes away",
-            ),
-        ),
-        clockwork,
-        answers,
-    ],
-)
+@pytest.mark.parametrize("behaviour", [ten_hours, clockwork, answers])
 def test_most_windows_with_one_extreme_behaviour_alert_at_one_a_device_day(scorer, fleet, behaviour):
     changed = shown(scorer, fleet, behaviour)
     assert len(changed) >= 8

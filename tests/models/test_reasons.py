@@ -60,11 +60,47 @@ def test_three_experts_are_said_from_one_in_twenty_on_and_newness_last():
         )
     ):
         worth[row, [names.index(name) for name in said]] = list(said.values())
-    found = said_by_experts(worth, values(3, push_coupling_surprise=7.0))
+    seen = values(3, beats_per_hour=7.0, push_coupling_surprise=80.0)
+    found = said_by_experts(worth, seen, np.full_like(seen, np.nan))
     told = [[finding.parameters["expert"] for finding in findings] for findings in found]
     assert told == [["push_coupling", "newness"], ["rhythm_of_new", "volume_of_new", "push_coupling"], []]
-    assert found[0][0].parameters == {"expert": "push_coupling", "value": 7.0, "one_in": 20}
-    assert found[0][1].parameters["value"] is None
+    # Decades of surprise tell nobody anything; connections an hour do.
+    unsaid = {"feature": None, "value": None}
+    assert found[0][0].parameters == {"expert": "push_coupling", **unsaid, "one_in": 20}
+    said = {"feature": "beats_per_hour", "value": 7.0}
+    assert found[1][1].parameters == {"expert": "volume_of_new", **said, "one_in": 148}
+
+
+@pytest.mark.parametrize(
+    ("longest", "connected", "shown"),
+    [(3.0, 9.0, "connected_ratio"), (3.0, 2.0, "longest_session_seconds"), (np.nan, 9.0, "connected_ratio")],
+)
+def test_an_expert_shows_what_decided(longest, connected, shown):
+    worth = np.where([e.name == "persistence_against_own" for e in EXPERTS], 9.0, 0.0)[None]
+    seen = values(1, longest_session_seconds=7.9, connected_ratio=1.0)
+    distances = values(1, longest_session_seconds=longest, connected_ratio=connected)
+    ((found,),) = said_by_experts(worth, seen, distances)
+    assert found.parameters["feature"] == shown and found.parameters["value"] == seen[0, NAMES.index(shown)]
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "usual", "said"),
+    [
+        ("longest_session_seconds", 7.0, 6.0, True),
+        ("longest_session_seconds", 6.1, 6.0, False),
+        ("longest_session_seconds", 5.0, 60.0, False),  # the benign side
+        ("longest_session_seconds", 5.0, np.nan, True),
+        ("longest_silence_ratio", 0.2, 0.9, True),
+        ("longest_silence_ratio", 0.9, 0.2, False),
+        ("beat_median_interval_seconds", 5.0, 60.0, True),  # no side is suspicious
+        ("beat_median_interval_seconds", 60.0, 60.0, False),
+        ("userless_share", 0.0, 0.0, False),
+    ],
+)
+def test_only_what_differs_towards_the_suspicious_is_unusual(feature, value, usual, said):
+    place = np.array([[NAMES.index(feature)]])
+    (found,) = unusual(place, np.full((1, 1), value), np.full((1, 1), usual), np.ones((1, 1)))
+    assert bool(found) is said
 
 
 @pytest.mark.parametrize(
@@ -172,14 +208,14 @@ def said(contributions, **known):
 
 
 def test_only_what_is_known_and_raises_the_score_is_worded_and_novelty_last():
-    known = {"channel_is_new": 1.0, "upload_ratio": 0.9, "failed_ratio": np.nan, "connected_ratio": 0.0}
+    known = {"channel_is_new": 1.0, "upload_ratio": 0.9, "failed_ratio": np.nan, "connected_ratio": 1.0}
     assert said([3.0, 2.0, 1.0, 1e-9], **known) == [
         "Share of bytes sent: 90%; usual here 50%.",
-        "Share of the time connected: 0%; usual here 50%.",
+        "Share of the time connected: 100%; usual here 50%.",
         "The destination is new for this app on this device since the baseline.",
     ]
     assert said([0.0, -1.0, 1.0, 0.0], **known) == []
-    assert said([1.0], channel_is_new=0.0) == ["Not new for this app on this device since the baseline."]
+    assert said([1.0], channel_is_new=0.0) == []
     assert said([1.0], unexpected_host_share=1.0) == ["Traffic to hosts that the app does not declare: 100%."]
 
 
@@ -222,3 +258,11 @@ def test_what_follows_from_a_reason_is_no_reason_of_its_own():
     assert told_once([reason("failed_ratio", 0.5), *sizes]) == [reason("failed_ratio", 0.5), sizes[0]]
     other = [Finding("exception_expired", {"exception": name, "expires": "2026-01-01"}) for name in "ab"]
     assert told_once([*other, *other]) == other and told_once([]) == []
+
+
+def test_what_ios_keeps_in_touch_with_is_said_of_ios_alone():
+    apps = [None, "com.apple.cloudd", "cloudd", "com.a", None, None]
+    dests = ["gateway.icloud.com"] * 4 + ["gateway.icloud.com.example", "*"]
+    frame = windows(6, app=apps, dest=dests)
+    found = explained_by(frame, np.zeros((6, len(NAMES)))).to_pylist()
+    assert ["system_service" in codes for codes in found] == [True, True, True, False, False, False]

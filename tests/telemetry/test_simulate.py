@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from appcadence.cli.simulate import simulate as command
 from appcadence.errors import TelemetryError
+from appcadence.features.declarations import CONTINUOUS_MODES
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS
 from appcadence.telemetry.simulate import presence
-from appcadence.telemetry.simulate.apps import APPS, CONTINUOUS_MODES, MIN_REFRESH_SECONDS
+from appcadence.telemetry.simulate.apps import APPS, MIN_REFRESH_SECONDS
 from appcadence.telemetry.simulate.fleet import BLOCK_DEVICES, Simulation, simulate, write
 from appcadence.telemetry.simulate.traffic import World, refresh_times
 

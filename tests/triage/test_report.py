@@ -338,11 +338,11 @@ def test_an_exception_names_what_alerts_and_what_it_shows_there_from_the_first_a
 
 @pytest.mark.parametrize(("seconds", "fits"), [(103.0, False), (7200.0, True), (None, True)])
 def test_what_is_said_of_long_sessions_is_said_of_long_ones_alone(out, seconds, fits):
-    long = Finding("expert", {"expert": "persistence_of_new", "value": seconds, "one_in": 9})
+    named = {"expert": "persistence_of_new", "value": seconds, "one_in": 9}
+    long = Finding("expert", named | {"feature": seconds and "longest_session_seconds"})
+    new = Finding("expert", {"expert": "newness", "one_in": 9})
     case = Output(out).cases()[0]
-    case |= {
-        "findings": [case["findings"][0], long, Finding("expert", long.parameters | {"expert": "newness"})]
-    }
+    case |= {"findings": [case["findings"][0], long, new]}
     wrong = card(case, None, [], [], out)["wrong"]
     assert ("video calls" in wrong) == fits and ("change of CDN" in wrong) == (not fits)
 

@@ -18,14 +18,6 @@ from appcadence.telemetry.listing import listed, many
 
 _MAX_CHANGES = 40
 _MAX_NAMES = 10
-_WORDS = {
-    "new_app": "new app",
-    "vanished_app": "vanished app",
-    "new_background_modes": "new background modes",
-    "approval_lost": "approval lost",
-    "push_entitlement_gained": "push entitlement gained",
-    "approved_period_changed": "approved period changed",
-}
 
 inventory = group("What apps declare and who approved them.")
 
@@ -98,7 +90,7 @@ def _print(report: inventories.MergeReport) -> None:
         say(f"First snapshot of: {_scopes(report.first)}")
     for change in report.changes[:_MAX_CHANGES]:
         detail = f" ({change.detail})" if change.detail else ""
-        say(f"{_WORDS[change.kind]}: {change.app_id}{detail} on {_scopes(change.device_ids)}")
+        say(f"{change.kind.replace('_', ' ')}: {change.app_id}{detail} on {_scopes(change.device_ids)}")
     if len(report.changes) > _MAX_CHANGES:
         say(f"{len(report.changes) - _MAX_CHANGES:,} more changes; --json lists all.")
     if report.snapshot_time is None:

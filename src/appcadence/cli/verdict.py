@@ -69,8 +69,9 @@ def add(
     if csv is not None:
         if rank is not None or case is not None or any((one | said).values()):
             raise AppcadenceError("--csv names windows, verdicts and justifications itself; give it alone")
-        drafts, undecided = from_csv(csv, _columns(out, analyst))
         who = {} if analyst is None else {"analyst": analyst}
+        needed = [*(WINDOW if out is None else ()), "justification", "analyst"]
+        drafts, undecided = from_csv(csv, [name for name in needed if name not in who])
         drafts = [Draft({**draft.values, **who}, draft.origin) for draft in drafts]
     else:
         numbers = {"case": case, "rank": rank}
@@ -102,11 +103,6 @@ def add(
         typer.echo(json.dumps(answer | {"disagreements": found, "head": recorded.head}))
         return
     _print(decided.to_pylist(), recorded, undecided, into)
-
-
-def _columns(out: Path | None, analyst: str | None) -> list[str]:
-    window = [] if out is not None else list(WINDOW)
-    return [*window, "justification", *(["analyst"] if analyst is None else [])]
 
 
 def _print(decided: list[dict[str, Any]], recorded: Recorded, undecided: int, into: Path) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from appcadence._types import Mask
-from appcadence.features.weekly import PRESENT, REPORT
+from appcadence.features.weekly import REPORT, present
+from appcadence.telemetry.arrays import AsOf
 from appcadence.telemetry.schema import ACCESSES, ACTIVITY, conform
 
 _APP = [*REPORT, "app_id"]
@@ -46,16 +46,9 @@ def uses(tables: Mapping[str, pa.Table], weeks: pd.DataFrame) -> pd.DataFrame:
 
 def _attended(activity: pa.Table, rows: pd.DataFrame) -> Mask:
     """(n,) whether the device was in use when the access began."""
-    out = np.zeros(len(rows), np.bool_)
-    present = activity.filter(pc.is_in(activity["kind"].cast(pa.string()), pa.array(PRESENT)))
-    device = present["device_id"].cast(pa.string()).to_pandas()
-    start = present["start"].cast(pa.int64()).to_numpy()
-    end = pc.coalesce(present["end"], present["start"]).cast(pa.int64()).to_numpy()
-    used = pd.DataFrame({"device_id": device, "start": start, "end": end}).sort_values(["device_id", "start"])
-    for name, own in used.groupby("device_id"):
-        here = (rows["device_id"] == name).to_numpy()
-        at = rows["start"].to_numpy()[here]
-        last = np.searchsorted(own["start"].to_numpy(), at, "right") - 1
-        until = np.maximum.accumulate(own["end"].to_numpy())
-        out[here] = (last >= 0) & (until[np.maximum(last, 0)] >= at)
-    return out
+    used = present(activity).sort_values(["device_id", "start"], ignore_index=True)
+    device = pd.Index(used["device_id"].unique())
+    records = AsOf(device.get_indexer(used["device_id"]), used["start"].to_numpy(np.int64))
+    last = records.find(device.get_indexer(rows["device_id"]), rows["start"].to_numpy(np.int64))
+    until = np.append(used.groupby("device_id")["end"].cummax().to_numpy(), -1)[last]
+    return np.asarray((last >= 0) & (until >= rows["start"].to_numpy()))

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from appcadence._types import Codes
 from appcadence.telemetry.arrays import one_array
 
 
@@ -17,6 +18,13 @@ def codes(column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
     array = one_array(column if pa.types.is_dictionary(column.type) else column.dictionary_encode())
     lookup = np.append(index.get_indexer(array.dictionary.to_pylist()), -1)
     return np.asarray(lookup[pc.fill_null(array.indices, -1).to_numpy()])
+
+
+def codes_of(column: pd.Series, index: pd.Index[Any]) -> Codes:
+    """The same of a frame's column."""
+    values = column.astype("category").cat
+    lookup = np.append(index.get_indexer(pd.Index(values.categories, dtype=object)), -1)
+    return np.asarray(lookup[values.codes.to_numpy()], np.int64)
 
 
 def micros(column: pa.ChunkedArray) -> np.ndarray:

@@ -52,6 +52,7 @@ USAGE = np.dtype(
     ],
     align=True,
 )
+_COUNTED = ("first_us", "last_us", "sent", "received")
 _KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
 _FRONT = 2
 _TRANSFER_US = 30_000_000
@@ -65,9 +66,10 @@ class Runs:
 
     key: np.ndarray
 
-    def of(self, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First row of each key, and the one after its last."""
-        return np.searchsorted(self.key, key), np.searchsorted(self.key, key, side="right")
+    def of(self, key: np.ndarray) -> tuple[np.ndarray, ...]:
+        """First row of each key, the one after its last, and all columns but the key: for a kernel."""
+        ends = np.searchsorted(self.key, key), np.searchsorted(self.key, key, side="right")
+        return *ends, *(getattr(self, column.name) for column in fields(self)[1:])
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,6 @@ class Pushes(Runs):
 
     time_us: np.ndarray
     silent: np.ndarray
-    resolution_seconds: np.ndarray
-    """(n_devices,) the grid of the device's push log; NaN = the device has none."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ class Context(Fleetwide):
     observed: Spans
     """By device: when every flow would have been recorded; a device without any says nothing of it."""
     pushes: Pushes
+    push_grid: np.ndarray
+    """(n_devices,) seconds, the grid of the device's push log; NaN = the device has none."""
     usage: Usage
 
     def pair(self, device: np.ndarray, app: np.ndarray) -> np.ndarray:
@@ -188,6 +190,8 @@ class Contexts(Fleetwide):
         use, front = spans[kind < _FRONT], spans[(kind == _FRONT) & named]
         tasks, observed = block_rows(self.scheduled, block, SPAN), block_rows(self.covered, block, SPAN)
         usage = block_rows(self.counted, block, USAGE)
+        usage = usage[usage["app"] >= 0]
+        usage = usage[np.lexsort((*(usage[name] for name in _COUNTED[::-1]), self._pair(usage)))]
         grid = np.full(self.n_devices, np.nan)
         grid[pushes["device"]] = 0.0
         np.maximum.at(grid, pushes["device"], pushes["resolution_seconds"])
@@ -203,8 +207,9 @@ class Contexts(Fleetwide):
             tasks=_merged(self._pair(tasks), tasks),
             tasked=self._with(tasks),
             observed=_merged(observed["device"].astype(np.int64), observed),
-            pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order], grid),
-            usage=self._counted(usage[usage["app"] >= 0]),
+            pushes=Pushes(key[order], pushes["time_us"][order], pushes["silent"][order]),
+            push_grid=grid,
+            usage=Usage(self._pair(usage), *(usage[name].copy() for name in _COUNTED)),
         )
 
     def _pair(self, rows: np.ndarray) -> np.ndarray:
@@ -215,12 +220,6 @@ class Contexts(Fleetwide):
         out = np.zeros(self.n_devices, np.bool_)
         out[rows["device"]] = True
         return out
-
-    def _counted(self, rows: np.ndarray) -> Usage:
-        key = self._pair(rows)
-        columns = [rows[name] for name in ("first_us", "last_us", "sent", "received")]
-        order = np.lexsort((*columns[::-1], key))
-        return Usage(key[order], *(column[order] for column in columns))
 
 
 def _chunks(
@@ -240,64 +239,56 @@ def _chunks(
         return tuple(pool.map(work, enumerate(pieces)))
 
 
+def _records(
+    table: pa.Table, flows: Flows, dtype: np.dtype[np.void], kept: Any = True, **columns: Any
+) -> np.ndarray:
+    """Columns (n,) of the rows that are kept, as records, those on devices that have flows."""
+    columns["device"] = codes(table["device_id"], flows.devices)
+    if "app_id" in table.column_names:
+        columns["app"] = codes(table["app_id"], flows.apps)
+    at = np.flatnonzero((columns["device"] >= 0) & kept)
+    rows = np.zeros(len(at), dtype)
+    for name, values in columns.items():
+        rows[name] = values[at]
+    return rows
+
+
+def _intervals(table: pa.Table, flows: Flows, kept: Any = True, **columns: Any) -> np.ndarray:
+    start, end = micros(table["start"]), micros(pc.fill_null(table["end"].cast(pa.int64()), _OPEN))
+    return _records(table, flows, SPAN, kept, start_us=start, end_us=end, **columns)
+
+
 def _spans(table: pa.Table, flows: Flows) -> np.ndarray:
-    """Intervals of use and of apps in front, on devices that have flows."""
+    """Intervals of use and of apps in front."""
     kind = codes(table["kind"], _KINDS)
-    rows = _intervals(table.filter(pa.array(kind >= 0)), flows)
-    device = codes(table["device_id"], flows.devices)
-    rows["kind"] = kind[(kind >= 0) & (device >= 0)]
-    return rows
-
-
-def _intervals(table: pa.Table, flows: Flows) -> np.ndarray:
-    """Intervals on devices that have flows."""
-    device = codes(table["device_id"], flows.devices)
-    kept = np.flatnonzero(device >= 0)
-    rows = np.zeros(len(kept), SPAN)
-    rows["device"] = device[kept]
-    rows["app"] = codes(table["app_id"], flows.apps)[kept] if "app_id" in table.column_names else -1
-    rows["start_us"] = micros(table["start"])[kept]
-    rows["end_us"] = micros(pc.fill_null(table["end"].cast(pa.int64()), _OPEN))[kept]
-    return rows
+    return _intervals(table, flows, kind >= 0, kind=kind)
 
 
 def _transfers(table: pa.Table, flows: Flows) -> np.ndarray:
-    """The background transfers of devices that have flows, as work that iOS had scheduled."""
-    device = codes(table["device_id"], flows.devices)
-    kept = np.flatnonzero((device >= 0) & (codes(table["kind"], pd.Index(["background_transfer"])) == 0))
-    rows = np.zeros(len(kept), SPAN)
-    rows["device"], rows["app"] = device[kept], codes(table["app_id"], flows.apps)[kept]
-    rows["start_us"] = micros(table["time"])[kept]
-    rows["end_us"] = rows["start_us"] + _TRANSFER_US
-    return rows
+    """Background transfers, as work that iOS had scheduled."""
+    start, kept = micros(table["time"]), codes(table["kind"], pd.Index(["background_transfer"])) == 0
+    return _records(table, flows, SPAN, kept, start_us=start, end_us=start + _TRANSFER_US)
 
 
 def _usage(table: pa.Table, flows: Flows) -> np.ndarray:
-    """What was counted on devices that have flows, over intervals that are some."""
-    device = codes(table["device_id"], flows.devices)
+    """What was counted, over intervals that are some."""
     first, last = micros(table["start"]), micros(table["end"])
-    kept = np.flatnonzero((device >= 0) & (last > first))
-    rows = np.empty(len(kept), USAGE)
-    rows["device"], rows["app"] = device[kept], codes(table["app_id"], flows.apps)[kept]
-    rows["first_us"], rows["last_us"] = first[kept], last[kept]
-    for name, column in (("sent", "bytes_out"), ("received", "bytes_in")):
-        rows[name] = np.maximum(table[column].to_numpy(), 0)[kept]
-    return rows
+    sent, received = (np.maximum(table[name].to_numpy(), 0) for name in ("bytes_out", "bytes_in"))
+    ends = {"first_us": first, "last_us": last}
+    return _records(table, flows, USAGE, last > first, **ends, sent=sent, received=received)
 
 
 def _pushes(table: pa.Table, flows: Flows) -> np.ndarray:
-    """Pushes received on devices that have flows."""
-    device = codes(table["device_id"], flows.devices)
-    kept = np.flatnonzero((device >= 0) & (codes(table["kind"], pd.Index(["push_received"])) == 0))
+    """Pushes received."""
     silent = pc.fill_null(table["content_available"], False).to_numpy() | (
         pc.fill_null(table["priority"], 0).to_numpy() == 5
     )
-    rows = np.empty(len(kept), PUSH)
-    rows["device"], rows["silent"] = device[kept], silent[kept]
-    rows["app"] = codes(table["app_id"], flows.apps)[kept]
-    rows["time_us"] = micros(table["time"])[kept]
-    rows["resolution_seconds"] = table["time_resolution_seconds"].to_numpy()[kept]
-    return rows
+    kept = codes(table["kind"], pd.Index(["push_received"])) == 0
+    times = {
+        "time_us": micros(table["time"]),
+        "resolution_seconds": table["time_resolution_seconds"].to_numpy(),
+    }
+    return _records(table, flows, PUSH, kept, silent=silent, **times)
 
 
 def _merged(key: np.ndarray, spans: np.ndarray) -> Spans:

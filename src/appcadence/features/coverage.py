@@ -32,21 +32,9 @@ def observed(
     low, high, span = int(rows["device"].min()), int(rows["device"].max()), int(window.max()) + 1
     order, offsets = group(_keys(rows, row, window, low, span), (high - low + 1) * span)
     device_interval = np.empty(len(row), np.int64)
-    lo, hi = spans.of(np.arange(low, high + 1))
-    most = int(np.diff(offsets).max(initial=0) + (hi - lo).max(initial=0))
-    covered = _cover(
-        order,
-        offsets,
-        device_interval,
-        rows,
-        row,
-        window,
-        width,
-        low,
-        *(lo, hi, spans.first, spans.last),
-        nameless,
-        most,
-    )
+    said = spans.of(np.arange(low, high + 1))
+    most = int(np.diff(offsets).max(initial=0) + (said[1] - said[0]).max(initial=0))
+    covered = _cover(order, offsets, device_interval, rows, row, window, width, low, said, nameless, most)
     return device_interval, covered
 
 
@@ -60,21 +48,9 @@ def _keys(rows, row, window, low, span):  # type: ignore[no-untyped-def]
 
 @kernel
 def _cover(  # type: ignore[no-untyped-def]
-    order,
-    offsets,
-    device_interval,
-    rows,
-    row,
-    window,
-    width,
-    low,
-    span_lo,
-    span_hi,
-    span_first,
-    span_last,
-    nameless,
-    most,
+    order, offsets, device_interval, rows, row, window, width, low, spans, nameless, most
 ):
+    span_lo, span_hi, span_first, span_last = spans
     n = len(offsets) - 1
     seconds = width * 1e-6
     covered = np.empty(n)

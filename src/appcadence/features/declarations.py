@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,24 +10,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-BACKGROUND_MODES = frozenset(
-    (
-        "audio",
-        "location",
-        "voip",
-        "fetch",
-        "processing",
-        "remote-notification",
-        "external-accessory",
-        "bluetooth-central",
-        "bluetooth-peripheral",
-        "nearby-interaction",
-        "push-to-talk",
-        "network-authentication",
-    )
-)
-"""Modes that let an app run in the background (UIBackgroundModes)."""
-CONTINUOUS_MODES = BACKGROUND_MODES - {"fetch", "processing", "remote-notification"}
+BACKGROUND_MODES = {
+    "audio": "plays or records sound",
+    "location": "follows the location",
+    "voip": "takes calls",
+    "fetch": "fetches new content",
+    "processing": "does long work that iOS schedules",
+    "remote-notification": "wakes up for silent pushes",
+    "external-accessory": "talks to accessories",
+    "bluetooth-central": "talks to Bluetooth devices",
+    "bluetooth-peripheral": "acts as a Bluetooth device",
+    "nearby-interaction": "measures distances to devices nearby",
+    "push-to-talk": "is a walkie-talkie",
+    "network-authentication": "signs in to networks",
+}
+"""Modes that let an app run in the background (UIBackgroundModes), and what one with each does there."""
+CONTINUOUS_MODES = BACKGROUND_MODES.keys() - {"fetch", "processing", "remote-notification"}
 """Modes under which an app may stay connected; the others run when the system chooses."""
 
 
@@ -66,10 +65,11 @@ class Declarations:
         rows = rows.sort_values(["snapshot_time"], kind="stable")
         rows = rows.drop_duplicates(["device", "app"], keep="last").sort_values(["device", "app"])
         n_apps = max(len(apps), 1)
-        modes = [None if m is None else frozenset(m) for m in rows["background_modes"]]
+        modes = rows["background_modes"]
 
-        def declares(wanted: frozenset[str]) -> np.ndarray:
-            return np.array([np.nan if m is None else float(bool(m & wanted)) for m in modes], np.float64)
+        def declares(wanted: Collection[str]) -> np.ndarray:
+            found = [np.nan if m is None else float(not set(wanted).isdisjoint(m)) for m in modes]
+            return np.array(found, np.float64)
 
         approved = rows["approved"].map({True: 1.0, False: 0.0}).to_numpy(np.float64)
         period = rows["expected_period_seconds"].to_numpy(np.float64)
@@ -80,7 +80,7 @@ class Declarations:
             n_apps=n_apps,
             background=declares(BACKGROUND_MODES),
             continuous=declares(CONTINUOUS_MODES),
-            remote_notification=declares(frozenset(("remote-notification",))),
+            remote_notification=declares(("remote-notification",)),
             approved=approved,
             period_seconds=np.where(possible, period, np.nan),
             hosts=tuple(

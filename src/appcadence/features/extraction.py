@@ -120,9 +120,7 @@ class Part(NamedTuple):
             windows.dest,
             windows.start_us,
             windows.observed_seconds,
-            np.add.reduceat(windows.fresh, windows.offsets[:-1], dtype=np.int64)
-            if windows.n
-            else np.empty(0, np.int64),
+            np.diff(np.concatenate([[0], np.cumsum(windows.fresh)])[windows.offsets]),
             np.diff(windows.sessions.offsets),
             np.diff(windows.beats[0]),
             windows.attribution,
@@ -246,16 +244,8 @@ def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:
     """Fill in place what novelty needs the whole fleet for."""
     if fleet is not None:
         rows = np.flatnonzero((part.dest >= 0) & (part.dest != fleet.nameless))
-        end_us = part.start_us[rows] + seconds * 1_000_000
-        fleet.fill(
-            part.values,
-            rows,
-            part.device[rows],
-            part.app[rows],
-            part.dest[rows],
-            part.start_us[rows],
-            end_us,
-        )
+        device, app, dest, start_us = (key[rows] for key in part[:4])
+        fleet.fill(part.values, rows, device, app, dest, start_us, seconds * 1_000_000)
 
 
 def table_of(windows: Windows) -> pd.DataFrame:

@@ -17,14 +17,14 @@ class Feature:
     """One column of the feature table. NaN always means "not known", never zero."""
 
     name: str
-    unit: str
-    """s, 1/h, bytes, days, ratio, times, count, s/kB, nats, octaves or decades; heavy-tailed units are
-    compared on a log scale."""
-    direction: int
-    """+1: high is suspicious, -1: low is suspicious, 0: neither alone."""
     meaning: str
     phrase: str
     """The feature as a noun phrase, for reasons."""
+    unit: str = "ratio"
+    """s, 1/h, bytes, days, ratio, times, count, s/kB, nats, octaves or decades; heavy-tailed units are
+    compared on a log scale."""
+    direction: int = 1
+    """+1: high is suspicious, -1: low is suspicious, 0: neither alone."""
     source: str = ""
     """Where the method comes from."""
     needs: tuple[str, ...] = ()

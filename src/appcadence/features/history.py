@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from appcadence._types import Ints, Structs
 from appcadence.errors import SchemaError
 from appcadence.features.pushes import COUNTS
 from appcadence.telemetry.arrays import sorted_places
@@ -33,8 +35,19 @@ SCHEMA = pa.schema(
 i UTC days before the day of `last_seen`; port -1 = unknown. Port and habits of a vetted channel are those it
 had when it was vetted. The counts are those of pushes over the days with contact, each half after 14 days."""
 
-_KEY = ["device_id", "app_id", "dest"]
-_COLUMNS = ("device", "app", "dest", "first_us", "last_us", "days", "vetted", "port", "habit", "pushed")
+CHANNEL = np.dtype(
+    [
+        *((name, "i8") for name in ("device", "app", "dest", "first_us", "last_us", "days")),
+        *(("habit", "f4", len(HABITS)), ("pushed", "f4", len(COUNTS)), ("port", "i4"), ("vetted", "?")),
+    ],
+    align=True,
+)
+"""A row of `SCHEMA` in codes: app -1 = unknown; `habit` and `pushed` hold `HABITS` and `COUNTS`."""
+_KEY = {"device": "device_id", "app": "app_id", "dest": "dest"}
+_FACTS = {"first_us": "first_seen", "last_us": "last_seen", "days": "days_seen"} | {
+    name: name for name in ("vetted", "port")
+}
+"""Columns by field of `CHANNEL`."""
 
 
 @dataclass(frozen=True)
@@ -85,125 +98,77 @@ class Contacts(NamedTuple):
 
 @dataclass(frozen=True)
 class Past:
-    """A history in codes: those of the flows' own names first, then those of names it alone knows.
-
-    Rows are sorted by (device, app, dest).
-    """
+    """A history in codes: those of the flows' own names first, then those of names it alone knows."""
 
     devices: pd.Index[Any]
     apps: pd.Index[Any]
     dests: pd.Index[Any]
-    device: np.ndarray
-    app: np.ndarray
-    """-1 = unknown."""
-    dest: np.ndarray
-    first_us: np.ndarray
-    last_us: np.ndarray
-    days: np.ndarray
-    vetted: np.ndarray
-    port: np.ndarray
-    habit: np.ndarray
-    """(n, 4) float32, `HABITS`."""
-    pushed: np.ndarray
-    """(n, 5) float32, `COUNTS`."""
+    rows: Structs
+    """(n,) `CHANNEL`, sorted by device, app and dest."""
     vetting: bool
     """See `History`."""
 
     @classmethod
     def of(cls, history: History, *own: pd.Index[Any]) -> Past:
         """`own`: the devices, apps and destinations of the flows."""
-        rows = history.contacts
-        columns = [rows[name].astype(object) for name in _KEY]
-        names = [
-            index.append(pd.Index(sorted(set(column.dropna()) - set(index)), dtype="object"))
-            for index, column in zip(own, columns, strict=True)
-        ]
-        device, app, dest = (
-            index.get_indexer(pd.Index(column)) for index, column in zip(names, columns, strict=True)
-        )
-        order = np.lexsort((dest, app, device))
-        return cls(
-            devices=names[0],
-            apps=names[1],
-            dests=names[2],
-            device=device[order],
-            app=app[order],
-            dest=dest[order],
-            first_us=rows["first_seen"].to_numpy(np.int64)[order],
-            last_us=rows["last_seen"].to_numpy(np.int64)[order],
-            days=rows["days_seen"].to_numpy(np.int64)[order],
-            vetted=rows["vetted"].to_numpy(np.bool_)[order],
-            port=rows["port"].to_numpy(np.int32)[order],
-            habit=rows[list(HABITS)].to_numpy(np.float32)[order],
-            pushed=rows[list(COUNTS)].to_numpy(np.float32)[order],
-            vetting=history.vetting,
-        )
+        table = history.contacts
+        rows, names = np.empty(len(table), CHANNEL), []
+        for index, (field, column) in zip(own, _KEY.items(), strict=True):
+            known = table[column].astype(object)
+            more = sorted(set(known.dropna()) - set(index))
+            names.append(index.append(pd.Index(more, dtype="object")))
+            rows[field] = names[-1].get_indexer(pd.Index(known))
+        for field, column in _FACTS.items():
+            rows[field] = table[column]
+        rows["habit"], rows["pushed"] = table[list(HABITS)], table[list(COUNTS)]
+        devices, apps, dests = names
+        return cls(devices, apps, dests, _in_order(rows), history.vetting)
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """The rows, column by column."""
-        return {name: getattr(self, name) for name in _COLUMNS}
+    @cached_property
+    def _begin(self) -> Ints:
+        """(n_devices + 1,) where the rows of each device begin."""
+        return np.searchsorted(self.rows["device"], np.arange(len(self.devices) + 1))
 
-    def replaced(self, columns: dict[str, np.ndarray]) -> Past:
-        """Other rows in the same codes."""
-        return replace(self, **cast(Any, columns))
-
-    def _take(self, rows: np.ndarray | slice) -> Past:
-        return self.replaced({name: column[rows] for name, column in self.columns().items()})
-
-    def _others(self, parts: Sequence[Past] | Sequence[Contacts]) -> Past:
-        """Rows of the devices that are in none of the parts."""
-        seen = np.zeros(len(self.devices), np.bool_)
-        for part in parts:
-            seen[part.device] = True
-        return self._take(~seen[self.device])
-
-    def of_devices(self, low: int, high: int) -> Past:
+    def of_devices(self, low: int, high: int) -> Structs:
         """Rows of the devices low <= code < high."""
-        lo, hi = np.searchsorted(self.device, (low, high))
-        return self._take(slice(lo, hi))
+        return self.rows[self._begin[low] : self._begin[high]]
 
-    def with_devices(self, parts: list[Past]) -> Past:
+    def _others(self, devices: Iterable[np.ndarray]) -> Structs:
+        """Rows of the devices that are not among these."""
+        seen = np.zeros(len(self.devices), np.bool_)
+        for some in devices:
+            seen[some] = True
+        return np.asarray(self.rows[~seen[self.rows["device"]]])
+
+    def with_devices(self, parts: Sequence[Past]) -> Past:
         """The whole fleet: these parts, and the rows of all devices that are in none of them."""
-        columns = [part.columns() for part in (*parts, self._others(parts))]
-        joined = self.replaced({name: np.concatenate([c[name] for c in columns]) for name in _COLUMNS})
-        return joined._take(np.lexsort((joined.dest, joined.app, joined.device)))
+        rows = [part.rows for part in parts]
+        rest = self._others(part["device"] for part in rows)
+        return replace(self, rows=_in_order(np.concatenate([*rows, rest])))
 
     def contacts(self) -> Contacts:
         """Who met what first."""
-        device, app, dest = (x.astype(np.int32) for x in (self.device, self.app, self.dest))
-        return Contacts(device, app, dest, self.first_us, self.vetted)
+        device, app, dest = (self.rows[field].astype(np.int32) for field in _KEY)
+        return Contacts(device, app, dest, self.rows["first_us"].copy(), self.rows["vetted"].copy())
 
     def all_contacts(self, parts: Sequence[Contacts]) -> Contacts:
         """Who met what first in the whole fleet: these parts, and all devices that are in none of them."""
-        rest = self._others(parts).contacts()
+        rest = replace(self, rows=self._others(part.device for part in parts)).contacts()
         return Contacts._make(np.concatenate(columns) for columns in zip(rest, *parts, strict=True))
 
     def history(self) -> History:
         """Back to names, in their order."""
-
-        def rank(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:
-            ranks = np.append(np.argsort(sorted_places(index.to_numpy())), len(index))
-            return np.asarray(ranks[codes])
-
-        order = np.lexsort(
-            (rank(self.dests, self.dest), rank(self.apps, self.app), rank(self.devices, self.device))
-        )
-        rows = self._take(order)
-        frame = pd.DataFrame(
-            {
-                "device_id": _named(self.devices, rows.device),
-                "app_id": _named(self.apps, rows.app),
-                "dest": _named(self.dests, rows.dest),
-                "first_seen": rows.first_us,
-                "last_seen": rows.last_us,
-                "days_seen": rows.days,
-                "vetted": rows.vetted,
-                "port": rows.port,
-            }
-        )
-        habits = {name: rows.habit[:, i] for i, name in enumerate(HABITS)}
-        counts = {name: rows.pushed[:, i] for i, name in enumerate(COUNTS)}
-        return History(frame.assign(**habits, **counts), self.vetting)
+        names = dict(zip(_KEY, (self.devices, self.apps, self.dests), strict=True))
+        ranks = []
+        for field, index in names.items():
+            rank = np.append(np.argsort(sorted_places(index.to_numpy())), len(index))
+            ranks.append(rank[self.rows[field]])
+        rows = self.rows[np.lexsort(ranks[::-1])]
+        keys = {_KEY[field]: _named(index, rows[field]) for field, index in names.items()}
+        facts = {column: rows[field] for field, column in _FACTS.items()}
+        habits = {name: rows["habit"][:, i] for i, name in enumerate(HABITS)}
+        counts = {name: rows["pushed"][:, i] for i, name in enumerate(COUNTS)}
+        return History(pd.DataFrame(keys | facts | habits | counts), self.vetting)
 
 
 @dataclass(frozen=True)
@@ -216,6 +181,10 @@ class Comparison:
     pushed: np.ndarray
     """(n_channels, 5) float32: `COUNTS` up to the window's end; NaN where it holds no push."""
     channels: Past
+
+
+def _in_order(rows: Structs) -> Structs:
+    return np.asarray(rows[np.lexsort((rows["dest"], rows["app"], rows["device"]))])
 
 
 def _named(index: pd.Index[Any], codes: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
@@ -32,7 +32,7 @@ from appcadence.features.context import Contexts
 from appcadence.features.extraction import Part, Source, coded_keys, fill_novelty, frame, keys_of, prepare
 from appcadence.features.families import novelty
 from appcadence.features.flows import Flows
-from appcadence.features.history import History, Past
+from appcadence.features.history import CHANNEL, History, Past
 from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import Windows, window_seconds
 
@@ -41,8 +41,8 @@ BLOCK_FLOWS = 100_000
 
 _ROW_GROUP = 1 << 15
 """Rows of a row group of the table, at least: smaller ones take time and room."""
-_EXTRA, _PAST = "extra_", "past_"
-"""What the names of arrays in a block's file begin with, but for those of `Part`."""
+_EXTRA, _PAST = "extra_", "past"
+"""What the names of a block's own arrays in its file begin with, and the name of its past."""
 
 T = TypeVar("T")
 
@@ -165,18 +165,18 @@ class Blocks:
             if not all(map(_whole, files)):
                 windows = windows_of(flows, contexts, seconds, span_us, block)
                 n, others = windows.n_channels, extra_columns(windows)
-                past = {} if windows.compared is None else windows.compared.channels.columns()
+                past = {} if windows.compared is None else {_PAST: windows.compared.channels.rows}
                 # The second holds the past, and is there only when all is.
                 halves = Part.halves_of(windows, selection)
                 for file, part, rows, more in zip(
                     files, halves, (slice(n), slice(n, None)), ({}, past), strict=True
                 ):
-                    extra = {name: values[rows] for name, values in others.items()}
-                    _store(file, part._asdict() | _prefixed(_EXTRA, extra) | _prefixed(_PAST, more))
+                    extra = {_EXTRA + name: values[rows] for name, values in others.items()}
+                    _store(file, part._asdict() | extra | more)
             if contexts.past is None:
                 return None
             with np.load(files[1], allow_pickle=False) as stored:
-                return contexts.past.replaced(_of_prefix(_PAST, stored))
+                return replace(contexts.past, rows=stored[_PAST])
 
         pasts: list[Past] = []
         for done, past in enumerate(in_order(work, flows.n_blocks), start=1):
@@ -236,7 +236,8 @@ class Blocks:
     def extra_columns(self, number: int) -> dict[str, np.ndarray]:
         """What `extra_columns` gave for the windows of one of the tables."""
         with self._stored(number) as stored:
-            return _of_prefix(_EXTRA, stored)
+            names = [name for name in stored.files if name.startswith(_EXTRA)]
+            return {name.removeprefix(_EXTRA): stored[name] for name in names}
 
     def _stored(self, number: int) -> NpzFile:
         file = _file(self.scratch, *divmod(number, self.flows.n_blocks))
@@ -267,14 +268,6 @@ def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(stream, allow_pickle=False, **arrays)
 
 
-def _prefixed(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {prefix + name: values for name, values in arrays.items()}
-
-
-def _of_prefix(prefix: str, stored: NpzFile) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): stored[name] for name in stored.files if name.startswith(prefix)}
-
-
 def _whole(file: Path) -> bool:
     """Whether a killed run left it; what a power failure cut off lacks its end, where its names are."""
     try:
@@ -286,7 +279,7 @@ def _whole(file: Path) -> bool:
 
 def _codes(flows: Flows, selection: Selection) -> str:
     """What the codes and the columns in a block's file stand for."""
-    digest = hashlib.sha256(str(flows.n_blocks).encode() + selection.wanted.tobytes())
+    digest = hashlib.sha256(f"{flows.n_blocks} {CHANNEL}".encode() + selection.wanted.tobytes())
     for names in (flows.devices, flows.apps, flows.dests):
         for name in names:
             digest.update(str(name).encode("utf-8", "surrogatepass") + b"\0")

@@ -24,16 +24,15 @@ follow a push."""
 
 def count(windows: Windows) -> FeatureMatrix:
     """(n, 5) `COUNTS` of each window; NaN where the app is unknown or the device has no push telemetry."""
-    pushes = windows.context.pushes
+    context = windows.context
     return fill(
         _count,
         windows.offsets,
         len(COUNTS),
         *windows.starts,
         windows.start_us,
-        np.where(windows.app >= 0, pushes.resolution_seconds[windows.device], np.nan),
-        *pushes.of(windows.context.pair(windows.device, windows.app)),
-        pushes.time_us,
+        np.where(windows.app >= 0, context.push_grid[windows.device], np.nan),
+        context.pushes.of(context.pair(windows.device, windows.app)),
         windows.seconds,
     )
 
@@ -58,8 +57,9 @@ def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-de
 
 @kernel
 def _count(  # type: ignore[no-untyped-def]
-    lo, hi, out, _offsets, start_offsets, session_starts, window_us, grids, push_lo, push_hi, push_us, seconds
+    lo, hi, out, _offsets, start_offsets, session_starts, window_us, grids, pushes, seconds
 ):
+    push_lo, push_hi, push_us, _ = pushes
     for g in range(lo, hi):
         if np.isnan(grids[g]):
             continue

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US, Ints, Mask, Vector
 from appcadence.features.domains import registrable_domain
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.readiness.counts import MIN_REPORT_US
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, conform
 
@@ -158,16 +159,20 @@ def _hours_awake(activity: pa.Table | None, weeks: pd.DataFrame) -> tuple[Vector
 
 def _hours_used(activity: pa.Table) -> dict[str, Ints]:
     """By device, the hours since 1970 in which it was used, sorted."""
-    present = activity.filter(pc.is_in(activity["kind"].cast(pa.string()), pa.array(PRESENT)))
-    device = present["device_id"].cast(pa.string()).to_numpy()
-    start = present["start"].cast(pa.int64()).to_numpy()
-    end = pc.coalesce(present["end"], present["start"]).cast(pa.int64()).to_numpy()
+    used = present(activity)
+    first = used["start"].to_numpy() // HOUR_US
     # A lamp that was never put out does not make a day of use.
-    count = np.clip(end // HOUR_US - start // HOUR_US + 1, 1, 24)
-    row = np.repeat(np.arange(len(start)), count)
-    later = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    hours = pd.DataFrame({"device": device[row], "hour": start[row] // HOUR_US + later})
+    row, later = fan(np.clip(used["end"].to_numpy() // HOUR_US - first + 1, 1, 24))
+    hours = pd.DataFrame({"device": used["device_id"].to_numpy()[row], "hour": first[row] + later})
     return {str(name): np.unique(part["hour"].to_numpy()) for name, part in hours.groupby("device")}
+
+
+def present(activity: pa.Table) -> pd.DataFrame:
+    """When devices were in use: device_id, start and end in microseconds; what has no end is a moment."""
+    rows = activity.filter(pc.is_in(activity["kind"].cast(pa.string()), pa.array(PRESENT)))
+    times = {"start": rows["start"], "end": pc.coalesce(rows["end"], rows["start"])}
+    columns = {name: column.cast(pa.int64()).to_numpy() for name, column in times.items()}
+    return pd.DataFrame({"device_id": rows["device_id"].cast(pa.string()).to_pandas()} | columns)
 
 
 def _replaces(weeks: pd.DataFrame) -> Vector:

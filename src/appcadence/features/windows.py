@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -142,8 +142,7 @@ class Windows:
         return order, offsets
 
 
-@dataclass(frozen=True)
-class Sessions:
+class Sessions(NamedTuple):
     """Sessions of all windows, CSR like the flows."""
 
     offsets: np.ndarray

@@ -234,7 +234,8 @@ class Detector:
         expected = self.baseline.expected(group[index, None], strongest)
         at = index[:, None]
         unusual = reasons.unusual(strongest, values[at, strongest], expected, contributions[at, strongest])
-        experts = reasons.said_by_experts(self.experts.worth(values[index], distances[index]), values[index])
+        worth = self.experts.worth(values[index], distances[index])
+        experts = reasons.said_by_experts(worth, values[index], distances[index])
         unchecked = reasons.unchecked(frame.iloc[index])
         lowered = reasons.lowered(shift[index])
         said = [

@@ -71,8 +71,9 @@ def judged(frame: Columns) -> dict[str, Mask]:
 
 def eligible(frame: Columns) -> Mask:
     """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
-    then its beats, however few its beats. The models learn from and score these windows alone."""
-    out: Mask = np.asarray(frame["steady_days_ratio"]) > 0
+    then its beats, together with at least one of the window. The models learn from and score these windows
+    alone."""
+    out: Mask = (np.asarray(frame["steady_days_ratio"]) > 0) & (np.asarray(frame["n_beats"]) > 0)
     for able in judged(frame).values():
         out |= able
     return out
@@ -86,16 +87,17 @@ def own_log(frame: pd.DataFrame) -> Mask:
     return ~frame["destination_known"].to_numpy(np.bool_)
 
 
-def _by_dest(frame: pd.DataFrame, holds: Callable[[str], bool]) -> Mask:
-    """(n,) whether something holds for the window's destination, asked once each."""
-    dest = frame["dest"].astype("category").cat
-    codes, inverse = np.unique(dest.codes.to_numpy(), return_inverse=True)
-    return np.array([code >= 0 and holds(str(dest.categories[code])) for code in codes], np.bool_)[inverse]
+def by_name(frame: pd.DataFrame, column: str, holds: Callable[[str], bool]) -> Mask:
+    """(n,) whether something holds for the name in a column, asked once of each; not where there is none."""
+    names = frame[column].astype("category").cat
+    codes, inverse = np.unique(names.codes.to_numpy(), return_inverse=True)
+    found = [code >= 0 and holds(str(names.categories[code])) for code in codes]
+    return np.array(found, np.bool_)[inverse]
 
 
 def local_destination(frame: pd.DataFrame) -> Mask:
     """(n,) whether the window is one to a destination on the device's own network."""
-    return _by_dest(frame, is_local)
+    return by_name(frame, "dest", is_local)
 
 
 def shared_process(frame: pd.DataFrame) -> Mask:
@@ -112,7 +114,9 @@ def push_connection(frame: pd.DataFrame) -> Mask:
     """
     app = frame["app_id"].astype(object)
     daemon = (app == apns.DAEMON).to_numpy()
-    courier = _by_dest(frame, apns.is_courier) | (daemon & (frame["dest"].astype(object) == "*").to_numpy())
+    courier = by_name(frame, "dest", apns.is_courier) | (
+        daemon & (frame["dest"].astype(object) == "*").to_numpy()
+    )
     return courier & (daemon | app.isna().to_numpy()) & ~(frame["foreign_push_port_share"].to_numpy() > 0)
 
 

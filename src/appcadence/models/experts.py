@@ -34,6 +34,14 @@ class Expert(NamedTuple):
     statistic: Callable[[Matrix, Matrix], Vector]
     """Of feature values and baseline distances (n, n_features) each: (n,), higher = more suspicious, NaN
     where it says nothing."""
+    shown: tuple[str, ...] = ()
+    """The features whose value shows how much, to who reads it: of several the one that rose most. Evidence,
+    surprise and products of features show nobody anything."""
+
+    def shown_feature(self, distances: Vector) -> str | None:
+        """That feature of one window, of its distances (n_features,); None if there is none."""
+        rises = [np.nan_to_num(distances[_AT[name]], nan=-np.inf) for name in self.shown]
+        return self.shown[int(np.argmax(rises))] if rises else None
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,8 @@ def _userless(values: Matrix, _distances: Matrix) -> Vector:
     return np.maximum(values[:, _AT["userless_excess_ratio"]], 0.0) * _cadence(values)
 
 
+_PERSISTENCE = ("longest_session_seconds", "connected_ratio")
+_VOLUME = ("beats_per_hour",)
 EXPERTS = (
     Expert("newness", "channel_is_new", _of("channel_is_new")),
     Expert("rhythm_of_new", "part_cadence_score", _among_new(_cadence)),
@@ -162,20 +172,27 @@ EXPERTS = (
         "persistence_of_new",
         "longest_session_seconds",
         _among_new(lambda values: values[:, _AT["longest_session_seconds"]]),
+        _PERSISTENCE[:1],
     ),
-    Expert("volume_of_new", "beats_per_hour", _among_new(lambda values: values[:, _AT["beats_per_hour"]])),
+    Expert(
+        "volume_of_new",
+        "beats_per_hour",
+        _among_new(lambda values: values[:, _AT["beats_per_hour"]]),
+        _VOLUME,
+    ),
     Expert("unlike_any_known", "twin_distance_octaves", _among_new(_unlike)),
     Expert("rhythm_against_own", "part_cadence_score", _own(*_CADENCE)),
-    Expert(
-        "persistence_against_own",
-        "longest_session_seconds",
-        _own("longest_session_seconds", "connected_ratio"),
-    ),
-    Expert("volume_against_own", "beats_per_hour", _own("beats_per_hour")),
+    Expert("persistence_against_own", "longest_session_seconds", _own(*_PERSISTENCE), _PERSISTENCE),
+    Expert("volume_against_own", "beats_per_hour", _own(*_VOLUME), _VOLUME),
     Expert("push_coupling", "push_coupling_surprise", _of("push_coupling_surprise")),
     Expert("push_coupling_against_own", "push_coupling_surprise", _own("push_coupling_surprise")),
     Expert("rhythm_without_user", "userless_excess_ratio", _userless),
-    Expert("unexplained_sessions", "unexplained_sessions_per_hour", _unexplained),
+    Expert(
+        "unexplained_sessions",
+        "unexplained_sessions_per_hour",
+        _unexplained,
+        ("unexplained_sessions_per_hour",),
+    ),
 )
 """Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
 what is new and what is known are apart, so that being new counts once."""

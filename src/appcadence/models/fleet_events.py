@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask
+from appcadence.features.columns import codes_of
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
@@ -77,14 +78,9 @@ def identity(contacts: pd.DataFrame, since_us: int, frame: pd.DataFrame) -> Iden
     now = frame.loc[:, ["device_id", "app_id", "dest"]].drop_duplicates().astype(object)
     now = now[now["dest"] != APP_LEVEL]
     before = contacts.loc[contacts["first_seen"] < since_us, list(now)]
-    renamed = _renamed(before, now)
-    return Identity(renamed, _nameless(before, now), now["device_id"].nunique())
-
-
-def _nameless(before: pd.DataFrame, now: pd.DataFrame) -> frozenset[str]:
     then, later = _bare_shares(before), _bare_shares(now)
     lost = later - then.reindex(later.index) >= MIN_LOST_SHARE
-    return frozenset(lost.index[lost])
+    return Identity(_renamed(before, now), frozenset(lost.index[lost]), now["device_id"].nunique())
 
 
 def _bare_shares(channels: pd.DataFrame) -> pd.Series:
@@ -147,7 +143,7 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     contacts = changed.applied(history.contacts, since_us)
     devices = pd.Index(contacts["device_id"].unique())
     end = (frame["window_end"].dt.as_unit("us").astype("int64").to_numpy() - since_us) // 1_000_000
-    owner = _codes(devices, frame["device_id"])
+    owner = codes_of(frame["device_id"], devices)
     met = np.sort(
         (contacts.groupby("device_id")["first_seen"].min().to_numpy(np.int64) - since_us) // 1_000_000
     )
@@ -163,7 +159,7 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
             else names
         )
         first = _first_contacts(named[named[column].isin(names)], names, column, devices, since_us)
-        rows = _codes(names, frame[column])
+        rows = codes_of(frame[column], names)
         if kind == "destination":
             rows = np.where(frame["dest"].astype(object).to_numpy() == APP_LEVEL, -1, rows)
         hit = (rows >= 0) & (owner >= 0)
@@ -232,10 +228,8 @@ class _FirstContacts:
 def _first_contacts(
     contacts: pd.DataFrame, names: pd.Index, column: str, devices: pd.Index, since_us: int
 ) -> _FirstContacts:
-    name, device = (
-        names.get_indexer(pd.Index(contacts[column])),
-        devices.get_indexer(pd.Index(contacts["device_id"])),
-    )
+    name = names.get_indexer(pd.Index(contacts[column]))
+    device = devices.get_indexer(pd.Index(contacts["device_id"]))
     second = (contacts["first_seen"].to_numpy(np.int64) - since_us) // 1_000_000 + 1
     second = np.maximum(second, 0)
     pair = name.astype(np.int64) * len(devices) + device
@@ -245,10 +239,3 @@ def _first_contacts(
     return _FirstContacts(
         pair, second, np.sort((pair // max(len(devices), 1) << _SHIFT) + second), len(devices)
     )
-
-
-def _codes(names: pd.Index, column: pd.Series) -> Codes:
-    """(n,) place of each value among `names`, -1 where it is null or unknown."""
-    values = column.astype("category")
-    of_category = np.append(names.get_indexer(pd.Index(values.cat.categories, dtype=object)), -1)
-    return np.asarray(of_category[values.cat.codes.to_numpy()], np.int64)

@@ -11,8 +11,9 @@ import pyarrow as pa
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES
 from appcadence.findings import Finding
-from appcadence.models.eligibility import own_log
+from appcadence.models.eligibility import by_name, own_log
 from appcadence.models.experts import EXPERTS
+from appcadence.telemetry.system_services import is_system_app, is_system_host
 
 MAX_EXPERTS = 3
 """Experts that are said, ..."""
@@ -24,7 +25,10 @@ _IN_RHYTHM = 1.2
 """A beat at most a fifth faster than approved is in its rhythm."""
 _NEWNESS = np.array([expert.name == "newness" for expert in EXPERTS])
 _NOVEL = np.array([FAMILY_OF[name] == "novelty" for name in NAMES])
-_DIRECTED = np.array([f.direction != 0 for f in FEATURES])
+_DIRECTION = np.array([f.direction for f in FEATURES])
+_DIRECTED = _DIRECTION != 0
+_MIN_RISE = 0.05
+"""So much of the larger of the two a value must differ from the usual one to be called unusual."""
 _UNCHECKED = {
     "app_id": Finding("app_unknown"),
     "median_seconds_since_unlock": Finding("presence_unknown"),
@@ -62,24 +66,25 @@ def told_once(findings: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def said_by_experts(worth: Matrix, values: Matrix) -> list[list[Finding]]:
+def said_by_experts(worth: Matrix, values: Matrix, distances: Matrix) -> list[list[Finding]]:
     """For each of n windows the strongest of what its experts say, newness last: it explains nothing alone.
 
     Args:
         worth: (n, n_experts) what each statistic is worth.
-        values: (n, n_features) feature values.
+        values: (n, n_features) feature values, and `distances` how far from the usual they are.
     """
     order = np.argsort(np.where(_NEWNESS, np.inf, -worth), axis=1, kind="stable")
     return [
-        [_expert(e, row[e], seen) for e in places if row[e] >= MIN_WORTH][:MAX_EXPERTS]
-        for places, row, seen in zip(order, worth, values, strict=True)
+        [_expert(e, row[e], seen, apart) for e in places if row[e] >= MIN_WORTH][:MAX_EXPERTS]
+        for places, row, seen, apart in zip(order, worth, values, distances, strict=True)
     ]
 
 
-def _expert(e: int, worth: float, values: Vector) -> Finding:
-    value = float(values[NAMES.index(EXPERTS[e].feature)])
-    shown, rare = None if np.isnan(value) else value, round(float(np.exp(worth)))
-    return Finding("expert", {"expert": EXPERTS[e].name, "value": shown, "one_in": rare})
+def _expert(e: int, worth: float, values: Vector, distances: Vector) -> Finding:
+    feature = EXPERTS[e].shown_feature(distances)
+    value = np.nan if feature is None else float(values[NAMES.index(feature)])
+    shown = {"feature": None, "value": None} if np.isnan(value) else {"feature": feature, "value": value}
+    return Finding("expert", {"expert": EXPERTS[e].name, **shown, "one_in": round(float(np.exp(worth)))})
 
 
 def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Matrix) -> list[list[Finding]]:
@@ -91,13 +96,22 @@ def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Ma
         features: (n, k) places in the catalogue, the strongest contribution first.
         values: (n, k) likewise what is, `expected` what is usual, `contributions` what they contribute.
     """
-    said = (contributions > 0) & ~np.isnan(values)
+    said = (contributions > 0) & ~np.isnan(values) & _apart(features, values, expected)
     order = np.argsort(_NOVEL[features], axis=1, kind="stable")
     table = [np.take_along_axis(a, order, 1).tolist() for a in (said, features, values, expected)]
     return [
         [_unusual(f, value, usual) for said, f, value, usual in zip(*row, strict=True) if said]
         for row in zip(*table, strict=True)
     ]
+
+
+def _apart(features: Codes, values: Matrix, expected: Matrix) -> Mask:
+    """Whether each value lies on the suspicious side of what is usual, and by more than a rounding shows; a
+    contribution may rest on other things than that."""
+    with np.errstate(invalid="ignore"):
+        rise = (values - expected) / np.maximum(np.abs(values), np.abs(expected))
+        towards = np.where(_DIRECTION[features] == 0, np.abs(rise), rise * _DIRECTION[features])
+    return np.asarray(np.isnan(expected) | (towards > _MIN_RISE))
 
 
 def _unusual(f: int, value: float, usual: float) -> Finding:
@@ -124,7 +138,7 @@ def unchecked(frame: pd.DataFrame) -> list[list[Finding]]:
 def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
     """For each window, the codes of what speaks for the benign reading."""
     directed = distances[:, _DIRECTED]
-    seen = ~np.isnan(directed)
+    seen, unknown = ~np.isnan(directed), frame["app_id"].isna().to_numpy()
     # A rhythm is approved for an approved app and the hosts it declares.
     conflict = (frame[["unapproved_app", "unexpected_host_share"]].to_numpy() == 1).any(axis=1)
     return listed(
@@ -133,8 +147,10 @@ def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
             "approved_rhythm": (frame["expected_rhythm_ratio"].to_numpy() <= _IN_RHYTHM) & ~conflict,
             "scheduled_by_ios": frame["scheduled_start_share"].to_numpy() >= _SCHEDULED_SHARE,
             "usual_for_app": np.where(seen, np.abs(directed), 0.0).sum(axis=1)
-            < np.maximum(seen.sum(axis=1), 1),
+            < np.where(unknown, 0, np.maximum(seen.sum(axis=1), 1)),
             "known_to_fleet": frame["destination_prevalence_ratio"].to_numpy() >= 0.2,
+            "system_service": by_name(frame, "dest", is_system_host)
+            & (by_name(frame, "app_id", is_system_app) | unknown),
         }
     )
 

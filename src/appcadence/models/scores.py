@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Codes, Mask
+from appcadence._types import Codes, Mask, Vector
 from appcadence.findings import ARROW
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.schema import TIME
@@ -57,8 +57,11 @@ SCORES = pa.schema(
 
 def ranks(table: pa.Table) -> Codes:
     """(n,) places 1, 2, ... of the scored rows by falling score, in row order where equal; 0 = not ranked."""
-    ranked = np.asarray(scored(table).to_numpy(), np.bool_)
-    score = table["score"].to_numpy()
+    return places_of(table["score"].to_numpy(), np.asarray(scored(table).to_numpy(), np.bool_))
+
+
+def places_of(score: Vector, ranked: Mask) -> Codes:
+    """(n,) the same by score, of those that are ranked."""
     order = np.argsort(np.where(ranked, -score, np.inf), kind="stable")
     out = np.zeros(len(order), np.int64)
     out[order] = np.arange(1, len(order) + 1)

@@ -69,13 +69,8 @@ def _periods(offsets: npt.NDArray[Any], times: npt.NDArray[Any]) -> Vector:
     count = np.diff(offsets)
     owner = np.repeat(np.arange(len(count)), count)
     inside = (owner[1:] == owner[:-1]) & (count[owner[1:]] >= MIN_STARTS)
-    gaps, owner = np.diff(times)[inside], owner[1:][inside]
-    gaps = gaps[np.lexsort((gaps, owner))]
-    per = np.where(count >= MIN_STARTS, count - 1, 0)
-    first, many = np.cumsum(per) - per, per > 0
-    out = np.full(len(count), np.nan)
-    out[many] = 0.5 * (gaps[(first + (per - 1) // 2)[many]] + gaps[(first + per // 2)[many]])
-    return out
+    usual = pd.Series(np.diff(times)[inside]).groupby(owner[1:][inside]).median()
+    return usual.reindex(range(len(count))).to_numpy(np.float64)
 
 
 def _bytes_a_day(windows: Windows) -> Vector:

@@ -23,7 +23,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,7 +38,7 @@ from appcadence.errors import AppcadenceError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.catalog import NAMES
-from appcadence.features.columns import codes
+from appcadence.features.columns import codes, codes_of
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import Part, fill_novelty, frame, touching
 from appcadence.features.families import novelty
@@ -298,18 +297,16 @@ class _Fleet:
         """Windows with what novelty needs the fleet for."""
         start = windows["window_start"].dt.as_unit("us").astype("int64").to_numpy()
         values = windows[list(NAMES)].to_numpy(np.float32, copy=True)
-        dest = np.where(windows["dest"] == APP_LEVEL, -1, _codes(self.dests, windows["dest"]))
-        device, app = _codes(self.devices, windows["device_id"]), _codes(self.apps, windows["app_id"])
+        device, app, dest = (
+            codes_of(windows[name], names).astype(np.int32)
+            for name, names in (("device_id", self.devices), ("app_id", self.apps), ("dest", self.dests))
+        )
+        dest = np.where(windows["dest"] == APP_LEVEL, -1, dest)
         part = Part.empty()._replace(device=device, app=app, dest=dest, start_us=start, values=values)
         fill_novelty(part, self.fleet, self.seconds)
         return pd.concat(
             [windows.drop(columns=list(NAMES)), pd.DataFrame(values, columns=list(NAMES), copy=False)], axis=1
         )
-
-
-def _codes(names: pd.Index, column: pd.Series) -> npt.NDArray[np.int32]:
-    of_category = np.append(names.get_indexer(pd.Index(column.cat.categories, dtype=object)), -1)
-    return np.asarray(of_category[column.cat.codes.to_numpy()], np.int32)
 
 
 def _scored(job: Job, fleet: _Fleet, events: list[np.ndarray], n_blocks: int, batches: Batches) -> Batches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,14 +20,8 @@ from appcadence.telemetry.directory import unify
 from appcadence.telemetry.passive_names import HORIZON_SECONDS, PassiveNames, records
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
-_KEYS = {
-    "activity": "start",
-    "notifications": "time",
-    "usage": "start",
-    "tasks": "start",
-    "coverage": "start",
-}
-TABLES = ("flows", *_KEYS, "inventory")
+_AROUND = ("activity", "notifications", "usage", "tasks", "coverage")
+TABLES = ("flows", *_AROUND, "inventory")
 _HORIZON_US = HORIZON_SECONDS * 1_000_000
 _MIN_LOOK_BACK_US = HOUR_US
 """Features look back on the user for an hour before the window, or its length where that is more."""
@@ -95,7 +88,7 @@ class Live:
             span_us = (self._border_us, border_us)
             closed = {name: self._joined(name) for name in TABLES if self._open[name]}
             # Records of flows that are still open count too: what comes later changes nothing.
-            named = PassiveNames(lambda: [partial(_itself, part) for part in (*self._names, flows)])
+            named = PassiveNames(lambda: [part.slice for part in (*self._names, flows)])
             closed["flows"] = touching(named.fill(flows), span_us)
             scores = None
             if len(closed["flows"]):
@@ -128,29 +121,20 @@ class Live:
         # Flows that go on get their names once more.
         since_us = int(micros(kept["start"]).min(initial=border_us)) - _HORIZON_US
         self._names = [records(names.filter(pa.array(micros(names["start"]) >= since_us)))]
-        for name, time in _KEYS.items():
+        for name in _AROUND:
             if len(rows := self._joined(name)):
-                last = micros(rows[time])
+                last = micros(rows[DIRECTORY_TABLES[name].when])
                 if "end" in rows.column_names:
                     last = np.maximum(last, micros(pc.fill_null(rows["end"].cast(pa.int64()), -_NEVER)))
                 needed = last >= border_us - max(self._width, _MIN_LOOK_BACK_US)
                 # The last of each kind before: since when the user is away, and that the device tells of it.
                 before = np.flatnonzero(last < border_us)
                 before = before[np.argsort(last[before], kind="stable")]
-                who = pd.DataFrame(
-                    {
-                        c: rows[c].take(before).to_pandas()
-                        for c in ("device_id", "kind")
-                        if c in rows.column_names
-                    }
-                )
+                names = [name for name in ("device_id", "kind") if name in rows.column_names]
+                who = rows.select(names).take(before).to_pandas()
                 needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us
-
-
-def _itself(table: pa.Table) -> pa.Table:
-    return table
 
 
 def _micros(moment: pd.Timestamp) -> int:

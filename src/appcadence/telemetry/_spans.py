@@ -44,15 +44,9 @@ def pieces_within(
 
 def reaches(group: pq.RowGroupMetaData, when: str, first: int | None, last: int | None) -> bool:
     """Whether a row group may hold rows of a span; see `pieces_within`."""
-    low, high = _range(group, when)
-    before = first is not None and high is not None and high < first
-    after = last is not None and low is not None and low > last
-    return not (before or after)
-
-
-def _range(group: pq.RowGroupMetaData, name: str) -> tuple[int | None, int | None]:
-    """Earliest and latest time of a row group in microseconds, rounded outwards; None = not known."""
-    found = None if (column := column_of(group, name)) is None else column.statistics
+    found = None if (column := column_of(group, when)) is None else column.statistics
     if found is None or not found.has_min_max or not isinstance(found.min, datetime):
-        return None, None
-    return to_micros(found.min), to_micros(found.max) + 1
+        return True
+    # The statistics may be rounded down.
+    before = first is not None and to_micros(found.max) + 1 < first
+    return not before and (last is None or to_micros(found.min) <= last)

@@ -10,17 +10,17 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOCAL_NETWORKS: tuple[Network, ...] = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private
-            *("169.254.0.0/16", "fe80::/10"),  # link-local
-            *("127.0.0.0/8", "::1/128"),  # loopback
-            *("224.0.0.0/4", "ff00::/8", "255.255.255.255/32", "0.0.0.0/8", "::/128"),  # multicast, broadcast
-        ),
+    ipaddress.ip_network(text)
+    for text in (
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),  # private
+        *("169.254.0.0/16", "fe80::/10"),  # link-local
+        *("127.0.0.0/8", "::1/128"),  # loopback
+        *("224.0.0.0/4", "ff00::/8", "255.255.255.255/32", "0.0.0.0/8", "::/128"),  # multicast, broadcast
     )
 )
 """Addresses that are never beyond the network a device is on."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv4 as phones see it on networks that have none (RFC 6052)."""
 _LOCAL_NAMES = ("local", "localhost")
 _HEADS = frozenset("0123456789abcdefABCDEF:")
 _KEPT, _MAX_KEPT = 1 << 14, 64
@@ -43,6 +43,15 @@ def _parsed(text: str) -> Address | None:
         return None
 
 
+def unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, or the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address
+
+
 def is_address(text: str) -> bool:
     return parsed(text) is not None
 
@@ -55,11 +64,13 @@ def is_loopback(host: str) -> bool:
 
 def canonical(text: str) -> str | None:
     """An address in canonical form, any other text without the blanks around it; None for no text. An IPv4
-    address written as IPv6 is the IPv4 address.
+    address written as IPv6, as on networks without any IPv4 (NAT64), is the IPv4 address.
 
     >>> canonical("2001:0DB8:0000::0001"), canonical("192.0.2.1 "), canonical(" ")
     ('2001:db8::1', '192.0.2.1', None)
     >>> canonical("::ffff:192.0.2.1")
+    '192.0.2.1'
+    >>> canonical("64:ff9b::c000:201")
     '192.0.2.1'
     """
     return _canonical(text) if len(text) < _MAX_KEPT else _canonical.__wrapped__(text)
@@ -70,7 +81,7 @@ def _canonical(text: str) -> str | None:
     address = parsed(text)
     if address is None:
         return text.strip() or None
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(unwrapped(address))
 
 
 def is_local(dest: str) -> bool:
@@ -84,8 +95,8 @@ def is_local(dest: str) -> bool:
     address = parsed(dest.partition("%")[0])
     if address is None:
         return dest.rstrip(".").rpartition(".")[2].lower() in _LOCAL_NAMES
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in LOCAL_NETWORKS)
+    address = unwrapped(address)
+    return any(address in network for network in LOCAL_NETWORKS)
 
 
 def is_within(text: str | None, networks: Collection[Network]) -> bool:

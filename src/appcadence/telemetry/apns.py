@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_network
 
-from appcadence.telemetry.addresses import parsed
+from appcadence.telemetry.addresses import parsed, unwrapped
 
 DEVICE_PORT = 5223
 """A device's connection to the push service; 443 is its fallback."""
@@ -16,18 +15,6 @@ PROVIDER_HOSTS = frozenset(
 )
 DAEMON = "com.apple.apsd"
 """The process that keeps a phone's one connection to the push service."""
-_RANGES = [
-    ip_network(text)
-    for text in (
-        "17.0.0.0/8",
-        "2620:149:a44::/48",
-        "2403:300:a42::/48",
-        "2403:300:a51::/48",
-        "2a01:b740:a42::/48",
-    )
-]
-
-
 _COURIERS = [
     ip_network(text)
     for text in (
@@ -43,15 +30,18 @@ _COURIERS = [
     )
 ]
 """Where the push service answers phones."""
-_NAME = re.compile(r"(?:[^.]+\.)*(?:push\.apple\.com|[^.]*push-apple\.com\.akadns\.net)")
+_APPLE = (ip_network("17.0.0.0/8"), *_COURIERS)
 
 
 def is_apple(host: str | None, address: str | None) -> bool | None:
-    """Does a destination belong to Apple? The address decides, else the name. None = unknown."""
+    """Does a destination belong to Apple? A public address decides, else the name, as the addresses of
+    proxies, tunnels and translators say nothing. None = unknown."""
     if address is not None:
         found = parsed(address)
-        found = getattr(found, "ipv4_mapped", None) or found
-        return None if found is None else any(found in network for network in _RANGES)
+        if found is None:
+            return None
+        if (found := unwrapped(found)).is_global:
+            return any(found in network for network in _APPLE)
     if host is None:
         return None
     return host == "apple.com" or host.endswith((".apple.com", "push-apple.com.akadns.net"))
@@ -68,5 +58,5 @@ def is_courier(dest: str) -> bool:
     """
     address = parsed(dest)
     if address is None:
-        return dest not in PROVIDER_HOSTS and _NAME.fullmatch(dest) is not None
-    return any((getattr(address, "ipv4_mapped", None) or address) in network for network in _COURIERS)
+        return dest.endswith((".push.apple.com", "push-apple.com.akadns.net")) and dest not in PROVIDER_HOSTS
+    return any(unwrapped(address) in network for network in _COURIERS)

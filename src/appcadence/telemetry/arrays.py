@@ -15,10 +15,10 @@ from appcadence._types import Ints
 class AsOf:
     """Records of (key, time), asked for the latest record of a key at or before a time.
 
-    `keys` are any comparable numbers, `times` int64. Of equal records the last one given wins.
+    `keys` and `times` are any comparable numbers. Of equal records the last one given wins.
     """
 
-    def __init__(self, keys: npt.NDArray[Any], times: Ints) -> None:
+    def __init__(self, keys: npt.NDArray[Any], times: npt.NDArray[Any]) -> None:
         self._keys, groups = np.unique(keys, return_inverse=True)
         self._times = np.unique(times)
         # A (group, rank of the time) pair as one integer, so that one binary search answers both.
@@ -27,7 +27,7 @@ class AsOf:
         self._order = np.argsort(joint, kind="stable")
         self._joint = joint[self._order]
 
-    def find(self, keys: npt.NDArray[Any], times: Ints) -> Ints:
+    def find(self, keys: npt.NDArray[Any], times: npt.NDArray[Any]) -> Ints:
         """Index of the record for each (key, time), -1 where there is none."""
         found = np.full(len(keys), -1, np.int64)
         if not len(self._joint):
@@ -40,6 +40,12 @@ class AsOf:
         hit[hit] = self._joint[at[hit]] // self._width == group[hit]
         found[hit] = self._order[at[hit]]
         return found
+
+
+def fan(count: Ints) -> tuple[Ints, Ints]:
+    """Row and position within the row, for `count[i]` items of each row i."""
+    row = np.repeat(np.arange(len(count)), count)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
 
 
 def sorted_places(names: npt.NDArray[np.object_]) -> Ints:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from appcadence._types import DAY_US, Ints
+from appcadence.telemetry.arrays import fan
 
 MAX_DAYS = 31
 """No record touches more: a wrong duration must not fill memory."""
@@ -88,7 +89,5 @@ def by_device(keys: Ints, devices: int) -> Ints:
 
 def _runs(first: Ints, count: Ints) -> Ints:
     """`count` successive numbers from each of `first`."""
-    if not len(first):
-        return np.empty(0, np.int64)
-    before = np.cumsum(count) - count
-    return np.repeat(first - before, count) + np.arange(int(count.sum()))
+    row, later = fan(count)
+    return first[row] + later

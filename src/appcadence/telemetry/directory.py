@@ -223,18 +223,16 @@ class DirectoryWriter:
         with self._own:
             for writer in self._writers.values():
                 writer.close()
-            if kind is None and (self._writers or not self.adding):
-                self._commit()
+            if kind is not None or (self.adding and not self._writers):
+                return
+            if self.adding and self.path.is_dir():
+                self._fill(self.path)
+            else:
+                with replacing_directory(self.path, self._scratch, private=self.private) as whole:
+                    self._fill(whole)
 
     def _staged(self, name: str) -> Path:
         return self._scratch / f"{name}.parquet"
-
-    def _commit(self) -> None:
-        if self.adding and self.path.is_dir():
-            self._fill(self.path)
-            return
-        with replacing_directory(self.path, self._scratch, private=self.private) as whole:
-            self._fill(whole)
 
     def _fill(self, directory: Path) -> None:
         for name in self._writers:
@@ -259,10 +257,11 @@ class DirectoryWriter:
                     entry["revisions"] = entry.get("revisions", {}) | {name: self.conversion}
                     new = _part(entry, name)
             move(file, directory / name / f"{new}.parquet")
+        unread = time.time() - _KEPT_SECONDS
         for name in DIRECTORY_TABLES:
             for part in (directory / name).glob(f"{_PART}*.parquet"):
                 mine = part.stem == f"{_PART}{self.conversion}"
-                if not mine and (name, part.stem) not in listed and _old(part):
+                if not mine and (name, part.stem) not in listed and part.stat().st_mtime < unread:
                     part.unlink()
 
 
@@ -394,7 +393,3 @@ def _part(entry: Mapping[str, Any], name: str) -> str:
 def is_part(file: Path) -> bool:
     """Whether a conversion made the file, so that a later one may revise it."""
     return file.name.startswith(_PART)
-
-
-def _old(part: Path) -> bool:
-    return time.time() - part.stat().st_mtime > _KEPT_SECONDS

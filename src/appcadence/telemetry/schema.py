@@ -56,6 +56,11 @@ class Table:
     def schema(self) -> pa.Schema:
         return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
 
+    @property
+    def when(self) -> str:
+        """Its first column of times."""
+        return next(c.name for c in self.columns if c.type == TIME)
+
     def column(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
 

@@ -139,40 +139,33 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
         )
     frame, common = frame[keep].reset_index(drop=True), events.windows[keep]
     values, distances = aligned(frame), detector.baseline.distances(frame)
-    now = _reference_like(detector.reference, frame, comparable(values, distances))
-    features = _features(detector.reference, now)
+    devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
+    counted = histograms(frame, comparable(values, distances), detector.reference.deciles, devices)
+    now = Reference(detector.reference.deciles, devices, *counted, end_us)  # over the bins of the reference
     scores_psi, budget = _scores(detector, frame, common)
-    losses = _losses(detector.reference, now)
-    apps = app_shifts(frame, distances)
     known = set(detector.history.contacts["app_id"].dropna())
     per_app = frame.groupby("app_id", observed=True)["device_id"].nunique()
     new_apps = {
         str(app): int(n) for app, n in per_app.sort_values(ascending=False).items() if app not in known
     }
-    versions = _versions(tables.get("inventory"), end)
-    verdict, reasons = _verdict(features, scores_psi, budget, losses, apps, new_apps, versions)
+    found: dict[str, Any] = {
+        "features": _features(detector.reference, now),
+        "scores_psi": scores_psi,
+        "budget": budget,
+        "losses": _losses(detector.reference, now),
+        "apps": app_shifts(frame, distances),
+        "new_apps": new_apps,
+        "versions": _versions(tables.get("inventory"), end),
+    }
+    verdict, reasons = _verdict(**found)
     return Drift(
         verdict=verdict,
         reasons=reasons,
-        notes=_notes(detector.reference, now, events.events, versions),
+        notes=_notes(detector.reference, now, events.events, found["versions"]),
         devices=len(now.devices),
         windows=len(frame),
-        features=features,
-        scores_psi=scores_psi,
-        budget=budget,
-        losses=losses,
-        apps=apps,
-        new_apps=new_apps,
-        versions=versions,
         events=events.events,
-    )
-
-
-def _reference_like(reference: Reference, frame: pd.DataFrame, compared: Matrix) -> Reference:
-    """The new windows, counted over the bins of the reference."""
-    devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
-    return Reference(
-        reference.deciles, devices, *histograms(frame, compared, reference.deciles, devices), reference.end_us
+        **found,
     )
 
 

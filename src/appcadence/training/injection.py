@@ -274,15 +274,6 @@ def _truth(table: pd.DataFrame, injected: pd.DataFrame) -> tuple[Codes, Vector]:
 
 
 _INNER = (1 / 3, 2 / 3)
-_TIMES = {
-    "flows": ("start",),
-    "activity": ("start", "end"),
-    "notifications": ("time",),
-    "usage": ("start", "end"),
-    "tasks": ("start", "end"),
-    "coverage": ("start", "end"),
-    "verdicts": ("window_start", "window_end"),
-}
 
 
 def aligned_spans(tables: Tables) -> Tables:
@@ -302,16 +293,13 @@ def aligned_spans(tables: Tables) -> Tables:
     moved = {str(name): offset * DAY_US for name, offset in days[days != 0].items()}
     if not moved:
         return tables
-    return tables | {
-        name: _moved(tables[name], times, moved) for name, times in _TIMES.items() if name in tables
-    }
+    return tables | {name: _moved(table, moved) for name, table in tables.items() if name != "inventory"}
 
 
-def _moved(table: pa.Table, times: tuple[str, ...], offset_us: dict[str, int]) -> pa.Table:
+def _moved(table: pa.Table, offset_us: dict[str, int]) -> pa.Table:
     who = table["device_id"].cast(pa.string()).to_pandas().map(offset_us).fillna(0).to_numpy(np.int64)
-    for name in times:
-        place, column = table.schema.get_field_index(name), table[name]
-        absent = column.is_null().to_numpy()
-        later = pa.array(pc.fill_null(column.cast(pa.int64()), 0).to_numpy() + who, mask=absent)
-        table = table.set_column(place, table.schema.field(place), later.cast(column.type))
+    for place, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            later = pc.add(table[field.name].cast(pa.int64()), pa.array(who))
+            table = table.set_column(place, field, later.cast(field.type))
     return table

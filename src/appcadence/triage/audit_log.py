@@ -81,7 +81,7 @@ def extend(path: str | Path, kind: str, facts: Iterable[Mapping[str, Any]], at: 
     try:
         check_output(path, EvidenceError)
         new = not path.exists()
-        with open(path, "a+b", buffering=0, opener=_private) as stream:
+        with open(path, "a+b", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
             lock(stream.fileno())
             size = stream.seek(0, os.SEEK_END)
             state = _last(path, stream, size)
@@ -274,10 +274,6 @@ def _torn(path: Path, start: int, size: int, which: str) -> str:
         f"{path}: {which} is torn ({size:,} byte(s) without a line end), as by a crash while it was written; "
         f"nothing was repaired; keep a copy and cut it off: truncate -s {start} {shlex.quote(str(path))}"
     )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _write(path: Path, stream: IO[bytes], data: bytes, size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from appcadence._quantity import told_behaviours
 from appcadence.features.windows import APP_LEVEL
@@ -72,15 +71,15 @@ def look(case: Row) -> list[str]:
         alone = any(part["alert"] for part in case["destinations"])
         count = len(hosts) if alone else case["n_destinations"]
         more = f" and {count - MAX_NAMED:,} more" if count > MAX_NAMED else ""
-        out.append(f"Destination: {_listed(hosts[:MAX_NAMED])}{more}")
+        out.append(f"Destination: {', '.join(hosts[:MAX_NAMED])}{more}")
     seen = [address for address in case["addresses"] if address not in hosts]
     if seen:
-        out.append(f"Address: {_listed(seen)}")
+        out.append(f"Address: {', '.join(seen)}")
     if case["ports"]:
-        out.append(f"Port: {_listed(map(str, case['ports']))}")
+        out.append(f"Port: {', '.join(map(str, case['ports']))}")
     out.append(f"Time: {utc_text(case['first_time'])} to {utc_text(case['last_time'])} UTC")
     if case["record_ids"]:
-        out.append(f"Records in the source: {_listed(case['record_ids'])}")
+        out.append(f"Records in the source: {', '.join(case['record_ids'])}")
     return out
 
 
@@ -137,9 +136,9 @@ def _block(case: Row, where: str) -> list[str]:
     )
     out = []
     if hosts:
-        out.append(f"Block {_listed(hosts)} for {where} at the DNS filter or VPN. {_AT_HOME}")
+        out.append(f"Block {', '.join(hosts)} for {where} at the DNS filter or VPN. {_AT_HOME}")
     if addresses:
-        out.append(f"Block {_listed(addresses)} for {where} at the firewall or VPN. {_AT_HOME}")
+        out.append(f"Block {', '.join(addresses)} for {where} at the firewall or VPN. {_AT_HOME}")
     return out
 
 
@@ -153,7 +152,7 @@ def _background(case: Row, known: Row, device: str) -> list[str]:
     said = f"Turn off Background App Refresh of {app} on {device}: it ends fetches, tasks and silent pushes"
     awake = sorted({_AWAKE[mode] for mode in modes or () if mode in _AWAKE})
     if awake:
-        out = [f"{said}, but not its {_listed(awake)}, which it declares."]
+        out = [f"{said}, but not its {', '.join(awake)}, which it declares."]
     else:
         out = [f"{said}, but not calls, audio, location, Bluetooth, VPN or file extensions."]
     for permission, names in _PERMISSIONS.items():
@@ -165,10 +164,6 @@ def _background(case: Row, known: Row, device: str) -> list[str]:
         may = "" if pushed or not calls else ", if it takes any"
         out.append(f"Turn off its notifications: no alert then starts its extension{calls}{may}.")
     return out
-
-
-def _listed(names: Sequence[str] | map[str]) -> str:
-    return ", ".join(names)
 
 
 def contact(window: Window, case: Row | None = None) -> str:

@@ -19,9 +19,11 @@ from appcadence.errors import SchemaError
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import SUPPRESSION, Finding, arrow, codes_of
 from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.models.scores import places_of
 from appcadence.serving.measures import MEASURES
 from appcadence.telemetry.addresses import Address, Network, parsed
-from appcadence.telemetry.arrays import one_array
+from appcadence.telemetry.arrays import one_array, places
+from appcadence.telemetry.names import encode
 from appcadence.triage.exceptions import Entry, broken, expired
 
 SOON_DAYS = 14
@@ -83,10 +85,7 @@ class Judgement:
 def ranks_under(ruling: Judgement, scores: pa.Table) -> Codes:
     """(n,) ranks of the windows that no exception covers, 0 = none; takes the columns status and score."""
     free = _scored(one_array(scores["status"])) & (ruling.entry < 0)
-    score = one_array(scores["score"]).to_numpy(zero_copy_only=False)
-    rank = np.empty(len(scores), np.int64)
-    rank[np.argsort(np.where(free, -score, np.inf), kind="stable")] = np.arange(1, len(scores) + 1)
-    return np.where(free, rank, 0)
+    return places_of(one_array(scores["score"]).to_numpy(zero_copy_only=False), free)
 
 
 def marked(
@@ -267,8 +266,8 @@ class _Table:
 
 def _codes(column: pa.ChunkedArray) -> tuple[Codes, pa.Array]:
     """(n,) codes of the names, -1 = null, and the distinct names."""
-    coded = pc.dictionary_encode(one_array(column.cast(pa.string())))
-    return pc.fill_null(coded.indices, -1).to_numpy().astype(np.int64), coded.dictionary
+    names = encode(column)
+    return places(names).astype(np.int64), names.dictionary
 
 
 def _any(matches: pa.Array) -> Mask:

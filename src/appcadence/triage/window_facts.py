@@ -10,12 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from appcadence._types import Codes, Mask, Vector
+from appcadence._types import Codes, Mask, Micros, Vector
 from appcadence.features.declarations import covers
 from appcadence.features.history import History
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.features.windows import APP_LEVEL, Windows, with_app_level
 from appcadence.telemetry.addresses import is_local
+from appcadence.telemetry.arrays import AsOf, fan
 from appcadence.telemetry.schema import TIME
 
 KEY = ["device_id", "app_id", "dest", "window_start"]
@@ -53,11 +54,14 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     index, owner = owned(s.offsets, rows)
     base = windows.start_us[rows[owner]]
 
-    sent, received = _session_bytes(windows, rows)
+    window = np.repeat(np.arange(windows.n), np.diff(s.offsets))
+    flows, of = owned(windows.offsets, rows)
+    session = AsOf(window, s.start).find(rows[of], windows.flow_start[flows])
+    sums = _bytes(windows, flows, session, len(window))
     keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(pa.array(owner))
     columns = {name: _moments(base, getattr(s, name)[index]) for name in ("start", "end")}
     columns |= {"fresh": s.fresh[index]}
-    columns |= {"bytes_out": sent, "bytes_in": received}
+    columns |= {name: column(values[index], pa.int64()) for name, values in sums.items()}
     return pa.table({name: keys[name] for name in KEY} | columns)
 
 
@@ -68,14 +72,12 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
     fleet. As in the features, a device's newest profile of an app goes before the fleet's.
     """
     rows = rows_of(windows, wanted)
-    app, pushes = windows.app[rows], windows.context.pushes
-    start = windows.start_us[rows]
-    end = start + int(windows.seconds * 1e6)
-    spans = zip(*pushes.of(windows.context.pair(windows.device[rows], app)), start, end, strict=True)
+    app, start = windows.app[rows], windows.start_us[rows]
+    first, last, time_us, _ = windows.context.pushes.of(windows.context.pair(windows.device[rows], app))
     times = []
-    for first, last, begin, stop in spans:
-        inside = first + np.searchsorted(pushes.time_us[first:last], [begin, stop])
-        times.append(pushes.time_us[slice(*inside)])
+    for lo, hi, begin in zip(first, last, start, strict=True):
+        ends = begin, begin + int(windows.seconds * 1e6)
+        times.append(time_us[slice(*(lo + np.searchsorted(time_us[lo:hi], ends)))])
     known = inventory.to_pandas().astype({"app_id": object, "device_id": object})
     known = known.sort_values("snapshot_time", kind="stable").drop_duplicates(
         ["device_id", "app_id"], keep="last"
@@ -95,7 +97,7 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
         "in_inventory": [bool(row) for row in of],
         "declared_by": [declared.get(dest) for dest in wanted["dest"]],
         "push_resolution_seconds": np.where(
-            app >= 0, pushes.resolution_seconds[windows.device[rows]], np.nan
+            app >= 0, windows.context.push_grid[windows.device[rows]], np.nan
         ),
         "pushes": pa.array(times, pa.list_(pa.int64())).cast(CONTEXT.field("pushes").type),
     }
@@ -136,27 +138,18 @@ def column(values: Any, kind: pa.DataType) -> pa.Array:
 
 def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
     """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
-    count = np.diff(offsets)[rows]
-    owner = np.repeat(np.arange(len(rows)), count)
-    return np.arange(len(owner)) - np.repeat(np.cumsum(count) - count - offsets[rows], count), owner
+    owner, place = fan(np.diff(offsets)[rows])
+    return offsets[rows][owner] + place, owner
 
 
-def _session_bytes(windows: Windows, rows: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    sent: list[np.ndarray] = []
-    received: list[np.ndarray] = []
-    s = windows.sessions
-    for r in rows:
-        flows = slice(windows.offsets[r], windows.offsets[r + 1])
-        starts = s.start[s.offsets[r] : s.offsets[r + 1]]
-        owner = np.searchsorted(starts, windows.flow_start[flows], "right") - 1
-        for values, out in ((windows.bytes_out, sent), (windows.bytes_in, received)):
-            known = ~np.isnan(values[flows])
-            total = np.bincount(owner, np.where(known, values[flows], 0.0), len(starts))
-            seen = np.bincount(owner, known, len(starts)) > 0
-            out.append(np.where(seen, total, np.nan))
-    each = (np.concatenate([np.empty(0), *parts]) for parts in (sent, received))
-    out, back = (column(values, pa.int64()) for values in each)
-    return out, back
+def _bytes(windows: Windows, at: Codes, owner: Codes, n: int) -> dict[str, Vector]:
+    """(n,) bytes of the flows that each owns, given where these lie; NaN where they are not known of any."""
+    out = {}
+    for name in ("bytes_out", "bytes_in"):
+        values = getattr(windows, name)[at]
+        seen = np.bincount(owner, ~np.isnan(values), n) > 0
+        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), n), np.nan)
+    return out
 
 
 MIN_GAPS = 4
@@ -212,7 +205,8 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     """
     rows = rows_of(windows, wanted)
     started = _started(flows, wanted, windows.seconds)
-    columns = _times(windows, rows) | _bytes(windows, rows) | _gaps(windows, rows)
+    columns = _times(windows, rows) | _gaps(windows, rows)
+    columns |= _bytes(windows, *owned(windows.offsets, rows), len(rows))
     columns |= _counts(windows, rows, started)
     s = windows.sessions
     at, _ = owned(s.offsets, rows)
@@ -245,21 +239,11 @@ def _moments(base_us: Codes, seconds: Vector) -> pa.Array:
     return pa.array(base_us + np.rint(seconds * 1e6).astype(np.int64), TIME)
 
 
-def _bytes(windows: Windows, rows: Codes) -> dict[str, Vector]:
-    at, owner = owned(windows.offsets, rows)
-    out = {}
-    for name in ("bytes_out", "bytes_in"):
-        values = getattr(windows, name)[at]
-        seen = np.bincount(owner, ~np.isnan(values), len(rows)) > 0
-        out[name] = np.where(seen, np.bincount(owner, np.nan_to_num(values), len(rows)), np.nan)
-    return out
-
-
 def _counts(windows: Windows, rows: Codes, started: pd.DataFrame) -> dict[str, Vector]:
     """Records that began in each window, those that failed, and those begun while nobody used the device."""
     owner, n = started["row"].to_numpy(np.int64), len(rows)
     device = windows.device[rows]
-    used, known = _in_use(windows, device[owner], started["at"].to_numpy(np.float64))
+    used, known = _in_use(windows, device[owner], started["at"].to_numpy(np.int64))
     unused = np.bincount(owner, ~used, n)
     return {
         "n_started": np.bincount(owner, minlength=n).astype(np.float64),
@@ -268,18 +252,12 @@ def _counts(windows: Windows, rows: Codes, started: pd.DataFrame) -> dict[str, V
     }
 
 
-def _in_use(windows: Windows, device: Codes, time_us: Vector) -> tuple[Mask, Mask]:
+def _in_use(windows: Windows, device: Codes, time_us: Micros) -> tuple[Mask, Mask]:
     """(n,) whether a device was in use then, and (n_devices,) whether that is known of it."""
-    use, used = windows.context.use, np.zeros(len(device), np.bool_)
-    known = np.zeros(len(windows.devices), np.bool_)
+    use, known = windows.context.use, np.zeros(len(windows.devices), np.bool_)
     known[np.unique(use.key)] = True
-    order = np.argsort(device, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(device[order])) + 1):
-        if len(rows) and known[device[rows[0]]]:
-            low, high = (int(side[0]) for side in use.of(device[rows[:1]]))
-            place = np.searchsorted(use.first[low:high], time_us[rows], "right") - 1
-            used[rows] = (place >= 0) & (time_us[rows] < use.last[low + np.maximum(place, 0)])
-    return used, known
+    last = AsOf(use.key, use.first).find(device, time_us)
+    return (last >= 0) & (time_us < np.append(use.last, 0)[last]), known
 
 
 def _gaps(windows: Windows, rows: Codes) -> dict[str, Vector]:

@@ -11,7 +11,7 @@ def _score(name: str, what: str, phrase: str) -> Feature:
         f"{what}: log-likelihood ratio of a beacon (jitter to 20% or 80%, missed beats) against chance, in "
         f"nats, / (number of gaps + {PRIOR_GAPS:.0f}); 0 = chance, about 2.6 = clockwork"
     )
-    return Feature(name, "nats", 1, meaning, phrase, "generalised likelihood ratio")
+    return Feature(name, meaning, phrase, unit="nats", source="generalised likelihood ratio")
 
 
 FEATURES = (

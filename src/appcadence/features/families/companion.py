@@ -21,22 +21,18 @@ _CELL_SECONDS = 20.0
 FEATURES = (
     Feature(
         "companion_share",
-        "ratio",
-        -1,
         "share of session starts with one of another channel of the device within 10 s",
         "share of sessions that start together with other traffic",
+        direction=-1,
     ),
     Feature(
         "companion_excess",
-        "ratio",
-        -1,
         "companion_share less the mean of the same with the starts shifted by 4, 7 and 11 minutes",
         "starts together with other traffic beyond chance",
+        direction=-1,
     ),
     Feature(
         "alone_share",
-        "ratio",
-        1,
         "share of session starts with no other channel's start within 60 s",
         "share of sessions that start alone",
     ),

@@ -32,84 +32,68 @@ _UNEXPECTED = 4
 FEATURES = (
     Feature(
         "undeclared_background_rhythm",
-        "ratio",
-        1,
         "share of successive gaps within a factor of 1.3 among background sessions, shrunk for few, if the "
         "app declares no background mode; else 0",
         "regular background traffic of an app without a background mode",
-        "Apple: UIBackgroundModes",
+        source="Apple: UIBackgroundModes",
         needs=("inventory", "activity"),
     ),
     Feature(
         "below_scheduler_floor_share",
-        "ratio",
-        1,
         "share of the gaps between background sessions under 15 minutes, shrunk for few, if the app declares "
         "no mode that lets it stay awake; else 0",
         "background sessions closer than the scheduler allows",
-        "Apple: BGAppRefreshTask",
+        source="Apple: BGAppRefreshTask",
         needs=("inventory", "activity"),
     ),
     Feature(
         "background_work_seconds",
-        "s",
-        1,
         "longest background session (of one that goes on, what lies in the window) beyond the 30 s a handler "
         "has, if the app declares no mode that lets it stay awake; else 0",
         "background work beyond 30 seconds",
-        "Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
+        unit="s",
+        source="Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
         needs=("inventory", "activity"),
     ),
     Feature(
         "undeclared_push_work_share",
-        "ratio",
-        1,
         "share of silent pushes followed by a session within 30 s plus the grid, if the app does not declare "
         "remote-notification; else 0",
         "work after silent pushes without the mode for it",
-        "Apple: Pushing background updates to your app",
+        source="Apple: Pushing background updates to your app",
         needs=("inventory", "notifications"),
     ),
     Feature(
         "unexpected_host_share",
-        "ratio",
-        1,
         "share of flows to a destination outside the app's expected hosts; NaN where it names none",
         "traffic to hosts that the app does not declare",
         needs=("inventory",),
     ),
     Feature(
         "unapproved_app",
-        "ratio",
-        1,
         "1 if the inventory says that the app is not approved, 0 if it is",
         "app without approval",
         needs=("inventory",),
     ),
     Feature(
         "provider_endpoint_share",
-        "ratio",
-        1,
         "share of flows to the provider side of the push service, where only servers connect",
         "connections to the push service's server side",
-        "Apple HT203609",
+        source="Apple HT203609",
     ),
     Feature(
         "foreign_push_port_share",
-        "ratio",
-        1,
         "share of flows to port 5223 of an address that is not Apple's, or to such an address by the name of "
         "a push server",
         "connections to a stranger as if to the push service",
-        "Apple HT203609",
+        source="Apple HT203609",
     ),
     Feature(
         "expected_rhythm_ratio",
-        "times",
-        1,
         "shortest approved period / median gap between beats; above 1 = faster than approved, NaN where the "
         "inventory names no period or there are fewer than six beats",
         "connections against the approved rhythm",
+        unit="times",
         needs=("inventory",),
     ),
 )
@@ -117,18 +101,14 @@ FEATURES = (
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 9); NaN where the inventory does not know the app, or not this of it, or nothing happened."""
-    context, s = windows.context, windows.sessions
-    declared, front, pushes = context.declarations, context.front, context.pushes
-    pair = context.pair(windows.device, windows.app)
+    context = windows.context
+    declared, pair = context.declarations, context.pair(windows.device, windows.app)
     profile = np.full(windows.n, -1) if declared is None else declared.of_windows(windows.device, windows.app)
 
-    def of_profile(values: np.ndarray | None) -> np.ndarray:
-        if values is None:
-            return np.full(windows.n, np.nan)
-        return np.asarray(np.append(values, np.nan)[profile])
-
     def field(name: str) -> np.ndarray:
-        return of_profile(None if declared is None else getattr(declared, name))
+        if declared is None:
+            return np.full(windows.n, np.nan)
+        return np.asarray(np.append(getattr(declared, name), np.nan)[profile])
 
     out = fill(
         _kernel,
@@ -136,23 +116,16 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         len(FEATURES),
         (windows.flags & PROVIDER) != 0,
         (windows.flags & FOREIGN_PUSH) != 0,
-        s.offsets,
-        s.start,
-        s.end,
-        s.fresh,
+        *windows.sessions,
         *windows.starts,
         windows.start_us,
         field("background"),
         field("continuous"),
         field("remote_notification"),
         context.fronted[windows.device],
-        *front.of(pair),
-        front.first,
-        front.last,
-        pushes.resolution_seconds[windows.device],
-        *pushes.of(pair),
-        pushes.time_us,
-        pushes.silent,
+        context.front.of(pair),
+        context.push_grid[windows.device],
+        context.pushes.of(pair),
         windows.seconds,
         *windows.beats,
         field("period_seconds"),
@@ -210,20 +183,16 @@ def _kernel(  # type: ignore[no-untyped-def]
     continuous,
     remote,
     fronted,
-    front_lo,
-    front_hi,
-    front_first,
-    front_last,
+    front,
     grid,
-    push_lo,
-    push_hi,
-    push_us,
-    silent,
+    pushes,
     seconds,
     beat_offsets,
     beats,
     period,
 ):
+    front_lo, front_hi, front_first, front_last = front
+    push_lo, push_hi, push_us, silent = pushes
     for g in range(lo, hi):
         provider, foreign = 0, 0
         for i in range(offsets[g], offsets[g + 1]):

@@ -20,94 +20,76 @@ _MIN_GAPS = 4
 FEATURES = (
     Feature(
         "median_seconds_since_foreground",
-        "s",
-        1,
         "median time from the app's last foreground to each session start, at most the window's length",
         "median time since the app was in front",
+        unit="s",
     ),
     Feature(
         "p90_seconds_since_foreground",
-        "s",
-        1,
         "90th percentile of the time from the app's last foreground to each session start",
         "time since the app was in front, 90th percentile",
+        unit="s",
     ),
     Feature(
         "median_seconds_since_unlock",
-        "s",
-        1,
         "median time from the device's last use to each session start; an hour before any use on record",
         "median time since the device was unlocked",
+        unit="s",
     ),
     Feature(
         "p90_seconds_since_unlock",
-        "s",
-        1,
         "90th percentile of the time from the device's last use to each session start",
         "time since the device was unlocked, 90th percentile",
+        unit="s",
     ),
     Feature(
         "background_share",
-        "ratio",
-        1,
         "share of session starts more than 30 s after the app was in front",
         "share of sessions without the app in front",
     ),
     Feature(
         "userless_share",
-        "ratio",
-        1,
         "share of session starts more than 30 s after the device was unlocked",
         "share of sessions while the device was locked",
     ),
     Feature(
         "userless_bytes_share",
-        "ratio",
-        1,
         "share of the bytes whose flows start more than 30 s after the device was unlocked",
         "share of bytes while the device was locked",
     ),
     Feature(
         "idle_hour_share",
-        "ratio",
-        1,
         "share of session starts more than an hour after the last unlock",
         "share of sessions after an hour without the user",
     ),
     Feature(
         "userless_excess_ratio",
-        "ratio",
-        1,
         "userless_share less the share of the observed time in which the device was locked",
         "sessions while locked beyond chance",
     ),
     Feature(
         "userless_ratio_share_1_3",
-        "ratio",
-        1,
         "share of successive gaps within a factor of 1.3 among sessions that start in one stretch without "
         "the user, shrunk for few gaps: the rhythm that presence does not explain",
         "share of equal gaps between sessions while the device was locked",
     ),
     Feature(
         "scheduled_start_share",
-        "ratio",
-        0,
         "share of session starts within 10 s of work that iOS had scheduled for the app, background "
         "transfers among it; NaN where the device reports no such work",
         "share of sessions that iOS's scheduler explains",
-        "Apple: BGTaskScheduler, URLSession background transfers",
+        direction=0,
+        source="Apple: BGTaskScheduler, URLSession background transfers",
         needs=("tasks",),
     ),
     Feature(
         "unexplained_sessions_per_hour",
-        "1/h",
-        1,
         "sessions an observed hour that start more than 30 s after the device was in use, not within 10 s of "
         "work that iOS had scheduled for the app and not within 30 s (and the grid) of a push to it; NaN "
         "where the device does not report all three, 0 where the app declares a mode that keeps it awake",
         "sessions that neither the user, a push nor iOS's scheduler explains",
-        "Apple: Pushing background updates to your app; BGTaskScheduler",
+        unit="1/h",
+        source="Apple: Pushing background updates to your app; BGTaskScheduler",
         needs=("notifications", "tasks"),
     ),
 )
@@ -116,7 +98,6 @@ FEATURES = (
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 12) lags; NaN where the device has no activity telemetry or no session began in the window."""
     context = windows.context
-    use, front = context.use, context.front
     pair = context.pair(windows.device, windows.app)
     return fill(
         _kernel,
@@ -128,20 +109,13 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.fresh,
         *windows.starts,
         windows.start_us,
-        *use.of(windows.device),
-        use.first,
-        use.last,
-        *front.of(pair),
-        front.first,
-        front.last,
+        context.use.of(windows.device),
+        context.front.of(pair),
         (windows.app >= 0) & context.fronted[windows.device],
-        *context.tasks.of(pair),
-        context.tasks.first,
-        context.tasks.last,
+        context.tasks.of(pair),
         (windows.app >= 0) & context.tasked[windows.device],
-        *context.pushes.of(pair),
-        context.pushes.time_us,
-        context.pushes.resolution_seconds[windows.device],
+        context.pushes.of(pair),
+        context.push_grid[windows.device],
         _declared_awake(windows),
         windows.observed_seconds,
         windows.seconds,
@@ -189,29 +163,22 @@ def _kernel(  # type: ignore[no-untyped-def]
     start_offsets,
     starts,
     window_us,
-    use_lo,
-    use_hi,
-    use_first,
-    use_last,
-    front_lo,
-    front_hi,
-    front_first,
-    front_last,
+    use,
+    front,
     fronted,
-    task_lo,
-    task_hi,
-    task_first,
-    task_last,
+    tasks,
     tasked,
-    push_lo,
-    push_hi,
-    push_us,
+    pushes,
     grid,
     awake,
     observed,
     seconds,
     most,
 ):
+    use_lo, use_hi, use_first, use_last = use
+    front_lo, front_hi, front_first, front_last = front
+    task_lo, task_hi, task_first, task_last = tasks
+    push_lo, push_hi, push_us, _ = pushes
     lag = np.empty(most)
     for g in range(lo, hi):
         mine = starts[start_offsets[g] : start_offsets[g + 1]]
@@ -282,10 +249,10 @@ def _kernel(  # type: ignore[no-untyped-def]
                 at = bisect_right(task_first, t0, t1, t + SLACK_US) - 1
                 by_ios = at >= t0 and task_last[at] >= t - SLACK_US
                 scheduled += by_ios
-                use = bisect_right(use_first, u0, u1, t + SLACK_US) - 1
-                by_user = use >= u0 and (t - use_last[use]) * 1e-6 <= GRACE_SECONDS
-                push = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
-                by_push = push >= p0 and t - push_us[push] <= reach
+                at = bisect_right(use_first, u0, u1, t + SLACK_US) - 1
+                by_user = at >= u0 and (t - use_last[at]) * 1e-6 <= GRACE_SECONDS
+                at = bisect_right(push_us, p0, p1, t + SLACK_US) - 1
+                by_push = at >= p0 and t - push_us[at] <= reach
                 unexplained += not (by_ios or by_user or by_push or awake[g])
             out[g, 10] = scheduled / n
             if reach > 0:

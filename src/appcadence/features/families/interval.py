@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -33,56 +34,48 @@ PER_LEVEL = 7
 
 
 def _level(prefix: str, what: str) -> tuple[Feature, ...]:
-    def make(name: str, unit: str, direction: int, meaning: str, phrase: str, source: str = "") -> Feature:
-        return Feature(f"{prefix}_{name}", unit, direction, meaning, phrase, source)
+    def make(name: str, meaning: str, phrase: str, **more: Any) -> Feature:
+        return Feature(f"{prefix}_{name}", meaning, phrase, **more)
 
     gaps = f"gaps between {what}"
     return (
         make(
             "interval_entropy_ratio",
-            "ratio",
-            -1,
             f"entropy of log2({gaps} / their median) in {_BINS} bins over ±3, / ln {_BINS}; 0 = one gap",
             f"entropy of the {gaps} (0 = clockwork, 1 = no pattern)",
-            "relative log-bins",
+            direction=-1,
+            source="relative log-bins",
         ),
         make(
             "ratio_share_1_05",
-            "ratio",
-            1,
             f"share of successive {gaps} within a factor of 1.05, shrunk for few gaps",
             f"share of successive {gaps} equal within 5%",
-            "Slips' ratio test",
+            source="Slips' ratio test",
         ),
         make(
             "ratio_share_1_3",
-            "ratio",
-            1,
             f"share of successive {gaps} within a factor of 1.3, shrunk for few gaps",
             f"share of successive {gaps} equal within 30%",
         ),
         make(
             "resultant_strength",
-            "ratio",
-            1,
             f"best phase coherence of the {gaps} over trial periods, less that of a renewal process",
             f"strength of one period in the {gaps}",
-            "Rayleigh statistic on intervals",
+            source="Rayleigh statistic on intervals",
         ),
         make(
             "mode_share",
-            "ratio",
-            1,
             f"share of {gaps} in the densest ±25% band, part credit at two and three times it",
             f"share of {gaps} around one value",
         ),
-        make("median_interval_seconds", "s", 0, f"median of the {gaps}", f"median of the {gaps}"),
+        make(
+            "median_interval_seconds", f"median of the {gaps}", f"median of the {gaps}", unit="s", direction=0
+        ),
         make(
             "interval_mad_ratio",
-            "ratio",
-            -1,
             f"median absolute deviation / median of the {gaps}",
             f"relative spread of the {gaps}",
+            direction=-1,
         ),
     )
 
@@ -92,39 +85,34 @@ FEATURES = (
     *_level("beat", "connections"),
     Feature(
         "dominant_period_seconds",
-        "s",
-        0,
         "middle of the densest ±25% band of gaps, at the level with the larger mode share",
         "dominant period",
+        unit="s",
+        direction=0,
     ),
     Feature(
         "jitter_ratio",
-        "ratio",
-        -1,
         "(95th - 5th percentile) / dominant period of the gaps in its ±25% band",
         "jitter around the period",
+        direction=-1,
     ),
     Feature(
         "missed_beat_share",
-        "ratio",
-        0,
         "beats missing at two and three times the dominant period / beats due",
         "share of missed beats",
+        direction=0,
     ),
-    Feature("beats_per_hour", "1/h", 0, "beats per observed hour", "connections an hour"),
+    Feature("beats_per_hour", "beats per observed hour", "connections an hour", unit="1/h", direction=0),
     Feature(
         "hour_coverage_ratio",
-        "ratio",
-        1,
         "share of the observed hours (at least one) with a start",
         "share of hours with traffic",
     ),
     Feature(
         "longest_silence_ratio",
-        "ratio",
-        -1,
         "longest stretch between starts, or all observed time outside of them, / observed time",
         "longest silent stretch",
+        direction=-1,
     ),
 )
 

@@ -38,89 +38,76 @@ PRIOR_PUSHES = 3.0
 FEATURES = (
     Feature(
         "pushes_per_hour",
-        "1/h",
-        0,
         "pushes of this app per hour in which flows or they were seen",
         "pushes an hour",
+        unit="1/h",
+        direction=0,
     ),
     Feature(
         "silent_pushes_per_hour",
-        "1/h",
-        1,
         "silent pushes (content-available or priority 5) in such an hour; Apple asks for at most 2-3",
         "silent pushes an hour",
-        "Apple: Pushing background updates to your app",
+        unit="1/h",
+        source="Apple: Pushing background updates to your app",
     ),
     Feature(
         "push_grid_seconds",
-        "s",
-        0,
         "grid of the device's push log: lags and couplings are known no finer",
         "grid of the push log",
+        unit="s",
+        direction=0,
     ),
     Feature(
         "median_push_lag_seconds",
-        "s",
-        -1,
         "median time from an answered push to the next session start; NaN on a grid wider than 30 s",
         "median time from a push to the next session",
+        unit="s",
+        direction=-1,
     ),
     Feature(
         "push_answered_share",
-        "ratio",
-        0,
         "share of pushes followed by a session start within 30 s plus the push log's grid",
         "share of pushes followed by traffic",
+        direction=0,
     ),
     Feature(
         "push_coupling_excess",
-        "ratio",
-        1,
         "push_answered_share less the mean of the same with the pushes shifted by 7 to 25 minutes; NaN where "
         "that chance exceeds a half",
         "traffic after pushes beyond chance",
     ),
     Feature(
         "push_coupling_surprise",
-        "decades",
-        1,
         "-log10 of the binomial probability of as many answered pushes at the shifted pushes' rate",
         "surprise at so much traffic after pushes",
-        "binomial test",
+        unit="decades",
+        source="binomial test",
     ),
     Feature(
         "push_session_share",
-        "ratio",
-        1,
         "share of session starts within 30 s plus the grid after a push",
         "share of sessions started by pushes",
     ),
     Feature(
         "flows_per_push",
-        "count",
-        1,
         "flows that start within the wake time of a push / pushes",
         "connections per push",
+        unit="count",
     ),
     Feature(
         "bytes_out_per_push",
-        "bytes",
-        1,
         "bytes sent by flows that start within the wake time of a push / pushes",
         "bytes sent per push",
+        unit="bytes",
     ),
     Feature(
         "locked_push_upload_share",
-        "ratio",
-        1,
         "share of the silent pushes on a locked device followed by a flow that sends more than it receives",
         "share of silent pushes followed by an upload while locked",
         needs=("activity",),
     ),
     Feature(
         "push_coupling_days_excess",
-        "ratio",
-        1,
         "(answered pushes less those answered by chance) / (pushes + 3) over the days with contact, each "
         "half after 14 days, the window included: few pushes a day show only here; NaN for apps as a whole, "
         "without a push in the window or three over the days, and where chance exceeds a half",
@@ -129,8 +116,6 @@ FEATURES = (
     ),
     Feature(
         "push_session_days_share",
-        "ratio",
-        1,
         "session starts after a push / (session starts + 3) over the same days; NaN where that is",
         "share of sessions started by pushes, over days",
         needs=("history",),
@@ -141,8 +126,7 @@ _OVER_DAYS = slice(11, 13)
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 13); NaN where the device has no push telemetry; couplings NaN below three pushes."""
-    pushes, use = windows.context.pushes, windows.context.use
-    begin = pushes.of(windows.context.pair(windows.device, windows.app))
+    context = windows.context
     out = fill(
         _kernel,
         windows.offsets,
@@ -154,13 +138,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         *windows.starts,
         windows.push_counts,
         windows.start_us,
-        np.where(windows.app >= 0, pushes.resolution_seconds[windows.device], np.nan),
-        *begin,
-        pushes.time_us,
-        pushes.silent,
-        *use.of(windows.device),
-        use.first,
-        use.last,
+        np.where(windows.app >= 0, context.push_grid[windows.device], np.nan),
+        context.pushes.of(context.pair(windows.device, windows.app)),
+        context.use.of(windows.device),
         windows.observed_seconds,
         windows.seconds,
         len(SHIFTS_SECONDS),
@@ -219,19 +199,15 @@ def _kernel(  # type: ignore[no-untyped-def]
     counts,
     window_us,
     grids,
-    push_lo,
-    push_hi,
-    push_us,
-    silent,
-    use_lo,
-    use_hi,
-    use_first,
-    use_last,
+    pushes,
+    use,
     observed,
     seconds,
     shifts,
     wake,
 ):
+    push_lo, push_hi, push_us, silent = pushes
+    use_lo, use_hi, use_first, use_last = use
     for g in range(lo, hi):
         grid = grids[g]
         if np.isnan(grid):

@@ -24,70 +24,59 @@ from appcadence.features.windows import APP_LEVEL, Windows
 FEATURES = (
     Feature(
         "channel_is_new",
-        "ratio",
-        1,
         "1 if the device's app never contacted the destination before the window, or it is not vetted",
         "new for this app on this device since the baseline",
     ),
     Feature(
         "channel_age_days",
-        "days",
-        -1,
         "days from the channel's first contact to the window; 0 if new",
         "age of the channel",
+        unit="days",
+        direction=-1,
     ),
     Feature(
         "destination_is_new_for_device",
-        "ratio",
-        1,
         "1 if no vetted channel of the device led there before the window",
         "new for this device since the baseline",
     ),
     Feature(
         "steady_days_ratio",
-        "ratio",
-        1,
         "share of the days since the channel's first contact, at most 14 before the window, with contact, "
         "vetted or not; 0 below two such days: a beacon slower than a window shows only here",
         "share of the days before with contact",
     ),
     Feature(
         "twin_distance_octaves",
-        "octaves",
-        1,
         "distance to the device's nearest vetted channel on the same port: the largest |log2 ratio| of mean "
         "bytes sent, bytes received, flow duration and gap between beats; a moved or renamed service has a "
         "near twin",
         "unlikeness to every earlier channel",
+        unit="octaves",
     ),
     Feature(
         "destination_is_new_for_fleet",
-        "ratio",
-        1,
         "1 if no vetted channel of the device led there, and no other device contacted it, before the window",
         "new for the whole fleet",
     ),
     Feature(
         "destination_prevalence_ratio",
-        "ratio",
-        -1,
         "share of the fleet's other devices that contacted it before the window's end",
         "share of other devices that know the destination",
+        direction=-1,
     ),
     Feature(
         "destination_other_apps",
-        "count",
-        -1,
         "other known apps of the fleet that contacted it before the window's end",
         "other apps that know the destination",
+        unit="count",
+        direction=-1,
     ),
     Feature(
         "app_domain_share",
-        "ratio",
-        -1,
         "share of the app's other vetted channels in the fleet, seen before the window, that lie in the "
         "destination's registrable domain",
         "share of the app's channels in this domain",
+        direction=-1,
     ),
 )
 _NEW_FOR_DEVICE = 2
@@ -147,11 +136,12 @@ class Fleet:
         app: np.ndarray,
         dest: np.ndarray,
         start_us: np.ndarray,
-        end_us: np.ndarray,
+        width_us: int,
     ) -> None:
         """Fill the last four columns of some rows, this family's being the last of `values`.
 
-        Those rows are channel windows, and `device`, `app`, `dest`, `start_us` and `end_us` (n_rows,) theirs.
+        Those rows are channel windows of that width, and `device`, `app`, `dest` and `start_us` (n_rows,)
+        theirs.
         """
         first = values.shape[1] - len(FEATURES)
         home = app.astype(np.int64) * self.n_domains + self.domain[dest] if len(dest) else dest
@@ -161,20 +151,15 @@ class Fleet:
             4,
             app,
             np.maximum(start_us, self.first_us),
-            end_us,
+            start_us + width_us,
             np.ascontiguousarray(values[rows, first]),
             np.ascontiguousarray(values[rows, first + _NEW_FOR_DEVICE]),
             device,
             self.devices.first_us,
-            *self.of_dest.of(dest.astype(np.int64)),
-            self.of_dest.first_us,
-            self.of_dest.member,
-            *self.apps_of_dest.of(dest.astype(np.int64)),
-            self.apps_of_dest.first_us,
-            *self.of_app.of(app.astype(np.int64)),
-            self.of_app.first_us,
-            *self.of_domain.of(home),
-            self.of_domain.first_us,
+            self.of_dest.of(dest.astype(np.int64)),
+            self.apps_of_dest.of(dest.astype(np.int64)),
+            self.of_app.of(app.astype(np.int64)),
+            self.of_domain.of(home),
         )
 
 
@@ -190,13 +175,14 @@ class _Firsts:
         order = np.lexsort((first_us, group))
         self.group, self.member, self.first_us = group[order], member[order], first_us[order]
 
-    def of(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and last + 1 of each group; windows of one channel follow each other, and share a search."""
+    def of(self, group: np.ndarray) -> tuple[np.ndarray, ...]:
+        """First and last + 1 of each group, all times and members; windows of one channel follow each other,
+        and share a search."""
         heads = np.flatnonzero(np.append(True, group[1:] != group[:-1])[: len(group)])
         count = np.diff(np.append(heads, len(group)))
         lo = np.searchsorted(self.group, group[heads])
         hi = np.searchsorted(self.group, group[heads], side="right")
-        return np.repeat(lo, count), np.repeat(hi, count)
+        return np.repeat(lo, count), np.repeat(hi, count), self.first_us, self.member
 
 
 @kernel
@@ -212,20 +198,15 @@ def _kernel(  # type: ignore[no-untyped-def]
     new_for_device,
     device,
     devices,
-    dest_lo,
-    dest_hi,
-    dest_first,
-    dest_device,
-    apps_lo,
-    apps_hi,
-    apps_first,
-    app_lo,
-    app_hi,
-    app_first,
-    home_lo,
-    home_hi,
-    home_first,
+    of_dest,
+    apps_of_dest,
+    of_app,
+    of_domain,
 ):
+    dest_lo, dest_hi, dest_first, dest_device = of_dest
+    apps_lo, apps_hi, apps_first, _ = apps_of_dest
+    app_lo, app_hi, app_first, _ = of_app
+    home_lo, home_hi, home_first, _ = of_domain
     for g in range(lo, hi):
         if not np.isnan(is_new[g]):
             met = bisect_left(dest_first, dest_lo[g], dest_hi[g], begin[g]) - dest_lo[g]

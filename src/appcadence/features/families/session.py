@@ -12,61 +12,57 @@ from appcadence.features.flows import FAILED
 from appcadence.features.windows import Windows
 
 FEATURES = (
-    Feature("longest_session_seconds", "s", 1, "longest session", "longest session"),
-    Feature("connected_ratio", "ratio", 1, "time in sessions / observed time", "share of the time connected"),
-    Feature("median_session_seconds", "s", 1, "median session length", "median session"),
+    Feature("longest_session_seconds", "longest session", "longest session", unit="s"),
+    Feature("connected_ratio", "time in sessions / observed time", "share of the time connected"),
+    Feature("median_session_seconds", "median session length", "median session", unit="s"),
     Feature(
         "longest_flow_seconds",
-        "s",
-        1,
         "longest single flow, pieces cut by an exporter's active timeout joined",
         "longest single connection",
+        unit="s",
     ),
     Feature(
         "covered_ratio",
-        "ratio",
-        1,
         "time under at least one flow / observed time",
         "share of the time under a connection",
     ),
     Feature(
         "parallel_flows",
-        "count",
-        0,
         "flow seconds / time under at least one flow: connections open at once",
         "connections open at once",
+        unit="count",
+        direction=0,
     ),
     Feature(
         "longest_chain_seconds",
-        "s",
-        1,
         "longest run of sessions in which each gap is shorter than both its neighbours",
         "longest chain of reconnecting sessions",
+        unit="s",
     ),
-    Feature("sessions_per_hour", "1/h", 0, "sessions per observed hour", "sessions an hour"),
+    Feature("sessions_per_hour", "sessions per observed hour", "sessions an hour", unit="1/h", direction=0),
     Feature(
         "seconds_per_kilobyte",
-        "s/kB",
-        1,
         "time in sessions / (1 kB + all bytes): low-volume persistence",
         "seconds connected per kilobyte",
+        unit="s/kB",
     ),
-    Feature("bytes_per_hour", "bytes", 0, "bytes both ways per observed hour", "bytes an hour"),
-    Feature("upload_ratio", "ratio", 1, "bytes sent / all bytes", "share of bytes sent"),
-    Feature("failed_ratio", "ratio", 1, "share of flows that failed", "share of failed connections"),
+    Feature(
+        "bytes_per_hour", "bytes both ways per observed hour", "bytes an hour", unit="bytes", direction=0
+    ),
+    Feature("upload_ratio", "bytes sent / all bytes", "share of bytes sent"),
+    Feature("failed_ratio", "share of flows that failed", "share of failed connections"),
     Feature(
         "median_reconnect_seconds",
-        "s",
-        0,
         "median time from the end of a session to the start of the next",
         "median time to reconnect",
+        unit="s",
+        direction=0,
     ),
 )
 
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
     """(n, 13) session features; NaN where no flow of the window has a duration (or bytes) at all."""
-    s = windows.sessions
     return fill(
         _kernel,
         windows.offsets,
@@ -76,11 +72,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.bytes_out,
         windows.bytes_in,
         (windows.flags & FAILED) != 0,
-        s.offsets,
-        s.start,
-        s.end,
+        *windows.sessions[:3],
         windows.observed_seconds,
-        int(np.diff(s.offsets).max(initial=0)),
+        int(np.diff(windows.sessions.offsets).max(initial=0)),
         wanted,
     )
 

@@ -20,22 +20,19 @@ def _direction(prefix: str, what: str) -> tuple[Feature, ...]:
     return (
         Feature(
             f"{prefix}_size_median_bytes",
-            "bytes",
-            0,
             f"median bytes {what} per flow",
             f"bytes {what} per connection",
+            unit="bytes",
+            direction=0,
         ),
         Feature(
             f"{prefix}_size_mad_ratio",
-            "ratio",
-            -1,
             f"median absolute deviation / median of the bytes {what}, at most 10",
             f"relative spread of the bytes {what}",
+            direction=-1,
         ),
         Feature(
             f"{prefix}_size_mode_share",
-            "ratio",
-            1,
             f"share of flows whose bytes {what} lie in the densest 5% band, shrunk for few flows",
             f"share of connections with the same bytes {what}",
         ),
@@ -47,18 +44,15 @@ FEATURES = (
     *_direction("in", "received"),
     Feature(
         "out_size_autocorrelation",
-        "ratio",
-        0,
         "correlation of log(1 + bytes sent) with that of the flow before, first 256 flows",
         "correlation of each connection's bytes sent with the one before",
+        direction=0,
     ),
     Feature(
         "exchange_symmetry",
-        "ratio",
-        1,
         "mean over flows of the smaller / the larger of bytes sent and received",
         "likeness of bytes sent and received",
-        "ATT&CK AN1681: payload symmetry",
+        source="ATT&CK AN1681: payload symmetry",
     ),
 )
 

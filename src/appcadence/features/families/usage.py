@@ -16,22 +16,18 @@ from appcadence.features.windows import Windows
 FEATURES = (
     Feature(
         "usage_bytes_per_hour",
-        "bytes",
-        0,
         "bytes both ways of the app's intervals per observed hour, an interval by the share of it inside",
         "bytes an hour of the app",
+        unit="bytes",
+        direction=0,
     ),
     Feature(
         "usage_upload_ratio",
-        "ratio",
-        1,
         "bytes sent / all bytes of the app's intervals",
         "share of bytes sent by the app",
     ),
     Feature(
         "usage_userless_ratio",
-        "ratio",
-        1,
         "share of the bytes in intervals during which the device was not in use at any time",
         "share of the app's bytes in intervals without the user",
         needs=("activity",),
@@ -47,14 +43,8 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         _kernel,
         windows.offsets,
         len(FEATURES),
-        *context.usage.of(whole),
-        context.usage.first,
-        context.usage.last,
-        context.usage.sent,
-        context.usage.received,
-        *context.use.of(windows.device),
-        context.use.first,
-        context.use.last,
+        context.usage.of(whole),
+        context.use.of(windows.device),
         windows.start_us,
         windows.observed_seconds,
         np.int64(windows.seconds * 1e6),
@@ -62,25 +52,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
 
 
 @kernel
-def _kernel(  # type: ignore[no-untyped-def]
-    lo,
-    hi,
-    out,
-    _offsets,
-    usage_lo,
-    usage_hi,
-    first,
-    last,
-    sent,
-    received,
-    use_lo,
-    use_hi,
-    use_first,
-    use_last,
-    window_us,
-    observed,
-    width_us,
-):
+def _kernel(lo, hi, out, _offsets, usage, use, window_us, observed, width_us):  # type: ignore[no-untyped-def]
+    usage_lo, usage_hi, first, last, sent, received = usage
+    use_lo, use_hi, use_first, use_last = use
     for g in range(lo, hi):
         begin, stop = window_us[g], window_us[g] + width_us
         up, down, alone = 0.0, 0.0, 0.0

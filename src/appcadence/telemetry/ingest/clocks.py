@@ -22,6 +22,7 @@ from appcadence.telemetry._spans import pieces_within
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.listing import listed
 from appcadence.telemetry.names import Codes
+from appcadence.telemetry.schema import DIRECTORY_TABLES
 
 RESPONSE_SECONDS = 30
 """A session that starts this soon after a push may be its doing."""
@@ -36,7 +37,6 @@ _CONSISTENT, _SURE = 0.05, 1e-6
 _SAME_SECONDS = 60
 _MIN_EXCESS = 0.2
 _SECOND = 1_000_000
-_TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 _COLUMNS = ("device_id", "app_id", "source", "time_resolution_seconds")
 _ROW = np.dtype([("time", "i8"), ("device", "i4"), ("app", "i4"), ("source", "i4"), ("resolution", "f8")])
 _WHOLE = {60: "minutes", 1: "seconds"}
@@ -190,7 +190,7 @@ class _Reading:
         self.resolutions = TimestampResolutions()
 
     def rows(self, table: str, kind: str | None = None) -> Iterator[Structs]:
-        when = _TIMES[table]
+        when = DIRECTORY_TABLES[table].when
         columns = (when, *_COLUMNS) if kind is None else (when, *_COLUMNS, "kind")
         for piece in pieces_within(self._from, table, columns, when, *self._span):
             rows = np.empty(len(piece), _ROW)

@@ -175,7 +175,7 @@ def _in_folder(found: Collection, folder: Path, chosen: Reader | None) -> Iterat
         if is_archive(start) and _NAME.match(path.name):
             found.within.append(path)
         elif reader is None:
-            _unknown(found, name, start, path)
+            found.pass_over(name, _why_not(name, start, path))
         else:
             yield Member(path, name, reader)
 
@@ -200,48 +200,43 @@ def _in_archive(found: Collection, archive: Path, scratch: Path, chosen: Reader 
     try:
         for entry in entries(archive):
             found.learn(entry.name)
-            if member := _taken(found, entry, copies, chosen):
-                members.append(member)
+            if inside := _LOG_ARCHIVE.search(entry.name):
+                found.pass_over(inside[0], _BINARY_LOG)
+            elif isinstance(taken := _taken(entry, copies, chosen), Member):
+                members.append(taken)
+            elif taken:
+                found.pass_over(entry.name, taken)
     except Stopped as stopped:
         found.pass_over("", f"{stopped}; what comes after is not read")
     copies.remove_all_but([member.path for member in members])
     return members
 
 
-def _taken(found: Collection, entry: Entry, copies: Copies, chosen: Reader | None) -> Member | None:
-    """The member copied, if it is known."""
+def _taken(entry: Entry, copies: Copies, chosen: Reader | None) -> Member | str:
+    """The member copied, if it is known; else why not, and nothing of a database's write-ahead log."""
     name, stream = entry.name, entry.stream
-    if inside := _LOG_ARCHIVE.search(name):
-        found.pass_over(inside[0], _BINARY_LOG)
-        return None
     if stream is None:
-        found.pass_over(name, entry.reason)
-        return None
-    start, reader = b"", None
+        return entry.reason
     try:
         data = exactly(stream, _HEAD_BYTES)
         start = head_of(data, _HEAD_BYTES)
         if name.endswith(WAL):
             copies.make(name, data, stream)
-            return None
+            return ""
         if start.startswith(MAGIC) or _known(Path(PurePosixPath(name).name), start, chosen):
             path = copies.make(name, data, stream)
-            reader = _known(path, start, chosen)
-            if reader is not None:
+            if reader := _known(path, start, chosen):
                 return Member(path, name, reader)
-            _unknown(found, name, start, path)
+            why = _why_not(name, start, path)
             copies.remove(path)
-            return None
+            return why
     except TooLarge as error:
-        found.pass_over(name, str(error))
-        return None
-    except FAULTS as error:
-        if isinstance(error, TelemetryError):
-            raise
-        found.pass_over(name, "damaged inside the archive")
-        return None
-    _unknown(found, name, start, Path(name))
-    return None
+        return str(error)
+    except TelemetryError:
+        raise
+    except FAULTS:
+        return "damaged inside the archive"
+    return _why_not(name, start, Path(name))
 
 
 def _known(path: Path, start: bytes, chosen: Reader | None) -> Reader | None:
@@ -255,11 +250,10 @@ def _known(path: Path, start: bytes, chosen: Reader | None) -> Reader | None:
     return found if chosen is None or found is chosen else None
 
 
-def _unknown(found: Collection, name: str, start: bytes, path: Path) -> None:
+def _why_not(name: str, start: bytes, path: Path) -> str:
     base = PurePosixPath(name).name
     if is_archive(start):
-        found.pass_over(name, _NESTED)
-    elif _EXPECTED.fullmatch(base) and not base.startswith("._"):
-        found.pass_over(name, _DAMAGED)
-    else:
-        found.pass_over(name, named(start, path) or (_STREAM if biome.sniff(path, start) else _UNKNOWN))
+        return _NESTED
+    if _EXPECTED.fullmatch(base) and not base.startswith("._"):
+        return _DAMAGED
+    return named(start, path) or (_STREAM if biome.sniff(path, start) else _UNKNOWN)

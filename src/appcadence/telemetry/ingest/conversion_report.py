@@ -16,9 +16,8 @@ from appcadence.telemetry.file_report import FileReport
 from appcadence.telemetry.ingest.collection import Collection
 from appcadence.telemetry.ingest.late_records import ChangedDay
 from appcadence.telemetry.readers import Reader
+from appcadence.telemetry.schema import DIRECTORY_TABLES
 from appcadence.telemetry.times import to_iso
-
-_TIMES = ("start", "time", "first_seen", "snapshot_time")
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ class Tally:
             if name in batch.column_names:
                 found.update(filter(None, pc.unique(batch[name]).to_pylist()))
         report.devices, report.apps = len(self._devices), len(self._apps)
-        column = next((name for name in _TIMES if name in batch.column_names), None)
-        if column and len(batch):
-            low, high = pc.min_max(batch[column].cast(pa.int64())).as_py().values()
+        if len(batch):
+            times = batch[DIRECTORY_TABLES[table].when]
+            low, high = pc.min_max(times.cast(pa.int64())).as_py().values()
             self.span = [min([low, *self.span]), max([high, *self.span])]
             report.first, report.last = map(to_iso, self.span)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS, app_of
-from appcadence.telemetry.names import by_name, encode, translate
+from appcadence.telemetry.names import encode, translate, value_of
 from appcadence.telemetry.schema import DIRECTORY_TABLES
 
 RAW = "source_app_id"
@@ -36,9 +36,8 @@ class Folding:
         if "app_attribution" in batch.column_names:
             how = batch["app_attribution"].cast(pa.string()).combine_chunks()
             shown = pc.equal(how, "display_name")
-            folded = pc.if_else(shown, raw.cast(pa.string()), folded.cast(pa.string()))
-            folded = encode(folded)
-            serves = by_name(folded, _serves(folded), False)
+            folded = encode(pc.if_else(shown, raw.cast(pa.string()), folded.cast(pa.string())))
+            serves = value_of(folded, lambda name: name in WORKS_FOR_OTHERS, False)
             exact = np.asarray(pc.equal(how, "exact"))
             how = pc.if_else(pa.array(serves & exact), "process", how)
             batch = _with(batch, "app_attribution", how)
@@ -47,24 +46,15 @@ class Folding:
         return _with(batch, "app_id", folded)
 
 
-def _serves(apps: pa.DictionaryArray) -> np.ndarray:
-    return np.array([name in WORKS_FOR_OTHERS for name in apps.dictionary.to_pylist()], bool)
-
-
 def _raw(batch: pa.Table, raw: pa.DictionaryArray, folded: pa.DictionaryArray) -> pa.Array:
     """What the source called each app, null where that is its id; what the reader knows goes before."""
     before, after = raw.cast(pa.string()), folded.cast(pa.string())
-    changed = pc.fill_null(pc.not_equal(before, after), False)
-    told = pc.if_else(changed, before, None)
-    return (
-        pc.coalesce(batch[RAW].cast(pa.string()).combine_chunks(), told)
-        if RAW in batch.column_names
-        else told
-    )
+    told = pc.if_else(pc.fill_null(pc.not_equal(before, after), False), before, None)
+    if RAW not in batch.column_names:
+        return told
+    return pc.coalesce(batch[RAW].cast(pa.string()).combine_chunks(), told)
 
 
 def _with(batch: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    place = batch.column_names.index(name) if name in batch.column_names else -1
-    if place < 0:
-        return batch.append_column(name, column)
-    return batch.set_column(place, name, column)
+    place = batch.schema.get_field_index(name)
+    return batch.append_column(name, column) if place < 0 else batch.set_column(place, name, column)

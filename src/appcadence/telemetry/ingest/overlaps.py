@@ -24,16 +24,8 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.names import encode
 from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, conform
 
-_WHEN = {
-    "flows": "start",
-    "activity": "start",
-    "notifications": "time",
-    "usage": "start",
-    "tasks": "start",
-    "coverage": "start",
-    "inventory": "snapshot_time",
-    "contact_summaries": "last_seen",
-}
+_HELD_APART = ("accesses", "rejected", "verdicts")
+"""Tables whose rows are not looked at here."""
 _NO_KEY = {
     "time_resolution_seconds",
     "dest_host",
@@ -45,8 +37,8 @@ _NO_KEY = {
 """Columns that tell no rows apart; a directory may fill in host names as it is read."""
 _STATE = ("device_id", "app_id", "kind", "source", "source_app_id")
 
-Span = tuple[int, int, int]
-"""Start, end, and the number of the log, -1 = the directory."""
+Interval = tuple[int, int, int, int]
+"""Start, end, the number of the log (-1 = the directory), and the row in what is new, from 0."""
 Key = tuple[str, str]
 """Device and app."""
 Push = tuple[int, int]
@@ -62,7 +54,7 @@ class Overlaps:
 
     def add(self, table: str, batch: pa.Table) -> bool:
         """Hold the rows of a batch; False where rows of this table are never repeated."""
-        if table not in _WHEN:
+        if table in _HELD_APART:
             return False
         if len(batch):
             self._held.setdefault(table, []).append(batch)
@@ -99,12 +91,12 @@ class Overlaps:
         empty = declared.empty().select(columns)
         if self._before is None or table not in self._before.tables():
             return empty
-        low, high = pc.min_max(new[_WHEN[table]].cast(pa.int64())).as_py().values()
+        low, high = pc.min_max(new[declared.when].cast(pa.int64())).as_py().values()
         early = low - MAX_DAYS * DAY_US if table == "activity" else low
         devices = pc.unique(new["device_id"].cast(pa.string()))
         late = high + MAX_DAYS * DAY_US if table == "activity" else high
         pieces = [empty]
-        for piece in pieces_within(self._before, table, columns, _WHEN[table], early, late):
+        for piece in pieces_within(self._before, table, columns, declared.when, early, late):
             mine = pc.is_in(piece["device_id"].cast(pa.string()), devices)
             pieces.append(piece.select(columns).filter(mine))
         return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
@@ -146,62 +138,56 @@ def _codes(table: pa.Table, names: Sequence[str]) -> Ints:
 def _intervals(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Table, Ints]:
     """The intervals of the new rows that the old ones do not cover, and the log of each."""
     state = _codes(pa.concat_tables([old.select(_STATE), new.select(_STATE)]), _STATE)
-    rows = [*_spans(old, np.full(len(old), -1)), *_spans(new, log)]
-    groups: dict[int, list[tuple[Span, int]]] = defaultdict(list)
-    for place, (code, span) in enumerate(zip(state.tolist(), rows, strict=True)):
-        groups[code].append((span, place - len(old)))
-    found: list[tuple[int, Span]] = []
-    for members in groups.values():
-        found += _merged(members)
-    found.sort()
-    picked = new.take(pa.array([row for row, _ in found], pa.int64()))
+    both = pa.concat_tables([old.select(["start", "end"]), new.select(["start", "end"])])
+    start = both["start"].cast(pa.int64()).to_pylist()
+    end = pc.fill_null(both["end"].cast(pa.int64()), _OPEN).to_pylist()
+    rows = zip(start, end, [-1] * len(old) + log.tolist(), range(-len(old), len(new)), strict=True)
+    groups: dict[int, list[Interval]] = defaultdict(list)
+    for code, row in zip(state.tolist(), rows, strict=True):
+        groups[code].append(row)
+    found = sorted((row for members in groups.values() for row in _merged(members)), key=lambda i: (i[3], i))
+    picked = new.take(pa.array([row for *_, row in found], pa.int64()))
     for place, name in ((0, "start"), (1, "end")):
-        times = [None if span[place] == _OPEN else span[place] for _, span in found]
+        times = [None if interval[place] == _OPEN else interval[place] for interval in found]
         column = pa.array(times, pa.int64()).cast(new[name].type)
         picked = picked.set_column(picked.column_names.index(name), new.schema.field(name), column)
-    return picked, np.array([span[2] for _, span in found], np.int64)
+    return picked, np.array([log for _, _, log, _ in found], np.int64)
 
 
 _OPEN = np.iinfo(np.int64).max
 
 
-def _spans(table: pa.Table, log: Ints) -> list[Span]:
-    start = table["start"].cast(pa.int64()).to_pylist()
-    end = pc.fill_null(table["end"].cast(pa.int64()), _OPEN).to_pylist()
-    return list(zip(start, end, log.tolist(), strict=True))
-
-
-def _merged(members: list[tuple[Span, int]]) -> Iterator[tuple[int, Span]]:
-    """What new intervals of one state (row from 0) add; those of one log alone stay as they are."""
+def _merged(members: list[Interval]) -> Iterator[Interval]:
+    """What new intervals of one state add; those of one log alone stay as they are."""
     members.sort()
-    cluster: list[tuple[Span, int]] = []
+    cluster: list[Interval] = []
     end = -1
     for member in members:
-        if cluster and member[0][0] > end:
+        if cluster and member[0] > end:
             yield from _added(cluster)
             cluster = []
-        end = max(end, member[0][1]) if cluster else member[0][1]
+        end = max(end, member[1]) if cluster else member[1]
         cluster.append(member)
     yield from _added(cluster)
 
 
-def _added(cluster: list[tuple[Span, int]]) -> Iterator[tuple[int, Span]]:
+def _added(cluster: list[Interval]) -> Iterator[Interval]:
     """Of intervals that touch each other: the whole of them, without what the directory has."""
-    logs = {log for (_, _, log), _ in cluster}
-    if logs == {-1} or not logs:
+    logs = {log for _, _, log, _ in cluster}
+    if logs == {-1}:
         return
     if len(logs) == 1:
-        yield from ((row, span) for span, row in cluster)
+        yield from cluster
         return
-    (_, _, log), row = next((span, row) for span, row in cluster if row >= 0)
-    start, last = cluster[0][0][0], max(end for (_, end, _), _ in cluster)
-    for (first, end, owner), _ in cluster:
+    log, row = next((log, row) for _, _, log, row in cluster if row >= 0)
+    start, last = cluster[0][0], max(end for _, end, _, _ in cluster)
+    for first, end, owner, _ in cluster:
         if owner == -1:
             if first > start:
-                yield row, (start, first, log)
+                yield start, first, log, row
             start = max(start, end)
     if start < last or (-1 not in logs and start == last):
-        yield row, (start, last, log)
+        yield start, last, log, row
 
 
 def recorded_elsewhere(new: pa.Table, old: pa.Table) -> Mask:

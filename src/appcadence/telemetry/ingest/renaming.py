@@ -72,7 +72,8 @@ class Renaming:
                 shown, named.cast(pa.string()), columns["app_id"].cast(pa.string())
             ).cast(NAME)
         if self.key is not None:
-            devices = _names(columns["device_id"]) if "device_id" in columns else frozenset()
+            column = columns.get("device_id", pa.array([], pa.string()))
+            devices = frozenset(column.unique().cast(pa.string()).to_pylist())
             new = {
                 "device_id": self.device,
                 "dest_host": lambda name: self._host(name, devices),
@@ -143,10 +144,6 @@ class Renaming:
         own = name in devices or is_within(address, (*_PRIVATE, *self.local_nets))
         digest = self._digest("address", name)
         return str(ipaddress.IPv6Address(b"\xfd" + digest[:15])) if own else name
-
-
-def _names(column: pa.ChunkedArray) -> frozenset[str]:
-    return frozenset(column.unique().cast(pa.string()).to_pylist())
 
 
 def _replaced(column: pa.ChunkedArray, new: Callable[[str], str]) -> pa.Array:

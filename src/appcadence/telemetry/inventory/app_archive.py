@@ -222,7 +222,9 @@ def declared(name: str, values: Any, entitlements: Any, lists: list[tuple[str, b
         facts["push_entitled"] = text(name, entitlements, "aps-environment") is not None
         domains = entitlements.get("com.apple.developer.associated-domains")
         if domains != "*":  # a profile's placeholder for whatever the app names
-            named += _linked(_strings(name, entitlements, "com.apple.developer.associated-domains"))
+            # `www.example.com` of `applinks:www.example.com?mode=developer`
+            services = _strings(name, entitlements, "com.apple.developer.associated-domains")
+            named += [re.split("[?/]", service.partition(":")[2])[0] for service in services]
     for where, content in lists:
         privacy = plist(content, where)
         if not isinstance(privacy, dict):
@@ -247,12 +249,6 @@ def _check_kind(name: str, info: Mapping[str, Any]) -> None:
             f"{name} is of a part of an app (an extension, a framework or a watch app); give that of the app "
             "that holds it"
         )
-
-
-def _linked(domains: list[str]) -> Iterator[str]:
-    """`www.example.com` of `applinks:www.example.com?mode=developer`."""
-    for domain in domains:
-        yield domain.partition(":")[2].partition("?")[0].partition("/")[0]
 
 
 def checked_id(name: str, app: str) -> None:

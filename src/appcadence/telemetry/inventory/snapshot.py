@@ -48,7 +48,8 @@ class Snapshot:
             for row in piece.set_column(len(piece.schema) - 1, "snapshot_time", times).to_pylist():
                 scope, app, when = row.pop("device_id"), row.pop("app_id"), row.pop("snapshot_time")
                 if when >= newest.get((scope, app), (when,))[0]:
-                    newest[scope, app] = when, _plain(row)
+                    facts = {k: sorted(set(v)) if isinstance(v, list) else v for k, v in row.items()}
+                    newest[scope, app] = when, facts
                 last[scope] = max(when, last.get(scope, when))
         known: dict[Scope, Rows] = {}
         present: dict[Scope, Rows] = {}
@@ -61,10 +62,6 @@ class Snapshot:
         except OverflowError:
             raise TelemetryError("table inventory: a snapshot_time lies beyond the year 9999") from None
         return cls(known, present, time)
-
-
-def _plain(row: Facts) -> Facts:
-    return {key: sorted(set(row[key])) if isinstance(row[key], list) else row[key] for key in FACTS}
 
 
 def order(scope: Scope) -> str:

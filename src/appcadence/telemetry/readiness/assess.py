@@ -31,7 +31,7 @@ from appcadence.telemetry.readiness.capability import (
     Log,
     Profiles,
 )
-from appcadence.telemetry.readiness.counts import ATTRIBUTIONS, SHARES, Counts, count
+from appcadence.telemetry.readiness.counts import ATTRIBUTIONS, SHARES, WHOLE, Counts, count
 
 ATTACK = {
     "analytic": "AN1682",
@@ -187,11 +187,10 @@ def readiness(directory: str | Path | TelemetryDirectory, progress: Progress = s
 
 
 def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts:
-    figures = {name: values[code].item() for name, values in counts.figures.items()}
+    figures: dict[str, Any] = {name: values[code].item() for name, values in counts.figures.items()}
     flows = figures["flows"]
-
-    def share(name: str) -> float:
-        return figures[name] / flows if flows else 0.0
+    shares = {name: figures[name] / max(flows, 1) for name in (*SHARES, *ATTRIBUTIONS)}
+    known = figures | shares
 
     def log(table: str) -> Log:
         records = counts.logs[table].get(code, (0, None, {}))
@@ -200,22 +199,15 @@ def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts
     first, last = figures["first"], figures["last"]
     return DeviceFacts(
         device_id=counts.devices[code],
-        flows=flows,
-        attribution={way: share(way) for way in ATTRIBUTIONS},
-        **{name: share(name) for name in SHARES},
+        attribution={way: shares[way] for way in ATTRIBUTIONS},
+        **{name: known[name] for name in (*WHOLE, *SHARES)},
         time_resolution_seconds=figures["resolution"] if flows else None,
         first=_iso(first) if flows else None,
         last=_iso(last) if flows else None,
         span_hours=(last - first) / 3.6e9 if flows else 0.0,
-        observed_hours=figures["hours"],
-        gaps=figures["gaps"],
-        gap_hours=figures["gap_hours"],
         logged_hours=figures["logged_minutes"] / 60,
-        contact_summaries=figures["summaries"],
-        reports=figures["reports"],
         activity=log("activity"),
         pushes=log("notifications"),
-        pushes_with_app=figures["pushes"],
         profiles=_profiles(profiles),
     )
 

@@ -146,10 +146,11 @@ class DeviceFacts:
     @cached_property
     def behaviours(self) -> dict[str, Capability]:
         """How far each behaviour can be judged."""
+        unseen, unnamed = _unseen(self), _unnamed(self)
         return {
-            "structured_cadence": _unseen(self) or _unnamed(self) or _cadence(self),
-            "session_persistence": _unseen(self) or _untimed(self) or _unnamed(self) or _persistence(self),
-            "notification_burst": _unseen(self) or _unpushed(self) or _bursts(self),
+            "structured_cadence": unseen or unnamed or _cadence(self),
+            "session_persistence": unseen or _untimed(self) or unnamed or _known_of(self, "durations"),
+            "notification_burst": unseen or _unpushed(self) or _bursts(self),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -228,10 +229,6 @@ def _cadence(d: DeviceFacts) -> Capability:
     return _known_of(d, "starts", f" (a beat under about {2 * slot:g} s looks like one long session)")
 
 
-def _persistence(d: DeviceFacts) -> Capability:
-    return _known_of(d, "durations")
-
-
 def _known_of(d: DeviceFacts, what: str, limit: str = "") -> Capability:
     """By app and destination; in a phone's own log by app alone, within a limit."""
     said = f"apps, destinations and {what} are known"
@@ -261,17 +258,15 @@ def _without(d: DeviceFacts) -> str:
 
 
 def _next(d: DeviceFacts) -> str:
-    if not d.present:
-        return "activity"
-    if d.own_log and d.logged_hours < MIN_LOGGED_HOURS:
-        return "again"
-    if d.own_log and not d.reports:
-        return "report"
-    if d.host_known < MIN_SHARE:
-        return "host"
-    if d.gap_hours > d.observed_hours:
-        return "gaps"
-    return "modes" if d.undeclared else ""
+    missing = {
+        "activity": not d.present,
+        "again": d.own_log and d.logged_hours < MIN_LOGGED_HOURS,
+        "report": d.own_log and not d.reports,
+        "host": d.host_known < MIN_SHARE,
+        "gaps": d.gap_hours > d.observed_hours,
+        "modes": d.undeclared,
+    }
+    return next((change for change, needed in missing.items() if needed), "")
 
 
 def percent(share: float) -> str:

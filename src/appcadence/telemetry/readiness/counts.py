@@ -34,6 +34,9 @@ SHARES = (
 )
 """Counts of flows of which something holds."""
 _FLOW_FIGURES = ("flows", *SHARES)
+_ROWS = ("contact_summaries", "pushes_with_app")
+WHOLE = ("flows", "observed_hours", "gaps", "gap_hours", "reports", *_ROWS)
+"""Figures that are told as they are."""
 _FLOW_COLUMNS = (
     *("start", "duration_seconds", "device_id", "app_id", "app_attribution", "dest_host"),
     *("dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"),
@@ -63,7 +66,7 @@ class Counts:
 
     def present(self) -> Mask:
         """(n_devices,) with anything at all; a dictionary may name more devices than there are."""
-        found: Mask = (self.figures["flows"] > 0) | (self.figures["summaries"] > 0)
+        found: Mask = (self.figures["flows"] > 0) | (self.figures["contact_summaries"] > 0)
         found[[code for log in self.logs.values() for code in log]] = True
         return found
 
@@ -78,7 +81,7 @@ class Counts:
 def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     """Go through flows, activity, notifications, contact summaries and coverage once."""
     device, app = Codes(), Codes()
-    figures = {name: np.zeros(0, np.int64) for name in (*_FLOW_FIGURES, *ATTRIBUTIONS, "summaries", "pushes")}
+    figures = {name: np.zeros(0, np.int64) for name in (*_FLOW_FIGURES, *ATTRIBUTIONS, *_ROWS)}
     flow_hours, app_flows, seen = _flows(source, device, app, figures, progress)
     logs = {name: _log(source, name, device, figures) for name in _TELLING}
     reports = _reports(source, device, figures)
@@ -88,7 +91,7 @@ def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     observed = filled(touched, GAP_HOURS)
     figures = {name: _wide(values, n) for name, values in figures.items()}
     figures["reports"] = np.bincount([code for code, *_ in reports], minlength=n)
-    figures["hours"] = by_device(observed, n)
+    figures["observed_hours"] = by_device(observed, n)
     figures["logged_minutes"] = by_device(logged.touched()[0], n)
     figures["gaps"], figures["gap_hours"] = gaps(touched, GAP_HOURS, n)
     for name, (hours, _) in logs.items():
@@ -169,7 +172,7 @@ def _log(
         totals = np.pad(totals, ((0, n - totals.shape[0]), (0, k - totals.shape[1])))
         totals += np.bincount(owner * k + kinds, minlength=n * k).reshape(n, k)
         pushes = _equal(piece["kind"], "push_received") & _valid(piece["app_id"])
-        _add(figures, "pushes", device, owner[pushes])
+        _add(figures, "pushes_with_app", device, owner[pushes])
     log = {}
     for code in np.flatnonzero(totals.sum(axis=1)).tolist():
         by_kind = {name: int(totals[code, i]) for i, name in enumerate(kind.names) if totals[code, i]}
@@ -194,7 +197,7 @@ def _reports(source: TelemetryDirectory, device: Codes, figures: Figures) -> set
     found: set[tuple[int, int, int]] = set()
     for piece in _pieces(source, "contact_summaries", ["device_id", *_SPAN]):
         owner = device.of(piece["device_id"])
-        _add(figures, "summaries", device, owner)
+        _add(figures, "contact_summaries", device, owner)
         start, end = (pc.fill_null(piece[name].cast(pa.int64()), 0) for name in _SPAN)
         found.update(zip(owner.tolist(), start.to_pylist(), end.to_pylist(), strict=True))
     return {(code, start, end) for code, start, end in found if end - start >= MIN_REPORT_US}

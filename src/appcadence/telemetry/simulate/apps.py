@@ -14,8 +14,6 @@ MIN_REFRESH_SECONDS = 900.0
 """The shortest gap between two background refreshes of an app (Apple's scheduler)."""
 MAX_SILENT_PUSHES_PER_HOUR = 3
 """Apple: "don't try to send more than two or three per hour"."""
-CONTINUOUS_MODES = frozenset({"audio", "location", "voip", "bluetooth-central", "external-accessory"})
-"""Background modes that let an app use the network for as long as the mode lasts."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Vector
 from appcadence.telemetry.apns import is_courier
-from appcadence.telemetry.names import value_of
+from appcadence.telemetry.names import choice, value_of
 from appcadence.telemetry.schema import TIME
 
 MIN_PUSHES = 6
@@ -159,9 +159,7 @@ class Carriers:
 
     def column(self, name: str, rows: Ints) -> pa.DictionaryArray:
         """A name in several rows, for a table."""
-        codes = self._codes[name][rows]
-        indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(self._values[name], pa.string()))
+        return choice(self._values[name], self._codes[name][rows])
 
     def host_source(self, own: slice) -> str | None:
         """How the carrier's log came by its host names."""

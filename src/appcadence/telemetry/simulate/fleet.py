@@ -21,14 +21,15 @@ from appcadence._cpus import usable_cpus
 from appcadence._files import replacing
 from appcadence._types import DAY_US, Progress, silent
 from appcadence.errors import TelemetryError
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.directory import DirectoryWriter
-from appcadence.telemetry.schema import LABELS, conform
+from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS, conform
 from appcadence.telemetry.simulate import presence
 from appcadence.telemetry.simulate.apps import APPS
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.telemetry.simulate.implants import inject
 from appcadence.telemetry.simulate.phone_log import through_own_log
-from appcadence.telemetry.simulate.presence import Flows, Pushes, courier_events, fan
+from appcadence.telemetry.simulate.presence import Flows, Pushes, courier_events
 from appcadence.telemetry.simulate.traffic import World, app_traffic
 from appcadence.telemetry.simulate.visibility import (
     PROFILE_SHARES,
@@ -112,9 +113,7 @@ def simulate(
         name: pa.concat_tables([part.tables[name] for part in made]).unify_dictionaries()
         for name in made[0].tables
     }
-    tables = {
-        name: ordered(table, "time" if name == "notifications" else "start") for name, table in tables.items()
-    }
+    tables = {name: ordered(table, DIRECTORY_TABLES[name].when) for name, table in tables.items()}
     tables["inventory"] = inventory_table(spec.origin)
     labels = pa.concat_tables([part.labels for part in made]).unify_dictionaries()
     return Simulation(tables, labels, _together([part.implants for part in made]))

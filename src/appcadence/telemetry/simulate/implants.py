@@ -172,6 +172,7 @@ _FOREVER_SHARE = 0.2
 _IN_USE_SHARE = 0.4
 _MIN_IN_USE = 6
 """An implant with fewer flows in use is not confined to it."""
+_DIFFICULTY = ("easy", "medium", "medium", "hard", "hard")
 _COLUMNS = (
     "implant_id device_id app_id dest dests start_us end_us flows kind difficulty "
     "period_seconds jitter_ratio missed_ratio coupled in_use new_destination carrier_sizes"
@@ -301,7 +302,7 @@ def _one(
     spec = {
         **extent(fleet, row, start, durations, targets, which),
         "kind": kind,
-        "difficulty": _difficulty(pattern, follows, new),
+        "difficulty": _DIFFICULTY[follows + (not new) + (not pattern.jitter <= 0.3) + (n < 20)],
         "period_seconds": pattern.period,
         "jitter_ratio": pattern.jitter,
         "missed_ratio": pattern.missed,
@@ -334,8 +335,3 @@ def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[P
 
     columns = ("starts", "durations", "failed", "size_factor")
     return replace(pattern, **{name: of(getattr(pattern, name)) for name in columns}), True
-
-
-def _difficulty(pattern: Pattern, follows: bool, new: bool) -> str:
-    points = int(follows) + int(not new) + int(not pattern.jitter <= 0.3) + int(len(pattern.starts) < 20)
-    return ("easy", "medium", "medium", "hard", "hard")[points]

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Mask, Vector
 from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, NOTIFICATIONS, USAGE, conform
-from appcadence.telemetry.simulate.presence import fan
 
 SLOT_SECONDS = 8
 SOURCE = "powerlog"

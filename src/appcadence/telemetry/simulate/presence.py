@@ -13,6 +13,8 @@ from typing import Self
 import numpy as np
 
 from appcadence._types import Ints, Mask, Vector
+from appcadence.telemetry.arrays import AsOf, fan
+from appcadence.telemetry.schema import NOTIFICATIONS
 from appcadence.telemetry.simulate.apps import APPS, MAX_SILENT_PUSHES_PER_HOUR, Push
 
 Rng = np.random.Generator
@@ -25,7 +27,19 @@ _LATE_INSTALL_SHARE = 0.08
 
 
 @dataclass(frozen=True)
-class Intervals:
+class Rows:
+    """Columns of equal length."""
+
+    def where(self, mask: Mask) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Intervals(Rows):
     """Intervals of devices, ordered by device and start, not overlapping inside a device."""
 
     device: Ints
@@ -34,16 +48,8 @@ class Intervals:
 
     def holds(self, device: Ints, time: Vector) -> Mask:
         """Which of the (device, time) pairs lie inside one of the intervals."""
-        if not len(self.start):
-            return np.zeros(len(time), np.bool_)
-        # A stride above any time, so that device * stride + time orders by device, then time.
-        base = max((float(np.max(t)) for t in (self.start, time) if len(t)), default=0.0) + 2 * DAY
-        at = np.searchsorted(self.device * base + self.start, device * base + time, "right") - 1
-        safe = np.maximum(at, 0)
-        return np.asarray((at >= 0) & (self.device[safe] == device) & (time < self.end[safe]))
-
-    def where(self, mask: Mask) -> Intervals:
-        return Intervals(self.device[mask], self.start[mask], self.end[mask])
+        last = AsOf(self.device, self.start).find(device, time)
+        return np.asarray((last >= 0) & (time < np.append(self.end, 0.0)[last]))
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,7 @@ def foreground(rng: Rng, who: People, unlocked: Intervals) -> tuple[Intervals, I
     """Apps in the foreground: each unlock is cut into stretches, each given to one of the owner's apps."""
     length = unlocked.end - unlocked.start
     pieces = 1 + rng.poisson(np.minimum(length / 150.0, 6.0))
-    row = np.repeat(np.arange(len(length)), pieces)
-    index = np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    row, index = fan(pieces)
     share = np.where(index == 0, 0.0, (index + rng.uniform(0, 0.7, len(row))) / pieces[row])
     start = unlocked.start[row] + share * length[row]
     end = np.append(start[1:], 0.0)
@@ -201,18 +206,6 @@ def _device_days(who: People) -> tuple[Ints, Vector]:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Columns of equal length."""
-
-    def where(self, mask: Mask) -> Self:
-        return type(self)(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
-
-
-@dataclass(frozen=True)
 class Flows(Rows):
     """True flows, before anybody observes them."""
 
@@ -239,19 +232,11 @@ class Pushes(Rows):
     silent: Mask
 
 
-PUSH_KINDS = (
-    "push_received",
-    "notification_shown",
-    "notification_opened",
-    "apns_keepalive",
-    "apns_connected",
-)
+PUSH_KINDS = NOTIFICATIONS.column("kind").values[:5]
 
 
-def no_pushes() -> Pushes:
-    """No events at all."""
-    none = np.empty(0, np.int64)
-    return Pushes(none, np.empty(0), none, none, np.empty(0, np.bool_))
+_NONE = np.empty(0, np.int64)
+NO_PUSHES = Pushes(_NONE, np.empty(0), _NONE, _NONE, np.empty(0, np.bool_))
 
 
 def courier_events(rng: Rng, flows: Flows, index: int) -> Pushes:
@@ -309,9 +294,3 @@ def apart(device: Ints, time: Vector, least: float) -> tuple[Ints, Vector]:
     keep = np.ones(len(time), np.bool_)
     keep[1:] = (device[1:] != device[:-1]) | (time[1:] - time[:-1] >= least)
     return device[keep], time[keep]
-
-
-def fan(count: Ints) -> tuple[Ints, Ints]:
-    """Row and position within the row, for `count[i]` items of each row i."""
-    row = np.repeat(np.arange(len(count)), count)
-    return row, np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from appcadence._types import Ints, Vector
+from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.simulate.apps import (
     APPS,
     MIN_REFRESH_SECONDS,
@@ -20,6 +21,7 @@ from appcadence.telemetry.simulate.apps import (
 )
 from appcadence.telemetry.simulate.presence import (
     DAY,
+    NO_PUSHES,
     Flows,
     Intervals,
     People,
@@ -27,8 +29,6 @@ from appcadence.telemetry.simulate.presence import (
     Rng,
     apart,
     app_pushes,
-    fan,
-    no_pushes,
 )
 
 HOSTS: tuple[str, ...] = tuple(
@@ -81,7 +81,7 @@ def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes, Flow
         parts.append(_fetch(rng, world.who, index, app.push, pushes))
     flows = Flows.joined(parts)
     flows = flows.where(world.who.has(flows.device, index, flows.time))
-    events = pushes.where(world.who.has(pushes.device, index, pushes.time)) if pushes else no_pushes()
+    events = pushes.where(world.who.has(pushes.device, index, pushes.time)) if pushes else NO_PUSHES
     return flows, events, scheduled.where(world.who.has(scheduled.device, index, scheduled.time))
 
 

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US, Mask, Micros
 from appcadence.features.families.interaction import GRACE_SECONDS, SLACK_US
+from appcadence.features.weekly import PRESENT
 from appcadence.features.windows import SESSION_GAP_SECONDS
 from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
 Spans = npt.NDArray[np.int64]
 """(n, 2) start and end in microseconds since the epoch, UTC, by start."""
 
-_PRESENT = ("app_foreground", "device_unlocked", "screen_on")
 _IN_USE_SHARE = 0.9
 _TRANSFER_US = 30_000_000
 """A background transfer is known by its first record alone."""
@@ -70,7 +70,7 @@ class PhoneRecord:
         """When the log was kept; where it does not say so, whenever flows are less than a day apart."""
         last = int(max((s[:, 1].max() for s in (self.uses, self.kept) if len(s)), default=0))
         activity = self._tables["activity"]
-        present = pc.is_in(activity["kind"].cast(pa.string()), pa.array(_PRESENT))
+        present = pc.is_in(activity["kind"].cast(pa.string()), pa.array(PRESENT))
         ended = pc.fill_null(activity["end"].cast(pa.int64()), last)
         self._activity = activity.set_column(activity.column_names.index("end"), "end", ended)
         self.in_use = merged(_spans(self._activity.filter(present)))
@@ -129,6 +129,7 @@ class PhoneRecord:
             [_spans(_of(self._tables["tasks"], app)), np.column_stack([transfer, transfer + _TRANSFER_US])]
         )
         usage = _of(self._tables["usage"], app)
+        counted = usage if len(usage) else flows
         reached = np.searchsorted(start, at + self._reach_us, "right")
         answered = reached > np.searchsorted(start, at - SLACK_US)
         front = pc.equal(self._activity["kind"].cast(pa.string()), "app_foreground")
@@ -142,8 +143,8 @@ class PhoneRecord:
             pushes=pushes,
             answered=int(np.count_nonzero(answered)),
             tasks=merged(tasks),
-            bytes_out=_total(usage if len(usage) else flows, "bytes_out"),
-            bytes_in=_total(usage if len(usage) else flows, "bytes_in"),
+            bytes_out=pc.sum(counted["bytes_out"]).as_py(),
+            bytes_in=pc.sum(counted["bytes_in"]).as_py(),
             process=bool(pc.any(process).as_py()),
         )
 
@@ -183,11 +184,6 @@ def _spans(table: pa.Table) -> Spans:
 
 def _of(table: pa.Table, app: str) -> pa.Table:
     return table.filter(pc.fill_null(pc.equal(table["app_id"].cast(pa.string()), app), False))
-
-
-def _total(table: pa.Table, name: str) -> int | None:
-    total: int | None = pc.sum(table[name]).as_py()
-    return total
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from appcadence._quantity import quantity
 from appcadence._types import Micros
 from appcadence.features.catalog import FEATURES
+from appcadence.features.declarations import BACKGROUND_MODES
 from appcadence.findings import CONTEXT, EXPLANATION, REASON, Finding, of_kind, sentences
 from appcadence.telemetry.listing import listed
 from appcadence.triage.phone.record import AppRecord, PhoneRecord
@@ -41,20 +42,6 @@ _WHY = {
 }
 """By expert, why an app stands out."""
 _PHRASES = {feature.name: feature.phrase for feature in FEATURES}
-_MODES = {
-    "audio": "plays or records sound",
-    "location": "follows the location",
-    "voip": "takes calls",
-    "fetch": "fetches new content",
-    "processing": "does long work that iOS schedules",
-    "remote-notification": "wakes up for silent pushes",
-    "external-accessory": "talks to accessories",
-    "bluetooth-central": "talks to Bluetooth devices",
-    "bluetooth-peripheral": "acts as a Bluetooth device",
-    "nearby-interaction": "measures distances to devices nearby",
-    "push-to-talk": "is a walkie-talkie",
-    "network-authentication": "signs in to networks",
-}
 
 
 def why(said: Sequence[Finding], most: int = 2) -> list[str]:
@@ -179,7 +166,7 @@ def explanations(
     if codes:
         yield f"What speaks for it: {', '.join(sentences(codes))}."
     yield from dict.fromkeys(f"{finding.sentence}." for finding in of_kind(weekly, EXPLANATION))
-    if declared := [_MODES[mode] for mode in modes or () if mode in _MODES]:
+    if declared := [BACKGROUND_MODES[mode] for mode in modes or () if mode in BACKGROUND_MODES]:
         yield f"The app declares that in the background it {listed(declared, 4)}."
     if not system:
         yield (

@@ -39,12 +39,9 @@ def line(case: Row) -> dict[str, Any]:
     dests = [part["dest"] for part in case["destinations"]]
     app = case["app_id"] or ("" if fleet else "(unknown app)")
     return {
-        "case": case["case"],
-        "status": case["status"],
-        "severity": case["severity"],
+        **{name: case[name] for name in ("case", "status", "severity", "device_ids")},
         "devices": len(case["device_ids"]),
         "device": f"{len(case['device_ids'])} devices" if fleet else case["device_ids"][0],
-        "device_ids": case["device_ids"],
         "app": app,
         "dest": dests[0] if len(dests) == 1 or (dests and not fleet) else "",
         "more": max(case["n_destinations"] - 1, 0),
@@ -106,9 +103,9 @@ def card(
 
 def _is_long(reason: Finding) -> bool:
     """Whether the guide's words on long sessions fit: a short one may be long for a new destination."""
-    value = reason.parameters.get("value")
-    persists = str(reason.parameters.get("expert")).startswith("persistence_")
-    return not persists or value is None or value >= PERSISTENT_SECONDS
+    told = reason.parameters
+    short = told.get("feature") == "longest_session_seconds" and told["value"] < PERSISTENT_SECONDS
+    return not (reason.code == "expert" and short)
 
 
 def _ask(case: Row, window: Window | None) -> str:

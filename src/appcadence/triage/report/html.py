@@ -183,14 +183,15 @@ def histogram(starts: Sequence[int], usual: float | None) -> Markup:
     if len(starts) < 2:
         return Markup("")
     gaps = np.diff(np.sort(np.asarray(starts, np.int64))) / 1e6
-    place = np.clip(np.log(np.maximum(gaps, 1.0)) / math.log(_MAX_GAP_SECONDS), 0.0, 1.0)
-    counts = np.bincount(np.minimum(place * _BARS, _BARS - 1).astype(np.int64), minlength=_BARS)
+    counts = np.bincount(np.minimum(_gap_share(gaps) * _BARS, _BARS - 1).astype(np.int64), minlength=_BARS)
     middle = quantity(float(np.median(gaps)), "s")
     label = f"{len(gaps)} gaps between session starts, median {middle}"
     mark = usual if usual is not None and usual > 0 else None
     if mark is not None:
         label += f"; usual here {quantity(mark, 's')}"
-    heights = [(k, _tall(n, counts.max())) for k, n in enumerate(counts.tolist()) if n]
+    # At least 2 px: a rare gap is still to be seen.
+    talls = np.maximum((_GAP_HEIGHT - 4) * counts / counts.max(), 2.0)
+    heights = [(k, talls[k]) for k in np.flatnonzero(counts)]
     return render(
         "histogram.html",
         label=label,
@@ -202,13 +203,8 @@ def histogram(starts: Sequence[int], usual: float | None) -> Markup:
     )
 
 
-def _gap_share(seconds: float) -> float:
-    return min(max(math.log(max(seconds, 1.0)) / math.log(_MAX_GAP_SECONDS), 0.0), 1.0)
-
-
-def _tall(count: int, most: int) -> float:
-    """At least 2 px: a rare gap is still to be seen."""
-    return max(2.0, (_GAP_HEIGHT - 4) * count / most)
+def _gap_share(seconds: Any) -> Any:
+    return np.clip(np.log(np.maximum(seconds, 1.0)) / math.log(_MAX_GAP_SECONDS), 0.0, 1.0)
 
 
 def lag_curve(found: Lags) -> Markup:
