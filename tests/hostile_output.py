@@ -153,6 +153,7 @@ def written(path):
         "managed": [True],
         "approved": [False],
         "declared_purpose": [HOSTILE],
+        "background_modes": [[HOSTILE, "voip"]],
         "in_inventory": [True],
         "declared_by": [f"com.{HOSTILE}"],
         "push_resolution_seconds": [1.0],

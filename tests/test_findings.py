@@ -30,7 +30,7 @@ EXAMPLES = {
         **{"dest": "c2.example", "destinations": 1, "own_log": False, "connections": 784, "failed": 784},
         **{"seconds": 82_800.0, "gap_seconds": 105.0, "gap_share": 0.9, "longest_seconds": 0.0, "cut": False},
         **{"bytes_out": 0, "bytes_in": 0, "unused": 753, "pushes": 12, "answered": 1, "by_chance": 1.5},
-        **{"other_devices": 0, "devices": 40},
+        **{"other_devices": 0, "devices": 40, "port": 4444, "dest_connections": None, "dest_seconds": None},
     },
     "below_threshold": {"threshold": 0.0},
     "expert": {"expert": "volume_of_new", "feature": "beats_per_hour", "value": 2.0, "one_in": 350},
@@ -243,6 +243,14 @@ def test_every_expert_has_words():
             assert ("3" in said.rpartition(":")[0]) is (name is not None)
 
 
+def test_a_session_is_said_to_be_measured_in_one_window():
+    feature = {"feature": "longest_session_seconds", "value": 5532.0, "expected": 60.0}
+    said = Finding("unusual_feature", feature).text
+    assert said == "Longest session within one window: 92.2 min; usual here 60.0 s."
+    said = Finding("expert", feature | {"expert": "persistence_of_new", "one_in": 9}).text
+    assert "(longest session within one window: 92.2 min)" in said
+
+
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
@@ -258,6 +266,20 @@ def test_every_expert_has_words():
             {"connections": 9, "seconds": 30000.0, "cut": True},
             "9 connections in 8.3 h, for 6.0 h or longer at a",
         ),
+        (
+            {"dest_connections": 3, "dest_seconds": 60.0, "longest_seconds": 9.0},
+            ", 3 of them to c2.example (port",
+        ),
+        (
+            {"dest_connections": 3, "dest_seconds": 3e4},
+            ", 3 of them, for up to 6.0 h at a time, to c2.example",
+        ),
+        (
+            {"dest_connections": 0, "dest_seconds": 9.0},
+            ", and one that had begun before to c2.example (port 4444)",
+        ),
+        ({"dest_connections": 3, "dest_seconds": 9.0, "unused": 784}, "at all of the connections."),
+        ({"connections": 9, "port": None}, " to c2.example, which no other device"),
         ({"connections": 999, "unused": 998}, "at 99% of them."),
         ({"connections": 999, "unused": 999}, "at all of them."),
     ],

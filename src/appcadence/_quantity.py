@@ -34,39 +34,68 @@ _MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
 so many pushes tell chance apart."""
 
 
+def told_behaviours(p: Mapping[str, Any]) -> list[str]:
+    """The behaviours that the sentence of a case tells of: pushes first, which say the most."""
+    n, seconds = _of_destination(p)
+    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (seconds or 0.0)
+    told = {
+        "notification_burst": (p["answered"] or 0) >= _MIN_PUSHES and p["answered"] > 2 * p["by_chance"],
+        "structured_cadence": filled and (p["gap_share"] or 0.0) >= _MIN_SHARE,
+        "session_persistence": _longest_seconds(p) >= _LONG_SECONDS,
+    }
+    return [name for name, is_told in told.items() if is_told]
+
+
+def _of_destination(p: Mapping[str, Any]) -> tuple[int, float | None]:
+    """Connections to the destination that a case is told by, and the seconds that they span."""
+    if p.get("dest_connections") is None:  # no other destination alerts
+        return p["connections"], p["seconds"]
+    return p["dest_connections"], p["dest_seconds"]
+
+
+def _longest_seconds(p: Mapping[str, Any]) -> float:
+    n, seconds = _of_destination(p)
+    return float(seconds if n == 0 and seconds is not None else p["longest_seconds"] or 0.0)
+
+
 def case_sentence(p: Mapping[str, Any]) -> str:
     n, failed, seconds = p["connections"], p["failed"] or 0, p["seconds"]
+    part, part_seconds = _of_destination(p)
+    several, told, longest = p.get("dest_connections") is not None, told_behaviours(p), _longest_seconds(p)
     what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
     many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
     said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
-    longest = seconds if n == 0 and seconds is not None else p["longest_seconds"] or 0.0
-    alone = n <= 1 and (seconds is None or seconds < longest + 1.0)
-    if seconds is not None and not alone:
+    alone = part <= 1 and (part_seconds is None or part_seconds < longest + 1.0)
+    if seconds is not None and (several or not alone):
         said += f" in {quantity(seconds, 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
-    filled = n * (p["gap_seconds"] or 0.0) >= _MIN_COVER * (seconds or 0.0)
-    if filled and (p["gap_share"] or 0.0) >= _MIN_SHARE:
-        said += f", mostly every {quantity(p['gap_seconds'], 's')}"
-    if longest >= _LONG_SECONDS:
+    if several:
+        said += f", {part:,} of them" if part else ", and one that had begun before"
+    rhythm = ""
+    if "structured_cadence" in told:
+        rhythm += f", mostly every {quantity(p['gap_seconds'], 's')}"
+    if "session_persistence" in told:
         more, least = (" or longer", "") if p.get("cut") else ("", "" if alone else "up to ")
-        said += f", for {least}{quantity(longest, 's')}{more}{'' if alone else ' at a time'}"
+        rhythm += f", for {least}{quantity(longest, 's')}{more}{'' if alone else ' at a time'}"
     if p["dest"] is None:
-        said += "" if p["own_log"] else f", to {p['destinations']:,} destinations together"
+        said += rhythm + ("" if p["own_log"] else f", to {p['destinations']:,} destinations together")
     else:
-        said += f", to {p['dest']}"
+        said += f"{rhythm}{'' if several and not rhythm else ','} to {p['dest']}"
+        if p.get("port") is not None:
+            said += f" (port {p['port']})"
         others = (p["devices"] or 1) - 1
         if others >= 1 and p["other_devices"] is not None:
             met = f"{p['other_devices']:.0f} of {others:.0f} other devices" if p["other_devices"] else ""
             said += f", which {met or 'no other device'} contacted"
         if p["destinations"] > 1:
             said += f" (one of {p['destinations']:,} destinations)"
-    if (p["answered"] or 0) >= _MIN_PUSHES and p["answered"] > 2 * p["by_chance"]:
+    if "notification_burst" in told:
         said += (
             f"; a session followed at once on {p['answered']} of {p['pushes']} pushes, by chance on "
             f"{p['by_chance']:.1f}"
         )
     if p["unused"] is not None and n >= _MIN_PUSHES:
         share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"
-        said += f"; the phone was locked at {share} of them"
+        said += f"; the phone was locked at {share} of {'the connections' if several else 'them'}"
     return f"{said}."

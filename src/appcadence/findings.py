@@ -19,6 +19,7 @@ import pyarrow as pa
 from appcadence._quantity import case_sentence, quantity
 from appcadence._types import Mask
 from appcadence.features.catalog import FEATURES, RELATIVE
+from appcadence.features.feature import Feature
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
 EXPLANATION, NO_ALERT = "explanation", "no_alert"
@@ -143,9 +144,15 @@ _FEATURE = {f.name: (f, relative) for f, relative in zip(FEATURES, RELATIVE, str
 _AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_for_fleet"}
 
 
+def _phrase(feature: Feature) -> str:
+    """What a feature is called; that a window cuts a session short, where it is measured."""
+    return feature.phrase + (" within one window" if feature.name == "longest_session_seconds" else "")
+
+
 def _unusual(p: Parameters) -> str:
     feature, relative = _FEATURE[p["feature"]]
-    phrase = feature.phrase[0].upper() + feature.phrase[1:]
+    phrase = _phrase(feature)
+    phrase = phrase[0].upper() + phrase[1:]
     if feature.name in _AGE:
         return f"The destination is {feature.phrase}." if p["value"] else f"Not {feature.phrase}."
     here = quantity(p["value"], feature.unit)
@@ -176,7 +183,7 @@ def _expert(p: Parameters) -> str:
     phrase, shown = _EXPERTS[p["expert"]], ""
     if (name := p.get("feature")) is not None:
         feature = _FEATURE[name][0]
-        shown = f" ({feature.phrase}: {quantity(p['value'], feature.unit)})"
+        shown = f" ({_phrase(feature)}: {quantity(p['value'], feature.unit)})"
     return f"{phrase[0].upper()}{phrase[1:]}{shown}: one benign window in {p['one_in']:,} shows as much."
 
 
@@ -213,7 +220,7 @@ def _rounded(value: float | None, unit: str) -> str:
 def _fleet_event(p: Parameters) -> str:
     first = datetime.fromisoformat(p["first_seen"])
     alerting = p["alerting_devices"]
-    loud = f", and {alerting} of the devices alert for their rhythm" if alerting else ""
+    loud = f", and {alerting} of the devices alert by themselves" if alerting else ""
     return (
         f"{p['devices']} devices met the {p['kind']} {p['name']} for the first time together, from "
         f"{first:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking{loud}."

@@ -231,7 +231,9 @@ def test_every_line_is_ecs(documents):
         assert line["event"]["reason"] == row["summary"]
         assert ("host" in line) == (len(row["device_ids"]) == 1)
         assert set(row["device_ids"]) <= set(line["related"]["hosts"])
-        assert line["threat"]["technique"]["subtechnique"]["id"] == ["T1437.001"]
+        web = not row["ports"] or {80, 443} & {*row["ports"]}
+        technique = line["threat"]["technique"]
+        assert technique["id"] == ["T1437"] and ("subtechnique" in technique) == bool(web)
 
 
 def test_what_is_not_ecs_is_noticed(cases, tmp_path):

@@ -1,6 +1,7 @@
 """Cases of windows of chosen scores, by hand."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import pytest
 from make import DAY0
 
 from appcadence.features.catalog import NAMES
-from appcadence.findings import Finding, arrow
+from appcadence.findings import Finding, arrow, of_row
 from appcadence.models.scores import SCORES
 from appcadence.triage import siem
 from appcadence.triage.case_rows import MAX_DESTINATIONS, MAX_REASONS, cases_in, raising
 from appcadence.triage.cases import HIGH_RATE, MAX_QUIET_DAYS, MEDIUM_RATE
+from appcadence.triage.window_facts import FACTS
 
 MIDNIGHT = pd.Timestamp("2026-03-02", tz="UTC")
 NO_EVENTS = pd.DataFrame(columns=["kind", "name", "devices", "first_seen", "device_ids", "alerting_devices"])
@@ -67,7 +69,8 @@ def test_severity_changes_beyond_one_in_ten_and_in_a_hundred_days(score, severit
 def test_days_that_follow_each_other_are_one_case():
     (case,) = by_hand([{"hour": 23}, {"hour": 0, "dest": "b.example"}, {"hour": 24, "score": 2.0}])
     assert case["alert_days"] == ["2026-03-02", "2026-03-03"] and case["status"] == "new"
-    assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=23) and case["score"] == 3.0
+    assert case["first_time"] == MIDNIGHT and case["last_time"] == MIDNIGHT + pd.Timedelta(hours=25)
+    assert case["score"] == 3.0
     assert (case["n_windows"], case["n_flows"], case["n_sessions"]) == (3, 30, 15)
     later = 24 * (1 + MAX_QUIET_DAYS)
     assert len(by_hand([{"hour": 3}, {"hour": later + 3}])) == 1
@@ -78,6 +81,64 @@ def test_days_that_follow_each_other_are_one_case():
     (case,) = by_hand([{"hour": 5}, {"hour": 9, "dest": "b.example", "alert": False, "score": 9.0}])
     assert (case["score"], case["n_windows"], case["n_flows"], case["rank"]) == (3.0, 1, 10, 1)
     assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=5)
+
+
+def test_times_and_counts_are_those_of_all_windows_that_alert():
+    """The strongest window holds one connection of an hour; another host alerted the night before."""
+    rows = [{"hour": 47, "dest": "few.example", "n_flows": 1}, {"hour": 1, "score": 2.0, "n_flows": 42}]
+    (case,) = by_hand([*rows, {"hour": 2, "alert": False, "n_flows": 500}])
+    assert case["alert_days"] == ["2026-03-02", "2026-03-03"]
+    assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=1)
+    assert case["last_time"] == MIDNIGHT + pd.Timedelta(hours=48)
+    assert case["summary"].startswith("43 connections, 1 of them to few.example")
+    # The window over all destinations holds the flows of its channels already.
+    (whole,) = by_hand([{"n_flows": 7}, {"dest": "*", "score": 2.0, "n_flows": 50}])
+    assert whole["summary"].startswith("50 connections, 7 of them to a.example")
+    (alone,) = by_hand([{"n_flows": 7}, {"n_flows": 5, "hour": 24}])
+    assert alone["summary"].startswith("12 connections, to a.example")
+
+
+@pytest.mark.parametrize(
+    ("ports", "web"), [([], True), ([443], True), ([8443, 4444], True), ([4444], False), ([5223], False)]
+)
+def test_web_protocols_are_named_only_where_a_port_may_be_of_the_web(ports, web):
+    (case,) = by_hand([{}])
+    alert = case | {"ports": ports, "findings": of_row(case)}
+    technique = siem.ecs(alert, MIDNIGHT)["threat"]["technique"]
+    assert technique["id"] == ["T1437"]
+    assert technique.get("subtechnique", {}).get("id") == (["T1437.001"] if web else None)
+    (attack,) = siem.ocsf(alert, MIDNIGHT)["finding_info"]["attacks"]
+    assert attack["technique"]["uid"] == "T1437" and ("sub_technique" in attack) == web
+    name, page = siem.technique_page(alert)
+    assert name == ("T1437.001" if web else "T1437") and page.endswith("T1437/001" if web else "T1437")
+
+
+def test_no_rhythm_is_said_where_none_is_shown():
+    (case,) = by_hand([{"n_beats": 1}])
+    said = siem.ecs(case | {"findings": of_row(case)}, MIDNIGHT)
+    assert said["message"] == "com.a on d1 shows unusual traffic towards a.example."
+    assert "rhythm" not in json.dumps(said)
+
+
+def test_a_session_over_midnight_lasts_as_long_as_its_part_or_longer():
+    rows = [{"hours": 24, "score": 2.0}, {"hour": 24, "hours": 24}]
+    table = windows_by_hand(rows)
+    known = table.select(["device_id", "app_id", "dest", "window_start"]).to_pylist()
+    day = pd.Timedelta(hours=24)
+    known[0] |= {"first_time": MIDNIGHT + 0.8 * day, "last_time": MIDNIGHT + day, "longest_seconds": 17_280.0}
+    known[1] |= {"first_time": MIDNIGHT + day, "last_time": MIDNIGHT + 1.06 * day, "longest_seconds": 5184.0}
+    for row, ports in zip(known, ([5223], [443]), strict=True):
+        row |= {"n_started": 1, "n_failed": 0, "ports": ports}
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    (case,) = cases_in(file, NO_EVENTS, pa.Table.from_pylist(known, FACTS)).to_pylist()
+    assert "for 4.8 h or longer at a time, to a.example." in case["summary"]
+    # The port that the strongest window uses most goes without saying if it is one of the web's.
+    rows = [{"hours": 24}, {"hour": 24, "hours": 24, "score": 2.0}]
+    file = io.BytesIO()
+    pq.write_table(windows_by_hand(rows), file)
+    (case,) = cases_in(file, NO_EVENTS, pa.Table.from_pylist(known, FACTS)).to_pylist()
+    assert "to a.example (port 5223)." in case["summary"] and case["ports"] == [5223, 443]
 
 
 def test_weeks_that_follow_each_other_are_one_case():

@@ -93,7 +93,7 @@ def test_an_empty_file_holds_no_exceptions(tmp_path):
         ('destination = "::ffff:0:0/96"', "/104 or longer"),
         ('app_id = "com.a"\ndevice_group = "x"', "'x' does not stand in [groups]"),
         ('app_id = "com.a"\ndevice_group = "x"\ndevice_id = "d"', "give one of them"),
-        ('app_id = "com.a"\nbehaviours = []', "structured_cadence, session_persistence"),
+        ('app_id = "com.a"\nbehaviours = "beacon"', "structured_cadence, session_persistence"),
         ('app_id = "com.a"\nbehaviours = ["beacon"]', "'beacon'"),
         ('app_id = "com.a"\nbehaviours = [["beacon"]]', "beacon"),
         ('app_id = "com.a"\nmin_period_seconds = 0', "number above 0"),

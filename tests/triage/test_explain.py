@@ -166,17 +166,17 @@ def a_case(**more):
 
 
 def test_a_fleet_event_is_told_by_its_name_and_days_are_counted():
-    said = case_lines(a_case())
+    said = case_lines(a_case(), None)
     assert said[0] == "Case 8, low, new: c2.example on 2 devices" and "Alerts on 2026-03-02." in said
     single = a_case(kind="destination", device_ids=["d1"], alert_days=["2026-03-02", "2026-03-03"])
-    said = case_lines(single)
+    said = case_lines(single, None)
     assert said[0] == "Case 8, low, new: (unknown app) on device d1"
     assert "Alerts on 2 days, 2026-03-02 to 2026-03-03." in said
 
 
 @pytest.mark.parametrize(("ids", "said"), [([], "the records of that time"), (["C1"], "the records above")])
 def test_records_are_above_only_where_they_are(ids, said):
-    (kept,) = [x for x in contain(a_case(kind="app", app_id="com.a", record_ids=ids)) if "evidence" in x]
+    (kept,) = [x for x in contain(a_case(kind="app", app_id="com.a", record_ids=ids), {}) if "evidence" in x]
     assert said in kept
 
 

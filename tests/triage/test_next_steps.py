@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from appcadence.cli import app
 from appcadence.errors import TelemetryError
 from appcadence.features.build import build
+from appcadence.findings import Finding
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
-from appcadence.triage.next_steps import contact, identity
+from appcadence.triage.next_steps import contact, contain, explained, identity
 from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Output, Window, as_rows, no_alert
@@ -52,7 +53,8 @@ def asked(rows, app_id="com.a", dest="a.example", **more):
     ("profile", "sentence"),
     [
         ({"managed": True, "approved": False}, "the owner of the managed app A in device management"),
-        ({"managed": False, "approved": True}, "the owner of the approved app A in device management"),
+        ({"managed": False, "approved": True}, "the user of d1 what they use A (not managed) for"),
+        ({"approved": True}, "the user of d1 what they use A for"),
         ({"managed": False}, "the user of d1 what they use A (not managed) for"),
         ({"managed": False, "approved": False}, "the user of d1 what they use A (not approved) for"),
         ({}, "the user of d1 what they use A for"),
@@ -66,8 +68,13 @@ def test_who_answers_for_an_app(profile, sentence):
 def test_unknown_apps_and_apps_outside_of_the_inventory():
     others = [{"app_id": "com.b", "expected_hosts": ["*.Example", "b.test"]}]
     unknown = asked(others, None)
-    told = "a.example (which com.b alone declares)"
-    assert contact(unknown) == f"Ask whoever runs the telemetry which app of d1 contacts {told}."
+    said = "Ask the user of d1 about com.b, which alone declares a.example; the telemetry names no app."
+    assert contact(unknown) == said
+    assert contact(asked([], None)).startswith(
+        "Ask the user of d1 whether they know a.example, and which apps"
+    )
+    of_ios = [{"app_id": "com.apple.cloudd", "expected_hosts": ["a.example"]}]
+    assert contact(asked(of_ios, None)).startswith("See whether it is iOS itself: com.apple.cloudd, a part")
     assert identity(unknown.context) == ""
     missing = asked(others)
     assert contact(missing).startswith(
@@ -77,7 +84,7 @@ def test_unknown_apps_and_apps_outside_of_the_inventory():
     assert "declares" not in contact(asked(both)) and "declares" not in contact(asked(others, dest="c.test"))
     own = asked([{"app_id": "com.a", "expected_hosts": ["a.example"]}])
     assert own.context["declared_by"] == "com.a" and "declares" not in contact(own)
-    assert contact(asked(others, None, "*")).endswith("contacts its destinations.")
+    assert "contact its destinations." in contact(asked([{"app_id": "com.a", "managed": True}], dest="*"))
     old = Window(own.row, [], [], {}, {}, None, None, [])
     assert contact(old) == "Ask the user of d1 what they use com.a for, and whether they know a.example."
 
@@ -93,6 +100,111 @@ def test_what_is_asked_is_what_the_window_shows_most():
         ([], "contact a.example."),
     ):
         assert contact(asked(managed, behaviours=shown, **parts)).endswith(f"meant to {does}")
+
+
+def a_case(dests=(("c2.example", 0),), app_id="com.a", kind="app", devices=40, **facts):
+    """A case whose destinations alert, each met by so many other devices."""
+    told = {
+        "dest": dests[0][0],
+        "destinations": len(dests),
+        "connections": 3,
+        "seconds": 60.0,
+        "devices": devices,
+    }
+    told |= {
+        "gap_seconds": None,
+        "gap_share": None,
+        "longest_seconds": 1.0,
+        "answered": None,
+        "by_chance": None,
+    }
+    places = [{"dest": dest, "alert": True, "other_devices": n} for dest, n in dests]
+    case = {"kind": kind, "app_id": app_id, "device_ids": ["d1"], "destinations": places, "behaviours": []}
+    return case | {"record_ids": [], "findings": [Finding("case", told | facts)]}
+
+
+def test_evidence_is_kept_before_anything_is_done():
+    for case in (a_case(), a_case(app_id=None, kind="destination"), a_case(kind="fleet_destination")):
+        assert contain(case, {})[0].startswith("First keep the evidence, before anything is changed: ")
+
+
+def test_only_what_few_devices_contact_is_blocked_and_nothing_of_apple():
+    def blocked(*dests, **more):
+        return [text for text in contain(a_case(dests, **more), {}) if text.startswith("Block")]
+
+    assert not blocked(("cdn.example", 33)) and not blocked(("x.example", None)) and not blocked(("*", 0))
+    for host in ("gateway.icloud.com", "gs-loc.apple.com", "updates.cdn-apple.com", "17.57.144.9"):
+        assert not blocked((host, 0))
+    (said,) = blocked(("c2.example", 2), ("cdn.example", 3), ("notapple.com", 0))
+    assert said.startswith("Block c2.example, notapple.com for d1 at the DNS filter or VPN. ")
+    assert "not on cellular" in said
+    assert blocked(("c2.example", 5), devices=100) and not blocked(("c2.example", 6), devices=100)
+    assert blocked(("old.example", None), other_devices=1)
+    host, address = blocked(("c2.example", 0), ("203.0.113.9", 0))
+    assert "203.0.113.9" not in host and "DNS" not in address
+    assert address.startswith("Block 203.0.113.9 for d1 at the firewall or VPN.")
+
+
+def test_a_part_of_ios_is_neither_removed_nor_somebodys_choice():
+    case = a_case((("gateway.icloud.com", 0),), "com.apple.cloudd")
+    _, said = contain(case, {})
+    assert said.startswith("com.apple.cloudd is part of iOS and stays: ")
+    assert contact(asked([], "com.apple.cloudd")).startswith("com.apple.cloudd is part of iOS, which nobody")
+
+
+@pytest.mark.parametrize(
+    ("modes", "stays", "calls"),
+    [
+        (["voip", "fetch"], "but not its calls, which", "pushes of calls (PushKit) wake it all the same."),
+        (["remote-notification"], "but not calls, audio, location, Bluetooth, VPN", ""),
+        (["location", "audio"], "but not its audio, location updates, which", ""),
+        (None, "but not calls, audio, location, Bluetooth, VPN", "wake it all the same, if it takes any."),
+    ],
+)
+def test_what_the_switches_of_the_phone_stop_depends_on_declared_modes(modes, stays, calls):
+    case = a_case(answered=9, by_chance=0.0)
+    known = asked([{"app_id": "com.a", "background_modes": modes}]).context
+    said = contain(case, known)
+    (refresh,) = [text for text in said if "Background App Refresh" in text]
+    (pushes,) = [text for text in said if "notifications" in text]
+    assert stays in refresh and pushes.endswith(calls) and ("PushKit" in pushes) == bool(calls)
+    assert not [text for text in said if "no push" in text]
+    assert any("permission for location" in text for text in said) == ("location" in (modes or ()))
+    assert not [text for text in contain(a_case(), known) if "notifications" in text]
+
+
+def test_device_management_removes_what_it_manages_alone():
+    last = {managed: contain(a_case(), {"managed": managed})[-1] for managed in (True, False, None)}
+    assert last[True] == "If it is not wanted, remove com.a in device management, which installed it."
+    assert last[False].startswith("If it is not wanted, let the user delete com.a: ")
+    assert (
+        "supervised" in last[False] and "supervised" in last[None] and contain(a_case(), {})[-1] == last[None]
+    )
+
+
+def test_the_app_privacy_report_tells_nothing_from_before_it_was_on():
+    (said,) = [
+        text for text in contain(a_case(app_id=None, kind="destination"), {}) if "Privacy Report" in text
+    ]
+    assert "only if it was already on" in said and "last 7 days" in said and "sysdiagnose" in said
+
+
+def test_what_is_asked_is_what_the_case_says_happened():
+    """Nine answered pushes and sessions of seconds are not a long connection, whatever p-value says so."""
+    shown = {"session_persistence": {"score": 1.0, "p_value": 0.001}}
+    window = asked([{"app_id": "com.a", "managed": True}], behaviours=["session_persistence"], **shown)
+    pushes = {"answered": 9, "by_chance": 0.0}
+    assert contact(window, a_case(**pushes)).endswith("answer pushes with traffic to a.example.")
+    assert contact(window, a_case(longest_seconds=9000.0)).endswith("connected to a.example for so long.")
+    assert contact(window, a_case(longest_seconds=9000.0, **pushes)).endswith("for so long.")
+    assert contact(window, a_case()).endswith("meant to contact a.example.")
+
+
+def test_nothing_is_usual_for_an_unknown_app():
+    row = {"explained_by": ["usual_for_app", "known_to_fleet"]}
+    assert explained(row | {"app_id": "com.a"}) == ["as usual for this app", "known to the fleet"]
+    assert explained(row | {"app_id": None}) == ["known to the fleet"]
+    assert explained({"app_id": None, "explained_by": None}) == []
 
 
 def test_the_newest_profile_of_the_device_goes_before_that_of_the_fleet():

@@ -23,11 +23,12 @@ from typer.testing import CliRunner
 
 from appcadence.cli import app
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
+from appcadence.findings import Finding
 from appcadence.telemetry.verdicts import Draft, decisions
 from appcadence.triage import siem
 from appcadence.triage.cases import CASES
 from appcadence.triage.exceptions import read
-from appcadence.triage.report.case_card import exception_entry, verdict_commands
+from appcadence.triage.report.case_card import card, exception_entry, verdict_commands
 from appcadence.triage.report.html import Lane, bar, histogram, raster
 from appcadence.triage.report.page import write_report
 from appcadence.triage.report_data import Output
@@ -129,7 +130,10 @@ def test_page_is_inert_and_well_formed(out, tmp_path):
     links = {attrs["href"] for tag, attrs in parsed.tags if tag == "a"}
     ids = {attrs["id"] for _, attrs in parsed.tags if "id" in attrs}
     assert {link[1:] for link in links if link[0] == "#"} <= ids
-    assert {link for link in links if link[0] != "#"} == {siem.REFERENCE, siem.TECHNIQUE_PAGE}
+    assert {link for link in links if link[0] != "#"} == {
+        siem.REFERENCE,
+        "https://attack.mitre.org/techniques/T1437/001",
+    }
     assert "\u202e" not in page
     assert HOSTILE[:-1] in "".join(parsed.words)
     policy = next(a["content"] for t, a in parsed.tags if t == "meta" and "http-equiv" in a)
@@ -293,10 +297,54 @@ def test_entry_and_command_are_what_is_read(out, tmp_path):
     assert [copied[f"v{i}-1"] for i in (1, 2, 3)] == [*verdict_commands(out, 1).values()]
     assert set(commands) == {"malicious", "benign", "unexplained"}
     case = Output(out).cases()[1] | {"device_ids": ["a\U000e0001\n"], "behaviours": []}
-    tagged = exception_entry(case)
+    tagged = exception_entry(case, [])
     assert tagged.replace("\n", "").isprintable()
     assert tomllib.loads(tagged)["exception"][0]["device_id"] == "a\U000e0001\n"
-    assert "app_id" not in tagged and "behaviours" not in tagged
+    assert "app_id" not in tagged and tomllib.loads(tagged)["exception"][0]["behaviours"] == []
+
+
+def test_an_exception_names_what_alerts_and_what_it_shows_there_from_the_first_alert_on(tmp_path):
+    places = [{"dest": f"h{k}.example", "alert": k < 5} for k in range(9)]
+    case = {"id": "0123456789abcdef", "kind": "app", "app_id": "com.a", "device_ids": ["d1"]}
+    case |= {"destinations": places, "n_destinations": 9, "alert_days": ["2026-03-08", "2026-03-09"]}
+    case |= {"behaviours": ["session_persistence"], "first_time": DAY + 30 * HOUR}
+    raising = [
+        {"dest": "h0.example", "behaviours": ["session_persistence"]},
+        {"dest": "h0.example", "behaviours": ["structured_cadence"]},
+        {"dest": "h1.example", "behaviours": []},
+        {"dest": "h2.example", "behaviours": None},
+    ]
+    file = tmp_path / "exceptions.toml"
+    file.write_text(exception_entry(case, raising))
+    entries = read(file)
+    assert [entry.destination for entry in entries] == [f"h{k}.example" for k in range(3)]
+    assert {(e.app_id, e.created, e.expires) for e in entries} == {
+        ("com.a", date(2026, 3, 8), date(2026, 6, 6))
+    }
+    assert [e.behaviours for e in entries] == [{"session_persistence", "structured_cadence"}, set(), set()]
+    assert "# 2 more destinations alert" in file.read_text()
+    both = exception_entry(case, [*raising, {"dest": "*", "behaviours": ["structured_cadence"]}])
+    assert "an entry without destination" in both and both.count("[[exception]]") == 3
+    together = [place | {"alert": False} for place in places]
+    file.write_text(exception_entry(case | {"destinations": together}, [{"dest": "*", "behaviours": []}]))
+    (whole,) = read(file)
+    assert (whole.app_id, whole.destination, whole.behaviours) == ("com.a", None, set())
+    fleet = case | {"kind": "fleet_app", "behaviours": None}
+    file.write_text(exception_entry(fleet, raising))
+    (rolled_out,) = read(file)
+    assert rolled_out.behaviours == {"session_persistence", "structured_cadence"}
+    assert (rolled_out.destination, rolled_out.devices) == (None, None)
+
+
+@pytest.mark.parametrize(("seconds", "fits"), [(103.0, False), (7200.0, True), (None, True)])
+def test_what_is_said_of_long_sessions_is_said_of_long_ones_alone(out, seconds, fits):
+    named = {"expert": "persistence_of_new", "value": seconds, "one_in": 9}
+    long = Finding("expert", named | {"feature": seconds and "longest_session_seconds"})
+    new = Finding("expert", {"expert": "newness", "one_in": 9})
+    case = Output(out).cases()[0]
+    case |= {"findings": [case["findings"][0], long, new]}
+    wrong = card(case, None, [], [], out)["wrong"]
+    assert ("video calls" in wrong) == fits and ("change of CDN" in wrong) == (not fits)
 
 
 def test_raster_clips_merges_and_labels():

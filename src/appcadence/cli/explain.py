@@ -31,9 +31,10 @@ def explain(
     if case is not None:
         found, window = case_of(out, case)
         if as_json:
-            typer.echo(json.dumps(case_facts(found) | {"window": None if window is None else facts(window)}))
+            shown_window = None if window is None else facts(window, found)
+            typer.echo(json.dumps(case_facts(found, window) | {"window": shown_window}))
             return
-        shown = case_lines(found) + ([] if window is None else ["", *lines(window)])
+        shown = case_lines(found, window) + ([] if window is None else ["", *lines(window, found)])
     else:
         window = explained(out, rank or 0)
         if as_json:

@@ -19,6 +19,7 @@ from appcadence.findings import UNCHECKED, Finding, arrow
 from appcadence.models.calibration import KEYS, UNITS, alert_units
 from appcadence.models.reasons import told_once
 from appcadence.models.scores import SCORES
+from appcadence.triage.case_summary import fleet_summary, summaries
 from appcadence.triage.cases import (
     CASES,
     DESTINATION,
@@ -41,26 +42,6 @@ MAX_PLACES = 5
 HELD = ("excepted", "local_destination", "shared_process", "push_connection")
 """What becomes of windows that have no place in the ranking of their own, fleet events aside."""
 _TIME = CASES.field("first_time").type
-_ADDED = {
-    "n_started": "connections",
-    "n_failed": "failed",
-    "bytes_out": "bytes_out",
-    "bytes_in": "bytes_in",
-    "n_unused": "unused",
-    "n_pushes": "pushes",
-    "n_answered": "answered",
-}
-"""Facts of windows that a case has the sum of, where none is unknown; and what the finding calls them."""
-_MEASURES = (
-    "seconds",
-    "gap_seconds",
-    "gap_share",
-    "longest_seconds",
-    "by_chance",
-    "other_devices",
-    "devices",
-)
-
 Names = dict[str, list[Any]]
 """Of each case: kind, name (of app or destination), device_id (None = several), days (ISO, those with alerts)
 and, of fleet events, the event."""
@@ -106,7 +87,7 @@ class CaseRows:
         device, days = names["device_id"], names["days"]
         begun = days if events is None else [[f"{event.first_seen:%Y-%m-%d}"] for event in events]
         told = self._told()
-        times = told.groupby("owner").agg({"first": "min", "last": "max"})
+        times = frame[fires].groupby("owner").agg({"first": "min", "last": "max"})
         columns = {name: head[name] for name in STRONGEST}
         columns |= {
             "case": pa.array(np.arange(self.n)),
@@ -133,11 +114,16 @@ class CaseRows:
                 "alerting_devices": pa.array([event.alerting_devices for event in events], pa.int64()),
                 "app_id": pa.array([e.name if e.kind == "app" else None for e in events], pa.string()),
             }
-        columns |= self._destinations(~self.app_wide & (fires | self.heard))
         columns |= {name: self._united(told, name) for name in ("addresses", "ports", "record_ids")}
+        columns |= self._destinations(~self.app_wide & (fires | self.heard))
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
         count = columns["n_destinations"].to_pylist()
-        said = _summaries(told, findings, count) if events is None else [*map(fleet_summary, events)]
+        ports = [next(iter(some), None) for some in columns["ports"].to_pylist()]
+        said = (
+            summaries(told, frame[counted], findings, count, ports)
+            if events is None
+            else [*map(fleet_summary, events)]
+        )
         columns |= self._findings(said)
         return pa.table({name: columns[name] for name in CASES.names}).cast(CASES)
 
@@ -206,6 +192,7 @@ class CaseRows:
                 self.table["score"].take(pa.array(at)).combine_chunks(),
                 pa.array(total[most], pa.int64()),
                 pa.array(self.fires[at]),
+                pa.array(self.frame["other_devices"].to_numpy(np.float64)[at], pa.int64(), from_pandas=True),
             ],
             fields=list(DESTINATION),
         )
@@ -215,68 +202,6 @@ class CaseRows:
     def _lists(self, owner: Codes, values: pa.Array) -> pa.Array:
         offsets = np.searchsorted(owner, np.arange(self.n + 1)).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values)
-
-
-def _summaries(
-    told: pd.DataFrame, findings: Sequence[Sequence[Mapping[str, Any]]], destinations: Sequence[int]
-) -> list[Finding]:
-    """The finding `case` of each case, in the order of `owner`.
-
-    Args:
-        told: windows with their `window_facts`, those of a case strongest first; null = not known.
-        findings: what is said of the strongest window of each case.
-        destinations: of each case.
-    """
-    span = (told["window_end"] - told["window_start"]).dt.total_seconds()
-    told = told.assign(whole=told["longest_seconds"] > span - 1.0)
-    by_case = told.groupby("owner")
-    facts = by_case.agg(
-        dest=("dest", "first"),
-        first=("first_time", "min"),
-        last=("last_time", "max"),
-        begin=("window_start", "min"),
-        end=("window_end", "max"),
-        flows=("n_flows", "sum"),
-        longest_seconds=("longest_seconds", "max"),
-        whole=("whole", "any"),
-        by_chance=("by_chance", "sum"),
-        other_devices=("other_devices", "max"),
-        devices=("devices", "max"),
-    )
-    known = by_case[[*_ADDED, "first_time"]].count().eq(by_case.size(), axis=0)
-    facts = facts.join(by_case[[*_ADDED]].sum().where(known[[*_ADDED]]).rename(columns=_ADDED))
-    beats = told[told["gap_seconds"].notna()].drop_duplicates("owner").set_index("owner")
-    facts = facts.join(beats[["gap_seconds", "gap_share"]])
-    border = (facts["first"] == facts["begin"]) | (facts["last"] == facts["end"])
-    connections = facts["connections"].where(known["first_time"], facts["flows"])
-    facts = facts.assign(
-        connections=connections,
-        seconds=(facts["last"] - facts["first"]).dt.total_seconds().where(known["first_time"]),
-        cut=facts["whole"] | ((connections.fillna(0) <= 1) & border),
-        by_chance=facts["by_chance"].where(facts["pushes"].notna()),
-    )
-    columns = {
-        name: [None if value != value else kind(value) for value in facts[name].tolist()]
-        for kind, names in ((int, _ADDED.values()), (float, _MEASURES))
-        for name in names
-    }
-    columns |= {
-        "dest": [None if dest == APP_LEVEL else dest for dest in facts["dest"].tolist()],
-        "own_log": [any(one["code"] == "destinations_unknown" for one in some) for some in findings],
-        "destinations": list(destinations),
-        "cut": facts["cut"].tolist(),
-    }
-    return [
-        Finding("case", dict(zip(columns, values, strict=True)))
-        for values in zip(*columns.values(), strict=True)
-    ]
-
-
-def fleet_summary(event: Any) -> Finding:
-    """The finding of a fleet event, a row of the events."""
-    names = ("kind", "name", "devices", "alerting_devices")
-    facts = {name: getattr(event, name) for name in names}
-    return Finding("fleet_event", facts | {"first_seen": event.first_seen.isoformat()})
 
 
 COLUMNS = [name for name in SCORES.names if name not in ("contributions", "observed_seconds")]

@@ -24,7 +24,13 @@ MAX_QUIET_DAYS = 3
 """Days without an alert that end no case: what is used at work rests at the weekend."""
 
 DESTINATION = pa.struct(
-    [("dest", pa.string()), ("score", pa.float64()), ("n_flows", pa.int64()), ("alert", pa.bool_())]
+    [
+        ("dest", pa.string()),
+        ("score", pa.float64()),
+        ("n_flows", pa.int64()),
+        ("alert", pa.bool_()),
+        ("other_devices", pa.int64()),
+    ]
 )
 TEXTS = pa.list_(pa.string())
 STRONGEST = (
@@ -65,7 +71,8 @@ ever before), continuing, or quiet (no alert in this run); `kind` is app, destin
 fleet_app or fleet_destination; `severity` is the highest so far; `alert_days` are ISO dates, UTC; first_time
 and last_time are those of the traffic; `alerting_devices` counts those of `device_ids` that alert, of a fleet
 event for their rhythm alone; `destinations` holds those that alert by themselves, strongest first, then the
-others that an alerting app-wide rhythm may be made of; `addresses`, `ports` and `record_ids` say where to
+others that an alerting app-wide rhythm may be made of, and how many `other_devices` contacted each (null =
+not known, as of those that do not alert); `addresses`, `ports` and `record_ids` say where to
 look; `findings` are the summary, `reasons`, then `unchecked`, with their codes; `exception_ids` are those
 that hold back more windows of its alert units. Counts are those of one run, and `rank` is that of its
 strongest window."""

@@ -59,7 +59,7 @@ class Entry:
     destination: str | Network | None
     """A host, `*.` and a domain for what is under it, or addresses."""
     behaviours: frozenset[str]
-    """A window is covered only if it shows none but these."""
+    """A window is covered only if it shows none but these; empty = only if it shows none."""
     min_period_seconds: float | None
     max_bytes_per_day: float | None
     hours: tuple[int, int] | None
@@ -210,7 +210,7 @@ def _not_too_wide(network: Network) -> Network:
 
 def _behaviours(names: Any) -> frozenset[str]:
     known = isinstance(names, list) and all(isinstance(n, str) and n in BEHAVIOURS for n in names)
-    if not known or not names:
+    if not known:
         raise _Wrong(f"behaviours is {names!r}; expected a list of {', '.join(BEHAVIOURS)}")
     return frozenset(names)
 

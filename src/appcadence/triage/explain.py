@@ -10,9 +10,9 @@ from typing import Any
 from appcadence._quantity import quantity
 from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
-from appcadence.findings import UNCHECKED, of_kind, sentences
+from appcadence.findings import UNCHECKED, of_kind
 from appcadence.triage.cases import subject
-from appcadence.triage.next_steps import contact, contain, identity, look
+from appcadence.triage.next_steps import contact, contain, explained, identity, look
 from appcadence.triage.report_data import (
     Intervals,
     Output,
@@ -63,18 +63,21 @@ def case_of(out: Path, number: int) -> tuple[Row, Window | None]:
     return case, None if case["rank"] is None else explain(out, case["rank"])
 
 
-def case_facts(case: Row) -> dict[str, Any]:
-    """For JSON: the row of the cases table, with times as ISO 8601 text and what to do."""
+def case_facts(case: Row, window: Window | None) -> dict[str, Any]:
+    """For JSON: the row of the cases table, with times as ISO 8601 text and what to do; see `case_lines`."""
     return case | {
         "findings": [finding.as_dict() for finding in case["findings"]],
         **{name: _iso(case[name]) for name in ("first_time", "last_time")},
         "look": look(case),
-        "contain": contain(case),
+        "contain": contain(case, {} if window is None else window.context),
     }
 
 
-def case_lines(case: Row) -> list[str]:
-    """What is said of a case, in lines of at most 80 characters; names are not made inert."""
+def case_lines(case: Row, window: Window | None) -> list[str]:
+    """What is said of a case, in lines of at most 80 characters; names are not made inert.
+
+    `window` is its strongest one; None where it has none with a rank.
+    """
     many = len(case["device_ids"])
     where = f"{many:,} devices" if case["kind"].startswith("fleet") else f"device {case['device_ids'][0]}"
     what = case["app_id"] or ("(unknown app)" if case["kind"] == "destination" else subject(case)[2])
@@ -88,12 +91,12 @@ def case_lines(case: Row) -> list[str]:
         *_wrapped(days),
         *_listed("Why it stands out", said),
         *_listed("Where to look", look(case)),
-        *_listed("How to contain it", contain(case)),
+        *_listed("How to contain it", contain(case, {} if window is None else window.context)),
     ]
 
 
-def facts(window: Window) -> dict[str, Any]:
-    """For JSON: the row of the scores table and what surrounds it, with times as ISO 8601 text.
+def facts(window: Window, case: Row | None = None) -> dict[str, Any]:
+    """For JSON: the row of the scores table and what surrounds it, with times as ISO 8601 text; see `lines`.
 
     Keys beside those of the row: `sessions`, `presence`, `pushes` (null = no push telemetry), `push_lag`
     (null = fewer than three pushes), `app` (what the inventory says) and `ask` (null = no alert).
@@ -112,12 +115,15 @@ def facts(window: Window) -> dict[str, Any]:
         "pushes": None if window.pushes is None else [*map(_iso, window.pushes)],
         "push_lag": None if lags is None else lags.facts(),
         "app": app,
-        "ask": contact(window) if window.row["alert"] else None,
+        "ask": contact(window, case) if window.row["alert"] else None,
     }
 
 
-def lines(window: Window) -> list[str]:
-    """What is said of a window, in lines of at most 80 characters; names are not made inert."""
+def lines(window: Window, case: Row | None = None) -> list[str]:
+    """What is said of a window, in lines of at most 80 characters; names are not made inert.
+
+    `case` is the one whose strongest window it is, if it is shown as such.
+    """
     row = window.row
     p = "" if row["p_value"] is None else f", p {row['p_value']:.2g}"
     app, dest = channel(row)
@@ -132,12 +138,12 @@ def lines(window: Window) -> list[str]:
         window.silent.text if window.silent else "",
         window.pushed,
         identity(window.context),
-        contact(window) if row["alert"] else "",
+        contact(window, case) if row["alert"] else "",
     )
     out += [line for sentence in more for line in _wrapped(sentence)]
     unchecked = of_kind(window.findings, UNCHECKED)
     out += _listed("Shows", behaviours(row))
-    out += _listed("Speaks for a benign reading", sentences(row["explained_by"] or ()))
+    out += _listed("Speaks for a benign reading", explained(row))
     out += _listed("Reasons", [f.text for f in window.findings if f not in unchecked])
     out += _listed("Could not be checked", [f.text for f in unchecked])
     return out + _contributions(row) + _raster(window)

@@ -2,15 +2,60 @@
 
 from __future__ import annotations
 
+import re
+
+from appcadence._quantity import told_behaviours
+from appcadence.features.windows import APP_LEVEL
+from appcadence.findings import sentences
+from appcadence.telemetry.addresses import is_address
+from appcadence.telemetry.apns import is_apple
+from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
 from appcadence.triage.report_data import Row, Window, utc_text
 from appcadence.triage.siem import suspects
+
+_APPLES = re.compile(
+    r"(?:[^.]+\.)*(?:(?:apple|icloud|icloud-content|cdn-apple|apple-cloudkit|apple-mapkit|aaplimg|mzstatic|me|itunes)"
+    r"\.com|apple-dns\.net|push-apple\.com\.akadns\.net)"
+)
+"""Names of Apple's hosts."""
+MAX_OTHERS, FLEET_PART = 2, 20
+"""Few other devices contact a destination: so many, or one in so many of the fleet."""
 
 MAX_NAMED = 5
 """Destinations that are named."""
 _EVIDENCE = (
-    "Keep the evidence before anything is removed: {}, and a sysdiagnose of the phone, whose logs last a few "
-    "days."
+    "First keep the evidence, before anything is changed: {}, and a sysdiagnose of {} taken now, as its logs "
+    "last a few days."
 )
+_FIND_APP = (
+    "Find the app: match the times of the sysdiagnose. Settings > Privacy & Security > App Privacy Report of "
+    "{} names the apps behind each host only if it was already on, and only of the last 7 days."
+)
+_AT_HOME = "A gateway blocks it on its own network only, not on cellular."
+_REMOVE = {
+    True: "If it is not wanted, remove {} in device management, which installed it.",
+    False: (
+        "If it is not wanted, let the user delete {}: device management can remove only what it "
+        "manages, and hide others only on supervised phones."
+    ),
+    None: (
+        "If it is not wanted, remove {}: in device management if it manages the app, else the user deletes "
+        "it, or it is hidden on a supervised phone."
+    ),
+}
+"""By whether the app is managed."""
+_AWAKE = {
+    "audio": "audio",
+    "location": "location updates",
+    "voip": "calls",
+    "push-to-talk": "push to talk",
+    "external-accessory": "accessories",
+    "bluetooth-central": "Bluetooth",
+    "bluetooth-peripheral": "Bluetooth",
+    "nearby-interaction": "nearby interaction",
+}
+"""Background modes that Background App Refresh does not govern, in words."""
+_PERMISSIONS = {"location": ("location",), "Bluetooth": ("bluetooth-central", "bluetooth-peripheral")}
 _DOES = {
     "structured_cadence": "contact {} on a steady beat",
     "session_persistence": "stay connected to {} for so long",
@@ -38,54 +83,158 @@ def look(case: Row) -> list[str]:
     return out
 
 
-def contain(case: Row) -> list[str]:
-    """What stops it, the mildest first; none is advised before someone was asked."""
+def contain(case: Row, known: Row) -> list[str]:
+    """What stops it, in the order in which to do it: evidence first, then the mildest.
+
+    Nothing that iOS or many other devices need is advised to be blocked or removed.
+
+    Args:
+        case: a row of the cases table.
+        known: what the inventory says of the app, a row of `window_facts.CONTEXT`; empty = nothing.
+    """
     kind, app = case["kind"], case["app_id"]
-    hosts = [part["dest"] for part in suspects(case) if part["dest"] != "*"]
-    if kind.startswith("fleet"):
-        name = app or (hosts[0] if hosts else "it")
-        return [f"If nobody rolled it out: block {name} for the fleet, then look at the devices one by one."]
-    device, out = case["device_ids"][0], []
-    if hosts:
-        out.append(f"Block {', '.join(hosts[:MAX_NAMED])} for {device} at the DNS filter, VPN or gateway.")
+    fleet = kind.startswith("fleet")
+    device = "one of the phones" if fleet else case["device_ids"][0]
+    records = "the records above" if case["record_ids"] else "the records of that time"
+    out = [_EVIDENCE.format(records, device)]
+    if app is None and not fleet:
+        out.append(_FIND_APP.format(device))
+    of_ios = app is not None and is_of_ios(app)
+    if fleet:
+        out.append("See whether somebody rolled it out; only if nobody did, go on with the lines below.")
+    if kind != "fleet_app":
+        out += _block(case, "all phones" if fleet else device)
     if app is None:
-        out.append(
-            f"Find the app: on {device}, Settings > Privacy & Security > App Privacy Report lists the apps "
-            "behind each host."
-        )
+        return out
+    if of_ios:
+        return [*out, f"{app} is part of iOS and stays: see which setting, account or app makes it work."]
+    if not fleet:
+        out += _background(case, known, device)
+    return [*out, _REMOVE[known.get("managed")].format(app)]
+
+
+def is_of_ios(app: str) -> bool:
+    """Whether a bundle id is that of a part of iOS, or of an app of Apple's."""
+    return app.startswith("com.apple.") or app in WORKS_FOR_OTHERS
+
+
+def _block(case: Row, where: str) -> list[str]:
+    """Where to block the destinations that few other devices contact."""
+    told = case["findings"][0].parameters
+    most = max(MAX_OTHERS, (told.get("devices") or 0) // FLEET_PART)
+    few = []
+    for part in suspects(case):
+        dest, others = part["dest"], part.get("other_devices")
+        if others is None and dest == told.get("dest"):
+            others = told.get("other_devices")
+        # Whom a fleet event meets are many by its nature.
+        rare = case["kind"].startswith("fleet") or (others is not None and others <= most)
+        if rare and dest not in (APP_LEVEL, "unknown") and not _is_apples(dest):
+            few.append(dest)
+    hosts, addresses = (
+        [d for d in few[:MAX_NAMED] if is_address(d.partition("%")[0]) == by] for by in (False, True)
+    )
+    out = []
+    if hosts:
+        out.append(f"Block {', '.join(hosts)} for {where} at the DNS filter or VPN. {_AT_HOME}")
+    if addresses:
+        out.append(f"Block {', '.join(addresses)} for {where} at the firewall or VPN. {_AT_HOME}")
+    return out
+
+
+def _is_apples(dest: str) -> bool:
+    return bool(is_apple(None, dest) if is_address(dest) else _APPLES.fullmatch(dest.rstrip(".").lower()))
+
+
+def _background(case: Row, known: Row, device: str) -> list[str]:
+    """What the switches of the phone stop, and what of the app's declared modes they do not."""
+    app, modes = case["app_id"], known.get("background_modes")
+    said = f"Turn off Background App Refresh of {app} on {device}: it ends fetches, tasks and silent pushes"
+    awake = sorted({_AWAKE[mode] for mode in modes or () if mode in _AWAKE})
+    if awake:
+        out = [f"{said}, but not its {', '.join(awake)}, which it declares."]
     else:
-        if "notification_burst" in case["behaviours"]:
-            out.append(f"Turn off notifications and Background App Refresh of {app}: no push wakes it then.")
-        else:
-            out.append(f"Turn off Background App Refresh of {app} on {device}.")
-        out.append(f"Remove {app}, or restrict it in device management.")
-    return [*out, _EVIDENCE.format("the records above" if case["record_ids"] else "the records of that time")]
+        out = [f"{said}, but not calls, audio, location, Bluetooth, VPN or file extensions."]
+    for permission, names in _PERMISSIONS.items():
+        if any(mode in names for mode in modes or ()):
+            out.append(f"Take away its permission for {permission}.")
+    pushed = {"voip", "push-to-talk"} & {*(modes or ())}
+    if "notification_burst" in {*(case["behaviours"] or ()), *_headline(case)}:
+        calls = "; pushes of calls (PushKit) wake it all the same" if pushed or modes is None else ""
+        may = "" if pushed or not calls else ", if it takes any"
+        out.append(f"Turn off its notifications: no alert then starts its extension{calls}{may}.")
+    return out
 
 
-def contact(window: Window) -> str:
-    """The sentence. The first that fits: the owner of an exception that does not hold, whoever runs the
-    telemetry (unknown app), the owner of a managed or approved app, the device's user."""
+def contact(window: Window, case: Row | None = None) -> str:
+    """Whom to ask, a sentence. The first that fits: the owner of an exception that does not hold, the user
+    (unknown app), nobody (a part of iOS), the owner of a managed app, the device's user.
+
+    `case` is the one whose strongest window it is: what it says happened is what is asked about.
+    """
     row, known = window.row, window.context
     if window.failed is not None:
         exception, owner = window.failed
         who = "the owner" if owner is None else f"{owner}, the owner"
         return f"Ask {who} of exception {exception}, which does not hold here."
-    dest = _destination(row, known)
+    device, dest = row["device_id"], _destination(row, known)
     if row["app_id"] is None:
-        return f"Ask whoever runs the telemetry which app of {row['device_id']} contacts {dest}."
+        declared_by = known.get("declared_by")
+        if declared_by and is_of_ios(declared_by):
+            return (
+                f"See whether it is iOS itself: {declared_by}, a part of it, alone declares {row['dest']}; "
+                "the telemetry names no app."
+            )
+        if declared_by:
+            return (
+                f"Ask the user of {device} about {declared_by}, which alone declares {row['dest']}; the "
+                "telemetry names no app."
+            )
+        return (
+            f"Ask the user of {device} whether they know {dest}, and which apps they used then; the "
+            "telemetry names no app."
+        )
     app = known.get("app_name") or row["app_id"]
-    if known.get("managed") or known.get("approved"):
-        kind = "managed" if known["managed"] else "approved"
-        shown = [b for b in row["behaviours"] or () if row[b] and row[b]["p_value"] is not None]
-        does = _DOES[min(shown, key=lambda b: row[b]["p_value"])] if shown else "contact {}"
-        does = does.replace("{}", dest)
-        return f"Ask the owner of the {kind} app {app} in device management whether it is meant to {does}."
+    if is_of_ios(row["app_id"]):
+        return (
+            f"{app} is part of iOS, which nobody chose: see which setting, account or app of {device} makes "
+            f"it contact {dest}."
+        )
+    if known.get("managed"):
+        shown = _shown(row) if case is None else _told(row, case)
+        does = (_DOES[shown[0]] if shown else "contact {}").replace("{}", dest)
+        return f"Ask the owner of the managed app {app} in device management whether it is meant to {does}."
     note = ""
     if known and not known["in_inventory"]:
         note = " (not in the inventory)"
     elif known:
         note = next((f" (not {name})" for name in ("approved", "managed") if known[name] is False), "")
-    return f"Ask the user of {row['device_id']} what they use {app}{note} for, and whether they know {dest}."
+    return f"Ask the user of {device} what they use {app}{note} for, and whether they know {dest}."
+
+
+def _shown(row: Row) -> list[str]:
+    """The behaviours that a window shows, the least likely by chance first."""
+    shown = [b for b in row["behaviours"] or () if row[b] and row[b]["p_value"] is not None]
+    return sorted(shown, key=lambda b: row[b]["p_value"])
+
+
+def _told(row: Row, case: Row) -> list[str]:
+    """The behaviours that the case's sentence tells of, those that its window shows first."""
+    told = _headline(case)
+    shown = [name for name in _shown(row) if name in told]
+    return [*shown, *(name for name in told if name not in shown)]
+
+
+def _headline(case: Row) -> list[str]:
+    """The behaviours that the case's sentence tells of."""
+    first = case["findings"][0]
+    return told_behaviours(first.parameters) if first.code == "case" else []
+
+
+def explained(row: Row) -> list[str]:
+    """What speaks for a benign reading of a case or window; of an unknown app, nothing is usual for it."""
+    unfit = "usual_for_app" if row["app_id"] is None else None
+    return sentences([code for code in row["explained_by"] or () if code != unfit])
 
 
 def identity(known: Row) -> str:

@@ -27,8 +27,9 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import TIME
 from appcadence.triage import siem, suppression
-from appcadence.triage.case_rows import cases_in, fleet_summary
+from appcadence.triage.case_rows import cases_in
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
+from appcadence.triage.case_summary import fleet_summary
 from appcadence.triage.cases import window_days
 from appcadence.triage.exceptions import Entry
 from appcadence.triage.exceptions import read as read_exceptions

@@ -101,6 +101,8 @@ Intervals = list[tuple[int, int]]
 """(start, end) in microseconds since the epoch, UTC."""
 
 _UNITS = {f.name: f.unit for f in FEATURES}
+_KNOWN = [name for name in CONTEXT.names if name != "background_modes"]
+"""What every output says of apps; those of earlier versions say no more."""
 PRESENCE = ("app_foreground", "device_unlocked")
 
 
@@ -188,7 +190,7 @@ class Output:
         kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for session in _rows(self.path / "sessions.parquet", (*KEYS, "start", "end")):
             kept[_key(session)].append(session)
-        context = {_key(row): row for row in self._later("context.parquet", CONTEXT.names)}
+        context = {_key(row): row for row in self._later("context.parquet", _KNOWN)}
         owners, budget = self.owners(), self.run.alerts_per_device_day
         out = []
         for row, presence in zip(rows, self._presence(rows), strict=True):

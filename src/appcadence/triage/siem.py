@@ -26,12 +26,13 @@ Alert = dict[str, Any]
 FRAMEWORK = "MITRE ATT&CK"
 ANALYTIC, STRATEGY = "AN1682", "DET0620"
 REFERENCE = f"https://attack.mitre.org/detectionstrategies/{STRATEGY}#{ANALYTIC}"
-RULE = "App traffic whose rhythm neither the user nor the app's purpose explains"
+RULE = "App traffic that neither the user nor the app's purpose explains"
 TACTIC = ("TA0037", "Command and Control")
 TECHNIQUE = ("T1437", "Application Layer Protocol")
 SUBTECHNIQUE = ("T1437.001", "Web Protocols")
 """Id and name in ATT&CK for Mobile."""
-TECHNIQUE_PAGE = "https://attack.mitre.org/techniques/T1437/001"
+WEB_PORTS = (80, 443, 8080, 8443)
+"""Ports of HTTP, TLS and QUIC."""
 
 _OWN = (
     *("status", "kind", "severity", "alert_days", "app_id", "app_attribution", "device_ids"),
@@ -48,15 +49,27 @@ def headline(alert: Alert) -> str:
     if alert["kind"].startswith("fleet"):
         name = alert["app_id"] if alert["kind"] == "fleet_app" else part[0]["dest"]
         what = alert["kind"].removeprefix("fleet_")
-        loud = f"; {alert['alerting_devices']} alert for their rhythm" if alert["alerting_devices"] else ""
+        loud = f"; {alert['alerting_devices']} alert by themselves" if alert["alerting_devices"] else ""
         return f"{len(alert['device_ids'])} devices met the {what} {name} for the first time together{loud}."
     (device,) = alert["device_ids"]
     who = "An unknown app" if alert["app_id"] is None else alert["app_id"]
-    shown = ", ".join(name.replace("_", " ") for name in alert["behaviours"]) or "an unusual rhythm"
+    shown = ", ".join(name.replace("_", " ") for name in alert["behaviours"]) or "unusual traffic"
     if count != 1 and not any(p["alert"] for p in part):
         return f"{who} on {device} shows {shown} towards {count} destinations together."
     others = f" and {len(part) - 1} more" if len(part) > 1 else ""
     return f"{who} on {device} shows {shown} towards {part[0]['dest']}{others}."
+
+
+def technique(alert: Alert) -> tuple[str, str] | None:
+    """The sub-technique in ATT&CK that a case shows; None where it uses none of the web's ports."""
+    web = not alert["ports"] or any(port in WEB_PORTS for port in alert["ports"])
+    return SUBTECHNIQUE if web else None
+
+
+def technique_page(alert: Alert) -> tuple[str, str]:
+    """Id of the technique, or the sub-technique, of a case, and its page."""
+    name = (technique(alert) or TECHNIQUE)[0]
+    return name, f"https://attack.mitre.org/techniques/{name.replace('.', '/')}"
 
 
 def suspects(alert: Alert) -> list[dict[str, Any]]:
@@ -106,12 +119,12 @@ def ecs(alert: Alert, made_at: datetime) -> dict[str, Any]:
     the traffic. `event.risk_score` is the score.
     """
     devices, fleet = alert["device_ids"], alert["kind"].startswith("fleet")
-    parts = suspects(alert)
+    parts, part = suspects(alert), technique(alert)
     dests = [part["dest"] for part in parts]
     addresses = [address(dest) for dest in dests]
     names = [dest for dest, ip in zip(dests, addresses, strict=True) if ip is None]
     sure = len(parts) == 1 or any(part["alert"] for part in parts)
-    (tactic, tactic_name), (technique, technique_name) = TACTIC, TECHNIQUE
+    (tactic, tactic_name), (main, main_name) = TACTIC, TECHNIQUE
     made, first, last = map(iso_time, (made_at, alert["first_time"], alert["last_time"]))
     fields = {
         "@timestamp": made,
@@ -143,9 +156,9 @@ def ecs(alert: Alert, made_at: datetime) -> dict[str, Any]:
             "framework": FRAMEWORK,
             "tactic": {"id": [tactic], "name": [tactic_name]},
             "technique": {
-                "id": [technique],
-                "name": [technique_name],
-                "subtechnique": {"id": [SUBTECHNIQUE[0]], "name": [SUBTECHNIQUE[1]]},
+                "id": [main],
+                "name": [main_name],
+                "subtechnique": {} if part is None else {"id": [part[0]], "name": [part[1]]},
             },
         },
         "host": {} if fleet else {"id": devices[0], "os": {"type": "ios"}},
@@ -225,7 +238,7 @@ def ocsf(alert: Alert, made_at: datetime) -> dict[str, Any]:
                 {
                     "tactic": _named(TACTIC),
                     "technique": _named(TECHNIQUE),
-                    "sub_technique": _named(SUBTECHNIQUE),
+                    "sub_technique": _named(technique(alert)),
                 }
             ],
         },
@@ -237,8 +250,8 @@ def ocsf(alert: Alert, made_at: datetime) -> dict[str, Any]:
     return dict(known(fields))
 
 
-def _named(entry: tuple[str, str]) -> dict[str, str]:
-    return {"uid": entry[0], "name": entry[1]}
+def _named(entry: tuple[str, str] | None) -> dict[str, str]:
+    return {} if entry is None else {"uid": entry[0], "name": entry[1]}
 
 
 def _evidence(alert: Alert, destination: dict[str, Any]) -> dict[str, Any]:

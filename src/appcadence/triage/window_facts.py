@@ -20,7 +20,7 @@ from appcadence.telemetry.arrays import AsOf, fan
 from appcadence.telemetry.schema import TIME
 
 KEY = ["device_id", "app_id", "dest", "window_start"]
-_PROFILE = ["app_name", "managed", "approved", "declared_purpose"]
+_PROFILE = ["app_name", "managed", "approved", "declared_purpose", "background_modes"]
 INVENTORY_COLUMNS = ["app_id", "device_id", *_PROFILE, "expected_hosts", "snapshot_time"]
 """What is read of the inventory."""
 CONTEXT = pa.schema(
@@ -31,6 +31,7 @@ CONTEXT = pa.schema(
         ("managed", pa.bool_()),
         ("approved", pa.bool_()),
         ("declared_purpose", pa.string()),
+        ("background_modes", pa.list_(pa.string())),
         ("in_inventory", pa.bool_()),
         ("declared_by", pa.string()),
         ("push_resolution_seconds", pa.float64()),

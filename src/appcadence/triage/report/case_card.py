@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from appcadence.features.catalog import FEATURES
+from appcadence.features.windows import APP_LEVEL
 from appcadence.finding_guide import guide_of, key_of
-from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, of_kind, sentences
-from appcadence.models.eligibility import BEHAVIOURS
+from appcadence.findings import REASON, SUPPRESSION, UNCHECKED, Finding, of_kind
+from appcadence.models.eligibility import BEHAVIOURS, PERSISTENT_SECONDS
 from appcadence.telemetry.schema import VERDICTS
-from appcadence.triage.next_steps import contact, contain, identity, look
+from appcadence.triage.case_rows import MAX_DESTINATIONS
+from appcadence.triage.next_steps import contact, contain, explained, identity, look
 from appcadence.triage.report.html import Lane, bar, histogram, lag_curve, raster
 from appcadence.triage.report_data import Row, Window, basis, behaviours, channel, shown_value, utc_text
+from appcadence.triage.siem import ANALYTIC, REFERENCE, technique_page
 
 MAX_LISTED = 20
 """Windows of a case, and devices of a fleet event, that its card lists."""
@@ -25,6 +29,8 @@ _BANDS = (
     ("device_unlocked", "device unlocked", "unlocked"),
 )
 _TERM = timedelta(days=90)
+MAX_ENTRIES = 3
+"""Destinations that the template of an exception names."""
 
 
 def line(case: Row) -> dict[str, Any]:
@@ -72,10 +78,11 @@ def card(
         "day_list": case["alert_days"],
         "ask": _ask(case, window),
         "look": look(case),
-        "contain": contain(case),
+        "contain": contain(case, {} if window is None else window.context),
         "identity": identity(window.context) if window and window.context.get("in_inventory") else "",
-        "explained_by": sentences(case["explained_by"] or ()),
-        "wrong": guide_of(reasons[0]).wrong if reasons else "",
+        "links": ((ANALYTIC, REFERENCE), technique_page(case)),
+        "explained_by": explained(case),
+        "wrong": next((guide_of(reason).wrong for reason in reasons if _is_long(reason)), ""),
         "reasons": [(finding.text, key_of(finding)) for finding in reasons],
         "unchecked": [(finding.text, key_of(finding)) for finding in of_kind(said, UNCHECKED)],
         "shown": None if window is None else _shown(window),
@@ -89,15 +96,22 @@ def card(
         "analysts_differ": all(len(names) > 1 for names in known),
         "actions": [
             *(("v", f"verdict: {word}", [text]) for word, text in commands.items()),
-            ("x", "exception entry", exception_entry(case).split("\n")),
+            ("x", "exception entry", exception_entry(case, raising).split("\n")),
         ],
     }
+
+
+def _is_long(reason: Finding) -> bool:
+    """Whether the guide's words on long sessions fit: a short one may be long for a new destination."""
+    told = reason.parameters
+    short = told.get("feature") == "longest_session_seconds" and told["value"] < PERSISTENT_SECONDS
+    return not (reason.code == "expert" and short)
 
 
 def _ask(case: Row, window: Window | None) -> str:
     if case["kind"].startswith("fleet"):
         return "Ask release management whether this was rolled out."
-    return "" if window is None else contact(window)
+    return "" if window is None else contact(window, case)
 
 
 def _shown(window: Window) -> dict[str, Any]:
@@ -160,31 +174,57 @@ def _contributions(row: Row) -> Sequence[dict[str, Any]]:
     ]
 
 
-def exception_entry(case: Row) -> str:
-    """An entry of `exceptions.toml` for a case, with the texts an owner must write.
+def exception_entry(case: Row, raising: Sequence[Row]) -> str:
+    """Entries of `exceptions.toml` for a case, with the texts an owner must write: one for each destination
+    that alerts, with the behaviours that it shows there.
 
-    It holds from the case's first day on for 90 days. What the entry would be refused for, such as a name
+    They hold from the case's first alert on for 90 days. What an entry would be refused for, such as a name
     that is no host, is refused where the file is read.
+
+    Args:
+        case: a row of the cases table.
+        raising: its windows that alert, rows of the scores table; empty = those of the case alone are known.
     """
-    begin, fleet = case["first_time"], case["kind"].startswith("fleet")
-    dests = {part["dest"] for part in case["destinations"]}
+    fleet = case["kind"].startswith("fleet")
+    alone = [part["dest"] for part in case["destinations"] if part["alert"]]
+    # A fleet event is one of an app, or of one destination; an app may alert over all destinations alone.
+    dests: list[str | None] = [*alone[:MAX_ENTRIES]] if alone and (not fleet or len(alone) == 1) else [None]
+    shown: dict[str, set[str]] = defaultdict(set)
+    for row in raising:
+        shown["" if fleet else row["dest"]] |= {*(row["behaviours"] or ())}
+    texts = []
+    for number, dest in enumerate(dests, 1):
+        mine = shown.get("" if fleet else dest or APP_LEVEL, set(case["behaviours"] or ()))
+        name = f"case-{case['id'][:12]}{'' if len(dests) == 1 else f'-{number}'}"
+        texts.append(_entry(case, name, dest, [name for name in BEHAVIOURS if name in mine]))
+    if (more := case["n_destinations"] if len(alone) == MAX_DESTINATIONS else len(alone)) > len(dests) > 1:
+        texts.append(f"# {more - len(dests):,} more destinations alert; each takes an entry of its own.")
+    if APP_LEVEL in shown and alone and not fleet:
+        texts.append(
+            "# All destinations together alert, too: that takes an entry without destination, which covers "
+            "whatever the app contacts."
+        )
+    return "\n".join(texts)
+
+
+def _entry(case: Row, name: str, dest: str | None, shown: Sequence[str]) -> str:
+    created = date.fromisoformat(case["alert_days"][0])
     fields = [
-        ("id", _quoted(f"case-{case['id'][:12]}")),
+        ("id", _quoted(name)),
         ("owner", _quoted("WHO ANSWERS FOR IT")),
         ("reason", _quoted("WHY THE APP DOES THIS")),
         ("business_justification", _quoted("WHY IT IS WANTED")),
-        ("created", utc_text(begin, "%Y-%m-%d")),
-        ("expires", utc_text(begin + _TERM // timedelta(microseconds=1), "%Y-%m-%d")),
+        ("created", created.isoformat()),
+        ("expires", (created + _TERM).isoformat()),
     ]
-    if not fleet:
+    if not case["kind"].startswith("fleet"):
         fields.append(("device_id", _quoted(case["device_ids"][0])))
     if case["app_id"] is not None:
         fields.append(("app_id", _quoted(case["app_id"])))
-    if len(dests) == 1:
-        fields.append(("destination", _quoted(*dests)))
-    if case["behaviours"]:
-        named = ", ".join(map(_quoted, case["behaviours"]))
-        fields.append(("behaviours", f"[{named}]  # of {', '.join(BEHAVIOURS)}"))
+    if dest is not None:
+        fields.append(("destination", _quoted(dest)))
+    named = ", ".join(map(_quoted, shown))
+    fields.append(("behaviours", f"[{named}]  # of {', '.join(BEHAVIOURS)}"))
     return "\n".join(["[[exception]]", *(f"{name} = {value}" for name, value in fields)])
 
 

@@ -17,7 +17,6 @@ from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.sheet import read_named
-from appcadence.triage import siem
 from appcadence.triage.case_rows import raising
 from appcadence.triage.cases import SEVERITIES, STATUSES
 from appcadence.triage.report.case_card import card, line
@@ -81,13 +80,12 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         "suppressed": suppressed[:MAX_CASES],
         "suppressed_more": max(output.run.excepted - MAX_CASES, 0),
         "guides": {key: guide for key, guide in guides().items() if key in used},
-        "links": ((siem.ANALYTIC, siem.REFERENCE), (siem.SUBTECHNIQUE[0], siem.TECHNIQUE_PAGE)),
     }
 
 
 def _raising(output: Output, cases: Sequence[Row]) -> Mapping[str, list[Row]]:
     """By id of a case, its windows that alert, the strongest first."""
-    columns = [*KEYS, "window_end", "status", "alert", "score", "rank"]
+    columns = [*KEYS, "window_end", "status", "alert", "score", "rank", "behaviours"]
     scores = output.scores([("alert", "==", True)], columns)
     rows = as_rows(scores)
     return {case: [rows[at] for at in of] for case, of in raising(scores, cases).items()}
