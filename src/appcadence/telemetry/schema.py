@@ -187,12 +187,7 @@ INVENTORY = Table(
         Column("approved", pa.bool_(), "approved for use", nullable=True),
         Column("category", NAME, "App Store category", nullable=True),
         Column("declared_purpose", NAME, "purpose in the owner's words", nullable=True),
-        Column(
-            "background_modes",
-            pa.list_(pa.string()),
-            "UIBackgroundModes, modes of extensions; null = unknown",
-            nullable=True,
-        ),
+        Column("background_modes", pa.list_(pa.string()), "of extensions too; null = unknown", nullable=True),
         Column("push_entitled", pa.bool_(), "may register for pushes", nullable=True),
         Column("expected_hosts", pa.list_(pa.string()), "hosts that are expected of the app", nullable=True),
         Column(
