@@ -140,6 +140,7 @@ def test_readiness_as_json(mixture):
     assert found["fleet"]["behaviours"]["notification_burst"]["devices"] == {
         "judged": 1,
         "per_device": 0,
+        "too_little": 0,
         "blind": 2,
     }
     assert good["pushes"]["time_resolution_seconds"] == 60.0

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from make import DAY0, activity, flows, pushes, tasks, together, usage
 
 from appcadence.features import History, extract
-from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
+from appcadence.features.catalog import FAMILY_OF, FEATURES, INPUTS_OF, NAMES
 from appcadence.features.extraction import INPUT_TABLES
 from appcadence.telemetry.schema import INVENTORY, conform
 
@@ -265,7 +265,8 @@ def test_removing_a_context_table_blanks_what_declares_it_and_no_more(rows, wind
     without = extract({k: v for k, v in tables.items() if k != absent}, window, History.empty())
     needing = [n for n in NAMES if absent in INPUTS_OF[n]]
     assert without[needing].isna().all().all()
-    assert differing(cells(full), cells(without)) <= set(needing)
+    using = {feature.name for feature in FEATURES if absent in feature.uses}
+    assert differing(cells(full), cells(without)) <= set(needing) | using
 
 
 @pytest.mark.parametrize("absent", [name for name in INPUT_TABLES[1:] if name != "coverage"])
@@ -305,5 +306,6 @@ def test_every_feature_is_known_where_all_tables_are(absent):
     without = extract({k: v for k, v in tables.items() if k != absent})
     needing = [n for n in NAMES if absent in INPUTS_OF[n]]
     assert needing and without[needing].isna().all().all()
-    rest = [n for n in NAMES if n not in needing]
+    using = [feature.name for feature in FEATURES if absent in feature.uses]
+    rest = [n for n in NAMES if n not in (*needing, *using)]
     assert full[rest].equals(without[rest])

@@ -51,7 +51,7 @@ def test_the_beacon_is_found_and_explained(saved, attacked):
     first = scores.iloc[0]
     assert (first["device_id"], first["app_id"]) == ("phone-03", "com.chat")
     assert first["alert"] and first["score"] > 0 and "structured_cadence" in first["behaviours"]
-    assert len(first["reasons"]) >= 3 and any("usual here" in reason for reason in first["reasons"])
+    assert len(first["reasons"]) >= 3 and any("one benign window in" in reason for reason in first["reasons"])
     assert any(
         "user was present" in reason for reason in first["reasons"]
     )  # said, since it could not be checked

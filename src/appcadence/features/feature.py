@@ -29,6 +29,8 @@ class Feature:
     """Where the method comes from."""
     needs: tuple[str, ...] = ()
     """Tables beyond the family's without which it is NaN."""
+    uses: tuple[str, ...] = ()
+    """Tables that it takes into account where they are there."""
 
     @property
     def heavy_tailed(self) -> bool:

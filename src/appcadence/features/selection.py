@@ -9,7 +9,7 @@ import numpy as np
 
 from appcadence._types import FeatureMatrix, Mask
 from appcadence.errors import AppcadenceError, known_are
-from appcadence.features.catalog import FAMILIES, FAMILY_OF, INPUTS_OF, NAMES
+from appcadence.features.catalog import FAMILIES, FAMILY_OF, FEATURES, INPUTS_OF, NAMES
 from appcadence.features.families import novelty
 from appcadence.features.history import History
 from appcadence.features.windows import Windows
@@ -70,7 +70,8 @@ class Selection:
     def tables(self, history: History | None) -> set[str]:
         """Tables that are looked at; a history also keeps what followed pushes."""
         families = {FAMILY_OF[name] for name in self.names}
-        found = {table for name in NAMES if FAMILY_OF[name] in families for table in INPUTS_OF[name]}
+        mine = [feature for feature in FEATURES if FAMILY_OF[feature.name] in families]
+        found = {table for feature in mine for table in (*INPUTS_OF[feature.name], *feature.uses)}
         return found | {"coverage"} | (set() if history is None else {"notifications"})
 
     def compute(self, windows: Windows) -> FeatureMatrix:

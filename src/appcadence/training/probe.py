@@ -16,7 +16,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.detector import Detector, calibrated, hide
-from appcadence.models.eligibility import eligible, strata
+from appcadence.models.eligibility import eligible, strata, unattributable
 from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
@@ -94,7 +94,7 @@ def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None 
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]
     score = calibrated(frame, detector.parts(frame)[1], detector.calibration)[0]
-    score[~eligible(frame) | common] = np.nan
+    score[~eligible(frame) | common | unattributable(frame)] = np.nan
     texts = {name: frame[name].astype(object) for name in ("device_id", "app_id", "dest")}
     return frame[_SHOWN].assign(**texts, score=score)
 

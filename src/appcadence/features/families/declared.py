@@ -40,6 +40,7 @@ FEATURES = (
         "regular background traffic of an app without a background mode",
         source="Apple: UIBackgroundModes",
         needs=("inventory", "activity"),
+        uses=("notifications", "tasks"),
     ),
     Feature(
         "below_scheduler_floor_share",
@@ -49,6 +50,7 @@ FEATURES = (
         "background sessions closer than the scheduler allows",
         source="Apple: BGAppRefreshTask",
         needs=("inventory", "activity"),
+        uses=("notifications", "tasks"),
     ),
     Feature(
         "background_work_seconds",
@@ -59,6 +61,7 @@ FEATURES = (
         unit="s",
         source="Apple: application(_:didReceiveRemoteNotification:fetchCompletionHandler:)",
         needs=("inventory", "activity"),
+        uses=("tasks",),
     ),
     Feature(
         "undeclared_push_work_share",

@@ -38,8 +38,9 @@ _WORDS = np.frombuffer(b"true\0false\0null\0", np.uint8)
 def columns(data: bytes, count: int, wanted: Mapping[str, pa.DataType]) -> dict[str, pa.Array] | None:
     """The wanted fields of `count` lines, each a plain object; None if any is not."""
     fields = [*_flattened(wanted.items(), _ROOT, itertools.count())]
-    names, parents, kinds = (list(column) for column in zip(*fields, strict=True))
-    found = _filled(np.frombuffer(data, np.uint8), count, names, np.array(parents), np.array(kinds))
+    names = [name for name, _, _ in fields]
+    parents, kinds = (np.array([field[i] for field in fields], np.int64) for i in (1, 2))
+    found = _filled(np.frombuffer(data, np.uint8), count, names, parents, kinds)
     if found is None:
         return None
     places = itertools.count()
