@@ -61,7 +61,7 @@ def _longest_seconds(p: Mapping[str, Any]) -> float:
 def case_sentence(p: Mapping[str, Any]) -> str:
     n, failed, seconds = p["connections"], p["failed"] or 0, p["seconds"]
     part, part_seconds = _of_destination(p)
-    several, told, longest = p.get("dest_connections") is not None, told_behaviours(p), _longest_seconds(p)
+    several, told, longest = part != n, told_behaviours(p), _longest_seconds(p)
     what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
     many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
     said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
