@@ -97,7 +97,8 @@ def scored_again(path, head):
     done = run("score", "t", "--model", "m", "--out", "o", cwd=path)
     assert len(evidence.read_text().splitlines()) == 1, done.stderr
     rank_one = pq.read_table(path / "o" / "scores.parquet").to_pandas().set_index("rank").loc[1]
-    what = f'app_id = "{rank_one["app_id"]}"' if rank_one["app_id"] else f'destination = "{rank_one["dest"]}"'
+    name = "app_id" if isinstance(rank_one["app_id"], str) else "dest"
+    what = f'{name.replace("dest", "destination")} = "{rank_one[name]}"'
     (path / "e.toml").write_text(
         '[[exception]]\nid = "known"\nowner = "o"\nreason = "r"\nbusiness_justification = "b"\n'
         f"created = 2020-01-01\nexpires = 2099-01-01\n{what}\n"

@@ -233,8 +233,10 @@ def _ranks(windows: pd.DataFrame) -> tuple[float, int]:
     scored = windows[windows["score"].notna()]
     if not len(scored):
         return float("nan"), 0
-    first, last = windows["window_start"].min(), windows["window_end"].max()
-    later = scored["window_start"] >= first + (last - first) / 2
+    # By the windows and not by the clock: at both ends of the span there may be a few of a minute each.
+    start = scored["window_start"]
+    middle = start.sort_values().iloc[len(start) // 2]
+    later = start >= middle if middle > start.min() else start > middle
     who = scored["app_id"].where(scored["app_id"].notna(), scored["dest"])
     halves = [
         scored[mask].groupby([scored["device_id"][mask], who[mask]])["score"].max()
