@@ -11,6 +11,7 @@ from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
 _DOMAINS = (
     *("apple.com", "icloud.com", "icloud-content.com", "apple-cloudkit.com", "apple-dns.net", "aaplimg.com"),
     *("cdn-apple.com", "mzstatic.com", "apple-livephotoskit.com", "apzones.com", "pub.3gppnetwork.org"),
+    *("apple-mapkit.com", "itunes.com", "me.com"),
 )
 _UNDER = tuple("." + domain for domain in _DOMAINS)
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from appcadence._quantity import told_behaviours
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import sentences
 from appcadence.telemetry.addresses import is_address
 from appcadence.telemetry.apns import is_apple
-from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
+from appcadence.telemetry.system_services import is_system_app, is_system_host
 from appcadence.triage.report_data import Row, Window, utc_text
 from appcadence.triage.siem import suspects
 
-_APPLES = re.compile(
-    r"(?:[^.]+\.)*(?:(?:apple|icloud|icloud-content|cdn-apple|apple-cloudkit|apple-mapkit|aaplimg|mzstatic|me|itunes)"
-    r"\.com|apple-dns\.net|push-apple\.com\.akadns\.net)"
-)
-"""Names of Apple's hosts."""
 MAX_OTHERS, FLEET_PART = 2, 20
 """Few other devices contact a destination: so many, or one in so many of the fleet."""
 
@@ -99,7 +92,7 @@ def contain(case: Row, known: Row) -> list[str]:
     out = [_EVIDENCE.format(records, device)]
     if app is None and not fleet:
         out.append(_FIND_APP.format(device))
-    of_ios = app is not None and is_of_ios(app)
+    of_ios = app is not None and is_system_app(app)
     if fleet:
         out.append("See whether somebody rolled it out; only if nobody did, go on with the lines below.")
     if kind != "fleet_app":
@@ -111,11 +104,6 @@ def contain(case: Row, known: Row) -> list[str]:
     if not fleet:
         out += _background(case, known, device)
     return [*out, _REMOVE[known.get("managed")].format(app)]
-
-
-def is_of_ios(app: str) -> bool:
-    """Whether a bundle id is that of a part of iOS, or of an app of Apple's."""
-    return app.startswith("com.apple.") or app in WORKS_FOR_OTHERS
 
 
 def _block(case: Row, where: str) -> list[str]:
@@ -143,7 +131,7 @@ def _block(case: Row, where: str) -> list[str]:
 
 
 def _is_apples(dest: str) -> bool:
-    return bool(is_apple(None, dest) if is_address(dest) else _APPLES.fullmatch(dest.rstrip(".").lower()))
+    return bool(is_apple(None, dest) if is_address(dest) else is_system_host(dest.rstrip(".").lower()))
 
 
 def _background(case: Row, known: Row, device: str) -> list[str]:
@@ -180,7 +168,7 @@ def contact(window: Window, case: Row | None = None) -> str:
     device, dest = row["device_id"], _destination(row, known)
     if row["app_id"] is None:
         declared_by = known.get("declared_by")
-        if declared_by and is_of_ios(declared_by):
+        if declared_by and is_system_app(declared_by):
             return (
                 f"See whether it is iOS itself: {declared_by}, a part of it, alone declares {row['dest']}; "
                 "the telemetry names no app."
@@ -195,7 +183,7 @@ def contact(window: Window, case: Row | None = None) -> str:
             "telemetry names no app."
         )
     app = known.get("app_name") or row["app_id"]
-    if is_of_ios(row["app_id"]):
+    if is_system_app(row["app_id"]):
         return (
             f"{app} is part of iOS, which nobody chose: see which setting, account or app of {device} makes "
             f"it contact {dest}."
