@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -171,3 +172,24 @@ def test_threads_have_their_own_scratch(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         places = [tmp_path / f"at-once-{number}" for number in range(4)]
         assert list(pool.map(work, places, range(4))) == calm
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-m", "appcadence", "formats", "list"),
+        ("-c", "from appcadence.features._kernels import sort; import numpy as np; sort(np.ones(3))"),
+    ],
+    ids=["a command", "a kernel"],
+)
+def test_too_little_address_space_is_said_before_a_library_ends_the_process(words):
+    done = subprocess.run(
+        [sys.executable, *words],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)),
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (2 if words[0] == "-m" else 1)
+    said = done.stderr.splitlines()[-1]
+    assert "may use 2.0 GiB of address space and needs 3" in said and "ulimit -v" in said

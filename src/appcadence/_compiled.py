@@ -13,6 +13,8 @@ import numba
 from numba.core import event
 from numba.core.caching import FunctionCache
 
+from appcadence._address_space import check_address_space
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,7 @@ class Cache(FunctionCache):
     """Numba's cache, without which a function is compiled: one that is damaged or full ends no run."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        check_address_space()
         found = None
         try:
             found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from appcadence._address_space import check_address_space
 from appcadence._version import VERSION
 from appcadence.cli.log import aloud
 from appcadence.cli.options import sentence
@@ -77,6 +78,7 @@ def _options(
     if verbose and quiet:
         raise AppcadenceError("give --verbose or --quiet, not both")
     be_quiet(quiet)
+    check_address_space()
     if verbose:
         context.with_resource(aloud())
 
