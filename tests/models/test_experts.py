@@ -10,7 +10,7 @@ from appcadence.errors import BundleError
 from appcadence.features.catalog import NAMES
 from appcadence.models import bundle
 from appcadence.models.eligibility import STRATA
-from appcadence.models.experts import EXPERTS, MAX_OCTAVES, POINTS, PRIOR_WINDOWS, Experts
+from appcadence.models.experts import EXPERTS, MAX_OCTAVES, POINTS, PRIOR_WINDOWS, Experts, statistics
 
 N = len(NAMES)
 PLACE = {expert.name: place for place, expert in enumerate(EXPERTS)}
@@ -40,6 +40,53 @@ def slow(seen, statistic):
     return -np.log((reached + 0.5) / (len(seen) + 0.5))
 
 
+def slow_statistics(value, distance):
+    """By expert, the statistic of one window's values and distances, by name."""
+
+    def known(name):
+        return 0.0 if np.isnan(value[name]) else value[name]
+
+    def rise(*names):
+        return max([0.0, *(distance[name] for name in names if not np.isnan(distance[name]))])
+
+    nothing, new = float("nan"), value["channel_is_new"] == 1
+    cadences = ("session_cadence_score", "beat_cadence_score", "part_cadence_score")
+    rhythm = max(0.0, *map(known, cadences))
+    octaves = 8.0 if np.isnan(value["twin_distance_octaves"]) else min(value["twin_distance_octaves"], 8.0)
+    if np.isnan(value["twin_distance_octaves"]) and np.isnan(value["destination_is_new_for_device"]):
+        octaves = 0.0
+    without_user, unexplained = value["userless_excess_ratio"], value["unexplained_sessions_per_hour"]
+    return {
+        "newness": value["channel_is_new"],
+        "rhythm_of_new": rhythm if new else nothing,
+        "persistence_of_new": known("longest_session_seconds") if new else nothing,
+        "volume_of_new": known("beats_per_hour") if new else nothing,
+        "unlike_any_known": octaves if new else nothing,
+        "rhythm_against_own": nothing if new else rise(*cadences),
+        "persistence_against_own": nothing if new else rise("longest_session_seconds", "connected_ratio"),
+        "volume_against_own": nothing if new else rise("beats_per_hour"),
+        "push_coupling": value["push_coupling_surprise"],
+        "push_coupling_against_own": nothing if new else rise("push_coupling_surprise"),
+        "rhythm_without_user": nothing if np.isnan(without_user) else max(without_user, 0.0) * rhythm,
+        "unexplained_sessions": nothing if np.isnan(unexplained) else rise("unexplained_sessions_per_hour"),
+    }
+
+
+def test_statistics_are_those_of_their_slow_twin():
+    rng = np.random.default_rng(3)
+    values, distances = (np.round(rng.normal(size=(2000, N)), 1) for _ in range(2))
+    values[:, NAMES.index("channel_is_new")] = rng.integers(0, 2, 2000)
+    for matrix in (values, distances):
+        matrix[rng.random((2000, N)) < 0.4] = np.nan
+    values[:500, NAMES.index("twin_distance_octaves")] *= 20
+    slow_rows = [
+        slow_statistics(dict(zip(NAMES, value, strict=True)), dict(zip(NAMES, distance, strict=True)))
+        for value, distance in zip(values, distances, strict=True)
+    ]
+    assert [*slow_rows[0]] == [*PLACE]
+    np.testing.assert_array_equal(statistics(values, distances), [[*row.values()] for row in slow_rows])
+
+
 @pytest.mark.parametrize("n", [1, 7, 100, 3000])
 def test_each_statistic_is_worth_what_its_slow_twin_says(n):
     rng = np.random.default_rng(n)
@@ -48,8 +95,7 @@ def test_each_statistic_is_worth_what_its_slow_twin_says(n):
     values[rng.random((n, N)) < 0.1] = np.nan
     experts = Experts.fit(values, distances)
     got = experts.worth(values[:50], distances[:50])
-    for e, expert in enumerate(EXPERTS):
-        seen = expert.statistic(values, distances)
+    for e, seen in enumerate(statistics(values, distances).T):
         known = seen[~np.isnan(seen)]
         want = [0.0 if np.isnan(x) else slow(known, x) for x in seen[:50]]
         # Thresholds stand at 256 steps: a worth is rounded down to one.

@@ -14,7 +14,7 @@ from appcadence.features.build import build
 from appcadence.features.extraction import table_of
 from appcadence.models import bundle
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.experts import EXPERTS, POINTS, Experts
+from appcadence.models.experts import EXPERTS, POINTS, Experts, statistics
 from appcadence.models.trees import leaf
 from appcadence.training.fit import FOLDS, WEIGHTS, Sample, fit, fold_of
 from appcadence.training.injection import labelled, past_and_future
@@ -164,7 +164,7 @@ def test_each_fold_is_judged_by_models_of_the_others_and_the_whole_score(monkeyp
     monkeypatch.setattr("appcadence.training.search.start_of", lambda rows, prior: start)
     search(rows, 0, 1, WEIGHTS * [100.0, 0.5])
     ((score, days),) = scores
-    fold, said = fold_of(rows), ~np.isnan(EXPERTS[0].statistic(rows.values, rows.distances))
+    fold, said = fold_of(rows), ~np.isnan(statistics(rows.values, rows.distances)[:, 0])
     want = 100.0 * (len(fold) - np.bincount(fold, minlength=FOLDS))[fold] + 0.5 * 4.0 * said
     assert said.any()
     np.testing.assert_allclose(score, want)

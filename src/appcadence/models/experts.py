@@ -7,13 +7,13 @@ Summing logarithms of tail shares is Fisher's method (1925), without its claim o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from appcadence._types import Mask, Matrix, Vector
+from appcadence._types import Matrix, Vector
+from appcadence.features._kernels import bisect_right, kernel
 from appcadence.features.catalog import NAMES
 
 POINTS = 256
@@ -22,7 +22,6 @@ PRIOR_WINDOWS = 50.0
 MAX_OCTAVES = 8.0
 """A new channel on a port that none of the device's used before is this unlike each of them."""
 _AT = {name: i for i, name in enumerate(NAMES)}
-_CADENCE = ("session_cadence_score", "beat_cadence_score", "part_cadence_score")
 
 
 class Expert(NamedTuple):
@@ -31,9 +30,6 @@ class Expert(NamedTuple):
     name: str
     feature: str
     """The feature that its share of the score is listed under."""
-    statistic: Callable[[Matrix, Matrix], Vector]
-    """Of feature values and baseline distances (n, n_features) each: (n,), higher = more suspicious, NaN
-    where it says nothing."""
     shown: tuple[str, ...] = ()
     """The features whose value shows how much, to who reads it: of several the one that rose most. Evidence,
     surprise and products of features show nobody anything."""
@@ -63,8 +59,7 @@ class Experts:
         The tails of `prior` count as `PRIOR_WINDOWS` more of them.
         """
         tails = []
-        for e, expert in enumerate(EXPERTS):
-            seen = expert.statistic(values, distances)
+        for e, seen in enumerate(statistics(values, distances).T):
             weight = np.ones(len(seen))
             if prior is not None:
                 level, mass = prior._masses(e)
@@ -74,13 +69,12 @@ class Experts:
 
     def worth(self, values: Matrix, distances: Matrix) -> Matrix:
         """(n, n_experts) what each statistic is worth, at least 0; 0 where it says nothing."""
-        return worth(self.thresholds, self.steps, (e.statistic(values, distances) for e in EXPERTS))
+        return worth(self.thresholds, self.steps, statistics(values, distances))
 
     def contributions(self, values: Matrix, distances: Matrix) -> Matrix:
         """(n, n_features) the same, each under the expert's feature."""
         out = np.zeros_like(values)
-        for worth, column in zip(self.worth(values, distances).T, _COLUMNS, strict=True):
-            out[:, column] += worth
+        _placed(self.worth(values, distances), _COLUMNS, out)
         return out
 
     def _masses(self, e: int) -> tuple[Vector, Vector]:
@@ -92,13 +86,27 @@ class Experts:
         return np.append(-np.inf, level), np.append(1.0, above) - np.append(above, 0.0)
 
 
-def worth(thresholds: Matrix, steps: Vector, statistics: Iterable[Vector]) -> Matrix:
-    """(n, n_experts) what each statistic (n,) is worth, at least 0; 0 where it is NaN and says nothing."""
-    columns = []
-    for levels, step, statistic in zip(thresholds, steps, statistics, strict=True):
-        reached = np.searchsorted(levels, statistic, "right")
-        columns.append(np.where(np.isnan(statistic), 0.0, reached * step))
-    return np.ascontiguousarray(np.stack(columns, axis=1))
+def worth(thresholds: Matrix, steps: Vector, statistics: Matrix) -> Matrix:
+    """(n, n_experts) what statistics (n, n_experts) are worth, at least 0; 0 where one is NaN. `thresholds`
+    and `steps` are those of `Experts`."""
+    out = np.zeros(statistics.shape)
+    _worth(thresholds, steps, statistics, out)
+    return out
+
+
+@kernel
+def _worth(thresholds, steps, statistics, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        for e in range(len(steps)):
+            if not np.isnan(statistics[i, e]):
+                out[i, e] = bisect_right(thresholds[e], 0, POINTS, statistics[i, e]) * steps[e]
+
+
+@kernel
+def _placed(worth, columns, out):  # type: ignore[no-untyped-def]
+    for i in range(len(out)):
+        for e in range(len(columns)):
+            out[i, columns[e]] += worth[i, e]
 
 
 def tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
@@ -118,82 +126,81 @@ def tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
     return value[first], step
 
 
-def _of(name: str) -> Callable[[Matrix, Matrix], Vector]:
-    return lambda values, _distances: values[:, _AT[name]]
-
-
-def _new(values: Matrix) -> Mask:
-    return np.asarray(values[:, _AT["channel_is_new"]] == 1.0)
-
-
-def _cadence(values: Matrix) -> Vector:
-    """(n,) nats a gap by which the strongest view of the starts is a beacon's; 0 where there are few."""
-    return np.asarray(np.nan_to_num(values[:, [_AT[name] for name in _CADENCE]]).max(axis=1, initial=0.0))
-
-
-def _among_new(statistic: Callable[[Matrix], Vector]) -> Callable[[Matrix, Matrix], Vector]:
-    return lambda values, _distances: np.where(_new(values), np.nan_to_num(statistic(values)), np.nan)
-
-
-def _own(*names: str) -> Callable[[Matrix, Matrix], Vector]:
-    """The largest rise above what the baseline expects, among channels that are not new."""
-    columns = [_AT[name] for name in names]
-
-    def statistic(values: Matrix, distances: Matrix) -> Vector:
-        rise = np.nan_to_num(distances[:, columns]).max(axis=1, initial=0.0)
-        return np.where(_new(values), np.nan, rise)
-
-    return statistic
-
-
-def _unexplained(values: Matrix, distances: Matrix) -> Vector:
-    """The rise of sessions that neither use, pushes nor scheduled work explain, where all three are known."""
-    column = _AT["unexplained_sessions_per_hour"]
-    return np.where(np.isnan(values[:, column]), np.nan, np.maximum(np.nan_to_num(distances[:, column]), 0.0))
-
-
-def _unlike(values: Matrix) -> Vector:
-    twin = values[:, _AT["twin_distance_octaves"]]
-    # A device without a past has nothing to be unlike.
-    alone = np.where(np.isnan(values[:, _AT["destination_is_new_for_device"]]), 0.0, MAX_OCTAVES)
-    return np.where(np.isnan(twin), alone, np.minimum(twin, MAX_OCTAVES))
-
-
-def _userless(values: Matrix, _distances: Matrix) -> Vector:
-    return np.maximum(values[:, _AT["userless_excess_ratio"]], 0.0) * _cadence(values)
+def statistics(values: Matrix, distances: Matrix) -> Matrix:
+    """(n, n_experts) each expert's statistic of feature values and baseline distances (n, n_features) each:
+    higher = more suspicious, NaN where it says nothing."""
+    out = np.empty((len(values), len(EXPERTS)))
+    _statistics(values, distances, _CADENCES, _PLACES, out)
+    return out
 
 
 _PERSISTENCE = ("longest_session_seconds", "connected_ratio")
 _VOLUME = ("beats_per_hour",)
 EXPERTS = (
-    Expert("newness", "channel_is_new", _of("channel_is_new")),
-    Expert("rhythm_of_new", "part_cadence_score", _among_new(_cadence)),
-    Expert(
-        "persistence_of_new",
-        "longest_session_seconds",
-        _among_new(lambda values: values[:, _AT["longest_session_seconds"]]),
-        _PERSISTENCE[:1],
-    ),
-    Expert(
-        "volume_of_new",
-        "beats_per_hour",
-        _among_new(lambda values: values[:, _AT["beats_per_hour"]]),
-        _VOLUME,
-    ),
-    Expert("unlike_any_known", "twin_distance_octaves", _among_new(_unlike)),
-    Expert("rhythm_against_own", "part_cadence_score", _own(*_CADENCE)),
-    Expert("persistence_against_own", "longest_session_seconds", _own(*_PERSISTENCE), _PERSISTENCE),
-    Expert("volume_against_own", "beats_per_hour", _own(*_VOLUME), _VOLUME),
-    Expert("push_coupling", "push_coupling_surprise", _of("push_coupling_surprise")),
-    Expert("push_coupling_against_own", "push_coupling_surprise", _own("push_coupling_surprise")),
-    Expert("rhythm_without_user", "userless_excess_ratio", _userless),
-    Expert(
-        "unexplained_sessions",
-        "unexplained_sessions_per_hour",
-        _unexplained,
-        ("unexplained_sessions_per_hour",),
-    ),
+    Expert("newness", "channel_is_new"),
+    Expert("rhythm_of_new", "part_cadence_score"),
+    Expert("persistence_of_new", "longest_session_seconds", _PERSISTENCE[:1]),
+    Expert("volume_of_new", "beats_per_hour", _VOLUME),
+    Expert("unlike_any_known", "twin_distance_octaves"),
+    Expert("rhythm_against_own", "part_cadence_score"),
+    Expert("persistence_against_own", "longest_session_seconds", _PERSISTENCE),
+    Expert("volume_against_own", "beats_per_hour", _VOLUME),
+    Expert("push_coupling", "push_coupling_surprise"),
+    Expert("push_coupling_against_own", "push_coupling_surprise"),
+    Expert("rhythm_without_user", "userless_excess_ratio"),
+    Expert("unexplained_sessions", "unexplained_sessions_per_hour", ("unexplained_sessions_per_hour",)),
 )
 """Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
 what is new and what is known are apart, so that being new counts once."""
-_COLUMNS = [_AT[expert.feature] for expert in EXPERTS]
+_COLUMNS = np.array([_AT[expert.feature] for expert in EXPERTS])
+_CADENCES = tuple(_AT[f"{view}_cadence_score"] for view in ("session", "beat", "part"))
+_PLACES = tuple(
+    _AT[name]
+    for name in (
+        *("channel_is_new", "destination_is_new_for_device", *_PERSISTENCE, "beats_per_hour"),
+        *("twin_distance_octaves", "push_coupling_surprise", "userless_excess_ratio"),
+        "unexplained_sessions_per_hour",
+    )
+)
+
+
+@kernel
+def _known(value):  # type: ignore[no-untyped-def]
+    return 0.0 if np.isnan(value) else value
+
+
+@kernel
+def _rise(distance):  # type: ignore[no-untyped-def]
+    """What lies above what the baseline expects; 0 where that is unknown."""
+    return distance if distance > 0.0 else 0.0
+
+
+@kernel
+def _statistics(values, distances, cadences, places, out):  # type: ignore[no-untyped-def]
+    new, new_for_device, session, connected, beats, twin, pushes, userless, unexplained = places
+    for i in range(len(values)):
+        value, distance, said = values[i], distances[i], out[i]
+        # Nats a gap by which the strongest view of the starts is a beacon's, and its largest rise.
+        rhythm, rhythm_rise = 0.0, 0.0
+        for at in cadences:
+            rhythm, rhythm_rise = max(rhythm, _known(value[at])), max(rhythm_rise, _rise(distance[at]))
+        said[:] = np.nan
+        said[0] = value[new]
+        if value[new] == 1.0:
+            # A device without a past has nothing to be unlike.
+            alone = 0.0 if np.isnan(value[new_for_device]) else MAX_OCTAVES
+            said[1] = rhythm
+            said[2] = _known(value[session])
+            said[3] = _known(value[beats])
+            said[4] = alone if np.isnan(value[twin]) else min(value[twin], MAX_OCTAVES)
+        else:
+            said[5] = rhythm_rise
+            said[6] = max(_rise(distance[session]), _rise(distance[connected]))
+            said[7] = _rise(distance[beats])
+            said[9] = _rise(distance[pushes])
+        said[8] = value[pushes]
+        if not np.isnan(value[userless]):
+            said[10] = max(value[userless], 0.0) * rhythm
+        # Of sessions that neither use, pushes nor scheduled work explain, where all three are known.
+        if not np.isnan(value[unexplained]):
+            said[11] = _rise(distance[unexplained])

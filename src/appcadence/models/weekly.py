@@ -110,7 +110,7 @@ class Tails:
 
     def worth(self, weeks: pd.DataFrame) -> Matrix:
         """(n, n_experts) what each statistic is worth, at least 0; 0 where it says nothing."""
-        return worth(self.thresholds, self.steps, statistics(weeks).values())
+        return worth(self.thresholds, self.steps, np.stack([*statistics(weeks).values()], axis=1))
 
     def p_values(self, score: Vector) -> Vector:
         """(n,) share of benign phone-weeks whose highest score is as high, this one among them."""
