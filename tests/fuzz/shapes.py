@@ -37,6 +37,8 @@ _ODD = (
     *("", "x", "\ud800", "\x1b[2J\u202e", "a" * 70_000, "../../x", "nan", "9999-12-31T23:59:59+00:00", "*"),
     *([], {}, [[]], [None], {"a": None}, _DEEP, [1] * 5000, {str(i): i for i in range(2000)}),
 )
+_ODD_JSON = [json.dumps(value) for value in _ODD]
+_MAX_DEPTH = 50
 
 
 def document(content: bytes, edits: list[Edit]) -> bytes:
@@ -55,15 +57,16 @@ def document(content: bytes, edits: list[Edit]) -> bytes:
         elif kind % 6 == 3 and isinstance(holder, dict):
             holder[str(_ODD[value % len(_ODD)])[:99]] = holder.pop(key)
         else:
-            holder[key] = _ODD[value % len(_ODD)]
+            # A copy: a later edit changes what was put in, and must not change it for later inputs.
+            holder[key] = json.loads(_ODD_JSON[value % len(_ODD)])
     return b"".join(json.dumps(one).encode() + b"\n" for one in whole)
 
 
-def _nodes(whole: Any) -> Any:
+def _nodes(whole: Any, depth: int = 0) -> Any:
     for key, value in list(whole.items() if isinstance(whole, dict) else enumerate(whole)):
         yield whole, key
-        if isinstance(value, dict | list) and value is not _DEEP:
-            yield from _nodes(value)
+        if isinstance(value, dict | list) and depth < _MAX_DEPTH:
+            yield from _nodes(value, depth + 1)
 
 
 _TYPES = (

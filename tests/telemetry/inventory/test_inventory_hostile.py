@@ -58,6 +58,14 @@ def hostile(tmp_path):
     yield "CFBundleIdentifier is int", write_plist(tmp_path / "id.plist", {"CFBundleIdentifier": 5})
     yield "holds no list of apps", write_plist(tmp_path / "none.plist", {"a": 1})
     yield "is no list", write_plist(tmp_path / "l.plist", {"UDID": "D", "InstalledApplicationList": {}})
+    long = "a" * 256
+    (tmp_path / "long.toml").write_text(f'[apps."{long}"]\napproved = true\n')
+    yield "bundle id has 256 characters; at most 255", tmp_path / "long.toml"
+    apps = [{"Identifier": "com.a"}]
+    yield (
+        "id has 256 characters",
+        write_plist(tmp_path / "long.plist", {"UDID": long, "InstalledApplicationList": apps}),
+    )
     yield "UDID is int", write_plist(tmp_path / "u.plist", {"UDID": 1, "InstalledApplicationList": []})
     row = {"Identifier": "com.a"}
     many = {"UDID": "D", "InstalledApplicationList": [row] * 100_001}

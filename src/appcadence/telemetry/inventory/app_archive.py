@@ -21,6 +21,7 @@ from appcadence.telemetry.addresses import is_address
 from appcadence.telemetry.app_ids import EXTENSION_MODES
 from appcadence.telemetry.readers._device_log import app_id
 from appcadence.telemetry.readers._packed import InPieces, Stopped
+from appcadence.telemetry.schema import MAX_NAME
 
 MAX_PLIST_BYTES = 4 << 20
 """Largest property list read out of an archive or beside one; real ones are under 100 kB."""
@@ -281,6 +282,12 @@ def checked_id(name: str, app: str) -> None:
         )
     if app_id(app) is None:
         raise TelemetryError(f"{name}: {app!r} is no bundle id; expected one like com.example.app")
+
+
+def checked_length(what: str, identifier: str) -> None:
+    """Refuse an identifier that is too long to be written. Raises TelemetryError."""
+    if len(identifier) > MAX_NAME:
+        raise TelemetryError(f"{what} has {len(identifier):,} characters; at most {MAX_NAME} are read")
 
 
 def _is_variable(value: Any) -> bool:

@@ -16,6 +16,7 @@ from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.app_archive import (
     Facts,
     bundle,
+    checked_length,
     hosts,
     list_within,
     source_bytes,
@@ -138,6 +139,7 @@ def read_app_map(path: Path) -> dict[str, str]:
         name, app = row["app_name"], row["app_id"]
         if not name or not app:
             raise TelemetryError(f"{path}, line {line}: app_name and app_id must not be empty")
+        checked_length(f"{path}, line {line}: app_id", app)
         if found.setdefault(name, app) != app:
             raise TelemetryError(f"{path}, line {line}: {name!r} is {found[name]} and {app}; keep one")
     return found
@@ -179,6 +181,8 @@ def _listed(
                 f"{path} is of several devices ({listed(sorted(devices))}); give each its file"
             )
         raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
+    if device is not None:
+        checked_length(f"{path}: the device's id", device)
     source = Source(path, MDM, device=device, more=found.more)
     if lists[0].has_ids:
         for one in lists:
@@ -319,6 +323,7 @@ def _hand_kept(path: Path) -> Source:
     if not isinstance(apps, dict):
         raise TelemetryError(f'{path}: apps is no table; write [apps."bundle.id"]')
     for app, values in apps.items():
+        checked_length(f"{path}: a bundle id", app)
         where = f"{path}, app {app!r}"
         if not isinstance(values, dict) or not app.strip():
             raise TelemetryError(f'{where}: is no table; write [apps."bundle.id"]')
