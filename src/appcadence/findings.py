@@ -97,6 +97,7 @@ class Finding:
 
 ARROW = pa.struct([("code", pa.string()), ("parameters", pa.string())])
 """A finding in a table; parameters are a JSON object."""
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def codes_of(*kinds: str) -> pa.Array:
@@ -106,7 +107,7 @@ def codes_of(*kinds: str) -> pa.Array:
 
 def arrow(findings: Sequence[Finding]) -> pa.StructArray:
     """(n,) of type `ARROW`."""
-    parameters = [json.dumps(dict(f.parameters), sort_keys=True, separators=(",", ":")) for f in findings]
+    parameters = [_json(dict(f.parameters)) for f in findings]
     columns = [pa.array([f.code for f in findings], pa.string()), pa.array(parameters, pa.string())]
     return pa.StructArray.from_arrays(columns, fields=list(ARROW))
 

@@ -57,7 +57,7 @@ def told_once(findings: Sequence[Finding]) -> list[Finding]:
     told: set[Hashable] = set()
     for finding in findings:
         named = finding.parameters.get("feature") or _FEATURE_OF.get(finding.parameters.get("expert", ""))
-        matter = "volume" if named in _VOLUME else FAMILY_OF.get(named or "", finding.subject)
+        matter = "volume" if named in _VOLUME else FAMILY_OF.get(named or "") or finding.subject
         if matter not in told:
             told.add(matter)
             kept.append(finding)
