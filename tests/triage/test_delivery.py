@@ -275,9 +275,11 @@ def test_a_ledger_whose_own_names_are_damaged_is_one_sentence(tmp_path):
     with opened(tmp_path):
         pass
     whole = (tmp_path / LEDGER).read_bytes()
-    at = whole.index(b"CREATE TABLE deliveries")
-    # SQLite quotes the statement it does not understand, which Python cannot decode.
-    (tmp_path / LEDGER).write_bytes(whole[: at + 13] + b"\x80(" + whole[at + 15 :])
+    # SQLite names the table whose statement it does not understand, in bytes that Python cannot decode.
+    damaged = whole.replace(b"tabledeliveries", b"table\x80eliveries").replace(
+        b"deliveries (", b"deliveries )"
+    )
+    (tmp_path / LEDGER).write_bytes(damaged)
     with pytest.raises(AppcadenceError, match="cannot be used"), opened(tmp_path):
         pass
 
