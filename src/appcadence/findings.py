@@ -286,8 +286,10 @@ CATALOGUE: dict[str, Statement] = {
     "takes_over": _explains("takes over from hosts that the app contacts less now"),
     "known_owner": _explains("the host belongs to {owner}"),
     "cadence_alone": _silent("cadence alone with under {min_beats} beats raises none, whatever its score."),
-    "below_threshold": _silent("its score is below {threshold:.1f}, from which windows alert."),
-    "no_behaviour_stands_out": _silent("no behaviour that can be judged stands out by itself."),
+    "below_threshold": _silent("its score is below the level from which windows alert in this run."),
+    "no_behaviour_stands_out": _silent(
+        "it shows no behaviour within the thresholds that are set, and raises none, whatever its score."
+    ),
     "unattributed_windows": Statement(
         BLIND_SPOT,
         lambda p: (

@@ -284,9 +284,11 @@ def test_cadence_alone_with_few_beats_says_why_it_raises_no_alert(fleet_model, t
     write_report(tmp_path / "out", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert said.partition(": ")[2][1:] in page[page.index('id="silent"') :]
-    others = [row | {"n_beats": 12}, row | {"alert": True}, row | {"status": "excepted"}]
-    others += [row | {"behaviours": ["structured_cadence", "session_persistence"]}]
-    assert [getattr(no_alert(other, 1.0), "code", None) for other in others] == [
-        *("no_behaviour_stands_out", None, None, "no_behaviour_stands_out")
-    ]
-    assert no_alert(row | {"n_beats": 12, "score": -0.5}, 1.0).code == "below_threshold"
+    steady = {"n_beats": 12, "score": 0.5}
+    for other in (row | steady, row | steady | {"behaviours": []}, row | {"score": 9.0, "behaviours": []}):
+        assert no_alert(other, {}).code == "below_threshold"
+    limits = {"HTTPSCadenceAnomalyThreshold": 0.01}
+    assert no_alert(row | {"behaviours": [], "score": -3.0}, limits).code == "no_behaviour_stands_out"
+    assert no_alert(row | {"behaviours": []}, {"NotificationWakeFrequencyThreshold": 0.01}).code == "below_threshold"
+    assert no_alert(row | steady | {"behaviours": ["session_persistence"]}, limits).code == "below_threshold"
+    assert no_alert(row | {"alert": True}, {}) is no_alert(row | {"status": "excepted"}, {}) is None

@@ -117,10 +117,9 @@ class CaseRows:
         columns |= {name: self._united(told, name) for name in ("addresses", "ports", "record_ids")}
         columns |= self._destinations(~self.app_wide & (fires | self.heard))
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
-        count = columns["n_destinations"].to_pylist()
-        ports = [next(iter(some), None) for some in columns["ports"].to_pylist()]
+        ports = columns["ports"].to_pylist()
         said = (
-            summaries(told, frame[counted], findings, count, ports)
+            summaries(told, frame[counted], findings, self._contacted(), ports)
             if events is None
             else [*map(fleet_summary, events)]
         )
@@ -174,6 +173,13 @@ class CaseRows:
             "unchecked": pa.array([[f.text for f in some] for some in unchecked], TEXTS),
             "findings": pa.ListArray.from_arrays(offsets, flat),
         }
+
+    def _contacted(self) -> list[list[str]]:
+        """Destinations that the raising windows of each case hold, whatever is said of their own windows."""
+        local = (self.table["status"].to_pandas() == "local_destination").to_numpy(np.bool_)
+        rows = ~self.app_wide & (self.fires | (self.heard & ~local))
+        names = self.frame.loc[rows].groupby("owner")["dest"].agg(lambda dests: [*dict.fromkeys(dests)])
+        return [names.get(owner, []) for owner in range(self.n)]
 
     def _destinations(self, rows: Mask) -> dict[str, pa.Array]:
         held = {*HELD, "fleet_event"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from appcadence._files import recover
 from appcadence._parquet import DAMAGE
 from appcadence._quantity import quantity
 from appcadence._types import Micros
+from appcadence.config import ATTACK_NAMES
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features.catalog import FEATURES
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
@@ -191,7 +192,7 @@ class Output:
         for session in _rows(self.path / "sessions.parquet", (*KEYS, "start", "end")):
             kept[_key(session)].append(session)
         context = {_key(row): row for row in self._later("context.parquet", _KNOWN)}
-        owners, budget = self.owners(), self.run.alerts_per_device_day
+        owners, thresholds = self.owners(), self.run.tunables
         out = []
         for row, presence in zip(rows, self._presence(rows), strict=True):
             sessions = kept[_key(row)]
@@ -211,7 +212,7 @@ class Output:
                     presence,
                     context.get(_key(row), {}),
                     failed,
-                    no_alert(row, budget),
+                    no_alert(row, thresholds),
                     said,
                 )
             )
@@ -294,16 +295,24 @@ def behaviours(row: Row) -> list[str]:
     ]
 
 
-def no_alert(row: Row, alerts_per_device_day: float) -> Finding | None:
-    """Why a ranked window raises no alert at a budget, however high its score; None where it raises one."""
+def no_alert(row: Row, thresholds: Mapping[str, float]) -> Finding | None:
+    """Why a ranked window raises no alert; None where it raises one.
+
+    The score from which windows alert is a matter of the model's calibration, which no output holds.
+
+    Args:
+        row: a row of the scores table.
+        thresholds: those that are set, by ATT&CK's name (`Run.tunables`).
+    """
     if row["alert"] or row["status"] != "scored":
         return None
-    if row["behaviours"] == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS:
+    shown = row["behaviours"] or []
+    if shown == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS:
         return Finding("cadence_alone", {"min_beats": CADENCE_ALONE_BEATS})
-    threshold = 0.0 - math.log(alerts_per_device_day)  # never -0.0
-    if row["score"] < threshold:
-        return Finding("below_threshold", {"threshold": threshold})
-    return Finding("no_behaviour_stands_out")
+    bound = [row[name] for name in BEHAVIOURS if ATTACK_NAMES[name] in thresholds]
+    if not shown and any(one and one["p_value"] is not None for one in bound):
+        return Finding("no_behaviour_stands_out")
+    return Finding("below_threshold")
 
 
 def shown_value(contribution: Row, which: str) -> str:

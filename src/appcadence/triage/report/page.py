@@ -121,13 +121,13 @@ def _silent(output: Output) -> list[dict[str, Any]]:
     """Windows of the highest rank among those without alert, and why there is none."""
     columns = [
         *("device_id", "app_id", "dest", "window_start", "score", "rank", "status", "alert", "n_beats"),
-        *("behaviours", "reasons"),
+        *("behaviours", *BEHAVIOURS, "reasons"),
     ]
     rows = output.scores([("status", "==", "scored"), ("alert", "==", False)], columns).sort_by("rank")
-    budget = output.run.alerts_per_device_day
+    set_here = output.run.tunables
     return [
         _window(row)
-        | {"rank": row["rank"], "reason": next(iter(row["reasons"] or ()), ""), "why": no_alert(row, budget)}
+        | {"rank": row["rank"], "reason": next(iter(row["reasons"] or ()), ""), "why": no_alert(row, set_here)}
         for row in as_rows(rows.slice(0, MAX_SILENT))
     ]
 
