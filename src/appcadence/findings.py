@@ -20,6 +20,7 @@ from appcadence._quantity import case_sentence, quantity
 from appcadence._types import Mask
 from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.feature import Feature
+from appcadence.features.windows import APP_LEVEL
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
 EXPLANATION, NO_ALERT = "explanation", "no_alert"
@@ -65,15 +66,25 @@ class Finding:
     @property
     def sentence(self) -> str:
         """In words, for a place that says its kind."""
-        said = CATALOGUE[self.code].word(self.parameters)
+        said = self._said
         return said[:1].upper() + said[1:]
 
     @property
     def text(self) -> str:
         """In words, for any place."""
-        statement = CATALOGUE[self.code]
-        said = statement.word(self.parameters)
-        return f"{statement.label}: {said}" if statement.label else said
+        label = CATALOGUE[self.code].label
+        return f"{label}: {self._said}" if label else self._said
+
+    @property
+    def _said(self) -> str:
+        said, dest = CATALOGUE[self.code].word(self.parameters), self.parameters.get("seen_at")
+        if dest is None:
+            return said
+        return f"{said.removesuffix('.')} ({'all destinations together' if dest == APP_LEVEL else dest})."
+
+    def seen_at(self, dest: str) -> Finding:
+        """The same, said of the window of another destination than the one in focus; `*` = all of the app's."""
+        return Finding(self.code, {**self.parameters, "seen_at": dest})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

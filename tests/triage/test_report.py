@@ -303,7 +303,7 @@ def test_entry_and_command_are_what_is_read(out, tmp_path):
     assert "app_id" not in tagged and tomllib.loads(tagged)["exception"][0]["behaviours"] == []
 
 
-def test_an_exception_names_what_alerts_and_what_it_shows_there_from_the_first_alert_on(tmp_path):
+def test_an_exception_names_what_alerts_and_what_it_shows_there_from_first_alert_to_last(tmp_path):
     places = [{"dest": f"h{k}.example", "alert": k < 5} for k in range(9)]
     case = {"id": "0123456789abcdef", "kind": "app", "app_id": "com.a", "device_ids": ["d1"]}
     case |= {"destinations": places, "n_destinations": 9, "alert_days": ["2026-03-08", "2026-03-09"]}
@@ -319,7 +319,7 @@ def test_an_exception_names_what_alerts_and_what_it_shows_there_from_the_first_a
     entries = read(file)
     assert [entry.destination for entry in entries] == [f"h{k}.example" for k in range(3)]
     assert {(e.app_id, e.created, e.expires) for e in entries} == {
-        ("com.a", date(2026, 3, 8), date(2026, 6, 6))
+        ("com.a", date(2026, 3, 8), date(2026, 6, 7))
     }
     assert [e.behaviours for e in entries] == [{"session_persistence", "structured_cadence"}, set(), set()]
     assert "# 2 more destinations alert" in file.read_text()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
-from appcadence.findings import UNCHECKED, Finding, arrow
+from appcadence.findings import REASON, UNCHECKED, Finding, arrow
 from appcadence.models.calibration import KEYS, UNITS, alert_units
 from appcadence.models.reasons import told_once
 from appcadence.models.scores import SCORES
@@ -156,10 +156,12 @@ class CaseRows:
         """Summaries, and what is said of the windows that raise a case, once a subject, strongest first."""
         said: list[dict[tuple[str, ...], Finding]] = [{} for _ in range(self.n)]
         rows = pa.array(np.flatnonzero(self.fires))
-        lists = self.table["findings"].take(rows).to_pylist()
-        for owner, findings in zip(self.owner[self.fires].tolist(), lists, strict=True):
+        lists, dests = (self.table[name].take(rows).to_pylist() for name in ("findings", "dest"))
+        first = self.table["dest"].take(pa.array(self.head)).to_pylist()
+        for owner, findings, dest in zip(self.owner[self.fires].tolist(), lists, dests, strict=True):
             for finding in map(Finding.from_dict, findings):
-                said[owner].setdefault(finding.subject, finding)
+                elsewhere = finding.kind == REASON and dest != first[owner]
+                said[owner].setdefault(finding.subject, finding.seen_at(dest) if elsewhere else finding)
         reasons = [
             told_once([f for f in some.values() if f.kind != UNCHECKED])[:MAX_REASONS] for some in said
         ]

@@ -69,7 +69,7 @@ CASES = pa.schema(
 """The cases table. `case` numbers its rows, the most urgent first; `status` is new, raised (more severe than
 ever before), continuing, or quiet (no alert in this run); `kind` is app, destination (of an unknown app),
 fleet_app or fleet_destination; `severity` is the highest so far; `alert_days` are ISO dates, UTC; first_time
-and last_time are those of the traffic; `alerting_devices` counts those of `device_ids` that alert, of a fleet
+and last_time are those of the traffic in windows that alert; `alerting_devices` counts those of `device_ids` that alert, of a fleet
 event for their rhythm alone; `destinations` holds those that alert by themselves, strongest first, then the
 others that an alerting app-wide rhythm may be made of, and how many `other_devices` contacted each (null =
 not known, as of those that do not alert); `addresses`, `ports` and `record_ids` say where to

@@ -186,6 +186,31 @@ class Output:
         """Rows of the cases table, with their findings as `Finding`s."""
         return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
 
+    def without_alert(self, cases: Sequence[Row]) -> dict[str, str]:
+        """By id of a case, on which days its alerting destinations were contacted without an alert, a sentence;
+        without the cases of which that is not so, and the fleet events."""
+        single = [case for case in cases if not case["kind"].startswith("fleet")]
+        if not single:
+            return {}
+        devices = sorted({case["device_ids"][0] for case in single})
+        columns = ["device_id", "app_id", "dest", "window_start", "n_flows"]
+        found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for row in as_rows(self.scores([("alert", "==", False), ("device_id", "in", devices)], columns)):
+            found[row["device_id"], row["app_id"], row["dest"]].append(row)
+        said = {}
+        for case in single:
+            whose = case["device_ids"][0], case["app_id"]
+            loud = [part["dest"] for part in case["destinations"] if part["alert"]]
+            rows = [row for dest in loud for row in found[(*whose, dest)]]
+            days = sorted({utc_text(row["window_start"], "%Y-%m-%d") for row in rows} - {*case["alert_days"]})
+            flows = sum(row["n_flows"] for row in rows if utc_text(row["window_start"], "%Y-%m-%d") in days)
+            if days:
+                when = days[0] if len(days) == 1 else f"{len(days):,} days from {days[0]} to {days[-1]}"
+                what = "them" if len(loud) > 1 else loud[0]
+                many = "1 flow" if flows == 1 else f"{flows:,} flows"
+                said[case["id"]] = f"Without an alert, it also contacted {what} on {when} ({many})."
+        return said
+
     def windows(self, rows: Sequence[Row]) -> list[Window]:
         """Rows of the scores table with what surrounds them."""
         kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)

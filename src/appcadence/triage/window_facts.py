@@ -159,7 +159,7 @@ NEAR = 0.2
 MAX_PLACES = 3
 """Addresses and ports of a window, the most used first, ..."""
 MAX_RECORDS = 5
-"""... and ids of its records in the source: the first ones and the last."""
+"""... and ids of its records in the source: the first ones, the longest and the last."""
 FACTS = pa.schema(
     [
         *((name, pa.string()) for name in KEY[:3]),
@@ -290,7 +290,7 @@ def _started(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> pd.DataFr
     """The records that began in each wanted window, a `row` of `wanted`, in the order of time."""
     start = flows["start"].cast(pa.int64()).to_numpy()
     width = round(seconds * 1e6)
-    names = ["device_id", "app_id", "dest_ip", "dest_port", "outcome", "source_uid"]
+    names = ["device_id", "app_id", "dest_ip", "dest_port", "outcome", "source_uid", "duration_seconds"]
     seen = flows.select(names).to_pandas()
     seen = seen.assign(dest=_dest(flows).to_pandas(), at=start, begin=start // width * width)
     keys = wanted[list(KEY)].assign(row=np.arange(len(wanted)))
@@ -302,18 +302,20 @@ def _started(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> pd.DataFr
         seen.merge(keys[~app_wide], on=["device_id", "app_id", "dest", "begin"]),
         beyond.merge(keys[app_wide].drop(columns="dest"), on=["device_id", "app_id", "begin"]),
     ]
-    return pd.DataFrame(pd.concat(mine).sort_values(["row", "at"], kind="stable"))
+    return pd.DataFrame(pd.concat(mine).sort_values(["row", "at"], kind="stable", ignore_index=True))
 
 
 def _places(started: pd.DataFrame, n: int) -> dict[str, list[list[object]]]:
     """Addresses, ports and ids of the records of n windows."""
-    first = started.groupby("row").cumcount()
-    last = started.groupby("row").cumcount(ascending=False)
-    ends = started[(first < MAX_RECORDS - 1) | (last < 1)]
+    row, named = started["row"], started.dropna(subset="source_uid")
+    length = named["duration_seconds"].fillna(0.0).groupby(named["row"])
+    kept = named.index.isin(length.idxmax()) | ~named.duplicated("row", keep="last")
+    spare = MAX_RECORDS - pd.Series(kept, named.index).groupby(row).transform("sum")
+    first = (~pd.Series(kept, named.index)).groupby(row).cumsum()
     return {
         "addresses": _most(started, "dest_ip", n),
         "ports": _most(started, "dest_port", n),
-        "record_ids": _lists(ends.dropna(subset="source_uid"), "source_uid", n),
+        "record_ids": _lists(named[kept | (first <= spare)], "source_uid", n),
     }
 
 

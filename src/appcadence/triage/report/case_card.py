@@ -178,7 +178,7 @@ def exception_entry(case: Row, raising: Sequence[Row]) -> str:
     """Entries of `exceptions.toml` for a case, with the texts an owner must write: one for each destination
     that alerts, with the behaviours that it shows there.
 
-    They hold from the case's first alert on for 90 days. What an entry would be refused for, such as a name
+    They hold from the case's first alert on until 90 days after its last. What an entry would be refused for, such as a name
     that is no host, is refused where the file is read.
 
     Args:
@@ -208,14 +208,14 @@ def exception_entry(case: Row, raising: Sequence[Row]) -> str:
 
 
 def _entry(case: Row, name: str, dest: str | None, shown: Sequence[str]) -> str:
-    created = date.fromisoformat(case["alert_days"][0])
+    created, last = (date.fromisoformat(case["alert_days"][at]) for at in (0, -1))
     fields = [
         ("id", _quoted(name)),
         ("owner", _quoted("WHO ANSWERS FOR IT")),
         ("reason", _quoted("WHY THE APP DOES THIS")),
         ("business_justification", _quoted("WHY IT IS WANTED")),
         ("created", created.isoformat()),
-        ("expires", (created + _TERM).isoformat()),
+        ("expires", (last + _TERM).isoformat()),
     ]
     if not case["kind"].startswith("fleet"):
         fields.append(("device_id", _quoted(case["device_ids"][0])))

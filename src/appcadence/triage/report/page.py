@@ -59,9 +59,10 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
     alerting = _raising(output, cases[:top])
     strongest = [case["rank"] for case in cases[:top] if case["rank"] is not None]
     windows = {w.row["rank"]: w for w in output.windows(as_rows(output.scores([("rank", "in", strongest)])))}
-    said = _verdicts(alerting, verdicts)
+    said, silent = _verdicts(alerting, verdicts), output.without_alert(cases[:top])
     cards = [
         card(case, windows.get(case["rank"]), alerting[case["id"]], said.get(case["id"], []), output.path)
+        | {"without_alert": silent.get(case["id"], "")}
         for case in cases[:top]
     ]
     suppressed = _suppressed(output)
