@@ -259,8 +259,14 @@ def test_a_session_is_said_to_be_measured_in_one_window():
         ),
         ({"connections": 1, "seconds": 21600.0}, "1 connection, for 6.0 h, to"),
         ({"connections": 1, "seconds": 21600.0, "cut": True}, "1 connection, for 6.0 h or longer, to"),
-        ({"connections": 1, "seconds": 30000.0}, "1 connection in 8.3 h, in contact for up to 6.0 h at a time, to"),
-        ({"connections": 9, "seconds": 30000.0}, "9 connections in 8.3 h, in contact for up to 6.0 h at a time, to"),
+        (
+            {"connections": 1, "seconds": 30000.0},
+            "1 connection in 8.3 h, in contact for up to 6.0 h at a time, to",
+        ),
+        (
+            {"connections": 9, "seconds": 30000.0},
+            "9 connections in 8.3 h, in contact for up to 6.0 h at a time, to",
+        ),
         (
             {"connections": 9, "seconds": 30000.0, "cut": True},
             "9 connections in 8.3 h, in contact for 6.0 h or longer at a time",
@@ -277,9 +283,15 @@ def test_a_session_is_said_to_be_measured_in_one_window():
             {"dest_connections": 0, "dest_seconds": 9.0},
             ", and one that had begun before to c2.example (port 4444)",
         ),
-        ({"dest_connections": 3, "dest_seconds": 9.0, "unused": 784}, "locked when all of the connections began."),
+        (
+            {"dest_connections": 3, "dest_seconds": 9.0, "unused": 784},
+            "locked when all of the connections began.",
+        ),
         ({"dest_connections": 784, "dest_seconds": 82_800.0, "unused": 784}, "at a time, to c2.example"),
-        ({"dest_connections": 784, "dest_seconds": 82_800.0, "unused": 784}, "locked when all of them began."),
+        (
+            {"dest_connections": 784, "dest_seconds": 82_800.0, "unused": 784},
+            "locked when all of them began.",
+        ),
         ({"connections": 9, "port": None}, " to c2.example, which no other device"),
         ({"more_ports": True}, " to c2.example (port 4444 and others), which no other device"),
         ({"dest_connections": 1, "dest_seconds": 21600.0}, ", one of them, for 6.0 h, to c2.example"),

@@ -26,6 +26,8 @@ def quantity(value: float, unit: str) -> str:
     if unit == "times":
         return f"{value:,.0f} times as often" if value >= 10 else f"{value:.2g} times as often"
     named = {"1/h": "an hour", "count": ""}.get(unit, unit)
+    if 0 < value < 0.001:
+        return f"under 0.001 {named}".strip()
     return f"{value:,.0f} {named}".strip() if abs(value) >= 1000 else f"{value:.3g} {named}".strip()
 
 

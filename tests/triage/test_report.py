@@ -252,6 +252,7 @@ def test_analysts_who_disagree_are_all_shown(out, tmp_path):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     first, _, second = page.partition('id="c2"')
     assert "Earlier verdicts" not in first and "analysts differ" in second
+    assert first.count('class="badge">verdicts differ<') == 1 and "judged" not in page
     assert "ana on 2026-03-04" in second and "because benign" in second and "because malicious" in second
     assert "from 2026-02-20 00:00" in second and "<script>alert" not in page
     pq.write_table(pa.table({"a": [1]}), file)

@@ -57,5 +57,8 @@ def test_where_to_look_is_the_three_most_used_and_the_first_records_the_longest_
     fact = told(flows(start, dest_port=ports, source_uid=[f"C{k}" for k in range(8)], dest_ip="192.0.2.1"))
     assert fact["ports"] == [443, 22, 80] and fact["addresses"] == ["192.0.2.1"]
     assert fact["record_ids"] == ["C0", "C1", "C2", "C3", "C7"]
-    many = {"source_uid": [f"C{k}" for k in range(8)], "duration": [1.0, 2.0, 3.0, 4.0, np.nan, 50.0, 6.0, 7.0]}
+    many = {
+        "source_uid": [f"C{k}" for k in range(8)],
+        "duration": [1.0, 2.0, 3.0, 4.0, np.nan, 50.0, 6.0, 7.0],
+    }
     assert told(flows(start, **many))["record_ids"] == ["C0", "C1", "C2", "C5", "C7"]

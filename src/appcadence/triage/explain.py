@@ -51,7 +51,7 @@ def explain(out: Path, rank: int) -> Window:
 def case_of(out: Path, number: int) -> tuple[Row, Window | None]:
     """The case of a number in a batch output, and its strongest window, if it has one with a rank.
 
-    Beside the row of the cases table, `without_alert` is what `Output.without_alert` says of the case, or empty.
+    `without_alert` is added to its row: what `Output.without_alert` says of it, or empty.
 
     Raises:
         AppcadenceError: the output has no such case.

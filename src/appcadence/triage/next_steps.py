@@ -24,6 +24,7 @@ _FIND_APP = (
     "Find the app: match the times of the sysdiagnose. Settings > Privacy & Security > App Privacy Report of "
     "{} names the apps behind each host only if it was already on, and only of the last 7 days."
 )
+_LOOK_UP = "Look up who runs {} (WHOIS, passive DNS)"
 _AT_HOME = "A gateway blocks it on its own network only, not on cellular."
 _REMOVE = {
     True: "If it is not wanted, remove {} in device management, which installed it.",
@@ -178,6 +179,11 @@ def contact(window: Window, case: Row | None = None) -> str:
                 f"Ask the user of {device} about {declared_by}, which alone declares {row['dest']}; the "
                 "telemetry names no app."
             )
+        if is_address(row["dest"].partition("%")[0]):
+            return (
+                f"{_LOOK_UP.format(row['dest'])}, then ask the user of {device} which apps they used then; "
+                "the telemetry names no app."
+            )
         return (
             f"Ask the user of {device} whether they know {dest}, and which apps they used then; the "
             "telemetry names no app."
@@ -197,7 +203,10 @@ def contact(window: Window, case: Row | None = None) -> str:
         note = " (not in the inventory)"
     elif known:
         note = next((f" (not {name})" for name in ("approved", "managed") if known[name] is False), "")
-    return f"Ask the user of {device} what they use {app}{note} for, and whether they know {dest}."
+    use = f"sk the user of {device} what they use {app}{note} for"
+    if is_address(row["dest"].partition("%")[0]):
+        return f"{_LOOK_UP.format(row['dest'])}, then a{use}."
+    return f"A{use}, and whether they know {dest}."
 
 
 def _shown(row: Row) -> list[str]:

@@ -187,8 +187,8 @@ class Output:
         return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
 
     def without_alert(self, cases: Sequence[Row]) -> dict[str, str]:
-        """By id of a case, on which days its alerting destinations were contacted without an alert, a sentence;
-        without the cases of which that is not so, and the fleet events."""
+        """By id of a case, a sentence: on which days its alerting destinations were contacted without alert.
+        Cases without such days, and fleet events, are left out."""
         single = [case for case in cases if not case["kind"].startswith("fleet")]
         if not single:
             return {}

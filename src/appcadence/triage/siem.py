@@ -49,7 +49,8 @@ def headline(alert: Alert) -> str:
     if alert["kind"].startswith("fleet"):
         name = alert["app_id"] if alert["kind"] == "fleet_app" else part[0]["dest"]
         what = alert["kind"].removeprefix("fleet_")
-        loud = f"; {alert['alerting_devices']} alert by themselves" if alert["alerting_devices"] else ""
+        some = alert["alerting_devices"]
+        loud = f"; {some} {'alerts by itself' if some == 1 else 'alert by themselves'}" if some else ""
         return f"{len(alert['device_ids'])} devices met the {what} {name} for the first time together{loud}."
     (device,) = alert["device_ids"]
     who = "An unknown app" if alert["app_id"] is None else alert["app_id"]

@@ -70,6 +70,7 @@ def card(
     """
     said = case["findings"]
     known = {d["analyst"] for d in verdicts}, {d["verdict"] for d in verdicts}
+    differ = all(len(names) > 1 for names in known)
     # A decision is one on windows, of which a quiet case, or a fleet event that never alerted, has none.
     commands = verdict_commands(out, case["case"]) if raising else {}
     reasons = of_kind(said, REASON, SUPPRESSION)
@@ -93,12 +94,20 @@ def card(
         "windows_more": max(len(raising) - MAX_LISTED, 0),
         "device_list": case["device_ids"][:MAX_LISTED] if case["kind"].startswith("fleet") else [],
         "verdicts": verdicts,
-        "analysts_differ": all(len(names) > 1 for names in known),
+        "analysts_differ": differ,
+        "judged": _judged(verdicts, differ),
         "actions": [
             *(("v", f"verdict: {word}", [text]) for word, text in commands.items()),
             ("x", "exception entry", exception_entry(case, raising).split("\n")),
         ],
     }
+
+
+def _judged(verdicts: Sequence[Row], differ: bool) -> str:
+    """What earlier verdicts say, in two words; empty without any."""
+    if differ:
+        return "verdicts differ"
+    return f"judged {verdicts[0]['verdict']}" if verdicts else ""
 
 
 def _is_long(reason: Finding) -> bool:
@@ -175,11 +184,11 @@ def _contributions(row: Row) -> Sequence[dict[str, Any]]:
 
 
 def exception_entry(case: Row, raising: Sequence[Row]) -> str:
-    """Entries of `exceptions.toml` for a case, with the texts an owner must write: one for each destination
+    """Entries of `exceptions.toml` for a case, with texts for its owner to fill in: one for each destination
     that alerts, with the behaviours that it shows there.
 
-    They hold from the case's first alert on until 90 days after its last. What an entry would be refused for, such as a name
-    that is no host, is refused where the file is read.
+    They hold from the case's first alert until 90 days after its last. They are not checked: what is no valid
+    exception, such as a name that is no host, is refused where the file is read.
 
     Args:
         case: a row of the cases table.

@@ -65,6 +65,7 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         | {"without_alert": silent.get(case["id"], "")}
         for case in cases[:top]
     ]
+    judged = {one["id"]: one["judged"] for one in cards}
     suppressed = _suppressed(output)
     used = {key for one in cards for _, key in (*one["reasons"], *one["unchecked"])}
     return {
@@ -73,7 +74,7 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         "behaviours": list(BEHAVIOURS),
         "severities": SEVERITIES[::-1],
         "statuses": STATUSES,
-        "lines": [line(case) for case in cases[:MAX_LINES]],
+        "lines": [line(case) | {"judged": judged.get(case["id"], "")} for case in cases[:MAX_LINES]],
         "cards": cards,
         "total": len(cases),
         "devices": _devices(cases),
@@ -128,7 +129,11 @@ def _silent(output: Output) -> list[dict[str, Any]]:
     set_here = output.run.tunables
     return [
         _window(row)
-        | {"rank": row["rank"], "reason": next(iter(row["reasons"] or ()), ""), "why": no_alert(row, set_here)}
+        | {
+            "rank": row["rank"],
+            "reason": next(iter(row["reasons"] or ()), ""),
+            "why": no_alert(row, set_here),
+        }
         for row in as_rows(rows.slice(0, MAX_SILENT))
     ]
 
