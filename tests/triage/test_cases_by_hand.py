@@ -98,6 +98,38 @@ def test_times_and_counts_are_those_of_all_windows_that_alert():
     assert alone["summary"].startswith("12 connections, to a.example")
 
 
+def test_an_app_wide_rhythm_is_told_with_all_it_contacted():
+    """One destination is named, also where an exception covers it; local ones are no part of the rhythm."""
+    whole, quiet = {"dest": "*", "n_flows": 50}, {"alert": False, "score": 1.0}
+    local = {"dest": "printer.local", "status": "local_destination"} | quiet
+    (one,) = by_hand([whole, {"dest": "a.example"} | quiet, local])
+    assert one["summary"] == "50 connections, to a.example."
+    (two,) = by_hand(
+        [whole, {"dest": "a.example"} | quiet, {"dest": "b.example", "status": "excepted"} | quiet]
+    )
+    assert two["summary"] == "50 connections, to 2 destinations together."
+    assert [part["dest"] for part in two["destinations"]] == ["a.example"]
+    (held,) = by_hand([whole, {"dest": "b.example", "status": "excepted"} | quiet])
+    assert held["summary"] == "50 connections, to b.example."
+
+
+def test_a_reason_of_another_destination_names_it():
+    def unusual(feature):
+        said = Finding("unusual_feature", {"feature": feature, "value": 2.0, "expected": 1.0})
+        return arrow([said]).to_pylist()
+
+    rows = [
+        {"findings": unusual("beats_per_hour")},
+        {"dest": "b.example", "score": 2.0, "findings": unusual("longest_session_seconds")},
+        {"dest": "*", "score": 1.0, "findings": unusual("median_seconds_since_foreground")},
+        {"hour": 1, "score": 0.5, "findings": unusual("out_size_mode_share")},
+    ]
+    (case,) = by_hand(rows)
+    endings = [text.rpartition(" (")[2] if text.endswith(").") else "" for text in case["reasons"]]
+    assert endings == ["", "b.example).", "all destinations together).", ""]
+    assert [f.text for f in of_row(case)[1:]] == case["reasons"]
+
+
 @pytest.mark.parametrize(
     ("ports", "web"), [([], True), ([443], True), ([8443, 4444], True), ([4444], False), ([5223], False)]
 )

@@ -70,7 +70,7 @@ def summaries(
     beats = told[told["gap_seconds"].notna()].drop_duplicates("owner").set_index("owner")
     facts = facts.join(beats[["gap_seconds", "gap_share"]])
     facts = facts.assign(by_chance=facts["by_chance"].where(facts["pushes"].notna()))
-    columns = {
+    columns: dict[str, list[Any]] = {
         name: [None if value != value else kind(value) for value in facts[name].tolist()]
         for kind, names in ((int, (*_ADDED.values(), "dest_connections")), (float, _MEASURES))
         for name in names
