@@ -157,17 +157,17 @@ def test_only_what_few_devices_contact_is_blocked_and_nothing_of_apple():
 def test_a_part_of_ios_is_neither_removed_nor_somebodys_choice():
     case = a_case((("gateway.icloud.com", 0),), "com.apple.cloudd")
     _, said = contain(case, {})
-    assert said.startswith("com.apple.cloudd is part of iOS and stays: ")
+    assert said.startswith("com.apple.cloudd is part of iOS and cannot be removed: ")
     assert contact(asked([], "com.apple.cloudd")).startswith("com.apple.cloudd is part of iOS, which nobody")
 
 
 @pytest.mark.parametrize(
     ("modes", "stays", "calls"),
     [
-        (["voip", "fetch"], "but not its calls, which", "pushes of calls (PushKit) wake it all the same."),
+        (["voip", "fetch"], "but not its calls, which", "call pushes (PushKit) still wake it."),
         (["remote-notification"], "but not calls, audio, location, Bluetooth, VPN", ""),
         (["location", "audio"], "but not its audio, location updates, which", ""),
-        (None, "but not calls, audio, location, Bluetooth, VPN", "wake it all the same, if it takes any."),
+        (None, "but not calls, audio, location, Bluetooth, VPN", "still wake it, if it takes any."),
     ],
 )
 def test_what_the_switches_of_the_phone_stop_depends_on_declared_modes(modes, stays, calls):

@@ -184,7 +184,7 @@ def test_the_page_says_how_many_of_all_cases_it_shows(out, tmp_path):
         ([], "2 of 2 cases have a card."),
         (
             ["--top", "1"],
-            "1 of 2 cases has a card. The list holds 2, and filters search all of them",
+            "1 of 2 cases has a card. The list holds 2, all of which the filters search",
         ),
     ):
         assert CliRunner().invoke(app, [*command, *options]).exit_code == 0
@@ -200,7 +200,7 @@ def test_output_without_scored_windows(out, tmp_path):
     for name in ("activity", "context", "exceptions"):
         (out / f"{name}.parquet").unlink()
     write_report(out, tmp_path / "report.html")
-    assert "no window outside exceptions alerts at this budget" in (tmp_path / "report.html").read_text()
+    assert "no window without an exception alerts at this budget" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.parquet", "cases.parquet", "sessions.parquet"])
