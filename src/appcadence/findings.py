@@ -1,7 +1,7 @@
 """Every statement on windows, telemetry and the fleet: a code with parameters, worded in one catalogue.
 
-A finding is declared here and nowhere else, and no part of the package reads its words again: what is said
-may be worded otherwise without any alert, exception or summary coming out otherwise.
+Findings are declared here and nowhere else, and no part of the package parses their words: changing a
+sentence changes no alert, exception or summary.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
 EXPLANATION, NO_ALERT = "explanation", "no_alert"
 BLIND_SPOT, FLEET_EVENT, CONTEXT = "blind_spot", "fleet_event", "context"
 SUMMARY = "summary"
-"""Kinds: why a window ranks where it does; what could not be checked of it; why an exception does not hold
-for it; what speaks for its benign reading; why it raises no alert; what the telemetry cannot show; what
-the fleet met for the first time together; what stands beside it and was not judged; and what happened."""
+"""Kinds: why a window ranks where it does; what could not be checked; why an exception does not hold; what
+speaks for a benign reading; why there is no alert; what the telemetry cannot show; what the fleet met for the
+first time together; context that was not judged; and what happened."""
 
 Parameters = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ class Statement:
     word: Callable[[Parameters], str]
     """The sentence, from the parameters."""
     label: str = ""
-    """What goes before the sentence where nothing else says its kind."""
+    """Prefix of the sentence where nothing else shows its kind."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class Finding:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Finding:
-        """Back from `as_dict`, whose text is not read.
+        """The inverse of `as_dict`; the text is ignored.
 
         Raises:
-            ValueError: it is no finding.
+            ValueError: it is not a finding.
         """
         try:
             code, parameters = facts["code"], facts["parameters"]
@@ -136,7 +136,7 @@ def of_row(row: Mapping[str, Any]) -> list[Finding]:
     """The findings of a row of the scores or alerts table.
 
     Raises:
-        ValueError: what stands there are no findings.
+        ValueError: the row holds something else.
     """
     return [] if row["findings"] is None else [Finding.from_dict(one) for one in row["findings"]]
 
@@ -156,7 +156,7 @@ _AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_f
 
 
 def _phrase(feature: Feature) -> str:
-    """What a feature is called; that a window cuts a session short, where it is measured."""
+    """What a feature is called, with a note that a session is measured within one window."""
     return feature.phrase + (" within one window" if feature.name == "longest_session_seconds" else "")
 
 
@@ -240,7 +240,7 @@ def _fleet_event(p: Parameters) -> str:
 
 
 def _of(kind: str, label: str, text: str) -> Statement:
-    """What is said in a text, which names the parameters where they stand."""
+    """A statement from a format string over the parameters."""
     return Statement(kind, text.format_map, label)
 
 

@@ -40,7 +40,7 @@ MAX_DESTINATIONS = 50
 MAX_PLACES = 5
 """Addresses, ports and ids of records of a case."""
 HELD = ("excepted", "local_destination", "shared_process", "push_connection")
-"""What becomes of windows that have no place in the ranking of their own, fleet events aside."""
+"""Statuses of windows that are not ranked, apart from fleet events."""
 _TIME = CASES.field("first_time").type
 Names = dict[str, list[Any]]
 """Of each case: kind, name (of app or destination), device_id (None = several), days (ISO, those with alerts)
@@ -51,7 +51,7 @@ class CaseRows:
     """Windows by case: those that raise it first, the strongest first."""
 
     def __init__(self, scores: pa.Table, facts: pa.Table, index: Codes, owner: Codes, fires: Mask) -> None:
-        """The windows `index` of the scores table, the case of each, and whether it raises that case."""
+        """Takes the rows `index` of the scores table, the case of each, and whether it raises that case."""
         order = (
             scores.select(["score", "n_flows", "dest", "device_id", "window_start"])
             .take(pa.array(index))
@@ -75,7 +75,7 @@ class CaseRows:
         moment = self.frame.groupby(["owner", "device_id", "window_start"]).ngroup()
         heard = np.bincount(moment, self.fires & self.app_wide) > 0
         self.heard = heard[moment] if len(windows) else self.fires
-        """(n,) an app-wide window of the same app and time raises the case."""
+        """(n,) whether an app-wide window of that app and time raises the case."""
 
     def cases(self, names: Names) -> pa.Table:
         """One row a case, in the order of `owner`; all of them new."""
@@ -127,8 +127,8 @@ class CaseRows:
         return pa.table({name: columns[name] for name in CASES.names}).cast(CASES)
 
     def _told(self) -> pd.DataFrame:
-        """The raising windows that each case is told by, strongest first: those of its strongest channel, or
-        those over all destinations where only they raise it."""
+        """The raising windows that the sentence of each case describes, strongest first: of its strongest
+        channel, or the app-wide ones where only they raise it."""
         fired = self.frame[self.fires]
         channel = fired[fired["dest"] != APP_LEVEL].drop_duplicates("owner").set_index("owner")["dest"]
         wanted = channel.reindex(fired["owner"], fill_value=APP_LEVEL).to_numpy()
@@ -146,14 +146,14 @@ class CaseRows:
         return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
 
     def _united(self, told: pd.DataFrame, name: str) -> pa.Array:
-        """What the windows of each case hold, once, the strongest window's first."""
+        """Distinct values in the windows of each case, the strongest window's first."""
         found: list[dict[Any, None]] = [{} for _ in range(self.n)]
         for owner, held in zip(told["owner"].tolist(), told[name].tolist(), strict=True):
             found[owner] |= dict.fromkeys(held) if isinstance(held, np.ndarray) else {}
         return pa.array([[*one][:MAX_PLACES] for one in found], CASES.field(name).type)
 
     def _findings(self, told: Sequence[Finding]) -> dict[str, pa.Array]:
-        """Summaries, and what is said of the windows that raise a case, once a subject, strongest first."""
+        """Summaries, and the findings of the windows that raise a case: one a subject, strongest first."""
         said: list[dict[tuple[str, ...], Finding]] = [{} for _ in range(self.n)]
         rows = pa.array(np.flatnonzero(self.fires))
         lists, dests = (self.table[name].take(rows).to_pylist() for name in ("findings", "dest"))
@@ -177,7 +177,7 @@ class CaseRows:
         }
 
     def _contacted(self) -> list[list[str]]:
-        """Destinations that the raising windows of each case hold, whatever is said of their own windows."""
+        """All destinations in the raising windows of each case, ranked by themselves or not."""
         local = (self.table["status"].to_pandas() == "local_destination").to_numpy(np.bool_)
         rows = ~self.app_wide & (self.fires | (self.heard & ~local))
         names = self.frame.loc[rows].groupby("owner")["dest"].agg(lambda dests: [*dict.fromkeys(dests)])
@@ -266,7 +266,7 @@ def raising(scores: pa.Table, cases: Sequence[Mapping[str, Any]]) -> dict[str, l
 
 
 def _flags(values: pa.ChunkedArray) -> Mask:
-    """(n,) where they are true."""
+    """(n,) whether they are true; null is false."""
     return np.asarray(values.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
 
 
@@ -275,7 +275,7 @@ def _raises(scores: pa.Table) -> pa.ChunkedArray:
 
 
 def _concerned(scores: pa.Table, units: pd.DataFrame, events: pd.DataFrame) -> pa.Table:
-    """Windows of those alert units and, perhaps with others, of the events."""
+    """Windows of those alert units, and at least those of the events."""
     mine = alert_units(scores).append_column("row", pa.array(np.arange(len(scores))))
     wanted = pa.Table.from_pandas(units, UNITS, preserve_index=False)
     rows = np.zeros(len(scores), np.bool_)
@@ -303,7 +303,7 @@ def _single(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names
 
 
 def _together(windows: pa.Table, events: pd.DataFrame) -> tuple[Codes, Codes, Names]:
-    """The same of the fleet events."""
+    """The same for the fleet events."""
     others = pc.is_in(windows["status"], pa.array(["scored", *HELD]))
     met = _flags(pc.invert(pc.or_(others, pc.is_valid(windows["exception_id"]))))
     kept: list[Any] = []

@@ -1,7 +1,7 @@
 """Cases: one app (or destination) on one device, or one fleet event, over the days on which it alerts.
 
-What a person works on. A beacon that rotates hosts alerts in many windows on many days and is still one case,
-which lists its destinations and its days.
+A case is what a person works on. A beacon that rotates hosts alerts in many windows on many days and is still
+one case, which lists its destinations and its days.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 
 MAX_QUIET_DAYS = 3
-"""Days without an alert that end no case: what is used at work rests at the weekend."""
+"""So many days without an alert do not end a case: work apps rest at the weekend."""
 
 DESTINATION = pa.struct(
     [
@@ -112,7 +112,7 @@ def _urgency(
 
 
 def case_id(kind: str, device: str | None, what: str, day: str) -> str:
-    """The id of a case that first alerts on that day; another model, or another run, gives the same."""
+    """The id of a case that first alerts on that day; the same for any model and run."""
     return hashlib.sha256(json.dumps([kind, device, what, day]).encode()).hexdigest()[:32]
 
 

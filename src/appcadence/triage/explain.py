@@ -1,4 +1,4 @@
-"""One ranked window for the terminal: everything the triage page says of it, in 80 columns."""
+"""A case or a ranked window for the terminal: everything the triage page says of it, in 80 columns."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def case_facts(case: Row, window: Window | None) -> dict[str, Any]:
 
 
 def case_lines(case: Row, window: Window | None) -> list[str]:
-    """What is said of a case, in lines of at most 80 characters; names are not made inert.
+    """A case in words, in lines of at most 80 characters. Names are not made safe for a terminal.
 
     `window` is its strongest one; None where it has none with a rank.
     """
@@ -126,7 +126,7 @@ def facts(window: Window, case: Row | None = None) -> dict[str, Any]:
 
 
 def lines(window: Window, case: Row | None = None) -> list[str]:
-    """What is said of a window, in lines of at most 80 characters; names are not made inert.
+    """A window in words, in lines of at most 80 characters. Names are not made safe for a terminal.
 
     `case` is the one whose strongest window it is, if it is shown as such.
     """

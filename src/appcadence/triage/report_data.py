@@ -1,4 +1,4 @@
-"""What of a batch output is shown to people: windows, and what surrounds them."""
+"""What people are shown of a batch output: windows and their surroundings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Lags:
 
     @property
     def by_chance(self) -> float:
-        """Answered pushes to be expected of sessions that know nothing of them."""
+        """Answered pushes to be expected if sessions were independent of them."""
         return len(self.seen) * _within(self.shifted, self.reach_seconds) / len(self.shifted)
 
     def facts(self) -> dict[str, float]:
@@ -64,7 +64,7 @@ class Lags:
 
     @property
     def sentence(self) -> str:
-        """Both numbers; that they cannot tell, where chance alone would answer half of the pushes."""
+        """Both numbers, and a note if chance alone would answer so many pushes that they prove nothing."""
         chance = f"{self.by_chance:.0f}" if self.by_chance >= 10 else f"{self.by_chance:.2g}"
         blunt = "" if self.by_chance <= MAX_CHANCE * len(self.seen) else ", too many to tell the two apart"
         return (
@@ -103,24 +103,24 @@ Intervals = list[tuple[int, int]]
 
 _UNITS = {f.name: f.unit for f in FEATURES}
 _KNOWN = [name for name in CONTEXT.names if name != "background_modes"]
-"""What every output says of apps; those of earlier versions say no more."""
+"""Columns that outputs of all versions have."""
 PRESENCE = ("app_foreground", "device_unlocked")
 
 
 @dataclass(frozen=True)
 class Window:
-    """A row of the scores table and what was seen around it. What the batch job did not keep is empty."""
+    """A row of the scores table and what was seen around it; empty where the batch job kept nothing."""
 
     row: Row
     sessions: Intervals
     starts: list[int]
     """Starts of the sessions that began in the window, microseconds since the epoch."""
     presence: dict[str, Intervals]
-    """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
+    """By kind of `PRESENCE`; kinds that the telemetry lacks are absent."""
     context: Row
     """A row of context.parquet; see `window_facts.CONTEXT`."""
     failed: tuple[str, str | None] | None
-    """Id of an exception that does not hold for it, and the owner if known."""
+    """Id of an exception that does not hold for it, and its owner if known."""
     silent: Finding | None
     """Why it raises no alert; None where it raises one, or has no rank."""
     findings: list[Finding]
@@ -140,7 +140,7 @@ class Window:
 
     @property
     def pushed(self) -> str:
-        """What is known of pushes, as a sentence; empty without push telemetry, which the reasons say."""
+        """What is known about pushes, as a sentence; empty without push telemetry, which a finding says."""
         if self.pushes is None:
             return ""
         found = self.lags
@@ -151,7 +151,7 @@ class Window:
 
 
 class Output:
-    """A batch output that is read as it is needed.
+    """A batch output, read on demand.
 
     Raises:
         TelemetryError: `path` is no output of 'appcadence score', or one of its files is unreadable.
@@ -164,7 +164,7 @@ class Output:
         self.path, self.run = path, Run.read(path)
 
     def check_unchanged(self) -> None:
-        """Refuse what was read, where another run replaced the output meanwhile.
+        """Refuse what was read if another run has replaced the output meanwhile.
 
         Raises:
             TelemetryError: it did.
@@ -212,7 +212,7 @@ class Output:
         return said
 
     def windows(self, rows: Sequence[Row]) -> list[Window]:
-        """Rows of the scores table with what surrounds them."""
+        """Rows of the scores table with their surroundings."""
         kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for session in _rows(self.path / "sessions.parquet", (*KEYS, "start", "end")):
             kept[_key(session)].append(session)
@@ -248,7 +248,7 @@ class Output:
         return {row["id"]: row["owner"] for row in self._later("exceptions.parquet", ("id", "owner"))}
 
     def _later(self, name: str, columns: Sequence[str]) -> list[Row]:
-        """A file that an output may lack."""
+        """Rows of a file that an output may lack."""
         file = self.path / name
         return _rows(file, columns) if file.exists() else []
 
@@ -272,7 +272,7 @@ class Output:
 
 @contextmanager
 def undamaged(path: Path) -> Iterator[None]:
-    """Raises TelemetryError where what an output holds cannot be gone on with: values no run writes."""
+    """Turns errors over values that no run writes into a TelemetryError."""
     try:
         yield
     except AppcadenceError:
@@ -367,7 +367,7 @@ def _inside(row: Row, spans: Sequence[Row], of_app: bool) -> Intervals:
 
 
 def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
-    """All columns of a file, some of which must be there."""
+    """Rows of a file, which must have at least these `columns`."""
     table = read_table(file)
     if missing := [name for name in columns if name not in table.column_names]:
         raise unreadable(file, KeyError(missing[0]))

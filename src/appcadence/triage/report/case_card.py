@@ -1,4 +1,4 @@
-"""All that the page says of one case."""
+"""What the page says about one case."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_ENTRIES = 3
 
 
 def line(case: Row) -> dict[str, Any]:
-    """What the list of cases says of one."""
+    """The entry of a case in the list."""
     fleet = case["kind"].startswith("fleet")
     dests = [part["dest"] for part in case["destinations"]]
     app = case["app_id"] or ("" if fleet else "(unknown app)")
@@ -59,7 +59,7 @@ def line(case: Row) -> dict[str, Any]:
 def card(
     case: Row, window: Window | None, raising: Sequence[Row], verdicts: Sequence[Row], out: Path
 ) -> dict[str, Any]:
-    """What its card says, besides its line.
+    """The card of a case, with its line.
 
     Args:
         case: a row of the cases table.
@@ -71,7 +71,7 @@ def card(
     said = case["findings"]
     known = {d["analyst"] for d in verdicts}, {d["verdict"] for d in verdicts}
     differ = all(len(names) > 1 for names in known)
-    # A decision is one on windows, of which a quiet case, or a fleet event that never alerted, has none.
+    # Decisions are about alerting windows, which quiet cases and fleet events that never alerted lack.
     commands = verdict_commands(out, case["case"]) if raising else {}
     reasons = of_kind(said, REASON, SUPPRESSION)
     return line(case) | {
@@ -111,7 +111,7 @@ def _judged(verdicts: Sequence[Row], differ: bool) -> str:
 
 
 def _is_long(reason: Finding) -> bool:
-    """Whether the guide's words on long sessions fit: a short one may be long for a new destination."""
+    """Whether the guide's words on long sessions fit: for a new destination a short one may count as long."""
     told = reason.parameters
     short = told.get("feature") == "longest_session_seconds" and told["value"] < PERSISTENT_SECONDS
     return not (reason.code == "expert" and short)
@@ -238,7 +238,7 @@ def _entry(case: Row, name: str, dest: str | None, shown: Sequence[str]) -> str:
 
 
 def verdict_commands(out: Path, case: int) -> dict[str, str]:
-    """By verdict, the command that records it on a case's windows."""
+    """By verdict, the command that records it for a case's windows."""
     return {
         word: (
             f"appcadence verdict add {shlex.quote(str(out))} --case {case} --verdict {word} --analyst NAME "
