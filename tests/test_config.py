@@ -164,7 +164,10 @@ def test_settings_of_a_file_reach_the_scores_and_all_records(place, tmp_path, mo
     plain = pd.read_parquet("o/scores.parquet")
     said = " ".join(score(tmp_path, *base, "--config", "c.toml").split())
     assert f"a budget of 3 a device-day, {CADENCE} 1e-09, {PERSISTENCE} 0.05." in said
-    assert f"Blind spot: {CADENCE} 1e-09 is below" in said and "no window shows structured cadence." in said
+    assert (
+        f"Blind spot: {CADENCE} 1e-09 is below" in said
+        and "so no window can show structured cadence." in said
+    )
     bound = pd.read_parquet("o/scores.parquet")
     assert 0 < bound["alert"].sum() < plain["alert"].sum() and not (bound["alert"] & ~plain["alert"]).any()
     shown = {name: bound["behaviours"].map(lambda names, n=name: n in names) for name in BEHAVIOURS}
