@@ -27,7 +27,7 @@ BEFORE, AFTER = range(4), range(4, 8)
 """Days of training, and as many after it."""
 
 
-def phones(names, days, gap=900.0, app=None, host="10.0.0.9", **more):
+def phones(names, days, gap=900.0, app=None, host="93.184.216.9", **more):
     """Flows every quarter of an hour to an address: what no app is known of, and no update explains."""
     start = np.concatenate([day * 86_400 + np.arange(0, 86_400, gap) for day in days])
     return together(*(flows(start, name, app, host, **more) for name in names))

@@ -1,6 +1,7 @@
 """Truth and quality: counted in implant-days and benign alert units."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import SchemaError
+from appcadence.features.history import History
 from appcadence.telemetry.schema import FLOWS, conform
-from appcadence.training.evaluate import BUDGETS, evaluate, injected_quality, json_ready, quality
-from appcadence.training.truth import Truth, truth_of, with_names
+from appcadence.training.evaluate import (
+    BUDGETS,
+    evaluate,
+    injected_quality,
+    json_ready,
+    quality,
+    share_learned,
+    wilson,
+)
+from appcadence.training.truth import Truth, labels_outside, truth_of, with_names
 
 DAY = pd.Timestamp("2026-03-02", tz="UTC")
 
@@ -114,6 +124,25 @@ def test_labels_without_anything_malicious_are_refused():
         evaluate(scores, _labels([("a", "app", "h", 0, 1, "ignore", None)]), _flows())
 
 
+def test_labels_of_another_time_are_counted_and_refused_where_there_are_no_others():
+    shown, late = ("a", "app", "h", 1, 2, "malicious", "c"), ("a", "app", "h", 40, 50, "malicious", "d")
+    seen = _flows([("a", "1.2.3.4", "h")]).drop_columns("duration_seconds")
+    seen = seen.append_column("duration_seconds", pa.array([7_200.0]))
+    assert labels_outside(_labels([shown]), seen) == (0, 1)
+    assert labels_outside(_labels([shown, late]), seen) == (1, 2)
+    with pytest.raises(SchemaError, match="none of the 1 malicious labels lies in the span"):
+        labels_outside(_labels([late]), seen)
+
+
+def test_what_the_model_learned_from_is_told_by_device_and_time():
+    known = History(pd.DataFrame({"device_id": ["a", "b"], "first_seen": [0, 50], "vetted": [True, False]}))
+    model = SimpleNamespace(history=known, reference=SimpleNamespace(end_us=100))
+    start = pa.array([0, 50, 100, 101, 50], pa.timestamp("us", tz="UTC"))
+    later = pa.table({"start": start, "device_id": ["a", "a", "a", "a", "b"]})
+    assert share_learned(model, later) == pytest.approx(3 / 5)
+    assert share_learned(model, later.slice(3)) == share_learned(model, later.slice(0, 0)) == 0.0
+
+
 def test_recall_is_told_apart_by_what_the_caller_knows():
     scores = _scores(
         [("a", "app", "h", 0, 5.0), ("b", "app", "h", 0, -5.0), ("c", "app", "h", 0, 1.0)]
@@ -180,7 +209,7 @@ def test_quality_equals_its_twin(rows, pairs, unseen, days):
     )
     window = np.array([w for w, _ in pairs], np.int64)
     truth = Truth(days_of, window, np.array([number[day] for _, day in pairs], np.int64))
-    frame = pd.DataFrame({"device_id": [f"d{d}" for d in device]})
+    frame = observed([f"d{d}" for d in device])
     got = quality(frame, np.array(score, float), truth, np.array(unit), days)
 
     values = [-math.inf if math.isnan(s) else float(s) for s in score]
@@ -216,7 +245,7 @@ def test_quality_equals_its_twin(rows, pairs, unseen, days):
 def benign_and_implant(benign, implant, days):
     """Quality of benign units that score so, and one implant-day that does."""
     scores = np.array([implant, *benign], float)
-    frame = pd.DataFrame({"device_id": [f"d{k}" for k in range(len(scores))]})
+    frame = observed([f"d{k}" for k in range(len(scores))])
     truth = Truth(
         pd.DataFrame({"device_id": ["d0"], "case_id": ["c"], "day": [DAY], "kind": ["beacon"]}),
         np.array([0]),
@@ -255,16 +284,19 @@ def test_realised_counts_units_at_the_promised_score_and_above():
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=2, max_size=8),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=5),
+    st.lists(st.integers(1, 5), min_size=4, max_size=4),
 )
 @settings(max_examples=20)
-def test_intervals_equal_those_of_fleets_drawn_device_by_device(benign, implants):
+def test_intervals_equal_those_of_fleets_drawn_device_by_device(benign, implants, span):
     device = [f"d{d}" for d, _ in benign + implants]
     score = np.array([s for _, s in benign + implants], float)
     n, m = len(benign), len(implants)
-    days = pd.DataFrame({"device_id": device[n:], "case_id": "c", "day": DAY, "kind": "beacon"})
+    cases = [f"c{d}" for d in device[n:]]
+    days = pd.DataFrame({"device_id": device[n:], "case_id": cases, "day": DAY, "kind": "beacon"})
     truth = Truth(days, np.arange(n, n + m), np.arange(m))
-    got = quality(pd.DataFrame({"device_id": device}), score, truth, np.arange(n + m), 2.0)
-    names = list(dict.fromkeys(device[n:] + device[:n]))
+    names = sorted(set(device))
+    of = {name: span[int(name[1])] for name in names}
+    got = quality(observed(device, of), score, truth, np.arange(n + m), float(sum(of.values())))
     if len(names) < 2:
         assert all(math.isnan(x) for pair in got.interval.values() for x in pair)
         return
@@ -274,12 +306,57 @@ def test_intervals_equal_those_of_fleets_drawn_device_by_device(benign, implants
         fleet = [names[k] for k in rng.integers(0, len(names), len(names))]
         units = [s for name in fleet for d, s in zip(device[:n], score[:n], strict=True) if d == name]
         shown = [s for name in fleet for d, s in zip(device[n:], score[n:], strict=True) if d == name]
-        for budget in BUDGETS:
-            level = slow_level(units, 2.0 * budget)
-            shares[budget].append(sum(s > level for s in shown) / max(len(shown), 1))
+        for budget in BUDGETS if shown else ():
+            level = slow_level(units, sum(of[name] for name in fleet) * budget + 1e-9)
+            shares[budget].append(sum(s > level for s in shown) / len(shown))
     for budget, (low, high) in got.interval.items():
-        assert low == pytest.approx(np.quantile(shares[budget], 0.025))
-        assert high == pytest.approx(np.quantile(shares[budget], 0.975))
+        least, most = wilson(got.recall[budget], len(set(cases)))
+        assert low == pytest.approx(min(least, np.quantile(shares[budget], 0.025)))
+        assert high == pytest.approx(max(most, np.quantile(shares[budget], 0.975)))
+
+
+def test_wilsons_interval_holds_the_shares_that_its_own_test_does_not_reject():
+    for trials in (1, 2, 9, 40, 1000):
+        for found in {0, 1, trials // 3, trials}:
+            for bound in wilson(share := found / trials, trials):
+                assert abs(share - bound) == pytest.approx(
+                    1.959964 * math.sqrt(bound * (1 - bound) / trials), abs=1e-9
+                )
+    assert wilson(1.0, 9)[0] == pytest.approx(0.7009, abs=1e-4)
+
+
+@pytest.mark.parametrize(("devices", "budget"), [(6, 3.0), (12, 3.0), (12, 1.0), (30, 1.0)])
+def test_nineteen_of_twenty_intervals_hold_the_recall_of_the_population(devices, budget):
+    # Few implants, most of them found: fleets resampled from the devices alone hold it in 12 to 50 of sixty.
+    rng = np.random.default_rng(1)
+    recall = fleet_of(rng, 3000).recall[budget]
+    held = [
+        low <= recall <= high for low, high in (fleet_of(rng, devices).interval[budget] for _ in range(60))
+    ]
+    assert np.mean(held) >= 0.93
+
+
+def fleet_of(rng, devices):
+    """Quality on devices of three days: some twenty benign units a day, an implant on every other device."""
+    owner = np.repeat(np.arange(devices), 60)
+    level = rng.normal(0, 0.5, devices)
+    whose = np.flatnonzero(rng.random(devices) < 0.5)
+    whose = whose if len(whose) else np.array([0])
+    days = np.repeat(np.arange(len(whose)), rng.integers(1, 4, len(whose)))
+    shown = rng.normal(3, 1, len(whose))[days] + rng.normal(0, 0.3, len(days))
+    score = np.append(rng.normal(0, 1, len(owner)) + level[owner], shown)
+    device = [f"d{k}" for k in np.append(owner, whose[days])]
+    table = {"device_id": device[len(owner) :], "case_id": days.astype(str), "day": DAY, "kind": "beacon"}
+    places = np.arange(len(days))
+    truth = Truth(pd.DataFrame(table), len(owner) + places, places)
+    of = dict.fromkeys(device, 3.0)
+    return quality(observed(device, of), score, truth, np.arange(len(score)), 3.0 * devices)
+
+
+def observed(device, days=None):
+    """Windows of these devices, one a device, which was observed for so many days (default one)."""
+    seconds = [86_400.0 * (1 if days is None else days[name]) for name in device]
+    return pd.DataFrame({"device_id": device, "window_start": DAY, "observed_seconds": seconds})
 
 
 def test_metrics_are_flat_and_what_is_no_number_is_null():

@@ -74,10 +74,15 @@ def test_training_learns_from_them(tables):
         if verdict:
             rows = [("phone-03", "com.chat", "poll.example", 2, 2, verdict, "ana")]
             said = _verdicts(rows)
-        scores = Scorer(train(tables, seed=1, verdicts=said).detector, "x").score(day)
+        training = train(tables, seed=1, verdicts=said)
+        taught = {name: value for name, value in training.params.items() if name.startswith("verdict")}
+        decided = {"verdicts": 1, "verdict_windows": 1, "verdict_windows_learned": 1}
+        assert taught == (decided if verdict else {}) and taught.items() <= training.detector.card.items()
+        scores = Scorer(training.detector, "x").score(day)
         return scores.loc[scores["dest"] == "poll.example", "score"].item()
 
     assert score("malicious") > score("benign") + 0.1
+    assert score(None) < score("malicious")
 
 
 def test_a_table_of_something_else_is_refused(tables):

@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
 from appcadence.cli.loading import load_scorer, read_labels, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, ExpectModel, Json, Log, Model
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import number, print_table, say
+from appcadence.cli.terminal import complain, number, print_table, say
 from appcadence.features.extraction import load
-from appcadence.training.evaluate import TOO_FEW, Quality, in_words, json_ready
+from appcadence.training.evaluate import TOO_FEW, Quality, in_words, json_ready, share_learned
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.probe import HealthCheck, check_health
+from appcadence.training.truth import labels_outside
 
 
 def evaluate(
@@ -38,6 +40,7 @@ def evaluate(
     Example: appcadence evaluate telemetry --model model --labels telemetry.labels.parquet
     """
     found: Quality | HealthCheck
+    learned: dict[str, float] = {}
     with logged(log), progress_bar() as progress:
         truth = None if labels is None else read_labels(labels, directory)
         scorer = load_scorer(model, expect_model, trusted_keys(directory))
@@ -46,13 +49,29 @@ def evaluate(
         else:
             progress("scoring", 0.0)
             tables = load(directory)
+            warn_of_labels(truth, tables["flows"])
             found = evaluate_scores(scorer.score(tables), truth, tables["flows"])
+            learned = {"share_learned": share_learned(scorer.detector, tables["flows"])}
     if as_json:
-        typer.echo(json.dumps(json_ready(found.metrics())))
+        typer.echo(json.dumps(json_ready(found.metrics() | learned)))
     elif isinstance(found, Quality):
         print_quality(found)
+        print_learned("the model", learned["share_learned"])
     else:
         print_health(found)
+
+
+def warn_of_labels(labels: pa.Table, flows: pa.Table) -> None:
+    """Say how many malicious labels the telemetry cannot show.
+
+    Raises:
+        SchemaError: it can show none.
+    """
+    outside, count = labels_outside(labels, flows)
+    if outside:
+        complain(
+            f"{outside} of {count} malicious labels lie outside the telemetry's span; they count as missed."
+        )
 
 
 def print_quality(quality: Quality) -> None:
@@ -63,12 +82,22 @@ def print_quality(quality: Quality) -> None:
         f"Recall is of {quality.implant_days} implant-days, of which {quality.unjudged_implant_days} had no "
         f"window that could be judged; false alerts of {quality.benign_units} benign alert units over "
         f"{quality.device_days:.1f} device-days; average precision of the units "
-        f"{quality.said(quality.average_precision)}. Realised: benign units per device-day at or above the "
+        f"{quality.said(quality.average_precision)} ({quality.said(quality.precision_by_chance)} by chance). "
+        f"Realised: benign units per device-day at or above the "
         "score that promises so many."
     )
     for name, groups in quality.recall_by.items():
         shares = ", ".join(f"{value} {share:.2f} ({n})" for value, (share, n) in groups.items())
         say(f"Recall by {name} at one false alert per device-day (implant-days): {shares}.")
+
+
+def print_learned(model: str, share: float) -> None:
+    """Warn of figures that were measured on what a model had learned from."""
+    if share:
+        say(
+            f"{max(share, 0.01):.0%} of these flows come from devices and days that {model} was trained on. "
+            "On new telemetry it raises more alerts and finds less: measure on telemetry from after training."
+        )
 
 
 def _print_recall(names: Sequence[str], quality: Quality, rates: Mapping[float, str]) -> None:

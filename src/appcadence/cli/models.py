@@ -13,6 +13,7 @@ import pyarrow as pa
 import typer
 
 from appcadence._inputs import sha256
+from appcadence.cli.evaluate import print_learned, warn_of_labels
 from appcadence.cli.loading import load_scorer, read_labels, trusted_keys
 from appcadence.cli.options import Json, group
 from appcadence.cli.progress import progress_bar
@@ -23,7 +24,7 @@ from appcadence.models.bundle import sign
 from appcadence.models.signature import make_key
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
-from appcadence.training.evaluate import Quality, in_words, json_ready
+from appcadence.training.evaluate import Quality, in_words, json_ready, share_learned
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.publish import fingerprint
 from appcadence.training.registry import judge
@@ -108,13 +109,19 @@ def compare(
     Example: appcadence models compare models:/appcadence@champion model --data frozen --labels
     frozen.labels.parquet
     """
-    first, second = _measure([a, b], data, labels)
+    (first, second), learned = _measure([a, b], data, labels)
     if as_json:
-        typer.echo(json.dumps({"a": json_ready(first.metrics()), "b": json_ready(second.metrics())}))
+        metrics = [
+            json_ready(outcome.metrics() | {"share_learned": share})
+            for outcome, share in zip((first, second), learned, strict=True)
+        ]
+        typer.echo(json.dumps(dict(zip("ab", metrics, strict=True))))
         return
     say(f"A: {a}")
     say(f"B: {b}")
     _print_both({"A": first, "B": second})
+    for name, share in zip("AB", learned, strict=True):
+        print_learned(name, share)
 
 
 @models.command()
@@ -131,8 +138,8 @@ def promote(
 
     On the frozen telemetry it may lose no more than 0.02 of recall at 0.1 and at 1 false alerts per
     device-day, and at a promise of 1 may not raise more than 1.25, or than the champion. Without a champion
-    only the latter is asked. The figures, the evaluation set's checksums and what --force overruled are
-    recorded with the version.
+    only the latter is asked. A version that was trained on this telemetry is refused. The
+    figures, the evaluation set's checksums and what --force overruled are recorded with the version.
 
     Example: appcadence models promote --data frozen --labels frozen.labels.parquet
     """
@@ -209,30 +216,32 @@ def _judged(
 ) -> tuple[dict[str, Quality], list[str]]:
     """What was measured, by role, and the reasons to refuse."""
     if current is None:
-        (challenger,) = _measure([candidate.uri], data, labels)
-        return {"challenger": challenger}, list(judge(None, challenger))
+        (challenger,), (learned,) = _measure([candidate.uri], data, labels)
+        return {"challenger": challenger}, list(judge(None, challenger, learned))
     try:
-        champion, challenger = _measure([current.uri, candidate.uri], data, labels)
+        (champion, challenger), (_, learned) = _measure([current.uri, candidate.uri], data, labels)
     except BundleError:
         # A champion of an older feature schema must not bar its successor for good: --force may overrule.
-        (challenger,) = _measure([candidate.uri], data, labels)
+        (challenger,), (learned,) = _measure([candidate.uri], data, labels)
         unusable = f"the champion, version {current.version}, cannot be loaded to compare with"
-        return {"challenger": challenger}, [unusable, *judge(None, challenger)]
-    return {"champion": champion, "challenger": challenger}, list(judge(champion, challenger))
+        return {"challenger": challenger}, [unusable, *judge(None, challenger, learned)]
+    return {"champion": champion, "challenger": challenger}, list(judge(champion, challenger, learned))
 
 
-def _measure(names: list[str], data: Path, labels: Path) -> list[Quality]:
+def _measure(names: list[str], data: Path, labels: Path) -> tuple[list[Quality], list[float]]:
+    """The quality of each model, and the share of the telemetry that it was trained on."""
     truth = read_labels(labels, data)
     keys = trusted_keys(data)
     scorers = [load_scorer(name, None, keys) for name in names]
     with progress_bar() as progress:
         progress("reading", 0.0)
         tables: Mapping[str, pa.Table] = load(data)
+        warn_of_labels(truth, tables["flows"])
         out = []
         for k, scorer in enumerate(scorers):
             progress(f"scoring with model {k + 1} of {len(scorers)}", k / len(scorers))
             out.append(evaluate_scores(scorer.score(tables), truth, tables["flows"]))
-    return out
+    return out, [share_learned(scorer.detector, tables["flows"]) for scorer in scorers]
 
 
 def _evaluation_set(data: Path, labels: Path) -> dict[str, str]:

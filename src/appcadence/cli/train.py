@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from appcadence._inputs import sha256
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, Json, Log, Window, check_directories
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import say
+from appcadence.cli.terminal import complain, say
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.models.signature import read_key
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.sheet import read_named
 from appcadence.training import train as training
@@ -78,10 +81,14 @@ def train(
 
             progress("asking MLflow", 0.0)
             publish.check_ready()
-        decided = None if verdicts is None else read_named(verdicts, VERDICTS)
+        sources: dict[str, str] = {}
+        decided = None
+        if verdicts is not None:
+            decided, sources["verdicts_sha256"] = read_named(verdicts, VERDICTS), sha256(verdicts)
         before = None
         if warm_start is not None:
-            before = load_scorer(warm_start, None, trusted_keys(directory)).detector
+            earlier = load_scorer(warm_start, None, trusted_keys(directory))
+            before, sources["warm_start"] = earlier.detector, earlier.version
         result = training.train(
             load(source),
             window,
@@ -90,6 +97,7 @@ def train(
             verdicts=decided,
             search_trials=search_trials,
             before=before,
+            sources=sources,
             progress=progress,
         )
         identity = bundle.save(result.detector, out)
@@ -109,13 +117,29 @@ def train(
         typer.echo(json.dumps(answer))
         return
     say(f"Bundle {out} ({identity[:12]}), window {window}.")
+    if decided is not None:
+        _say_verdicts(result.params)
     if len(result.trials):
         _say_search(result)
     say("On implants injected into what was held out (no estimate of recall on real ones):")
     print_quality(result.quality)
+    if (rounds := result.params["rounds"]) > 1:
+        say(f"These device-days are the same ones {rounds} times over, with other implants each time.")
     say(result.detector.card["roughness"])
     if version:
         say(f"Registered as models:/appcadence@challenger, version {version}.")
+
+
+def _say_verdicts(params: Mapping[str, Any]) -> None:
+    windows, learned = params["verdict_windows"], params["verdict_windows_learned"]
+    say(
+        f"{many(params['verdicts'], 'verdict')} decide {many(windows, 'window')} of this telemetry. The "
+        f"classifier learned from {learned:,} of them, those of its later part."
+    )
+    if not windows:
+        complain(
+            "no verdict is about this telemetry; train on telemetry that holds the windows they decided."
+        )
 
 
 def _say_search(result: training.Training) -> None:

@@ -16,7 +16,7 @@ from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
 from appcadence.models.detector import Detector, aligned, comparable, hide, placed
-from appcadence.models.eligibility import eligible, strata, unattributable
+from appcadence.models.eligibility import SCORED, eligible, statuses, strata
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
 from appcadence.training.app_shifts import AppShift, app_shifts
@@ -210,7 +210,7 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
 def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
     raw, parts = detector.parts(frame)[1], []
     units, promised, counted = 0, 0.0, 0.0
-    ranked = ~common & ~unattributable(frame)
+    ranked = statuses(frame, eligible(frame), common, rank_local=False) == SCORED
     score, spread, shift = placed(frame, raw, ranked, detector.calibration)
     score, raw = score + shift, raw + shift * spread
     for stratum, rows in strata(frame).items():

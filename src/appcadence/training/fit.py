@@ -17,7 +17,6 @@ from appcadence.models.detector import (
     Detector,
     aligned,
     behaviour_score,
-    calibrated,
     forest_input,
     fuse,
     placed,
@@ -162,7 +161,7 @@ def fit(
     calibration = _calibrate(held, raw)
     able = judged(held.frame)
     behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
-    score = calibrated(tested.frame, with_it, calibration)[0]
+    score = _as_scored(tested, with_it, calibration)[0]
     return Fit(
         classifier=learned.classifier(trusted),
         classifier_text=learned.text,
@@ -248,13 +247,22 @@ def _fused(
 
 def _calibrate(held: Sample, raw: Vector) -> dict[str, Calibration]:
     """Promise what comes out: a device's unusual day is lowered in scoring, and so before it is counted."""
-    first, lowered = _calibrated(held, raw), raw.copy()
-    for number in np.unique(held.round):
-        mine = held.round == number
-        frame = held.frame[mine].reset_index(drop=True)
-        _, spread, shift = placed(frame, raw[mine], np.ones(len(frame), np.bool_), first)
+    return _calibrated(held, _as_scored(held, raw, _calibrated(held, raw))[1])
+
+
+def _as_scored(rows: Sample, raw: Vector, calibration: dict[str, Calibration]) -> tuple[Vector, Vector]:
+    """Scores and raw scores (n,), unusual days of a device lowered as scoring does, each round by itself.
+
+    Implants do not count: a round holds more of them at once than an attack on one device would.
+    """
+    score, lowered = np.empty(len(raw)), raw.copy()
+    for number in np.unique(rows.round):
+        mine = rows.round == number
+        frame = rows.frame[mine].reset_index(drop=True)
+        scaled, spread, shift = placed(frame, raw[mine], ~rows.malicious[mine], calibration)
+        score[mine] = scaled + shift
         lowered[mine] += shift * spread
-    return _calibrated(held, lowered)
+    return score, lowered
 
 
 def _calibrated(held: Sample, raw: Vector) -> dict[str, Calibration]:

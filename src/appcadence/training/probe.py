@@ -15,8 +15,8 @@ from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.models.calibration import alert_unit, device_days
-from appcadence.models.detector import Detector, calibrated, hide
-from appcadence.models.eligibility import eligible, strata, unattributable
+from appcadence.models.detector import Detector, hide, placed
+from appcadence.models.eligibility import SCORED, eligible, statuses, strata
 from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
@@ -78,23 +78,34 @@ def probe(
     mine = tables | {"flows": of_devices(flows, devices)}
     injected_flows, specs = inject(mine, seed, per_device_day=per_device_day, kinds=kinds)
     both = lost(joined(flows, injected_flows))
-    windows = scores_of(detector, tables | {"flows": both}, devices)
-    truth, _ = truth_of(windows, with_names(_labels(specs), both))
+    labels = with_names(_labels(specs), both)
+    windows = scores_of(detector, tables | {"flows": both}, devices, labels)
+    truth, _ = truth_of(windows, labels)
     best = np.full(len(truth.days), -np.inf)
     np.maximum.at(best, truth.day, windows["score"].fillna(-np.inf).to_numpy()[truth.window])
     return Probe(windows, Truth(truth.days.assign(score=best), truth.window, truth.day), both)
 
 
-def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None = None) -> pd.DataFrame:
-    """The windows of some telemetry as `Probe.windows` lists them: scored as ever, without reasons."""
+def scores_of(
+    detector: Detector, tables: Tables, devices: Sequence[str] | None = None, labels: pa.Table | None = None
+) -> pd.DataFrame:
+    """The windows of some telemetry as `Probe.windows` lists them, with the scores that scoring gives them.
+
+    Windows that `labels` call malicious do not make a device's day unusual (see `device_shift`): there are
+    more implants on a device at once than an attack would bring.
+    """
     later = assemble(tables, detector.window, detector.history)
     frame = hide(later.features, detector.excluded_families)
     common = later.fleet_events(detector.reference.end_us).windows
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]
-    score = calibrated(frame, detector.parts(frame)[1], detector.calibration)[0]
-    score[~eligible(frame) | common | unattributable(frame)] = np.nan
+    ranked = statuses(frame, eligible(frame), common, rank_local=False) == SCORED
+    counted = ranked.copy()
+    if labels is not None:
+        counted[truth_of(frame, labels)[0].window] = False
+    score, _, shift = placed(frame, detector.parts(frame)[1], counted, detector.calibration)
+    score = np.where(ranked, score + shift, np.nan)
     texts = {name: frame[name].astype(object) for name in ("device_id", "app_id", "dest")}
     return frame[_SHOWN].assign(**texts, score=score)
 

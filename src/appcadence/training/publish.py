@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import appcadence
 from appcadence._extras import require
 from appcadence._inputs import sha256
 from appcadence._types import Progress, silent
-from appcadence.features.catalog import describe
+from appcadence.features.catalog import SCHEMA_ID, describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.models.scores import SCORES
@@ -114,6 +115,7 @@ def publish(
             for file, figure in figures.items():
                 mlflow.log_figure(figure, f"figures/{file}.png")
             mlflow.log_text(card, "card.md")
+            mlflow.log_text("\n".join(_environment()) + "\n", "environment.txt")
             for file, table in tables.items():
                 if len(table):
                     mlflow.log_text(table.to_csv(index=False), f"{file}.csv")
@@ -195,9 +197,20 @@ def _requirements() -> list[str]:
     """Versions as installed here: MLflow's own inference takes seconds and names what scoring never needs."""
     declared = importlib.metadata.requires("appcadence") or []
     core = [match[0] for r in declared if "extra ==" not in r and (match := re.match(r"[\w.-]+", r))]
+    return _pinned("appcadence", *core, "mlflow")
+
+
+def _environment() -> list[str]:
+    """What else decides a model's bytes, besides telemetry and parameters."""
     return [
-        f"{package}=={importlib.metadata.version(package)}" for package in ("appcadence", *core, "mlflow")
+        f"# Python {platform.python_version()} on {platform.machine()}, feature schema {SCHEMA_ID}",
+        *_requirements(),
+        *_pinned("lightgbm", "scikit-learn", "scipy"),
     ]
+
+
+def _pinned(*packages: str) -> list[str]:
+    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
 
 
 def _signature(rows: pd.DataFrame, predictions: pd.DataFrame) -> Any:

@@ -201,11 +201,15 @@ PROMISE = 1.0
 MAX_REALISED = 1.25
 """Realised false alerts per device-day, at a promise of one, that still keep the budget."""
 
+MAX_LEARNED = 0.01
+"""Share of the evaluation telemetry's flows that a challenger may have been trained on."""
 
-def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
+
+def judge(champion: Quality | None, challenger: Quality, learned: float = 0.0) -> tuple[str, ...]:
     """Reasons not to promote the challenger, a sentence each; empty when it passes.
 
-    Both must be measured on the same labelled telemetry, which neither was trained on. The challenger may
+    Both must be measured on the same labelled telemetry, which neither was trained on; `learned` is the share
+    of its flows that the challenger was (see `evaluate.share_learned`). The challenger may
     lose no more than `TOLERANCE` of recall at either of `BUDGETS`, and at a promise of one false alert per
     device-day realise no more than `MAX_REALISED`, or than the champion where that is more. Without a
     champion only the budget is judged. A figure that is not a number speaks against the promotion.
@@ -230,5 +234,10 @@ def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
         reasons.append(
             f"it breaks the budget: at a promise of {PROMISE:g} false alert per device-day it raises "
             f"{in_words(realised)}{than}; at most {MAX_REALISED:g} is allowed"
+        )
+    if learned > MAX_LEARNED:
+        reasons.append(
+            f"{learned:.0%} of the evaluation telemetry's flows come from devices and days that it was "
+            "trained on; evaluate on telemetry from after its training"
         )
     return tuple(reasons)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,15 @@ from appcadence.training.injection import (
 )
 from appcadence.training.search import search
 from appcadence.training.supervised import Hyperparameters, trust
-from appcadence.training.truth import verdict_of
+from appcadence.training.truth import taught, verdict_of
 
 HELD_OUT_SHARE = 1 / 3
 MIN_DEVICES = 20
 """Fewer devices than this are held out by channel: so few are no sample of devices."""
 MIN_WINDOWS = 3
 """Fewer windows in time than this are cut at several moments instead of at a border."""
+MAX_SEED = 400_000_000
+"""LightGBM's bags take five seeds each, which must fit into 32 bits."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _MIN_IMPLANTS = 40
@@ -102,6 +104,7 @@ def train(
     before: Detector | None = None,
     from_reference: bool = True,
     outlined: bool = False,
+    sources: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
@@ -116,15 +119,17 @@ def train(
     `before`, a detector of earlier telemetry, only flows after it are learned from: its history goes on, and
     its baseline is refined. Learning starts from the model that is shipped for it, unless `from_reference` is
     false. With `outlined` windows are compared with kinds and categories alone, as a model for strangers
-    must: it knows no app.
+    must: it knows no app. `sources` are recorded with the parameters: what `verdicts` and `before` came from.
     Stages and counts are logged under `appcadence.training.train`, at the level INFO.
 
     Raises:
         MissingExtraError: LightGBM or scikit-learn is not installed.
         TelemetryError, SchemaError: the telemetry cannot be read.
-        TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
+        TelemetryError: too little telemetry, and the message says how much; or a number out of range.
     """
     require("train", "lightgbm", "sklearn")
+    if not 0 <= seed <= MAX_SEED:
+        raise TelemetryError(f"seed {seed} is not between 0 and {MAX_SEED:,}", "seed")
     if search_trials < 0:
         raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
@@ -203,6 +208,8 @@ def train(
         "reference": prior_id,
         "local_correction": round(result.trusted, 3),
         **asdict(settings),
+        **({} if verdicts is None else taught(everything.features, verdicts, learn[0].frame)),
+        **(sources or {}),
     }
     usual = AppBaseline.fit(_judgeable(_undisputed(whole, verdicts)))
     detector = Detector(

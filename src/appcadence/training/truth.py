@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask
+from appcadence.errors import SchemaError
+from appcadence.features.columns import micros
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.schema import LABELS, conform
@@ -66,6 +68,28 @@ def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
     more["dest"] = more["dest_host"]
     added = pa.Table.from_pandas(more[[c.name for c in LABELS.columns]], preserve_index=False)
     return pa.concat_tables([labels, conform(LABELS, added, "labels")]).unify_dictionaries()
+
+
+def labels_outside(labels: pa.Table, flows: pa.Table) -> tuple[int, int]:
+    """How many malicious labels lie wholly before or after the flows, and how many there are.
+
+    Raises:
+        SchemaError: all of them do.
+    """
+    bad = labels.filter(pc.equal(labels["label"].cast(pa.string()), "malicious"))
+    start = micros(flows["start"])
+    if not len(bad) or not len(start):
+        return 0, len(bad)
+    lasted = pc.fill_null(flows["duration_seconds"].cast(pa.float64()), 0.0).to_numpy() * 1e6
+    first, last = int(start.min()), int((start + lasted.astype(np.int64)).max())
+    outside = int(((micros(bad["end"]) < first) | (micros(bad["start"]) > last)).sum())
+    if outside == len(bad):
+        span = " to ".join(f"{pd.Timestamp(us, unit='us'):%Y-%m-%d %H:%M}" for us in (first, last))
+        raise SchemaError(
+            f"none of the {len(bad)} malicious labels lies in the span of the telemetry, {span} UTC; give "
+            "labels of this telemetry"
+        )
+    return outside, len(bad)
 
 
 def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
@@ -146,3 +170,12 @@ def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
     agreed = by_window.first().where(by_window.size() == 1, "unexplained")
     out[agreed.index.to_numpy()] = agreed.to_numpy()
     return out
+
+
+def taught(windows: pd.DataFrame, verdicts: pa.Table, learned: pd.DataFrame) -> dict[str, int]:
+    """How many decisions there are, how many windows they cover, and how many of the windows learned from."""
+    return {
+        "verdicts": len(latest_decisions(verdicts)),
+        "verdict_windows": int(pd.notna(verdict_of(windows, verdicts)).sum()),
+        "verdict_windows_learned": int(learned["verdict"].notna().sum()),
+    }
