@@ -208,8 +208,6 @@ def train(
         "reference": prior_id,
         "local_correction": round(result.trusted, 3),
         **asdict(settings),
-        **({} if verdicts is None else taught(everything.features, verdicts, learn[0].frame)),
-        **(sources or {}),
     }
     usual = AppBaseline.fit(_judgeable(_undisputed(whole, verdicts)))
     detector = Detector(
@@ -230,6 +228,7 @@ def train(
             "roughness": _roughness(result.calibration_windows, result.calibration_days, held_out is None),
         },
     )
+    decisions = {} if verdicts is None else taught(everything.features, verdicts, learn[0].frame)
     progress("fitting", 1.0)
     _log.info(
         "done: %d implants in %d rounds, calibrated on %d windows of %.2f device-days",
@@ -239,7 +238,7 @@ def train(
     injection = pd.concat(injected, ignore_index=True)
     return Training(
         detector=detector,
-        params=params,
+        params=params | decisions | dict(sources or {}),
         quality=injected_quality(result.tested, injection, held_out),
         injection=injection,
         example=example,
