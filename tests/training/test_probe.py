@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow.compute as pc
 import pytest
 from handmade import detector, windows
-from make import activity, fleet, flows, pushes, together
+from make import activity, fleet, flows, pushes, table, together
 
 from appcadence.cli.evaluate import print_health
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import steady
 from appcadence.training.drift import drift
 from appcadence.training.evaluate import json_ready
@@ -98,13 +99,13 @@ def test_what_scoring_lowers_or_never_ranks_is_no_alert_of_the_health_check(trai
     assert drift(trained.detector, unusual).budget.units == units
 
 
-def test_implants_do_not_make_a_day_unusual(trained, later):
-    shown = probe(trained.detector, later, 3, 8.0, kinds={"clear": steady(300.0, 0.1, 0.0)})
-    theirs = Scorer(trained.detector, "").score(later | {"flows": shown.flows})
-    judged = theirs["status"].astype(object) == "scored"
-    assert (theirs.loc[judged, "device_shift"] < 0).any()
-    unshifted = (theirs["score"] - theirs["device_shift"]).where(judged)
-    np.testing.assert_allclose(shown.windows["score"], unshifted.to_numpy(np.float64), atol=1e-9)
+def test_implants_do_not_make_a_day_unusual(trained, unusual):
+    where = {"device_id": "phone-00", "label": "malicious", "start": 6.0 * DAY, "end": 7.0 * DAY}
+    rows = [where | {"app_id": f"com.new{k}", "dest": f"host{k}.example"} for k in range(12)]
+    ours = scores_of(trained.detector, unusual, labels=table(LABELS, rows))
+    theirs = Scorer(trained.detector, "").score(unusual)
+    unshifted = (theirs["score"] - theirs["device_shift"]).where(theirs["status"].astype(object) == "scored")
+    np.testing.assert_allclose(ours["score"], unshifted.to_numpy(np.float64), atol=1e-9)
 
 
 def test_only_the_past_is_known_and_every_implant_day_counts(trained, tables):
