@@ -40,7 +40,7 @@ Labels = Annotated[Path, typer.Option(metavar="FILE", help="Its labels table, a 
 def list_(as_json: Json = False) -> None:
     """List the versions registered as appcadence, newest first.
 
-    Their figures are of training: on implants injected into what was held out. To rank versions, use
+    The figures come from training, on implants injected into held-out telemetry. To rank versions, use
     'appcadence models compare' on labelled telemetry.
 
     Example: appcadence models list
@@ -57,7 +57,7 @@ def list_(as_json: Json = False) -> None:
     columns = [number("version"), text("aliases")]
     columns += [number(name) for name in ("created", "window", "recall at 0.1", "at 1")]
     print_table([*columns, text("bundle")], map(_cells, found))
-    say("Recall at false alerts per device-day, on implants injected in training.")
+    say("Recall at 0.1 and 1 false alerts per device-day, on implants injected in training.")
 
 
 @models.command()
@@ -136,10 +136,10 @@ def promote(
 ) -> None:
     """Make a version the champion, unless it is worse than the champion.
 
-    On the frozen telemetry it may lose no more than 0.02 of recall at 0.1 and at 1 false alerts per
-    device-day, and at a promise of 1 may not raise more than 1.25, or than the champion. Without a champion
-    only the latter is asked. A version that was trained on this telemetry is refused. The
-    figures, the evaluation set's checksums and what --force overruled are recorded with the version.
+    On the frozen telemetry the version may lose no more than 0.02 of recall at 0.1 and at 1 false alerts per
+    device-day, and at a promise of 1 it may raise no more than 1.25, or than the champion does. Without a
+    champion only the second rule applies. A version that was trained on this telemetry is refused. The
+    figures, the checksums of the evaluation set and what --force overruled are recorded with the version.
 
     Example: appcadence models promote --data frozen --labels frozen.labels.parquet
     """
@@ -175,7 +175,9 @@ def promote(
 
 @models.command()
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; not there yet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write the private key to; it must not exist.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Make a key to sign models with; print its public half.
@@ -187,19 +189,20 @@ def keygen(
         typer.echo(json.dumps({"key": key, "file": str(file)}))
         return
     say(key)
-    say(f"The private key is in {file}: keep it where models are made, and nowhere else.")
-    say('Who scores names the public one above in the settings: [model] trusted_keys = ["ed25519:..."]')
+    say(f"The private key is in {file}: keep it only where models are made.")
+    say('To score, put the public key above in the settings: [model] trusted_keys = ["ed25519:..."]')
 
 
 @models.command("sign")
 def sign_(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle directory.")],
-    key: Annotated[Path, typer.Option(metavar="FILE", help="The private key, its owner's alone.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The private key; only its owner may read it.")],
     as_json: Json = False,
 ) -> None:
-    """Sign a bundle; what was signed is its id, which names every byte of it.
+    """Sign a bundle. The signature covers its id, which depends on every byte of the bundle.
 
-    A bundle that is trained again is signed again; what MLflow is to have is signed by 'appcadence train'.
+    A bundle that is trained again must be signed again. To register a signed model in MLflow, use
+    'appcadence train --sign-key'.
 
     Example: appcadence models sign model --key signing.pem
     """
@@ -214,7 +217,7 @@ def sign_(
 def _judged(
     candidate: registry.Version, current: registry.Version | None, data: Path, labels: Path
 ) -> tuple[dict[str, Quality], list[str]]:
-    """What was measured, by role, and the reasons to refuse."""
+    """The quality by role, and the reasons to refuse the candidate."""
     if current is None:
         (challenger,), (learned,) = _measure([candidate.uri], data, labels)
         return {"challenger": challenger}, list(judge(None, challenger, learned))
@@ -245,7 +248,7 @@ def _measure(names: list[str], data: Path, labels: Path) -> tuple[list[Quality],
 
 
 def _evaluation_set(data: Path, labels: Path) -> dict[str, str]:
-    """Checksums by which one can tell whether two gates used the same set."""
+    """Checksums that show whether two promotions used the same evaluation set."""
     text = json.dumps(fingerprint(TelemetryDirectory(data)), sort_keys=True)
     return {
         "telemetry_sha256": hashlib.sha256(text.encode()).hexdigest(),

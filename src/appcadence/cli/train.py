@@ -33,19 +33,19 @@ def train(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="The bundle directory to write.")] = Path("model"),
     window: Window = "24h",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     exclude_family: Annotated[
-        list[str] | None, typer.Option(help="A feature family the detector must not see; repeatable.")
+        list[str] | None, typer.Option(help="A feature family that the detector must not use; repeatable.")
     ] = None,
     verdicts: Annotated[
         Path | None, typer.Option(help="A Parquet file with the verdicts table: what analysts decided.")
     ] = None,
     warm_start: Annotated[
         str | None,
-        typer.Option(help="An earlier MODEL whose baseline and history this training goes on from."),
+        typer.Option(help="An earlier MODEL whose baseline and history this training continues."),
     ] = None,
     search_trials: Annotated[
-        int, typer.Option(help="Draws of hyper-parameters to try; 0 takes the usual ones.")
+        int, typer.Option(help="Number of hyperparameter settings to try; 0 keeps the defaults.")
     ] = 0,
     register: Annotated[
         bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
@@ -62,9 +62,10 @@ def train(
     With --register, or where MLFLOW_TRACKING_URI is set, the run is tracked in MLflow and registered as
     appcadence@challenger.
 
-    --search-trials N fits N hyper-parameters of the classifier on a part of the learning windows, judges them
-    on the rest and takes the best; what is held out for calibration and for the figures is not touched. A
-    trial takes five fits of the classifier (six times as many where fewer than 20 devices are known).
+    --search-trials N tries N hyperparameter settings of the classifier: it fits each on a part of the
+    learning windows, judges it on the rest and keeps the best. It does not touch what is held out for
+    calibration and for the figures. A trial fits the classifier five times (30 times with fewer than 20
+    devices).
 
     Example: appcadence train telemetry --window 24h --out model
     """
@@ -121,10 +122,10 @@ def train(
         _say_verdicts(result.params)
     if len(result.trials):
         _say_search(result)
-    say("On implants injected into what was held out (no estimate of recall on real ones):")
+    say("On implants injected into held-out telemetry (no estimate of recall on real implants):")
     print_quality(result.quality)
     if (rounds := result.params["rounds"]) > 1:
-        say(f"These device-days are the same ones {rounds} times over, with other implants each time.")
+        say(f"The device-days are {rounds} rounds over the same days, with different implants in each.")
     say(result.detector.card["roughness"])
     if version:
         say(f"Registered as models:/appcadence@challenger, version {version}.")
@@ -146,6 +147,6 @@ def _say_search(result: training.Training) -> None:
     chosen = ", ".join(f"{name} {result.params[name]:g}" for name in SEARCHED)
     criterion = result.trials["criterion"]
     say(
-        f"Best of {len(result.trials)} trials on the learning windows: {chosen}; recall there "
-        f"{criterion.max():.2f} (the mean of two budgets), the usual ones {criterion[0]:.2f}."
+        f"Best of {len(result.trials)} trials on the learning windows: {chosen}. Mean recall at two budgets "
+        f"there: {criterion.max():.2f}, with the defaults {criterion[0]:.2f}."
     )

@@ -1,8 +1,8 @@
 """Experts: a handful of plain statistics, each worth -log of the share of benign windows that show as much.
 
-They need no implants to learn from, and what the classifier learns is a correction of their sum: on real
-traffic nobody had tuned on, such sums were better than a learned score alone, however small the baseline.
-Summing logarithms of tail shares is Fisher's method (1925), without its claim of independence.
+They need no implants to learn from. The classifier learns a correction of their sum: on real traffic that
+nobody had tuned on, such sums beat a learned score alone, however small the baseline. Summing logarithms of
+tail shares is Fisher's method (1925), without its claim of independence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from appcadence.features.catalog import NAMES
 
 POINTS = 256
 PRIOR_WINDOWS = 50.0
-"""The reference's tail counts as so many local windows: a small baseline has no tail of its own."""
+"""The starting model's tail counts as this many local windows: a small baseline has no tail of its own."""
 MAX_OCTAVES = 8.0
 """A new channel on a port that none of the device's used before is this unlike each of them."""
 _AT = {name: i for i, name in enumerate(NAMES)}
@@ -35,11 +35,11 @@ class Expert(NamedTuple):
     """Of feature values and baseline distances (n, n_features) each: (n,), higher = more suspicious, NaN
     where it says nothing."""
     shown: tuple[str, ...] = ()
-    """The features whose value shows how much, to who reads it: of several the one that rose most. Evidence,
-    surprise and products of features show nobody anything."""
+    """The features whose value a reader is shown; of several, the one that rose most. Evidence, surprise and
+    products of features mean nothing to a reader."""
 
     def shown_feature(self, distances: Vector) -> str | None:
-        """That feature of one window, of its distances (n_features,); None if there is none."""
+        """The feature to show for a window, by its distances (n_features,); None if there is none."""
         rises = [np.nan_to_num(distances[_AT[name]], nan=-np.inf) for name in self.shown]
         return self.shown[int(np.argmax(rises))] if rises else None
 
@@ -88,7 +88,7 @@ class Experts:
         finite = np.isfinite(self.thresholds[e])
         above = np.exp(-self.steps[e] * np.arange(1, POINTS + 1))[finite]
         level = self.thresholds[e][finite]
-        # What reaches no threshold lies below the first: its place there does not matter.
+        # Values that reach no threshold lie below the first; where exactly does not matter.
         return np.append(-np.inf, level), np.append(1.0, above) - np.append(above, 0.0)
 
 
@@ -102,8 +102,8 @@ def worth(thresholds: Matrix, steps: Vector, statistics: Iterable[Vector]) -> Ma
 
 
 def tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
-    """Thresholds (256,) and step of a weighted sample, NaN aside; what exceeds all of it is as rare as half a
-    window. Without a sample nothing is worth anything."""
+    """Thresholds (256,) and step of a weighted sample, ignoring NaN. A value above the whole sample is as
+    rare as half a window. Without a sample, every worth is 0."""
     seen, weight = seen[~np.isnan(seen)], weight[~np.isnan(seen)]
     if not len(seen):
         return np.full(POINTS, np.inf), 0.0
@@ -127,7 +127,7 @@ def _new(values: Matrix) -> Mask:
 
 
 def _cadence(values: Matrix) -> Vector:
-    """(n,) nats a gap by which the strongest view of the starts is a beacon's; 0 where there are few."""
+    """(n,) evidence for a beacon in nats per gap, by the strongest view of the starts; 0 if there are few."""
     return np.asarray(np.nan_to_num(values[:, [_AT[name] for name in _CADENCE]]).max(axis=1, initial=0.0))
 
 
@@ -147,14 +147,15 @@ def _own(*names: str) -> Callable[[Matrix, Matrix], Vector]:
 
 
 def _unexplained(values: Matrix, distances: Matrix) -> Vector:
-    """The rise of sessions that neither use, pushes nor scheduled work explain, where all three are known."""
+    """The rise of sessions that use, pushes and scheduled work do not explain; NaN unless all three are
+    known."""
     column = _AT["unexplained_sessions_per_hour"]
     return np.where(np.isnan(values[:, column]), np.nan, np.maximum(np.nan_to_num(distances[:, column]), 0.0))
 
 
 def _unlike(values: Matrix) -> Vector:
     twin = values[:, _AT["twin_distance_octaves"]]
-    # A device without a past has nothing to be unlike.
+    # A device without a past has nothing to compare with.
     alone = np.where(np.isnan(values[:, _AT["destination_is_new_for_device"]]), 0.0, MAX_OCTAVES)
     return np.where(np.isnan(twin), alone, np.minimum(twin, MAX_OCTAVES))
 
@@ -194,6 +195,6 @@ EXPERTS = (
         ("unexplained_sessions_per_hour",),
     ),
 )
-"""Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
-what is new and what is known are apart, so that being new counts once."""
+"""Each behaviour of the analytic has experts of its own. "New" means new to the device's app. New and known
+channels have separate tails, so that newness counts once."""
 _COLUMNS = [_AT[expert.feature] for expert in EXPERTS]

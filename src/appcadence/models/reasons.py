@@ -1,4 +1,4 @@
-"""What contributions, expectations and missing telemetry say of windows, as findings."""
+"""Findings about windows, from contributions, expectations and missing telemetry."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from appcadence.models.experts import EXPERTS
 from appcadence.telemetry.system_services import is_system_app, is_system_host
 
 MAX_EXPERTS = 3
-"""Experts that are said, ..."""
+"""The most experts that are named as reasons."""
 MIN_WORTH = float(np.log(20))
-"""... where at most one benign window in twenty shows as much."""
+"""An expert is a reason if at most one benign window in twenty shows as much."""
 MAX_REASONS = 5
-"""Contributions that are said."""
+"""The most reasons of a window."""
 _IN_RHYTHM = 1.2
-"""A beat at most a fifth faster than approved is in its rhythm."""
+"""A rhythm may be a fifth faster than the approved one."""
 _NEWNESS = np.array([expert.name == "newness" for expert in EXPERTS])
 _NOVEL = np.array([FAMILY_OF[name] == "novelty" for name in NAMES])
 _DIRECTION = np.array([f.direction for f in FEATURES])
 _DIRECTED = _DIRECTION != 0
 _MIN_RISE = 0.05
-"""So much of the larger of the two a value must differ from the usual one to be called unusual."""
+"""A value is unusual only if it differs from the usual one by this share of the larger of the two."""
 _UNCHECKED = {
     "app_id": Finding("app_unknown"),
     "median_seconds_since_unlock": Finding("presence_unknown"),
     "pushes_per_hour": Finding("pushes_unknown"),
     "longest_session_seconds": Finding("durations_unknown"),
 }
-"""By column, what cannot be shown where it is unknown."""
+"""By column, the finding for what cannot be checked if it is unknown."""
 _OWN_LOG = [Finding("destinations_unknown"), Finding("slots_of_8_seconds")]
 """What a phone's own log does not show."""
 _SCHEDULED_SHARE = 0.5
-"""So many of the sessions make a rhythm that of iOS's scheduler."""
+"""With this share of scheduled sessions, a rhythm is that of iOS's scheduler."""
 
 
 _VOLUME = {"beats_per_hour", "sessions_per_hour", "bytes_per_hour"}
 _FEATURE_OF = {expert.name: expert.feature for expert in EXPERTS}
 _ALL_FAILED = 0.9
-"""Where so many connections failed, none had other bytes than the rest."""
+"""If this share of connections failed, equal sizes mean nothing."""
 
 
 def told_once(findings: Sequence[Finding]) -> list[Finding]:

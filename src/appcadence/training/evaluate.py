@@ -1,4 +1,4 @@
-"""How good a ranking is: implant-days found at a false-alarm budget, against known truth."""
+"""Quality of a ranking against known truth: the implant-days found at a budget of false alarms."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from appcadence.models.detector import Detector
 from appcadence.training.truth import Truth, truth_of, truth_of_carriers, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)
-"""False alert units per device-day at which recall is quoted."""
+"""False alert units per device-day at which recall is reported."""
 _RESAMPLES = 200
 TOO_FEW = "too few to tell"
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Found are implant-days; false alarms are benign alert units (device-app-day, or device-dest-day)."""
+    """Recall counts implant-days; false alarms are benign alert units (device-app-day, or
+    device-dest-day)."""
 
     implant_days: int
     benign_units: int
     device_days: float
     recall: dict[float, float]
-    """Share of the implant-days with a window above the score that lets so many benign units through."""
+    """Share of the implant-days with a window above the threshold that lets the budget's benign units
+    through."""
     interval: dict[float, tuple[float, float]]
     """95% of each recall, resampled over devices, and at least as wide as Wilson's over implants."""
     average_precision: float
@@ -41,10 +43,10 @@ class Quality:
     realised: dict[float, float]
     """Benign units per device-day at or above the score that promises each budget."""
     first_found_days: float
-    """Median days from an implant's first day to the first on which it is found, at one false unit a
-    device-day; those never found count as infinite."""
+    """Median days from an implant's first day to the day it is found, at one false unit per device-day;
+    infinite for implants that are never found."""
     unjudged_implant_days: int = 0
-    """Implant-days with no window that could be judged; they count as missed."""
+    """Implant-days without a window that can be judged; they count as missed."""
     precision_by_chance: float = float("nan")
     """Average precision of a random order: the share of alert units that are an implant's."""
     recall_by: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
@@ -55,11 +57,11 @@ class Quality:
         return {kind: share for kind, (share, _) in self.recall_by.get("kind", {}).items()}
 
     def said(self, value: float) -> str:
-        """A recall or precision in words, also where there is none."""
+        """A recall or precision as text, also if there is none."""
         return in_words(value) if self.implant_days else "no implant-days"
 
     def range(self, budget: float) -> str:
-        """The interval of a recall in words."""
+        """The interval of a recall as text."""
         low, high = self.interval[budget]
         if np.isfinite(low):
             return f"{low:.2f} to {high:.2f}"
@@ -90,8 +92,8 @@ class Quality:
 def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days: float) -> Quality:
     """Quality of window scores.
 
-    A benign alert unit is one none of whose windows shows an implant; it scores its best window, as does an
-    implant-day. NaN scores (too little evidence, fleet events) rank last, and count as missed.
+    An alert unit is benign if none of its windows shows an implant. Alert units and implant-days have the
+    score of their best window. NaN scores (too little evidence, fleet events) rank last and count as missed.
 
     Args:
         frame: n windows with device_id, window_start and observed_seconds.
@@ -132,12 +134,12 @@ def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days:
 
 
 def injected_quality(tested: pd.DataFrame, injection: pd.DataFrame, devices: list[str] | None) -> Quality:
-    """Quality on injected implants, of which every day counts, and those with no judged window as missed.
+    """Quality on injected implants. Every implant-day counts; one without a judged window is missed.
 
     Args:
         tested: the judged windows, as `Training.tested` has them.
         injection: the implants of all rounds, as `training.injection.labelled` gives them, with `round`.
-        devices: those that were tested, None = all.
+        devices: the tested devices; None = all.
     """
     if devices is not None:
         injection = injection[injection["device_id"].isin(devices)]
@@ -172,8 +174,8 @@ def evaluate(
     Args:
         scores: the scores table.
         labels: the labels table.
-        flows: the flows that were scored, by which addresses in the labels find their names.
-        by: further columns to tell recall by: a series of values by case_id or by device_id.
+        flows: the scored flows, which give the host names of addresses in the labels.
+        by: further columns to break recall down by: series of values indexed by case_id or device_id.
 
     Raises:
         SchemaError: `labels` does not fit its declaration, or holds nothing malicious.
@@ -210,7 +212,7 @@ def share_learned(detector: Detector, flows: pa.Table) -> float:
 
 
 def _units(scores: pd.DataFrame) -> Codes:
-    """(n,) alert units; a fleet event is one."""
+    """(n,) alert units; a fleet event is one unit."""
     unit, texts = alert_unit(scores), scores[["status", "app_id", "dest"]].astype(object)
     event = (texts["status"] == "fleet_event").to_numpy(np.bool_)
     name = texts["dest"].where(texts["dest"] != APP_LEVEL, texts["app_id"])
@@ -312,12 +314,12 @@ def average_precision(best: Vector, bad: Mask) -> float:
 
 
 def in_words(value: float, form: str = ".2f") -> str:
-    """A figure, also where too little was seen for it (NaN), or where what is waited for never comes."""
+    """A figure as text, also for NaN (too little data) and infinity (never)."""
     if np.isnan(value):
         return TOO_FEW
     return "never" if np.isinf(value) else format(value, form)
 
 
 def json_ready(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that are not finite as null, which JSON lacks."""
+    """The metrics with None for numbers that are not finite, which JSON cannot hold."""
     return {k: (v if not isinstance(v, float) or np.isfinite(v) else None) for k, v in metrics.items()}

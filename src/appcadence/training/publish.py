@@ -46,7 +46,7 @@ _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Where a run was recorded."""
+    """Identifiers of a recorded run."""
 
     run_id: str
     model_version: str
@@ -54,7 +54,7 @@ class RunInfo:
 
 
 def check_ready() -> None:
-    """Refuse, before a training, what would keep `publish` from recording it.
+    """Check before a training that `publish` will be able to record it.
 
     Raises:
         MissingExtraError: MLflow or matplotlib is not installed.
@@ -72,14 +72,13 @@ def publish(
 ) -> RunInfo:
     """Record a training in MLflow and register its bundle as appcadence@challenger.
 
-    Where devices were held out, beacons are injected into them for the stress grid, and implants for the
+    If devices were held out, beacons are injected into them for the stress grid, and implants for the
     pictures of found and missed ones; that takes about as long as the training. The experiment is
-    MLFLOW_EXPERIMENT_NAME, or else `appcadence`. Metrics that are not finite are left out, each table of the
-    telemetry is an input of the run, and each trial of the search a child run. Without MLFLOW_TRACKING_URI,
-    MLflow's SQLite default in the working directory is used.
+    MLFLOW_EXPERIMENT_NAME, by default `appcadence`. Metrics that are not finite are left out, each table of
+    the telemetry is an input of the run, and each trial of the search is a child run. Without
+    MLFLOW_TRACKING_URI, MLflow's SQLite default in the working directory is used.
 
-    `source` is the telemetry it was trained on, `bundle_dir` the saved bundle, which stays as it is
-    whatever MLflow does.
+    `source` is the telemetry that was trained on. `bundle_dir` is the saved bundle, which is not changed.
 
     Raises:
         AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer or refuses.
@@ -89,7 +88,7 @@ def publish(
     from appcadence.training.figures import rasters, stress_map, training_figures
 
     dataset = fingerprint(source)
-    # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
+    # The loaded bundle, not the detector in memory, so that the logged predictions are the bundle's own.
     detector, identity = bundle.load(bundle_dir)
     scores = detector.score(training.example, version=identity[:12])
     figures, tables = training_figures(training), {"search": training.trials}
@@ -142,7 +141,8 @@ def publish(
 
 
 def fingerprint(source: TelemetryDirectory) -> dict[str, Any]:
-    """What a telemetry directory holds: rows and SHA-256 of each Parquet file by table, and the flows' span.
+    """The contents of a telemetry directory: rows and SHA-256 of each Parquet file by table, and the flows'
+    span.
 
     {"tables": {NAME: {"rows", "files": [{"file", "rows", "sha256"}]}}, "first", "last"}; times as ISO text in
     UTC, absent when there are no flows.
@@ -164,7 +164,7 @@ def _span(source: TelemetryDirectory) -> dict[str, str]:
 
 
 def plain(features: pd.DataFrame) -> pd.DataFrame:
-    """A feature table in types that MLflow's signature knows: objects for strings, UTC without a zone.
+    """A feature table in the types of MLflow's signature: objects for strings, UTC times without a zone.
 
     float64, since a signature of float32 refuses the numbers that come from JSON.
     """
@@ -181,7 +181,7 @@ def plain(features: pd.DataFrame) -> pd.DataFrame:
 
 
 def _inputs(telemetry: Path, dataset: dict[str, Any]) -> Iterator[Any]:
-    """MLflow's entries of the tables that were trained on; a digest there has at most 36 characters."""
+    """MLflow's dataset entries of the training tables; a digest there has at most 36 characters."""
     from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
 
@@ -194,14 +194,15 @@ def _inputs(telemetry: Path, dataset: dict[str, Any]) -> Iterator[Any]:
 
 
 def _requirements() -> list[str]:
-    """Versions as installed here: MLflow's own inference takes seconds and names what scoring never needs."""
+    """Installed versions; MLflow's own inference takes seconds and names packages that scoring never
+    needs."""
     declared = importlib.metadata.requires("appcadence") or []
     core = [match[0] for r in declared if "extra ==" not in r and (match := re.match(r"[\w.-]+", r))]
     return _pinned("appcadence", *core, "mlflow")
 
 
 def _environment() -> list[str]:
-    """What else decides a model's bytes, besides telemetry and parameters."""
+    """Besides telemetry and parameters, what a model's bytes depend on."""
     return [
         f"# Python {platform.python_version()} on {platform.machine()}, feature schema {SCHEMA_ID}",
         *_requirements(),
@@ -214,7 +215,7 @@ def _pinned(*packages: str) -> list[str]:
 
 
 def _signature(rows: pd.DataFrame, predictions: pd.DataFrame) -> Any:
-    """Names and types by dtype; MLflow's own inference fails on a column that happens to be all null."""
+    """The signature by dtype; MLflow's own inference fails on a column that is all null."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 

@@ -1,4 +1,5 @@
-"""Implant-days from a labels table and the windows that show them; what analysts decided, to learn from."""
+"""Truth: implant-days of a labels table and the windows that show them, and analysts' decisions on
+windows."""
 
 from __future__ import annotations
 
@@ -22,12 +23,13 @@ _DAY = pd.Timedelta(days=1)
 
 @dataclass(frozen=True)
 class Truth:
-    """Implant-days, and the windows that show each: one implant on one UTC day, over all of its hosts."""
+    """Implant-days and the windows that show each. An implant-day is one implant on one UTC day, over all
+    hosts."""
 
     days: pd.DataFrame
-    """(m, ...) one row an implant-day: device_id, and the columns by which recall is told apart."""
+    """(m, ...) one row per implant-day: device_id, case_id, day, and the columns to break recall down by."""
     window: Codes
-    """(k,) pairs: row of a window, and in `day` the implant-day that it shows."""
+    """(k,) row of a window; `day` holds the row of the implant-day that it shows."""
     day: Codes
 
 
@@ -55,9 +57,10 @@ def truth_of_carriers(frame: pd.DataFrame, implant: Codes, number: Codes) -> Tru
 
 
 def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
-    """Labels that name an address, and for each host name that the device's flows to it carry, one more.
+    """The labels, plus a copy of each label on an address for every host name that the device's flows to it
+    have.
 
-    An address in the truth is often known by name in the telemetry, its own or the fleet's.
+    The telemetry often has a name for an address that the truth gives.
     """
     labels = conform(LABELS, labels, "labels")
     text = {name: flows[name].cast(pa.string()) for name in ("device_id", "dest_ip", "dest_host")}
@@ -93,11 +96,12 @@ def labels_outside(labels: pa.Table, flows: pa.Table) -> tuple[int, int]:
 
 
 def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
-    """The implant-days of a labels table among windows, and which windows a label says to ignore.
+    """The implant-days of a labels table among windows, and the windows that a label says to ignore.
 
-    A window shows an implant-day when it overlaps the label on that day and names its device, app and
-    destination, or is the app's `*` window. Labels with one `case_id` are one implant; where there is none,
-    those of one device and app (or destination) are. An implant-day without any window stays, as missed.
+    A window shows an implant-day if it overlaps the label on that day and has its device, app and
+    destination, or is the app's `*` window. Labels with the same `case_id` are one implant; without a
+    `case_id`, those with the same device and app (or destination). An implant-day without any window stays in
+    the truth and is missed.
 
     Raises:
         SchemaError: `labels` does not fit its declaration.
@@ -121,7 +125,7 @@ def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
 
 
 def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
-    """Labels cut at UTC midnights."""
+    """Labels split at UTC midnights."""
     first, last = labels["start"].dt.floor("D"), (labels["end"] - pd.Timedelta(1, "us")).dt.floor("D")
     row, later = fan(np.maximum((last - first) // _DAY, 0).to_numpy(np.int64) + 1)
     out = labels.iloc[row].reset_index(drop=True)
@@ -132,7 +136,8 @@ def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]:
-    """Pairs of a window and a label (row numbers) of one device, app and destination that share time."""
+    """Pairs of a window and a label (row numbers) with the same device, app and destination that overlap in
+    time."""
     left = pd.DataFrame({name: windows[name].to_numpy() for name in ("window_start", "window_end")})
     left["device_id"], left["dest"] = (
         windows[name].astype(object).to_numpy() for name in ("device_id", "dest")
@@ -148,15 +153,15 @@ def overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]
 
 
 VERDICT_WEIGHT = 5.0
-"""A window that an analyst decided on weighs as much as so many injected or undecided ones."""
+"""Weight of a window that an analyst decided on; injected and undecided windows have weight 1."""
 
 
 def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
     """(n,) the verdict on each window: malicious, benign, unexplained, or None.
 
-    A verdict speaks for the windows of its device, app and destination that it overlaps, and one on an app's
-    `*` window for all of the app's. Where analysts disagree, the window is unexplained; of one analyst's
-    words on a window the last counts.
+    A verdict applies to the windows of its device, app and destination that it overlaps; one on an app's `*`
+    window applies to all windows of the app. If analysts disagree, the window is unexplained. Of several
+    verdicts by one analyst, the last counts.
 
     Raises:
         SchemaError: `verdicts` does not fit its declaration.
