@@ -62,10 +62,9 @@ def train(
     With --register, or where MLFLOW_TRACKING_URI is set, the run is tracked in MLflow and registered as
     appcadence@challenger.
 
-    --search-trials N tries N hyperparameter settings of the classifier: it fits each on a part of the
-    learning windows, judges it on the rest and keeps the best. It does not touch what is held out for
-    calibration and for the figures. A trial fits the classifier five times (30 times with fewer than 20
-    devices).
+    --search-trials N tries N hyperparameter settings of the classifier by cross-validation on the learning
+    windows and keeps the best. It does not touch what is held out for calibration and for the figures. A
+    trial fits the classifier five times (30 times with fewer than 20 devices).
 
     Example: appcadence train telemetry --window 24h --out model
     """

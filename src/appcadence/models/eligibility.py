@@ -55,9 +55,8 @@ Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 def judged(frame: Columns) -> dict[str, Mask]:
     """For each behaviour, (n,) whether the window can show it.
 
-    Cadence needs six beats, of any number of flows each. Persistence needs one session of half an hour, or
-    enough beats to form a chain. Bursts need three pushes followed by sessions, in the window or over the
-    days.
+    Cadence needs six beats, of any number of flows each. Persistence needs a session of half an hour, or
+    beats enough for a chain. Bursts need three pushes followed by sessions, in the window or over the days.
     """
     many = np.asarray(frame["n_beats"]) >= MIN_STARTS
     longest = np.asarray(frame["longest_session_seconds"])
@@ -106,9 +105,9 @@ def shared_process(frame: pd.DataFrame) -> Mask:
 
 
 def push_connection(frame: pd.DataFrame) -> Mask:
-    """(n,) whether the window is of the one connection to Apple's push service that a phone keeps for all of
-    its
-    apps: it is always open, changes its server, and has the device's rhythm, not an app's.
+    """(n,) whether the window is of the phone's one connection to Apple's push service for all of its apps.
+
+    It is always open, changes its server, and has the device's rhythm, not an app's.
 
     Other apps that contact those servers, and hosts that use their names elsewhere, do not count.
     """
