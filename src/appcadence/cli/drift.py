@@ -55,8 +55,9 @@ def _print(answer: measurement.Drift) -> None:
     budget = answer.budget
     ratio, low, high = map(in_words, (budget.ratio, budget.low, budget.high))
     say(
-        f"Budget: {many(budget.units, 'alerting unit')} where {budget.promised:.0f} were promised, ratio "
-        f"{ratio} (95% interval {low} to {high}). Stability index of scores: {answer.scores_psi:.2f}."
+        f"Budget: {many(budget.units, 'alerting unit')}, {budget.promised:.0f} promised, ratio {ratio} (95% "
+        f"interval {low} to {high}). Stability index of scores: {answer.scores_psi:.2f} (p "
+        f"{answer.scores_p:.2g})."
     )
     figures = ("stability", "p (FDR)", "unknown then", "now")
     worst = answer.features.head(_MAX_FEATURES).to_dict("records")

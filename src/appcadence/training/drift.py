@@ -89,6 +89,8 @@ class Drift:
     missing_now."""
     scores_psi: float
     """Population stability index of the scores against those of calibration."""
+    scores_p: float
+    """Chance of scores that lie as unevenly, were windows independent (chi-square): few windows always do."""
     budget: Budget
     losses: list[Loss]
     apps: list[AppShift]
@@ -144,7 +146,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
     counted = histograms(frame, comparable(values, distances), detector.reference.deciles, devices)
     now = Reference(detector.reference.deciles, devices, *counted, end_us)  # over the bins of the reference
-    scores_psi, budget = _scores(detector, frame, common)
+    scores_psi, scores_p, budget = _scores(detector, frame, common)
     known = set(detector.history.contacts["app_id"].dropna())
     per_app = frame.groupby("app_id", observed=True)["device_id"].nunique()
     new_apps = {
@@ -153,6 +155,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     found: dict[str, Any] = {
         "features": _features(detector.reference, now),
         "scores_psi": scores_psi,
+        "scores_p": scores_p,
         "budget": budget,
         "losses": _losses(detector.reference, now),
         "apps": app_shifts(frame, distances),
@@ -209,9 +212,12 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
     return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
 
 
-def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
+def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, float, Budget]:
+    """Stability index of the scores, its p-value, and the budget."""
+    from scipy.stats import chi2
+
     raw, parts = detector.parts(frame)[1], []
-    units, promised, counted = 0, 0.0, 0.0
+    units, promised, counted, calibrated = 0, 0.0, 0.0, 0
     ranked = statuses(frame, eligible(frame), common, rank_local=False) == SCORED
     score, spread, shift = placed(frame, raw, ranked, detector.calibration)
     score, raw = score + shift, raw + shift * spread
@@ -223,13 +229,17 @@ def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[floa
         units += len(np.unique(alert_unit(frame[mine & (score >= 0)])))
         promised += device_days(frame[rows])
         counted += calibration.device_days
+        calibrated += len(calibration.windows)
         decile = np.minimum((10 * calibration.p_values(raw[mine])).astype(int), 9)
         parts.append(np.bincount(decile, minlength=10))
     ratio = units / promised if promised else np.nan
     low, high = _ratio_interval(units, promised, counted) if promised else (np.nan, np.nan)
     observed = np.sum(parts, axis=0) if parts else np.ones(10)
     even = np.full(10, observed.sum() / 10)
-    return float(psi(even, observed)), Budget(units, promised, ratio, low, high)
+    # The calibration is a sample, too.
+    uneven = ((observed - even) ** 2 / even).sum() * calibrated / max(calibrated + observed.sum(), 1)
+    p = float(chi2.sf(uneven, len(even) - 1))
+    return float(psi(even, observed)), p, Budget(units, promised, ratio, low, high)
 
 
 def _ratio_interval(units: int, promised: float, counted: float) -> tuple[float, float]:
@@ -286,6 +296,7 @@ def _versions(inventory: pa.Table | None, end: pd.Timestamp) -> dict[str, str]:
 def _verdict(
     features: pd.DataFrame,
     scores_psi: float,
+    scores_p: float,
     budget: Budget,
     losses: list[Loss],
     apps: list[AppShift],
@@ -313,7 +324,7 @@ def _verdict(
                 f"more devices than chance explains. The strongest: {', '.join(rows['feature'].head(3))}."
             )
             break
-    if scores_psi > PSI_DRIFTED:
+    if scores_psi > PSI_DRIFTED and scores_p <= FALSE_DISCOVERIES:
         watch.append(
             f"The distribution of scores differs from calibration: stability index {scores_psi:.2f}."
         )
