@@ -146,7 +146,10 @@ def stress_map(cells: pd.DataFrame) -> Figure:
         axes.plot(rows.index, rows["recall"], marker="o", label="recall")
         if rows["false_units_per_device_day"].notna().any():
             axes.plot(
-                rows.index, rows["false_units_per_device_day"], marker="s", label="benign units a device-day"
+                rows.index,
+                rows["false_units_per_device_day"],
+                marker="s",
+                label="benign units per device-day",
             )
         axes.set(xlabel=label, xlim=(0, 1), ylim=(0, None))
         axes.legend()

@@ -236,7 +236,7 @@ _BLIND = (
     "Requests inside one HTTP/2 or QUIC connection: flow records cannot tell them apart.",
     "Flows without an app name are judged by destination alone, on a calibration of their own.",
     "Whether the user was present and whether a push started the traffic, where no such telemetry exists.",
-    "Windows with too little evidence: they are listed as such and get no score.",
+    "Windows with too little evidence: they are listed without a score.",
 )
 _LIMITS = (
     "What was compromised throughout the training period is part of the baseline and looks usual.",
@@ -255,14 +255,14 @@ def model_card(training: Training, dataset: dict[str, Any]) -> str:
         f"| {name} | {entry['rows']:,} | {len(entry['files'])} | `{_digest(entry)}` |"
         for name, entry in sorted(dataset.get("tables", {}).items())
     )
-    budgets = "\n".join(f"| {budget:g} | {q.said(recall)} |" for budget, recall in q.recall.items())
+    budgets = "\n".join(f"| {b:g} | {q.said(recall)} | {q.range(b)} |" for b, recall in q.recall.items())
     kinds = "".join(f"| {kind} | {q.said(recall)} |\n" for kind, recall in q.recall_by_kind.items())
     if kinds:
         kinds = f"\n| kind, at 1 benign unit per device-day | recall |\n|---|---|\n{kinds}"
     return f"""# appcadence detector
 
-Ranks windows of an app's traffic to a destination by how little the user or the app's purpose explains
-their rhythm.
+Ranks windows of an app's traffic to a destination. The less the user or the app's purpose explains the rhythm
+of a window, the higher its score.
 
 ## Trained on
 
@@ -288,20 +288,20 @@ Score 0 is exceeded by one benign alert unit per device-day; each factor e fewer
 {training.detector.card.get("roughness", "")}
 
 Measured on held-out benign windows: {in_words(q.realised[1.0])} benign alert units per device-day at or
-above 0.
+above 0. The calibration used the same days, so this checks its fit and not how later telemetry behaves.
 
 ## Quality on injected implants
 
 This is **no estimate of recall on real implants**: the same generator made the implants that were learned
 from and those that were looked for.
 
-| benign alert units per device-day | recall |
-|---|---|
+| benign alert units per device-day | recall | 95% over devices |
+|---|---|---|
 {budgets}
 {kinds}
-{q.implant_days} implant-days, every one that was injected: {q.unjudged_implant_days} had no window that could
-be judged, and count as missed. {q.benign_units} benign alert units; average precision
-{q.said(q.average_precision)}.
+All {q.implant_days} injected implant-days count; {q.unjudged_implant_days} without a window that can be judged
+are missed. {q.benign_units} benign alert units; average precision
+{q.said(q.average_precision)} ({q.said(q.precision_by_chance)} by chance).
 
 ## Blind spots
 
