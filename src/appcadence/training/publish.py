@@ -299,8 +299,8 @@ from and those that were looked for.
 |---|---|---|
 {budgets}
 {kinds}
-All {q.implant_days} injected implant-days count; {q.unjudged_implant_days} without a judged window are missed.
-{q.benign_units} benign alert units; average precision {q.said(q.average_precision)}
+All {q.implant_days} injected implant-days count; {q.unjudged_implant_days} without a judged window are
+missed. {q.benign_units} benign alert units; average precision {q.said(q.average_precision)}
 ({q.said(q.precision_by_chance)} by chance).
 
 ## Blind spots
