@@ -208,6 +208,6 @@ def test_without_its_packages_no_command_begins(place, module, words):
 def test_a_tracking_server_that_does_not_answer(typed, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sentence = typed("train", "telemetry", "--out", "new", "--register")
-    assert "http://127.0.0.1:9 does not answer; start it, or mend MLFLOW_TRACKING_URI" in sentence
+    assert "http://127.0.0.1:9 does not answer; start it, or correct MLFLOW_TRACKING_URI" in sentence
     for words in (("models", "list"), ("score", "telemetry", "--model", "models:/a@b", "--out", "new")):
         assert "does not answer" in typed(*words)
