@@ -32,8 +32,10 @@ from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
+from appcadence.features.columns import micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
+from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.vetting import decided
@@ -63,8 +65,7 @@ from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
 
 _log = logging.getLogger(__name__)
-_MAX_EPOCH_DIGITS = 11
-"""As many stay within the years that a time can have."""
+_FOREVER, _MAX_EPOCH_DIGITS = 2**62, 11
 
 
 def score_directory(
@@ -78,8 +79,8 @@ def score_directory(
     local_destinations: bool = False,
     history: str | Path | None = None,
     verdicts: str | Path | None = None,
-    since: pd.Timestamp | None = None,
-    until: pd.Timestamp | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
     exceptions: str | Path | None = None,
     block_flows: int = BLOCK_FLOWS,
     engine: Engine = local,
@@ -103,8 +104,8 @@ def score_directory(
     Stages and counts are logged under `appcadence.nightly`, at the level INFO.
 
     Raises:
-        TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
-            `since` or `until` lies inside a window.
+        TelemetryError: the telemetry cannot be read, `out` is something else than an output directory,
+            `since` or `until` lies inside a window, or the history knows what came after a window began.
         AppcadenceError: another run is writing into `out`.
     """
     out = Path(out)
@@ -125,6 +126,8 @@ def score_directory(
     else:
         telemetry = TelemetryDirectory(source)
         inputs = _fingerprint(telemetry, scorer, (history, earlier, verdicts), settings)
+    if history is not None:
+        past.require_before(_begin(telemetry, seconds, span_us), "history")
     entries = output.entries_of(exceptions)
     _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
     progress = logged_stages(_log, progress)
@@ -240,12 +243,21 @@ def read_history(path: str | Path) -> History:
         ) from None
 
 
-def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) -> tuple[int, int] | None:
+def _begin(source: Telemetry, seconds: int, span_us: tuple[int, int] | None) -> int:
+    """When the first window to score begins, microseconds since the epoch."""
+    if span_us is not None and span_us[0] != -_FOREVER:
+        return span_us[0]
+    starts = (micros(piece()["start"]) for piece in _pieces(source, "flows", ["start"]))
+    first_us = min((int(start.min(initial=_FOREVER)) for start in starts), default=_FOREVER)
+    return first_us // (seconds * 1_000_000) * seconds * 1_000_000
+
+
+def _span(since: datetime | str | None, until: datetime | str | None, seconds: int) -> tuple[int, int] | None:
     if since is None and until is None:
         return None
     ends = []
-    for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
-        at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
+    for name, moment, default in (("since", since, -_FOREVER), ("until", until, _FOREVER)):
+        at = default if moment is None else moment_us(moment, name)
         if moment is not None and at % (seconds * 1_000_000):
             begins = pd.Timestamp(at - at % (seconds * 1_000_000), unit="us", tz="UTC")
             raise TelemetryError(

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from appcadence._cpus import usable_cpus
 from appcadence._types import FeatureMatrix, Progress, silent
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.blocks import Piece
 from appcadence.features.build import windows_of
@@ -26,6 +26,7 @@ from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
 from appcadence.features.flows import ATTRIBUTIONS, Flows
+from appcadence.features.given import check_tables, conformed
 from appcadence.features.history import Contacts, History
 from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import (
@@ -37,7 +38,6 @@ from appcadence.features.windows import (
 )
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
-from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
 INPUT_TABLES = ("flows", *CONTEXT_COLUMNS, "inventory")
 KEYS = (
@@ -60,13 +60,13 @@ Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame]
 
 
 def load(source: Source) -> dict[str, pa.Table]:
-    """The input tables of a telemetry directory or of frames, conforming to their declarations.
+    """The input tables of a telemetry directory, or of frames by name, conforming to their declarations.
 
     Flows that lack a host name are named as `telemetry.passive_names` states.
 
     Raises:
         TelemetryError: there is no flows table.
-        SchemaError: a table does not fit its declaration.
+        SchemaError: a table is unknown or does not fit its declaration.
     """
     if isinstance(source, str | Path):
         source = TelemetryDirectory(source)
@@ -75,17 +75,21 @@ def load(source: Source) -> dict[str, pa.Table]:
         where = str(source.path)
     else:
         where = "the given tables"
-        tables = {name: _conformed(name, source[name]) for name in INPUT_TABLES if name in source}
+        if not isinstance(source, Mapping):
+            raise SchemaError(
+                f"telemetry is of type {type(source).__name__}; give the path of a telemetry directory, or "
+                'tables by name: {"flows": frame}'
+            )
+        check_tables(source)
+        tables = {name: _completed(name, source[name]) for name in INPUT_TABLES if name in source}
     if "flows" not in tables:
-        raise TelemetryError(f"{where} holds no flows, which features need")
+        raise TelemetryError(f"there are no flows in {where}, and features need them")
     return tables
 
 
-def _conformed(name: str, data: pa.Table | pd.DataFrame) -> pa.Table:
-    if isinstance(data, pd.DataFrame):
-        data = pa.Table.from_pandas(data, preserve_index=False)
-    table = conform(DIRECTORY_TABLES[name], data)
-    if passive_names.completed(data):
+def _completed(name: str, data: pa.Table | pd.DataFrame) -> pa.Table:
+    table = conformed(name, data)
+    if isinstance(data, pa.Table) and passive_names.completed(data):
         return table.replace_schema_metadata(data.schema.metadata)
     return passive_names.complete(table) if name == "flows" else table
 

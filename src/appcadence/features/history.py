@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence._types import Ints, Structs
-from appcadence.errors import SchemaError
+from appcadence._types import HOUR_US, Ints, Structs
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.features.pushes import COUNTS
 from appcadence.telemetry.arrays import sorted_places
 
@@ -81,6 +81,22 @@ class History:
                 "take one that 'appcadence score' of this version wrote"
             )
         return cls(table.to_pandas())
+
+    def require_before(self, begin_us: int, argument: str | None = None) -> None:
+        """Raises TelemetryError when it knows contacts of `begin_us` or later.
+
+        Windows from then on would be judged by their own future; `argument` is the one to change.
+        """
+        seen = self.contacts["last_seen"].to_numpy()
+        # A connection that goes on counts at the first moment of each window, also of those after the run.
+        last_us = int(seen[seen % HOUR_US != 0].max(initial=begin_us - 1))
+        if last_us >= begin_us:
+            begin, last = (pd.Timestamp(at, unit="us") for at in (begin_us, last_us))
+            raise TelemetryError(
+                f"the history knows contacts up to {last:%Y-%m-%d %H:%M} UTC, and the windows to score begin "
+                f"at {begin:%Y-%m-%d %H:%M} UTC; give the history of the run before them",
+                argument,
+            )
 
     def to_arrow(self) -> pa.Table:
         return pa.Table.from_pandas(self.contacts, SCHEMA, preserve_index=False).replace_schema_metadata()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
-from appcadence.errors import SchemaError
-from appcadence.features.extraction import load
+from appcadence.errors import AppcadenceError, SchemaError
+from appcadence.features.columns import micros
+from appcadence.features.extraction import KEYS, Source, load
+from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.findings import Finding
@@ -25,7 +28,8 @@ from appcadence.models.scores import SCORES
 from appcadence.models.signature import Trust
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
-from appcadence.telemetry.directory import TelemetryDirectory
+
+_TIMES = ("window_start", "window_end")
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ class Scored:
     """Which names changed under the fleet, if any did."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scorer:
-    """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything.
+    """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything,
+    and a copy, pickled or not, starts without it.
 
     >>> from appcadence import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
@@ -62,8 +67,14 @@ class Scorer:
     """What `update` has seen so far."""
 
     def __post_init__(self) -> None:
-        live = Live(self.detector.history, window_seconds(self.detector.window))
+        self._start(Live(self.detector.history, self._seconds))
+
+    def _start(self, live: Live) -> None:
         object.__setattr__(self, "live", live)
+
+    @property
+    def _seconds(self) -> int:
+        return window_seconds(self.detector.window)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What `update` has seen stays in its process.
@@ -83,7 +94,7 @@ class Scorer:
 
     def score(
         self,
-        source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        source: Source,
         *,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
@@ -95,7 +106,7 @@ class Scorer:
         thresholds that `tunables` set.
 
         Raises:
-            TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
+            TelemetryError, SchemaError: the telemetry cannot be read, or a table is unknown or does not fit.
         """
         settings = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
         return pd.DataFrame(self.run(source, settings).scores.to_pandas())
@@ -114,7 +125,12 @@ class Scorer:
         Raises:
             SchemaError: a column is missing, or a window is longer or shorter than those of the model.
         """
+        if not isinstance(features, pd.DataFrame):
+            raise SchemaError(f"a feature table is a DataFrame, not of type {type(features).__name__}")
         self._require_window(features)
+        times = [name for name in _TIMES if not pd.api.types.is_datetime64_any_dtype(features[name])]
+        if times:
+            features = features.assign(**{name: pd.to_datetime(features[name], utc=True) for name in times})
         settings = Config(Alerts(alerts_per_device_day), tunables)
         return pd.DataFrame(self.detector.score(features, settings, version=self.version[:12]).to_pandas())
 
@@ -122,7 +138,7 @@ class Scorer:
         self,
         flows: pa.Table | pd.DataFrame,
         *,
-        until: pd.Timestamp | None = None,
+        until: datetime | str | None = None,
         alerts_per_device_day: float = 1.0,
         tunables: Tunables = UNSET,
         **around: pa.Table | pd.DataFrame,
@@ -132,19 +148,19 @@ class Scorer:
         A window is closed when it ended at `until` or before: the moment up to which all records have been
         given. Without it that is the start of the latest flow, which suits a source in order; a sensor that
         logs connections when they end is behind, and needs an `until` some hours back. Flows that come after
-        their windows had closed are counted in `live.late_flows` and in no score. Flows must be as they were
-        converted: names that reading a directory fills in would count as records. `around` are further
-        records by table: activity, notifications, inventory.
+        their windows had closed are counted in `live.late_flows` and in no score. Give each record once: one
+        that is given twice counts twice. Flows must be as they were converted: names that reading a directory
+        fills in would count as records. `around` are further records by table: activity, notifications,
+        inventory.
 
         Rows are those of one batch over the same records; ranks are within the rows of one call, and more
         rows have their reasons in words. Windows of devices whose activity or push telemetry begins later
         are scored without it. One `update` runs at a time, whichever threads call.
 
         Raises:
-            SchemaError: a table does not fit its declaration; nothing of the call is kept.
-            AppcadenceError: `until` names no time zone, or there is no such table.
+            SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
+            AppcadenceError: `until` is no moment, or names no time zone.
         """
-
         settings = Config(Alerts(alerts_per_device_day), tunables)
 
         def score(tables: dict[str, pa.Table], span_us: tuple[int, int]) -> tuple[pa.Table, History]:
@@ -153,6 +169,24 @@ class Scorer:
 
         scores = self.live.advance({"flows": flows} | around, until, score)
         return pd.DataFrame((SCORES.empty_table() if scores is None else scores).to_pandas())
+
+    def resumed(self, history: History, closed_until: datetime | str) -> Scorer:
+        """A scorer like this one whose `update` goes on after a restart, or takes over from another model.
+
+        `history` and `closed_until` are those that `live` had before. Give `update` once more the records of
+        open windows and of the day before them, connections that began earlier and go on included: windows
+        that had closed are not scored again, and flows of those alone are counted in `live.late_flows`.
+
+        Raises:
+            AppcadenceError: no window ends at `closed_until`, or the history knows what came later.
+        """
+        border_us, width = moment_us(closed_until, "closed_until"), self._seconds * 1_000_000
+        if border_us % width:
+            raise AppcadenceError(f"closed_until is {closed_until}; expected the end of a window")
+        history.require_before(border_us)
+        made = Scorer(self.detector, self.version, self.signer)
+        made._start(Live(history, self._seconds, border_us))
+        return made
 
     def channel(
         self,
@@ -180,11 +214,10 @@ class Scorer:
         return explain(self.detector, row)
 
     def _require_window(self, features: pd.DataFrame | pd.Series) -> None:
-        """Refuse windows of another length than those that the model was trained on."""
-        for name in ("window_start", "window_end"):
-            if name not in features:
-                raise SchemaError(f"the feature table lacks {name!r}; give it as extract returns it")
-        start, end = (pd.to_datetime(features[name], utc=True) for name in ("window_start", "window_end"))
+        """Refuse rows without keys, and windows of another length than the model's."""
+        if missing := [name for name in KEYS if name not in features and name != "category"]:
+            raise SchemaError(f"the feature table lacks {missing[0]!r}; give it as extract returns it")
+        start, end = (pd.to_datetime(features[name], utc=True) for name in _TIMES)
         length = np.atleast_1d((end - start).to_numpy())
         model = self.detector.window
         if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
@@ -196,11 +229,25 @@ class Scorer:
 
     def run(
         self,
-        source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        source: Source,
         settings: Config = DEFAULTS,
+        *,
+        history: History | None = None,
     ) -> Scored:
-        """Score and keep more than `score` gives: windows, fleet events and the advanced history."""
-        return self._run(load(source), self.detector.history, settings)
+        """Score and keep more than `score` gives: windows, fleet events and the advanced history.
+
+        `history` is what was known before the first window, such as that of the run before; None = the
+        model's, which ends with its training.
+
+        Raises:
+            TelemetryError: the telemetry cannot be read, or the history knows what came after a window began.
+            SchemaError: a table is unknown or does not fit its declaration.
+        """
+        tables = load(source)
+        if history is not None and len(flows := tables["flows"]):
+            width = self._seconds * 1_000_000
+            history.require_before(int(micros(flows["start"]).min()) // width * width)
+        return self._run(tables, self.detector.history if history is None else history, settings)
 
     def _run(
         self,

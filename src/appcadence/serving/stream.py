@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US
-from appcadence.errors import AppcadenceError
 from appcadence.features.columns import micros
 from appcadence.features.extraction import touching
+from appcadence.features.given import check_tables, conformed, moment_us
 from appcadence.features.history import History
 from appcadence.telemetry.directory import unify
 from appcadence.telemetry.passive_names import HORIZON_SECONDS, PassiveNames, records
-from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
+from appcadence.telemetry.schema import DIRECTORY_TABLES
 
 _AROUND = ("activity", "notifications", "usage", "tasks", "coverage")
 TABLES = ("flows", *_AROUND, "inventory")
@@ -35,7 +36,7 @@ class Live:
     each (address, host) of the last 24 hours where flows lack names.
     """
 
-    def __init__(self, history: History, seconds: int) -> None:
+    def __init__(self, history: History, seconds: int, border_us: int = _NEVER) -> None:
         self.history = history
         """What was known when the last window closed."""
         self.late_flows = 0
@@ -44,13 +45,18 @@ class Live:
         self._lock = threading.Lock()
         self._open: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
         self._names: list[pa.Table] = []
-        self._border_us = _NEVER
+        self._border_us = border_us
         self._latest_us = _NEVER
+
+    @property
+    def closed_until(self) -> pd.Timestamp | None:
+        """The end of the last window that has closed (UTC); None = none has."""
+        return None if self._border_us == _NEVER else pd.Timestamp(self._border_us, unit="us", tz="UTC")
 
     def advance(
         self,
         given: Mapping[str, pa.Table | pd.DataFrame],
-        until: pd.Timestamp | None,
+        until: datetime | str | None,
         score: Callable[[dict[str, pa.Table], tuple[int, int]], tuple[pa.Table, History]],
     ) -> pa.Table | None:
         """Take records; `score` the windows that have closed by `until`, None = the latest flow's start.
@@ -59,20 +65,12 @@ class Live:
         Where it fails, nothing of the call is kept, and the call may be made again.
 
         Raises:
-            SchemaError: a table does not fit its declaration; nothing of the call is kept.
-            AppcadenceError: an unknown table.
+            SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
+            AppcadenceError: `until` is no moment, or names no time zone.
         """
-        tables = {}
-        for name, rows in given.items():
-            if name not in TABLES:
-                raise AppcadenceError(
-                    f"there is no table {name!r} to score with; expected {', '.join(TABLES)}"
-                )
-            data = (
-                pa.Table.from_pandas(rows, preserve_index=False) if isinstance(rows, pd.DataFrame) else rows
-            )
-            tables[name] = conform(DIRECTORY_TABLES[name], data)
-        until_us = None if until is None else _micros(until)
+        check_tables(given, TABLES)
+        tables = {name: conformed(name, rows) for name, rows in given.items()}
+        until_us = None if until is None else moment_us(until, "until")
         with self._lock, self._undone():
             if len(flows := tables.get("flows", ())):
                 self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
@@ -135,9 +133,3 @@ class Live:
                 needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us
-
-
-def _micros(moment: pd.Timestamp) -> int:
-    if moment.tzinfo is None:
-        raise AppcadenceError(f"the moment {moment} names no time zone")
-    return int(moment.as_unit("us").asm8.view("i8"))

@@ -16,12 +16,13 @@ from appcadence.config import Alerts, Config
 from appcadence.errors import AppcadenceError, SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, SCHEMA_ID
 from appcadence.features.extraction import table_of
+from appcadence.features.given import conformed
 from appcadence.features.windows import MAX_DURATION_SECONDS, window_seconds
 from appcadence.findings import of_row, sentences
 from appcadence.serving.scorer import Scored, Scorer
 from appcadence.serving.server.arrow_body import parse_flows
 from appcadence.serving.server.wire import bodies, parse, plain_rows, scores_json
-from appcadence.telemetry.schema import DIRECTORY_TABLES, TIME, conform
+from appcadence.telemetry.schema import DIRECTORY_TABLES, TIME
 from appcadence.telemetry.times import to_iso, to_micros
 
 YEARS = (1970, 2200)
@@ -138,7 +139,7 @@ class Work:
         return self.scorer.run(tables, Config(alerts))
 
     def _checked(self, given: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-        tables = {name: conform(DIRECTORY_TABLES[name], table) for name, table in given.items()}
+        tables = {name: conformed(name, table) for name, table in given.items()}
         for name, table in tables.items():
             for column in DIRECTORY_TABLES[name].columns:
                 if column.type == TIME:
