@@ -83,11 +83,12 @@ class History:
         return cls(table.to_pandas())
 
     def require_before(self, begin_us: int, argument: str | None = None) -> None:
-        """Raises TelemetryError when it knows contacts of `begin_us` or later.
+        """Raises TelemetryError when channels that joined by scoring had contact at `begin_us` or later.
 
-        Windows from then on would be judged by their own future; `argument` is the one to change.
+        Windows from then on would be judged by their own future; `argument` is the one to change. A baseline
+        may hold later contacts, since what it holds is usual at any time.
         """
-        seen = self.contacts["last_seen"].to_numpy()
+        seen = self.contacts["last_seen"].to_numpy()[~self.contacts["vetted"].to_numpy(np.bool_)]
         # A connection that goes on counts at the first moment of each window, also of those after the run.
         last_us = int(seen[seen % HOUR_US != 0].max(initial=begin_us - 1))
         if last_us >= begin_us:

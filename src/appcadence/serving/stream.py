@@ -75,7 +75,9 @@ class Live:
             if len(flows := tables.get("flows", ())):
                 self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
                 kept = touching(flows, (self._border_us, -_NEVER))
-                self.late_flows += len(flows) - len(kept)
+                if late := len(flows) - len(kept):
+                    self.late_flows += late
+                    self._names = [*self._names, records(flows)]  # they still name addresses
                 tables["flows"] = kept
             for name, table in tables.items():
                 self._open[name].append(table)

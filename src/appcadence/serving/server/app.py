@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from appcadence._version import VERSION
 from appcadence.config import Alerts
-from appcadence.errors import AppcadenceError
+from appcadence.errors import AppcadenceError, known_are
 from appcadence.serving.scorer import Scorer
 from appcadence.serving.server.arrow_body import FILE, STREAM
 from appcadence.serving.server.door import CONTENT_TYPE, OPEN, Door, Metrics, read_token
@@ -45,6 +45,7 @@ _SAID = {
     422: "The telemetry or a parameter does not fit.",
     503: "Too much is under way, or it takes too long; try again.",
 }
+_PARAMETERS = ("alerts_per_device_day", "false_discovery_rate")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 Budget = Annotated[
@@ -76,6 +77,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
         description=_DESCRIPTION,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         responses={code: {"model": Error, "description": said} for code, said in _SAID.items()},
     )
     routes = frozenset(("/score", "/explain", "/model", OPEN, "/metrics", "/openapi.json"))
@@ -130,6 +132,8 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
         """Whether the server answers. Takes no token."""
         return JSONResponse({"status": "ok"})
 
+    app.add_api_route(OPEN, healthz, methods=["HEAD"], include_in_schema=False)
+
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Counters in the text form of Prometheus."""
@@ -140,7 +144,14 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
 
 
 def _kind(request: Request, *kinds: str) -> str:
-    """The content type of a body."""
+    """The content type of a body; a request that would be misread is refused."""
+    for name in request.query_params:
+        if name not in _PARAMETERS:
+            raise HTTPException(422, f"there is no parameter {name!r}; {known_are(name, _PARAMETERS)}")
+        if len(request.query_params.getlist(name)) > 1:
+            raise HTTPException(422, f"the parameter {name} is given more than once; give it once")
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise HTTPException(415, f"the body is encoded ({coding}); send it without Content-Encoding")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in kinds:
         raise HTTPException(415, f"the body is {kind or 'of no type'}; send it as {' or '.join(kinds)}")
@@ -175,7 +186,12 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(AppcadenceError(text))}, status, headers)
 
     async def asked(request: Request, error: Any) -> Response:
-        return said(error.status_code, str(error.detail), error.headers)
+        text = str(error.detail)
+        if error.status_code == 404:
+            text = f"there is no path {request.url.path}; /openapi.json lists all of them"
+        elif error.status_code == 405:
+            text = f"{request.url.path} takes {error.headers['Allow']}, not {request.method}"
+        return said(error.status_code, text, error.headers)
 
     async def unfit(request: Request, error: Any) -> Response:
         fault = error.errors()[0]
