@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_one_sentence(made, said):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ({"flows": FRAME, "activty": FRAME}, "no table 'activty'; .*did you mean activity"),
+        ({"flows": FRAME, "activities": FRAME}, "no table 'activities'; .*did you mean activity"),
         ({}, "no flows in the given tables"),
         (FRAME, r'tables by name: \{"flows": frame\}'),
         ([FRAME], "of type list"),

@@ -120,7 +120,8 @@ class Scorer:
     ) -> pd.DataFrame:
         """The scores table of a feature table that `appcadence.features.extract` made.
 
-        Fleet events take the whole fleet's contacts and are not looked for.
+        Fleet events take the whole fleet's contacts and are not looked for: their windows are scored like any
+        other, and count in the `device_shift` of their device.
 
         Raises:
             SchemaError: a column is missing, or a window is longer or shorter than those of the model.
