@@ -93,20 +93,20 @@ def test_a_cache_that_was_cut_off_is_made_again(tmp_path):
 
 
 OUTPUTS = (
-    ("convert first.log --out {}", "is no directory"),
-    ("inventory merge first.log --into {}", "is no directory"),
+    ("convert first.log --out {}", "is not a directory"),
+    ("inventory merge first.log --into {}", "is not a directory"),
     ("inventory template fleet --out {}", "is a {kind}"),
-    ("simulate --devices 1 --days 1 --out {}", "is no directory"),
+    ("simulate --devices 1 --days 1 --out {}", "is not a directory"),
     ("features fleet --out {}", "is a {kind}"),
-    ("train fleet --out {}", "is no directory"),
-    ("score fleet --out {}", "is no directory"),
+    ("train fleet --out {}", "is not a directory"),
+    ("score fleet --out {}", "is not a directory"),
     ("score fleet --out scored --evidence {}", "is a {kind}"),
     ("score fleet --out scored --log {}", "is a {kind}"),
-    ("score fleet --out scored --syslog 127.0.0.1:9 --spool {}", "is no directory"),
+    ("score fleet --out scored --syslog 127.0.0.1:9 --spool {}", "is not a directory"),
     ("report scored --html {}", "is a {kind}"),
     ("readiness fleet --html {}", "is a {kind}"),
     ("phone first.log --html {}", "is a {kind}"),
-    ("phone first.log --keep {}", "is no directory"),
+    ("phone first.log --keep {}", "is not a directory"),
     ("weekly reports --out {}", "is a {kind}"),
     (
         "verdict add --device d1 --dest a --start 2026-03-02 --end 2026-03-03 --verdict benign --analyst a "

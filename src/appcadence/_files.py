@@ -145,11 +145,11 @@ def replacing_directory(target: str | Path, within: Path, *, private: bool = Fal
     `private` is its owner's alone.
 
     Raises:
-        AppcadenceError: what stands there is no directory.
+        AppcadenceError: it exists and is not a directory.
     """
     real, new = Path(os.path.realpath(target)), within / _NEW
     if real.exists() and not real.is_dir():
-        raise AppcadenceError(f"{target} is no directory; name one, or one that is not there yet")
+        raise AppcadenceError(f"{target} is not a directory; name a directory or a new path")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(0o700 if private else 0o777)
     try:

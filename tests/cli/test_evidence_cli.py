@@ -227,7 +227,7 @@ def test_decisions_from_rank_window_and_csv_reach_training(place):
         (("scored", "--rank", 1, "--device", "d"), "OUT and --rank"),
         (("scored", "--rank", 1, "--verdict", "benign", "--analyst", "a"), "--justification is missing"),
         (("--device", "d"), "--dest is missing"),
-        (("--csv", "x.csv", "--rank", 1), "give it alone"),
+        (("--csv", "x.csv", "--rank", 1), "leave out the other options"),
         (("--csv", "nowhere.csv"), "nowhere.csv cannot be read"),
         (
             ("scored", "--rank", 10**9, "--verdict", "benign", "--analyst", "a", "--justification", "j"),

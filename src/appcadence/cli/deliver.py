@@ -78,8 +78,8 @@ def warn(done: Delivered) -> None:
         complain(f"warning: {problem}")
     if done.unsure:
         complain(
-            f"warning: {many(done.unsure, 'alert')} may or may not have reached the receiver; look there and, "
-            "if missing, send them again: appcadence deliver OUT --resend-unsure"
+            f"warning: {many(done.unsure, 'alert')} may or may not have reached the receiver; look there "
+            "and send what is missing again: appcadence deliver OUT --resend-unsure"
         )
 
 

@@ -117,9 +117,9 @@ def score(
     that was made with the same telemetry, model and settings is left unchanged. Memory: about 80 MB per core,
     140 bytes per channel and 60 per window; scratch beside OUT: 60 bytes per flow, 1 kB per window.
 
-    --engine spark uses the session given by spark-submit or PYSPARK_SUBMIT_ARGS, or else this machine's cores;
-    every worker must see DIR under the same path. The output is identical byte for byte. A killed Spark run
-    starts from the beginning.
+    --engine spark uses the session given by spark-submit or PYSPARK_SUBMIT_ARGS, or else this machine's
+    cores; every worker must see DIR under the same path. The output is identical byte for byte. A killed
+    Spark run starts from the beginning.
 
     Example: appcadence score telemetry --model model --out scored
     """

@@ -61,8 +61,8 @@ def add(
 
     A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT, a column case
     or rank names the windows, so a copy of OUT/alerts.csv with added verdicts works. Without OUT, the columns
-    device_id, app_id, dest, window_start and window_end name them. Lines without a verdict are skipped. If any
-    line is invalid, none is added.
+    device_id, app_id, dest, window_start and window_end name them. Lines without a verdict are skipped. If
+    any line is invalid, none is added.
 
     Example: appcadence verdict add scored --case 3 --verdict benign --analyst ana --justification "VPN probe"
     """

@@ -22,8 +22,8 @@ from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.listing import many
 
 _REFERENCE = (
-    "There are fewer than five other devices or twenty reports of them, so simulated phones are used instead: "
-    "the ranking is a first look and the budget may not hold."
+    "There are fewer than five other devices or twenty reports of them, so simulated phones are used "
+    "instead: the ranking is a first look and the budget may not hold."
 )
 _MAX_FINDINGS = 10
 """Findings that are printed; all of them are in --out and --json."""
