@@ -1,4 +1,4 @@
-"""The scoring library: one object, no MLflow, no LightGBM, no scikit-learn, no pickle, no network."""
+"""The scoring library: one object, without MLflow, LightGBM, scikit-learn, pickle or network."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ _TIMES = ("window_start", "window_end")
 
 @dataclass(frozen=True)
 class Scored:
-    """The outcome of scoring some telemetry."""
+    """The result of scoring telemetry."""
 
     scores: pa.Table
     """The scores table, in window order."""
     windows: Windows
     history: History
-    """The history with these windows' contacts added: what the next scoring starts from."""
+    """The history with the contacts of these windows: the next scoring starts from it."""
     events: pd.DataFrame
-    """Fleet events (see `appcadence.models.fleet_events`), whose windows are in no ranking, with the count
-    `alerting_devices`."""
+    """Fleet events (see `appcadence.models.fleet_events`) with the count `alerting_devices`; their windows
+    are not ranked."""
     identity: Finding | None = None
-    """Which names changed under the fleet, if any did."""
+    """A finding on names that changed across the fleet, if any did."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything,
-    and a copy, pickled or not, starts without it.
+    """Scores windows with a trained detector. Threads may share it. Only `update` keeps state, which copies
+    and pickles of the scorer do not include.
 
     >>> from appcadence import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
@@ -60,11 +60,11 @@ class Scorer:
 
     detector: Detector
     version: str
-    """Id of the bundle."""
+    """The id of the bundle."""
     signer: str | None = None
-    """The public key that signed the bundle; None = nobody did."""
+    """The public key that signed the bundle; None = unsigned."""
     live: Live = field(init=False, repr=False, compare=False)
-    """What `update` has seen so far."""
+    """The state of `update`."""
 
     def __post_init__(self) -> None:
         self._start(Live(self.detector.history, self._seconds))
@@ -77,18 +77,19 @@ class Scorer:
         return window_seconds(self.detector.window)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What `update` has seen stays in its process.
+        # The state of `update` stays in its process.
         return Scorer, (self.detector, self.version, self.signer)
 
     @classmethod
     def load(
         cls, bundle: str | Path, *, model_id: str | None = None, trusted_keys: Sequence[str] = ()
     ) -> Scorer:
-        """Load a bundle directory: with `model_id` no other, with `trusted_keys` one that such a key signed.
+        """Load a bundle directory. With `model_id` it must have that id, with `trusted_keys` one of them must
+        have signed it.
 
         Raises:
-            BundleError: the bundle is incomplete, altered, of another feature schema or id, or not signed
-                as asked.
+            BundleError: the bundle is incomplete, altered, of another feature schema or id, or not signed as
+                required.
         """
         return cls(*load_signed(bundle, Trust(model_id, trusted_keys)))
 
@@ -102,8 +103,8 @@ class Scorer:
     ) -> pd.DataFrame:
         """The scores table of a telemetry directory, or of canonical tables by name.
 
-        Alerts keep to the budget or, if given, to the false discovery rate (see `Detector.score`), and to the
-        thresholds that `tunables` set.
+        Alerts follow the budget or, if given, the false discovery rate (see `Detector.score`), and the
+        thresholds set in `tunables`.
 
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read, or a table is unknown or does not fit.
@@ -118,10 +119,10 @@ class Scorer:
         alerts_per_device_day: float = 1.0,
         tunables: Tunables = UNSET,
     ) -> pd.DataFrame:
-        """The scores table of a feature table that `appcadence.features.extract` made.
+        """The scores table of a feature table from `appcadence.features.extract`.
 
-        Fleet events take the whole fleet's contacts and are not looked for: their windows are scored like any
-        other, and count in the `device_shift` of their device.
+        Fleet events are not detected, since that needs the contacts of the whole fleet: their windows are
+        scored like any other, and count in the `device_shift` of their device.
 
         Raises:
             SchemaError: a column is missing, or a window is longer or shorter than those of the model.
@@ -144,19 +145,18 @@ class Scorer:
         tunables: Tunables = UNSET,
         **around: pa.Table | pd.DataFrame,
     ) -> pd.DataFrame:
-        """Take flows as they come, and give the scores of the windows that have closed.
+        """Take flows as they arrive, and return the scores of the windows that have closed.
 
-        A window is closed when it ended at `until` or before: the moment up to which all records have been
-        given. Without it that is the start of the latest flow, which suits a source in order; a sensor that
-        logs connections when they end is behind, and needs an `until` some hours back. Flows that come after
-        their windows had closed are counted in `live.late_flows` and in no score. Give each record once: one
-        that is given twice counts twice. Flows must be as they were converted: names that reading a directory
-        fills in would count as records. `around` are further records by table: activity, notifications,
-        inventory.
+        A window closes when it ends at or before `until`, the moment up to which all records have arrived.
+        The default is the start of the latest flow, which suits a source in order. A sensor that logs
+        connections when they end lags behind and needs an `until` some hours back. Flows that arrive after
+        their windows have closed are counted in `live.late_flows` and are in no score. A record given twice
+        counts twice. Flows must be as converted: names that reading a directory fills in would count as
+        records. `around` are further records by table: activity, notifications, inventory.
 
-        Rows are those of one batch over the same records; ranks are within the rows of one call, and more
-        rows have their reasons in words. Windows of devices whose activity or push telemetry begins later
-        are scored without it. One `update` runs at a time, whichever threads call.
+        Rows equal those of one batch over the same records, except that ranks are within one call and more
+        rows have reasons in words. Windows of devices whose activity or push telemetry begins later are
+        scored without it. Only one `update` runs at a time, whichever threads call it.
 
         Raises:
             SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
@@ -172,14 +172,14 @@ class Scorer:
         return pd.DataFrame((SCORES.empty_table() if scores is None else scores).to_pandas())
 
     def resumed(self, history: History, closed_until: datetime | str) -> Scorer:
-        """A scorer like this one whose `update` goes on after a restart, or takes over from another model.
+        """A scorer like this one whose `update` continues after a restart, or takes over from another model.
 
-        `history` and `closed_until` are those that `live` had before. Give `update` once more the records of
-        open windows and of the day before them, connections that began earlier and go on included: windows
-        that had closed are not scored again, and flows of those alone are counted in `live.late_flows`.
+        `history` and `closed_until` are those of `live` before. Pass the records of the open windows and of
+        the day before them to `update` again, including connections that began earlier and are still open. Closed
+        windows are not scored again; flows that touch only those are counted in `live.late_flows`.
 
         Raises:
-            AppcadenceError: no window ends at `closed_until`, or the history knows what came later.
+            AppcadenceError: no window ends at `closed_until`, or the history extends beyond it.
         """
         border_us, width = moment_us(closed_until, "closed_until"), self._seconds * 1_000_000
         if border_us % width:
@@ -196,10 +196,10 @@ class Scorer:
         category: str | None = None,
         destination_known: bool = True,
     ) -> Channel:
-        """What scores windows of one app (None = unknown) and destination ("*" = all) from plain arrays.
+        """Scores windows of one app (None = unknown) and destination ("*" = all) from plain arrays.
 
-        Look it up once a channel: its `score` takes microseconds a window. Numbers are those of
-        `score_windows`, bit for bit. `category` is the app's in the inventory; `destination_known` is that of
+        Look it up once per channel; its `score` takes microseconds per window. Results equal those of
+        `score_windows` bit for bit. `category` is the app's in the inventory; `destination_known` is that of
         the feature table.
         """
         return Channel.of(self.detector, app_id, dest, category, destination_known)
@@ -209,7 +209,7 @@ class Scorer:
 
         Raises:
             SchemaError: a column is missing, or the window is longer or shorter than those of the model.
-            ValueError: it is not one row.
+            ValueError: `row` is not exactly one row.
         """
         self._require_window(row)
         return explain(self.detector, row)
@@ -235,13 +235,14 @@ class Scorer:
         *,
         history: History | None = None,
     ) -> Scored:
-        """Score and keep more than `score` gives: windows, fleet events and the advanced history.
+        """Like `score`, but also return windows, fleet events and the advanced history.
 
-        `history` is what was known before the first window, such as that of the run before; None = the
-        model's, which ends with its training.
+        `history` is the history before the first window, such as that of the previous run. None = that of the
+        model, which ends with its training.
 
         Raises:
-            TelemetryError: the telemetry cannot be read, or the history knows what came after a window began.
+            TelemetryError: the telemetry cannot be read, or the history extends beyond the start of the first
+                window.
             SchemaError: a table is unknown or does not fit its declaration.
         """
         tables = load(source)
