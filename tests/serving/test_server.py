@@ -193,9 +193,9 @@ def with_column(name, values):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "no sound Arrow"),
-        (b"ARROW1\0\0", "no sound Arrow"),
-        (arrow_of(LARGE)[:3000], "no sound Arrow"),
+        (b"", "not a valid Arrow"),
+        (b"ARROW1\0\0", "not a valid Arrow"),
+        (arrow_of(LARGE)[:3000], "not a valid Arrow"),
         (compressed("zstd"), "compressed"),
         (compressed("lz4"), "compressed"),
         (arrow_of(pa.table({"x": [1]})), "lacks the required column 'start'"),

@@ -175,7 +175,7 @@ class Scorer:
         """A scorer like this one whose `update` continues after a restart, or takes over from another model.
 
         `history` and `closed_until` are those of `live` before. Pass the records of the open windows and of
-        the day before them to `update` again, including connections that began earlier and are still open. Closed
+        the day before them to `update` again, including connections that began earlier and go on. Closed
         windows are not scored again; flows that touch only those are counted in `live.late_flows`.
 
         Raises:
