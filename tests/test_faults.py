@@ -73,7 +73,8 @@ def test_where_no_cache_can_be_written_it_compiles_anew_and_says_so_once(tmp_pat
         reused, said = with_kernel(site, HOME=str(home))
         assert reused == 0 and said.count("\n") == 1
         assert (
-            said.startswith("appcadence: warning: compiled code cannot be kept") and "NUMBA_CACHE_DIR" in said
+            said.startswith("appcadence: warning: compiled code cannot be cached")
+            and "NUMBA_CACHE_DIR" in said
         )
         assert with_kernel(site, HOME=str(home), NUMBA_CACHE_DIR=str(tmp_path / "cache")) == (0, "")
         assert with_kernel(site, NUMBA_CACHE_DIR=str(tmp_path / "cache"))[0] == 1

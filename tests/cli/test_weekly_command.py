@@ -42,7 +42,9 @@ def test_findings_are_printed_written_and_told_as_json(reports, tmp_path):
 
 
 def test_score_and_readiness_name_their_place(reports):
-    with pytest.raises(Exception, match=r"holds no flows\. App Privacy Reports are judged apart") as error:
+    with pytest.raises(
+        Exception, match=r"holds no flows\. App Privacy Reports are judged separately"
+    ) as error:
         run("score", reports, "--out", reports.parent / "scored")
     assert str(error.value).endswith(f"appcadence weekly {reports}")
     text = " ".join(run("readiness", reports).output.split())
