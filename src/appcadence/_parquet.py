@@ -54,7 +54,7 @@ def bounded(file: Path) -> Path:
 
 
 def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
-    """A file to read from, checked like `bounded`; `read_dictionary` lists columns to read as dictionaries."""
+    """A file to read from, checked like `bounded`; `read_dictionary` has columns to read as dictionaries."""
     with open_input(file) as stream:  # a pipe would block
         size = stream.seek(0, 2)
     opened = _opened(file, read_dictionary=read_dictionary)
