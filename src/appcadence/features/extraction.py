@@ -117,7 +117,8 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, windows: Windows, selection: Selection = WHOLE) -> Part:
-        """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
+        """The rows of windows in their own order; novelty features that need the whole fleet are still
+        NaN."""
         return cls(
             windows.device,
             windows.app,
@@ -139,7 +140,7 @@ class Part(NamedTuple):
 
 
 class Named(Protocol):
-    """Whatever holds the names behind the codes: flows, or windows."""
+    """Whatever has the names behind the codes: flows, or windows."""
 
     @property
     def devices(self) -> pd.Index[Any]: ...
@@ -155,17 +156,17 @@ def extract(
     history: History | None = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The feature table: one row a window; channels by device, app, destination and time, then apps (`*`).
+    """The feature table: one row per window; channels by device, app, destination and time, then apps (`*`).
 
-    Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
-    the catalogue as float32, NaN where unknown. `columns` name features or families that are wanted alone, in
-    catalogue order whatever their own: what nothing wanted takes is neither read nor computed. Without
-    `history` the novelty family is NaN. All is held in memory, about 200 bytes a flow at the peak;
-    `appcadence.features.partition` serves what is larger.
+    Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of the
+    catalogue as float32, NaN = unknown. With `columns`, only those features or families are computed, and
+    only the inputs they need are read; their order is always that of the catalogue. Without `history`, the
+    novelty family is NaN. Everything is in memory, about 200 bytes per flow at the peak; for larger
+    telemetry, use `appcadence.features.partition`.
 
     Raises:
         TelemetryError, SchemaError: see `load`.
-        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d, or there is no feature of a name.
+        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d, or a feature name is unknown.
     """
     seconds, selection = window_seconds(window), Selection.of(columns)
     history = selection.past(history)
@@ -245,7 +246,7 @@ def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
 
 
 def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:
-    """Fill in place what novelty needs the whole fleet for."""
+    """Fill in the novelty features that need the whole fleet, in place."""
     if fleet is not None:
         rows = np.flatnonzero((part.dest >= 0) & (part.dest != fleet.nameless))
         device, app, dest, start_us = (key[rows] for key in part[:4])
@@ -262,7 +263,7 @@ def table_of(windows: Windows) -> pd.DataFrame:
 def frame(
     part: Part, names: Named, context: Fleetwide, seconds: int, selection: Selection = WHOLE
 ) -> pd.DataFrame:
-    """Keys by name, and values, as the feature table; its `attrs` say of which schema."""
+    """Keys by name, and values, as the feature table; its `attrs` name the schema."""
     values = pd.DataFrame(selection.shown(part.values), columns=selection.names, copy=False)
     table = pd.concat([keys_of(part, names, context, seconds), values], axis=1)
     table.attrs["feature_schema"] = SCHEMA_ID

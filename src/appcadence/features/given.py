@@ -1,4 +1,4 @@
-"""Tables that a program hands over in memory, checked and brought to their declared form."""
+"""Tables that a program passes in memory, checked and converted to their declared form."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _HOSTS = ("dest_host", "dest_ip")
 
 
 def check_tables(names: Iterable[str], known: Collection[str] = tuple(DIRECTORY_TABLES)) -> None:
-    """Raises SchemaError for a name that no table has: what lies under it would be left out silently."""
+    """Raises SchemaError for an unknown table name, which would otherwise be ignored silently."""
     for name in names:
         if name not in known:
             raise SchemaError(f"there is no table {name!r}; {known_are(str(name), known)}")
 
 
 def moment_us(moment: datetime | str, name: str) -> int:
-    """A moment, as microseconds since the epoch; `name` is what an error calls it.
+    """A moment, as microseconds since the epoch; errors call it `name`.
 
     Raises:
-        AppcadenceError: it is no moment, or names no time zone.
+        AppcadenceError: it is not a moment, or names no time zone.
     """
     try:
         at: pd.Timestamp | None = pd.Timestamp(moment)
@@ -45,7 +45,7 @@ def moment_us(moment: datetime | str, name: str) -> int:
 def conformed(name: str, data: Any) -> pa.Table:
     """A pandas DataFrame, Arrow table or record batch as the declared table of that name.
 
-    Undeclared columns are dropped unread. Host names become lower case, and empty names are unknown.
+    Undeclared columns are ignored. Host names become lower case, and empty names become null.
 
     Raises:
         SchemaError: `data` is something else, or does not fit the declaration of the table.
@@ -83,7 +83,7 @@ def _check_times(declared: Table, data: pa.Table | pa.RecordBatch) -> None:
 
 
 def _named(declared: Table, table: pa.Table) -> pa.Table:
-    """The table with its names in the form that readers of logs give them."""
+    """The table with its names in the form that readers of logs use."""
     for place, column in enumerate(declared.columns):
         host = column.name in _HOSTS
         if column.type != NAME or not any(
@@ -110,7 +110,7 @@ def _plain_host(name: str) -> str | None:
 
 def _odd(names: pa.Array, host: bool) -> bool:
     """Whether any of these names has another form."""
-    if names.null_count:  # a dictionary may hold one
+    if names.null_count:  # a dictionary may contain null
         return True
     odd = pc.equal(names, "")
     if host:
