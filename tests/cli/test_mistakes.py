@@ -78,10 +78,10 @@ MISTAKES = [
     ("score nowhere --out new", ["nowhere", "convert"]),
     ("readiness notes.txt", ["notes.txt", "directory"]),
     ("report scored --html telemetry", ["telemetry is a directory", "file"]),
-    (f"{SCORE} notes.txt", ["notes.txt is no directory", "name one", "--out"]),
+    (f"{SCORE} notes.txt", ["notes.txt is not a directory", "name a directory", "--out"]),
     (f"{SCORE} telemetry", ["telemetry exists", "choose another"]),
     ("train telemetry --out telemetry", ["telemetry", "not a bundle"]),
-    ("report scored --html notes.txt/r.html", ["notes.txt is no directory", "choose another", "--html"]),
+    ("report scored --html notes.txt/r.html", ["notes.txt is not a directory", "choose another", "--html"]),
     (
         "readiness telemetry --html /proc/here/r.html",
         ["/proc/here/r.html cannot be written", "choose another place", "--html"],

@@ -150,8 +150,8 @@ EXPERTS = (
     Expert("rhythm_without_user", "userless_excess_ratio"),
     Expert("unexplained_sessions", "unexplained_sessions_per_hour", ("unexplained_sessions_per_hour",)),
 )
-"""Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
-what is new and what is known are apart, so that being new counts once."""
+"""Each behaviour of the analytic has experts of its own. "New" means new to the device's app. New and known
+channels have separate tails, so that newness counts once."""
 _COLUMNS = np.array([_AT[expert.feature] for expert in EXPERTS])
 _CADENCES = tuple(_AT[f"{view}_cadence_score"] for view in ("session", "beat", "part"))
 _PLACES = tuple(
