@@ -107,8 +107,8 @@ def test_a_sysdiagnose_as_it_is(tmp_path, given, monkeypatch):
     passed = {group.reason.split(";")[0]: (group.members, group.names) for group in found.passed_over}
     assert passed["a binary unified log"] == (30, ["system_logs.logarchive"])
     assert passed["archives in an archive or folder"][0] == 1
-    assert passed["named like a log that is read, but empty, damaged or something else"][0] == 1
-    assert passed["nothing that is read"][0] == 1001 and len(passed) == 4
+    assert passed["named like a known log, but empty, damaged or something else"][0] == 1
+    assert passed["in no format that is read"][0] == 1001 and len(passed) == 4
     events = rows(out, "notifications")
     assert [(device, app, source) for device, app, _, source in events] == [
         ("iPhone", "com.example.a", "powerlog"),
@@ -117,7 +117,7 @@ def test_a_sysdiagnose_as_it_is(tmp_path, given, monkeypatch):
         ("iPhone", "com.example.c", "unified_log"),
     ]
     assert any("The device id iPhone comes from the name" in note for note in report.notes)
-    assert all("/" not in name for name in passed["nothing that is read"][1])
+    assert all("/" not in name for name in passed["in no format that is read"][1])
     again = convert([given], out)
     assert not again.changed and not again.notes
     json.dumps(report.as_dict())
@@ -243,7 +243,7 @@ def test_links_and_pipes_in_a_folder(tmp_path):
     os.mkfifo(folder / "pipe")
     found, members = gather(folder, tmp_path)
     assert [member.name for member in members] == ["x.PLSQL"]
-    assert {group.reason: group.members for group in found.passed_over} == {"links or no regular files": 2}
+    assert {group.reason: group.members for group in found.passed_over} == {"links, or not regular files": 2}
     os.mkfifo(tmp_path / "pipe")
     assert not is_collection(tmp_path / "pipe") and not is_collection(tmp_path / "none")
 

@@ -136,7 +136,7 @@ def test_where_nothing_is_kept_the_commonest_reason_is_the_error_and_the_logs_ca
     assert convert(logs[:1], tmp_path / "out").changed
     bad = tmp_path / "bad.log"
     bad.write_text(log("x\n"))
-    with pytest.raises(TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) since .*; mend"):
+    with pytest.raises(TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) because .*; correct"):
         convert([bad], tmp_path / "out")
 
 
@@ -172,7 +172,7 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         ([mixed], {}, "changes from conn to ssl"),
         ([binary, names], {}, "none of the 2 files can be used: .*no known format.*; no connections in"),
         ([mixed, mixed, binary], {}, "none of the 3 files can be used"),
-        (logs, {"format": "pcap"}, "unknown format 'pcap'; known are leases, zeek"),
+        (logs, {"format": "pcap"}, "unknown format 'pcap'; expected one of leases, zeek"),
         (logs, {"local_nets": ["10.0.0.1/8"]}, "10.0.0.1/8 is no network"),
         (logs, {"device_id": " "}, "device id is empty"),
         (logs, {"device_id": "a", "devices": "b"}, "not both"),

@@ -233,7 +233,7 @@ def test_pseudonyms_of_the_older_form_are_not_added_to(log, tmp_path, key):
     sources.write_text(text)
     assert json.loads(text) != known
     more = log("two.json", {"device_id": "e", "app": "com.a", "host": "i.example"})
-    with pytest.raises(TelemetryError, match="pseudonyms of an older form, which keep more"):
+    with pytest.raises(TelemetryError, match="pseudonyms of an older form, which hides less"):
         convert([more], tmp_path / "t", keyfile=key)
     assert sources.read_text() == text
 

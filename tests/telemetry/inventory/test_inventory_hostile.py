@@ -88,7 +88,7 @@ def hostile(tmp_path):
         ("payload.json", b'{"acknowledge_event": {"raw_payload": "%%%"}}', "not readable base64"),
         ("plist.json", b'{"acknowledge_event": {"raw_payload": "AAAA"}}', "not a readable property list"),
         ("names.json", b'[{"displayName": "Chat"}]', "Chat without bundle ids; give a map"),
-        ("fleet.csv", b"name,bundle_identifier,source\nA,com.a,apps\n", "no app of iOS or iPadOS"),
+        ("fleet.csv", b"name,bundle_identifier,source\nA,com.a,apps\n", "none is an app of iOS or iPadOS"),
         ("ids.json", b'[{"identifier": 5}, {"identifier": "a b"}]', "none of its 2 rows .* expected text"),
         ("device.json", b'{"udid": 5, "apps": [{"identifier": "com.a"}]}', "udid is int; expected text"),
         ("bad.json", b'[{"displayName": "\xff"}]', "not readable JSON"),

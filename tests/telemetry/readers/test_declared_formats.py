@@ -203,7 +203,7 @@ def test_types_of_json_are_those_of_the_file(tmp_path):
         (b"\xa5\x0c\x00\x01" + bytes(40), "nfcapd"),
         (b"\x83\x10\x00\x20" + bytes(12) + b"\xe5\x71\x2d\xcb", "a binary log of Argus; print .* ra -r FILE"),
         (b"   StartTime      Flgs  Proto            SrcAddr  Sport   Dir\n", "text of Argus's ra for people"),
-        (bytes(72) + b"\x02\x00\x02\xc0" + bytes(9), "a trace of Windows"),
+        (bytes(72) + b"\x02\x00\x02\xc0" + bytes(9), "a Windows trace"),
         (b"ElfFile\x00" + bytes(9), "a Windows event log"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(9), "a 7z or RAR archive; unpack it first"),
     ],

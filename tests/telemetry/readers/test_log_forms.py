@@ -187,7 +187,7 @@ def test_bounds_of_changes_and_intervals(tmp_path, monkeypatch):
     ("content", "said"),
     [
         (b"\x00\x10\x00\x00\x11\x00\x00" + bytes(200), "log show --archive"),
-        (STYLES["compact"][0].encode(), "unified log without an entry"),
+        (STYLES["compact"][0].encode(), "unified log without entries"),
         (
             b"Oct  9 09:00:00 iPhone apsd(ApplePushService)[90] <Notice>: Screen did lock\n",
             "neither year nor UTC offset",
