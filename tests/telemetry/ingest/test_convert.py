@@ -136,7 +136,9 @@ def test_where_nothing_is_kept_the_commonest_reason_is_the_error_and_the_logs_ca
     assert convert(logs[:1], tmp_path / "out").changed
     bad = tmp_path / "bad.log"
     bad.write_text(log("x\n"))
-    with pytest.raises(TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) because .*; correct"):
+    with pytest.raises(
+        TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) because .*; correct"
+    ):
         convert([bad], tmp_path / "out")
 
 

@@ -220,7 +220,7 @@ def test_neither_notes_nor_reasons_quote_a_clear_name(tmp_path, key):
         quoted = {name for name in names if name in said}
         assert quoted >= {"bens", A, "10.0.0.7", "10.0.0.9"} if renamed is None else not quoted
         assert any("Two devices hold one address" in note for note in report.notes)
-        assert any("is that of several MAC" in note for note in report.notes) and report.rejected
+        assert any("belongs to several MAC" in note for note in report.notes) and report.rejected
 
 
 def test_pseudonyms_of_the_older_form_are_not_added_to(log, tmp_path, key):

@@ -61,7 +61,7 @@ class Overlaps:
         return True
 
     def release(self) -> Iterator[tuple[str, pa.Table, int]]:
-        """Yield (table, rows of one log with its metadata, count of repeated rows left out), then hold nothing."""
+        """Yield (table, rows of one log with metadata, count of repeats left out), then hold nothing."""
         for table, batches in self._held.items():
             files = list(dict.fromkeys(batch.schema.metadata[b"file"] for batch in batches))
             log = np.repeat(

@@ -173,9 +173,7 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
     for key, column in (("name", "app_name"), ("purpose", "declared_purpose"), ("category", "category")):
         yield f"{key} = {_quoted(facts.get(column) or '')}"
     approved = {True: "true", False: "false"}.get(facts.get("approved"))  # type: ignore[arg-type]
-    yield f"approved = {approved or 'true'}" + (
-        "  # declared now" if approved else "  # nobody has decided"
-    )
+    yield f"approved = {approved or 'true'}" + ("  # declared now" if approved else "  # nobody has decided")
     expected = facts.get("expected_hosts")
     listed = expected if expected else hosts(host for host, _ in ranked[:_SHOWN])[0]
     if listed:

@@ -108,8 +108,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"[^\n]{0,300}\b(DHCP(DISCOVER|OFFER|REQUEST|ACK)\b|kea-dhcp[46][.\[])|Internet Systems Cons",
-        "the activity log of a DHCP server; give its leases (dhcpd.leases, dnsmasq.leases, "
-        "kea-leases4.csv)",
+        "the activity log of a DHCP server; give its leases (dhcpd.leases, dnsmasq.leases, kea-leases4.csv)",
     ),
     (
         rb'\S+ (\S+ \S+ )?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "'
