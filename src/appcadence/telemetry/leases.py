@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US
 from appcadence.telemetry.identity import FIRST, Devices, Lease
-from appcadence.telemetry.listing import listed
+from appcadence.telemetry.listing import listed, many
 
 MAX_GAP_US = 7 * DAY_US
 """A device that gets its address again within this time had it all along, if nobody else did."""
@@ -111,12 +111,12 @@ def _notes(
     names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str], shown: Callable[[str], str]
 ) -> Iterator[str]:
     told = sorted(set(map(shown, names.values())))
-    yield f"DHCP and MAC addresses identify {len(names):,} devices: {listed(told)}."
+    yield f"DHCP and MAC addresses identify {many(len(names), 'device')}: {listed(told)}."
     random = sorted(mac for mac in names if int(mac[1], 16) & 2)
     if random:
         yield (
-            f"{len(random):,} of these devices use a randomised MAC address, which a phone may change: it then "
-            "counts as another device, unless its host name is unique."
+            f"{len(random):,} of these devices use a randomised MAC address, which a phone may change: it "
+            "then counts as another device, unless its host name is unique."
         )
     several = sorted(
         shown(host) for host, found in macs.items() if len(found) > 1 and host not in COMMON_NAMES

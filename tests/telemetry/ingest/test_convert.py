@@ -168,7 +168,7 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
-        ([tmp_path / "empty"], {}, "empty holds nothing that is read: it is empty"),
+        ([tmp_path / "empty"], {}, "empty holds no file that can be read: it is empty"),
         ([], {}, "no file to convert"),
         ([names], {}, "give the conn log"),
         ([mixed], {}, "changes from conn to ssl"),
@@ -193,7 +193,7 @@ UNUSABLE = {
     "cut off inside its gzip data": gzip.compress((log() + row("T") * 9000).encode())[:-20],
     "damaged gzip": gzip.compress(log(row("X")).encode())[:-6] + bytes(6),
     "changes from conn to ssl": (log(row("Y")) + "#path\tssl\n#fields\tts\tuid\n").encode(),
-    "a row before any #fields": (log(row("Z")) + "#separator \\x2c\nx\n").encode(),
+    "a row comes before any #fields": (log(row("Z")) + "#separator \\x2c\nx\n").encode(),
 }
 
 

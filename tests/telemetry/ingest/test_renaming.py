@@ -242,7 +242,7 @@ def test_an_inventory_brings_no_clear_name_beside_pseudonyms(log, tmp_path, key)
     path = log("one.json", {"device_id": "UDID-7", "app": CHAT, "host": "h.example"})
     convert([path], tmp_path / "t", keyfile=key)
     apps = mdm(tmp_path / "annas-phone.plist", udid="UDID-7")
-    with pytest.raises(TelemetryError, match="no clear names may stand, such as UDID-7") as error:
+    with pytest.raises(TelemetryError, match="clear names such as UDID-7 must not be mixed with") as error:
         merge([apps], tmp_path / "t")
     assert error.value.argument == "device_id" and not list((tmp_path / "t").glob("inv*"))
     merge([apps], tmp_path / "t", device_id=flows(tmp_path / "t")["device_id"][0])

@@ -87,7 +87,7 @@ def hostile(tmp_path):
         ("deeper.json", b'{"apps":' * 900 + b"[]" + b"}" * 900, "holds no list of apps"),
         ("payload.json", b'{"acknowledge_event": {"raw_payload": "%%%"}}', "not readable base64"),
         ("plist.json", b'{"acknowledge_event": {"raw_payload": "AAAA"}}', "not a readable property list"),
-        ("names.json", b'[{"displayName": "Chat"}]', "Chat without bundle ids; give a map"),
+        ("names.json", b'[{"displayName": "Chat"}]', "there is no bundle id for Chat; give a map"),
         ("fleet.csv", b"name,bundle_identifier,source\nA,com.a,apps\n", "none is an app of iOS or iPadOS"),
         ("ids.json", b'[{"identifier": 5}, {"identifier": "a b"}]', "none of its 2 rows .* expected text"),
         ("device.json", b'{"udid": 5, "apps": [{"identifier": "com.a"}]}', "udid is int; expected text"),

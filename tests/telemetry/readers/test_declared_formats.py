@@ -115,7 +115,7 @@ def test_a_file_without_a_time_says_what_to_add(tmp_path):
         ("fortinet", FORTINET, "eventtime or date+time is missing"),
         ("cef", CEF, "start or rt is missing"),
         ("cef", CEF + b" rt=now", "rt is not a time"),
-        ("cef", CEF.replace(b"0.21", b"0") + b" rt=1731999600000", "an address is cut or none"),
+        ("cef", CEF.replace(b"0.21", b"0") + b" rt=1731999600000", "an address is cut off or invalid"),
         ("leef", LEEF, "dstPort or url is not a number"),
         ("paloalto", b"1,2024/11/19 07:00:21,1,TRAFFIC,end,1", "Start Time is missing"),
         ("umbrella", UMBRELLA, "the destination is missing"),
@@ -134,7 +134,7 @@ def test_bad_lines_are_rejected_with_their_number(tmp_path, name, line, reason):
     [
         ("[file]\nsyntax = 'xml'\n", "file.syntax must be one of csv, words, json"),
         ("[file]\nline = '('\n", "file.line must be a regular expression"),
-        ("[file]\ncolumns = 1\n", r"\[file\] has no columns; known are syntax"),
+        ("[file]\ncolumns = 1\n", r"\[file\] has no key columns; expected one of syntax"),
         ("[[file]]\nkeys = 'a'\n", "file.keys must be a list of names"),
         ("[[skip]]\ncolumn = 'a'\nreason = 'x'\n", "skip.reason must be one of other_kind, other_system"),
         ("[extract]\ndest_ip = 'a'\n", "extract.dest_ip must have a group"),

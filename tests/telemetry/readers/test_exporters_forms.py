@@ -69,7 +69,7 @@ def test_tables_put_one_behind_the_other_are_one(tmp_path, format, header, rows,
     wrong = rows[2].replace("192.0.2.1", "192.0.2")
     path = write(tmp_path, header, rows[0], header, rows[1], wrong)
     flows, ((_, line, reason),) = load(format, path)
-    assert (len(flows), line, reason) == (2, 5, "an address is cut or none")
+    assert (len(flows), line, reason) == (2, 5, "an address is cut off or invalid")
 
 
 def test_the_foot_of_a_table_may_stand_in_another_block_than_the_next_head(tmp_path, monkeypatch):
@@ -98,9 +98,7 @@ def test_a_record_of_both_directions_is_turned_to_who_opened_the_connection(tmp_
 )
 def test_packets_are_no_flows(tmp_path, end):
     rows = [pmacct_row(end), pmacct_row(end, f"{SERVER},{DEVICE},443,50000")]
-    with pytest.raises(
-        TelemetryError, match=r"2 have no end, so that they are packets .*nfprobe sends flows"
-    ):
+    with pytest.raises(TelemetryError, match=r"2 have no end, so they are packets .*nfprobe sends flows"):
         convert([write(tmp_path, PMACCT, *rows)], tmp_path / "out")
     without = PMACCT.replace("TIMESTAMP_END,", "")
     with pytest.raises(TelemetryError, match="packets rather than flows"):

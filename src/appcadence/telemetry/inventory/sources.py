@@ -247,7 +247,7 @@ def _nothing_usable(source: Source) -> TelemetryError:
     said = f"{source.path}: none of its {source.rows:,} rows can be used"
     if source.unmapped:
         names = listed(source.unmapped)
-        return TelemetryError(f"{said}: {names} have no bundle id; give a map of names", "app_map")
+        return TelemetryError(f"{said}: there is no bundle id for {names}; give a map of names", "app_map")
     if source.bad:
         return TelemetryError(f"{said}; row {source.bad[0][0]}: {source.bad[0][1]}")
     return TelemetryError(f"{said}: none is an app of iOS or iPadOS")
