@@ -9,7 +9,7 @@ import plistlib
 import pytest
 from bundles import CHAT, info, ipa, mdm, newest, write_plist
 
-from appcadence.errors import SchemaError, TelemetryError
+from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.merge import merge
 
 ROW = {"bundle_identifier": CHAT, "name": "Chat", "version": "1.2"}

@@ -100,7 +100,7 @@ class Renaming:
             return
         if self.key is None:
             raise TelemetryError(
-                f"{directory.path} holds pseudonyms, which clear names must not be mixed with; give the key "
+                f"{directory.path} holds pseudonyms, which must not be mixed with clear names; give the key "
                 "that it was made with, or another directory",
                 "keyfile",
             )
