@@ -339,7 +339,7 @@ def _hand_facts(where: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]
         if key not in _HAND_KEYS:
             if isinstance(value, dict):
                 raise TelemetryError(f"{where}: {key!r} is a table; quote the whole bundle id")
-            raise TelemetryError(f"{where}: unknown key {key!r}; known are {', '.join(_HAND_KEYS)}")
+            raise TelemetryError(f"{where}: unknown key {key!r}; expected one of {', '.join(_HAND_KEYS)}")
         column, kind = _HAND_KEYS[key]
         if kind is float:
             # The bound also refuses infinity, and whole numbers that no float holds; bool is an int.

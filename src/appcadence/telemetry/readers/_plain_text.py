@@ -106,7 +106,7 @@ def _says_all(
 
 
 def spans(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.StringArray:
-    """Parts of a text, each from its first place up to its last; null where the first place is below 0."""
+    """Parts of a text, each from its first place to before its last; null where the first is below 0."""
     lengths = np.where(firsts >= 0, lasts - firsts, 0)
     offsets = np.zeros(len(firsts) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
