@@ -110,8 +110,8 @@ def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
 def _notes(
     names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str], shown: Callable[[str], str]
 ) -> Iterator[str]:
-    told = sorted(set(map(shown, names.values())))
-    yield f"DHCP and MAC addresses identify {many(len(names), 'device')}: {listed(told)}."
+    devices = sorted(set(map(shown, names.values())))
+    yield f"DHCP and MAC addresses identify {many(len(names), 'device')}: {listed(devices)}."
     random = sorted(mac for mac in names if int(mac[1], 16) & 2)
     if random:
         yield (

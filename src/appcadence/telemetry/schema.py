@@ -116,7 +116,7 @@ FLOWS = Table(
         Column("device_port", pa.int32(), "the device's own port", nullable=True),
         Column("transport", NAME, "transport protocol", nullable=True, values=("tcp", "udp")),
         Column("service", NAME, "application protocol: tls, quic, http, apns, dns, ntp ...", nullable=True),
-        Column("outcome", NAME, "did the flow come about", values=("established", "failed", "unknown")),
+        Column("outcome", NAME, "whether it succeeded", values=("established", "failed", "unknown")),
         Column("bytes_out", pa.int64(), "payload bytes sent by the device", "bytes", nullable=True),
         Column("bytes_in", pa.int64(), "payload bytes received by the device", "bytes", nullable=True),
         _RESOLUTION,
@@ -135,11 +135,11 @@ ACTIVITY = Table(
         Column(
             "kind",
             NAME,
-            "what was the case",
+            "the state",
             values=("app_foreground", "device_unlocked", "screen_on", "low_power", "charging"),
         ),
         Column("start", TIME, "when it began"),
-        Column("end", TIME, "when it ended; null = still the case", nullable=True),
+        Column("end", TIME, "when it ended; null = it still holds", nullable=True),
         _SOURCE,
         _RESOLUTION,
         _SOURCE_APP,
@@ -152,7 +152,7 @@ NOTIFICATIONS = Table(
     (
         _DEVICE,
         _APP,
-        Column("time", TIME, "when it happened; if coarse, the earliest time that the stamp stands for"),
+        Column("time", TIME, "when it happened; if coarse, the earliest time that the stamp can mean"),
         Column(
             "kind",
             NAME,
@@ -189,15 +189,15 @@ INVENTORY = Table(
         Column("declared_purpose", NAME, "purpose in the owner's words", nullable=True),
         Column("background_modes", pa.list_(pa.string()), "of extensions too; null = unknown", nullable=True),
         Column("push_entitled", pa.bool_(), "may register for pushes", nullable=True),
-        Column("expected_hosts", pa.list_(pa.string()), "hosts that are expected of the app", nullable=True),
+        Column("expected_hosts", pa.list_(pa.string()), "hosts it is expected to contact", nullable=True),
         Column(
             "expected_period_seconds",
             pa.float64(),
-            "shortest period at which the app is approved to talk by itself, above 0",
+            "shortest period at which the app may talk by itself, above 0",
             "s",
             nullable=True,
         ),
-        Column("snapshot_time", TIME, "when this was the case"),
+        Column("snapshot_time", TIME, "time of the snapshot"),
     ),
 )
 
@@ -258,7 +258,7 @@ ACCESSES = Table(
         Column("app_id", NAME, "bundle id"),
         Column("category", NAME, "what was used: location, microphone, camera, contacts, photos ..."),
         Column("start", TIME, "when it began"),
-        Column("end", TIME, "when it ended; null = not told", nullable=True),
+        Column("end", TIME, "when it ended; null = not known", nullable=True),
         _SOURCE,
     ),
 )

@@ -95,7 +95,7 @@ def _faulty(added: Collection[Tally]) -> str:
     return f"{rejected:,} are faulty, most often ({rows:,}) because {fault}"
 
 
-def _like_phones(strangers: Strangers, told: bool) -> Iterator[str]:
+def _like_phones(strangers: Strangers, nets_given: bool) -> Iterator[str]:
     """Sentences about networks whose rows were left out although they look like those of phones."""
     found = strangers.rows.most_common()
     ipv6 = [(network, rows) for network, rows in found if network.version == 6]
@@ -103,15 +103,15 @@ def _like_phones(strangers: Strangers, told: bool) -> Iterator[str]:
     total = sum(rows for _, rows in ipv6) + strangers.other_ipv6
     few = ipv6[:MAX_NETWORKS]
     if few and sum(rows for _, rows in few) >= _MIN_SHARE * total:
-        yield _hint(few, "IPv6 addresses, which phones have beside IPv4 addresses,", told)
+        yield _hint(few, "IPv6 addresses, which phones have beside IPv4 addresses,", nets_given)
     if private:
-        yield _hint(private[:MAX_NETWORKS], "private addresses", told)
+        yield _hint(private[:MAX_NETWORKS], "private addresses", nets_given)
 
 
-def _hint(networks: Sequence[tuple[Network, int]], what: str, told: bool) -> str:
+def _hint(networks: Sequence[tuple[Network, int]], what: str, nets_given: bool) -> str:
     rows, names = sum(count for _, count in networks), [str(network) for network, _ in networks]
     options = " ".join(f"--local-net {name}" for name in names)
-    more = ", too" if told else " and the networks of their other addresses"
+    more = ", too" if nets_given else " and the networks of their other addresses"
     return (
         f"{rows:,} rows left out were opened by {what} in {listed(names, MAX_NETWORKS)}: if your devices are "
         f"there, convert into a new directory with {options}{more}."

@@ -255,8 +255,10 @@ def _changed(drop: Ints, named: dict[int, tuple[str, str]], place: int, rows: pa
     """The rows from a place on that stay, some with a host name that they take over."""
     for number, name in enumerate(_HOST):
         if named:
-            told = (named[at][number] if at in named else None for at in range(place, place + len(rows)))
-            column = pc.coalesce(rows[name].cast(pa.string()), pa.array(told, pa.string()))
+            taken_over = (
+                named[at][number] if at in named else None for at in range(place, place + len(rows))
+            )
+            column = pc.coalesce(rows[name].cast(pa.string()), pa.array(names, pa.string()))
             rows = rows.set_column(rows.column_names.index(name), name, column)
     low, high = np.searchsorted(drop, [place, place + len(rows)])
     stays = np.ones(len(rows), bool)

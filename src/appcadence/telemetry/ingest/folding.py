@@ -49,10 +49,10 @@ class Folding:
 def _raw(batch: pa.Table, raw: pa.DictionaryArray, folded: pa.DictionaryArray) -> pa.Array:
     """What the source called each app, null where that is its id; a column of the reader takes precedence."""
     before, after = raw.cast(pa.string()), folded.cast(pa.string())
-    told = pc.if_else(pc.fill_null(pc.not_equal(before, after), False), before, None)
+    as_logged = pc.if_else(pc.fill_null(pc.not_equal(before, after), False), before, None)
     if RAW not in batch.column_names:
-        return told
-    return pc.coalesce(batch[RAW].cast(pa.string()).combine_chunks(), told)
+        return as_logged
+    return pc.coalesce(batch[RAW].cast(pa.string()).combine_chunks(), as_logged)
 
 
 def _with(batch: pa.Table, name: str, column: pa.Array) -> pa.Table:

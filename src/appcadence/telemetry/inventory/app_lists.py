@@ -221,8 +221,8 @@ class _Walk:
                 total = next(
                     (value[named[n]] for n in _TOTALS if isinstance(value.get(named.get(n)), int)), 0
                 )
-                of = f", {longest:,} of {total:,} rows" if total else ""
-                self._found.more = self._found.more or f"{named[name]}{of}"
+                share = f", {longest:,} of {total:,} rows" if total else ""
+                self._found.more = self._found.more or f"{named[name]}{share}"
 
     def _decoded(self, key: Any, payload: str) -> Any:
         """A property list in a JSON string: as it is, or in base64."""

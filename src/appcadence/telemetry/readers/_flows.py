@@ -261,8 +261,8 @@ def local(addresses: Column, options: ReadOptions, stated: pa.ChunkedArray | Non
     nets = options.local_nets or _PRIVATE
     result: Mask = value_of(addresses, within(nets), False)
     if stated is not None and not options.local_nets:
-        told = one_array(stated)
-        result = np.where(np.asarray(told.is_valid()), np.asarray(told.fill_null(False)), result)
+        by_log = one_array(stated)
+        result = np.where(np.asarray(by_log.is_valid()), np.asarray(by_log.fill_null(False)), result)
     return result
 
 

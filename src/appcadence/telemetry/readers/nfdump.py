@@ -100,7 +100,7 @@ def paired(
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
                 yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, left_out)
-        done = told = 0
+        done = reported = 0
         for records in spill.pieces():
             records = _in_order(records)
             records, matches = _turned(records, _matched(records))
@@ -113,11 +113,11 @@ def paired(
                         paths[file], some, matches.piece(first, last), options, name, clock, flagged
                     )
                 done += len(files)
-                share = later * done // spill.rows - told
-                told += share
+                share = later * done // spill.rows - reported
+                reported += share
                 yield "flows", tagged(_flows.NONE, paths[0], 0, share)
-        if later > told:
-            yield "flows", tagged(_flows.NONE, paths[0], 0, later - told)
+        if later > reported:
+            yield "flows", tagged(_flows.NONE, paths[0], 0, later - reported)
 
 
 def _in_order(records: pa.Table) -> pa.Table:

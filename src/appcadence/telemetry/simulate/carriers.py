@@ -182,13 +182,14 @@ def old_destination(rng: np.random.Generator, fleet: Carriers, device: int, own:
     ):
         row = int(rng.integers(own.start, own.stop))
 
-    def of(name: str) -> str | None:
+    def known_text(name: str) -> str | None:
         return fleet.text(name, row) if known[name] else None
 
     port = fleet.number("dest_port", row) if known["dest_port"] else None
-    host = of("dest_host")
+    host = known_text("dest_host")
     how = fleet.host_source(own) if host else None
-    return Destination(host, how, of("dest_ip"), port, of("transport"), of("service"))
+    address, transport, service = map(known_text, ("dest_ip", "transport", "service"))
+    return Destination(host, how, address, port, transport, service)
 
 
 def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> Destination:

@@ -330,8 +330,8 @@ def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[P
     if kept.sum() < min(_MIN_IN_USE, len(kept)):
         return pattern, False
 
-    def of(values: Any) -> Any:
+    def only_kept(values: Any) -> Any:
         return values[kept] if isinstance(values, np.ndarray) else values
 
     columns = ("starts", "durations", "failed", "size_factor")
-    return replace(pattern, **{name: of(getattr(pattern, name)) for name in columns}), True
+    return replace(pattern, **{name: only_kept(getattr(pattern, name)) for name in columns}), True
