@@ -1,10 +1,10 @@
-"""A syslog server and a webhook as processes, which die where a test says.
+"""A syslog server and a webhook as processes that die where a test says.
 
     python alert_receivers.py (syslog | http) PORT FILE [DIE_AT NUMBER]
 
-Every alert that is taken becomes a line of FILE, on disk before the answer. It kills itself at its NUMBERth
-alert: `accept` before it reads, `part` in the middle of the body, `read` before it records, `record` before
-it answers.
+Every accepted alert becomes a line of FILE, on disk before the response. The process kills itself at its
+NUMBERth alert: `accept` before it reads, `part` in the middle of the body, `read` before it records, `record`
+before it responds.
 """
 
 from __future__ import annotations

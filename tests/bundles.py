@@ -1,4 +1,4 @@
-"""Inventory sources for tests: property lists and archives as devices and stores make them."""
+"""Inventory sources for tests: property lists and archives in the form that devices and stores make."""
 
 from __future__ import annotations
 

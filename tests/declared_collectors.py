@@ -1,4 +1,4 @@
-"""Small logs of flow collectors, written by hand after the documentation of each format, and what they say.
+"""Small logs of flow collectors, written by hand from the documentation of each format, with expected values.
 
 Addresses and names are those set aside for documentation.
 """

@@ -1,6 +1,6 @@
-"""A small log in each declared format, written by hand after the format's documentation, and what it says.
+"""A small log in each declared format, written by hand from its documentation, with expected values.
 
-`SECRET` stands where people are named.
+`SECRET` marks places where people are named.
 """
 
 from declared_collectors import AT, BOTH, COLLECTED, HOST, PHONE, SERVER, TO, Sample, as_lines, as_text

@@ -1,6 +1,6 @@
-"""The fields of the Elastic Common Schema that alerts use, and what is wrong with a document under them.
+"""The fields of the Elastic Common Schema that alerts use, and a check of documents against them.
 
-No Python package carries the schema. `FIELDS` is a table of our own; where npm and its registry are at hand,
+No Python package contains the schema. `FIELDS` is a table of our own; if npm and its registry are available,
 `published` reads Elastic's own package, and a test compares the two.
 """
 

@@ -1,12 +1,12 @@
-"""Every step of a command on disk fails once: what is left must be the old or the new, whole.
+"""Fail each disk step of a command once: the old or the new output must be left, whole.
 
 Run as `python failure_points.py COMMAND PLACE MODEL [MODE...]`: prints, for each mode, at how many points it
-failed and how the runs ended. Python and `appcadence._files` tell of each step before it is taken. The modes:
+failed and how the runs ended. Python and `appcadence._files` announce each step beforehand. The modes:
 
-- kill: the process is killed there. What readers find is the old or the new; the next run ends in the bytes
-  of one that was left alone, and leaves nothing else behind.
-- full: from there on the disk is full. One sentence and exit code 2, or all is done.
-- broken: that one step fails. As `full`.
+- kill: the process is killed there. Readers find the old or the new output; the next run gives the same bytes
+  as an undisturbed one, and leaves nothing else behind.
+- full: from there on the disk is full. The run ends with one sentence and exit code 2, or completes.
+- broken: only that step fails. Then as `full`.
 - turns: at each point one of these, in turn.
 - disk: on a small tmpfs (needs the right to mount), with more room each time until all goes well. As `full`.
 """

@@ -1,7 +1,7 @@
-"""Small logs of each format for the reader tests.
+"""Small logs of each format for reader tests.
 
 Only the nfdump ones were printed by the real tool (nfpcapd and nfdump 1.7.1). The rest is written by hand
-after the public documentation and samples; no file of a user is among them.
+from public documentation and samples; no user's file is among them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Feature tables and detectors of a few chosen numbers, so that what comes out can be worked out by hand."""
+"""Feature tables and detectors of a few chosen numbers, so that results can be worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small batch output whose names are hostile."""
+"""A small batch output with hostile names."""
 
 import json
 

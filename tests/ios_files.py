@@ -1,4 +1,4 @@
-"""Hand-made iOS logs: documentation-only, shaped after FORMATS and the real schemas."""
+"""Hand-made iOS logs, made only from documentation (FORMATS) and the real schemas."""
 
 import json
 import sqlite3

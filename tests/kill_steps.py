@@ -1,6 +1,6 @@
-"""Work on disk that is killed after its first, second, ... step; whatever is left must be whole.
+"""Kill work on disk after its first, second, ... step; whatever is left must be whole.
 
-Run as `python kill_steps.py SCENARIO DIRECTORY`: prints after how many kills the work got through.
+Run as `python kill_steps.py SCENARIO DIRECTORY`: prints after how many kills the work completed.
 """
 
 from __future__ import annotations

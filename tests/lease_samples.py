@@ -1,4 +1,4 @@
-"""Logs of DHCP: one device with one address, in every form that is read."""
+"""DHCP logs of one device with one address, in every form that is read."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Slow, obvious twins of windows and kernels, in plain Python, written from what the features declare."""
+"""Slow, obvious twins of windows and kernels, in plain Python, written from the feature declarations."""
 
 from __future__ import annotations
 

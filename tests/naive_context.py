@@ -1,7 +1,7 @@
-"""Slow, obvious twins of the families that need context: use and pushes.
+"""Slow, obvious twins of the feature families that need context: use and pushes.
 
-Plain Python over lists; times are seconds after 2026-03-02, as in `make`. Where a meaning says nothing of a
-case, the twin follows the rule of its family: nothing to count = nan, below a stated minimum = nan.
+Plain Python over lists; times are seconds after 2026-03-02, as in `make`. If a declared meaning does not
+cover a case, the twin follows the rule of its family: nothing to count = nan, below a stated minimum = nan.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Slow, obvious twin of the family of declarations, in the manner of `naive_context`."""
+"""Slow, obvious twin of the declaration family, in the style of `naive_context`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow, obvious twin of the naming of flows by what the fleet's own records tie to their address."""
+"""Slow, obvious twin of `passive_names`: names for flows from the fleet's own records of their address."""
 
 from __future__ import annotations
 

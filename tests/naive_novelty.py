@@ -1,4 +1,4 @@
-"""Slow, obvious twin of novelty: every window looks back over all contacts before it."""
+"""Slow, obvious twin of novelty: every window looks back over all earlier contacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow, obvious twin of what pushes and bursts show over days."""
+"""Slow, obvious twin of the evidence that pushes and bursts add up over days."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weekly sums by plain loops: the slow twin of `features.weekly`."""
+"""Weekly sums in plain loops: the slow twin of `features.weekly`."""
 
 import math
 from collections import defaultdict

@@ -1,8 +1,8 @@
-"""Two commands that write the same thing, begun at once, again and again, in processes of their own.
+"""Two commands that write the same thing, started at once in separate processes, again and again.
 
-Run as `python pairs_at_once.py FIRST SECOND PLACE MODEL [TIMES]`, the names from `ALL`: prints how often how
-many of the two were told that another run is at it. Whoever was told starts again; what stands in the end is
-what one after the other leaves.
+Run as `python pairs_at_once.py FIRST SECOND PLACE MODEL [TIMES]`, with names from `ALL`: prints how often how
+many of the two were refused because another run was writing. A refused command starts again; the final result
+must equal that of running one after the other.
 """
 
 from __future__ import annotations

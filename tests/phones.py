@@ -1,4 +1,4 @@
-"""One phone as its own log shows it, by hand: slots of 8 s, the user, pushes and scheduled work."""
+"""One hand-made phone as its own log shows it: slots of 8 s, the user, pushes and scheduled work."""
 
 import numpy as np
 from make import activity, coverage, flows, pushes, tasks, together

@@ -1,8 +1,8 @@
-"""What who embeds the scorer does, with the base packages alone; run as a script, it imports no test library.
+"""Embed the scorer with only the base packages; run as a script, it imports no test library.
 
     python scorer_alone.py TELEMETRY_DIR MODEL OUT.parquet [--hide]
 
---hide makes the optional packages unimportable, where they are installed.
+--hide makes installed optional packages impossible to import.
 """
 
 import importlib

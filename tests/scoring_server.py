@@ -1,4 +1,4 @@
-"""The command `appcadence serve` as a process, and bodies for it."""
+"""The command `appcadence serve` as a process, and request bodies for it."""
 
 from __future__ import annotations
 

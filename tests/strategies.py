@@ -1,4 +1,4 @@
-"""Hypothesis strategies of hostile telemetry, and the tables of what they draw."""
+"""Hypothesis strategies for hostile telemetry, and tables made from what they draw."""
 
 from __future__ import annotations
 

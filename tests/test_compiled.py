@@ -1,6 +1,6 @@
-"""Compiling leaves the process as it was: garbage is searched for again, or still is not.
+"""Compiling leaves the process as it was: garbage collection is on or off as before.
 
-Numba's own decorator keeps nothing on disk, so that each run compiles.
+Numba's own decorator caches nothing on disk, so each run compiles.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""Settings from a file: what is read, what is refused in one sentence, and the page that documents it."""
+"""Settings from a file: what is read, what is refused in one sentence, and the page that documents them."""
 
 import json
 

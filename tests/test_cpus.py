@@ -1,4 +1,4 @@
-"""The CPUs that a process may use: affinity mask and quota of the control group."""
+"""The CPUs that a process may use: affinity mask and control group quota."""
 
 import os
 import subprocess

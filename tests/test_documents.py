@@ -1,4 +1,4 @@
-"""The documents and notebooks, run as a reader would."""
+"""The documents and notebooks, run the way a reader would."""
 
 import gzip
 import itertools

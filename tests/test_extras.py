@@ -1,4 +1,4 @@
-"""Who scores installs five packages; training, the command line and Spark bring their own."""
+"""A user who only scores installs five packages; training, the command line and Spark add their own."""
 
 import os
 import re

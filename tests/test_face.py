@@ -1,4 +1,4 @@
-"""What `import appcadence` offers, and what it costs."""
+"""What `import appcadence` offers, and how much it costs."""
 
 import ast
 import importlib

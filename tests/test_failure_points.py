@@ -1,6 +1,6 @@
-"""Every point at which a command can fail on disk: what is left is whole, and the next run ends well.
+"""Every point at which a command can fail on disk: what is left is whole, and the next run succeeds.
 
-And two commands that write the same thing at once: nothing is lost, nothing twice.
+Also two commands that write the same thing at once: nothing is lost or duplicated.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a machine may lack or do wrong: no cache, no home, devices as outputs, odd names, threads."""
+"""What a machine may lack or get wrong: no cache, no home, devices as outputs, odd names, threads."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""The guide to findings: an entry for each code and expert, and none for what is never said."""
+"""The guide to findings: an entry for each code and expert, and none for codes that are never used."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""Findings: declared once, worded in one catalogue, and never read back from their words."""
+"""Findings: declared once, worded in one catalogue, and never parsed from their wording."""
 
 import json
 import re

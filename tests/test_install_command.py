@@ -1,4 +1,4 @@
-"""What a message tells to install must work where it is said."""
+"""The install commands in messages must work in the environment that prints them."""
 
 import json
 import shlex

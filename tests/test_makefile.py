@@ -1,4 +1,4 @@
-"""`make` with a Python that will not do, and with a .venv that one left behind."""
+"""`make` with an unsuitable Python, and with a .venv that such a Python left behind."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The batch job: what it leaves when it is killed, started twice, or short of room."""
+"""The batch job: what it leaves when it is killed, started twice, or out of disk space."""
 
 import os
 import random

@@ -1,5 +1,4 @@
-"""The house: root links, the import ast
-import rule, file sizes, and the page of what may be imported."""
+"""The house rules: root links, the import rule, file sizes, and the page of what may be imported."""
 
 import ast
 import runpy

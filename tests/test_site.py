@@ -1,4 +1,4 @@
-"""The documents' site: generated pages are fresh, it builds without a warning, and it loads nothing."""
+"""The documentation site: generated pages are fresh, it builds without warnings, and it loads nothing."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The lock files: every package of the README's commands and of the checks, by hash, from no named host."""
+"""The lock files: every package for the README's commands and the checks, by hash, from no named host."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The units of examples/systemd: what they start is what the guide writes, and systemd takes them."""
+"""The units of examples/systemd: they start what the guide says, and systemd accepts them."""
 
 import configparser
 import re

@@ -1,4 +1,4 @@
-"""Each promise of the threat model names a test, and that test is there."""
+"""Each promise of the threat model names a test, and that test exists."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What log pipelines put around a line: by the name of who does, from a line to a JSON record or a line."""
+"""What log pipelines put around a line: for each, a function from a line to a JSON record or a line."""
 
 IN_RECORDS = {
     "a message": lambda line: {"@timestamp": "2024-11-19T07:00:00Z", "message": line, "tags": ["x"]},

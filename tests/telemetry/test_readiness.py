@@ -296,7 +296,7 @@ def test_logs_without_flows_are_counted(tmp_path):
     device = only(found)
     assert (device.activity.hours, device.activity.hours_with_flows, device.pushes_with_app) == (24, 0, 12)
     assert found.blind_spots == (
-        "Blind spot: no flows on 1 of 1 device (d1): nothing about traffic can be said there.",
+        "Blind spot: no flows on 1 of 1 device (d1): nothing can be said about their traffic.",
         CONNECTION_BLIND_SPOT,
     )
 

@@ -1,1 +1,1 @@
-"""What was observed -> canonical tables."""
+"""From observed logs to canonical tables."""

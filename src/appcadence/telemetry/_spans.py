@@ -1,4 +1,4 @@
-"""Row groups of a table that reach into a span of time, told by their Parquet statistics."""
+"""Row groups of a table that overlap a span of time, by their Parquet statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pieces_within(
 ) -> Iterator[pa.Table]:
     """Some columns of a table, row group by row group, without those that lie wholly outside a span.
 
-    A row group that reaches into the span is given whole, so rows outside it may be among its rows.
+    A row group that overlaps the span is read whole, so it may include rows outside the span.
 
     Args:
         source: where the table is.

@@ -18,20 +18,20 @@ LOCAL_NETWORKS: tuple[Network, ...] = tuple(
         *("224.0.0.0/4", "ff00::/8", "255.255.255.255/32", "0.0.0.0/8", "::/128"),  # multicast, broadcast
     )
 )
-"""Addresses that are never beyond the network a device is on."""
+"""Addresses that never lie beyond the device's own network."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 as phones see it on networks that have none (RFC 6052)."""
+"""IPv4 addresses as phones see them on networks without IPv4 (RFC 6052)."""
 LOCAL_DOMAINS = (".local", ".lan", ".home", ".internal", ".localdomain", ".home.arpa", ".localhost")
-"""Domains that no public name server knows: home routers and mDNS name machines under them."""
+"""Domains that no public name server knows; home routers and mDNS use them for machines."""
 _HEADS = frozenset("0123456789abcdefABCDEF:")
 _KEPT, _MAX_KEPT = 1 << 14, 64
-"""So many addresses, of fewer characters than that, are kept for the next time they are asked for."""
+"""Number of addresses to cache, and the length that a cached address stays below."""
 
 
 def parsed(text: str | None) -> Address | None:
-    """The address that a text is, blanks around it aside; None for anything else."""
+    """The address in a text, ignoring blanks around it; None for anything else."""
     text = (text or "").strip()
-    if text[:1] not in _HEADS:  # a host name, most often: an exception takes longer than a look
+    if text[:1] not in _HEADS:  # most often a host name: this check is faster than an exception
         return None
     return _parsed(text) if len(text) < _MAX_KEPT else _parsed.__wrapped__(text)
 
@@ -45,7 +45,7 @@ def _parsed(text: str) -> Address | None:
 
 
 def unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, or the address itself."""
+    """The IPv4 address embedded in an IPv6 address, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64:
@@ -58,14 +58,15 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address stands for this machine alone, without asking a name server."""
+    """Whether a host name or address means this machine, decided without a name server."""
     address = parsed(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 def canonical(text: str) -> str | None:
-    """An address in canonical form, any other text without the blanks around it; None for no text. An IPv4
-    address written as IPv6, as on networks without any IPv4 (NAT64), is the IPv4 address.
+    """An address in canonical form, any other text without the blanks around it; None for blank text.
+
+    An IPv4 address written as IPv6, as on networks without IPv4 (NAT64), becomes the IPv4 address.
 
     >>> canonical("2001:0DB8:0000::0001"), canonical("192.0.2.1 "), canonical(" ")
     ('2001:db8::1', '192.0.2.1', None)
@@ -88,7 +89,7 @@ def _canonical(text: str) -> str | None:
 def is_local(dest: str) -> bool:
     """Whether a destination, address or host name, is on the device's own network.
 
-    Names under `LOCAL_DOMAINS` are; whether any other name is, only its address would say.
+    Names under `LOCAL_DOMAINS` are local; for any other name, only its address could tell.
 
     >>> is_local("192.168.1.7"), is_local("printer.lan"), is_local("fe80::1%en0"), is_local("17.57.144.1")
     (True, True, True, False)
@@ -113,6 +114,6 @@ def is_within(text: str | None, networks: Collection[Network]) -> bool:
 
 @lru_cache(8)
 def within(networks: tuple[Network, ...]) -> Callable[[str], bool]:
-    """`is_within` for these networks, which keeps what it has found."""
+    """`is_within` for these networks, with a cache."""
     found = lru_cache(_KEPT)(lambda text: is_within(text, networks))
     return lambda text: found(text) if len(text) < _MAX_KEPT else is_within(text, networks)

@@ -1,4 +1,4 @@
-"""Apple's push endpoints, as documented (HT203609, read 2026-11): whom a phone talks to, and whom not."""
+"""Apple's push endpoints, as documented (HT203609, read 2026-11): which ones phones use, and which not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from appcadence.telemetry.addresses import parsed, unwrapped
 DEVICE_PORT = 5223
 """A device's connection to the push service; 443 is its fallback."""
 PROVIDER_PORTS = (2195, 2196, 2197)
-"""A server's connection to the push service: never normal on a phone."""
+"""A server's connection to the push service, never normal on a phone."""
 PROVIDER_HOSTS = frozenset(
     ("api.push.apple.com", "api.sandbox.push.apple.com", "api.development.push.apple.com")
 )
 DAEMON = "com.apple.apsd"
-"""The process that keeps a phone's one connection to the push service."""
+"""The process that keeps a phone's single connection to the push service."""
 _COURIERS = [
     ip_network(text)
     for text in (
@@ -34,8 +34,11 @@ _APPLE = (ip_network("17.0.0.0/8"), *_COURIERS)
 
 
 def is_apple(host: str | None, address: str | None) -> bool | None:
-    """Does a destination belong to Apple? A public address decides, else the name, as the addresses of
-    proxies, tunnels and translators say nothing. None = unknown."""
+    """Whether a destination belongs to Apple; None = unknown.
+
+    A public address decides, otherwise the name, because addresses of proxies, tunnels and translators say
+    nothing.
+    """
     if address is not None:
         found = parsed(address)
         if found is None:
@@ -48,8 +51,9 @@ def is_apple(host: str | None, address: str | None) -> bool | None:
 
 
 def is_courier(dest: str) -> bool:
-    """Whether a destination, host name or address, is one of the servers that phones keep connected to for
-    their pushes. Of a name, only the address it led to could say more.
+    """Whether a destination (host name or address) is a server to which phones stay connected for pushes.
+
+    The name alone decides for a host name, although only its address could prove it.
 
     >>> is_courier("31-courier.push.apple.com"), is_courier("17.57.144.20"), is_courier("17.253.1.1")
     (True, True, False)

@@ -1,8 +1,8 @@
-"""One app under all the ids that its parts, its pushes and its containers go by.
+"""One app for all the ids of its parts, its pushes and its containers.
 
-An app's extensions, widgets, clips and watch apps have ids of their own, which begin with the app's; APNs
-topics add an ending or a prefix; a network extension is told ids with a team before them. `app_of` takes all
-of them back to the app. Sources: Apple's documentation of `apns-topic` and of `sourceAppIdentifier` of
+An app's extensions, widgets, clips and watch apps have ids of their own, which begin with the app's. APNs
+topics add an ending or a prefix. A network extension sees ids with a team prefix. `app_of` maps all of them
+back to the app. Sources: Apple's documentation of `apns-topic` and of `sourceAppIdentifier` of
 NEFilterFlow, and PLPushAgent's `bundleIdFromTopic:`.
 """
 
@@ -24,7 +24,7 @@ WORKS_FOR_OTHERS = frozenset(
         "WebContent",
     }
 )
-"""System processes whose traffic is that of the apps they serve: they are the process, not the app."""
+"""System processes whose traffic belongs to the apps they serve, so the process is not the app."""
 
 EXTENSION_MODES = {
     **{
@@ -35,11 +35,11 @@ EXTENSION_MODES = {
     "com.apple.widget-extension": "widget",
     "com.apple.widgetkit-extension": "widget",
 }
-"""By extension point, what an app may do in the background by an extension that iOS runs without it: it needs
-no UIBackgroundModes for that."""
+"""Background modes by extension point: iOS runs such an extension without the app, which then needs no
+UIBackgroundModes for that."""
 
 _MIN_PARTS = 3
-"""Of what is left when an ending is taken off that no list of installed apps explains."""
+"""Fewest parts left after removing an ending that no list of installed apps explains."""
 _TEAM = re.compile(r"\.?(?:[A-Z0-9]{10}\.)?(?:groups?\.(?=[^.]+\.))?")
 _CONTAINER = re.compile(r"com\.apple\.icloud-container\.(?:clouddocs\.)?(?:iCloud\.)?")
 _TOPIC = re.compile(
@@ -54,12 +54,12 @@ _PART = re.compile(
 
 
 def app_of(name: str, installed: Collection[str] = ()) -> str:
-    """The bundle id of the app that an id belongs to; the id itself where it is an app's own.
+    """The bundle id of the app that an id belongs to; the id itself if it is an app's own.
 
     Args:
-        name: a bundle id, that of a part of an app, an APNs topic, or one with a team or group prefix.
-        installed: bundle ids of known apps. The longest of them that a part's id begins with is its app;
-            where there is none, well-known endings are taken off as long as three parts are left.
+        name: a bundle id, the id of a part of an app, an APNs topic, or an id with a team or group prefix.
+        installed: bundle ids of known apps. The longest of them that a part's id begins with is its app; if
+            there is none, well-known endings are removed as long as three parts are left.
 
     >>> app_of("ABCDE12345.com.example.chat.NotificationService")
     'com.example.chat'
@@ -82,7 +82,7 @@ def app_of(name: str, installed: Collection[str] = ()) -> str:
 
 
 def _holder(name: str, installed: Collection[str]) -> str | None:
-    """The longest installed id of at least two parts that the id begins with and is longer than."""
+    """The longest installed id, of at least two parts, that the longer id begins with."""
     parts = name.split(".")
     shorter = (".".join(parts[:count]) for count in range(len(parts) - 1, 1, -1))
     return next((app for app in shorter if app in installed), None)

@@ -1,4 +1,4 @@
-"""Array helpers: one array of many chunks, and the latest record at or before a time, per key."""
+"""Array helpers: one array from many chunks, and the latest record per key at or before a time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from appcadence._types import Ints
 
 
 class AsOf:
-    """Records of (key, time), asked for the latest record of a key at or before a time.
+    """Looks up the latest of some (key, time) records at or before a time.
 
-    `keys` and `times` are any comparable numbers. Of equal records the last one given wins.
+    `keys` and `times` are any comparable numbers. Among equal records, the last one given wins.
     """
 
     def __init__(self, keys: npt.NDArray[Any], times: npt.NDArray[Any]) -> None:
@@ -49,13 +49,15 @@ def fan(count: Ints) -> tuple[Ints, Ints]:
 
 
 def sorted_places(names: npt.NDArray[np.object_]) -> Ints:
-    """(n,) the places of the names in their order. None costs more than its own letters, as in an array of
-    fixed width, where the longest one sets what all take."""
+    """(n,) the places of the names in sorted order.
+
+    Memory follows the length of each name; in an array of fixed width, the longest would set it for all.
+    """
     return np.asarray(pc.sort_indices(pa.array(names, pa.large_string()))).astype(np.int64)
 
 
 def one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The column as a single array, dictionaries with one dictionary; chunks may be none, one or many."""
+    """The column as a single array (with one dictionary, if any); it may have no, one or many chunks."""
     if not isinstance(column, pa.ChunkedArray):
         return column
     if not column.num_chunks:

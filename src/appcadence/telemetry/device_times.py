@@ -1,4 +1,4 @@
-"""Which hours or days the records of each device touch, as sorted keys, one a device and hour or day."""
+"""Which hours or days the records of each device touch: sorted keys, one per device and hour or day."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from appcadence._types import DAY_US, Ints
 from appcadence.telemetry.arrays import fan
 
 MAX_DAYS = 31
-"""No record touches more: a wrong duration must not fill memory."""
+"""Longest span of a record in days, so that a wrong duration cannot fill memory."""
 _SHIFT, _ZERO = 33, 1 << 32
 _LOW = (1 << _SHIFT) - 1
 _SHORTER = 8
-"""A run of an eighth of the one before is joined to it: as fast as any, and no join needs much room."""
+"""A run of at least an eighth of the one before is joined to it, which is fast and needs little room."""
 
 
 class DeviceTimes:
@@ -24,10 +24,10 @@ class DeviceTimes:
     def __init__(self, unit_us: int) -> None:
         self._unit = unit_us
         self._runs: list[tuple[Ints, Ints]] = []
-        """Each much shorter than the one before, so that a key is moved a few times only."""
+        """Each is much shorter than the one before, so that a key is moved only a few times."""
 
     def add(self, device: Ints, start: Ints, end: Ints) -> None:
-        """Records of devices (codes from 0) from one time to another, in microseconds."""
+        """Add records of devices (codes from 0) with their start and end in microseconds."""
         first = start // self._unit
         count = np.clip(end // self._unit - first + 1, 1, MAX_DAYS * DAY_US // self._unit)
         self._runs.append(np.unique(_runs(keys_of(device, first), count), return_counts=True))
@@ -35,7 +35,7 @@ class DeviceTimes:
             self._join()
 
     def touched(self) -> tuple[Ints, Ints]:
-        """Sorted keys, and the records that touch each."""
+        """Sorted keys, and how many records touch each."""
         while len(self._runs) > 1:
             self._join()
         return self._runs[0] if self._runs else (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -47,7 +47,7 @@ class DeviceTimes:
         new = keys[np.minimum(at, len(keys) - 1)] != more
         rows[at[~new]] += counts[~new]
         at, counts = at[new], counts[new]
-        # One column after the other, so that the old keys are gone before the new rows come.
+        # One column after the other, so that the old keys are freed before the new rows are made.
         keys = np.insert(keys, at, more[new])
         self._runs.append((keys, np.insert(rows, at, counts)))
 

@@ -1,10 +1,10 @@
 """Telemetry directories: canonical tables as Parquet, read lazily, written whole or not at all.
 
 A table is `NAME.parquet`, a dataset `NAME/*.parquet`, or both. Converted parts are named
-`NAME/converted-ID.parquet` and count only once `sources.json` lists their ID, so a conversion that
-was killed leaves nothing behind that a reader would see. A later conversion that replaces rows of a part
-writes it anew as `NAME/converted-ID-LATER.parquet`, which `sources.json` lists as the revision; the old one
-stays for a day, for those who are reading it.
+`NAME/converted-ID.parquet` and count only once `sources.json` lists their ID, so a killed conversion leaves
+nothing that a reader would see. A later conversion that replaces rows of a part writes a new file
+`NAME/converted-ID-LATER.parquet`, which `sources.json` lists as the revision; the old file stays for a day,
+for readers that still use it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ SOURCES = "sources.json"
 _PART = "converted-"
 _MAX_SOURCES_BYTES = 64 << 20
 _KEPT_SECONDS = 86_400
-"""For so long a part that was revised is left for runs that read it."""
+"""How long a revised part is kept for runs that still read it."""
 
 
 class TelemetryDirectory:
     """A directory of canonical tables, read on demand.
 
     Flows that lack a host name get the one that the fleet's records tie to their address, by the rule of
-    `passive_names`; the files stay as they are. Only where a flow with an address lacks a name are the names
-    gathered, in one pass over four columns.
+    `passive_names`; the files stay as they are. The names are gathered only if a flow with an address lacks
+    one, in one pass over four columns.
 
     Raises:
         TelemetryError: the path is not a directory, or holds no canonical table.
@@ -54,7 +54,7 @@ class TelemetryDirectory:
             wrong = "is not a directory" if self.path.exists() else "does not exist"
             raise TelemetryError(f"{self.path} {wrong}; expected a directory made by 'appcadence convert'")
         self.sources: list[dict[str, Any]] = _read_sources(self.path)
-        """What was converted into this directory, one entry a source file."""
+        """What was converted into this directory, one entry per source file."""
         self._committed = {(n, _part(entry, n)) for entry in self.sources for n in DIRECTORY_TABLES}
         self._names = passive_names.PassiveNames(self._records)
         self.unknown = sorted(
@@ -62,7 +62,7 @@ class TelemetryDirectory:
             for entry in self.path.iterdir()
             if entry.name != SOURCES and entry.name.removesuffix(".parquet") not in DIRECTORY_TABLES
         )
-        """Names of files that are no canonical table and are ignored."""
+        """Names of files that are not canonical tables and are ignored."""
         if not self.tables():
             raise TelemetryError(
                 f"{self.path} holds no telemetry table; expected flows.parquet or flows/*.parquet"
@@ -94,14 +94,14 @@ class TelemetryDirectory:
         return passive_names.complete(whole) if table is FLOWS else whole
 
     def names(self, name: str, column: str) -> set[str]:
-        """The distinct names in a column of a table; null is none."""
+        """The distinct names in a column of a table, without null."""
         found: set[str] = set()
         for read in self.pieces(name, [column]):
             found.update(read()[column].unique().drop_null().to_pylist())
         return found
 
     def pieces(self, name: str, columns: Sequence[str]) -> list[Callable[[], pa.Table]]:
-        """Some columns of the table as independent reads, one a row group, for threads to share."""
+        """Some columns of the table as independent reads, one per row group, for threads to share."""
         table = DIRECTORY_TABLES[name]
         named = table is FLOWS and not set(columns).isdisjoint(passive_names.FILLED)
         reads: list[Callable[[], pa.Table]] = []
@@ -125,7 +125,7 @@ class TelemetryDirectory:
     def _groups(
         self, table: Table
     ) -> Iterator[tuple[Callable[[Sequence[str]], pa.Table], pq.RowGroupMetaData]]:
-        """A read of some columns of each row group, and what the file says about the group."""
+        """A read of some columns of each row group, and the metadata of the group."""
         for file in self.files(table.name):
             with _opened(table, file) as handle:
                 for group in range(handle.num_row_groups):
@@ -147,9 +147,9 @@ class TelemetryDirectory:
 class DirectoryWriter:
     """Writes canonical tables as a stream; nothing is visible until the `with` block ends well.
 
-    With `adding` the tables become parts of the id `conversion`, and `sources` entries are recorded; both are
-    set before the block ends, and a block that writes nothing changes nothing. Without it the directory must
-    not exist yet, or be empty. No other run writes into the directory during the block.
+    With `adding`, the tables become parts with the id `conversion`, and the `sources` entries are recorded.
+    Both must be set before the block ends, and a block that writes nothing changes nothing. Without it, the
+    directory must be absent or empty. No other run writes into the directory during the block.
 
     Raises:
         TelemetryError: the target is a file, or is not empty and nothing is to be added.
@@ -176,7 +176,7 @@ class DirectoryWriter:
         return self
 
     def write(self, name: str, data: pa.Table | pa.RecordBatch) -> None:
-        """Append rows to a table, validated as they will be when they are read."""
+        """Append rows to a table, with the same validation as when they are read."""
         declared = DIRECTORY_TABLES[name]
         table = conform(declared, of_rows(conform(declared, data)), str(self.path))
         if name not in self._writers:
@@ -192,15 +192,15 @@ class DirectoryWriter:
         return self._staged(name)
 
     def change(self, name: str, change: Callable[[int, pa.Table], pa.Table], part: Path | None = None) -> int:
-        """Change the rows of a table that were appended, or those of a part that an earlier conversion made.
+        """Change the appended rows of a table, or those of a part that an earlier conversion made.
 
         Args:
             name: of the table.
-            change: gives what some rows become, from the place of the first in the file, from 0.
-            part: its file; None = what was appended.
+            change: returns the new form of some rows, given the place of the first in the file (from 0).
+            part: the file of the part; None = the appended rows.
 
         Returns:
-            How many rows fewer there are.
+            How many rows were removed.
         """
         table, source = DIRECTORY_TABLES[name], part or self._staged(name)
         target = self._scratch / f"{name}.{part.stem if part else 'new'}.parquet"
@@ -247,11 +247,11 @@ class DirectoryWriter:
                 file.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n")
 
     def _revise(self, directory: Path, entries: Sequence[dict[str, Any]]) -> None:
-        """Put revised parts beside the old ones, name them in the entries, and clear away what none reads."""
+        """Put revised parts beside the old ones, name them in the entries, and delete unread old parts."""
         listed = {(name, _part(entry, name)) for entry in entries for name in DIRECTORY_TABLES}
         for (name, stem), file in self._revised.items():
             old = directory / name / f"{stem}.parquet"
-            os.utime(old)  # from now on nobody starts to read it
+            os.utime(old)  # from now on nobody starts reading it
             for entry in entries:
                 if _part(entry, name) == stem:
                     entry["revisions"] = entry.get("revisions", {}) | {name: self.conversion}
@@ -266,10 +266,10 @@ class DirectoryWriter:
 
 
 def existing(path: Path) -> TelemetryDirectory | None:
-    """What a directory holds so far; None if it is absent or empty, or a killed conversion alone was there.
+    """An existing telemetry directory; None if it is absent, empty, or left by a killed conversion only.
 
     Raises:
-        TelemetryError: it is in use for something else.
+        TelemetryError: the directory is used for something else.
     """
     left = (file for file in path.rglob("*") if not file.is_dir())
     if all(file.name.startswith(_PART) and file.parent.name in DIRECTORY_TABLES for file in left):
@@ -291,7 +291,7 @@ def read_tables(source: TelemetryDirectory, names: Sequence[str]) -> dict[str, p
 
 
 def unify(tables: Iterable[pa.Table]) -> pa.Table:
-    """One table of many, with one dictionary a column."""
+    """One table from many, with one dictionary per column."""
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
@@ -301,10 +301,10 @@ def stored_rows(
     columns: Sequence[str] | None = None,
     wanted: Callable[[pq.RowGroupMetaData], bool] = lambda group: True,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of a file as they stand there, a row group at a time, each with the place of its first row.
+    """The rows of a file unchanged, one row group at a time, each with the place of its first row.
 
     Raises:
-        TelemetryError: it is not readable as Parquet.
+        TelemetryError: the file is not readable as Parquet.
         SchemaError: it does not fit the declaration.
     """
     names = [column.name for column in table.columns] if columns is None else columns
@@ -335,7 +335,7 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def _check_columns(table: Table, file: Path, schema: pa.Schema) -> None:
-    """Raise SchemaError where a column holds lists or objects where values are declared."""
+    """Raise SchemaError if a column holds lists or objects instead of plain values."""
     for column in table.columns:
         if column.name in schema.names:
             kind = schema.field(column.name).type
@@ -357,7 +357,7 @@ def _read_group(table: Table, file: Path, group: int, columns: Sequence[str]) ->
 
 
 def _known(group: pq.RowGroupMetaData, name: str) -> bool | None:
-    """Whether a column's values are all known (True) or none is (False); None = some, or nobody knows."""
+    """Whether a column's values are all known (True) or none is (False); None = some, or undetermined."""
     if (column := column_of(group, name)) is None:
         return False
     found = column.statistics
@@ -373,7 +373,7 @@ def _read_sources(path: Path) -> list[dict[str, Any]]:
     try:
         entries: list[dict[str, Any]] = read_json(file, _MAX_SOURCES_BYTES)
         if not isinstance(entries, list) or not all(map(_is_source, entries)):
-            raise ValueError("no list of files, each with its conversion")
+            raise ValueError("it is no list of files, each with its conversion")
     except (ValueError, OSError) as error:
         raise TelemetryError(f"{file} is damaged ({error}); remove it and convert again") from None
     return entries
@@ -385,7 +385,7 @@ def _is_source(entry: Any) -> bool:
 
 
 def _part(entry: Mapping[str, Any], name: str) -> str:
-    """The stem of the part of a table that a conversion made, as it was last revised."""
+    """The stem of the latest revision of a part of a table that a conversion made."""
     revision = entry.get("revisions", {}).get(name)
     return f"{_PART}{entry['conversion']}" + (f"-{revision}" if revision else "")
 

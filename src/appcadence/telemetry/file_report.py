@@ -1,4 +1,4 @@
-"""What became of one file that was read into a telemetry directory."""
+"""The report on one file that was read into a telemetry directory."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ LEFT_OUT = {
     "one_link": "are service discovery, which stays on one link",
     "elsewhere": "were opened by addresses outside the networks of your devices",
     "other_system": "are of devices that run neither iOS nor iPadOS",
-    "packets": "have no end, so that they are packets and no flows",
+    "packets": "have no end, so they are packets rather than flows",
     "other_kind": "are records of other kinds",
 }
-"""Why rows that are not at fault are no telemetry of a monitored device, by the name of the reason."""
+"""Why valid rows are not telemetry of a monitored device, by the name of the reason."""
 
 
 @dataclass
 class FileReport:
-    """What became of one file."""
+    """The report on one file."""
 
     name: str
-    """Base name, as it also stands in sources.json."""
+    """Base name, as in sources.json."""
     sha256: str = ""
     format: str = ""
-    """Name of the format; empty where the file was skipped or passed over."""
+    """Name of the format; empty if the file was skipped or passed over."""
     read: int = 0
     """Data rows in the file."""
     rows: int = 0
-    """Rows written to the telemetry tables; a record that a device keeps of itself gives any number."""
+    """Rows written to the telemetry tables; one record of a device's own log gives any number of them."""
     rejected: int = 0
-    """Rows that could not be used; they stand in the table `rejected`."""
+    """Rows that could not be used; they are in the table `rejected`."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that were not wanted, by the reason (see `LEFT_OUT`)."""
+    """Rows that were not wanted, by reason (see `LEFT_OUT`)."""
     unnamed: int = 0
-    """Rows that count without the name that they gave; their lines stand in the table `rejected`, too."""
+    """Rows that count without the name they gave; their lines are in the table `rejected`, too."""
     first: str | None = None
     """Earliest time of the rows, ISO 8601 UTC; likewise `last`."""
     last: str | None = None
     devices: int = 0
     """Distinct devices of the rows."""
     apps: int = 0
-    """Distinct apps of the rows; those without one do not count."""
+    """Distinct apps of the rows; rows without an app do not count."""
     skipped: bool = False
-    """The same content was converted before, or stands earlier in the same call."""
+    """Whether the same content was converted before, or came earlier in the same call."""
     unusable: str = ""
-    """Why the file was passed over; empty where it was not."""
+    """Why the file was passed over; empty if it was not."""
     collection: str = ""
     """Base name of the folder or archive that the file was found in, if any."""
     repeated: int = 0
-    """Rows that stood in another log already, of these or of those converted before."""
+    """Rows that were already in another log, of this conversion or an earlier one."""
     argument: str | None = None
-    """The argument of `convert` that would have mended that, if any."""
+    """The argument of `convert` that would make the file usable, if any."""
 
     @property
     def kept(self) -> int:
-        """Rows read that count: all that were neither left out nor rejected."""
+        """Rows read that count: those neither left out nor rejected."""
         return self.read - self.rejected - sum(self.left_out.values())
 
     def as_source(self) -> dict[str, Any]:
-        """What sources.json says of a file that was converted."""
+        """What sources.json says about a converted file."""
         return {key: value for key, value in asdict(self).items() if key not in _OF_THE_CALL}

@@ -1,4 +1,4 @@
-"""Which formats can be read, what each gives, and why a file is or is not taken for one of them."""
+"""Which formats can be read, what each gives, and why a file is or is not of one of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from appcadence.telemetry.readers import (
 )
 
 MAX_ROWS = 1000
-"""Lines of a file that are tried."""
+"""How many lines of a file are tried."""
 _MAX_FAULTS = 10
 _GIVEN = {
     "leases": ("devices",),
@@ -41,7 +41,7 @@ _GIVEN = {
     "app_privacy_report": ("apps", "names"),
     "table": ("as mapped",),
 }
-"""What the formats that are code give."""
+"""What the coded formats give."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,30 @@ class Format:
     name: str
     title: str
     gives: tuple[str, ...]
-    """Of "apps", "names", "durations", "bytes" and others, what its rows know."""
+    """What its rows contain, such as "apps", "names", "durations" and "bytes"."""
     documentation: str = ""
-    """Where its layout is described; empty for formats of which several are read in one."""
+    """Where its layout is described; empty for coded formats, which cover several layouts."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What a file is taken for, and what becomes of its first lines."""
+    """The format of a file, and how its first lines are read."""
 
     path: Path
     taken_as: tuple[str, ...]
-    """Names of the formats that it fits; one is read, several must be told apart (`format`)."""
+    """Names of the formats that it fits; if there are several, `format` must choose one."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Declared format = why the file is none of it."""
+    """Declared format = why the file is not of it."""
     known_as: str = ""
-    """What the file is, if that is known and not read, and what to do."""
+    """What the file is and what to do, if it is recognised but not read."""
     read: int = 0
     kept: int = 0
     rejected: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     faults: tuple[tuple[int, str], ...] = ()
-    """Line and reason of the first rows that are rejected."""
+    """Line and reason for the first rejected rows."""
     unusable: str = ""
-    """Why the file is refused all the same."""
+    """Why the file is refused although a format fits."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, ready for JSON."""
@@ -104,11 +104,11 @@ def _format(name: str) -> Format:
 
 
 def examine(path: str | Path, *, format: str | None = None, mapping: str | Path | None = None) -> Examination:
-    """What a file is taken for, and what becomes of its first MAX_ROWS lines (of a database, of all).
+    """The format of a file, and how its first MAX_ROWS lines are read (for a database, all of it).
 
     Args:
         path: a file, plain or gzip.
-        format: the format it should be of; None = found out.
+        format: the format it should have; None = detected.
         mapping: the mapping file of the format `table`.
 
     Raises:
@@ -143,7 +143,7 @@ def examine(path: str | Path, *, format: str | None = None, mapping: str | Path 
 
 
 def _tried(path: Path, found: Reader, options: ReadOptions) -> dict[str, Any]:
-    """What became of the rows of a file: fields of an examination."""
+    """How the rows of a file were read, as fields of an examination."""
     read, rejected = 0, 0
     left_out: Counter[str] = Counter()
     faults: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""Which device had which address when, for logs that know addresses only."""
+"""Which device had which address, and when, for logs that only know addresses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Devices:
     def __init__(self, leases: Sequence[Lease]) -> None:
         self.device_ids = [lease.device_id for lease in leases]
         self.leases: dict[str, set[str]] = {}
-        """Names that each address is given to at some time."""
+        """The devices that each address was given to at some time."""
         for lease in leases:
             self.leases.setdefault(lease.address, set()).add(lease.device_id)
         self._code = {address: code for code, address in enumerate(self.leases)}
@@ -50,12 +50,12 @@ class Devices:
     def read(cls, path: str | Path) -> Devices:
         """Read a CSV file with the columns address, device_id, from, to.
 
-        `from` and `to` are ISO 8601 times (UTC where they carry no offset) and may be empty: from the
-        beginning, to the end. The columns `from` and `to` may be absent.
+        `from` and `to` are ISO 8601 times (UTC if they carry no offset). They may be empty or absent, which
+        means from the beginning and to the end.
 
         Raises:
-            TelemetryError: the file is missing or unreadable, a column is absent, a time is no time, or
-                one address is given to two devices at the same time.
+            TelemetryError: the file is missing or unreadable, a column is absent, a time is invalid, or one
+                address is given to two devices at the same time.
         """
         path = Path(path)
         leases = [_lease(path, line, row) for line, row in read_sheet(path, ("address", "device_id"))]
@@ -63,7 +63,7 @@ class Devices:
         return cls(leases)
 
     def lookup(self, addresses: Column, times: Column) -> pa.Array:
-        """Device of each (address, time); the address itself where no row gives it to a device.
+        """The device of each (address, time); the address itself if no row gives it to a device.
 
         Args:
             addresses: n addresses, strings or a dictionary of strings, IPv6 in its canonical form.
@@ -111,6 +111,6 @@ def _no_overlap(path: Path, leases: Sequence[Lease]) -> None:
         if before.address == after.address and after.start < before.end:
             first, second = sorted((before.line, after.line))
             raise TelemetryError(
-                f"{path}, line {second}: address {after.address} is given twice at one time "
+                f"{path}, line {second}: address {after.address} is given twice at the same time "
                 f"(see line {first})"
             )

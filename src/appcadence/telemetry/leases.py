@@ -1,7 +1,7 @@
-"""Which device had which address when, as DHCP servers and sensors log it; see `readers.leases`.
+"""Which device had which address, and when, as DHCP servers and sensors log it; see `readers.leases`.
 
-A device is called by its host name where that tells it from all others, else by its MAC address. An address
-that two devices hold at one time stays an address.
+A device is named by its host name if no other device has it, else by its MAC address. An address that two
+devices hold at the same time stays an address.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US
 from appcadence.telemetry.identity import FIRST, Devices, Lease
-from appcadence.telemetry.listing import listed
+from appcadence.telemetry.listing import listed, many
 
 MAX_GAP_US = 7 * DAY_US
 """A device that gets its address again within this time had it all along, if nobody else did."""
 COMMON_NAMES = frozenset(
     ("iphone", "ipad", "ipod", "watch", "apple-watch", "mac", "macbook", "android", "localhost", "unknown")
 )
-"""Host names that phones have until somebody names them."""
+"""Host names that phones have until someone renames them."""
 
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}[:-]?){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}", re.IGNORECASE)
@@ -46,18 +46,17 @@ class Sighting:
     """Six pairs of hexadecimal digits, lower case, with colons."""
     host: str | None
     time: int
-    """When it is known to hold it, in microseconds; where only the end is known, the end."""
+    """When it is known to hold the address, in microseconds; the end if only that is known."""
     fresh: bool
-    """Whether it got the address at that time; else it had it before."""
+    """Whether it got the address at that time; otherwise it had it before."""
     end: int
-    """When it holds it no longer, unless it is seen again."""
+    """When it no longer holds the address, unless it is seen again."""
 
 
 def devices_of(
     sightings: Iterable[Sighting], shown: Callable[[str], str] = str
 ) -> tuple[Devices | None, tuple[str, ...]]:
-    """Devices by address and time, and what is to be said of them, names as `shown`; None where nothing was
-    seen."""
+    """Devices by address and time (None without sightings), and notes about them, with names as `shown`."""
     found = list(dict.fromkeys(sightings))
     if not found:
         return None, ()
@@ -82,14 +81,14 @@ def devices_of(
 
 
 def _own_name(hosts: set[str], macs: dict[str, set[str]]) -> str | None:
-    """The host name of a device, if it has one, which no other has."""
+    """The host name of a device, if it has exactly one and no other device has it."""
     (host, *others) = hosts or {""}
     own = host and not others and len(macs[host]) == 1 and host not in COMMON_NAMES
     return host if own else None
 
 
 def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
-    """(MAC, from, to) of one address, one after the other; None where two devices hold it at one time."""
+    """Successive (MAC, from, to) of one address; None if two devices hold it at the same time."""
     spans: list[tuple[str, int, int]] = []
     claimed: dict[str, int] = {}
     for seen in sorted(held, key=lambda seen: (seen.time, seen.end, seen.mac)):
@@ -98,10 +97,10 @@ def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
         if mac == seen.mac and start - last <= MAX_GAP_US:
             spans[-1] = (mac, first, max(last, seen.end))
         elif claimed.get(seen.mac, FIRST) > seen.time:
-            return None  # another got it while this one held it, and now this one has it again
+            return None  # another device got it while this one held it, and now this one has it again
         else:
             if spans:
-                # It may have been given away before its time was over.
+                # The address may have been given away before the lease ended.
                 spans[-1] = (mac, first, min(last, start))
             spans.append((seen.mac, start, seen.end))
         claimed[seen.mac] = max(claimed.get(seen.mac, FIRST), seen.end)
@@ -111,34 +110,34 @@ def _spans(held: Sequence[Sighting]) -> list[tuple[str, int, int]] | None:
 def _notes(
     names: dict[str, str], macs: dict[str, set[str]], shared: Sequence[str], shown: Callable[[str], str]
 ) -> Iterator[str]:
-    told = sorted(set(map(shown, names.values())))
-    yield f"DHCP and MAC addresses tell {len(names):,} devices: {listed(told)}."
+    devices = sorted(set(map(shown, names.values())))
+    yield f"DHCP and MAC addresses identify {many(len(names), 'device')}: {listed(devices)}."
     random = sorted(mac for mac in names if int(mac[1], 16) & 2)
     if random:
         yield (
-            f"{len(random):,} of these devices use a randomised MAC address, which a phone may change: it is "
-            "then another device here, unless its host name is its own."
+            f"{len(random):,} of these devices use a randomised MAC address, which a phone may change: it "
+            "then counts as another device, unless its host name is unique."
         )
     several = sorted(
         shown(host) for host, found in macs.items() if len(found) > 1 and host not in COMMON_NAMES
     )
     if several:
         yield (
-            f"The host name {listed(several)} is that of several MAC addresses: of one phone that changed "
-            "it, or of several; each is a device by itself. A table of devices can say which are one."
+            f"The host name {listed(several)} belongs to several MAC addresses, of one phone that changed "
+            "its address or of several phones; each counts as a device. A table of devices can join them."
         )
     if shared:
         yield (
-            f"Two devices hold one address at one time ({listed(sorted(map(shown, shared)))}): their rows "
-            "stay under the address."
+            f"Two devices hold one address at the same time ({listed(sorted(map(shown, shared)))}): their "
+            "rows use the address as the device."
         )
 
 
 class HardwareAddresses:
     """Devices by the MAC address that a sensor on their own network logs with each connection.
 
-    A router's MAC address is that of all who are behind it. A device has one address of IPv4 at a time, so a
-    MAC address from which two are in use at one time is a router's and names nobody. Memory grows with the
+    A router's MAC address stands for all devices behind it. A device has one IPv4 address at a time, so a MAC
+    address with two in use at the same time belongs to a router and names no device. Memory grows with the
     hours in which an address is in use.
     """
 
@@ -146,7 +145,7 @@ class HardwareAddresses:
         self._spans: dict[tuple[str, str, int], tuple[int, int]] = {}
 
     def add(self, addresses: pa.Array, macs: pa.Array, start: pa.Array) -> None:
-        """n connections: the address and the MAC address (or null) that opened each, and when (in µs)."""
+        """Add n connections: the address and the MAC address (or null) that opened each, and when (in µs)."""
         table = pa.table(
             {
                 "address": addresses.cast(pa.string()),
@@ -162,7 +161,7 @@ class HardwareAddresses:
             self._spans[key] = min(low, row["start_min"]), max(high, row["start_max"])
 
     def sightings(self) -> Iterator[Sighting]:
-        """Who had which address, without what routers have."""
+        """Which device had which address, without routers."""
         by_mac: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
         for (address, text, _), (low, high) in self._spans.items():
             if mac := mac_of(text):
@@ -175,14 +174,14 @@ class HardwareAddresses:
 
 
 def _is_router(spans: list[tuple[str, int, int]]) -> bool:
-    """Whether two addresses are in use at one time: one of them before and after the other."""
+    """Whether two addresses are in use at the same time: one both before and after the other."""
     names = np.array([address for address, _, _ in spans])
     low, high = (np.array([span[place] for span in spans], np.int64) for place in (1, 2))
     order = np.argsort(low, kind="stable")
     names, low, high = names[order], low[order], high[order]
     for address in np.unique(names) if len(np.unique(names)) > 1 else ():
         mine = names == address
-        # The latest end of the others that began before each of mine.
+        # For each span of this address, the latest end of other spans that began before it.
         ends = np.maximum.accumulate(np.where(mine, np.iinfo(np.int64).min, high))
         if bool((mine & (ends > low)).any()):
             return True

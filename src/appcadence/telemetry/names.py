@@ -1,4 +1,4 @@
-"""Columns of names: few distinct values in many rows, so that each distinct one is looked at once."""
+"""Columns of names: few distinct values in many rows, so that each distinct value is processed once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def encode(column: Column) -> pa.DictionaryArray:
-    """The column as one array of names."""
+    """The column as one dictionary array."""
     array = one_array(column)
     return array if pa.types.is_dictionary(array.type) else array.cast(pa.string()).dictionary_encode()
 
 
 def choice(values: Sequence[str], codes: npt.NDArray[np.integer]) -> pa.DictionaryArray:
-    """A name a row: values[code], null where the code is -1."""
+    """One name per row: values[code], null where the code is -1."""
     null = codes < 0
     indices = pa.array(codes.astype(np.int32), mask=null if null.any() else None)
     return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string())).cast(NAME)
@@ -36,7 +36,7 @@ def constant(count: int, value: str) -> pa.DictionaryArray:
 
 
 def by_name(column: pa.DictionaryArray, values: npt.NDArray[Any], null: Any) -> npt.NDArray[Any]:
-    """(n,) the value of each row's name, of the values of the dictionary; `null` where there is no name."""
+    """(n,) the value of each row's name, given the dictionary's values; `null` where there is no name."""
     if len(values) and (values == values[0]).all() and (values[0] == null or not column.null_count):
         return np.full(len(column), values[0])
     whole = np.append(values, np.array([null], values.dtype))
@@ -67,7 +67,7 @@ def translate(column: Column, translation: Callable[[str], str | None]) -> pa.Di
 
 
 def either(first: Column, second: Column) -> pa.DictionaryArray:
-    """The first column, where it has no name the second."""
+    """The first column; where it has no name, the second."""
     if not first.null_count:
         return encode(first)
     if first.null_count == len(first):
@@ -76,7 +76,7 @@ def either(first: Column, second: Column) -> pa.DictionaryArray:
 
 
 def of_rows(table: pa.Table) -> pa.Table:
-    """The table, its dictionaries without the names that no row has: those of rows that were left out."""
+    """The table without dictionary entries that no row uses, such as those of rows that were left out."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             table = table.set_column(place, field, _of_rows(one_array(table.column(place))))

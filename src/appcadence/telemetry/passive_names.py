@@ -1,14 +1,14 @@
-"""Names of flows that have none, where the fleet's own records tie their address to one host.
+"""Names for flows that have none, if the fleet's own records tie their address to one host.
 
-The rule: a flow to an address gets the host name that the flows of the whole fleet to that address bore in
-the 24 hours up to and including its start, if they bore exactly one; an address that two hosts share names
-nothing. Names that a reader gave count, observed or from DNS answers (see `readers.zeek_names`, whose rule
-is another: one connection or one device's answer). Names given here never do. DNS lookups neither give nor
-get a name, as their address is the resolver's. What comes later changes nothing, so that a stream and a batch
-agree once the 24 hours before are known.
+The rule: a flow to an address gets the host name that all flows of the fleet to that address had in the 24
+hours up to and including its start, if there was exactly one. An address that two hosts share gives no name.
+Names from a reader count, whether observed or from DNS answers (see `readers.zeek_names`, whose rule differs:
+one connection, or one device's answer). Names given here never count. DNS lookups neither give nor get a
+name, because their address is the resolver's. Later flows change nothing, so that a stream and a batch agree
+once the 24 hours before are known.
 
 Addresses are compared as written, which readers do in canonical form. A private, shared or link-local address
-is another machine in every network, so it neither gives nor gets a name.
+is a different machine in every network, so it neither gives nor gets a name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from appcadence._types import Ints
 from appcadence.telemetry.arrays import AsOf, one_array, places
 
 COLUMNS = ("start", "dest_host", "dest_ip", "service")
-"""What the rule looks at."""
+"""The columns that the rule reads."""
 FILLED = ("dest_host", "dest_host_source")
-"""What it fills in."""
+"""The columns that it fills in."""
 HORIZON_SECONDS = 86_400
 _HORIZON_US = HORIZON_SECONDS * 1_000_000
 _LAST_US = np.iinfo(np.int64).max - _HORIZON_US - 1
@@ -46,7 +46,7 @@ Read = Callable[[], pa.Table]
 
 
 class PassiveNames:
-    """The names that flows tie to addresses: gathered once, when the first flow lacks one; safe for threads.
+    """The names that flows tie to addresses, gathered once when the first flow lacks one; safe for threads.
 
     `reads` gives reads of all flows (columns `COLUMNS` at least). Memory grows with the distinct
     (address, host, day) among them, not with the flows.
@@ -58,7 +58,7 @@ class PassiveNames:
         self._ties: _Ties | None = None
 
     def fill(self, flows: pa.Table) -> pa.Table:
-        """The flows (columns `COLUMNS` at least) with the names that they lack, where the rule gives one."""
+        """The flows (columns `COLUMNS` at least) with missing names filled in where the rule gives one."""
         rows = _rows(flows, named=False)
         if not len(rows):
             return flows
@@ -78,18 +78,18 @@ class PassiveNames:
 
 
 def complete(flows: pa.Table) -> pa.Table:
-    """A whole flow table with the names that its own flows give; one that was filled before as it is."""
+    """A whole flow table with the names that its own flows give; unchanged if it was filled before."""
     return flows if completed(flows) else PassiveNames(lambda: [lambda: flows]).fill(flows)
 
 
 def completed(flows: pa.Table) -> bool:
-    """Whether names were filled in, which must not count as records when the rule is applied again."""
+    """Whether names were filled in; these must not count as records when the rule is applied again."""
     return _MARK in (flows.schema.metadata or {})
 
 
 def records(flows: pa.Table) -> pa.Table:
-    """The few flows (columns `COLUMNS`) that tie as much as all of these do: for each address, host and UTC
-    day the first and the last."""
+    """A few flows (columns `COLUMNS`) that tie the same names as all of these: the first and last for each
+    address, host and UTC day."""
     facts = _facts(flows)
     ends = [facts["first"], facts["last"]]
     parts = [
@@ -108,7 +108,7 @@ def records(flows: pa.Table) -> pa.Table:
 
 
 class _Ties:
-    """Which one host each address belongs to, from which moment on; -1 = none, or several."""
+    """The one host that each address belongs to, from each moment on; -1 = none, or several."""
 
     def __init__(self, facts: pa.Table) -> None:
         address, host = (one_array(facts[name].dictionary_encode()) for name in ("address", "host"))
@@ -117,7 +117,7 @@ class _Ties:
         first, last = facts["first"].to_numpy(), np.minimum(facts["last"].to_numpy(), _LAST_US)
         order = np.lexsort((first, h, a))
         a, h, first, last = a[order], h[order], first[order], last[order]
-        # Records no more than the horizon apart hold as one span, which ends the horizon after its last.
+        # Records no further apart than the horizon form one span, which ends one horizon after the last.
         new = np.ones(len(a), np.bool_)
         new[1:] = (np.diff(a) != 0) | (np.diff(h) != 0) | (first[1:] > last[:-1] + _HORIZON_US)
         begin = np.flatnonzero(new)
@@ -127,7 +127,7 @@ class _Ties:
         step = np.repeat([1, -1], len(begin))
         order = np.lexsort((time, who))
         count = np.cumsum(step[order])
-        # While one host alone holds, the sum of those that hold is its code.
+        # While a single host holds, the sum of the codes of holding hosts is its code.
         total = np.cumsum((step * np.tile(h[begin], 2))[order])
         self._host = np.append(np.where(count == 1, total, -1), -1)
         self._as_of = AsOf(who[order], time[order])
@@ -169,7 +169,7 @@ def _merged(facts: pa.Table) -> pa.Table:
 
 
 def _rows(flows: pa.Table, named: bool) -> Ints:
-    """Rows with a public address, DNS lookups left out, that bear a host name, or that lack one."""
+    """Rows with a public address that have a host name (`named`) or lack one; without DNS lookups."""
     host, address = flows["dest_host"], flows["dest_ip"]
     none = len(flows) if named else 0
     if host.null_count == none or address.null_count == len(flows):
@@ -186,7 +186,7 @@ def _micros(flows: pa.Table) -> Ints:
 
 
 def _put(column: pa.DictionaryArray, rows: Ints, values: pa.Array, codes: Ints) -> pa.DictionaryArray:
-    """The column with `values[codes]` in some rows; its dictionary gains what it lacks."""
+    """The column with `values[codes]` in some rows; missing values are added to its dictionary."""
     new = np.zeros(len(values), np.bool_)
     new[codes] = True
     new &= ~np.asarray(pc.is_in(values, value_set=column.dictionary))

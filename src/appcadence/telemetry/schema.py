@@ -1,6 +1,6 @@
 """The canonical tables, declared once; validation, empty tables and documentation derive from here.
 
-All times are UTC with microsecond resolution. A nullable column may be absent from a file: it then
+All times are UTC with microsecond resolution. A nullable column may be absent from a file; it then
 reads as all null. Null means "not known", never zero and never "no".
 """
 
@@ -18,16 +18,16 @@ TIME = pa.timestamp("us", tz="UTC")
 NAME = pa.dictionary(pa.int32(), pa.string())
 """Type of identifiers and enumerations: few distinct values, many rows."""
 MAX_NAME = 255
-"""Characters of the longest identifier; readers reject longer ones, and files with such are refused."""
+"""Characters of the longest identifier; readers reject longer ones, and files with them are refused."""
 _END_OF_TIME = 4_102_444_800_000_000
-"""The year 2100, in microseconds: no time of a log is later, nor before 1970."""
+"""The year 2100, in microseconds; times in logs lie between 1970 and this."""
 _RANGES = {
     "duration_seconds": (0.0, 31 * 86_400.0),
     "time_resolution_seconds": (0.0, 2.0**31),
     **dict.fromkeys(("dest_port", "device_port"), (0, 65_535)),
     **dict.fromkeys(("bytes_out", "bytes_in", "size_bytes", "hits"), (0, 2**63 - 1)),
 }
-"""Of numbers, by column."""
+"""Ranges of numbers, by column."""
 _IDENTIFIERS = ("device_id", "app_id", "source_app_id", "dest_host", "dest_ip", "dest", "service", "source")
 
 
@@ -58,7 +58,7 @@ class Table:
 
     @property
     def when(self) -> str:
-        """Its first column of times."""
+        """The name of its first time column."""
         return next(c.name for c in self.columns if c.type == TIME)
 
     def column(self, name: str) -> Column:
@@ -68,13 +68,13 @@ class Table:
         return self.schema.empty_table()
 
     def of(self, columns: Mapping[str, Sequence[object]]) -> pa.Table:
-        """The table of columns of plain values, in which a time may be microseconds since 1970."""
+        """The table made from columns of plain values; times may be microseconds since 1970."""
         types = {c.name: pa.string() if c.type == NAME else c.type for c in self.columns}
         arrays = {name: pa.array(column, types[name]) for name, column in columns.items()}
         return conform(self, pa.table(arrays))
 
     def of_rows(self, rows: Sequence[Mapping[str, object]]) -> pa.Table:
-        """The table of rows of plain values, each with all columns; see `of`."""
+        """The table made from rows of plain values, each with all columns; see `of`."""
         return self.of({c.name: [row[c.name] for row in rows] for c in self.columns})
 
 
@@ -116,7 +116,7 @@ FLOWS = Table(
         Column("device_port", pa.int32(), "the device's own port", nullable=True),
         Column("transport", NAME, "transport protocol", nullable=True, values=("tcp", "udp")),
         Column("service", NAME, "application protocol: tls, quic, http, apns, dns, ntp ...", nullable=True),
-        Column("outcome", NAME, "did the flow come about", values=("established", "failed", "unknown")),
+        Column("outcome", NAME, "whether it succeeded", values=("established", "failed", "unknown")),
         Column("bytes_out", pa.int64(), "payload bytes sent by the device", "bytes", nullable=True),
         Column("bytes_in", pa.int64(), "payload bytes received by the device", "bytes", nullable=True),
         _RESOLUTION,
@@ -135,11 +135,11 @@ ACTIVITY = Table(
         Column(
             "kind",
             NAME,
-            "what was the case",
+            "the state",
             values=("app_foreground", "device_unlocked", "screen_on", "low_power", "charging"),
         ),
         Column("start", TIME, "when it began"),
-        Column("end", TIME, "when it ended; null = still the case", nullable=True),
+        Column("end", TIME, "when it ended; null = it still holds", nullable=True),
         _SOURCE,
         _RESOLUTION,
         _SOURCE_APP,
@@ -152,7 +152,7 @@ NOTIFICATIONS = Table(
     (
         _DEVICE,
         _APP,
-        Column("time", TIME, "when it happened; if coarse, the earliest time that the stamp stands for"),
+        Column("time", TIME, "when it happened; if coarse, the earliest time that the stamp can mean"),
         Column(
             "kind",
             NAME,
@@ -189,15 +189,15 @@ INVENTORY = Table(
         Column("declared_purpose", NAME, "purpose in the owner's words", nullable=True),
         Column("background_modes", pa.list_(pa.string()), "of extensions too; null = unknown", nullable=True),
         Column("push_entitled", pa.bool_(), "may register for pushes", nullable=True),
-        Column("expected_hosts", pa.list_(pa.string()), "hosts that are expected of the app", nullable=True),
+        Column("expected_hosts", pa.list_(pa.string()), "hosts it is expected to contact", nullable=True),
         Column(
             "expected_period_seconds",
             pa.float64(),
-            "shortest period at which the app is approved to talk by itself, above 0",
+            "shortest period at which the app may talk by itself, above 0",
             "s",
             nullable=True,
         ),
-        Column("snapshot_time", TIME, "when this was the case"),
+        Column("snapshot_time", TIME, "time of the snapshot"),
     ),
 )
 
@@ -258,7 +258,7 @@ ACCESSES = Table(
         Column("app_id", NAME, "bundle id"),
         Column("category", NAME, "what was used: location, microphone, camera, contacts, photos ..."),
         Column("start", TIME, "when it began"),
-        Column("end", TIME, "when it ended; null = not told", nullable=True),
+        Column("end", TIME, "when it ended; null = not known", nullable=True),
         _SOURCE,
     ),
 )
@@ -328,7 +328,7 @@ def conform(
 
     Raises:
         SchemaError: a required column is absent or holds nulls, a type does not fit, an enumeration holds an
-            undeclared value; or in a file an identifier is too long, or a time or a number out of range.
+            undeclared value; or in a file, an identifier is too long, or a time or number is out of range.
     """
     where = f"{origin}: " if origin else ""
     if isinstance(data, pa.RecordBatch):
@@ -365,7 +365,7 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise SchemaError(f"{label}: {data.type} does not fit {column.type} ({error})") from None
     if not column.nullable and data.null_count:
-        raise SchemaError(f"{label}: {data.null_count} of {len(data)} values are null, none may be")
+        raise SchemaError(f"{label}: {data.null_count} of {len(data)} values are null, but none may be")
     if where and len(data):
         _check_range(label, column, data)
     if where and column.name in _IDENTIFIERS:
@@ -374,7 +374,7 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
             raise SchemaError(f"{label}: a name has {longest:,} characters; at most {MAX_NAME} are read")
     if column.values:
         named = {name for chunk in data.chunks for name in chunk.dictionary.to_pylist()}
-        # A dictionary may hold values that no row uses; only then are the rows themselves looked at.
+        # A dictionary may hold values that no row uses, so the rows themselves decide.
         if named - set(column.values):
             found = set(pc.unique(data.cast(pa.string())).to_pylist()) - {None} - set(column.values)
             if found:
@@ -384,12 +384,12 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
 
 
 def _check_range(label: str, column: Column, data: pa.ChunkedArray) -> None:
-    """Raise SchemaError where a file's times or numbers are such as no log has: they would overflow later."""
+    """Raise SchemaError if times or numbers lie outside what logs contain and would overflow later."""
     times = pa.types.is_timestamp(column.type)
     low, high = (0, _END_OF_TIME) if times else _RANGES.get(column.name, (None, None))
     if low is not None:
         values = data.cast(pa.int64()) if times else data
-        outside = pc.or_(pc.less(values, low), pc.greater(values, high))  # NaN is neither: not known
+        outside = pc.or_(pc.less(values, low), pc.greater(values, high))  # NaN is neither; it means not known
         if pc.any(outside).as_py():
             first = values.filter(outside)[0].as_py()
             span = "1970 to 2100" if times else f"{low:,} to {high:,}"

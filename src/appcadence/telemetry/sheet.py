@@ -1,5 +1,4 @@
-"""Tables that people keep as files of their own: CSV with a header line, of which each row must be right, and
-Parquet."""
+"""Tables that users keep in files: Parquet, or CSV with a header line, whose rows must all be valid."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ MAX_BYTES = 64 << 20
 
 
 def read_sheet(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Line of each row, and its values by the names in the header, without blanks around them.
+    """The line number of each row, and its values by header name, stripped of blanks.
 
     An absent value is "".
 
@@ -43,7 +42,7 @@ def read_sheet(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
         raise TelemetryError(f"{path}, line 1: the columns must be {wanted}; found {found}")
     for line, row in rows:
         if None in row:
-            raise TelemetryError(f"{path}, line {line}: more values than columns")
+            raise TelemetryError(f"{path}, line {line} has more values than columns")
     return [(line, {name: (value or "").strip() for name, value in row.items()}) for line, row in rows]
 
 

@@ -1,7 +1,7 @@
-"""What iOS itself keeps in touch with, whatever apps a phone has, by the names of its hosts.
+"""Hosts that iOS itself contacts, whatever apps a phone has, by name.
 
 Apple, "Use Apple products on enterprise networks" (HT210060, read 2026-11); 3GPP TS 23.003, 19.4.2.9 (the
-carrier's gateway for calls over Wi-Fi). A name proves nothing: it is what a log says.
+carrier's gateway for calls over Wi-Fi). A name proves nothing; it is only what a log says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _UNDER = tuple("." + domain for domain in _DOMAINS)
 
 
 def is_system_host(dest: str) -> bool:
-    """Whether a host name is one of those.
+    """Whether a host name is one of these hosts.
 
     >>> is_system_host("mask.icloud.com"), is_system_host("epdg.epc.mnc001.mcc262.pub.3gppnetwork.org")
     (True, True)

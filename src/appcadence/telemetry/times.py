@@ -8,12 +8,12 @@ from appcadence.errors import TelemetryError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 COCOA_EPOCH = 978_307_200
-"""2001-01-01 UTC in seconds since 1970: where Apple's times begin (Core Data, Cocoa, "Mac absolute time")."""
+"""2001-01-01 UTC in seconds since 1970: the epoch of Core Data, Cocoa and "Mac absolute time"."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def from_iso(text: str) -> datetime | None:
-    """The ISO 8601 time, in UTC where it carries no offset; None for what is no time."""
+    """The ISO 8601 time, in UTC if it carries no offset; None if the text is no time."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -22,7 +22,7 @@ def from_iso(text: str) -> datetime | None:
 
 
 def stated(text: str, what: str) -> int:
-    """The microseconds of an ISO 8601 time that somebody stated; `what` it is, for the error.
+    """The microseconds of an ISO 8601 time given by the user; `what` names it in the error.
 
     Raises:
         TelemetryError: it is no time since 1970.
@@ -36,7 +36,7 @@ def stated(text: str, what: str) -> int:
 
 
 def stated_day(text: str, what: str) -> date:
-    """The day of an ISO 8601 date that somebody stated.
+    """The day of an ISO 8601 date given by the user.
 
     Raises:
         TelemetryError: it is no day since 1970.
@@ -56,5 +56,5 @@ def to_micros(time: datetime) -> int:
 
 
 def to_iso(micros: int) -> str:
-    """ISO 8601 in UTC, of a time up to the year 9999."""
+    """ISO 8601 in UTC; for times up to the year 9999."""
     return (EPOCH + timedelta(microseconds=micros)).isoformat()

@@ -1,4 +1,4 @@
-"""Analysts' decisions on windows: from words to the verdicts table, and each analyst's last word."""
+"""Analysts' decisions on windows: from text to the verdicts table, and each analyst's latest decision."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ class Draft:
 
     values: Mapping[str, str | None]
     origin: str = ""
-    """Begins what is said about it, such as "FILE, line 3: "."""
+    """The prefix of error messages about it, such as "FILE, line 3: "."""
 
 
 def decisions(drafts: Sequence[Draft], decided_at: datetime) -> pa.Table:
-    """The verdicts table of decisions in words.
+    """The verdicts table of decisions given as text.
 
-    Times are ISO 8601, UTC where they carry no offset; an empty `app_id` is an unknown app.
+    Times are ISO 8601, in UTC if they carry no offset; an empty `app_id` is an unknown app.
 
     Raises:
-        TelemetryError: a value is missing, no verdict, no time or no text, or a window ends before it begins.
+        TelemetryError: a value is missing or is no valid verdict, time or text, or a window ends before it
+            begins.
     """
     rows = [_row(draft.values, draft.origin) | {"decided_at": decided_at} for draft in drafts]
     return VERDICTS.of_rows(rows)
 
 
 def from_csv(path: str | Path, needed: Sequence[str]) -> tuple[list[Draft], int]:
-    """The decisions in a CSV file, and how many of its lines hold none: lines without a verdict are no error.
+    """The decisions in a CSV file, and how many of its lines have no verdict, which is no error.
 
     Raises:
         TelemetryError: the file is unreadable, or `verdict` or one of the `needed` columns is absent.
@@ -56,7 +57,7 @@ def from_csv(path: str | Path, needed: Sequence[str]) -> tuple[list[Draft], int]
 
 
 def latest_decisions(verdicts: pa.Table) -> pd.DataFrame:
-    """The verdicts table as a frame of plain objects, without what the same analyst said later otherwise.
+    """The verdicts table as a frame of plain objects, with each analyst's latest decision on each window.
 
     Raises:
         SchemaError: `verdicts` does not fit its declaration.
@@ -77,12 +78,12 @@ def _row(row: Mapping[str, str | None], origin: str) -> dict[str, Any]:
         text = (row.get(name) or "").strip()
         if not text and not column.nullable:
             raise TelemetryError(f"{origin}{name} is missing")
-        # What a command line gives need not be text.
+        # A command-line argument need not be valid text.
         if text != text.encode("utf-8", "replace").decode():
             raise TelemetryError(f"{origin}{name} is no valid text: {text!r}")
         out[name] = stated(text, f"{origin}{name}") if name in _TIMES else text or None
     if out["verdict"] not in CHOICES:
-        raise TelemetryError(f"{origin}verdict is {out['verdict']!r}; expected {', '.join(CHOICES)}")
+        raise TelemetryError(f"{origin}verdict is {out['verdict']!r}; expected one of {', '.join(CHOICES)}")
     if out["window_end"] <= out["window_start"]:
         raise TelemetryError(f"{origin}window_end must be later than window_start")
     return out

@@ -168,5 +168,5 @@ def test_the_commonest_fault_is_told_where_many_rows_have_it(tmp_path, good, fau
     bad = [record | {"in_bytes": -1} for record in (fine * faulty)[:faulty]]
     (tmp_path / "n.json").write_bytes(nf_array(*fine, *bad))
     notes = convert([tmp_path / "n.json"], tmp_path / "n").notes
-    said = "Most often (11 of 11) rows were rejected since in_bytes is out of range."
+    said = "The commonest reason for rejected rows (11 of 11): in_bytes is out of range."
     assert [note for note in notes if "rejected" in note] == ([said] if told else [])

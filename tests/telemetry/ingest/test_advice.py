@@ -21,7 +21,7 @@ def test_phones_of_ipv6_are_named_with_their_networks(tmp_path):
     devices = [f"2001:db8:9:{net}::{host:x}" for net in (1, 2) for host in range(1, 5)]
     (note,) = told(tmp_path, devices)
     assert note == (
-        "8 rows left out were opened by IPv6 addresses, as phones have beside those of IPv4, in "
+        "8 rows left out were opened by IPv6 addresses, which phones have beside IPv4 addresses, in "
         "2001:db8:9:1::/64, 2001:db8:9:2::/64: if your devices are there, convert into a new directory with "
         "--local-net 2001:db8:9:1::/64 --local-net 2001:db8:9:2::/64 and the networks of their other "
         "addresses."

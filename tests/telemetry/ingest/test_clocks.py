@@ -146,8 +146,8 @@ def test_grids_finer_than_the_times(tmp_path):
     write_directory(tmp_path / "t", tables)
     notes = clock_notes(TelemetryDirectory(tmp_path / "t"))
     assert [note.split(" claims")[0] for note in notes] == ["Source test", "Source coarse", "Source whole"]
-    assert "claims times to 1 s in activity, yet all 200 are whole minutes (60 s)" in notes[0]
-    assert "claims times to 0.001 s in flows, yet all 200 are whole minutes (60 s)" in notes[1]
+    assert "claims times to 1 s in activity, but all 200 are whole minutes (60 s)" in notes[0]
+    assert "claims times to 0.001 s in flows, but all 200 are whole minutes (60 s)" in notes[1]
     assert "whole seconds (1 s)" in notes[2]
 
 
@@ -161,7 +161,7 @@ def test_a_conversion_says_it(tmp_path):
         '[columns]\nstart = "when"\ndevice_id = "who"\ndest_host = "where"\n'
     )
     notes = convert([table], tmp_path / "out", format="table", mapping=mapping).notes
-    assert len(notes) == 1 and "claims times to 0.001 s in flows, yet all 60 are whole seconds" in notes[0]
+    assert len(notes) == 1 and "claims times to 0.001 s in flows, but all 60 are whole seconds" in notes[0]
 
 
 def test_real_logs_are_silent(tmp_path, shared_data):

@@ -107,8 +107,8 @@ def test_a_sysdiagnose_as_it_is(tmp_path, given, monkeypatch):
     passed = {group.reason.split(";")[0]: (group.members, group.names) for group in found.passed_over}
     assert passed["a binary unified log"] == (30, ["system_logs.logarchive"])
     assert passed["archives in an archive or folder"][0] == 1
-    assert passed["named like a log that is read, but empty, damaged or something else"][0] == 1
-    assert passed["nothing that is read"][0] == 1001 and len(passed) == 4
+    assert passed["named like a known log, but empty, damaged or something else"][0] == 1
+    assert passed["in no format that is read"][0] == 1001 and len(passed) == 4
     events = rows(out, "notifications")
     assert [(device, app, source) for device, app, _, source in events] == [
         ("iPhone", "com.example.a", "powerlog"),
@@ -117,7 +117,7 @@ def test_a_sysdiagnose_as_it_is(tmp_path, given, monkeypatch):
         ("iPhone", "com.example.c", "unified_log"),
     ]
     assert any("The device id iPhone comes from the name" in note for note in report.notes)
-    assert all("/" not in name for name in passed["nothing that is read"][1])
+    assert all("/" not in name for name in passed["in no format that is read"][1])
     again = convert([given], out)
     assert not again.changed and not again.notes
     json.dumps(report.as_dict())
@@ -163,7 +163,7 @@ def test_the_table_of_members_is_short(tmp_path, sysdiagnose):
     said = " ".join(result.output.split())
     assert f"{NAME} (iPhone-OS 22A3354 of 2025-10-09 07:00 UTC): 4 files used." in said
     assert "system_logs.logarchive and 29 more: a binary unified log; run `log show" in said
-    assert "and 998 more: nothing that is read" in said
+    assert "and 998 more: in no format that is read" in said
     assert len(result.output.splitlines()) < 40
 
 
@@ -200,7 +200,7 @@ def test_one_damaged_member_or_end_stops_no_other(tmp_path, sysdiagnose):
     whole = tarred(sysdiagnose, tmp_path / "a.tar").read_bytes()
     path.write_bytes(gzip.compress(whole[: whole.index(b"system_logs.logarchive") + 600])[:-20])
     report = convert([path], tmp_path / "out")
-    assert any("cut off; what comes after is not read" in g.reason for g in report.collections[0].passed_over)
+    assert any("cut off; the rest is not read" in g.reason for g in report.collections[0].passed_over)
     assert report.files
 
 
@@ -221,7 +221,9 @@ def test_a_member_found_to_be_damaged_is_named_as_the_user_knows_it(tmp_path):
 def test_collections_without_anything_to_read(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("hello")
-    with pytest.raises(TelemetryError, match=r"in holds nothing that is read: a\.txt: nothing that is read"):
+    with pytest.raises(
+        TelemetryError, match=r"in holds no file that can be read: a\.txt: in no format that is read"
+    ):
         convert([tmp_path / "in"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "nothing").mkdir()
@@ -243,7 +245,7 @@ def test_links_and_pipes_in_a_folder(tmp_path):
     os.mkfifo(folder / "pipe")
     found, members = gather(folder, tmp_path)
     assert [member.name for member in members] == ["x.PLSQL"]
-    assert {group.reason: group.members for group in found.passed_over} == {"links or no regular files": 2}
+    assert {group.reason: group.members for group in found.passed_over} == {"links, or not regular files": 2}
     os.mkfifo(tmp_path / "pipe")
     assert not is_collection(tmp_path / "pipe") and not is_collection(tmp_path / "none")
 

@@ -136,7 +136,9 @@ def test_where_nothing_is_kept_the_commonest_reason_is_the_error_and_the_logs_ca
     assert convert(logs[:1], tmp_path / "out").changed
     bad = tmp_path / "bad.log"
     bad.write_text(log("x\n"))
-    with pytest.raises(TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) since .*; mend"):
+    with pytest.raises(
+        TelemetryError, match=r"of bad.log .*: 1 are faulty, most often \(1\) because .*; correct"
+    ):
         convert([bad], tmp_path / "out")
 
 
@@ -166,13 +168,13 @@ def test_errors_leave_nothing_behind(tmp_path, logs):
         ([binary], {}, "binary is in no known format"),
         ([binary], {"format": "zeek"}, "binary is not a Zeek log"),
         ([tmp_path / "none"], {}, "does not exist"),
-        ([tmp_path / "empty"], {}, "empty holds nothing that is read: it is empty"),
+        ([tmp_path / "empty"], {}, "empty holds no file that can be read: it is empty"),
         ([], {}, "no file to convert"),
         ([names], {}, "give the conn log"),
         ([mixed], {}, "changes from conn to ssl"),
         ([binary, names], {}, "none of the 2 files can be used: .*no known format.*; no connections in"),
         ([mixed, mixed, binary], {}, "none of the 3 files can be used"),
-        (logs, {"format": "pcap"}, "unknown format 'pcap'; known are leases, zeek"),
+        (logs, {"format": "pcap"}, "unknown format 'pcap'; expected one of leases, zeek"),
         (logs, {"local_nets": ["10.0.0.1/8"]}, "10.0.0.1/8 is no network"),
         (logs, {"device_id": " "}, "device id is empty"),
         (logs, {"device_id": "a", "devices": "b"}, "not both"),
@@ -191,7 +193,7 @@ UNUSABLE = {
     "cut off inside its gzip data": gzip.compress((log() + row("T") * 9000).encode())[:-20],
     "damaged gzip": gzip.compress(log(row("X")).encode())[:-6] + bytes(6),
     "changes from conn to ssl": (log(row("Y")) + "#path\tssl\n#fields\tts\tuid\n").encode(),
-    "a row before any #fields": (log(row("Z")) + "#separator \\x2c\nx\n").encode(),
+    "a row comes before any #fields": (log(row("Z")) + "#separator \\x2c\nx\n").encode(),
 }
 
 

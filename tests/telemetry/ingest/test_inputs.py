@@ -85,7 +85,7 @@ def test_a_pattern_that_no_shell_expanded(tmp_path):
     assert convert([tmp_path / "**" / "*.log"], tmp_path / "out").changed is False
     report = convert([odd, folder / "*.gz"], tmp_path / "other")
     assert [file.unusable for file in report.files if file.unusable] == [
-        f"no file fits {folder / '*.gz'}; expected a log file"
+        f"no file matches {folder / '*.gz'}; expected a log file"
     ]
 
 

@@ -220,7 +220,7 @@ def test_neither_notes_nor_reasons_quote_a_clear_name(tmp_path, key):
         quoted = {name for name in names if name in said}
         assert quoted >= {"bens", A, "10.0.0.7", "10.0.0.9"} if renamed is None else not quoted
         assert any("Two devices hold one address" in note for note in report.notes)
-        assert any("is that of several MAC" in note for note in report.notes) and report.rejected
+        assert any("belongs to several MAC" in note for note in report.notes) and report.rejected
 
 
 def test_pseudonyms_of_the_older_form_are_not_added_to(log, tmp_path, key):
@@ -233,7 +233,7 @@ def test_pseudonyms_of_the_older_form_are_not_added_to(log, tmp_path, key):
     sources.write_text(text)
     assert json.loads(text) != known
     more = log("two.json", {"device_id": "e", "app": "com.a", "host": "i.example"})
-    with pytest.raises(TelemetryError, match="pseudonyms of an older form, which keep more"):
+    with pytest.raises(TelemetryError, match="pseudonyms of an older form, which hides less"):
         convert([more], tmp_path / "t", keyfile=key)
     assert sources.read_text() == text
 
@@ -242,7 +242,7 @@ def test_an_inventory_brings_no_clear_name_beside_pseudonyms(log, tmp_path, key)
     path = log("one.json", {"device_id": "UDID-7", "app": CHAT, "host": "h.example"})
     convert([path], tmp_path / "t", keyfile=key)
     apps = mdm(tmp_path / "annas-phone.plist", udid="UDID-7")
-    with pytest.raises(TelemetryError, match="no clear names may stand, such as UDID-7") as error:
+    with pytest.raises(TelemetryError, match="clear names such as UDID-7 must not be mixed with") as error:
         merge([apps], tmp_path / "t")
     assert error.value.argument == "device_id" and not list((tmp_path / "t").glob("inv*"))
     merge([apps], tmp_path / "t", device_id=flows(tmp_path / "t")["device_id"][0])

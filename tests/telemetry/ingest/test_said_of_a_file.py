@@ -81,7 +81,7 @@ def test_an_entry_whose_time_has_no_offset_counts_and_is_said(tmp_path):
 def test_records_of_which_none_tells_anything_are_given_with_the_commonest_fault(tmp_path):
     path = powerlog(tmp_path / "p.PLSQL", {PUSHES: (PUSHED, [(START, "com.example.chat", 1000)])})
     with pytest.raises(
-        TelemetryError, match=r"tells of apps.*; 1 are faulty, most often \(1\) since .*Priority"
+        TelemetryError, match=r"about apps.*; 1 are faulty, most often \(1\) because .*Priority"
     ):
         convert([path], tmp_path / "out", device_id="p")
 

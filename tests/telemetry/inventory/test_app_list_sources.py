@@ -9,7 +9,7 @@ import plistlib
 import pytest
 from bundles import CHAT, info, ipa, mdm, newest, write_plist
 
-from appcadence.errors import SchemaError, TelemetryError
+from appcadence.errors import TelemetryError
 from appcadence.telemetry.inventory.merge import merge
 
 ROW = {"bundle_identifier": CHAT, "name": "Chat", "version": "1.2"}
@@ -147,9 +147,9 @@ def test_an_info_plist_as_json(tmp_path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"CFBundleSupportedPlatforms": ["MacOSX"]}, "of an app for MacOSX"),
-        ({"LSMinimumSystemVersion": "12.0"}, "of an app for macOS"),
-        ({"CFBundleSupportedPlatforms": ["WatchOS"]}, "of an app for WatchOS"),
+        ({"CFBundleSupportedPlatforms": ["MacOSX"]}, "an app for MacOSX"),
+        ({"LSMinimumSystemVersion": "12.0"}, "an app for macOS"),
+        ({"CFBundleSupportedPlatforms": ["WatchOS"]}, "an app for WatchOS"),
         ({"NSExtension": {"NSExtensionPointIdentifier": "com.apple.usernotifications.service"}}, "a part of"),
         ({"CFBundlePackageType": "FMWK"}, "a part of an app"),
     ],
@@ -206,11 +206,11 @@ def test_a_workbook_and_a_profile_say_what_they_lack(tmp_path):
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path):
     source, out = mdm(tmp_path / "apps.plist"), tmp_path / "out"
-    with pytest.raises(SchemaError, match="'device_id': a name has 900 characters"):
+    with pytest.raises(TelemetryError, match="the device's id has 900 characters"):
         merge([source], out, device_id="d" * 900)
     assert not out.exists()
     merge([source], out)
     (tmp_path / "inventory.toml").write_text(f'[apps."{"a" * 900}"]\nname = "A"\n')
-    with pytest.raises(SchemaError, match="'app_id': a name has 900 characters"):
+    with pytest.raises(TelemetryError, match="a bundle id has 900 characters"):
         merge([tmp_path / "inventory.toml"], out)
     assert set(newest(out)) == {("D1", CHAT)}

@@ -194,7 +194,7 @@ def test_intune_names_are_mapped_and_never_guessed(tmp_path):
     report = merge([exported], tmp_path / "out", app_map=names)
     assert report.sources[0].unmapped == ("Pay",) and newest(tmp_path / "out")[None, CHAT]["version"] == "3"
     names.write_text(f"app_name,app_id\nChat,{CHAT}\nChat,com.b\n")
-    with pytest.raises(TelemetryError, match=r"'Chat' is com\.example\.chat and com\.b"):
+    with pytest.raises(TelemetryError, match=r"'Chat' is both com\.example\.chat and com\.b"):
         merge([source], tmp_path / "out", app_map=names)
 
 
@@ -213,7 +213,7 @@ def test_precedence_of_sources(tmp_path):
         assert row["app_name"] == ["Mine", "Chat", "chat", "Detected"][left]
         assert row["version"] == ["9", "9", "1.0", "0.1"][left]
         if left < 2:
-            assert f"{CHAT}: the bundle is of version 9, installed is 1.0." in report.notes
+            assert f"{CHAT}: the bundle has version 9, but 1.0 is installed." in report.notes
 
 
 def test_info_plist_with_what_lies_beside_it(tmp_path):

@@ -38,10 +38,10 @@ def test_the_template_shows_what_was_seen_and_approves_nothing(tmp_path):
         "# seen: 148 flows on 2 device(s)",
         "# contacts: api.chat.example 97%, cdn.chat.example 2%, addresses without a name 1%",
         "# rhythm: about every 10.0 min to api.chat.example on 1 device(s)",
-        "# approved = true  # declared so now",
-        '# background_modes = ["fetch"]  # declared so now',
+        "# approved = true  # declared now",
+        '# background_modes = ["fetch"]  # declared now',
         "# seen: no flows; known from the inventory alone",
-        "# Blind spot: 9 flows (6%) name no app, and stand nowhere below.",
+        "# Blind spot: 9 flows (6%) name no app and are not listed below.",
     ):
         assert line in text.splitlines(), line
     assert "[apps.y]" not in text.splitlines() and set(tomllib.loads(text)["apps"]) >= {CHAT, "com.idle"}
@@ -83,7 +83,7 @@ def test_the_period_of_the_steadiest_channel_is_proposed(tmp_path):
     lines = {part.split("]")[0].strip('"'): part.splitlines() for part in parts[1:]}
     assert "# rhythm: about every 16.7 min to loose.example on 2 device(s)" in lines["com.both"]
     assert "# expected_period_seconds = 600  # seen, not declared" in lines["com.both"]
-    assert "# expected_period_seconds = 450.5  # declared so now" in lines[CHAT]
+    assert "# expected_period_seconds = 450.5  # declared now" in lines[CHAT]
     assert not any("expected_period_seconds" in line for line in lines["com.few"])
 
 

@@ -102,8 +102,8 @@ def test_notifications_without_their_texts(tmp_path, stream):
         ("Media.NowPlaying/local", "the Biome stream Media.NowPlaying"),
         ("App.InFocus/remote/0A1B", "of another device or of deleted records"),
         ("App.InFocus/local/tombstone", "of another device or of deleted records"),
-        ("usr/local", "its folders do not say"),
-        ("elsewhere", "its folders do not say"),
+        ("usr/local", "whose folders do not say"),
+        ("elsewhere", "whose folders do not say"),
     ],
 )
 def test_other_streams_are_named(tmp_path, folders, said):
@@ -130,12 +130,12 @@ def test_bad_records(tmp_path):
     assert [(row["line"], row["reason"]) for row in found["rejected"]] == [
         (2, "field 3 is neither 0 nor 1"),
         (3, "the record names no bundle id"),
-        (4, "the time is none from 1970 to 2100"),
+        (4, "the time is not from 1970 to 2100"),
         (5, "the record is no message of this stream"),
         (6, "the record has no field 3, its state"),
         (7, "the record is no message of this stream"),
-        (8, "the time is none from 1970 to 2100"),
-        (1, "what begins here lasts more than 31 days"),
+        (8, "the time is not from 1970 to 2100"),
+        (1, "the interval that begins here lasts more than 31 days"),
     ]
 
 
@@ -157,7 +157,7 @@ def test_damage(tmp_path, version, monkeypatch):
             assert "\n" not in str(error) and "7" in str(error)
     path.write_bytes(whole.replace(b"com.example.a", b"com.example.x", 1))
     (bad,) = read("biome", path)["rejected"]
-    assert bad["reason"] == "the record does not fit its checksum" and bad["line"] == 1
+    assert bad["reason"] == "the record does not match its checksum" and bad["line"] == 1
     monkeypatch.setattr(_segb, "MAX_RECORDS", 8)
     with pytest.raises(UnusableFile, match="more than 8 records"):
         read("biome", path)

@@ -107,7 +107,7 @@ def test_what_a_device_logs_is_bounded(tmp_path):
     found = read("knowledgec", knowledge(tmp_path / "x.db", spans))
     assert len(found["activity"]) == 1
     assert [row["reason"] for row in found["rejected"]] == [
-        "ZOBJECT: from ZSTARTDATE to ZENDDATE it is more than 31 days"
+        "ZOBJECT: ZENDDATE is more than 31 days after ZSTARTDATE"
     ]
 
 

@@ -234,7 +234,7 @@ def test_an_event_picked_up_half_way_is_turned(tmp_path, flags, opened):
 @pytest.mark.parametrize("field", ["id.orig_h", "id.resp_h"])
 def test_a_cut_address_is_no_address(tmp_path, field):
     flows, bad = load("zeek", written(tmp_path / "conn.log", [CONN[0], CONN[1] | {field: "10.8."}]))
-    assert len(flows) == 1 and [row[1:] for row in bad] == [(2, "an address is cut or none")]
+    assert len(flows) == 1 and [row[1:] for row in bad] == [(2, "an address is cut off or invalid")]
 
 
 def test_an_endless_uid_costs_no_flow(tmp_path):

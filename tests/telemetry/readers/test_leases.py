@@ -27,7 +27,7 @@ def test_each_kind_says_the_same(tmp_path, name):
     # Alone it is no error; and what it says is counted.
     report = convert([path], tmp_path / "out")
     assert report.fates == {"leases": LEFT.get(name, 1)} and report.tables == {"flows": 0}
-    assert report.notes[0] == "DHCP and MAC addresses tell 1 devices: ana-phone."
+    assert report.notes[0] == "DHCP and MAC addresses identify 1 device: ana-phone."
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_addresses_become_devices(tmp_path):
     )
     report = convert([log, dhcp], tmp_path / "out")
     assert who(tmp_path / "out") == ["ana-phone", "ben", "10.0.0.9", B, "10.0.0.5"]
-    assert report.notes[0] == f"DHCP and MAC addresses tell 3 devices: {B}, ana-phone, ben."
+    assert report.notes[0] == f"DHCP and MAC addresses identify 3 devices: {B}, ana-phone, ben."
     assert report.notes[1].startswith("1 of these devices use a randomised MAC address")
     # A table of devices goes before them, and so does a device that is named.
     table = tmp_path / "devices.csv"
@@ -138,7 +138,7 @@ def test_a_host_name_of_several_is_no_name():
         [seen(1, 9, A, "ana"), seen(1, 9, B, "ana", "10.0.0.6"), seen(9, 20, RANDOM, "ben")]
     )
     assert devices.device_ids == [A, "ben", B]
-    assert any("host name ana is that of several" in note for note in notes)
+    assert any("host name ana belongs to several" in note for note in notes)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.sampled_from([A, B])), max_size=6))
@@ -175,7 +175,7 @@ def test_a_mac_address_joins_the_addresses_of_one_device(tmp_path):
     rows += [(7200, "10.0.0.9", A), (7300, "10.0.0.7", "-")]
     report = convert([with_macs(tmp_path / "conn.log", *rows)], tmp_path / "out")
     assert who(tmp_path / "out") == [A, A, A, B, A, A, "10.0.0.7"]
-    assert report.notes[0].startswith("DHCP and MAC addresses tell 2 devices")
+    assert report.notes[0].startswith("DHCP and MAC addresses identify 2 devices")
     # Its name comes from DHCP.
     (tmp_path / "dhcp.log").write_text(json.dumps(ROW) + "\n")
     convert([tmp_path / "conn.log", tmp_path / "dhcp.log"], tmp_path / "named")

@@ -176,7 +176,7 @@ def test_bounds_of_changes_and_intervals(tmp_path, monkeypatch):
     found = read("unified_log", path)
     assert found["activity"] == []
     assert [(r["line"], r["reason"]) for r in found["rejected"]] == [
-        (1, "what begins here lasts more than 31 days")
+        (1, "the interval that begins here lasts more than 31 days")
     ]
     monkeypatch.setattr(unified_log, "MAX_CHANGES", 1)
     with pytest.raises(UnusableFile, match="more than 1 messages about lock and screen"):
@@ -187,7 +187,7 @@ def test_bounds_of_changes_and_intervals(tmp_path, monkeypatch):
     ("content", "said"),
     [
         (b"\x00\x10\x00\x00\x11\x00\x00" + bytes(200), "log show --archive"),
-        (STYLES["compact"][0].encode(), "unified log without an entry"),
+        (STYLES["compact"][0].encode(), "unified log without entries"),
         (
             b"Oct  9 09:00:00 iPhone apsd(ApplePushService)[90] <Notice>: Screen did lock\n",
             "neither year nor UTC offset",
@@ -204,7 +204,7 @@ def test_what_cannot_be_read_says_what_to_run(tmp_path, content, said):
 
 def test_bytes_per_process_have_no_rhythm(tmp_path):
     path = database(tmp_path / "x", {"ZLIVEUSAGE": ("ZTIMESTAMP, ZWWANIN", [(7e8, 1)])})
-    with pytest.raises(UnusableFile, match=r"data usage .* no rhythm .* give the PowerLog"):
+    with pytest.raises(UnusableFile, match=r"data usage .* no rhythm.* give the PowerLog"):
         detect(path)
 
 

@@ -25,7 +25,7 @@ STARTS = {
     ],
     "alerts as text; give eve.json": ["11/19/2024-07:00:00.123456  [**] [1:2013028:4] ET POLICY [**]"],
     "a CSV export of Splunk": ['"_raw","_time",host\n"{""ts"":1}","x","y"', "_time,host,_raw\nx,y,z"],
-    "answer of Elasticsearch.*hits.hits": [json.dumps({"took": 3, "hits": {"hits": []}}, indent=1)],
+    "search result of Elasticsearch.*hits.hits": [json.dumps({"took": 3, "hits": {"hits": []}}, indent=1)],
     "CloudWatch Logs.*events\\[\\].message": [
         json.dumps({"events": [{"logStreamName": "eni-1-all", "message": "2 1 eni-1 - - NODATA"}]}, indent=4)
     ],
@@ -38,24 +38,24 @@ STARTS = {
         "Nov 19 2024 07:00:00 fw : %ASA-6-302014: Teardown TCP connection 1 for outside:203.0.113.7/443",
         "<166>Nov 19 2024 07:00:00: %FTD-6-302013: Built outbound TCP connection 1",
     ],
-    "a firewall's log of packets.*nfcapd": [
+    "a firewall's packet log.*nfcapd": [
         "Nov 19 07:00:00 pf filterlog[50519]: 4,,,1000000103,igb1,match,pass,in,4,0x0,,64,0,0,DF,6,tcp",
         "Nov 19 07:00:00 UDM [LAN_LOCAL-4000-A]IN=br0 OUT=eth8 MAC=x SRC=10.0.0.5 DST=203.0.113.7 PROTO=TCP",
         "firewall,info forward: in:bridge out:ether1, proto TCP (SYN), 10.0.0.5:50000->203.0.113.7:443",
     ],
     "dnsmasq's log of lookups": ["Nov 19 07:00:00 dnsmasq[812]: query[A] api.example.com from 10.0.0.5"],
-    "access log in the form of a web server.*Squid": [
+    "access log in a web server's format.*Squid": [
         '10.0.0.5 - - [19/Nov/2024:07:00:00 +0000] "CONNECT api.example.com:443 HTTP/1.1" 200 9512',
         '10.0.0.5 [19/Nov/2024:07:00:00 +0000] "Example/7.8"',
         f"{TIMES[:14]} 10.0.0.5 - api.example.com:443\n",
     ],
-    "a statistic of nfdump": ["ts,te,td,pr,val,fl,flP,ipkt,ipktP,ibyt,ibytP,ipps,ipbs,ibpp"],
-    "nfdump's text for people, its form pipe .*-o ndjson": [
+    "statistics of nfdump": ["ts,te,td,pr,val,fl,flP,ipkt,ipktP,ibyt,ibytP,ipps,ipbs,ibpp"],
+    "nfdump's text for people, its pipe format .*-o ndjson": [
         "2024-11-19 07:00:00.250     00:00:01.500 TCP  10.0.0.5:50000 ->  203.0.113.7:443   12   3456   1",
         "2024-11-19 07:00:00.250        1.500 TCP  10.0.0.5:50000 ->  203.0.113.7:443   12   3456   1",
         "1|1616440785|148|1616440817|420|6|0|0|0|3232235946|49911",
     ],
-    "an answer of Splunk.*results": [
+    "a search result of Splunk.*results": [
         json.dumps({"preview": False, "fields": [], "results": [{"_raw": "x"}]})
     ],
     "a binary table .*CSV": ["PAR1\x15\x04\x15", "Obj\x01\x04\x14avro.codec"],
@@ -64,14 +64,14 @@ STARTS = {
     "the Console app.*log show": ["default\t07:00:00.000000+0900\tapsd\tmessage"],
     "UnifiedLogReader.*log show": ["SourceFile\tSourceFilePosition\tContinuousTime\tTimeUtc"],
     "a web page.*download the log again": ["<!DOCTYPE html>\n<html>", "\n<HTML><body>Sign in"],
-    "columns Flow ID, Src IP, Src Port, .* [.]{3}; .*--map FILE.toml; known": [
+    "columns Flow ID, Src IP, Src Port, .* [.]{3}; .*--map FILE.toml; the known formats": [
         "Flow ID,Src IP,Src Port,Dst IP,Dst Port,Protocol,Timestamp,Flow Duration,Label\na,b,c"
     ],
     "columns sIP, dIP, sPort; if": ["  sIP|  dIP|sPort\n10.0.0.5|203.0.113.7|50000"],
     "fields Datetime, DeviceID, QueryName; if": [json.dumps({"Datetime": 1, "DeviceID": 2, "QueryName": 3})],
-    "without names of columns; .*name its columns": ["10.0.0.5 203.0.113.7 50000 443 6 20 4249 1731999600"],
+    "without column names; .*name its columns": ["10.0.0.5 203.0.113.7 50000 443 6 20 4249 1731999600"],
     "a property list; .*inventory merge": ['<?xml version="1.0"?>\n<!DOCTYPE plist PUBLIC "x">\n<plist/>'],
-    "no known format; known": ["Summary of what we saw on 10.0.0.5", "{}", "a,b"],
+    "no known format; the known formats": ["Summary of what we saw on 10.0.0.5", "{}", "a,b"],
 }
 CASES = [(start, said) for said, starts in STARTS.items() for start in starts]
 

@@ -167,10 +167,10 @@ def test_bad_rows_are_rejected_with_file_line_and_reason(tmp_path, line, reason)
     ("mapping", "message"),
     [
         ("[columns", "not readable TOML"),
-        ("[colums]\n", "colums is no section; known are columns"),
+        ("[colums]\n", "colums is no section; expected one of columns"),
         ("columns = 1\n", "columns is no section"),
         ('[columns]\nbegin = "t"\n', r"\[columns\] has no begin; known are start"),
-        ("[columns]\nstart = 1\n", "columns.start must be a text, got 1"),
+        ("[columns]\nstart = 1\n", "columns.start must be text, got 1"),
         ('[columns]\ndest_host = "h"\n', "must say which column is start"),
         ('[columns]\nstart = "t"\n', "must say which column is dest_host or dest_ip"),
         ('[columns]\nstart = "t"\ndest_host = "h"\n', "must say which column is device_id"),
@@ -184,7 +184,7 @@ def test_bad_rows_are_rejected_with_file_line_and_reason(tmp_path, line, reason)
         (SMALL + '[time]\noffset = "+99:00"\n', "time.offset must be below 24 hours"),
         (SMALL + "[time]\nresolution_seconds = 0\n", "time.resolution_seconds must be between"),
         (SMALL + '[units]\nbytes = "bits"\n', "units.bytes must be one of B, kB"),
-        (SMALL + '[file]\ndelimiter = ""\n', "file.delimiter must be a text"),
+        (SMALL + '[file]\ndelimiter = ""\n', "file.delimiter must be text"),
         (SMALL + '[file]\ndelimiter = "::"\n', "file.delimiter must be a single character"),
         (SMALL.replace('"h"', '"host"'), "has no column 'host', which the mapping names; it has t, d, h"),
     ],
@@ -213,7 +213,7 @@ def test_parquet_texts_that_are_no_texts_are_one_sentence(tmp_path):
 
 def test_damaged_parquet_is_one_sentence(tmp_path):
     table = pa.table({"t": [1704067200], "d": ["a"], "h": [["list"]]})
-    with pytest.raises(TelemetryError, match="the column mapped to dest_host is of type list"):
+    with pytest.raises(TelemetryError, match="the column mapped to dest_host has the type list"):
         read(tmp_path, table, SMALL)
     content = (tmp_path / "table").read_bytes()
     for broken in (content[:-9], content[:4], content[: len(content) // 2]):

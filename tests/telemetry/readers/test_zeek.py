@@ -318,7 +318,7 @@ def test_other_zeek_logs_are_passed_over(tmp_path):
         (b'{"event": "x"}\n', "is not a Zeek log"),
         (b"1.0\tC1\n", "is not a Zeek log"),
         (b"#separator \\x09\n1.0\tC1\n", "has no #fields line"),
-        (b"#separator \\x09\n#path\tconn\n#fields\tts\tuid\n", "conn log without the field id.orig_h"),
+        (b"#separator \\x09\n#path\tconn\n#fields\tts\tuid\n", "conn log lacks the field id.orig_h"),
         (gzip.compress(tsv("conn", CONN, [conn()] * 500).encode())[:-30], "is cut off inside its gzip data"),
         (b"\x1f\x8bxxxxxxxxxxxxxxxxxx", "is damaged gzip"),
         (tsv("conn", CONN, []) + tsv("ssl", SSL, []), "changes from conn to ssl"),

@@ -1,4 +1,4 @@
-"""Devices that stand in a telemetry directory under two names, so that their telemetry cannot be joined."""
+"""Devices that a telemetry directory knows under two names, so that their telemetry cannot be joined."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def alias_notes(
     devices: Collection[str],
     leases: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[str, ...]:
-    """Plain sentences about devices under two names: one for each way in which that can be known.
+    """Plain sentences about devices under two names, one for each way to detect that.
 
     Args:
         source: the telemetry.
-        devices: only what touches one of these is said.
-        leases: names of the devices that an address is given to.
+        devices: only sentences that concern one of these are given.
+        leases: names of the devices that each address was given to.
 
     Raises:
         TelemetryError: a table cannot be read.
@@ -36,7 +36,7 @@ def alias_notes(
 
 
 def _by_lease(devices: set[str], leases: Mapping[str, Collection[str]]) -> str:
-    """An address stands for a device where no lease covers the time of a row."""
+    """Devices known by their address because no lease covers the time of a row."""
     bare = [
         f"{address} ({listed(sorted(leases[address]))})"
         for address in sorted(devices & leases.keys())
@@ -45,8 +45,8 @@ def _by_lease(devices: set[str], leases: Mapping[str, Collection[str]]) -> str:
     if not bare:
         return ""
     return (
-        f"Rows outside every lease are under the bare address although other leases name its device: "
-        f"{listed(bare)}. Extend the leases if it is the same device, and convert again."
+        f"Rows outside every lease use the bare address as the device, although other leases name it: "
+        f"{listed(bare)}. If it is the same device, extend the leases and convert again."
     )
 
 
@@ -82,6 +82,6 @@ def _apart(flows: set[str], logs: set[str], devices: set[str]) -> str:
 
     return (
         f"Devices with flows but no activity or pushes: {some(only_flows)}; with activity or pushes but no "
-        f"flows: {some(only_logs)}. If they are the same devices, one cannot explain the other: convert "
-        "again with the same names."
+        f"flows: {some(only_logs)}. If they are the same devices, their logs cannot explain their flows: "
+        "convert again with the same names."
     )

@@ -1,8 +1,8 @@
-"""The members of an archive one after the other: tar (plain or packed) and zip, from anybody's hand.
+"""The members of an untrusted archive one after the other: tar (plain or packed) and zip.
 
-Nothing is extracted here and no name is used as a path. Headers are bounded before they are held in memory;
-links, devices and sparse members are passed over; what claims too much, or unpacks to far more than its size,
-ends the archive at that point. Members up to there are good.
+Nothing is extracted here and no name is used as a path. Headers are bounded before they are held in memory.
+Links, devices and sparse members are passed over. A member that claims too much, or unpacks to far more than
+its size, ends the archive at that point; the members before it are good.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from appcadence.telemetry.readers._packed import (
 )
 
 MAX_MEMBERS = 500_000
-"""A full file system of a phone has about so many."""
+"""About as many as a phone's full file system has."""
 _WHAT = "the archive"
 _BLOCK = 512
 _MAX_HEADER_BYTES = 1 << 20
@@ -38,7 +38,7 @@ _PIECE = 1 << 20
 _EXTENDED = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 FAULTS = (*_packed.FAULTS, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
-"""What reading from a member may raise, beside Stopped."""
+"""What reading from a member may raise, besides Stopped."""
 
 _KINDS = {
     tarfile.SYMTYPE: "a link",
@@ -55,18 +55,18 @@ class Entry:
 
     name: str
     stream: Stream | None
-    """None where it is passed over."""
+    """None if it is passed over."""
     reason: str = ""
     """Why it is passed over."""
 
 
 def is_archive(start: bytes) -> bool:
-    """Whether a file that starts so, unpacked, is one."""
+    """Whether a file with this start, unpacked, is an archive."""
     return start.startswith(b"PK\x03\x04") or start[257:262] == b"ustar"
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """The members but directories, in the order of the archive.
+    """The members except directories, in the order of the archive.
 
     Raises:
         Stopped: it is damaged, unpacks to too much or has too many members.

@@ -1,9 +1,10 @@
 """Sources whose clocks contradict each other, or are coarser than they claim.
 
-An app that a push wakes connects within seconds, so pushes followed by sessions at one shift of the
-push log, and no more often than chance at none, tell of a wrong clock or time zone. Chance is what pushes
-shifted a few minutes further meet, so that a shared daily rhythm proves nothing. What repeats at many shifts
-is a schedule and is not reported either. A push log is compared with each source of flows of its device.
+An app that a push wakes connects within seconds. A clock or time zone is wrong if sessions follow the pushes
+when the push log is shifted by one certain amount, and no more often than by chance when it is not shifted.
+Chance is measured with pushes shifted a few minutes further, so that a shared daily rhythm proves nothing. A
+match that repeats at many shifts is a schedule and is not reported either. A push log is compared with each
+flow source of its device.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from appcadence.telemetry.names import Codes
 from appcadence.telemetry.schema import DIRECTORY_TABLES
 
 RESPONSE_SECONDS = 30
-"""A session that starts this soon after a push may be its doing."""
+"""A session that starts this soon after a push may be caused by it."""
 MIN_RECORDS = 20
-"""Fewer pushes or session starts of a device say nothing about its clocks."""
+"""With fewer pushes or session starts, a device says nothing about its clocks."""
 _MAX_PUSHES = 500
 _CANDIDATES = 12
 _MAX_WINDOW = 300
-"""Seconds; coarser times hide any offset that could be told."""
+"""Seconds; coarser times hide any offset that could be detected."""
 _QUARTER, _MAX_SHIFT = 900, 14 * 3600
 _CONSISTENT, _SURE = 0.05, 1e-6
 _SAME_SECONDS = 60
@@ -41,7 +42,7 @@ _COLUMNS = ("device_id", "app_id", "source", "time_resolution_seconds")
 _ROW = np.dtype([("time", "i8"), ("device", "i4"), ("app", "i4"), ("source", "i4"), ("resolution", "f8")])
 _WHOLE = {60: "minutes", 1: "seconds"}
 _MIN_STAMPS = 50
-"""So many distinct times are not whole seconds or minutes by chance."""
+"""This many distinct times are not all whole seconds or minutes by chance."""
 
 
 def clock_notes(
@@ -50,13 +51,13 @@ def clock_notes(
     first: int | None = None,
     last: int | None = None,
 ) -> tuple[str, ...]:
-    """Plain sentences about clocks that contradict each other, as far as that is sure.
+    """Plain sentences about clocks that certainly contradict each other.
 
     Memory grows with the flows of the devices that have pushes.
 
     Args:
         source: the telemetry.
-        devices: about whom; None = all.
+        devices: the devices to check; None = all.
         first: microseconds since the epoch: parts of tables that end earlier are not read; likewise `last`.
 
     Raises:
@@ -88,15 +89,15 @@ def clock_notes(
 
 
 def offset_seconds(pushes: Structs, flows: Structs) -> float | None:
-    """Median time from the stamp of a push to the session that it started, where the clocks disagree.
+    """Median time from the timestamp of a push to the session that it started, if the clocks disagree.
 
     Args:
         pushes: n rows (time in microseconds, app or -1, resolution in seconds) of one device and one source.
         flows: m such rows of the same device and one source.
 
     Returns:
-        Seconds, positive where the flows' stamps are the later ones; None where the clocks agree, or where
-        the rows do not tell.
+        Seconds, positive if the flows' timestamps are later; None if the clocks agree or the rows do not show
+        it.
     """
     shared = np.intersect1d(pushes["app"], flows["app"])
     shared = shared[shared >= 0]
@@ -110,7 +111,7 @@ def offset_seconds(pushes: Structs, flows: Structs) -> float | None:
         return None
     origin = min(pushes["time"].min(), flows["time"].min())
     span = max(pushes["time"].max(), flows["time"].max()) - origin
-    # Each app has its own stretch of one axis, so that a push meets sessions of its own app alone.
+    # Each app has its own stretch of one axis, so that a push meets only sessions of its own app.
     stretch = np.searchsorted(shared, flows["app"]) if len(shared) else 0
     gap = span + 4 * _MAX_SHIFT * _SECOND
     starts = _apart((flows["time"] - origin) + stretch * gap, RESPONSE_SECONDS)
@@ -120,7 +121,7 @@ def offset_seconds(pushes: Structs, flows: Structs) -> float | None:
         return None
     times = times[:: -(-len(times) // _MAX_PUSHES)]
     found = _Lags(times / _SECOND, starts / _SECOND, window, slack).offset()
-    # A stamp stands for any time within its resolution.
+    # A timestamp stands for any time within its resolution.
     return None if found is None else found - (window - RESPONSE_SECONDS) / 2
 
 
@@ -134,18 +135,18 @@ class _Lags:
     slack: float
 
     def met(self, shifts: Vector) -> Ints:
-        """(k,) pushes that a session follows once they are shifted."""
+        """(k,) how many pushes are followed by a session at each shift."""
         moved = self.pushes[:, None] + shifts
         low = np.searchsorted(self.starts, moved - self.slack)
         found: Ints = (np.searchsorted(self.starts, moved + self.window, "right") > low).sum(axis=0)
         return found
 
     def chance(self, shifts: Vector) -> Vector:
-        """(k,) share of pushes that a session follows at shifts nearby, where a response would not be."""
+        """(k,) share of pushes followed by a session at nearby shifts, where no response would be."""
         step = self.window + self.slack
         near = np.array([i for i in range(-9, 10) if abs(i) > 3]) * step
         met = self.met((shifts[:, None] + near).ravel()).reshape(len(shifts), -1)
-        # Never nothing: few pushes may meet none by chance.
+        # Never zero, because few pushes may meet no session by chance.
         share: Vector = (met.sum(axis=1) + 1) / (len(self.pushes) * len(near) + 1)
         return share
 
@@ -176,7 +177,7 @@ class _Lags:
 
 
 class _Reading:
-    """Rows of the wanted devices, table by table; the resolution of all of them on the way."""
+    """Rows of the wanted devices, table by table; also collects their resolutions."""
 
     def __init__(
         self,
@@ -209,7 +210,7 @@ class _Reading:
 
 
 def _tail(met: int, n: int, chance: float) -> float:
-    """No less than the chance that a binomial variable reaches `met` of n (Chernoff's bound)."""
+    """An upper bound on the chance that a binomial variable reaches `met` of n (Chernoff)."""
     share = met / n
     if share <= chance:
         return 1.0
@@ -220,7 +221,7 @@ def _tail(met: int, n: int, chance: float) -> float:
 
 
 def _apart(times: Ints, seconds: float) -> Ints:
-    """Sorted times without those that come `seconds` or less after the one before."""
+    """Sorted times without those that follow the one before within `seconds`."""
     times = np.sort(times)
     return times[np.diff(times, prepend=times[0] - 10**15) > seconds * _SECOND]
 
@@ -230,7 +231,7 @@ def _offsets(log: str, other: str, found: list[tuple[float, str]]) -> Iterator[s
     found.sort()
     seconds = np.array([value for value, _ in found])
     for part in np.split(np.arange(len(found)), np.flatnonzero(np.diff(seconds) > _SAME_SECONDS) + 1):
-        # To the minute, but for the smallest: a response takes a few seconds.
+        # To the minute, except for the smallest, because a response takes a few seconds.
         step = 1 if abs(seconds[part[0]]) < 300 else 60
         median = step * round(float(np.median(seconds[part])) / step)
         hours, rest = divmod(abs(median), 3600)
@@ -250,15 +251,15 @@ class _Claim:
     """The times of one source that claim to be finer than whole seconds or minutes."""
 
     stamps: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    """Distinct ones, no more than are needed."""
+    """Distinct timestamps, only as many as are needed."""
     rows: int = 0
     finest: float = 0.0
     refuted: bool = True
-    """Whether all of them are whole."""
+    """Whether all of them are whole seconds or minutes."""
 
 
 class TimestampResolutions:
-    """Whether all times of a source are coarser than it claims."""
+    """Checks whether all times of a source are coarser than it claims."""
 
     def __init__(self) -> None:
         self._claims: dict[tuple[str, str, int], _Claim] = {}
@@ -278,11 +279,11 @@ class TimestampResolutions:
 
     def notes(self) -> Iterator[str]:
         said: dict[tuple[str, str], str] = {}
-        # Of a source whose times are whole minutes, not that they are whole seconds.
+        # For a source of whole minutes, the note on whole seconds is left out.
         for (table, name, seconds), claim in sorted(self._claims.items()):
             if claim.refuted and len(claim.stamps) >= _MIN_STAMPS:
                 said[table, name] = (
-                    f"Source {name} claims times to {claim.finest:g} s in {table}, yet all {claim.rows:,} "
+                    f"Source {name} claims times to {claim.finest:g} s in {table}, but all {claim.rows:,} "
                     f"are whole {_WHOLE[seconds]} ({seconds} s): no finer rhythm can be trusted; let the "
                     "source log finer times, or state its true resolution."
                 )

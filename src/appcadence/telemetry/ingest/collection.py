@@ -1,7 +1,7 @@
 """Collections as people have them: a sysdiagnose, a folder or an archive of logs among many other files.
 
-Members that some reader knows are used, the others are passed over and counted by reason. Out of an archive
-each is copied into a scratch directory of our own. An archive within an archive is not opened.
+Members that some reader knows are used; the others are passed over and counted by reason. Members of an
+archive are copied into a scratch directory of our own. An archive within an archive is not opened.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _NAME = re.compile(
 _EXPECTED = re.compile(r"(.*\.plsql|knowledgec\.db|app_privacy_report.*\.ndjson)(\.gz)?", re.IGNORECASE)
 _LOG_ARCHIVE = re.compile(r"[^/]*\.logarchive(?=/)")
 _BINARY_LOG = (
-    "a binary unified log; run `log show --archive FOLDER --style ndjson` on a Mac and give its output"
+    "a binary unified log; run `log show --archive FOLDER --style ndjson` on a Mac and give the output"
 )
-_IRREGULAR = "links or no regular files"
+_IRREGULAR = "links, or not regular files"
 _STREAM = "Biome streams (SEGB) that are not read, or of other devices"
-_UNKNOWN = "nothing that is read"
-_DAMAGED = "named like a log that is read, but empty, damaged or something else"
-_NESTED = "archives in an archive or folder; give each by itself"
+_UNKNOWN = "in no format that is read"
+_DAMAGED = "named like a known log, but empty, damaged or something else"
+_NESTED = "archives in an archive or folder; give each one separately"
 
 
 @dataclass
@@ -80,17 +80,17 @@ class Member:
 
 @dataclass
 class Collection:
-    """A folder or an archive, and what became of its members."""
+    """A folder or an archive, and what was done with its members."""
 
     name: str
     device_id: str | None = None
-    """As the name of a sysdiagnose has it: the kind of device, which others share."""
+    """From the name of a sysdiagnose: the kind of device, which others share."""
     system: str = ""
     """System and build, of a sysdiagnose."""
     taken: str | None = None
     """When a sysdiagnose was taken, ISO 8601 UTC."""
     within: list[Path] = field(default_factory=list)
-    """Sysdiagnoses in a folder, where tools that fetch them leave them: each a collection of its own."""
+    """Sysdiagnoses in a folder, where fetching tools leave them; each is a collection of its own."""
     used: int = 0
     passed_over: list[PassedOver] = field(default_factory=list)
 
@@ -106,7 +106,7 @@ class Collection:
             known.names.append(short)
 
     def as_dict(self) -> dict[str, Any]:
-        """What became of it as plain values, ready for JSON."""
+        """The collection as plain values, ready for JSON."""
         return asdict(self) | {"within": [path.name for path in self.within]}
 
     def summary(self, most: int = 5) -> str:
@@ -115,7 +115,7 @@ class Collection:
         return listed(said, most, "; ") or "it is empty"
 
     def learn(self, name: str) -> None:
-        """Take what the name of a sysdiagnose says, of the first such name."""
+        """Take device, system and time from the first name of a sysdiagnose."""
         if self.device_id is None and (found := _NAME.search(name)):
             try:
                 time = datetime.strptime(found[1], "%Y.%m.%d_%H-%M-%S%z")
@@ -130,7 +130,7 @@ def is_collection(path: Path) -> bool:
     try:
         if not path.is_file():  # a pipe would be waited for
             return path.is_dir()
-        # Little by little: of an archive that is cut off, what comes before is read.
+        # Read little by little, so that a cut-off archive gives what comes before the cut.
         with path.open("rb") as raw:
             return is_archive(exactly(unpacking(raw), _BLOCK))
     except (OSError, Stopped, *FAULTS):
@@ -138,7 +138,7 @@ def is_collection(path: Path) -> bool:
 
 
 def gather(path: Path, scratch: Path, chosen: Reader | None = None) -> tuple[Collection, list[Member]]:
-    """The members that can be read, those of an archive copied into a directory; only `chosen` formats.
+    """The members that can be read, only of the `chosen` format if any; those of an archive are copied.
 
     Raises:
         TelemetryError: there is no room for the copies.
@@ -181,7 +181,7 @@ def _in_folder(found: Collection, folder: Path, chosen: Reader | None) -> Iterat
 
 
 def _files(folder: Path, apart: list[Path]) -> Iterator[tuple[str, Path]]:
-    """All files below, those of one folder in the order of their names, and those of sysdiagnoses apart.
+    """All files below a folder, sorted by name within each folder; sysdiagnoses are added to `apart` instead.
 
     Links are not followed.
     """
@@ -207,13 +207,13 @@ def _in_archive(found: Collection, archive: Path, scratch: Path, chosen: Reader 
             elif taken:
                 found.pass_over(entry.name, taken)
     except Stopped as stopped:
-        found.pass_over("", f"{stopped}; what comes after is not read")
+        found.pass_over("", f"{stopped}; the rest is not read")
     copies.remove_all_but([member.path for member in members])
     return members
 
 
 def _taken(entry: Entry, copies: Copies, chosen: Reader | None) -> Member | str:
-    """The member copied, if it is known; else why not, and nothing of a database's write-ahead log."""
+    """A copy of the member if it is known, otherwise the reason; empty for a database's write-ahead log."""
     name, stream = entry.name, entry.stream
     if stream is None:
         return entry.reason
@@ -241,7 +241,7 @@ def _taken(entry: Entry, copies: Copies, chosen: Reader | None) -> Member | str:
 
 def _known(path: Path, start: bytes, chosen: Reader | None) -> Reader | None:
     if chosen is not None and chosen.NAME == "table":
-        # Its mapping alone says what is one.
+        # Only its mapping says what such a table looks like.
         text = start.startswith(b"PAR1") or b"\0" not in start
         return chosen if start and text and not is_archive(start) else None
     found = sniffed(path, start) if start else None

@@ -29,12 +29,12 @@ class ConversionReport:
     tables: Mapping[str, int] = field(default_factory=dict)
     """Rows added to each table."""
     notes: tuple[str, ...] = ()
-    """What the user should know: plain sentences."""
+    """What the user should know, in plain sentences."""
     collections: tuple[Collection, ...] = ()
-    """Folders and archives among what was given: which members were used, and which not and why."""
+    """Folders and archives among the inputs: which members were used, and which were not and why."""
     changed_days: tuple[ChangedDay, ...] = ()
-    """Days that the directory already held flows of, or of a later day, and that late records changed; what
-    was scored of them is to be scored again. Sorted; none in a new directory."""
+    """Days that late records changed although the directory already held flows of them, or of a later day.
+    Scores of these days must be computed again. Sorted; none in a new directory."""
 
     @property
     def changed(self) -> bool:
@@ -47,7 +47,7 @@ class ConversionReport:
 
     @property
     def fates(self) -> dict[str, int]:
-        """What became of the rows read: kept, rejected, and the reasons of `LEFT_OUT`; it adds up."""
+        """The rows read, by outcome: kept, rejected, and the reasons of `LEFT_OUT`; they add up."""
         counts = Counter({"kept": 0, "rejected": self.rejected})
         for file in self.files:
             counts.update(file.left_out, kept=file.kept)
@@ -74,9 +74,9 @@ class Tally:
     path: Path
     report: FileReport
     reader: Reader | None = None
-    """The one that knows the file, where that was found out."""
+    """The reader that knows the file, if it was detected."""
     device_id: str | None = None
-    """The device that the collection names from which the file comes."""
+    """The device named by the collection that the file comes from."""
     unusable: UnusableFile | None = None
     span: list[int] = field(default_factory=list)
     """First and last time so far, in microseconds."""
@@ -88,7 +88,7 @@ class Tally:
     def pass_over(self, error: UnusableFile) -> None:
         said = str(error)
         if self.report.collection:
-            # The copy of a member lies where nobody knows it.
+            # The path of a member's copy means nothing to the user.
             said = said.replace(str(self.path), f"{self.report.collection}: {self.report.name}")
         self.unusable = UnusableFile(said, *error.paths, argument=error.argument)
         self.report.unusable, self.report.argument = said, error.argument

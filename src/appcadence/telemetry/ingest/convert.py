@@ -1,4 +1,4 @@
-"""Native logs into a telemetry directory, adding only what is not there yet."""
+"""Conversion of native logs into a telemetry directory, adding only what is not there yet."""
 
 from __future__ import annotations
 
@@ -60,27 +60,28 @@ def convert(
 ) -> ConversionReport:
     """Convert native logs into a telemetry directory, or add them to one.
 
-    Files whose content (SHA-256) was converted before are skipped; where nothing is new, nothing is
-    touched. Logs that belong together (Zeek's conn and ssl, say) must be given in one call: names are
-    not looked up in logs converted earlier. A file that cannot be used is passed over, whole, and its report
-    says why; all that the others give is added, or nothing. Of a folder or an archive the members that are
-    known are used; a sysdiagnose names its device. What logs of a device repeat of each other counts once.
+    Files whose content (SHA-256) was converted before are skipped; if nothing is new, nothing is touched.
+    Logs that belong together (such as Zeek's conn and ssl) must be given in one call: names are not looked up
+    in logs converted earlier. A file that cannot be used is passed over whole, and its report says why. The
+    rows of the other files are added all together or not at all. Of a folder or an archive, the members with
+    a known format are used; a sysdiagnose names its device. Rows that several logs of a device repeat count
+    once.
 
     Args:
         paths: files, plain or packed (gzip, bzip2, xz, zstd), folders, archives (tar, plain or packed, zip),
             patterns such as "logs/*.log"; "-" is standard input.
         out: the telemetry directory; made if absent.
-        format: name of the format of all files; None = found out for each.
+        format: name of the format of all files; None = detected for each.
         local_nets: networks (CIDR) of the monitored devices.
-        devices: which device had which address when: a table, or the CSV file with it.
-        device_id: the device of every row; not together with `devices`. Without it a sysdiagnose's is its
-            kind of device ("iPhone").
+        devices: which device had which address, and when: a table, or the CSV file with it.
+        device_id: the device of every row; not together with `devices`. Without it, the id of a sysdiagnose
+            is its kind of device ("iPhone").
         mapping: the mapping file of the format `table`.
-        app_map: CSV file (app_name, app_id) for apps that a source knows by their display name.
+        app_map: CSV file (app_name, app_id) for apps that a source knows by display name.
         keyfile: a file with a key of at least 16 bytes: device ids and user-chosen host names become keyed
             hashes, the same in every call with this key.
-        strict: stop at the first file that cannot be used, instead of passing it over.
-        progress: told the share of the bytes that is done.
+        strict: stop at the first file that cannot be used instead of passing it over.
+        progress: called with the share of the bytes that is done.
 
     Raises:
         TelemetryError: no file can be used, an argument is wrong, or `out` is neither a telemetry directory
@@ -113,17 +114,17 @@ def convert(
             except UnusableFile as error:
                 if strict or not {tally.path for tally in tallies if not tally.unusable} & set(error.paths):
                     raise
-                # Found out while it was read: once more without it, and any other that ends too early.
+                # The fault showed only during reading: try again without this file and others cut off.
                 tallies = [again(tally, error) for tally in tallies]
 
 
 def _shared_names(tallies: Iterable[Tally], renaming: Renaming) -> Iterator[str]:
-    """A sentence where device ids come from the names of sysdiagnoses, which many devices share."""
+    """A sentence if device ids come from the names of sysdiagnoses, which many devices share."""
     used = sorted({renaming.device(t.device_id) for t in tallies if t.device_id and not t.unusable})
     if used:
         yield (
             f"The device id {listed(used)} comes from the name of a sysdiagnose, which other devices of its "
-            "kind share; give the id of each device where there are several."
+            "kind share; if there are several, give the id of each device."
         )
 
 
@@ -139,7 +140,7 @@ def _converted(
     """One attempt with the files that are not known to be unusable.
 
     Raises:
-        UnusableFile: another one is.
+        UnusableFile: another file is unusable.
     """
     touched, options = Touched(), replace(options, strangers=Strangers(), said={})
     with DirectoryWriter(out, adding=True, private=renaming.fingerprint is not None) as writer:
@@ -182,7 +183,7 @@ def _converted(
         if nothing := nothing_kept(list(new.values()), options):
             raise nothing
         if not set(writer.rows) - {"rejected"}:
-            # An empty table says "converted, and nothing was there".
+            # An empty table says: converted, but nothing was there.
             writer.write("flows", FLOWS.empty())
         # Before the new rows count.
         changed_days = touched.changed(before) if before else ()
@@ -211,7 +212,7 @@ def _none_usable(tallies: Sequence[Tally]) -> TelemetryError:
 
 
 class _Sink:
-    """Takes what the readers give into the directory, and counts it."""
+    """Writes what the readers yield into the directory, and counts it."""
 
     def __init__(
         self,
@@ -231,7 +232,7 @@ class _Sink:
 
     def write(self, groups: Iterable[tuple[Reader, list[Path]]], options: ReadOptions) -> None:
         """Read the files of one device, or of the network."""
-        # What names the installed apps comes first: other rows are counted for them.
+        # Logs that name the installed apps come first, because other rows are folded into these apps.
         for found, files in sorted(groups, key=lambda group: group[0].NAME not in INVENTORIES):
             for table, batch in found.read(files, options):
                 marks = batch.schema.metadata
@@ -254,7 +255,7 @@ class _Sink:
         return self._new[Path(os.fsdecode(batch.schema.metadata[b"file"]))]
 
     def settle(self) -> int:
-        """Count each flow once; how many flows of the directory the new ones complete."""
+        """Count each flow once; returns how many flows of the directory the new ones complete."""
         settled = self._each_once.settle(self._writer, self._before)
         reports = [tally.report for tally in self._new.values()]
         for number, lost in settled.left_out.items():
@@ -300,7 +301,7 @@ def _options(
 
 
 def _known(directory: TelemetryDirectory | None) -> set[str]:
-    """Hashes of what was converted into the directory."""
+    """Hashes of the files that were converted into the directory."""
     if directory is None:
         return set()
     try:
@@ -315,7 +316,7 @@ def _known(directory: TelemetryDirectory | None) -> set[str]:
 def _checks(
     out: Path, tallies: Collection[Tally], devices: set[str], options: ReadOptions, renaming: Renaming
 ) -> tuple[str, ...]:
-    """Sentences about the directory as it now is, as far as they concern devices with new rows."""
+    """Sentences about the directory as it is now, but only about devices with new rows."""
     if not devices:
         return ()
     times = [time for tally in tallies for time in tally.span]
@@ -330,5 +331,5 @@ def _checks(
             *timeout_notes(directory, devices, first, last),
         )
     except AppcadenceError as error:
-        # The new rows are in, whatever ails the others.
+        # The new rows are in, even if other tables are faulty.
         return (f"Clocks and device names were not checked: {error}",)

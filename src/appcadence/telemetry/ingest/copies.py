@@ -13,7 +13,7 @@ from appcadence.telemetry.readers._sqlite import WAL
 
 MAX_MEMBER_BYTES = 4 << 30
 MAX_USED_BYTES = 32 << 30
-"""Of all members of one archive that are copied out of it."""
+"""For all members that are copied out of one archive."""
 
 _PIECE = 1 << 20
 _MAX_NAME, _MAX_PARTS = 100, 5
@@ -21,7 +21,7 @@ _ODD = re.compile(r"[^\w.,+-]", re.ASCII)
 
 
 class TooLarge(Exception):
-    """A member is larger than is copied."""
+    """A member is too large to copy."""
 
 
 class Copies:
@@ -34,9 +34,9 @@ class Copies:
         self._left = MAX_USED_BYTES
 
     def make(self, name: str, start: bytes, stream: Stream) -> Path:
-        """Copy a member of which the start was read already."""
+        """Copy a member whose start was already read."""
         owner = name.removesuffix(WAL)
-        # The folders above say what some files are.
+        # For some files, the folders above say what they are.
         parts = [_ODD.sub("_", part)[-_MAX_NAME:] for part in PurePosixPath(owner).parts[-_MAX_PARTS:]]
         *above, base = parts or ["member"]
         base += name[len(owner) :]
@@ -61,7 +61,7 @@ class Copies:
         while data:
             size += len(data)
             if size > min(MAX_MEMBER_BYTES, self._left):
-                raise TooLarge("larger than what is read of one member, or of all together")
+                raise TooLarge("larger than is read of one member, or of all together")
             with room():
                 out.write(data)
             data = stream.read(_PIECE)

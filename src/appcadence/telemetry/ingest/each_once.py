@@ -1,12 +1,12 @@
 """Flows that are logged again count once: within a conversion, and between it and what the directory holds.
 
-Of the rows of one key (see `flow_keys`) the most complete one stays, that of the longest duration, then of
-the most bytes: a sensor that records connections while they are open writes them again and again. A new row
-that completes one of the directory takes its place, with the host name of that one where it has none itself.
+Among rows with one key (see `flow_keys`) the most complete one stays: the longest, then the one with the most
+bytes. This matters because a sensor that records open connections writes them again and again. A new row that
+completes one of the directory replaces it, and takes over its host name if it has none itself.
 
-Memory grows with the flows that are logged again, not with the others: the keys of the new ones lie on disk,
-8 bytes each (see `key_runs`). Of flows that are logged again about `MAX_ROWS` rows are held at a time; one of
-which more rows than that are logged is left as it is.
+Memory grows only with the flows that are logged again: the keys of new flows are on disk, 8 bytes each (see
+`key_runs`). About `MAX_ROWS` rows of repeated flows are held at a time; a flow with more rows than that is
+left as it is.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from appcadence.telemetry.schema import FLOWS
 
 MAX_ROWS = 2_000_000
 UNIQUE, STORED = -2, -1
-"""Owners that are no logs: rows that are not looked at, and rows of the directory."""
+"""Owners that are not logs: rows that need no check, and rows of the directory."""
 _LONGER_SECONDS = 1.0
-"""Two sensors see the end of a connection at almost one time: that completes nothing."""
+"""Two sensors see a connection end at almost the same time; a smaller difference completes nothing."""
 _READ = (*KEY_COLUMNS, "dest_host_source")
 _HOST = ("dest_host", "dest_host_source")
 _ROW = np.dtype(
@@ -55,22 +55,22 @@ _ROW = np.dtype(
 
 @dataclass
 class Settled:
-    """What became of flows that were logged again."""
+    """The outcome for flows that were logged again."""
 
     left_out: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """By the number of the log: its rows that do not count, by reason (see `LEFT_OUT`)."""
+    """For each log, by number: its rows that do not count, by reason (see `LEFT_OUT`)."""
     completed: int = 0
     """Flows of the directory that a longer record has replaced."""
     dropped: list[Ints] = field(default_factory=list)
-    """Places of the new rows that go, ..."""
+    """Places of new rows to remove, ..."""
     replaced: dict[Path, list[Ints]] = field(default_factory=lambda: defaultdict(list))
     """... and of rows of the directory, by file."""
     named: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """Host name and its source that a new row takes over, by its place."""
+    """Host name and name source that a new row takes over, by its place."""
 
 
 class EachOnce:
-    """Gathers the flows of a conversion batch by batch, as they are written; then settles which count."""
+    """Gathers the flows of a conversion batch by batch as they are written, then decides which count."""
 
     def __init__(self) -> None:
         self._keys = KeyRuns()
@@ -81,7 +81,7 @@ class EachOnce:
         """The log of each batch, and the place of its first row."""
 
     def add(self, flows: pa.Table, owner: int) -> None:
-        """Rows of a log (its number from 0, or UNIQUE), in the order in which they are written."""
+        """Add rows of a log (its number from 0, or UNIQUE), in the order in which they are written."""
         if not len(flows):
             return
         self._owners.append(owner)
@@ -94,7 +94,7 @@ class EachOnce:
         self._low, self._high = min(self._low, low), max(self._high, high)
 
     def settle(self, writer: DirectoryWriter, before: TelemetryDirectory | None) -> Settled:
-        """Take what is logged again out of the new flows, and what they complete out of the directory."""
+        """Remove repeated flows from the new ones, and flows that these complete from the directory."""
         found = Settled()
         staged = writer.staged("flows")
         if staged is None or not self._keys.count:
@@ -117,7 +117,7 @@ class EachOnce:
         return found
 
     def _held(self, before: TelemetryDirectory) -> dict[Path, Keys]:
-        """Files of the directory that have rows with keys of new ones, and these."""
+        """Files of the directory that share keys with new rows, and these keys."""
         found: dict[Path, Keys] = {}
         near: dict[Path, Keys] = {}
         for file in before.files("flows"):
@@ -130,7 +130,7 @@ class EachOnce:
         return found | self._known(near)
 
     def _known(self, near: dict[Path, Keys]) -> dict[Path, Keys]:
-        """Those of the sorted keys of files that new rows have; files without any are left out."""
+        """The sorted keys of each file that new rows share; files without any are left out."""
         found: dict[Path, list[Keys]] = defaultdict(list)
         for keys in self._keys.parts() if near else ():
             for file, theirs in near.items():
@@ -141,11 +141,11 @@ class EachOnce:
         return {file: np.concatenate(some) for file, some in found.items()}
 
     def _near(self, group: pq.RowGroupMetaData) -> bool:
-        """Whether a row group may hold rows of the time of the new ones."""
+        """Whether a row group may overlap the new rows in time."""
         return reaches(group, "start", self._low - SECOND_US, self._high + SECOND_US)
 
     def _decide(self, wanted: Keys, staged: Path, files: Sequence[Path], found: Settled) -> None:
-        """What becomes of the rows with some sorted keys."""
+        """Decide which rows with some sorted keys stay, and add the outcome to `found`."""
         host, how = Codes(), Codes()
         parts = []
         for number, file in enumerate([staged, *files], -1):
@@ -183,14 +183,14 @@ class EachOnce:
 
 
 def _between(keys: Keys, those: Keys) -> Keys:
-    """Those of the sorted keys that lie between the ends of others."""
+    """The sorted keys that lie between the first and last of others."""
     if not len(those):
         return keys[:0]
     return keys[np.searchsorted(keys, those[0]) : np.searchsorted(keys, those[-1], "right")]
 
 
 def _among(keys: Keys, wanted: Keys) -> Mask:
-    """(n,) which keys are among the sorted ones."""
+    """(n,) which keys are among the sorted wanted ones."""
     if not len(wanted):
         return np.zeros(len(keys), bool)
     at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
@@ -198,7 +198,7 @@ def _among(keys: Keys, wanted: Keys) -> Mask:
 
 
 def _count_of(wanted: Keys, keys: Keys) -> Ints:
-    """How often each key is among the sorted ones."""
+    """How often each wanted key occurs among the sorted keys."""
     return np.searchsorted(keys, wanted, "right") - np.searchsorted(keys, wanted, "left")
 
 
@@ -211,7 +211,7 @@ def _parts(wanted: Keys, count: Ints) -> Iterator[Keys]:
 
 
 def _rows(table: pa.Table, place: int, wanted: Keys, host: Codes, how: Codes) -> Structs:
-    """What is to be known of the rows with some sorted keys, to tell which one stays."""
+    """The facts about rows with some sorted keys that decide which one stays."""
     keys = flow_keys(table)
     at = np.flatnonzero(_among(keys, wanted))
     table = table.take(pa.array(at))
@@ -226,9 +226,9 @@ def _rows(table: pa.Table, place: int, wanted: Keys, host: Codes, how: Codes) ->
 
 
 def _grouped(rows: Structs) -> tuple[Structs, Ints]:
-    """The rows in the order of their flows, and the number of the flow of each."""
+    """The rows sorted by flow, and the flow number of each."""
     rows = rows[np.lexsort((rows["place"], rows["file"], rows["owner"], rows["key"]))]
-    # Where content alone tells rows apart, the first of one log is the first of another, and so on.
+    # If only content distinguishes rows, the first in one log equals the first in another, and so on.
     place = np.arange(len(rows))
     first = np.append(True, (np.diff(rows["key"]) > 0) | (np.diff(rows["owner"]) != 0))[: len(rows)]
     number = place - np.maximum.accumulate(np.where(first, place, 0))
@@ -240,7 +240,7 @@ def _grouped(rows: Structs) -> tuple[Structs, Ints]:
 
 
 def _most_complete(rows: Structs, group: Ints, fixed: Mask) -> Ints:
-    """The place of the row of each group that stays; one in a file that is fixed is not replaced."""
+    """For each group, the place of the row that stays; a row in a fixed file is never replaced."""
     by_figures = (rows["place"], rows["owner"], -rows["bytes"], -rows["seconds"])
     first = np.append(True, np.diff(group) > 0)
     best = np.lexsort((*by_figures, group))[first]
@@ -252,11 +252,13 @@ def _most_complete(rows: Structs, group: Ints, fixed: Mask) -> Ints:
 
 
 def _changed(drop: Ints, named: dict[int, tuple[str, str]], place: int, rows: pa.Table) -> pa.Table:
-    """Rows from a place on: those that stay, some with the host name that they take over."""
+    """The rows from a place on that stay, some with a host name that they take over."""
     for number, name in enumerate(_HOST):
         if named:
-            told = (named[at][number] if at in named else None for at in range(place, place + len(rows)))
-            column = pc.coalesce(rows[name].cast(pa.string()), pa.array(told, pa.string()))
+            taken_over = (
+                named[at][number] if at in named else None for at in range(place, place + len(rows))
+            )
+            column = pc.coalesce(rows[name].cast(pa.string()), pa.array(names, pa.string()))
             rows = rows.set_column(rows.column_names.index(name), name, column)
     low, high = np.searchsorted(drop, [place, place + len(rows)])
     stays = np.ones(len(rows), bool)

@@ -1,11 +1,11 @@
-"""The key by which a flow is the same wherever it is logged again.
+"""Keys that are equal for one flow wherever it is logged again.
 
-Rows of one source (kind of log), device, destination, port and transport are one flow if besides
+Rows with the same source (kind of log), device, destination, port and transport are one flow if
 
 - both have an id of the source's own and the device's own port is the same, and the starts are at most
   `SAME_START_US` apart, in the same second: the clocks of two sensors differ, and so do their ids;
 - or, where that port is not known, the source's own id and the start are the same;
-- or, where there is no id, all else that is logged of them. Several such rows of one log are several flows.
+- or, where there is no id, everything else is the same. Several such rows of one log are several flows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KEY_COLUMNS = (
     *("start", "source", "device_id", "dest_ip", "dest_host", "dest_port", "device_port", "transport"),
     *("source_uid", *_CONTENT, *_FIGURES),
 )
-"""What a key looks at."""
+"""The columns that a key is made from."""
 
 Keys = npt.NDArray[np.uint64]
 _MULTIPLIERS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
@@ -36,12 +36,12 @@ _BY_CONTENT = np.uint64(1)
 
 
 def flow_keys(flows: pa.Table) -> Keys:
-    """(n,) 64 bits a flow: equal for the same flow, but for starts that `SAME_START_US` tells apart.
+    """(n,) 64 bits per flow, equal for the same flow; starts must still be compared (`SAME_START_US`).
 
-    Among a hundred million rows two others meet in one key with a probability below one in a thousand.
+    Among a hundred million rows, two different flows share a key with a probability below one in a thousand.
 
     Args:
-        flows: n canonical rows, of the columns `KEY_COLUMNS` as many as are known.
+        flows: n canonical rows, with as many of the columns `KEY_COLUMNS` as are known.
     """
     flows = conform(FLOWS, flows, columns=KEY_COLUMNS)
     start = np.asarray(flows["start"].cast(pa.int64()))
@@ -74,7 +74,7 @@ def flow_keys(flows: pa.Table) -> Keys:
 
 
 def by_content(keys: Keys) -> Mask:
-    """(n,) which keys are of rows that only their content tells apart."""
+    """(n,) which keys belong to rows that only their content distinguishes."""
     return (keys & _BY_CONTENT) > 0
 
 

@@ -1,4 +1,4 @@
-"""Parts of apps counted for their app as logs are converted, by any reader; the id as logged is kept."""
+"""Parts of apps counted for their app during conversion, whatever the reader; the id as logged is kept."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Folding:
         self._installed = set(installed)
 
     def apply(self, table: str, batch: pa.Table) -> pa.Table:
-        """The batch with each id folded, and what it was in `source_app_id`; metadata is kept.
+        """The batch with each id folded, and the id as logged in `source_app_id`; metadata is kept.
 
-        Display names are no ids and stay. A process that works for others makes the attribution "process".
+        Display names are not ids and stay. A process that works for others gets the attribution "process".
         """
         if "app_id" not in batch.column_names:
             return batch
@@ -47,12 +47,12 @@ class Folding:
 
 
 def _raw(batch: pa.Table, raw: pa.DictionaryArray, folded: pa.DictionaryArray) -> pa.Array:
-    """What the source called each app, null where that is its id; what the reader knows goes before."""
+    """What the source called each app, null where that is its id; a column of the reader takes precedence."""
     before, after = raw.cast(pa.string()), folded.cast(pa.string())
-    told = pc.if_else(pc.fill_null(pc.not_equal(before, after), False), before, None)
+    as_logged = pc.if_else(pc.fill_null(pc.not_equal(before, after), False), before, None)
     if RAW not in batch.column_names:
-        return told
-    return pc.coalesce(batch[RAW].cast(pa.string()).combine_chunks(), told)
+        return as_logged
+    return pc.coalesce(batch[RAW].cast(pa.string()).combine_chunks(), as_logged)
 
 
 def _with(batch: pa.Table, name: str, column: pa.Array) -> pa.Table:

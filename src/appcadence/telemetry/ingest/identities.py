@@ -1,4 +1,4 @@
-"""Which device had which address when, from the logs that are converted, where no table says so."""
+"""Which device had which address, and when, from the converted logs themselves if no table says so."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from appcadence.telemetry.readers._lines import head
 def identified(
     options: ReadOptions, tallies: Iterable[Tally], shown: Callable[[str], str]
 ) -> tuple[ReadOptions, tuple[str, ...]]:
-    """The options with the devices that leases and MAC addresses in the files tell of; sentences on them, in
-    which a name is as `shown`.
+    """The options with the devices found in leases and MAC addresses of files, and sentences on them.
 
-    Devices that are named otherwise go before. Leases that were given before count again, for what is new.
+    `shown` gives the form of a name in a sentence. Devices named by an option take precedence. Leases in
+    files that were converted before are used again for the new rows.
 
     Raises:
         UnusableFile: a file cannot be read.

@@ -1,4 +1,4 @@
-"""What was given to convert, as files: the members of folders and archives and standard input among them."""
+"""The paths given to convert, as files: also members of folders and archives, and standard input."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from appcadence.telemetry.readers._sqlite import WAL, write_ahead_log
 
 _PATTERN = re.compile(r"[*?\[]")
 MAX_WAIT_SECONDS = 60.0
-"""Without a byte."""
+"""The longest wait for the next byte."""
 _PIECE, _HEAD_BYTES = 1 << 20, 1 << 17
 
 
 def inputs(
     paths: Sequence[Path], copies: Path, chosen: Reader | None, options: ReadOptions
 ) -> tuple[list[Tally], tuple[Collection, ...]]:
-    """The files, each with its checksum; and the folders and archives that some of them were found in.
+    """The files, each with its checksum, and the folders and archives that some of them were found in.
 
     Members of archives are copied into the directory `copies`.
     """
@@ -40,7 +40,7 @@ def inputs(
     for number, path in enumerate(queue):  # it grows
         beside = path.with_name(path.name.removesuffix(WAL).removesuffix("-shm"))
         if beside != path and beside in paths:
-            continue  # part of a database that is given too
+            continue  # part of a database that is given as well
         if not is_collection(path):
             tallies.append(_hashed(Tally(path, FileReport(path.name))))
             continue
@@ -55,15 +55,15 @@ def inputs(
             tallies.append(_hashed(Tally(member.path, report, member.reader, device)))
         if not members and not found.within:
             tally = Tally(path, FileReport(path.name))
-            tally.pass_over(UnusableFile(f"{path} holds nothing that is read: {found.summary()}", path))
+            tally.pass_over(UnusableFile(f"{path} holds no file that can be read: {found.summary()}", path))
             tallies.append(tally)
     return tallies, tuple(collections)
 
 
 def _meant(path: Path, copies: Path, tallies: list[Tally]) -> Iterator[Path]:
-    """The files that are meant: those that fit a pattern that no shell has expanded; standard input, copied.
+    """The files that a path means: matches of a pattern that no shell expanded, or a copy of standard input.
 
-    A tally that is passed over stands for what gives none.
+    A path without any file adds a tally that is passed over.
     """
     text = str(path)
     try:
@@ -75,7 +75,7 @@ def _meant(path: Path, copies: Path, tallies: list[Tally]) -> Iterator[Path]:
             return
         found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
         if not found:
-            raise UnusableFile(f"no file fits {text}; expected a log file", path)
+            raise UnusableFile(f"no file matches {text}; expected a log file", path)
         yield from found
     except UnusableFile as error:
         tally = Tally(path, FileReport(path.name))
@@ -96,7 +96,7 @@ def _hashed(tally: Tally) -> Tally:
 
 
 def again(tally: Tally, error: UnusableFile) -> Tally:
-    """The file for another attempt; unusable where this error says so, or where its gzip data is damaged."""
+    """The file for another attempt; unusable if this error says so, or if its packed data is damaged."""
     report = FileReport(tally.report.name, tally.report.sha256, collection=tally.report.collection)
     fresh = Tally(tally.path, report, tally.reader, tally.device_id)
     try:
@@ -111,12 +111,11 @@ def again(tally: Tally, error: UnusableFile) -> Tally:
 
 
 def standard_input(target: Path, handle: int | None = None) -> Path:
-    """Copy what is written to standard input, or to another handle, into a file: a log is read more than
-    once.
+    """Copy standard input, or another handle, into a file, because a log is read more than once.
 
     Raises:
-        UnusableFile: nothing comes for MAX_WAIT_SECONDS or at all, what comes first is in no known format,
-            or there is too much of it.
+        UnusableFile: nothing arrives for MAX_WAIT_SECONDS or at all, the first bytes are in no known format,
+            or there is too much data.
         TelemetryError: there is no room for it.
     """
     handle = sys.stdin.fileno() if handle is None else handle
@@ -133,7 +132,7 @@ def standard_input(target: Path, handle: int | None = None) -> Path:
                 raise UnusableFile(f"standard input is larger than {MAX_UNPACKED_BYTES >> 30} GB", target)
             out.write(data)
             if not known and size > _HEAD_BYTES:
-                # What nobody knows is not waited for: it may never end.
+                # Do not wait for the end of an unknown format: it may never come.
                 out.flush()
                 detect(target)
                 known = size

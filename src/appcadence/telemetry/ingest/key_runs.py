@@ -1,4 +1,4 @@
-"""Keys of flows by the hundred million: on disk but for those of a moment, and back in their order."""
+"""Sorted keys of hundreds of millions of flows, kept on disk except for a small part."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from appcadence.telemetry.ingest.flow_keys import Keys
 from appcadence.telemetry.readers._spill import room
 
 RUN_KEYS = 1 << 22
-"""So many keys, 32 MB, are sorted, written and given back at a time."""
+"""This many keys (32 MB) are sorted, written and returned at a time."""
 _PARTS = 256
 _EDGES = np.arange(1, _PARTS, dtype=np.uint64) << np.uint64(56)
-"""Between the parts: the keys are well mixed, so that one part is as large as another."""
+"""Between the parts, which are equally large because the keys are well mixed."""
 
 
 class KeyRuns:
-    """Add keys, then take all of them in their order; fewer than RUN_KEYS stay in memory.
+    """Add keys, then take all of them in sorted order; fewer than RUN_KEYS stay in memory.
 
-    The others lie in a temporary file without a name, 8 bytes each, sorted run by run.
+    The others go to a temporary file without a name, 8 bytes each, in sorted runs.
     """
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = None
         self._runs: list[Ints] = []
-        """Of each run where its parts begin in the file, and where the last one ends, in keys."""
+        """For each run, where its parts begin in the file and where the last one ends, in keys."""
         self._new: list[Keys] = []
         self._new_count = self.count = 0
 
     def add(self, keys: Keys) -> None:
-        """Add some, in any order.
+        """Add keys in any order.
 
         Raises:
             TelemetryError: there is no room for them.
@@ -46,7 +46,7 @@ class KeyRuns:
             self._write()
 
     def parts(self) -> Iterator[Keys]:
-        """All keys, each part sorted and greater than those before it."""
+        """All keys in sorted parts, each greater than those before it."""
         rest = self._taken()
         if self._file is None:
             yield rest

@@ -1,6 +1,6 @@
-"""Late records: which days of which devices a conversion changed after the directory had passed them.
+"""Late records: days of devices that a conversion changed although the directory already held later flows.
 
-A sensor logs a connection when it ends, so one that was open at midnight stands in the log of a later day.
+A sensor logs a connection when it ends, so one that was open at midnight is in the log of a later day.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from appcadence.telemetry.names import Codes
 
 _TIMES = {"flows": "start", "activity": "start", "notifications": "time"}
 TOUCHING = ("start", "duration_seconds", "device_id")
-"""The columns of flows that tell which days they touch."""
+"""The columns of flows that show which days they touch."""
 
 
 @dataclass(frozen=True, order=True)
@@ -34,7 +34,7 @@ class ChangedDay:
 
 
 class Touched:
-    """The (device, UTC day) that new rows touch, gathered batch by batch; memory grows with device-days."""
+    """The (device, UTC day) pairs that new rows touch, gathered by batch; memory grows with device-days."""
 
     def __init__(self) -> None:
         self._device = Codes()
@@ -43,11 +43,11 @@ class Touched:
     @property
     def devices(self) -> set[str]:
         """Devices with new flows, activity or notifications."""
-        names = self._device.names  # of dictionaries, which may hold more than the rows
+        names = self._device.names  # dictionaries may name more devices than the rows
         return {names[code] for code in np.unique(device_of(self._days.touched()[0])).tolist()}
 
     def add(self, table: str, batch: pa.Table) -> None:
-        """Count n canonical rows; those of other tables are passed over."""
+        """Count n canonical rows; rows of other tables are ignored."""
         if table not in _TIMES or not len(batch):
             return
         start = np.maximum(batch[_TIMES[table]].cast(pa.int64()).to_numpy(), 0)

@@ -1,9 +1,9 @@
-"""Logs that a device keeps of itself overlap: successive exports repeat days. What they repeat counts once.
+"""Logs that a device keeps about itself overlap, because successive exports repeat days. Repeats count once.
 
-A row is known by its content and, where one log has several such rows, by its number among them: three pushes
-of one minute stay three, and are three in the next export too. Intervals of one state are one where logs
-overlap, so that a span which the end of one log cuts goes on in the next; of what the directory holds already
-only the rest is added. Of a push that two kinds of log have, the finer record counts.
+A row is identified by its content and, if one log has several such rows, by its number among them: three
+pushes in one minute stay three, and are the same three in the next export. Overlapping intervals of one state
+in several logs are merged, so that a span cut by the end of one log continues in the next; only what the
+directory lacks is added. If two kinds of log have the same push, the finer record counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from appcadence.telemetry.names import encode
 from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, conform
 
 _HELD_APART = ("accesses", "rejected", "verdicts")
-"""Tables whose rows are not looked at here."""
+"""Tables whose rows are not checked here."""
 _NO_KEY = {
     "time_resolution_seconds",
     "dest_host",
@@ -34,15 +34,15 @@ _NO_KEY = {
     "expected_hosts",
     "app_attribution",
 }
-"""Columns that tell no rows apart; a directory may fill in host names as it is read."""
+"""Columns that do not distinguish rows; a directory may fill in host names as it is read."""
 _STATE = ("device_id", "app_id", "kind", "source", "source_app_id")
 
 Interval = tuple[int, int, int, int]
-"""Start, end, the number of the log (-1 = the directory), and the row in what is new, from 0."""
+"""Start, end, the number of the log (-1 = the directory), and the number of the new row, from 0."""
 Key = tuple[str, str]
 """Device and app."""
 Push = tuple[int, int]
-"""When it came at the earliest and at the latest, in microseconds."""
+"""The earliest and latest time at which it may have arrived, in microseconds."""
 
 
 class Overlaps:
@@ -53,7 +53,7 @@ class Overlaps:
         self._held: dict[str, list[pa.Table]] = {}
 
     def add(self, table: str, batch: pa.Table) -> bool:
-        """Hold the rows of a batch; False where rows of this table are never repeated."""
+        """Hold the rows of a batch; False if rows of this table are never repeated."""
         if table in _HELD_APART:
             return False
         if len(batch):
@@ -61,7 +61,7 @@ class Overlaps:
         return True
 
     def release(self) -> Iterator[tuple[str, pa.Table, int]]:
-        """(table, rows of one log with its metadata, rows left out as repeated); then nothing is held."""
+        """Yield (table, rows of one log with metadata, count of repeats left out), then hold nothing."""
         for table, batches in self._held.items():
             files = list(dict.fromkeys(batch.schema.metadata[b"file"] for batch in batches))
             log = np.repeat(
@@ -85,7 +85,7 @@ class Overlaps:
         self._held = {}
 
     def _known(self, table: str, new: pa.Table) -> pa.Table:
-        """What the directory holds of the devices in the time of the new rows."""
+        """The rows of the directory with the devices and times of the new rows."""
         declared = DIRECTORY_TABLES[table]
         columns = [*_keys(table), *({"time_resolution_seconds"} if table == "notifications" else ())]
         empty = declared.empty().select(columns)
@@ -107,14 +107,14 @@ def _keys(table: str) -> list[str]:
 
 
 def _events(table: str, new: pa.Table, log: Ints, old: pa.Table) -> tuple[pa.Table, Ints]:
-    """The new rows, and the log of each: -1 for one that is repeated."""
+    """The new rows, and the log of each; -1 for a repeated row."""
     names = _keys(table)
     whole = pa.concat_tables([old.select(names), new.select(names)])
     owner = np.concatenate([np.full(len(old), -1), log])
     rows = pd.DataFrame({"code": _codes(whole, names), "owner": owner})
     # The number of each row among the equal rows of its log.
     rows["number"] = rows.groupby(["code", "owner"]).cumcount()
-    # Of rows with one content and number the first log keeps it.
+    # Among rows with the same content and number, the first log keeps its row.
     rows = rows.sort_values("owner", kind="stable")
     repeated = rows.duplicated(["code", "number"]).sort_index().to_numpy()
     return new, np.where(repeated[len(old) :], -1, log)
@@ -158,7 +158,7 @@ _OPEN = np.iinfo(np.int64).max
 
 
 def _merged(members: list[Interval]) -> Iterator[Interval]:
-    """What new intervals of one state add; those of one log alone stay as they are."""
+    """What new intervals of one state add; intervals that no other log touches stay as they are."""
     members.sort()
     cluster: list[Interval] = []
     end = -1
@@ -172,7 +172,7 @@ def _merged(members: list[Interval]) -> Iterator[Interval]:
 
 
 def _added(cluster: list[Interval]) -> Iterator[Interval]:
-    """Of intervals that touch each other: the whole of them, without what the directory has."""
+    """The union of intervals that touch each other, without what the directory has."""
     logs = {log for _, _, log, _ in cluster}
     if logs == {-1}:
         return
@@ -191,12 +191,12 @@ def _added(cluster: list[Interval]) -> Iterator[Interval]:
 
 
 def recorded_elsewhere(new: pa.Table, old: pa.Table) -> Mask:
-    """(n,) whether a push of the new notifications is one of another source, finer or in the directory.
+    """(n,) which new pushes another source also has, in a finer record or already in the directory.
 
-    A PowerLog rounds pushes to the minute, the unified log has them to the microsecond. A record stands for
-    the time from its stamp on as long as its resolution; where two of one app and of different sources meet,
-    each with one other at most, they are one push, and the finer record of it counts. Pushes of unknown apps
-    are never the same.
+    A PowerLog rounds pushes to the minute, the unified log has them to the microsecond. A record covers the
+    time from its timestamp to the end of its resolution. If two records of one app from different sources
+    overlap, they are one push, and the finer one counts; each record is matched at most once. Pushes of
+    unknown apps are never the same.
     """
     drop: Mask = np.zeros(len(new), bool)
     if len(set(new["source"].unique().to_pylist()) | set(old["source"].unique().to_pylist())) < 2:
@@ -208,7 +208,7 @@ def recorded_elsewhere(new: pa.Table, old: pa.Table) -> Mask:
     for row, source, key, push in _pushes(new):
         waiting[key][source].append((push, row))
     for key, by_source in waiting.items():
-        for source, pushes in sorted(by_source.items(), key=_length):
+        for source, pushes in sorted(by_source.items(), key=_span_of):
             others = [push for name, held in kept[key].items() if name != source for push in held]
             same = _met(sorted(pushes), sorted(others))
             drop[list(same)] = True
@@ -216,8 +216,8 @@ def recorded_elsewhere(new: pa.Table, old: pa.Table) -> Mask:
     return drop
 
 
-def _length(pushes: tuple[str, list[tuple[Push, int]]]) -> tuple[int, str]:
-    """How long the first push of a source may have been under way: the finest source comes first."""
+def _span_of(pushes: tuple[str, list[tuple[Push, int]]]) -> tuple[int, str]:
+    """A sort key: the time span of the first push of a source, so that the finest source comes first."""
     source, (((first, last), _), *_) = pushes
     return last - first, source
 
@@ -235,7 +235,7 @@ def _pushes(table: pa.Table) -> Iterable[tuple[int, str, Key, Push]]:
 
 
 def _met(pushes: list[tuple[Push, int]], others: list[Push]) -> set[int]:
-    """Rows of pushes that meet one of the others, each of which is met once."""
+    """Rows of pushes that overlap one of the others, each of which is matched once."""
     found: set[int] = set()
     place = 0
     for (first, last), row in pushes:

@@ -1,4 +1,4 @@
-"""Names replaced as logs are converted: display names by bundle ids, what tells of a person by hashes."""
+"""Names replaced during conversion: display names by bundle ids, names that point to a person by hashes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LOCAL = (
     *(".intranet", ".corp", ".private", ".fritz.box", ".in-addr.arpa", ".ip6.arpa"),
 )
 _PRIVATE = LOCAL_NETWORKS[:6]
-"""Private and link-local ones; loopback, multicast and broadcast tell of nobody."""
+"""Private and link-local networks; loopback, multicast and broadcast point to nobody."""
 _MIN_KEY_BYTES = 16
 _MIN_DISTINCT_BYTES = 8
 _MAX_KEY_BYTES = 4096
 _FORM = "2"
-"""What is replaced, and by what; the first form had no name, and kept addresses and names of files."""
+"""The version of what is replaced and how; the first had no number, and kept addresses and file names."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Renaming:
 
         Raises:
             TelemetryError: a file cannot be read, a column or value is absent, one name has two ids, or the
-                key is shorter than 16 bytes, easy to guess or open to others than its owner.
+                key is shorter than 16 bytes or easy to guess.
         """
         return cls(
             {} if app_map is None else read_app_map(app_map),
@@ -86,27 +86,27 @@ class Renaming:
 
     @property
     def fingerprint(self) -> str | None:
-        """Tells keys apart without telling what they are; None = names are kept."""
+        """Distinguishes keys without revealing them; None = names are kept."""
         return None if self.key is None else self._hash("key", _FORM)
 
     def check(self, directory: TelemetryDirectory) -> None:
-        """Refuse a directory whose names were kept, or replaced by another key.
+        """Refuse a directory whose names were kept, or replaced with another key.
 
         Raises:
-            TelemetryError: it does.
+            TelemetryError: the directory is such a one.
         """
         keys = {entry["key"] for entry in directory.sources if "key" in entry}
         if keys <= {self.fingerprint}:
             return
         if self.key is None:
             raise TelemetryError(
-                f"{directory.path} holds pseudonyms, beside which no clear names may stand; give the key "
+                f"{directory.path} holds pseudonyms, which must not be mixed with clear names; give the key "
                 "that it was made with, or another directory",
                 "keyfile",
             )
         if self._hash("key", "") in keys:
             raise TelemetryError(
-                f"{directory.path} holds pseudonyms of an older form, which keep more; convert the logs "
+                f"{directory.path} holds pseudonyms of an older form, which hides less; convert the logs "
                 "again, into another directory"
             )
         clear = None in keys
@@ -114,23 +114,23 @@ class Renaming:
         raise TelemetryError(f"{directory.path} holds {what}; convert into another directory", "keyfile")
 
     def device(self, name: str) -> str:
-        """What stands for the name of a device."""
+        """The replacement for the name of a device."""
         return name if self.key is None else self._hash("device", name)
 
     def file(self, name: str) -> str:
-        """What stands for the name of a file, which often names a person or a device."""
+        """The replacement for the name of a file, which often names a person or a device."""
         return name if self.key is None else self._hash("file", name)
 
     def _hash(self, kind: str, name: str) -> str:
         return f"{kind}-{self._digest(kind, name).hex()[:16]}"
 
     def _digest(self, kind: str, name: str) -> bytes:
-        # A name of undecodable bytes is one, too.
+        # A name may have bytes that cannot be decoded.
         text = f"{kind}\0{name}".encode(errors="surrogateescape")
         return hmac.new(self.key or b"", text, hashlib.sha256).digest()
 
     def _host(self, name: str, devices: frozenset[str]) -> str:
-        """A name that people give to their own machines: of one label, or under a local domain."""
+        """The replacement for a name of people's own machines: one label, or under a local domain."""
         if parsed(name.partition("%")[0]) is not None:
             return self._address(name, devices)
         plain = name.rstrip(".").lower()
@@ -139,7 +139,7 @@ class Renaming:
         return self._hash("host", name) + (".local" if is_local(name) else "")
 
     def _address(self, name: str, devices: frozenset[str]) -> str:
-        """Of a machine on the devices' networks, or a monitored device: an address that is still local."""
+        """A local address to replace that of a monitored device or a machine on its networks."""
         address = name.partition("%")[0]
         own = name in devices or is_within(address, (*_PRIVATE, *self.local_nets))
         digest = self._digest("address", name)
@@ -159,14 +159,14 @@ def _key(path: Path) -> bytes:
             key = stream.read(_MAX_KEY_BYTES).strip()
             try:
                 check_private(path, stream, TelemetryError)
-            except TelemetryError as error:  # whoever has read it can undo what is replaced from now on, too
+            except TelemetryError as error:  # who has read it can also undo later replacements
                 _log.warning("appcadence: warning: %s", error)
     except OSError as error:
         raise TelemetryError(
             f"{path} cannot be read ({error.strerror}); expected a file with a key"
         ) from None
     if len(key) < _MIN_KEY_BYTES:
-        raise TelemetryError(f"{path} holds {len(key)} bytes; a key has at least {_MIN_KEY_BYTES}")
+        raise TelemetryError(f"{path} holds {len(key)} bytes; a key needs at least {_MIN_KEY_BYTES}")
     if len(set(key)) < _MIN_DISTINCT_BYTES or key in (key + key)[1:-1]:
         raise TelemetryError(
             f"the key in {path} is easy to guess: it repeats itself, or has few different bytes; make one: "

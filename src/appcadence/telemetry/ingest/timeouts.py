@@ -1,4 +1,4 @@
-"""Flow sources that cut long connections at an active timeout, where another of the device does not."""
+"""Flow sources that cut long connections at an active timeout while another source of the device does not."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def timeout_notes(
                     found[*names, round(limit)].append(device.names[code])
     return tuple(
         f"{cut} cuts connections at {limit:,} s where {other} does not, for {listed(sorted(who))}: pieces "
-        f"are joined again as features are computed, yet where one is missing, lengths from {cut} are lower "
-        "bounds."
+        f"are joined again when features are computed, but where one is missing, durations from {cut} are "
+        "lower bounds."
         for (cut, other, limit), who in sorted(found.items())
     )
 
 
 def active_timeout(flows: Structs) -> float | None:
-    """Seconds at which long connections are cut; None where they are not, or the flows do not tell.
+    """Seconds at which long connections are cut; None if they are not, or if the flows do not show it.
 
     Args:
         flows: n rows (start and length in seconds, dest and port as numbers, dest -1 = unknown) of one device

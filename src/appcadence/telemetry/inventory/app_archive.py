@@ -1,7 +1,7 @@
-"""What an app's own bundle declares: an IPA, or an extracted Info.plist with what lies beside it.
+"""What an app's own bundle declares: an IPA, or an extracted Info.plist with the files beside it.
 
 Everything here may come from an attacker: sizes are bounded, nothing is unpacked to disk, and an archive's
-entries are read by the one name they must have.
+entries are read only by the names they must have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from appcadence.telemetry.readers._packed import InPieces, Stopped
 from appcadence.telemetry.schema import MAX_NAME
 
 MAX_PLIST_BYTES = 4 << 20
-"""Largest property list read out of an archive or beside one; real ones are under 100 kB."""
+"""Largest property list read from an archive or beside one; real ones are under 100 kB."""
 _MAX_DIRECTORY_BYTES = 8 << 20
 _MAX_TEXT = 1000
 _MAX_EXTENSIONS = 200
@@ -40,24 +40,24 @@ _PROVIDERS = {
     *("packet-tunnel-provider", "app-proxy-provider", "app-push-provider"),
     *("content-filter-provider", "dns-proxy"),
 }
-"""Network extensions that stay; entitled to `dns-settings` or `relay`, an app runs none."""
+"""Network extensions that keep running; `dns-settings` and `relay` entitle an app to none."""
 _PROFILE = "embedded.mobileprovision"
 _PHONE = "~iphone"
 _PARTS = {*_POINTS, "WKApplication", "WKWatchKitApp"}
 _HOST = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 
 Facts = dict[str, Any]
-"""Columns of the inventory that a source knows; what it does not know is absent."""
+"""Columns of the inventory that a source knows; unknown ones are absent."""
 
 
 def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
-    """Facts of one app from its IPA, or from its Info.plist where `info` is what that holds.
+    """Facts of one app from its IPA, or from its Info.plist if `info` is the content of that.
 
-    Beside an Info.plist may lie its entitlements or embedded.mobileprovision, and PlugIns/*.appex. A plist
-    without UIBackgroundModes declares none, but what extensions do in the background is a mode, too
-    (`EXTENSION_MODES`), or is entitled to; without entitlements, pushes are unknown. No bundle says which
-    hosts its app contacts: associated domains are links that open in it, domains of a privacy manifest are
-    trackers.
+    Entitlements or embedded.mobileprovision, and PlugIns/*.appex, may lie beside an Info.plist. A plist
+    without UIBackgroundModes declares none, but background work of extensions is a mode, too
+    (`EXTENSION_MODES`), and so is a network extension that the app is entitled to. Without entitlements,
+    pushes are unknown. No bundle says which hosts its app contacts: associated domains are links that open in
+    the app, and domains of a privacy manifest are trackers.
 
     Raises:
         TelemetryError: the file is damaged, too large, or a value has the wrong type.
@@ -69,7 +69,7 @@ def bundle(path: Path, info: dict[str, Any] | None = None) -> Facts:
     found = sorted({file for pattern in _ENTITLEMENTS for file in folder.glob(pattern)})
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise TelemetryError(f"{folder} holds several entitlements ({names}); keep the one of {path.name}")
+        raise TelemetryError(f"{folder} holds several entitlements ({names}); keep only those of {path.name}")
     entitlements = plist(source_bytes(found[0], MAX_PLIST_BYTES), str(found[0])) if found else None
     profile = folder / _PROFILE
     if entitlements is None and profile.is_file():
@@ -93,13 +93,13 @@ def plist(content: bytes, name: str) -> Any:
     """A property list, XML or binary; entity declarations are refused."""
     try:
         return plistlib.loads(content.lstrip())
-    except Exception as error:  # plistlib lets through whatever its parsers raise on hostile input
+    except Exception as error:  # plistlib passes on whatever its parsers raise on hostile input
         reason = str(error) or type(error).__name__
         raise TelemetryError(f"{name} is not a readable property list ({reason})") from None
 
 
 def hosts(values: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Host names or addresses in lower case, sorted, each once; and the values that are neither."""
+    """Distinct host names or addresses in lower case, sorted; and the values that are neither."""
     good, bad = set(), []
     for value in values:
         host = value.strip().rstrip(".").lower()
@@ -126,7 +126,7 @@ class _Archive(zipfile.ZipFile):
         if info.file_size > max_bytes:
             raise TelemetryError(f"{where} claims {info.file_size:,} bytes; at most {max_bytes:,} are read")
         with self.open(info) as stream:
-            # The claim may be a lie: what is inflated is bounded as well.
+            # The claimed size may be a lie, so the inflated data is bounded as well.
             content = stream.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise TelemetryError(f"{where} is larger than {max_bytes:,} bytes")
@@ -134,22 +134,22 @@ class _Archive(zipfile.ZipFile):
 
 
 def list_within(path: Path, max_bytes: int) -> bytes | None:
-    """The content of the one list (CSV, JSON) in a zip archive that is no IPA; None where it is an IPA.
+    """The content of the only list (CSV, JSON) in a zip archive; None if the archive is an IPA.
 
     Raises:
-        TelemetryError: the archive is damaged, too large, or holds another number of lists.
+        TelemetryError: the archive is damaged or too large, or holds no list or several.
     """
     with _opened(path) as archive:
         names = archive.namelist()
         if any(_INFO.fullmatch(name) for name in names):
             return None
         if "[Content_Types].xml" in names:
-            raise TelemetryError(f"{path} is a workbook or document of Office; save its sheet as CSV")
+            raise TelemetryError(f"{path} is an Office workbook or document; save its sheet as CSV")
         lists = [name for name in names if name.lower().endswith((".csv", ".json"))]
         if len(lists) != 1:
             raise TelemetryError(
-                f"{path} holds 0 Payload/*.app/Info.plist and {len(lists)} lists (CSV, JSON): neither an IPA "
-                "nor the export of one list; unzip it and give the files themselves"
+                f"{path} holds 0 Payload/*.app/Info.plist and {len(lists)} lists (CSV, JSON): it is neither "
+                "an IPA nor the export of one list; unzip it and give the files themselves"
             )
         return archive.take(lists[0], max_bytes)
 
@@ -199,7 +199,7 @@ def _ipa(path: Path) -> Facts:
 
 
 def _provisioned(content: bytes, name: str) -> Any:
-    """Entitlements that a provisioning profile allows: a plist inside a signed envelope."""
+    """Entitlements in a provisioning profile, which is a plist inside a signed envelope."""
     start, end = content.find(b"<?xml"), content.rfind(b"</plist>")
     if start < 0 or end < start:
         raise TelemetryError(f"{name} holds no property list")
@@ -212,7 +212,7 @@ def declared(
 ) -> Facts:
     """Facts of an Info.plist's values, of entitlements (None = unknown), and of its extensions' Info.plist.
 
-    A key may carry the kind of device (`UIBackgroundModes~iphone`); that of the phone is used.
+    A key may name the kind of device (`UIBackgroundModes~iphone`); the phone's is used.
 
     Raises:
         TelemetryError: a value has the wrong type, or is a variable that only a build fills in.
@@ -243,7 +243,7 @@ def declared(
 
 
 def _modes_of(extensions: Iterable[tuple[str, bytes]]) -> Iterator[str]:
-    """What extensions may do in the background; most of them run only where the person sees them."""
+    """The background modes of extensions; most of them run only in view of the user."""
     for where, content in extensions:
         part = plist(content, where)
         if not isinstance(part, dict):
@@ -256,25 +256,25 @@ def _modes_of(extensions: Iterable[tuple[str, bytes]]) -> Iterator[str]:
 
 
 def _check_kind(name: str, info: Mapping[str, Any]) -> None:
-    """Refuse the Info.plist of what is no app of an iPhone or iPad."""
+    """Refuse the Info.plist of anything but an app for iPhone or iPad."""
     platforms = info.get("CFBundleSupportedPlatforms")
     platforms = platforms if isinstance(platforms, list) else []
     mac = "LSMinimumSystemVersion" in info and not {"MinimumOSVersion", "LSRequiresIPhoneOS"} & info.keys()
     if (platforms and not any(str(one).startswith("iPhone") for one in platforms)) or (mac and not platforms):
-        of = ", ".join(map(str, platforms)) or "macOS"
-        raise TelemetryError(f"{name} is of an app for {of}, not for iOS or iPadOS")
+        systems = ", ".join(map(str, platforms)) or "macOS"
+        raise TelemetryError(f"{name} belongs to an app for {systems}, not for iOS or iPadOS")
     if _PARTS & info.keys() or info.get("CFBundlePackageType") in ("XPC!", "FMWK", "BNDL"):
         raise TelemetryError(
-            f"{name} is of a part of an app (an extension, a framework or a watch app); give that of the app "
-            "that holds it"
+            f"{name} belongs to a part of an app (an extension, a framework or a watch app); give the one of "
+            "the app that contains it"
         )
 
 
 def checked_id(name: str, app: str) -> None:
-    """Refuse what is no bundle id.
+    """Check a bundle id.
 
     Raises:
-        TelemetryError: it is none, or a variable of a source tree.
+        TelemetryError: it is no bundle id, or a variable of a source tree.
     """
     if _is_variable(app):
         raise TelemetryError(
@@ -285,7 +285,7 @@ def checked_id(name: str, app: str) -> None:
 
 
 def checked_length(what: str, identifier: str) -> None:
-    """Refuse an identifier that is too long to be written. Raises TelemetryError."""
+    """Check that an identifier is short enough for the tables; raises TelemetryError if not."""
     if len(identifier) > MAX_NAME:
         raise TelemetryError(f"{what} has {len(identifier):,} characters; at most {MAX_NAME} are read")
 
@@ -295,7 +295,7 @@ def _is_variable(value: Any) -> bool:
 
 
 def text(name: str, values: dict[Any, Any], key: str) -> str | None:
-    """A text value, None where it is absent or blank."""
+    """A text value; None if it is absent or blank."""
     value = values.get(key)
     if value is None:
         return None
@@ -307,7 +307,7 @@ def text(name: str, values: dict[Any, Any], key: str) -> str | None:
 
 
 def _whole(value: str) -> str:
-    """A text that can be written: JSON may hold half a character."""
+    """The text in a form that can be encoded, because JSON may hold half a character."""
     return value.encode("utf-8", "replace").decode()
 
 

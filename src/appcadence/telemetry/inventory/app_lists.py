@@ -1,8 +1,8 @@
-"""Lists of apps in the wrappings of many tools: where the rows are, and what a row says.
+"""Lists of apps as many tools wrap them: where the rows are, and what a row says.
 
-Tools differ in the names of fields and in what lies around the rows: an MDM's answer, bare, in a webhook or
-in JSON; the pages of an API; a status report; the list that a tool got from the device. The tables below say
-which names mean what. Names are compared in lower case, without "_" and "-".
+Tools differ in their field names and in what surrounds the rows: an MDM's answer (bare, in a webhook or in
+JSON), the pages of an API, a status report, or the list that a tool got from the device. The tables below say
+what each name means. Names are compared in lower case, without "_" and "-".
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from appcadence.telemetry.inventory.app_archive import Facts, checked_id, declar
 from appcadence.telemetry.schema import MAX_NAME
 
 MAX_PLIST_BYTES = 16 << 20
-"""Of a property list with a list of apps."""
+"""The largest property list with a list of apps."""
 MAX_APPS = 100_000
 MAX_DEPTH = 16
-"""Of lists and dictionaries around a list."""
+"""The deepest nesting of lists and dictionaries around a list."""
 APP_IDS = (
     *("identifier", "bundleidentifier", "bundleid", "cfbundleidentifier", "softwareversionbundleid"),
     *("bundle id", "bundle identifier", "application identifier", "applicationidentifier", "appidentifier"),
@@ -31,12 +31,12 @@ APP_NAMES = (
     *("appname", "app name", "applicationname", "application name", "itemname"),
     *("cfbundledisplayname", "cfbundlename", "name", "displayname"),
 )
-"""Of a row with a bundle id; in tables, "Display Name" is that of the device."""
+"""In a row with a bundle id; in tables, "Display Name" is that of the device."""
 NAMES_ALONE = (
     *("applicationname", "application name", "appname", "app name"),
     *("displayname", "display name", "name"),
 )
-"""Of a row without a bundle id, as in Intune's lists."""
+"""In a row without a bundle id, as in Intune's lists."""
 VERSIONS = (
     *("shortversion", "short version", "cfbundleshortversionstring", "bundleshortversionstring"),
     *("applicationshortversion", "version", "applicationversion", "application version", "cfbundleversion"),
@@ -51,11 +51,11 @@ _STATES = ("managementstatus", "app status", "status", "state")
 _FLAGS = ("managed", "ismanaged")
 _OF_APP = "Data/Application"
 _INSTALLED = "installed_versions"
-"""Of Fleet's software of one host: what is on it, with the bundle id; empty for what could be installed."""
+"""In Fleet's software of a host: installed versions with bundle ids; empty if it is only available."""
 _GONE = ("uninstalledat", "uninstalled at", "removed")
-"""What is said of an app that was on the device: the time, or true."""
+"""Fields that mark an app as removed from the device: the time, or true."""
 _LISTS = re.compile(r"|value|results|data|items|list|.*(app|software).*")
-"""Names under which lists of apps lie; "" = nothing around them. Lists of profiles have identifiers too."""
+"""Keys of lists of apps; "" = nothing around the list. Lists of profiles have identifiers, too."""
 _ANSWERS = {"installedapplicationlist", "managedapplicationlist"}
 _DEVICES = (
     *("udid", "enrollmentid", "deviceudid", "uniqueidentifier", "uuid"),
@@ -63,9 +63,9 @@ _DEVICES = (
 )
 _DEVICE_PARTS = ("general", "device", "identifier", "lockdown")
 _OF_DEVICES = {*_DEVICES, "serialnumber", "serial number", "imei"}
-"""What no row about an app has."""
+"""Fields that no row about an app has."""
 _SERVERS_DEVICES = ("deviceidentifier", "deviceid")
-"""Names by which a tool or a server calls a device; some number their devices, which names none."""
+"""What a tool or a server calls a device; some only number their devices, which names none."""
 _MORE = ("@odata.nextlink", "nextlink", "next", "hasmore", "hasnextresults")
 _TOTALS = ("@odata.count", "totalcount", "total", "count", "totalrecordcount")
 _SYSTEMS = ("platform", "os", "ostype", "operating system", "operatingsystem")
@@ -74,8 +74,8 @@ _OTHER_TYPE = re.compile(r".*\.(android|mac|win|office|microsoftstore|web)", re.
 """`@odata.type` of apps of other systems in Graph's list of all apps."""
 _MAC_PATH = re.compile(r"/(Applications|System|Library|Users|usr|opt)/")
 
-# Apple, ManagedApplicationList and app.managed.list: what each status says about an app that is on the
-# device. Any other status means that it is not, or not yet.
+# Apple, ManagedApplicationList and app.managed.list: whether a status of an app on the device means managed
+# (None = unknown). Any other status means that the app is not on the device, or not yet.
 _MANAGED = {
     "managed": True,
     "updating": True,
@@ -98,34 +98,34 @@ class AppList:
 
     rows: list[Any]
     device: str | None = None
-    """Whose apps they are, as far as the wrapping says."""
+    """The device whose apps they are, if the wrapping says so."""
     complete: bool = False
-    """Whether it is meant to hold every app of the device."""
+    """Whether it should hold every app of the device."""
     managed_only: bool = False
-    """Whether it holds managed apps alone."""
+    """Whether it holds managed apps only."""
     by_status: bool = False
-    """Whether the status of a row says if the app is on the device at all."""
+    """Whether only the status of a row says if the app is on the device."""
     of_device: bool = False
-    """Whether it says nothing without the device it is of; so does a complete one."""
+    """Whether it means nothing without its device; neither does a complete list."""
 
     @property
     def has_ids(self) -> bool:
-        """Whether its apps are known by bundle id, not by name alone."""
+        """Whether its apps are known by bundle id, not only by name."""
         dicts = (row for row in self.rows[:100] if isinstance(row, dict))
         return self.complete or self.by_status or any(Row.of(row).named.keys() & {*APP_IDS} for row in dicts)
 
 
 @dataclass
 class Unwrapped:
-    """What a file holds."""
+    """The lists found in a file."""
 
     lists: list[AppList] = field(default_factory=list)
     more: str = ""
-    """What says that the answer has further pages; empty where nothing does."""
+    """The field that shows further pages of the answer; empty if there is none."""
 
 
 def plain(key: object) -> str:
-    """The name of a field as the tables above have it."""
+    """The name of a field in the form that the tables above use."""
     return str(key).strip().lower().replace("_", "").replace("-", "")
 
 
@@ -136,17 +136,17 @@ def listing(content: bytes, name: str) -> Any:
         TelemetryError: it is larger than any such list, or damaged.
     """
     if len(content) > MAX_PLIST_BYTES:
-        raise TelemetryError(f"{name} is larger than {MAX_PLIST_BYTES >> 20} MB, which no list of apps is")
+        raise TelemetryError(f"{name} is larger than {MAX_PLIST_BYTES >> 20} MB; no list of apps is")
     return plist(content, name)
 
 
 def unwrapped(name: str, value: Any, *, complete: bool) -> Unwrapped:
-    """The lists of apps in what was parsed from JSON or a property list.
+    """The lists of apps in parsed JSON or a parsed property list.
 
     Args:
         name: of the file, for errors.
         value: its content.
-        complete: a list with nothing around it holds every app of a device.
+        complete: whether a list with nothing around it holds every app of a device.
 
     Raises:
         TelemetryError: a list is too long, or the field that names the device is no text.
@@ -161,7 +161,7 @@ class _Walk:
         self._name = name
         self._complete = complete
         self._found = found
-        # References make a small property list as long as one likes: each part is looked at once.
+        # References can blow up a small property list, so each part is visited once.
         self._seen: dict[int, Any] = {}
 
     def into(self, value: Any, device: str | None, keys: tuple[str, ...], depth: int = MAX_DEPTH) -> None:
@@ -221,11 +221,11 @@ class _Walk:
                 total = next(
                     (value[named[n]] for n in _TOTALS if isinstance(value.get(named.get(n)), int)), 0
                 )
-                of = f", {longest:,} of {total:,} rows" if total else ""
-                self._found.more = self._found.more or f"{named[name]}{of}"
+                share = f", {longest:,} of {total:,} rows" if total else ""
+                self._found.more = self._found.more or f"{named[name]}{share}"
 
     def _decoded(self, key: Any, payload: str) -> Any:
-        """A property list in a text of JSON: as it is, or in base64."""
+        """A property list in a JSON string: as it is, or in base64."""
         try:
             known = payload.lstrip().startswith("<")
             content = payload.encode() if known else base64.b64decode(payload, validate=True)
@@ -282,36 +282,36 @@ class Row:
 
     values: dict[Any, Any]
     named: dict[str, Any]
-    """The key of each field by its plain name."""
+    """The key of each field, by its plain name."""
 
     @classmethod
     def of(cls, row: Any) -> Row:
-        """Raises TelemetryError for what is no dictionary."""
+        """Raises TelemetryError if the row is no dictionary."""
         if not isinstance(row, dict):
             raise TelemetryError("the entry is no dictionary")
         values = _flat(row)
         return cls(values, {plain(key): key for key in values if key is not None})
 
     def plainly(self, names: Iterable[str]) -> str | None:
-        """As `first`, passing over what is no text."""
+        """As `first`, but fields that are not text are skipped."""
         said = (self.values[self.named[name]] for name in names if name in self.named)
         return next((value.strip() for value in said if isinstance(value, str) and value.strip()), None)
 
     def first(self, names: Iterable[str], where: str = "the entry") -> str | None:
-        """The first of some fields that says anything."""
+        """The first of some fields with a value."""
         keys = (self.named[name] for name in names if name in self.named)
         return next((said for key in keys if (said := text(where, self.values, key))), None)
 
     @property
     def app_name(self) -> str | None:
-        """The name of the app where the row has no bundle id; that of a device is none."""
+        """The name of the app if the row has no bundle id; the name of a device does not count."""
         names = NAMES_ALONE if _OF_DEVICES.isdisjoint(self.named) else NAMES_ALONE[:4]
         return self.plainly(names)
 
     @property
     def elsewhere(self) -> bool:
-        """Whether it is about an app of another system than iOS or iPadOS."""
-        # "17.5" is a version, and says nothing of the system.
+        """Whether it is about an app of a system other than iOS or iPadOS."""
+        # "17.5" is a version and says nothing about the system.
         system = next((said for name in _SYSTEMS if (said := self.plainly([name])) and said[0].isalpha()), "")
         kind, source, path = (self.values.get(self.named.get(n)) for n in ("@odata.type", "source", "path"))
         if not system and isinstance(source, str) and source.islower() and " " not in source:
@@ -319,19 +319,19 @@ class Row:
             system = source
         if system:
             return not system.lower().startswith(_OURS) and system.lower() != "apple"
-        # Tools that ask the phone itself name the paths of its own apps, which are the same.
+        # Tools that query the phone itself give paths of its own apps, which look the same.
         of_mac = isinstance(path, str) and _MAC_PATH.match(path) and "CFBundleIdentifier" not in self.values
         return bool(of_mac) or (isinstance(kind, str) and bool(_OTHER_TYPE.match(kind)))
 
     @property
     def absent(self) -> bool:
-        """Whether it says itself that the app is not on the device."""
+        """Whether the row itself says that the app is not on the device."""
         gone = any(_is_said(self.values.get(self.named.get(name))) for name in _GONE)
         return gone or self.values.get(_INSTALLED) == []
 
 
 def _is_other_container(row: Any) -> bool:
-    """Whether it is what a backup has beside its apps: a container of a group or an extension."""
+    """Whether it is a container of a group or an extension, which a backup lists beside its apps."""
     return isinstance(row, dict) and row.get("ContainerContentClass", _OF_APP) != _OF_APP
 
 
@@ -340,7 +340,7 @@ def _is_said(value: Any) -> bool:
 
 
 def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
-    """What a row with a bundle id says; None where the app is not on the device.
+    """The facts of a row with a bundle id; None if the app is not on the device.
 
     Raises:
         TelemetryError: there is no bundle id, or a field is no text.
@@ -361,7 +361,7 @@ def facts_of(row: Row, found: AppList, table: bool) -> Facts | None:
         entitlements = row.values.get("Entitlements")
         said = declared(app, row.values, entitlements)
         if entitlements is None and "uibackgroundmodes" not in row.named:
-            # The tool did not ask for it: unknown, not none.
+            # The tool did not ask for it: this means unknown, not none.
             del said["background_modes"]
     by_mdm = row.values.get("Source") == "Declarative Device Management"
     flags = (row.values.get(row.named.get(name)) for name in _FLAGS)

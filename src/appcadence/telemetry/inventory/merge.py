@@ -10,18 +10,18 @@ PlugIns/*.appex), and the hand-kept inventory.toml:
     name = "Chat"
     purpose = "Messages between staff"     # in the owner's words
     category = "Business"
-    approved = true                        # true, false; leave it out while nobody has decided
+    approved = true                        # true or false; leave it out while nobody has decided
     expected_hosts = ["chat.example"]      # example.com covers what is under it, *.example.com only that
-    expected_period_seconds = 900          # the shortest period at which it is approved to talk by itself
+    expected_period_seconds = 900          # the shortest period at which it may talk by itself
     background_modes = ["fetch"]           # [] = declares none; leave it out if unknown
     push_entitled = true
 
-Every key may be left out: what no source says is null, which means unknown and never "none". Of sources that
-disagree the hand-kept file is believed first, then the bundle, the lists, Intune, and last what the latest
-snapshot knew. Which hosts and which period are expected, the hand-kept file alone says: no app declares them.
-Of two files of one kind the later one wins. What holds for the fleet also fills the rows of single
-devices, as a device's own row is the only one that is looked at for it. A list of which no row can be used
-is refused; of one that is not whole, or has bad rows, no absent app counts as vanished.
+Every key may be left out: what no source says is null, which means unknown and never "none". If sources
+disagree, the hand-kept file is believed first, then the bundle, the lists, Intune, and last the latest
+snapshot. Expected hosts and periods come only from the hand-kept file, because no app declares them. Of two
+files of one kind, the later one wins. Facts of the fleet also fill the rows of single devices, because only
+a device's own row is used for it. A list of which no row can be used is refused. If a list is incomplete or
+has bad rows, no absent app counts as vanished.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ CHANGES = (
 )
 """Kinds of change, in the order of a report."""
 _PSEUDONYM = re.compile("device-[0-9a-f]{16}")
-"""Of a device, as a conversion makes it."""
+"""The pseudonym of a device, as a conversion makes it."""
 
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What one file gave."""
+    """The report on one file."""
 
     name: str
     kind: str
@@ -77,7 +77,7 @@ class SourceReport:
     apps: int
     rejected: int
     unmapped: tuple[str, ...]
-    """App names that have no bundle id: they need a line in the app map."""
+    """App names without a bundle id, which need a line in the app map."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class MergeReport:
     rows: int
     """Rows of the new snapshot."""
     first: tuple[Scope, ...]
-    """Devices (None = the fleet) without an earlier snapshot: none of their apps counts as new."""
+    """Devices (None = the fleet) without an earlier snapshot; none of their apps counts as new."""
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
 
@@ -129,15 +129,15 @@ def merge(
 ) -> MergeReport:
     """Merge sources into a new snapshot of the `inventory` table of a telemetry directory.
 
-    A device whose InstalledApplicationList is given has the apps of that list, and no others. Either the
-    whole snapshot is added or nothing; a device without any difference gets no new rows.
+    A device whose InstalledApplicationList is given has exactly the apps of that list. The snapshot is added
+    whole or not at all; a device without any difference gets no new rows.
 
     Args:
         sources: files; see the module.
         into: the telemetry directory; made if absent.
-        device_id: the device of the list of apps, in place of its UDID.
+        device_id: the device of the list of apps, instead of its UDID.
         app_map: CSV file (app_name, app_id) for names without a bundle id.
-        now: time of the snapshot; None = the present. Never earlier than the last snapshot.
+        now: time of the snapshot; None = the present. Times before the last snapshot are moved after it.
 
     Raises:
         TelemetryError: a source cannot be read, or `into` is in use for something else.
@@ -161,8 +161,8 @@ def merge(
         clear = [scope for scope in after if scope is not None and not _PSEUDONYM.fullmatch(scope)]
         if hidden and clear:
             raise TelemetryError(
-                f"{into} holds pseudonyms, beside which no clear names may stand, such as {clear[0]}; name "
-                "the device as it is called there, or merge into another directory",
+                f"{into} holds pseudonyms, which clear names such as {clear[0]} must not be mixed with; give "
+                "the device's pseudonym, or merge into another directory",
                 "device_id",
             )
         changed = {scope: rows for scope, rows in after.items() if rows != before.present.get(scope)}
@@ -182,7 +182,7 @@ def merge(
 
 
 def _combined(sources: Sequence[Source], before: Snapshot) -> dict[Scope, Rows]:
-    """The apps of every scope that the sources speak of, each with what is known of it now."""
+    """The apps of every scope in the sources, each with its facts so far."""
     later_first = list(sources)[::-1]
     layers = sorted(later_first, key=lambda source: PRECEDENCE.index(source.kind))
     fleet = {app for source in layers if source.device is None for app in source.apps}
@@ -219,7 +219,7 @@ def _changes(before: Snapshot, after: Mapping[Scope, Rows]) -> tuple[Change, ...
     for scope in sorted(set(after) & set(before.present), key=order):
         old, new = before.present[scope], after[scope]
         for app in new.keys() - old.keys():
-            # What single devices were known to have is not new to the fleet.
+            # An app that single devices were known to have is not new to the fleet.
             if scope is None and any(app in rows for rows in before.present.values()):
                 continue
             note("new_app", app, scope, new[app]["app_name"] or "")
@@ -251,8 +251,8 @@ def _notes(
     for s in sources:
         if s.more:
             yield (
-                f"{_name(s.path)} is one page of a longer answer ({s.more}): what its other pages list is "
-                "missing; merge them too."
+                f"{_name(s.path)} is one page of a longer answer ({s.more}), so apps on the other pages are "
+                "missing; merge those pages too."
             )
     versions = {
         (app, facts["version"])
@@ -268,14 +268,14 @@ def _notes(
         }
         if other:
             installed = ", ".join(sorted(map(str, other)))
-            yield f"{app}: the bundle is of version {version}, installed is {installed}."
+            yield f"{app}: the bundle has version {version}, but {installed} is installed."
     if telemetry and "flows" in telemetry.tables():
         inventoried = {scope for scope in after if scope is not None}
         strangers = inventoried - telemetry.names("flows", "device_id") if inventoried else set()
         if strangers:
             yield (
                 f"{len(strangers)} listed device(s) have no flows: {listed(sorted(strangers))}. Flows may "
-                "call them otherwise: merge each list with the device_id that they use."
+                "use other names for them: merge each list with the device_id that the flows use."
             )
 
 
@@ -319,7 +319,7 @@ def _write(
             len(source.apps),
             len(source.bad),
         )
-        named = {} if hidden or source.device is None else {"key": None}  # no pseudonyms beside it
+        named = {} if hidden or source.device is None else {"key": None}  # forbids pseudonyms beside it
         entries.append(report.as_source() | named)
     writer.conversion, writer.sources = digest.hexdigest()[:16], entries
     writer.write("inventory", INVENTORY.of_rows(rows))

@@ -1,4 +1,4 @@
-"""What the snapshots of an inventory know so far."""
+"""The state of an inventory after its snapshots so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rows = dict[str, Facts]
 
 
 def latest(telemetry: TelemetryDirectory) -> Rows:
-    """Newest facts of every app: those of the fleet's own row, else those of one of the devices."""
+    """Newest facts of every app: from the fleet's own row, else from one of the devices."""
     known = Snapshot.latest(telemetry).known
     found: Rows = {}
     for scope in sorted(known, key=order, reverse=True):
@@ -33,7 +33,7 @@ def latest(telemetry: TelemetryDirectory) -> Rows:
 
 @dataclass
 class Snapshot:
-    """The newest facts of every scope and app; present = in the scope's last snapshot."""
+    """The newest facts by scope and app; `present` holds those in the scope's last snapshot."""
 
     known: dict[Scope, Rows]
     present: dict[Scope, Rows]

@@ -1,4 +1,4 @@
-"""The sources of an inventory, each read into facts about apps; what a source does not say is absent."""
+"""The sources of an inventory, each read into facts about apps; unknown facts are absent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NO_ANSWERS = ("NotNow", "Error", "CommandFormatError", "Idle")
 _BOM = b"\xef\xbb\xbf"
 HAND, BUNDLE, MDM, INTUNE = "hand", "bundle", "mdm", "intune"
 PRECEDENCE = (HAND, BUNDLE, MDM, INTUNE)
-"""Kinds of sources, the one believed most first."""
+"""Kinds of sources, the most trusted first."""
 
 _HAND_KEYS: dict[str, tuple[str, Any]] = {
     "name": ("app_name", str),
@@ -60,29 +60,29 @@ _HAND_KEYS: dict[str, tuple[str, Any]] = {
 
 @dataclass
 class Source:
-    """One file: its kind, the device it speaks of (None = the fleet), and facts by app."""
+    """One file: its kind, the device it is about (None = the fleet), and facts by app."""
 
     path: Path
     kind: str
     apps: dict[str, Facts] = field(default_factory=dict)
     device: str | None = None
     complete: bool = False
-    """Whether it lists every app of the device, so that one that is absent is gone."""
+    """Whether it lists every app of the device, so that an absent app is gone."""
     rows: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
     """Rows that could not be used: number from 1, reason."""
     unmapped: list[str] = field(default_factory=list)
     """Names of apps without a bundle id."""
     more: str = ""
-    """What says that it is one page of a longer answer; empty where nothing does."""
+    """The field that shows it is one page of a longer answer; empty if there is none."""
 
 
 def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -> Source:
-    """Read one file; its content says what it is.
+    """Read one file, whose kind its content shows.
 
     Raises:
         TelemetryError: the file cannot be read, is of no known kind, lacks what its kind must have, or is a
-            list of which no row can be used.
+            list without any usable row.
     """
     if path.suffix.lower() == ".toml":
         return _hand_kept(path)
@@ -100,7 +100,7 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     bare = head.removeprefix(_BOM).lstrip()
     if bare.startswith(b"<") and b"<plist" not in bare:
         raise TelemetryError(
-            f"{path} is XML or HTML and no property list; export the list as JSON or CSV (an API such as "
+            f"{path} is XML or HTML but no property list; export the list as JSON or CSV (an API such as "
             "Jamf's answers in JSON to Accept: application/json)"
         )
     if head.startswith(b"bplist") or bare.startswith(b"<"):
@@ -110,7 +110,7 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
         status = found.get("Status") if isinstance(found, dict) else None
         if isinstance(status, str) and status in _NO_ANSWERS:
             raise TelemetryError(
-                f"{path} is a device's answer {status} to a command of the MDM server, which holds no list; "
+                f"{path} is a device's answer {status} to a command of the MDM server and holds no list; "
                 "have the server ask again"
             )
         return _listed(path, unwrapped(str(path), found, complete=True), device_id, app_map)
@@ -122,9 +122,9 @@ def read_source(path: Path, device_id: str | None, app_map: Mapping[str, str]) -
     if b"\0" not in head and (rows := _rows(path, content)) is not None:
         return _listed(path, Unwrapped([AppList(rows)]), device_id, app_map, table=True)
     raise TelemetryError(
-        f"{path} is no inventory source; known are lists of apps (plist, JSON, CSV; also in a zip archive) "
-        f"that hold {EXPECTED}, IPA files, Info.plist and inventory.toml; of text that a tool prints for "
-        "people, ask it for JSON, XML or CSV"
+        f"{path} is no inventory source; expected a list of apps (plist, JSON, CSV; also in a zip archive) "
+        f"with {EXPECTED}, an IPA file, an Info.plist or inventory.toml; if this is text that a tool prints "
+        "for people, have it write JSON, XML or CSV"
     )
 
 
@@ -141,7 +141,7 @@ def read_app_map(path: Path) -> dict[str, str]:
             raise TelemetryError(f"{path}, line {line}: app_name and app_id must not be empty")
         checked_length(f"{path}, line {line}: app_id", app)
         if found.setdefault(name, app) != app:
-            raise TelemetryError(f"{path}, line {line}: {name!r} is {found[name]} and {app}; keep one")
+            raise TelemetryError(f"{path}, line {line}: {name!r} is both {found[name]} and {app}; keep one")
     return found
 
 
@@ -158,7 +158,7 @@ def _of_bundle(path: Path, facts: Facts) -> Source:
 
 
 def _utf16(content: bytes) -> str | None:
-    """The coding of text in UTF-16, which some tools write without a mark before it."""
+    """The encoding of UTF-16 text, which some tools write without a byte order mark."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     even, odd = content[:64:2], content[1:64:2]
@@ -178,7 +178,7 @@ def _listed(
     if device is None and any(one.complete or one.of_device for one in lists):
         if devices:
             raise TelemetryError(
-                f"{path} is of several devices ({listed(sorted(devices))}); give each its file"
+                f"{path} covers several devices ({listed(sorted(devices))}); give one file per device"
             )
         raise TelemetryError(f"{path} names no device (UDID); give its id", "device_id")
     if device is not None:
@@ -187,13 +187,13 @@ def _listed(
     if lists[0].has_ids:
         for one in lists:
             _by_id(source, one, table)
-        # An app whose row could not be read, or stands on another page, has not vanished.
+        # An app whose row could not be read, or is on another page, has not vanished.
         source.complete = any(one.complete for one in lists) and not source.bad and not found.more
     else:
         source.kind, source.device = INTUNE, None
         _by_name(source, (row for one in lists for row in one.rows), app_map)
     if not source.rows and source.complete:
-        raise TelemetryError(f"{path} is an empty list; no device is without an app, so nothing is changed")
+        raise TelemetryError(f"{path} is an empty list, but no device is without apps, so nothing is changed")
     if source.rows and not source.apps and not any(one.by_status and not source.bad for one in lists):
         raise _nothing_usable(source)
     return source
@@ -211,7 +211,7 @@ def _by_id(source: Source, found: AppList, table: bool) -> None:
         if said is not None:
             known = source.apps.setdefault(said["app_id"], {})
             version = said["version"]
-            # Of a fleet that has several, none is the version.
+            # If the fleet has several versions, the version is unknown.
             mixed = source.device is None and version and known.get("version", version) != version
             known.update({key: value for key, value in said.items() if value is not None})
             if mixed:
@@ -237,7 +237,7 @@ def _by_name(source: Source, rows: Iterable[Any], app_map: Mapping[str, str]) ->
             version = version.encode("utf-8", "replace").decode()  # JSON may hold half a character
         app = app_map[name]
         known = source.apps.setdefault(app, {"app_id": app, "app_name": name})
-        # One row a version: of a fleet that has several, none is the version.
+        # One row per version: if the fleet has several, the version is unknown.
         if version and known.setdefault("version", version) != version:
             known["version"] = None
     source.unmapped = list(unmapped)
@@ -247,10 +247,10 @@ def _nothing_usable(source: Source) -> TelemetryError:
     said = f"{source.path}: none of its {source.rows:,} rows can be used"
     if source.unmapped:
         names = listed(source.unmapped)
-        return TelemetryError(f"{said}: {names} without bundle ids; give a map of names", "app_map")
+        return TelemetryError(f"{said}: there is no bundle id for {names}; give a map of names", "app_map")
     if source.bad:
         return TelemetryError(f"{said}; row {source.bad[0][0]}: {source.bad[0][1]}")
-    return TelemetryError(f"{said}: no app of iOS or iPadOS is among them")
+    return TelemetryError(f"{said}: none is an app of iOS or iPadOS")
 
 
 def _json(path: Path, content: bytes) -> Any:
@@ -268,7 +268,7 @@ def _json(path: Path, content: bytes) -> Any:
 
 
 def _row(line: str) -> Any:
-    """What a line of JSON lines holds, None where it is damaged."""
+    """The value of a line of JSON lines; None if it is damaged."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -276,7 +276,7 @@ def _row(line: str) -> Any:
 
 
 def _rows(path: Path, content: bytes) -> list[Any] | None:
-    """The rows of a table, below the first of its lines that names columns; None where it is no table.
+    """The rows of a table below the first line that names columns; None if it is no table.
 
     Exports may begin with a title, and Excel's with a line that names the delimiter ("sep=;").
     """
@@ -297,8 +297,10 @@ def _rows(path: Path, content: bytes) -> list[Any] | None:
 
 
 def _header(lines: list[str]) -> tuple[int, str] | None:
-    """How many lines stand above the first that names columns, and its delimiter; of lines that name none
-    that is known, the first line has to do."""
+    """How many lines come before the header line, and its delimiter.
+
+    If no line names a known column, the very first line serves as the header, if it has a delimiter.
+    """
     first = None
     for above, line in enumerate(lines):
         delimiter = max(_DELIMITERS, key=line.count)
@@ -337,7 +339,7 @@ def _hand_facts(where: str, values: dict[str, Any]) -> Iterator[tuple[str, Any]]
         if key not in _HAND_KEYS:
             if isinstance(value, dict):
                 raise TelemetryError(f"{where}: {key!r} is a table; quote the whole bundle id")
-            raise TelemetryError(f"{where}: unknown key {key!r}; known are {', '.join(_HAND_KEYS)}")
+            raise TelemetryError(f"{where}: unknown key {key!r}; expected one of {', '.join(_HAND_KEYS)}")
         column, kind = _HAND_KEYS[key]
         if kind is float:
             # The bound also refuses infinity, and whole numbers that no float holds; bool is an int.

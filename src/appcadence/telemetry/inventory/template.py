@@ -1,8 +1,9 @@
-"""A hand-kept inventory to start from: what the telemetry shows of each app, for a human to decide on.
+"""A starting point for a hand-kept inventory: what the telemetry shows of each app, for a person to decide.
 
-Everything observed stands in comments, approval included. To approve what nobody read, or to declare the
-hosts and the rhythm that were seen, would teach the detector that whatever is there is as it should be; to
-write `approved = false` would raise alarms on every app. Read back unchanged, the file so changes no fact.
+Everything observed is written as comments, including approval. Approving entries that nobody has read, or
+declaring the hosts and rhythm that were seen, would teach the detector that everything present is as it
+should be. Writing `approved = false` would raise alarms on every app. Merging the file unchanged therefore
+changes no fact.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from appcadence.telemetry.inventory.snapshot import latest
 from appcadence.telemetry.schema import FLOWS
 
 RHYTHM_FLOWS = 2_000_000
-"""A period is looked for in at most this many flows: those of the first devices."""
+"""Periods are sought in at most this many flows, those of the first devices."""
 MIN_GAPS = 12
 NEAR = 0.2
 """A gap is near the median if it differs from it by at most this share."""
@@ -38,8 +39,8 @@ _CHANNEL = ["device_id", "app_id", "dest_host"]
 
 HEAD = """\
 # Hand-kept inventory, made by 'appcadence inventory template' from {directory}.
-# Nothing here is approved: all that was observed is a comment, and merging this file unchanged approves
-# nothing and declares nothing. For each app, check what is said, then remove '# ' where you agree.
+# Nothing here is approved: everything observed is a comment, and merging this file unchanged approves
+# nothing and declares nothing. For each app, check the comments, then remove '# ' where you agree.
 # A host that is listed because it was seen may be the one to worry about.
 # Then: appcadence inventory merge inventory.toml --into {directory}
 """
@@ -49,7 +50,7 @@ def write_template(directory: str | Path, out: str | Path, progress: Progress = 
     """Write the template of a telemetry directory to `out`; returns how many apps it has.
 
     Raises:
-        TelemetryError: the directory cannot be read, or `out` exists: it may hold decisions.
+        TelemetryError: the directory cannot be read, or `out` exists and may hold decisions.
     """
     out = Path(out)
     if out.exists():
@@ -69,7 +70,7 @@ def template(directory: str | Path, progress: Progress = silent) -> tuple[str, i
     unknown = seen.flows - sum(seen.apps.values())
     if unknown:
         share = f"{100 * unknown / seen.flows:.0f}%"
-        parts.append(f"# Blind spot: {unknown:,} flows ({share}) name no app, and stand nowhere below.\n")
+        parts.append(f"# Blind spot: {unknown:,} flows ({share}) name no app and are not listed below.\n")
     for app in apps:
         lines = [f"[apps.{_quoted(app)}]", *(f"# {line}" for line in _comments(app, seen, declared.get(app)))]
         parts.append("\n".join(lines) + "\n")
@@ -81,7 +82,7 @@ class _Rhythm(NamedTuple):
     seconds: float
     devices: int
     near_share: float
-    """Share of the gaps near the median: how steady it is."""
+    """Share of the gaps near the median, a measure of steadiness."""
 
 
 class _Seen:
@@ -104,7 +105,7 @@ class _Seen:
 
 
 def _counted(source: TelemetryDirectory, keys: Sequence[list[str]], progress: Progress) -> list[pd.DataFrame]:
-    """Flows by each of some keys, as column `n`; a name that is not known is one, too."""
+    """Flows counted by each of some keys, in column `n`; an unknown name is a key value, too."""
     totals = [
         pa.schema([*((name, pa.string()) for name in names), ("n", pa.int64())]).empty_table()
         for names in keys
@@ -122,7 +123,7 @@ def _counted(source: TelemetryDirectory, keys: Sequence[list[str]], progress: Pr
 
 
 def _rhythms(source: TelemetryDirectory, devices: pa.Array) -> dict[str, list[_Rhythm]]:
-    """Rhythms by app, those on most devices first: where most gaps of a channel are near their median."""
+    """Rhythms by app, those on most devices first: channels whose gaps are mostly near their median."""
     columns = ["start", *_CHANNEL]
     parts = [FLOWS.empty().select(columns)]
     for read in source.pieces("flows", columns):
@@ -172,18 +173,16 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
     for key, column in (("name", "app_name"), ("purpose", "declared_purpose"), ("category", "category")):
         yield f"{key} = {_quoted(facts.get(column) or '')}"
     approved = {True: "true", False: "false"}.get(facts.get("approved"))  # type: ignore[arg-type]
-    yield f"approved = {approved or 'true'}" + (
-        "  # declared so now" if approved else "  # nobody has decided"
-    )
+    yield f"approved = {approved or 'true'}" + ("  # declared now" if approved else "  # nobody has decided")
     expected = facts.get("expected_hosts")
     listed = expected if expected else hosts(host for host, _ in ranked[:_SHOWN])[0]
     if listed:
         yield f"expected_hosts = [{', '.join(map(_quoted, listed))}]" + (
-            "  # declared so now" if expected else "  # seen, not declared"
+            "  # declared now" if expected else "  # seen, not declared"
         )
     period = facts.get("expected_period_seconds")
     if period is not None:
-        yield f"expected_period_seconds = {period!r}  # declared so now"
+        yield f"expected_period_seconds = {period!r}  # declared now"
     elif rhythms:
         steadiest = max(rhythms, key=lambda rhythm: rhythm.near_share)
         yield f"expected_period_seconds = {round(steadiest.seconds)}  # seen, not declared"
@@ -191,9 +190,9 @@ def _comments(app: str, seen: _Seen, declared: Facts | None) -> Iterator[str]:
     if modes is None:
         yield "background modes: unknown; merge the app's IPA or Info.plist"
     else:
-        yield f"background_modes = [{', '.join(map(_quoted, modes))}]  # declared so now"
+        yield f"background_modes = [{', '.join(map(_quoted, modes))}]  # declared now"
     if facts.get("push_entitled") is not None:
-        yield f"push_entitled = {str(facts['push_entitled']).lower()}  # declared so now"
+        yield f"push_entitled = {str(facts['push_entitled']).lower()}  # declared now"
 
 
 def _share(part: int, total: int) -> str:

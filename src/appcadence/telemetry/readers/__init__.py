@@ -1,8 +1,8 @@
-"""Readers of native logs: one module a format, all of one shape, found through this registry.
+"""Readers of native logs: one module per format, all with the same interface, found through this registry.
 
-A reader yields `(table name, batch)`; a batch carries in its schema metadata which file it comes from
-(see `tagged`), so that a conversion can report per file. Rows that cannot be used are yielded as
-batches of the table `rejected`.
+A reader yields `(table name, batch)`. The schema metadata of a batch names the file it comes from (see
+`tagged`), so that a conversion can report per file. Rows that cannot be used are yielded as batches of the
+table `rejected`.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ _CODED = {
     "app_privacy_report": "records",
     "table": "rows",
 }
-"""Formats that are a module of this package each, and what counts in a file of each."""
+"""Formats that are a module of this package, and what a row of each is called."""
 
 DECLARATIONS = {
     path.stem: Declaration.read(path) for path in sorted((Path(__file__).parent / "declared").glob("*.toml"))
 }
-"""Formats of which one record is one flow, or one direction of one: files of the folder `declared`."""
+"""Formats whose records are flows, or directions of flows: files of the folder `declared`."""
 
 FORMATS = _CODED | {name: declared.counts for name, declared in DECLARATIONS.items()}
-"""The formats that can be read, and what counts in a file of each."""
+"""The formats that can be read, and what a row of each is called."""
 
 ON_DEVICE = frozenset({"powerlog", "knowledgec", "unified_log", "biome", "app_privacy_report"})
-"""Formats that a device keeps of itself: none names it, and successive exports overlap."""
+"""Logs that a device keeps about itself: none names the device, and successive exports overlap."""
 
 INVENTORIES = frozenset({"powerlog"})
 """Formats that also name the installed apps."""
 
 Batches = Iterator[tuple[str, pa.Table]]
-"""Names of canonical tables, each with some rows of it."""
+"""Names of canonical tables, each with some of its rows."""
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,27 @@ class ReadOptions:
     device_id: str | None = None
     """The device of every row, for logs of one device."""
     mapping: Path | None = None
-    """The mapping file of the format `table`, which no other format needs."""
+    """The mapping file of the format `table`; no other format needs one."""
     strangers: Strangers = field(default_factory=Strangers, compare=False)
-    """Filled by the readers: whose flows are left out as those of others."""
+    """Filled by the readers: who opened the flows that are left out because they belong to other devices."""
     said: dict[tuple[Path, str], None] = field(default_factory=dict, compare=False)
-    """Filled by the readers: what the user should know of a file, though its rows count."""
+    """Filled by the readers: what the user should know about a file, even though its rows count."""
 
 
 class Reader(Protocol):
-    """The shape of a reader module."""
+    """The interface of a reader module."""
 
     NAME: str
 
     def sniff(self, path: Path, start: bytes) -> bool:
-        """Whether the file is of this format, of which `start` is the first 64 kB, unpacked; never raises."""
+        """Whether the file is of this format; `start` is its first 64 kB, unpacked. Never raises."""
 
     def read(self, paths: Sequence[Path], options: ReadOptions) -> Batches:
         """Yield (canonical table name, batch).
 
         Raises:
             UnusableFile: a file cannot be read, or holds nothing of this format.
-            TelemetryError: the options do not do.
+            TelemetryError: the options do not fit the format.
         """
 
 
@@ -104,7 +104,7 @@ def reader(name: str) -> Reader:
         TelemetryError: there is no such format.
     """
     if name not in FORMATS:
-        raise TelemetryError(f"unknown format {name!r}; known are {', '.join(FORMATS)}")
+        raise TelemetryError(f"unknown format {name!r}; expected one of {', '.join(FORMATS)}")
     if name in DECLARATIONS:
         return cast(Reader, import_module(f"{__name__}._declared").Declared(DECLARATIONS[name]))
     return cast(Reader, import_module(f"{__name__}.{name}"))
@@ -127,22 +127,24 @@ def detect(path: Path) -> Reader:
         raise UnusableFile(f"{path} is {what}", path)
     if fault := _sqlite.fault(path, start, "a PowerLog (.PLSQL) or a knowledgeC.db"):
         raise fault
-    known = ", ".join(FORMATS)
-    looks = "".join(f"; {what}" for what in [described(start)] if what)
-    raise UnusableFile(f"{path} is in no known format{looks}; known are {known}", path, argument="format")
+    looks = f"; {what}" if (what := described(start)) else ""
+    said = f"{path} is in no known format{looks}; the known formats are {', '.join(FORMATS)}"
+    raise UnusableFile(said, path, argument="format")
 
 
 def sniffed(path: Path, start: bytes) -> Reader | None:
-    """The reader whose format a file has that starts so, if it is but one; of an SQLite file the whole is
-    looked at."""
+    """The only reader that takes a file with this start; None if none or several do.
+
+    Of an SQLite file, the whole file is checked.
+    """
     found = takers(path, start)
     return found[0] if len(found) == 1 else None
 
 
 def takers(path: Path, start: bytes) -> list[Reader]:
-    """The readers that would take a file: one that is code, or else all declarations that fit."""
+    """The readers that would take a file: one coded reader, or else all declarations that fit."""
     coded = next((known for known in map(reader, _CODED) if known.sniff(path, start)), None)
-    # A line with a time and the name of a process is a unified log's unless it holds a record of another log.
+    # A line with a time and a process name is from a unified log, unless it holds a record of another log.
     if coded is not None and coded.NAME != "unified_log":
         return [coded]
     declared = [known for known in map(reader, DECLARATIONS) if known.sniff(path, start)]
@@ -152,15 +154,17 @@ def takers(path: Path, start: bytes) -> list[Reader]:
 def tagged(
     batch: pa.Table, path: Path, read: int = 0, size: int = 0, left_out: Mapping[str, int] | None = None
 ) -> pa.Table:
-    """Mark a batch with its file, the data rows read for it (kept or not), the bytes got through, and the
-    number of rows that are left out without a fault of theirs, by reason (see `LEFT_OUT`)."""
+    """Mark a batch with its file, the data rows read for it (kept or not), the bytes read, and the number of
+    valid rows that are left out, by reason (see `LEFT_OUT`)."""
     marks = {"read": str(read), "size": str(size), "left_out": json.dumps(left_out or {})}
     return batch.replace_schema_metadata({"file": os.fsencode(path), **marks})
 
 
 def rejected(path: Path, bad: Sequence[Fault], counting: int = 0) -> Batches:
-    """Lines of a file that could not be used, in the order of the file; nothing if there are none. The rows
-    of `counting` of them count all the same, without a name."""
+    """Lines of a file that could not be used, in the order of the file; nothing if there are none.
+
+    The rows of `counting` of these lines are kept, without their names.
+    """
     if not bad:
         return
     lines, reasons = zip(*sorted(bad, key=itemgetter(0)), strict=True)

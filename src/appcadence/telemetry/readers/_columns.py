@@ -1,4 +1,4 @@
-"""The columns of a log of which one record is one flow, each read as what it should be."""
+"""The columns of a log whose records are flows, each read with the type it should have."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from appcadence.telemetry.readers._lines import Rows
 
 
 class Columns:
-    """Some rows by column, a field of a struct under its path ("event.time"); collects what is wrong.
+    """Some rows by column, with fields of structs under their paths ("event.time"); collects faults.
 
-    An absent column is all null, and so is a text of nothing but blanks, or of a word in `nothing` (lower
-    case) by which the log says so.
+    An absent column is all null. Blank text is null, and so is a word in `nothing` (lower case), which the
+    log uses for "no value".
     """
 
     def __init__(self, rows: Rows, nothing: Collection[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Columns:
         self._coded: dict[int, tuple[pa.Array, pa.DictionaryArray]] = {}
 
     def keep(self, mine: pa.Array, reason: str = "other_kind") -> None:
-        """Go on with some of the rows only; the others are left out for this reason."""
+        """Keep only some of the rows; the others are left out for this reason."""
         kept = np.asarray(mine)
         if kept.all():
             return
@@ -46,7 +46,7 @@ class Columns:
         self._coded.clear()
 
     def raw(self, name: str) -> pa.Array:
-        """As it stands."""
+        """The column unchanged."""
         if name not in self._raw:
             present = name in self.table.column_names
             found = one_array(self.table[name]) if present else pa.nulls(len(self.table), pa.string())
@@ -54,14 +54,14 @@ class Columns:
         return self._raw[name]
 
     def coded(self, column: pa.Array) -> pa.DictionaryArray:
-        """A column as names; one that is asked for again is not looked through again."""
+        """A column as names, encoded only once."""
         if id(column) not in self._coded:
-            # Kept with its column, so that no other one gets its number.
+            # Kept with its column, so that no other column can get its id.
             self._coded[id(column)] = column, encode(column)
         return self._coded[id(column)][1]
 
     def text(self, *names: str) -> pa.DictionaryArray:
-        """As texts without blanks around them, from the first column that says anything."""
+        """Stripped text, from the first column with a value in each row."""
         present = [name for name in names if name in self.table.column_names] or names[:1]
         return reduce(either, map(self._said, present))
 
@@ -71,14 +71,14 @@ class Columns:
         )
 
     def time(self, *names: str) -> pa.Array:
-        """As microseconds since 1970, from the first column that holds anything."""
+        """Microseconds since 1970, from the first column with a value in each row."""
         columns = [*map(self.raw, names)]
         micros, bad = _text.times(columns[0] if len(columns) == 1 else pc.coalesce(*columns))
         self.fault(bad, f"{names[0]} is not a time")
         return micros
 
     def whole(self, name: str, where: Mask | None = None) -> pa.Array:
-        """As whole numbers, null in rows where it says nothing."""
+        """Whole numbers, null in rows without a value."""
         column = self.raw(name)
         column = column if where is None else pc.if_else(pa.array(where), column, None)
         if pa.types.is_integer(column.type):
@@ -93,7 +93,7 @@ class Columns:
         return numbers
 
     def destination(self, hosts: pa.Array, addresses: pa.Array | None = None) -> dict[str, pa.Array]:
-        """The columns that say where a flow went; `hosts` may also be URLs or addresses."""
+        """The columns of a flow's destination; `hosts` may also be URLs or addresses."""
         names, literal = _hosts.parts(hosts)
         found = literal
         if addresses is not None:
@@ -107,12 +107,12 @@ class Columns:
     def flows(
         self, columns: dict[str, Any], options: ReadOptions, source: str, resolution: float, **screening: Any
     ) -> _flows.Finished:
-        """The flows of these columns; the rest as for `_flows.screen`."""
+        """The flows of these columns; other arguments as for `_flows.screen`."""
         how: dict[str, Any] = {"addresses": False, "also": self.faults} | screening
         found = _flows.finished(columns, self.lines, options, source, resolution, **how)
         return found._replace(left_out=self.left_out + Counter(found.left_out))
 
 
 def seconds_between(start: pa.Array, end: pa.Array) -> pa.Array:
-    """How long from one time to another, both in microseconds."""
+    """Seconds from one time to another, both in microseconds."""
     return pc.divide(pc.subtract(end, start).cast(pa.float64()), 1e6)

@@ -1,4 +1,4 @@
-"""Text tables of one row a line, as columns; only the wanted columns are kept."""
+"""Text tables with one row per line, as columns; only the wanted columns are kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from appcadence.telemetry.readers import _lines
 from appcadence.telemetry.readers._lines import Block, Rows
 
 Choose = Callable[[Sequence[str]], Mapping[str, str]]
-"""From the names in the header to {our name: name in the header}; raises UnusableFile if they do not do."""
+"""From the names in the header to {our name: name in the header}; raises UnusableFile if one is missing."""
 Known = Mapping[str, tuple[str, ...]]
 """The names that each wanted column may have in a header, in lower case."""
 
@@ -36,16 +36,16 @@ class Dialect:
 
     delimiter: str = ","
     quoted: bool = True
-    """Whether a value may stand in quotation marks; a line end never stands in one."""
+    """Whether values may be quoted; a value never contains a line end."""
     nulls: tuple[str, ...] = ("",)
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
-    """Of columns that are not plain text: float64, int64 or a dictionary of texts."""
+    """Types of columns that are not plain text: float64, int64 or a dictionary of texts."""
     ragged: bool = False
-    """Whether lines may be of different widths; what a short one lacks is null."""
+    """Whether lines may differ in width; missing values are null."""
 
 
 def header(start: bytes, delimiter: str = ",") -> list[str]:
-    """The names in the first line, stripped; none where it is no text."""
+    """The stripped names in the first line; none if it is no text."""
     try:
         end = start.find(b"\n")
         text = start[: len(start) if end < 0 else end].decode("utf-8-sig").strip("\r\n")
@@ -55,7 +55,7 @@ def header(start: bytes, delimiter: str = ",") -> list[str]:
 
 
 def delimiter(start: bytes) -> str:
-    """What stands between the names in the first line: of the usual characters the commonest."""
+    """The delimiter of the first line: the commonest of the usual characters."""
     first = start[: start.find(b"\n") % (len(start) + 1)]
     return max(",;\t|", key=lambda one: first.count(one.encode()))
 
@@ -71,7 +71,7 @@ def choose(
     """The known columns among those of a header.
 
     Raises:
-        UnusableFile: a required one is absent.
+        UnusableFile: a required column is absent.
     """
     found = _named(names, known)
     for ours in required:
@@ -97,9 +97,9 @@ def read(
         expected: what the file should be, for errors.
         choose: picks the columns.
         delimiter: between values.
-        until: the start of the line after which there are no more rows, unless a header stands there again.
+        until: the start of the line that ends the rows, unless another header follows it.
     """
-    # So that an empty file is said to be one.
+    # So that an empty file is reported as empty.
     _lines.head(path, expected, 1)
     dialect = Dialect(delimiter)
     names: list[str] = []
@@ -125,8 +125,8 @@ def read(
 
 
 def _below(data: bytes, line: int, top: bytes, until: bytes | None, ended: bool) -> tuple[bytes, Ints, bool]:
-    """Of a block in which headers stand, as in tables put one behind the other, the lines that are rows, with
-    their numbers, and whether the last table has ended."""
+    """The rows of a block with headers inside, as in concatenated tables: their lines, the line numbers, and
+    whether the last table has ended."""
     kept, numbers = [], []
     for number, raw in enumerate(data.split(b"\n"), line):
         if raw.strip().removeprefix(_BOM) == top:
@@ -141,20 +141,20 @@ def _below(data: bytes, line: int, top: bytes, until: bytes | None, ended: bool)
 
 
 def _line_with(start: bytes, data: bytes) -> int:
-    """Where the first line begins that starts so, -1 = nowhere."""
-    # One byte is looked for far faster than several.
+    """Where the first line with this start begins; -1 = nowhere."""
+    # Searching for one byte is far faster than for several.
     if data.startswith(start) or start[-1:] not in data:
         return 0 if data.startswith(start) else -1
     return data.find(b"\n" + start) + 1 or -1
 
 
 def rows(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) -> Rows:
-    """The rows of a block of `width` columns, with the lines that are no such rows.
+    """The rows of a block of `width` columns, and the lines that do not fit.
 
     `wanted` gives the place of each column.
     """
     first = block.data[: block.data.find(b"\n")].rstrip(b"\r")
-    # A forwarder may end every line in one more separator.
+    # A forwarder may end every line with an extra separator.
     more = first.endswith(dialect.delimiter.encode()) and first.count(dialect.delimiter.encode()) == width
     try:
         table = _table(block.data, wanted, width + more, dialect)
@@ -166,7 +166,7 @@ def rows(block: Block, wanted: Mapping[str, int], width: int, dialect: Dialect) 
 
 
 def _table(data: bytes, wanted: Mapping[str, int], width: int, dialect: Dialect) -> pa.Table:
-    # Columns that nobody wants have names that may clash.
+    # Unwanted columns may have clashing names, so columns are numbered.
     types = {f"#{index}": dialect.types.get(ours, pa.string()) for ours, index in wanted.items()}
     table = pacsv.read_csv(
         pa.BufferReader(data),
@@ -245,7 +245,7 @@ def split(raw: bytes, dialect: Dialect) -> Sequence[str | bytes]:
     """The values of a line.
 
     Raises:
-        csv.Error, UnicodeDecodeError: it is no such line.
+        csv.Error, UnicodeDecodeError: the line cannot be read.
     """
     if not dialect.quoted:
         return raw.split(dialect.delimiter.encode())

@@ -1,7 +1,7 @@
-"""A format as data: which field of a log is which column of ours, and in what form, as TOML.
+"""A format as data (TOML): which field of a log is which of our columns, and in what form.
 
-Formats of which one record is one flow are files of this kind in `declared`; the mapping file that a user
-gives with the format `table` is another. docs/formats.md lists the keys.
+Formats whose records are flows are such files in `declared`. The mapping file that a user gives with the
+format `table` is one, too. docs/formats.md lists the keys.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from appcadence.telemetry.schema import FLOWS
 from appcadence.telemetry.times import COCOA_EPOCH
 
 EPOCHS = {"epoch": 0, "cocoa": COCOA_EPOCH}
-"""Forms that count: from which second since 1970."""
+"""Forms of time that count seconds: from which second since 1970."""
 EPOCH_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 BY_SIZE = "by size"
-"""The unit of an epoch that is told by how large its numbers are."""
+"""The unit of an epoch is deduced from the size of its numbers."""
 DURATION_UNITS = EPOCH_UNITS | {"min": 60.0, "h": 3600.0}
 BYTE_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 SYNTAXES = ("csv", "words", "json", "kv", "pairs", "cef", "leef")
@@ -50,30 +50,30 @@ _SWAP_KEYS = ("column", "matches")
 
 @dataclass(frozen=True)
 class Layout:
-    """How the records stand in a file, and how a file of the kind is known."""
+    """How records are laid out in a file, and how such a file is recognised."""
 
     syntax: str = "csv"
     """One of SYNTAXES: a table with a delimiter, words between blanks, JSON objects, key=value between
     blanks, key=value between delimiters, CEF, LEEF."""
     delimiter: str = ","
     names: tuple[str, ...] = ()
-    """Of the columns, where no header line names them."""
+    """Names of the columns if no header line gives them."""
     within: str = ""
-    """JSON: the object in which the fields stand, where there is one."""
+    """JSON: the object that holds the fields, if there is one."""
     keys: tuple[tuple[str, ...], ...] = ()
-    """The file has one of the names of each group, in its header or as a key."""
+    """The file has one name of each group, in its header or as a key."""
     values: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
-    """JSON: what the values under these paths match."""
+    """JSON: patterns that the values at these paths match."""
     line: re.Pattern[str] | None = None
-    """What one of the first lines of the file matches."""
+    """A pattern that one of the first lines of the file matches."""
     starts: re.Pattern[str] | None = None
     """The pattern after which a record begins in its line; its named groups are fields, too."""
     of_kind: re.Pattern[str] | None = None
-    """What records match that count; others are of another kind."""
+    """A pattern that records must match to count; others are of another kind."""
 
     @property
     def recognised(self) -> bool:
-        """Whether a file can be known to be of this layout."""
+        """Whether a file of this layout can be recognised."""
         return bool(self.keys or self.values or self.line or self.starts)
 
 
@@ -83,9 +83,9 @@ class Skip:
 
     columns: tuple[str, ...]
     matches: re.Pattern[str] | None
-    """Those of which the first of the columns matches;"""
+    """Skip records whose first column matches,"""
     unless: re.Pattern[str] | None
-    """or says something that does not match; or, without patterns, those that lack all of the columns."""
+    """or has a value that does not match; without patterns, skip records that lack all of the columns."""
     reason: str
 
 
@@ -95,24 +95,24 @@ class Declaration:
 
     name: str
     columns: Mapping[str, tuple[str, ...]]
-    """Our column = the names that it may have, the first that says something counts; "a+b" are two names in
-    one, with a blank between. A flow without a start began its duration before its end, if
-    that is known or no start is declared; one with neither began when it was `logged`."""
+    """Our column = the names that it may have, of which the first with a value counts; "a+b" joins two
+    columns with a blank. A flow without a start began its duration before its end, if that is known or no
+    start is declared; a flow with neither began when it was `logged`."""
     constants: Mapping[str, str] = field(default_factory=dict)
-    """Our column = the value of all rows without one."""
+    """Our column = the value for all rows without one."""
     values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Our column = {word of the file, lower case: our word}."""
     extract: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
-    """Our column = a pattern of which the first group is the value."""
+    """Our column = a pattern whose first group is the value."""
     drop: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
-    """Our column = a pattern of values that are not taken."""
+    """Our column = a pattern of values to ignore."""
     time_forms: tuple[str, ...] = ("iso",)
     """"iso", one of EPOCHS, `strptime` patterns; numbers alone are epochs unless only patterns stand here."""
     time_unit: str = "s"
     offset_seconds: int = 0
-    """Of times that carry no offset."""
+    """For times that carry no offset."""
     zone: str = ""
-    """The field with the offset or zone of times that carry none."""
+    """The field with the offset or zone for times that carry none."""
     resolution_seconds: float | None = None
     """None = what the times show."""
     byte_unit: int = 1
@@ -122,26 +122,26 @@ class Declaration:
     one_direction: bool = False
     """Whether a record is one direction of a connection."""
     all_words: bool = True
-    """Whether words that are neither ours nor translated are faults; else they say nothing."""
+    """Whether words that are neither ours nor translated are faults; otherwise they are ignored."""
     otherwise: str = ""
-    """The outcome of words that `values` does not translate."""
+    """The outcome for words that `values` does not translate."""
     answered: bool = False
     """Whether a flow of unknown outcome is established once bytes came back."""
     nothing: frozenset[str] = frozenset()
-    """Words, lower case, that say nothing."""
+    """Words, lower case, that mean "no value"."""
     layouts: tuple[Layout, ...] = (Layout(),)
     skips: tuple[Skip, ...] = ()
     swaps: tuple[Skip, ...] = ()
-    """Records whose byte counts are named the other way round."""
+    """Records whose byte counts are swapped."""
     title: str = ""
     documentation: str = ""
     counts: str = "rows"
     hint: str = ""
-    """What to do where a file of the kind lacks what a flow needs."""
+    """What to do if such a file lacks what a flow needs."""
 
     @property
     def clock(self) -> str:
-        """Our column that says when a flow was."""
+        """Our column that gives the time of a flow."""
         return "start" if "start" in self.columns else "end"
 
     @classmethod
@@ -149,7 +149,7 @@ class Declaration:
         """Read and check a mapping file or another declaration (TOML).
 
         Raises:
-            TelemetryError: it cannot be read, holds something unknown, or lacks what a flow needs.
+            TelemetryError: the file cannot be read, has an unknown key or value, or lacks what a flow needs.
         """
         return _Check(path).declaration(read_toml(path, "a mapping in TOML", TelemetryError))
 
@@ -164,7 +164,7 @@ class _Check:
         for section, keys in content.items():
             allowed = _SECTIONS.get(section)
             if section not in _SECTIONS or not isinstance(keys, dict if allowed else dict | list):
-                raise self._error(f"{section} is no section; known are {', '.join(_SECTIONS)}")
+                raise self._error(f"{section} is no section; expected one of {', '.join(_SECTIONS)}")
             if allowed and isinstance(keys, dict):
                 self._known(section, keys, allowed)
         time, units, rules, about = (content.get(name, {}) for name in ("time", "units", "rules", "about"))
@@ -271,14 +271,14 @@ class _Check:
     def _known(self, section: str, keys: Mapping[str, Any], allowed: Sequence[str]) -> None:
         for key in keys:
             if key not in allowed:
-                raise self._error(f"[{section}] has no {key}; known are {', '.join(allowed)}")
+                raise self._error(f"[{section}] has no key {key}; expected one of {', '.join(allowed)}")
 
     def _patterns(self, content: Mapping[str, Any], section: str) -> dict[str, re.Pattern[str]]:
         texts = self._texts(content, section)
         found = {name: self._pattern(f"{section}.{name}", text) for name, text in texts.items()}
         for name, pattern in found.items():
             if section == "extract" and pattern.groups < 1:
-                raise self._error(f"extract.{name} must have a group, which is the value")
+                raise self._error(f"extract.{name} must have a group that captures the value")
         return found
 
     def _pattern(self, key: str, value: Any) -> re.Pattern[str]:
@@ -304,7 +304,7 @@ class _Check:
         if isinstance(value, int) and not isinstance(value, bool) and key.startswith("constants."):
             return str(value)
         if not isinstance(value, str) or not value:
-            raise self._error(f"{key} must be a text, got {value!r}")
+            raise self._error(f"{key} must be text, got {value!r}")
         return value
 
     def _truth(self, key: str, value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The one reader of all declared formats: files of which one record is one flow, or one direction of one."""
+"""The reader of all declared formats, whose records are flows or single directions of flows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COUNTS = ("bytes_out", "bytes_in", "dest_port", "source_port")
 _TIMES = ("start", "end", "logged", "duration_seconds")
 _SYN = 0x02
 _JSON_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x1e]*(?:\{|\[\s*\{)")
-"""What is no line of another log, whatever texts it holds."""
+"""JSON, which is no line of another log, whatever text it contains."""
 
 
 class Declared:
@@ -57,10 +57,10 @@ class Declared:
         return self.layout(start) is not None
 
     def layout(self, start: bytes) -> Layout | None:
-        """The layout of a file that starts so, if it is one of this format."""
+        """The layout of a file with this start, if it is of this format."""
         held = _held(start)
         for layout in self.declared.layouts:
-            # What other records hold is lines that say all by themselves, without a header.
+            # Lines inside other records must be complete in themselves, without a header.
             headed = layout.syntax == "csv" and not layout.names
             begin = start if layout.syntax == "json" or headed else held
             if headed:
@@ -74,7 +74,7 @@ class Declared:
 
         Raises:
             UnusableFile: a file is missing, empty, damaged, of another format, or lacks what a flow needs; or
-                a log of phones is older than any iPhone.
+                a log that only phones write is older than any iPhone.
         """
         declared = self.declared
         if declared.one_direction:
@@ -88,7 +88,7 @@ class Declared:
             yield from _flows.flows_of(path, parsed, finish, first=first)
 
     def records(self, path: Path) -> tuple[Declaration, Iterator[Rows]]:
-        """The records of a file, and the declaration with the names as they stand in it."""
+        """The records of a file, and the declaration with the names used in that file."""
         declared, expected = self.declared, f"{self.declared.title} ({self.NAME})"
         start = _lines.head(path, expected)
         layout = self.layout(start)
@@ -105,7 +105,7 @@ class Declared:
 
 @lru_cache(2)
 def _held(start: bytes) -> bytes:
-    """The first lines of a file, out of the objects that hold them; nothing of one without such lines."""
+    """The first lines of a file, taken out of objects that wrap them; empty if it has no such lines."""
     field = _json_layout.line_field(start)
     if field:
         return _json_layout.first_lines(start, field)
@@ -113,9 +113,9 @@ def _held(start: bytes) -> bytes:
 
 
 def why_not(layout: Layout, start: bytes) -> str:
-    """Why a file that starts so is not of a layout; nothing if it is."""
+    """Why a file with this start is not of the layout; empty if it is."""
     if not layout.recognised:
-        return "a mapping file must say what it is"
+        return "only a mapping file can describe it"
     if layout.syntax == "json":
         objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
         reasons = [_lacks(layout, record) for record in objects]
@@ -163,7 +163,7 @@ def _header(layout: Layout, start: bytes) -> list[str]:
 def parse(
     path: Path, expected: str, declared: Declaration, layout: Layout, start: bytes
 ) -> tuple[Declaration, Iterator[Rows]]:
-    """The records of a file by the log's own names, and the declaration with these names."""
+    """The records of a file under the log's own names, and the declaration with these names."""
     if layout.syntax == "json":
         objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
         prefix = f"{layout.within}." if any(isinstance(o.get(layout.within), dict) for o in objects) else ""
@@ -183,7 +183,7 @@ def parse(
         return declared, _csv.read(path, expected, chosen, layout.delimiter)
     own = {name.lower(): name for name in wanted}
     names = [own.get(name, name) for name in named] if headed else list(layout.names)
-    # What is matched against a pattern is needed as it stands.
+    # Values that are matched against a pattern must stay text.
     patterns = {*declared.extract, *declared.values, *declared.drop}
     numeric = [ours for ours in (*_COUNTS, *_TIMES) if ours not in patterns]
     matched = [name for skip in (*declared.skips, *declared.swaps) for name in skip.columns]
@@ -219,7 +219,7 @@ def _wanted(declared: Declaration) -> list[str]:
 
 
 def _inside(declared: Declaration, prefix: str) -> Declaration:
-    """With the names as they stand in an object; those that begin with "." stand outside of it."""
+    """The declaration with full paths as names; those that begin with "." lie outside the inner object."""
 
     def named(name: str) -> str:
         parts = (part[1:] if part.startswith(".") else prefix + part for part in name.split("+"))
@@ -238,10 +238,10 @@ def _inside(declared: Declaration, prefix: str) -> Declaration:
 
 
 def choose(path: Path, expected: str, declared: Declaration, names: Sequence[str]) -> dict[str, str]:
-    """The wanted columns of a header, as named or in another case.
+    """The wanted columns of a header, in any case of letters.
 
     Raises:
-        UnusableFile: one is absent that a flow needs; or, of a mapping (`expected` is empty), any.
+        UnusableFile: a column that a flow needs is absent; for a mapping (`expected` is empty), any column.
     """
     lower = {name.lower(): name for name in reversed(names)}
     found = {name: name if name in names else lower.get(name.lower()) for name in _wanted(declared)}
@@ -265,7 +265,7 @@ def _lacking(
 
 
 def _schema(declared: Declaration, objects: Sequence[dict[str, Any]]) -> dict[str, pa.DataType]:
-    """The wanted fields of JSON objects, in the types that the first objects show."""
+    """The wanted fields of JSON objects, with the types seen in the first objects."""
     tree: dict[str, Any] = {}
     roles = {
         part: ours for ours, names in declared.columns.items() for name in names for part in name.split("+")
@@ -283,7 +283,7 @@ def _schema(declared: Declaration, objects: Sequence[dict[str, Any]]) -> dict[st
 
     def typed(node: Any, inner: bool = True) -> pa.DataType:
         if not isinstance(node, dict):
-            # A number is no name; within objects there is no type of names.
+            # A number is no name; fields inside objects cannot have the type of names.
             return pa.string() if inner and node == WORD else node
         return pa.struct([(name, typed(child)) for name, child in node.items()])
 
@@ -302,7 +302,7 @@ def _kind(values: Sequence[Any], ours: str) -> pa.DataType:
 
 
 def _adapted(row: dict[str, Any], schema: dict[str, pa.DataType]) -> dict[str, Any]:
-    """A row with numbers and truths as the texts that other rows have in their place."""
+    """A row whose numbers and booleans are text where other rows have text."""
     changed: dict[str, Any] = {}
     for name, kind in schema.items():
         value = row.get(name)
@@ -346,7 +346,7 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
         columns["app_attribution"] = either(attribution, none)
     if get.has("dest_host_source"):
         columns["dest_host_source"] = get.mine("dest_host_source")
-    # ICMP has its type for a port.
+    # ICMP has a type in place of a port.
     ported = tcp | udp | np.asarray(get.words("transport").is_null()) if declared.addresses else None
     for ours in ("device_port", "source_port"):
         if get.has(ours):
@@ -370,7 +370,7 @@ def finished(rows: Rows, declared: Declaration, options: ReadOptions, name: str)
 
 
 def _direction_records(get: Mapped) -> pa.Table:
-    """What a pairing of directions needs of some records."""
+    """The part of some records that pairing directions needs."""
     ends = [translate(get.words(ours), _hosts.address) for ours in ("device_id", "dest_ip")]
     _, tcp, udp = get.protocol()
     ports = []

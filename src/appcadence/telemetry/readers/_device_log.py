@@ -1,4 +1,4 @@
-"""What the readers of logs kept by the device itself share: its id, times, app ids, and their tables."""
+"""Shared by the readers of logs that a device keeps itself: device id, times, app ids and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from appcadence.telemetry.times import to_micros
 
 FINEST_SECONDS = 1e-6
 _RESOLUTIONS = ((3600.0, 3), (60.0, 1), (1.0, 1))
-"""Resolutions looked for, each with the distinct times that must be multiples of it."""
+"""Possible resolutions, each with the fewest distinct times needed to conclude it."""
 _APP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _NO_APP = ("com.apple.lock-screen", "com.apple.springboard", "com.apple.SpringBoard")
 
@@ -27,10 +27,10 @@ _NO_APP = ("com.apple.lock-screen", "com.apple.springboard", "com.apple.SpringBo
 def device_of(path: Path, options: ReadOptions) -> str:
     """The device that a file comes from.
 
-    None of these formats names its device, neither in the file nor (as far as is known) in its name.
+    None of these formats names its device, neither in the file nor (as far as is known) in the file name.
 
     Raises:
-        UnusableFile: the options do not say it.
+        UnusableFile: the options give no device.
     """
     if options.device_id is None:
         problem = f"{path} does not say which device it comes from; give its id"
@@ -39,7 +39,7 @@ def device_of(path: Path, options: ReadOptions) -> str:
 
 
 def micros(seconds: object) -> int | None:
-    """Microseconds since the epoch; None for what is no number of seconds from 1970 to 2100."""
+    """Microseconds since the epoch; None if the value is no number of seconds from 1970 to 2100."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         return None
     if not 0 <= seconds < LAST_SECOND:
@@ -48,7 +48,7 @@ def micros(seconds: object) -> int | None:
 
 
 def iso_micros(text: object) -> int | None:
-    """Microseconds since the epoch; None for what is no ISO 8601 time with an offset from 1970 to 2100."""
+    """Microseconds since the epoch; None if it is no ISO 8601 time with an offset from 1970 to 2100."""
     if not isinstance(text, str) or len(text) > 50:
         return None
     try:
@@ -65,7 +65,7 @@ def app_id(value: object) -> str | None:
 
 
 def is_app(bundle: str) -> bool:
-    """Whether a bundle id is an app's, not that of the home or lock screen."""
+    """Whether a bundle id belongs to an app rather than the home or lock screen."""
     return not bundle.startswith(_NO_APP)
 
 
@@ -76,7 +76,7 @@ def app_of_topic(topic: object) -> str | None:
 
 
 def resolution_seconds(times: Iterable[float]) -> float:
-    """The coarsest of 1 h, 1 min, 1 s and 1 µs on whose multiples all times lie.
+    """The coarsest of 1 h, 1 min, 1 s and 1 µs of which all times are multiples.
 
     One hour needs three distinct times: fewer may fall on full hours by chance.
     """

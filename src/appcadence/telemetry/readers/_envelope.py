@@ -1,4 +1,4 @@
-"""JSON records as pipelines hand them on: behind a syslog header, or inside a record of their own."""
+"""JSON records as pipelines pass them on: behind a syslog header, or inside another record."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from appcadence.telemetry.readers._lines import Block
 
 Record = dict[str, Any]
 Unwrap = Callable[[Record], Record | None]
-"""The record inside a record; None where there is none."""
+"""Takes the record out of a record; None if there is none."""
 
 _HEADER = re.compile(
     rb"(?m)^(?:(?:<\d{1,3}>|[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d[T ]\d\d:)[^\n{]{0,300}(?=\{)"
     rb"|-- [^\n]*)"
 )
-"""A syslog header, RFC 3164 or 5424, with or without its priority, or a time, before a JSON object; and the
-lines that journalctl puts between entries ("-- Boot ... --")."""
+"""A syslog header (RFC 3164 or 5424, with or without priority) or a time before a JSON object; and the lines
+that journalctl puts between entries ("-- Boot ... --")."""
 _INNER = (
     *("suricata.eve", "event.original", "message", "log", "_source", "_raw", "result", "payload", "body"),
     *("zeek", "MESSAGE", "event", "@rawstring", "line", "short_message", "attributes.message", "msg"),
 )
-"""Fields in which shippers, collectors and exports keep the record they were given: Filebeat, Logstash,
+"""Fields in which shippers, collectors and exports store the record they received: Filebeat, Logstash,
 Fluentd, Docker, Elasticsearch, Splunk, Vector, OpenTelemetry, journald, AWS Network Firewall, LogScale, Loki,
-Graylog, Datadog, rsyslog. An object, or its text."""
+Graylog, Datadog, rsyslog. It is an object, or its text."""
 _TIMES = ("ts", "timestamp", "event_type", "first", "t_first", "open", "@timestamp")
 _FLOW_TIMES = ("time_received_ns", "time_flow_start_ns", "TimeReceived", "timestamp_start", "stamp_inserted")
-"""What an object has that is a record of its own and not a part of the record that it stands in."""
+"""Fields of an object that is a record of its own rather than a part of the surrounding record."""
 _OF_OTHERS = {"event": ("ts", "event_type", "@timestamp", *_FLOW_TIMES)}
-"""The same of a field that other formats use for themselves (Zscaler, Jamf)."""
+"""The same for a field that other formats use for themselves (Zscaler, Jamf)."""
 _WHOLE = ("_source",)
-"""What stands there is a record, whatever it has."""
+"""Fields that hold a record, whatever it contains."""
 _LINES = (
     *("message", "event.original", "log", "_raw", "MESSAGE", "event", "@rawstring", "line", "short_message"),
     *("payload", "body", "attributes.message", "result._raw", "msg"),
 )
-"""Fields in which the same keep a line that is no JSON."""
+"""Fields in which the same tools store a line that is not JSON."""
 _JSON_TEXT = re.compile(r"\s*(\{|\[\s*[\[{\"])")
 _FEWEST = 20
-"""Letters of such a line."""
+"""Fewest characters of such a line."""
 _BOM = b"\xef\xbb\xbf"
 _AROUND = b" \t\r\n\x1e"
-"""What may stand around an object; 1E begins one in a JSON text sequence (RFC 7464)."""
+"""Bytes allowed around an object; 1E begins one in a JSON text sequence (RFC 7464)."""
 _decode = json.JSONDecoder().raw_decode
 _MAX_DEEP = 3
-"""Envelopes inside envelopes."""
+"""Deepest nesting of envelopes."""
 
 
 def without_header(data: bytes) -> bytes:
-    """Lines without the syslog headers before their JSON objects; other lines as they are."""
+    """Lines without the syslog headers before their JSON objects; other lines are unchanged."""
     return _HEADER.sub(b"", data)
 
 
@@ -61,15 +61,15 @@ def has_header(head: bytes) -> bool:
 
 
 def envelope(records: Iterable[Record]) -> Unwrap | None:
-    """How to open the records of a file that begins with these; None where they are no envelopes.
+    """How to unwrap the records of a file that begins with these; None if they are not envelopes.
 
-    A record is one if a field of `_INNER` holds another record with a time of its own.
+    A record is an envelope if a field of `_INNER` holds another record with a time of its own.
     """
     return next((unwrap for record in records if (unwrap := _opener(record))), None)
 
 
 def unwrapped(block: Block, unwrap: Unwrap) -> Block:
-    """A block with what the records hold in their place; what holds nothing stays, and so do line numbers."""
+    """A block with each record replaced by the one inside it, if any; line numbers stay."""
     lines = []
     for text in block.data.split(b"\n"):
         record = object_of(text)
@@ -122,12 +122,12 @@ def _at(record: Record, path: str) -> Any:
 
 
 def _holds(record: Record) -> bool:
-    """Whether it holds a record of its own."""
+    """Whether it contains another record."""
     return _path(record) is not None or _tag(record) is not None
 
 
 def line_field(records: Iterable[Record]) -> str:
-    """The field in which records, the first of a file, hold each a line that is no JSON; nothing if none."""
+    """The field in which the first records of a file hold a line that is not JSON; empty if there is none."""
     for record in records:
         for path in _LINES:
             text = _at(record, path)
@@ -137,19 +137,19 @@ def line_field(records: Iterable[Record]) -> str:
 
 
 def lines_in(block: Block, field: str) -> Block:
-    """A block of records with the line that each holds in its place; what holds none stays."""
+    """A block with each record replaced by the line inside it, if any."""
     lines = []
     for text in block.data.split(b"\n"):
         line = _at(object_of(text) or {}, field)
         if isinstance(line, str):
-            # One that goes on over a line end is one record all the same.
+            # A value with a line end in it is still one record.
             text = line.strip("\r\n").replace("\n", " ").encode("utf-8", "replace")
         lines.append(text)
     return replace(block, data=b"\n".join(lines))
 
 
 def _tag(record: Record) -> str | None:
-    """The log's name, where a record is that name and the record itself, as Zeek's Kafka writer tags it."""
+    """The log's name, if the only field is that name with the record in it, as Zeek's Kafka writer does."""
     if len(record) == 1:
         ((name, inner),) = record.items()
         if isinstance(inner, dict) and "ts" in inner and re.fullmatch(r"[a-z][a-z0-9_]{1,30}", name):
@@ -163,9 +163,9 @@ def _untagged(record: Record) -> Record | None:
 
 
 def object_of(text: bytes) -> Record | None:
-    """The JSON object of a line, None where it is none."""
+    """The JSON object of a line; None if it is none."""
     text = text.removeprefix(_BOM).strip(_AROUND)
-    # An exception takes longer than a look.
+    # This check is faster than an exception.
     if not text.startswith(b"{") or not text.endswith(b"}"):
         return None
     try:

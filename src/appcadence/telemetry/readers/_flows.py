@@ -1,4 +1,4 @@
-"""What the readers of flow logs share: whose flows count, which rows are faulty, the canonical columns.
+"""Shared by the readers of flow logs: whose flows count, which rows are faulty, and the canonical columns.
 
 A reader turns the rows of a block into a *draft*: a table with `start` (int64 microseconds), `device` (the
 address or id by which the log names the device), any canonical columns of flows, and whatever else the
@@ -32,9 +32,9 @@ from appcadence.telemetry.times import to_iso
 LAST_SECOND = 4_102_444_800
 """2100-01-01: a later time is a fault of the log."""
 FIRST_IPHONE = 1_167_609_600
-"""2007-01-01: what a source of phones alone dates earlier counts from another epoch."""
+"""2007-01-01: earlier times in a log that only phones write must count from another epoch."""
 MAX_DAYS = 31
-"""No connection lasts longer: a wrong duration must not fill memory, nor a month with alerts."""
+"""Longest connection; a wrong duration must not fill memory, or a month with alerts."""
 OUTCOMES = ("established", "failed", "unknown")
 TRANSPORTS = ("tcp", "udp")
 _PROTOCOL = re.compile(r"0*(tcp|udp|6|17)(?:(?<=p)[46]|\.0+)?\s*(?:$|[(/:])")
@@ -43,20 +43,20 @@ NONE = FLOWS.empty()
 
 
 class Finished(NamedTuple):
-    """What became of some rows."""
+    """Some rows after screening."""
 
     flows: pa.Table
-    """Those that count: canonical, or still a draft."""
+    """The rows that count: canonical, or still a draft."""
     bad: list[Fault]
-    """What could not be used."""
+    """Lines that could not be used."""
     left_out: Mapping[str, int] = {}
-    """How many are no flows of a monitored device, by the reason (see `LEFT_OUT`)."""
+    """How many are not flows of a monitored device, by reason (see `LEFT_OUT`)."""
     unnamed: int = 0
-    """How many of the lines count all the same, without the name that they gave."""
+    """How many of the bad lines still count, but without the name they gave."""
 
 
 Aside = Sequence[tuple[Mask, str]]
-"""Rows that are left out, and the reason of `LEFT_OUT`; the first that fits counts."""
+"""Rows that are left out, and the reason from `LEFT_OUT`; the first match counts."""
 
 _NAMES = ("device", "app_id", "dest_ip", "service", "source")
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
@@ -68,14 +68,14 @@ def flows_of(
     """The flows that a reader makes of the rows of a file, and the rejected rows.
 
     Raises:
-        UnusableFile: all flows of a block begin before the second `first`: times count from another epoch.
+        UnusableFile: all flows of a block begin before the second `first`, so times count from another epoch.
     """
     for rows in parsed:
         found = finish(rows)
         latest = pc.max(found.flows["start"].cast(pa.int64())).as_py() if first else None
         if latest is not None and latest < first * 1_000_000:
             raise UnusableFile(
-                f"{path}: all times are too early, up to {to_iso(latest)}, when there was no iPhone; those "
+                f"{path}: all times are too early, up to {to_iso(latest)}, when there was no iPhone; times "
                 'that count from 2001 (Core Data) need format = "cocoa" in a mapping\'s [time], or ISO 8601',
                 path,
             )
@@ -93,7 +93,7 @@ def finished(
     complete: Callable[[pa.Table], pa.Table] = lambda draft: draft,
     **screening: Any,
 ) -> Finished:
-    """`screen` and `canonical` in one; `complete` may add to the usable rows in between."""
+    """`screen` followed by `canonical`; `complete` may add columns to the usable rows in between."""
     found = screen(pa.table(columns), lines, options, **screening)
     return found._replace(flows=canonical(complete(found.flows), options, source, resolution))
 
@@ -109,19 +109,19 @@ def screen(
     also: Sequence[tuple[Mask, str]] = (),
     aside: Aside = (),
 ) -> Finished:
-    """The rows that are usable flows of monitored devices, as a draft; and what became of the others.
+    """The rows that are usable flows of monitored devices, as a draft, and the fate of the others.
 
-    A host name that is too long is left out and reported; the flow counts by its address, if it has one.
+    A host name that is too long is removed and reported; the flow counts by its address if it has one.
 
     Args:
         draft: n rows.
         lines: line of each row.
         options: whose flows are wanted.
         clock: what the log calls the start, for the reasons.
-        stated: n booleans: what the log itself says about whether the device is local; null = nothing.
-        addresses: `device` holds addresses, of which only local ones are monitored devices; else it holds
-            ids, all of them monitored, but for addresses outside `local_nets` where these are given.
-        also: faults that the reader found itself; they come first.
+        stated: n booleans: whether the log itself calls the device local; null = it does not say.
+        addresses: `device` holds addresses, of which only local ones are monitored devices. Otherwise it
+            holds ids, which are all monitored except addresses outside `local_nets`, if those are given.
+        also: faults that the reader itself found; they come first.
         aside: rows that the reader wants to be left out.
     """
     unnamed = np.zeros(len(draft), bool)
@@ -139,7 +139,7 @@ def screen(
     left_out: dict[str, int] = {}
     strangers: Aside = ()
     if addresses or options.local_nets:
-        # No network tells whose an id is.
+        # Networks say nothing about ids.
         judged = addresses or value_of(draft["device"], is_address, False)
         strangers = _strangers(draft, options, stated, judged)
     for mask, reason in (*aside, *strangers):
@@ -158,7 +158,7 @@ def screen(
 def _strangers(
     draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None, judged: Mask | bool
 ) -> Aside:
-    """Rows, of the `judged` ones, of other devices than the monitored ones."""
+    """The `judged` rows of devices other than the monitored ones."""
     other = ~local(draft["device"], options, stated) & judged
     if not other.any():
         return ()
@@ -197,7 +197,7 @@ def _faults(
     unnamed: Mask,
     also: Sequence[tuple[Mask, str]],
 ) -> tuple[Ints, list[str]]:
-    """1 + the place of the reason for what is wrong with each row, 0 where nothing is; and the reasons."""
+    """For each row, 1 + the index of the reason why it is faulty, or 0 if it is not; and the reasons."""
 
     def null(name: str) -> Mask:
         absent = name not in draft.column_names
@@ -216,7 +216,7 @@ def _faults(
         (null("start"), f"{clock} is missing"),
         (~((start >= 0) & (start < LAST_SECOND * 1_000_000)), f"{clock} is outside 1970 to 2100"),
         (device, "an address is missing" if addresses else "the device is missing"),
-        *((_no_address(draft, name), "an address is cut or none") for name in ends),
+        *((_no_address(draft, name), "an address is cut off or invalid") for name in ends),
         (nowhere & unnamed, TOO_LONG),
         (nowhere, "an address is missing" if addresses else "the destination is missing"),
         ((port < 0) | (port > 65535), "the port is out of range"),
@@ -231,7 +231,7 @@ def _faults(
         if name in draft.column_names
     ]
     codes = np.zeros(len(draft), np.int64)
-    # The first counts, so it is written last.
+    # The first fault counts, so it is written last.
     for place in reversed(range(len(found))):
         mask = found[place][0]
         if mask.any():
@@ -252,17 +252,17 @@ def _long(column: pa.ChunkedArray) -> Mask:
 
 
 def local(addresses: Column, options: ReadOptions, stated: pa.ChunkedArray | None = None) -> Mask:
-    """Whether each address is that of a monitored device.
+    """(n,) which addresses belong to monitored devices.
 
-    Those in `local_nets` are, if any are given; else what the log states; else private ones (RFC 1918,
-    RFC 4193). Link-local addresses are not private in this sense: what stays on one link is service
-    discovery, not an app's destination.
+    These are the ones in `local_nets` if any are given, otherwise those that the log calls local, otherwise
+    private ones (RFC 1918, RFC 4193). Link-local addresses are not private in this sense: traffic that stays
+    on one link is service discovery, not an app's destination.
     """
     nets = options.local_nets or _PRIVATE
     result: Mask = value_of(addresses, within(nets), False)
     if stated is not None and not options.local_nets:
-        told = one_array(stated)
-        result = np.where(np.asarray(told.is_valid()), np.asarray(told.fill_null(False)), result)
+        by_log = one_array(stated)
+        result = np.where(np.asarray(by_log.is_valid()), np.asarray(by_log.fill_null(False)), result)
     return result
 
 
@@ -273,7 +273,7 @@ def _devices(names: pa.ChunkedArray, start: pa.Array, options: ReadOptions) -> C
 
 
 def micros(seconds: Column) -> pa.Array:
-    """Seconds as whole microseconds, null where null, -1 where no such time can be."""
+    """Seconds as whole microseconds; null where null, -1 where the time is impossible."""
     values = np.asarray(seconds.to_numpy(zero_copy_only=False) if len(seconds) else [], np.float64)
     fits = (values >= 0) & (values < LAST_SECOND)
     whole = np.where(fits, np.rint(np.where(fits, values, 0) * 1e6), -1).astype(np.int64)
@@ -281,8 +281,8 @@ def micros(seconds: Column) -> pa.Array:
 
 
 def transports(proto: Column) -> tuple[pa.DictionaryArray, Mask, Mask]:
-    """The transport of each protocol name or number ("TCP (6)", "tcp/https"), and which rows are TCP and
-    which UDP."""
+    """The transport of each protocol name or number ("TCP (6)", "tcp/https"), which rows are TCP, and which
+    are UDP."""
     codes = value_of(proto, _transport, -1)
     return choice(TRANSPORTS, codes), codes == 0, codes == 1
 
@@ -293,6 +293,6 @@ def _transport(text: str) -> int:
 
 
 def dns_by_port(dest_port: Column, udp: Mask) -> pa.DictionaryArray:
-    """The service of a log that knows ports only: UDP to port 53 is DNS, of the rest nothing is known."""
+    """The service in a log that only knows ports: UDP to port 53 is DNS, the rest is unknown."""
     asked = udp & np.asarray(pc.fill_null(pc.equal(dest_port, 53), False))
     return choice(("dns",), np.where(asked, 0, -1))

@@ -19,11 +19,11 @@ _DAY_MICROS = 86_400_000_000
 
 
 def read(values: pa.StringArray, offset_seconds: int) -> tuple[Ints, Mask]:
-    """(n,) microseconds since 1970 of times with date, hours, minutes and seconds, and which are such.
+    """(n,) microseconds since 1970 of texts with date, hours, minutes and seconds, and which texts are such.
 
-    "2018-07-05T15:51:50.666597-0400": "T" or a blank, "-" or "/", any number of decimals of which six count,
-    and "Z", an offset in hours and minutes, or none: then the clock is `offset_seconds` ahead of UTC.
-    Other texts may still be times.
+    The form is "2018-07-05T15:51:50.666597-0400": "T" or a blank, "-" or "/", any number of decimals (six
+    count), and "Z", an offset in hours and minutes, or none, which means a clock `offset_seconds` ahead of
+    UTC. Other texts may still be times in other forms.
     """
     _, places, data = values.buffers()
     offsets = np.frombuffer(places, np.int32)[values.offset : values.offset + len(values) + 1]
@@ -32,7 +32,7 @@ def read(values: pa.StringArray, offset_seconds: int) -> tuple[Ints, Mask]:
 
 
 def seconds_ahead(zone: str, never: int) -> int:
-    """How far ahead of UTC the clock of a zone is, "UTC" or an offset; `never` for what is neither.
+    """How many seconds a zone ("UTC" or an offset) is ahead of UTC; `never` if it is neither.
 
     >>> seconds_ahead("+0100", -1), seconds_ahead('"UTC-5:00"', -1), seconds_ahead("CET", -1)
     (3600, -18000, -1)
@@ -49,7 +49,7 @@ def seconds_ahead(zone: str, never: int) -> int:
 
 @compiled
 def _number(data: npt.NDArray[np.uint8], at: int, digits: int) -> int:
-    """The number of so many digits, -1 where others stand there."""
+    """The number in this many digits; -1 if there are other characters."""
     found = 0
     for place in range(at, at + digits):
         if not 48 <= data[place] <= 57:

@@ -1,4 +1,4 @@
-"""JSON objects as tables of the wanted fields only; what is not wanted is never kept."""
+"""JSON objects as tables of the wanted fields; other fields are never kept."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _BARE_NULL = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\n}])[ \t\r]*null")
 def rows(
     path: Path, expected: str, wanted: Fields, fits: Fits | None = None, adapt: Adapt | None = None
 ) -> Iterator[Rows]:
-    """The rows of a file, block by block; see `parse`. One of its first objects must be one that `fits`.
+    """The rows of a file, block by block; see `parse`. One of its first objects must pass `fits`.
 
     Raises:
-        UnusableFile: none is; or the file is missing, empty, unreadable or damaged.
+        UnusableFile: none does; or the file is missing, empty, unreadable or damaged.
     """
     if fits is not None:
         check(path, expected, fits)
@@ -44,10 +44,10 @@ def rows(
 
 
 def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
-    """The rows of a block, with the lines that are no such rows.
+    """The rows of a block, and the lines that do not fit.
 
-    `wanted` may hold structs and lists; a field that is absent is null. `adapt` is only asked for blocks
-    that do not parse as they are.
+    `wanted` may hold structs and lists; an absent field is null. `adapt` is called only for blocks that do
+    not parse as they are.
     """
     types = {name: plain_type(declared) for name, declared in wanted.items()}
     try:
@@ -55,7 +55,7 @@ def parse(block: Block, wanted: Fields, adapt: Adapt | None = None) -> Rows:
             return Rows(_checked(plain, wanted), block.lines, block.count, size=block.size)
     except pa.ArrowInvalid:
         pass
-    # Arrow's reader crashes where null stands for the first object it sees.
+    # Arrow's reader crashes if the first object it sees is null.
     if not (b"null" in block.data and _BARE_NULL.search(block.data)):
         try:
             table = _table(block.data, wanted)
@@ -80,14 +80,14 @@ def _table(data: bytes, wanted: Fields) -> pa.Table:
 
 def _checked(columns: dict[str, Any], wanted: Fields) -> pa.Table:
     encoded = _encoded(columns, wanted)
-    # Nobody has looked yet whether texts are in UTF-8.
+    # Nothing has checked yet that the text is UTF-8.
     for column in encoded.columns:
         column.validate(full=True)
     return encoded
 
 
 def plain_type(declared: pa.DataType) -> pa.DataType:
-    """The type as JSON has it: words are texts."""
+    """The type in JSON, where words are plain strings."""
     return pa.string() if pa.types.is_dictionary(declared) else declared
 
 
@@ -139,7 +139,7 @@ def _values(row: dict[str, Any], checks: Sequence[Check]) -> tuple[dict[str, Any
 
 
 def _unquoted(value: Any, declared: pa.DataType) -> Any:
-    """A number or truth out of its quotation marks; of an object, its parts; all else as it is."""
+    """A quoted number or boolean without its quotation marks; in an object, likewise for its parts."""
     if isinstance(value, dict) and pa.types.is_struct(declared):
         parts = {field.name: _unquoted(value.get(field.name), field.type) for field in declared}
         return value | {name: part for name, part in parts.items() if part is not None}
@@ -175,7 +175,7 @@ def _fault(name: str, value: Any, declared: pa.DataType) -> str | None:
 
 
 def _cut(value: Any, declared: pa.DataType) -> Any:
-    """The value with nothing but the wanted fields."""
+    """The value with only the wanted fields."""
     if value is None:
         return None
     if pa.types.is_struct(declared):
@@ -194,7 +194,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    # A lone surrogate is valid JSON, yet no text.
+    # A lone surrogate is valid JSON but not valid text.
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
 
 
@@ -209,7 +209,7 @@ _FITS: dict[pa.DataType, Callable[[Any], bool]] = {
     pa.string(): _is_text,
 }
 _PLAIN = _FITS | {pa.float64(): lambda value: isinstance(value, float) and _is_number(value)}
-"""Whether a value fits as it stands, asked before anything else, as most do."""
+"""Whether a value fits as it is; checked first, because most values do."""
 _NOUN = {
     pa.float64(): ("a number", "numbers"),
     pa.int64(): ("a whole number", "whole numbers"),

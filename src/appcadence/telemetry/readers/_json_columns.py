@@ -1,7 +1,7 @@
-"""Wanted fields of plain JSON objects, one a line, in one pass over their bytes.
+"""Wanted fields of plain JSON objects, one per line, in one pass over their bytes.
 
-Plain is what says the same to every reader of JSON: no field twice, no escapes in the names and in wanted
-texts, no wanted lists, and values of the wanted types. All else is left to slower ways, a block at a time.
+Plain objects mean the same to every JSON reader: no repeated field, no escapes in names or wanted texts, no
+wanted lists, and values of the wanted types. Any other block takes a slower path.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from appcadence.telemetry.readers import _plain_text
 _KINDS = {pa.string(): 0, pa.int64(): 1, pa.float64(): 2, pa.bool_(): 3}
 _TEXT, _WHOLE, _NUMBER, _TRUTH, _OBJECT, _OTHER = range(6)
 _ROOT, _NONE = -1, -2
-"""Nodes that are no wanted field: the whole object, and what is not wanted."""
+"""Nodes that are not wanted fields: the whole object, and unwanted parts."""
 _ODD, _PLAIN, _NO_ROOM = range(3)
 _SHARES = (8, 1)
-"""The parts of a text that its longest field may take: seldom more than an eighth."""
+"""Room for the longest field as a share of the text (1 / share): it seldom needs more than an eighth."""
 _MAX_DEPTH, _MAX_KNOWN, _MAX_DIGITS = 16, 128, 18
 _QUOTE, _BACKSLASH, _COLON, _COMMA, _MINUS, _PLUS, _DOT, _ZERO, _NINE, _END = b'"\\:,-+.09\n'
 _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST, _SMALL_T, _SMALL_F, _SMALL_N, _SMALL_U, _SMALL_E, _LARGE_E = (
@@ -50,7 +50,7 @@ def columns(data: bytes, count: int, wanted: Mapping[str, pa.DataType]) -> dict[
 def _flattened(
     wanted: Iterable[tuple[str, pa.DataType]], parent: int, places: Iterator[int]
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Name, parent and kind of every wanted field, those of an object after it."""
+    """Name, parent and kind of every wanted field; the fields of an object follow it."""
     for name, kind in wanted:
         place, inner = next(places), pa.types.is_struct(kind)
         yield name.encode(), parent, _OBJECT if inner else _KINDS.get(kind, _OTHER)
@@ -68,16 +68,16 @@ def _column(found: _Filled, places: Iterator[int], kind: pa.DataType) -> pa.Arra
 
 @dataclass(frozen=True)
 class _Filled:
-    """What n lines hold, by field."""
+    """The content of n lines, by field."""
 
     empty: npt.NDArray[np.bool_]
-    """(fields, n) where there is nothing."""
+    """(fields, n) where there is no value."""
     slots: Ints
-    """(fields,) where the field stands in what follows."""
+    """(fields,) the row of the field in the arrays below."""
     numbers: npt.NDArray[np.int64]
-    """(slots, n) whole numbers and truths."""
+    """(slots, n) whole numbers and booleans."""
     letters: npt.NDArray[np.uint8]
-    """(slots, room) the texts of all lines, one after the other,"""
+    """(slots, room) the texts of all lines, back to back,"""
     offsets: npt.NDArray[np.int32]
     """(slots, n + 1) and where they begin and end."""
 
@@ -122,7 +122,7 @@ def _blanks(text: npt.NDArray[np.uint8], at: int) -> int:
 
 @compiled
 def _string(text: npt.NDArray[np.uint8], at: int) -> int:
-    """Where the string ends that has begun before; less than 0 if it holds escapes, 0 if it is none."""
+    """Where a string that has begun ends; negative if it has escapes, 0 if it is invalid."""
     escapes, size = False, len(text)
     while at < size:
         byte = text[at]
@@ -150,7 +150,7 @@ def _string(text: npt.NDArray[np.uint8], at: int) -> int:
 
 @compiled
 def _number(text: npt.NDArray[np.uint8], at: int) -> int:
-    """Where a number ends; less than 0 if it is no whole one, 0 if it is none."""
+    """Where a number ends; negative if it is not whole, 0 if it is no number."""
     size, whole = len(text), True
     at += text[at] == _MINUS
     first = at
@@ -180,7 +180,7 @@ def _number(text: npt.NDArray[np.uint8], at: int) -> int:
 
 @compiled
 def _word(text: npt.NDArray[np.uint8], at: int) -> int:
-    """Where true, false or null ends; 0 if none stands there."""
+    """Where true, false or null ends; 0 if there is none."""
     place = 0 if text[at] == _SMALL_T else 5 if text[at] == _SMALL_F else 11
     while _WORDS[place]:
         if at >= len(text) or text[at] != _WORDS[place]:
@@ -211,11 +211,11 @@ def _scan(
     letters: npt.NDArray[np.uint8],
     places: npt.NDArray[np.int32],
 ) -> int:
-    """Fill in the wanted fields of each line (see `_Filled`), if all lines are plain."""
+    """Fill in the wanted fields of each line (see `_Filled`) if all lines are plain."""
     size, row, at, rows = len(text), 0, 0, empty.shape[1]
     seen, written = np.full(len(kinds), -1), np.zeros(len(letters), np.int64)
     nodes, lists = np.empty(_MAX_DEPTH, np.int64), np.empty(_MAX_DEPTH, np.bool_)
-    # The names of the line before, which this one most often repeats, and what they stand for.
+    # The names of the previous line, which this one usually repeats, and their fields.
     known = np.zeros((4, _MAX_KNOWN), np.int64)
     while at < size:
         at = _blanks(text, at)
@@ -317,7 +317,7 @@ def _scan(
                 depth -= 1
                 at += 1
             opened = False
-            # What has ended here, and what goes on.
+            # Close what ends here, and stop where the next value begins.
             while depth:
                 at = _blanks(text, at)
                 if at >= size:

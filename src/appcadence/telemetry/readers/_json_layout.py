@@ -1,8 +1,8 @@
-"""JSON objects, however a file lays them out, as blocks of one object a line.
+"""JSON objects, however a file lays them out, as blocks of one object per line.
 
-A file holds one object a line, or an array, or objects one after the other, each on one line or spread over
-many. A string does not go on over a line end, and a "{" that begins its line no further in than that of the
-first object begins an object, whatever stood before: so one damaged object does not cost those after it.
+A file holds one object per line, or an array, or objects one after the other, each on one line or spread over
+several. A string never continues over a line end, and a "{" that is indented no further than that of the
+first object begins an object, whatever came before, so that a damaged object does not cost those after it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from appcadence.telemetry.readers import _envelope, _lines
 from appcadence.telemetry.readers._lines import Block
 
 OBJECT_BYTES = 1 << 20
-"""Of a block whose objects are taken one by one: in Python they need far more room than as text."""
+"""Size of a block whose objects become Python objects, which need far more room than text."""
 _MAX_FIRST = 100
 _BOM = b"\xef\xbb\xbf"
 _SAID = re.compile(rb"\s*((Filtering|Skipping) [^\n]*\n\s*)*")
-"""What `log` says before its records."""
+"""Messages of `log` before its records."""
 _END, _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _BLANK = (ord(c) for c in '\n"\\{} ')
 
 Fits = Callable[[dict[str, Any]], bool]
@@ -39,10 +39,10 @@ Fits = Callable[[dict[str, Any]], bool]
 def blocks(path: Path, expected: str, size: int | None = None) -> Iterator[Block]:
     """The objects of a file as blocks of about `size` bytes (default 32 MB), each on a line of its own.
 
-    Lines that hold no object are among them. The number of a line is that on which its object begins.
+    Lines without an object are included. The number of a line is that on which its object begins.
 
     Raises:
-        UnusableFile: the file is missing, empty, unreadable or damaged gzip, or an object is endless.
+        UnusableFile: the file is missing, empty, unreadable or damaged, or an object is too long.
     """
     head = _lines.head(path, expected)
     unwrap = _envelope.envelope(islice(_laid_out(head), _MAX_FIRST))
@@ -63,7 +63,7 @@ def _as_laid_out(path: Path, expected: str, head: bytes, size: int | None) -> It
         left, found = layout.blocks(left + data, last=False)
         if len(left) > _lines.MAX_LINE_BYTES:
             raise _lines.too_long(path, "record", expected)
-        # What was read counts even where no object has ended yet.
+        # The bytes read count even if no object has ended yet.
         for block in found or [Block(b"", layout.line, 0)]:
             yield Block(block.data, block.line, block.ends, read, block.numbers)
             read = 0
@@ -71,28 +71,28 @@ def _as_laid_out(path: Path, expected: str, head: bytes, size: int | None) -> It
 
 
 def objects(block: Block) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """The line and the object of each line of a block that is not blank, None where it holds no object."""
+    """The number and object of each line of a block that is not blank; None if it holds no object."""
     for number, text in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
         if text.strip():
             yield number, _envelope.object_of(text)
 
 
 def first_objects(head: bytes) -> Iterator[dict[str, Any]]:
-    """The first objects of a file, from its first bytes, whose end may be cut off; out of their envelopes."""
+    """The first objects of a file, unwrapped, from its first bytes, which may be cut off anywhere."""
     unwrap = _envelope.envelope(islice(_laid_out(head), _MAX_FIRST))
     for record in _laid_out(head):
         yield record if unwrap is None else unwrap(record) or record
 
 
 def line_field(head: bytes) -> str:
-    """The field in which objects, the first of a file, hold each a line of another log; nothing if none."""
+    """The field in which the first objects of a file hold a line of another log; empty if there is none."""
     if head[:1] in b"{[ \r\n\t<\x1e" or _envelope.has_header(head) or head.startswith(_BOM):
         return _envelope.line_field(islice(first_objects(head), _MAX_FIRST))
     return ""
 
 
 def first_lines(head: bytes, field: str) -> bytes:
-    """The lines that the first objects hold there."""
+    """The lines that the first objects hold in that field."""
     text = b"\n".join(json.dumps(record).encode() for record in first_objects(head))
     return _envelope.lines_in(Block(text, 1, 0), field).data
 
@@ -114,11 +114,11 @@ def fits(head: bytes, wanted: Fits) -> bool:
 def check(path: Path, expected: str, wanted: Fits) -> None:
     """Raise UnusableFile unless one of the file's first objects is of the wanted kind."""
     if not fits(_lines.head(path, expected), wanted):
-        raise UnusableFile(f"{path} is not {expected}: no such object among its first ones", path)
+        raise UnusableFile(f"{path} is not {expected}: none of its first objects fits", path)
 
 
 def _is_one_a_line(head: bytes) -> bool:
-    # Of an array, too, the last object may stand alone on its line, and any empty one.
+    # Even in an array, the last object or an empty one may be alone on its line.
     array = _SAID.sub(b"", head.removeprefix(_BOM), count=1).startswith(b"[")
     lines = sum(bool(text.strip()) for text in head.splitlines()[:_MAX_FIRST])
     return not array and lines > 0 and 2 * sum(1 for _ in _by_line(head)) >= lines
@@ -132,18 +132,18 @@ def _by_line(head: bytes) -> Iterator[dict[str, Any]]:
 
 
 class _Layout:
-    """Takes whole objects off the front of a growing text."""
+    """Takes whole objects from the front of a growing text."""
 
     def __init__(self) -> None:
         self.line = 1
         self._column = -1
-        """Of the "{" of the first object; -1 = none yet, or it does not begin its line."""
+        """Column of the "{" of the first object; -1 = none yet, or it does not begin its line."""
 
     def blocks(self, data: bytes, last: bool) -> tuple[bytes, list[Block]]:
-        """What is left of the text after its last whole object, and the objects before it."""
+        """The rest of the text after its last whole object, and the objects before it."""
         if self.line == 1:
             data = data.removeprefix(_BOM)
-        # Text that is no object may stand before each object and at the end of each line.
+        # Text that is no object may come before each object and at the end of each line.
         room = 2 * data.count(b"{") + data.count(b"\n") + 1
         starts, ends, lines = (np.empty(room, np.int64) for _ in range(3))
         text = np.frombuffer(data, np.uint8).copy()
@@ -163,13 +163,13 @@ class _Layout:
 def _scan(
     text: npt.NDArray[np.uint8], last: bool, line: int, column: int, starts: Ints, ends: Ints, lines: Ints
 ) -> tuple[int, int, int, int]:
-    """Where objects begin and end, and on which line; their line ends become blanks.
+    """Find where objects begin and end, and on which line; their line ends become blanks.
 
-    Text that is none counts as an object from its first character to the end of its line or to the next
-    object. `starts`, `ends` and `lines` need room for all of both.
+    Other text counts as an object from its first character to the end of its line or to the next object.
+    `starts`, `ends` and `lines` need room for both.
 
     Returns:
-        How many; where the first one begins that has not ended, unless this is the `last` text; the line
+        How many there are; where the first unfinished one begins, unless this is the `last` text; the line
         there; and the column of the first object.
     """
     count, depth, begun, first = 0, 0, False, 0

@@ -1,8 +1,8 @@
 """Records of one line each as columns: words between blanks, key=value in several dialects, CEF, LEEF, and
 tables behind a prefix or of uneven width.
 
-A record may stand behind a syslog header. The fields are found in one pass over the bytes; a line that is no
-UTF-8 costs no other.
+A record may follow a syslog header. The fields are found in one pass over the bytes. A line that is not UTF-8
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from appcadence.telemetry.readers._declaration import Layout
 from appcadence.telemetry.readers._lines import Block, Fault, Rows, line_ends
 
 MAX_PREFIX = 1000
-"""Characters of a line in which its record begins and shows its kind."""
+"""Characters of a line within which its record begins and shows its kind."""
 _BOM = b"\xef\xbb\xbf"
 _BLANK, _TAB, _EQUALS, _QUOTE, _BACKSLASH, _COMMA, _PIPE, _SEMICOLON = b' \t="\\,|;'
 _SAFE = re.compile(r"\[\^[^\]\\]*\\n[^\]\\]*\]|\\[dSw.|/]")
 _BEYOND = re.compile(r"\\|\[\^|\(\?(?![:=!])|\$|\n")
-"""What may look beyond the end of a line, or behind its start; but for what is safe."""
+"""Parts of a pattern that may look past the end of a line or before its start, apart from the safe ones."""
 _IN_A_ROW = 8192
 _MAX_MISSED = 100
-"""After so many lines that do not match, and a quarter of all, the others are looked at one by one."""
+"""After this many mismatches plus a quarter of all lines, the rest is checked line by line."""
 _KV, _PAIRS, _CEF = range(3)
 _LEEF_DELIMITER = re.compile(rb"LEEF:2\.\d\|(?:[^|]*\|){4}(?:(?:0x|x)([0-9A-Fa-f]{2,4})|([^\w\s|=]))\|")
 
@@ -45,11 +45,10 @@ def rows(
     counts: Collection[str] = (),
     dash: bool = False,
 ) -> Rows:
-    """The records of a block, each wanted field as texts, and the lines that are no records.
+    """The records of a block, each wanted field as text, and the lines that are no records.
 
-    Lines of another kind than `layout.of_kind` are read and neither records nor bad. `names` are those
-    of the columns, for words and tables; words in `counts` may come as whole numbers, and "-" as none if
-    a `dash` says so.
+    Lines that do not match `layout.of_kind` are read but are neither records nor bad. `names` are the column
+    names of words and tables. Words in `counts` may be returned as whole numbers, with "-" as null if `dash`.
     """
     if block.first:
         block = replace(block, data=block.data.removeprefix(_BOM))
@@ -72,7 +71,7 @@ def rows(
 
 
 def first_lines(head: bytes, count: int = 20) -> list[str]:
-    """The first characters of the first lines of a file that say anything."""
+    """The first characters of the first non-blank lines of a file."""
     lines = head.removeprefix(_BOM).split(b"\n")[: 5 * count]
     texts = (line.decode("utf-8", "replace").strip("\r ") for line in lines)
     return [text for text in texts if text][:count]
@@ -84,7 +83,7 @@ def _in_bytes(pattern: re.Pattern[str]) -> re.Pattern[bytes]:
 
 
 def _whole_lines(block: Block) -> tuple[Ints, Ints, Ints, list[Fault]]:
-    """Where lines begin and end that hold anything, their numbers; and those that are not in UTF-8."""
+    """Where non-blank lines begin and end, their numbers, and the lines that are not UTF-8."""
     text = np.frombuffer(block.data, np.uint8)
     ends = line_ends(block.data)
     if len(ends) < block.count:
@@ -124,7 +123,7 @@ def _decodable(data: bytes, starts: Ints, ends: Ints) -> Mask:
 def _begun(
     data: bytes, starts: Ints, ends: Ints, layout: Layout, wanted: Sequence[str]
 ) -> tuple[Ints, Mask, Mask, dict[str, pa.Array]]:
-    """Where the records begin, which lines are records, which of those are of the kind, and named groups."""
+    """Where records begin, which lines are records, which records are of the kind, and named groups."""
     lasts = np.minimum(ends, starts + MAX_PREFIX)
     short = bool((lasts == ends).all())
     moved, found = starts.copy(), np.ones(len(starts), bool)
@@ -136,7 +135,7 @@ def _begun(
             rest = np.flatnonzero(~_matching(data, starts, layout.starts, at_once=True))
         search = _in_bytes(layout.starts).search
         begins = []
-        # Matches are not kept: so many objects at once would cost more than the search.
+        # Matches are not kept, because so many objects would cost more than the search.
         for start, last in zip(starts[rest].tolist(), lasts[rest].tolist(), strict=True):
             match = search(data, start, last)
             begins.append(match.end() if match else -1)
@@ -161,9 +160,9 @@ def _begun(
 
 
 def _matching(data: bytes, starts: Ints, pattern: re.Pattern[str], at_once: bool = False) -> Mask:
-    """Some of the lines that match a pattern from their start on, `at_once`: before they say anything.
+    """Lines that surely match a pattern at their start; with `at_once`, the match must be empty.
 
-    Most often that are all of them: lines in a row are matched at once.
+    Usually these are all lines, so runs of lines are matched at once.
     """
     found = np.zeros(len(starts), bool)
     run = _in_a_row(pattern, at_once)
@@ -183,10 +182,10 @@ def _matching(data: bytes, starts: Ints, pattern: re.Pattern[str], at_once: bool
 
 @cache
 def _in_a_row(pattern: re.Pattern[str], at_once: bool) -> re.Pattern[bytes] | None:
-    """Matches lines in a row; None where the pattern might look beyond the end of a line."""
+    """A pattern for runs of lines; None if the original might look past the end of a line."""
     if pattern.groups or _BEYOND.search(_SAFE.sub("", pattern.pattern)):
         return None
-    # Atomic, so that what it matches is what it would match alone.
+    # Atomic, so that it matches the same as it would alone.
     line = f"^(?>{pattern.pattern}){'^' if at_once else ''}.*+\\n"
     return re.compile(f"(?:{line}){{1,{_IN_A_ROW}}}".encode(), re.MULTILINE)
 
@@ -250,7 +249,7 @@ def _columns(
 
 
 def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
-    """What stands between the attributes of LEEF: what the header says, else tabs, "|" or blanks."""
+    """The separator of LEEF attributes: from the header, otherwise tabs, "|" or blanks."""
     if not len(starts):
         return _TAB
     line = data[data.rfind(b"\n", 0, int(starts[0])) + 1 : int(ends[0])]
@@ -264,7 +263,7 @@ def _leef_separator(data: bytes, starts: Ints, ends: Ints) -> int:
 
 @compiled
 def _is_escaped(text: npt.NDArray[np.uint8], at: int, end: int) -> bool:
-    """Whether a value begins with a quotation mark that CSV or JSON around the line doubled or escaped."""
+    """Whether a value begins with a quotation mark that surrounding CSV or JSON doubled or escaped."""
     if at + 2 >= end or text[at + 1] != _QUOTE:
         return False
     after = text[at + 2]
@@ -284,7 +283,7 @@ def _find(
     firsts: Ints,
     lasts: Ints,
 ) -> None:
-    """Where the value of each wanted key of each record begins and ends; the first of a key counts."""
+    """Find where the value of each wanted key begins and ends in each record; repeated keys are ignored."""
     for row in range(len(starts)):
         at, end = starts[row], ends[row]
         if mode == _KV:
@@ -337,7 +336,7 @@ def _find(
                         name_last -= 1
                     _put(text, keys, offsets, key_first, name_last, key_last + 1, at, row, firsts, lasts)
         else:
-            # A value goes on until a blank and the next key.
+            # A value continues until a blank before the next key.
             key_first, key_last, value_first, word = -1, -1, -1, at
             while at <= end:
                 if at < end and text[at] == _BACKSLASH:

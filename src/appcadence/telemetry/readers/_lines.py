@@ -21,18 +21,17 @@ from appcadence.telemetry.readers import _packed
 
 BLOCK_BYTES = 16 << 20
 MAX_LINES = 1 << 18
-"""In one block: what is kept of a bad line takes far more memory than a line of two bytes."""
+"""In one block: the record of a bad line takes far more memory than a line of two bytes."""
 MAX_LINE_BYTES = 64 << 20
 """A longer line means that the file is no line-based log; reading on would only fill the memory."""
 
 _BLANK_LINES = re.compile(rb"(?!\n\r\r\n)(?:\r?\n)+(?!\Z)")
-"""What may stand before the first line; one kind of packet capture begins with line ends."""
+"""Blank lines before the first line; one kind of packet capture begins with line ends."""
 _AT_ONCE = 1 << 18
-"""Bytes whose line ends are looked for at a time."""
+"""Bytes to search for line ends at a time."""
 
 Fault = tuple[int, str]
-"""A line (from 1; of what has no lines, a row or record) that could not be used, and what is wrong with
-it."""
+"""A line that could not be used (or row or record, counted from 1), and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Block:
     size: int = 0
     """Bytes of the file on disk that were read for this block."""
     numbers: Ints | None = None
-    """Where the lines do not follow each other in the file: the number of each."""
+    """The number of each line, if they do not follow each other in the file."""
     first: bool = False
-    """Whether the file begins here, but for blank lines."""
+    """Whether this is the beginning of the file, apart from blank lines."""
 
     @property
     def count(self) -> int:
@@ -64,7 +63,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows parsed from one block of one log, columns as wanted; and the lines that could not be."""
+    """Rows parsed from one block of a log, in the wanted columns, and the lines that failed to parse."""
 
     table: pa.Table
     lines: Ints
@@ -125,7 +124,7 @@ def _begin(data: bytes) -> int:
 
 
 def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The data, halved at line ends until no part has more than MAX_LINES; and the line ends of each part."""
+    """The data, halved at line ends until no part has more than MAX_LINES, and the line ends in each part."""
     ends = _count_of_ends(data)
     if ends <= MAX_LINES:
         yield data, ends
@@ -141,7 +140,7 @@ def _parts(data: bytes) -> Iterator[tuple[bytes, int]]:
 def line_ends(data: bytes) -> Ints:
     """The places of all line ends."""
     text = np.frombuffer(data, np.uint8)
-    # In parts that fit a cache, which is twice as fast.
+    # Parts that fit a cache are twice as fast.
     parts = (np.flatnonzero(text[at : at + _AT_ONCE] == 10) + at for at in range(0, len(text), _AT_ONCE))
     return np.concatenate([np.empty(0, np.int64), *parts])
 

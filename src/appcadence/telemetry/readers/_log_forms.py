@@ -1,12 +1,12 @@
-"""The forms in which people hand over the unified log, each as entries: JSON, CSV, and text in four styles.
+"""The forms of the unified log that people have, each read into entries: JSON, CSV, and text in four styles.
 
-JSON and CSV are those of `log show` and of mandiant's unifiedlog_iterator. Text is what `log show` prints in
-the styles default, compact and syslog, and what `pymobiledevice3 syslog live` prints. A line of text that
-begins no entry goes on with the message before it. Text names a process without its path, so an app may
-call itself what it likes: JSON is better evidence.
+JSON and CSV come from `log show` and from mandiant's unifiedlog_iterator. Text is the output of `log show` in
+the styles default, compact and syslog, or of `pymobiledevice3 syslog live`. A line that does not begin an
+entry continues the message before it. Text names a process without its path, so an app may call itself
+anything: JSON is better evidence.
 
-The style compact and pymobiledevice3 write local time without an offset. Such times are read as UTC, and
-the first line of the file stands in `rejected` with that statement.
+The style compact and pymobiledevice3 write local time without an offset. Such times are read as UTC, and the
+first line of the file goes to `rejected` with that statement.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from appcadence.telemetry.readers._json import NO_OBJECT
 
 EXPECTED = "a unified log (log show --style ndjson)"
 BLOCK_BYTES = 1 << 20
-"""Of a block whose entries are taken one by one: in Python they need far more room than as text."""
+"""Size of a block whose entries become Python objects, which need far more room than text."""
 MAX_MESSAGE = 1 << 16
-"""Characters that are kept of a message of many lines."""
+"""Characters that are kept of a message with several lines."""
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-"""What pymobiledevice3 and `log show --color always` put around the parts of a line."""
+"""Colour codes that pymobiledevice3 and `log show --color always` put into a line."""
 NO_TIME = "timestamp is no time with a UTC offset from 1970 to 2100"
 NO_OFFSET = (
     "the times of this log carry no UTC offset and were read as UTC: write it with log show --style ndjson, "
@@ -46,19 +46,19 @@ class Entry(NamedTuple):
     time: int
     """Microseconds since the epoch."""
     process: str
-    """Its path, in text its name."""
+    """The path of the process; in text, only its name."""
     message: str
 
 
 @dataclass
 class Piece:
-    """What some of a file holds."""
+    """The content of a part of a file."""
 
     entries: list[Entry] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
     """Lines that are no entries, and why."""
     unzoned: list[tuple[int, str]] = field(default_factory=list)
-    """The first line of a file without offsets, and that statement; its entry counts."""
+    """The first line of a file without offsets, and a statement on that; its entry counts."""
     read: int = 0
     """Entries met, good and bad."""
     size: int = 0
@@ -81,7 +81,7 @@ Form = Callable[[Path], Iterator[Piece]]
 """Reads a file of one form.
 
 Raises:
-    UnusableFile: it is unreadable, damaged gzip, or a line is endless.
+    UnusableFile: the file is unreadable or damaged, or a line is too long.
 """
 
 _DATE = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?)(?P<zone>[-+]\d{4})?"
@@ -102,7 +102,7 @@ _STYLES = tuple(
 
 
 def form_of(start: bytes) -> Form | None:
-    """The form of a unified log that starts so; None where it is none."""
+    """The form of a unified log with this start; None if it is no unified log."""
     if _json_layout.fits(start, _is_record):
         return _json
     lines = _COLOURS.sub("", start.decode("utf-8-sig", "replace")).splitlines()[:_FIRST_LINES]
@@ -140,7 +140,7 @@ def _json(path: Path) -> Iterator[Piece]:
 def _time(row: dict[str, Any]) -> int | None:
     if "timestamp" in row:
         return iso_micros(row["timestamp"])
-    # Old versions of the iterator give nanoseconds alone.
+    # Old versions of the iterator give only nanoseconds.
     nanoseconds = row.get("time")
     return micros(nanoseconds / 1e9) if isinstance(nanoseconds, int | float) else None
 

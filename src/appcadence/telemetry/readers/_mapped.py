@@ -23,13 +23,13 @@ from appcadence.telemetry.schema import FLOWS
 _NO_NAMES = {"", "-", "n/a", "none", "null", "(null)"}
 _NAMED = ("device_id", "app_id", "dest_host", "dest_ip", "service")
 _LARGEST = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
-"""From which number on an epoch counts in which unit, in seconds, if its unit is told by size."""
+"""If the unit of an epoch is deduced from size: numbers from here on have this unit (in seconds)."""
 _TIMES = ("start", "end", "logged")
 _MAX_RESOLUTION = 2**31 - 1
 
 
 class Mapped(Columns):
-    """The columns of some records under our names; those of the log's own names are there, too."""
+    """The columns of some records under our names; the log's own names work, too."""
 
     def __init__(self, rows: Rows, declared: Declaration, own_names: bool) -> None:
         super().__init__(rows, declared.nothing)
@@ -43,7 +43,7 @@ class Mapped(Columns):
         return ours in self.declared.columns or ours in self.declared.constants
 
     def label(self, *ours: str) -> str:
-        """What a fault calls columns, all of which may say the same: by the log's names, or by the first."""
+        """What a fault calls some columns of equal meaning: the log's names, or the first of ours."""
         if not self._own_names:
             return ours[0]
         names = [name for one in ours for name in self._present(one)]
@@ -52,14 +52,14 @@ class Mapped(Columns):
         return " or ".join(saying[:3] or names[:1])
 
     def field(self, ours: str) -> pa.Array:
-        """As it stands, from the first name that says something; null where nothing does."""
+        """The unchanged values, from the first name with a value in each row; null where none has one."""
         if ours not in self._fields:
             self._fields[ours] = self._field(ours)
         return self._fields[ours]
 
     def _field(self, ours: str) -> pa.Array:
         names = [name for name in self._present(ours) if "+" in name or self._says(name)]
-        # What is blank is nothing to whoever reads a single column.
+        # For a single column, whoever reads it treats blanks as null.
         alone = len(names) == 1 and "+" not in names[0] and not self.declared.nothing
         found = [self.raw(name) if alone else self._said_raw(name) for name in names]
         if ours in _TIMES and "cocoa" not in self.declared.time_forms:
@@ -80,7 +80,7 @@ class Mapped(Columns):
         return column
 
     def _timed(self, column: pa.Array) -> pa.Array:
-        """Without counts of 0, by which exporters say that they do not know a time."""
+        """The column without counts of 0, which exporters write for an unknown time."""
         text = pa.types.is_string(column.type)
         if not text and not _is_number(column.type):
             return column
@@ -90,12 +90,12 @@ class Mapped(Columns):
         return pc.if_else(pc.match_substring_regex(column, r"^0+(\.0*)?$") if text else never, None, column)
 
     def plain(self, ours: str) -> pa.Array:
-        """As texts without blanks around them, for columns of which no two rows say the same."""
+        """Stripped text, for columns whose values are all different."""
         text = pc.utf8_trim_whitespace(self._as_text(ours, self.field(ours)))
         return pc.if_else(pc.equal(text, ""), None, text)
 
     def words(self, ours: str) -> pa.DictionaryArray:
-        """As texts without blanks around them; each taken out of its field, and translated, as declared."""
+        """Stripped text, extracted from its field and translated as declared."""
         declared = self.declared
         field = self.field(ours)
         if not pa.types.is_dictionary(field.type):
@@ -110,7 +110,7 @@ class Mapped(Columns):
         return translate(texts, lambda text: known.get(text.lower(), text if declared.all_words else None))
 
     def mine(self, ours: str) -> pa.Array:
-        """As words that our column may hold; another is a fault, where all words must be known."""
+        """Words that our column allows; any other is a fault if all words must be known."""
         allowed = FLOWS.column(ours).values
         words = translate(self.words(ours), lambda text: text.lower())
         known = translate(words, lambda text: text if text in allowed else None)
@@ -120,7 +120,7 @@ class Mapped(Columns):
         return known
 
     def outcome(self) -> pa.Array:
-        """What the columns say one after the other, the first that is translated; else by the answer."""
+        """The outcome from the first column whose word is translated, otherwise from the answer."""
         declared = self.declared
         names = list(self._present("outcome"))
         if declared.all_words or len(names) < 2:
@@ -169,7 +169,7 @@ class Mapped(Columns):
         return pa.array(whole, mask=np.asarray(numbers.is_null()))
 
     def port(self, ours: str, where: Mask | None = None) -> pa.Array:
-        """A port, also in hexadecimal, as that of a URL, or at the end of an address."""
+        """A port, also in hexadecimal, in a URL, or at the end of an address."""
         column = self.field(ours)
         if not pa.types.is_integer(column.type):
             if pa.types.is_floating(column.type):
@@ -189,7 +189,7 @@ class Mapped(Columns):
 
     @cached_property
     def _start(self) -> tuple[pa.Array, pa.Array | None]:
-        """When flows began, and how long they lasted where that is known."""
+        """When flows began, and their duration where that is known."""
         nothing = pa.nulls(len(self.table), pa.int64())
         start, end = (self.time(ours) if self.has(ours) else nothing for ours in ("start", "end"))
         lasted = None
@@ -213,7 +213,7 @@ class Mapped(Columns):
         return start, lasted
 
     def time(self, *names: str) -> pa.Array:
-        """As microseconds since 1970."""
+        """Microseconds since 1970."""
         (ours,) = names
         column, declared = self.field(ours), self.declared
         if pa.types.is_timestamp(column.type):
@@ -233,7 +233,7 @@ class Mapped(Columns):
                 return plain
         micros = pa.nulls(len(text), pa.int64())
         if "epoch" in declared.time_forms:
-            # What a spreadsheet made of a count ("1.732E+12") is no longer the time.
+            # A count that a spreadsheet rewrote ("1.732E+12") has lost the time.
             epoch, _ = _text.number(text, exponents=False)
             micros = self._counted(epoch)
         left = pc.if_else(micros.is_null(), text, None)
@@ -244,7 +244,7 @@ class Mapped(Columns):
         return micros
 
     def _written(self, text: pa.Array, offsets: npt.NDArray[np.int64] | None) -> pa.Array:
-        """Times in words, by the first form that fits."""
+        """Times as text, by the first form that fits."""
         found = pa.nulls(len(text), pa.int64())
         ahead = self.declared.offset_seconds if offsets is None else 0
         for form in self.declared.time_forms:
@@ -264,7 +264,7 @@ class Mapped(Columns):
         return found
 
     def _offsets(self, text: pa.Array) -> npt.NDArray[np.int64] | None:
-        """How far ahead of UTC the clock of each row is, where a column says so."""
+        """How far ahead of UTC the clock of each row is; None if no column says so."""
         zone = self.declared.zone
         if not zone or zone not in self.table.column_names:
             return None
@@ -284,7 +284,7 @@ class Mapped(Columns):
         return _flows.micros(pc.add(seconds, float(first)))
 
     def _units(self, numbers: pa.Array) -> npt.NDArray[np.float64]:
-        """(n,) in seconds, the unit of each number that counts from an epoch."""
+        """(n,) the unit, in seconds, of each number that counts from an epoch."""
         if self.declared.time_unit != BY_SIZE:
             return np.full(len(numbers), EPOCH_UNITS[self.declared.time_unit])
         size = np.asarray(numbers.cast(pa.float64(), safe=False).fill_null(0.0))
@@ -293,11 +293,11 @@ class Mapped(Columns):
         return np.select([size >= least for least, _ in _LARGEST], [unit for _, unit in _LARGEST], 1.0)
 
     def resolution(self) -> pa.Array:
-        """How fine the starts are, in seconds."""
+        """The resolution of the starts, in seconds."""
         found, start = self._resolution(), self.field("start")
         if self.declared.resolution_seconds or not self.has("duration_seconds") or not start.null_count:
             return found
-        # A duration before an end.
+        # A start that was computed as a duration before an end.
         moved = np.asarray(start.is_null()) & np.asarray(self.field("duration_seconds").is_valid())
         coarse = np.where(moved, min(self.declared.duration_unit, 1.0), 0)
         return pa.array(np.maximum(np.asarray(found), coarse))
@@ -327,14 +327,14 @@ class Mapped(Columns):
         return _text.resolution(self._as_text(declared.clock, column), 1e-6)
 
     def swapped(self) -> Mask:
-        """The records whose byte counts are named the other way round."""
+        """The records whose byte counts are swapped."""
         found = np.zeros(len(self.table), bool)
         for swap in self.declared.swaps:
             found |= self._fits(swap)
         return found
 
     def protocol(self) -> tuple[pa.DictionaryArray, Mask, Mask]:
-        """The transport, and which rows are TCP and which UDP."""
+        """The transport, which rows are TCP, and which are UDP."""
         strict = self.declared.all_words and self._own_names
         return _flows.transports(self.mine("transport") if strict else self.words("transport"))
 
@@ -348,7 +348,7 @@ class Mapped(Columns):
         return name in self.table.column_names and self.table[name].null_count < len(self.table)
 
     def _said_raw(self, name: str) -> pa.Array:
-        """A field as it stands, null where it says nothing; "a+b" are two in one."""
+        """A field unchanged, null where it has no value; "a+b" joins two fields."""
         if name not in self.table.column_names and "+" in name:
             parts = [self._as_text(part, self._said_raw(part)) for part in name.split("+")]
             return pc.binary_join_element_wise(*parts, " ")
@@ -365,7 +365,7 @@ class Mapped(Columns):
         return column
 
     def _dropped(self, ours: str, pattern: re.Pattern[str]) -> pa.Array:
-        """As `field`, without what matches the pattern."""
+        """As `field`, without values that match the pattern."""
         said = (self.coded(self._as_text(ours, self._said_raw(name))) for name in self._present(ours))
         return reduce(either, (translate(text, lambda t: None if pattern.search(t) else t) for text in said))
 
@@ -388,7 +388,7 @@ class Mapped(Columns):
             return column if pa.types.is_string(column.type) else column.cast(pa.string())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise TelemetryError(
-                f"the column mapped to {ours} is of type {column.type}, which is no text"
+                f"the column mapped to {ours} has the type {column.type}, which is not text"
             ) from None
 
 

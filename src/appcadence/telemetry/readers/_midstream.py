@@ -1,4 +1,4 @@
-"""Connections whose opening a sensor did not see: it may take the one that answers for the one that asks."""
+"""Connections whose opening the sensor did not see, so that it may have swapped client and server."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from appcadence.telemetry.readers import ReadOptions
 from appcadence.telemetry.readers._flows import local
 
 EPHEMERAL = 32_768
-"""From this port on systems hand out ports to clients (Linux; IANA and Apple begin at 49,152)."""
+"""Systems hand out client ports from here on (Linux; IANA and Apple begin at 49,152)."""
 _SIDES = (("device", "dest_ip"), ("device_port", "dest_port"), ("bytes_out", "bytes_in"))
 
 
 def turned(columns: dict[str, Any], unopened: Mask, options: ReadOptions) -> Mask:
-    """Turn flows round that a monitored device must have opened; (n,) which were.
+    """Turn round flows that a monitored device must have opened; (n,) which were turned.
 
-    Those are flows of which nobody saw the opening (`unopened`, n), towards a monitored device from a
-    stranger, and from a service's port to one that systems hand out to clients. `columns` of a draft (see
-    `_flows`) are changed in place.
+    Nobody saw these flows open (`unopened`, n), and they lead from another address to a monitored device and
+    from a service's port to a client port. `columns` of a draft (see `_flows`) are changed in place.
     """
     source, dest = (np.asarray(pc.fill_null(columns[name], 0)) for name in _SIDES[1])
     mask = unopened & (dest >= EPHEMERAL) & (source > 0) & (source < EPHEMERAL)

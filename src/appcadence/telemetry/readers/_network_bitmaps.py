@@ -1,13 +1,13 @@
 """Network bitmaps of a PowerLog: when each process moved packets, in slots of 8 s, as flows without a host.
 
-A record is one process over a span of uptime (1,024 s since iOS 15), with a bit a slot for each interface:
-little-endian words, the earliest slot in the least bit, zero words at the end left out. XNU's `in_stat.c`
-sets them. A run of slots of one process on one interface, over records, is one flow; it ends where the
-device goes to sleep. A span of which any process has a record was observed, and whoever has none in it was
-silent; other spans were not observed.
+A record is one process over a span of uptime (1,024 s since iOS 15), with one bit per slot for each
+interface: little-endian words, the earliest slot in the least bit, zero words at the end left out. XNU's
+`in_stat.c` sets them. A run of slots of one process on one interface, across records, is one flow; it ends
+where the device goes to sleep. A span for which any process has a record was observed, and processes without
+a record in it were silent; other spans were not observed.
 
-Uptime does not pass during sleep. A slot is placed from the record's own time and uptime backwards, through
-the sleeps that the log has; a slot that a sleep cuts in two stands where it began.
+Uptime does not pass during sleep. A slot is placed by counting back from the record's own time and uptime,
+through the sleeps in the log; a slot that a sleep cuts in two is placed where it began.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from appcadence.telemetry.readers._powerlog_tables import PowerLog, process_name
 BITMAPS = "PLProcessNetworkAgent_EventBackward_NetworkBitmap"
 SLOT_SECONDS = 8
 MAX_BITMAPS = 100_000
-"""Weeks of a busy phone, which writes some 3,500 a day; records after so many are not read."""
+"""Weeks of a busy phone, which writes some 3,500 a day; later records are not read."""
 _SLEEP = "PLSleepWakeAgent_EventForward_PowerState"
 _COLUMNS = ("BundleName", "CurrentMachAbsoluteTime", "MachAbsoluteStartTime", "MachAbsoluteEndTime")
 _WORD, _BYTES = 8, 16
@@ -31,21 +31,21 @@ _SLOTS = 8 * _BYTES
 _LATEST_SECONDS = 7 * 86400
 """A record is written minutes after its span."""
 _REBOOT_SECONDS = 60
-"""The clocks of one boot drift apart by some seconds a record, by what sleeps are logged late."""
+"""Clocks of one boot differ by some seconds per record, because sleeps are logged late."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """What the bitmaps show."""
+    """The use that the bitmaps show."""
 
     process: list[str]
-    """(n,) of each flow."""
+    """(n,) the process of each flow."""
     start_us: np.ndarray
     """(n,) when its first slot began, UTC microseconds."""
     duration_seconds: np.ndarray
-    """(n,) to the end of its last slot, or to the device's sleep."""
+    """(n,) up to the end of its last slot, or to the device's sleep."""
     observed_us: np.ndarray
-    """(m, 2) when any process was observed: disjoint, in order."""
+    """(m, 2) spans in which any process was observed: disjoint, in order."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class _Sleeps:
         return np.asarray(np.minimum(time, first) - self.slept[after])
 
     def before(self, awake: np.ndarray, side: str = "right") -> np.ndarray:
-        """(n,) how many sleeps lie before a time awake; with the side "left", not those that begin there."""
+        """(n,) how many sleeps lie before a time awake; "left" excludes those that begin at that time."""
         return np.searchsorted(self.first - self.slept[:-1], awake, side=side)  # type: ignore[call-overload, no-any-return]
 
 
 def use_of(log: PowerLog) -> Use:
-    """The flows of all processes, in order of process and time, and when any was observed."""
+    """The flows of all processes, sorted by process and time, and the spans in which any was observed."""
     names, rows, (owner, interface, maps) = _records(log, log.database.blob_columns(BITMAPS))
     sleeps = _sleeps(log)
     time, uptime, start, stop, process = rows
@@ -87,8 +87,8 @@ def use_of(log: PowerLog) -> Use:
     order = np.lexsort((number, place, boot[row], process[row]))
     row, place, number = row[order], place[order], number[order]
     asleep = sleeps.before(begun := booted[row] + number * SLOT_SECONDS)
-    whose = np.stack([process[row], boot[row], place, asleep])
-    goes_on = (whose[:, 1:] == whose[:, :-1]).all(axis=0) & (np.diff(number) <= 1)
+    run_of = np.stack([process[row], boot[row], place, asleep])
+    goes_on = (run_of[:, 1:] == run_of[:, :-1]).all(axis=0) & (np.diff(number) <= 1)
     heads = np.flatnonzero(np.append(True, ~goes_on)[: len(row)])
     lasts = np.append(heads[1:], len(row)) - 1 if len(heads) else heads
     raw = begun + sleeps.slept[asleep]
@@ -105,7 +105,7 @@ def use_of(log: PowerLog) -> Use:
 def _observed(
     boot: np.ndarray, booted: np.ndarray, start: np.ndarray, stop: np.ndarray, sleeps: _Sleeps
 ) -> np.ndarray:
-    """(m, 2) seconds of the log's clock; spans that follow each other in uptime are one."""
+    """(m, 2) seconds of the log's clock; spans that follow each other in uptime are merged."""
     merged: list[list[float]] = []
     reach = (-1, 0.0)
     for which, since, until, zero in sorted(set(zip(boot, start, stop, booted, strict=True))):
@@ -124,8 +124,8 @@ def _observed(
 def _records(
     log: PowerLog, interfaces: Sequence[str]
 ) -> tuple[list[str], np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Names of processes; (5, n) time, uptime, start, stop and process of each record; and of each bitmap its
-    record (m,), its interface (m,) and its bytes (m, 16)."""
+    """Names of processes; (5, n) time, uptime, start, stop and process of each record; and for each bitmap
+    its record (m,), interface (m,) and bytes (m, 16)."""
     codes: dict[str, int] = {}
     rows: list[tuple[float, ...]] = []
     maps = bytearray()
@@ -174,7 +174,7 @@ def _fault(time: float, values: Sequence[_sqlite.Value]) -> str | None:
 
 
 def _sleeps(log: PowerLog) -> _Sleeps:
-    """From records of state 1 to the next of another."""
+    """From each record of state 1 to the next record of another state."""
     changes = sorted(
         (time, state == 1)
         for _, time, _, (state,) in log.rows(_SLEEP, ("State",), count=False)

@@ -1,4 +1,4 @@
-"""Records of nfdump as tables of what a flow needs of them, block by block, from JSON or CSV."""
+"""Records of nfdump from JSON or CSV, block by block, as tables of the columns that flows need."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ _FLAGS = {letter: 1 << bit for bit, letter in enumerate("FSRPAUEC")}
 
 
 def is_json(start: bytes) -> bool:
-    """Whether a file that starts so is a print in JSON; an empty array is."""
+    """Whether a file with this start is output in JSON; an empty array counts."""
     return fits(start, _fits) or "".join(start.decode("ascii", "replace").split()) == "[]"
 
 
 def is_csv(start: bytes) -> bool:
-    """Whether a file that starts so is a print as CSV."""
+    """Whether a file with this start is output as CSV."""
     return _csv.fits(start, _CSV, _REQUIRED) and b"\nNo matching flows" not in start
 
 
@@ -83,19 +83,19 @@ def _fits(row: dict[str, Any]) -> bool:
 
 
 def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]:
-    """Block by block the rows as they stand, their records (see RECORD), and how many are passed over.
+    """Yield the original rows block by block, their records (see RECORD), and how many are passed over.
 
-    Events are no records. Text that is none of nfdump's stands in the bad lines of the rows, a value that
-    does not fit in the column `fault`.
+    Events are not records. Text that nfdump did not write is among the bad lines of the rows; a value that
+    does not fit is reported in the column `fault`.
 
     Raises:
-        UnusableFile: the file is missing, empty, damaged, or no print of nfdump.
+        UnusableFile: the file is missing, empty, damaged, or no output of nfdump.
     """
     start = _lines.head(path, EXPECTED)
     if is_json(start):
         found = _json.rows(path, EXPECTED, _JSON)
     elif start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"[", b"{")):
-        raise UnusableFile(f"{path} is not {EXPECTED}: no record of nfdump at its start", path)
+        raise UnusableFile(f"{path} is not {EXPECTED}: it does not start with a record of nfdump", path)
     else:
         choose = partial(_csv.choose, path, EXPECTED, _CSV, _REQUIRED)
         found = _csv.read(path, EXPECTED, choose, _csv.delimiter(start), until=b"Summary")
@@ -109,13 +109,13 @@ def _records(get: Columns) -> pa.Table:
     _, tcp, udp = _flows.transports(get.raw("proto"))
     start, stamp = _time(get, "first", "t_first")
     lasted = seconds_between(start, _time(get, "last", "t_last")[0])
-    # The legacy CSV rounds both times to the second, its duration not.
+    # The legacy CSV rounds both times to the second, but not its duration.
     duration = pc.coalesce(get.number("duration"), lasted)
     source, dest = (
         translate(get.text(name, f"{name[:3]}4_addr", f"{name[:3]}6_addr"), canonical)
         for name in ("src_addr", "dst_addr")
     )
-    # ICMP has "8.0" for a port.
+    # ICMP has "8.0" in place of a port.
     ports = [_port(get, name, tcp | udp) for name in ("src_port", "dst_port")]
     sizes = [get.whole(name) for name in ("in_bytes", "out_bytes")]
     for name, size in zip(("in_bytes", "out_bytes"), sizes, strict=True):
@@ -137,7 +137,7 @@ def record_table(
     sizes: Sequence[pa.Array],
     flags: Ints,
 ) -> pa.Table:
-    """Records (see RECORD) of n rows, with the faults that were found in them.
+    """Records (see RECORD) of n rows, with their faults.
 
     Args:
         get: the rows.
@@ -147,7 +147,7 @@ def record_table(
         start: microseconds.
         duration: seconds.
         finer: whether times are finer than whole seconds.
-        sizes: bytes of this direction, and of the other where a record has both.
+        sizes: bytes of this direction, and of the other if a record has both.
         flags: of TCP.
     """
     tcp, udp = protocols
@@ -176,7 +176,7 @@ def record_table(
 
 
 def _time(get: Columns, *names: str) -> tuple[pa.Array, pa.Array]:
-    """A time and how it is written; `-o csv-fast` counts milliseconds."""
+    """A time, and its text; `-o csv-fast` counts milliseconds."""
     written = pc.coalesce(*(get.raw(name) for name in names))
     plain = _text.iso_times(written)
     if plain is not None:
@@ -188,7 +188,7 @@ def _time(get: Columns, *names: str) -> tuple[pa.Array, pa.Array]:
 
 
 def numbers(column: pa.Array, default: int = 0) -> Ints:
-    """(n,) whole numbers, the default where there is none."""
+    """(n,) whole numbers; the default where there is none."""
     result: Ints = np.asarray(column.fill_null(default).to_numpy(zero_copy_only=False)).astype(np.int64)
     return result
 

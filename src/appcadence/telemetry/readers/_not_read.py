@@ -1,4 +1,4 @@
-"""Files that are known and not read: what each is, and how to make of it what is read."""
+"""Files that are recognised but not read: what each one is, and how to turn it into a log that is read."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"\x37\x7f\x06[\x82\x83]|\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",
-        "the log that SQLite keeps beside a database (-wal or -journal); give the database, with this in the "
-        "same folder under the name that it had",
+        "the log that SQLite keeps beside a database (-wal or -journal); give the database, with this file "
+        "beside it under its original name",
     ),
     (rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", f"a 7z or RAR archive; {_UNPACK} (7z x)"),
     (
         rb"[\s\S]{257}ustar",
-        f"a tar archive; {_UNPACK} (tar -x) and give its logs, of a sysdiagnose those in logs/powerlogs",
+        f"a tar archive; {_UNPACK} (tar -x) and give its logs (of a sysdiagnose, those in logs/powerlogs)",
     ),
     (
         rb"\xa1\xb2[\xc3\x3c][\xd4\x4d]|[\xd4\x4d][\xc3\x3c]\xb2\xa1|\x0a\x0d\x0d\x0a",
@@ -65,12 +65,12 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb'\s*\{\s*"took":',
-        "an answer of Elasticsearch or OpenSearch to a search; give its records one a line: "
+        "a search result of Elasticsearch or OpenSearch; give its records one a line: "
         "jq -c '.hits.hits[]._source' FILE",
     ),
     (
         rb'\s*\{\s*"events":\s*\[\s*\{[^{}]{0,4000}"(ingestionTime|eventId|logStreamName)"',
-        "an answer of CloudWatch Logs; give its messages one a line: jq -r '.events[].message' FILE",
+        "a response of CloudWatch Logs; give its messages one a line: jq -r '.events[].message' FILE",
     ),
     (
         rb'\s*\{\s*"records":\s*\[[\s\S]{0,4000}"flowTuples"',
@@ -90,15 +90,15 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         rb"[^\n]{0,200}\bfilterlog(\[\d+\])?: |[^\n]{0,300}\bIN=\S* OUT=\S* [^\n]{0,300}\bSRC="
         rb'|\{[^\n]{0,80}"dvc": ?"[^\n]{0,30} "raw\.pktlen"'
         rb"|[^\n]{0,300}\bin:\S+ out:\S+[^\n]{0,300}\bproto \w+",
-        "a firewall's log of packets (pfSense, OPNsense, iptables, UniFi or MikroTik): a line where a "
-        f"connection begins, without its bytes and its end; {_AS_NETFLOW}",
+        "a firewall's packet log (pfSense, OPNsense, iptables, UniFi or MikroTik), which shows where a "
+        f"connection begins but neither its bytes nor its end; {_AS_NETFLOW}",
     ),
     (
         rb"\s*(\[(NEW|UPDATE|DESTROY)\] )?(ipv[46] +\d+ )?(tcp|udp|icmpv?6?|unknown) +\d+ [^\n]{0,40}\bsrc="
         rb"|-A -t \d+ -u |(<\?xml[^>]*>\s*)?<conntrack>|===>PACKET BOUNDARY|timestamp=[^\n,]*,orig\.ip\."
         rb"|[^\n]{0,100}\[(NEW|UPDATE|DESTROY)\] ORIG: SRC=",
-        "connections of Linux in a form without all their times, as conntrack lists or ulogd prints them; "
-        "let conntrack log those that end (conntrack -E -e DESTROY -o timestamp, with the sysctls "
+        "Linux connections in a form that lacks some times, as conntrack lists or ulogd prints them; "
+        "have conntrack log connections as they end (conntrack -E -e DESTROY -o timestamp, with the sysctls "
         "net.netfilter.nf_conntrack_acct=1 and nf_conntrack_timestamp=1), or ulogd's NFCT write JSON",
     ),
     (
@@ -108,43 +108,42 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"[^\n]{0,300}\b(DHCP(DISCOVER|OFFER|REQUEST|ACK)\b|kea-dhcp[46][.\[])|Internet Systems Cons",
-        "what a DHCP server logs of its work; give its leases (dhcpd.leases, dnsmasq.leases, "
-        "kea-leases4.csv)",
+        "the activity log of a DHCP server; give its leases (dhcpd.leases, dnsmasq.leases, kea-leases4.csv)",
     ),
     (
         rb'\S+ (\S+ \S+ )?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "'
         rb"|\d{9,10}\.\d{3} [0-9a-f.:]+ \S+ \S+\r?\n",
-        "an access log in the form of a web server (common or combined), or one of referrers or user agents, "
-        "which has no durations; of Squid give its own form (access_log ... squid)",
+        "an access log in a web server's format (common or combined), or a log of referrers or user agents, "
+        "which has no durations; have Squid write its native format (access_log ... squid)",
     ),
     (
         rb"SRC_(IP|HOST) +DST_(IP|HOST) |--START \(\d+\)--",
-        "pmacct's text for people or between markers; print it with print_output: json",
+        "pmacct's text for people, or its output between markers; print it with print_output: json",
     ),
-    (rb"ts,te,td,pr,val,", "a statistic of nfdump (-s); print the records with -o ndjson instead"),
+    (rb"ts,te,td,pr,val,", "statistics of nfdump (-s); print the records with -o ndjson instead"),
     (
         rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} +(\d\d:\d\d:)?\d+\.\d{3} +[A-Z0-9]{2,8} +[0-9a-f.:]+ +->"
         rb"|\d{1,2}\|(\d{9,10}\|\d{1,3}\|\d{9,10}\|\d{1,3}|\d{12,13}\|\d{12,13})\|\d{1,3}\|"
         rb"|Date first seen|Date flow start|Event time +Event|Top \d+ [^\n]+ ordered by |\s*Flow Record: "
         rb"|Ident: [^\n]*\nFlows: "
         rb"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,){2}[\d.]+,[0-9a-f.:]+,[0-9a-f.:]+,[\d.]+,[\d.]+,\w+,",
-        "nfdump's text for people, its form pipe or its CSV without a header line (-q); print the records "
+        "nfdump's text for people, its pipe format or its CSV without a header line (-q); print the records "
         "with TZ=UTC nfdump -r FILE -o ndjson (-o json before 1.7.3)",
     ),
-    (rb"[^\n]*\nNo matching flows", "a print of nfdump without a record: none matched its filter"),
+    (rb"[^\n]*\nNo matching flows", "output of nfdump without records, because none matched its filter"),
     (
         rb"\[\s*\{\s*\"type\" : \"FLOW\",\s*\"sampled\" : \d+,\s*\"export_sysid\" : \d+,\s*\"label\"",
-        "sums of nfdump (-A) as JSON, which lacks their times and addresses; print the records without -A",
+        "sums of nfdump (-A) as JSON, which lack times and addresses; print the records without -A",
     ),
     (
         rb'\s*\{\s*"preview":[\s\S]{0,60000}"results":\s*\[',
-        "an answer of Splunk to a search; give its records one a line: jq -r '.results[]._raw' FILE",
+        "a search result of Splunk; give its records one a line: jq -r '.results[]._raw' FILE",
     ),
     (
         rb"PAR1|Obj\x01|ORC",
         "a binary table (Parquet, Avro or ORC); write it as CSV or JSON lines",
     ),
-    (rb"%PDF-", "a PDF document; give the data that it was made of"),
+    (rb"%PDF-", "a PDF document; give the data that it was made from"),
     (
         rb"(<\?xml[^>]*>\s*)?<Types\b",
         "a part of an Office document; save the sheet as CSV",
@@ -162,41 +161,41 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         rb" *StartTime +(Flgs|Dur|Proto|SrcAddr)|(<\?xml[^>]*>\s*)?(<!--[^>]*-->\s*)?<ArgusDataStream"
         rb"|(\d\d:\d\d:\d\d|\d{10})\.\d+,([\d.]+,| [^,]{9},)(man|arp|udp|tcp|icmp),",
         "the text of Argus's ra for people, its XML or its CSV without a header line; print it with commas, "
-        "dates and the names of the columns: TZ=UTC ra -r FILE -n -u -c , "
+        "dates and column names: TZ=UTC ra -r FILE -n -u -c , "
         "-s stime,dur,proto,saddr,sport,dir,daddr,dport,state,pkts,bytes,sbytes",
     ),
     (
         rb"[\s\S]{72}\x02\x00[\x01\x02]\xc0",
-        "a trace of Windows (ETW), which holds no telemetry of iOS apps; if it is a packet capture, make one "
-        "that Zeek or Suricata reads with etl2pcapng",
+        "a Windows trace (ETW), which holds no telemetry of iOS apps; if it is a packet capture, convert it "
+        "with etl2pcapng for Zeek or Suricata",
     ),
     (rb"ElfFile\x00", "a Windows event log, which holds no telemetry of iOS apps"),
     (
         rb"\x00\x10\x00\x00\x11\x00\x00|\xb0\xbb\x30\x00|\x99\x88\x77\x66",
-        "a part of a unified log archive (tracev3, timesync, uuidtext); write it as text on a Mac with "
+        "part of a unified log archive (tracev3, timesync, uuidtext); export the archive on a Mac with "
         "log show --archive NAME.logarchive --style ndjson",
     ),
     (
         rb"(Filtering the log data[^\n]*\n|Skipping [^\n]*\n)*Timestamp +(Thread|\(process\)|Ty)",
-        "a unified log without an entry; give log show an earlier --start",
+        "a unified log without entries; run log show with an earlier --start",
     ),
     (
         rb"(default|info|debug|error|fault)\t\d\d:\d\d:\d\d\.\d+",
-        "text copied from the Console app, whose times have no date; save the archive and write it with "
+        "text copied from the Console app, whose times have no date; save the archive and export it with "
         "log show --archive NAME.logarchive --style ndjson",
     ),
     (
         rb"SourceFile\tSourceFilePosition\t",
-        "the table of UnifiedLogReader; write the archive with log show --style ndjson on a Mac, or with "
+        "the table of UnifiedLogReader; export the archive with log show --style ndjson on a Mac, or with "
         "unifiedlog_iterator as jsonl elsewhere",
     ),
     (
         rb"(?i)\s*(<!doctype html|<html)",
-        "a web page, as a server sends it in place of a file; download the log again",
+        "a web page, which servers send in place of a missing file; download the log again",
     ),
     (
         rb'\{[^\n]{0,2000}"bug_type": ?"\d+"',
-        f"a crash or analytics report of iOS (.ips), which tells of no connections; {_POWERLOG}",
+        f"a crash or analytics report of iOS (.ips), which shows no connections; {_POWERLOG}",
     ),
     (
         rb'(\{"|\[\{"|")?(__container_type__|__type__)": ?"',
@@ -205,13 +204,13 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (
         rb"UTC Timestamp,Plugin,Event,Description|[^\n]{0,300}\bwifi_in,wifi_out,",
         f"a table of MVT (a timeline, or bytes per process without their times); {_POWERLOG}, and "
-        "applications.json to the inventory",
+        "give applications.json to the inventory",
     ),
     (
         rb'(\[connected[^\n]*\n)?(\{"msg": ?")?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d'
         rb"[^\n]{0,300}\[\d+\] <[A-Z][a-z]+>: ",
         "a live system log whose times have neither year nor UTC offset; collect the unified log with "
-        "pymobiledevice3 syslog collect and write it on a Mac with log show --style ndjson",
+        "pymobiledevice3 syslog collect and export it on a Mac with log show --style ndjson",
     ),
 )
 
@@ -221,13 +220,13 @@ _RUN_ON = re.compile(
     rb"<\d{1,3}>[^\n]*[^\s<:]<\d{1,3}>(1 )?(\d{4}-\d\d-\d\dT|[A-Z][a-z]{2} [ \d]\d )\d\d:\d\d:\d\d"
 )
 _FRAMED = (
-    "syslog messages without line ends, which follow their lengths (octet counting of RFC 6587) or each "
-    "other; have the receiver write one a line"
+    "syslog messages without line ends, each behind its length (octet counting of RFC 6587) or directly "
+    "behind the one before; have the receiver write one a line"
 )
 
 
 def is_framed(start: bytes) -> bool:
-    """Whether a file that starts so holds syslog messages which no line ends separate."""
+    """Whether a file with this start holds syslog messages that no line ends separate."""
     if _RUN_ON.match(start):
         return True
     first = _FRAME.match(start)
@@ -239,14 +238,14 @@ _USAGE_TEXT = re.compile(rb'\s*\[\s*\{[^{}]{0,2000}"(wifi|wwan)_in"|bplist[\s\S]
 """MVT's datausage.json and netusage.json; com.apple.osanalytics.addaily.plist of iOS itself."""
 _USAGE = (
     "data usage (DataUsage.sqlite, netusage.sqlite): bytes per process since it first ran, without the times "
-    "at which they moved, so that no rhythm can be read; give the PowerLog of a sysdiagnose, which has both"
+    "at which they moved, so they show no rhythm; give the PowerLog of a sysdiagnose, which has both"
 )
 
 
 def named(start: bytes, path: Path | None = None) -> str | None:
-    """What a file is that starts so, and what to do with it; None where that is not known.
+    """What a file with this start is, and what to do with it; None if that is not known.
 
-    With the path the tables of a database are looked at, too.
+    With the path, the tables of a database are checked, too.
     """
     counts = path is not None and _sqlite.has_table(path, start, ("ZLIVEUSAGE",), "a database")
     if counts or _USAGE_TEXT.match(start):
@@ -263,17 +262,19 @@ _BARE = re.compile(
     rb"([^\n]*\n)?(?=([^\n]*\b\d{1,3}(\.\d{1,3}){3}\b){2})"
     rb'("[^"\n]*"|[^\s,;|"]+)([ ,;|\t]+("[^"\n]*"|[^\s,;|"]+)){5}'
 )
-"""A line of at least six values, two of them addresses; the first or, where that was cut, the second."""
+"""A line of at least six values, two of them addresses: the first, or the second if that was cut."""
 _NAME_THEM = f"if its rows are connections, name its columns in a mapping ([file] names) and {_MAP}"
 
 
 def described(start: bytes) -> str:
-    """What a file that starts so looks like to someone who does not know it, and what may help; nothing where
-    it looks like nothing. Never raises."""
+    """What an unknown file with this start looks like, and what may help; empty if that is unclear.
+
+    Never raises.
+    """
     if start.startswith(_sqlite.MAGIC):
         return (
-            "it is an SQLite database, damaged or of another kind; of an iPhone those read are the PowerLog "
-            "(CurrentPowerlog.PLSQL) and knowledgeC.db"
+            "it is an SQLite database, damaged or of another kind; of an iPhone's databases, the PowerLog "
+            "(CurrentPowerlog.PLSQL) and knowledgeC.db are read"
         )
     if start.startswith(b"bplist") or re.match(rb"\s*<\?xml[\s\S]{0,200}<!DOCTYPE plist", start):
         return "it is a property list; give lists of apps to appcadence inventory merge"
@@ -287,7 +288,7 @@ def described(start: bytes) -> str:
         tables = [_csv.header(start, delimiter) for delimiter in ",;\t|"]
         names, what = max(tables, key=len), "a table with the columns"
     if len(names) < 3 or not all(re.match(r"[A-Za-z_@\"]", name) for name in names[:3]):
-        return f"it looks like a table without names of columns; {_NAME_THEM}" if _BARE.match(start) else ""
+        return f"it looks like a table without column names; {_NAME_THEM}" if _BARE.match(start) else ""
     shown = ", ".join(name[:_MAX_NAME] for name in names[:_MAX_NAMES])
     more = " ..." if len(names) > _MAX_NAMES else ""
     return f"it looks like {what} {shown}{more}; if they are connections, {_MAP}"

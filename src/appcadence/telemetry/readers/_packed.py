@@ -1,6 +1,6 @@
-"""Packed files, unpacked as they are read: gzip, bzip2, xz and zstd; and text in UTF-16, read as UTF-8.
+"""Packed files, unpacked as they are read (gzip, bzip2, xz and zstd), and UTF-16 text, read as UTF-8.
 
-Whatever is unpacked is bounded here: what unpacks to far more than its size is no log but meant to harm.
+Unpacking is bounded here: a file that unpacks to far more than its size is not a log but an attack.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import pyarrow as pa
 MAX_UNPACKED_BYTES = 64 << 30
 """Of a file, or of all members of an archive together."""
 MAX_RATIO = 200
-"""What unpacks to more, once it is past MIN_RATIO_BYTES, is refused: real logs unpack to about ten."""
+"""Data past MIN_RATIO_BYTES that unpacks to more is refused: real logs unpack to about ten times."""
 MIN_RATIO_BYTES = 256 << 20
 MAX_MEMORY_BYTES = 128 << 20
 """An xz or zstd file that needs more to unpack is refused."""
 FAULTS = (EOFError, zlib.error, lzma.LZMAError, ValueError)
-"""What reading from damaged data may raise, beside an OSError without a number."""
+"""What reading damaged data may raise, besides an OSError without a number."""
 
 _PIECE = 1 << 20
 _PACKINGS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 START_BYTES = 6
-"""So many bytes tell how a file is packed."""
+"""This many bytes show how a file is packed."""
 
 
 class Stopped(Exception):
-    """What is read is not read any further; says why."""
+    """Reading stops here; the message says why."""
 
 
 class Stream(Protocol):
@@ -44,10 +44,10 @@ class Stream(Protocol):
 
 
 class Counted(io.RawIOBase):
-    """Unpacked data, as long as there is not far more of it than real files have.
+    """Unpacked data, bounded by what real files hold.
 
     Raises:
-        Stopped: there is.
+        Stopped: there is far more.
     """
 
     def __init__(self, stream: Stream, packed: Callable[[], int], what: str, unpacked: int = 0) -> None:
@@ -72,10 +72,10 @@ class Counted(io.RawIOBase):
 
 
 class InPieces:
-    """A file of which a zip archive's reader never asks for more at once than a directory may have.
+    """A file for a reader of zip archives, which may ask for at most `most` bytes (a directory) at once.
 
     Raises:
-        Stopped: it does.
+        Stopped: it asks for more.
     """
 
     def __init__(self, raw: BinaryIO, most: int) -> None:
@@ -91,7 +91,7 @@ class InPieces:
 
 
 class _Units:
-    """Data of bzip2 or xz, of which several streams may follow each other in a file."""
+    """Data of bzip2 or xz; a file may hold several streams one after the other."""
 
     def __init__(
         self, raw: BinaryIO, make: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]
@@ -132,7 +132,7 @@ class _Recoded:
 
 
 def exactly(stream: Stream, size: int) -> bytes:
-    """So many bytes; fewer only at the end."""
+    """Exactly this many bytes; fewer only at the end."""
     found = bytearray()
     while len(found) < size and (data := stream.read(size - len(found))):
         found += data
@@ -140,13 +140,13 @@ def exactly(stream: Stream, size: int) -> bytes:
 
 
 def packing(start: bytes) -> str | None:
-    """How a file is packed that starts so; None = it is not."""
+    """How a file with this start is packed; None = it is not packed."""
     return next((name for mark, name in _PACKINGS.items() if start.startswith(mark)), None)
 
 
 @contextmanager
 def unpacked(raw: io.BufferedReader, what: str) -> Iterator[io.BufferedReader]:
-    """What a file holds, unpacked and in UTF-8; `what` names it in errors.
+    """The content of a file, unpacked and in UTF-8; `what` names it in errors.
 
     Raises:
         Stopped: it unpacks to too much.
@@ -161,7 +161,7 @@ def unpacked(raw: io.BufferedReader, what: str) -> Iterator[io.BufferedReader]:
 
 
 def unpacking(raw: io.BufferedReader) -> Stream:
-    """What a file holds, unpacked, without a bound: all that comes before damage is given."""
+    """The content of a file, unpacked without a bound, up to the first damage."""
     kind = packing(raw.peek(START_BYTES))
     if kind is None:
         return raw
@@ -176,7 +176,7 @@ def unpacking(raw: io.BufferedReader) -> Stream:
 
 
 def head_of(data: bytes, size: int) -> bytes:
-    """The first bytes of a file of which the first packed bytes are given; nothing if they are damaged."""
+    """The first unpacked bytes of a file, given its first packed bytes; empty if they are damaged."""
     found = bytearray()
     try:
         with unpacked(io.BufferedReader(io.BytesIO(data)), "it") as stream:

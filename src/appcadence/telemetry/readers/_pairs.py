@@ -1,6 +1,6 @@
-"""Two directions of one connection, exported as records of their own, made one flow again.
+"""The two directions of a connection, exported as separate records, joined into one flow again.
 
-Records are matched by the five-tuple, of which a 64-bit hash stands, and by time.
+Records are matched by a 64-bit hash of the five-tuple, and by time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from appcadence._types import Ints, Mask
 from appcadence.telemetry.readers.zeek_names import Hashes, hash_names
 
 SLACK_MICROS = 10_000_000
-"""Records this near to each other belong together: an answer may begin after the question has ended."""
+"""Records this close together may match: an answer may begin after the request has ended."""
 _SYN, _ACK = 0x02, 0x10
 _WELL_KNOWN = 1024
 _FEW = 32
-"""Records of one key that are sorted by insertion."""
+"""Most records of one key that are sorted by insertion."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """n records of one direction each, column by column."""
+    """n records of one direction each, by column."""
 
     key: Hashes
     """The five-tuple, the same for both directions."""
     greater: Mask
-    """Which of the two directions."""
+    """Which of the two directions it is."""
     source_port: Ints
     dest_port: Ints
     start: Ints
@@ -59,17 +59,17 @@ class Matches:
     """and its TCP flags."""
 
     def piece(self, start: int, stop: int) -> Matches:
-        """The matches of some records in a row."""
+        """The matches of a range of records."""
         return Matches(*(getattr(self, f.name)[start:stop] for f in fields(self)))
 
 
 def keys(
     source: pa.DictionaryArray, dest: pa.DictionaryArray, source_port: Ints, dest_port: Ints, protocol: Ints
 ) -> tuple[Hashes, Mask]:
-    """The `key` and `greater` of n records; a null address counts as one of its own."""
+    """The `key` and `greater` of n records; a null address counts as an address of its own."""
     one, other = _end(source, source_port), _end(dest, dest_port)
     key = (one ^ other) * np.uint64(256) + (one + other) + protocol.astype(np.uint64)
-    # The greater end, so that the two directions of a key differ in one bit.
+    # Whether the source is the greater end is all that distinguishes the directions of a key.
     return key, one > other
 
 
@@ -101,7 +101,7 @@ def match(records: Records) -> Matches:
 
 
 def _ordered(key: Hashes, start: Ints) -> tuple[Ints, Mask]:
-    """The places of n records in the order of key and start, and which are the first of their key."""
+    """The order of n records by key and start, and which are the first of their key."""
     order = np.argsort(key)
     first = np.append(True, np.diff(key[order]) > 0)[: len(order)]
     most = np.diff(np.append(np.flatnonzero(first), len(order))).max(initial=0)
@@ -114,7 +114,7 @@ def _ordered(key: Hashes, start: Ints) -> tuple[Ints, Mask]:
 
 @compiled
 def _by_start(order: Ints, first: Mask, start: Ints) -> None:
-    """Order the few records of each key by start, in place."""
+    """Sort the few records of each key by start, in place."""
     for place in range(len(order)):
         at = place
         while not first[at] and (
@@ -134,11 +134,11 @@ def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:
 def _openers(
     group: Ints, greater: Mask, start: Ints, flags: npt.NDArray[np.uint8], source: Ints, dest: Ints
 ) -> Mask:
-    """For each group whether its greater end opened the connection; records are sorted by group and time.
+    """For each group, whether its greater end opened the connection; records are sorted by group and time.
 
-    Of TCP the end did whose SYN is the earlier, of the rest the end that sent first. Where both began in the
-    same tick, where the beginning was not recorded (no SYN, only the half that was answered, UDP from a
-    well-known port), it is the end with the higher port.
+    For TCP it is the end with the earlier SYN, otherwise the end that sent first. If both began in the same
+    tick, or if the beginning was not recorded (no SYN, only the answered half, UDP from a well-known port),
+    it is the end with the higher port.
     """
     count = int(group[-1]) + 1 if len(group) else 0
     heads = np.flatnonzero(np.diff(group, prepend=-1))
@@ -164,10 +164,10 @@ def _openers(
 
 @compiled
 def _partners(order: Ints, first: Mask, greater: Mask, start: Ints, end: Ints) -> Ints:
-    """The other direction of each record, -1 = none: each takes the first free one that is near enough.
+    """The other direction of each record, -1 = none: each takes the first free record that is close enough.
 
-    `order` sorts by five-tuple and start, `first` marks where a five-tuple begins. At any time those that
-    are free are of one direction only, or two of them would have taken each other: one queue does.
+    `order` sorts by five-tuple and start, `first` marks where a five-tuple begins. Free records always have
+    the same direction, since two of opposite direction would have been matched, so one queue is enough.
     """
     partner = np.full(len(order), -1, np.int64)
     queue = np.empty(len(order), np.int64)

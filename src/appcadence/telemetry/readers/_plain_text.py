@@ -1,5 +1,4 @@
-"""Texts that are written in the plainest way, each column in one pass over its bytes; what is not is left to
-slower ways."""
+"""Fast paths for plainly written text, one pass over the bytes of a column; other text takes slower paths."""
 
 from __future__ import annotations
 
@@ -19,13 +18,13 @@ _TENS = 10.0 ** np.arange(19)
 
 
 def whole(values: pa.StringArray) -> pa.Array | None:
-    """Whole numbers of at most 18 digits, null where there is nothing but blanks; None if any is none."""
+    """Whole numbers of at most 18 digits, null where a text is blank; None if any text is no such number."""
     numbers, _, empty, plain = _digits(*_bytes(values), np.asarray(values.is_null()), False)
     return pa.array(numbers, mask=empty) if plain else None
 
 
 def number(values: pa.StringArray) -> pa.Array | None:
-    """As `whole`, with a decimal point or without; None also where a number has too many digits."""
+    """As `whole`, but a decimal point is allowed; None also if a number has too many digits."""
     digits, decimals, empty, plain = _digits(*_bytes(values), np.asarray(values.is_null()), True)
     if not plain or (len(digits) and np.abs(digits).max() > _EXACT):
         return None
@@ -33,7 +32,7 @@ def number(values: pa.StringArray) -> pa.Array | None:
 
 
 def says_all(values: pa.StringArray, nothing: Collection[str]) -> bool:
-    """Whether for sure each text says something, without blanks around it; words of `nothing` do not."""
+    """True only if every text surely has a value, without blanks around it; words in `nothing` have none."""
     firsts = np.zeros(256, np.bool_)
     firsts[[byte for word in nothing for byte in (word[:1] + word[:1].upper()).encode()]] = True
     longest = max(map(len, nothing), default=0)
@@ -50,7 +49,7 @@ def _bytes(values: pa.StringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 def _digits(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], null: Mask, point: bool
 ) -> tuple[Ints, npt.NDArray[np.int8], Mask, bool]:
-    """The digits of each number, how many are decimals, where there are none; and whether all is so."""
+    """The digits of each number, how many are decimals, which texts are blank, and whether all are plain."""
     count = len(null)
     digits, decimals = np.zeros(count, np.int64), np.zeros(count, np.int8)
     empty = null.copy()
@@ -107,7 +106,7 @@ def _says_all(
 
 
 def spans(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.StringArray:
-    """Parts of a text, from one place to before another; null where the first place is below 0."""
+    """Parts of a text, each from its first place to before its last; null where the first is below 0."""
     lengths = np.where(firsts >= 0, lasts - firsts, 0)
     offsets = np.zeros(len(firsts) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
@@ -117,7 +116,7 @@ def spans(text: npt.NDArray[np.uint8], firsts: Ints, lasts: Ints) -> pa.StringAr
 
 
 def texts(letters: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], null: Mask) -> pa.StringArray:
-    """Texts one after the other in `letters`, between (n + 1,) offsets; null where (n,) `null`."""
+    """Texts stored back to back in `letters`, between (n + 1,) offsets; null where (n,) `null` is true."""
     valid = np.packbits(~null, bitorder="little") if null.any() else None
     arrays = (valid, offsets, letters[: offsets[-1]])
     buffers = [None if array is None else pa.py_buffer(array) for array in arrays]

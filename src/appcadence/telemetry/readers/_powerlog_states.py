@@ -1,7 +1,7 @@
-"""What was on the screen of a phone, lit and unlocked, told by its PowerLogs together.
+"""What was on the screen of a phone, lit and unlocked, from all of its PowerLogs together.
 
-A device starts a new log every day or so, and each sysdiagnose brings the last ones along: logs that follow
-or overlap each other are one timeline, so that a span which one of them cuts is whole, and counts once.
+A device starts a new log every day or so, and each sysdiagnose contains the latest ones. Logs that follow or
+overlap each other form one timeline, so that a span cut by one of them is whole, and counts once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from appcadence.telemetry.readers._device_log import app_id, is_app
 from appcadence.telemetry.readers._powerlog_tables import PowerLog
 
 SILENCE_SECONDS = 1800
-"""Without any record for so long, the device was off: asleep, it logs its battery every 26 min at least."""
+"""Without a record for this long, the device was off; asleep, it logs its battery at least every 26 min."""
 
 SCREEN = "PLScreenStateAgent_EventForward_ScreenState"
 _LOCK = "PLSpringBoardAgent_EventForward_SBLock"
@@ -26,9 +26,9 @@ _BACKLIGHT = "PLDisplayAgent_EventPoint_Display"
 _BRIGHTNESS = "PLDisplayAgent_EventForward_Display"
 _SIGNS_OF_LIFE = ("PLBatteryAgent_EventBackward_Battery", "PLApplicationAgent_EventForward_Application")
 _PANELS = ("", "X")
-"""Endings of the tables of the first and, from iOS 27 on, a second screen of the device."""
+"""Suffixes of the tables of the first and (from iOS 27 on) second screen of the device."""
 _OWN = (None, 0)
-"""`Display` of the device's screen; others (CarPlay, AirPlay) stay on when that goes dark."""
+"""`Display` of the device's own screen; others (CarPlay, AirPlay) stay on when it goes dark."""
 _FLOATING = 5
 """`AppRole` of Picture in Picture, which lies over the app in front."""
 
@@ -49,7 +49,7 @@ class Timeline:
         self._layouts: Layouts = {}
 
     def add(self, log: PowerLog, path: Path) -> None:
-        """Read the records of one log; all that it holds must have been read before."""
+        """Read the state records of one log; all its other records must have been read before."""
         self._unlocked.update(_changes(log, _LOCK, "Locked", invert=True))
         for panel in _PANELS:
             self._lit[panel].update(_lit(log, panel))
@@ -64,7 +64,7 @@ class Timeline:
             self._covered.append((int(seen[0]), int(seen[-1]), path))
 
     def states(self) -> Iterator[tuple[Path, list[State]]]:
-        """The spans of all logs, each with the log in whose time it began."""
+        """The spans of all logs, each with the log that covers its start."""
         if not self._seen:
             return
         seen = np.unique(np.concatenate(self._seen)).tolist()
@@ -113,9 +113,9 @@ def _changes(
 
 
 def _layouts(log: PowerLog, panel: str) -> Iterator[tuple[tuple[object, int], set[str]]]:
-    """By display and time: the apps shown from then on; records of one time are one layout.
+    """The apps shown from then on, by display and time; records with the same time form one layout.
 
-    A layout without elements is one record without an app.
+    An empty layout is a single record without an app.
     """
     records: list[tuple[object, int, str]] = []
     name = SCREEN + panel
@@ -140,10 +140,10 @@ def spans(changes: Iterable[tuple[int, bool]], gaps: Sequence[Span], end: int) -
     """When a state was on.
 
     Args:
-        changes: (time, on or off), ordered by time. A repeated "on" is no change.
-        gaps: stretches without any record. What was on before one is on until it begins; what holds
-            after one is known only from the next change.
-        end: the last record of all; what is on then ends there.
+        changes: (time, on or off), sorted by time. A repeated "on" is no change.
+        gaps: stretches without any record. A state that was on before one stays on until it begins; the
+            state after one is known only from the next change.
+        end: the time of the last record; a state that is on ends there.
 
     Returns:
         (start, end) in order, none of them empty.

@@ -1,7 +1,7 @@
 """The tables of a PowerLog with their clock corrected.
 
-A stamp is corrected to UTC by the latest TimeOffset record at or before it, one before the first record by
-the first. Every table and column is optional but the clock.
+A timestamp is corrected to UTC by the latest TimeOffset record at or before it; timestamps before the first
+record use the first. Every table and column is optional except the clock.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ OFFSET = "PLStorageOperator_EventForward_TimeOffset"
 
 
 def process_name(value: _sqlite.Value) -> str | None:
-    """A bundle id, or the name of a process that has none; None for what is neither."""
+    """A bundle id, or the name of a process without one; None if the value is neither."""
     named = isinstance(value, str) and value.strip() and value.isprintable() and len(value) <= MAX_NAME
     return str(value) if named else None
 
 
 class PowerLog:
-    """A PowerLog's tables with their clock corrected; counts and keeps what is wrong."""
+    """A PowerLog's tables with their clock corrected; counts rows and keeps faults."""
 
     def __init__(self, database: _sqlite.Database) -> None:
         self.database = database
@@ -64,7 +64,7 @@ class PowerLog:
     ) -> Iterator[tuple[int, float, int, list[_sqlite.Value]]]:
         """Row id, time as logged, UTC microseconds, and values of each row; nothing if there is no table.
 
-        `blobs` are further columns, of bytes; see `_sqlite.Database.rows`.
+        `blobs` are further columns of bytes; see `_sqlite.Database.rows`.
         """
         present = self.database.columns(name)
         if present is None or "timestamp" not in present:
@@ -82,7 +82,7 @@ class PowerLog:
                 self.reject(name, line, "timestamp is no time from 1970 to 2100")
 
     def time(self, raw: _sqlite.Value) -> int | None:
-        """UTC microseconds of a time as logged; None for what is none from 1970 to 2100."""
+        """UTC microseconds of a time as logged; None if it is not from 1970 to 2100."""
         if micros(raw) is None or not isinstance(raw, int | float):
             return None
         place = bisect_right(self._offsets, raw, key=itemgetter(0)) - 1

@@ -6,16 +6,16 @@ import struct
 from collections.abc import Mapping
 
 VARINT, DOUBLE, BYTES = 0, 1, 2
-"""Wire types: a whole number, eight bytes (taken as a float), bytes with their length before them."""
+"""Wire types: a whole number, eight bytes (read as a float), and bytes prefixed with their length."""
 _FOUR_BYTES = 5
 
 Value = int | float | bytes
 
 
 def fields(data: bytes, wanted: Mapping[int, int]) -> dict[int, Value] | None:
-    """The wanted fields (wire type by field number) that the message has, of repeated ones the last.
+    """The wanted fields (wire type by field number) of a message; of repeated fields, the last.
 
-    None where the bytes are no such message, or a wanted field has another wire type.
+    None if the bytes are no valid message, or if a wanted field has another wire type.
     """
     found: dict[int, Value] = {}
     at = 0
@@ -45,7 +45,7 @@ def fields(data: bytes, wanted: Mapping[int, int]) -> dict[int, Value] | None:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, and where the next field begins: beyond the data if it does not end."""
+    """The number at a place, and where the next field begins: beyond the data if the number does not end."""
     value = 0
     for place in range(10):
         if at + place >= len(data):

@@ -19,7 +19,7 @@ from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _lines
 
 MAX_BYTES = 64 << 20
-"""iOS begins a new file every few hundred kilobytes."""
+"""Far above real sizes: iOS starts a new file every few hundred kilobytes."""
 MAX_RECORDS = 1_000_000
 _MAGIC = b"SEGB"
 _WRITTEN = 1
@@ -38,14 +38,14 @@ class Record(NamedTuple):
 
 
 def version(start: bytes) -> int | None:
-    """1 or 2, None where the file that starts so is none."""
+    """1 or 2; None if a file with this start is no SEGB file."""
     if start[:4] == _MAGIC and len(start) >= _HEADER_2:
         return 2
     return 1 if start[_HEADER_1 - 4 : _HEADER_1] == _MAGIC else None
 
 
 def records(path: Path, expected: str) -> Iterator[Record | tuple[int, str]]:
-    """The records, or the number of one and why it cannot be used; deleted ones are passed over.
+    """The records; for a record that cannot be used, its number and the reason. Deleted records are skipped.
 
     Raises:
         UnusableFile: the file is missing, empty, unreadable, too large, or no SEGB file.
@@ -64,14 +64,14 @@ def records(path: Path, expected: str) -> Iterator[Record | tuple[int, str]]:
         if number > MAX_RECORDS:
             raise UnusableFile(f"{path} has more than {MAX_RECORDS:,} records; expected {expected}", path)
         if record is None:
-            yield number, "the record reaches beyond the end of the records"
+            yield number, "the record extends beyond the end of the records"
             break
         state, time, crc, content = record
         if state == _WRITTEN:
             if zlib.crc32(content) == crc:
                 yield Record(number, time, content)
             else:
-                yield number, "the record does not fit its checksum"
+                yield number, "the record does not match its checksum"
 
 
 def _first(data: bytes) -> Iterator[tuple[int, float, int, bytes] | None]:
@@ -94,12 +94,12 @@ def _second(data: bytes, path: Path) -> Iterator[tuple[int, float, int, bytes] |
     count = int.from_bytes(data[4:8], "little")
     end = len(data) - _TRAILER_2.size * count
     if end < _HEADER_2:
-        raise UnusableFile(f"{path} is cut off: it is too short for the {count:,} records it names", path)
+        raise UnusableFile(f"{path} is cut off: it is too short for the {count:,} records it claims", path)
     at = _HEADER_2
     for until, state, time in sorted(_TRAILER_2.iter_unpack(data[end:])):
         begin = at + _RECORD_2.size
         if state == 0:
-            # Room for a record that was never written.
+            # Space for a record that was never written.
             continue
         if not begin <= _HEADER_2 + until <= end:
             yield None

@@ -1,7 +1,7 @@
-"""Rows set aside on disk while a log is read, and given back with all rows of a key together.
+"""Rows set aside on disk while a log is read, and returned with all rows of a key together.
 
-A few rows stay in memory. More lie in temporary files without a name, which are gone with the process,
-however it ends: where TMPDIR points to, and as large as the rows.
+A few rows stay in memory. The rest goes into temporary files without a name, which vanish with the process,
+however it ends. They lie where TMPDIR points to, and are as large as the rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pyarrow as pa
 from appcadence.errors import TelemetryError
 
 HELD_ROWS = 1 << 20
-"""So many rows stay in memory, and are given back at once."""
+"""Up to this many rows stay in memory, and are returned at once."""
 PIECE_ROWS = 1 << 19
-"""Of more, at most so many are given back at a time."""
+"""Of more rows, at most this many are returned at a time."""
 _BUCKET_BITS = 7
 _BATCH_ROWS = 1 << 16
 
@@ -33,12 +33,12 @@ class _Bucket:
 
 
 class Spill:
-    """Add tables of one schema, with a `key` of 64 well-mixed bits a row; then take the pieces, once."""
+    """Add tables of one schema, with a `key` of 64 well-mixed bits per row; then take the pieces, once."""
 
     def __init__(self) -> None:
         self.rows = 0
         self._first: list[pa.Table] = []
-        """Rows that are held, as long as they are no more than HELD_ROWS."""
+        """Rows held in memory, while there are no more than HELD_ROWS."""
         self._buckets: dict[int, _Bucket] = {}
 
     def __enter__(self) -> Spill:
@@ -46,7 +46,7 @@ class Spill:
 
     def __exit__(self, *error: object) -> None:
         for bucket in self._buckets.values():
-            # What could not be written is of no use any more.
+            # Rows that could not be written are no longer needed.
             with contextlib.suppress(OSError):
                 bucket.file.close()
 
@@ -76,8 +76,8 @@ class Spill:
     def pieces(self) -> Iterator[pa.Table]:
         """All rows, in an order that depends on nothing but the rows added.
 
-        The rows of a key are in one piece, in the order in which they were added. Only where the keys of
-        one bucket, of 128, have more than PIECE_ROWS rows in all, these are cut into several pieces.
+        The rows of a key are in one piece, in the order in which they were added. Only if the keys of one of
+        the 128 buckets have more than PIECE_ROWS rows in all are these cut into several pieces.
 
         Raises:
             TelemetryError: there is no room for what is still to be written.
@@ -115,14 +115,14 @@ class Spill:
 
 def _together(held: list[pa.RecordBatch]) -> pa.Table:
     table = pa.Table.from_batches(held)
-    # Else they would be kept for as long as the table is worked on.
+    # Otherwise they would stay in memory while the table is used.
     held.clear()
     return table
 
 
 @contextlib.contextmanager
 def room() -> Iterator[None]:
-    """Turns the end of the room for temporary files into a sentence."""
+    """Turn a lack of room for temporary files into a sentence."""
     try:
         yield
     except OSError as error:

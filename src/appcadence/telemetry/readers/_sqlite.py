@@ -1,9 +1,9 @@
 """SQLite files of unknown origin: opened read-only, plain tables only, within time and size bounds.
 
-Nothing of the file is executed: views, virtual tables, generated columns, triggers and indexes are not
-used, and an authorizer refuses every statement but a plain SELECT. The file is opened as immutable. Where a
-`-wal` file with newer records lies beside it, SQLite reads both from a private copy: what was given stays as
-it is.
+Nothing in the file is executed: views, virtual tables, generated columns, triggers and indexes are not
+used, and an authorizer refuses every statement except a plain SELECT. The file is opened as immutable. If a
+`-wal` file with newer records lies beside it, SQLite reads both from a private copy, so that the given files
+stay unchanged.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ MAGIC = b"SQLite format 3\x00"
 MAX_UNPACKED_BYTES = 4 << 30
 """A gzip file that unpacks to more is refused."""
 TIME_LIMIT_SECONDS = 120.0
-"""For one table; a well-formed table of millions of rows takes seconds."""
+"""Per table; a well-formed table of millions of rows takes seconds."""
 MAX_ROWS = 2_000_000
-"""Of one table; a device logs far fewer in the weeks such a file holds."""
+"""Per table; a device logs far fewer in the weeks that such a file covers."""
 MAX_TEXT = 1_000
 """Longer text is cut here; no bundle id or version is as long."""
 MAX_BLOB = 64
-"""Bytes that are read of a blob."""
+"""Bytes that are read from a blob."""
 
 WAL = "-wal"
-"""What a database's write-ahead log adds to its name."""
+"""The suffix of a database's write-ahead log."""
 
 _LOG_MAGIC, _LOG_HEAD, _PAGE_HEAD = b"\x37\x7f\x06", 32, 24
-"""Of a write-ahead log: how it begins, and the bytes before its first page and before each."""
+"""Of a write-ahead log: its magic bytes, and the header bytes before its first page and before each page."""
 _SNIFF_SECONDS = 5.0
 _MAX_VALUE_BYTES = 64 << 20
 _STEPS = 10_000
@@ -57,7 +57,7 @@ class Database:
         self._limit = limit
         self._deadline = time.monotonic() + limit
         self.unread = ""
-        """What of its write-ahead log cannot be read; empty where all is."""
+        """Which part of its write-ahead log cannot be read; empty if all can."""
         connection.text_factory = bytes
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
             list(self._query(f"PRAGMA {pragma}", ()))
@@ -69,12 +69,12 @@ class Database:
 
     @property
     def said(self) -> dict[tuple[Path, str], None]:
-        """What the user should know of the file."""
+        """What the user should know about the file."""
         lost = f"its write-ahead log (-wal) {self.unread}: the newest records are missing"
         return {(self.path, lost): None} if self.unread else {}
 
     def columns(self, table: str) -> frozenset[str] | None:
-        """Names of a table's stored columns; None where there is no plain table of that name."""
+        """Names of a table's stored columns; None if there is no plain table of that name."""
         if not self._plain.get(table.encode()):
             return None
         return frozenset(
@@ -82,14 +82,14 @@ class Database:
         )
 
     def blob_columns(self, table: str) -> tuple[str, ...]:
-        """Names of a plain table's columns that are declared to hold bytes, sorted."""
+        """Sorted names of a plain table's columns that are declared as BLOB."""
         if not self._plain.get(table.encode()):
             return ()
         declared = self._query(f"PRAGMA table_info({_quoted(table)})", ())
         return tuple(sorted(str(_value(row[1])) for row in declared if _value(row[2]) == "BLOB"))
 
     def holds(self, name: str) -> bool:
-        """Whether there is anything of that name, plain table or not."""
+        """Whether anything has that name, plain table or not."""
         return name.encode() in self._plain
 
     def rows(
@@ -100,13 +100,13 @@ class Database:
         values: Sequence[str] = (),
         blobs: Sequence[str] = (),
     ) -> Iterator[tuple[int, list[Value]]]:
-        """Row id and values of each row; a column that is absent is None, and so is a blob.
+        """Row id and values of each row; an absent column is None, and so is a blob.
 
-        There are none where there is no plain table of that name.
+        There are no rows if there is no plain table of that name.
 
-        `where` names a column that must be one of `values`. Text is cut after MAX_TEXT characters; text
-        that is no UTF-8 becomes empty. `blobs` are further columns of bytes, after the others: at most
-        MAX_BLOB of them, None where there is anything else.
+        `where` names a column whose value must be one of `values`. Text is cut after MAX_TEXT characters, and
+        text that is not UTF-8 becomes empty. `blobs` are further columns of bytes, after the others: at most
+        MAX_BLOB bytes of each, None if the value is no blob.
 
         Raises:
             UnusableFile: the file is damaged, or the table too large or too slow to read.
@@ -133,7 +133,7 @@ class Database:
             while rows := cursor.fetchmany(10_000):
                 yield from rows
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            # SQLite's own words may quote the file; its code does not.
+            # SQLite's own message may quote the file; its error code does not.
             code = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
             if code == "SQLITE_INTERRUPT":
                 raise self._fault(f" takes longer than {self._limit:g} s to read") from None
@@ -147,13 +147,13 @@ class Database:
 def opened(
     path: Path, expected: str, limit: float | None = None, *, newest: bool = True
 ) -> Iterator[Database]:
-    """The database in a file, plain or packed (unpacked to a temporary file for the time being).
+    """The database in a file, plain or packed (unpacked to a temporary file while it is open).
 
-    Records in a `-wal` file beside a plain one are part of it, unless the `newest` are not wanted. `limit` is
-    that of each query in seconds [default: TIME_LIMIT_SECONDS].
+    Records in a `-wal` file beside a plain one are part of it, unless `newest` is false. `limit` applies to
+    each query, in seconds [default: TIME_LIMIT_SECONDS].
 
     Raises:
-        UnusableFile: the file is missing, empty, no SQLite database, damaged, or unpacks to too much.
+        UnusableFile: the file is missing, empty, no SQLite database, damaged, or too large when unpacked.
         TelemetryError: there is no room to unpack it.
     """
     if not _lines.head(path, expected).startswith(MAGIC):
@@ -177,7 +177,7 @@ def opened(
 
 
 def write_ahead_log(path: Path) -> Path | None:
-    """The `-wal` file beside a database, if it holds anything."""
+    """The `-wal` file beside a database, if there is one that is not empty."""
     beside = path.with_name(path.name + WAL)
     try:
         return beside if beside.is_file() and beside.stat().st_size > 0 else None
@@ -186,10 +186,10 @@ def write_ahead_log(path: Path) -> Path | None:
 
 
 def _unread(folder: Path) -> str:
-    """What SQLite left out of the write-ahead log of the open copy, in words; nothing where it took all.
+    """What SQLite left out of the write-ahead log of the open copy, in words; empty if it used all.
 
-    It passes over all that follows the first damaged page. What an earlier round of the log left behind
-    bears other salts, and is no loss.
+    It skips everything after the first damaged page. Pages left from an earlier round of the log have other
+    salts and are no loss.
     """
     index, log = folder / "copy-shm", folder / f"copy{WAL}"
     size = log.stat().st_size - _LOG_HEAD
@@ -208,13 +208,13 @@ def _unread(folder: Path) -> str:
                 break
     if lost <= 0:
         return ""
-    return f"is damaged or not finished: {lost:,} of its {taken + lost:,} pages were not read"
+    return f"is damaged or unfinished: {lost:,} of its {taken + lost:,} pages were not read"
 
 
 def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) -> bool:
-    """Whether a file that starts so is an SQLite database with any of some tables.
+    """Whether a file with this start is an SQLite database with any of some tables.
 
-    Their names may stand anywhere in the file, so a packed one is unpacked; or in its write-ahead log alone.
+    Their names may be anywhere in the file, so a packed one is unpacked, or only in its write-ahead log.
 
     Raises:
         TelemetryError: there is no room to unpack it.
@@ -232,7 +232,7 @@ def has_table(path: Path, start: bytes, tables: Sequence[str], expected: str) ->
 
 
 def fault(path: Path, start: bytes, expected: str) -> UnusableFile | None:
-    """Why a file that starts so cannot be opened as a database; None where it is none, or can be.
+    """Why a file with this start cannot be opened as a database; None if it can, or is none.
 
     Raises:
         TelemetryError: there is no room to unpack it.
@@ -272,7 +272,7 @@ def _copy(path: Path, target: Path, expected: str) -> None:
 
 @contextmanager
 def _connected(file: Path, path: Path, expected: str, limit: float, whole: bool) -> Iterator[Database]:
-    """`whole`: the file has no write-ahead log; with one its size says nothing, and SQLite takes notes."""
+    """`whole`: there is no write-ahead log, which would make the size unknown and SQLite write beside it."""
     if whole:
         _check_size(file, path, expected)
     uri = f"{file.resolve().as_uri()}?mode=ro{'&immutable=1' if whole else ''}"
@@ -285,13 +285,13 @@ def _connected(file: Path, path: Path, expected: str, limit: float, whole: bool)
 
 
 def _check_size(file: Path, path: Path, expected: str) -> None:
-    """Refuse a file that ends before its last page: SQLite would read what is left as if it were whole."""
+    """Refuse a file that ends before its last page, which SQLite would read as if it were whole."""
     with file.open("rb") as stream:
         head = stream.read(100)
     number = partial(int.from_bytes, byteorder="big")
     page = number(head[16:18])
     size = number(head[28:32]) * (65_536 if page == 1 else page)
-    # Old versions of SQLite do not keep the number of pages; these two are equal where it is kept.
+    # Old versions of SQLite do not store the number of pages; these two fields are equal if it is stored.
     if len(head) < 100 or (head[24:28] == head[92:96] and file.stat().st_size < size):
         raise UnusableFile(f"{path} is cut off inside its SQLite data; expected {expected}", path)
 

@@ -1,4 +1,4 @@
-"""Who opened the flows that are left out as those of others, by network: some may be phones after all."""
+"""The networks whose flows are left out as those of other devices: some may hold phones after all."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from appcadence.telemetry.addresses import LOCAL_NETWORKS, Network, parsed
 from appcadence.telemetry.names import Column, encode
 
 MAX_NETWORKS = 4_096
-"""Remembered; later ones are not, as so many are no networks of one's own."""
+"""Networks to remember; a user does not own more than this, so later ones are dropped."""
 _SHARED = ip_network("100.64.0.0/10")
 _GLOBAL = ip_network("2000::/3")
 
 
 class Strangers:
-    """Rows of networks that clients are in: private and shared ones (/24), and those of IPv6 (/64)."""
+    """Rows by the network that the client is in: private and shared IPv4 (/24), and IPv6 (/64)."""
 
     def __init__(self) -> None:
         self.rows: Counter[Network] = Counter()
         self.other_ipv6 = 0
-        """Rows of more networks of IPv6 than are remembered."""
+        """Rows of IPv6 networks beyond those that are remembered."""
 
     def add(self, devices: Column, which: Mask) -> None:
-        """Of n addresses that opened flows those that are left out as others'."""
+        """Count those of n addresses that opened flows which are left out (n, `which`)."""
         names = encode(devices)
         codes = np.asarray(names.indices.fill_null(-1))[which]
         values = names.dictionary.to_pylist()

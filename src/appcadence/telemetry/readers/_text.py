@@ -1,4 +1,4 @@
-"""Texts as numbers and times, column by column; every answer comes with the rows that are neither."""
+"""Text as numbers and times, by column; every result comes with a mask of faulty rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ZONE = r"( ?(Z|z|UTC|GMT)|[-+][0-9]{2}(:?[0-9]{2})?)$"
 
 
 def whole(text: Column) -> tuple[pa.Array, Mask]:
-    """Whole numbers, null where there is no text or none that fits; and which rows are faulty."""
+    """Whole numbers, null where text is missing or does not fit; and which rows are faulty."""
     plain = _plain_text.whole(one_array(text).cast(pa.string()))
     if plain is not None:
         return plain, np.zeros(len(plain), bool)
@@ -36,7 +36,7 @@ def whole(text: Column) -> tuple[pa.Array, Mask]:
 
 
 def number(text: Column, exponents: bool = True) -> tuple[pa.Array, Mask]:
-    """Numbers, null where there is no text or none that fits; and which rows are faulty."""
+    """Numbers, null where text is missing or does not fit; and which rows are faulty."""
     plain = _plain_text.number(one_array(text).cast(pa.string()))
     if plain is not None:
         return plain, np.zeros(len(plain), bool)
@@ -44,19 +44,19 @@ def number(text: Column, exponents: bool = True) -> tuple[pa.Array, Mask]:
 
 
 def in_thousands(text: Column) -> Mask:
-    """Which texts may be whole numbers with points between thousands ("1.000"), which are no decimals."""
+    """Which texts may be whole numbers with points between thousands ("1.000") rather than decimals."""
     return _matches(_stripped(text), r"^[1-9][0-9]{0,2}(\.[0-9]{3})+$")
 
 
 def iso_times(text: pa.StringArray, offset_seconds: int = 0) -> pa.Array | None:
-    """As `times`, if all of them are plain ISO 8601; else None."""
+    """As `times`, if all texts are plain ISO 8601; otherwise None."""
     clock, plain = _iso_times.read(text, offset_seconds)
     empty = np.asarray(text.is_null())
     return in_range(pa.array(clock, mask=empty)) if (plain | empty).all() else None
 
 
 def times(text: Column, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
-    """Times as microseconds since 1970, null where there is no text or no time; and which rows are faulty.
+    """Times as microseconds since 1970, null where there is no time; and which rows are faulty.
 
     A time is a count of seconds since 1970 ("1539069039.898171") or ISO 8601 with "T" or a space, "-" or
     "/" in the date, any number of decimals, and any offset ("2018-07-05T15:51:50.666597-0400"). Without
@@ -74,7 +74,7 @@ def times(text: Column, offset_seconds: int = 0) -> tuple[pa.Array, Mask]:
 
 
 def _other_times(values: pa.Array, offset_seconds: int) -> tuple[pa.Array, Mask]:
-    """Times that are counts, and ISO 8601 in its rarer forms."""
+    """Times as counts of seconds, and rarer forms of ISO 8601."""
     known = np.asarray(values.is_valid())
     epoch = _matches(values, _EPOCH)
     result = micros(pc.if_else(pa.array(epoch), values, None).cast(pa.float64()))
@@ -129,12 +129,12 @@ def _decimals(data: npt.NDArray[np.uint8], places: npt.NDArray[np.int32]) -> Int
 
 
 def has_zone(text: Column) -> pa.Array:
-    """Which times carry an offset or zone of their own, and which are counts and need none."""
+    """Which times carry an offset or zone, or are counts that need none."""
     return pc.or_(pc.match_substring_regex(text, _ZONE), pc.match_substring_regex(text, _EPOCH))
 
 
 def resolution(text: Column, finest: float) -> pa.Array:
-    """The resolution of each time in seconds: one where the text has no decimals, else at best `finest`."""
+    """The resolution of each time in seconds: 1 if the text has no decimals, otherwise at best `finest`."""
     values = one_array(text).cast(pa.string())
     _, offsets, data = values.buffers()
     places = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
@@ -152,7 +152,7 @@ def _matches(values: pa.Array, pattern: str) -> Mask:
 
 
 def _strptime(text: Column, pattern: str, offset_seconds: int) -> pa.Array | None:
-    """Times of a pattern where Arrow reads all of them by itself, which is fast; else None."""
+    """Times of a pattern if Arrow can read all of them, which is fast; otherwise None."""
     if re.search(r"%[^YmdHMSbBaA]", pattern):
         return None
     values = _stripped(text)
@@ -173,12 +173,12 @@ def _parsed(iso: pa.Array) -> pa.Array:
     try:
         return iso.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     except pa.ArrowInvalid:
-        # Of the right form, yet no time, such as the 30th of February.
+        # The right form but no real time, such as the 30th of February.
         times = [from_iso(value or "") for value in iso.to_pylist()]
         return pa.array([None if time is None else to_micros(time) for time in times], pa.int64())
 
 
 def in_range(micros: pa.Array) -> pa.Array:
-    """Microseconds, -1 where they lie outside 1970 to 2100."""
+    """Microseconds; -1 where they lie outside 1970 to 2100."""
     fits = pc.and_(pc.greater_equal(micros, 0), pc.less(micros, LAST_SECOND * 1_000_000))
     return pc.if_else(fits, micros, -1)

@@ -25,17 +25,17 @@ def columns(
     counts: Collection[str],
     dash: bool,
 ) -> dict[str, pa.Array]:
-    """Wanted words by their places; those in `counts` as whole numbers where all are such."""
+    """The wanted words by their places; a column in `counts` as whole numbers if all its words are."""
     found: dict[str, pa.Array] = dict.fromkeys(wanted, pa.nulls(len(starts), pa.string()))
     present = [name for name in wanted if name in names]
     places = [names.index(name) for name in present]
     keys = np.full(max(places, default=-1) + 1, -1)
     keys[places] = range(len(places))
     whole = np.array([name in counts for name in present], bool)
-    # The first record shows already what is no number.
+    # The first record already shows which columns are not numbers.
     for rows in (min(len(starts), 1), len(starts), len(starts)):
         shape = len(present), rows
-        # No more memory is taken than is written to.
+        # Only memory that is written to is really used.
         numbers, letters = np.empty(shape, np.int64), np.empty((len(present), len(text)), np.uint8)
         offsets, empty = np.zeros((len(present), rows + 1), np.int32), np.ones(shape, bool)
         plain = _taken(text, starts[:rows], ends, keys, whole, dash, numbers, empty, offsets, letters)
@@ -63,7 +63,7 @@ def _taken(
     offsets: npt.NDArray[np.int32],
     letters: npt.NDArray[np.uint8],
 ) -> Mask:
-    """Take the words of each record of which `keys` gives the row in the arrays; which rows are plain."""
+    """Copy the words of each record into the rows of the arrays that `keys` gives; which rows are plain."""
     plain, written = np.ones(len(whole), np.bool_), np.zeros(len(whole), np.int64)
     for row in range(len(starts)):
         at, end, place = starts[row], ends[row], 0

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 EXPECTED = "a Zeek log (TSV or JSON)"
 STREAM = "stream"
-"""Kind of a JSON log that holds records of several, each with its `_path`."""
+"""Kind of a JSON log that mixes records of several kinds, each with its `_path`."""
 OTHER = "other"
-"""Kind of a Zeek log that holds nothing of use here, such as files.log."""
+"""Kind of a Zeek log with nothing of use here, such as files.log."""
 
 _TEXT = pa.string()
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -47,7 +47,7 @@ WANTED: dict[str, dict[str, pa.DataType]] = {
     },
     OTHER: {},
 }
-"""Fields read of each kind of log, with the type they are given."""
+"""Fields that are read from each kind of log, with their types."""
 
 REQUIRED = {
     "conn": ("ts", "id.orig_h", "id.resp_h", "id.resp_p", "proto", "conn_state"),
@@ -57,7 +57,7 @@ REQUIRED = {
     "dns": ("ts", "id.orig_h", "query"),
     OTHER: (),
 }
-"""Fields without which a TSV log of that kind is of no use; JSON leaves out what is unset."""
+"""Fields that a TSV log of that kind must have; JSON leaves out unset fields."""
 
 # In this order: a quic log has a server_name too, a conn log has none of the others' fields.
 _TRAITS = (
@@ -72,12 +72,12 @@ _TRAITS = (
 _SAME = {"conn_long": "conn", "open_conn": "conn", "open_ssl": "ssl", "open_http": "http"} | {
     f"{kind}_red": kind for kind in ("conn", "ssl", "http", "dns")
 }
-"""Logs of the same fields and kinds: of connections that are still open, one record every so often; and those
-to which Corelight's sensors reduce a log, which leave out records and fields."""
+"""Logs with the same fields as another kind: logs of open connections, with a record every so often; and
+reduced logs of Corelight's sensors, which leave out records and fields."""
 
 
 def kind_of(fields: Collection[str], path: str | None) -> str:
-    """The kind of log: by the `#path` or `_path` it states, else by the fields it has."""
+    """The kind of log, from its `#path` or `_path` if it has one, otherwise from its fields."""
     path = _SAME.get(path or "", path)
     if path in WANTED:
         return path

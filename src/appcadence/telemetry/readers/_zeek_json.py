@@ -19,14 +19,14 @@ from appcadence.telemetry.times import from_iso
 
 _FIRST_BYTES = 1 << 16
 _MS, _US, _NS = 1e11, 1e14, 1e17
-"""No time of our days is as many seconds, milliseconds or microseconds."""
+"""No present-day time is this many seconds, milliseconds or microseconds."""
 _PATH = re.compile(rb'"_path"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 
 
 def sniff_kind(head: bytes) -> str | None:
-    """The kind of a JSON log from its first objects; None where they are none of Zeek's.
+    """The kind of a JSON log from its first objects; None if they are not from Zeek.
 
-    The kind is decided by all fields of the objects at hand, as the first one alone may lack any telling one.
+    All fields of these objects decide, because the first object alone may lack the telling ones.
     """
     fields: dict[str, None] = {}
     paths: dict[str, None] = {}
@@ -44,8 +44,10 @@ def sniff_kind(head: bytes) -> str | None:
 
 
 def parts(block: Block) -> dict[str, Block]:
-    """The records of each kind in a block of a stream, with their lines; what states no kind is a connection,
-    so that it is counted as faulty."""
+    """The records of each kind in a block of a stream, with their lines.
+
+    A record without a kind is taken for a connection, so that it is counted as faulty.
+    """
     lines: dict[str, list[bytes]] = {}
     numbers: dict[str, list[int]] = {}
     for number, text in zip(block.lines.tolist(), block.data.split(b"\n"), strict=False):
@@ -62,9 +64,9 @@ def parts(block: Block) -> dict[str, Block]:
 
 
 def parse(block: Block, kind: str) -> Rows:
-    """The rows of a block, with the lines that are no such rows.
+    """The rows of a block, and the lines that do not fit.
 
-    `ts` is in seconds, also where it is ISO or counts milliseconds; `id` may be an object of its own.
+    `ts` is returned in seconds, even if written as ISO or in milliseconds; `id` may be an object of its own.
     """
     wanted = WANTED[kind]
     first = next(first_objects(block.data[:_FIRST_BYTES]), {})

@@ -1,4 +1,4 @@
-"""Zeek's text logs: '#' header lines, then one row a line; also copies with a plain header line."""
+"""Zeek's text logs: '#' header lines, then one row per line; also copies with a plain header line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STARTS = (b"#separator", b"#set_separator", b"#empty_field", b"#unset_field", b
 
 @dataclass(frozen=True)
 class Header:
-    """What the header lines said so far."""
+    """The content of the header lines so far."""
 
     separator: str = "\t"
     set_separator: str = ","
@@ -35,16 +35,16 @@ class Header:
     kind: str = ""
 
     def after(self, line: bytes, path: Path, number: int) -> Header:
-        """The header once a '#' line was read; file and number are for errors."""
+        """The header after a further '#' line; file and number are for errors."""
         text = line.decode("utf-8", "replace").rstrip("\r\n")
         name, _, value = text.partition(" " if text.startswith("#separator ") else self.separator)
         if name == "#separator":
             separator = re.sub(r"\\x([0-9a-fA-F]{2})", lambda m: chr(int(m[1], 16)), value)
             if len(separator) != 1 or separator in "\r\n" or not separator.isascii():
-                raise _fault(path, number, f"the separator {value!r} is no single character")
+                raise _fault(path, number, f"the separator {value!r} is not a single character")
             return Header(separator)
         if name == "#fields":
-            # The IoT-23 copies glue their labels to the last field by three spaces.
+            # The IoT-23 copies append their labels to the last field with three spaces.
             fields = tuple(part.split("   ")[0] for part in value.split(self.separator))
             return replace(self, fields=fields, kind=_kind(fields, self.path, path, number))
         if name == "#path":
@@ -59,13 +59,13 @@ class Header:
 
 
 def is_text(start: bytes) -> bool:
-    """Whether a file that starts so is a text log."""
+    """Whether a file with this start is a text log."""
     start = start.removeprefix(_BOM)
     return start.startswith(_STARTS) or _PLAIN.match(start) is not None
 
 
 def kind(path: Path, start: bytes) -> str:
-    """The kind of a text log that starts so.
+    """The kind of a text log with this start.
 
     Raises:
         UnusableFile: there are rows before any line of fields, or no such line at all.
@@ -99,13 +99,13 @@ def rows(path: Path, kind: str) -> Iterator[Rows]:
                 end = _end(data, at)
                 new = header.after(data[at:end], path, line)
                 if new.kind not in ("", kind):
-                    what = f"the log changes from {kind} to {new.kind}; expected one kind of Zeek log a file"
+                    what = f"the log changes from {kind} to {new.kind}; expected one kind of log per file"
                     raise _fault(path, line, what)
-                # A repeated #separator starts a new header; until its #fields the kind stays.
+                # A repeated #separator starts a new header; the kind stays until its #fields.
                 header, at, line = replace(new, kind=kind), end, line + 1
                 continue
             if not header.fields:
-                raise _fault(path, line, f"a row before any #fields line; expected {EXPECTED}")
+                raise _fault(path, line, f"a row comes before any #fields line; expected {EXPECTED}")
             end = data.find(b"\n#", at) + 1 or len(data)
             piece = Block(data[at:end], line, data.count(b"\n", at, end), size)
             yield _rows(piece, header)
@@ -151,7 +151,7 @@ def _finish(rows: pa.Table, header: Header) -> pa.Table:
 
 
 def _numbers(parts: pa.ChunkedArray) -> pa.Array:
-    """Lists of text as lists of numbers; what is none becomes null."""
+    """Lists of text as lists of numbers; other text becomes null."""
     lists = one_array(parts)
     values = lists.flatten()
     numeric = pc.match_substring_regex(values, r"^-?\d{1,18}(\.\d+)?$")
@@ -164,7 +164,7 @@ def _kind(fields: tuple[str, ...], stated: str | None, path: Path, number: int) 
     kind = kind_of(fields, stated)
     missing = [name for name in REQUIRED[kind] if name not in fields]
     if missing:
-        raise _fault(path, number, f"a Zeek {kind} log without the field {missing[0]}")
+        raise _fault(path, number, f"the Zeek {kind} log lacks the field {missing[0]}")
     return kind
 
 

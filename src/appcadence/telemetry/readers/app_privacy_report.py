@@ -1,12 +1,12 @@
 """The App Privacy Report (ndjson, iOS 15.2 and later): `contact_summaries` and `accesses`, never flows.
 
-Each networkActivity row says how often one app contacted one host in the last seven days, first when and
-last when; one row in, one row out. An app has several rows for a host that was contacted through several
-web sites: which sites is not read. Of access rows the app, the category and the times are read; the two rows
-of one access share an identifier. Times carry the offset of the device.
+Each networkActivity row says how often one app contacted one host in the last seven days, and when first and
+last; each row gives one row. An app has several rows for a host that it contacted through several web sites;
+the sites are not read. From access rows, the app, the category and the times are read; the two rows of one
+access share an identifier. Times carry the offset of the device.
 
-No row says when the report was made, and its name has no offset: a report ends with its latest time, and
-begins with its earliest, at most seven days before.
+No row says when the report was made, and its name has no offset. A report is taken to end with its latest
+time, and to begin with its earliest, but at most seven days before the end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ACCESS_FIELDS = ("app_id", "category", "start", "end")
 _CATEGORY = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 REPORT_DAYS = 7
 _MAX_OPEN = 100_000
-"""Accesses whose end is waited for; with more of them, the one that has waited longest is without an end."""
+"""Most accesses that wait for their end; beyond that, the oldest one is written without an end."""
 
 Summary = tuple[str, str, int, int, int, str, str | None]
 Access = tuple[str, str, int, int | None]
@@ -49,7 +49,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield contact summaries, accesses and rejected rows of the reports of one device.
 
     Raises:
-        UnusableFile: the device is not given; or a file is missing, empty, damaged or no such report.
+        UnusableFile: the device is not given, or a file is missing, empty, damaged or no such report.
     """
     for path in paths:
         same = {"device_id": device_of(path, options)}
@@ -83,7 +83,7 @@ def _accesses(path: Path, rows: Sequence[Access], same: dict[str, str]) -> Batch
 
 
 def _span(path: Path) -> tuple[int | None, int | None]:
-    """When the report of a file begins and ends; None where no row has a time."""
+    """When the report in a file begins and ends; None if no row has a time."""
     times = list(_extremes(path))
     if not times:
         return None, None
@@ -92,7 +92,7 @@ def _span(path: Path) -> tuple[int | None, int | None]:
 
 
 def _extremes(path: Path) -> Iterator[int]:
-    """The first and the last time of each block of a file."""
+    """The first and last time of each block of a file."""
     for block in blocks(path, EXPECTED, OBJECT_BYTES):
         texts = (
             row.get(name) for _, row in objects(block) if row for name in ("firstTimeStamp", "timeStamp")
@@ -108,14 +108,14 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 class _Pairs:
-    """Makes one access of the row of its begin and that of its end."""
+    """Joins the begin and end rows of each access."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str, str], int] = {}
         self._ended: list[Access] = []
 
     def add(self, row: dict[str, Any]) -> str | None:
-        """Take up a row; what is wrong with it, if anything."""
+        """Add a row; returns what is wrong with it, if anything."""
         accessor, category = row.get("accessor"), row.get("category")
         app = app_id(accessor.get("identifier")) if isinstance(accessor, dict) else None
         at, identifier, kind = iso_micros(row.get("timeStamp")), row.get("identifier"), row.get("kind")
@@ -135,7 +135,7 @@ class _Pairs:
             if len(self._open) > _MAX_OPEN:
                 self._end(next(iter(self._open)), None)
         else:
-            # It may have begun before the report does.
+            # It may have begun before the report did.
             self._open.setdefault(key, at)
             self._end(key, at)
         return None
@@ -146,7 +146,7 @@ class _Pairs:
         return found
 
     def left(self) -> list[Access]:
-        """The accesses whose end is not told."""
+        """The accesses without an end."""
         for key in list(self._open):
             self._end(key, None)
         return self.ended()
@@ -157,7 +157,7 @@ class _Pairs:
 
 
 def _summary(row: dict[str, Any] | None) -> Summary | str | None:
-    """The row as a summary, what is wrong with it, or None where it is of another type."""
+    """The row as a summary, or what is wrong with it; None if it is of another type."""
     if row is None:
         return NO_OBJECT
     if row.get("type") != "networkActivity":
@@ -185,7 +185,7 @@ def _summary(row: dict[str, Any] | None) -> Summary | str | None:
 
 
 def _whole(value: object) -> int | None:
-    """A whole number, also where a tool that has rewritten the report put it in quotes or made it a float."""
+    """A whole number, even if a tool that rewrote the report quoted it or made it a float."""
     if isinstance(value, str) and len(value) < 20 and value.isascii() and value.isdigit():
         return int(value)
     if isinstance(value, float) and value.is_integer():

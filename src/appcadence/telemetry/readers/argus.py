@@ -1,16 +1,16 @@
 """Argus flows as CSV with a header line (`ra -c ,`), among them the .binetflow files of the CTU data sets.
 
-Columns are known by name, in any order and case: StartTime, Proto, SrcAddr, Sport, Dir, DstAddr, Dport, and
-if they are there Dur or LastTime, State, TotPkts or SrcPkts and DstPkts, TotBytes, SrcBytes, DstBytes; the
-others, labels among them, are not read. The default columns of `ra` lack Dur and SrcBytes, so that neither
-durations nor the bytes of one side are known. StartTime is a count of seconds since 1970 or a date with year
-and time, in UTC where it names no offset: `ra` prints the local time of its machine, so export with `TZ=UTC`
-or with `-u`. A time without a date is a rejected row.
+Columns are found by name, in any order and case: StartTime, Proto, SrcAddr, Sport, Dir, DstAddr, Dport, and
+if present Dur or LastTime, State, TotPkts or SrcPkts and DstPkts, TotBytes, SrcBytes, DstBytes. Others,
+including labels, are not read. The default columns of `ra` lack Dur and SrcBytes, so that neither durations
+nor the bytes of each side are known. StartTime is a count of seconds since 1970, or a date with year and
+time, in UTC if it has no offset: `ra` prints the local time of its machine, so export with `TZ=UTC` or with
+`-u`. A row whose time has no date is rejected.
 
-Only flows opened by a local address count. `<-` turns source and destination round. Where Argus did not
-see who opened the connection (`?`), it is the side with the local address, if the other has the lower
-port. UDP to port 53 is taken for DNS. Bytes are those on the wire, headers included, so higher than
-Zeek's. Argus exports a flow at each status interval; the feature step joins the pieces.
+Only flows opened by a local address count. `<-` swaps source and destination. If Argus did not see who opened
+the connection (`?`), it is the side with the local address, provided that the other has the lower port. UDP
+to port 53 is taken for DNS. Bytes are those on the wire, headers included, so higher than Zeek's. Argus
+exports a flow at each status interval; the feature step joins the pieces.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
 
 
 def _of_ip(proto: str) -> bool:
-    """Whether a protocol is one of IP; `ra -nn` prints the EtherType of the rest as a number."""
+    """Whether a protocol runs over IP; `ra -nn` prints the EtherType of others as a number."""
     return int(proto) < 256 if proto.isdecimal() else proto.lower() not in _NO_FLOWS
 
 
@@ -123,7 +123,7 @@ def _outcome(
     state: pa.DictionaryArray, packets: pa.Array, sent: pa.Array, answered: pa.Array, tcp: Mask
 ) -> pa.DictionaryArray:
     judged = np.asarray(translate(state, _judged).cast(pa.string()).fill_null("unknown"))
-    # A state of three letters says no more than that the flow was reset or ran out: the packets must tell.
+    # A three-letter state only says that the flow was reset or timed out, so the packets must decide.
     both = np.asarray(pc.fill_null(pc.and_(pc.greater(sent, 0), pc.greater(answered, 0)), False))
     many = np.asarray(pc.fill_null(pc.greater(packets, 3), False))
     counted = np.asarray(packets.is_valid())
@@ -138,7 +138,7 @@ def _outcome(
 
 
 def _judged(state: str) -> str:
-    """What a state says: "FSPA_FSPA" lists the TCP flags of both sides, "FIN" is the last state."""
+    """The meaning of a state: "FSPA_FSPA" lists the TCP flags of both sides, "FIN" is the last state."""
     state = state.upper()
     if "_" not in state:
         if state in ("RST", "TIM"):

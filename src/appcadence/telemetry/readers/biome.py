@@ -1,13 +1,13 @@
 """Biome streams of a full extraction (SEGB files): apps in front, notifications, unlocked and lit screen.
 
-Which stream a file belongs to stands in its folders (`.../App.InFocus/local/NAME`): give files with them.
+The folders of a file say which stream it belongs to (`.../App.InFocus/local/NAME`): give files with them.
 Files under `remote` hold what other devices did, those under `tombstone` what was deleted; neither is read.
-Of a notification only its app, its time and whether it was shown or opened are decoded: its texts lie in
-fields that are skipped. Records that stand in several files count once.
+Of a notification, only its app, its time and whether it was shown or opened are decoded; its texts are in
+fields that are skipped. Records that are in several files count once.
 
-In App.InFocus an app is in front from its own record until its next one; where the latter is missing, until
-the next of any app. What is on at the end of the last file ends with its last record. The numbers of fields
-and usages are those that public forensic tools (iLEAPP) found; Apple documents none.
+In App.InFocus, an app is in front from its own record until its next one or, if that is missing, until the
+next record of any app. A state that is on at the end of the last file ends with its last record. The numbers
+of fields and usages come from public forensic tools (iLEAPP); Apple documents none.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ _FIRST_RECORDS = 20
 _FOLDERS = re.compile(
     r"/(?P<stream>[^/]+)/(?P<side>local|remote)/(?:(?!tombstone/)[^/]+/)?(?P<tombstone>tombstone/)?[^/]+$"
 )
-"""The end of a path: a file of the device itself, of another one, which has a folder, or of the deleted."""
+"""The end of a path: a file of the device itself, of another (in its folder), or of deleted records."""
 _ACTIVITY_FIELDS = ("app_id", "kind", "start", "end")
 _NOTIFICATION_FIELDS = ("app_id", "time", "kind")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What is read of the records of one stream."""
+    """What is read from the records of one stream."""
 
     kinds: Mapping[int, str]
-    """What each value means; of a state, the value that means it is on."""
+    """What each value means; for a state, the value that means it is on."""
     value: int
     """The field with the value."""
     time: int | None = None
     """The field with the time; None = the record's own."""
     apps: tuple[int, ...] = ()
-    """Fields with the app, the one believed most first; none = it is about the device."""
+    """Fields with the app, the most reliable first; none = the stream is about the device."""
     events: bool = False
-    """Whether a record is an event, not a change of state (0 or 1)."""
+    """Whether a record is an event rather than a change of state (0 or 1)."""
 
     @property
     def wanted(self) -> dict[int, int]:
@@ -97,7 +97,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     A rejected row's line is the number of the record.
 
     Raises:
-        UnusableFile: the device is not given; or a file is missing, damaged, no SEGB file, or of a stream
+        UnusableFile: the device is not given, or a file is missing, damaged, no SEGB file, or of a stream
             that is not read.
     """
     found: dict[str, dict[Said, Place]] = {}
@@ -124,7 +124,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 
 def is_read(path: Path) -> bool:
-    """Whether a SEGB file is of a stream of the device itself that is read, as far as its folders say."""
+    """Whether, by its folders, a SEGB file is of a stream of the device itself that is read."""
     try:
         return bool(_name_of(path))
     except UnusableFile:
@@ -133,15 +133,15 @@ def is_read(path: Path) -> bool:
 
 def _name_of(path: Path) -> str:
     """The stream of a file, by its folders; App.InFocus is also known by its content."""
-    read = f"read are {', '.join(STREAMS)} of the device itself"
+    read = f"the streams that are read are {', '.join(STREAMS)} of the device itself"
     folders = _FOLDERS.search(path.absolute().as_posix())
     name = folders["stream"] if folders else ""
     if folders is None or ("." not in name and name not in STREAMS):
         if _is_in_focus(path):
             return "App.InFocus"
         raise UnusableFile(
-            f"{path} is {EXPECTED} of which its folders do not say what it holds; give it as "
-            f".../App.InFocus/local/{path.name}, say; {read}",
+            f"{path} is {EXPECTED} whose folders do not say what it holds; give it with its folders, such as "
+            f".../App.InFocus/local/{path.name}; {read}",
             path,
         )
     if folders["side"] == "remote" or folders["tombstone"]:
@@ -158,7 +158,7 @@ def _is_in_focus(path: Path) -> bool:
 
 
 def _said(record: _segb.Record, stream: Stream) -> Said | str | None:
-    """What a record says, what is wrong with it, or None where it says nothing of interest."""
+    """The content of a record, or what is wrong with it; None if it is of no interest."""
     found = fields(record.data, stream.wanted)
     if found is None:
         return "the record is no message of this stream"
@@ -172,7 +172,7 @@ def _said(record: _segb.Record, stream: Stream) -> Said | str | None:
     seconds = record.time if stream.time is None else found.get(stream.time)
     time = micros(seconds + COCOA_EPOCH) if isinstance(seconds, float) else None
     if time is None:
-        return "the time is none from 1970 to 2100"
+        return "the time is not from 1970 to 2100"
     if not stream.apps:
         return time, "", value
     names = (found[number] for number in stream.apps if number in found)
@@ -196,7 +196,8 @@ def _activity(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, o
         start, app, _ = said
         path, number = places[said]
         if end - start > MAX_DAYS * DAY_US:
-            yield from rejected(path, [(number, f"what begins here lasts more than {MAX_DAYS} days")])
+            fault = f"the interval that begins here lasts more than {MAX_DAYS} days"
+            yield from rejected(path, [(number, fault)])
         elif not app or is_app(app):
             rows.setdefault(path, []).append((app or None, stream.kinds[on], start, end))
     for path, states in rows.items():
@@ -204,8 +205,8 @@ def _activity(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, o
 
 
 def _intervals(records: Sequence[Said], on: int) -> Iterator[tuple[Said, int]]:
-    """The record with which each interval begins and the time at which it ends, the last one first."""
-    # Said twice without anything in between, a state is one.
+    """The first record and the end time of each interval, the last interval first."""
+    # A state repeated without anything in between counts once.
     changes = [said for before, said in pairwise([(0, "", -1), *records]) if before[1:] != said[1:]]
     later: dict[str, Said] = {}
     following = records[-1][0] if records else 0

@@ -1,9 +1,9 @@
 """knowledgeC.db (SQLite, plain or gzip): apps in front, unlocked and lit screen, as `activity`.
 
 Reads the streams /app/inFocus, /app/usage, /device/isLocked and /display/isBacklit. Times count from
-2001-01-01 UTC; the local offset that is stored beside them is not applied. /app/usage is what Screen Time
-counts and overlaps with /app/inFocus: a span may stand in both. An app shown through an extension counts for
-the app that contains it. Rows that other devices of the same person recorded (ZSOURCE) are rejected.
+2001-01-01 UTC; the local offset stored beside them is not applied. /app/usage is what Screen Time counts and
+overlaps with /app/inFocus, so a span may be in both. An app shown through an extension counts for the app
+that contains it. Rows that other devices of the same person recorded (ZSOURCE) are rejected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXPECTED = "a knowledgeC.db"
 _TABLE = "ZOBJECT"
 _APPS = ("/app/inFocus", "/app/usage")
 _STATES = {"/device/isLocked": ("device_unlocked", 0), "/display/isBacklit": ("screen_on", 1)}
-"""Each stream's kind of activity, and the value that means it."""
+"""Each stream's kind of activity, and the value that means it is on."""
 _COLUMNS = ("ZSTREAMNAME", "ZSTARTDATE", "ZENDDATE")
 _VALUES = ("ZVALUESTRING", "ZVALUEINTEGER")
 _KEYS = ("ZSTRUCTUREDMETADATA", "ZSOURCE")
@@ -51,10 +51,10 @@ def sniff(path: Path, start: bytes) -> bool:
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield activity, and rejected rows, of the databases of one device.
 
-    A rejected row's line is its row id (Z_PK). Rows that say "locked" or "dark" are read, not kept.
+    A rejected row's line is its row id (Z_PK). Rows that say "locked" or "dark" are read but not kept.
 
     Raises:
-        UnusableFile: the device is not given; or a file is missing, damaged or no knowledgeC.db.
+        UnusableFile: the device is not given, or a file is missing, damaged or no knowledgeC.db.
     """
     for path in paths:
         device = device_of(path, options)
@@ -91,13 +91,13 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 
 def _keyed(database: _sqlite.Database, table: str, column: str) -> Keyed:
-    """The texts of a column by Z_PK; nothing if there is no such table or column."""
+    """The texts of a column by Z_PK; empty if there is no such table or column."""
     rows = database.rows(table, ("Z_PK", column))
     return {key: text for _, (key, text) in rows if isinstance(text, str) and text}
 
 
 def _state(values: Sequence[_sqlite.Value], holder: str | None) -> State | str | None:
-    """The row as activity, why it is wrong, or None for the opposite of an activity."""
+    """The row as activity, or what is wrong with it; None if it means that a state is off."""
     stream, first, last, text, number = values
     start, end = _utc(first), _utc(last)
     if start is None or end is None:
@@ -105,7 +105,7 @@ def _state(values: Sequence[_sqlite.Value], holder: str | None) -> State | str |
     if end < start:
         return "ZENDDATE is before ZSTARTDATE"
     if end - start > MAX_DAYS * DAY_US:
-        return f"from ZSTARTDATE to ZENDDATE it is more than {MAX_DAYS} days"
+        return f"ZENDDATE is more than {MAX_DAYS} days after ZSTARTDATE"
     if stream in _APPS:
         app = app_id(text)
         if app is None:

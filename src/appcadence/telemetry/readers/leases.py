@@ -1,8 +1,8 @@
-"""Logs of who had which address: Zeek's dhcp.log, ISC's dhcpd.leases, leases of dnsmasq, files of Kea.
+"""Logs of which device had which address: Zeek's dhcp.log, ISC's dhcpd.leases, dnsmasq's leases, Kea's files.
 
-They hold no flows; `convert` takes from them whose the addresses of the other logs are. What a file does not
-say: dnsmasq tells when a lease ends and not when it began, so it holds from the end of the one before; Zeek's
-log of a renewal means that the device had the address before.
+They hold no flows; `convert` uses them to find the devices behind the addresses in other logs. dnsmasq says
+when a lease ends but not when it began, so it is taken to hold from the end of the previous lease. A renewal
+in Zeek's log means that the device had the address before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _RENEWAL = {"REQUEST", "ACK"}
 
 @dataclass
 class _Found:
-    """What a file says."""
+    """The content of a file."""
 
     sightings: list[Sighting] = field(default_factory=list)
     read: int = 0
@@ -53,7 +53,7 @@ class _Found:
     def add(
         self, line: int, address: Any, mac: Any, host: Any, time: float | None, fresh: bool, end: float | None
     ) -> None:
-        """One record, times in seconds; a fault where it does not tell who held what and until when."""
+        """Add a record, with times in seconds; a fault if it lacks the device, the address or a time."""
         text, name = str(address or ""), str(host or "").strip().rstrip(".").lower()
         hardware = mac_of(str(mac or ""))
         times = [at for at in (time, end) if at is not None and 0 <= at < LAST_SECOND]
@@ -83,12 +83,12 @@ class _Found:
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """Whether a file starts like one of these; never raises."""
+    """Whether the file starts like one of these logs; never raises."""
     return _parser(start) is not None
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
-    """Yield no flows: the rows are counted as left out, and rejected ones listed.
+    """Yield no flows: rows are counted as left out, and rejected ones are listed.
 
     Raises:
         UnusableFile: a file is missing, empty, damaged or none of these.
@@ -101,7 +101,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 
 def sightings(path: Path) -> list[Sighting]:
-    """Which device holds which address, as a file says.
+    """Which device holds which address, according to a file.
 
     Raises:
         UnusableFile: as `read`.
@@ -138,7 +138,7 @@ def _parser(start: bytes) -> Callable[[Lines, _Found], None] | None:
     )
     found = next((parse for pattern, parse in known if pattern.match(start)), None)
     if found is _zeek_json and (b'"conn_state"' in start or {*_PATH.findall(start)} - {b"dhcp"}):
-        return None  # a stream of several logs, of which the first record happens to be one of these
+        return None  # a stream of several logs whose first record happens to be a lease
     return found
 
 
@@ -170,7 +170,7 @@ def _zeek(number: int, row: dict[str, Any], found: _Found) -> None:
     kinds = set(kinds.split(",") if isinstance(kinds, str) else map(str, kinds))
     address = row.get("assigned_addr") or (row.get("client_addr") if "ACK" in kinds else None)
     if address is None:
-        found.read += 1  # a question that got no answer, a release
+        found.read += 1  # a request without an answer, or a release
         return
     at, lasts = _seconds(row.get("ts")), _number(row.get("lease_time")) or _DAY
     end = None if at is None else at + min(lasts, _flows.MAX_DAYS * _DAY)
@@ -187,7 +187,7 @@ def _kea(lines: Lines, found: _Found) -> None:
         if not values or row.get("address") == "address":
             continue
         if row.get("state", "0") != "0":
-            found.read += 1  # declined, or given back
+            found.read += 1  # declined or released
             continue
         end, lasts = _number(row.get("expire")), _number(row.get("valid_lifetime"))
         start = None if end is None or lasts is None else max(end - lasts, 0.0)
@@ -216,8 +216,8 @@ def _isc(lines: Lines, found: _Found) -> None:
     for number, line in lines:
         if opened := _BLOCK.match(line):
             address, first, row = opened[1], number, {}
-        elif address and (told := _SETS.match(line)):
-            row[told[1]] = told[2]
+        elif address and (found_value := _SETS.match(line)):
+            row[found_value[1]] = found_value[2]
         elif address and line.strip() == "}":
             if "hardware ethernet" in row and row.get("binding state", "active") in _GIVEN:
                 start, end = (_isc_time(row.get(name)) for name in ("starts", "ends"))

@@ -1,27 +1,26 @@
 """NetFlow and IPFIX records as nfdump prints them: `-o json`, `-o ndjson`, and CSV with a header line.
 
-JSON may be the array of version 1.6 ("t_first", "t_last") and 1.7 ("first", "last"), or one object a line.
+JSON may be the array of version 1.6 ("t_first", "t_last") and 1.7 ("first", "last"), or one object per line.
 CSV is the legacy form of `-o csv` (ts, te, td, sa, da, ...) or the newer one (firstSeen, duration, ...).
 
-A record is one direction. The two of a connection are made one flow: the same five-tuple, at most ten
-seconds apart; all files of the call are looked at together. Which end opened it tell the SYNs, the times
-and, failing these, the ports (see `_pairs`). Only flows opened by a local address count. Where the other
+A record is one direction. The two records of a connection become one flow if they have the same five-tuple
+and are at most ten seconds apart, over all files of the call. The SYNs, the times or, failing these, the
+ports show which end opened it (see `_pairs`). Only flows opened by a local address count. If the other
 direction was not exported, the bytes received are null. A record that carries both directions itself
-(`out_bytes`, `-b` as CSV) is taken so. Better print records as they are: version 1.7.1 loses the other
-direction of `-b` and `-B` in JSON, and a sum over flows (`-A`) is none. Pieces cut by the exporter's active
-timeout stay pieces: the feature step joins them.
+(`out_bytes`, `-b` as CSV) is read as such. It is better to print plain records: version 1.7.1 loses the other
+direction of `-b` and `-B` in JSON, and a sum over flows (`-A`) is not a flow. Pieces cut by the exporter's
+active timeout stay pieces; the feature step joins them.
 
-Each file is read once. What a flow needs of a record is set aside by its five-tuple, on disk where there are
-more than half a million (see `_spill`), and comes back in pieces of half a million: within a piece the flows
-stand in the order of the log, over all in an order that depends on the logs alone. Memory does not grow with
-the logs. Where the five-tuples of one of 128 shares have more records than a piece holds, these are matched a
-piece at a time, as they stand in the logs: that takes one five-tuple with half a million records, or some 67
-million records in all.
+Each file is read once. The needed parts of records are set aside by five-tuple, on disk if there are more
+than half a million (see `_spill`), and come back in pieces of half a million. Within a piece, flows keep the
+order of the log; the overall order depends only on the logs. Memory does not grow with the logs. If the
+five-tuples in one of 128 shares have more records than a piece holds, they are matched piece by piece in the
+order of the logs: that takes one five-tuple with half a million records, or some 67 million records in all.
 
-Times are those of the machine that ran nfdump, without an offset, and are taken for UTC: run it with
-`TZ=UTC`. The legacy CSV gives whole seconds. Bytes are those of IP packets, headers included. UDP to port
-53 is taken for DNS. Events (NSEL, NAT) are passed over. The `application` of NBAR is a class of traffic,
-not an app, and is not read. Some versions of 1.7 print the packets as "in_bytes" in `-o ndjson`.
+Times are local to the machine that ran nfdump, without an offset, and are taken for UTC: run it with
+`TZ=UTC`. The legacy CSV gives whole seconds. Bytes are those of IP packets, headers included. UDP to port 53
+is taken for DNS. Events (NSEL, NAT) are passed over. The `application` of NBAR is a class of traffic, not an
+app, and is not read. Some versions of 1.7 print the packets as "in_bytes" in `-o ndjson`.
 """
 
 from __future__ import annotations
@@ -55,17 +54,17 @@ NAME = "nfdump"
 
 _CLOCK = "first"
 _AT_ONCE = 1 << 18
-"""So many records are made flows at a time."""
+"""This many records are made into flows at a time."""
 _SYN, _ACK = 0x02, 0x10
 
 
 Parse = Callable[[Path], Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]]
-"""From a file to its rows as they stand, block by block, their records (`_nfdump_records.RECORD`), and how
-many are passed over, by reason."""
+"""From a file to its original rows, block by block, their records (`_nfdump_records.RECORD`), and how many
+rows are passed over, by reason."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """Whether the file starts like a print of nfdump; never raises."""
+    """Whether the file starts like output of nfdump; never raises."""
     return _nfdump_records.is_json(start) or _nfdump_records.is_csv(start)
 
 
@@ -73,7 +72,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected records.
 
     Raises:
-        UnusableFile: a file is missing, empty, damaged, or no print of nfdump.
+        UnusableFile: a file is missing, empty, damaged, or no output of nfdump.
         TelemetryError: there is no room to set the records aside.
     """
     yield from paired(paths, options, _nfdump_records.parse, NAME, _CLOCK)
@@ -82,7 +81,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 def paired(
     paths: Sequence[Path], options: ReadOptions, parse: Parse, name: str, clock: str, flagged: bool = True
 ) -> Batches:
-    """As `read`, for records of one direction each in any format, which `parse` gives file by file.
+    """As `read`, for one-direction records in any format, which `parse` yields file by file.
 
     Args:
         paths: the files.
@@ -90,7 +89,7 @@ def paired(
         parse: reads a file.
         name: of the format.
         clock: what the log calls the start.
-        flagged: whether records always have TCP flags; else none are those that are not known.
+        flagged: whether records always have TCP flags; otherwise, no flags means unknown.
     """
     with Spill() as spill:
         later = 0
@@ -101,7 +100,7 @@ def paired(
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
                 yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, left_out)
-        done = told = 0
+        done = reported = 0
         for records in spill.pieces():
             records = _in_order(records)
             records, matches = _turned(records, _matched(records))
@@ -114,15 +113,15 @@ def paired(
                         paths[file], some, matches.piece(first, last), options, name, clock, flagged
                     )
                 done += len(files)
-                share = later * done // spill.rows - told
-                told += share
+                share = later * done // spill.rows - reported
+                reported += share
                 yield "flows", tagged(_flows.NONE, paths[0], 0, share)
-        if later > told:
-            yield "flows", tagged(_flows.NONE, paths[0], 0, later - told)
+        if later > reported:
+            yield "flows", tagged(_flows.NONE, paths[0], 0, later - reported)
 
 
 def _in_order(records: pa.Table) -> pa.Table:
-    """The records as they stand in the logs."""
+    """The records in the order of the logs."""
     file, line = (np.asarray(records[name]) for name in ("file", "line"))
     steps = np.diff(file)
     if ((steps > 0) | ((steps == 0) & (np.diff(line) > 0))).all():
@@ -184,7 +183,7 @@ def _matched(records: pa.Table) -> Matches:
     end = start + np.rint(known * 1e6).astype(np.int64)
     same = ("key", "greater", "source_port", "dest_port", "size", "flags")
     taken = {name: np.asarray(records[name]) for name in same}
-    # Of a record of both directions nobody knows whose SYN it was.
+    # In a record of both directions, the SYN may be from either side.
     taken["flags"] = np.where(
         np.asarray(records["received"]) > 0, taken["flags"] & (0xFF ^ _SYN), taken["flags"]
     )
@@ -192,8 +191,10 @@ def _matched(records: pa.Table) -> Matches:
 
 
 def _turned(records: pa.Table, matches: Matches) -> tuple[pa.Table, Matches]:
-    """With records that carry both directions, as `nfdump -b` makes them of whichever it met first, turned so
-    that the source is who opened the connection."""
+    """Turn records that carry both directions so that the source is the side that opened the connection.
+
+    `nfdump -b` makes them from whichever direction it met first.
+    """
     back = (np.asarray(records["received"]) > 0) & ~matches.opened & ~matches.paired
     if not back.any():
         return records, matches
@@ -207,8 +208,8 @@ def _turned(records: pa.Table, matches: Matches) -> tuple[pa.Table, Matches]:
 
 
 def _outcome(flags: Ints, matches: Matches, answered: Mask, tcp: Mask, flagged: bool) -> pa.DictionaryArray:
-    """TCP is established once the device acknowledged anything but a reset, or the other end sent a SYN; all
-    else, and TCP of a log without flags, once it was answered."""
+    """TCP is established once the device acknowledged anything but a reset, or the other end sent a SYN. All
+    else, and TCP in a log without flags, is established once it was answered."""
     acked = ((flags & _ACK) > 0) | (((matches.flags & _SYN) > 0) & matches.paired)
     refused = ~acked & ((flags & _SYN) > 0)
     by_tcp = np.select([acked, refused], [0, 1], 2)

@@ -2,24 +2,24 @@
 
 Gives pushes, keep-alives and background transfers (`notifications`); apps in front, unlocked and lit
 screen (`activity`); `flows` and `usage`; and the installed apps (`inventory`). Every table and column is
-optional but the clock: times are corrected to UTC by the latest TimeOffset record at or before them, those
-before the first record by the first.
+optional except the clock: times are corrected to UTC by the latest TimeOffset record at or before them; times
+before the first record use the first.
 
-Push times are coarse, and how coarse is measured; an iOS 15 log rounds them to the minute
-(the device woke 7 s before, 6 s before and 12 s after three of its stamps). A push is given the earliest
-moment that its stamp stands for: half the resolution before it. The rounding is that of the log's own clock,
-so the corrected times are not multiples of a minute.
+Push times are coarse, and their resolution is measured. An iOS 15 log rounds them to the minute (the device
+woke 7 s before, 6 s before and 12 s after three of its timestamps). A push gets the earliest moment that its
+timestamp can mean, half the resolution before it. The log's own clock is rounded, so the corrected times are
+not multiples of a minute.
 
 An app is in front from its ScreenState record to the next one of that display, or until the device's own
-screen goes dark; the home and lock screens are no apps, and a video that floats over another app is not in
-front. Where the logs are silent for half an hour (the device was off) intervals end with the last record
-before, and at the end of the last log with its last record. A background transfer stands once, at the first
-record of its task; the app is the client that asked for it. The app that a daemon fetches something for (App
+screen goes dark. The home and lock screens are not apps, and a video that floats over another app is not in
+front. If the logs are silent for half an hour (the device was off), intervals end with the last record before
+that; at the end of the last log, they end with its last record. A background transfer counts once, at the
+first record of its task, for the client that asked for it. The app that a daemon fetches something for (App
 Store downloads) is not read.
 
-Processes' use of the network in slots of 8 s becomes flows without a destination (`_network_bitmaps`), their
-bytes per interval `usage`, the background work that iOS scheduled `tasks`, and `coverage` says when the log
-would have shown any use.
+The network use of processes in slots of 8 s becomes flows without a destination (`_network_bitmaps`), their
+bytes per interval become `usage`, and background work that iOS scheduled becomes `tasks`. `coverage` says
+when the log would have shown any use.
 
 Not read: app states (their codes are undocumented) and hourly aggregates.
 """
@@ -57,7 +57,7 @@ _COURIER = {
 _TRANSFER = "PLXPCAgent_EventPoint_BackgroundTransfer"
 _APPS = "PLApplicationAgent_EventNone_AllApps"
 _SILENT: dict[_sqlite.Value, bool] = {"background": True, "alert": False}
-"""By APNs push type, where a log has it in words."""
+"""By APNs push type, for logs that have it as text."""
 _CLIENT = re.compile(r"[^:]*:\[([^:\]]+)")
 _EVENT_FIELDS = ("app_id", "time", "kind", "priority", "content_available", "size_bytes")
 _STATE_FIELDS = ("app_id", "kind", "start", "end")
@@ -90,7 +90,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     A rejected row's line is its row id, and its reason begins with its table.
 
     Raises:
-        UnusableFile: the device is not given; or a file is missing, damaged, no PowerLog, or has no
+        UnusableFile: the device is not given, or a file is missing, damaged, no PowerLog, or has no
             usable TimeOffset record.
     """
     timeline = Timeline()
@@ -107,7 +107,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             use, usage = use_of(log), _usage(log)
             tasks = _tasks(log, {app for app, *_ in apps}.union(use.process))
             timeline.add(log, path)
-        # First, since other rows are counted for the apps that it names.
+        # First, because other rows are folded into the apps that it names.
         yield "inventory", tagged(table(INVENTORY, _APP_FIELDS, apps, constants), path)
         for events, resolution in ((pushes, coarse), (others, FINEST_SECONDS)):
             same = logged | {"time_resolution_seconds": resolution}
@@ -124,7 +124,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 
 def _flows(use: Use, constants: Mapping[str, object]) -> pa.Table:
-    """Nothing is known of them but who and when."""
+    """Flows of which only process and time are known."""
     same = {
         **constants,
         "app_attribution": "exact",
@@ -151,7 +151,7 @@ def _pushes(log: PowerLog) -> tuple[list[Event], float]:
         elif not dropped:
             app = app_id(bundle) or app_id(topic)
             events.append((app, time, "push_received", priority, _SILENT.get(sort), size))
-    # The log rounds; canonical times are the earliest that the stamp stands for.
+    # The log rounds; a canonical time is the earliest that the timestamp can mean.
     coarse = resolution_seconds(stamps)
     early = int(coarse * 500_000) if coarse >= 1.0 else 0
     return [
@@ -172,7 +172,7 @@ def _courier(log: PowerLog) -> list[Event]:
 
 
 def _transfers(log: PowerLog) -> list[Event]:
-    """One event a task: its first record, with the most bytes that any of its records reports."""
+    """One event per task: its first record, with the largest byte count of its records."""
     tasks: dict[object, tuple[str | None, int, int | None]] = {}
     columns = ("bundleID", "taskUUID", "bytesReceived", "bytesSent")
     for line, _, time, (bundle, task, received, sent) in log.rows(_TRANSFER, columns):
@@ -219,7 +219,7 @@ def _usage(log: PowerLog) -> list[Interval]:
         elif end is None or not start <= end <= start + DAY_US:
             log.reject(_USAGE_DIFF, line, "timestampEnd is no time within a day after timestamp")
         elif not all(map(_is_count, counts)):
-            log.reject(_USAGE_DIFF, line, "a number of bytes is none")
+            log.reject(_USAGE_DIFF, line, "a byte count is no number")
         else:
             wifi_out, cell_out, wifi_in, cell_in = (int(count or 0) for count in counts)
             sent, received = wifi_out + cell_out, wifi_in + cell_in
@@ -233,14 +233,14 @@ def _is_count(value: _sqlite.Value) -> bool:
 
 
 def _tasks(log: PowerLog, apps: Iterable[str]) -> list[Task]:
-    """(app, start, end) of the background work that iOS ran for an app when it saw fit.
+    """(app, start, end) of background work that iOS ran for an app at a time of its own choice.
 
-    A record stands at the time at which the work began, in whole seconds, and says how long it took. It names
-    the processes it was done for; where it does not, the task's name begins with the app's, as Apple asks for
+    A record has the time at which the work began, in whole seconds, and its duration. It names the processes
+    that the work was done for. If it does not, the task's name begins with the app's, as Apple requires
     (`BGTaskScheduler`: "com.example.app.refresh").
 
-    `apps` are those known to the log: a task that names none of its own belongs to the one that its name
-    begins with, the longest.
+    `apps` are those known to the log: a task that names no process belongs to the longest of these that its
+    name begins with.
     """
     known = sorted(apps, key=len, reverse=True)
     tasks: dict[Task, None] = {}

@@ -1,13 +1,13 @@
 """Suricata's EVE JSON lines: `flow` events become flows, named by the tls, quic, http and dns events.
 
-Reads any number of files, plain or gzip, rotated, in any order; each is read twice, first for names, then
-for flows. Events of other types (netflow, which has no outcome, alert, stats ...) are passed over. Names
-join flows on `flow_id` and both addresses; a DNS answer, of version 1, 2 or 3, names later flows of the same
-device to the address until its TTL has run out ("passive"). Only flows opened by a local address count, as in
-Zeek's reader. URLs, user agents, certificates and the like are not read.
+Reads any number of files, plain or gzip, rotated, in any order. Each is read twice, first for names, then for
+flows. Events of other types (netflow, which has no outcome, alert, stats ...) are passed over. Names are
+joined to flows by `flow_id` and both addresses. A DNS answer (version 1, 2 or 3) names later flows of the
+same device to the address until its TTL has run out ("passive"). Only flows opened by a local address count,
+as in Zeek's reader. URLs, user agents, certificates and the like are not read.
 
-The bytes are those of whole packets, headers included, so higher than Zeek's. A flow event is written
-when Suricata lets go of the flow: one still open at the end of the log is not in it.
+Bytes are those of whole packets, headers included, so higher than Zeek's. Suricata writes a flow event when
+it drops the flow, so a flow that is still open at the end of the log is missing.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _NAMED = (
     ("http", "hostname", "http"),
     ("dns", "rrname", "dns"),
 )
-"""Events that name hosts, the field that does, and the Zeek log of the same meaning."""
+"""Events that name hosts, the field with the name, and the equivalent Zeek log."""
 _OWN = {"tls": "tls", "quic": "quic", "http": "http", "http2": "http", "dns": "dns", "doh2": "dns"}
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
 
@@ -129,7 +129,7 @@ def _flow_events(path: Path) -> Iterator[Rows]:
 
 def _fits(row: dict[str, Any]) -> bool:
     kind = row.get("event_type")
-    # Parsers of Apple's unified log have both fields too, and write their kinds in capitals.
+    # Parsers of Apple's unified log have both fields, too, but write kinds in capitals.
     return isinstance(kind, str) and kind.islower() and isinstance(row.get("timestamp"), str)
 
 
@@ -138,8 +138,8 @@ def _only(types: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gathered(names: Names, rows: Rows) -> list[Fault]:
-    """Add the names of some events; those that cannot be used."""
-    # What is no JSON is reported with the flows.
+    """Add the names in some events; returns those that cannot be used."""
+    # Lines that are no JSON are reported with the flows.
     bad = [(line, reason) for line, reason in rows.bad if reason != _json.NO_OBJECT]
     kinds = rows.table["event_type"].cast(pa.string())
     for event, field, kind in _NAMED:
@@ -158,7 +158,7 @@ def _gathered(names: Names, rows: Rows) -> list[Fault]:
 
 
 def _answers(table: pa.Table) -> tuple[pa.Table, pa.Array]:
-    """The answers of DNS events as Zeek logs them, and the name that each event asks for."""
+    """The answers of DNS events in Zeek's form, and the name that each event asks for."""
     dns = one_array(table["dns"])
     field = partial(pc.struct_field, dns)
     micros, _ = _text.times(table["timestamp"])
@@ -220,14 +220,14 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
 
 
 def _identity(table: pa.Table) -> pa.ChunkedArray:
-    """What tells a flow from all others: two sensors may use one flow_id, and give its ends in any order."""
+    """Identifies a flow: two sensors may use the same flow_id, and give the two ends in any order."""
     ends = [pc.fill_null(table[name].cast(pa.string()), "") for name in ("src_ip", "dest_ip")]
     low, high = pc.min_element_wise(*ends), pc.max_element_wise(*ends)
     return pc.binary_join_element_wise(table["flow_id"].cast(pa.string()), low, high, " ")
 
 
 def _unopened(table: pa.Table) -> Mask:
-    """Whether nobody saw the source open it: it sent no SYN, or one that the other side never answered."""
+    """(n,) flows whose opening was not seen: the source sent no SYN, or one that was never answered."""
     flags = one_array(table["tcp"])
     both = [pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc")]
     sent, got = (value_of(column, _hexadecimal, 0) for column in both)
@@ -241,7 +241,7 @@ def _service(app_proto: str) -> str | None:
 
 
 def _outcome(table: pa.Table, tcp: Mask) -> pa.DictionaryArray:
-    """From the TCP flags of both sides; where there are none, from the state and the bytes that came back."""
+    """From the TCP flags of both sides or, without flags, from the state and the bytes that came back."""
     flags = one_array(table["tcp"])
     ours, theirs = (pc.struct_field(flags, name) for name in ("tcp_flags_ts", "tcp_flags_tc"))
     known = np.asarray(ours.is_valid()) & np.asarray(theirs.is_valid())

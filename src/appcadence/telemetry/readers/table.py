@@ -1,4 +1,4 @@
-"""Any table of flows, CSV or Parquet, or any other log of one flow a record, by a mapping file:
+"""Any table of flows (CSV or Parquet), or any other log with one flow per record, read with a mapping file:
 `--format table --map map.toml`.
 
     [columns]                      # ours = the file's; only these are read
@@ -10,11 +10,11 @@
     bytes_out = "tx"
     outcome = "action"
 
-    [constants]                    # ours = the value of all rows
+    [constants]                    # ours = the value for all rows
     transport = "tcp"
     source = "gateway"
 
-    [values.outcome]               # word of the file = ours
+    [values.outcome]               # word in the file = ours
     allow = "established"
     deny = "failed"
 
@@ -22,7 +22,7 @@
     format = "iso"                 # iso, epoch (a count from 1970), cocoa (a count from 2001, as in Core
                                    # Data), or a strptime pattern such as "%d.%m.%Y %H:%M:%S"
     unit = "s"                     # of epoch and cocoa: s, ms, us, ns
-    offset = "+00:00"              # of times without one of their own
+    offset = "+00:00"              # for times without one of their own
     resolution_seconds = 1.0       # default: what the times show
 
     [units]
@@ -35,9 +35,9 @@
 These are the keys of the declared formats (docs/formats.md has all of them), so a mapping may also say that
 the file is JSON, key=value, CEF or LEEF (`[file] syntax`).
 
-CSV has one header line, and no line ends inside values; it may be gzip. `device_id` is taken as it stands
-(`--devices` maps it); all rows count, unless `--local-net` is given: then it must hold addresses, and only
-those inside count. Where there is no outcome it is "unknown". The format is never guessed.
+CSV has one header line and no line ends inside values; it may be packed with gzip. `device_id` is used as it
+is (`--devices` maps it) and all rows count. With `--local-net` it must hold addresses, and only those inside
+the networks count. A missing outcome is "unknown". The format is never guessed.
 """
 
 from __future__ import annotations
@@ -62,25 +62,25 @@ _BATCH_ROWS = 250_000
 
 
 def sniff(path: Path, start: bytes) -> bool:
-    """Never: a table is only read by a mapping file."""
+    """Never: a table is only read with a mapping file."""
     return False
 
 
 def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
-    """Yield flows, and rejected rows (of Parquet, the line is the number of the row).
+    """Yield flows and rejected rows (for Parquet, the line is the row number).
 
     Raises:
-        TelemetryError: there is no mapping or it is faulty.
+        TelemetryError: there is no mapping, or it is faulty.
         UnusableFile: a file is missing, empty, damaged, lacks a column of the mapping, or is older than any
             iPhone.
     """
     if options.mapping is None:
-        raise TelemetryError("the format 'table' needs a mapping file; give one as TOML", "mapping")
+        raise TelemetryError("the format 'table' needs a mapping file; give one in TOML", "mapping")
     mapped = Declaration.read(options.mapping)
     if options.device_id is None and "device_id" not in {*mapped.columns, *mapped.constants}:
         raise TelemetryError(f"{options.mapping}: [columns] must say which column is device_id")
     if mapped.one_direction:
-        raise TelemetryError(f"{options.mapping}: rules.one_direction is for formats of the package alone")
+        raise TelemetryError(f"{options.mapping}: rules.one_direction is for built-in formats only")
     for path in paths:
         start = _lines.head(path, _EXPECTED)
         if start.startswith(b"PAR1"):
@@ -101,7 +101,7 @@ def _parquet(path: Path, mapped: Declaration) -> Iterator[Rows]:
             size, row = path.stat().st_size, 1
             for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(chosen.values()))):
                 table = pa.table({ours: batch[theirs] for ours, theirs in chosen.items()})
-                table.validate(full=True)  # nobody has looked yet whether its texts are texts
+                table.validate(full=True)  # nothing has checked yet that its text is valid
                 yield Rows(table, np.arange(row, row + len(batch)), len(batch), size=size)
                 row, size = row + len(batch), 0
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -2,13 +2,13 @@
 
 Reads three messages of the system's own processes and nothing else: apsd's "Received message for enabled
 topic" (`notifications`), and "Screen did lock / unlock" and "Screen did light up / down" (`activity`). Of a
-push's payload only whether it says content-available is kept. Without a logging profile the topic and
-payload are <private>: such a push has no app. `_log_forms` says which forms are read, and of what times.
+push's payload, only whether it says content-available is kept. Without a logging profile, the topic and
+payload are <private>, and such a push has no app. `_log_forms` describes the forms and times that are read.
 
-Entries may come in any order: intervals are made of all of them, sorted by time. Several processes log the
-same unlocking; it counts once. A lock message tells how long the device was unlocked before: so begins an
-interval whose unlock message is older than the log, and so ends one whose lock message is missing. What is
-on at the end of the log ends with its last entry.
+Entries may come in any order; they are sorted by time before intervals are made. Several processes log the
+same unlocking; it counts once. A lock message says how long the device was unlocked before. This gives the
+start of an interval whose unlock message is older than the log, and the end of one whose lock message is
+missing. A state that is on at the end of the log ends with its last entry.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 NAME = "unified_log"
 
 MAX_CHANGES = 1_000_000
-"""Messages about lock and screen that are sorted; a device logs some thousands a day, for days."""
+"""Most messages about lock and screen; a device logs some thousands a day, for days."""
 _PUSH = re.compile(r"[^']{0,300}Received message for enabled topic '([^']{0,300})'")
 _PRIORITY = re.compile(r"(1|5|10)\b")
 _SILENT = re.compile(r'(?<!\\)"content-available"\s*[=:]\s*"?1\b')
@@ -53,12 +53,12 @@ State = tuple[str, int, int]
 
 
 class _Change(NamedTuple):
-    """One message about lock or screen; their order is that of time."""
+    """One message about lock or screen; they sort by time."""
 
     time: int
     on: bool
     before: int
-    """Microseconds for which the opposite had been the case; -1 = not said."""
+    """Microseconds for which the opposite state had lasted; -1 = not given."""
     line: int
 
 
@@ -71,7 +71,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield notifications and activity, and rejected rows, of the logs of one device.
 
     Raises:
-        UnusableFile: the device is not given; or a file is missing, empty, damaged or no such log.
+        UnusableFile: the device is not given, or a file is missing, empty, damaged or no such log.
     """
     for path in paths:
         same: dict[str, object] = {
@@ -102,7 +102,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         for kind, found in changes.items():
             for line, start, end in _spans(sorted(found), last):
                 if end - start > MAX_DAYS * DAY_US:
-                    bad.append((line, f"what begins here lasts more than {MAX_DAYS} days"))
+                    bad.append((line, f"the interval that begins here lasts more than {MAX_DAYS} days"))
                 else:
                     states.append((kind, start, end))
         yield from rejected(path, bad)
@@ -111,9 +111,9 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 
 def _taken(entries: Sequence[Entry], changes: dict[str, list[_Change]]) -> Iterator[Event]:
-    """The pushes of some entries; what they say of lock and screen is added to `changes`."""
+    """The pushes of some entries; lock and screen messages are added to `changes`."""
     for line, time, process, message in entries:
-        # Apps live in containers; what they log proves nothing about the device.
+        # Apps live in containers, and their messages prove nothing about the device.
         if not process or "/containers/" in process.lower():
             continue
         if screen := _SCREEN.match(message):
@@ -124,7 +124,7 @@ def _taken(entries: Sequence[Entry], changes: dict[str, list[_Change]]) -> Itera
 
 
 def _spans(changes: Sequence[_Change], last: int) -> Iterator[tuple[int, int, int]]:
-    """Line, start and end of each interval, of changes in the order of time."""
+    """Line, start and end of each interval, given changes sorted by time."""
     known, since, line = False, -1, 0
     for change in changes:
         if change.on:

@@ -1,15 +1,14 @@
 """Zeek logs: connections become flows, named by the ssl, quic, http and dns logs beside them.
 
-Reads TSV and JSON logs, plain or gzip, rotated, in any order, and copies with a plain header line.
-Labels of labelled copies are not read. Only connections opened by a local address become flows: one in
-`local_nets` if any are given; else one that the log calls local (`local_orig`); where the log does not
-say, a private address (RFC 1918, RFC 4193). Link-local addresses are not private in this sense: what
+Reads TSV and JSON logs, plain or gzip, rotated, in any order, and copies with a plain header line. Labels of
+labelled copies are not read. Only connections opened by a local address become flows: an address in
+`local_nets` if any are given, otherwise one that the log calls local (`local_orig`) or, if the log does not
+say, a private one (RFC 1918, RFC 4193). Link-local addresses are not private in this sense: traffic that
 stays on one link is service discovery, not an app's destination.
 
-Names come from the logs given in the same call only (`telemetry.passive_names` names what is left, as a
-directory is read). A name from a connection's own handshake or
-request is "observed"; one from a DNS answer to the same device, whose TTL had not run out when the
-connection began, is "passive".
+Names come only from logs given in the same call (`telemetry.passive_names` adds names when a directory is
+read). A name from a connection's own handshake or request is "observed"; a name from a DNS answer to the same
+device, whose TTL had not run out when the connection began, is "passive".
 """
 
 from __future__ import annotations
@@ -52,15 +51,15 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     """Yield flows, and rejected rows, of any number of Zeek logs.
 
     All names are read before the first connection, so the order of the files does not matter. Logs of
-    kinds that hold neither connections nor names are passed over.
+    kinds without connections or names are passed over.
 
     Raises:
-        UnusableFile: a file is missing, empty, damaged or no Zeek log, or none is a conn log.
+        UnusableFile: a file is missing, empty, damaged or no Zeek log, or no file is a conn log.
     """
     kinds = {path: _kind(path) for path in paths}
     if not {"conn", STREAM} & {*kinds.values()}:
         files = listed([str(path) for path in paths])
-        raise UnusableFile(f"no connections in {files}; give the conn log as well", *paths)
+        raise UnusableFile(f"there are no connections in {files}; give the conn log as well", *paths)
     names = Names()
     finish = partial(_finished, names=names, options=options)
     for path, kind in kinds.items():
@@ -76,7 +75,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
 
 
 def hardware_addresses(path: Path, found: HardwareAddresses) -> None:
-    """Add the MAC addresses of a log, if it holds connections with such.
+    """Add the MAC addresses of a log, if its connections have any.
 
     Raises:
         UnusableFile: as `read`.
@@ -103,7 +102,7 @@ def _kind(path: Path) -> str:
 
 
 def _parsed(path: Path, kind: str) -> Iterator[tuple[str, Rows]]:
-    """The rows of a log, each some with their kind."""
+    """The rows of a log in parts, each with its kind."""
     if _zeek_tsv.is_text(_lines.head(path, EXPECTED)):
         yield from ((kind, rows) for rows in _zeek_tsv.rows(path, kind))
         return
@@ -113,7 +112,7 @@ def _parsed(path: Path, kind: str) -> Iterator[tuple[str, Rows]]:
 
 
 def _gathered(rows: Rows, names: Names, kind: str) -> _flows.Finished:
-    """No flows of a log that is no conn log, but the names in it."""
+    """Add the names of a log that is no conn log; it gives no flows."""
     if kind not in NAME_FIELDS:
         return _flows.Finished(_flows.NONE, [], {"other_kind": len(rows.table)})
     names.add(kind, rows.table)
@@ -157,7 +156,7 @@ def _finished(rows: Rows, names: Names, options: ReadOptions) -> _flows.Finished
 
 
 def _service_name(text: str) -> str | None:
-    """One service of Zeek's comma-separated list: the outermost protocol worth telling apart."""
+    """One service from Zeek's comma-separated list: the outermost protocol of interest."""
     parts = [part for part in text.lower().split(",") if part and not part.startswith("-")]
     for zeek, ours in (("quic", "quic"), ("gquic", "quic"), ("ssl", "tls")):
         if zeek in parts:

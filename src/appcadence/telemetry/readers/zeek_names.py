@@ -1,8 +1,8 @@
 """Host names of connections: stated by TLS, QUIC and HTTP records, or implied by DNS answers.
 
-The names are held as sorted arrays: 13 bytes a named connection, up to 44 a DNS answer, and each
-distinct host name once. Connections are told apart by a 64-bit hash of their uid: any two of a
-hundred million share one with a probability below one in a thousand.
+The names are held in sorted arrays: 13 bytes per named connection, up to 44 per DNS answer, and each
+distinct host name once. A 64-bit hash of its uid identifies a connection: among a hundred million, two
+share a hash with a probability below one in a thousand.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def hash_text(texts: pa.Array) -> Hashes:
     _, offsets_buffer, data = texts.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     start, length = offsets[:-1], np.diff(offsets)
-    # Eight bytes at any place as one integer: a view that moves byte by byte.
+    # Eight bytes at any place as one integer, through a view with a stride of one byte.
     padded = (data.to_pybytes() if data else b"") + bytes(8)
     words: Hashes = np.ndarray((len(padded) - 7,), "<u8", padded, strides=(1,))
     hashes = length.astype(np.uint64)
@@ -54,9 +54,9 @@ def hash_text(texts: pa.Array) -> Hashes:
 
 
 class Names:
-    """Collects names from the logs that hold them, then answers for connections.
+    """Collects names from the logs that hold them, then looks them up for connections.
 
-    Add everything, call `finish` once, then ask.
+    Add everything, call `finish` once, then look up.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Names:
         self._answers: list[tuple[Hashes, Ints, Ints, Any]] = []
 
     def add(self, kind: str, table: pa.Table) -> None:
-        """Rows of a log of a kind in `NAME_FIELDS`, with uid, or of dns with ts, id.orig_h, answers, TTLs."""
+        """Add rows of a log of a kind in `NAME_FIELDS`: with uid; dns with ts, id.orig_h, answers, TTLs."""
         if kind == "dns":
             self._add_answers(table)
             return
@@ -83,7 +83,7 @@ class Names:
         answers = one_array(table["answers"]).flatten()
         seconds = one_array(table["TTLs"]).flatten().to_numpy(zero_copy_only=False)
         keep = np.array(pc.fill_null(pc.match_substring_regex(answers, _ADDRESS), False))
-        # Out of range or null means that nobody knows how long the answer held.
+        # Out of range or null means that the lifetime of the answer is unknown.
         keep &= (seconds >= 0) & (seconds <= 2**31)
         keep &= codes[parent] >= 0
         parent = parent[keep]
@@ -94,9 +94,9 @@ class Names:
         self._answers.append((keys, start, end, codes[parent]))
 
     def finish(self) -> None:
-        """Sort what was added; nothing may be added after it."""
+        """Sort everything added; nothing may be added afterwards."""
         keys, codes, kinds = _joined(self._uids, (np.uint64, np.int32, np.int8))
-        # Of several rows of one connection the named one counts, then TLS before HTTP, then the first.
+        # Of several rows of a connection, a named one wins, then TLS before HTTP, then the first.
         order = np.lexsort((kinds + np.where(codes < 0, 8, 0).astype(np.int8), keys))
         keys = keys[order]
         first = np.ones(len(keys), bool)
@@ -122,7 +122,7 @@ class Names:
     def of_addresses(
         self, devices: pa.ChunkedArray, addresses: pa.ChunkedArray, micros: Ints
     ) -> npt.NDArray[np.int32]:
-        """Host code of the latest DNS answer to the device that gave the address and still held, else -1."""
+        """Host code of the latest valid DNS answer to the device that gave the address, else -1."""
         codes = np.full(len(micros), -1, np.int32)
         if len(self._end):
             found = self._as_of.find(_pair(hash_names(devices), hash_names(addresses)), micros)
@@ -134,8 +134,8 @@ class Names:
     def named(self, draft: pa.Table, uid: str = "source_uid") -> pa.Table:
         """A draft (see _flows) with the columns dest_host, dest_host_source and service that the names give.
 
-        The column `uid` holds what was given as uid with the names. What a name log proves about the service
-        comes before what the draft's own column says.
+        The column `uid` holds the uids that were added with the names. A service that a name log proves takes
+        precedence over the draft's own column.
         """
         codes, kinds = self.of_connections(one_array(draft[uid]))
         observed = codes >= 0
@@ -163,7 +163,7 @@ class Names:
 def _service(stated: pa.DictionaryArray, kinds: npt.NDArray[np.int8]) -> pa.DictionaryArray:
     values = list(dict.fromkeys([*SERVICES.values(), *stated.dictionary.to_pylist()]))
     codes = value_of(stated, values.index, -1)
-    # A proxied connection is in the http log too, but is TLS once its own row says so.
+    # A proxied connection is in the http log, too, but is TLS if its own row says so.
     proven = (kinds >= 0) & ~((kinds == list(SERVICES).index("http")) & (codes >= 0))
     return choice(values, np.where(proven, kinds, codes))
 

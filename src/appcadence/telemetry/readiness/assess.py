@@ -1,9 +1,9 @@
 """The analytic's first question: what can this telemetry show, on which device, and what would help most?
 
-Answers to ATT&CK: analytic AN1682 of detection strategy DET0620 detects T1437.001 (Web Protocols) on iOS from
-data component DC0085. It wants traffic attributed to apps, push timing, user interaction and declared
-behaviour; each fact below is one of these, and each capability says how far one of the analytic's three
-behaviours can be judged. Memory grows with devices, apps and hours, not with flows.
+In ATT&CK, analytic AN1682 of detection strategy DET0620 detects T1437.001 (Web Protocols) on iOS from data
+component DC0085. It needs traffic attributed to apps, push timing, user interaction and declared behaviour.
+Each fact below is one of these, and each capability says how far one of the analytic's three behaviours can
+be judged. Memory grows with devices, apps and hours, not with flows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ATTACK = {
 CONNECTION_BLIND_SPOT = (
     "Blind spot: requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
 )
-"""Said of all but phones' own logs: no flow record can show it."""
+"""Holds for everything but phones' own logs, because no flow record can show it."""
 _MAX_APPS = 14
 
 
@@ -53,9 +53,9 @@ class Readiness:
     directory: str
     devices: tuple[DeviceFacts, ...]
     profiles: Profiles
-    """Of all apps seen anywhere."""
+    """For all apps seen anywhere."""
     undeclared: tuple[str, ...]
-    """Apps without known background modes, those with the most flows first."""
+    """Apps without known background modes, most flows first."""
     blind_spots: tuple[str, ...]
 
     @property
@@ -63,19 +63,19 @@ class Readiness:
         return sum(device.flows for device in self.devices)
 
     def share(self, fact: str) -> float:
-        """A share of the whole fleet's flows: app_known, host_known ..., or a way of attribution."""
+        """A share of all flows of the fleet: app_known, host_known ..., or a way of attribution."""
         if not self.flows:
             return 0.0
         values = (d.attribution[fact] if fact in ATTRIBUTIONS else getattr(d, fact) for d in self.devices)
         return sum(v * d.flows for v, d in zip(values, self.devices, strict=True)) / self.flows
 
     def levels(self, behaviour: str) -> dict[Level, int]:
-        """Devices by how far the behaviour can be judged on them."""
+        """The number of devices by how far the behaviour can be judged on them."""
         found = Counter(device.behaviours[behaviour].level for device in self.devices)
         return {level: found[level] for level in Level}
 
     def change(self, behaviour: str) -> tuple[str, int]:
-        """What would help most, and on how many devices: on those that are not judged, if there are any."""
+        """What would help most, and on how many devices; only unjudged devices count, if there are any."""
         found = Counter(capability.change for capability in self._behind(behaviour))
         if not found:
             return CHANGES["flows"], 0
@@ -83,12 +83,12 @@ class Readiness:
         return self._worded(kind), devices
 
     def weekly_sums(self) -> tuple[int, int]:
-        """Devices that can be judged in weekly sums, which show no behaviour, and their reports."""
+        """Devices that weekly sums can judge (they show no behaviour), and the number of their reports."""
         reports = [device.reports for device in self.devices if device.reports]
         return len(reports), sum(reports)
 
     def own_logs(self) -> str:
-        """What phones' own logs (sysdiagnoses) can show, in a sentence; empty without any."""
+        """What phones' own logs (sysdiagnoses) can show, in a sentence; empty if there are none."""
         found = [device for device in self.devices if device.own_log]
         if not found:
             return ""
@@ -102,7 +102,7 @@ class Readiness:
         )
 
     def reason(self, behaviour: str) -> str:
-        """The commonest reason, of those that are not judged if there are any."""
+        """The commonest reason; only unjudged devices count, if there are any."""
         found = Counter(capability.reason for capability in self._behind(behaviour))
         return min(found, key=lambda reason: (-found[reason], reason)) if found else "there is no device"
 
@@ -213,13 +213,13 @@ def _device(counts: Counts, code: int, profiles: Sequence[Facts]) -> DeviceFacts
 
 
 def _profile(known: dict[str | None, dict[str, Facts]], device: str, app: str) -> Facts:
-    """The newest facts of an app: the device's own row is the one that counts, else the fleet's."""
+    """The newest facts of an app: from the device's own row, else from the fleet's."""
     own = known.get(device, {}).get(app)
     return own if own is not None else known.get(None, {}).get(app, {})
 
 
 def _best(profiles: Sequence[Facts]) -> Facts:
-    """Of one app on many devices, what all of them know: unknown on one is unknown."""
+    """The facts of one app that are known on all of its devices; unknown on one means unknown."""
     keys = set.intersection(*({k for k, v in p.items() if v is not None} for p in profiles))
     found = {key: profiles[0][key] for key in keys}
     if "approved" in found:
@@ -256,12 +256,12 @@ def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps
         (
             [d for d in devices if not d.flows and not d.reports],
             "no flows",
-            "nothing about traffic can be said there",
+            "nothing can be said about their traffic",
         ),
         (
             [d for d in devices if not d.flows and d.reports],
             "App Privacy Reports and no flows",
-            "how often apps contact which hosts a week can be judged there, and no rhythm",
+            "how often apps contact which hosts a week can be judged there, but no rhythm",
         ),
         (
             [d for d in flowing if d.app_known < MIN_SHARE],
@@ -271,7 +271,7 @@ def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps
         (
             [d for d in flowing if d.own_log],
             "the phone's own log shows no destinations",
-            "apps are judged as a whole there, and neither hosts nor what is new of them is known",
+            "apps are judged as a whole there, and neither their hosts nor new hosts are known",
         ),
         (
             [d for d in flowing if d.host_known < MIN_SHARE and not d.own_log],
@@ -301,5 +301,5 @@ def _blind_spots(devices: Sequence[DeviceFacts], undeclared: Sequence[str], apps
 
 
 def _iso(micros: int) -> str:
-    # Not datetime: a broken clock may name a year that it does not have.
+    # Not datetime, which lacks years that a broken clock may give.
     return f"{np.datetime64(micros, 'us').astype('datetime64[s]')}+00:00"

@@ -1,4 +1,4 @@
-"""What a device's telemetry lets one say about each of the analytic's three behaviours."""
+"""How far a device's telemetry can show each of the analytic's three behaviours."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ MIN_PUSHES = 3
 MAX_RESOLUTION_SECONDS = 60.0
 """Coarser times can neither show a rhythm nor tie a burst to a push."""
 MIN_SHARE = 0.5
-"""What holds for less than this share of the flows or hours is not enough to judge by."""
+"""A fact known for less than this share of the flows or hours is not enough to judge by."""
 MIN_HOURS = 6.0
-"""A phone's own log of less says little about a phone."""
+"""A shorter own log of a phone says little about it."""
 MIN_LOGGED_HOURS = 72.0
-"""A phone's own log of less has no past to speak of."""
+"""A shorter own log of a phone has no past to compare with."""
 
 CHANGES: Mapping[str, str] = {
     "flows": "convert connection logs of the device",
     "app": "log flows where the app is known: an on-device content filter or a per-app VPN",
-    "destination": "log flows with the address or host that they go to",
+    "destination": "log flows with their destination address or host",
     "duration": "log whole connections with their duration (Zeek conn, NetFlow, a content filter)",
     "time": "log the start of every flow to the second",
     "push": "collect a sysdiagnose (its PowerLog names pushes by app) or an agent's push log",
     "activity": "collect a sysdiagnose (PowerLog) or an agent's log of unlocks and apps in front",
     "host": "route DNS and TLS metadata of managed devices through a sensor (Zeek ssl, quic and dns logs)",
     "modes": "declare the apps' background modes: appcadence inventory merge their IPA or Info.plist",
-    "again": "collect another sysdiagnose in two or three days: with a past, what is usual becomes known",
+    "again": "collect another sysdiagnose in two or three days: a past shows what is usual",
     "report": "collect an App Privacy Report (seven days): it names the hosts of each app, as weekly sums",
     "gaps": "close the gaps in the flow log",
-    "": "none: nothing that is needed is missing",
+    "": "none: nothing is missing",
 }
 """What would help most, by kind."""
 
@@ -86,21 +86,21 @@ class Capability:
 
 @dataclass(frozen=True)
 class Log:
-    """How far the activity or push log of one device goes."""
+    """What the activity or push log of one device covers."""
 
     hours: int
     """Hours that it covers; a silence of up to a day counts as covered."""
     hours_with_flows: int
-    """Those of them in which the device has flows."""
+    """Covered hours in which the device has flows."""
     records: int
     time_resolution_seconds: float | None
-    """Resolution of unlocks and apps in front, or of pushes received; None = it has none of these."""
+    """Resolution of unlocks and apps in front, or of pushes received; None if there are none of these."""
     kinds: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """Apps that were seen, and how many of them the inventory knows what of."""
+    """Apps that were seen, and for how many of them the inventory knows each fact."""
 
     apps: int
     in_inventory: int
@@ -112,7 +112,7 @@ class Profiles:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What is known of one device; shares are of its flows, 0 to 1."""
+    """The facts about one device; shares are of its flows, 0 to 1."""
 
     device_id: str
     flows: int
@@ -130,17 +130,17 @@ class DeviceFacts:
     first: str | None
     last: str | None
     span_hours: float
-    """From the first flow to the last: what is retained."""
+    """From the first flow to the last, which is the time retained."""
     observed_hours: int
-    """Clock hours with flows, silences of up to four hours included."""
+    """Clock hours with flows, including silences of up to four hours."""
     gaps: int
     """Silences longer than four hours."""
     gap_hours: int
     logged_hours: float
-    """For which a log that shows no destinations, the phone's own, says that it was kept."""
+    """Time for which the phone's own log, which shows no destinations, was kept."""
     contact_summaries: int
     reports: int
-    """App Privacy Reports of two days and more: what can be judged in weekly sums."""
+    """App Privacy Reports of two days and more, which can be judged by weekly sums."""
     activity: Log
     pushes: Log
     pushes_with_app: int
@@ -164,12 +164,12 @@ class DeviceFacts:
 
     @property
     def own_log(self) -> bool:
-        """Whether it is seen as its own log shows it: apps and times, no destinations."""
+        """Whether it is seen through its own log: apps and times, no destinations."""
         return self.flows > 0 and self.dest_known < MIN_SHARE <= self.app_known
 
     @property
     def present(self) -> bool:
-        """Whether the log of activity says of most observed hours if the user was there."""
+        """Whether the activity log shows for most observed hours if the user was present."""
         return self.activity.hours_with_flows >= MIN_SHARE * self.observed_hours
 
     @property
@@ -182,7 +182,7 @@ def _unseen(d: DeviceFacts) -> Capability | None:
     resolution = d.time_resolution_seconds or 0.0
     if not d.flows and d.contact_summaries:
         more = f"; {WEEKLY_SUMS}" if d.reports else ""
-        return _blind(f"an App Privacy Report has sums of contacts and no times of them{more}", "flows")
+        return _blind(f"an App Privacy Report has sums of contacts without their times{more}", "flows")
     if d.flows < MIN_FLOWS:
         return _blind(f"{d.flows} flows: too few for any behaviour to show", "flows")
     if d.dest_known < MIN_SHARE and not d.own_log:
@@ -221,7 +221,7 @@ def _unpushed(d: DeviceFacts) -> Capability | None:
         return _blind("the push log and the flows share no hour", "push")
     if d.app_known < MIN_SHARE:
         return _blind(
-            "pushes are known, but flows name no app that they could belong to: a blind spot", "app"
+            "pushes are known, but flows do not name the app that they belong to: a blind spot", "app"
         )
     return None
 
@@ -243,12 +243,12 @@ def _cadence(d: DeviceFacts) -> Capability:
 
 
 def _known_of(d: DeviceFacts, what: str, limit: str = "") -> Capability:
-    """By app and destination; in a phone's own log by app alone, within a limit."""
+    """Judged by app and destination; in a phone's own log only by app, within a limit."""
     said = f"apps, destinations and {what} are known"
     if d.own_log:
         kept = f", over {d.logged_hours:,.1f} h of log" if d.logged_hours else ""
         said = f"by app, to {d.time_resolution_seconds:g} s{limit}{kept}; destinations are a blind spot"
-    return Capability(Level.JUDGED, f"{said}{_without(d)}", _next(d))
+    return Capability(Level.JUDGED, f"{said}{_missing(d)}", _next(d))
 
 
 def _bursts(d: DeviceFacts) -> Capability:
@@ -257,11 +257,11 @@ def _bursts(d: DeviceFacts) -> Capability:
     enough = shared >= MIN_SHARE * d.observed_hours
     part = "" if enough else f" in {shared:,} of {d.observed_hours:,} hours with flows"
     change = _next(d) if enough else "push"
-    return Capability(Level.JUDGED, f"pushes and flows are known by app{known}{part}{_without(d)}", change)
+    return Capability(Level.JUDGED, f"pushes and flows are known by app{known}{part}{_missing(d)}", change)
 
 
-def _without(d: DeviceFacts) -> str:
-    """What has to be done without."""
+def _missing(d: DeviceFacts) -> str:
+    """What is missing, as the end of a reason."""
     missing = []
     if not d.present:
         missing.append("whether the user was present is a blind spot")

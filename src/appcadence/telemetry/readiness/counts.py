@@ -1,4 +1,4 @@
-"""Counts over a telemetry directory, by device, in one pass over pieces of each table."""
+"""Counts by device over a telemetry directory, in one pass over pieces of each table."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from appcadence.telemetry.schema import FLOWS
 
 ATTRIBUTIONS = FLOWS.column("app_attribution").values
 GAP_HOURS = 4
-"""A device silent for longer is not observed; features judge it the same way."""
+"""A device that is silent for longer counts as not observed, in features as well."""
 LOG_GAP_HOURS = 24
-"""People sleep, and pushes are few: only a longer silence of such a log says that it was not kept."""
+"""People sleep and pushes are rare, so only a longer silence of such a log means that it was not kept."""
 MIN_REPORT_US = 2 * DAY_US
-"""An App Privacy Report of a shorter time, as from just after it was switched on, cannot be judged."""
+"""An App Privacy Report of a shorter time, for instance just after switching it on, cannot be judged."""
 _TELLING = {
     "activity": ("app_foreground", "device_unlocked", "screen_on"),
     "notifications": ("push_received",),
 }
-"""Kinds that say when the user was present, and when an app was woken: their resolution is the log's."""
+"""Kinds that show when the user was present or an app was woken; their resolution is that of the log."""
 SHARES = (
     *("app_known", "dest_known", "host_known", "host_passive", "duration_known", "bytes_known", "lookups"),
 )
-"""Counts of flows of which something holds."""
+"""Counts of flows for which something is true."""
 _FLOW_FIGURES = ("flows", *SHARES)
 _ROWS = ("contact_summaries", "pushes_with_app")
 WHOLE = ("flows", "observed_hours", "gaps", "gap_hours", "reports", *_ROWS)
-"""Figures that are told as they are."""
+"""Figures that are reported unchanged."""
 _FLOW_COLUMNS = (
     *("start", "duration_seconds", "device_id", "app_id", "app_attribution", "dest_host"),
     *("dest_host_source", "dest_ip", "service", "bytes_out", "bytes_in", "time_resolution_seconds"),
@@ -56,16 +56,16 @@ class Counts:
     devices: list[str]
     apps: list[str]
     figures: Figures
-    """Flows, those of which something is known, those by way of attribution, hours, gaps ..."""
+    """Flows in all, with something known, by way of attribution; hours, gaps ..."""
     app_flows: Ints
     """(n_apps,) flows."""
     seen: list[tuple[int, int]]
     """Codes of (device, app) with flows, sorted."""
     logs: dict[str, dict[int, tuple[int, float | None, dict[str, int]]]]
-    """By table and device: records, resolution (seconds) of those that tell, and records by kind."""
+    """By table and device: records, resolution (seconds) of the `_TELLING` kinds, and records by kind."""
 
     def present(self) -> Mask:
-        """(n_devices,) with anything at all; a dictionary may name more devices than there are."""
+        """(n_devices,) which have any data; a dictionary may name more devices than that."""
         found: Mask = (self.figures["flows"] > 0) | (self.figures["contact_summaries"] > 0)
         found[[code for log in self.logs.values() for code in log]] = True
         return found
@@ -97,7 +97,7 @@ def count(source: TelemetryDirectory, progress: Progress = silent) -> Counts:
     for name, (hours, _) in logs.items():
         log = filled(hours.touched()[0], LOG_GAP_HOURS)
         figures[f"{name}_hours"] = by_device(log, n)
-        # Those of them in which the device has flows, too.
+        # The hours among them in which the device also has flows.
         figures[f"{name}_shared"] = by_device(np.intersect1d(observed, log, assume_unique=True), n)
     pairs = [(int(key) >> _SHIFT, int(key) & 0xFFFFFFFF) for key in seen]
     found = {name: log for name, (_, log) in logs.items()}
@@ -111,7 +111,7 @@ def _flows(
     figures: Figures,
     progress: Progress,
 ) -> tuple[DeviceTimes, Ints, Ints]:
-    """Hours with flows, flows by app, and sorted keys of (device, app); figures by device are added up."""
+    """Hours with flows, flows by app, and sorted keys of (device, app); adds to the figures by device."""
     hours, app_flows, seen = DeviceTimes(HOUR_US), np.zeros(0, np.int64), np.zeros(0, np.int64)
     figures["resolution"] = np.zeros(0)
     figures["first"] = figures["last"] = np.zeros(0, np.int64)
@@ -151,7 +151,7 @@ def _flows(
 def _log(
     source: TelemetryDirectory, table: str, device: Codes, figures: Figures
 ) -> tuple[DeviceTimes, dict[int, tuple[int, float | None, dict[str, int]]]]:
-    """Hours of a log, and what it holds by device; pushes whose app is known are added up."""
+    """Hours of a log and its content by device; adds pushes with a known app to the figures."""
     when = "start" if table == "activity" else "time"
     kind, hours, resolution = Codes(), DeviceTimes(HOUR_US), np.zeros(0)
     totals = np.zeros((0, 0), np.int64)
@@ -182,7 +182,7 @@ def _log(
 
 
 def _coverage(source: TelemetryDirectory, device: Codes, hours: DeviceTimes) -> DeviceTimes:
-    """When logs without destinations were kept, which counts among the `hours`, too."""
+    """When logs without destinations were kept; these times are added to `hours`, too."""
     kept = DeviceTimes(_MINUTE_US)
     for piece in _pieces(source, "coverage", ["device_id", "start", "end"]):
         owner = device.of(piece["device_id"])
@@ -193,7 +193,7 @@ def _coverage(source: TelemetryDirectory, device: Codes, hours: DeviceTimes) -> 
 
 
 def _reports(source: TelemetryDirectory, device: Codes, figures: Figures) -> set[tuple[int, int, int]]:
-    """Device, begin and end of the App Privacy Reports that can be judged; their rows are added up."""
+    """Device, start and end of the App Privacy Reports that can be judged; adds their rows to the figures."""
     found: set[tuple[int, int, int]] = set()
     for piece in _pieces(source, "contact_summaries", ["device_id", *_SPAN]):
         owner = device.of(piece["device_id"])
@@ -224,7 +224,7 @@ def _equal(column: pa.ChunkedArray, wanted: str) -> Mask:
 
 
 def _add(figures: Figures, name: str, device: Codes, owner: Ints) -> None:
-    """Count the devices of some rows."""
+    """Add the rows of each device to a figure."""
     figures[name] = _wide(figures[name], len(device)) + np.bincount(owner, minlength=len(device))
 
 

@@ -1,9 +1,9 @@
 """Archetypes of apps and system daemons: what each declares, and how it uses the network.
 
-Vendors and hosts are invented (`.example` is reserved); bundle ids and hosts of daemons are Apple's.
-Limits on work in the background follow Apple's documentation: a refresh is scheduled by the system, at
-irregular times and not more often than about every fifteen minutes; silent pushes come two or three an hour;
-only modes such as audio, location or voip let an app run on.
+Vendors and hosts are invented (`.example` is reserved); bundle ids and hosts of daemons are Apple's. Limits
+on background work follow Apple's documentation: the system schedules a refresh at irregular times, at most
+about every fifteen minutes; there are two or three silent pushes an hour; only modes such as audio, location
+or voip let an app keep running.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Use:
     per_day: float
     """Foreground sessions a day of a typical owner."""
     open_flows: float = 3.0
-    """Flows at once when it opens, on average."""
+    """Mean number of simultaneous flows when it opens."""
     flows_per_minute: float = 1.5
     sdk_share: float = 0.0
-    """Share of these flows that go to the SDK hosts many apps have in common."""
+    """Share of these flows that go to the SDK hosts that many apps share."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Stream:
     """A run of flows that begins with a foreground session and outlives it."""
 
     share: float
-    """Share of the foreground sessions that start one."""
+    """Share of foreground sessions that start one."""
     seconds: float
     """Median length."""
     every_seconds: float
@@ -61,13 +61,13 @@ class Rhythm:
 
     every_seconds: float
     spread: float
-    """Standard deviation of the logarithm of the gap: 0.02 is a clock, 0.8 is no rhythm."""
+    """Standard deviation of the logarithm of the gap: 0.02 is clockwork, 0.8 is no rhythm."""
     filled: float = 0.0
     """Share of the gap for which the flow stays open; 0 = a short exchange."""
     hours: tuple[float, float] | None = None
     """Local hours between which it runs, on working days."""
     keepalive_bytes_per_hour: float = 0.0
-    """Bytes each way for every hour that the flow stays open."""
+    """Bytes each way per hour that the flow stays open."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class App:
     push: Push | None = None
     use: Use | None = None
     refresh_seconds: float | None = None
-    """Typical gap between background refreshes; None = the app asks for none."""
+    """Typical gap between background refreshes; None = the app requests none."""
     stream: Stream | None = None
     rhythms: tuple[Rhythm, ...] = ()
     sizes: Sizes = field(default_factory=Sizes)
@@ -108,7 +108,7 @@ class App:
     managed: bool = False
     approved: bool = True
     approved_period_seconds: float | None = None
-    """The shortest period at which its owner has approved that it talks by itself; None = nobody said."""
+    """The shortest period that its owner has approved for it to talk by itself; None = not stated."""
     sites: bool = False
     """Its users also reach any of the shared web sites."""
     moved_to: str | None = None

@@ -1,4 +1,4 @@
-"""How each kind of implant spends its time: starts, durations and outcomes, in seconds from its beginning."""
+"""The behaviour of each kind of implant: starts, durations and outcomes, in seconds from its beginning."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from appcadence._types import Mask, Vector
 Rng = np.random.Generator
 
 MAX_FLOWS = 4000
-"""A faster implant is cut off after this many flows."""
+"""A faster implant ends after this many flows."""
 _SNAP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an implant finds on its device. Times are seconds from the implant's beginning."""
+    """The surroundings of an implant. Times are seconds from the implant's beginning."""
 
     seconds: float
     """Length of the implant's life."""
@@ -30,14 +30,14 @@ class Scene:
     pushes: Vector
     """Sorted pushes of the carrier app within its life."""
     busy: tuple[Vector, Vector]
-    """Starts and ends of the user's presence, or empty where it is not known."""
+    """Starts and ends of the user's presence; empty if it is not known."""
     front: tuple[Vector, Vector]
-    """Starts and ends of the carrier app's time in front, or empty where it is not known."""
+    """Starts and ends of the carrier app's time in front; empty if it is not known."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """The flows of one implant; all arrays have one length. None = as the exchanges it borrows have it."""
+    """The flows of one implant; all arrays have the same length. None = taken from the borrowed exchanges."""
 
     starts: Vector
     durations: Vector | None = None
@@ -53,7 +53,7 @@ Behaviour = Callable[[Rng, Scene], Pattern]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of implant: called, it is its behaviour."""
+    """A kind of implant; calling it runs its behaviour."""
 
     behave: Behaviour
     shows: Literal["rhythm", "persistence", "push", "absence"] = "rhythm"
@@ -76,7 +76,7 @@ def rhythm(rng: Rng, seconds: float, period: float, jitter: float, missed: float
 
 
 def draw_period(rng: Rng, low: float, high: float) -> float:
-    """Log-uniform, and half of the time a round figure, as operators type it."""
+    """A log-uniform period; half of the time, a round figure such as operators type."""
     period = float(np.exp(rng.uniform(np.log(low), np.log(high))))
     if rng.random() < 0.5:
         steps = np.array(
@@ -100,7 +100,10 @@ def beacon(rng: Rng, scene: Scene) -> Pattern:
 
 
 def steady(period: float, jitter: float, missed: float, active: float = 1.0) -> Behaviour:
-    """A beat of that period (seconds), jitter and share of missed beats, for a share of each day on end."""
+    """A beat with this period (seconds), jitter and share of missed beats, for one stretch of each day.
+
+    `active` is the length of that stretch as a share of the day.
+    """
 
     def beat(rng: Rng, scene: Scene) -> Pattern:
         starts = rhythm(rng, scene.seconds, period, jitter, missed)
@@ -111,7 +114,7 @@ def steady(period: float, jitter: float, missed: float, active: float = 1.0) -> 
 
 
 def burst_beacon(rng: Rng, scene: Scene) -> Pattern:
-    """A dense beat for some minutes, up to hours; sometimes several such bursts."""
+    """A dense beat for minutes up to hours, sometimes in several bursts."""
     bursts = int(rng.integers(1, 4))
     length = float(np.exp(rng.uniform(np.log(180), np.log(max(scene.seconds / bursts, 240)))))
     parts, last = [], _beacon(rng, replace(scene, seconds=length), 4.0, 90.0)
@@ -130,7 +133,7 @@ def few_beats(rng: Rng, scene: Scene) -> Pattern:
 
 
 def hours_beacon(rng: Rng, scene: Scene) -> Pattern:
-    """A beat during some hours of the day only: at night, or at work."""
+    """A beat during certain hours of the day only, such as the night or working hours."""
     pattern = _beacon(rng, scene, 30.0, 3600.0)
     begin, length = rng.uniform(0, 24), rng.uniform(4, 10)
     hour = ((scene.clock + pattern.starts) / 3600.0 - begin) % 24
@@ -139,8 +142,8 @@ def hours_beacon(rng: Rng, scene: Scene) -> Pattern:
 
 
 def failing_retries(rng: Rng, scene: Scene) -> Pattern:
-    """Attempts that fail in a rhythm, on end or in trains with pauses; some get through, and a third of the
-    implants end in one long session."""
+    """Rhythmic attempts that fail, without a break or in trains with pauses. Some get through, and a third of
+    the implants end in one long session."""
     pattern = _beacon(rng, scene, 4.0, 600.0, 0.4)
     starts = pattern.starts
     if rng.random() < 0.5:
@@ -157,7 +160,7 @@ def failing_retries(rng: Rng, scene: Scene) -> Pattern:
 
 
 def long_session(rng: Rng, scene: Scene) -> Pattern:
-    """One to three sessions of half an hour to all of its life, with few bytes."""
+    """One to three sessions, from half an hour to the whole life, with few bytes."""
     n = int(rng.integers(1, 4))
     edges = np.sort(rng.uniform(0, scene.seconds, 2 * n))
     starts, durations = edges[::2], np.maximum(edges[1::2] - edges[::2], 1800.0)
@@ -165,7 +168,7 @@ def long_session(rng: Rng, scene: Scene) -> Pattern:
 
 
 def session_chain(rng: Rng, scene: Scene) -> Pattern:
-    """Sessions that reconnect after a short pause, all of its life."""
+    """Sessions that reconnect after a short pause, for the whole life."""
     piece = float(np.exp(rng.uniform(np.log(120), np.log(max(scene.seconds / 4, 240)))))
     count = int(min(scene.seconds / piece + 2, MAX_FLOWS))
     lengths = piece * np.exp(rng.normal(0, rng.uniform(0.02, 0.5), count))
@@ -234,7 +237,7 @@ KINDS: dict[str, Kind] = {
 
 
 def inside(times: Vector, spans: tuple[Vector, Vector], after: float = 0.0) -> Mask:
-    """(n,) whether each time lies in one of the spans (starts, ends), or so many seconds after it."""
+    """(n,) which times lie in one of the spans (starts, ends), or at most `after` seconds behind it."""
     first, last = spans
     if not len(first):
         return np.zeros(len(times), np.bool_)
@@ -243,7 +246,7 @@ def inside(times: Vector, spans: tuple[Vector, Vector], after: float = 0.0) -> M
 
 
 def coupled(rng: Rng, starts: Vector, scene: Scene) -> Vector:
-    """Starts moved to just after the device's next own start, so that independence of it is no give-away."""
+    """Starts moved to just after the device's next own start, so that being independent is no give-away."""
     if not len(scene.device_starts):
         return starts
     after = np.searchsorted(scene.device_starts, starts)

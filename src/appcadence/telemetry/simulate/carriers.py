@@ -1,6 +1,6 @@
-"""What an implant finds to live in: carriers (device and app), their flows, pushes, users and contacts.
+"""The surroundings of an implant: carriers (device and app), their flows, pushes, users and contacts.
 
-What its own flows carry are exchanges borrowed from real channels, so that sizes are no give-away.
+An implant's own flows carry exchanges borrowed from real channels, so that sizes do not give it away.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from appcadence.telemetry.names import choice, value_of
 from appcadence.telemetry.schema import TIME
 
 MIN_PUSHES = 6
-"""A carrier with fewer pushes starts no burst by them."""
+"""A carrier with fewer pushes has no push-triggered implant."""
 _QUIET_HOURS = 8
 # fmt: off
 _WORDS = (
@@ -66,7 +66,7 @@ NOWHERE = Destination(None, None, None, None, None, None)
 
 
 class Carriers:
-    """The benign telemetry as arrays, ordered by device, app and time."""
+    """The benign telemetry as arrays, sorted by device, app and time."""
 
     def __init__(self, tables: Mapping[str, pa.Table], start: int | None, end: int | None) -> None:
         flows = tables["flows"]
@@ -85,7 +85,7 @@ class Carriers:
             name: flows[name].cast(pa.float64(), safe=False).to_numpy()
             for name in ("duration_seconds", "dest_port", "bytes_out", "bytes_in", "time_resolution_seconds")
         }
-        # Sizes and destinations break ties, so that the order of the rows decides nothing.
+        # Sizes and destinations break ties, so that the order of rows has no effect.
         ties = [coded[name][0] for name in ("service", "dest_ip", "dest_host", "source")]
         device, app = coded["device_id"][0], coded["app_id"][0]
         order = np.lexsort((*numbers.values(), *ties, times, app, device))
@@ -112,7 +112,7 @@ class Carriers:
         self.front = _presence(activity, "app_foreground", ["device_id", "app_id"])
 
     def carriers_for(self, device: int, pushed: bool) -> Ints:
-        """The carriers of a device; of a kind that needs pushes, those that get some, if there are any."""
+        """The carriers of a device; with `pushed`, only those that get pushes, if there are any."""
         mine = np.arange(self.carriers[device], self.carriers[device + 1])
         if not pushed:
             return mine
@@ -131,7 +131,7 @@ class Carriers:
         return device, int(np.searchsorted(self.carrier_start, row, "right")) - 1
 
     def channel(self, row: int) -> Ints:
-        """All rows of a row's carrier to the same host (or, where it has none, address)."""
+        """All rows of a row's carrier to the same host or, if it has none, address."""
         own = self.own(self.of(row)[1])
         name = "dest_host" if self._codes["dest_host"][row] >= 0 else "dest_ip"
         codes = self._codes[name]
@@ -143,17 +143,17 @@ class Carriers:
         return float((count[own.stop] - count[own.start]) / (own.stop - own.start))
 
     def nowhere(self, own: slice) -> bool:
-        """Whether a carrier's log shows its app and no destination, as a phone's own log does."""
+        """Whether a carrier's log shows the app but no destination, as a phone's own log does."""
         places = self.known("dest_host", own) + self.known("dest_ip", own)
         return places == 0.0 and self.known("app_id", own) == 1.0
 
     def text(self, name: str, row: int) -> str | None:
-        """A name in one row, None where it is not known."""
+        """A name in one row; None if it is not known."""
         code = int(self._codes[name][row])
         return self._values[name][code] if code >= 0 else None
 
     def number(self, name: str, row: int) -> int | None:
-        """A whole number in one row, None where it is not known."""
+        """A whole number in one row; None if it is not known."""
         value = self.numbers[name][row]
         return None if np.isnan(value) else int(value)
 
@@ -162,14 +162,14 @@ class Carriers:
         return choice(self._values[name], self._codes[name][rows])
 
     def host_source(self, own: slice) -> str | None:
-        """How the carrier's log came by its host names."""
+        """The source of the host names in the carrier's log."""
         count = self._known["dest_host_source"]
         row = int(np.searchsorted(count, count[own.start] + 1)) - 1
         return self.text("dest_host_source", row) if row < own.stop else None
 
 
 def old_destination(rng: np.random.Generator, fleet: Carriers, device: int, own: slice) -> Destination:
-    """A contact of the carrier, or of another app of the device or the fleet if its log could say as much."""
+    """A contact of the carrier, or of another app of the device or fleet whose log shows as much."""
     pools = (own, own, own, slice(*fleet.bounds[device : device + 2]), slice(0, len(fleet.start)))
     pool = pools[int(rng.integers(len(pools)))]
     row = int(rng.integers(pool.start, pool.stop))
@@ -182,19 +182,20 @@ def old_destination(rng: np.random.Generator, fleet: Carriers, device: int, own:
     ):
         row = int(rng.integers(own.start, own.stop))
 
-    def of(name: str) -> str | None:
+    def known_text(name: str) -> str | None:
         return fleet.text(name, row) if known[name] else None
 
     port = fleet.number("dest_port", row) if known["dest_port"] else None
-    host = of("dest_host")
+    host = known_text("dest_host")
     how = fleet.host_source(own) if host else None
-    return Destination(host, how, of("dest_ip"), port, of("transport"), of("service"))
+    address, transport, service = map(known_text, ("dest_ip", "transport", "service"))
+    return Destination(host, how, address, port, transport, service)
 
 
 def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> Destination:
     """A plausible host or address that nobody contacted, as the carrier's log would show it.
 
-    Half of them are neighbours of a contact of the carrier: in its domain, in its network. Most use the port,
+    Half of them are neighbours of a contact of the carrier, in its domain or network. Most use the port,
     transport and service of one of its flows.
     """
     row = int(rng.integers(own.start, own.stop))
@@ -208,7 +209,7 @@ def new_destination(rng: np.random.Generator, fleet: Carriers, own: slice) -> De
     octets = (fleet.text("dest_ip", row) or "").split(".")
     if near and len(octets) == 4:
         net[:2] = octets[:2]
-    # Nobody else names an address that nobody contacted.
+    # An address that nobody contacted has no passive name.
     observed = fleet.host_source(own) != "passive"
     named = bool(rng.random() < fleet.known("dest_host", own)) and observed
     addressed = bool(rng.random() < fleet.known("dest_ip", own)) or not named
@@ -273,14 +274,14 @@ def _presence(
 
 
 MAX_SECONDS = 120.0
-"""An exchange is short: what makes a session long is a behaviour's own doing."""
+"""Exchanges are short; only a behaviour itself makes sessions long."""
 _MEASURED = ("bytes_out", "bytes_in", "duration_seconds")
 _ONE_SHARE = 0.1
-"""Implants that repeat one exchange."""
+"""Share of implants that repeat a single exchange."""
 _WHOLE_SHARE = 0.5
-"""Of the others, those that draw from all of a channel's."""
+"""Of the others, the share that draws from all exchanges of a channel."""
 _EXACT_SHARE = 0.2
-"""Implants whose exchanges are repeated to the byte."""
+"""Share of implants that repeat exchanges to the byte."""
 _TRIES = 8
 
 
@@ -297,9 +298,9 @@ class Exchanges:
 def exchanges(rng: np.random.Generator, fleet: Carriers, own: slice, n: int, copied: bool) -> Exchanges:
     """Exchanges of one channel of the carrier, if `copied`, or of another app of the fleet.
 
-    They are drawn from all of the channel's flows or from a few, or repeat a stretch of them in its order, to
-    the byte or with some noise; one implant in ten repeats a single exchange. What another app's log knows
-    and the carrier's does not stays unknown.
+    They are drawn from all flows of the channel or from a few, or repeat a stretch of them in order, to the
+    byte or with some noise; one implant in ten repeats a single exchange. Values that the carrier's log does
+    not have stay unknown, even if the other app's log has them.
     """
     rows = fleet.channel(int(rng.integers(own.start, own.stop)) if copied else _foreign(rng, fleet, own))
     seconds = fleet.numbers["duration_seconds"]
@@ -330,7 +331,7 @@ def _turns(rng: np.random.Generator, known: int, n: int) -> Ints:
 
 
 def _foreign(rng: np.random.Generator, fleet: Carriers, own: slice) -> int:
-    """A row of another carrier of the device or the fleet that knows whatever this carrier always knows."""
+    """A row of another carrier of the device or fleet that has every value this carrier always has."""
     device = fleet.of(own.start)[0]
     always = [name for name in _MEASURED if fleet.known(name, own) == 1.0]
     for _ in range(_TRIES):
@@ -343,11 +344,11 @@ def _foreign(rng: np.random.Generator, fleet: Carriers, own: slice) -> int:
 
 
 def _as_known(rng: np.random.Generator, fleet: Carriers, own: slice, name: str, values: Vector) -> Vector:
-    """Values with gaps where the carrier's log has as many."""
+    """Values with as large a share of gaps as the carrier's log has."""
     lacking = rng.random(len(values)) >= fleet.known(name, own)
     return np.asarray(np.where(lacking, np.nan, values))
 
 
 def known_seconds(rng: np.random.Generator, fleet: Carriers, own: slice, seconds: Vector) -> Vector:
-    """Durations of a behaviour's own, with gaps where the carrier's log has as many."""
+    """Durations set by a behaviour, with as large a share of gaps as the carrier's log has."""
     return _as_known(rng, fleet, own, "duration_seconds", seconds)

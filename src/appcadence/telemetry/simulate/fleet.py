@@ -1,6 +1,6 @@
 """A simulated fleet of iPhones: telemetry as real sources would deliver it, and the truth about its implants.
 
-Numbers measured on it speak about this simulation and promise nothing for a real fleet.
+Numbers measured on it describe this simulation and promise nothing for a real fleet.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from appcadence.telemetry.simulate.visibility import (
 )
 
 OWN_LOG_SHARE = 0.2
-"""Of the devices whose apps are seen, those seen through their own log alone."""
+"""Share of the devices with visible apps that are seen only through their own log."""
 APP_WIDE = "*"
 BLOCK_DEVICES = 64
-"""Devices made at once, from one child of the seed; part of what a seed means."""
+"""Devices that are made together from one child of the seed; changing it changes what a seed gives."""
 _COURIER = next(i for i, a in enumerate(APPS) if a.app_id == "com.apple.apsd")
 
 
@@ -90,14 +90,14 @@ def simulate(
     without_apps: Sequence[str] = (),
     kinds: Sequence[str] = tuple(KINDS),
 ) -> Simulation:
-    """Simulate a fleet in memory; each table is ordered by time.
+    """Simulate a fleet in memory; each table is sorted by time.
 
-    The first half of the span holds no implants, the second about `implants_per_device_day` new ones a
-    device-day. Each device has one profile of visibility: 60 % a per-app filter with activity and pushes,
-    25 % a gateway with hosts and no apps, 15 % NetFlow with addresses only; of the first, `own_log_share` (0
-    to 1) are seen through their own log instead, in slots of 8 s without destinations. What else is simulated
-    does not depend on that share. `start` is a UTC date. Nobody installs `without_apps` (bundle ids), and
-    implants are of the given `kinds`: what is left out of one fleet is unseen in another.
+    The first half of the span holds no implants, the second about `implants_per_device_day` new ones per
+    device-day. Each device has one visibility profile: 60 % a per-app filter with activity and pushes, 25 % a
+    gateway with hosts but no apps, 15 % NetFlow with addresses only. Of the first, `own_log_share` (0 to 1)
+    are seen through their own log instead, in slots of 8 s without destinations; this share changes nothing
+    else. `start` is a UTC date. No device has the apps `without_apps` (bundle ids), and implants are of the
+    given `kinds`, so that one fleet can hold apps and kinds that another has never seen.
 
     Raises:
         TelemetryError: an argument makes no sense.
@@ -132,10 +132,10 @@ def write(
 ) -> dict[str, Any]:
     """Simulate a fleet into a new telemetry directory, and the truth into `OUT.labels.parquet` beside it.
 
-    Made and written block by block of 64 devices, so that memory does not grow with the fleet; rows are
-    ordered by time within a block. Bytes depend on the arguments alone, not on `processes` (default: one
-    for each core; more than one take joblib, of the extra `train`, and without it there is one).
-    Returns what was written: paths, rows by table, devices, days, implants by kind.
+    Blocks of 64 devices are made and written one by one, so that memory does not grow with the fleet; rows
+    are sorted by time within a block. The bytes depend only on the arguments, not on `processes` (default:
+    one per core; more than one needs joblib, from the extra `train`, otherwise one is used). Returns what was
+    written: paths, rows by table, devices, days, implants by kind.
 
     Raises:
         TelemetryError: an argument makes no sense, or `out` is not empty.
@@ -205,7 +205,7 @@ def _made(spec: _Spec, processes: int) -> Iterator[Simulation]:
 
 
 def _block(spec: _Spec, number: int) -> Simulation:
-    """One block of devices, a pure function of the arguments."""
+    """One block of devices; a pure function of the arguments."""
     seeds = np.random.SeedSequence(spec.seed, spawn_key=(number,))
     rng = np.random.Generator(np.random.SFC64(seeds))
     first = number * BLOCK_DEVICES
@@ -231,7 +231,7 @@ def _block(spec: _Spec, number: int) -> Simulation:
 
     known = ~blind.holds(segments.device, segments.start)
     seen_work = ~blind.holds(scheduled.device, scheduled.time)
-    # A generator of its own: the other devices are the same whatever the share.
+    # A separate generator, so that the other devices do not depend on the share.
     own_log = np.random.default_rng([spec.seed, number]).random(count) < spec.own_log_share
     own_log &= profile == PROFILES.index("content_filter")
     tables = {
@@ -257,7 +257,7 @@ def _block(spec: _Spec, number: int) -> Simulation:
 
 
 def _through_own_log(part: Simulation, tasks: pa.Table, devices: set[str]) -> Simulation:
-    """The devices that have nothing but their own log, and the truth about them: of an app, not of hosts."""
+    """Replace some devices by what their own log shows, and label their apps instead of hosts."""
     tables = through_own_log(part.tables, devices)
     tables |= {name: ordered(tables[name], "start") for name in ("flows", "activity")} | {"tasks": tasks}
     mine = part.labels["device_id"].cast(pa.string()).to_pandas().isin(devices).to_numpy()
@@ -275,10 +275,10 @@ def _through_own_log(part: Simulation, tasks: pa.Table, devices: set[str]) -> Si
 
 
 def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -> Simulation:
-    """Implants in the second half of what is visible, so that the truth names what a detector can see.
+    """Implants in the second half of the visible flows, so that the truth names what a detector can see.
 
-    Each source by itself: an implant borrows destinations of other devices, and must not name a host to a
-    source that sees addresses only.
+    Each source is handled separately: an implant borrows destinations of other devices, and must not show a
+    host in a source that only sees addresses.
     """
     middle = spec.origin + spec.days * DAY_US // 2
     end = spec.origin + spec.days * DAY_US
@@ -305,12 +305,12 @@ def _with_implants(spec: _Spec, tables: dict[str, pa.Table], seeds: list[int]) -
 
 
 def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
-    """One row per implant, destination and UTC day in which a flow of it begins or goes on."""
+    """One row per implant, destination and UTC day in which one of its flows begins or continues."""
     if not len(implants):
         return LABELS.empty()
     host, address = (grafted[name].cast(pa.string()) for name in ("dest_host", "dest_ip"))
     start = grafted["start"].cast(pa.int64()).to_numpy()
-    # A flow without a duration still needs an interval to stand in.
+    # A flow without a duration still needs an interval.
     end = start + np.maximum(np.nan_to_num(grafted["duration_seconds"].to_numpy()) * 1e6, 1).astype(np.int64)
     flow, later = fan((end - 1) // DAY_US - start // DAY_US + 1)
     day = (start[flow] // DAY_US + later) * DAY_US

@@ -1,4 +1,4 @@
-"""Known implants, grafted as flows into telemetry: simulated, or a user's own benign baseline."""
+"""Known implants, grafted as flows into simulated telemetry or into a user's own benign baseline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Graft:
 
     spec: dict[str, Any]
     shows: str
-    """What gives its kind away, see `behaviours.Kind`."""
+    """What gives its kind away; see `behaviours.Kind`."""
     begin: int
     """Microseconds since the epoch at which its life begins ..."""
     seconds: float
@@ -53,7 +53,7 @@ class Graft:
 
 
 def scene_of(fleet: Carriers, device: int, row: int, begin: int, seconds: float) -> Scene:
-    """What the app of a row finds on its device for so many seconds from a moment on."""
+    """The surroundings of a row's app on its device, for some seconds from a moment on."""
     name, app = fleet.text("device_id", row), fleet.text("app_id", row)
     starts = fleet.device_starts[fleet.bounds[device] : fleet.bounds[device + 1]]
     never = np.empty(0, np.int64)
@@ -78,10 +78,10 @@ def scene_of(fleet: Carriers, device: int, row: int, begin: int, seconds: float)
 def placed(
     fleet: Carriers, device: int, row: int, begin: int, starts: Vector, durations: Vector
 ) -> tuple[Ints, Vector]:
-    """Starts (microseconds) on the log's time grid and in the device's span, and durations that end in it."""
+    """Starts (microseconds) on the log's time grid, and durations, both within the device's span."""
     grid = max(round(float(fleet.numbers["time_resolution_seconds"][row]) * 1e6), 1)
     start = (begin + np.rint(starts * 1e6).astype(np.int64)) // grid * grid
-    # The grid must not move a start before the span; nothing is seen after its end.
+    # The grid must not move a start before the span, and nothing is seen after its end.
     start = np.where(start < int(fleet.first[device]), start + grid, start)
     return start, np.clip(durations, 0.0, np.maximum(fleet.end - start, 0) * 1e-6)
 
@@ -89,7 +89,7 @@ def placed(
 def extent(
     fleet: Carriers, row: int, start: Ints, durations: Vector, targets: list[Destination], which: Ints
 ) -> dict[str, Any]:
-    """Who, where to and when: the part of a specification that follows from the flows."""
+    """Device, app, destinations and times: the part of a specification that follows from the flows."""
     app = fleet.text("app_id", row)
     dests = sorted({dest_of(targets[i], app) for i in np.unique(which)})
     return {
@@ -104,16 +104,16 @@ def extent(
 
 
 def dest_of(target: Destination, app: str | None) -> str:
-    """What windows call a destination of an app's."""
+    """The name that windows use for a destination of an app."""
     return target.host or target.ip or ("unknown" if app is None else "*")
 
 
 def in_slots(fleet: Carriers, graft: Graft) -> Graft:
-    """The same as a phone's own log shows it: runs of slots, without destinations, sizes and outcomes."""
+    """A graft as the phone's own log shows it, if the carrier has one: runs of slots, nothing else."""
     own = fleet.own(fleet.of(graft.row)[1])
     if not fleet.nowhere(own):
         return graft
-    # A duration that the log lent is one of whole slots.
+    # A duration borrowed from the log is in whole slots.
     seconds = np.maximum(graft.durations - (SLOT_SECONDS - 1), 0.5)
     _, start, end = slots(
         np.zeros(len(graft.start), np.int64), graft.start, seconds, graft.sent + graft.received
@@ -171,7 +171,7 @@ _CARRIER_SIZES_SHARE = 0.5
 _FOREVER_SHARE = 0.2
 _IN_USE_SHARE = 0.4
 _MIN_IN_USE = 6
-"""An implant with fewer flows in use is not confined to it."""
+"""An implant with fewer flows during use is not confined to use."""
 _DIFFICULTY = ("easy", "medium", "medium", "hard", "hard")
 _COLUMNS = (
     "implant_id device_id app_id dest dests start_us end_us flows kind difficulty "
@@ -192,26 +192,26 @@ def inject(
 ) -> tuple[pa.Table, pd.DataFrame]:
     """Flows of implants that live inside the apps (or, without app names, on the devices) of `tables`.
 
-    Between `start` and `end` (microseconds since the epoch; default the span of the flows) about
-    `per_device_day` implants a device-day begin, at most `max_per_device` on one device. They live from five
-    minutes (or what their kind takes) to the whole span, log-uniformly, and one in five for all of it. Each
-    copies its carrier's source, attribution, time grid and gaps in knowledge: it never has a host, an
-    address, a duration or a size where its carrier has none, and in a phone's own log it shows as runs of
-    slots. Half of them contact
-    nothing that was not contacted before; their exchanges are those of real channels, half of them the
-    carrier's own. Of those that show by rhythm or persistence half start when the device does, and two in
-    five only while the app or the device is used. Push-triggered kinds need pushes of the carrier, and are
-    replaced by another kind where there are none. Without activity telemetry, "the user is away" means the
-    eight hours of the day in which the device is quietest. `kinds` names some of `KINDS`, or maps names to
-    behaviours of the caller's own; those last for the whole span and are never moved to the device's starts
-    or its use, so that what is asked for is what is there.
+    Between `start` and `end` (microseconds since the epoch; default the span of the flows), about
+    `per_device_day` implants begin per device-day, at most `max_per_device` on one device. Their lives last
+    from five minutes (or what their kind needs) to the whole span, log-uniformly; one in five lasts for all
+    of it. Each copies its carrier's source, attribution, time grid and gaps: it never has a host, an address,
+    a duration or a size where its carrier has none, and in a phone's own log it shows as runs of slots.
 
-    `also` is told of the carriers and the implants, and gives grafts that are to stand behind them.
+    Half of the implants contact nothing new. Their exchanges come from real channels, half of them the
+    carrier's own. Of those that show by rhythm or persistence, half start when the device does, and two in
+    five run only while the app or the device is used. Push-triggered kinds need pushes of the carrier; if
+    there are none, another kind replaces them. Without activity telemetry, "the user is away" means the eight
+    hours of the day in which the device is quietest. `kinds` names some of `KINDS`, or maps names to the
+    caller's own behaviours; these last for the whole span and are never moved to the device's starts or use,
+    so that the caller gets exactly what was asked for.
 
-    Returns the flows (canonical), in the order of the second: one row an implant with implant_id, device_id,
-    app_id (None = unknown), dest, dests, start_us, end_us, flows, kind, difficulty, period_seconds,
-    jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Equal rows in any order and
-    an equal seed give equal output.
+    `also` is called with the carriers and the implants, and returns further grafts to append.
+
+    Returns the flows (canonical), and a frame in the same order with one row per implant: implant_id,
+    device_id, app_id (None = unknown), dest, dests, start_us, end_us, flows, kind, difficulty,
+    period_seconds, jitter_ratio, missed_ratio, coupled, in_use, new_destination, carrier_sizes. Equal rows in
+    any order and an equal seed give equal output.
 
     Raises:
         TelemetryError: a kind is not known, or a number is negative.
@@ -322,16 +322,16 @@ def _kind(behaviour: Behaviour) -> Kind:
 
 
 def _in_use(rng: np.random.Generator, pattern: Pattern, scene: Scene) -> tuple[Pattern, bool]:
-    """The flows that start while the carrier app is in front or, where that leaves next to nothing, with the
-    user there; all of them when that does, too."""
+    """The flows that start while the carrier app is in front or, if too few do, while the user is present;
+    all flows if those are too few as well. Also whether they were confined to use."""
     kept = inside(pattern.starts, scene.front)
     if kept.sum() < _MIN_IN_USE or rng.random() < 0.3:
         kept = inside(pattern.starts, scene.busy)
     if kept.sum() < min(_MIN_IN_USE, len(kept)):
         return pattern, False
 
-    def of(values: Any) -> Any:
+    def only_kept(values: Any) -> Any:
         return values[kept] if isinstance(values, np.ndarray) else values
 
     columns = ("starts", "durations", "failed", "size_factor")
-    return replace(pattern, **{name: of(getattr(pattern, name)) for name in columns}), True
+    return replace(pattern, **{name: only_kept(getattr(pattern, name)) for name in columns}), True

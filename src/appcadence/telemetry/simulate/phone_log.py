@@ -1,8 +1,8 @@
-"""What a phone's own log, as a sysdiagnose holds it, shows: slots in which an app moved packets, and no more.
+"""What a phone's own log (in a sysdiagnose) shows: slots in which an app moved packets, and nothing else.
 
-A connection that stays open is not seen while it is silent: it shows when it begins and ends, and wherever
-it carries data or is kept alive. Slots count from the device's start, on a clock that stands still in sleep:
-their grid is another one every hour.
+An open connection is invisible while it is silent: it shows where it begins and ends, and wherever it carries
+data or is kept alive. Slots count from the device's start, on a clock that stands still in sleep, so their
+grid is simulated as a different one every hour.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SLOT_SECONDS = 8
 SOURCE = "powerlog"
 _SLOT_US = SLOT_SECONDS * 1_000_000
 _BURST_BYTES = 20_000.0
-"""What moves in a slot of an open connection."""
+"""Bytes that move in one slot of an open connection."""
 _SILENCE_SECONDS = 240.0
-"""A connection that carries nothing is kept alive about as often."""
+"""A connection without data is kept alive about this often."""
 
 
 def slots(who: Ints, start: Ints, seconds: Vector, size: Vector) -> tuple[Ints, Ints, Ints]:
-    """Runs of slots that n flows show: whose they are, and their starts and ends (m,) in microseconds.
+    """Runs of slots that n flows show: the owner, start and end of each (m,), times in microseconds.
 
-    `who` (n,) is a number for each device and app, `start` (n,) are microseconds since the epoch, `size` (n,)
-    bytes both ways, of which NaN counts as none. The same flows in any order show the same.
+    `who` (n,) is a number for each device and app, `start` (n,) is in microseconds since the epoch, `size`
+    (n,) in bytes both ways, where NaN counts as none. The order of the flows has no effect.
     """
     seconds, size = np.nan_to_num(seconds), np.nan_to_num(size)
     most = (seconds // SLOT_SECONDS).astype(np.int64) + 1
@@ -50,7 +50,7 @@ def slots(who: Ints, start: Ints, seconds: Vector, size: Vector) -> tuple[Ints, 
 
 
 def phone_flows(flows: pa.Table) -> pa.Table:
-    """Flows of known apps as their phones' own logs show them, ordered by device, app and time."""
+    """Flows of known apps as their phones' own logs show them, sorted by device, app and time."""
     who, named = _who(flows)
     size = flows["bytes_out"].cast(pa.float64()).to_numpy() + flows["bytes_in"].cast(pa.float64()).to_numpy()
     start, seconds = flows["start"].cast(pa.int64()).to_numpy(), flows["duration_seconds"].to_numpy()
@@ -73,13 +73,13 @@ def phone_flows(flows: pa.Table) -> pa.Table:
 
 
 def nowhere(flows: pa.Table) -> Mask:
-    """(n,) which flows are an app's without a destination, as a phone's own log has them."""
+    """(n,) which flows have an app but no destination, as in a phone's own log."""
     lost = pc.and_(pc.is_null(flows["dest_host"]), pc.is_null(flows["dest_ip"]))
     return np.asarray(pc.and_(lost, pc.is_valid(flows["app_id"])))
 
 
 def joined(flows: pa.Table, others: pa.Table) -> pa.Table:
-    """Flows and others; runs of slots of one app on one device that meet are one."""
+    """Two flow tables in one; runs of slots of one app on one device that meet are merged."""
     both = pa.concat_tables([flows, others]).unify_dictionaries()
     mine = nowhere(both)
     if not len(others) or not mine.any():
@@ -96,7 +96,7 @@ def joined(flows: pa.Table, others: pa.Table) -> pa.Table:
 
 
 def _runs(who: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
-    """Order of the intervals, places in it of those that begin a run, and the end of each run."""
+    """The order of the intervals, the places in it where runs begin, and the end of each run."""
     order = np.lexsort((end, start, who))
     who, start = who[order], start[order]
     reach = pd.Series(end[order]).groupby(who).cummax().to_numpy(np.int64)
@@ -106,7 +106,7 @@ def _runs(who: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
 
 
 def _who(flows: pa.Table) -> tuple[Ints, pa.Table]:
-    """(n,) a number for each device and app, and those by number."""
+    """(n,) a number for each device and app, and a table of these by number."""
     names = flows.select(["device_id", "app_id"]).to_pandas().astype(object)
     frame = names.drop_duplicates().sort_values(["device_id", "app_id"], ignore_index=True)
     number = pd.MultiIndex.from_frame(frame).get_indexer(pd.MultiIndex.from_frame(names))
@@ -114,7 +114,7 @@ def _who(flows: pa.Table) -> tuple[Ints, pa.Table]:
 
 
 def _noise(numbers: Ints) -> Vector:
-    """(n,) in [0, 1), a function of whole numbers alone (the finisher of SplitMix64)."""
+    """(n,) noise in [0, 1), a pure function of whole numbers (the finisher of SplitMix64)."""
     x = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -124,15 +124,15 @@ def _noise(numbers: Ints) -> Vector:
 _INTERVAL_US = 300_000_000
 _PUSH_GRID_SECONDS = 60.0
 _SILENCE_US = 2 * HOUR_US
-"""Some process uses the network more often than that while the device logs."""
+"""While the device logs, some process uses the network more often than this."""
 _EVENTS = ("push_received", "apns_keepalive", "apns_connected")
 
 
 def through_own_log(tables: dict[str, pa.Table], devices: Collection[str]) -> dict[str, pa.Table]:
     """Canonical tables in which some devices, whose flows name their apps, are seen through their own log.
 
-    Their flows lose destinations and sizes and keep 8 s; bytes are counted over five minutes; received pushes
-    stand on the minute; other events of notifications are not logged.
+    Their flows lose destinations and sizes and have a resolution of 8 s, bytes are counted over five minutes,
+    received pushes are rounded to the minute, and other events of notifications are not logged.
     """
     names = pa.array(sorted(devices), pa.string())
 
@@ -162,7 +162,7 @@ def _logged(table: pa.Table) -> pa.Table:
 
 
 def _on_the_minute(events: pa.Table) -> pa.Table:
-    """A stamp is rounded to the minute, and an event is given the earliest moment it stands for."""
+    """Timestamps rounded to the minute, each set to the earliest moment that it can mean."""
     events = events.filter(pc.is_in(events["kind"].cast(pa.string()), pa.array(_EVENTS)))
     coarse = np.asarray(pc.equal(events["kind"].cast(pa.string()), "push_received"))
     grid = int(_PUSH_GRID_SECONDS * 1e6)
@@ -178,7 +178,7 @@ def _on_the_minute(events: pa.Table) -> pa.Table:
 
 
 def _coverage(flows: pa.Table) -> pa.Table:
-    """When each device's log shows that it was kept."""
+    """Spans in which each device's log was kept."""
     rows = pd.DataFrame(
         {
             "device_id": flows["device_id"].cast(pa.string()).to_pandas(),
@@ -197,7 +197,7 @@ def _coverage(flows: pa.Table) -> pa.Table:
 
 
 def _usage(flows: pa.Table) -> pa.Table:
-    """Bytes of each app in the five minutes in which its flows begin."""
+    """Bytes of each app per interval of five minutes in which its flows begin."""
     start = flows["start"].cast(pa.int64()).to_numpy() // _INTERVAL_US * _INTERVAL_US
     key = {name: flows[name].cast(pa.string()) for name in ("device_id", "app_id")}
     bytes_ = {name: pc.fill_null(flows[name], 0) for name in ("bytes_out", "bytes_in")}

@@ -1,7 +1,7 @@
-"""When people use their phones, and what comes of it as columns: flows and push events.
+"""When people use their phones, and the flows and push events that follow, as columns.
 
-Days, nights, weekends, unlocks, foreground apps, gaps in the telemetry. All times are seconds (float) since
-the beginning of the simulated span, in UTC.
+Days, nights, weekends, unlocks, foreground apps, and gaps in the telemetry. All times are seconds (float)
+since the beginning of the simulated span, in UTC.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Intervals(Rows):
-    """Intervals of devices, ordered by device and start, not overlapping inside a device."""
+    """Intervals of devices, sorted by device and start, without overlaps on a device."""
 
     device: Ints
     start: Vector
     end: Vector
 
     def holds(self, device: Ints, time: Vector) -> Mask:
-        """Which of the (device, time) pairs lie inside one of the intervals."""
+        """(n,) which (device, time) pairs lie inside an interval."""
         last = AsOf(self.device, self.start).find(device, time)
         return np.asarray((last >= 0) & (time < np.append(self.end, 0.0)[last]))
 
@@ -70,18 +70,18 @@ class People:
     installed: Vector
     """Second from which (device, app) is installed; inf = never."""
     affinity: Vector
-    """How much more than others the owner of (device) uses (app)."""
+    """How much more than others the owner of a (device) uses an (app)."""
 
     @property
     def seconds(self) -> float:
         return self.days * DAY
 
     def has(self, device: Ints, app: Ints | int, time: Vector) -> Mask:
-        """Is the app installed on the device at that time, and the time inside the span?"""
+        """Whether the app is installed on the device at that time, and the time lies inside the span."""
         return np.asarray((self.installed[device, app] <= time) & (time >= 0) & (time < self.seconds))
 
     def awake(self, device: Ints, time: Vector) -> Mask:
-        """Is it daytime for the owner?"""
+        """Whether the owner is awake."""
         hour = self.hour(device, time)
         late = hour + 24 < self.bed[device]
         return np.asarray(((hour >= self.wake[device]) & (hour < self.bed[device])) | late)
@@ -91,7 +91,7 @@ class People:
         return np.asarray((time + self.offset[device]) % DAY / 3600.0)
 
     def weekend(self, device: Ints, time: Vector) -> Mask:
-        """Is it Saturday or Sunday for the owner?"""
+        """Whether it is Saturday or Sunday for the owner."""
         day = np.floor((time + self.offset[device]) / DAY)
         return np.asarray((day + self.first_weekday) % 7 >= 5)
 
@@ -117,7 +117,7 @@ def people(rng: Rng, devices: int, days: int, first_weekday: int) -> People:
 
 
 def unlocks(rng: Rng, who: People) -> Intervals:
-    """When the devices are unlocked: mostly short, by day, later at weekends, now and then at night."""
+    """When devices are unlocked: mostly briefly and by day, later at weekends, sometimes at night."""
     device = np.repeat(np.arange(who.devices), who.days + 2)
     day = np.tile(np.arange(-1, who.days + 1), who.devices)
     weekend = (day + who.first_weekday) % 7 >= 5
@@ -132,7 +132,7 @@ def unlocks(rng: Rng, who: People) -> Intervals:
 
 
 def tidy(device: Ints, start: Vector, end: Vector, seconds: float) -> Intervals:
-    """Order intervals, cut each where the next begins, and drop what is left with under three seconds."""
+    """Sort intervals, cut each where the next begins, and drop those shorter than three seconds."""
     order = np.lexsort((start, device))
     device, start, end = device[order], start[order], np.minimum(end[order], seconds)
     following = np.append(np.where(device[1:] == device[:-1], start[1:], np.inf), np.inf)
@@ -142,7 +142,7 @@ def tidy(device: Ints, start: Vector, end: Vector, seconds: float) -> Intervals:
 
 
 def foreground(rng: Rng, who: People, unlocked: Intervals) -> tuple[Intervals, Ints]:
-    """Apps in the foreground: each unlock is cut into stretches, each given to one of the owner's apps."""
+    """Foreground apps: each unlock is cut into stretches, each of which goes to one of the owner's apps."""
     length = unlocked.end - unlocked.start
     pieces = 1 + rng.poisson(np.minimum(length / 150.0, 6.0))
     row, index = fan(pieces)
@@ -164,7 +164,7 @@ def foreground(rng: Rng, who: People, unlocked: Intervals) -> tuple[Intervals, I
 
 
 def charging(rng: Rng, who: People) -> Intervals:
-    """Nights on the charger, most of them."""
+    """Most nights, the device is on the charger."""
     device, day = _device_days(who)
     start = day * DAY + (who.bed[device] - 24 + rng.normal(0.2, 0.3, len(day))) * 3600 - who.offset[device]
     end = day * DAY + (who.wake[device] + rng.normal(0, 0.3, len(day))) * 3600 - who.offset[device]
@@ -173,7 +173,7 @@ def charging(rng: Rng, who: People) -> Intervals:
 
 
 def low_power(rng: Rng, who: People) -> Intervals:
-    """Low Power Mode on some evenings; nothing is refreshed in the background meanwhile."""
+    """Low Power Mode on some evenings, during which nothing is refreshed in the background."""
     device, day = _device_days(who)
     start = day * DAY + rng.uniform(16, 21, len(day)) * 3600 - who.offset[device]
     keep = rng.random(len(day)) < 0.07
@@ -182,7 +182,7 @@ def low_power(rng: Rng, who: People) -> Intervals:
 
 
 def gaps(rng: Rng, who: People) -> Intervals:
-    """Stretches of which the telemetry knows nothing: switched off, no network, agent killed."""
+    """Stretches without telemetry: device switched off, no network, agent killed."""
     count = rng.poisson(_GAPS_PER_DAY * who.days, who.devices)
     device = np.repeat(np.arange(who.devices), count)
     start = rng.uniform(0, who.seconds, len(device))
@@ -191,7 +191,7 @@ def gaps(rng: Rng, who: People) -> Intervals:
 
 
 def wakes(rng: Rng, who: People, unlocked: Intervals) -> tuple[Ints, Vector]:
-    """Moments at which a device is awake anyway (unlocks, system work), ordered by device and time."""
+    """Moments at which a device is awake anyway (unlocks, system work), sorted by device and time."""
     count = int(who.seconds / 1500.0) + 1
     own = np.repeat(np.arange(who.devices), count)
     device = np.concatenate([unlocked.device, own])
@@ -207,7 +207,7 @@ def _device_days(who: People) -> tuple[Ints, Vector]:
 
 @dataclass(frozen=True)
 class Flows(Rows):
-    """True flows, before anybody observes them."""
+    """True flows, before any source observes them."""
 
     device: Ints
     time: Vector
@@ -240,7 +240,7 @@ NO_PUSHES = Pushes(_NONE, np.empty(0), _NONE, _NONE, np.empty(0, np.bool_))
 
 
 def courier_events(rng: Rng, flows: Flows, index: int) -> Pushes:
-    """Connections of the push courier, and its keep-alives every ten to thirty minutes, adaptively."""
+    """Connections of the push courier, with adaptive keep-alives every ten to thirty minutes."""
     mine = flows.where(flows.app == index)
     every = rng.uniform(600.0, 1750.0, len(mine.time))
     count = (mine.seconds / every).astype(np.int64)
@@ -260,7 +260,7 @@ def courier_events(rng: Rng, flows: Flows, index: int) -> Pushes:
 
 
 def app_pushes(rng: Rng, who: People, index: int, push: Push, mine: Intervals) -> Pushes:
-    """Alerts by day, silent pushes at any hour and never too many an hour, taps that opened the app."""
+    """Alerts by day, silent pushes at any hour up to Apple's limit, and taps that open the app."""
     liking = who.affinity[:, index]
     alerts = np.repeat(np.arange(who.devices), rng.poisson(push.alerts_per_day * who.days * liking))
     hour = np.where(
@@ -288,7 +288,7 @@ def app_pushes(rng: Rng, who: People, index: int, push: Push, mine: Intervals) -
 
 
 def apart(device: Ints, time: Vector, least: float) -> tuple[Ints, Vector]:
-    """Those that come at least `least` seconds after the one before on the same device."""
+    """The times that follow the one before on the same device by at least `least` seconds."""
     order = np.lexsort((time, device))
     device, time = device[order], time[order]
     keep = np.ones(len(time), np.bool_)

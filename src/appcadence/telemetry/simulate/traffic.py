@@ -54,7 +54,7 @@ MOVE_SHARE = 0.7
 
 @dataclass(frozen=True)
 class World:
-    """What the apps of a block live in."""
+    """The surroundings of the apps of a block."""
 
     who: People
     segments: Intervals
@@ -66,8 +66,7 @@ class World:
 
 
 def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes, Flows]:
-    """All flows and pushes of the app `APPS[index]`, in no particular order, and those of its flows that iOS
-    scheduled."""
+    """Flows and pushes of the app `APPS[index]`, in no particular order, and the flows that iOS scheduled."""
     app = APPS[index]
     mine = world.segments.where(world.segment_app == index)
     pushes = app_pushes(rng, world.who, index, app.push, mine) if app.push else None
@@ -107,7 +106,7 @@ def _stream(rng: Rng, who: People, index: int, stream: Stream, mine: Intervals) 
     same = np.append(runs.device[1:] == runs.device[:-1], False)
     end = np.where(same, np.minimum(runs.end, np.append(runs.start[1:], 0.0)), runs.end)
     row, beat = fan(np.maximum((end - runs.start) / stream.every_seconds, 0).astype(np.int64))
-    # The spread is about each own beat: players fetch when the buffer asks for it.
+    # The spread is around each beat, because players fetch when the buffer runs low.
     noise = rng.normal(0, stream.spread / 2, len(row)) * stream.every_seconds
     start = runs.start[row] + np.maximum((beat + 0.5) * stream.every_seconds + noise, 0.0)
     return _flows(rng, who, index, runs.device[row], start, first_host_only=True)
@@ -137,7 +136,7 @@ def refresh_times(rng: Rng, world: World, every: float) -> tuple[Ints, Vector]:
 
 
 def _at_wakes(rng: Rng, world: World, device: Ints, time: Vector) -> Vector:
-    """Most times moved to just after the device's next wake-up, if it wakes within the hour."""
+    """The times, most of them moved to just after the device's next wake-up if that is within the hour."""
     base = world.who.seconds * 2 + DAY
     wakes = world.wake_device * base + world.wake_time
     at = np.minimum(np.searchsorted(wakes, device * base + time), len(wakes) - 1)
@@ -154,7 +153,7 @@ def _rhythm(rng: Rng, who: People, index: int, rhythm: Rhythm) -> Flows:
     device = np.repeat(np.arange(who.devices), count)
     held = rhythm.filled * pause.ravel() if rhythm.filled else None
     if held is not None:
-        # What was already open when the span began is seen from then on.
+        # A flow that was already open when the span began is seen from then on.
         held = held + np.minimum(start, 0.0)
         start = np.maximum(start, 0.0)
     keep = (start >= 0) & (start < who.seconds)

@@ -1,4 +1,4 @@
-"""What the sources see of true flows and events: profiles of visibility, and the canonical tables."""
+"""What sources see of the true flows and events: visibility profiles and the canonical tables."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _WEB_PORT = 443
 
 
 def _addresses() -> tuple[list[str], Ints, Ints]:
-    """All addresses, and for each host the first of its own and how many it has.
+    """All addresses, and for each host the place of its first address and how many it has.
 
-    Hosts of one content network share addresses, as they do in the world. The invented hosts live in
-    198.18.0.0/15 (reserved for tests), push couriers in Apple's 17.57.144.0/22, its others in 17.253.0.0/16.
+    Hosts of one content network share addresses, as in reality. Invented hosts are in 198.18.0.0/15 (reserved
+    for tests), push couriers in Apple's 17.57.144.0/22, other hosts of Apple in 17.253.0.0/16.
     """
     names: list[str] = []
     first, count = np.zeros(len(HOSTS), np.int64), np.zeros(len(HOSTS), np.int64)
@@ -52,7 +52,7 @@ _IPS, _IP_FIRST, _IP_COUNT = _addresses()
 
 
 def flow_table(rng: Rng, flows: Flows, profile: Ints, names: Sequence[str], origin: int) -> pa.Table:
-    """The flows as each device's source reports them; `origin` is the span's beginning (microseconds)."""
+    """The flows as each device's source reports them; `origin` is the start of the span (microseconds)."""
     port = np.array([a.port for a in APPS])
     service = np.array([a.service for a in APPS])
     # A web gateway never sees the push courier, the clock or telephony.
@@ -93,7 +93,7 @@ def flow_table(rng: Rng, flows: Flows, profile: Ints, names: Sequence[str], orig
 def activity_table(
     kinds: Sequence[tuple[str, Intervals, Ints | None]], profile: Ints, names: Sequence[str], origin: int
 ) -> pa.Table:
-    """Intervals of the devices whose source tells them: (kind, intervals, apps or None), ordered by start."""
+    """Intervals of devices whose source reports them, sorted by start: (kind, intervals, apps or None)."""
     parts = []
     for kind, intervals, app in kinds:
         keep = profile[intervals.device] == _FILTER
@@ -114,7 +114,7 @@ def activity_table(
 
 
 def task_table(scheduled: Flows, names: Sequence[str], origin: int) -> pa.Table:
-    """Work that iOS had scheduled, as a device's own log has it: in whole seconds."""
+    """Work that iOS had scheduled, in whole seconds as in a device's own log."""
     n = len(scheduled.time)
     fine = np.full(n, 1.0)
     columns = {
@@ -130,7 +130,7 @@ def task_table(scheduled: Flows, names: Sequence[str], origin: int) -> pa.Table:
 def notification_table(
     rng: Rng, events: Pushes, profile: Ints, names: Sequence[str], origin: int
 ) -> pa.Table:
-    """Push events of the devices whose source tells them, ordered by time."""
+    """Push events of devices whose source reports them, sorted by time."""
     events = events.where(profile[events.device] == _FILTER)
     n = len(events.time)
     fine, received = np.full(n, 0.001), events.kind == 0
@@ -151,7 +151,7 @@ def notification_table(
 
 
 def inventory_table(origin: int) -> pa.Table:
-    """What the apps declare, for the whole fleet."""
+    """The declarations of the apps, for the whole fleet."""
     rows: dict[str, Any] = {
         "app_id": _APP_IDS,
         "app_name": [a.name for a in APPS],
@@ -173,7 +173,7 @@ def inventory_table(origin: int) -> pa.Table:
 
 
 def ordered(table: pa.Table, column: str) -> pa.Table:
-    """Rows in order of a time column; ties keep their order."""
+    """Rows sorted by a time column; ties keep their order."""
     order = np.argsort(table[column].cast(pa.int64()).to_numpy(), kind="stable")
     return table.combine_chunks().take(pa.array(order))
 
