@@ -1,4 +1,4 @@
-"""One person's phone: what it was given as, converted, scored and judged, in one call."""
+"""One person's phone: convert, score and judge its logs in one call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from appcadence.triage.phone.assess import Phone, assess
 from appcadence.triage.report_data import Output, as_rows
 
 UNNAMED = "phone"
-"""The device id of a phone that nobody named."""
+"""The device id of a phone without a name."""
 _TABLES = (
     *("flows", "activity", "notifications", "usage", "tasks", "coverage", "inventory"),
     *("contact_summaries", "accesses"),
@@ -38,19 +38,19 @@ def examine(
     keep: str | Path | None = None,
     progress: Progress = silent,
 ) -> Phone:
-    """Say what stands out on one person's phone.
+    """Assess what stands out on one person's phone.
 
     Args:
         paths: sysdiagnoses (archives or folders), PowerLogs, App Privacy Reports and other logs of this one
             phone, or one telemetry directory.
-        device_id: what to call the phone; with a telemetry directory, which of its devices it is.
-        scorer: a model; the reference model if None.
-        keep: a new directory to convert into; else what is converted is removed again.
-        progress: told the share of each stage that is done.
+        device_id: the name of the phone; with a telemetry directory, the device to look at.
+        scorer: a model; None = the reference model.
+        keep: a new directory for the converted telemetry; None = it is deleted afterwards.
+        progress: called with each stage and the share of it that is done.
 
     Raises:
-        TelemetryError: nothing given can be used, a telemetry directory holds several devices and
-            `device_id` names none of them, or `keep` holds telemetry already.
+        TelemetryError: no input can be used, a telemetry directory has several devices and `device_id` names
+            none of them, or `keep` already has telemetry.
     """
     with tempfile.TemporaryDirectory(prefix="appcadence-phone-") as scratch:
         given = _telemetry(paths)
@@ -81,7 +81,7 @@ def examine(
 
 
 def _telemetry(paths: Sequence[str | Path]) -> TelemetryDirectory | None:
-    """The telemetry directory, where one is given and nothing else.
+    """The telemetry directory, if exactly one is given.
 
     Raises:
         TelemetryError: it is not given alone.
@@ -110,7 +110,7 @@ def _converted(
     try:
         done = convert(paths, where, device_id=device_id, progress=progress)
     except TelemetryError as error:
-        raise TelemetryError(str(error)) from None  # what mends it is an argument of `convert` alone
+        raise TelemetryError(str(error)) from None  # the argument to change is one of `convert`
     systems = dict.fromkeys(part.system for part in done.collections if part.system)
     return TelemetryDirectory(where), tuple(systems)
 
@@ -126,7 +126,7 @@ def _device(given: TelemetryDirectory, device_id: str | None) -> str:
 
 
 def _rows_of(given: TelemetryDirectory, name: str, device: str) -> pa.Table:
-    """The rows of a phone, and of an inventory those of all."""
+    """The rows of a phone; of an inventory, also those for all devices."""
     table = given.read(name)
     owner = table["device_id"].cast(pa.string())
     mine = pc.fill_null(pc.equal(owner, device), name == "inventory")

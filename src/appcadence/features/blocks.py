@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 Piece = Callable[[], pa.Table]
-"""One part of a table, read when it is called."""
+"""One part of a table, read when called."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Chunk:
     """The records of one piece in block order."""
 
     offsets: np.ndarray
-    """(n_blocks + 1,) where the records of each block begin."""
+    """(n_blocks + 1,) offsets of the blocks' records."""
     dtype: np.dtype[np.void]
     rows: np.ndarray | None
     file: Path | None = None

@@ -21,7 +21,7 @@ def codes(column: pa.ChunkedArray, index: pd.Index[Any]) -> np.ndarray:
 
 
 def codes_of(column: pd.Series, index: pd.Index[Any]) -> Codes:
-    """The same of a frame's column."""
+    """The same for a column of a DataFrame."""
     values = column.astype("category").cat
     lookup = np.append(index.get_indexer(pd.Index(values.categories, dtype=object)), -1)
     return np.asarray(lookup[values.codes.to_numpy()], np.int64)
@@ -33,5 +33,5 @@ def micros(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def code_of(name: str, names: pd.Index[Any]) -> int:
-    """The code of one name; -1 = it is not among them."""
+    """The code of one name; -1 = not found."""
     return cast(int, names.get_loc(name)) if name in names else -1  # names are unique

@@ -17,9 +17,9 @@ def observed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code of the (device, window) of every piece of a flow, and how much of each the telemetry covers.
 
-    Seconds under a flow, or under a silence of at most four hours, the edges of the window included. Where a
-    log says when it would have recorded any flow, its own flows, which have no destination, speak for no
-    silence: those spans count instead.
+    Covered are seconds with a flow, or in a silence of at most four hours, including the edges of the window.
+    If a log states when it would have recorded any flow, those spans count instead of the silences between
+    its own flows, which have no destination.
 
     Args:
         rows: `FLOW` records.

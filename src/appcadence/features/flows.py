@@ -1,8 +1,8 @@
 """Flows as coded arrays in blocks of whole devices: the form in which features are computed.
 
-Each piece of the input (a row group) is coded and put in block order by itself, in threads, and then kept in
-memory or spilled to a file; a block is the sum of its slices of all pieces. Names get their final codes,
-sorted, when a block is read, so that neither the order of rows nor of threads ever shows.
+Threads code each piece of the input (a row group) and put it in block order; it is then kept in memory or
+spilled to a file. A block consists of its slices of all pieces. Names get their final, sorted codes when a
+block is read, so the order of rows and threads does not affect results.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ FLOW = np.dtype(
     ],
     align=True,
 )
-"""One coded flow. Records, not columns: flows are moved about whole, and one is one memory access."""
+"""One coded flow. Records are used instead of columns, so that moving a flow is one memory access."""
 
 
 class Names:
-    """Codes of names in the order in which they turn up; safe for threads."""
+    """Codes of names in order of first appearance; threads may share it."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -93,7 +93,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Flows:
-    """All flows, coded, in blocks of whole devices in the order of their names."""
+    """All flows, coded, in blocks of whole devices ordered by name."""
 
     devices: pd.Index[Any]
     apps: pd.Index[Any]
@@ -101,7 +101,7 @@ class Flows:
     block_rows: np.ndarray
     """(n_blocks,) flows of each block."""
     first_us: int
-    """When the first of all started."""
+    """The start of the first flow."""
     block_of: np.ndarray
     """(n_devices,) the block of each device."""
     _chunks: tuple[Chunk, ...]
@@ -114,7 +114,7 @@ class Flows:
 
     @property
     def nameless(self) -> int:
-        """Code of what is no destination, but an app's traffic as a whole; -1 = there is none."""
+        """Code of the destination that stands for all traffic of an app; -1 = there is none."""
         return code_of("*", self.dests)
 
     @cached_property
@@ -138,9 +138,9 @@ def code(
     spill: Path | None = None,
     progress: Progress = silent,
 ) -> Flows:
-    """Code all pieces (tables of `COLUMNS`); `devices` are the same with the column `device_id` at least.
+    """Code all pieces (tables of `COLUMNS`); `devices` are the same pieces with at least `device_id`.
 
-    With `spill`, a directory, coded pieces go to files there instead of to memory.
+    With `spill`, coded pieces go to files in that directory instead of memory.
     """
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
@@ -199,7 +199,7 @@ class _Coder:
         return int(self.block_of.max()) + 1 if len(self.block_of) else 0
 
     def chunk(self, table: pa.Table, spill: Path | None) -> tuple[Chunk, int]:
-        """The piece in block order, and when its first flow started."""
+        """The piece in block order, and the start of its first flow."""
         device, device_names = _indices(table["device_id"])
         devices = np.array([self.devices.get(name, -1) for name in device_names], np.int32)
         app, app_names = _indices(table["app_id"])
@@ -287,7 +287,7 @@ def _fill(  # type: ignore[no-untyped-def]
     sent,
     received,
 ):
-    """Code each flow and put it where its block's flows go; lookup tables end with the code of null."""
+    """Code each flow and put it in its block; lookup tables end with the code of null."""
     for i in range(len(start_us)):
         owner = devices[device[i]]
         b = block_of[owner]
@@ -333,7 +333,7 @@ def _codes_of(names: list[str], used: np.ndarray, registry: Names) -> np.ndarray
     """(n + 1,) codes of the names that rows use; -1 for the others and, last, for null."""
     codes = np.full(len(names) + 1, -1, np.int32)
     at = np.flatnonzero(used)
-    # No destination may bear the name that stands for all of them.
+    # No destination may have the name that stands for all of them.
     codes[at] = registry.codes([names[i] if names[i] != "*" else "unknown" for i in at])[:-1]
     return codes
 
@@ -346,8 +346,8 @@ def _table(names: list[str], of: Callable[[str], int]) -> np.ndarray:
 def _foreign(
     host: np.ndarray, names: list[str], address: np.ndarray, addresses: list[str], port: np.ndarray
 ) -> np.ndarray:
-    """(n,) the flow goes to the push port of a stranger, or to one by the name of a push server; empty if
-    none goes to that port or name."""
+    """(n,) whether a flow goes to the push port, or by the name of a push server, of an address that is not
+    Apple's; empty if no flow goes to that port or such a name."""
     asked = port == apns.DEVICE_PORT
     if (named := _table(names, apns.is_courier)).any():
         asked |= named[host] != 0

@@ -20,7 +20,7 @@ def group(key: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @kernel
 def _radix(key, bits):  # type: ignore[no-untyped-def]
-    """Stable order of the keys and the keys in that order, 11 bits a pass."""
+    """Stable order of the keys and the keys in that order, 11 bits per pass."""
     n = len(key)
     order, other = np.empty(n, np.int64), np.empty(n, np.int64)
     for i in range(n):
