@@ -57,3 +57,15 @@ def test_a_column_that_stands_twice_is_refused(written):
     for read in reads(path):
         with pytest.raises(TelemetryError, match=r"flows\.parquet .*the column 'start' more than once"):
             read()
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64()])
+def test_numbers_are_no_times_as_their_unit_is_unknown(written, kind):
+    table = flows([0.0, 60.0])
+    at = table.schema.get_field_index("start")
+    directory = TelemetryDirectory(
+        written(table.set_column(at, "start", pa.array([1.7e9, 1.7e9 + 60], kind)))
+    )
+    for read in (lambda: directory.read("flows"), lambda: list(directory.scan("flows"))):
+        with pytest.raises(SchemaError, match=r"flows\.parquet.* column 'start' holds numbers"):
+            read()

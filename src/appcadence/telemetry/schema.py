@@ -354,6 +354,8 @@ def _fit(where: str, table: Table, column: Column, data: pa.ChunkedArray) -> pa.
             data.validate(full=True)
         except pa.ArrowInvalid as error:
             raise SchemaError(f"{label} is damaged: {error}") from None
+    if where and column.type == TIME and (pa.types.is_integer(data.type) or pa.types.is_floating(data.type)):
+        raise SchemaError(f"{label} holds numbers ({data.type}), whose unit is unknown; write timestamps")
     if data.type != column.type:
         try:
             if column.type == NAME:
