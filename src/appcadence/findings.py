@@ -274,8 +274,8 @@ CATALOGUE: dict[str, Statement] = {
     ),
     "exception_period": _broken(
         lambda p: (
-            f"a flow every {_rounded(p['period_seconds'], 's')}, approved at most every "
-            f"{_rounded(p['min_period_seconds'], 's')}"
+            f"a flow every {_rounded(p['period_seconds'], 's')}, approved "
+            f"{_rounded(p['min_period_seconds'], 's')} or more"
         )
     ),
     "exception_volume": _broken(
