@@ -258,7 +258,7 @@ def _changed(drop: Ints, named: dict[int, tuple[str, str]], place: int, rows: pa
             taken_over = (
                 named[at][number] if at in named else None for at in range(place, place + len(rows))
             )
-            column = pc.coalesce(rows[name].cast(pa.string()), pa.array(names, pa.string()))
+            column = pc.coalesce(rows[name].cast(pa.string()), pa.array(taken_over, pa.string()))
             rows = rows.set_column(rows.column_names.index(name), name, column)
     low, high = np.searchsorted(drop, [place, place + len(rows)])
     stays = np.ones(len(rows), bool)
