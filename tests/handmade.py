@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 
 import numpy as np
@@ -118,3 +119,21 @@ def changed(saved, copy, **arrays):
     (copy / "arrays.npz").write_bytes(buffer.getvalue())
     (copy / bundle.MANIFEST).write_text(json.dumps(manifest))
     return copy
+
+
+def slow_level(benign, allowed):
+    """The highest score that at most so many benign units exceed."""
+    levels = [-math.inf, *benign]
+    return min(level for level in levels if sum(b > level for b in benign) <= int(allowed))
+
+
+def observed(device, days=None):
+    """Windows of these devices, one a device, which was observed for so many days (default one)."""
+    seconds = [86_400.0 * (1 if days is None else days[name]) for name in device]
+    return pd.DataFrame(
+        {
+            "device_id": device,
+            "window_start": pd.Timestamp(DAY0, unit="s", tz="UTC"),
+            "observed_seconds": seconds,
+        }
+    )

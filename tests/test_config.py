@@ -66,8 +66,8 @@ def test_options_win_over_the_file():
         ("[tunable]\n", "section 'tunable' is unknown; known are alerts, tunables"),
         ("alerts_per_device_day = 1\n", "section 'alerts_per_device_day' is unknown"),
         ('"\\u001b[31m\\n" = 1\n', "is unknown"),
-        ("alerts = 1\n", "alerts is no table; write [alerts]"),
-        ("[[tunables]]\n", "tunables is no table; write [tunables]"),
+        ("alerts = 1\n", "alerts is not a table; write [alerts]"),
+        ("[[tunables]]\n", "tunables is not a table; write [tunables]"),
         ("[alerts]\nbudget = 1\n", "[alerts]: key 'budget' is unknown; known are alerts_per_device_day"),
         ("[tunables]\nstructured_cadence = 0.1\n", f"'structured_cadence' is unknown; known are {CADENCE}"),
         (f"[tunables]\n{CADENCE.lower()} = 0.1\n", f"known are {CADENCE}"),
@@ -164,7 +164,10 @@ def test_settings_of_a_file_reach_the_scores_and_all_records(place, tmp_path, mo
     plain = pd.read_parquet("o/scores.parquet")
     said = " ".join(score(tmp_path, *base, "--config", "c.toml").split())
     assert f"a budget of 3 a device-day, {CADENCE} 1e-09, {PERSISTENCE} 0.05." in said
-    assert f"Blind spot: {CADENCE} 1e-09 is below" in said and "no window shows structured cadence." in said
+    assert (
+        f"Blind spot: {CADENCE} 1e-09 is below" in said
+        and "so no window can show structured cadence." in said
+    )
     bound = pd.read_parquet("o/scores.parquet")
     assert 0 < bound["alert"].sum() < plain["alert"].sum() and not (bound["alert"] & ~plain["alert"]).any()
     shown = {name: bound["behaviours"].map(lambda names, n=name: n in names) for name in BEHAVIOURS}

@@ -74,7 +74,8 @@ def test_where_no_cache_can_be_written_it_compiles_anew_and_says_so_once(tmp_pat
         reused, said = with_kernel(site, HOME=str(home))
         assert reused == 0 and said.count("\n") == 1
         assert (
-            said.startswith("appcadence: warning: compiled code cannot be kept") and "NUMBA_CACHE_DIR" in said
+            said.startswith("appcadence: warning: compiled code cannot be cached")
+            and "NUMBA_CACHE_DIR" in said
         )
         assert with_kernel(site, HOME=str(home), NUMBA_CACHE_DIR=str(tmp_path / "cache")) == (0, "")
         assert with_kernel(site, NUMBA_CACHE_DIR=str(tmp_path / "cache"))[0] == 1
@@ -94,20 +95,20 @@ def test_a_cache_that_was_cut_off_is_made_again(tmp_path):
 
 
 OUTPUTS = (
-    ("convert first.log --out {}", "is no directory"),
-    ("inventory merge first.log --into {}", "is no directory"),
+    ("convert first.log --out {}", "is not a directory"),
+    ("inventory merge first.log --into {}", "is not a directory"),
     ("inventory template fleet --out {}", "is a {kind}"),
-    ("simulate --devices 1 --days 1 --out {}", "is no directory"),
+    ("simulate --devices 1 --days 1 --out {}", "is not a directory"),
     ("features fleet --out {}", "is a {kind}"),
-    ("train fleet --out {}", "is no directory"),
-    ("score fleet --out {}", "is no directory"),
+    ("train fleet --out {}", "is not a directory"),
+    ("score fleet --out {}", "is not a directory"),
     ("score fleet --out scored --evidence {}", "is a {kind}"),
     ("score fleet --out scored --log {}", "is a {kind}"),
-    ("score fleet --out scored --syslog 127.0.0.1:9 --spool {}", "is no directory"),
+    ("score fleet --out scored --syslog 127.0.0.1:9 --spool {}", "is not a directory"),
     ("report scored --html {}", "is a {kind}"),
     ("readiness fleet --html {}", "is a {kind}"),
     ("phone first.log --html {}", "is a {kind}"),
-    ("phone first.log --keep {}", "is no directory"),
+    ("phone first.log --keep {}", "is not a directory"),
     ("weekly reports --out {}", "is a {kind}"),
     (
         "verdict add --device d1 --dest a --start 2026-03-02 --end 2026-03-03 --verdict benign --analyst a "

@@ -193,7 +193,7 @@ def test_what_is_no_regular_file_stays_what_it_is(tmp_path, kind):
     assert (path.stat().st_ino, path.stat().st_mode) == (before.st_ino, before.st_mode)
     if kind == "pipe":
         with (
-            pytest.raises(AppcadenceError, match="is no directory"),
+            pytest.raises(AppcadenceError, match="is not a directory"),
             scratch(path) as place,
             replacing_directory(path, place),
         ):

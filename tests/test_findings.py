@@ -30,9 +30,15 @@ EXAMPLES = {
         **{"dest": "c2.example", "destinations": 1, "own_log": False, "connections": 784, "failed": 784},
         **{"seconds": 82_800.0, "gap_seconds": 105.0, "gap_share": 0.9, "longest_seconds": 0.0, "cut": False},
         **{"bytes_out": 0, "bytes_in": 0, "unused": 753, "pushes": 12, "answered": 1, "by_chance": 1.5},
-        **{"other_devices": 0, "devices": 40, "port": 4444, "dest_connections": None, "dest_seconds": None},
+        **{
+            "other_devices": 0,
+            "devices": 40,
+            "port": 4444,
+            "more_ports": False,
+            "dest_connections": None,
+            "dest_seconds": None,
+        },
     },
-    "below_threshold": {"threshold": 0.0},
     "expert": {"expert": "volume_of_new", "feature": "beats_per_hour", "value": 2.0, "one_in": 350},
     "weekly_expert": {"expert": "rise_of_new", "contacts": 9, "rate": 1.5, "usual": 0.1, "one_in": 20},
     "user_started": {"user_contacts": 8, "of": 9},
@@ -260,11 +266,17 @@ def test_a_session_is_said_to_be_measured_in_one_window():
         ),
         ({"connections": 1, "seconds": 21600.0}, "1 connection, for 6.0 h, to"),
         ({"connections": 1, "seconds": 21600.0, "cut": True}, "1 connection, for 6.0 h or longer, to"),
-        ({"connections": 1, "seconds": 30000.0}, "1 connection in 8.3 h, for up to 6.0 h at a time, to"),
-        ({"connections": 9, "seconds": 30000.0}, "9 connections in 8.3 h, for up to 6.0 h at a time, to"),
+        (
+            {"connections": 1, "seconds": 30000.0},
+            "1 connection in 8.3 h, in contact for up to 6.0 h at a time, to",
+        ),
+        (
+            {"connections": 9, "seconds": 30000.0},
+            "9 connections in 8.3 h, in contact for up to 6.0 h at a time, to",
+        ),
         (
             {"connections": 9, "seconds": 30000.0, "cut": True},
-            "9 connections in 8.3 h, for 6.0 h or longer at a",
+            "9 connections in 8.3 h, in contact for 6.0 h or longer at a time",
         ),
         (
             {"dest_connections": 3, "dest_seconds": 60.0, "longest_seconds": 9.0},
@@ -272,18 +284,27 @@ def test_a_session_is_said_to_be_measured_in_one_window():
         ),
         (
             {"dest_connections": 3, "dest_seconds": 3e4},
-            ", 3 of them, for up to 6.0 h at a time, to c2.example",
+            ", 3 of them, in contact for up to 6.0 h at a time, to c2.example",
         ),
         (
             {"dest_connections": 0, "dest_seconds": 9.0},
             ", and one that had begun before to c2.example (port 4444)",
         ),
-        ({"dest_connections": 3, "dest_seconds": 9.0, "unused": 784}, "at all of the connections."),
+        (
+            {"dest_connections": 3, "dest_seconds": 9.0, "unused": 784},
+            "locked when all of the connections began.",
+        ),
         ({"dest_connections": 784, "dest_seconds": 82_800.0, "unused": 784}, "at a time, to c2.example"),
-        ({"dest_connections": 784, "dest_seconds": 82_800.0, "unused": 784}, "at all of them."),
+        (
+            {"dest_connections": 784, "dest_seconds": 82_800.0, "unused": 784},
+            "locked when all of them began.",
+        ),
         ({"connections": 9, "port": None}, " to c2.example, which no other device"),
-        ({"connections": 999, "unused": 998}, "at 99% of them."),
-        ({"connections": 999, "unused": 999}, "at all of them."),
+        ({"more_ports": True}, " to c2.example (port 4444 and others), which no other device"),
+        ({"dest_connections": 1, "dest_seconds": 21600.0}, ", one of them, for 6.0 h, to c2.example"),
+        ({"answered": 9}, "; a session promptly followed 9 of 12 pushes (1.5 by chance)."),
+        ({"connections": 999, "unused": 998}, "locked when 99% of them began."),
+        ({"connections": 999, "unused": 999}, "locked when all of them began."),
     ],
 )
 def test_a_case_claims_no_more_than_was_seen(facts, said):

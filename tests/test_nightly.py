@@ -248,6 +248,11 @@ def test_night_by_night_equals_both_nights_at_once(place, scorer, calm):
         score_directory(place / "telemetry", scorer, place / "x", since=days[0] + pd.Timedelta(hours=1))
     with pytest.raises(TelemetryError, match="does not lie before"):
         score_directory(place / "telemetry", scorer, place / "x", since=days[1], until=days[0])
+    # A night's own history, or a later one, would make its windows known and its cases old.
+    for since in (days[1], None):
+        with pytest.raises(TelemetryError, match="the history knows contacts up to 2026-03-0") as error:
+            score_directory(place / "telemetry", scorer, place / "x", history=history, since=since)
+        assert error.value.argument == "history" and not (place / "x").exists()
 
 
 def test_a_beacon_that_stays_scores_no_less_until_it_is_called_benign(scorer, tmp_path):

@@ -94,7 +94,7 @@ def test_telemetry_that_no_log_holds_is_refused(column, value, said, tmp_path):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "there is not enough memory for this"),
+        (MemoryError(), "there is not enough memory; provide more"),
         (pa.ArrowInvalid("odd\n\x1bfile"), "an input cannot be used (ArrowInvalid: odd  file)"),
         (json.JSONDecodeError("bad", "", 0), "an input cannot be used (JSONDecodeError: bad"),
         (RecursionError("deep"), "an input cannot be used (RecursionError: deep)"),

@@ -1,7 +1,7 @@
-"""appcadence: iOS apps whose network rhythm neither the user nor the declared purpose explains.
+"""appcadence: finds iOS apps whose network rhythm is explained neither by the user nor by their purpose.
 
-`__all__` is the public face (docs/api.md). Each name is imported when it is first asked for, so that
-`import appcadence` is quick and needs no optional package.
+`__all__` is the public API (docs/api.md). Each name is imported on first use, so that `import appcadence` is
+quick and needs no optional package.
 """
 
 from importlib import import_module
@@ -54,10 +54,10 @@ _HOMES = {
     "score_directory": "nightly:score_directory",
     "simulate": "telemetry.simulate.fleet:simulate",
     "train": "training.train:train",
-    "__version__": "_version:VERSION",  # asked of the installation, which takes longer than all else here
+    "__version__": "_version:VERSION",  # looked up in the installation, which is slow
 }
 
-if not TYPE_CHECKING:  # with it, a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # with it, a type checker would accept any name
 
     def __getattr__(name):
         if name not in _HOMES:

@@ -9,7 +9,7 @@ from appcadence.errors import MissingExtraError
 
 
 def main() -> None:
-    """Run the command line, or say in one sentence what must be installed for it."""
+    """Run the command line, or say in one sentence what to install for it."""
     try:
         require("cli", "typer", "rich", "jinja2")
     except MissingExtraError as error:

@@ -1,4 +1,4 @@
-"""Functions compiled by Numba; their machine code is kept for later processes where that can be."""
+"""Functions compiled by Numba, cached for later processes if possible."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 class _GarbageLater(event.Listener):
-    """No search for garbage while Numba compiles: there is little, and looking takes a seventh of the time.
+    """Disables garbage collection while Numba compiles: it takes a seventh of the time and finds little.
 
-    Numba tells of one compilation at a time, and of those inside it.
+    Numba reports one compilation at a time, and those nested in it.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ event.register("numba:compile", _GarbageLater())  # type: ignore[no-untyped-call
 
 
 class Cache(FunctionCache):
-    """Numba's cache, without which a function is compiled: one that is damaged or full ends no run."""
+    """Numba's cache, but a damaged cache or a full disk only means that the function is compiled."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         check_address_space()
         found = None
         try:
             found = super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception:  # Numba unpickles what it kept: a file that is cut off may raise anything
+        except Exception:  # Numba unpickles the cache: a truncated file may raise anything
             with contextlib.suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call]
         if found is None:
@@ -63,27 +63,27 @@ class Cache(FunctionCache):
 
 
 def compiled(function: Callable[..., Any], cache: type[Cache] = Cache, **options: Any) -> Any:
-    """Compile a function for many threads; where no cache can be written, each process does so anew.
+    """Compile a function for use by many threads; without a writable cache, each process compiles it again.
 
-    It may use NumPy, `math` and what its own file defines: an edit of anything else would not be noticed.
+    The function may use NumPy, `math` and names of its own file: edits elsewhere do not invalidate the cache.
     `options` are Numba's.
     """
     made: Any = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True} | options)(function)
     try:
         made._cache = cache(function)
-    except RuntimeError:  # Numba found no place for it
+    except RuntimeError:  # Numba found no writable place for it
         _warn_once()
     return made
 
 
 @cache
 def _tell_once() -> None:
-    _log.info("compiling for this machine, which later runs need not")
+    _log.info("compiling for this machine; later runs will reuse the result")
 
 
 @cache
 def _warn_once() -> None:
     _log.warning(
-        "appcadence: warning: compiled code cannot be kept, and every start compiles it anew: neither the "
-        "package nor a cache directory of the user can be written to; set NUMBA_CACHE_DIR to one that can be"
+        "appcadence: warning: compiled code cannot be cached, so every start compiles it again: neither the "
+        "package nor the user's cache directory is writable; set NUMBA_CACHE_DIR to a writable directory"
     )

@@ -11,18 +11,18 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @cache
 def usable_cpus() -> int:
-    """At least 1: those of the affinity mask, and no more than the quota of the control group allows.
+    """The CPUs of the affinity mask, at most the quota of the control group; at least 1.
 
-    Threads beyond it would only take turns, or have the whole process held back for the rest of a period.
+    More threads would only take turns, or have the whole process throttled for the rest of a period.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(min(allowed, quota(_CGROUP) or allowed), 1)
 
 
 def quota(root: Path) -> int | None:
-    """Whole CPUs, rounded up, of the control group mounted at `root`, of version 2 or 1; None = no limit.
+    """The CPU quota of the control group (version 2 or 1) mounted at `root`, rounded up; None = no limit.
 
-    In a container that is its own; a limit set only on a group further down is not seen.
+    In a container this is its own group. A limit set only on a nested group is not seen.
     """
     try:
         limit, period = (root / "cpu.max").read_text().split()

@@ -1,4 +1,4 @@
-"""Optional packages: what takes one asks for it first, so that nothing fails half-way."""
+"""Optional packages: code that needs one checks for it first, so that nothing fails half-way."""
 
 import json
 import os
@@ -14,25 +14,25 @@ from appcadence.errors import MissingExtraError
 
 
 def require(extra: str, *packages: str) -> None:
-    """Raises MissingExtraError, which says what to install, unless these packages of an extra are there."""
+    """Raises MissingExtraError, which says what to install, if a package of an extra is missing."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"{' and '.join(missing)} not found; install with: {install_command(extra)}")
 
 
 def require_java() -> None:
-    """Raises MissingExtraError unless there is the Java that a Spark of this machine alone starts."""
+    """Raises MissingExtraError if there is no Java for Spark to start on this machine."""
     home = os.environ.get("JAVA_HOME")
     if shutil.which(f"{home}/bin/java" if home else "java") is None:
         raise MissingExtraError(
-            "Java not found, on which Spark runs; install Java 17 or later, or set JAVA_HOME to where it is"
+            "Java not found, which Spark needs; install Java 17 or later, or set JAVA_HOME to its directory"
         )
 
 
 def install_command(extra: str) -> str:
-    """The command that adds an extra to this installation, from the checkout or wheel that it came from.
+    """The command that adds an extra to this installation, from the checkout or wheel it came from.
 
-    Where that is unknown or gone, it names the packages of the extra: appcadence itself is there already.
+    If that is unknown or gone, the command names the packages of the extra instead.
     """
     pip = [_near(Path(sys.executable)), "-m", "pip", "install"]
     try:

@@ -1,15 +1,15 @@
-"""Files that must be whole, or in one hand only: every replacement and lock is here.
+"""Atomic replacement and locking of files and directories: all of it is here.
 
-What replaces is written beside its target, put on disk and moved there in one step, so that after a kill or
-a power failure at any moment the old or the new stands, whole. Directories are exchanged in one step where
-Linux and the file system can (`exchange`); elsewhere the old one waits in the scratch directory between two
-renames, and `recover`, which every reader of such a directory calls, brings it back.
+A replacement is written beside its target, synced to disk and moved into place in one step. After a kill or
+power failure at any moment, either the old or the new one is there, complete. Directories are exchanged in
+one step if Linux and the file system support it (`exchange`). Otherwise the old one waits in the scratch
+directory between two renames, and `recover`, which every reader of such a directory calls, brings it back.
 
-Locks need POSIX; without them, what would take one ends in one sentence. A lock file holds the number of the
-process that has it.
+Locks need POSIX; without it, taking one raises an error of one sentence. A lock file holds the id of the
+process that has the lock.
 
-Every step on disk can be watched, and failed, by a hook of `sys.addaudithook`: Python tells of each rename,
-removal and opening, and this module of `appcadence.sync` and `appcadence.exchange`.
+Tests can watch every step on disk, or make it fail, with `sys.addaudithook`: Python reports each rename,
+removal and opening, and this module reports `appcadence.sync` and `appcadence.exchange`.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from appcadence.errors import AppcadenceError
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
 _MAX_ATTEMPTS = 100
-"""To make a scratch directory that others remove."""
+"""Attempts to create a scratch directory that other runs keep removing."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = AppcadenceError) -> Path:
-    """The file that a write to `path` would make or replace; a symbolic link is followed.
+    """The file that a write to `path` would create or replace; symbolic links are followed.
 
     Raises:
-        AppcadenceError: `error`, as a directory, pipe, device or socket stands there.
+        AppcadenceError: `error`, if the path is a directory, pipe, device or socket.
     """
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
         mode = stat.S_IFREG
     if not stat.S_ISREG(mode):
-        raise error(f"{path} is {kind_of(mode)}; name a regular file, or one that is not there yet")
+        raise error(f"{path} is {kind_of(mode)}; name a regular file or a new path")
     return Path(os.path.realpath(path))
 
 
@@ -55,11 +55,12 @@ def check_output(path: str | Path, error: Callable[[str], AppcadenceError] = App
 def replacing(
     target: str | Path, within: Path | None = None, *, durable: bool = True, private: bool = False
 ) -> Iterator[Path]:
-    """An empty file to write; it takes the place of `target` when the block ends well, and else is removed.
+    """An empty file to write. It replaces `target` if the block succeeds, and is removed otherwise.
 
-    It lies `within` a directory on the same file system, or else in the target's own scratch directory, for
-    which it waits. The target keeps its mode; a new one that is `private` is its owner's alone. Not
-    `durable`, it is not waited for until it is on disk: after a power failure the target may be cut off.
+    The file is in the directory `within`, which must be on the same file system. By default that is the
+    target's own scratch directory, which is waited for. The target keeps its mode; a new `private` target is
+    readable only by its owner. If not `durable`, the file is not synced: after a power failure the target may
+    be truncated.
 
     Raises:
         AppcadenceError: as `check_output`.
@@ -73,7 +74,7 @@ def replacing(
             yield temporary
         return
     temporary = within / f".{real.name[:50]}.{secrets.token_hex(8)}.tmp"
-    # What replaces a private file is private from its first byte on.
+    # The replacement of a private file must be private from its first byte on.
     mode = 0o600 if private or real.exists() else 0o666
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     try:
@@ -84,7 +85,7 @@ def replacing(
 
 
 def move(written: Path, target: Path, *, durable: bool = True) -> None:
-    """Put a file that is complete in the place of `target` in one step, and on disk; the mode stays."""
+    """Replace `target` by a complete file in one step and sync it; the mode of the target is kept."""
     if durable:
         sync(written)
     with contextlib.suppress(FileNotFoundError):
@@ -95,20 +96,20 @@ def move(written: Path, target: Path, *, durable: bool = True) -> None:
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Replace a file by a text in UTF-8; see `replacing`."""
+    """Replace a file with a text in UTF-8; see `replacing`."""
     with replacing(target) as file:
         file.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def scratch(target: str | Path, *, resume: bool = False, wait: bool = False) -> Iterator[Path]:
-    """A directory beside `target`, this run's alone: whoever writes the same target has to have it.
+    """A locked directory beside `target`, which every writer of the same target must hold.
 
-    It is removed in the end. With `resume` what a run left that was killed or failed is found as it was, and
-    stays if this one fails; otherwise the directory is empty. With `wait` another run is waited for.
+    It is removed in the end. With `resume` it contains what a killed or failed run left, and is kept if this
+    run fails; otherwise it is empty. With `wait` the function waits for another run to finish.
 
     Raises:
-        AppcadenceError: another run has it.
+        AppcadenceError: another run holds the directory.
     """
     place, real = _scratch(target)
     made = [parent for parent in place.parents if not parent.exists()]
@@ -129,7 +130,7 @@ def scratch(target: str | Path, *, resume: bool = False, wait: bool = False) -> 
 
 
 def clear(place: Path) -> None:
-    """Remove all that a scratch directory holds."""
+    """Remove everything in a scratch directory except its lock."""
     for left in place.iterdir():
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
@@ -145,11 +146,11 @@ def replacing_directory(target: str | Path, within: Path, *, private: bool = Fal
     `private` is its owner's alone.
 
     Raises:
-        AppcadenceError: what stands there is no directory.
+        AppcadenceError: it exists and is not a directory.
     """
     real, new = Path(os.path.realpath(target)), within / _NEW
     if real.exists() and not real.is_dir():
-        raise AppcadenceError(f"{target} is no directory; name one, or one that is not there yet")
+        raise AppcadenceError(f"{target} is not a directory; name a directory or a new path")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(0o700 if private else 0o777)
     try:
@@ -160,7 +161,7 @@ def replacing_directory(target: str | Path, within: Path, *, private: bool = Fal
 
 
 def recover(target: str | Path) -> None:
-    """Bring back the directory that a run had put aside when it was killed between two renames."""
+    """Restore a directory that a run had moved aside when it was killed between two renames."""
     place, real = _scratch(target)
     if not real.exists() and (place / _OLD).is_dir():
         with _owned(place, target, wait=True):
@@ -168,7 +169,7 @@ def recover(target: str | Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two paths in one step; False where the system or the file system cannot, and nothing is done."""
+    """Swap two paths in one step; False if the system or file system cannot, and nothing is done."""
     sys.audit("appcadence.exchange", str(first), str(second))
     try:
         renameat2 = ctypes.CDLL(None).renameat2
@@ -179,16 +180,16 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
-    """Take the advisory lock of an open file; closing it lets go. False: another has it, and no `wait`.
+    """Take the advisory lock of an open file; closing the file releases it. False = someone else has it.
 
     Raises:
         AppcadenceError: the system has no such locks.
     """
     try:
-        import fcntl  # POSIX alone has it, and reading does without
+        import fcntl  # only POSIX has it, and reading does not need it
     except ImportError:
         raise AppcadenceError(
-            "this system has no POSIX file locks, without which nothing is written; use Linux or macOS "
+            "this system has no POSIX file locks, which are needed for writing; use Linux or macOS "
             "(on Windows, the Linux subsystem)"
         ) from None
     try:
@@ -197,26 +198,26 @@ def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
         return False
     except OSError as error:
         raise AppcadenceError(
-            f"the file system has no file locks ({error.strerror}); write to another one"
+            f"the file system has no file locks ({error.strerror}); write to another file system"
         ) from None
     return True
 
 
 def unlock(handle: int) -> None:
-    """Let go of the lock of an open file."""
+    """Release the lock of an open file."""
     import fcntl
 
     fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a directory, on disk."""
+    """Sync a file, or the entries of a directory, to disk."""
     sys.audit("appcadence.sync", str(path))
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        # Some network file systems cannot do it for directories.
+        # Some network file systems cannot sync directories.
         if error.errno != errno.EINVAL or not path.is_dir():
             raise
     finally:
@@ -224,16 +225,16 @@ def sync(path: Path) -> None:
 
 
 def _scratch(target: str | Path) -> tuple[Path, Path]:
-    """The scratch directory of a target, and the target where links lead: "." has no name of its own."""
+    """The scratch directory of a target, and the target with links resolved ("." has no name of its own)."""
     real = Path(os.path.realpath(target))
     return real.parent / f".{real.name}.scratch", real
 
 
 @contextmanager
 def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
-    """Hold the lock file of a scratch directory, which is made.
+    """Create a scratch directory and hold its lock file.
 
-    A file and not the directory itself is locked: network file systems lock only what can be written.
+    The lock is on a file and not on the directory: network file systems lock only what can be written.
     """
     handle, attempts = None, 0
     while handle is None:
@@ -242,11 +243,11 @@ def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
             place.mkdir(0o700, parents=True, exist_ok=True)
             handle = _locked(place / _LOCK, target, wait)
         except FileNotFoundError:
-            # Whoever had it removed it just now; where nothing can be made, as in /proc, it stays missing.
+            # Another run has just removed it; if nothing can be created, as in /proc, it stays missing.
             if attempts == _MAX_ATTEMPTS:
                 raise
         except FileExistsError:
-            with contextlib.suppress(FileNotFoundError):  # likewise, while mkdir looked at it
+            with contextlib.suppress(FileNotFoundError):  # likewise, during mkdir
                 if not stat.S_ISDIR(place.lstat().st_mode):
                     raise
     try:
@@ -256,16 +257,16 @@ def _owned(place: Path, target: str | Path, wait: bool) -> Iterator[None]:
 
 
 def _locked(file: Path, target: str | Path, wait: bool) -> int | None:
-    """The lock file, open and locked; None if whoever had it removed it while it was waited for."""
+    """The lock file, open and locked; None if its holder removed it in the meantime."""
     handle, ours = os.open(file, os.O_RDWR | os.O_CREAT, 0o666), False
     try:
         if not lock(handle, wait=wait):
             raise AppcadenceError(
-                f"another run is writing {target}{_holder(handle)}; start again when it is done"
+                f"another run is writing {target}{_holder(handle)}; start again when it has finished"
             )
         ours = os.path.samestat(os.fstat(handle), file.stat())
         if ours:
-            with contextlib.suppress(OSError):  # on a full disk nobody is told who has it
+            with contextlib.suppress(OSError):  # on a full disk, the id is missing
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, str(os.getpid()).encode(), 0)
         return handle if ours else None
@@ -275,7 +276,7 @@ def _locked(file: Path, target: str | Path, wait: bool) -> int | None:
 
 
 def _holder(handle: int) -> str:
-    """Who has the lock, as far as it is said: whoever took it writes its number a moment later."""
+    """The process that has the lock, if known: it writes its id shortly after taking the lock."""
     for _ in range(_MAX_ATTEMPTS):
         if (number := os.pread(handle, 20, 0)).isdigit():
             return f" (process {int(number)})"
@@ -284,7 +285,7 @@ def _holder(handle: int) -> str:
 
 
 def _remove(place: Path) -> None:
-    """Remove a scratch directory, its lock last: another run may have it from then on."""
+    """Remove a scratch directory, its lock last, since another run may take it from then on."""
     with contextlib.suppress(OSError):
         clear(place)
         (place / _LOCK).unlink()
@@ -292,7 +293,7 @@ def _remove(place: Path) -> None:
 
 
 def _settle(place: Path, real: Path) -> None:
-    """End what a run had begun that was killed between two renames."""
+    """Finish or undo the swap of a run that was killed between two renames."""
     old = place / _OLD
     if old.is_dir() and not real.exists():
         old.rename(real)
@@ -307,7 +308,7 @@ def _swap(new: Path, real: Path, old: Path) -> None:
     if real.exists():
         new.chmod(stat.S_IMODE(real.stat().st_mode) | stat.S_IRWXU)
     try:
-        new.rename(real)  # a directory that is empty or not there is replaced in one step
+        new.rename(real)  # an empty or missing directory is replaced in one step
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

@@ -1,4 +1,4 @@
-"""The guard of what comes from outside as a file: regular files alone, bounded, UTF-8, and whose they are."""
+"""Checks for input files: regular files only, bounded in size, UTF-8, and private if secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from appcadence.errors import AppcadenceError
 
 MAX_SETTINGS_BYTES = 16 << 20
-"""Bytes of the largest file of settings, exceptions or keys that is read."""
+"""Most bytes of a file of settings, exceptions or keys."""
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -28,10 +28,10 @@ _KINDS = {
 
 
 def open_input(path: str | Path) -> BufferedReader:
-    """Open a regular file for reading; never waits, as a pipe without a writer would make it.
+    """Open a regular file for reading, without blocking on a pipe that has no writer.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file; `strerror` says what it is.
+        OSError: the file cannot be opened, or is not a regular file; `strerror` says what it is.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
@@ -46,22 +46,22 @@ def open_input(path: str | Path) -> BufferedReader:
 
 
 def check_private(path: str | Path, stream: BufferedReader, error: Callable[[str], AppcadenceError]) -> None:
-    """Refuse an open file with a secret that others than its owner may read or change.
+    """Refuse an open secret file that anyone but its owner may read or change.
 
     Raises:
-        AppcadenceError: `error`, as they may.
+        AppcadenceError: `error`, if others may.
     """
     mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     if mode & 0o077:
-        raise error(f"{path} is open to others than its owner (mode {mode:o}); make it yours: chmod 600")
+        raise error(f"{path} is accessible to others (mode {mode:o}); make it private: chmod 600")
 
 
 def why_unreadable(error: OSError, expected: str) -> str:
-    """What to say, after the name of a file, of one that could not be opened or read."""
+    """The rest of a sentence about a file that could not be opened or read, after its name."""
     if isinstance(error, IsADirectoryError):
         if str(error.filename).endswith(".logarchive"):
             return (
-                "is a unified log archive; write it as text on a Mac with log show --archive --style ndjson"
+                "is a unified log archive; convert it to text on a Mac with log show --archive --style ndjson"
             )
         return "is a directory; give the files themselves"
     if isinstance(error, FileNotFoundError):
@@ -73,10 +73,10 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
     """The content of a regular file of at most `max_bytes`.
 
     Raises:
-        OSError: as `open_input`, or it is larger.
+        OSError: as `open_input`, or the file is larger.
     """
     with open_input(path) as stream:
-        # What is asked for is set aside at once, so no more than there is.
+        # read() allocates the requested size at once, so request no more than there is.
         size = os.fstat(stream.fileno()).st_size
         content = stream.read(min(size, max_bytes) + 1)
     if len(content) > max_bytes:
@@ -85,17 +85,17 @@ def read_bytes(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> bytes:
 
 
 def read_json(path: str | Path, max_bytes: int = MAX_SETTINGS_BYTES) -> Any:
-    """What a file of JSON in UTF-8 holds.
+    """The content of a JSON file in UTF-8.
 
     Raises:
         OSError: as `read_bytes`.
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: the content is not JSON, or is nested too deeply.
     """
     return parsed_json(read_bytes(path, max_bytes))
 
 
 def parsed_json(content: bytes) -> Any:
-    """What JSON in UTF-8 says; ValueError if it is none, or nested too deeply."""
+    """The value of JSON in UTF-8; ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(content.decode())
     except RecursionError:
@@ -103,10 +103,10 @@ def parsed_json(content: bytes) -> Any:
 
 
 def read_toml(path: str | Path, expected: str, error: Callable[[str], AppcadenceError]) -> dict[str, Any]:
-    """What a file of TOML holds.
+    """The content of a TOML file.
 
     Raises:
-        AppcadenceError: `error`, as it cannot be read, or is no TOML; `expected` says what it should hold.
+        AppcadenceError: `error`, if it cannot be read or is not TOML; `expected` says what it should contain.
     """
     try:
         return tomllib.loads(read_bytes(path).decode("utf-8-sig"))
@@ -127,5 +127,5 @@ def sha256(path: str | Path) -> str:
 
 
 def kind_of(mode: int) -> str:
-    """What stands at a path that is no regular file, with its article."""
+    """The kind of a path that is not a regular file, with its article."""
     return _KINDS.get(stat.S_IFMT(mode), "something else")

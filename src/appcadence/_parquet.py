@@ -1,4 +1,4 @@
-"""Parquet from outside: every file passes the bounds here before anything of it is unpacked."""
+"""Untrusted Parquet: every file is checked against limits before anything is decompressed."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ DAMAGE = (
     *(ValueError, LookupError, TypeError, OSError, ArithmeticError, MemoryError, EOFError, AttributeError),
     *(NotImplementedError, RecursionError, zlib.error, zipfile.BadZipFile, pa.ArrowException),
 )
-"""What damaged tables and arrays may raise, where they are read or further on."""
+"""Exceptions that damaged tables and arrays may raise when they are read or used."""
 MAX_COLUMNS = 1000
 MAX_RATIO = 1000
-"""Bytes that a byte of a column may unpack to, beyond `_FREE_BYTES`."""
+"""Most bytes that one byte of a column may decompress to, beyond `_FREE_BYTES`."""
 MAX_ROWS_PER_BYTE = 20
-"""Of the whole file, beyond `_FREE_ROWS`: null and repeated values take next to nothing there, but memory."""
+"""Of the whole file, beyond `_FREE_ROWS`: null and repeated values take memory but almost no file space."""
 _FREE_BYTES, _FREE_ROWS = 64 << 20, 1_000_000
 
 
 def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
-    """The table in an open file or in memory, read by this thread alone.
+    """The table in an open file or in memory, read only by this thread.
 
-    Behind `pq.read_table`, a thread of Arrow's may let go of what belongs to Python after Python has ended,
-    which aborts the process.
+    With `pq.read_table`, one of Arrow's threads may release Python objects after Python has ended, which
+    aborts the process.
 
     Raises:
-        pa.ArrowException, OSError: it is no Parquet file, or damaged, or out of bounds.
+        pa.ArrowException, OSError: it is not a Parquet file, is damaged, or exceeds a limit.
     """
     with _opened(source) as file:
         source.seek(0, 2)
@@ -44,7 +44,7 @@ def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
 
 
 def bounded(file: Path) -> Path:
-    """The file itself, if it is a regular one and what it says of its size is within bounds.
+    """The file itself, if it is a regular file and its stated sizes are within the limits.
 
     Raises:
         pa.ArrowException, OSError: as `read_parquet`.
@@ -54,8 +54,8 @@ def bounded(file: Path) -> Path:
 
 
 def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
-    """A file to read from, checked like `bounded`; `read_dictionary` names columns to read as names."""
-    with open_input(file) as stream:  # a pipe would be waited for
+    """A file to read from, checked like `bounded`; `read_dictionary` has columns to read as dictionaries."""
+    with open_input(file) as stream:  # a pipe would block
         size = stream.seek(0, 2)
     opened = _opened(file, read_dictionary=read_dictionary)
     try:
@@ -67,7 +67,7 @@ def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.
 
 
 def column_of(group: pq.RowGroupMetaData, name: str) -> pq.ColumnChunkMetaData | None:
-    """What a file says of a column of a row group, if it has it."""
+    """The metadata of a column in a row group; None if it is missing."""
     columns = map(group.column, range(group.num_columns))
     return next((column for column in columns if column.path_in_schema == name), None)
 
@@ -76,7 +76,7 @@ def _opened(source: Any, **options: Any) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(source, **options)
     except UnicodeDecodeError as error:
-        raise pa.ArrowInvalid(f"the name of a column is no text ({error})") from None
+        raise pa.ArrowInvalid(f"a column name is not valid text ({error})") from None
 
 
 def _check(found: pq.FileMetaData, schema: pa.Schema, size: int) -> None:
@@ -88,8 +88,8 @@ def _check(found: pq.FileMetaData, schema: pa.Schema, size: int) -> None:
     rows = sum(group.num_rows for group in groups)
     if max(rows, found.num_rows) > _FREE_ROWS + MAX_ROWS_PER_BYTE * size or min(rows, found.num_rows) < 0:
         raise pa.ArrowInvalid(
-            f"it claims {max(rows, found.num_rows):,} rows in {size:,} bytes; at most {MAX_ROWS_PER_BYTE} a "
-            f"byte are read"
+            f"it claims {max(rows, found.num_rows):,} rows in {size:,} bytes; at most {MAX_ROWS_PER_BYTE} "
+            f"per byte are read"
         )
     for group in (group for group in groups if group.total_byte_size > _FREE_BYTES):
         for column in map(group.column, range(group.num_columns)):

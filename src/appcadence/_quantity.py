@@ -26,6 +26,8 @@ def quantity(value: float, unit: str) -> str:
     if unit == "times":
         return f"{value:,.0f} times as often" if value >= 10 else f"{value:.2g} times as often"
     named = {"1/h": "an hour", "count": ""}.get(unit, unit)
+    if 0 < value < 0.001:
+        return f"under 0.001 {named}".strip()
     return f"{value:,.0f} {named}".strip() if abs(value) >= 1000 else f"{value:.3g} {named}".strip()
 
 
@@ -71,19 +73,22 @@ def case_sentence(p: Mapping[str, Any]) -> str:
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
     if several:
-        said += f", {part:,} of them" if part else ", and one that had begun before"
+        many_of_them = "one of them" if part == 1 else f"{part:,} of them"
+        said += f", {many_of_them}" if part else ", and one that had begun before"
     rhythm = ""
     if "structured_cadence" in told:
         rhythm += f", mostly every {quantity(p['gap_seconds'], 's')}"
     if "session_persistence" in told:
         more, least = (" or longer", "") if p.get("cut") else ("", "" if alone else "up to ")
-        rhythm += f", for {least}{quantity(longest, 's')}{more}{'' if alone else ' at a time'}"
+        # A session may be one long connection or many short ones, each soon after the last.
+        length = f"{least}{quantity(longest, 's')}{more}"
+        rhythm += f", for {length}" if alone else f", in contact for {length} at a time"
     if p["dest"] is None:
         said += rhythm + ("" if p["own_log"] else f", to {p['destinations']:,} destinations together")
     else:
         said += f"{rhythm}{'' if several and not rhythm else ','} to {p['dest']}"
         if p.get("port") is not None:
-            said += f" (port {p['port']})"
+            said += f" (port {p['port']}{' and others' if p.get('more_ports') else ''})"
         others = (p["devices"] or 1) - 1
         if others >= 1 and p["other_devices"] is not None:
             met = f"{p['other_devices']:.0f} of {others:.0f} other devices" if p["other_devices"] else ""
@@ -91,11 +96,9 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         if p["destinations"] > 1:
             said += f" (one of {p['destinations']:,} destinations)"
     if "notification_burst" in told:
-        said += (
-            f"; a session followed at once on {p['answered']} of {p['pushes']} pushes, by chance on "
-            f"{p['by_chance']:.1f}"
-        )
+        answered = f"{p['answered']} of {p['pushes']} pushes ({p['by_chance']:.1f} by chance)"
+        said += f"; a session promptly followed {answered}"
     if p["unused"] is not None and n >= _MIN_PUSHES:
         share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"
-        said += f"; the phone was locked at {share} of {'the connections' if several else 'them'}"
+        said += f"; the phone was locked when {share} of {f'the {many}' if several else 'them'} began"
     return f"{said}."

@@ -1,6 +1,6 @@
-"""Types and units that all rooms share, and how a long job tells where it is.
+"""Types and units that all rooms share, and progress reporting.
 
-What an array holds is said where it is used.
+What an array contains is documented where it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Matrix = npt.NDArray[np.float64]
 FeatureMatrix = npt.NDArray[np.float32]
 """(n, n_features): seven digits, half the memory of the larger part of a feature table."""
 Mask = npt.NDArray[np.bool_]
-"""(n,) which of n."""
+"""(n,) a mask."""
 Ints = npt.NDArray[np.int64]
 """(n,) whole numbers."""
 Codes = Ints
@@ -32,15 +32,15 @@ HOUR_US = 3_600_000_000
 DAY_US = 86_400_000_000
 
 Progress = Callable[[str, float], None]
-"""Told what is being done, and what share of it is done."""
+"""Called with the name of a stage and the share of it that is done."""
 
 
 def silent(what: str, share: float) -> None:
-    """The progress that nobody is told."""
+    """Progress that is reported to nobody."""
 
 
 def logged_stages(log: logging.Logger, progress: Progress) -> Progress:
-    """`progress`, and a line in the log (INFO) whenever another stage begins than the last."""
+    """`progress`, with a line in the log (INFO) whenever a new stage begins."""
     last = ""
 
     def tell(what: str, share: float) -> None:

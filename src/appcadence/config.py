@@ -28,10 +28,10 @@ _RANGES = {
 
 
 def checked(field: str, value: Any, name: str, argument: str | None = None) -> Any:
-    """The value of a field, if it can be one; `name` is what an error calls it.
+    """The value of a field, if valid; errors call it `name`.
 
     Raises:
-        AppcadenceError: it is of another type, or out of its range.
+        AppcadenceError: the value has another type, or is out of range.
     """
     if field == "trusted_keys":
         if isinstance(value, list | tuple) and value and all(map(_is_key, value)):
@@ -69,23 +69,23 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Alerts:
-    """What alerts keep to.
+    """The limit of alerts.
 
     Raises:
         AppcadenceError: a value is no number, or out of its range.
     """
 
     alerts_per_device_day: float = 1.0
-    """Benign alert units a device-day, above 0."""
+    """Benign alert units per device-day, above 0."""
     false_discovery_rate: float | None = None
-    """In place of the budget: the share of alerting units that may be benign, between 0 and 1."""
+    """Instead of the budget: the share of alerting units that may be benign, between 0 and 1."""
 
     def __post_init__(self) -> None:
         _check(self)
 
     def over(self, alerts_per_device_day: float | None, false_discovery_rate: float | None) -> Alerts:
-        """These settings under what the command line asks for (None = nothing), which wins: a budget also
-        over a rate."""
+        """These settings, overridden by the command line (None = not given); a budget there also overrides a
+        rate here."""
         if false_discovery_rate is None and alerts_per_device_day is None:
             return self
         budget = self.alerts_per_device_day if alerts_per_device_day is None else alerts_per_device_day
@@ -124,14 +124,14 @@ class Tunables:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Which windows are ranked, and may alert.
+    """Which windows are ranked and may alert.
 
     Raises:
         AppcadenceError: a value is neither true nor false.
     """
 
     local_destinations: bool = False
-    """Also those to addresses and names (`.local`, `.lan`, `.home.arpa`) on the device's own network."""
+    """Also rank destinations (addresses; `.local`, `.lan`, `.home.arpa`) on the device's own network."""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -139,10 +139,10 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Model:
-    """Which models score."""
+    """Which models may be used."""
 
     trusted_keys: tuple[str, ...] = ()
-    """Public keys, one of which must have signed a model that is named; empty = none must."""
+    """Public keys, one of which must have signed a named model; empty = no signature needed."""
 
 
 UNSET = Tunables()
@@ -160,26 +160,26 @@ class Config:
 
 
 DEFAULTS = Config()
-"""One benign alert unit a device-day, no threshold, no local destinations, and any model."""
+"""One benign alert unit per device-day, no thresholds, no local destinations, and any model."""
 
 
 FILE = "appcadence.toml"
-"""The name by which settings are found in the telemetry directory, or beside it."""
+"""The name of the settings file in or beside a telemetry directory."""
 
 
 def locate(telemetry: str | Path) -> Path | None:
-    """The settings file that goes with a telemetry directory: the one in it, or else the one beside it."""
+    """The settings file of a telemetry directory: the one in it, otherwise the one beside it."""
     directory = Path(os.path.realpath(telemetry))
     places = (directory / FILE, directory.parent / FILE)
     return next((place for place in places if place.is_file()), None)
 
 
 def read(path: str | Path) -> Config:
-    """The settings of a TOML file; what it leaves out keeps its default.
+    """The settings of a TOML file; missing keys have their defaults.
 
     Raises:
-        AppcadenceError: the file is unreadable, or a section, key or value is unknown or wrong; one sentence
-            with the file and the key.
+        AppcadenceError: the file is unreadable, or a section, key or value is unknown or invalid; the
+            sentence names the file and the key.
     """
     content = read_toml(path, "settings", AppcadenceError)
     kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Config)}
@@ -188,7 +188,7 @@ def read(path: str | Path) -> Config:
     for section, kind in kinds.items():
         values = content.get(section, {})
         if not isinstance(values, dict):
-            raise AppcadenceError(f"{path}: {section} is no table; write [{section}]")
+            raise AppcadenceError(f"{path}: {section} is not a table; write [{section}]")
         # By key in the file, the field that it sets.
         of = {ATTACK_NAMES.get(field.name, field.name): field.name for field in fields(kind)}
         _known(f"{path}, [{section}]: key", values, of)

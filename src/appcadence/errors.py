@@ -1,4 +1,4 @@
-"""The errors users meet: each names the thing, its value and what to do next."""
+"""The errors that users see: each names the thing, its value and what to do next."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,7 +9,7 @@ _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " 
 
 
 def known_are(name: str, known: Iterable[str], more: Iterable[str] = ()) -> str:
-    """What there is in place of an unknown name, and which of it, or of more, was probably meant."""
+    """A text that lists the known names, and the one among them or `more` that was probably meant."""
     names = list(known)
     meant = get_close_matches(name, [*names, *more], n=1)
     return f"known are {', '.join(names)}" + (f"; did you mean {meant[0]}?" if meant else "")
@@ -18,11 +18,10 @@ def known_are(name: str, known: Iterable[str], more: Iterable[str] = ()) -> str:
 class AppcadenceError(ValueError):
     """Base of every error caused by input or settings; the command line prints it and exits with 2.
 
-    A message may quote a file: it is one line of what can be printed, and loses its middle if it is long.
+    A message may quote a file, so it is reduced to one printable line, and shortened in the middle if long.
 
     Attributes:
-        argument: name of the argument to give or to change, where that mends it; the command line adds its
-            option.
+        argument: name of the argument to give or change, if that helps; the command line adds its option.
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:
@@ -34,17 +33,17 @@ class AppcadenceError(ValueError):
 
 
 class MissingExtraError(AppcadenceError, ImportError):
-    """What was asked for takes an optional package that is not installed."""
+    """A feature needs an optional package that is not installed."""
 
 
 class TelemetryError(AppcadenceError):
-    """A telemetry directory or a native log cannot be read or written as asked."""
+    """A telemetry directory or a native log cannot be read or written as requested."""
 
 
 class UnusableFile(TelemetryError):
-    """One input file cannot be used; those beside it can.
+    """One input file cannot be used; others can.
 
-    `paths` holds it, and those that are of no use without it.
+    `paths` has the file and those that are useless without it.
     """
 
     def __init__(self, message: str, *paths: Path, argument: str | None = None) -> None:
@@ -53,7 +52,7 @@ class UnusableFile(TelemetryError):
 
 
 class SchemaError(AppcadenceError):
-    """A table does not have the columns, types or values that its declaration asks for."""
+    """A table does not have the columns, types or values that its declaration requires."""
 
 
 class BundleError(AppcadenceError):
@@ -61,4 +60,4 @@ class BundleError(AppcadenceError):
 
 
 class EvidenceError(AppcadenceError):
-    """An evidence file was edited or cut, or cannot be read or added to."""
+    """An evidence file was edited or cut, or cannot be read or extended."""

@@ -1,7 +1,7 @@
 """Every statement on windows, telemetry and the fleet: a code with parameters, worded in one catalogue.
 
-A finding is declared here and nowhere else, and no part of the package reads its words again: what is said
-may be worded otherwise without any alert, exception or summary coming out otherwise.
+Findings are declared here and nowhere else, and no part of the package parses their words: changing a
+sentence changes no alert, exception or summary.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from appcadence._quantity import case_sentence, quantity
 from appcadence._types import Mask
 from appcadence.features.catalog import FEATURES, RELATIVE
 from appcadence.features.feature import Feature
+from appcadence.features.windows import APP_LEVEL
 
 REASON, UNCHECKED, SUPPRESSION = "reason", "unchecked", "suppression"
 EXPLANATION, NO_ALERT = "explanation", "no_alert"
 BLIND_SPOT, FLEET_EVENT, CONTEXT = "blind_spot", "fleet_event", "context"
 SUMMARY = "summary"
-"""Kinds: why a window ranks where it does; what could not be checked of it; why an exception does not hold
-for it; what speaks for its benign reading; why it raises no alert; what the telemetry cannot show; what
-the fleet met for the first time together; what stands beside it and was not judged; and what happened."""
+"""Kinds: why a window ranks where it does; what could not be checked; why an exception does not hold; what
+speaks for a benign reading; why there is no alert; what the telemetry cannot show; what the fleet met for the
+first time together; context that was not judged; and what happened."""
 
 Parameters = Mapping[str, Any]
 
@@ -40,7 +41,7 @@ class Statement:
     word: Callable[[Parameters], str]
     """The sentence, from the parameters."""
     label: str = ""
-    """What goes before the sentence where nothing else says its kind."""
+    """Prefix of the sentence where nothing else shows its kind."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,25 @@ class Finding:
     @property
     def sentence(self) -> str:
         """In words, for a place that says its kind."""
-        said = CATALOGUE[self.code].word(self.parameters)
+        said = self._said
         return said[:1].upper() + said[1:]
 
     @property
     def text(self) -> str:
         """In words, for any place."""
-        statement = CATALOGUE[self.code]
-        said = statement.word(self.parameters)
-        return f"{statement.label}: {said}" if statement.label else said
+        label = CATALOGUE[self.code].label
+        return f"{label}: {self._said}" if label else self._said
+
+    @property
+    def _said(self) -> str:
+        said, dest = CATALOGUE[self.code].word(self.parameters), self.parameters.get("seen_at")
+        if dest is None:
+            return said
+        return f"{said.removesuffix('.')} ({'all destinations together' if dest == APP_LEVEL else dest})."
+
+    def seen_at(self, dest: str) -> Finding:
+        """The same, said of a window of another destination than the one in focus; `*` = all of the app's."""
+        return Finding(self.code, {**self.parameters, "seen_at": dest})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,10 +92,10 @@ class Finding:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Finding:
-        """Back from `as_dict`, whose text is not read.
+        """The inverse of `as_dict`; the text is ignored.
 
         Raises:
-            ValueError: it is no finding.
+            ValueError: it is not a finding.
         """
         try:
             code, parameters = facts["code"], facts["parameters"]
@@ -97,6 +108,7 @@ class Finding:
 
 ARROW = pa.struct([("code", pa.string()), ("parameters", pa.string())])
 """A finding in a table; parameters are a JSON object."""
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def codes_of(*kinds: str) -> pa.Array:
@@ -106,7 +118,7 @@ def codes_of(*kinds: str) -> pa.Array:
 
 def arrow(findings: Sequence[Finding]) -> pa.StructArray:
     """(n,) of type `ARROW`."""
-    parameters = [json.dumps(dict(f.parameters), sort_keys=True, separators=(",", ":")) for f in findings]
+    parameters = [_json(dict(f.parameters)) for f in findings]
     columns = [pa.array([f.code for f in findings], pa.string()), pa.array(parameters, pa.string())]
     return pa.StructArray.from_arrays(columns, fields=list(ARROW))
 
@@ -125,7 +137,7 @@ def of_row(row: Mapping[str, Any]) -> list[Finding]:
     """The findings of a row of the scores or alerts table.
 
     Raises:
-        ValueError: what stands there are no findings.
+        ValueError: the row holds something else.
     """
     return [] if row["findings"] is None else [Finding.from_dict(one) for one in row["findings"]]
 
@@ -145,7 +157,7 @@ _AGE = {"channel_is_new", "destination_is_new_for_device", "destination_is_new_f
 
 
 def _phrase(feature: Feature) -> str:
-    """What a feature is called; that a window cuts a session short, where it is measured."""
+    """What a feature is called, with a note that a session is measured within one window."""
     return feature.phrase + (" within one window" if feature.name == "longest_session_seconds" else "")
 
 
@@ -220,15 +232,16 @@ def _rounded(value: float | None, unit: str) -> str:
 def _fleet_event(p: Parameters) -> str:
     first = datetime.fromisoformat(p["first_seen"])
     alerting = p["alerting_devices"]
-    loud = f", and {alerting} of the devices alert by themselves" if alerting else ""
+    verb = "alerts by itself" if alerting == 1 else "alert by themselves"
+    loud = f"; {alerting:,} of the devices {verb}" if alerting else ""
     return (
-        f"{p['devices']} devices met the {p['kind']} {p['name']} for the first time together, from "
-        f"{first:%Y-%m-%d %H:%M} UTC on; its windows are in no ranking{loud}."
+        f"{p['devices']:,} devices met the {p['kind']} {p['name']} for the first time together, from "
+        f"{first:%Y-%m-%d %H:%M} UTC on; its windows are not ranked{loud}."
     )
 
 
 def _of(kind: str, label: str, text: str) -> Statement:
-    """What is said in a text, which names the parameters where they stand."""
+    """A statement from a format string over the parameters."""
     return Statement(kind, text.format_map, label)
 
 
@@ -250,18 +263,18 @@ CATALOGUE: dict[str, Statement] = {
     "device_unusual": _of(
         UNCHECKED,
         "Unusual device",
-        "more of this device is unusual at once than calibrated days are: its scores are lowered by "
-        "{lowered_by:.1f}; see whether its telemetry, identity or use changed.",
+        "more of this device's traffic is unusual at once than on the calibration days, so its scores are "
+        "lowered by {lowered_by:.1f}; see whether its telemetry, identity or use changed.",
     ),
     "pushes_unknown": _unchecked("whether pushes started it (no push telemetry for this app)."),
     "durations_unknown": _unchecked("how long it stayed connected (no durations)."),
-    "destinations_unknown": _unchecked("which hosts it contacted (the phone's own log names none)."),
+    "destinations_unknown": _unchecked("which hosts it contacted (the phone's own log does not name them)."),
     "slots_of_8_seconds": _unchecked(
-        "a rhythm under about 16 s (the log has slots of 8 s): it would show as one long run."
+        "a rhythm under about 16 s: the log has slots of 8 s, and such a rhythm looks like one long run."
     ),
     "exception_period": _broken(
         lambda p: (
-            f"a flow every {_rounded(p['period_seconds'], 's')}, approved from "
+            f"a flow every {_rounded(p['period_seconds'], 's')}, approved at most every "
             f"{_rounded(p['min_period_seconds'], 's')}"
         )
     ),
@@ -275,62 +288,70 @@ CATALOGUE: dict[str, Statement] = {
         "connected at {hour:02}:00 UTC, approved {from_hour:02}:00-{to_hour:02}:00".format_map
     ),
     "exception_expired": _broken("expired on {expires}".format_map),
-    "user_present": _explains("user present"),
-    "approved_rhythm": _explains("approved rhythm"),
+    "user_present": _explains("the user was present"),
+    "approved_rhythm": _explains("the rhythm is approved"),
     "scheduled_by_ios": _explains("explained by iOS's scheduler"),
-    "usual_for_app": _explains("as usual for this app"),
+    "usual_for_app": _explains("usual for this app"),
     "known_to_fleet": _explains("known to the fleet"),
-    "system_service": _explains("by its name a service of iOS itself or of the carrier"),
+    "system_service": _explains("its name is that of a service of iOS or of the carrier"),
     "user_started": _explains("the user began {user_contacts:,} of {of:,} contacts"),
     "app_is_new": _explains("the app itself is new"),
-    "takes_over": _explains("takes over from hosts that the app contacts less now"),
+    "takes_over": _explains("it replaces hosts that the app now contacts less"),
     "known_owner": _explains("the host belongs to {owner}"),
-    "cadence_alone": _silent("cadence alone with under {min_beats} beats raises none, whatever its score."),
-    "below_threshold": _silent("its score is below {threshold:.1f}, from which windows alert."),
-    "no_behaviour_stands_out": _silent("no behaviour that can be judged stands out by itself."),
+    "cadence_alone": _silent(
+        "cadence alone, with under {min_beats} beats, never raises one, whatever its score."
+    ),
+    "below_threshold": _silent("its score is below the level from which windows alert in this run."),
+    "no_behaviour_stands_out": _silent(
+        "it shows no behaviour within the thresholds that are set, so its score does not matter."
+    ),
     "unattributed_windows": Statement(
         BLIND_SPOT,
         lambda p: (
-            f"{p['windows']} of {p['of']} channel windows ({100 * p['windows'] / p['of']:.0f}%) cannot be "
-            "attributed to an app."
+            f"channel windows that cannot be attributed to an app: {p['windows']:,} of {p['of']:,} "
+            f"({100 * p['windows'] / p['of']:.0f}%)."
         ),
         "Blind spot",
     ),
-    "devices_without_activity": _blind("{devices} of {of} devices do not show whether the user was present."),
-    "devices_without_pushes": _blind("{devices} of {of} devices do not show whether pushes started it."),
+    "devices_without_activity": _blind(
+        "devices that do not show whether the user was present: {devices:,} of {of:,}."
+    ),
+    "devices_without_pushes": _blind("devices that do not show which pushes arrived: {devices:,} of {of:,}."),
     "multiplexed_requests": _blind(
         "requests inside one HTTP/2 or QUIC connection cannot be told apart in flow records."
     ),
     "shared_processes": _blind(
-        "{windows} of {of} windows are of system processes that work for apps, and not ranked."
+        "windows of system processes that work for apps, which are not ranked: {windows:,} of {of:,}."
     ),
     "private_relay": _blind(
-        "{devices} of {of} devices use iCloud Private Relay: whom they talk to through it, and how often, is "
-        "not in these logs."
+        "devices that use iCloud Private Relay, which hides whom they contact and how often: "
+        "{devices:,} of {of:,}."
     ),
     "push_connections": _blind(
-        "{windows} of {of} windows are of phones' own connections to Apple's push service, one for all apps, "
-        "and not ranked."
+        "windows of phones' own connections to Apple's push service, one for all apps, which are not ranked: "
+        "{windows:,} of {of:,}."
     ),
-    "local_destinations": _blind("{windows} of {of} windows to local addresses are not ranked."),
+    "local_destinations": _blind("windows to local addresses, which are not ranked: {windows:,} of {of:,}."),
     "dns_channel": _blind(
         "{dest} got {lookups:,} DNS look-ups, all from {device}, which has {other_flows:,} other flows; "
-        "look-ups are not judged, and may carry more than names."
+        "look-ups are not judged, but may carry data (DNS tunnelling)."
     ),
-    "new_names": _blind("{device} met {names:,} new hosts in an hour ({hour})."),
+    "new_names": _blind("{device} contacted {names:,} new hosts within an hour ({hour})."),
     "short_reports": _blind("App Privacy Reports of under two days, which cannot be judged: {reports:,}."),
-    "lookups_only": _blind("{devices} of {of} devices show nothing but DNS look-ups, which are not judged."),
+    "lookups_only": _blind(
+        "devices that show nothing but DNS look-ups, which are not judged: {devices:,} of {of:,}."
+    ),
     "identity_changed": _of(
         BLIND_SPOT,
         "Identity changed",
-        "{renamed} of {of} devices have other ids than before, and the destinations of {nameless} lost "
-        "their host names; what is new to them for that reason is no fleet event.",
+        "devices whose ids changed: {renamed:,} of {of:,}; devices whose destinations lost their host names: "
+        "{nameless:,}. What is new to them for that reason is no fleet event.",
     ),
     "threshold_out_of_reach": Statement(
         BLIND_SPOT,
         lambda p: (
-            f"{p['threshold']} {p['p_value']:g} is below {p['min_p_value']:.2g}, the least p-value that this "
-            f"model can give; no window shows {p['behaviour'].replace('_', ' ')}."
+            f"{p['threshold']} {p['p_value']:g} is below {p['min_p_value']:.2g}, the smallest p-value this "
+            f"model can give, so no window can show {p['behaviour'].replace('_', ' ')}."
         ),
         "Blind spot",
     ),

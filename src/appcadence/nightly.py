@@ -1,7 +1,7 @@
-"""The batch job: a telemetry directory and a bundle in, an output directory out, whole or not at all.
+"""The batch job: scores a telemetry directory with a bundle, and writes an output directory or nothing.
 
-It works block by block (a block is the flows of some devices) and leaves what is done in a scratch directory
-beside the output, so that a run that was killed goes on where it stopped and ends with the same bytes.
+It works block by block (a block has the flows of some devices) and keeps finished blocks in a scratch
+directory beside the output. A killed run therefore resumes where it stopped and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.build import build
+from appcadence.features.columns import micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.extraction import INPUT_TABLES, load, touching
+from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.partition import BLOCK_FLOWS, in_order
 from appcadence.features.vetting import decided
@@ -63,8 +65,7 @@ from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
 
 _log = logging.getLogger(__name__)
-_MAX_EPOCH_DIGITS = 11
-"""As many stay within the years that a time can have."""
+_FOREVER, _MAX_EPOCH_DIGITS = 2**62, 11
 
 
 def score_directory(
@@ -78,34 +79,33 @@ def score_directory(
     local_destinations: bool = False,
     history: str | Path | None = None,
     verdicts: str | Path | None = None,
-    since: pd.Timestamp | None = None,
-    until: pd.Timestamp | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
     exceptions: str | Path | None = None,
     block_flows: int = BLOCK_FLOWS,
     engine: Engine = local,
     progress: Progress = silent,
 ) -> Run:
-    """Score a telemetry directory (or canonical tables) and write into `out`, replacing an earlier output.
+    """Score a telemetry directory (or canonical tables) and write to `out`, replacing an earlier output.
 
-    The output: scores.parquet, cases.parquet and the alerts they are (alerts.csv, alerts.ecs.jsonl,
+    The output has scores.parquet, cases.parquet and their alerts (alerts.csv, alerts.ecs.jsonl,
     alerts.ocsf.jsonl), fleet_events.parquet, history.parquet, run.json, measures.parquet and
     exceptions.parquet for exceptions, and window_facts.parquet, sessions.parquet, context.parquet and
-    activity.parquet for the report. Only windows that begin from `since` on and before `until` are scored,
-    and those to local destinations are ranked only where asked. `history` is an earlier output, or its
-    history.parquet: contacts and cases go on from there. Channels of the history that `verdicts`, a file,
-    calls benign are known from now on. An output that was
-    made from the same telemetry, model and settings is left as it is, or only put under other exceptions; a
-    run that was killed or failed is gone on with.
+    activity.parquet for the report. Only windows that begin at or after `since` and before `until` are
+    scored. Windows to local destinations are ranked only with `local_destinations`. `history` is an earlier
+    output or its history.parquet, from which contacts and cases continue. Channels that `verdicts`, a file,
+    calls benign count as known. An output made from the same telemetry, model and settings is left unchanged,
+    except that other exceptions are applied. A killed or failed run is resumed.
 
-    Memory: a block of flows (about 80 MB) a core, 140 bytes a channel and 60 bytes a window of the whole
-    fleet. Scratch beside `out`: about 60 bytes a flow and 1 kB a window.
+    Memory: a block of flows (about 80 MB) per core, 140 bytes per channel and 60 per window of the whole
+    fleet. Scratch beside `out`: about 60 bytes per flow and 1 kB per window.
 
-    Stages and counts are logged under `appcadence.nightly`, at the level INFO.
+    Stages and counts are logged under `appcadence.nightly`, at level INFO.
 
     Raises:
-        TelemetryError: the telemetry cannot be read, `out` is something else than an output directory, or
-            `since` or `until` lies inside a window.
-        AppcadenceError: another run is writing into `out`.
+        TelemetryError: the telemetry cannot be read, `out` exists and is not an output directory, `since` or
+            `until` is inside a window, or the history extends beyond the start of the first window.
+        AppcadenceError: another run is writing to `out`, or a moment names no time zone.
     """
     out = Path(out)
     recover(out)
@@ -114,7 +114,7 @@ def score_directory(
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     history, earlier = _earlier(history)
-    _now()  # what is wrong with it, is said before the work
+    _now()  # checks SOURCE_DATE_EPOCH before the work
     past = scorer.detector.history if history is None else read_history(history)
     past = past if verdicts is None else decided(past, read_named(Path(verdicts), VERDICTS))
     asked = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables, Ranking(local_destinations))
@@ -125,6 +125,8 @@ def score_directory(
     else:
         telemetry = TelemetryDirectory(source)
         inputs = _fingerprint(telemetry, scorer, (history, earlier, verdicts), settings)
+    if history is not None:
+        past.require_before(_begin(telemetry, seconds, span_us), "history")
     entries = output.entries_of(exceptions)
     _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
     progress = logged_stages(_log, progress)
@@ -133,7 +135,7 @@ def score_directory(
             done = output.reapply(out, exceptions)[0]
             _log_end(done, "put under other exceptions")
             return done
-        with scratch(out):  # clears away what a run left that was killed at its end
+        with scratch(out):  # removes what a run left that was killed at its end
             _log_end(done, "nothing to do")
         return done
     with scratch(out, resume=True) as place:
@@ -142,7 +144,7 @@ def score_directory(
             clear(place)
             key.write_text(inputs)
         else:
-            _log.info("going on with what an interrupted run left")
+            _log.info("resuming an interrupted run")
         job = Job(telemetry, scorer, past, seconds, span_us, block_flows, asked)
         files, after, found = engine(job, place, progress)
         progress("writing", 0.0)
@@ -187,10 +189,10 @@ def _log_end(run: Run, what: str) -> None:
 
 
 def _earlier(history: str | Path | None) -> tuple[Path | None, Path | None]:
-    """The history and, where they are known, the cases of the run before.
+    """The files of the history and, if there is one, of the cases of the previous run.
 
     Raises:
-        TelemetryError: the file of the cases is damaged, or another.
+        TelemetryError: the file of the cases is damaged or not such a file.
     """
     if history is None:
         return None, None
@@ -205,10 +207,10 @@ def _earlier(history: str | Path | None) -> tuple[Path | None, Path | None]:
 
 
 def _now() -> datetime:
-    """When alerts are made; `SOURCE_DATE_EPOCH` (seconds) sets it, for bytes that can be reproduced.
+    """The time at which alerts are made; `SOURCE_DATE_EPOCH` (seconds) overrides it, for reproducible bytes.
 
     Raises:
-        AppcadenceError: it is no such number.
+        AppcadenceError: the variable is not such a number.
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not epoch:
@@ -222,11 +224,11 @@ def _now() -> datetime:
 
 
 def read_history(path: str | Path) -> History:
-    """The history that an earlier run left in its output.
+    """The history in the output of an earlier run.
 
     Raises:
         TelemetryError: the file cannot be read.
-        SchemaError: it is no history.
+        SchemaError: the file is not a history.
     """
     recover(Path(path).parent)
     try:
@@ -240,12 +242,21 @@ def read_history(path: str | Path) -> History:
         ) from None
 
 
-def _span(since: pd.Timestamp | None, until: pd.Timestamp | None, seconds: int) -> tuple[int, int] | None:
+def _begin(source: Telemetry, seconds: int, span_us: tuple[int, int] | None) -> int:
+    """When the first window to score begins, microseconds since the epoch."""
+    if span_us is not None and span_us[0] != -_FOREVER:
+        return span_us[0]
+    starts = (micros(piece()["start"]) for piece in _pieces(source, "flows", ["start"]))
+    first_us = min((int(start.min(initial=_FOREVER)) for start in starts), default=_FOREVER)
+    return first_us // (seconds * 1_000_000) * seconds * 1_000_000
+
+
+def _span(since: datetime | str | None, until: datetime | str | None, seconds: int) -> tuple[int, int] | None:
     if since is None and until is None:
         return None
     ends = []
-    for name, moment, default in (("since", since, -(2**62)), ("until", until, 2**62)):
-        at = default if moment is None else int(moment.to_numpy().astype("datetime64[us]").astype(np.int64))
+    for name, moment, default in (("since", since, -_FOREVER), ("until", until, _FOREVER)):
+        at = default if moment is None else moment_us(moment, name)
         if moment is not None and at % (seconds * 1_000_000):
             begins = pd.Timestamp(at - at % (seconds * 1_000_000), unit="us", tz="UTC")
             raise TelemetryError(
@@ -294,7 +305,7 @@ def _write_report_data(
     span_us: tuple[int, int] | None,
     staging: Path,
 ) -> None:
-    """Write what is shown of some windows: facts, sessions, pushes, apps, and what their users did."""
+    """Write what the report shows about some windows: facts, sessions, pushes, apps and user activity."""
     wanted = top.to_pandas()
     devices = pa.array(sorted(set(wanted["device_id"])), pa.string())
     columns = [*coded.COLUMNS, *window_facts.FLOW_COLUMNS]
@@ -330,7 +341,7 @@ def _rows_of(
     devices: pa.Array,
     of: Callable[[pa.Table], pa.Table] = lambda piece: piece,
 ) -> pa.Table:
-    """Some columns of a table's rows of some devices, or what `of` keeps of them."""
+    """Some columns of a table for some devices, each piece filtered by `of`."""
     pieces = _pieces(source, name, columns)
 
     def wanted(number: int) -> pa.Table:

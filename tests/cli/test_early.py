@@ -30,6 +30,6 @@ def test_what_is_something_else_is_refused(tmp_path):
             check_files(html=path)
         assert error.value.argument == "html"
     for path in (tmp_path / "file", tmp_path / "pipe"):
-        with pytest.raises(AppcadenceError, match="is no directory; name one") as error:
+        with pytest.raises(AppcadenceError, match="is not a directory; name a directory") as error:
             check_directories(out=path)
         assert error.value.argument == "out"

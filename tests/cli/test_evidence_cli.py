@@ -169,7 +169,7 @@ def test_report_as_text_and_json(log, monkeypatch, capsys):
 def test_verify_says_what_it_cannot_know(log, monkeypatch, capsys):
     said = run("evidence", "verify", log)
     head = audit_log.verify(log).head
-    assert "6 lines" in said and head in said and "guarantees nothing" in said and narrow(said)
+    assert "6 lines" in said and head in said and "does not protect" in said and narrow(said)
     audit_log.append(log, "decision", {"verdict": "benign"}, AT)
     said = run("evidence", "verify", log, "--head", head)
     assert "up to line 6" in said and "1 line after it" in " ".join(said.split()) and narrow(said)
@@ -227,7 +227,7 @@ def test_decisions_from_rank_window_and_csv_reach_training(place):
         (("scored", "--rank", 1, "--device", "d"), "OUT and --rank"),
         (("scored", "--rank", 1, "--verdict", "benign", "--analyst", "a"), "--justification is missing"),
         (("--device", "d"), "--dest is missing"),
-        (("--csv", "x.csv", "--rank", 1), "give it alone"),
+        (("--csv", "x.csv", "--rank", 1), "leave out the other options"),
         (("--csv", "nowhere.csv"), "nowhere.csv cannot be read"),
         (
             ("scored", "--rank", 10**9, "--verdict", "benign", "--analyst", "a", "--justification", "j"),

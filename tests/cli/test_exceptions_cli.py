@@ -57,7 +57,7 @@ def place(fleet_model, tmp_path, monkeypatch):
 
 def test_a_file_is_checked_without_results(place):
     said = run("exceptions.toml")
-    assert "3 exceptions, nothing wrong" in said and "expires in 5 d" in said and "expired" in said
+    assert "3 exceptions, the file is valid" in said and "expires in 5 d" in said and "expired" in said
     assert "covers" not in said and "[bold]x[/]" in said.replace("\n", "")
     assert max(map(len, said.splitlines())) <= 80
 

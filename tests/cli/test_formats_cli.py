@@ -39,7 +39,7 @@ def test_all_formats_are_listed_with_what_they_give():
 def test_a_file_that_is_taken_says_what_becomes_of_its_lines(tmp_path):
     path = write(tmp_path, SAMPLES["squid"].content + b"what is this\n")
     printed = run("test", path)
-    assert "access.log is taken for squid." in printed
+    assert "access.log is read as squid." in printed
     assert "Of 4 rows among its first lines, 2 count; 1 are records of other kinds; 1 were" in printed
     assert "line 4: no such record" in printed
     found = json.loads(run("test", path, "--json"))
@@ -73,11 +73,11 @@ def test_a_file_that_is_not_taken_says_why_not(tmp_path):
     both = json.loads(SAMPLES["goflow2"].content.splitlines()[0])
     both |= {"ip_src": "10.8.0.21", "ip_dst": "203.0.113.10"}
     printed = run("test", write(tmp_path, json.dumps(both).encode()))
-    assert printed.startswith("access.log may be goflow2 or pmacct; say which with --format.")
+    assert printed.startswith("access.log may be goflow2 or pmacct; choose one with --format.")
 
 
 def test_a_file_that_is_taken_and_refused_says_why(tmp_path):
     path = write(tmp_path, b"SRC_IP,DST_IP,PACKETS,BYTES\n10.8.0.21,203.0.113.10,1,60\n")
     printed = " ".join(run("test", path).split())
-    assert "is taken for pmacct. It is refused:" in printed and "add timestamp_start" in printed
+    assert "is read as pmacct. It is refused:" in printed and "add timestamp_start" in printed
     assert str(path) in printed

@@ -78,10 +78,10 @@ MISTAKES = [
     ("score nowhere --out new", ["nowhere", "convert"]),
     ("readiness notes.txt", ["notes.txt", "directory"]),
     ("report scored --html telemetry", ["telemetry is a directory", "file"]),
-    (f"{SCORE} notes.txt", ["notes.txt is no directory", "name one", "--out"]),
+    (f"{SCORE} notes.txt", ["notes.txt is not a directory", "name a directory", "--out"]),
     (f"{SCORE} telemetry", ["telemetry exists", "choose another"]),
     ("train telemetry --out telemetry", ["telemetry", "not a bundle"]),
-    ("report scored --html notes.txt/r.html", ["notes.txt is no directory", "choose another", "--html"]),
+    ("report scored --html notes.txt/r.html", ["notes.txt is not a directory", "choose another", "--html"]),
     (
         "readiness telemetry --html /proc/here/r.html",
         ["/proc/here/r.html cannot be written", "choose another place", "--html"],
@@ -208,6 +208,6 @@ def test_without_its_packages_no_command_begins(place, module, words):
 def test_a_tracking_server_that_does_not_answer(typed, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     sentence = typed("train", "telemetry", "--out", "new", "--register")
-    assert "http://127.0.0.1:9 does not answer; start it, or mend MLFLOW_TRACKING_URI" in sentence
+    assert "http://127.0.0.1:9 does not answer; start it, or correct MLFLOW_TRACKING_URI" in sentence
     for words in (("models", "list"), ("score", "telemetry", "--model", "models:/a@b", "--out", "new")):
         assert "does not answer" in typed(*words)

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from make import fleet, flows, table, together
+from make import DAY0, fleet, flows, table, together
 from mlflow_server import mlflow_server
 
 from appcadence.cli import main
@@ -42,11 +43,15 @@ def place(fleet_model, tmp_path_factory):
     (path / "usual").symlink_to(fleet_model)
     baseline = fleet(devices=4, days=2)
     write_directory(path / "telemetry", baseline)
-    later, rows = [fleet(devices=4, days=2, seed=9)["flows"]], []
+    whole = fleet(devices=4, days=6, seed=9)["flows"]
+    after = pc.greater_equal(whole["start"].cast("int64"), (DAY0 + 4 * DAY) * 1_000_000)
+    later, rows = [whole.filter(after)], []
     for phone in ("phone-00", "phone-01", "phone-02"):
-        later.append(flows(np.arange(0, 2 * DAY, 300.0), phone, "com.chat", "c2.example", 0.5, 310, 180))
+        later.append(
+            flows(np.arange(4 * DAY, 6 * DAY, 300.0), phone, "com.chat", "c2.example", 0.5, 310, 180)
+        )
         where = {"device_id": phone, "app_id": "com.chat", "dest": "c2.example"}
-        rows.append(where | {"start": 0.0, "end": 2.0 * DAY, "label": "malicious"})
+        rows.append(where | {"start": 4.0 * DAY, "end": 6.0 * DAY, "label": "malicious"})
     write_directory(path / "frozen", {"flows": together(*later)})
     pq.write_table(table(LABELS, rows), path / "frozen.labels.parquet")
     return path
@@ -133,6 +138,28 @@ def test_a_model_is_as_good_as_itself(run):
     assert code == 0 and "A: usual" in out and "6 implant-days" in out, err
     answer = json.loads(run("compare", "usual", "usual", *FROZEN, "--json")[1])
     assert answer["a"] == answer["b"] and answer["a"]["recall_at_1_per_device_day"] > 0.9
+
+
+def test_a_model_that_learned_from_the_evaluation_set_is_said_to_have(run, place):
+    rows = [
+        {
+            "device_id": "phone-00",
+            "app_id": "com.chat",
+            "dest": "chat.example",
+            "start": 0.0,
+            "end": 1.0 * DAY,
+        }
+    ]
+    pq.write_table(
+        table(LABELS, [row | {"label": "malicious"} for row in rows]), place / "seen.labels.parquet"
+    )
+    seen = ("--data", "telemetry", "--labels", "seen.labels.parquet")
+    code, out, err = run("compare", "usual", "usual", *seen)
+    assert code == 0 and "100% of these flows come from devices and days that A was trained on" in " ".join(
+        out.split()
+    ), err
+    assert json.loads(run("compare", "usual", "usual", *seen, "--json")[1])["a"]["share_learned"] == 1.0
+    assert json.loads(run("compare", "usual", "usual", *FROZEN, "--json")[1])["b"]["share_learned"] == 0.0
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_without_a_model_the_reference_model_scores_and_says_so(place, typed, as
     if as_json:
         assert reference_model()[1].startswith(json.loads(said[1])["model_version"])
     else:
-        assert "the reference model scored" in " ".join(said[1].split())
+        assert "the reference model was used" in " ".join(said[1].split())
     # Evidence holds which model it was.
     facts = json.loads((place / "scored.evidence.jsonl").read_text())["facts"]
     assert reference_model()[1].startswith(facts["model"]["bundle"]) and facts["model"]["given"]

@@ -56,10 +56,10 @@ def test_a_beacon_is_told_in_plain_words_and_shown_day_by_day(given, tmp_path):
     text = " ".join(done.output.split())
     assert max(map(len, done.output.splitlines()[:-1])) <= 80
     assert text.startswith("1 app stands out in 3 days of log")
-    assert "1. com.example.torch" in text and "no proof that an app is malicious" in text
-    assert "It went onto the network 864 times in 3 days of log." in text
+    assert "1. com.example.torch" in text and "not proof that an app is malicious" in text
+    assert "It used the network 864 times in 3 days of log." in text
     assert "These uses came regularly, about every 5 minutes." in text
-    assert "Where the connections go: a sysdiagnose does not hold that." in text
+    assert "Where the connections go: a sysdiagnose does not say." in text
     assert "Beats faster than about 16 s" in text
     page = (tmp_path / "p.html").read_text()
     assert page.count('class="raster"') == 3 and "Mon 2 March 2026" in page and "<script" not in page
@@ -85,7 +85,7 @@ def test_parts_of_ios_stand_apart_and_are_compared_with_another_phone(given):
     text = " ".join(run(given / "courier").output.split())
     assert text.startswith("Nothing stands out among the apps that people install")
     assert "PARTS OF iOS THAT STAND OUT: 1 iOS 1. com.apple.courierd" in text
-    assert "Only the comparison with another phone of the same iOS version" in text
+    assert "Only a comparison with another phone on the same iOS version" in text
     assert "A sysdiagnose of another phone with the same iOS version" in text
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_telemetry_directory_is_called_one(tmp_path, sources):
 def test_a_log_without_rows_tells_nothing_and_says_what_to_collect(tmp_path):
     write_directory(tmp_path / "t", {"flows": FLOWS.empty()})
     text = " ".join(run(tmp_path / "t").output.split())
-    assert text.startswith("Nothing can be said of this phone") and "press both volume buttons" in text
+    assert text.startswith("Nothing can be said about this phone") and "press both volume buttons" in text
 
 
 def test_the_real_sample_is_kept_where_asked(shared_data, tmp_path):

@@ -155,9 +155,7 @@ def test_muted_models_and_numbers_that_are_none_are_refused(place, run):
 def test_what_is_trained_can_be_signed_at_once(place, run):
     key = json.loads(run("models", "keygen", "signing.pem", "--json"))["key"]
     (place / "signing.pem").chmod(0o644)
-    assert "open to others than its owner" in run(
-        "train", "telemetry", "--sign-key", "signing.pem", "--out", "new"
-    )
+    assert "accessible to others" in run("train", "telemetry", "--sign-key", "signing.pem", "--out", "new")
     assert not (place / "new").exists()
     (place / "signing.pem").chmod(0o600)
     run("train", "telemetry", "--sign-key", "signing.pem", "--out", "new")

@@ -31,7 +31,7 @@ def test_findings_are_printed_written_and_told_as_json(reports, tmp_path):
     text = " ".join(done.output.split())
     assert done.exit_code == 0 and "\x1b" not in done.output
     assert "28 sums of app and host in 3 reports of 1 device" in text
-    assert "simulated phones stand in for them" in text
+    assert "simulated phones are used instead" in text
     assert "d1, 2026-03-16 to 2026-03-23: com.a -> c2?[31m.invalid" in text
     assert "Not checked: rhythm and hours of the contacts" in text
     assert pq.read_schema(tmp_path / "w.parquet").equals(WEEKLY)
@@ -42,7 +42,9 @@ def test_findings_are_printed_written_and_told_as_json(reports, tmp_path):
 
 
 def test_score_and_readiness_name_their_place(reports):
-    with pytest.raises(Exception, match=r"holds no flows\. App Privacy Reports are judged apart") as error:
+    with pytest.raises(
+        Exception, match=r"holds no flows\. App Privacy Reports are judged separately"
+    ) as error:
         run("score", reports, "--out", reports.parent / "scored")
     assert str(error.value).endswith(f"appcadence weekly {reports}")
     text = " ".join(run("readiness", reports).output.split())

@@ -140,6 +140,7 @@ def test_a_faster_rhythm_is_worded(gap, period, said):
         (1500.0, "times", "1,500 times as often"),
         (3.14159, "1/h", "3.14 an hour"),
         (7.0, "count", "7"),
+        (8.16e-7, "1/h", "under 0.001 an hour"),
         (0.255, "s/kB", "0.255 s/kB"),
         (999.0, "nats", "999 nats"),
         (1000.0, "nats", "1,000 nats"),

@@ -48,7 +48,7 @@ def test_an_hour_of_made_up_names_is_a_finding():
     assert [(f.code, dict(f.parameters)) for f in known] == [
         ("new_names", {"device": "d2", "names": MIN_NEW_NAMES, "hour": "1970-01-01 07:00 UTC"})
     ]
-    assert "d2 met 5,000 new hosts in an hour (1970-01-01 07:00 UTC)" in known[0].text
+    assert "d2 contacted 5,000 new hosts within an hour (1970-01-01 07:00 UTC)" in known[0].text
     assert not made_up_names(History(loud), int(some[0]) + 1)  # the run before has said it
 
 

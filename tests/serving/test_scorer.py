@@ -1,10 +1,13 @@
-"""The scoring library: what it refuses."""
+"""The scoring library: what it refuses, copies, and takes from the run before."""
+
+import copy
+import pickle
 
 import pandas as pd
 import pytest
-from make import fleet
+from make import fleet, flows, together
 
-from appcadence.errors import SchemaError
+from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.features import extract
 from appcadence.features.catalog import SCHEMA_ID
 from appcadence.features.partition import write_features
@@ -39,8 +42,8 @@ def test_one_window_of_another_length_is_enough(scorer):
         scorer.score_windows(table)
 
 
-@pytest.mark.parametrize("name", ["window_start", "window_end"])
-def test_a_table_without_its_window_is_refused(scorer, name):
+@pytest.mark.parametrize("name", ["window_start", "window_end", "app_id", "n_beats"])
+def test_a_table_without_its_keys_is_refused(scorer, name):
     table = extract(fleet(devices=1, days=2)).drop(columns=name)
     for ask, given in ((scorer.score_windows, table), (scorer.explain, table.iloc[0])):
         with pytest.raises(SchemaError, match=f"lacks '{name}'"):
@@ -59,3 +62,58 @@ def test_a_feature_table_of_another_schema_is_refused_with_both_named(scorer, tm
             ask(given)
     other.attrs.clear()  # of other origin, such as JSON
     assert scorer.score_windows(other).equals(expected)
+
+
+def test_times_that_were_kept_as_text_are_times(scorer):
+    table = extract(fleet(devices=2, days=2), history=scorer.detector.history)
+    text = table.assign(**{name: table[name].astype(str) for name in ("window_start", "window_end")})
+    expected, found = scorer.score_windows(table), scorer.score_windows(text)
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(SchemaError, match="a DataFrame, not of type Series"):
+        scorer.score_windows(table.iloc[0])
+
+
+def test_scorers_compare_and_hash_by_identity(scorer):
+    other = pickle.loads(pickle.dumps(scorer))
+    assert scorer != other and len({scorer, other, scorer}) == 2
+    assert other.version == scorer.version
+
+
+def test_a_copy_starts_without_what_update_has_seen(fleet_model):
+    live = Scorer.load(fleet_model)
+    live.update(fleet(devices=1, days=2)["flows"])
+    assert live.live.closed_until is not None
+    for made in (copy.copy(live), copy.deepcopy(live), pickle.loads(pickle.dumps(live))):
+        assert made.live.closed_until is None
+
+
+def day(tables, number):
+    """The tables with the flows that start on one day."""
+    days = (tables["flows"]["start"].to_pandas() - pd.Timestamp("2026-03-02", tz="UTC")).dt.days
+    return {**tables, "flows": tables["flows"].filter((days == number).to_numpy())}
+
+
+def test_a_day_after_the_other_equals_both_at_once(scorer):
+    tables = fleet(devices=3, days=2)
+    first = scorer.run(day(tables, 0))
+    second = scorer.run(day(tables, 1), history=first.history)
+    both = scorer.run(tables)
+    assert second.history.contacts.equals(both.history.contacts)
+    key = ["device_id", "app_id", "dest", "window_start"]
+    parts = pd.concat([run.scores.to_pandas() for run in (first, second)])
+    together = both.scores.to_pandas().sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(
+        parts.sort_values(key, ignore_index=True)[[*key, "score"]], together[[*key, "score"]]
+    )
+
+
+def test_a_history_that_knows_the_future_is_refused(scorer):
+    tables = fleet(devices=1, days=2)
+    tables["flows"] = together(tables["flows"], flows([100.0, 100_000.0], "phone-00", "com.new", "n.example"))
+    later = scorer.run(tables).history
+    with pytest.raises(TelemetryError, match=r"contacts up to 2026-03-03 .*begin at 2026-03-02 00:00"):
+        scorer.run(tables, history=later)
+    with pytest.raises(TelemetryError, match="knows contacts up to"):
+        scorer.resumed(later, "2026-03-03T00:00Z")
+    with pytest.raises(AppcadenceError, match="expected the end of a window"):
+        scorer.resumed(later, "2026-03-04T01:00Z")

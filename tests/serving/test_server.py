@@ -1,5 +1,6 @@
 """The server as its users meet it: the real command, on loopback."""
 
+import gzip
 import json
 import math
 import re
@@ -192,9 +193,9 @@ def with_column(name, values):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "no sound Arrow"),
-        (b"ARROW1\0\0", "no sound Arrow"),
-        (arrow_of(LARGE)[:3000], "no sound Arrow"),
+        (b"", "not a valid Arrow"),
+        (b"ARROW1\0\0", "not a valid Arrow"),
+        (arrow_of(LARGE)[:3000], "not a valid Arrow"),
         (compressed("zstd"), "compressed"),
         (compressed("lz4"), "compressed"),
         (arrow_of(pa.table({"x": [1]})), "lacks the required column 'start'"),
@@ -204,6 +205,8 @@ def with_column(name, values):
         ),
         (with_column("start", pa.array([1 << 62], pa.timestamp("us", tz="UTC"))), "outside the years"),
         (with_column("start", pa.array(["soon"])), "'start'"),
+        (with_column("start", pa.array([1_772_409_600])), "'start' holds numbers"),
+        (with_column("device_id", pa.array([""])), "'device_id': 1 of 1 values are empty"),
         (with_column("dest_host", pa.array(["x" * 1025])), "1,025 characters"),
         (with_column("dest_host", pa.array(["x"], pa.string_view())), "string_view"),
         (with_column("outcome", pa.array(["perhaps"])), "'perhaps' is not one of"),
@@ -228,9 +231,18 @@ def test_hostile_durations_are_scored_as_the_library_does(server, scorer):
 def test_what_is_no_such_request_is_refused(server):
     assert "text/plain" in refusal(post(server, content=b"x", headers={"Content-Type": "text/plain"}), 415)
     assert "of no type" in refusal(post(server, content=b"x"), 415)
-    refusal(httpx.get(f"{server}/docs"), 404)
-    refusal(httpx.get(f"{server}/score"), 405)
+    assert "no path /docs; /openapi.json" in refusal(httpx.get(f"{server}/docs"), 404)
+    assert "/score takes POST, not GET" in refusal(httpx.get(f"{server}/score"), 405)
+    refusal(post(server, "/score/", content=b"{}", headers=JSON), 404)
     refusal(post(server, params={"alerts_per_device_day": "nan"}, content=b"{}", headers=JSON), 422)
+    # Passed over, a misspelt budget would be the default one.
+    misspelt = post(server, params={"alerts_per_devce_day": "0.1"}, content=b"{}", headers=JSON)
+    assert "did you mean alerts_per_device_day?" in refusal(misspelt, 422)
+    twice = post(server, params={"alerts_per_device_day": ["1", "2"]}, content=b"{}", headers=JSON)
+    assert "more than once" in refusal(twice, 422)
+    packed = post(server, content=gzip.compress(b"{}"), headers=JSON | {"Content-Encoding": "gzip"})
+    assert "encoded (gzip)" in refusal(packed, 415)
+    assert httpx.head(f"{server}/healthz").status_code == 200
     # A page on the web may have its own name resolved to this machine.
     refusal(post(server, content=b"{}", headers=JSON | {"Host": "pages.example:80"}), 421)
 

@@ -80,6 +80,21 @@ def test_threads_may_share_it(live, tables):
     same(live.update(flows[:0], until=END, **around(tables)), live.score(tables))
 
 
+def test_a_restart_in_the_middle_loses_and_doubles_nothing(live, tables):
+    flows = tables["flows"].sort_by("start")
+    start, more = micros(flows["start"]), around(tables)
+    half = len(flows) // 2
+    found = [live.update(flows[:half], **more)]
+    history, until = live.live.history, live.live.closed_until
+    history = type(history).from_arrow(history.to_arrow())  # as it comes back from a file
+    ends = start + (flows["duration_seconds"].fill_null(0.0).to_numpy() * 1e6).astype(np.int64)
+    again = flows.filter(pa.array(ends >= until.value // 1000 - 24 * HOUR_US))
+    resumed = Scorer(live.detector, "test").resumed(history, until)
+    found.append(resumed.update(again, until=END, **more))
+    assert len(found[0]) and resumed.live.late_flows
+    same(pd.concat(found, ignore_index=True), live.score(tables))
+
+
 def test_without_a_closed_window_there_are_no_rows(live, tables):
     rows = live.update(tables["flows"][:0])
     assert len(rows) == 0 and list(rows.columns) == SCORES.names

@@ -1,18 +1,28 @@
 """Truth and quality: counted in implant-days and benign alert units."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from handmade import observed, slow_level
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appcadence.errors import SchemaError
+from appcadence.features.history import History
 from appcadence.telemetry.schema import FLOWS, conform
-from appcadence.training.evaluate import BUDGETS, evaluate, injected_quality, json_ready, quality
-from appcadence.training.truth import Truth, truth_of, with_names
+from appcadence.training.evaluate import (
+    BUDGETS,
+    evaluate,
+    injected_quality,
+    json_ready,
+    quality,
+    share_learned,
+)
+from appcadence.training.truth import Truth, labels_outside, truth_of, with_names
 
 DAY = pd.Timestamp("2026-03-02", tz="UTC")
 
@@ -114,6 +124,25 @@ def test_labels_without_anything_malicious_are_refused():
         evaluate(scores, _labels([("a", "app", "h", 0, 1, "ignore", None)]), _flows())
 
 
+def test_labels_of_another_time_are_counted_and_refused_where_there_are_no_others():
+    shown, late = ("a", "app", "h", 1, 2, "malicious", "c"), ("a", "app", "h", 40, 50, "malicious", "d")
+    seen = _flows([("a", "1.2.3.4", "h")]).drop_columns("duration_seconds")
+    seen = seen.append_column("duration_seconds", pa.array([7_200.0]))
+    assert labels_outside(_labels([shown]), seen) == (0, 1)
+    assert labels_outside(_labels([shown, late]), seen) == (1, 2)
+    with pytest.raises(SchemaError, match="none of the 1 malicious labels lies in the span"):
+        labels_outside(_labels([late]), seen)
+
+
+def test_what_the_model_learned_from_is_told_by_device_and_time():
+    known = History(pd.DataFrame({"device_id": ["a", "b"], "first_seen": [0, 50], "vetted": [True, False]}))
+    model = SimpleNamespace(history=known, reference=SimpleNamespace(end_us=100))
+    start = pa.array([0, 50, 100, 101, 50], pa.timestamp("us", tz="UTC"))
+    later = pa.table({"start": start, "device_id": ["a", "a", "a", "a", "b"]})
+    assert share_learned(model, later) == pytest.approx(3 / 5)
+    assert share_learned(model, later.slice(3)) == share_learned(model, later.slice(0, 0)) == 0.0
+
+
 def test_recall_is_told_apart_by_what_the_caller_knows():
     scores = _scores(
         [("a", "app", "h", 0, 5.0), ("b", "app", "h", 0, -5.0), ("c", "app", "h", 0, 1.0)]
@@ -154,12 +183,6 @@ scored_rows = st.lists(
 shown_pairs = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 5)), max_size=8)
 
 
-def slow_level(benign, allowed):
-    """The highest score that at most so many benign units exceed."""
-    levels = [-math.inf, *benign]
-    return min(level for level in levels if sum(b > level for b in benign) <= int(allowed))
-
-
 @given(scored_rows, shown_pairs, st.integers(0, 3), st.sampled_from([0.0, 1.0, 2.0, 10.0]))
 @settings(max_examples=100)
 def test_quality_equals_its_twin(rows, pairs, unseen, days):
@@ -180,7 +203,7 @@ def test_quality_equals_its_twin(rows, pairs, unseen, days):
     )
     window = np.array([w for w, _ in pairs], np.int64)
     truth = Truth(days_of, window, np.array([number[day] for _, day in pairs], np.int64))
-    frame = pd.DataFrame({"device_id": [f"d{d}" for d in device]})
+    frame = observed([f"d{d}" for d in device])
     got = quality(frame, np.array(score, float), truth, np.array(unit), days)
 
     values = [-math.inf if math.isnan(s) else float(s) for s in score]
@@ -216,7 +239,7 @@ def test_quality_equals_its_twin(rows, pairs, unseen, days):
 def benign_and_implant(benign, implant, days):
     """Quality of benign units that score so, and one implant-day that does."""
     scores = np.array([implant, *benign], float)
-    frame = pd.DataFrame({"device_id": [f"d{k}" for k in range(len(scores))]})
+    frame = observed([f"d{k}" for k in range(len(scores))])
     truth = Truth(
         pd.DataFrame({"device_id": ["d0"], "case_id": ["c"], "day": [DAY], "kind": ["beacon"]}),
         np.array([0]),
@@ -250,36 +273,6 @@ def test_a_budget_of_k_units_lets_k_benign_units_through(implant, days, found):
 def test_realised_counts_units_at_the_promised_score_and_above():
     got = benign_and_implant([0.0, -1e-9, -math.log(3.0), -2.0, -math.log(0.1)], 9.0, 2.0)
     assert got.realised == {0.1: 0.5, 1.0: 1.0, 3.0: 2.0}
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=2, max_size=8),
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=5),
-)
-@settings(max_examples=20)
-def test_intervals_equal_those_of_fleets_drawn_device_by_device(benign, implants):
-    device = [f"d{d}" for d, _ in benign + implants]
-    score = np.array([s for _, s in benign + implants], float)
-    n, m = len(benign), len(implants)
-    days = pd.DataFrame({"device_id": device[n:], "case_id": "c", "day": DAY, "kind": "beacon"})
-    truth = Truth(days, np.arange(n, n + m), np.arange(m))
-    got = quality(pd.DataFrame({"device_id": device}), score, truth, np.arange(n + m), 2.0)
-    names = list(dict.fromkeys(device[n:] + device[:n]))
-    if len(names) < 2:
-        assert all(math.isnan(x) for pair in got.interval.values() for x in pair)
-        return
-    rng = np.random.default_rng(0)
-    shares = {budget: [] for budget in BUDGETS}
-    for _ in range(200):
-        fleet = [names[k] for k in rng.integers(0, len(names), len(names))]
-        units = [s for name in fleet for d, s in zip(device[:n], score[:n], strict=True) if d == name]
-        shown = [s for name in fleet for d, s in zip(device[n:], score[n:], strict=True) if d == name]
-        for budget in BUDGETS:
-            level = slow_level(units, 2.0 * budget)
-            shares[budget].append(sum(s > level for s in shown) / max(len(shown), 1))
-    for budget, (low, high) in got.interval.items():
-        assert low == pytest.approx(np.quantile(shares[budget], 0.025))
-        assert high == pytest.approx(np.quantile(shares[budget], 0.975))
 
 
 def test_metrics_are_flat_and_what_is_no_number_is_null():

@@ -10,9 +10,10 @@ from appcadence.errors import TelemetryError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
 from appcadence.models.calibration import Calibration, device_shift
+from appcadence.models.eligibility import STRATA
 from appcadence.models.experts import Experts
 from appcadence.models.trees import join, leaf, scaled
-from appcadence.training.fit import FOLDS, MAX_LOSS, MIN_STRATUM, Sample, fit, fold_of, start_of
+from appcadence.training.fit import FOLDS, MAX_LOSS, MIN_STRATUM, Sample, _as_scored, fit, fold_of, start_of
 from appcadence.training.supervised import SIMULATED_TRUST, Correction, Start
 
 BASELINE = AppBaseline.fit(windows(2))
@@ -51,6 +52,19 @@ def test_an_implant_day_is_one_carriers_on_one_day_of_one_round():
     # The day is that of UTC.
     late = sample(2, 0, day=[0.99, 1.0], hours=1)
     assert len(late.truth().days) == 2 and late.days() == pytest.approx(2 * 3600 / DAY)
+
+
+def test_figures_are_of_scores_that_are_lowered_as_scoring_does():
+    scale = dict.fromkeys(STRATA, Calibration(1.0, 2.0, 10.0, np.empty(0), np.empty(0)))
+    apps = {"app": [f"com.{k}" for k in range(8)]}
+    benign, implants = sample(8, **apps), sample(8, np.arange(8), number=1, **apps)
+    raw = np.arange(16.0)
+    score, lowered = _as_scored(Sample.joined([benign, implants]), raw, scale)
+    shift = device_shift(benign.frame, (raw[:8] - 1.0) / 2.0, np.ones(8, bool))
+    assert (shift < 0).all()
+    np.testing.assert_array_equal(score[:8], (raw[:8] - 1.0) / 2.0 + shift)
+    np.testing.assert_array_equal(score[8:], (raw[8:] - 1.0) / 2.0)  # many implants in a round are no change
+    np.testing.assert_array_equal(lowered, raw + 2.0 * np.append(shift, np.zeros(8)))
 
 
 def test_all_windows_of_a_channel_or_an_app_share_a_fold():
@@ -163,7 +177,8 @@ def test_what_is_measured_is_on_the_scale_and_behaviours_on_what_can_be_judged(b
     np.testing.assert_array_equal(found.behaviours["structured_cadence"], np.arange(20.0, 120.0))
     assert not len(found.behaviours["session_persistence"])
     scale = found.calibration["attributed"].scale
-    np.testing.assert_allclose(found.tested["score"], scale(np.r_[np.arange(120.0), 119.0]))
+    lowered = found.tested["score"] - scale(np.r_[np.arange(120.0), 119.0])
+    assert np.ptp(lowered) < 1e-9 and lowered[0] < 0  # so many units at once are an unusual day
     assert found.tested["kind"].notna().sum() == 1 and found.tested["implant"].tolist()[-1] == 0
 
 

@@ -16,7 +16,7 @@ from appcadence.training.train import train
     "at", [600.0 * np.arange(144), (3600 * np.arange(24)[:, None] + np.arange(14) / 20).ravel()]
 )
 def test_one_channel_alone_is_too_little_to_learn_from(at):
-    with pytest.raises(TelemetryError, match=r"of too few channels to hold any out; .* longer capture"):
+    with pytest.raises(TelemetryError, match=r"from too few channels to hold any out; .* longer capture"):
         train({"flows": flows(at)})
 
 

@@ -11,13 +11,15 @@ import pandas as pd
 import pyarrow.compute as pc
 import pytest
 from handmade import detector, windows
-from make import activity, fleet, flows, pushes, together
+from make import activity, fleet, flows, pushes, table, together
 
 from appcadence.cli.evaluate import print_health
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.serving.scorer import Scorer
+from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import steady
+from appcadence.training.drift import drift
 from appcadence.training.evaluate import json_ready
 from appcadence.training.injection import past_and_future
 from appcadence.training.probe import Probe, as_of, check_health, probe, scores_of
@@ -75,6 +77,35 @@ def test_scores_are_those_of_the_scorer(trained, later):
     judged = theirs["status"].astype(object) == "scored"
     np.testing.assert_array_equal(ours["score"], theirs["score"].where(judged).to_numpy(np.float64))
     assert ours["dest"].tolist() == theirs["dest"].tolist()
+
+
+@pytest.fixture(scope="module")
+def unusual(later):
+    """The same, with many new apps that beat on one device, and with printers on the local network."""
+    beats = np.arange(6 * DAY, 7 * DAY, 300.0)
+    hosts = [flows(beats, "phone-00", f"com.new{k}", f"host{k}.example") for k in range(12)]
+    printers = [flows(beats, f"phone-{k:02d}", "com.print", "192.168.1.9") for k in range(6)]
+    return {"flows": together(later["flows"], *hosts, *printers)}
+
+
+def test_what_scoring_lowers_or_never_ranks_is_no_alert_of_the_health_check(trained, unusual):
+    theirs = Scorer(trained.detector, "").score(unusual)
+    judged = theirs["status"].astype(object) == "scored"
+    assert (theirs["device_shift"] < 0).any() and (theirs["status"] == "local_destination").any()
+    ours = scores_of(trained.detector, unusual)
+    np.testing.assert_array_equal(ours["score"], theirs["score"].where(judged).to_numpy(np.float64))
+    reached = theirs[judged & (theirs["score"] >= 0)]
+    units = reached.groupby(["device_id", "app_id", "window_start"], observed=True).ngroups
+    assert drift(trained.detector, unusual).budget.units == units
+
+
+def test_implants_do_not_make_a_day_unusual(trained, unusual):
+    where = {"device_id": "phone-00", "label": "malicious", "start": 6.0 * DAY, "end": 7.0 * DAY}
+    rows = [where | {"app_id": f"com.new{k}", "dest": f"host{k}.example"} for k in range(12)]
+    ours = scores_of(trained.detector, unusual, labels=table(LABELS, rows))
+    theirs = Scorer(trained.detector, "").score(unusual)
+    unshifted = (theirs["score"] - theirs["device_shift"]).where(theirs["status"].astype(object) == "scored")
+    np.testing.assert_allclose(ours["score"], unshifted.to_numpy(np.float64), atol=1e-9)
 
 
 def test_only_the_past_is_known_and_every_implant_day_counts(trained, tables):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from appcadence.training.evaluate import Quality
-from appcadence.training.registry import judge
+from appcadence.training.registry import MAX_LEARNED, judge
 
 CHAMPION = Quality(
     implant_days=100,
@@ -37,6 +37,12 @@ def test_recall_may_fall_by_the_tolerance_and_no_further(budget):
     (reason,) = judge(CHAMPION, but(recall={budget: old - 0.03}))
     assert f"at {budget:g} " in reason and f"{old:.3f}" in reason and f"{old - 0.03:.3f}" in reason
     assert "0.02" in reason and "100 implant-days" in reason
+
+
+def test_a_challenger_that_learned_from_the_evaluation_set_is_refused():
+    assert judge(CHAMPION, CHAMPION, learned=MAX_LEARNED) == judge(None, CHAMPION, learned=MAX_LEARNED) == ()
+    (reason,) = judge(CHAMPION, CHAMPION, learned=0.25)
+    assert reason.startswith("25% of the evaluation telemetry's flows") and "after its training" in reason
 
 
 def test_a_gain_at_one_budget_does_not_pay_for_a_loss_at_the_other():

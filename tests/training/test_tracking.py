@@ -7,12 +7,14 @@ import sys
 import time
 import urllib.request
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 from mlflow_server import free_port, mlflow_server
 
 from appcadence.errors import AppcadenceError
+from appcadence.features.catalog import SCHEMA_ID
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.serving.scorer import Scorer
@@ -103,6 +105,10 @@ def test_run_is_complete_over_http(published, trained, server):
     ):
         assert words in card
     assert json.loads(artifact("dataset.json")) == fingerprint(source)
+    environment = artifact("environment.txt").decode()
+    for package in ("appcadence", "lightgbm", "numpy", "pyarrow", "scikit-learn"):
+        assert f"\n{package}=={version(package)}\n" in environment
+    assert environment.startswith("# Python 3.") and SCHEMA_ID in environment.splitlines()[0]
     logged = {entry["dataset"]["name"]: entry for entry in run["inputs"]["dataset_inputs"]}
     assert set(logged) == {f"telemetry.{name}" for name in source.tables()}
     assert {tag["value"] for entry in logged.values() for tag in entry["tags"]} == {"training"}

@@ -70,11 +70,12 @@ def test_training_learns_from_them(tables):
     day = past_and_future(tables, (DAY0 + 3 * 86400) * 1_000_000)[1]
 
     def score(verdict):
-        said = None
-        if verdict:
-            rows = [("phone-03", "com.chat", "poll.example", 2, 2, verdict, "ana")]
-            said = _verdicts(rows)
-        scores = Scorer(train(tables, seed=1, verdicts=said).detector, "x").score(day)
+        said = _verdicts([("phone-03", "com.chat", "poll.example", 2, 2, verdict, "ana")])
+        training = train(tables, seed=1, verdicts=said)
+        taught = {name: value for name, value in training.params.items() if name.startswith("verdict")}
+        # The channel's windows and the app's, of two days.
+        assert taught == {"verdicts": 1, "verdict_windows": 4, "verdict_windows_learned": 4}
+        scores = Scorer(training.detector, "x").score(day)
         return scores.loc[scores["dest"] == "poll.example", "score"].item()
 
     assert score("malicious") > score("benign") + 0.1

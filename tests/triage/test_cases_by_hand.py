@@ -90,12 +90,44 @@ def test_times_and_counts_are_those_of_all_windows_that_alert():
     assert case["alert_days"] == ["2026-03-02", "2026-03-03"]
     assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=1)
     assert case["last_time"] == MIDNIGHT + pd.Timedelta(hours=48)
-    assert case["summary"].startswith("43 connections, 1 of them to few.example")
+    assert case["summary"].startswith("43 connections, one of them to few.example")
     # The window over all destinations holds the flows of its channels already.
     (whole,) = by_hand([{"n_flows": 7}, {"dest": "*", "score": 2.0, "n_flows": 50}])
     assert whole["summary"].startswith("50 connections, 7 of them to a.example")
     (alone,) = by_hand([{"n_flows": 7}, {"n_flows": 5, "hour": 24}])
     assert alone["summary"].startswith("12 connections, to a.example")
+
+
+def test_an_app_wide_rhythm_is_told_with_all_it_contacted():
+    """One destination is named, also where an exception covers it; local ones are no part of the rhythm."""
+    whole, quiet = {"dest": "*", "n_flows": 50}, {"alert": False, "score": 1.0}
+    local = {"dest": "printer.local", "status": "local_destination"} | quiet
+    (one,) = by_hand([whole, {"dest": "a.example"} | quiet, local])
+    assert one["summary"] == "50 connections, to a.example."
+    (two,) = by_hand(
+        [whole, {"dest": "a.example"} | quiet, {"dest": "b.example", "status": "excepted"} | quiet]
+    )
+    assert two["summary"] == "50 connections, to 2 destinations together."
+    assert [part["dest"] for part in two["destinations"]] == ["a.example"]
+    (held,) = by_hand([whole, {"dest": "b.example", "status": "excepted"} | quiet])
+    assert held["summary"] == "50 connections, to b.example."
+
+
+def test_a_reason_of_another_destination_names_it():
+    def unusual(feature):
+        said = Finding("unusual_feature", {"feature": feature, "value": 2.0, "expected": 1.0})
+        return arrow([said]).to_pylist()
+
+    rows = [
+        {"findings": unusual("beats_per_hour")},
+        {"dest": "b.example", "score": 2.0, "findings": unusual("longest_session_seconds")},
+        {"dest": "*", "score": 1.0, "findings": unusual("median_seconds_since_foreground")},
+        {"hour": 1, "score": 0.5, "findings": unusual("out_size_mode_share")},
+    ]
+    (case,) = by_hand(rows)
+    endings = [text.rpartition(" (")[2] if text.endswith(").") else "" for text in case["reasons"]]
+    assert endings == ["", "b.example).", "all destinations together).", ""]
+    assert [f.text for f in of_row(case)[1:]] == case["reasons"]
 
 
 @pytest.mark.parametrize(
@@ -132,13 +164,13 @@ def test_a_session_over_midnight_lasts_as_long_as_its_part_or_longer():
     file = io.BytesIO()
     pq.write_table(table, file)
     (case,) = cases_in(file, NO_EVENTS, pa.Table.from_pylist(known, FACTS)).to_pylist()
-    assert "for 4.8 h or longer at a time, to a.example." in case["summary"]
+    assert "in contact for 4.8 h or longer at a time, to a.example." in case["summary"]
     # The port that the strongest window uses most goes without saying if it is one of the web's.
     rows = [{"hours": 24}, {"hour": 24, "hours": 24, "score": 2.0}]
     file = io.BytesIO()
     pq.write_table(windows_by_hand(rows), file)
     (case,) = cases_in(file, NO_EVENTS, pa.Table.from_pylist(known, FACTS)).to_pylist()
-    assert "to a.example (port 5223)." in case["summary"] and case["ports"] == [5223, 443]
+    assert "to a.example (port 5223 and others)." in case["summary"] and case["ports"] == [5223, 443]
 
 
 def test_weeks_that_follow_each_other_are_one_case():

@@ -17,7 +17,7 @@ from kill_steps import in_child
 
 from appcadence.errors import AppcadenceError
 from appcadence.triage import delivery
-from appcadence.triage.delivery import LEDGER, Delivered, Spool, deliver, key_of
+from appcadence.triage.delivery import LEDGER, Delivered, Spool, deliver, key_of, opened
 from appcadence.triage.receivers import Syslog, Webhook, syslog, syslog_message, webhook
 
 POINTS = ("accept", "part", "read", "record")
@@ -269,6 +269,19 @@ def test_a_spool_that_cannot_be_used_is_one_sentence(tmp_path):
         with pytest.raises(AppcadenceError, match="cannot be used") as caught:
             deliver(ALERTS, [Syslog("127.0.0.1", 1)], place)
         assert "\n" not in str(caught.value)
+
+
+def test_a_ledger_whose_own_names_are_damaged_is_one_sentence(tmp_path):
+    with opened(tmp_path):
+        pass
+    whole = (tmp_path / LEDGER).read_bytes()
+    # SQLite names the table whose statement it does not understand, in bytes that Python cannot decode.
+    damaged = whole.replace(b"tabledeliveries", b"table\x80eliveries").replace(
+        b"deliveries (", b"deliveries )"
+    )
+    (tmp_path / LEDGER).write_bytes(damaged)
+    with pytest.raises(AppcadenceError, match="cannot be used"), opened(tmp_path):
+        pass
 
 
 def test_the_ledger_keeps_no_address_and_no_document_that_was_sent(tmp_path):

@@ -3,15 +3,20 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hostile_output import DAY, HOSTILE, HOUR, written
+from make import flows
 from typer.testing import CliRunner
 
 from appcadence.cli import app, main
 from appcadence.errors import AppcadenceError
 from appcadence.findings import Finding
+from appcadence.nightly import score_directory
+from appcadence.serving import Scorer
 from appcadence.triage.explain import case_lines, explain, facts, lines
 from appcadence.triage.next_steps import contain, look
+from appcadence.triage.report.page import write_report
 
 
 @pytest.fixture
@@ -192,3 +197,24 @@ def test_numbers_of_a_contribution_stand_apart(out):
     row = {"feature": "beats_per_hour", "value": 9.714, "expected": 0.31234, "contribution": 1.5}
     table = [t for t in lines(replace(window, row=window.row | {"contributions": [row]})) if "beats_per" in t]
     assert table[0].split() == ["beats_per_hour", "9.71", "an", "hour", "0.312", "an", "hour", "+1.50"]
+
+
+def test_a_case_says_on_which_days_its_destination_was_contacted_without_an_alert(fleet_model, tmp_path):
+    day = 86400.0
+    starts = [*np.arange(5 * day, 6 * day, 300.0), 6 * day + 1e4, 6 * day + 4e4]
+    beacon = flows(starts, "phone-03", None, "c2.example")
+    score_directory({"flows": beacon}, Scorer.load(fleet_model), tmp_path / "out")
+    said = "Without an alert, it also contacted c2.example on 2026-03-08 (2 flows)."
+    shown = run(tmp_path / "out", "--case", 1)
+    assert "Alerts on 2026-03-07." in shown and said in shown
+    write_report(tmp_path / "out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert said in page and page.count("Without an alert, it") == 1
+
+
+def test_no_name_is_broken_at_a_hyphen(out):
+    window = explain(out, 1)
+    name = "-".join(["part"] * 12) + ".example"
+    for before in range(0, 60, 7):
+        row = window.row | {"app_id": "a" * before, "dest": name}
+        assert any(name in line for line in lines(replace(window, row=row)))

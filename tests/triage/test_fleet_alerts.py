@@ -74,7 +74,7 @@ def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer
     scored(scorer, out, 5)
     write_report(out, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "and 5 of the devices alert by themselves" in page
+    assert "; 5 of the devices alert by themselves" in page
     others = pd.read_parquet(out / "scores.parquet").query("alert and status == 'scored'")
     units = len(others.groupby([others["device_id"].astype(str), others["app_id"].fillna(others["dest"])]))
     assert f">{units + 1}<" in page

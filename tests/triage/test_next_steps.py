@@ -89,6 +89,15 @@ def test_unknown_apps_and_apps_outside_of_the_inventory():
     assert contact(old) == "Ask the user of d1 what they use com.a for, and whether they know a.example."
 
 
+def test_nobody_is_asked_whether_they_know_an_address():
+    bare, used = asked([], None, "203.0.113.9"), "which apps they used then; the telemetry names no app."
+    looked_up = "Look up who runs 203.0.113.9 (WHOIS, passive DNS), then ask the user of d1"
+    assert contact(bare) == f"{looked_up} {used}"
+    assert contact(asked([{"app_id": "com.b"}], dest="203.0.113.9")) == (
+        f"{looked_up} what they use com.a (not in the inventory) for."
+    )
+
+
 def test_what_is_asked_is_what_the_window_shows_most():
     managed = [{"app_id": "com.a", "managed": True}]
     p = {"structured_cadence": 0.04, "session_persistence": 0.001, "notification_burst": 0.01}
@@ -148,17 +157,17 @@ def test_only_what_few_devices_contact_is_blocked_and_nothing_of_apple():
 def test_a_part_of_ios_is_neither_removed_nor_somebodys_choice():
     case = a_case((("gateway.icloud.com", 0),), "com.apple.cloudd")
     _, said = contain(case, {})
-    assert said.startswith("com.apple.cloudd is part of iOS and stays: ")
+    assert said.startswith("com.apple.cloudd is part of iOS and cannot be removed: ")
     assert contact(asked([], "com.apple.cloudd")).startswith("com.apple.cloudd is part of iOS, which nobody")
 
 
 @pytest.mark.parametrize(
     ("modes", "stays", "calls"),
     [
-        (["voip", "fetch"], "but not its calls, which", "pushes of calls (PushKit) wake it all the same."),
+        (["voip", "fetch"], "but not its calls, which", "call pushes (PushKit) still wake it."),
         (["remote-notification"], "but not calls, audio, location, Bluetooth, VPN", ""),
         (["location", "audio"], "but not its audio, location updates, which", ""),
-        (None, "but not calls, audio, location, Bluetooth, VPN", "wake it all the same, if it takes any."),
+        (None, "but not calls, audio, location, Bluetooth, VPN", "still wake it, if it takes any."),
     ],
 )
 def test_what_the_switches_of_the_phone_stop_depends_on_declared_modes(modes, stays, calls):
@@ -202,7 +211,7 @@ def test_what_is_asked_is_what_the_case_says_happened():
 
 def test_nothing_is_usual_for_an_unknown_app():
     row = {"explained_by": ["usual_for_app", "known_to_fleet"]}
-    assert explained(row | {"app_id": "com.a"}) == ["as usual for this app", "known to the fleet"]
+    assert explained(row | {"app_id": "com.a"}) == ["usual for this app", "known to the fleet"]
     assert explained(row | {"app_id": None}) == ["known to the fleet"]
     assert explained({"app_id": None, "explained_by": None}) == []
 
@@ -277,16 +286,21 @@ def test_cadence_alone_with_few_beats_says_why_it_raises_no_alert(fleet_model, t
     rows = as_rows(Output(tmp_path / "out").scores([("dest", "=", "few.example")]))
     (row,) = rows
     assert row["behaviours"] == ["structured_cadence"] and row["score"] > 0 and not row["alert"]
-    said = "No alert: cadence alone with under 12 beats raises none, whatever its score."
+    said = "No alert: cadence alone, with under 12 beats, never raises one, whatever its score."
     command = ["explain", str(tmp_path / "out"), "--rank", str(row["rank"])]
     shown = " ".join(CliRunner().invoke(app, command).output.split())
     assert said in shown and "Ask " not in shown
     write_report(tmp_path / "out", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert said.partition(": ")[2][1:] in page[page.index('id="silent"') :]
-    others = [row | {"n_beats": 12}, row | {"alert": True}, row | {"status": "excepted"}]
-    others += [row | {"behaviours": ["structured_cadence", "session_persistence"]}]
-    assert [getattr(no_alert(other, 1.0), "code", None) for other in others] == [
-        *("no_behaviour_stands_out", None, None, "no_behaviour_stands_out")
-    ]
-    assert no_alert(row | {"n_beats": 12, "score": -0.5}, 1.0).code == "below_threshold"
+    steady = {"n_beats": 12, "score": 0.5}
+    for other in (row | steady, row | steady | {"behaviours": []}, row | {"score": 9.0, "behaviours": []}):
+        assert no_alert(other, {}).code == "below_threshold"
+    limits = {"HTTPSCadenceAnomalyThreshold": 0.01}
+    assert no_alert(row | {"behaviours": [], "score": -3.0}, limits).code == "no_behaviour_stands_out"
+    assert (
+        no_alert(row | {"behaviours": []}, {"NotificationWakeFrequencyThreshold": 0.01}).code
+        == "below_threshold"
+    )
+    assert no_alert(row | steady | {"behaviours": ["session_persistence"]}, limits).code == "below_threshold"
+    assert no_alert(row | {"alert": True}, {}) is no_alert(row | {"status": "excepted"}, {}) is None

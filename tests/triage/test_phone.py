@@ -41,7 +41,7 @@ def test_each_use_has_its_explanation_by_hand():
     assert (found.answered, len(found.pushes), found.in_use_only) == (1, 2, False)
     assert phone.hours == pytest.approx((3 * HOUR + 46) / HOUR)
     said = " ".join(words.happened(found, phone))
-    assert "It went onto the network 4 times in 3 hours of log." in said
+    assert "It used the network 4 times in 3 hours of log." in said
     assert (
         "1 began while the phone was in use, 1 began after a push to the app, 1 began with work that iOS had "
         "scheduled, 1 began with none of these, while the phone was locked." in said
@@ -142,7 +142,7 @@ def test_what_comes_with_ios_is_told_by_its_name_or_its_work():
 
 def test_nothing_at_all_has_an_answer():
     found = assess("d1", {}, [], [])
-    assert found.status.startswith("Nothing can be said of this phone") and not found.apps
+    assert found.status.startswith("Nothing can be said about this phone") and not found.apps
     assert found.collect[0].startswith("A sysdiagnose: press both volume buttons")
 
 
@@ -212,7 +212,7 @@ def test_the_switch_of_background_refresh_is_a_test_of_what_it_stops_alone(modes
     tables = {"flows": slots(np.arange(50) * 600.0, APP), "inventory": inventory(profile)}
     (app,) = assess("d1", tables, [alerting(APP, 3.0)], []).apps
     assert any("Background App Refresh" in said for said in app.collect) is asked
-    purpose = "Its purpose, as the inventory has it: vehicle and job tracking. Does what happened fit that?"
+    purpose = "Its purpose according to the inventory: vehicle and job tracking. Does what happened fit that?"
     assert purpose in app.explanations and not any("messengers" in said for said in app.explanations)
 
 

@@ -184,7 +184,7 @@ def test_the_page_says_how_many_of_all_cases_it_shows(out, tmp_path):
         ([], "2 of 2 cases have a card."),
         (
             ["--top", "1"],
-            "1 of 2 cases has a card. The list holds 2, and filters search all of them",
+            "1 of 2 cases has a card. The list holds 2, all of which the filters search",
         ),
     ):
         assert CliRunner().invoke(app, [*command, *options]).exit_code == 0
@@ -200,7 +200,7 @@ def test_output_without_scored_windows(out, tmp_path):
     for name in ("activity", "context", "exceptions"):
         (out / f"{name}.parquet").unlink()
     write_report(out, tmp_path / "report.html")
-    assert "no window outside exceptions alerts at this budget" in (tmp_path / "report.html").read_text()
+    assert "no window without an exception alerts at this budget" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["run.json", "scores.parquet", "cases.parquet", "sessions.parquet"])
@@ -252,6 +252,7 @@ def test_analysts_who_disagree_are_all_shown(out, tmp_path):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     first, _, second = page.partition('id="c2"')
     assert "Earlier verdicts" not in first and "analysts differ" in second
+    assert first.count('class="badge">verdicts differ<') == 1 and "judged" not in page
     assert "ana on 2026-03-04" in second and "because benign" in second and "because malicious" in second
     assert "from 2026-02-20 00:00" in second and "<script>alert" not in page
     pq.write_table(pa.table({"a": [1]}), file)
@@ -303,7 +304,7 @@ def test_entry_and_command_are_what_is_read(out, tmp_path):
     assert "app_id" not in tagged and tomllib.loads(tagged)["exception"][0]["behaviours"] == []
 
 
-def test_an_exception_names_what_alerts_and_what_it_shows_there_from_the_first_alert_on(tmp_path):
+def test_an_exception_names_what_alerts_and_what_it_shows_there_from_first_alert_to_last(tmp_path):
     places = [{"dest": f"h{k}.example", "alert": k < 5} for k in range(9)]
     case = {"id": "0123456789abcdef", "kind": "app", "app_id": "com.a", "device_ids": ["d1"]}
     case |= {"destinations": places, "n_destinations": 9, "alert_days": ["2026-03-08", "2026-03-09"]}
@@ -319,7 +320,7 @@ def test_an_exception_names_what_alerts_and_what_it_shows_there_from_the_first_a
     entries = read(file)
     assert [entry.destination for entry in entries] == [f"h{k}.example" for k in range(3)]
     assert {(e.app_id, e.created, e.expires) for e in entries} == {
-        ("com.a", date(2026, 3, 8), date(2026, 6, 6))
+        ("com.a", date(2026, 3, 8), date(2026, 6, 7))
     }
     assert [e.behaviours for e in entries] == [{"session_persistence", "structured_cadence"}, set(), set()]
     assert "# 2 more destinations alert" in file.read_text()

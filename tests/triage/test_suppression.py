@@ -82,7 +82,7 @@ def test_the_bound_breaks_it_when_the_rhythm_changes(fleet_model):
     fast = rows.index[~slow]
     assert {(device, str(start)[:10]) for device, _, start in fast} == {("phone-02", "2026-03-07")}
     assert (use.covered, use.bounds_broken) == (6, 2) and "bounds broken in 2" in use.notes
-    said = "Exception mail does not hold: a flow every 15 s, approved from 15 min."
+    said = "Exception mail does not hold: a flow every 15 s, approved at most every 15 min."
     for key in fast:
         assert list(rows["reasons"][key]) == [*before["reasons"][key], said]
         assert rows["status"][key] == "scored" and rows["alert"][key] and rows["rank"][key] in (1, 2)
@@ -360,7 +360,11 @@ def breaks(entry, *, period=np.nan, volume=0.0, hours=()):
     [
         # A fifth of haste is in the rhythm.
         ({"min_period_seconds": 900.0}, {"period": 750.0}, None),
-        ({"min_period_seconds": 900.0}, {"period": 749.9}, "a flow every 12.5 min, approved from 15 min"),
+        (
+            {"min_period_seconds": 900.0},
+            {"period": 749.9},
+            "a flow every 12.5 min, approved at most every 15 min",
+        ),
         ({"min_period_seconds": 900.0}, {"period": np.nan}, None),
         ({"max_bytes_per_day": 2000.0}, {"volume": 2000.0}, None),
         ({"max_bytes_per_day": 2000.0}, {"volume": 2000.1}, "2 kB a day, approved up to 2 kB"),

@@ -51,9 +51,14 @@ def test_use_lasts_from_its_start_to_before_its_end():
     assert told(flows([99.0]))["n_unused"] is None
 
 
-def test_where_to_look_is_the_three_most_used_and_the_first_records_and_the_last():
+def test_where_to_look_is_the_three_most_used_and_the_first_records_the_longest_and_the_last():
     ports = [443, 80, 80, 8443, 22, 22, 443, 443]
     start = 60.0 * np.arange(8)
     fact = told(flows(start, dest_port=ports, source_uid=[f"C{k}" for k in range(8)], dest_ip="192.0.2.1"))
     assert fact["ports"] == [443, 22, 80] and fact["addresses"] == ["192.0.2.1"]
     assert fact["record_ids"] == ["C0", "C1", "C2", "C3", "C7"]
+    many = {
+        "source_uid": [f"C{k}" for k in range(8)],
+        "duration": [1.0, 2.0, 3.0, 4.0, np.nan, 50.0, 6.0, 7.0],
+    }
+    assert told(flows(start, **many))["record_ids"] == ["C0", "C1", "C2", "C5", "C7"]

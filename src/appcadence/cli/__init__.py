@@ -35,7 +35,7 @@ COMMANDS = (
 
 
 class _Commands(TyperGroup):
-    """Imports a command when it is asked for: each would have to wait for what all others import."""
+    """Imports a command only when it is used, so that no command waits for the imports of others."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -54,7 +54,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="appcadence",
     cls=_Commands,
-    help="Finds iOS apps whose network rhythm neither the user nor the app's purpose explains.",
+    help="Finds iOS apps whose network rhythm is explained neither by the user nor by the app's purpose.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -66,13 +66,13 @@ def _options(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Tell stages and counts on standard error.")
+        bool, typer.Option("--verbose", "-v", help="Print stages and counts to standard error.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors and what --json asks for.")
+        bool, typer.Option("--quiet", "-q", help="Print only errors and the output of --json.")
     ] = False,
 ) -> None:
     if verbose and quiet:
@@ -88,7 +88,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except _UsageError as error:
-        if type(error).show is not _UsageError.show:  # it is the help, for want of a command
+        if type(error).show is not _UsageError.show:  # the help, since no command was given
             error.show()
         else:
             command = error.ctx.command_path if error.ctx else "appcadence"
@@ -97,9 +97,9 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except UnicodeEncodeError as error:  # Arrow's, of a path
-        complain(f"{error.object} is not named in UTF-8, as Parquet files have to be; choose another name")
+        complain(f"the name {error.object} is not valid UTF-8, which Parquet files need; choose another name")
         sys.exit(2)
-    except Exception as error:  # the last edge: whatever a file makes a library raise is one sentence, too
+    except Exception as error:  # whatever else a library raises is one sentence too
         known = isinstance(error, AppcadenceError | OSError | MemoryError)
         if not known and {"-v", "--verbose"} & set(sys.argv):
             raise

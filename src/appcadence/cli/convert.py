@@ -29,34 +29,35 @@ def convert(
         list[Path],
         typer.Argument(metavar="PATH...", help="Log files, folders, sysdiagnoses, archives; - = stdin."),
     ],
-    out: Annotated[Path, typer.Option(help="Telemetry directory to make or to add to.")],
-    format: Annotated[str | None, typer.Option(help="Format of the files [default: found out].")] = None,
-    device_id: Annotated[str | None, typer.Option(help="The device that all rows belong to.")] = None,
+    out: Annotated[Path, typer.Option(help="Telemetry directory to create or extend.")],
+    format: Annotated[str | None, typer.Option(help="Format of the files.  [default: detected]")] = None,
+    device_id: Annotated[str | None, typer.Option(help="The device of all rows.")] = None,
     devices: Annotated[
-        Path | None, typer.Option(help="CSV: address, device_id, from, to (who had which address when).")
+        Path | None,
+        typer.Option(help="CSV: address, device_id, from, to (which device had which address when)."),
     ] = None,
     local_net: Annotated[
-        list[str] | None, typer.Option(help="Network of your devices (CIDR); may be given several times.")
+        list[str] | None, typer.Option(help="Network of your devices (CIDR); may be repeated.")
     ] = None,
     mapping: MapOption = None,
     app_map: Annotated[
-        Path | None, typer.Option(help="CSV: app_name, app_id, for apps known by display name.")
+        Path | None, typer.Option(help="CSV: app_name, app_id, for logs that name apps by display name.")
     ] = None,
     pseudonymise: Annotated[
         Path | None,
-        typer.Option(metavar="KEYFILE", help="Replace device ids and local host names by keyed hashes."),
+        typer.Option(metavar="KEYFILE", help="Replace device ids and local host names with keyed hashes."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first file that cannot be used.")] = False,
     log: Log = None,
     as_json: Json = False,
 ) -> None:
-    """Turn native logs into a telemetry directory, or add them to one.
+    """Convert native logs into a telemetry directory, or add them to one.
 
-    Files may be packed (gzip, bzip2, xz, zstd). Folders and archives (tar, zip) are searched: give a
-    sysdiagnose as it is. Its device is called after its kind unless --device-id names it. Files that were
-    converted before are skipped; files that cannot be used are passed over and named, and only where none
-    can the command fails. Give logs that belong together in one call, such as Zeek's conn, ssl, quic, http
-    and dns logs. Rows that cannot be used are counted, and listed in the table 'rejected'.
+    Files may be compressed (gzip, bzip2, xz, zstd). Folders and archives (tar, zip) are searched, so pass a
+    sysdiagnose as it is; its device is named after its model unless --device-id is given. Files that were
+    converted before are skipped. Unusable files are listed and skipped; the command fails only if no file is
+    usable. Pass logs that belong together in one call, such as Zeek's conn, ssl, quic, http and dns logs.
+    Unusable rows are counted and listed in the table 'rejected'.
 
     Example: appcadence convert conn.log ssl.log dns.log --out telemetry --local-net 10.0.0.0/8
     """
@@ -93,7 +94,7 @@ def _print(report: ConversionReport) -> None:
     for note in (*(f"Passed over: {reason}" for reason in reasons), *report.notes):
         say(note)
     if report.rejected:
-        say("What was rejected stands with file, line and reason in the table 'rejected'.")
+        say("The table 'rejected' lists the rejected rows with file, line and reason.")
     if not report.changed:
         say(f"Nothing new: {report.out} is unchanged.")
         return
@@ -104,14 +105,14 @@ def _print(report: ConversionReport) -> None:
 
 
 def _fates(fates: Mapping[str, int]) -> str:
-    """Where the rows read went, in words."""
+    """What happened to the rows that were read, in words."""
     read, kept = sum(fates.values()), fates.get("kept", 0)
     rest = [f"{fates[name]:,} {words}" for name, words in (LEFT_OUT | _REJECTED).items() if name in fates]
     return "; ".join([f"Of {many(read, 'row')} read, {kept:,} count", *rest]) + "."
 
 
 def _print_collection(collection: Collection) -> None:
-    """What became of a folder or an archive, a line a reason."""
+    """What was used of a folder or an archive, one line per reason."""
     what = [collection.system, f"of {_minute(collection.taken)} UTC" if collection.taken else ""]
     about = f" ({' '.join(filter(None, what))})" if any(what) else ""
     say(f"{collection.name}{about}: {many(collection.used, 'file')} used.")
@@ -120,7 +121,7 @@ def _print_collection(collection: Collection) -> None:
 
 
 def _rows(file: FileReport) -> Iterator[tuple[object, ...]]:
-    """Two lines a file."""
+    """Two lines per file."""
     if file.skipped or file.unusable:
         yield (file.name, *("-" for _ in range(6)))
         yield ("  skipped" if file.skipped else "  passed over",)
@@ -130,8 +131,8 @@ def _rows(file: FileReport) -> Iterator[tuple[object, ...]]:
 
 
 def _print_changed(days: Sequence[ChangedDay]) -> None:
-    """The first days, one a line."""
-    say("Late records changed days that were there before; score these days again:")
+    """The first days, one per line."""
+    say("Late records changed earlier days; score these days again:")
     rows = ((f"  {day.device_id}", day.day, many(day.rows, "row")) for day in days[:_MAX_DAYS])
     print_table([text(), word(), number("")], rows)
     if len(days) > _MAX_DAYS:

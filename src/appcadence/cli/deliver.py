@@ -1,4 +1,4 @@
-"""deliver: alerts to a SIEM; 'appcadence score' does the same of what it scored."""
+"""deliver: send alerts to a SIEM, as 'appcadence score' does after scoring."""
 
 from __future__ import annotations
 
@@ -25,27 +25,25 @@ _ALERTS = "alerts.ecs.jsonl"
 
 SyslogOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="HOST:PORT", help="Send alerts there, RFC 5424 over TCP; or udp://HOST:PORT."),
+    typer.Option(metavar="HOST:PORT", help="Send alerts by syslog, RFC 5424 over TCP; or udp://HOST:PORT."),
 ]
 WebhookOption = Annotated[
-    list[str] | None, typer.Option(metavar="URL", help="Send alerts there by POST, as ECS JSON, a case each.")
+    list[str] | None, typer.Option(metavar="URL", help="POST alerts there as ECS JSON, one case per request.")
 ]
-AllowRemote = Annotated[
-    bool, typer.Option("--allow-remote", help="Receivers may be other machines than this one.")
-]
+AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Allow receivers on other machines.")]
 SpoolOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="What was sent, and what is still to be.  [default: spool beside OUT]"),
+    typer.Option(metavar="DIR", help="Directory for sent and waiting alerts.  [default: spool beside OUT]"),
 ]
 
 
 def receivers_of(
     syslog: list[str] | None, webhook: list[str] | None, allow_remote: bool, spool: Path | None, out: Path
 ) -> tuple[list[Receiver], Path]:
-    """The receivers and the spool that options name, before any work.
+    """The receivers and the spool that the options name, checked before any work.
 
     Raises:
-        AppcadenceError: a receiver is none, or another machine; or the spool cannot be written.
+        AppcadenceError: a receiver is invalid or remote, or the spool cannot be written.
     """
     found: list[Receiver] = [receivers.syslog(text, allow_remote=allow_remote) for text in syslog or ()]
     found += [receivers.webhook(text, allow_remote=allow_remote) for text in webhook or ()]
@@ -53,14 +51,14 @@ def receivers_of(
     if found:
         check_directories(spool=place)
     elif spool is not None or allow_remote:
-        raise AppcadenceError("nothing is sent without a receiver; name one", "syslog")
+        raise AppcadenceError("there is no receiver to send to; name one", "syslog")
     return found, place
 
 
 def delivered(out: Path, to: list[Receiver], spool: Path) -> Delivered:
-    """Send the alerts in an output; whatever becomes of them is a warning, since the output stands.
+    """Send the alerts in an output. Failures are warnings, since the output is complete.
 
-    Raises nothing but what reading the output raises.
+    Raises only what reading the output raises.
     """
     try:
         return deliver_documents(_alerts(out), to, spool)
@@ -69,19 +67,19 @@ def delivered(out: Path, to: list[Receiver], spool: Path) -> Delivered:
 
 
 def say_delivered(done: Delivered, spool: Path) -> None:
-    """What became of alerts: one line, and a warning for each problem."""
+    """Print one line on the result, and a warning for each problem."""
     say(f"{many(done.sent, 'alert')} sent, {done.waiting:,} waiting in {spool}, {done.unsure:,} unsure.")
     warn(done)
 
 
 def warn(done: Delivered) -> None:
-    """What went wrong, and what to do about it, on standard error."""
+    """Print to standard error what went wrong and what to do about it."""
     for problem in done.problems:
         complain(f"warning: {problem}")
     if done.unsure:
         complain(
-            f"warning: of {many(done.unsure, 'alert')} nobody can know whether the receiver took them; look "
-            "there, and if it did not, send them once more: appcadence deliver OUT --resend-unsure"
+            f"warning: {many(done.unsure, 'alert')} may or may not have reached the receiver; look there "
+            "and send what is missing again: appcadence deliver OUT --resend-unsure"
         )
 
 
@@ -93,20 +91,22 @@ def deliver(
     spool: SpoolOption = None,
     resend_unsure: Annotated[
         bool,
-        typer.Option("--resend-unsure", help="Also send what may have been taken before: perhaps twice."),
+        typer.Option(
+            "--resend-unsure", help="Also send alerts that may have arrived before, so perhaps twice."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Send the new and raised cases of an output to a SIEM, after what still waits in the spool.
+    """Send the new and raised cases of an output to a SIEM, after those that wait in the spool.
 
-    Each is sent at most once to a receiver, however often this runs, within a minute in all. What could not
-    be sent waits in the spool, and is sent first the next time; the exit code is 0 all the same.
+    Each case is sent to a receiver at most once, however often this runs. Sending takes at most a minute.
+    Cases that could not be sent wait in the spool and are sent first the next time; the exit code is still 0.
 
     Example: appcadence deliver scored --syslog 127.0.0.1:6514
     """
     to, place = receivers_of(syslog, webhook, allow_remote, spool, out)
     if not to:
-        raise AppcadenceError("nothing is sent without a receiver; name one", "syslog")
+        raise AppcadenceError("there is no receiver to send to; name one", "syslog")
     done = deliver_documents(_alerts(out), to, place, resend_unsure=resend_unsure)
     if as_json:
         typer.echo(json.dumps(asdict(done)))

@@ -32,11 +32,11 @@ _SEED = 7
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where to put everything; must not exist.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Directory for everything; must not exist.")] = Path("demo"),
 ) -> None:
     """Simulate a fleet, train on its first half, score the second, and write a report.
 
-    The second half carries implants that the detector was never shown; recall is measured against the
+    The second half contains implants that the detector has never seen. Recall is measured against the
     simulator's own labels.
 
     Example: appcadence demo --out demo
@@ -64,7 +64,7 @@ def demo(
     )
     print_run(run, out / "scored")
     say()
-    say("Measured against the simulator's labels (simulated data, no promise for real fleets):")
+    say("Measured against the simulator's labels (simulated data; real fleets may differ):")
     labels = pq.read_table(out / "telemetry.labels.parquet")
     scores = pq.read_table(out / "scored" / "scores.parquet").to_pandas()
     print_quality(evaluate(scores, labels, tables["flows"]))

@@ -31,9 +31,9 @@ def drift(
 ) -> None:
     """Say whether a detector still fits telemetry from after its training: retrain, watch or fine, and why.
 
-    Compares features, apps, scores and the alert budget with what the bundle holds of its training, and
-    names an app update that moved a fleet and telemetry that went missing. Windows that begin before the
-    end of training are left out. The exit code is 0 whatever the verdict.
+    Compares features, apps, scores and the number of alerts with what the bundle recorded in training. Names
+    app updates that changed a fleet's traffic, and telemetry that went missing. Ignores windows that begin
+    before the end of training. The exit code is 0 whatever the verdict.
 
     Example: appcadence drift telemetry --model model
     """
@@ -55,8 +55,9 @@ def _print(answer: measurement.Drift) -> None:
     budget = answer.budget
     ratio, low, high = map(in_words, (budget.ratio, budget.low, budget.high))
     say(
-        f"Budget: {budget.units} alerting units, {budget.promised:.0f} promised; {ratio} times it (95% "
-        f"interval {low} to {high}). Stability index of scores: {answer.scores_psi:.2f}."
+        f"Budget: {many(budget.units, 'alerting unit')}, {budget.promised:.0f} promised, ratio {ratio} (95% "
+        f"interval {low} to {high}). Stability index of scores: {answer.scores_psi:.2f} (p "
+        f"{answer.scores_p:.2g})."
     )
     figures = ("stability", "p (FDR)", "unknown then", "now")
     worst = answer.features.head(_MAX_FEATURES).to_dict("records")

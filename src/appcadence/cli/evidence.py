@@ -25,7 +25,7 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="An evidence file.")]
 
 
 def anchored(file: Path | None, evidence: Path, head: str) -> None:
-    """Log the head of an evidence file, and add it to the file of anchors, if there is one."""
+    """Log the head of an evidence file, and append it to the anchor file, if there is one."""
     logging.getLogger(__name__).info("evidence head %s of %s", head, evidence)
     if file is not None:
         chain.anchor(file, evidence, head, datetime.now(UTC))
@@ -34,19 +34,19 @@ def anchored(file: Path | None, evidence: Path, head: str) -> None:
 @evidence.command()
 def verify(
     file: File,
-    head: Annotated[str | None, typer.Option(help="The hash of its last line, noted elsewhere.")] = None,
+    head: Annotated[str | None, typer.Option(help="The hash of the last line, as noted elsewhere.")] = None,
     anchor: Annotated[
         Path | None,
-        typer.Option(metavar="ANCHORS", help="Heads noted elsewhere, each of which is to be there."),
+        typer.Option(metavar="ANCHORS", help="Heads noted elsewhere, all of which must be in the file."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check that no line was edited, removed, put in, repeated or moved.
+    """Check that no line was edited, removed, inserted, repeated or moved.
 
-    Without --head or --anchor this says nothing against whoever can write the file: from any line on, all may
-    have been cut off or written anew. Note the head that this command prints, or have 'appcadence score' and
-    'appcadence verdict add' note each with --anchor, where the file's keeper cannot change it. Exit code 2
-    when broken.
+    Without --head or --anchor, this does not protect against someone who can write the file: they may have
+    cut off or rewritten everything from some line on. Note the head that this command prints, or have
+    'appcadence score' and 'appcadence verdict add' note each head with --anchor, where that person cannot
+    change it. The exit code is 2 if the chain is broken.
 
     Example: appcadence evidence verify evidence.jsonl --head 5c0e...
     """
@@ -55,16 +55,16 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found._asdict()))
         return
-    say(f"{many(found.lines, 'line')}, each as it was written and in its place. Head:")
+    say(f"{many(found.lines, 'line')}, all unchanged and in place. Head:")
     say(found.head)
     if found.anchored is None:
         say(
-            "Without a head this guarantees nothing against who can write the file: from any line on, "
-            "all may have been cut off or written anew. Note the head elsewhere, and give it with --head."
+            "Without a head, this does not protect against someone who can write the file: they may have cut "
+            "off or rewritten everything from some line on. Note the head elsewhere, and give it with --head."
         )
         return
     after = found.lines - found.anchored
-    more = f" For the {many(after, 'line')} after it there is only the chain." if after else ""
+    more = f" The {many(after, 'line')} after it are checked only by the chain." if after else ""
     say(f"Nothing was cut off or rewritten up to line {found.anchored:,}, the last head given.{more}")
 
 
@@ -75,10 +75,10 @@ def report(
     last: Annotated[str, typer.Option("--to", metavar="D", help="Last day (UTC).")],
     as_json: Json = False,
 ) -> None:
-    """Sum up by ISO week: coverage, alerts, decisions, models, thresholds, exceptions in force, blind spots.
+    """Summarise by ISO week: coverage, alerts, decisions, models, thresholds, exceptions, blind spots.
 
-    Runs count for the days that they scored, decisions for the day on which they were taken. Where a day was
-    scored twice, the later run counts. The file is verified on the way.
+    Runs count for the days that they scored, decisions for the day on which they were made. If a day was
+    scored twice, the later run counts. The file is also verified.
 
     Example: appcadence evidence report evidence.jsonl --from 2026-10-01 --to 2026-12-31
     """
@@ -104,12 +104,12 @@ def _print(weeks: list[audit_report.Week]) -> None:
     decided = ((w.week, w.alerts, *(w.decisions[name] for name in CHOICES)) for w in weeks)
     print_table([word("week"), *map(number, ("alerts", *CHOICES))], decided)
     _print_counts("Models and their bundles (runs)", {w.week: _short(w.models) for w in weeks})
-    _print_counts("What alerts kept to (runs)", {w.week: w.limits for w in weeks})
+    _print_counts("Alert limits (runs)", {w.week: w.limits for w in weeks})
     _print_counts(
-        "Exceptions in force (most windows held back by a run)", {w.week: w.exceptions for w in weeks}
+        "Exceptions in force (most windows suppressed by one run)", {w.week: w.exceptions for w in weeks}
     )
     spots = {w.week: {finding.text: runs for finding, runs in w.blind_spots} for w in weeks}
-    _print_counts("Blind spots (runs that said so; numbers of the last)", spots)
+    _print_counts("Blind spots (runs that reported them; numbers of the last)", spots)
 
 
 def _print_counts(title: str, by_week: dict[str, dict[str, int]]) -> None:
@@ -121,5 +121,5 @@ def _print_counts(title: str, by_week: dict[str, dict[str, int]]) -> None:
 
 
 def _short(models: dict[str, int]) -> dict[str, int]:
-    """Ids as other commands show them; --json has them whole."""
+    """Ids as other commands show them; --json has the full ids."""
     return {re.sub("([0-9a-f]{12})[0-9a-f]{52}", r"\1", name): runs for name, runs in models.items()}

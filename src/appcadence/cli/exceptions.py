@@ -1,4 +1,4 @@
-"""exceptions check: are the documented exceptions sound, still in force, and still of use?"""
+"""exceptions check: are the documented exceptions valid, in force, and still used?"""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ exceptions = group("Documented exceptions to what is reported.")
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The exceptions, as TOML.")],
     scores: Annotated[
-        Path | None, typer.Option(help="An output directory of 'appcadence score', to try them on.")
+        Path | None, typer.Option(help="An output directory of 'appcadence score' to test them on.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a file of exceptions: what is wrong with it, and which have expired or soon will.
+    """Check a file of exceptions: whether it is valid, and which have expired or soon will.
 
-    With --scores also: how many windows each covers, which match none, which break their bounds, and which
-    overlap. Nothing is written. A file that is wrong ends in exit code 2.
+    With --scores, also show how many windows each covers, which match none, which exceed their bounds, and
+    which overlap. Nothing is written. An invalid file ends in exit code 2.
 
     Example: appcadence exceptions check exceptions.toml --scores scored
     """
@@ -59,7 +59,7 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
 
 
 def _print(file: Path, uses: Sequence[suppression.Use]) -> None:
-    say(f"{file}: {many(len(uses), 'exception')}, nothing wrong with the file.")
+    say(f"{file}: {many(len(uses), 'exception')}, the file is valid.")
     if not uses:
         return
     tried = uses[0].covered is not None

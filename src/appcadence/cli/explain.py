@@ -20,14 +20,14 @@ def explain(
     case: Annotated[int | None, typer.Option(help="A case's number in OUT, from 1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what happened in a case, or why one window is ranked where it is: the report's card, in 80 columns.
+    """Explain what happened in a case, or why a window has its rank: the card of the report, in 80 columns.
 
     Times are UTC.
 
     Example: appcadence explain scored --case 3
     """
     if (rank is None) == (case is None):
-        raise AppcadenceError("give --case, the number of a case, or --rank, that of a window")
+        raise AppcadenceError("give --case with the number of a case, or --rank with that of a window")
     if case is not None:
         found, window = case_of(out, case)
         if as_json:

@@ -22,21 +22,21 @@ def features(
     out: Annotated[Path | None, typer.Option(help="The Parquet file to write.")] = None,
     window: Window = "24h",
     history: Annotated[
-        Path | None, typer.Option(help="What was known before, such as OUT/history.parquet of a scoring run.")
+        Path | None, typer.Option(help="The history before, such as OUT/history.parquet of a scoring run.")
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Features or families that are wanted alone, such as size,beats_per_hour."),
+        typer.Option(help="Compute only these features or families, such as size,beats_per_hour."),
     ] = None,
     log: Log = None,
-    describe_only: Annotated[bool, typer.Option("--describe", help="List the features and stop.")] = False,
+    describe_only: Annotated[bool, typer.Option("--describe", help="List the features and exit.")] = False,
 ) -> None:
-    """Turn flow windows into the feature table, or list its features.
+    """Compute the feature table of flow windows, or list its features.
 
-    With --columns the table holds those alone, and what only the others take is neither read nor computed.
-    Without --history, novelty is as of each window: a device's first window has no past, and no novelty.
-    Telemetry may be larger than memory: about 1 GB is used, and scratch files of 60 bytes a flow and 400 a
-    window beside FILE while it runs. A run that is killed leaves no table, and the next clears up.
+    With --columns, only those features are computed, and inputs that only other features need are not read.
+    Without --history, novelty is relative to earlier windows: a device's first window has no novelty values.
+    Telemetry may be larger than memory: it takes about 1 GB, plus scratch files beside FILE of 60 bytes per
+    flow and 400 per window. A killed run leaves no table, and the next run cleans up.
 
     Example: appcadence features telemetry --out features.parquet --window 6h
     """

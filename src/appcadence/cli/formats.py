@@ -1,4 +1,4 @@
-"""formats, formats test: what can be read, and why a file is or is not taken."""
+"""formats, formats test: what can be read, and why a file is or is not recognised."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ formats = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 @formats.callback()
 def list_(context: typer.Context, as_json: Json = False) -> None:
-    """List the formats that 'appcadence convert' reads, and what the rows of each know.
+    """List the formats that 'appcadence convert' reads, and what each provides.
 
-    Others are declared in a mapping file: appcadence convert --format table --map FILE.toml.
+    Other formats can be declared in a mapping file: appcadence convert --format table --map FILE.toml.
 
     Example: appcadence formats
     """
@@ -39,11 +39,11 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
 @formats.command()
 def test(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A log, plain or gzip.")],
-    format: Annotated[str | None, typer.Option(help="Format of the file [default: found out].")] = None,
+    format: Annotated[str | None, typer.Option(help="Format of the file.  [default: detected]")] = None,
     mapping: MapOption = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a file is taken for and what becomes of its first 1,000 lines, or why no format takes it.
+    """Show which format a file has and what is read from its first 1,000 lines, or why no format fits.
 
     Example: appcadence formats test access.log
     """
@@ -54,7 +54,7 @@ def test(
     if len(found.taken_as) != 1:
         _print_reasons(found)
         return
-    say(f"{file.name} is taken for {found.taken_as[0]}.")
+    say(f"{file.name} is read as {found.taken_as[0]}.")
     if found.unusable:
         say(f"It is refused: {found.unusable}.")
         return
@@ -69,11 +69,11 @@ def test(
 def _print_reasons(found: catalogue.Examination) -> None:
     name = found.path.name
     if found.taken_as:
-        say(f"{name} may be {' or '.join(found.taken_as)}; say which with --format.")
+        say(f"{name} may be {' or '.join(found.taken_as)}; choose one with --format.")
         return
     if found.known_as:
         say(f"{name} is {found.known_as}.")
         return
-    say(f"{name} is in no known format. Of those that are known by their fields:")
+    say(f"{name} is in no known format. Formats that are recognised by their fields:")
     print_table([text("format"), text("why not", ratio=1)], found.reasons.items())
-    say("If one record of it is one flow, declare its fields: --format table --map FILE.toml.")
+    say("If each record is one flow, declare its fields: --format table --map FILE.toml.")

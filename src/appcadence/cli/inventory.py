@@ -32,7 +32,7 @@ def merge(
     ],
     into: Annotated[Path, typer.Option(help="Telemetry directory to add the snapshot to.")],
     device_id: Annotated[
-        str | None, typer.Option(help="The device of the list, as flows call it [default: its UDID].")
+        str | None, typer.Option(help="The device of the list, as named in the flows.  [default: its UDID]")
     ] = None,
     app_map: Annotated[
         Path | None, typer.Option(help="CSV: app_name, app_id, for sources without bundle ids.")
@@ -41,8 +41,8 @@ def merge(
 ) -> None:
     """Merge inventories into one snapshot, and print what changed since the last one.
 
-    A hand-kept inventory.toml is believed before a bundle (IPA, Info.plist), that before MDM, and that
-    before Intune. What no source says stays unknown. Names without a line in the app map are reported, never
+    If sources disagree, a hand-kept inventory.toml comes first, then bundles (IPA, Info.plist), then MDM,
+    then Intune. What no source states stays unknown. Names missing from the app map are reported, never
     guessed.
 
     Example: appcadence inventory merge mdm.plist Chat.ipa inventory.toml --into telemetry
@@ -60,10 +60,10 @@ def template(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="The file to write; must not exist.")] = Path("inventory.toml"),
 ) -> None:
-    """Write a hand-kept inventory to start from, filled with what the telemetry shows of each app.
+    """Write a starting point for a hand-kept inventory, with what the telemetry shows about each app.
 
-    All that was observed is a comment, approval and hosts included: merged unchanged, the file approves and
-    declares nothing. Remove '# ' from the lines you agree with, then merge it.
+    Everything observed is commented out, including approval and hosts: merged unchanged, the file approves
+    and declares nothing. Remove '# ' from the lines you agree with, then merge it.
 
     Example: appcadence inventory template telemetry --out inventory.toml
     """

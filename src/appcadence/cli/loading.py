@@ -1,4 +1,4 @@
-"""The models and tables that options of several commands name."""
+"""Models and tables that several commands load by option."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from appcadence.telemetry.sheet import read_named
 
 
 def read_labels(file: Path, directory: Path) -> pa.Table:
-    """The labels of some telemetry.
+    """The labels of a telemetry directory.
 
     Raises:
-        TelemetryError, SchemaError: as `read_named`; or none of its devices is in the telemetry.
+        TelemetryError, SchemaError: as `read_named`, or no device of the labels is in the telemetry.
     """
     labels = read_named(file, LABELS)
     named = labels["device_id"].unique().to_pylist()
@@ -43,10 +43,10 @@ def trusted_keys(*near: Path) -> tuple[str, ...]:
 
 
 def load_scorer(model: str | None, expected: str | None, keys: Sequence[str]) -> Scorer:
-    """The scorer of a bundle directory, an MLflow URI, or the reference model, to which every channel is new.
+    """The scorer of a bundle directory or an MLflow URI; None = the reference model, to which all is new.
 
-    With `expected` it is the one with that id, with `keys` one that such a key signed (see `trusted_keys`);
-    the reference model is a part of the program, and trusted as that.
+    With `expected` the model must have that id; with `keys` one of them must have signed it (see
+    `trusted_keys`). The reference model is part of the program and needs no signature.
     """
     if model is None:
         return Scorer(*reference_model(Trust(expected)))
@@ -59,7 +59,7 @@ def load_scorer(model: str | None, expected: str | None, keys: Sequence[str]) ->
 
 
 def signed_by(scorer: Scorer) -> str:
-    """Who vouches for a model that was named."""
+    """Who signed a model that was named."""
     if scorer.signer is None:
-        return "The model is not signed: whoever could write it may have made it."
+        return "The model is not signed: anyone with write access may have made or changed it."
     return f"The model is signed by {scorer.signer}."

@@ -1,4 +1,4 @@
-"""The log file of a job that a machine runs at night."""
+"""The log file of unattended jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from appcadence.cli.terminal import plain
 
 
 class _Line(logging.Formatter):
-    """One line a record, in UTC, whatever names it quotes."""
+    """One line per record, in UTC; control characters in quoted names are replaced."""
 
     converter = staticmethod(time.gmtime)
 
@@ -27,10 +27,10 @@ class _Line(logging.Formatter):
 
 @contextmanager
 def logged(file: Path | None) -> Iterator[None]:
-    """What the package logs inside the block, and the error that ends it, are added to a file, if any.
+    """Append what the package logs inside the block, and any error that ends it, to a file; None = nowhere.
 
     Raises:
-        AppcadenceError: the file is a directory, a pipe or a device, or nothing can be made beside it.
+        AppcadenceError: the file is a directory, a pipe or a device, or no file can be created beside it.
         OSError: it cannot be written.
     """
     if file is None:
@@ -49,7 +49,7 @@ def logged(file: Path | None) -> Iterator[None]:
 
 @contextmanager
 def aloud() -> Iterator[None]:
-    """What the package logs inside the block is printed to standard error."""
+    """Print what the package logs inside the block to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Line())
     with told("appcadence", handler):
@@ -58,7 +58,7 @@ def aloud() -> Iterator[None]:
 
 @contextmanager
 def told(name: str, handler: logging.Handler) -> Iterator[logging.Logger]:
-    """What a logger says inside the block, from INFO on, goes to a handler as well."""
+    """Send what a logger gets inside the block, at INFO and above, to a handler as well."""
     log = logging.getLogger(name)
     before = log.level
     log.addHandler(handler)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import typer
 
 from appcadence._inputs import sha256
+from appcadence.cli.evaluate import print_learned, warn_of_labels
 from appcadence.cli.loading import load_scorer, read_labels, trusted_keys
 from appcadence.cli.options import Json, group
 from appcadence.cli.progress import progress_bar
@@ -23,7 +24,7 @@ from appcadence.models.bundle import sign
 from appcadence.models.signature import make_key
 from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.training import registry
-from appcadence.training.evaluate import Quality, in_words, json_ready
+from appcadence.training.evaluate import Quality, in_words, json_ready, share_learned
 from appcadence.training.evaluate import evaluate as evaluate_scores
 from appcadence.training.publish import fingerprint
 from appcadence.training.registry import judge
@@ -39,7 +40,7 @@ Labels = Annotated[Path, typer.Option(metavar="FILE", help="Its labels table, a 
 def list_(as_json: Json = False) -> None:
     """List the versions registered as appcadence, newest first.
 
-    Their figures are of training: on implants injected into what was held out. To rank versions, use
+    The figures come from training, on implants injected into held-out telemetry. To rank versions, use
     'appcadence models compare' on labelled telemetry.
 
     Example: appcadence models list
@@ -56,7 +57,7 @@ def list_(as_json: Json = False) -> None:
     columns = [number("version"), text("aliases")]
     columns += [number(name) for name in ("created", "window", "recall at 0.1", "at 1")]
     print_table([*columns, text("bundle")], map(_cells, found))
-    say("Recall at false alerts per device-day, on implants injected in training.")
+    say("Recall at 0.1 and 1 false alerts per device-day, on implants injected in training.")
 
 
 @models.command()
@@ -108,13 +109,19 @@ def compare(
     Example: appcadence models compare models:/appcadence@champion model --data frozen --labels
     frozen.labels.parquet
     """
-    first, second = _measure([a, b], data, labels)
+    (first, second), learned = _measure([a, b], data, labels)
     if as_json:
-        typer.echo(json.dumps({"a": json_ready(first.metrics()), "b": json_ready(second.metrics())}))
+        metrics = [
+            json_ready(outcome.metrics() | {"share_learned": share})
+            for outcome, share in zip((first, second), learned, strict=True)
+        ]
+        typer.echo(json.dumps(dict(zip("ab", metrics, strict=True))))
         return
     say(f"A: {a}")
     say(f"B: {b}")
     _print_both({"A": first, "B": second})
+    for name, share in zip("AB", learned, strict=True):
+        print_learned(name, share)
 
 
 @models.command()
@@ -129,10 +136,10 @@ def promote(
 ) -> None:
     """Make a version the champion, unless it is worse than the champion.
 
-    On the frozen telemetry it may lose no more than 0.02 of recall at 0.1 and at 1 false alerts per
-    device-day, and at a promise of 1 may not raise more than 1.25, or than the champion. Without a champion
-    only the latter is asked. The figures, the evaluation set's checksums and what --force overruled are
-    recorded with the version.
+    On the frozen telemetry the version may lose no more than 0.02 of recall at 0.1 and at 1 false alerts per
+    device-day, and at a promise of 1 it may raise no more than 1.25, or than the champion does. Without a
+    champion only the second rule applies. A version that was trained on this telemetry is refused. The
+    figures, the checksums of the evaluation set and what --force overruled are recorded with the version.
 
     Example: appcadence models promote --data frozen --labels frozen.labels.parquet
     """
@@ -168,7 +175,9 @@ def promote(
 
 @models.command()
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; not there yet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write the private key to; it must not exist.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Make a key to sign models with; print its public half.
@@ -180,19 +189,20 @@ def keygen(
         typer.echo(json.dumps({"key": key, "file": str(file)}))
         return
     say(key)
-    say(f"The private key is in {file}: keep it where models are made, and nowhere else.")
-    say('Who scores names the public one above in the settings: [model] trusted_keys = ["ed25519:..."]')
+    say(f"The private key is in {file}: keep it only where models are made.")
+    say('To score, put the public key above in the settings: [model] trusted_keys = ["ed25519:..."]')
 
 
 @models.command("sign")
 def sign_(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle directory.")],
-    key: Annotated[Path, typer.Option(metavar="FILE", help="The private key, its owner's alone.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The private key; only its owner may read it.")],
     as_json: Json = False,
 ) -> None:
-    """Sign a bundle; what was signed is its id, which names every byte of it.
+    """Sign a bundle. The signature covers its id, which depends on every byte of the bundle.
 
-    A bundle that is trained again is signed again; what MLflow is to have is signed by 'appcadence train'.
+    A bundle that is trained again must be signed again. To register a signed model in MLflow, use
+    'appcadence train --sign-key'.
 
     Example: appcadence models sign model --key signing.pem
     """
@@ -207,36 +217,38 @@ def sign_(
 def _judged(
     candidate: registry.Version, current: registry.Version | None, data: Path, labels: Path
 ) -> tuple[dict[str, Quality], list[str]]:
-    """What was measured, by role, and the reasons to refuse."""
+    """The quality by role, and the reasons to refuse the candidate."""
     if current is None:
-        (challenger,) = _measure([candidate.uri], data, labels)
-        return {"challenger": challenger}, list(judge(None, challenger))
+        (challenger,), (learned,) = _measure([candidate.uri], data, labels)
+        return {"challenger": challenger}, list(judge(None, challenger, learned))
     try:
-        champion, challenger = _measure([current.uri, candidate.uri], data, labels)
+        (champion, challenger), (_, learned) = _measure([current.uri, candidate.uri], data, labels)
     except BundleError:
         # A champion of an older feature schema must not bar its successor for good: --force may overrule.
-        (challenger,) = _measure([candidate.uri], data, labels)
+        (challenger,), (learned,) = _measure([candidate.uri], data, labels)
         unusable = f"the champion, version {current.version}, cannot be loaded to compare with"
-        return {"challenger": challenger}, [unusable, *judge(None, challenger)]
-    return {"champion": champion, "challenger": challenger}, list(judge(champion, challenger))
+        return {"challenger": challenger}, [unusable, *judge(None, challenger, learned)]
+    return {"champion": champion, "challenger": challenger}, list(judge(champion, challenger, learned))
 
 
-def _measure(names: list[str], data: Path, labels: Path) -> list[Quality]:
+def _measure(names: list[str], data: Path, labels: Path) -> tuple[list[Quality], list[float]]:
+    """The quality of each model, and the share of the telemetry that it was trained on."""
     truth = read_labels(labels, data)
     keys = trusted_keys(data)
     scorers = [load_scorer(name, None, keys) for name in names]
     with progress_bar() as progress:
         progress("reading", 0.0)
         tables: Mapping[str, pa.Table] = load(data)
+        warn_of_labels(truth, tables["flows"])
         out = []
         for k, scorer in enumerate(scorers):
             progress(f"scoring with model {k + 1} of {len(scorers)}", k / len(scorers))
             out.append(evaluate_scores(scorer.score(tables), truth, tables["flows"]))
-    return out
+    return out, [share_learned(scorer.detector, tables["flows"]) for scorer in scorers]
 
 
 def _evaluation_set(data: Path, labels: Path) -> dict[str, str]:
-    """Checksums by which one can tell whether two gates used the same set."""
+    """Checksums that show whether two promotions used the same evaluation set."""
     text = json.dumps(fingerprint(TelemetryDirectory(data)), sort_keys=True)
     return {
         "telemetry_sha256": hashlib.sha256(text.encode()).hexdigest(),

@@ -23,19 +23,21 @@ Model = Annotated[
     str, typer.Option(help="A bundle directory, or an MLflow URI such as models:/appcadence@champion.")
 ]
 ExpectModel = Annotated[
-    str | None, typer.Option(metavar="ID", help="Refuse a model with any other id, 64 hexadecimal digits.")
+    str | None, typer.Option(metavar="ID", help="Refuse any model with another id (64 hexadecimal digits).")
 ]
 AnchorOption = Annotated[
     Path | None,
-    typer.Option("--anchor", metavar="FILE", help="Add the head of the evidence to a file on other storage."),
+    typer.Option(
+        "--anchor", metavar="FILE", help="Append the head of the evidence to a file on other storage."
+    ),
 ]
 MapOption = Annotated[
-    Path | None, typer.Option("--map", help="TOML: which column is which, for --format table.")
+    Path | None, typer.Option("--map", help="TOML file that maps columns, for --format table.")
 ]
-Window = Annotated[str, typer.Option(help="Length of the windows: hours that divide a day, or days.")]
+Window = Annotated[str, typer.Option(help="Window length: hours that divide a day, or whole days.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Log = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Append stages, counts and the error, if any, to a log.")
+    Path | None, typer.Option(metavar="FILE", help="Append stages, counts and any error to this log file.")
 ]
 
 _OPTIONS = {
@@ -44,23 +46,25 @@ _OPTIONS = {
     "local_nets": "--local-net",
     "mapping": "--map",
 }
-"""By argument of a library function, the option that sets it, where it is not called the same."""
+"""Options by argument of a library function, if the names differ."""
 
 
 def group(help: str) -> typer.Typer:
-    """A group of commands, also where it has but one."""
+    """A group of commands, even if it has only one."""
     made = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None)
     made.callback()(lambda: None)
     return made
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, with the file or the option that it is about."""
+    """The text of an error, with the file or option that it concerns."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory for this; give it more, or fewer and smaller files at once"
+        return "there is not enough memory; provide more, or pass fewer or smaller files at once"
     if not isinstance(error, AppcadenceError | OSError):
         said_of = AppcadenceError(f"{type(error).__name__}: {error}")
-        return f"an input cannot be used ({said_of}); 'appcadence --verbose' and the command shows where"
+        return (
+            f"an input cannot be used ({said_of}); run 'appcadence --verbose' with the command to see where"
+        )
     if isinstance(error, OSError):
         what = error.strerror or " ".join(str(error).split())
         return what if error.filename is None else f"{error.filename}: {what}"
@@ -68,7 +72,7 @@ def sentence(error: Exception) -> str:
 
 
 def said(text: str, argument: str | None) -> str:
-    """What is said of an argument, with the option that sets it."""
+    """A text about an argument, with the option that sets it."""
     return text if argument is None else f"{text} ({option_of(argument)})"
 
 
@@ -78,32 +82,30 @@ def option_of(argument: str) -> str:
 
 
 def check_files(**files: Path | None) -> None:
-    """Refuse files that could not be written, given by the argument that names each.
+    """Refuse files that cannot be written, given by argument name.
 
     Raises:
-        AppcadenceError: something else than a file stands there, or nothing can be made beside it.
+        AppcadenceError: the path is not a regular file, or no file can be created beside it.
     """
     for argument, file in _places(files):
         check_output(file, partial(AppcadenceError, argument=argument))
         if file.exists() and not os.access(file, os.W_OK):
-            raise AppcadenceError(f"{file} may not be written to; name another file", argument)
+            raise AppcadenceError(f"{file} is not writable; name another file", argument)
 
 
 def check_directories(**directories: Path | None) -> None:
-    """Refuse directories that could not be written, given by the argument that names each.
+    """Refuse directories that cannot be written, given by argument name.
 
     Raises:
-        AppcadenceError: something else than a directory stands there, or nothing can be made beside it.
+        AppcadenceError: the path is not a directory, or nothing can be created beside it.
     """
     for argument, directory in _places(directories):
         if directory.exists() and not directory.is_dir():
-            raise AppcadenceError(
-                f"{directory} is no directory; name one, or one that is not there yet", argument
-            )
+            raise AppcadenceError(f"{directory} is not a directory; name a directory or a new path", argument)
 
 
 def _places(paths: Mapping[str, Path | None]) -> Iterator[tuple[str, Path]]:
-    """Those that are given, each after a look at where it lies."""
+    """The paths that are given, once the place of each has been checked."""
     for argument, path in paths.items():
         if path is not None:
             _check_place(path, argument)
@@ -111,12 +113,14 @@ def _places(paths: Mapping[str, Path | None]) -> Iterator[tuple[str, Path]]:
 
 
 def _check_place(path: Path, argument: str) -> None:
-    """Try to make a file where a scratch file beside `path` would be."""
+    """Try to create a file where a scratch file beside `path` would be."""
     place = Path(os.path.realpath(path)).parent
     while not place.exists():
         place = place.parent
     if not place.is_dir():
-        raise AppcadenceError(f"{path} cannot be made: {place} is no directory; choose another", argument)
+        raise AppcadenceError(
+            f"{path} cannot be created: {place} is not a directory; choose another path", argument
+        )
     try:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:

@@ -23,10 +23,10 @@ def phone(
         list[Path],
         typer.Argument(metavar="PATH...", help="Sysdiagnoses, PowerLogs, App Privacy Reports of one phone."),
     ],
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures, too.")] = None,
-    device_id: Annotated[str | None, typer.Option(help="What to call the phone.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with charts.")] = None,
+    device_id: Annotated[str | None, typer.Option(help="Name of the phone.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="A bundle directory or an MLflow URI in place of the reference model.")
+        str | None, typer.Option(help="A bundle directory or an MLflow URI.  [default: the reference model]")
     ] = None,
     expect_model: ExpectModel = None,
     keep: Annotated[
@@ -34,11 +34,11 @@ def phone(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which apps of one phone use the network in a way that neither use nor an approved rhythm explains.
+    """Show which apps of one phone use the network in a way that neither use nor an approved rhythm explains.
 
-    Give all that was collected from one person's phone: sysdiagnoses as they are, PowerLogs, App Privacy
-    Reports; or a telemetry directory. No fleet and no training are needed. What is converted is removed
-    again unless --keep names a place for it.
+    Pass everything that was collected from one person's phone (sysdiagnoses as they are, PowerLogs, App
+    Privacy Reports), or a telemetry directory. No fleet and no training are needed. The converted telemetry
+    is deleted unless --keep names a directory for it.
 
     Example: appcadence phone sysdiagnose_*.tar.gz App_Privacy_Report_v4_*.ndjson --html phone.html
     """
@@ -56,7 +56,7 @@ def phone(
         return
     _print(found)
     if html is not None:
-        say(f"Page with pictures written to {html}")
+        say(f"Page with charts written to {html}")
 
 
 def _print(found: Phone) -> None:
@@ -67,7 +67,7 @@ def _print(found: Phone) -> None:
     for number, app in enumerate(found.apps, 1):
         _print_app(f"{number}. {app.name}", app)
     if found.more_apps:
-        say(f"{many(found.more_apps, 'more app')}, which stand out less, are not shown.")
+        say(f"{many(found.more_apps, 'more app')}, which stand out less, are not listed.")
         say()
     if found.system:
         total = len(found.system) + found.more_system

@@ -1,4 +1,4 @@
-"""Progress on anything over two seconds, on a terminal only."""
+"""A progress bar for work that takes over two seconds, on terminals only."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PATIENCE_SECONDS = 2.0
 
 
 class _Above(logging.Handler):
-    """Prints what is logged above the bar."""
+    """Prints log records above the bar."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.INFO:  # a warning goes its own way
+        if record.levelno == logging.INFO:  # warnings are printed elsewhere
             self._console.print(record.getMessage(), style="dim", markup=False, highlight=False)
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Yields `report(what, share)`, share in [0, 1] of the stage; one bar, shown from two seconds on."""
+    """Yields `report(what, share)`, share in [0, 1] of the stage; the bar appears after two seconds."""
     console = Console(stderr=True)
     if is_quiet() or not console.is_terminal:
         yield silent

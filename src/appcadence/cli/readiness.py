@@ -28,13 +28,13 @@ _SHORT = {
 
 def readiness(
     directory: Directory,
-    html: Annotated[Path | None, typer.Option(help="Write the answer as an HTML page, too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the answer as an HTML page.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what the telemetry can show: per device, whether each behaviour of AN1682 can be judged.
+    """Show what the telemetry can reveal: per device, whether each behaviour of AN1682 can be judged.
 
-    A behaviour can be judged, has too little log to be judged by yet, can be judged only per device (the
-    app is unknown), or is blind; each answer comes with its reason and the one change that would help most.
+    A behaviour can be judged, has too little data so far, can be judged only per device (the app is unknown),
+    or is blind. Each answer has a reason and the one change that would help most.
 
     Example: appcadence readiness telemetry --html readiness.html
     """
@@ -58,13 +58,13 @@ def _print(answer: measurement.Readiness) -> None:
     say(f"{many(len(answer.devices), 'device')}, {answer.flows:,} flows. ATT&CK: {ids}.")
     say(f"App attribution: {ways or 'no flows'}.")
     say(
-        f"Known of the flows: host {percent(answer.share('host_known'))} (passively "
+        f"Known about the flows: host {percent(answer.share('host_known'))} (passively "
         f"{percent(answer.share('host_passive'))}), duration {percent(answer.share('duration_known'))}, "
         f"bytes {percent(answer.share('bytes_known'))}."
     )
     say(
-        f"Apps seen: {profiles.apps}; background modes known of {profiles.background_modes_known}, approved "
-        f"{profiles.approved}, expected hosts known of {profiles.expected_hosts_known}."
+        f"Apps seen: {profiles.apps}; background modes known for {profiles.background_modes_known}, approved "
+        f"{profiles.approved}, expected hosts known for {profiles.expected_hosts_known}."
     )
     say()
     for name in BEHAVIOURS:
@@ -106,7 +106,7 @@ def _cells(device: DeviceFacts) -> tuple[object, ...]:
 
 
 def _log(device: DeviceFacts, log: Log) -> str:
-    """Hours that a log covers, of those with flows if there are any, and its resolution."""
+    """Hours that a log covers, among those with flows if there are any, and its resolution."""
     hours = log.hours_with_flows if device.flows else log.hours
     if not hours:
         return "-"

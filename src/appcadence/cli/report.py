@@ -16,17 +16,19 @@ from appcadence.triage.report.page import MAX_CASES, write_report
 def report(
     out: Output,
     html: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    top: Annotated[int, typer.Option(help="Cases with a card, most urgent first; at most 200.")] = MAX_CASES,
+    top: Annotated[
+        int, typer.Option(help="Number of cases with a card, most urgent first; at most 200.")
+    ] = MAX_CASES,
     verdicts: Annotated[
         Path | None,
         typer.Option(help="A verdicts file, to show earlier decisions beside a case."),
     ] = None,
     log: Log = None,
 ) -> None:
-    """Write the triage page: one HTML file with all cases, what happened, their pictures and reasons.
+    """Write the triage page: one HTML file with all cases, what happened, charts and reasons.
 
-    The page loads nothing and reads without its script, which filters, sorts, copies and saves the
-    list as CSV; it can be mailed and opened anywhere.
+    The page is self-contained, so it can be mailed and opened anywhere. It can be read without its script,
+    which filters, sorts, copies and saves the list as CSV.
 
     Example: appcadence report scored --html report.html
     """

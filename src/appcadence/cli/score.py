@@ -47,13 +47,14 @@ from appcadence.triage.output import entries_of
 from appcadence.triage.output import reapply as reapply_exceptions
 
 _MAX_EVENTS = 10
-"""Fleet events that are printed; all of them are in the output."""
+"""Most fleet events to print; all of them are in the output."""
 _MAX_CASES = 10
 _REFERENCE = (
-    "No --model was given: the reference model scored, which learned from simulated fleets and knows nothing "
-    "of these devices. Its ranking is a first look and its alert budget no promise; train on your own logs."
+    "No --model was given, so the reference model was used. It was trained on simulated fleets and knows "
+    "nothing about these devices: the ranking is a first look and the alert budget may not hold. Train on "
+    "your own logs."
 )
-_REPORTED = "App Privacy Reports are judged apart, as weekly sums: appcadence weekly"
+_REPORTED = "App Privacy Reports are judged separately, as weekly sums: appcadence weekly"
 
 
 def score(
@@ -62,15 +63,15 @@ def score(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A bundle directory, or an MLflow URI such as models:/appcadence@champion; without it the "
-            "reference model, which knows nothing of your apps."
+            help="A bundle directory, or an MLflow URI such as models:/appcadence@champion.  [default: the "
+            "reference model, which knows nothing about your apps]"
         ),
     ] = None,
     expect_model: ExpectModel = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Settings, as TOML; the other options win over them.  [default: appcadence.toml in DIR "
+            help="Settings, as TOML; other options override them.  [default: appcadence.toml in DIR "
             "or beside it]"
         ),
     ] = None,
@@ -78,28 +79,28 @@ def score(
         float | None, typer.Option(help="Alert budget: benign alerts per device-day.  [default: 1.0]")
     ] = None,
     false_discovery_rate: Annotated[
-        float | None, typer.Option(help="In place of the budget: the share of alerts that may be benign.")
+        float | None, typer.Option(help="Instead of the budget: the share of alerts that may be benign.")
     ] = None,
     exceptions: Annotated[Path | None, typer.Option(help="Documented exceptions, as TOML.")] = None,
     reapply: Annotated[
-        bool, typer.Option("--reapply", help="Only put OUT under other exceptions; no DIR, no --model.")
+        bool, typer.Option("--reapply", help="Only apply other exceptions to OUT; without DIR and --model.")
     ] = False,
     history: Annotated[
-        Path | None, typer.Option(help="OUT of the run before, or its history.parquet.")
+        Path | None, typer.Option(help="OUT of the previous run, or its history.parquet.")
     ] = None,
     verdicts: Annotated[
-        Path | None, typer.Option(help="A verdicts file: what it calls benign is known from now on.")
+        Path | None, typer.Option(help="A verdicts file; what it calls benign counts as known.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Score windows that begin then or later: 2026-03-02, UTC.")
+        str | None, typer.Option(help="Score windows that begin at this time or later: 2026-03-02, UTC.")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Score windows that begin before then.")] = None,
+    until: Annotated[str | None, typer.Option(help="Score windows that begin before this time.")] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="The evidence file to add to; OUT.evidence.jsonl if none is named.")
+        Path | None, typer.Option(help="The evidence file to add to.  [default: OUT.evidence.jsonl]")
     ] = None,
     anchor: AnchorOption = None,
     engine: Annotated[
-        Literal["local", "spark"], typer.Option(help="What does the work: this machine, or Spark.")
+        Literal["local", "spark"], typer.Option(help="Where to compute: this machine, or Spark.")
     ] = "local",
     syslog: SyslogOption = None,
     webhook: WebhookOption = None,
@@ -110,23 +111,23 @@ def score(
 ) -> None:
     """Score the windows of a telemetry directory.
 
-    Writes scores.parquet, cases.parquet and the alerts they are (CSV; ECS and OCSF JSON lines of what is new
-    or has become more severe since the run that --history names), history.parquet and what 'appcadence
-    report' needs into OUT, whole or not at all. A run that was killed goes on where it stopped when it is
-    started again; what was scored already, with the same model and settings, is left as it is. Memory: about
-    80 MB a core, 140 bytes a channel and 60 a window; scratch beside OUT: 60 bytes a flow, 1 kB a window.
+    Writes to OUT, completely or not at all: scores.parquet, cases.parquet, the alerts (CSV for all cases; ECS
+    and OCSF JSON lines for cases that are new or more severe since the run given by --history),
+    history.parquet, and the data for 'appcadence report'. Start a killed run again to resume it. An output
+    that was made with the same telemetry, model and settings is left unchanged. Memory: about 80 MB per core,
+    140 bytes per channel and 60 per window; scratch beside OUT: 60 bytes per flow, 1 kB per window.
 
-    --engine spark takes the session that spark-submit or PYSPARK_SUBMIT_ARGS names, or else this machine's
-    cores; every worker must see DIR under the same path. The output is the same to the byte; a run that was
-    killed begins again.
+    --engine spark uses the session given by spark-submit or PYSPARK_SUBMIT_ARGS, or else this machine's
+    cores; every worker must see DIR under the same path. The output is identical byte for byte. A killed
+    Spark run starts from the beginning.
 
     Example: appcadence score telemetry --model model --out scored
     """
     if reapply == (directory is not None) or (reapply and (model or expect_model)):
-        raise AppcadenceError("give a telemetry directory, or --reapply without it and without --model")
+        raise AppcadenceError("give a telemetry directory, or --reapply without a directory and --model")
     asked = (config, alerts_per_device_day, false_discovery_rate, history, verdicts, since, until)
     if reapply and (engine != "local" or any(option is not None for option in asked)):
-        raise AppcadenceError("--reapply keeps the settings that OUT was scored with; give only exceptions")
+        raise AppcadenceError("--reapply keeps the settings of OUT; give only --exceptions with it")
     file = evidence or out.with_name(f"{out.name}.evidence.jsonl")
     check_directories(out=out)
     receivers, place = receivers_of(syslog, webhook, allow_remote, spool, out)
@@ -162,7 +163,7 @@ def score(
             )
         head = None
         with scratch(file, wait=True):
-            # A run that was killed between its output and its evidence is made up for by the next.
+            # The next run adds the evidence of one that was killed right after its output.
             if not recorded(file, out):
                 facts = run_facts(
                     out,
@@ -186,7 +187,7 @@ def score(
     if directory is not None:
         say(_REFERENCE if model is None else signed_by(scorer))
     if run == before:
-        say(f"{out} was made from exactly this; nothing to do.")
+        say(f"{out} was made from the same telemetry, model and settings; nothing to do.")
     print_run(run, out)
     if reported:
         say(f"{_REPORTED} {directory}")
@@ -207,7 +208,7 @@ def _spark() -> Engine:
 
 
 def _moment(option: str, text: str | None) -> pd.Timestamp | None:
-    """A day or moment, UTC where it names no zone."""
+    """A day or moment, in UTC unless it names a zone."""
     if text is None:
         return None
     return pd.Timestamp(stated(text, option), unit="us", tz="UTC")

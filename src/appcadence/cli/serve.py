@@ -17,32 +17,35 @@ from appcadence.config import read
 def serve(
     model: Annotated[
         str | None,
-        typer.Option(help="A bundle directory or an MLflow URI; without it the reference model."),
+        typer.Option(help="A bundle directory or an MLflow URI.  [default: the reference model]"),
     ] = None,
     expect_model: ExpectModel = None,
-    config: Annotated[Path | None, typer.Option(help="Settings, as TOML, of which [model] counts.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, as TOML; only [model] is used.")] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but loopback takes --token-file.")
+        str, typer.Option(help="Address to listen on; any other than loopback needs --token-file.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any free port.")] = 8000,
     token_file: Annotated[
-        Path | None, typer.Option(help="A file, its owner's alone, with the token that requests must bear.")
+        Path | None,
+        typer.Option(help="A file readable only by its owner, with the token that requests must send."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Requests that are scored at a time.  [default: one a core]")
+        int | None, typer.Option(min=1, help="Requests scored at the same time.  [default: one per core]")
     ] = None,
-    max_body_mb: Annotated[int, typer.Option(min=1, help="Largest body.")] = 16,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request body.")] = 16,
     max_rows: Annotated[
-        int, typer.Option(min=1, help="Rows of a table; a flow counts in each window that it lasts.")
+        int, typer.Option(min=1, help="Most rows of a table; a flow counts once for every window it touches.")
     ] = 50_000,
-    max_requests: Annotated[int, typer.Option(min=1, help="Requests under way at a time.")] = 256,
-    max_waiting_mb: Annotated[int, typer.Option(min=1, help="Bodies of all requests under way.")] = 256,
-    timeout_seconds: Annotated[int, typer.Option(min=1, help="Most that a request may take.")] = 60,
+    max_requests: Annotated[int, typer.Option(min=1, help="Most requests in progress.")] = 256,
+    max_waiting_mb: Annotated[
+        int, typer.Option(min=1, help="Most memory for the bodies of all requests in progress.")
+    ] = 256,
+    timeout_seconds: Annotated[int, typer.Option(min=1, help="Time limit of a request.")] = 60,
 ) -> None:
     """Serve a model over HTTP: POST /score and /explain, GET /model, /healthz, /metrics, /openapi.json.
 
-    Takes canonical tables as JSON, or flows as an Arrow IPC stream. Numbers are those of the Python library.
-    Ctrl-C or SIGTERM ends it when what is under way is answered.
+    Requests hold canonical tables as JSON, or flows as an Arrow IPC stream. Scores equal those of the Python
+    library. On Ctrl-C or SIGTERM, the server finishes the requests in progress and stops.
 
     Example: appcadence serve --model model --port 8000
     """
@@ -64,7 +67,7 @@ def serve(
     name = "the reference model" if model is None else model
 
     def ready(address: str) -> None:
-        say(f"Serving {name} ({scorer.version[:12]}) at {address}; end with Ctrl-C.")
+        say(f"Serving {name} ({scorer.version[:12]}) at {address}; stop with Ctrl-C.")
         if model is not None:
             say(signed_by(scorer))
 

@@ -16,15 +16,17 @@ from appcadence.telemetry.simulate.fleet import write
 
 
 def simulate(
-    out: Annotated[Path, typer.Option(help="Telemetry directory to make; must not exist or be empty.")],
-    devices: Annotated[int, typer.Option(min=1, help="How many devices.")] = 100,
-    days: Annotated[int, typer.Option(min=1, help="How many days; implants live in the second half.")] = 14,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes.")] = 0,
+    out: Annotated[Path, typer.Option(help="Telemetry directory to create; must be missing or empty.")],
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 100,
+    days: Annotated[
+        int, typer.Option(min=1, help="Number of days; implants are active in the second half.")
+    ] = 14,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Make the telemetry of a simulated fleet, with known implants in the second half of the days.
+    """Create the telemetry of a simulated fleet, with known implants in the second half of the days.
 
-    The truth about the implants goes to OUT.labels.parquet beside the directory, for 'appcadence evaluate'.
+    Labels of the implants are written to OUT.labels.parquet beside the directory, for 'appcadence evaluate'.
 
     Example: appcadence simulate --out telemetry --devices 100 --days 14 --seed 1
     """

@@ -1,4 +1,4 @@
-"""Text on the terminal: 80 columns wide, and inert whatever names it quotes."""
+"""Text on the terminal: 80 columns wide, without control characters from quoted names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _quiet = False
 
 
 def be_quiet(quiet: bool) -> None:
-    """From now on print nothing that `say`, `line` and `print_table` are given, or do again."""
+    """Turn the output of `say`, `line` and `print_table` off, or on again."""
     global _quiet
     _quiet = quiet
 
@@ -34,12 +34,12 @@ def is_quiet() -> bool:
 
 
 def plain(value: object) -> str:
-    """Names are hostile: no control characters."""
+    """The text without control characters, since names may be hostile."""
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def program() -> str:
-    """What to type for this program: its name, or its path where the shell would not find it by name."""
+    """What to type for this program: its name, or its path if the shell would not find the name."""
     path = Path(sys.argv[0])
     found = shutil.which(_NAME)
     if path.name != _NAME or path.parent == Path() or (found and Path(found).samefile(path)):
@@ -48,12 +48,12 @@ def program() -> str:
 
 
 def complain(line: str) -> None:
-    """Print a line to standard error, in one piece."""
+    """Print a line to standard error, unfolded."""
     typer.echo(f"appcadence: {plain(line)}", err=True)
 
 
 def say(line: object = "", indent: str = "") -> None:
-    """Print a line folded at 80 columns; a longer word, such as a path or a hash, stays whole."""
+    """Print a line folded at 80 columns; a longer word, such as a path or a hash, is not split."""
     if _quiet:
         return
     later = " " * len(indent)
@@ -69,13 +69,13 @@ def say(line: object = "", indent: str = "") -> None:
 
 
 def line(text: str) -> None:
-    """Print a line as it is, inert."""
+    """Print a line unfolded, without control characters."""
     if not _quiet:
         typer.echo(plain(text))
 
 
 def text(name: str = "", *, ratio: int | None = None) -> Column:
-    """A column of text, folded where it is too wide; `ratio` is its share of what other columns leave."""
+    """A column of text, folded if too wide; `ratio` is its share of the width that other columns leave."""
     return Column(name, overflow="fold", ratio=ratio)
 
 
@@ -90,7 +90,7 @@ def number(name: str) -> Column:
 
 
 def print_table(columns: list[Column], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table of at most 80 columns; without names of columns it has no header."""
+    """Print a table at most 80 characters wide; without column names it has no header."""
     if _quiet:
         return
     table = Table(

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from appcadence._inputs import sha256
 from appcadence.cli.evaluate import print_quality
 from appcadence.cli.loading import load_scorer, trusted_keys
 from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, Json, Log, Window, check_directories
 from appcadence.cli.progress import progress_bar
-from appcadence.cli.terminal import say
+from appcadence.cli.terminal import complain, say
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.models.signature import read_key
 from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.listing import many
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.sheet import read_named
 from appcadence.training import train as training
@@ -30,19 +33,19 @@ def train(
     directory: Directory,
     out: Annotated[Path, typer.Option(help="The bundle directory to write.")] = Path("model"),
     window: Window = "24h",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     exclude_family: Annotated[
-        list[str] | None, typer.Option(help="A feature family the detector must not see; repeatable.")
+        list[str] | None, typer.Option(help="A feature family that the detector must not use; repeatable.")
     ] = None,
     verdicts: Annotated[
         Path | None, typer.Option(help="A Parquet file with the verdicts table: what analysts decided.")
     ] = None,
     warm_start: Annotated[
         str | None,
-        typer.Option(help="An earlier MODEL whose baseline and history this training goes on from."),
+        typer.Option(help="An earlier MODEL whose baseline and history this training continues."),
     ] = None,
     search_trials: Annotated[
-        int, typer.Option(help="Draws of hyper-parameters to try; 0 takes the usual ones.")
+        int, typer.Option(help="Number of hyperparameter settings to try; 0 keeps the defaults.")
     ] = 0,
     register: Annotated[
         bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
@@ -59,9 +62,9 @@ def train(
     With --register, or where MLFLOW_TRACKING_URI is set, the run is tracked in MLflow and registered as
     appcadence@challenger.
 
-    --search-trials N fits N hyper-parameters of the classifier on a part of the learning windows, judges them
-    on the rest and takes the best; what is held out for calibration and for the figures is not touched. A
-    trial takes five fits of the classifier (six times as many where fewer than 20 devices are known).
+    --search-trials N tries N hyperparameter settings of the classifier by cross-validation on the learning
+    windows and keeps the best. It does not touch what is held out for calibration and for the figures. A
+    trial fits the classifier five times (30 times with fewer than 20 devices).
 
     Example: appcadence train telemetry --window 24h --out model
     """
@@ -78,10 +81,14 @@ def train(
 
             progress("asking MLflow", 0.0)
             publish.check_ready()
-        decided = None if verdicts is None else read_named(verdicts, VERDICTS)
+        sources: dict[str, str] = {}
+        decided = None
+        if verdicts is not None:
+            decided, sources["verdicts_sha256"] = read_named(verdicts, VERDICTS), sha256(verdicts)
         before = None
         if warm_start is not None:
-            before = load_scorer(warm_start, None, trusted_keys(directory)).detector
+            earlier = load_scorer(warm_start, None, trusted_keys(directory))
+            before, sources["warm_start"] = earlier.detector, earlier.version
         result = training.train(
             load(source),
             window,
@@ -90,6 +97,7 @@ def train(
             verdicts=decided,
             search_trials=search_trials,
             before=before,
+            sources=sources,
             progress=progress,
         )
         identity = bundle.save(result.detector, out)
@@ -109,19 +117,35 @@ def train(
         typer.echo(json.dumps(answer))
         return
     say(f"Bundle {out} ({identity[:12]}), window {window}.")
+    if decided is not None:
+        _say_verdicts(result.params)
     if len(result.trials):
         _say_search(result)
-    say("On implants injected into what was held out (no estimate of recall on real ones):")
+    say("On implants injected into held-out telemetry (no estimate of recall on real implants):")
     print_quality(result.quality)
+    if (rounds := result.params["rounds"]) > 1:
+        say(f"The device-days are {rounds} rounds over the same days, with different implants in each.")
     say(result.detector.card["roughness"])
     if version:
         say(f"Registered as models:/appcadence@challenger, version {version}.")
+
+
+def _say_verdicts(params: Mapping[str, Any]) -> None:
+    windows, learned = params["verdict_windows"], params["verdict_windows_learned"]
+    say(
+        f"{many(params['verdicts'], 'verdict')} decide {many(windows, 'window')} of this telemetry. The "
+        f"classifier learned from {learned:,} of them, those of its later part."
+    )
+    if not windows:
+        complain(
+            "no verdict is about this telemetry; train on telemetry that holds the windows they decided."
+        )
 
 
 def _say_search(result: training.Training) -> None:
     chosen = ", ".join(f"{name} {result.params[name]:g}" for name in SEARCHED)
     criterion = result.trials["criterion"]
     say(
-        f"Best of {len(result.trials)} trials on the learning windows: {chosen}; recall there "
-        f"{criterion.max():.2f} (the mean of two budgets), the usual ones {criterion[0]:.2f}."
+        f"Best of {len(result.trials)} trials on the learning windows: {chosen}. Mean recall at two budgets "
+        f"there: {criterion.max():.2f}, with the defaults {criterion[0]:.2f}."
     )

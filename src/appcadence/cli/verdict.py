@@ -1,4 +1,4 @@
-"""verdict add: what an analyst decided on scored windows."""
+"""verdict add: record an analyst's decision on scored windows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from appcadence.triage.verdicts import Recorded, placed, record
 
 _MAX_LINES = 10
 
-verdict = group("What analysts decided on windows, for --verdicts of 'appcadence score' and 'train'.")
+verdict = group("Analysts' decisions on windows, for --verdicts of 'appcadence score' and 'train'.")
 
 
 @verdict.command()
 def add(
     out: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", help="What 'appcadence score' wrote, for --case and --rank."),
+        typer.Argument(
+            metavar="OUT", help="An output directory of 'appcadence score', for --case and --rank."
+        ),
     ] = None,
-    case: Annotated[int | None, typer.Option(help="The case's number in OUT: all of its windows.")] = None,
-    rank: Annotated[int | None, typer.Option(help="In place of a case: a window's rank in OUT.")] = None,
-    device: Annotated[str | None, typer.Option(help="In place of a rank: the window's device,")] = None,
-    app: Annotated[str | None, typer.Option(help="app (none where it is unknown),")] = None,
+    case: Annotated[int | None, typer.Option(help="Number of a case in OUT: all its windows.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Instead of a case: a window's rank in OUT.")] = None,
+    device: Annotated[str | None, typer.Option(help="Instead of a rank: the window's device,")] = None,
+    app: Annotated[str | None, typer.Option(help="app (leave out if unknown),")] = None,
     dest: Annotated[str | None, typer.Option(help="destination (* = all of the app),")] = None,
     start: Annotated[str | None, typer.Option(metavar="T", help="start, and")] = None,
     end: Annotated[str | None, typer.Option(metavar="T", help="end (ISO times, UTC).")] = None,
@@ -43,7 +45,7 @@ def add(
     justification: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A CSV file with many decisions.")] = None,
     into: Annotated[
-        Path, typer.Option(metavar="FILE", help="The verdicts file to add to; made if there is none.")
+        Path, typer.Option(metavar="FILE", help="The verdicts file to add to; created if missing.")
     ] = Path("verdicts.parquet"),
     evidence: Annotated[
         Path | None, typer.Option(metavar="FILE", help="An evidence file to add each decision to.")
@@ -51,16 +53,16 @@ def add(
     anchor: AnchorOption = None,
     as_json: Json = False,
 ) -> None:
-    """Record an analyst's decision on a case or a window, and say who judged it otherwise.
+    """Record an analyst's decision on a case or a window, and show who decided differently.
 
-    Nothing is taken back: analysts who disagree keep their rows, and of one analyst's words on a window the
-    last counts. 'appcadence train --verdicts verdicts.parquet' learns from the file, and 'appcadence score'
-    takes as known what it calls benign.
+    Nothing is overwritten: analysts who disagree keep their rows, and an analyst's last decision on a window
+    counts. 'appcadence train --verdicts verdicts.parquet' learns from the file, and 'appcadence score
+    --verdicts' treats what it calls benign as known.
 
-    A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT a column case
-    or rank names the windows, so that a copy of OUT/alerts.csv with verdicts added will do; else device_id,
-    app_id, dest, window_start and window_end do. Lines without a verdict are passed over; one wrong
-    line, and none is added.
+    A CSV file has the columns verdict, justification and, without --analyst, analyst. With OUT, a column case
+    or rank names the windows, so a copy of OUT/alerts.csv with added verdicts works. Without OUT, the columns
+    device_id, app_id, dest, window_start and window_end name them. Lines without a verdict are skipped. If
+    any line is invalid, none is added.
 
     Example: appcadence verdict add scored --case 3 --verdict benign --analyst ana --justification "VPN probe"
     """
@@ -68,7 +70,9 @@ def add(
     said = {"verdict": decision, "justification": justification}
     if csv is not None:
         if rank is not None or case is not None or any((one | said).values()):
-            raise AppcadenceError("--csv names windows, verdicts and justifications itself; give it alone")
+            raise AppcadenceError(
+                "the file of --csv names windows, verdicts and justifications; leave out the other options"
+            )
         who = {} if analyst is None else {"analyst": analyst}
         needed = [*(WINDOW if out is None else ()), "justification", "analyst"]
         drafts, undecided = from_csv(csv, [name for name in needed if name not in who])
@@ -85,7 +89,9 @@ def add(
         window = {} if given else {"--device": device, "--dest": dest, "--start": start, "--end": end}
         why = {"--verdict": decision, "--analyst": analyst, "--justification": justification}
         if missing := [option for option, value in (window | why).items() if not value]:
-            raise AppcadenceError(f"{missing[0]} is missing; give the window, --verdict, --analyst and why")
+            raise AppcadenceError(
+                f"{missing[0]} is missing; give the window, --verdict, --analyst and --justification"
+            )
         drafts, undecided = [Draft(named | said | {"analyst": analyst})], 0
     check_files(into=into, evidence=evidence, anchor=anchor)
     if out is not None:
@@ -118,8 +124,8 @@ def _print(decided: list[dict[str, Any]], recorded: Recorded, undecided: int, in
         )
     if len(recorded.disagreements) > _MAX_LINES:
         say(f"and {len(recorded.disagreements) - _MAX_LINES:,} more disagreements; --json lists all")
-    passed = f"; {undecided:,} lines without a verdict passed over" if undecided else ""
-    say(f"{len(decided):,} added to {into}, which holds {recorded.total:,} now{passed}.")
+    passed = f"; {undecided:,} lines without a verdict skipped" if undecided else ""
+    say(f"{len(decided):,} added to {into}, which now has {recorded.total:,}{passed}.")
     if recorded.head is not None:
         say(f"Evidence head: {recorded.head}")
 

@@ -22,8 +22,8 @@ from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.listing import many
 
 _REFERENCE = (
-    "Fewer than five other devices or twenty of their reports: simulated phones stand in for them, so the "
-    "ranking is a first look and the budget no promise."
+    "There are fewer than five other devices or twenty reports of them, so simulated phones are used "
+    "instead: the ranking is a first look and the budget may not hold."
 )
 _MAX_FINDINGS = 10
 """Findings that are printed; all of them are in --out and --json."""
@@ -32,15 +32,15 @@ _MAX_FINDINGS = 10
 def weekly(
     directory: Directory,
     findings_per_phone_week: Annotated[
-        float, typer.Option(help="Benign findings that a phone's week may bring.")
+        float, typer.Option(help="Benign findings to accept per phone and week.")
     ] = FINDINGS_PER_PHONE_WEEK,
     out: Annotated[Path | None, typer.Option(help="Write all judged sums to this Parquet file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge App Privacy Reports as weekly sums: which app contacts which host more, or newer, than is usual.
+    """Judge App Privacy Reports as weekly sums: which app has unusually many or new contacts with a host.
 
-    A report holds sums of seven days, so neither a rhythm nor an hour can be judged; successive reports of a
-    device are one history. Needs no model and no flows.
+    A report holds totals of seven days, so rhythm and time of day cannot be judged. Successive reports of a
+    device form one history. No model and no flows are needed.
 
     Example: appcadence weekly telemetry --out weekly.parquet
     """
@@ -58,14 +58,14 @@ def weekly(
     say(
         f"{many(len(judged), 'sum')} of app and host in {many(_reports(judged), 'report')} of "
         f"{many(len(judged['device_id'].unique()), 'device')}; {many(len(found), 'finding')} at "
-        f"{findings_per_phone_week:g} benign ones a phone-week."
+        f"{findings_per_phone_week:g} benign ones per phone-week."
     )
     if pc.any(pc.equal(judged["calibration"], "reference")).as_py():
         say(_REFERENCE)
     if short:
         say(Finding("short_reports", {"reports": short}).text)
     if len(judged) and not len(found):
-        say("The highest, which is no finding:")
+        say("The highest score, which is not a finding:")
     for row in (found if len(found) else judged[:1])[:_MAX_FINDINGS].to_pylist():
         _print(row)
     if len(found) > _MAX_FINDINGS:

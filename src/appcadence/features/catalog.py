@@ -30,7 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     usage.FAMILY,
     novelty.FAMILY,
 )
-"""In column order. Novelty is last: a part of it is filled when the whole fleet has been seen."""
+"""In column order. Novelty is last: part of it is filled in after the whole fleet has been read."""
 
 FEATURES: tuple[Feature, ...] = tuple(f for family in FAMILIES for f in family.features)
 NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
@@ -38,18 +38,18 @@ FAMILY_OF: dict[str, str] = {f.name: family.name for family in FAMILIES for f in
 INPUTS_OF: dict[str, tuple[str, ...]] = {
     f.name: family.inputs + f.needs for family in FAMILIES for f in family.features
 }
-"""The tables without which a feature is NaN."""
+"""Tables that a feature needs: without them it is NaN."""
 RELATIVE: tuple[bool, ...] = tuple(family.relative for family in FAMILIES for _ in family.features)
-"""Whether a feature is judged by its distance from what is usual for the app; see `Family`."""
+"""Whether a feature is compared with what is usual for the app; see `Family`."""
 
 SCHEMA_ID: str = hashlib.sha256(
     "\n".join(f"{f.name} {f.unit} {f.direction} {f.meaning}" for f in FEATURES).encode()
 ).hexdigest()[:12]
-"""Changes whenever a feature's name, unit, direction or meaning does; bundles carry it."""
+"""Changes with any feature's name, unit, direction or meaning; stored in bundles."""
 
 
 def describe() -> pd.DataFrame:
-    """The catalogue as a frame, one row a feature."""
+    """The catalogue as a DataFrame, one row per feature."""
     return pd.DataFrame(
         {
             "feature": NAMES,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from appcadence._cpus import usable_cpus
 from appcadence._types import FeatureMatrix, Progress, silent
-from appcadence.errors import TelemetryError
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.features import flows as coded
 from appcadence.features.blocks import Piece
 from appcadence.features.build import windows_of
@@ -26,6 +26,7 @@ from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
 from appcadence.features.context import Contexts, Fleetwide
 from appcadence.features.families import novelty
 from appcadence.features.flows import ATTRIBUTIONS, Flows
+from appcadence.features.given import check_tables, conformed
 from appcadence.features.history import Contacts, History
 from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import (
@@ -37,7 +38,6 @@ from appcadence.features.windows import (
 )
 from appcadence.telemetry import passive_names
 from appcadence.telemetry.directory import TelemetryDirectory, read_tables
-from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
 
 INPUT_TABLES = ("flows", *CONTEXT_COLUMNS, "inventory")
 KEYS = (
@@ -60,13 +60,13 @@ Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame]
 
 
 def load(source: Source) -> dict[str, pa.Table]:
-    """The input tables of a telemetry directory or of frames, conforming to their declarations.
+    """The input tables of a telemetry directory, or of frames by name, conforming to their declarations.
 
     Flows that lack a host name are named as `telemetry.passive_names` states.
 
     Raises:
         TelemetryError: there is no flows table.
-        SchemaError: a table does not fit its declaration.
+        SchemaError: a table is unknown or does not fit its declaration.
     """
     if isinstance(source, str | Path):
         source = TelemetryDirectory(source)
@@ -75,17 +75,21 @@ def load(source: Source) -> dict[str, pa.Table]:
         where = str(source.path)
     else:
         where = "the given tables"
-        tables = {name: _conformed(name, source[name]) for name in INPUT_TABLES if name in source}
+        if not isinstance(source, Mapping):
+            raise SchemaError(
+                f"telemetry is of type {type(source).__name__}; give the path of a telemetry directory, or "
+                'tables by name: {"flows": frame}'
+            )
+        check_tables(source)
+        tables = {name: _completed(name, source[name]) for name in INPUT_TABLES if name in source}
     if "flows" not in tables:
-        raise TelemetryError(f"{where} holds no flows, which features need")
+        raise TelemetryError(f"there are no flows in {where}, and features need them")
     return tables
 
 
-def _conformed(name: str, data: pa.Table | pd.DataFrame) -> pa.Table:
-    if isinstance(data, pd.DataFrame):
-        data = pa.Table.from_pandas(data, preserve_index=False)
-    table = conform(DIRECTORY_TABLES[name], data)
-    if passive_names.completed(data):
+def _completed(name: str, data: pa.Table | pd.DataFrame) -> pa.Table:
+    table = conformed(name, data)
+    if isinstance(data, pa.Table) and passive_names.completed(data):
         return table.replace_schema_metadata(data.schema.metadata)
     return passive_names.complete(table) if name == "flows" else table
 
@@ -113,7 +117,8 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, windows: Windows, selection: Selection = WHOLE) -> Part:
-        """The rows of windows in their own order; what novelty needs the whole fleet for is still NaN."""
+        """The rows of windows in their own order; novelty features that need the whole fleet are still
+        NaN."""
         return cls(
             windows.device,
             windows.app,
@@ -135,7 +140,7 @@ class Part(NamedTuple):
 
 
 class Named(Protocol):
-    """Whatever holds the names behind the codes: flows, or windows."""
+    """Whatever has the names behind the codes: flows, or windows."""
 
     @property
     def devices(self) -> pd.Index[Any]: ...
@@ -151,17 +156,17 @@ def extract(
     history: History | None = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The feature table: one row a window; channels by device, app, destination and time, then apps (`*`).
+    """The feature table: one row per window; channels by device, app, destination and time, then apps (`*`).
 
-    Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of
-    the catalogue as float32, NaN where unknown. `columns` name features or families that are wanted alone, in
-    catalogue order whatever their own: what nothing wanted takes is neither read nor computed. Without
-    `history` the novelty family is NaN. All is held in memory, about 200 bytes a flow at the peak;
-    `appcadence.features.partition` serves what is larger.
+    Columns are `KEYS` (window_start, window_end in UTC; observed_seconds in s) and then every feature of the
+    catalogue as float32, NaN = unknown. With `columns`, only those features or families are computed, and
+    only the inputs they need are read; their order is always that of the catalogue. Without `history`, the
+    novelty family is NaN. Everything is in memory, about 200 bytes per flow at the peak; for larger
+    telemetry, use `appcadence.features.partition`.
 
     Raises:
         TelemetryError, SchemaError: see `load`.
-        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d, or there is no feature of a name.
+        AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d, or a feature name is unknown.
     """
     seconds, selection = window_seconds(window), Selection.of(columns)
     history = selection.past(history)
@@ -241,7 +246,7 @@ def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
 
 
 def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:
-    """Fill in place what novelty needs the whole fleet for."""
+    """Fill in the novelty features that need the whole fleet, in place."""
     if fleet is not None:
         rows = np.flatnonzero((part.dest >= 0) & (part.dest != fleet.nameless))
         device, app, dest, start_us = (key[rows] for key in part[:4])
@@ -258,7 +263,7 @@ def table_of(windows: Windows) -> pd.DataFrame:
 def frame(
     part: Part, names: Named, context: Fleetwide, seconds: int, selection: Selection = WHOLE
 ) -> pd.DataFrame:
-    """Keys by name, and values, as the feature table; its `attrs` say of which schema."""
+    """Keys by name, and values, as the feature table; its `attrs` name the schema."""
     values = pd.DataFrame(selection.shown(part.values), columns=selection.names, copy=False)
     table = pd.concat([keys_of(part, names, context, seconds), values], axis=1)
     table.attrs["feature_schema"] = SCHEMA_ID

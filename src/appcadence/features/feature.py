@@ -1,4 +1,4 @@
-"""How a feature and a family of features are declared."""
+"""Declarations of features and of families of features."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Feature:
     """s, 1/h, bytes, days, ratio, times, count, s/kB, nats, octaves or decades; heavy-tailed units are
     compared on a log scale."""
     direction: int = 1
-    """+1: high is suspicious, -1: low is suspicious, 0: neither alone."""
+    """+1: high is suspicious, -1: low is suspicious, 0: neither on its own."""
     source: str = ""
-    """Where the method comes from."""
+    """The source of the method."""
     needs: tuple[str, ...] = ()
-    """Tables beyond the family's without which it is NaN."""
+    """Further tables, beyond the family's, without which it is NaN."""
     uses: tuple[str, ...] = ()
-    """Tables that it takes into account where they are there."""
+    """Tables that it uses if present."""
 
     @property
     def heavy_tailed(self) -> bool:
@@ -39,15 +39,15 @@ class Feature:
 
 @dataclass(frozen=True)
 class Family:
-    """Features that one kernel fills together."""
+    """Features that one kernel computes together."""
 
     name: str
     inputs: tuple[str, ...]
     """Canonical tables without which all its features are NaN."""
     features: tuple[Feature, ...]
     compute: Callable[[Windows, Mask], FeatureMatrix]
-    """Windows -> (n_windows, n_features), columns in declared order. Those that are not wanted (n_features,)
-    may hold anything, and what they alone take is left out."""
+    """Windows -> (n_windows, n_features), columns in declared order. Columns that are not wanted
+    (n_features,) may have any values, and work that only they need is skipped."""
     relative: bool = True
-    """Values are judged by their distance from what is usual for the app. False: they speak for themselves,
-    being relative to the past or to a declaration already."""
+    """Whether values are compared with what is usual for the app. False: they are already relative to the
+    past or to a declaration."""

@@ -1,4 +1,4 @@
-"""The past, for novelty alone: who had contacted what, since when and how, before a window began."""
+"""The past, only for novelty: who contacted what, since when and how, before a window began."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence._types import Ints, Structs
-from appcadence.errors import SchemaError
+from appcadence._types import HOUR_US, Ints, Structs
+from appcadence.errors import SchemaError, TelemetryError
 from appcadence.features.pushes import COUNTS
 from appcadence.telemetry.arrays import sorted_places
 
@@ -31,9 +31,9 @@ SCHEMA = pa.schema(
         *((name, pa.float32()) for name in (*HABITS, *COUNTS)),
     ]
 )
-"""One row a channel. Times are microseconds since the epoch; bit i of `days_seen` says that there was contact
-i UTC days before the day of `last_seen`; port -1 = unknown. Port and habits of a vetted channel are those it
-had when it was vetted. The counts are those of pushes over the days with contact, each half after 14 days."""
+"""One row per channel. Times are microseconds since the epoch. Bit i of `days_seen` says that there was
+contact i UTC days before the day of `last_seen`. Port -1 = unknown. Port and habits of a vetted channel are
+those at the time it was vetted. The counts are of pushes on days with contact, halved after 14 days."""
 
 CHANNEL = np.dtype(
     [
@@ -52,35 +52,51 @@ _FACTS = {"first_us": "first_seen", "last_us": "last_seen", "days": "days_seen"}
 
 @dataclass(frozen=True)
 class History:
-    """First and last contact of every channel so far, the days between, and its latest habits.
+    """First and last contact of every channel so far, the days with contact, and its latest habits.
 
-    A window judged against a history sees only what came before the window: contacts of the history and
-    of earlier windows of the same extraction. Other devices' contacts of the same window count for
-    prevalence.
+    A window judged against a history sees only what came before it: contacts of the history and of earlier
+    windows of the same extraction. For prevalence, other devices' contacts in the same window count too.
 
-    There are two pasts: what a training's baseline held or an analyst called benign is vetted, what joined
-    since is not. Only the vetted past makes a channel known, old or a twin: nothing becomes usual by staying.
-    Days with contact count all the same.
+    Channels in the baseline of a training, or that an analyst called benign, are vetted; channels that joined
+    later are not. Only vetted channels count as known, old or a twin, so nothing becomes usual just by
+    lasting. Days with contact count either way.
     """
 
     contacts: pd.DataFrame
     vetting: bool = False
-    """What joins is vetted, as in a baseline; whoever scores does not vet."""
+    """Whether joining channels are vetted, as in a baseline; scoring never vets."""
 
     @classmethod
     def empty(cls) -> History:
-        """The start of a baseline."""
+        """An empty history, to start a baseline."""
         return cls(SCHEMA.empty_table().to_pandas(), vetting=True)
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> History:
-        """A history to score with. Raises SchemaError when the columns are not those of `SCHEMA`."""
+        """A history to score with. Raises SchemaError if the columns differ from `SCHEMA`."""
         if table.schema.remove_metadata() != SCHEMA:
             raise SchemaError(
                 f"history has columns {table.schema.names}, expected {SCHEMA.names}; "
                 "take one that 'appcadence score' of this version wrote"
             )
         return cls(table.to_pandas())
+
+    def require_before(self, begin_us: int, argument: str | None = None) -> None:
+        """Raises TelemetryError if a channel that joined by scoring had contact at `begin_us` or later.
+
+        Windows from then on would be judged by their own future. `argument` names the argument to change.
+        Contacts of a baseline may be later, since a baseline states what is usual at any time.
+        """
+        seen = self.contacts["last_seen"].to_numpy()[~self.contacts["vetted"].to_numpy(np.bool_)]
+        # An open connection counts at the start of each window that it touches, even after the scored ones.
+        last_us = int(seen[seen % HOUR_US != 0].max(initial=begin_us - 1))
+        if last_us >= begin_us:
+            begin, last = (pd.Timestamp(at, unit="us") for at in (begin_us, last_us))
+            raise TelemetryError(
+                f"the history knows contacts up to {last:%Y-%m-%d %H:%M} UTC, and the windows to score begin "
+                f"at {begin:%Y-%m-%d %H:%M} UTC; give the history of the run before them",
+                argument,
+            )
 
     def to_arrow(self) -> pa.Table:
         return pa.Table.from_pandas(self.contacts, SCHEMA, preserve_index=False).replace_schema_metadata()

@@ -1,9 +1,9 @@
-"""Features of telemetry larger than memory: spill coded flows, then block by block.
+"""Features of telemetry larger than memory: spill coded flows, then work block by block.
 
 First pass: pieces of the input are coded and written, in block order, to a scratch directory. Second pass:
-each block is read, its features are computed and spilled. Third pass: what needs the whole fleet is filled
-in, table by table. Memory holds one piece and one block a thread, and the names and channels of the fleet.
-Blocks that are in the scratch directory already, from a run that was killed, are not computed again.
+each block is read, and its features are computed and spilled. Third pass: features that need the whole fleet
+are filled in, table by table. Memory holds one piece and one block per thread, and the names and channels of
+the fleet. Blocks that a killed run left in the scratch directory are not computed again.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from appcadence.features.selection import WHOLE, Selection
 from appcadence.features.windows import Windows, window_seconds
 
 BLOCK_FLOWS = 100_000
-"""Flows of one block: about 80 MB a thread at the peak."""
+"""Flows of one block: about 80 MB per thread at the peak."""
 
 _ROW_GROUP = 1 << 15
-"""Rows of a row group of the table, at least: smaller ones take time and room."""
+"""Least rows of a row group of the table: smaller ones cost time and space."""
 _EXTRA, _PAST = "extra_", "past"
 """What the names of a block's own arrays in its file begin with, and the name of its past."""
 
@@ -57,12 +57,13 @@ def write_features(
     block_flows: int = BLOCK_FLOWS,
     progress: Progress = silent,
 ) -> int:
-    """Write the feature table of `extract` to a Parquet file, whole or not at all; returns its rows.
+    """Write the feature table of `extract` to a Parquet file, completely or not at all; returns its row
+    count.
 
-    The scratch directory lies beside the file and takes about 60 bytes a flow and 400 a window.
+    The scratch directory beside the file takes about 60 bytes per flow and 400 per window.
 
     Raises:
-        TelemetryError, SchemaError, AppcadenceError: as `extract`; another run is writing the same file.
+        TelemetryError, SchemaError, AppcadenceError: as `extract`, or another run is writing the same file.
     """
     seconds, selection = window_seconds(window), Selection.of(columns)
     past = selection.past(history)
@@ -90,7 +91,7 @@ def write_features(
 
 
 def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
-    """Results of work(0), work(1), ... on all cores, one a core ahead: those that wait take memory."""
+    """Results of work(0), work(1), ... on all cores, at most one per core ahead to limit memory."""
     workers = usable_cpus()
     with ThreadPoolExecutor(workers) as pool:
         ahead = deque(pool.submit(work, number) for number in range(min(workers + 1, count)))
@@ -106,14 +107,14 @@ def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The feature table in pieces: channel windows block by block, then app windows block by block."""
+    """The feature table in pieces: the channel windows of each block, then the app windows of each block."""
 
     flows: Flows
     contexts: Contexts
     seconds: int
     scratch: Path
     pasts: list[Past]
-    """Of each block, with its windows' contacts added; empty without history."""
+    """The history of each block, including the contacts of its windows; empty without history."""
     fleet: novelty.Fleet | None
     selection: Selection
     _dictionaries: dict[str, pa.Array] = field(default_factory=dict, repr=False)
@@ -132,10 +133,9 @@ class Blocks:
         extra_columns: Callable[[Windows], dict[str, np.ndarray]] = lambda windows: {},
         progress: Progress = silent,
     ) -> Blocks:
-        """Read the telemetry and compute the blocks, of the selected features; with a span, only the windows
-        in it.
+        """Read the telemetry and compute the selected features of all blocks; with a span, only its windows.
 
-        `extra_columns` gives more arrays with one value a window, which the blocks give back.
+        `extra_columns` computes further arrays with one value per window, which the blocks return.
 
         Raises:
             TelemetryError, SchemaError: see `appcadence.features.extraction.load`.
@@ -196,7 +196,7 @@ class Blocks:
         return frame(self._part(number), self.flows, self.contexts, self.seconds, self.selection)
 
     def table(self, number: int, schema: pa.Schema) -> pa.Table:
-        """The same in Arrow, with the schema of `no_rows`; a frame of the values in between costs more."""
+        """The same in Arrow, with the schema of `no_rows`; faster than through a DataFrame."""
         part = self._part(number)
         columns = []
         for name, keys in coded_keys(part, self.flows, self.contexts, self.seconds).items():
@@ -215,7 +215,7 @@ class Blocks:
         return pa.Table.from_arrays(columns, schema=schema)
 
     def _words(self, name: str, names: pd.Index[Any], kind: pa.DataType) -> pa.Array:
-        """The names of a column, made once: all tables have the same."""
+        """The names of a column, made once for all tables."""
         if name not in self._dictionaries:
             self._dictionaries[name] = pa.array(names, kind)
         return self._dictionaries[name]
@@ -234,7 +234,7 @@ class Blocks:
         return keys_of(part, self.flows, self.contexts, self.seconds)
 
     def extra_columns(self, number: int) -> dict[str, np.ndarray]:
-        """What `extra_columns` gave for the windows of one of the tables."""
+        """The results of `extra_columns` for the windows of one of the tables."""
         with self._stored(number) as stored:
             names = [name for name in stored.files if name.startswith(_EXTRA)]
             return {name.removeprefix(_EXTRA): stored[name] for name in names}
@@ -252,7 +252,7 @@ class Blocks:
         """The history with the contacts of all windows added.
 
         Raises:
-            ValueError: there was none.
+            ValueError: there was no history.
         """
         if self.contexts.past is None:
             raise ValueError("no history was given")
@@ -269,7 +269,7 @@ def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _whole(file: Path) -> bool:
-    """Whether a killed run left it; what a power failure cut off lacks its end, where its names are."""
+    """Whether the file is complete: one cut off by a power failure lacks the names at its end."""
     try:
         with np.load(file, allow_pickle=False):
             return True
@@ -278,7 +278,7 @@ def _whole(file: Path) -> bool:
 
 
 def _codes(flows: Flows, selection: Selection) -> str:
-    """What the codes and the columns in a block's file stand for."""
+    """The meaning of the codes and columns in the file of a block."""
     digest = hashlib.sha256(f"{flows.n_blocks} {CHANNEL}".encode() + selection.wanted.tobytes())
     for names in (flows.devices, flows.apps, flows.dests):
         for name in names:

@@ -1,4 +1,4 @@
-"""Which features are asked for: a subset costs what it takes to compute it."""
+"""The features to compute: a subset costs only what it needs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Selection:
 
     @classmethod
     def of(cls, columns: Sequence[str] | None) -> Selection:
-        """Features by their names or by those of families; None = all.
+        """Features by name or family; None = all.
 
         Raises:
-            AppcadenceError: there is none of a name, or nothing is named.
+            AppcadenceError: a name is unknown, or no name is given.
         """
         if columns is None:
             return WHOLE
@@ -46,7 +46,7 @@ class Selection:
 
     @classmethod
     def without(cls, families: Iterable[str]) -> Selection:
-        """All but some families."""
+        """All features except those of some families."""
         return cls(~np.isin(_FAMILY, list(families)))
 
     @property
@@ -55,27 +55,28 @@ class Selection:
 
     @property
     def fleetwide(self) -> bool:
-        """Whether features are wanted that take the whole fleet."""
+        """Whether a wanted feature needs the whole fleet."""
         return bool(self.wanted[novelty.FAMILY.name == _FAMILY][novelty.FLEET].any())
 
     @property
     def held(self) -> Mask:
-        """(n_features,) those and, for what takes the whole fleet, all novelty: held till a table is made."""
+        """(n_features,) the wanted features, and all of novelty if the whole fleet is needed: kept until a
+        table is made."""
         return self.wanted | ((novelty.FAMILY.name == _FAMILY) & self.fleetwide)
 
     def past(self, history: History | None) -> History | None:
-        """The history, where a feature takes it."""
+        """The history, if a feature needs it."""
         return history if any("history" in INPUTS_OF[name] for name in self.names) else None
 
     def tables(self, history: History | None) -> set[str]:
-        """Tables that are looked at; a history also keeps what followed pushes."""
+        """The tables to read; a history also counts what followed pushes."""
         families = {FAMILY_OF[name] for name in self.names}
         mine = [feature for feature in FEATURES if FAMILY_OF[feature.name] in families]
         found = {table for feature in mine for table in (*INPUTS_OF[feature.name], *feature.uses)}
         return found | {"coverage"} | (set() if history is None else {"notifications"})
 
     def compute(self, windows: Windows) -> FeatureMatrix:
-        """(n, k) the features that are held; what the whole fleet is needed for is still NaN."""
+        """(n, k) the kept features; those that need the whole fleet are still NaN."""
         parts = [np.empty((windows.n, 0), np.float32)]
         for family in FAMILIES:
             held = self.held[family.name == _FAMILY]
@@ -85,7 +86,7 @@ class Selection:
         return np.hstack(parts)
 
     def shown(self, values: FeatureMatrix) -> FeatureMatrix:
-        """(n, k) the wanted among the features that are held."""
+        """(n, k) the wanted features among the kept ones."""
         return values[:, self.wanted[self.held]] if self.wanted.sum() < self.held.sum() else values
 
 

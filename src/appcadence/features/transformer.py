@@ -20,10 +20,10 @@ INDEX = ("device_id", "app_id", "dest", "window_start")
 
 
 class FlowFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Telemetry -> one row of features a window, told from the past that was fitted.
+    """Telemetry -> one row of features per window, relative to the fitted history.
 
-    `fit` learns who had contacted what (the novelty features' past); `transform` judges other, later
-    telemetry against it; `fit_transform` judges each window of the same telemetry by what came before it.
+    `fit` learns who contacted what (the history of the novelty features). `transform` judges other, later
+    telemetry against it. `fit_transform` judges each window of the same telemetry by what came before it.
 
     Parameters:
         window: length of the windows, such as 1h, 6h, 24h or 7d.
@@ -31,37 +31,37 @@ class FlowFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         history_: the `History` after fitting.
 
-    X is whatever `appcadence.features.extract` takes: a telemetry directory, its path, a mapping of canonical
-    tables, or a frame of flows alone. Rows out are windows, not rows of X, so a pipeline can have no step
-    before it and no `y`. Out comes a frame of float32, (n_windows, n_features), indexed by device, app,
-    destination and start of the window; NaN where unknown.
+    X is an input of `appcadence.features.extract` (a telemetry directory, its path, or a mapping of canonical
+    tables) or a DataFrame of flows. The output rows are windows, not rows of X, so this must be the first
+    step of a pipeline, without `y`. The output is a DataFrame of float32, (n_windows, n_features), indexed by
+    device, app, destination and start of the window; NaN = unknown.
 
     Raises:
         TelemetryError, SchemaError: X cannot be read or does not fit the canonical tables.
-        AppcadenceError: `window` is of another form.
+        AppcadenceError: `window` has another form.
     """
 
     def __init__(self, window: str = "24h") -> None:
         self.window = window
 
     def fit(self, X: Source | pd.DataFrame, y: Any = None) -> FlowFeatures:
-        """Learn the past; `y` is ignored."""
+        """Learn the history; `y` is ignored."""
         past = build(_tables(X), window_seconds(self.window), History.empty()).history
         self.history_ = replace(past, vetting=False)
         return self
 
     def transform(self, X: Source | pd.DataFrame) -> pd.DataFrame:
-        """The features of X, novelty against the fitted past."""
+        """The features of X, with novelty relative to the fitted history."""
         check_is_fitted(self)
         return self._features(X, self.history_)
 
     def fit_transform(self, X: Source | pd.DataFrame, y: Any = None, **_: Any) -> pd.DataFrame:
-        """Fit, and the features of X itself, each window judged by what came before it."""
+        """Fit, and return the features of X itself, each window judged by what came before it."""
         self.fit(X)
         return self._features(X, History.empty())
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns, in catalogue order."""
+        """The column names, in catalogue order."""
         return np.array(NAMES, dtype=object)
 
     def _features(self, X: Source | pd.DataFrame, history: History) -> pd.DataFrame:

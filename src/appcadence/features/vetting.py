@@ -1,4 +1,4 @@
-"""What analysts decided about channels: which of a history's rows are vetted."""
+"""Analysts' decisions about channels: which rows of a history are vetted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _CHANNEL = ["device_id", "app_id", "dest"]
 
 
 def decided(history: History, verdicts: pa.Table) -> History:
-    """The history with channels that analysts call benign vetted, and those they decided on otherwise not.
+    """The history in which channels that analysts call benign are vetted, and those they decided otherwise
+    are not.
 
-    A verdict speaks for its channel, and one on an app's `*` window for all of the app's on the device, where
-    the window begins no later than the channel's last contact. Of one analyst's words on a channel the last
-    counts; where analysts disagree, the channel is not vetted.
+    A verdict applies to its channel, and a verdict on an app's `*` window to all channels of the app on the
+    device, if the window begins no later than the channel's last contact. An analyst's last verdict on a
+    channel counts. If analysts disagree, the channel is not vetted.
 
     Raises:
         SchemaError: `verdicts` does not fit its declaration.

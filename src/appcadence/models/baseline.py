@@ -18,14 +18,14 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.models.eligibility import own_log
 
 SHRINKAGE_WINDOWS = (0.5, 5.0, 2.0, 0.5)
-"""By level (kind, category, profile, destination), how many windows weigh as much as the parent: channels
-differ from each other far more than one channel differs from itself, so a single window of its own past
-already says what is usual for a channel."""
+"""By level (kind, category, profile, destination), the number of windows that weigh as much as the parent.
+Channels differ from each other far more than a channel varies over time, so a single window of its own past
+already shows what is usual for a channel."""
 SPREAD_WINDOWS = 5.0
 """The same for the spread, in windows beyond the first."""
 CLIP = 8.0
 _FADING = 0.5
-"""What the windows of earlier telemetry still count when newer ones are learned."""
+"""Weight of the windows of earlier telemetry when newer ones are learned."""
 _MIN_SCALE = 0.02
 _MIN_SCALE_SHARE = 0.2
 _STATISTICS = ("count", "median", "spread")
@@ -33,11 +33,11 @@ _LOG = np.array([f.heavy_tailed for f in FEATURES])
 _COMPARED = np.array(RELATIVE)
 _LOGGED, _NOT_COMPARED = np.flatnonzero(_LOG), np.flatnonzero(~_COMPARED)
 _MEMBERSHIP = ["app_id", "dest", "category", "own_log"]
-"""What says which groups a window is in."""
+"""The columns that determine the groups of a window."""
 _CATEGORY_LEVEL = 1
 _SEPARATOR = "\x1f"
 _COLUMNS_AT_ONCE = 16
-"""Medians need copies of what they are taken of: of so many features at a time."""
+"""Medians copy their input, so they are taken of this many features at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AppBaseline:
     parent: npt.NDArray[np.int32]
     """(g,) row of the next wider group; -1 at level 0."""
     count: FeatureMatrix
-    """(g, n_features) windows in which the feature was known; after updates, older ones count less."""
+    """(g, n_features) windows in which the feature is known; after updates, older windows count less."""
     median: FeatureMatrix
     """(g, n_features) on the compared scale; 0 where the count is."""
     spread: FeatureMatrix
@@ -75,7 +75,7 @@ class AppBaseline:
             rows = np.flatnonzero(self.level == level)
             count, up = self.count[rows].astype(np.float64), self.parent[rows]
             weight = count / (count + shrinkage)
-            # n windows hold n - 1 deviations: a group of one says nothing about its spread.
+            # n windows have n - 1 deviations: one window tells nothing about the spread.
             more = np.maximum(count - 1, 0)
             known = more / (more + (SPREAD_WINDOWS if level else shrinkage))
             width = known * self.spread[rows] + (1 - known) * scale[up]
@@ -91,9 +91,9 @@ class AppBaseline:
     def fit(cls, frame: pd.DataFrame, before: AppBaseline | None = None) -> AppBaseline:
         """Learn from the feature table of a benign period; robust to a few per cent of bad windows.
 
-        With `before`, a baseline of earlier telemetry, that one is refined and its flows are not needed:
-        its windows count half of what they did, medians are averaged by count, and spreads are pooled with
-        the distance between the two medians.
+        With `before`, a baseline of earlier telemetry, that baseline is refined without its flows: its
+        windows count half of what they did, medians are averaged by count, and spreads are pooled with the
+        distance between the two medians.
         """
         values = _compared(_values(frame))
         parts: list[tuple[Any, ...]] = []
@@ -111,7 +111,7 @@ class AppBaseline:
         return own if before is None else before._refined(own)
 
     def outlined(self) -> AppBaseline:
-        """What is usual for kinds and categories alone: it knows no app and no destination by name."""
+        """The baseline of kinds and categories alone, without names of apps and destinations."""
         keep = self.level <= _CATEGORY_LEVEL
         return AppBaseline(*(getattr(self, f.name)[keep] for f in fields(self) if f.init))
 
@@ -131,7 +131,7 @@ class AppBaseline:
         total = np.maximum(n + k, 1e-9)
         old, fresh = taken("median", self, mine), taken("median", new, others)
         pooled = n * taken("spread", self, mine) ** 2 + k * taken("spread", new, others) ** 2
-        # The newer parent counts: an app may have moved to another category.
+        # The newer parent wins: an app may have moved to another category.
         parents = np.where(others >= 0, _key(new, new.parent[others]), _key(self, self.parent[mine]))
         return AppBaseline(
             keys,
@@ -144,7 +144,7 @@ class AppBaseline:
 
     def group_of(self, frame: pd.DataFrame) -> np.ndarray:
         """(n,) the deepest known group of each window; -1 = none."""
-        # Keys are texts, slow to join and to look up; a channel has one window a day.
+        # Keys are strings, slow to join and to look up, and a channel has one window a day.
         members = _members(frame)
         codes = [pd.factorize(members[name])[0] + 1 for name in _MEMBERSHIP]
         _, first, channel = np.unique(
@@ -159,18 +159,18 @@ class AppBaseline:
         return np.asarray(group[channel])
 
     def distances(self, frame: pd.DataFrame) -> Matrix:
-        """(n, n_features) distances from the expectation in spreads, within ±8; NaN where unknown."""
+        """(n, n_features) distances from the expectation in spreads, clipped to ±8; NaN if unknown."""
         return self.z_scores(_values(frame), self.group_of(frame))
 
     def z_scores(self, values: Matrix, group: Codes) -> Matrix:
-        """The same of feature values (n, n_features) in groups (n,) that `group_of` names."""
+        """Distances of feature values (n, n_features) in groups (n,), as `group_of` returns them."""
         z = (_compared(values) - self.location[group]) / self.scale[group]
         z[:, _NOT_COMPARED] = np.nan
         return np.asarray(np.clip(z, -CLIP, CLIP, out=z))
 
     def expected(self, group: Codes, feature: Codes) -> Matrix:
-        """What is usual in groups for features (by place in the catalogue), in their units; NaN where none is
-        compared. The arguments are broadcast."""
+        """The usual values in groups of features (by place in the catalogue), in their units; NaN for
+        features that are not compared. The arguments are broadcast."""
         location = self.location[group, feature]
         values = np.where(_LOG[feature], np.expm1(np.minimum(location, 700.0)), location)
         return np.asarray(np.where(_COMPARED[feature], values, np.nan))
@@ -209,7 +209,8 @@ class AppBaseline:
 
 
 def whole_numbers(column: pa.Array | pa.ChunkedArray, what: str) -> Ints:
-    """(n,) a column of a model's part, called so. Raises BundleError where it holds anything else."""
+    """(n,) a column of a model's part; `what` names it in errors. Raises BundleError if it is not
+    integers."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise BundleError(f"{what} is not all whole numbers")
     return np.asarray(column.to_numpy(), np.int64)
@@ -220,7 +221,7 @@ def _key(baseline: AppBaseline, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.o
 
 
 def profile(frame: pd.DataFrame) -> np.ndarray:
-    """(n,) the app of each window, or the registrable domain of its destination where the app is unknown."""
+    """(n,) the app of each window, or the registrable domain of its destination if the app is unknown."""
     dest = frame["dest"].astype("category").cat.remove_unused_categories()
     domains = np.array([registrable_domain(str(name)) for name in dest.cat.categories] + [""], dtype=object)
     app = frame["app_id"].astype(object).to_numpy()

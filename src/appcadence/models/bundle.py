@@ -34,7 +34,7 @@ from appcadence.models.trees import Trees
 
 FORMAT = 6
 _MAX_PART_BYTES = 1 << 30
-"""Of a part as it lies there, and of all arrays unpacked."""
+"""The largest size of a part on disk, and of all arrays when unpacked."""
 MANIFEST = "manifest.json"
 _PARTS = (
     "arrays.npz",
@@ -47,7 +47,7 @@ _PARTS = (
 
 
 def check_target(path: str | Path) -> None:
-    """Refuse a path to which `save` could not write.
+    """Check that `save` can write to a path.
 
     Raises:
         BundleError: the path exists and is not a bundle, or nothing can be written beside it.
@@ -226,7 +226,7 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
     if (classifier.n_features, forest.n_features) != (2 * width, width):
         raise BundleError("an ensemble has another number of features than the catalogue")
     thresholds, steps = (np.asarray(arrays[f"experts.{n}"], np.float64) for n in ("thresholds", "steps"))
-    # Infinite is what no benign window reached.
+    # Infinite thresholds are those that no benign window reached.
     ordered = thresholds.shape == (len(EXPERTS), POINTS) and (thresholds[:, 1:] >= thresholds[:, :-1]).all()
     ordered = ordered and (thresholds[:, 0] > -np.inf).all()
     if not ordered or steps.shape != (len(EXPERTS),) or not ((steps >= 0) & (steps <= 1)).all():
@@ -256,12 +256,12 @@ def _assemble(manifest: dict[str, Any], data: dict[str, bytes]) -> Detector:
 
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Their bundles, `reference` and `start`, which `make reference` writes."""
+"""The shipped bundles, `reference` and `start`, which `make reference` writes."""
 
 
 @cache
 def reference_model(trust: Trust = ANY) -> tuple[Detector, str]:
-    """The model that scores where nothing local is known, and its id."""
+    """The model for scoring without a local baseline, and its id."""
     return load(SHIPPED / "reference", trust)
 
 
@@ -272,15 +272,15 @@ def starting_model() -> tuple[Detector, str]:
 
 
 MAX_RAW = 1e6
-"""Of a leaf, a weight and a calibrated score: log-odds and sums of a dozen logarithms."""
+"""Bound for a leaf, a weight and a calibrated score, which are log-odds and sums of a dozen logarithms."""
 _MAX_TIME_US = 1 << 60
 
 
 def check_sound(detector: Detector) -> None:
-    """Refuse what no training makes.
+    """Refuse values that no training produces.
 
     Raises:
-        BundleError: a number is not finite or out of its range, or no alert can come of it.
+        BundleError: a number is not finite or out of its range, or the detector can never alert.
     """
     finite = {
         "weights": detector.weights.ravel(),
@@ -292,7 +292,7 @@ def check_sound(detector: Detector) -> None:
         **{f"origin of {name}": np.array([c.origin, c.spread]) for name, c in detector.calibration.items()},
     }
     for name, values in finite.items():
-        # NaN is within nothing.
+        # NaN fails the comparison.
         if values.dtype != np.float64 or values.ndim != 1 or not (np.abs(values) <= MAX_RAW).all():
             raise BundleError(f"its {name} are not numbers within ±{MAX_RAW:,.0f}")
     if (detector.weights < 0).any():
@@ -323,7 +323,8 @@ def _check_history(detector: Detector) -> None:
 
 
 def _check_heard(detector: Detector) -> None:
-    """Refuse a detector that would not alert on its own calibration sample, or can never score so high."""
+    """Refuse a detector that does not alert on its own calibration sample, or cannot score high enough to
+    alert."""
     # The most that all experts can be worth together.
     worth = float(np.isfinite(detector.experts.thresholds).sum(axis=1) @ detector.experts.steps)
     most_of_each = detector.weights @ [_highest(detector.classifier), worth]

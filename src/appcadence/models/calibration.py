@@ -16,11 +16,11 @@ from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import BundleError
 
 KEYS = ("device_id", "app_id", "dest", "window_start")
-"""The columns of windows that say which unit each belongs to."""
+"""The columns that determine the alert unit of a window."""
 UNITS = pa.schema(
     [("device_id", pa.string()), ("kind", pa.string()), ("name", pa.string()), ("day", pa.date32())]
 )
-"""What tells units apart: `kind` is app or destination, and `name` that of either; days are UTC."""
+"""The columns that identify a unit: `kind` is app or destination, `name` its name; days are UTC."""
 
 
 def alert_units(windows: pa.Table | pd.DataFrame) -> pa.Table:
@@ -28,7 +28,7 @@ def alert_units(windows: pa.Table | pd.DataFrame) -> pa.Table:
     device, app, dest = (_texts(windows, name) for name in KEYS[:3])
     start = windows["window_start"]
     start = pa.chunked_array([pa.array(start)]) if isinstance(start, pd.Series) else start
-    # A cast of times before 1970 to days would round towards that year.
+    # A cast to days would round times before 1970 towards that year.
     day = pc.floor_temporal(start.cast(pa.timestamp("us")), unit="day").cast(pa.date32())
     kind = pc.if_else(pc.is_valid(app), "app", "destination")
     return pa.table([device, kind, pc.coalesce(app, dest), day], UNITS)
@@ -51,8 +51,8 @@ _TAIL_UNITS_PER_DAY = 3.0
 _MIN_TAIL = 8
 _PRIOR_SPREAD = 1.0
 _PRIOR_UNITS = 10.0
-"""The spread is shrunk to one as if ten more units had shown it: benign log-odds that mean what they say fall
-by a factor e a unit, and a small baseline's own tail is rough."""
+"""The spread is shrunk to one as if ten more units had shown it: well-calibrated benign log-odds fall by a
+factor e per unit, and the tail of a small baseline is rough."""
 
 
 def device_days(frame: pd.DataFrame) -> float:
@@ -75,7 +75,7 @@ def strongest(unit: Codes, score: Vector) -> Vector:
 
 
 def adjusted_p_values(p: Vector) -> Vector:
-    """(n,) the false discovery rate at which each of n p-values in [0, 1] is first called a discovery.
+    """(n,) the false discovery rate at which each of n p-values in [0, 1] first becomes a discovery.
 
     Benjamini and Hochberg's step-up procedure (1995); it holds for independent or positively dependent tests.
     """
@@ -87,9 +87,9 @@ def adjusted_p_values(p: Vector) -> Vector:
 
 
 def discovered(p: Vector, unit: Codes, rate: float) -> Mask:
-    """(n,) windows that raise an alert when at most `rate` of the alerting units should be benign.
+    """(n,) windows that alert if at most `rate` of the alerting units should be benign.
 
-    Judged over units by `adjusted_p_values`; `p` (n,) are `unit_p_values` of windows, NaN = not scored.
+    Uses `adjusted_p_values` over units; `p` (n,) are `unit_p_values` of windows, NaN = not scored.
 
     Raises:
         ValueError: the rate is not between 0 and 1.
@@ -107,11 +107,11 @@ def discovered(p: Vector, unit: Codes, rate: float) -> Mask:
 class Calibration:
     """Benign held-out scores, sorted, and the two constants of the scale.
 
-    With k unit scores above t_k in D device-days, the tail above t_k is taken as exponential with scale
+    With k unit scores above t_k in D device-days, the tail above t_k is modelled as exponential with scale
     `spread` = mean excess (peaks over threshold, shrunk to 1); `origin` = t_k + spread * ln(k / D) is the
     level that one unit per device-day exceeds. On the scale (raw - origin) / spread, exp(-score) units per
-    device-day exceed a score, so 0 is one alert per device-day. Valid while later windows are exchangeable
-    with the calibration windows: same telemetry, same apps, same season.
+    device-day exceed a score, so 0 is one alert per device-day. This holds while later windows are
+    exchangeable with the calibration windows: same telemetry, same apps, same season.
     """
 
     origin: float
@@ -138,11 +138,11 @@ class Calibration:
         return (raw - self.origin) / self.spread
 
     def p_values(self, raw: Vector) -> Vector:
-        """`conformal` p-values of windows, in (0, 1]; floor 1 / (n + 1)."""
+        """`conformal` p-values of windows, in (0, 1], at least 1 / (n + 1)."""
         return conformal(self.windows, raw)
 
     def unit_p_values(self, raw: Vector) -> Vector:
-        """The same for alert units by their strongest window."""
+        """`conformal` p-values of alert units, by their strongest window."""
         return conformal(self.units, raw)
 
     def threshold(self, alerts_per_device_day: float) -> float:
@@ -183,29 +183,28 @@ class Calibration:
 
 
 LEVEL = -1.0
-"""Units are counted above this score: calibrated ones exceed it e times a device-day, and one implant moves
-the count by one."""
+"""Units above this score are counted: e per device-day in calibration. One implant moves the count by one."""
 QUANTILE = 0.75
-"""So often a calibrated device has no more units above the level than one that is left as it is."""
+"""A device's day is lowered if its count exceeds this quantile of calibrated days."""
 MIN_LEFT = 3
-"""So many are always left above it: two C2 channels and a busy benign one are no change of the device."""
+"""This many units always stay above the level: two C2 channels and a busy benign one are no unusual day."""
 _DAY_SECONDS = 86_400.0
 _MAX_COUNT = 200
 
 
 def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
-    """(n,) what each window's score is lowered by, at most 0, and the same for all of a device that begin
+    """(n,) the shift of each window's score, at most 0; equal for all windows of a device that begin
     together.
 
-    A baseline of one night does not know the working day: then dozens of windows pass the threshold for the
-    one reason that the device is used otherwise, or that its telemetry or identity changed. Where more alert
-    units of a device exceed `LEVEL` than in three of four calibrated cases (Poisson, mean e per observed
-    day), and more than `MIN_LEFT`, all of its windows are lowered until only as many do as on the mean day.
-    Their order stays, and what stands out among them still does.
+    A baseline of one night does not know the working day: dozens of windows then pass the threshold only
+    because the device is used differently, or because its telemetry or identity changed. If more alert units
+    of a device exceed `LEVEL` than on three of four calibrated days (Poisson, mean e per observed day), and
+    more than `MIN_LEFT`, all of its windows are lowered until only as many do as on a mean day. Their order
+    does not change, and outliers among them still stand out.
 
     Args:
-        frame: a feature table of n windows, all that there are of each device and time.
-        score: (n,) on the score's scale, NaN where there is too little evidence.
+        frame: a feature table of n windows, complete for each device and time.
+        score: (n,) on the score's scale, NaN if there is too little evidence.
         ranked: (n,) which windows count.
     """
     out = np.zeros(len(frame))
@@ -226,7 +225,7 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
     loud = np.bincount(owner[best > LEVEL], minlength=len(observed)) > allowed
     order = np.lexsort((-best, owner))
     ranks = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
-    # The strongest unit that is one too many stands where the level is to be.
+    # The strongest surplus unit is moved to the level.
     surplus = order[(ranks == left[owner[order]]) & loud[owner[order]]]
     lowered = np.zeros(len(observed))
     lowered[owner[surplus]] = np.minimum(LEVEL - best[surplus], 0.0)
@@ -234,7 +233,7 @@ def device_shift(frame: pd.DataFrame, score: Vector, ranked: Mask) -> Vector:
 
 
 def _poisson_quantile(mean: Vector) -> Codes:
-    """(n,) the smallest count that `QUANTILE` of the days do not exceed."""
+    """(n,) the smallest count that at least `QUANTILE` of the days do not exceed."""
     mean = np.minimum(mean, _MAX_COUNT / 2)
     term = np.exp(-mean)
     total, count = term.copy(), np.zeros(len(mean), np.int64)

@@ -1,4 +1,4 @@
-"""The detector: experts and the classifier that corrects their sum, as one calibrated, additive score."""
+"""The detector: experts, and a classifier that corrects their sum, as one calibrated, additive score."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class _Scaled(NamedTuple):
     score: Vector
     p_value: Vector
     threshold: Vector
-    """What a score must reach to alert."""
+    """The score at which a window alerts."""
     unit_p: Vector
     spread: Vector
     shift: Vector
-    """What the score was lowered by (see `device_shift`), at most 0."""
+    """The shift of the score (see `device_shift`), at most 0."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Detector:
     classifier_text: str
     """LightGBM's own text of the classifier, for audit; scoring never reads it."""
     forest: Trees
-    """A second opinion for triage: it found nothing that the score does not, and is no part of it."""
+    """A second opinion for triage. It found nothing that the score misses, and is not part of it."""
     experts: Experts
     weights: Matrix
     """(n_strata, 2) weights of the classifier's log-odds and of the experts' sum in the raw score."""
@@ -90,11 +90,11 @@ class Detector:
     behaviours: dict[str, Vector]
     """Sorted benign scores of each behaviour."""
     reference: Reference
-    """What drift is measured against; scoring never reads it."""
+    """The reference for measuring drift; scoring never reads it."""
     excluded_families: tuple[str, ...] = ()
-    """Feature families the detector was trained without, and must not see."""
+    """Feature families that the detector was trained without and must not use."""
     card: dict[str, Any] = field(default_factory=dict)
-    """What it was trained on and how rough its promises are."""
+    """What it was trained on, and how precise its promises are."""
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
         """Contributions (n, n_features) to the fused raw score, and the raw score (n,) itself."""
@@ -112,16 +112,15 @@ class Detector:
     ) -> pa.Table:
         """The scores table (see `SCORES`) of a feature table, in its row order.
 
-        `score` is 0 where one benign alert unit per device-day would exceed it, and one more for each
-        factor e fewer; it equals the sum of all contributions plus `device_shift` and a constant of the
-        stratum. Where there is too little evidence it is null, and there are no contributions. Windows of a
-        `fleet_event` (n,) keep their score, have no rank, and alert only where they show a behaviour; windows
-        to local destinations have a rank and alert only where the settings ask for it. Alerts keep to the
-        budget of the settings or, if given, to their false discovery rate over all alert units of the frame
-        (Benjamini and Hochberg on conformal p-values, which one over the number of calibration units bounds
-        below: a small calibration finds nothing at a low rate). Their thresholds say which behaviours a
-        window shows, and may bar alerts (see `eligibility.barred`). Reasons are given for alerts and the
-        first 1,000 windows.
+        A `score` of 0 is exceeded by one benign alert unit per device-day; each further unit means a factor e
+        fewer. The score is the sum of all contributions plus `device_shift` and a constant of the stratum.
+        With too little evidence it is null, and there are no contributions. Windows of a `fleet_event` (n,)
+        keep their score, have no rank, and alert only if they show a behaviour. Windows to local destinations
+        are ranked and alert only if the settings ask for it. Alerts keep to the budget of the settings or, if
+        set, to their false discovery rate over all alert units of the frame (Benjamini and Hochberg on
+        conformal p-values, which are at least one over the number of calibration units: a small calibration
+        finds nothing at a low rate). The thresholds of the settings decide which behaviours a window shows,
+        and may bar alerts (see `eligibility.barred`). Alerts and the first 1,000 windows have reasons.
 
         Raises:
             SchemaError: a feature column is missing.
@@ -142,7 +141,7 @@ class Detector:
         version: str = "",
         name: str = "appcadence",
     ) -> tuple[pa.Table, Vector]:
-        """What one part of a larger frame can tell, of which `finalized` makes a part of the scores table.
+        """Score a part of a larger frame; `finalized` adds what depends on the whole.
 
         Returns `SCORES` without ranks, and (n,) the p-values that `discovered` takes.
 
@@ -155,7 +154,7 @@ class Detector:
         able, evidence = judged(frame), eligible(frame)
         status = statuses(frame, evidence, fleet_event, settings.ranking.local_destinations)
         scored, event = status == SCORED, status == FLEET_EVENT
-        # What cannot be judged is not asked about: often half of all windows.
+        # Often half of all windows have too little evidence; they are skipped.
         fused, raw = np.zeros((len(frame), len(NAMES))), np.full(len(frame), np.nan)
         asked, weights = (values[evidence], distances[evidence]), by_stratum(frame, self.weights)[evidence]
         fused[evidence], raw[evidence] = fuse(*asked, self.classifier, self.experts, weights)
@@ -166,11 +165,11 @@ class Detector:
         }
         shown = {b: behaviours[b][1] <= most for b, most in settings.tunables.bounds.items()}
         mute = barred(frame, able, shown, settings.tunables)
-        # An event's newness is no news: of its windows only those that show a rhythm may alert.
+        # Newness alone is no reason in a fleet event: only windows that show a behaviour may alert.
         may = (scored | (event & np.logical_or.reduce(list(shown.values())))) & ~mute
         unit_p = np.where(may, scale.unit_p, np.nan)
         rate = settings.alerts.false_discovery_rate
-        # With a rate, all that may yet be found.
+        # With a rate, all windows that may still be discovered.
         alert = may & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
         explained = alert | (_first(scored, scale.score) & (scale.score >= explained_from))
         said = self._findings(frame, values, distances, group, contributions, explained, scale.shift)
@@ -195,7 +194,7 @@ class Detector:
     def _scaled(
         self, frame: pd.DataFrame, raw: Vector, ranked: Mask, alerts_per_device_day: float
     ) -> _Scaled:
-        """Raw scores (n,), NaN = too little evidence, as their strata are calibrated."""
+        """Raw scores (n,), NaN = too little evidence, on the scale of their strata."""
         p_value, threshold, unit_p = (np.full(len(frame), np.nan) for _ in range(3))
         score, spread, shift = placed(frame, raw, ranked, self.calibration)
         lowered = raw + shift * spread
@@ -208,7 +207,7 @@ class Detector:
         return _Scaled(score + shift, p_value, threshold, unit_p, spread, shift)
 
     def constant(self, stratum: str) -> float:
-        """What contributions do not explain: score = constant + sum of contributions."""
+        """The constant of a stratum: score = constant + sum of contributions."""
         c = self.calibration[stratum]
         weight = self.weights[STRATA.index(stratum), 0]
         return float((weight * self.classifier.base - c.origin) / c.spread)
@@ -228,7 +227,7 @@ class Detector:
         rows: Mask,
         shift: Vector,
     ) -> list[list[findings.Finding]]:
-        """What is said of each of the `rows` (n,)."""
+        """The findings of each of the `rows` (n,)."""
         index = np.flatnonzero(rows)
         strongest = np.argsort(-contributions[index], axis=1, kind="stable")[:, : reasons.MAX_REASONS]
         expected = self.baseline.expected(group[index, None], strongest)
@@ -244,7 +243,7 @@ class Detector:
         return [a + b + c for a, b, c in zip(said, unchecked, lowered, strict=True)]
 
     def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
-        """The strongest contributions of some rows; none of the others."""
+        """The strongest contributions of the chosen rows; empty lists for the others."""
         row = np.flatnonzero(rows)[:, None]
         strength = -np.abs(contributions[rows])
         top = np.argsort(strength, axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
@@ -262,8 +261,8 @@ class Detector:
 def placed(
     frame: pd.DataFrame, raw: Vector, ranked: Mask, calibration: Mapping[str, Calibration]
 ) -> tuple[Vector, Vector, Vector]:
-    """Of raw scores (n,): the scores, the spread of each one's stratum, and the `device_shift` of the scores
-    among the `ranked` (n,), each (n,). A raw score is lowered by shift times spread."""
+    """Scores of raw scores (n,), the spread of each one's stratum, and the `device_shift` that the `ranked`
+    (n,) scores cause, each (n,). On the raw scale the shift is shift times spread."""
     score, spread = calibrated(frame, raw, calibration)
     return score, spread, device_shift(frame, score, ranked)
 
@@ -271,14 +270,14 @@ def placed(
 def calibrated(
     frame: pd.DataFrame, raw: Vector, calibration: Mapping[str, Calibration]
 ) -> tuple[Vector, Vector]:
-    """Of raw scores (n,): the scores, before any `device_shift`, and the spread of each one's stratum."""
+    """Scores of raw scores (n,) before any `device_shift`, and the spread of each one's stratum."""
     scale = np.array([[calibration[name].origin, calibration[name].spread] for name in STRATA])
     origin, spread = by_stratum(frame, scale).T
     return (raw - origin) / spread, spread
 
 
 def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:
-    """The feature table with some families unknown."""
+    """The feature table with some families set to unknown."""
     hidden = [name for name in NAMES if FAMILY_OF[name] in families]
     return table.assign(**dict.fromkeys(hidden, np.nan)) if hidden else table
 
@@ -286,13 +285,13 @@ def hide(table: pd.DataFrame, families: tuple[str, ...]) -> pd.DataFrame:
 def fuse(
     values: Matrix, distances: Matrix, classifier: Trees, experts: Experts, weights: Vector | Matrix
 ) -> tuple[Matrix, Vector]:
-    """Contributions (n, n_features) and fused raw scores (n,) of raw features and baseline distances; the
-    weights as `combine` takes them."""
+    """Contributions (n, n_features) and fused raw scores (n,) from feature values and baseline distances;
+    weights as in `combine`."""
     return combine(members(values, distances, classifier, experts), weights)
 
 
 def members(values: Matrix, distances: Matrix, classifier: Trees, experts: Experts) -> Members:
-    """Of classifier and experts the raw values (n,) and contributions (n, n_features)."""
+    """Raw values (n,) and contributions (n, n_features) of classifier and experts."""
     width = len(FEATURES)
     log_odds, by_column = classifier.contributions(np.hstack([values, distances]))
     worth = experts.contributions(values, distances)
@@ -300,30 +299,30 @@ def members(values: Matrix, distances: Matrix, classifier: Trees, experts: Exper
 
 
 def combine(parts: Members, weights: Vector | Matrix) -> Member:
-    """Contributions (n, n_features) and fused raw scores (n,) from those of the members, whose weights are
-    (2,) or, row by row, (n, 2)."""
-    of = weights.T[..., None]
-    contributions = of[0] * parts[0][1] + of[1] * parts[1][1]
+    """Contributions (n, n_features) and fused raw scores (n,) of the members, with weights (2,) or (n, 2)."""
+    by_member = weights.T[..., None]
+    contributions = by_member[0] * parts[0][1] + by_member[1] * parts[1][1]
     return contributions, weights.T[0] * parts[0][0] + weights.T[1] * parts[1][0]
 
 
 def forest_input(distances: Matrix) -> Matrix:
-    """Missing = 0, "as expected", in float32 precision: a forest that routes NaN ranks by what is missing."""
+    """Distances with NaN as 0, "as expected", in float32 precision; NaN would make a forest rank by what is
+    missing."""
     return np.where(np.isnan(distances), 0.0, distances).astype(np.float32).astype(np.float64)
 
 
 def comparable(values: Matrix, distances: Matrix) -> Matrix:
-    """Distances where a feature is compared with the baseline, else the value itself."""
+    """Distances for features that are compared with the baseline, values for the others."""
     return np.where(_RELATIVE, distances, values)
 
 
 def aligned(frame: pd.DataFrame) -> Matrix:
     """(n, n_features) float64 in catalogue order, whatever the column order of the frame.
 
-    Of a device without a past every channel is new.
+    All channels of a device without a past are new.
 
     Raises:
-        SchemaError: feature columns are missing, or the frame says that they are of another schema.
+        SchemaError: feature columns are missing, or the frame has another feature schema.
     """
     made = frame.attrs.get("feature_schema", SCHEMA_ID)
     if made != SCHEMA_ID:
@@ -341,8 +340,8 @@ def aligned(frame: pd.DataFrame) -> Matrix:
 
 
 def without_past(values: Matrix, app_level: Mask) -> Matrix:
-    """Feature values (n, n_features) in which channels of devices without a past are new; `app_level` (n,)
-    marks windows of an app as a whole, which is no channel."""
+    """Feature values (n, n_features) with channels of devices without a past marked as new; `app_level` (n,)
+    marks windows of a whole app, which are no channel."""
     unknown = np.isnan(values[:, _NEW]) & ~app_level
     if not unknown.any():
         return values
@@ -361,8 +360,8 @@ def behaviour_score(behaviour: str, contributions: Matrix) -> Vector:
 
 
 def _keys(frame: pd.DataFrame) -> dict[str, Any]:
-    """What says which window a row is, and what it rests on."""
-    # Names stay in codes: as Python texts they would cost more than the score.
+    """The columns that identify a window and count its evidence."""
+    # Names stay dictionary codes: as Python strings they would cost more than the score.
     names = ("device_id", "app_id", "dest", "app_attribution")
     numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions", "n_beats")
     return {name: pa.array(frame[name], from_pandas=True).cast(pa.string()) for name in names} | {

@@ -1,6 +1,6 @@
-"""Which behaviours a window has enough evidence for, which windows may raise no alert, and strata.
+"""Which behaviours a window has enough evidence for, which windows never alert, and strata.
 
-Windows with and without an app, and those of phones' own logs, are weighed and calibrated apart.
+Windows with an app, without one, and from phones' own logs have weights and calibrations of their own.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BEHAVIOURS: dict[str, tuple[str, ...]] = {
     "session_persistence": ("session",),
     "notification_burst": ("notification",),
 }
-"""The analytic's three behaviours and the feature families that speak for each."""
+"""The analytic's three behaviours and the feature families that show each."""
 
 PERSISTENT_SECONDS = 1800.0
 CADENCE_ALONE_BEATS = 12
-"""Cadence with fewer beats than this raises no alert of its own."""
+"""With fewer beats, cadence alone raises no alert."""
 STATUSES = (
     "scored",
     "fleet_event",
@@ -36,7 +36,7 @@ STATUSES = (
     "push_connection",
     "insufficient_evidence",
 )
-"""What becomes of a window; only what is scored has a place in the ranking."""
+"""The possible statuses of a window; only `scored` windows are ranked."""
 SCORED, FLEET_EVENT, LOCAL_DESTINATION, SHARED_PROCESS, PUSH_CONNECTION, INSUFFICIENT_EVIDENCE = range(
     len(STATUSES)
 )
@@ -46,7 +46,7 @@ READS = (
     "push_coupling_days_excess",
     "steady_days_ratio",
 )
-"""The features that `eligible` takes, besides the key `n_beats`."""
+"""The features that `eligible` reads, besides the key `n_beats`."""
 
 Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 """A feature table, or its columns (n,) by name."""
@@ -55,9 +55,8 @@ Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
 def judged(frame: Columns) -> dict[str, Mask]:
     """For each behaviour, (n,) whether the window can show it.
 
-    Cadence takes six beats, of however many flows each; persistence one session of half an hour, or enough
-    beats to hold a chain; bursts three pushes with sessions to follow them, in the window or
-    over the days.
+    Cadence needs six beats, of any number of flows each. Persistence needs a session of half an hour, or
+    beats enough for a chain. Bursts need three pushes followed by sessions, in the window or over the days.
     """
     many = np.asarray(frame["n_beats"]) >= MIN_STARTS
     longest = np.asarray(frame["longest_session_seconds"])
@@ -70,9 +69,8 @@ def judged(frame: Columns) -> dict[str, Mask]:
 
 
 def eligible(frame: Columns) -> Mask:
-    """(n,) whether any behaviour can be judged, or the channel was met on two of the days before, which are
-    then its beats, together with at least one of the window. The models learn from and score these windows
-    alone."""
+    """(n,) whether any behaviour can be judged, or the channel was seen on two of the days before and has a
+    beat in the window; then the days are its beats. The models learn from and score only these windows."""
     out: Mask = (np.asarray(frame["steady_days_ratio"]) > 0) & (np.asarray(frame["n_beats"]) > 0)
     for able in judged(frame).values():
         out |= able
@@ -80,15 +78,15 @@ def eligible(frame: Columns) -> Mask:
 
 
 def own_log(frame: pd.DataFrame) -> Mask:
-    """(n,) whether the window is of an app whose source tells no destinations: the phone's own log. Its slots
-    of eight seconds are other beats and sessions than those of flows."""
+    """(n,) whether the window comes from a phone's own log, which has no destinations. Its slots of eight
+    seconds give other beats and sessions than flows do."""
     if "destination_known" not in frame:
         return np.zeros(len(frame), np.bool_)
     return ~frame["destination_known"].to_numpy(np.bool_)
 
 
 def by_name(frame: pd.DataFrame, column: str, holds: Callable[[str], bool]) -> Mask:
-    """(n,) whether something holds for the name in a column, asked once of each; not where there is none."""
+    """(n,) whether `holds` is true for the name in a column, computed once per name; false for null."""
     names = frame[column].astype("category").cat
     codes, inverse = np.unique(names.codes.to_numpy(), return_inverse=True)
     found = [code >= 0 and holds(str(names.categories[code])) for code in codes]
@@ -101,16 +99,17 @@ def local_destination(frame: pd.DataFrame) -> Mask:
 
 
 def shared_process(frame: pd.DataFrame) -> Mask:
-    """(n,) whether the window is all that a phone's own log shows of a system process that works for apps:
-    whose rhythm that is, nobody can tell."""
+    """(n,) whether the window comes from a phone's own log and is of a system process that works for many
+    apps. Its rhythm cannot be attributed to one of them."""
     return own_log(frame) & (frame["app_attribution"].astype(object) == "process").to_numpy()
 
 
 def push_connection(frame: pd.DataFrame) -> Mask:
-    """(n,) whether the window is of the one connection to Apple's push service that a phone keeps for all of
-    its apps: always open, with another server each time, and a clock of the device and of no app.
+    """(n,) whether the window is of the phone's one connection to Apple's push service for all of its apps.
 
-    An app of its own that talks to those servers, and whatever takes their name elsewhere, is not.
+    It is always open, changes its server, and has the device's rhythm, not an app's.
+
+    Other apps that contact those servers, and hosts that use their names elsewhere, do not count.
     """
     app = frame["app_id"].astype(object)
     daemon = (app == apns.DAEMON).to_numpy()
@@ -121,7 +120,7 @@ def push_connection(frame: pd.DataFrame) -> Mask:
 
 
 def unattributable(frame: pd.DataFrame) -> Mask:
-    """(n,) whether the window is of traffic that many apps share by design, which is never ranked."""
+    """(n,) whether the window is of traffic that many apps share by design; it is never ranked."""
     return shared_process(frame) | push_connection(frame)
 
 
@@ -132,7 +131,7 @@ def statuses(frame: pd.DataFrame, evidence: Mask, fleet_event: Mask | None, rank
         frame: the feature table, n rows.
         evidence: (n,) `eligible`.
         fleet_event: (n,) whether the window belongs to a fleet event; None = none does.
-        rank_local: whether windows to destinations on the local network have a place in the ranking.
+        rank_local: whether windows to destinations on the local network are ranked.
     """
     out = np.where(evidence, SCORED, INSUFFICIENT_EVIDENCE)
     if fleet_event is not None:
@@ -149,8 +148,8 @@ def barred(
 ) -> Mask:
     """(n,) windows that raise no alert, whatever their score.
 
-    Those are cadence alone with fewer than twelve beats, and those that can be judged on a behaviour whose
-    threshold is set and yet show none of the three.
+    These are windows that show only cadence with fewer than twelve beats, and windows that can be judged on a
+    behaviour whose threshold is set but show none of the three.
 
     Args:
         frame: the feature table, n rows.
@@ -177,7 +176,7 @@ def strata(frame: pd.DataFrame) -> dict[str, Mask]:
 
 
 def by_stratum(frame: pd.DataFrame, values: Matrix) -> Matrix:
-    """(n, k) of each of n rows the values of its stratum, given as (n_strata, k)."""
+    """(n, k) for each of n rows the values of its stratum; `values` is (n_strata, k)."""
     out = np.empty((len(frame), values.shape[1]))
     for stratum, rows in strata(frame).items():
         out[rows] = values[STRATA.index(stratum)]

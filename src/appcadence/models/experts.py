@@ -1,8 +1,8 @@
 """Experts: a handful of plain statistics, each worth -log of the share of benign windows that show as much.
 
-They need no implants to learn from, and what the classifier learns is a correction of their sum: on real
-traffic nobody had tuned on, such sums were better than a learned score alone, however small the baseline.
-Summing logarithms of tail shares is Fisher's method (1925), without its claim of independence.
+They need no implants to learn from. The classifier learns a correction of their sum: on real traffic that
+nobody had tuned on, such sums beat a learned score alone, however small the baseline. Summing logarithms of
+tail shares is Fisher's method (1925), without its claim of independence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from appcadence.features.catalog import NAMES
 
 POINTS = 256
 PRIOR_WINDOWS = 50.0
-"""The reference's tail counts as so many local windows: a small baseline has no tail of its own."""
+"""The starting model's tail counts as this many local windows: a small baseline has no tail of its own."""
 MAX_OCTAVES = 8.0
 """A new channel on a port that none of the device's used before is this unlike each of them."""
 _AT = {name: i for i, name in enumerate(NAMES)}
@@ -31,11 +31,11 @@ class Expert(NamedTuple):
     feature: str
     """The feature that its share of the score is listed under."""
     shown: tuple[str, ...] = ()
-    """The features whose value shows how much, to who reads it: of several the one that rose most. Evidence,
-    surprise and products of features show nobody anything."""
+    """The features whose value a reader is shown; of several, the one that rose most. Evidence, surprise and
+    products of features mean nothing to a reader."""
 
     def shown_feature(self, distances: Vector) -> str | None:
-        """That feature of one window, of its distances (n_features,); None if there is none."""
+        """The feature to show for a window, by its distances (n_features,); None if there is none."""
         rises = [np.nan_to_num(distances[_AT[name]], nan=-np.inf) for name in self.shown]
         return self.shown[int(np.argmax(rises))] if rises else None
 
@@ -82,7 +82,7 @@ class Experts:
         finite = np.isfinite(self.thresholds[e])
         above = np.exp(-self.steps[e] * np.arange(1, POINTS + 1))[finite]
         level = self.thresholds[e][finite]
-        # What reaches no threshold lies below the first: its place there does not matter.
+        # Values that reach no threshold lie below the first; where exactly does not matter.
         return np.append(-np.inf, level), np.append(1.0, above) - np.append(above, 0.0)
 
 
@@ -110,8 +110,8 @@ def _placed(worth, columns, out):  # type: ignore[no-untyped-def]
 
 
 def tail(seen: Vector, weight: Vector) -> tuple[Vector, float]:
-    """Thresholds (256,) and step of a weighted sample, NaN aside; what exceeds all of it is as rare as half a
-    window. Without a sample nothing is worth anything."""
+    """Thresholds (256,) and step of a weighted sample, ignoring NaN. A value above the whole sample is as
+    rare as half a window. Without a sample, every worth is 0."""
     seen, weight = seen[~np.isnan(seen)], weight[~np.isnan(seen)]
     if not len(seen):
         return np.full(POINTS, np.inf), 0.0
@@ -150,8 +150,8 @@ EXPERTS = (
     Expert("rhythm_without_user", "userless_excess_ratio"),
     Expert("unexplained_sessions", "unexplained_sessions_per_hour", ("unexplained_sessions_per_hour",)),
 )
-"""Each of the analytic's behaviours has experts of its own. "New" is new to the device's app; the tails of
-what is new and what is known are apart, so that being new counts once."""
+"""Each behaviour of the analytic has experts of its own. "New" means new to the device's app. New and known
+channels have separate tails, so that newness counts once."""
 _COLUMNS = np.array([_AT[expert.feature] for expert in EXPERTS])
 _CADENCES = tuple(_AT[f"{view}_cadence_score"] for view in ("session", "beat", "part"))
 _PLACES = tuple(
@@ -180,14 +180,14 @@ def _statistics(values, distances, cadences, places, out):  # type: ignore[no-un
     new, new_for_device, session, connected, beats, twin, pushes, userless, unexplained = places
     for i in range(len(values)):
         value, distance, said = values[i], distances[i], out[i]
-        # Nats a gap by which the strongest view of the starts is a beacon's, and its largest rise.
+        # Evidence for a beacon in nats per gap, by the strongest view of the starts, and its largest rise.
         rhythm, rhythm_rise = 0.0, 0.0
         for at in cadences:
             rhythm, rhythm_rise = max(rhythm, _known(value[at])), max(rhythm_rise, _rise(distance[at]))
         said[:] = np.nan
         said[0] = value[new]
         if value[new] == 1.0:
-            # A device without a past has nothing to be unlike.
+            # A device without a past has nothing to compare with.
             alone = 0.0 if np.isnan(value[new_for_device]) else MAX_OCTAVES
             said[1] = rhythm
             said[2] = _known(value[session])
@@ -201,6 +201,6 @@ def _statistics(values, distances, cadences, places, out):  # type: ignore[no-un
         said[8] = value[pushes]
         if not np.isnan(value[userless]):
             said[10] = max(value[userless], 0.0) * rhythm
-        # Of sessions that neither use, pushes nor scheduled work explain, where all three are known.
+        # Sessions that use, pushes and scheduled work do not explain; NaN unless all three are known.
         if not np.isnan(value[unexplained]):
             said[11] = _rise(distance[unexplained])

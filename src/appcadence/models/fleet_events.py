@@ -1,8 +1,7 @@
-"""Fleet events: a destination or an app that a good part of the fleet meets for the first time together.
+"""Fleet events: a destination or an app that is new to a good part of the fleet at the same time.
 
-An update's new host or a management roll-out would otherwise raise one alert a device, and a compromise of
-the whole fleet would hide behind "everybody has it". Such an event is one item of its own, and so is what of
-it alerts for its rhythm.
+An update's new host or a management roll-out would otherwise raise one alert per device, and a compromise of
+the whole fleet would hide behind "everybody has it". Such an event is one item, and so are all of its alerts.
 """
 
 from __future__ import annotations
@@ -23,39 +22,39 @@ from appcadence.telemetry.addresses import is_address, is_local
 from appcadence.telemetry.apns import is_courier
 
 MIN_CHANNELS = 5
-"""So many channels, or destinations, say whether a device is what it was."""
+"""A device needs this many channels, or destinations, to tell whether its names changed."""
 MIN_LOST_SHARE = 0.5
-"""Names are lost where bare addresses take up so much more of a device's destinations than before."""
+"""Names are lost if the share of bare addresses among a device's destinations rises by this much."""
 MIN_KNOWN_SHARE = 0.5
-"""A new device is a vanished one under another id when that one had so many of its channels ..."""
+"""A new device may be a vanished one under another id if that one had this share of its channels."""
 MIN_RENAMED_SHARE = 0.2
-"""... and so many of the devices are such ones at once: a few are people who got another phone."""
+"""Ids changed if this share of the devices is renamed at once; a few are people with a new phone."""
 _MAX_HOLDERS = 20
-"""Vanished devices that a channel is looked for in; what more of them had tells none apart."""
+"""Channels that more vanished devices had are ignored; they do not tell devices apart."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What changed its name since the baseline."""
+    """Devices and hosts whose names changed since the baseline."""
 
     renamed: dict[str, str]
-    """By new device id, the one before."""
+    """The old device id by new id."""
     nameless: frozenset[str]
     """Devices whose destinations lost their host names."""
     devices: int
-    """Devices that were looked at."""
+    """Number of devices that were compared."""
 
     @property
     def finding(self) -> Finding | None:
-        """What is to be said; None where nothing changed."""
+        """The finding about changed names; None if nothing changed."""
         if not self.renamed and not self.nameless:
             return None
         counts = {"renamed": len(self.renamed), "nameless": len(self.nameless), "of": self.devices}
         return Finding("identity_changed", counts)
 
     def applied(self, contacts: pd.DataFrame, since_us: int) -> pd.DataFrame:
-        """Contacts as they would be, had nothing changed its name: renamed devices know what they knew, and
-        what lost its name is not there."""
+        """The contacts as if no name had changed: renamed devices keep their past, and hosts that lost their
+        name are left out."""
         if self.nameless:
             late = (contacts["first_seen"] >= since_us) & contacts["device_id"].isin(self.nameless)
             contacts = contacts[~(late & contacts["dest"].map(is_address).astype(bool))]
@@ -68,7 +67,7 @@ class Identity:
 
 
 def identity(contacts: pd.DataFrame, since_us: int, frame: pd.DataFrame) -> Identity:
-    """What changed its name between the baseline and the windows of a feature table.
+    """Find names that changed between the baseline and the windows of a feature table.
 
     Args:
         contacts: those of a history that holds the windows' contacts too.
@@ -113,31 +112,31 @@ def _renamed(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, str]:
 
 MIN_DEVICES = 4
 MIN_SHARE = 0.05
-"""An event is met by at least four devices and by a twentieth of the fleet so far ..."""
+"""An event affects at least four devices and this share of the fleet so far."""
 NEWCOMERS_SHARE = 0.5
-"""... who are at least half of all that ever met it ..."""
+"""The newcomers are at least this share of all devices that ever contacted it."""
 TOGETHER_SECONDS = 7 * 86_400
-"""... and who met it within a week of each other, and after the baseline."""
+"""The newcomers first contacted it within this time of each other, and after the baseline."""
 _SHIFT = 32
 
 
 @dataclass(frozen=True)
 class FleetEvents:
-    """What the fleet met for the first time together, and the windows in which it did."""
+    """Fleet events and the windows that belong to them."""
 
     windows: Mask
     """(n,) whether a window of the feature table belongs to an event."""
     events: pd.DataFrame
-    """One row an event: kind (destination or app), name, devices, first_seen (UTC), device_ids (list)."""
+    """One row per event: kind (destination or app), name, devices, first_seen (UTC), device_ids (list)."""
     identity: Finding | None = None
-    """Which names changed under the fleet, if any did (see `identity`); none of it is an event."""
+    """Which names changed, if any (see `identity`); changed names are no event."""
 
 
 def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetEvents:
     """Events among the windows of a feature table.
 
     `history` holds the contacts of these windows too; `since_us` (microseconds since the epoch) is the end of
-    the baseline, before which nothing is an event. A window is judged by what was met before its own end.
+    the baseline, before which nothing is an event. A window is judged by the contacts before its own end.
     """
     changed = identity(history.contacts, since_us, frame)
     contacts = changed.applied(history.contacts, since_us)
@@ -183,8 +182,8 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
 
 
 def alerting_devices(events: pd.DataFrame, scores: pa.Table) -> list[int]:
-    """How many devices of each event alert in a scores table, of which it takes device, app, destination,
-    status and alert."""
+    """Number of devices of each event that alert in a scores table, from its columns device, app,
+    destination, status and alert."""
     rows = scores.filter(pc.and_(scores["alert"], pc.equal(scores["status"], "fleet_event"))).to_pandas()
     counts = []
     for event in events.itertuples():
@@ -195,7 +194,7 @@ def alerting_devices(events: pd.DataFrame, scores: pa.Table) -> list[int]:
 
 @dataclass(frozen=True)
 class _FirstContacts:
-    """When each device first met each name: seconds since the baseline plus one, 0 = before its end."""
+    """When each device first contacted each name: seconds since the baseline plus one, 0 = before its end."""
 
     pair: Codes
     """(p,) sorted name * n_devices + device, and `second_of` each."""
@@ -205,7 +204,7 @@ class _FirstContacts:
     n_devices: int
 
     def joined_in(self, name: Codes, device: Codes, end: Codes, least: Codes) -> Mask:
-        """Whether each row's device met the name in an event that is one by the row's end (seconds)."""
+        """Whether each row's device is a newcomer in an event that exists at the row's end (seconds)."""
         base, last = name << _SHIFT, np.maximum(end, 0)
         week = np.maximum(last - TOGETHER_SECONDS, 0)
         all_before = np.searchsorted(self.ordered, base + last + 1) - np.searchsorted(self.ordered, base)
@@ -217,7 +216,7 @@ class _FirstContacts:
         return np.asarray(mine & (new >= least) & (new >= NEWCOMERS_SHARE * all_before))
 
     def newcomers(self, name: int, end: int) -> pd.DataFrame:
-        """Devices that met a name in the week before `end`, and the second of it."""
+        """Devices that first contacted a name in the week before `end`, and the second they did."""
         lo, hi = np.searchsorted(self.pair, [name * self.n_devices, (name + 1) * self.n_devices])
         second = self.second_of[lo:hi]
         keep = (second > max(end - TOGETHER_SECONDS, 0)) & (second <= max(end, 0))

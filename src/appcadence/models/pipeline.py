@@ -1,4 +1,4 @@
-"""From telemetry to what is scored: windows, their feature table, what is known after them, fleet events."""
+"""From telemetry to the input of scoring: windows, feature table, history and fleet events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from appcadence.models.fleet_events import FleetEvents, fleet_events
 
 @dataclass(frozen=True)
 class Assembled:
-    """The windows of some telemetry; the rest is computed when it is asked for, and once."""
+    """The windows of some telemetry; everything else is computed once, on first use."""
 
     windows: Windows
 
@@ -29,11 +29,11 @@ class Assembled:
 
     @property
     def history(self) -> History:
-        """What is known after these windows."""
+        """The history after these windows."""
         return self.windows.history
 
     def fleet_events(self, baseline_end_us: int) -> FleetEvents:
-        """What the fleet met together after the end of the baseline, in microseconds since the epoch."""
+        """Fleet events after the end of the baseline, given in microseconds since the epoch."""
         return fleet_events(self.history, baseline_end_us, self.features)
 
 
@@ -43,9 +43,10 @@ def assemble(
     past: History | None = None,
     span_us: tuple[int, int] | None = None,
 ) -> Assembled:
-    """Group canonical tables into windows, each judged by what was known before it; `past` is empty if None.
+    """Group canonical tables into windows. Novelty of each is relative to the history before it; None = no
+    past.
 
-    With a span (microseconds since the epoch, borders of windows) there are only the windows in it.
+    With a span (microseconds since the epoch, at borders of windows), only the windows in it are built.
 
     Raises:
         AppcadenceError: `window` is not of the form 1h, 6h, 24h, 7d.

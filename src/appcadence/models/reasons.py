@@ -1,4 +1,4 @@
-"""What contributions, expectations and missing telemetry say of windows, as findings."""
+"""Findings about windows, from contributions, expectations and missing telemetry."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from appcadence.models.experts import EXPERTS
 from appcadence.telemetry.system_services import is_system_app, is_system_host
 
 MAX_EXPERTS = 3
-"""Experts that are said, ..."""
+"""The most experts that are named as reasons."""
 MIN_WORTH = float(np.log(20))
-"""... where at most one benign window in twenty shows as much."""
+"""An expert is a reason if at most one benign window in twenty shows as much."""
 MAX_REASONS = 5
-"""Contributions that are said."""
+"""The most reasons of a window."""
 _IN_RHYTHM = 1.2
-"""A beat at most a fifth faster than approved is in its rhythm."""
+"""A rhythm may be a fifth faster than the approved one."""
 _NEWNESS = np.array([expert.name == "newness" for expert in EXPERTS])
 _NOVEL = np.array([FAMILY_OF[name] == "novelty" for name in NAMES])
 _DIRECTION = np.array([f.direction for f in FEATURES])
 _DIRECTED = _DIRECTION != 0
 _MIN_RISE = 0.05
-"""So much of the larger of the two a value must differ from the usual one to be called unusual."""
+"""A value is unusual only if it differs from the usual one by this share of the larger of the two."""
 _UNCHECKED = {
     "app_id": Finding("app_unknown"),
     "median_seconds_since_unlock": Finding("presence_unknown"),
     "pushes_per_hour": Finding("pushes_unknown"),
     "longest_session_seconds": Finding("durations_unknown"),
 }
-"""By column, what cannot be shown where it is unknown."""
+"""By column, the finding for what cannot be checked if it is unknown."""
 _OWN_LOG = [Finding("destinations_unknown"), Finding("slots_of_8_seconds")]
 """What a phone's own log does not show."""
 _SCHEDULED_SHARE = 0.5
-"""So many of the sessions make a rhythm that of iOS's scheduler."""
+"""With this share of scheduled sessions, a rhythm is that of iOS's scheduler."""
 
 
 _VOLUME = {"beats_per_hour", "sessions_per_hour", "bytes_per_hour"}
 _FEATURE_OF = {expert.name: expert.feature for expert in EXPERTS}
 _ALL_FAILED = 0.9
-"""Where so many connections failed, none had other bytes than the rest."""
+"""If this share of connections failed, equal sizes mean nothing."""
 
 
 def told_once(findings: Sequence[Finding]) -> list[Finding]:
-    """The first finding on each matter: what follows from one that is said already is no reason of its own.
+    """The first finding on each topic: what follows from an earlier finding is no reason of its own.
 
-    A matter is a family of features, or volume; that all connections failed settles their sizes, too.
+    A topic is a family of features, or volume. If all connections failed, their sizes are no topic either.
     """
     kept: list[Finding] = []
     told: set[Hashable] = set()
     for finding in findings:
         named = finding.parameters.get("feature") or _FEATURE_OF.get(finding.parameters.get("expert", ""))
-        matter = "volume" if named in _VOLUME else FAMILY_OF.get(named or "", finding.subject)
+        matter = "volume" if named in _VOLUME else FAMILY_OF.get(named or "") or finding.subject
         if matter not in told:
             told.add(matter)
             kept.append(finding)
@@ -67,11 +67,11 @@ def told_once(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def said_by_experts(worth: Matrix, values: Matrix, distances: Matrix) -> list[list[Finding]]:
-    """For each of n windows the strongest of what its experts say, newness last: it explains nothing alone.
+    """For each of n windows the findings of its strongest experts, newness last: alone it explains nothing.
 
     Args:
         worth: (n, n_experts) what each statistic is worth.
-        values: (n, n_features) feature values, and `distances` how far from the usual they are.
+        values, distances: (n, n_features) feature values, and their distances from the baseline.
     """
     order = np.argsort(np.where(_NEWNESS, np.inf, -worth), axis=1, kind="stable")
     return [
@@ -94,7 +94,8 @@ def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Ma
 
     Args:
         features: (n, k) places in the catalogue, the strongest contribution first.
-        values: (n, k) likewise what is, `expected` what is usual, `contributions` what they contribute.
+        values, expected, contributions: (n, k) of these features, the values, the usual ones, and what they
+            contribute to the score.
     """
     said = (contributions > 0) & ~np.isnan(values) & _apart(features, values, expected)
     order = np.argsort(_NOVEL[features], axis=1, kind="stable")
@@ -106,8 +107,8 @@ def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Ma
 
 
 def _apart(features: Codes, values: Matrix, expected: Matrix) -> Mask:
-    """Whether each value lies on the suspicious side of what is usual, and by more than a rounding shows; a
-    contribution may rest on other things than that."""
+    """Whether each value lies on the suspicious side of the usual one, and by more than rounding. A feature
+    can contribute without that."""
     with np.errstate(invalid="ignore"):
         rise = (values - expected) / np.maximum(np.abs(values), np.abs(expected))
         towards = np.where(_DIRECTION[features] == 0, np.abs(rise), rise * _DIRECTION[features])
@@ -120,12 +121,12 @@ def _unusual(f: int, value: float, usual: float) -> Finding:
 
 
 def lowered(shift: Vector) -> list[list[Finding]]:
-    """For each of n windows, that its whole device is unusual, where its score was lowered for that."""
+    """For each of n windows, a finding that its whole device is unusual if its score was lowered for that."""
     return [[Finding("device_unusual", {"lowered_by": float(-by)})] if by < 0 else [] for by in shift]
 
 
 def unchecked(frame: pd.DataFrame) -> list[list[Finding]]:
-    """For each window, what its telemetry could not show."""
+    """For each window, findings for what its telemetry could not show."""
     unknown = np.stack([frame[column].isna().to_numpy() for column in _UNCHECKED], axis=1)
     found = tuple(_UNCHECKED.values())
     logged = own_log(frame)
@@ -136,10 +137,10 @@ def unchecked(frame: pd.DataFrame) -> list[list[Finding]]:
 
 
 def explained_by(frame: pd.DataFrame, distances: Matrix) -> pa.ListArray:
-    """For each window, the codes of what speaks for the benign reading."""
+    """For each window, the codes of what suggests a benign explanation."""
     directed = distances[:, _DIRECTED]
     seen, unknown = ~np.isnan(directed), frame["app_id"].isna().to_numpy()
-    # A rhythm is approved for an approved app and the hosts expected of it.
+    # A rhythm is approved only for an approved app and its expected hosts.
     conflict = (frame[["unapproved_app", "unexpected_host_share"]].to_numpy() == 1).any(axis=1)
     return listed(
         {

@@ -1,4 +1,4 @@
-"""What no drift looks like: how the features of each training device were distributed on its later days."""
+"""The drift reference: the distribution of the features of each training device on its later days."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from appcadence.models.baseline import whole_numbers
 
 DECILES = 9
 STEP_SPREADS = 0.5
-"""Deciles of distances are moved to the middles of a grid this wide. A value that an app repeats, such as the
-expected one itself, lies at another distance from every baseline, and must not cross a border for that."""
+"""Deciles of distances are moved to the middles of a grid of this width. A value that an app repeats, such as
+the expected one, has a slightly different distance from each baseline and must not cross a border because of
+that."""
 BINS = 2 * DECILES + 2
-"""Below, at and between the deciles, and above; the last bin counts what is unknown."""
+"""Below, at, between and above the deciles; the last bin counts unknown values."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Histograms of every feature for each device, over bins that the deciles of the whole fleet mark.
+    """Histograms of every feature for each device, with bins from the deciles of the whole fleet.
 
-    Features that the baseline compares are counted by their distance from what it expects, from a baseline
-    that had not seen these windows; the others by their value. A decile has a bin of its own beside the
-    bins between deciles, so that flags and shares, which repeat a few values, are told apart.
+    Features that the baseline compares are binned by their distance from a baseline that has not seen these
+    windows, other features by their value. Each decile is a bin, and so is each interval between deciles,
+    which separates the few values that flags and shares repeat.
     """
 
     deciles: Matrix
@@ -38,7 +39,7 @@ class Reference:
     attributed: Ints
     """(n_devices,) windows whose app is known."""
     end_us: int
-    """Latest start of a flow in training, microseconds since the epoch: what begins later is new."""
+    """Latest start of a flow in training, in microseconds since the epoch; later flows are new."""
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, compared: Matrix, end_us: int) -> Reference:
@@ -100,7 +101,7 @@ def histograms(
     device, values = device[mine], compared[mine]
     counts = np.empty((len(devices), len(NAMES), BINS), np.int64)
     for f, column in enumerate(values.T):
-        # At a decile the two sides differ by as many deciles as share its value.
+        # At a decile, the two sides differ by the number of deciles with its value.
         code = np.searchsorted(deciles[f], column, "left") + np.searchsorted(deciles[f], column, "right")
         code = np.where(np.isnan(column), BINS - 1, code)
         counts[:, f] = np.bincount(device * BINS + code, minlength=len(devices) * BINS).reshape(-1, BINS)

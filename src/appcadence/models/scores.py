@@ -1,4 +1,4 @@
-"""The scores table: its columns, and what its rows get once all of them are known."""
+"""The scores table: its columns, and the ranks and reasons that need all rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.telemetry.schema import TIME
 
 EXPLAINED_ROWS = 1000
-"""So many windows, besides the alerts, get reasons."""
+"""This many windows have reasons, besides the alerts."""
 
 BEHAVIOUR = pa.struct([("score", pa.float64()), ("p_value", pa.float64())])
 CONTRIBUTION = pa.struct(
@@ -61,7 +61,7 @@ def ranks(table: pa.Table) -> Codes:
 
 
 def places_of(score: Vector, ranked: Mask) -> Codes:
-    """(n,) the same by score, of those that are ranked."""
+    """(n,) places by falling score among the ranked; 0 = not ranked."""
     order = np.argsort(np.where(ranked, -score, np.inf), kind="stable")
     out = np.zeros(len(order), np.int64)
     out[order] = np.arange(1, len(order) + 1)
@@ -69,12 +69,12 @@ def places_of(score: Vector, ranked: Mask) -> Codes:
 
 
 def scored(table: pa.Table) -> pa.ChunkedArray:
-    """(n,) which rows of a scores table have a place in the ranking."""
+    """(n,) which rows of a scores table are ranked."""
     return pc.equal(table["status"], "scored")
 
 
 def finalized(table: pa.Table, rank: Codes, alert: Mask) -> pa.Table:
-    """Measured rows with their ranks (0 = none) and alerts, and reasons where they are wanted."""
+    """Measured rows with ranks (0 = none) and alerts, and with reasons for alerts and the first ranks."""
     explained = alert | ((rank > 0) & (rank <= EXPLAINED_ROWS))
     columns = {"rank": pa.array(rank, mask=rank == 0), "alert": pa.array(alert)}
     for name in ("reasons", "findings"):

@@ -1,7 +1,7 @@
-"""Who made a bundle: an Ed25519 signature (RFC 8032) of its manifest, which vouches for every part.
+"""Signatures of bundles: Ed25519 (RFC 8032) over the manifest, which holds the checksum of every part.
 
-It is a file of the bundle, `signature.json`, and no part of its id. The private key is a file in PEM, its
-owner's alone; the public key is text, "ed25519:" and 32 bytes in base64.
+The signature is the file `signature.json` of the bundle and not part of its id. The private key is a PEM file
+that only its owner may read. The public key is text, "ed25519:" and 32 bytes in base64.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 FILE = "signature.json"
 _PURPOSE = b"appcadence bundle manifest\0"
-"""Signed before the manifest, so that a signature made for another purpose is none of a bundle."""
+"""Prefix of the signed bytes, so that a signature for another purpose is not valid for a bundle."""
 _MAX_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Which bundles may be loaded; as it stands, any that is whole and, if signed, rightly so."""
+    """Which bundles may be loaded; by default all that are whole and, if signed, signed correctly."""
 
     model_id: str | None = None
-    """The only id; None = any."""
+    """The only id allowed; None = any."""
     keys: Sequence[str] = ()
-    """Public keys, one of which must have signed; empty = unsigned ones are allowed."""
+    """Public keys, one of which must have signed; empty = unsigned bundles are allowed."""
 
     def check(self, path: Path, manifest: bytes, identity: str) -> str | None:
-        """The public key that signed a manifest; None = nobody did.
+        """The public key that signed a manifest; None = it is not signed.
 
         Raises:
-            BundleError: the signature is wrong, or the bundle is not one of those that may be loaded.
+            BundleError: the signature is wrong, or the bundle may not be loaded.
             MissingExtraError: it is signed, and `cryptography` is not installed.
         """
         if self.model_id is not None:
@@ -65,10 +65,10 @@ ANY = Trust()
 
 
 def make_key(path: str | Path) -> str:
-    """Write a new private key to a file that is not there yet, for its owner alone; return the public key.
+    """Write a new private key to a new file that only its owner may read; return the public key.
 
     Raises:
-        BundleError: the file is there.
+        BundleError: the file exists.
         OSError: it cannot be written.
     """
     require("sign", "cryptography")
@@ -91,7 +91,7 @@ def read_key(path: str | Path) -> Ed25519PrivateKey:
     """The private key in a file.
 
     Raises:
-        BundleError: the file holds none, or others may read it.
+        BundleError: the file holds no key, or others may read it.
         OSError: it cannot be read.
     """
     require("sign", "cryptography")
@@ -112,7 +112,7 @@ def read_key(path: str | Path) -> Ed25519PrivateKey:
 
 
 def sign(bundle: Path, manifest: bytes, key_file: str | Path) -> str:
-    """Sign a manifest in place of who signed it before; return the public key.
+    """Sign a manifest, replacing an earlier signature; return the public key.
 
     Raises:
         BundleError, OSError: as `read_key`, or the signature cannot be written.

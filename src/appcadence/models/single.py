@@ -1,4 +1,4 @@
-"""One window at a time: arrays in and arrays out, or a row explained in full."""
+"""Scoring of single windows from arrays, and full explanations of single rows."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _READS = {name: NAMES.index(name) for name in READS}
 
 
 class WindowScore(NamedTuple):
-    """What `Channel.score` says of a window."""
+    """The result of `Channel.score`."""
 
     score: float
-    """As in the scores table: 0 = what one benign alert unit a device-day exceeds; NaN with too little
-    evidence, as is `p_value`."""
+    """As in the scores table: one benign alert unit per device-day exceeds 0. NaN with too little evidence,
+    as is `p_value`."""
     p_value: float
     classifier: float
     """Log-odds of the classifier."""
     experts: float
-    """Sum of what the experts' statistics are worth; 0 = nothing unusual."""
+    """Sum of the worths of the experts' statistics; 0 = nothing unusual."""
     forest: float
-    """Raw value of the forest, in about [-2, 0], and no part of the score;
-    `training.supervised.anomaly_score` makes it scikit-learn's."""
+    """Raw value of the forest, in about [-2, 0]; not part of the score. `training.supervised.anomaly_score`
+    converts it to scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """All that scoring needs to know of an app and destination, looked up once; threads may share it.
+    """What scoring needs to know about an app and destination, looked up once; threads may share it.
 
-    Numbers are those of `Detector.score` for the same window, bit for bit, where the rest of its device is
-    not unusual too (see `device_shift`).
+    The numbers equal those of `Detector.score` for the same window, bit for bit, unless the rest of its
+    device is unusual too (see `device_shift`).
     """
 
     detector: Detector
@@ -53,11 +53,11 @@ class Channel:
     weights: Vector
     """(2,) of classifier and experts (see `Detector.weights`)."""
     constant: float
-    """What contributions do not explain (see `Detector.constant`)."""
+    """See `Detector.constant`."""
     app_level: bool
-    """Whether it is an app to all of its destinations."""
+    """Whether it stands for an app with all of its destinations."""
     hidden: Codes
-    """Places of the features that the detector must not see."""
+    """Places of the features that the detector must not use."""
 
     @classmethod
     def of(
@@ -70,8 +70,8 @@ class Channel:
     ) -> Channel:
         """The channel of an app (None = unknown) to a destination, or to all of its destinations ("*").
 
-        `category` is the app's in the inventory; a channel that the baseline does not know is judged by it.
-        Without `destination_known` the app is seen in a phone's own log, and `dest` is "*".
+        `category` is the app's in the inventory; channels that the baseline does not know are judged by it.
+        Without `destination_known` the app comes from a phone's own log, and `dest` is "*".
         """
         frame = pd.DataFrame([[app_id, dest, category]], columns=["app_id", "dest", "category"], dtype=object)
         frame["destination_known"] = destination_known
@@ -118,7 +118,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that is to be said of one window."""
+    """The full explanation of one window."""
 
     status: str
     """scored or insufficient_evidence"""
@@ -128,9 +128,9 @@ class Explanation:
     behaviours: tuple[str, ...]
     """Those it shows."""
     explained_by: tuple[str, ...]
-    """Codes of what speaks for the benign reading (see `appcadence.findings`)."""
+    """Codes of findings for a benign explanation (see `appcadence.findings`)."""
     findings: tuple[Finding, ...]
-    """Why, strongest first, then what could not be checked; `Finding.text` words one."""
+    """Reasons, the strongest first, then what could not be checked; `Finding.text` is the wording."""
     constant: float
     contributions: pd.DataFrame
     """(n_features, 4) feature, value, expected and contribution, the strongest first; NaN where a value is

@@ -25,7 +25,7 @@ _FIELDS = {
     "n_features": np.int64,
 }
 NODES = tuple(_FIELDS)[:7]
-"""What each node of a tree has, in the order of `Trees`."""
+"""The fields of a node, in the order of `Trees`."""
 _PLACES = ("left", "right", "roots")
 
 
@@ -33,9 +33,9 @@ _PLACES = ("left", "right", "roots")
 class Trees:
     """An additive ensemble of binary trees; a row goes left when value <= threshold.
 
-    All arrays but `roots` (n_trees,) are (n_nodes,). `feature` is -1 at leaves. NaN goes where
-    `default_left` says, or is taken as 0 where `nan_is_zero`. `expected` is a leaf's value, and the
-    sample-weighted mean of its leaves at an inner node. Children stand after their parent.
+    All arrays but `roots` (n_trees,) are (n_nodes,). `feature` is -1 at leaves. NaN goes where `default_left`
+    says, or counts as 0 if `nan_is_zero`. `expected` is the value of a leaf, and at an inner node the
+    sample-weighted mean of its leaves. Children come after their parent.
     """
 
     feature: npt.NDArray[np.int32]
@@ -60,7 +60,7 @@ class Trees:
     def contributions(self, rows: Matrix) -> tuple[Vector, Matrix]:
         """Raw values (n,) and path contributions (n, n_features).
 
-        A split contributes the change of the expected value, to the feature it asks about:
+        A split contributes the change of the expected value to the feature it tests:
         raw = base + contributions.sum(axis=1), up to rounding. Path contributions are not Shapley values.
 
         Raises:
@@ -82,7 +82,7 @@ class Trees:
         """Rebuild an ensemble from `arrays`.
 
         Everything is checked, so that no file can make the kernel leave its arrays, loop, or visit a node
-        more than once a row.
+        more than once per row.
 
         Raises:
             BundleError: an array is missing, of another type or length, not finite, or forms no trees.
@@ -101,7 +101,7 @@ class Trees:
         trees = cls(**got, n_features=width)  # type: ignore[arg-type]
         index = np.arange(nodes[0])
         inner = trees.feature >= 0
-        # A node with two ways in is no tree, and lets a small file cost a walk of roots times depth a row.
+        # A node with two parents is no tree, and lets a small file cost a walk of roots times depth per row.
         ways_in = np.concatenate([trees.left[inner], trees.right[inner], trees.roots])
         sound = (
             bool(((trees.roots >= 0) & (trees.roots < nodes[0])).all())
@@ -117,7 +117,7 @@ class Trees:
 
 
 def scaled(trees: Trees, factor: float) -> Trees:
-    """The ensemble with all its values times a factor."""
+    """The ensemble with all values multiplied by a factor."""
     return replace(trees, expected=trees.expected * factor)
 
 
@@ -128,12 +128,12 @@ def tree(n_features: int, *nodes: npt.ArrayLike) -> Trees:
 
 
 def leaf(value: float, n_features: int) -> Trees:
-    """An ensemble that says the same of every row."""
+    """An ensemble that gives every row the same value."""
     return tree(n_features, [-1], [0.0], [0], [0], [False], [False], [value])
 
 
 def join(parts: list[Trees]) -> Trees:
-    """One ensemble that adds several of the same width."""
+    """The sum of several ensembles of the same width."""
     shift = np.cumsum([0, *(len(p.feature) for p in parts[:-1])])
     columns: dict[str, Any] = {}
     for name in (*NODES, "roots"):

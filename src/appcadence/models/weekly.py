@@ -1,9 +1,9 @@
-"""Weekly sums judged: a small anchored score of each app, host and report, with a tail of its own.
+"""Judges weekly sums: a small score of each app, host and report, with tails of its own.
 
-As in `experts`, each statistic is worth -log of its benign tail, what is new and what is known apart, and the
-score is their sum. Tails and calibration come from the reports of other devices where there are enough, else
-from a small reference made of simulated reports. Sums show no rhythm: a host contacted as often and as long
-without one scores as high.
+As in `experts`, each statistic is worth -log of its benign tail, separately for new and known hosts, and the
+score is their sum. Tails and calibration come from the reports of other devices if there are enough, else
+from a small reference of simulated reports. Sums show no rhythm: a host contacted as often and as long
+without a rhythm has the same score.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from appcadence.telemetry.directory import TelemetryDirectory, read_tables
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, TIME, conform
 
 FINDINGS_PER_PHONE_WEEK = 0.1
-"""Benign findings that a phone's week may bring, unless another budget is asked for."""
+"""Default budget: benign findings per phone-week."""
 MIN_PHONE_WEEKS = 20
 MIN_DEVICES = 5
-"""With fewer reports or devices beside the judged ones, the reference stands in for them."""
+"""With fewer reports or devices besides the judged ones, the reference is used instead."""
 FOLDS = 5
 KEPT = 3
-"""Scores of a phone-week that the calibration keeps."""
+"""Number of scores per phone-week that the calibration keeps."""
 REFERENCE = "weekly_reference.json"
 
 
 def statistics(weeks: pd.DataFrame) -> dict[str, Vector]:
-    """By expert, (n,) how suspicious a pair of app and host is, NaN where the expert says nothing.
+    """By expert, (n,) how suspicious a pair of app and host is; NaN if the expert does not apply.
 
-    New is a new host of an app that is not, unless it takes over from others. What only the user contacts is
-    nobody's channel: all say nothing.
+    New means a new host of a known app, unless it takes over from other hosts. No expert applies to hosts
+    that only the user contacts.
     """
     by_itself = weeks["contacts"].to_numpy() > 0
     rate = np.maximum(weeks["contacts_per_hour"].to_numpy(), 1e-9)
@@ -74,14 +74,14 @@ EXPERTS = ["newness", "rarity", "volume_of_new", "steadiness_of_new", "rise_of_n
 
 @dataclass(frozen=True)
 class Tails:
-    """What statistics are worth, and how often benign scores are as high."""
+    """The worth of each statistic, and the distribution of benign scores."""
 
     thresholds: Matrix
     """(n_experts, 256), see `models.experts.Experts`."""
     steps: Vector
     """(n_experts,)"""
     scores: Vector
-    """The highest scores of benign pairs of app and host, three a phone-week, ascending."""
+    """The highest scores of benign pairs of app and host, three per phone-week, ascending."""
     highest: Vector
     """(n_phone_weeks,) the highest score of each benign phone-week, ascending."""
 
@@ -103,7 +103,7 @@ class Tails:
         return cls(np.array(thresholds), *(np.array(facts[name]) for name in ("steps", "scores", "highest")))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; null = out of reach."""
+        """For JSON; null = an infinite threshold."""
         reached = [[x if np.isfinite(x) else None for x in row] for row in self.thresholds.tolist()]
         scores = {name: np.round(getattr(self, name), 4).tolist() for name in ("scores", "highest")}
         return {"thresholds": reached, "steps": self.steps.tolist(), **scores}
@@ -113,11 +113,11 @@ class Tails:
         return worth(self.thresholds, self.steps, np.stack([*statistics(weeks).values()], axis=1))
 
     def p_values(self, score: Vector) -> Vector:
-        """(n,) share of benign phone-weeks whose highest score is as high, this one among them."""
+        """(n,) share of benign phone-weeks whose highest score is at least as high, counting this one."""
         return conformal(self.highest, score)
 
     def benign_per_week(self, score: Vector) -> Vector:
-        """(n,) how many benign pairs a phone-week has whose score is as high; at most `KEPT` are counted."""
+        """(n,) benign pairs per phone-week that score at least as high; at most `KEPT` are counted."""
         as_high = len(self.scores) - np.searchsorted(self.scores, score, "left")
         return np.asarray((1 + as_high) / (1 + len(self.highest)))
 
@@ -125,8 +125,9 @@ class Tails:
 def judge(weeks: pd.DataFrame, findings_per_phone_week: float = FINDINGS_PER_PHONE_WEEK) -> pd.DataFrame:
     """Judge `features.weekly.contact_weeks`.
 
-    A device is judged by the reports of others: the devices are dealt to five groups, and each group's tails
-    come from the other four. Devices' first reports, in which nothing is known to be new, are apart.
+    A device is judged by the reports of others: devices are split into five groups, and each group's tails
+    come from the other four. First reports of devices, in which nothing can be known as new, have tails of
+    their own.
 
     Returns:
         The rows with `score` (at least 0, higher = more suspicious), `p_value` (the share of benign
@@ -171,9 +172,9 @@ Row = Mapping[Hashable, Any]
 Source = str | Path | TelemetryDirectory | Mapping[str, pa.Table]
 INPUT_TABLES = ("contact_summaries", "activity", "accesses")
 EXPLAINED = 20
-"""The highest rows say why they rank there, whether they are findings or not."""
+"""This many of the highest rows have reasons, whether they are findings or not."""
 _MIN_WORTH = float(np.log(10))
-"""What one benign host in ten shows is no reason."""
+"""A statistic that one benign host in ten reaches is no reason."""
 _TIMES = ("report_start", "report_end", "first_seen", "last_seen")
 
 WEEKLY = pa.schema(
@@ -248,7 +249,7 @@ def _tables(source: Source) -> Mapping[str, pa.Table]:
 
 
 def _said(rows: pd.DataFrame, used: pd.DataFrame) -> Iterator[Sequence[Finding]]:
-    """What is to be said of each row: reasons, the largest first; what explains it; its context; what is not
+    """The findings of each row: reasons, the largest first; explanations; context; and what was not
     checked."""
     keys = ["device_id", "report_end", "app_id"]
     of_app = {key: part.to_dict("records") for key, part in used.groupby(keys)}

@@ -1,4 +1,4 @@
-"""What the batch job measures, whichever engine does the work, and the engine that is this machine."""
+"""The work of the batch job, whichever engine runs it, and the engine of the local machine."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Telemetry = TelemetryDirectory | Mapping[str, pa.Table]
 
 
 class Bar:
-    """What a window must score to be among the first `EXPLAINED_ROWS` of those seen so far.
+    """The score that a window needs to be among the first `EXPLAINED_ROWS` seen so far.
 
-    Threads may overwrite each other's, which only lowers it.
+    Threads may overwrite each other's updates, which only lowers the bar.
     """
 
     def __init__(self) -> None:
@@ -50,18 +50,18 @@ class Bar:
 
 
 class Half(NamedTuple):
-    """The windows (n) of a block's channels, or of its apps."""
+    """The n windows of a block's channels, or of its apps."""
 
     frame: pd.DataFrame
     extra_columns: Mapping[str, npt.NDArray[Any]]
     """`measures.COLUMNS`, (n,) each."""
     event: Mask
-    """(n,) whether a window belongs to a fleet event."""
+    """(n,) whether each window belongs to a fleet event."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is scored, by what, and how."""
+    """What to score, with which scorer and settings."""
 
     telemetry: Telemetry
     scorer: Scorer
@@ -69,23 +69,23 @@ class Job:
     seconds: int
     """Length of a window."""
     span_us: tuple[int, int] | None
-    """Only windows that begin in it are scored; microseconds since the epoch."""
+    """Only windows that begin in this span are scored; microseconds since the epoch."""
     block_flows: int
     settings: Config
 
     def events(self, after: History, keys: pd.DataFrame) -> FleetEvents:
-        """The fleet events among windows, which `after` holds the contacts of."""
+        """The fleet events among windows whose contacts are in `after`."""
         return fleet_events(after, self.scorer.detector.reference.end_us, keys)
 
     def nothing(self) -> TelemetryError:
-        """What is wrong when there are no flows."""
+        """The error when there are no flows."""
         return TelemetryError("there are no flows to score" + (" in that span" if self.span_us else ""))
 
     def measured(self, halves: Sequence[Half], bar: Bar) -> list[pa.Table]:
-        """The scores tables of a block's halves without ranks, and with them `measures.COLUMNS` and `unit_p`.
+        """The scores tables of a block's halves, without ranks and with `measures.COLUMNS` and `unit_p`.
 
-        They are scored as one: whether a device is unusual takes all of its windows (see `device_shift`).
-        What scores below the bar, so that it cannot be among the first in the end, gets no reasons.
+        The halves are scored together, since `device_shift` depends on all windows of a device. Windows that
+        score below the bar cannot rank among the first and get no reasons.
         """
         table, unit_p = self.scorer.detector.measure(
             pd.concat([half.frame for half in halves], ignore_index=True),
@@ -104,31 +104,31 @@ class Job:
 
 
 class Measured(NamedTuple):
-    """What an engine gives back."""
+    """The result of an engine."""
 
     files: list[Path]
-    """Arrow files of what `Job.measured` gives, in window order."""
+    """Arrow files with the tables of `Job.measured`, in window order."""
     after: History
     """The history with the contacts of all windows."""
     events: FleetEvents
 
 
 Engine = Callable[[Job, Path, Progress], Measured]
-"""Does a job's work; the path is a scratch directory of its own, where what a killed run left is taken up."""
+"""Runs a job in a scratch directory of its own, and resumes from what a killed run left there."""
 
 
 def write_part(table: pa.Table, file: Any) -> None:
-    """Write what `Job.measured` gives as an Arrow file."""
+    """Write a table of `Job.measured` as an Arrow file."""
     feather.write_feather(table, file, compression="lz4")
 
 
 def file_of(scratch: Path, number: int) -> Path:
-    """Where the rows of one of the tables lie."""
+    """The file of one of the tables."""
     return scratch / f"scores-{number:06d}.arrow"
 
 
 def _whole(file: Path) -> bool:
-    """Whether a killed run left it; what a power failure cut off lacks its end, where its schema is."""
+    """Whether the file is complete: one cut off by a power failure lacks the schema at its end."""
     try:
         with pa.memory_map(str(file)) as stream:
             pa.ipc.open_file(stream)
@@ -138,7 +138,7 @@ def _whole(file: Path) -> bool:
 
 
 def local(job: Job, scratch: Path, progress: Progress) -> Measured:
-    """The engine of one machine: block by block on all cores."""
+    """The engine of one machine: blocks in parallel on all cores."""
     blocks = Blocks.of(
         job.telemetry,
         job.seconds,

@@ -1,4 +1,4 @@
-"""What is kept of each window beyond its score, for exceptions to be judged by: period, volume, hours."""
+"""Measures of each window for judging exceptions: period, volume, hours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from appcadence.features.windows import Windows
 from appcadence.telemetry.arrays import one_array
 
 MEASURES_FILE = "measures.parquet"
-"""Of a batch output: the measures of its scores, row by row."""
+"""File of a batch output with the measures, in the order of its scores."""
 MEASURES = pa.schema(
     [
         ("period_seconds", pa.float64()),
@@ -26,16 +26,16 @@ MEASURES = pa.schema(
     ]
 )
 """period_seconds: median gap between beats, null below six; bytes_a_day: both directions, null = unknown;
-hours: bit h = connected in hour h of a day (UTC); alert: as the detector gave it."""
+hours: bit h = connected in hour h of a day (UTC); alert: as the detector set it."""
 COLUMNS = tuple(MEASURES.names[:3])
-"""What `of_windows` gives."""
+"""The columns that `of_windows` computes."""
 
 
 def of_windows(windows: Windows) -> dict[str, npt.NDArray[Any]]:
     """The `COLUMNS`, (n,) each.
 
-    Windows shorter than a day have the bytes of all windows of their channel on that UTC day, as far as they
-    are given; those of longer ones are a mean.
+    For windows shorter than a day, bytes_a_day sums the given windows of the channel on that UTC day; for
+    longer windows it is a mean.
     """
     return {
         "period_seconds": _periods(*windows.beats),
@@ -45,10 +45,10 @@ def of_windows(windows: Windows) -> dict[str, npt.NDArray[Any]]:
 
 
 def measures_of(values: dict[str, npt.NDArray[Any]], scores: pa.Table) -> pa.Table:
-    """Values `of_windows` and the scores' alerts, before any exception, as `MEASURES`, row by row.
+    """The values of `of_windows` and the alerts of the scores, before any exception, as `MEASURES`.
 
     Raises:
-        SchemaError: the scores are not those of the windows.
+        SchemaError: the scores do not belong to the windows.
     """
     if any(len(column) != len(scores) for column in values.values()):
         raise SchemaError(f"{len(scores)} scores do not belong to these windows")
@@ -57,7 +57,7 @@ def measures_of(values: dict[str, npt.NDArray[Any]], scores: pa.Table) -> pa.Tab
 
 
 def hour_bits(first: int, more: int) -> int:
-    """Bits of an hour of the day and some more after it."""
+    """The bits of an hour of the day and of `more` hours after it."""
     return sum(1 << (first + k) % 24 for k in range(more + 1))
 
 

@@ -1,4 +1,4 @@
-"""The MLflow model, from code: MLflow runs this file to load it. No other file of serving needs MLflow."""
+"""The MLflow model as code: MLflow runs this file to load it. No other module of serving needs MLflow."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TIMES = ("window_start", "window_end")
 
 
 class CadenceModel(PythonModel):
-    """Feature rows in, score rows out, in the same order.
+    """Takes feature rows and returns score rows in the same order.
 
-    Rows are those of `appcadence.features.extract`, times in UTC without a zone. Scores are those of
-    `Scorer.score_windows` without lists and structs; ranks are ranks within the rows of one call.
+    Feature rows are those of `appcadence.features.extract`, with times in UTC without a zone. Score rows are
+    those of `Scorer.score_windows` without lists and structs; ranks are within one call.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the bundle that was logged with the model."""
+        """Load the bundle logged with the model."""
         self.scorer = Scorer.load(context.artifacts["bundle"])
 
     def predict(
@@ -46,7 +46,7 @@ class CadenceModel(PythonModel):
 
 
 def _restored(rows: pd.DataFrame) -> pd.DataFrame:
-    """Feature rows as `extract` types them, from the plain types that JSON and MLflow's signature allow."""
+    """Feature rows with the types of `extract`, from the plain types of JSON and MLflow's signature."""
     rows = rows.reset_index(drop=True).copy()
     if "category" not in rows:
         rows["category"] = None
@@ -57,7 +57,7 @@ def _restored(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain(rows: pd.DataFrame, names: tuple[str, ...] = ()) -> pd.DataFrame:
-    """String columns as objects, unknown = None, which JSON writes as null."""
+    """The rows with string columns as objects; unknown = None, which is null in JSON."""
     for name in names or [c for c in rows.columns if pd.api.types.is_string_dtype(rows[c].dtype)]:
         values = rows[name].astype(object)
         rows[name] = values.where(values.notna(), None)

@@ -32,7 +32,7 @@ _SAID = ("blind_spots", "fleet_events")
 
 @dataclass(frozen=True)
 class Run:
-    """Facts of one batch run; `run.json` of the output."""
+    """The facts of one batch run, as in `run.json` of its output."""
 
     model_version: str
     window: str
@@ -44,31 +44,31 @@ class Run:
     alerts: int
     alerts_per_device_day: float
     false_discovery_rate: float | None
-    """What alerts keep to instead of the budget, if anything."""
+    """The limit of alerts that replaces the budget, if set."""
     blind_spots: list[Finding]
     fleet_events: list[Finding]
-    """What the fleet met for the first time together."""
+    """What many devices contacted for the first time together."""
     made_at: str = ""
-    """When, ISO 8601 in UTC."""
+    """When the run was made, ISO 8601 in UTC."""
     cases: dict[str, int] = field(default_factory=dict)
-    """How many cases there are by status (see `triage.cases`)."""
+    """Number of cases by status (see `triage.cases`)."""
     inputs: str = ""
-    """SHA-256 over the version of appcadence, the model, the settings and every input file; empty where the
-    telemetry came from memory."""
+    """SHA-256 over the version of appcadence, the model, the settings and every input file; empty if the
+    telemetry was in memory."""
     exceptions_sha256: str = ""
-    """Of the file of exceptions; empty without one."""
+    """SHA-256 of the exceptions file; empty without one."""
     tunables: dict[str, float] = field(default_factory=dict)
-    """By ATT&CK's name, the thresholds that were set; the others are `config.SHOWN_P` and bar no alert."""
+    """Thresholds that were set, by ATT&CK's name; the others are `config.SHOWN_P` and suppress no alert."""
     signer: str | None = None
     """The public key that signed the model; None = nobody did."""
 
     @property
     def limit(self) -> str:
-        """What its alerts keep to, in words."""
+        """The limit of its alerts, in words."""
         return limit(self.alerts_per_device_day, self.false_discovery_rate, self.tunables)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; findings carry their text."""
+        """The facts for JSON; findings include their text."""
         said = {name: [finding.as_dict() for finding in getattr(self, name)] for name in _SAID}
         return asdict(self) | said
 
@@ -78,10 +78,10 @@ class Run:
 
     @classmethod
     def read(cls, directory: Path) -> Run:
-        """The facts in an output directory.
+        """The facts of an output directory.
 
         Raises:
-            TelemetryError: there are none, or they are damaged.
+            TelemetryError: they are missing or damaged.
         """
         file = directory / FILE
         recover(directory)
@@ -99,12 +99,12 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise unreadable(file, error) from None
         if not sound:
-            raise TelemetryError(f"{file} does not hold the facts of a run; run 'appcadence score' again")
+            raise TelemetryError(f"{file} is not the file of a run; run 'appcadence score' again")
         return run
 
 
 def last_run(out: Path) -> Run | None:
-    """What made the output that stands; None without one, or where its facts cannot be read."""
+    """The facts of the run that made an output; None if there is none or they cannot be read."""
     recover(out)
     try:
         return Run.read(out) if (out / FILE).is_file() else None
@@ -115,10 +115,10 @@ def last_run(out: Path) -> Run | None:
 def read_table(
     file: Path, columns: list[str] | None = None, filters: Any = None, read_dictionary: Sequence[str] = ()
 ) -> pa.Table:
-    """A table in an output directory, or some columns of it; the arguments are those of `pq.read_table`.
+    """A table of an output directory, or some of its columns; arguments as in `pq.read_table`.
 
     Raises:
-        TelemetryError: it is unreadable, or lacks one of them.
+        TelemetryError: the file is unreadable, or lacks a column.
     """
     try:
         found = pq.read_table(
@@ -130,7 +130,7 @@ def read_table(
 
 
 def unreadable(file: Path, error: Exception) -> TelemetryError:
-    """What to say of a file in an output directory that cannot be read."""
+    """The error for a file of an output directory that cannot be read."""
     reason = " ".join(str(error).split())
     return TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again")
 
@@ -147,11 +147,11 @@ def limit(budget: float, rate: float | None, tunables: Mapping[str, float]) -> s
 
 
 def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[Finding]:
-    """Thresholds below every p-value that a model can give.
+    """Thresholds below every p-value that a model can produce.
 
     Args:
         tunables: the thresholds.
-        benign: by behaviour, the benign scores that its p-values are counted in.
+        benign: by behaviour, the benign scores that its p-values are computed from.
     """
     least = {name: 1 / (len(scores) + 1) for name, scores in benign.items()}
     return [
@@ -170,18 +170,18 @@ def out_of_reach(tunables: Tunables, benign: Mapping[str, Sized]) -> list[Findin
 
 
 def unranked(code: str, windows: int, of: int) -> list[Finding]:
-    """What is to be said of windows that are not ranked, by the code that says why."""
+    """The finding on windows that are not ranked, if any; `code` gives the reason."""
     return [Finding(code, {"windows": windows, "of": of})] if windows else []
 
 
 def blind_spots(
     channels: int, unattributed: int, devices: int, with_activity: int, with_pushes: int
 ) -> list[Finding]:
-    """What telemetry cannot show.
+    """Findings on what the telemetry cannot show.
 
     Args:
-        channels: channel windows, of which `unattributed` have no app.
-        devices: devices with flows, of which so many have activity and push telemetry.
+        channels: number of channel windows; `unattributed` of them have no app.
+        devices: number of devices with flows; `with_activity` and `with_pushes` of them have such telemetry.
     """
     found = []
     if unattributed:
@@ -197,7 +197,7 @@ _RELAY = re.compile(r"mask(-[a-z0-9]+)?\.(icloud\.com|apple-dns\.net)")
 
 
 def relayed(scores: pa.Table) -> list[Finding]:
-    """How many devices have windows to iCloud Private Relay, if any have."""
+    """The finding on devices with windows to iCloud Private Relay, if there are any."""
     inside = value_of(scores["dest"], lambda dest: _RELAY.fullmatch(dest) is not None, False)
     devices, through = (
         pc.count_distinct(who).as_py()
@@ -209,17 +209,17 @@ def relayed(scores: pa.Table) -> list[Finding]:
 COLUMNS = ("device_id", "dest_host", "dest_ip", "service")
 MIN_LOOKUPS = 1000
 MIN_LOOKUPS_PER_FLOW = 3.0
-"""A name takes up to three look-ups (two addresses, HTTPS) for each flow that needed it."""
+"""A flow needs up to three look-ups of its host name (two addresses, HTTPS)."""
 MIN_NEW_NAMES = 5000
-"""Within an hour. The busiest hour of a phone in use holds some hundreds."""
+"""Within an hour; the busiest hour of a phone in use has some hundreds."""
 _MAX_SAID = 10
 
 
 def lookup_findings(pieces: Iterable[Callable[[], pa.Table]]) -> list[Finding]:
-    """Destinations beyond the local network that one device alone asks, a thousand times or more, and more
-    often than all of its other flows can have needed names; the most asked first, ten at most. And how many
-    devices have no other flows at all.
+    """Findings on DNS look-ups: possible channels, and the number of devices without any other flows.
 
+    A possible channel is a destination beyond the local network that only one device asks, at least a
+    thousand times and more often than its other flows need names. At most ten are given, most asked first.
     `pieces` read the columns `COLUMNS` of a flows table, in parts.
     """
     counts = [_counts(piece()) for piece in pieces]
@@ -253,7 +253,7 @@ def lookup_findings(pieces: Iterable[Callable[[], pa.Table]]) -> list[Finding]:
 
 
 def _counts(flows: pa.Table) -> pa.Table:
-    """Look-ups by device and destination, and other flows by device, where the destination is null."""
+    """Counts of look-ups by device and destination, and of other flows by device with a null destination."""
     text = pa.string()
     host, address = (flows[name].cast(text) for name in ("dest_host", "dest_ip"))
     lookup = pc.fill_null(pc.equal(flows["service"].cast(text), "dns"), False)
@@ -264,11 +264,11 @@ def _counts(flows: pa.Table) -> pa.Table:
 
 
 def made_up_names(after: History, since_us: int) -> list[Finding]:
-    """Devices that met so many destinations for the first time within an hour of the clock, the most first.
+    """Findings on devices with at least `MIN_NEW_NAMES` new destinations in one clock hour, most first.
 
     Args:
-        after: the history with what was scored.
-        since_us: microseconds since the epoch; who met what before was said by an earlier run.
+        after: the history that includes the scored windows.
+        since_us: microseconds since the epoch; earlier contacts were reported by earlier runs.
     """
     rows = after.contacts.loc[after.contacts["first_seen"] >= since_us, ["device_id", "dest", "first_seen"]]
     met = rows.groupby(["device_id", "dest"], as_index=False)["first_seen"].min()

@@ -1,9 +1,10 @@
-"""The scoring library: one object, no MLflow, no LightGBM, no scikit-learn, no pickle, no network."""
+"""The scoring library: one object, without MLflow, LightGBM, scikit-learn, pickle or network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pandas as pd
 import pyarrow as pa
 
 from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
-from appcadence.errors import SchemaError
-from appcadence.features.extraction import load
+from appcadence.errors import AppcadenceError, SchemaError
+from appcadence.features.columns import micros
+from appcadence.features.extraction import KEYS, Source, load
+from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
 from appcadence.findings import Finding
@@ -25,28 +28,30 @@ from appcadence.models.scores import SCORES
 from appcadence.models.signature import Trust
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
-from appcadence.telemetry.directory import TelemetryDirectory
+
+_TIMES = ("window_start", "window_end")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The outcome of scoring some telemetry."""
+    """The result of scoring telemetry."""
 
     scores: pa.Table
     """The scores table, in window order."""
     windows: Windows
     history: History
-    """The history with these windows' contacts added: what the next scoring starts from."""
+    """The history with the contacts of these windows: the next scoring starts from it."""
     events: pd.DataFrame
-    """Fleet events (see `appcadence.models.fleet_events`), whose windows are in no ranking, with the count
-    `alerting_devices`."""
+    """Fleet events (see `appcadence.models.fleet_events`) with the count `alerting_devices`; their windows
+    are not ranked."""
     identity: Finding | None = None
-    """Which names changed under the fleet, if any did."""
+    """A finding on names that changed across the fleet, if any did."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scorer:
-    """Scores windows with a trained detector. Safe to share between threads: only `update` keeps anything.
+    """Scores windows with a trained detector. Threads may share it. Only `update` keeps state, which copies
+    and pickles of the scorer do not include.
 
     >>> from appcadence import Scorer
     >>> scorer = Scorer.load("model")                     # doctest: +SKIP
@@ -55,35 +60,42 @@ class Scorer:
 
     detector: Detector
     version: str
-    """Id of the bundle."""
+    """The id of the bundle."""
     signer: str | None = None
-    """The public key that signed the bundle; None = nobody did."""
+    """The public key that signed the bundle; None = unsigned."""
     live: Live = field(init=False, repr=False, compare=False)
-    """What `update` has seen so far."""
+    """The state of `update`."""
 
     def __post_init__(self) -> None:
-        live = Live(self.detector.history, window_seconds(self.detector.window))
+        self._start(Live(self.detector.history, self._seconds))
+
+    def _start(self, live: Live) -> None:
         object.__setattr__(self, "live", live)
 
+    @property
+    def _seconds(self) -> int:
+        return window_seconds(self.detector.window)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # What `update` has seen stays in its process.
+        # The state of `update` stays in its process.
         return Scorer, (self.detector, self.version, self.signer)
 
     @classmethod
     def load(
         cls, bundle: str | Path, *, model_id: str | None = None, trusted_keys: Sequence[str] = ()
     ) -> Scorer:
-        """Load a bundle directory: with `model_id` no other, with `trusted_keys` one that such a key signed.
+        """Load a bundle directory. With `model_id` it must have that id, with `trusted_keys` one of them must
+        have signed it.
 
         Raises:
-            BundleError: the bundle is incomplete, altered, of another feature schema or id, or not signed
-                as asked.
+            BundleError: the bundle is incomplete, altered, of another feature schema or id, or not signed as
+                required.
         """
         return cls(*load_signed(bundle, Trust(model_id, trusted_keys)))
 
     def score(
         self,
-        source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        source: Source,
         *,
         alerts_per_device_day: float = 1.0,
         false_discovery_rate: float | None = None,
@@ -91,11 +103,11 @@ class Scorer:
     ) -> pd.DataFrame:
         """The scores table of a telemetry directory, or of canonical tables by name.
 
-        Alerts keep to the budget or, if given, to the false discovery rate (see `Detector.score`), and to the
-        thresholds that `tunables` set.
+        Alerts follow the budget or, if given, the false discovery rate (see `Detector.score`), and the
+        thresholds set in `tunables`.
 
         Raises:
-            TelemetryError, SchemaError: the telemetry cannot be read or does not fit.
+            TelemetryError, SchemaError: the telemetry cannot be read, or a table is unknown or does not fit.
         """
         settings = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
         return pd.DataFrame(self.run(source, settings).scores.to_pandas())
@@ -107,14 +119,20 @@ class Scorer:
         alerts_per_device_day: float = 1.0,
         tunables: Tunables = UNSET,
     ) -> pd.DataFrame:
-        """The scores table of a feature table that `appcadence.features.extract` made.
+        """The scores table of a feature table from `appcadence.features.extract`.
 
-        Fleet events take the whole fleet's contacts and are not looked for.
+        Fleet events are not detected, since that needs the contacts of the whole fleet: their windows are
+        scored like any other, and count in the `device_shift` of their device.
 
         Raises:
             SchemaError: a column is missing, or a window is longer or shorter than those of the model.
         """
+        if not isinstance(features, pd.DataFrame):
+            raise SchemaError(f"a feature table is a DataFrame, not of type {type(features).__name__}")
         self._require_window(features)
+        times = [name for name in _TIMES if not pd.api.types.is_datetime64_any_dtype(features[name])]
+        if times:
+            features = features.assign(**{name: pd.to_datetime(features[name], utc=True) for name in times})
         settings = Config(Alerts(alerts_per_device_day), tunables)
         return pd.DataFrame(self.detector.score(features, settings, version=self.version[:12]).to_pandas())
 
@@ -122,29 +140,28 @@ class Scorer:
         self,
         flows: pa.Table | pd.DataFrame,
         *,
-        until: pd.Timestamp | None = None,
+        until: datetime | str | None = None,
         alerts_per_device_day: float = 1.0,
         tunables: Tunables = UNSET,
         **around: pa.Table | pd.DataFrame,
     ) -> pd.DataFrame:
-        """Take flows as they come, and give the scores of the windows that have closed.
+        """Take flows as they arrive, and return the scores of the windows that have closed.
 
-        A window is closed when it ended at `until` or before: the moment up to which all records have been
-        given. Without it that is the start of the latest flow, which suits a source in order; a sensor that
-        logs connections when they end is behind, and needs an `until` some hours back. Flows that come after
-        their windows had closed are counted in `live.late_flows` and in no score. Flows must be as they were
-        converted: names that reading a directory fills in would count as records. `around` are further
-        records by table: activity, notifications, inventory.
+        A window closes when it ends at or before `until`, the moment up to which all records have arrived.
+        The default is the start of the latest flow, which suits a source in order. A sensor that logs
+        connections when they end lags behind and needs an `until` some hours back. Flows that arrive after
+        their windows have closed are counted in `live.late_flows` and are in no score. A record given twice
+        counts twice. Flows must be as converted: names that reading a directory fills in would count as
+        records. `around` are further records by table: activity, notifications, inventory.
 
-        Rows are those of one batch over the same records; ranks are within the rows of one call, and more
-        rows have their reasons in words. Windows of devices whose activity or push telemetry begins later
-        are scored without it. One `update` runs at a time, whichever threads call.
+        Rows equal those of one batch over the same records, except that ranks are within one call and more
+        rows have reasons in words. Windows of devices whose activity or push telemetry begins later are
+        scored without it. Only one `update` runs at a time, whichever threads call it.
 
         Raises:
-            SchemaError: a table does not fit its declaration; nothing of the call is kept.
-            AppcadenceError: `until` names no time zone, or there is no such table.
+            SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
+            AppcadenceError: `until` is no moment, or names no time zone.
         """
-
         settings = Config(Alerts(alerts_per_device_day), tunables)
 
         def score(tables: dict[str, pa.Table], span_us: tuple[int, int]) -> tuple[pa.Table, History]:
@@ -154,6 +171,24 @@ class Scorer:
         scores = self.live.advance({"flows": flows} | around, until, score)
         return pd.DataFrame((SCORES.empty_table() if scores is None else scores).to_pandas())
 
+    def resumed(self, history: History, closed_until: datetime | str) -> Scorer:
+        """A scorer like this one whose `update` continues after a restart, or takes over from another model.
+
+        `history` and `closed_until` are those of `live` before. Pass the records of the open windows and of
+        the day before them to `update` again, including connections that began earlier and go on. Closed
+        windows are not scored again; flows that touch only those are counted in `live.late_flows`.
+
+        Raises:
+            AppcadenceError: no window ends at `closed_until`, or the history extends beyond it.
+        """
+        border_us, width = moment_us(closed_until, "closed_until"), self._seconds * 1_000_000
+        if border_us % width:
+            raise AppcadenceError(f"closed_until is {closed_until}; expected the end of a window")
+        history.require_before(border_us)
+        made = Scorer(self.detector, self.version, self.signer)
+        made._start(Live(history, self._seconds, border_us))
+        return made
+
     def channel(
         self,
         app_id: str | None,
@@ -161,10 +196,10 @@ class Scorer:
         category: str | None = None,
         destination_known: bool = True,
     ) -> Channel:
-        """What scores windows of one app (None = unknown) and destination ("*" = all) from plain arrays.
+        """Scores windows of one app (None = unknown) and destination ("*" = all) from plain arrays.
 
-        Look it up once a channel: its `score` takes microseconds a window. Numbers are those of
-        `score_windows`, bit for bit. `category` is the app's in the inventory; `destination_known` is that of
+        Look it up once per channel; its `score` takes microseconds per window. Results equal those of
+        `score_windows` bit for bit. `category` is the app's in the inventory; `destination_known` is that of
         the feature table.
         """
         return Channel.of(self.detector, app_id, dest, category, destination_known)
@@ -174,17 +209,16 @@ class Scorer:
 
         Raises:
             SchemaError: a column is missing, or the window is longer or shorter than those of the model.
-            ValueError: it is not one row.
+            ValueError: `row` is not exactly one row.
         """
         self._require_window(row)
         return explain(self.detector, row)
 
     def _require_window(self, features: pd.DataFrame | pd.Series) -> None:
-        """Refuse windows of another length than those that the model was trained on."""
-        for name in ("window_start", "window_end"):
-            if name not in features:
-                raise SchemaError(f"the feature table lacks {name!r}; give it as extract returns it")
-        start, end = (pd.to_datetime(features[name], utc=True) for name in ("window_start", "window_end"))
+        """Refuse rows without keys, and windows of another length than the model's."""
+        if missing := [name for name in KEYS if name not in features and name != "category"]:
+            raise SchemaError(f"the feature table lacks {missing[0]!r}; give it as extract returns it")
+        start, end = (pd.to_datetime(features[name], utc=True) for name in _TIMES)
         length = np.atleast_1d((end - start).to_numpy())
         model = self.detector.window
         if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
@@ -196,11 +230,26 @@ class Scorer:
 
     def run(
         self,
-        source: str | Path | TelemetryDirectory | Mapping[str, pa.Table | pd.DataFrame],
+        source: Source,
         settings: Config = DEFAULTS,
+        *,
+        history: History | None = None,
     ) -> Scored:
-        """Score and keep more than `score` gives: windows, fleet events and the advanced history."""
-        return self._run(load(source), self.detector.history, settings)
+        """Like `score`, but also return windows, fleet events and the advanced history.
+
+        `history` is the history before the first window, such as that of the previous run. None = that of the
+        model, which ends with its training.
+
+        Raises:
+            TelemetryError: the telemetry cannot be read, or the history extends beyond the start of the first
+                window.
+            SchemaError: a table is unknown or does not fit its declaration.
+        """
+        tables = load(source)
+        if history is not None and len(flows := tables["flows"]):
+            width = self._seconds * 1_000_000
+            history.require_before(int(micros(flows["start"]).min()) // width * width)
+        return self._run(tables, self.detector.history if history is None else history, settings)
 
     def _run(
         self,

@@ -1,10 +1,11 @@
-"""Micro-batches: records come in as they arrive, and windows are scored when they close."""
+"""Micro-batches: take records as they arrive, and score windows when they close."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US
-from appcadence.errors import AppcadenceError
 from appcadence.features.columns import micros
 from appcadence.features.extraction import touching
+from appcadence.features.given import check_tables, conformed, moment_us
 from appcadence.features.history import History
 from appcadence.telemetry.directory import unify
 from appcadence.telemetry.passive_names import HORIZON_SECONDS, PassiveNames, records
-from appcadence.telemetry.schema import DIRECTORY_TABLES, conform
+from appcadence.telemetry.schema import DIRECTORY_TABLES
 
 _AROUND = ("activity", "notifications", "usage", "tasks", "coverage")
 TABLES = ("flows", *_AROUND, "inventory")
@@ -29,55 +30,54 @@ _NEVER = -(2**62)
 
 
 class Live:
-    """The records of windows that are still open, and the history up to them. Safe for threads.
+    """The records of open windows, and the history before them. Threads may share it.
 
-    Memory: the flows of open windows as they were given (some 100 bytes each), the history, and a row for
-    each (address, host) of the last 24 hours where flows lack names.
+    Memory: the flows of open windows as given (some 100 bytes each), the history, and one row for each
+    (address, host) of the last 24 hours if flows lack names.
     """
 
-    def __init__(self, history: History, seconds: int) -> None:
+    def __init__(self, history: History, seconds: int, border_us: int = _NEVER) -> None:
         self.history = history
-        """What was known when the last window closed."""
+        """The history when the last window closed."""
         self.late_flows = 0
-        """Flows that came after all their windows had closed: they are in no score."""
+        """Number of flows that arrived after all their windows had closed; they are in no score."""
         self._width = seconds * 1_000_000
         self._lock = threading.Lock()
         self._open: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
         self._names: list[pa.Table] = []
-        self._border_us = _NEVER
+        self._border_us = border_us
         self._latest_us = _NEVER
+
+    @property
+    def closed_until(self) -> pd.Timestamp | None:
+        """The end of the last closed window (UTC); None = no window has closed."""
+        return None if self._border_us == _NEVER else pd.Timestamp(self._border_us, unit="us", tz="UTC")
 
     def advance(
         self,
         given: Mapping[str, pa.Table | pd.DataFrame],
-        until: pd.Timestamp | None,
+        until: datetime | str | None,
         score: Callable[[dict[str, pa.Table], tuple[int, int]], tuple[pa.Table, History]],
     ) -> pa.Table | None:
-        """Take records; `score` the windows that have closed by `until`, None = the latest flow's start.
+        """Take records, and `score` the windows closed by `until` (None = the start of the latest flow).
 
-        `score` gets tables and a span, and gives scores and the advanced history. None = no window closed.
-        Where it fails, nothing of the call is kept, and the call may be made again.
+        `score` takes tables and a span, and returns scores and the advanced history. The result is None if no
+        window closed. If the call fails, nothing of it is kept, and it may be repeated.
 
         Raises:
-            SchemaError: a table does not fit its declaration; nothing of the call is kept.
-            AppcadenceError: an unknown table.
+            SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
+            AppcadenceError: `until` is no moment, or names no time zone.
         """
-        tables = {}
-        for name, rows in given.items():
-            if name not in TABLES:
-                raise AppcadenceError(
-                    f"there is no table {name!r} to score with; expected {', '.join(TABLES)}"
-                )
-            data = (
-                pa.Table.from_pandas(rows, preserve_index=False) if isinstance(rows, pd.DataFrame) else rows
-            )
-            tables[name] = conform(DIRECTORY_TABLES[name], data)
-        until_us = None if until is None else _micros(until)
+        check_tables(given, TABLES)
+        tables = {name: conformed(name, rows) for name, rows in given.items()}
+        until_us = None if until is None else moment_us(until, "until")
         with self._lock, self._undone():
             if len(flows := tables.get("flows", ())):
                 self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
                 kept = touching(flows, (self._border_us, -_NEVER))
-                self.late_flows += len(flows) - len(kept)
+                if late := len(flows) - len(kept):
+                    self.late_flows += late
+                    self._names = [*self._names, records(flows)]  # late flows still name addresses
                 tables["flows"] = kept
             for name, table in tables.items():
                 self._open[name].append(table)
@@ -87,7 +87,7 @@ class Live:
                 return None
             span_us = (self._border_us, border_us)
             closed = {name: self._joined(name) for name in TABLES if self._open[name]}
-            # Records of flows that are still open count too: what comes later changes nothing.
+            # Flows that are still open name addresses too; later records cannot change that.
             named = PassiveNames(lambda: [part.slice for part in (*self._names, flows)])
             closed["flows"] = touching(named.fill(flows), span_us)
             scores = None
@@ -98,7 +98,7 @@ class Live:
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
-        """What fails leaves everything as it was: tables are never changed, only lists of them."""
+        """Restore the state if the block fails; tables are never modified, only lists of them."""
         before = vars(self) | {"_open": {name: list(parts) for name, parts in self._open.items()}}
         try:
             yield
@@ -107,18 +107,18 @@ class Live:
             raise
 
     def _joined(self, name: str) -> pa.Table:
-        """All open records of a table, as one part from now on."""
+        """All open records of a table, stored as one part from now on."""
         if len(self._open[name]) != 1:
             self._open[name] = [unify([DIRECTORY_TABLES[name].empty(), *self._open[name]])]
         return self._open[name][0]
 
     def _keep(self, flows: pa.Table, border_us: int) -> None:
-        """Forget what windows from the border on do not need."""
+        """Drop what the windows after the border do not need."""
         kept = touching(flows, (border_us, -_NEVER))
         self._open["flows"] = [kept]
         past = flows.filter(pa.array(micros(flows["start"]) < border_us))
         names = pa.concat_tables([*self._names, records(past)])
-        # Flows that go on get their names once more.
+        # Flows that are still open are named again later.
         since_us = int(micros(kept["start"]).min(initial=border_us)) - _HORIZON_US
         self._names = [records(names.filter(pa.array(micros(names["start"]) >= since_us)))]
         for name in _AROUND:
@@ -127,7 +127,7 @@ class Live:
                 if "end" in rows.column_names:
                     last = np.maximum(last, micros(pc.fill_null(rows["end"].cast(pa.int64()), -_NEVER)))
                 needed = last >= border_us - max(self._width, _MIN_LOOK_BACK_US)
-                # The last of each kind before: since when the user is away, and that the device tells of it.
+                # Keep the last of each kind before: since when the user is away, and that there is a log.
                 before = np.flatnonzero(last < border_us)
                 before = before[np.argsort(last[before], kind="stable")]
                 names = [name for name in ("device_id", "kind") if name in rows.column_names]
@@ -135,9 +135,3 @@ class Live:
                 needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us
-
-
-def _micros(moment: pd.Timestamp) -> int:
-    if moment.tzinfo is None:
-        raise AppcadenceError(f"the moment {moment} names no time zone")
-    return int(moment.as_unit("us").asm8.view("i8"))

@@ -94,6 +94,11 @@ def is_local(dest: str) -> bool:
     >>> is_local("192.168.1.7"), is_local("printer.lan"), is_local("fe80::1%en0"), is_local("17.57.144.1")
     (True, True, True, False)
     """
+    return _is_local(dest) if len(dest) < _MAX_KEPT else _is_local.__wrapped__(dest)
+
+
+@lru_cache(_KEPT)
+def _is_local(dest: str) -> bool:
     address = parsed(dest.partition("%")[0])
     if address is None:
         return f".{dest.rstrip('.').lower()}".endswith(LOCAL_DOMAINS)

@@ -1,4 +1,4 @@
-"""Apps whose traffic moved the same way on most of their devices while other apps' did not: updates."""
+"""App updates: apps whose traffic changed in the same way on most devices while other apps' did not."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from appcadence.telemetry.addresses import is_address
 
 MIN_DEVICES = 4
 MIN_SPREADS = 1.5
-"""A device's median distance from the expectation that counts as moved."""
+"""A device counts as moved from this median distance from the expectation on."""
 MIN_SHARE = 0.5
-"""An update shows on at least half of the devices that have the app ..."""
+"""An update shows on at least half of the devices that have the app."""
 MIN_FEATURES = 2
-"""... and in more than one feature."""
+"""An update shows in more than one feature."""
 MIN_DAYS = 3
-"""... for days: a Sunday, a weekend, or a last day that a change of time zone cut short, is none."""
+"""An update lasts: a weekend, or a last day that a change of time zone cut short, is none."""
 MIN_OBSERVED = 0.5
-"""A window of which less than this was observed, such as the last, tells nothing of an app as a whole."""
+"""Windows of which a smaller share was observed, such as the last one, are ignored."""
 _MAX_FALSE_DISCOVERIES = 0.01
 _MIN_CHANCE = 0.15
-"""How often a device counts as moved where nothing happened, at the least: devices share weekends, and those
-of one app are no independent draws. At 0.05 a benign weekend on six devices passed for an update."""
+"""Lower bound of the chance that a device counts as moved without an update: devices share weekends, so those
+of one app are not independent. At 0.05, a benign weekend on six devices passed for an update."""
 _COMPARED = np.flatnonzero(RELATIVE)
 
 
 @dataclass(frozen=True)
 class AppShift:
-    """One app that moved on a whole fleet."""
+    """An app whose traffic changed across the fleet."""
 
     app: str
-    """The app, or the registrable domain where apps are unknown."""
+    """The app, or the registrable domain if apps are unknown."""
     devices: int
-    """Devices on which the clearest of the features moved ..."""
+    """Devices on which the clearest feature moved."""
     of: int
-    """... of those that have the app and know the feature."""
+    """Devices that have the app and for which the feature is known."""
     since: str
     """UTC date of the first day of the shift."""
     moved: list[str]
-    """Features in words with the way they moved, the clearest first."""
+    """Features in words with the direction of the change, the clearest first."""
 
     def sentence(self, version: str | None = None) -> str:
         more = f" and {len(self.moved) - 4} more" if len(self.moved) > 4 else ""
@@ -124,13 +124,14 @@ def app_shifts(frame: pd.DataFrame, distances: Matrix) -> list[AppShift]:
 
 
 def _runs(mine: pd.DataFrame, sign: float) -> tuple[np.ndarray, int]:
-    """By feature, the first day (since the epoch) of the run of moved days, -1 = none; the number of days."""
+    """By feature, the first day (since the epoch) of the run of moved days, -1 = none; and the number of
+    days."""
     values = mine.drop(columns=["who", "device", "day"])
     known = values.notna().groupby(mine["day"]).sum()
     moved = (sign * values >= MIN_SPREADS).groupby(mine["day"]).sum().to_numpy()
     many = known.to_numpy() >= MIN_DEVICES
     yes = many & (moved >= np.maximum(MIN_DEVICES, MIN_SHARE * known.to_numpy()))
-    # A day with few devices neither carries a run nor breaks it.
+    # A day with few devices neither extends a run nor breaks it.
     unbroken = np.logical_and.accumulate((yes | ~many)[::-1], axis=0)[::-1] & yes
     days = known.index.to_numpy(np.int64)
     first = np.where(unbroken.any(axis=0), days[unbroken.argmax(axis=0)], -1)

@@ -16,9 +16,10 @@ from appcadence.errors import TelemetryError
 from appcadence.features.catalog import FAMILY_OF, INPUTS_OF, NAMES
 from appcadence.models.calibration import adjusted_p_values, alert_unit, device_days
 from appcadence.models.detector import Detector, aligned, comparable, hide, placed
-from appcadence.models.eligibility import eligible, strata, unattributable
+from appcadence.models.eligibility import SCORED, eligible, statuses, strata
 from appcadence.models.pipeline import assemble
 from appcadence.models.reference import BINS, Reference, histograms
+from appcadence.telemetry.listing import many
 from appcadence.training.app_shifts import AppShift, app_shifts
 from appcadence.training.evaluate import json_ready
 
@@ -26,13 +27,13 @@ PSI_WATCH, PSI_DRIFTED = 0.1, 0.25
 """The usual reading of the population stability index."""
 FALSE_DISCOVERIES = 0.05
 MAX_DRIFTED_SHARE = 0.1
-"""More drifted features than this and the models judge by yardsticks that no longer hold."""
+"""Above this share of drifted features, the model's baseline no longer fits."""
 MAX_OVERRUN = 1.5
 MIN_PAIRED = 6
-"""With fewer devices on both sides no swap of their periods is rare enough to mean anything."""
+"""With fewer devices in both periods, no permutation p-value can be small enough."""
 _SWAPS = 1999
 MIN_LOST_SHARE = 0.1
-"""Telemetry lost on this share of the devices that had it calls for a new model."""
+"""Losing telemetry on this share of the devices that had it calls for a new model."""
 _MIN_EXPECTED = 5.0
 _SIGNALS = {
     "activity": [n for n in NAMES if INPUTS_OF[n] == ("activity",)],
@@ -41,7 +42,7 @@ _SIGNALS = {
     "flow durations": ["longest_session_seconds"],
     "flow bytes": ["out_size_median_bytes", "in_size_median_bytes"],
 }
-"""What telemetry holds, and the features that are unknown without it."""
+"""Parts of the telemetry, and the features that are unknown without them."""
 _APP_NAMES = "app names of flows"
 
 
@@ -52,22 +53,22 @@ class Loss:
     what: str
     """activity, notifications, inventory, flow durations, flow bytes or app names of flows."""
     devices: int
-    """Devices that lost it ..."""
+    """Devices that lost it."""
     of: int
-    """... of those that had it and are still seen."""
+    """Devices that had it and are still seen."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Alerting units at score 0 or more: benign ones and implants alike."""
+    """Units that score 0 or more, whether benign or an implant's."""
 
     units: int
     promised: float
-    """Units that the detector promises: one a device-day of each stratum."""
+    """Units that the detector promises: one per device-day of each stratum."""
     ratio: float
     """NaN, like the interval, where no window is ranked."""
     low: float
-    """95% interval of units / promised, which knows that the promise rests on a count, too."""
+    """95% interval of units / promised. It allows for the promise being estimated from a count, too."""
     high: float
 
 
@@ -79,21 +80,24 @@ class Drift:
     """retrain, watch or fine."""
     reasons: list[str]
     notes: list[str]
-    """What cannot be told, and what is worth knowing without being a sign of drift."""
+    """What could not be checked, and facts that are no sign of drift."""
     devices: int
     windows: int
     """Windows after the training period that have enough evidence."""
     features: pd.DataFrame
-    """By feature, the worst first: psi, p_adjusted (NaN = cannot be told), missing_before, missing_now."""
+    """One row per feature, the worst first: psi, p_adjusted (NaN = not testable), missing_before,
+    missing_now."""
     scores_psi: float
-    """Of the windows' scores against the calibration's."""
+    """Population stability index of the scores against those of calibration."""
+    scores_p: float
+    """Chance of scores that lie as unevenly, were windows independent (chi-square): few windows always do."""
     budget: Budget
     losses: list[Loss]
     apps: list[AppShift]
     new_apps: dict[str, int]
-    """Devices of each app that training did not see."""
+    """Number of devices by app, for apps that training did not see."""
     versions: dict[str, str]
-    """Apps whose version changed after training by this inventory: "from 1.0 to 1.1"."""
+    """By app, the version change that this inventory dates after training: "from 1.0 to 1.1"."""
     events: pd.DataFrame
     """Fleet events (see `appcadence.models.fleet_events`)."""
 
@@ -113,11 +117,11 @@ class Drift:
 
 
 def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
-    """Compare the windows that begin after the training period with what the detector holds of training.
+    """Compare the windows that begin after the training period with what the detector recorded in training.
 
-    Windows of one device resemble each other, so devices are counted, not windows: a feature's population
-    stability index is significant when few random swaps of whole devices between then and now reach it, with
-    false discoveries controlled after Benjamini and Hochberg.
+    Windows of one device are not independent, so the test permutes devices, not windows: a feature's
+    population stability index is significant if few random swaps of whole devices between the two periods
+    reach it. Benjamini and Hochberg's procedure controls the false discovery rate.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -142,7 +146,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     devices = pd.Index(np.sort(frame["device_id"].astype(object).unique()), dtype="object")
     counted = histograms(frame, comparable(values, distances), detector.reference.deciles, devices)
     now = Reference(detector.reference.deciles, devices, *counted, end_us)  # over the bins of the reference
-    scores_psi, budget = _scores(detector, frame, common)
+    scores_psi, scores_p, budget = _scores(detector, frame, common)
     known = set(detector.history.contacts["app_id"].dropna())
     per_app = frame.groupby("app_id", observed=True)["device_id"].nunique()
     new_apps = {
@@ -151,6 +155,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
     found: dict[str, Any] = {
         "features": _features(detector.reference, now),
         "scores_psi": scores_psi,
+        "scores_p": scores_p,
         "budget": budget,
         "losses": _losses(detector.reference, now),
         "apps": app_shifts(frame, distances),
@@ -170,7 +175,7 @@ def drift(detector: Detector, tables: dict[str, pa.Table]) -> Drift:
 
 
 def psi(before: Matrix, now: Matrix) -> Matrix:
-    """Population stability index of counts (..., bins), half a window added to each bin."""
+    """Population stability index of counts (..., bins), with half a window added to each bin."""
     p, q = (
         (x + 0.5) / (x.sum(axis=-1, keepdims=True) + 0.5 * x.shape[-1])
         for x in (np.asarray(before, float), np.asarray(now, float))
@@ -179,7 +184,7 @@ def psi(before: Matrix, now: Matrix) -> Matrix:
 
 
 def _features(reference: Reference, now: Reference) -> pd.DataFrame:
-    """Novelty is left out: every channel grows older."""
+    """Drift by feature. Novelty is left out because every channel grows older."""
     compared = np.flatnonzero([FAMILY_OF[name] != "novelty" for name in NAMES])
     both = reference.devices.intersection(now.devices)
     paired = len(both) >= MIN_PAIRED
@@ -207,10 +212,13 @@ def _features(reference: Reference, now: Reference) -> pd.DataFrame:
     return table.sort_values("psi", ascending=False, kind="stable", ignore_index=True)
 
 
-def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, Budget]:
+def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[float, float, Budget]:
+    """Stability index of the scores, its p-value, and the budget."""
+    from scipy.stats import chi2
+
     raw, parts = detector.parts(frame)[1], []
-    units, promised, counted = 0, 0.0, 0.0
-    ranked = ~common & ~unattributable(frame)
+    units, promised, counted, calibrated = 0, 0.0, 0.0, 0
+    ranked = statuses(frame, eligible(frame), common, rank_local=False) == SCORED
     score, spread, shift = placed(frame, raw, ranked, detector.calibration)
     score, raw = score + shift, raw + shift * spread
     for stratum, rows in strata(frame).items():
@@ -221,19 +229,23 @@ def _scores(detector: Detector, frame: pd.DataFrame, common: Mask) -> tuple[floa
         units += len(np.unique(alert_unit(frame[mine & (score >= 0)])))
         promised += device_days(frame[rows])
         counted += calibration.device_days
+        calibrated += len(calibration.windows)
         decile = np.minimum((10 * calibration.p_values(raw[mine])).astype(int), 9)
         parts.append(np.bincount(decile, minlength=10))
     ratio = units / promised if promised else np.nan
     low, high = _ratio_interval(units, promised, counted) if promised else (np.nan, np.nan)
     observed = np.sum(parts, axis=0) if parts else np.ones(10)
     even = np.full(10, observed.sum() / 10)
-    return float(psi(even, observed)), Budget(units, promised, ratio, low, high)
+    # The calibration is a sample, too.
+    uneven = ((observed - even) ** 2 / even).sum() * calibrated / max(calibrated + observed.sum(), 1)
+    p = float(chi2.sf(uneven, len(even) - 1))
+    return float(psi(even, observed)), p, Budget(units, promised, ratio, low, high)
 
 
 def _ratio_interval(units: int, promised: float, counted: float) -> tuple[float, float]:
-    """95% interval of a ratio of two Poisson rates (exact, by the binomial share of one in both).
+    """95% interval of a ratio of two Poisson rates (exact, from the binomial share of one count in both).
 
-    The promise itself was counted: about one unit on each of the calibration's device-days.
+    The promise itself rests on a count: about one unit per device-day of calibration.
     """
     from scipy.stats import beta
 
@@ -263,12 +275,12 @@ def _losses(reference: Reference, now: Reference) -> list[Loss]:
 
 
 def _most_known(counts: Ints) -> Ints:
-    """(n_devices,) windows in which the best known of some features is known."""
+    """(n_devices,) windows in which a feature is known, for the feature that is known most often."""
     return np.asarray(counts[:, :, : BINS - 1].sum(axis=2).max(axis=1))
 
 
 def _versions(inventory: pa.Table | None, end: pd.Timestamp) -> dict[str, str]:
-    """Changes of version that the inventory's own snapshots date after the training period."""
+    """Version changes that the snapshots of the inventory date after the training period."""
     if inventory is None or not len(inventory):
         return {}
     rows = inventory.select(["app_id", "version", "snapshot_time"]).to_pandas().astype({"app_id": object})
@@ -284,6 +296,7 @@ def _versions(inventory: pa.Table | None, end: pd.Timestamp) -> dict[str, str]:
 def _verdict(
     features: pd.DataFrame,
     scores_psi: float,
+    scores_p: float,
     budget: Budget,
     losses: list[Loss],
     apps: list[AppShift],
@@ -295,8 +308,8 @@ def _verdict(
     retrain += [shift.sentence(versions.get(shift.app)) for shift in apps]
     rate = (
         f"{budget.units} alerting units where {budget.promised:.0f} were promised: {budget.ratio:.2f} times "
-        f"the budget (95% interval {budget.low:.2f} to {budget.high:.2f}). They may be implants as well as "
-        "drift."
+        f"the budget (95% interval {budget.low:.2f} to {budget.high:.2f}). The cause may be implants as well "
+        "as drift."
     )
     if budget.low > MAX_OVERRUN:
         retrain.append(rate)
@@ -308,17 +321,19 @@ def _verdict(
         if len(rows) and len(rows) >= least * len(features):
             (retrain if least else watch).append(
                 f"{len(rows)} of {len(features)} features moved beyond a stability index of {limit:g} on "
-                f"more devices than chance explains, first {', '.join(rows['feature'].head(3))}."
+                f"more devices than chance explains. The strongest: {', '.join(rows['feature'].head(3))}."
             )
             break
-    if scores_psi > PSI_DRIFTED:
-        watch.append(f"Scores no longer lie as in calibration: their stability index is {scores_psi:.2f}.")
+    if scores_psi > PSI_DRIFTED and scores_p <= FALSE_DISCOVERIES:
+        watch.append(
+            f"The distribution of scores differs from calibration: stability index {scores_psi:.2f}."
+        )
     if new_apps:
         named = ", ".join(f"{app} ({n})" for app, n in list(new_apps.items())[:5])
-        watch.append(f"{len(new_apps)} app(s) that training did not see, by devices: {named}.")
+        watch.append(f"Apps that training did not see: {len(new_apps)} (devices in brackets): {named}.")
     named_apps = {shift.app for shift in apps}
     if changed := [f"{app} {change}" for app, change in versions.items() if app not in named_apps]:
-        watch.append(f"New versions whose traffic did not move: {', '.join(changed[:5])}.")
+        watch.append(f"New versions whose traffic did not change: {', '.join(changed[:5])}.")
     return ("retrain" if retrain else "watch" if watch else "fine"), retrain + watch
 
 
@@ -331,17 +346,19 @@ def _notes(reference: Reference, now: Reference, events: pd.DataFrame, versions:
     both = len(reference.devices.intersection(now.devices))
     if both < MIN_PAIRED:
         out.append(
-            f"Only {both} device(s) are in both periods: drift of single features cannot be told from chance "
-            f"with fewer than {MIN_PAIRED}."
+            f"Devices in both periods: {both}. With fewer than {MIN_PAIRED}, drift of single features cannot "
+            "be told from chance."
         )
     if silent := len(reference.devices.difference(now.devices)):
-        out.append(f"{silent} device(s) of the training period have no window here that can be judged.")
+        out.append(
+            f"{many(silent, 'device')} of the training period without a window here that can be judged."
+        )
     if fresh := len(now.devices.difference(reference.devices)):
-        out.append(f"{fresh} device(s) here had none in the training period's later part.")
+        out.append(f"{many(fresh, 'device')} here without a judged window in the later part of training.")
     if len(events):
         most = events.sort_values("devices", ascending=False, kind="stable").head(5)
         named = ", ".join(f"{e.name} ({e.devices} devices)" for e in most.itertuples())
-        out.append(f"The fleet met together for the first time: {named}.")
+        out.append(f"New to several devices of the fleet at once: {named}.")
     if not versions:
-        out.append("The inventory dates no change of an app's version after training, so none is named.")
+        out.append("The inventory shows no change of an app's version after training.")
     return out

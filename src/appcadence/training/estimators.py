@@ -33,14 +33,15 @@ class _TakesNaN(BaseEstimator):  # type: ignore[misc]
 
 
 class _OnFeatureTables(_TakesNaN):
-    """Takes a feature table, as `extract` or `FlowFeatures` gives it, or a plain matrix.
+    """Takes a feature table, as `extract` or `FlowFeatures` returns it, or a plain matrix.
 
-    A table's columns go by name, its keys may stand in the index, other columns are let be. A plain matrix
-    (n, k) holds the first k features of the catalogue, in its order, of one channel; the rest is unknown.
+    Columns of a table are found by name, keys may be in the index, and other columns are ignored. A plain
+    matrix (n, k) holds the first k features of the catalogue, in its order, of one channel; the others are
+    unknown.
     """
 
     def _validated(self, X: Any, **how: Any) -> tuple[pd.DataFrame, Any]:
-        """X as a feature table, and y where it is given."""
+        """X as a feature table, and y if it is given."""
         named = isinstance(X, pd.DataFrame) and not set(NAMES).isdisjoint(X.columns)
         if named:
             table = X.reset_index() if "dest" in X.index.names else X
@@ -64,8 +65,8 @@ class BaselineScaler(OneToOneFeatureMixin, TransformerMixin, _OnFeatureTables): 
     """Each feature as its distance from what is usual for the app: `AppBaseline` as a transformer.
 
     X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
-    one channel. Out comes a matrix (n, n_features), in spreads within ±8; NaN where X is unknown, and for
-    features that are not compared with the baseline.
+    one channel. The output is a matrix (n, n_features) in spreads, clipped to ±8; NaN where X is unknown, and
+    for features that are not compared with the baseline.
 
     Attributes:
         baseline_: the `AppBaseline` after fitting.
@@ -132,15 +133,16 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
     """The detector's models on labelled windows: baseline, experts, and LightGBM that corrects their sum.
 
     X is a feature table, or a plain matrix (n, k): the first k features of the catalogue, in its order, of
-    one channel. y holds two classes, the implants' last in order, such as 0 and 1. Give only windows that can
-    be judged (`appcadence.models.eligibility.eligible`), as training does; all windows of an app on a device
-    that are an implant's weigh as one. Signs are a classifier's: the higher, the more like an implant. Scores
-    are not calibrated, which takes held-out devices and days: `appcadence.training.train` does that, and
-    injects implants too.
+    one channel. y holds two classes; the implants' is the last in sorted order, such as 1 of 0 and 1. Pass
+    only windows that can be judged (`appcadence.models.eligibility.eligible`), as training does. All
+    malicious windows of an app on a device together have the weight of one. To cross-validate, keep the
+    windows of a device in one fold (`GroupKFold`). The higher the score, the more like an implant. Scores are
+    not calibrated, which takes held-out devices and days: `appcadence.training.train` does that, and injects
+    implants.
 
     Parameters:
-        baseline: the `AppBaseline` of an earlier period; None learns it from the benign windows of X, which
-            then look more usual than later ones will.
+        baseline: the `AppBaseline` of an earlier period; None fits it on the benign windows of X, which then
+            look more usual than later windows will.
         trees, leaves, learning_rate, min_data_in_leaf, feature_fraction, lambda_l2: LightGBM's
             `Hyperparameters`.
         random_state: seed.
@@ -177,7 +179,7 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
-        # Trees are monotone in suspicious directions: classes that differ in the other one are not learned.
+        # Trees are monotone in suspicious directions: classes that differ the other way are not learned.
         tags.classifier_tags.poor_score = True
         return tags
 
@@ -217,8 +219,8 @@ class DetectorClassifier(ClassifierMixin, _OnFeatureTables):  # type: ignore[mis
     def predict_proba(self, X: Any) -> Matrix:
         """(n, 2) shares of `classes_`, each row of sum 1: the logistic of `decision_function`.
 
-        They are those of windows mixed and weighted as the ones learned from, where implants are far more
-        common than in life; for benign rates see the p-values of a trained `Detector`.
+        They are probabilities under the class balance of the training windows, in which implants are far more
+        common than in practice. For benign rates use the p-values of a trained `Detector`.
         """
         odds = self.decision_function(X)
         return np.asarray(np.exp(-np.logaddexp(0.0, np.column_stack([odds, -odds]))))

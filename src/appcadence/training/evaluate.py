@@ -1,4 +1,4 @@
-"""How good a ranking is: implant-days found at a false-alarm budget, against known truth."""
+"""Quality of a ranking against known truth: the implant-days found at a budget of false alarms."""
 
 from __future__ import annotations
 
@@ -9,38 +9,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import SchemaError
+from appcadence.features.columns import micros
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.calibration import alert_unit, device_days
+from appcadence.models.detector import Detector
 from appcadence.training.truth import Truth, truth_of, truth_of_carriers, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)
-"""False alert units per device-day at which recall is quoted."""
+"""False alert units per device-day at which recall is reported."""
 _RESAMPLES = 200
 TOO_FEW = "too few to tell"
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Found are implant-days; false alarms are benign alert units (device-app-day, or device-dest-day)."""
+    """Recall counts implant-days; false alarms are benign alert units (device-app-day, or
+    device-dest-day)."""
 
     implant_days: int
     benign_units: int
     device_days: float
     recall: dict[float, float]
-    """Share of the implant-days with a window above the score that lets so many benign units through."""
+    """Share of the implant-days with a window above the threshold that lets the budget's benign units
+    through."""
     interval: dict[float, tuple[float, float]]
-    """95% of each recall, resampled over devices."""
+    """95% of each recall, resampled over devices, and at least as wide as Wilson's over implants."""
     average_precision: float
+    """Of the alert units."""
     realised: dict[float, float]
     """Benign units per device-day at or above the score that promises each budget."""
     first_found_days: float
-    """Median days from an implant's first day to the first on which it is found, at one false unit a
-    device-day; those never found count as infinite."""
+    """Median days from an implant's first day to the day it is found, at one false unit per device-day;
+    infinite for implants that are never found."""
     unjudged_implant_days: int = 0
-    """Implant-days with no window that could be judged; they count as missed."""
+    """Implant-days without a window that can be judged; they count as missed."""
+    precision_by_chance: float = float("nan")
+    """Average precision of a random order: the share of alert units that are an implant's."""
     recall_by: dict[str, dict[str, tuple[float, int]]] = field(default_factory=dict)
     """By column and value: recall at one false unit per device-day, and implant-days."""
 
@@ -49,11 +57,11 @@ class Quality:
         return {kind: share for kind, (share, _) in self.recall_by.get("kind", {}).items()}
 
     def said(self, value: float) -> str:
-        """A recall or precision in words, also where there is none."""
+        """A recall or precision as text, also if there is none."""
         return in_words(value) if self.implant_days else "no implant-days"
 
     def range(self, budget: float) -> str:
-        """The interval of a recall in words."""
+        """The interval of a recall as text."""
         low, high = self.interval[budget]
         if np.isfinite(low):
             return f"{low:.2f} to {high:.2f}"
@@ -67,6 +75,7 @@ class Quality:
             "benign_units": float(self.benign_units),
             "device_days": self.device_days,
             "average_precision": self.average_precision,
+            "precision_by_chance": self.precision_by_chance,
             "first_found_days": self.first_found_days,
             **{f"realised_at_{b:g}_per_device_day": value for b, value in self.realised.items()},
             **{f"recall_at_{b:g}_per_device_day": value for b, value in self.recall.items()},
@@ -83,15 +92,15 @@ class Quality:
 def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days: float) -> Quality:
     """Quality of window scores.
 
-    A benign alert unit is one none of whose windows shows an implant; it scores its best window, as does an
-    implant-day. NaN scores (too little evidence, fleet events) rank last, and count as missed.
+    An alert unit is benign if none of its windows shows an implant. Alert units and implant-days have the
+    score of their best window. NaN scores (too little evidence, fleet events) rank last and count as missed.
 
     Args:
-        frame: n windows with device_id.
+        frame: n windows with device_id, window_start and observed_seconds.
         score: (n,) scores.
         truth: the implant-days.
         unit: (n,) code of each window's alert unit.
-        days: observed device-days.
+        days: observed device-days, which the devices share in proportion to what `frame` observed of each.
     """
     ranked = np.nan_to_num(score, nan=-np.inf)
     n = int(unit.max()) + 1 if len(unit) else 0
@@ -111,11 +120,12 @@ def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days:
         benign_units=len(benign),
         device_days=days,
         recall={budget: _recall(shown, benign, budget * days) for budget in BUDGETS},
-        interval=_intervals(shown, truth.days["device_id"], best[clean], owner, days),
+        interval=_intervals(shown, truth.days, best[clean], owner, _days_of(frame, truth.days, days)),
         average_precision=average_precision(best[seen], bad[seen]),
         realised={b: float((benign >= -np.log(b)).sum() / days) if days else np.nan for b in BUDGETS},
         first_found_days=_first_found(truth.days, shown > level),
         unjudged_implant_days=int(np.isneginf(shown).sum()),
+        precision_by_chance=float(bad[seen].mean()) if seen.any() else float("nan"),
         recall_by={
             column: _by(shown > level, truth.days[column])
             for column in truth.days.columns.difference(["device_id", "case_id", "day"])
@@ -124,12 +134,12 @@ def quality(frame: pd.DataFrame, score: Vector, truth: Truth, unit: Codes, days:
 
 
 def injected_quality(tested: pd.DataFrame, injection: pd.DataFrame, devices: list[str] | None) -> Quality:
-    """Quality on injected implants, of which every day counts, and those with no judged window as missed.
+    """Quality on injected implants. Every implant-day counts; one without a judged window is missed.
 
     Args:
         tested: the judged windows, as `Training.tested` has them.
         injection: the implants of all rounds, as `training.injection.labelled` gives them, with `round`.
-        devices: those that were tested, None = all.
+        devices: the tested devices; None = all.
     """
     if devices is not None:
         injection = injection[injection["device_id"].isin(devices)]
@@ -164,8 +174,8 @@ def evaluate(
     Args:
         scores: the scores table.
         labels: the labels table.
-        flows: the flows that were scored, by which addresses in the labels find their names.
-        by: further columns to tell recall by: a series of values by case_id or by device_id.
+        flows: the scored flows, which give the host names of addresses in the labels.
+        by: further columns to break recall down by: series of values indexed by case_id or device_id.
 
     Raises:
         SchemaError: `labels` does not fit its declaration, or holds nothing malicious.
@@ -189,8 +199,20 @@ def evaluate(
     return quality(rows, score, truth, _units(rows), device_days(rows))
 
 
+def share_learned(detector: Detector, flows: pa.Table) -> float:
+    """Share of the flows whose device and time the detector learned from: 0 on a fair test."""
+    known = detector.history.contacts
+    known = known[known["vetted"].astype(bool)]
+    if not len(known) or not len(flows):
+        return 0.0
+    start = micros(flows["start"])
+    within = (start >= known["first_seen"].min()) & (start <= detector.reference.end_us)
+    devices = pa.array(known["device_id"].astype(object).unique(), pa.string())
+    return float(np.mean(within & pc.is_in(flows["device_id"].cast(pa.string()), devices).to_numpy()))
+
+
 def _units(scores: pd.DataFrame) -> Codes:
-    """(n,) alert units; a fleet event is one."""
+    """(n,) alert units; a fleet event is one unit."""
     unit, texts = alert_unit(scores), scores[["status", "app_id", "dest"]].astype(object)
     event = (texts["status"] == "fleet_event").to_numpy(np.bool_)
     name = texts["dest"].where(texts["dest"] != APP_LEVEL, texts["app_id"])
@@ -199,34 +221,74 @@ def _units(scores: pd.DataFrame) -> Codes:
 
 def _level(benign: Vector, allowed: float) -> float:
     """The score that at most floor(allowed) benign units exceed."""
-    k = int(allowed)
+    k = _whole(allowed)
     return float(benign[-k - 1]) if k < len(benign) else -np.inf
+
+
+def _whole(allowed: float) -> int:
+    """Units that fit into a budget; a sum of days may fall short of it by rounding."""
+    return int(allowed + 1e-9)
 
 
 def _recall(shown: Vector, benign: Vector, allowed: float) -> float:
     return float(np.mean(shown > _level(benign, allowed))) if len(shown) else float("nan")
 
 
+def _days_of(frame: pd.DataFrame, implant_days: pd.DataFrame, days: float) -> pd.Series:
+    """Device-days by device, 0 where only implant-days without a window name it; `days` in all."""
+    windows = frame.loc[:, ["device_id", "window_start", "observed_seconds"]].astype({"device_id": object})
+    windows = windows.drop_duplicates(["device_id", "window_start"])
+    seconds = windows.groupby("device_id")["observed_seconds"].sum()
+    names = seconds.index.union(pd.Index(implant_days["device_id"].unique(), dtype=object))
+    seconds = seconds.reindex(names, fill_value=0.0)
+    return pd.Series(seconds * (days / max(float(seconds.to_numpy().sum()), 1e-9)))
+
+
 def _intervals(
-    shown: Vector, whose: pd.Series, benign: Vector, owner: pd.Series, days: float
+    shown: Vector, implant_days: pd.DataFrame, benign: Vector, owner: pd.Series, days: pd.Series
 ) -> dict[float, tuple[float, float]]:
-    """2.5 and 97.5 per cent of recall over fleets resampled from the devices, budget and threshold anew."""
-    names = pd.Index(pd.concat([whose, owner]).unique())
+    """95% of recall at each budget: the union of two intervals.
+
+    The first holds the middle 95% of the recalls of fleets resampled from the devices, with threshold and
+    device-days computed anew. With few implants it is far too narrow, and has no width where all or none are
+    found. The second is therefore Wilson's, with the implants as trials.
+    """
+    names = days.index
     if not len(shown) or len(names) < 2:
         return {budget: (float("nan"), float("nan")) for budget in BUDGETS}
-    of_day, of_unit = names.get_indexer(whose), names.get_indexer(owner)
+    of_day, of_unit = (
+        names.get_indexer(pd.Index(implant_days["device_id"])),
+        names.get_indexer(pd.Index(owner)),
+    )
     order = np.argsort(-benign, kind="stable")
     rng = np.random.default_rng(0)
     found: dict[float, list[float]] = {budget: [] for budget in BUDGETS}
     for _ in range(_RESAMPLES):
         weight = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
         above = np.cumsum(weight[of_unit[order]])
-        drawn = weight[of_day]
+        drawn, observed = weight[of_day], float(weight @ days.to_numpy())
+        if not drawn.sum():
+            continue  # a fleet without implants has no recall
         for budget in BUDGETS:
-            k = np.searchsorted(above, int(budget * days), "right")
+            k = np.searchsorted(above, _whole(budget * observed), "right")
             level = benign[order[k]] if k < len(order) else -np.inf
-            found[budget].append(float(drawn[shown > level].sum() / max(drawn.sum(), 1)))
-    return {b: (float(np.quantile(v, 0.025)), float(np.quantile(v, 0.975))) for b, v in found.items()}
+            found[budget].append(float(drawn[shown > level].sum() / drawn.sum()))
+    implants = implant_days["case_id"].nunique()
+    ranked = np.sort(benign)
+    out = {}
+    for budget, shares in found.items():
+        low, high = wilson(_recall(shown, ranked, budget * float(days.sum())), implants)
+        drawn_low, drawn_high = np.quantile(shares, [0.025, 0.975]) if shares else (low, high)
+        out[budget] = (min(low, float(drawn_low)), max(high, float(drawn_high)))
+    return out
+
+
+def wilson(share: float, trials: int) -> tuple[float, float]:
+    """95% interval of a share of independent trials (Wilson, 1927)."""
+    z2 = 1.959964**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = np.sqrt(z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
 
 
 def _first_found(days: pd.DataFrame, found: Mask) -> float:
@@ -252,12 +314,12 @@ def average_precision(best: Vector, bad: Mask) -> float:
 
 
 def in_words(value: float, form: str = ".2f") -> str:
-    """A figure, also where too little was seen for it (NaN), or where what is waited for never comes."""
+    """A figure as text, also for NaN (too little data) and infinity (never)."""
     if np.isnan(value):
         return TOO_FEW
     return "never" if np.isinf(value) else format(value, form)
 
 
 def json_ready(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that are not finite as null, which JSON lacks."""
+    """The metrics with None for numbers that are not finite, which JSON cannot hold."""
     return {k: (v if not isinstance(v, float) or np.isfinite(v) else None) for k, v in metrics.items()}

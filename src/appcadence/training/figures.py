@@ -1,4 +1,5 @@
-"""Figures of a training, for tracking: matplotlib without pyplot, so no window and no global state."""
+"""Figures of a training, for tracking: matplotlib without pyplot, so there is no window and no global
+state."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def recall_at_budget(training: Training) -> Figure:
 
 
 def recall_by_kind(training: Training) -> Figure:
-    """The same for each kind of implant, at one benign alert unit per device-day."""
+    """Recall by kind of implant, at one benign alert unit per device-day."""
     found = sorted(training.quality.recall_by_kind.items(), key=lambda item: item[1])
     figure, axes = _figure(1.5 + 0.3 * len(found))
     axes.barh([kind for kind, _ in found], [share for _, share in found])
@@ -81,8 +82,8 @@ def precision_recall(training: Training) -> Figure:
 def reliability(training: Training) -> Figure:
     """Benign alert units per device-day that reach the score of each promised rate, with 95% over devices.
 
-    Calibration knew the same devices, so the line shows how well one tail fits all rates, and the band how
-    much a few devices weigh; neither shows how later telemetry would do.
+    Calibration saw the same devices. The line therefore shows how well one tail fits all rates, and the band
+    how much single devices matter; neither shows how well the promise holds on later telemetry.
     """
     windows = training.tested.astype({"device_id": object})
     units = windows.groupby("unit").agg(
@@ -145,7 +146,10 @@ def stress_map(cells: pd.DataFrame) -> Figure:
         axes.plot(rows.index, rows["recall"], marker="o", label="recall")
         if rows["false_units_per_device_day"].notna().any():
             axes.plot(
-                rows.index, rows["false_units_per_device_day"], marker="s", label="benign units a device-day"
+                rows.index,
+                rows["false_units_per_device_day"],
+                marker="s",
+                label="benign units per device-day",
             )
         axes.set(xlabel=label, xlim=(0, 1), ylim=(0, None))
         axes.legend()

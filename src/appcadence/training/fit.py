@@ -17,7 +17,6 @@ from appcadence.models.detector import (
     Detector,
     aligned,
     behaviour_score,
-    calibrated,
     forest_input,
     fuse,
     placed,
@@ -31,10 +30,10 @@ from appcadence.training.truth import VERDICT_WEIGHT, Truth, truth_of_carriers
 
 FOLDS = 5
 MIN_STRATUM = 100
-"""A stratum with fewer calibration windows is calibrated with all of them."""
+"""A stratum with fewer calibration windows is calibrated on the windows of all strata."""
 MAX_LOSS = 0.05
 WEIGHTS = np.ones((len(STRATA), 2))
-"""Weights of classifier and experts by stratum; the experts' one multiplies what the start gives them."""
+"""Weights of classifier and experts by stratum; that of the experts multiplies their weight in the start."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Sample:
         return self.implant >= 0
 
     def units(self) -> Codes:
-        """(n,) alert units; the same day of two rounds is two."""
+        """(n,) alert units; a unit that occurs in two rounds counts as two."""
         return np.asarray(
             np.unique(alert_unit(self.frame) + self.round * (len(self.frame) + 1), return_inverse=True)[1]
         )
@@ -100,11 +99,11 @@ class Fit:
     behaviours: dict[str, Vector]
     calibration_windows: int
     calibration_days: float
-    """Observed device-days behind the calibration: variants of one day are no more days."""
+    """Observed device-days behind the calibration; variants of one day count once."""
     trusted: float
-    """How much of what was learned here counts, in [0, 1); 0 where it found no more than the start."""
+    """Weight of what was learned here, in [0, 1); 0 if it found no more than the start."""
     tested: pd.DataFrame
-    """The windows that quality was measured on, with what `Training.tested` lists."""
+    """The windows that quality was measured on, with the columns of `Training.tested`."""
 
 
 Choice = Callable[[Sample], Hyperparameters]
@@ -123,19 +122,20 @@ def fit(
 ) -> Fit:
     """Fit on `learn`; calibrate on `clean` and measure on `check` (both of held-out devices).
 
-    Without held-out devices both are out-of-fold scores of `learn`, folded by channel and kind of implant.
-    `choose` gives the hyper-parameters for the windows it is shown, and is never shown one that its choice is
-    measured on. `prior` is the model to start from, `trusted` how much the correction of it may count; it has
-    to prove that it finds more than the start alone where it was not fitted.
+    Without held-out devices, both use out-of-fold scores of `learn`, with folds by channel and kind of
+    implant. `choose` returns the hyperparameters for the windows it is given, which never include windows
+    that its choice is measured on. `prior` is the model to start from. `trusted` is the weight of the local
+    correction; it drops to 0 if the correction finds no more than the start alone on windows it was not
+    fitted on.
 
     Raises:
-        TelemetryError: there are too few channels to learn both classes from, or to hold any of each out.
+        TelemetryError: there are too few channels to learn both classes, or to hold any of each out.
     """
     rows = Sample.joined(learn)
     fold = fold_of(rows)
     if min(len(np.unique(fold[mask])) for mask in (rows.malicious, ~rows.malicious)) < (1 if clean else 2):
         raise TelemetryError(
-            f"{len(fold)} windows of 6 beats or half an hour are of too few channels to hold any out; "
+            f"{len(fold)} windows of 6 beats or half an hour come from too few channels to hold any out; "
             "train on more devices or a longer capture"
         )
     benign = rows.take(~rows.malicious)
@@ -162,7 +162,7 @@ def fit(
     calibration = _calibrate(held, raw)
     able = judged(held.frame)
     behaviours = {b: np.sort(behaviour_score(b, contributions)[able[b]]) for b in BEHAVIOURS}
-    score = calibrated(tested.frame, with_it, calibration)[0]
+    score = _as_scored(tested, with_it, calibration)[0]
     return Fit(
         classifier=learned.classifier(trusted),
         classifier_text=learned.text,
@@ -185,7 +185,7 @@ def fit(
 
 
 def start_of(rows: Sample, prior: Detector | None) -> Start:
-    """What is known before learning: experts of the real benign windows, and the model to start from."""
+    """The start of learning: experts fitted on the benign windows, and the model to start from."""
     benign = rows.take(~rows.malicious)
     experts = Experts.fit(benign.values, benign.distances, None if prior is None else prior.experts)
     return Start.of(experts, prior, *labelled_rows(rows))
@@ -194,8 +194,8 @@ def start_of(rows: Sample, prior: Detector | None) -> Start:
 def labelled_rows(rows: Sample) -> tuple[Matrix, Codes, Vector]:
     """Rows (n, 2 n_features), target and weight (n,) to learn from.
 
-    Every implant weighs the same however many windows it fills, both classes weigh the same, and what an
-    analyst decided on weighs more.
+    Every implant has the same weight however many windows it fills, both classes have the same total weight,
+    and windows that an analyst decided on have more.
     """
     key = rows.implant + rows.round * (int(rows.implant.max()) + 2)
     _, code, count = np.unique(key, return_inverse=True, return_counts=True)
@@ -206,9 +206,11 @@ def labelled_rows(rows: Sample) -> tuple[Matrix, Codes, Vector]:
 
 
 def _proven(rows: Sample, judges: list[_Judge], without: Vector, with_it: Vector) -> bool:
-    """Whether the correction finds more in windows of channels (or devices) and kinds it did not learn from.
+    """Whether the correction finds more in windows of channels (or devices) and kinds that it did not learn
+    from.
 
-    Average precision has to rise in the mean of the folds, and to fall in none by more than `MAX_LOSS`.
+    Average precision must rise in the mean of the folds, and must not fall in any fold by more than
+    `MAX_LOSS`.
     """
     gains = []
     for _, mask in judges:
@@ -219,9 +221,8 @@ def _proven(rows: Sample, judges: list[_Judge], without: Vector, with_it: Vector
 
 
 def fold_of(rows: Sample) -> Codes:
-    """(n,) fold of each window: all windows of a channel (or of an app) share one, over all rounds, and where
-    there are kinds enough all implants of a kind: what is judged is of no channel and no kind learned
-    from."""
+    """(n,) fold of each window. All windows of a channel (or of an app) share one, over all rounds, and so do
+    all implants of a kind if there are enough kinds: a fold is judged by models that saw neither."""
     app = rows.frame["app_id"].astype(object)
     channel = (
         rows.frame["device_id"].astype(str)
@@ -247,14 +248,23 @@ def _fused(
 
 
 def _calibrate(held: Sample, raw: Vector) -> dict[str, Calibration]:
-    """Promise what comes out: a device's unusual day is lowered in scoring, and so before it is counted."""
-    first, lowered = _calibrated(held, raw), raw.copy()
-    for number in np.unique(held.round):
-        mine = held.round == number
-        frame = held.frame[mine].reset_index(drop=True)
-        _, spread, shift = placed(frame, raw[mine], np.ones(len(frame), np.bool_), first)
+    """Calibrate on scores as scoring gives them, after a device's unusual day is lowered."""
+    return _calibrated(held, _as_scored(held, raw, _calibrated(held, raw))[1])
+
+
+def _as_scored(rows: Sample, raw: Vector, calibration: dict[str, Calibration]) -> tuple[Vector, Vector]:
+    """Scores and raw scores (n,), unusual days of a device lowered as scoring does, each round by itself.
+
+    Implants do not count: a round holds more of them at once than an attack on one device would.
+    """
+    score, lowered = np.empty(len(raw)), raw.copy()
+    for number in np.unique(rows.round):
+        mine = rows.round == number
+        frame = rows.frame[mine].reset_index(drop=True)
+        scaled, spread, shift = placed(frame, raw[mine], ~rows.malicious[mine], calibration)
+        score[mine] = scaled + shift
         lowered[mine] += shift * spread
-    return _calibrated(held, lowered)
+    return score, lowered
 
 
 def _calibrated(held: Sample, raw: Vector) -> dict[str, Calibration]:

@@ -1,4 +1,5 @@
-"""Labelled windows: known implants injected as flows into benign telemetry, features computed after it."""
+"""Labelled windows: known implants are injected as flows into benign telemetry, then features are
+computed."""
 
 from __future__ import annotations
 
@@ -29,11 +30,11 @@ _OWN_SHARE = 0.05
 
 
 def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
-    """A plausible other day of the same devices, from one seed.
+    """A plausible other day of the same devices.
 
     Half of the channels keep only a random share of their flows, half have sizes and durations scaled, a
-    third stretch or squeeze their rhythm about the cut, and three in ten lose everything before the cut, so
-    that a benign channel is often new. Starts are never jittered: benign clockwork stays clockwork.
+    third have their rhythm stretched or squeezed about the cut, and three in ten lose all flows before the
+    cut, so that benign channels are often new. Starts are never jittered: benign clockwork stays clockwork.
     """
     channel = _channels(flows)
     n = int(channel.max()) + 1 if len(channel) else 0
@@ -67,10 +68,10 @@ def vary(flows: pa.Table, cut_us: int, rng: np.random.Generator) -> pa.Table:
 
 
 def change(past: pa.Table, future: pa.Table, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
-    """Services that moved and apps that were installed late, as benign as before.
+    """Benign changes: services that moved to other hosts, and apps that were installed late.
 
-    In the future 3% of the fleet's (app, host) pairs answer under another host, half of them in the same
-    domain, and 5% of each device's under one that no other device meets; 2% of the (device, app) pairs lose
+    In the future, 3% of the fleet's (app, host) pairs have another host, half of them in the same domain, and
+    5% of each device's pairs have a host that no other device contacts. 2% of the (device, app) pairs lose
     their past.
     """
     installed = _codes(past["device_id"], past["app_id"])
@@ -89,7 +90,7 @@ def change(past: pa.Table, future: pa.Table, rng: np.random.Generator) -> tuple[
 def _renamed(
     host: pa.ChunkedArray, service: np.ndarray, share: float, prefix: str, rng: np.random.Generator
 ) -> pa.ChunkedArray:
-    """Host names in which a share of the services (codes) have another, half of them in the same domain."""
+    """Host names after a share of the services (codes) moved to new ones, half of them in the same domain."""
     first = np.unique(service, return_index=True)[1]
     moves = rng.random(len(first)) < share
     names = [
@@ -107,7 +108,7 @@ def _channels(flows: pa.Table) -> np.ndarray:
 
 
 def _codes(*columns: pa.ChunkedArray) -> np.ndarray:
-    """Codes 0, 1, ... of the rows' values, null being one of them."""
+    """Codes 0, 1, ... of the rows' values; null is a value."""
     code = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         text = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
@@ -118,7 +119,8 @@ def _codes(*columns: pa.ChunkedArray) -> np.ndarray:
 
 _KEY = ["device_id", "app_id", "dest", "window_start"]
 _MIN_IMPLANT_SHARE = 0.3
-"""A window counts as an implant's when at least this share of its flows is; a smaller share is left out."""
+"""A window is an implant's if at least this share of its flows is; windows with a smaller share are left
+out."""
 
 Tables = dict[str, pa.Table]
 
@@ -128,7 +130,7 @@ class LabelledWindows:
     """Eligible windows with their truth."""
 
     frame: pd.DataFrame
-    """The feature table, `implant_kind` (None = benign) and `verdict` (None = nobody decided)."""
+    """The feature table with `implant_kind` (None = benign) and `verdict` (None = no decision)."""
     implant: Codes
     """(n,) code of the carrier of an implant, -1 = benign."""
 
@@ -141,7 +143,8 @@ class LabelledWindows:
 
 
 def past_and_future(tables: Tables, cut_us: int) -> tuple[Tables, Tables]:
-    """Flows that start before and from a moment on; context tables stay whole."""
+    """The tables with the flows that start before a moment, and with the others; context tables stay
+    whole."""
     before = pa.array(micros(tables["flows"]["start"]) < cut_us)
     return (
         tables | {"flows": tables["flows"].filter(before)},
@@ -157,8 +160,8 @@ def of_devices(flows: pa.Table, devices: Sequence[str] | None) -> pa.Table:
 
 
 def history_of(windows: Assembled, verdicts: pa.Table | None = None) -> History:
-    """What is known after some windows of a baseline: vetted, as far as verdicts let it be. What joins later
-    is not."""
+    """The history after some windows of a baseline: vetted, except for what verdicts exclude. Later contacts
+    are not vetted."""
     history = windows.history if verdicts is None else decided(windows.history, verdicts)
     return replace(history, vetting=False)
 
@@ -177,17 +180,18 @@ def labelled(
     verdicts: pa.Table | None = None,
     known: History | None = None,
 ) -> tuple[LabelledWindows, pd.DataFrame]:
-    """Eligible windows from the cut on, implants injected into some devices, and the injection's table.
+    """Eligible windows from the cut on, with implants injected into some devices, and the table of the
+    injection.
 
-    The table has a row an implant, and besides what `inject` gives: `missed_days` (dates on which its carrier
-    had an implant and none of its windows is returned; of several implants of one carrier the first has them)
-    and `observed_device_days` of the devices, whether or not any window could be judged.
+    The table has one row per implant. To the columns of `inject` it adds `missed_days` (dates on which the
+    carrier had an implant and none of its windows is returned; of several implants of a carrier, the first
+    has them) and `observed_device_days` of the devices, whether or not any window can be judged.
 
-    `devices` (default all) bound both the carriers and the rows returned; the whole fleet is context, and
-    `known` the history before the tables (default none). With `varied` the benign telemetry is first turned
-    into a variant of itself, with `changed` some services move to other hosts and some apps are installed
-    late. Windows that `verdicts` call malicious are implants of the kind "verdict"; unexplained ones are left
-    out.
+    `devices` (default all) limits both the carriers and the rows returned; the whole fleet is context.
+    `known` is the history before the tables (default none). With `varied`, the benign telemetry is first
+    turned into a variant of itself; with `changed`, some services move to other hosts and some apps are
+    installed late. Windows that `verdicts` call malicious are implants of kind "verdict"; unexplained ones
+    are left out.
     """
     if varied:
         tables = tables | {"flows": vary(tables["flows"], cut_us, np.random.default_rng(seed))}
@@ -224,7 +228,7 @@ def labelled(
 
 
 def _missed_days(specs: pd.DataFrame, injected: pd.DataFrame, judged: pd.DataFrame) -> pd.Series:
-    """Of each implant, the days of its carrier that are among the injected windows and not the judged."""
+    """By implant, the days of its carrier that have injected windows but no judged one."""
     days = [
         set(zip(_carrier(_named(rows), "dest"), rows["window_start"].dt.strftime("%Y-%m-%d"), strict=True))
         for rows in (injected, judged)
@@ -238,7 +242,7 @@ def _missed_days(specs: pd.DataFrame, injected: pd.DataFrame, judged: pd.DataFra
 
 
 def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarray:
-    """(n,) kind of the first implant of each window's carrier, None where it is benign."""
+    """(n,) kind of the first implant of each window's carrier; None if it is benign."""
     kinds = np.full(len(table), None, dtype=object)
     if (implant >= 0).any():
         rows = _named(table[implant >= 0])
@@ -257,13 +261,14 @@ def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
 
 
 def _truth(table: pd.DataFrame, injected: pd.DataFrame) -> tuple[Codes, Vector]:
-    """(n,) code of the carrier whose implant shares the window (-1 = none), and the share of its flows."""
+    """(n,) code of the carrier whose implant is in the window (-1 = none), and the implant's share of the
+    flows."""
     if not len(injected):
         return np.full(len(table), -1), np.zeros(len(table))
     rows = table[_KEY].astype({"device_id": object, "app_id": object, "dest": object})
     injected = injected[[*_KEY, "n_flows"]].astype({"device_id": object, "app_id": object, "dest": object})
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
-    # A session that only goes on in this window begins no flow in it, and is the implant's all the same.
+    # A session that only continues in this window starts no flow in it, but it is still the implant's.
     touched, total = count.notna(), table["n_flows"].to_numpy()
     who = _carrier(rows, "dest")
     code = pd.factorize(who.where(touched), use_na_sentinel=True)[0]
@@ -277,11 +282,11 @@ _INNER = (1 / 3, 2 / 3)
 
 
 def aligned_spans(tables: Tables) -> Tables:
-    """The tables with some devices moved by whole days, so that every hour of the day stays what it was.
+    """The tables with some devices moved by whole days, which keeps the hour of the day.
 
-    One cut in time for a fleet starves it where devices enrolled later or were captured apart: they have no
-    past, or nothing to learn from. A device stays where it is if the median device's middle lies in the inner
-    third of its own span, as it does where all were observed together.
+    One cut for the fleet fails for devices that enrolled later or were captured at another time: they have no
+    past, or nothing to learn from. A device is not moved if the middle of the median device lies in the inner
+    third of its own span, as it does if all were observed together.
     """
     flows = tables["flows"]
     device = flows["device_id"].cast(pa.string()).to_pandas()

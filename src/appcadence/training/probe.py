@@ -1,4 +1,4 @@
-"""Implants injected into telemetry, how a finished detector scores their days, and its health by that."""
+"""A finished detector on telemetry with injected implants: scores of the implant-days, and a health check."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from appcadence._types import Progress, silent
 from appcadence.errors import TelemetryError
 from appcadence.features.columns import micros
 from appcadence.models.calibration import alert_unit, device_days
-from appcadence.models.detector import Detector, calibrated, hide
-from appcadence.models.eligibility import eligible, strata, unattributable
+from appcadence.models.detector import Detector, hide, placed
+from appcadence.models.eligibility import SCORED, eligible, statuses, strata
 from appcadence.models.pipeline import assemble
 from appcadence.telemetry.schema import LABELS
 from appcadence.telemetry.simulate.behaviours import KINDS, Behaviour
@@ -36,19 +36,19 @@ class Probe:
 
     windows: pd.DataFrame
     """(n, ...) device_id, app_id, dest, window_start, window_end, observed_seconds and score, which is NaN
-    where there is too little evidence or a fleet event."""
+    for windows that are not ranked (too little evidence, a fleet event)."""
     truth: Truth
-    """Every implant-day, those without a window too; `days` has the best score of each, -inf where nothing
-    was scored."""
+    """Every implant-day, also those without a window; `days` has the best score of each, -inf if none was
+    scored."""
     flows: pa.Table
-    """Flows with those of the implants."""
+    """All flows, including those of the implants."""
 
 
 def as_of(training: Training, tables: Tables) -> tuple[Detector, Tables]:
-    """The trained models with only the past known, and the telemetry that came after it.
+    """The trained detector with only the past as baseline and history, and the telemetry after that past.
 
-    `tables` is the telemetry of the training. A detector's own baseline and history hold all of it, so that
-    nothing of it would be new to them.
+    `tables` is the telemetry of the training. The detector's own baseline and history hold all of it, so
+    nothing in it would be new.
     """
     detector = replace(
         training.detector,
@@ -71,37 +71,49 @@ def probe(
 ) -> Probe:
     """Inject implants, recompute the features and score.
 
-    `devices` (default all) bound the carriers and the windows returned; the others are context. `kinds` as
-    for `inject`. `lost` takes the flows, implants among them, and returns what the logs keep of them.
+    `devices` (default all) limits the carriers and the windows returned; other devices are context. `kinds`
+    is that of `inject`. `lost` takes the flows, including the implants', and returns those that the logs
+    keep.
     """
     flows = tables["flows"]
     mine = tables | {"flows": of_devices(flows, devices)}
     injected_flows, specs = inject(mine, seed, per_device_day=per_device_day, kinds=kinds)
     both = lost(joined(flows, injected_flows))
-    windows = scores_of(detector, tables | {"flows": both}, devices)
-    truth, _ = truth_of(windows, with_names(_labels(specs), both))
+    labels = with_names(_labels(specs), both)
+    windows = scores_of(detector, tables | {"flows": both}, devices, labels)
+    truth, _ = truth_of(windows, labels)
     best = np.full(len(truth.days), -np.inf)
     np.maximum.at(best, truth.day, windows["score"].fillna(-np.inf).to_numpy()[truth.window])
     return Probe(windows, Truth(truth.days.assign(score=best), truth.window, truth.day), both)
 
 
-def scores_of(detector: Detector, tables: Tables, devices: Sequence[str] | None = None) -> pd.DataFrame:
-    """The windows of some telemetry as `Probe.windows` lists them: scored as ever, without reasons."""
+def scores_of(
+    detector: Detector, tables: Tables, devices: Sequence[str] | None = None, labels: pa.Table | None = None
+) -> pd.DataFrame:
+    """The windows of some telemetry as `Probe.windows` lists them, with the scores that scoring gives them.
+
+    Windows that `labels` call malicious do not count towards `device_shift`: more implants are injected into
+    a device at once than an attack would bring.
+    """
     later = assemble(tables, detector.window, detector.history)
     frame = hide(later.features, detector.excluded_families)
     common = later.fleet_events(detector.reference.end_us).windows
     if devices is not None:
         mine = frame["device_id"].astype(object).isin(devices).to_numpy()
         frame, common = frame[mine].reset_index(drop=True), common[mine]
-    score = calibrated(frame, detector.parts(frame)[1], detector.calibration)[0]
-    score[~eligible(frame) | common | unattributable(frame)] = np.nan
+    ranked = statuses(frame, eligible(frame), common, rank_local=False) == SCORED
+    counted = ranked.copy()
+    if labels is not None:
+        counted[truth_of(frame, labels)[0].window] = False
+    score, _, shift = placed(frame, detector.parts(frame)[1], counted, detector.calibration)
+    score = np.where(ranked, score + shift, np.nan)
     texts = {name: frame[name].astype(object) for name in ("device_id", "app_id", "dest")}
     return frame[_SHOWN].assign(**texts, score=score)
 
 
 def _labels(specs: pd.DataFrame) -> pa.Table:
-    """The labels table of an injection: a row a destination of each implant, with its app and without, since
-    logs may lose the app's name."""
+    """The labels table of an injection: a row per implant and destination, once with the app and once
+    without, since logs may lose the app's name."""
     rows = specs.explode("dests")
     rows = pd.concat([rows, rows[rows["app_id"].notna()].assign(app_id=None)])
     columns: dict[str, Any] = {name: rows[name] for name in ("device_id", "app_id", "kind")}
@@ -112,30 +124,30 @@ def _labels(specs: pd.DataFrame) -> pa.Table:
 
 _PER_DEVICE_DAY = 1.5
 _MIN_IMPLANT_DAYS = 100
-"""Wanted, over several injections where the telemetry is small ..."""
+"""The number wanted; small telemetry takes several injections to reach it."""
 _MAX_ROUNDS = 20
 _MIN_COMMON = 3
-"""Fewer apps than this in both halves say nothing of ranks."""
+"""With fewer apps in both halves, ranks cannot be compared."""
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """What can be said without labels."""
+    """The health of a detector, measured without labels."""
 
     seen_in_training: bool
-    """Nothing is later than the training, so that the latter half of the telemetry was judged: it was learned
-    from, and raises fewer alerts than new telemetry would."""
+    """Nothing is later than the training, so the second half of the telemetry was judged. The detector
+    learned from it, so it raises fewer alerts than on new telemetry."""
     injected: Quality
-    """On implants injected into this telemetry: no estimate of recall on real ones. What it calls false are
-    this telemetry's own alert units, compromised or not."""
+    """On implants injected into this telemetry: no estimate of recall on real implants. All of the
+    telemetry's own alert units count as false, compromised or not."""
     raised: dict[float, float]
-    """By promised alert units per device-day: those that score as high, per device-day."""
+    """By promised rate of alert units per device-day: the rate that reaches its threshold."""
     device_days: float
     rank_correlation: float
-    """Spearman's between the best scores of each device's app in the two halves of the span, -1 to 1; nan
-    where fewer than three apps were scored in both."""
+    """Spearman's correlation between the best scores of each device's apps in the two halves of the span, -1
+    to 1; NaN if fewer than three apps were scored in both."""
     ranked: int
-    """Apps on devices (destinations where the app is unknown) that were."""
+    """Apps on devices (destinations if the app is unknown) that were scored in both halves."""
 
     def metrics(self) -> dict[str, Any]:
         """Flat figures for JSON."""
@@ -157,11 +169,11 @@ def check_health(
     tables: Tables,
     progress: Progress = silent,
 ) -> HealthCheck:
-    """Judge a detector on what `tables` hold after its training (or, if nothing, on their latter half).
+    """Judge a detector on the part of `tables` after its training or, if there is none, on their second half.
 
-    Three signs: does it find implants injected into this telemetry, does it raise as many alerts as it
-    promises, and do the same apps rank high in both halves of the span? The last two judge the telemetry as
-    much as the detector: a rising rate of alerts means drift or an incident. Deterministic.
+    Three checks: does it find implants injected into this telemetry, does it raise as many alerts as it
+    promises, and do the same apps rank high in both halves of the span? The last two depend on the telemetry
+    as much as on the detector: a rising rate of alerts means drift or an incident. Deterministic.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -196,7 +208,7 @@ def _implant_days(rounds: list[Probe]) -> int:
 
 
 def _quality(rounds: list[Probe]) -> Quality:
-    """Over all rounds; the same window of two rounds is two."""
+    """The quality over all rounds; a window that occurs in two rounds counts as two."""
     width = max(len(p.windows) for p in rounds)
     frame = pd.concat([p.windows for p in rounds], ignore_index=True)
     first = np.cumsum([0] + [len(p.windows) for p in rounds])

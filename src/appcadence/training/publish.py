@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import math
 import os
+import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import appcadence
 from appcadence._extras import require
 from appcadence._inputs import sha256
 from appcadence._types import Progress, silent
-from appcadence.features.catalog import describe
+from appcadence.features.catalog import SCHEMA_ID, describe
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.models.scores import SCORES
@@ -45,7 +46,7 @@ _PLAIN = [field.name for field in SCORES if not pa.types.is_nested(field.type)]
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Where a run was recorded."""
+    """Identifiers of a recorded run."""
 
     run_id: str
     model_version: str
@@ -53,7 +54,7 @@ class RunInfo:
 
 
 def check_ready() -> None:
-    """Refuse, before a training, what would keep `publish` from recording it.
+    """Check before a training that `publish` will be able to record it.
 
     Raises:
         MissingExtraError: MLflow or matplotlib is not installed.
@@ -71,14 +72,13 @@ def publish(
 ) -> RunInfo:
     """Record a training in MLflow and register its bundle as appcadence@challenger.
 
-    Where devices were held out, beacons are injected into them for the stress grid, and implants for the
+    If devices were held out, beacons are injected into them for the stress grid, and implants for the
     pictures of found and missed ones; that takes about as long as the training. The experiment is
-    MLFLOW_EXPERIMENT_NAME, or else `appcadence`. Metrics that are not finite are left out, each table of the
-    telemetry is an input of the run, and each trial of the search a child run. Without MLFLOW_TRACKING_URI,
-    MLflow's SQLite default in the working directory is used.
+    MLFLOW_EXPERIMENT_NAME, by default `appcadence`. Metrics that are not finite are left out, each table of
+    the telemetry is an input of the run, and each trial of the search is a child run. Without
+    MLFLOW_TRACKING_URI, MLflow's SQLite default in the working directory is used.
 
-    `source` is the telemetry it was trained on, `bundle_dir` the saved bundle, which stays as it is
-    whatever MLflow does.
+    `source` is the telemetry that was trained on. `bundle_dir` is the saved bundle, which is not changed.
 
     Raises:
         AppcadenceError: MLflow or matplotlib is not installed, or the server does not answer or refuses.
@@ -88,7 +88,7 @@ def publish(
     from appcadence.training.figures import rasters, stress_map, training_figures
 
     dataset = fingerprint(source)
-    # The bundle as loaded, not the detector in memory: the logged predictions are then the bundle's own.
+    # The loaded bundle, not the detector in memory, so that the logged predictions are the bundle's own.
     detector, identity = bundle.load(bundle_dir)
     scores = detector.score(training.example, version=identity[:12])
     figures, tables = training_figures(training), {"search": training.trials}
@@ -114,6 +114,7 @@ def publish(
             for file, figure in figures.items():
                 mlflow.log_figure(figure, f"figures/{file}.png")
             mlflow.log_text(card, "card.md")
+            mlflow.log_text("\n".join(_environment()) + "\n", "environment.txt")
             for file, table in tables.items():
                 if len(table):
                     mlflow.log_text(table.to_csv(index=False), f"{file}.csv")
@@ -140,7 +141,8 @@ def publish(
 
 
 def fingerprint(source: TelemetryDirectory) -> dict[str, Any]:
-    """What a telemetry directory holds: rows and SHA-256 of each Parquet file by table, and the flows' span.
+    """The contents of a telemetry directory: rows and SHA-256 of each Parquet file by table, and the flows'
+    span.
 
     {"tables": {NAME: {"rows", "files": [{"file", "rows", "sha256"}]}}, "first", "last"}; times as ISO text in
     UTC, absent when there are no flows.
@@ -162,7 +164,7 @@ def _span(source: TelemetryDirectory) -> dict[str, str]:
 
 
 def plain(features: pd.DataFrame) -> pd.DataFrame:
-    """A feature table in types that MLflow's signature knows: objects for strings, UTC without a zone.
+    """A feature table in the types of MLflow's signature: objects for strings, UTC times without a zone.
 
     float64, since a signature of float32 refuses the numbers that come from JSON.
     """
@@ -179,7 +181,7 @@ def plain(features: pd.DataFrame) -> pd.DataFrame:
 
 
 def _inputs(telemetry: Path, dataset: dict[str, Any]) -> Iterator[Any]:
-    """MLflow's entries of the tables that were trained on; a digest there has at most 36 characters."""
+    """MLflow's dataset entries of the training tables; a digest there has at most 36 characters."""
     from mlflow.data.dataset_source_registry import resolve_dataset_source
     from mlflow.data.meta_dataset import MetaDataset
 
@@ -192,16 +194,28 @@ def _inputs(telemetry: Path, dataset: dict[str, Any]) -> Iterator[Any]:
 
 
 def _requirements() -> list[str]:
-    """Versions as installed here: MLflow's own inference takes seconds and names what scoring never needs."""
+    """Installed versions; MLflow's own inference takes seconds and names packages that scoring never
+    needs."""
     declared = importlib.metadata.requires("appcadence") or []
     core = [match[0] for r in declared if "extra ==" not in r and (match := re.match(r"[\w.-]+", r))]
+    return _pinned("appcadence", *core, "mlflow")
+
+
+def _environment() -> list[str]:
+    """Besides telemetry and parameters, what a model's bytes depend on."""
     return [
-        f"{package}=={importlib.metadata.version(package)}" for package in ("appcadence", *core, "mlflow")
+        f"# Python {platform.python_version()} on {platform.machine()}, feature schema {SCHEMA_ID}",
+        *_requirements(),
+        *_pinned("lightgbm", "scikit-learn", "scipy"),
     ]
 
 
+def _pinned(*packages: str) -> list[str]:
+    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
+
+
 def _signature(rows: pd.DataFrame, predictions: pd.DataFrame) -> Any:
-    """Names and types by dtype; MLflow's own inference fails on a column that happens to be all null."""
+    """The signature by dtype; MLflow's own inference fails on a column that is all null."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
@@ -222,7 +236,7 @@ _BLIND = (
     "Requests inside one HTTP/2 or QUIC connection: flow records cannot tell them apart.",
     "Flows without an app name are judged by destination alone, on a calibration of their own.",
     "Whether the user was present and whether a push started the traffic, where no such telemetry exists.",
-    "Windows with too little evidence: they are listed as such and get no score.",
+    "Windows with too little evidence: they are listed without a score.",
 )
 _LIMITS = (
     "What was compromised throughout the training period is part of the baseline and looks usual.",
@@ -241,14 +255,14 @@ def model_card(training: Training, dataset: dict[str, Any]) -> str:
         f"| {name} | {entry['rows']:,} | {len(entry['files'])} | `{_digest(entry)}` |"
         for name, entry in sorted(dataset.get("tables", {}).items())
     )
-    budgets = "\n".join(f"| {budget:g} | {q.said(recall)} |" for budget, recall in q.recall.items())
+    budgets = "\n".join(f"| {b:g} | {q.said(recall)} | {q.range(b)} |" for b, recall in q.recall.items())
     kinds = "".join(f"| {kind} | {q.said(recall)} |\n" for kind, recall in q.recall_by_kind.items())
     if kinds:
         kinds = f"\n| kind, at 1 benign unit per device-day | recall |\n|---|---|\n{kinds}"
     return f"""# appcadence detector
 
-Ranks windows of an app's traffic to a destination by how little the user or the app's purpose explains
-their rhythm.
+Ranks windows of an app's traffic to a destination. The less the user or the app's purpose explains the rhythm
+of a window, the higher its score.
 
 ## Trained on
 
@@ -274,20 +288,20 @@ Score 0 is exceeded by one benign alert unit per device-day; each factor e fewer
 {training.detector.card.get("roughness", "")}
 
 Measured on held-out benign windows: {in_words(q.realised[1.0])} benign alert units per device-day at or
-above 0.
+above 0. The calibration used the same days, so this checks its fit and not how later telemetry behaves.
 
 ## Quality on injected implants
 
 This is **no estimate of recall on real implants**: the same generator made the implants that were learned
 from and those that were looked for.
 
-| benign alert units per device-day | recall |
-|---|---|
+| benign alert units per device-day | recall | 95% over devices |
+|---|---|---|
 {budgets}
 {kinds}
-{q.implant_days} implant-days, every one that was injected: {q.unjudged_implant_days} had no window that could
-be judged, and count as missed. {q.benign_units} benign alert units; average precision
-{q.said(q.average_precision)}.
+All {q.implant_days} injected implant-days count; {q.unjudged_implant_days} without a judged window are
+missed. {q.benign_units} benign alert units; average precision {q.said(q.average_precision)}
+({q.said(q.precision_by_chance)} by chance).
 
 ## Blind spots
 

@@ -1,4 +1,4 @@
-"""MLflow's registry: bundles out of it, its versions, the champion, and the gate before it."""
+"""MLflow's registry: download of bundles, versions, the champion, and the promotion gate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_VERSIONS = 1000
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model, with what its training run recorded (empty if the run is gone)."""
+    """A version of a registered model, with the records of its training run (empty if the run is gone)."""
 
     name: str
     version: str
@@ -37,13 +37,13 @@ class Version:
     """Id of its bundle."""
     params: dict[str, str]
     metrics: dict[str, float]
-    """On implants injected into what was held out of training."""
+    """Metrics of the training, on implants injected into held-out telemetry."""
     promotions: tuple[dict[str, Any], ...]
     """Records of its promotions to champion, oldest first."""
 
     @property
     def uri(self) -> str:
-        """The MLflow URI that always means this version."""
+        """The MLflow URI of exactly this version."""
         return f"models:/{self.name}/{self.version}"
 
 
@@ -53,8 +53,9 @@ def resolve(model: str, target: Path) -> Path:
     `model` is `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/ID/model`.
 
     Raises:
-        AppcadenceError: no such URI, no MLflow, no answer from it, or no bundle inside.
-        BundleError: the manifest is not the one that its training run recorded, or none is recorded.
+        AppcadenceError: there is no such URI, MLflow is not installed or does not answer, or it holds no
+            bundle.
+        BundleError: the manifest is not the one that the training run recorded, or none is recorded.
     """
     if not re.match(r"(models|runs):/\S", model):
         raise AppcadenceError(f"{model!r} is no MLflow model; expected models:/NAME@ALIAS or runs:/ID/model")
@@ -80,7 +81,7 @@ def resolve(model: str, target: Path) -> Path:
 
 
 def versions() -> list[Version]:
-    """The newest thousand versions that are registered as appcadence, newest first; empty when none are.
+    """The newest thousand versions registered as appcadence, newest first; empty if there are none.
 
     Raises:
         AppcadenceError: no MLflow, or no answer from it.
@@ -95,7 +96,7 @@ def versions() -> list[Version]:
 
 
 def find(model: str) -> Version:
-    """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` means now.
+    """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` currently refers to.
 
     Raises:
         AppcadenceError: no such version, no MLflow, or no answer from it.
@@ -106,7 +107,7 @@ def find(model: str) -> Version:
 
 
 def champion(name: str) -> Version | None:
-    """The version of a registered model with the alias champion, if there is one."""
+    """The version of a registered model that has the alias champion, or None."""
     with session() as (_, client):
         version = _aliases(client, name).get(CHAMPION)
         if version is None:
@@ -115,13 +116,14 @@ def champion(name: str) -> Version | None:
 
 
 def promote(candidate: Version, record: dict[str, Any]) -> None:
-    """Make a version the champion; `record`, JSON, stays with the version under the time of the promotion.
+    """Make a version the champion, and store `record`, JSON, with the version under the time of the
+    promotion.
 
-    The record is written first, so that no promotion goes without one. Of two at once on a machine one waits.
+    The record is written first, so no promotion lacks one. Of two promotions at once on a machine, one waits.
 
     Raises:
-        AppcadenceError: no MLflow, or its server does not answer or refuses; or the champion is another than
-            the one that the model was compared with, `over` in the record.
+        AppcadenceError: MLflow is not installed, or its server does not answer or refuses; or the champion is
+            no longer the one that the model was compared with, `over` in the record.
     """
     alone = Path(tempfile.gettempdir(), f"appcadence-promotion-{os.getuid()}")
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # a tag's name may hold no plus sign
@@ -138,7 +140,7 @@ def promote(candidate: Version, record: dict[str, Any]) -> None:
 
 
 def _version(client: Any, model: str) -> Any:
-    """MLflow's own record of a version."""
+    """MLflow's record of a version."""
     match = re.fullmatch(r"models:/([^/@']+)(?:@([^/@]+)|/(\d+))", model)
     if match is None:
         raise AppcadenceError(
@@ -181,7 +183,7 @@ def _described(client: Any, name: str, found: list[Any]) -> list[Version]:
 
 
 def _runs(client: Any, ids: list[str]) -> dict[str, Any]:
-    """Runs by id, in one request; those that are gone are left out."""
+    """Runs by id, in one request; runs that are gone are left out."""
     if not ids:
         return {}
     from mlflow.entities import ViewType
@@ -194,24 +196,29 @@ def _runs(client: Any, ids: list[str]) -> dict[str, Any]:
 
 
 BUDGETS = (0.1, 1.0)
-"""False alerts per device-day at which recall must not be lost."""
+"""False alerts per device-day at which the gate compares recall."""
 TOLERANCE = 0.02
-"""Recall that may be lost: two implant-days in a hundred."""
+"""Recall that a challenger may lose: two implant-days in a hundred."""
 PROMISE = 1.0
 MAX_REALISED = 1.25
-"""Realised false alerts per device-day, at a promise of one, that still keep the budget."""
+"""The most realised false alerts per device-day, at a promise of one, that keep the budget."""
+
+MAX_LEARNED = 0.01
+"""Share of the evaluation telemetry's flows that a challenger may have been trained on."""
 
 
-def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
-    """Reasons not to promote the challenger, a sentence each; empty when it passes.
+def judge(champion: Quality | None, challenger: Quality, learned: float = 0.0) -> tuple[str, ...]:
+    """Reasons not to promote the challenger, one sentence each; empty if it passes.
 
-    Both must be measured on the same labelled telemetry, which neither was trained on. The challenger may
-    lose no more than `TOLERANCE` of recall at either of `BUDGETS`, and at a promise of one false alert per
-    device-day realise no more than `MAX_REALISED`, or than the champion where that is more. Without a
-    champion only the budget is judged. A figure that is not a number speaks against the promotion.
+    Both must be measured on the same labelled telemetry, which neither was trained on; `learned` is the share
+    of its flows that the challenger was trained on (see `evaluate.share_learned`) and may not exceed
+    `MAX_LEARNED`. The challenger may lose no more than `TOLERANCE` of recall at either of `BUDGETS`. At a
+    promise of one false alert per device-day it may realise no more than `MAX_REALISED`, or than the champion
+    if that is more. Without a champion, recall is not judged. A figure that is not a number is a reason to
+    refuse.
 
-    A fixed tolerance is no test of significance: on fewer than some hundreds of implant-days chance alone
-    moves recall by more, so a close refusal is a reason to look, and a larger evaluation set the cure.
+    A fixed tolerance is no significance test: on fewer than some hundreds of implant-days, chance alone moves
+    recall by more. After a close refusal, look at the figures and use a larger evaluation set.
     """
     reasons = []
     kept = {} if champion is None else champion.recall
@@ -230,5 +237,10 @@ def judge(champion: Quality | None, challenger: Quality) -> tuple[str, ...]:
         reasons.append(
             f"it breaks the budget: at a promise of {PROMISE:g} false alert per device-day it raises "
             f"{in_words(realised)}{than}; at most {MAX_REALISED:g} is allowed"
+        )
+    if learned > MAX_LEARNED:
+        reasons.append(
+            f"{learned:.0%} of the evaluation telemetry's flows come from devices and days that it was "
+            "trained on; evaluate on telemetry from after its training"
         )
     return tuple(reasons)

@@ -1,4 +1,4 @@
-"""Random search for the classifier's hyper-parameters, on out-of-fold scores of the learning windows."""
+"""Random search for the classifier's hyperparameters, on out-of-fold scores of the learning windows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FIGURES = ("recall_at_0.1_per_device_day", "recall_at_1_per_device_day", "averag
 
 
 def draw(seed: int, trial: int) -> Hyperparameters:
-    """The hyper-parameters of a trial: the defaults for trial 0, else one draw, the same for any number of
-    trials. Steps that matter by their ratio are drawn log-uniformly."""
+    """The hyperparameters of a trial: the defaults for trial 0, else a draw that does not depend on the
+    number of trials. Parameters whose ratio matters are drawn log-uniformly."""
     if trial == 0:
         return Hyperparameters()
     rng = np.random.default_rng([seed, trial])
@@ -47,14 +47,14 @@ def search(
     prior: Detector | None = None,
     progress: Progress = silent,
 ) -> tuple[Hyperparameters, pd.DataFrame]:
-    """The best of `trials` hyper-parameters (0 = the defaults), and one row a trial: them, and how they did.
+    """The best of `trials` hyperparameter settings (0 = the defaults), and a table of one row per trial.
 
-    Each is fitted on four fifths of the channels and judged on the rest, in turn, by the whole fused score.
-    The criterion is the mean of the recall of implant-days at one and at a tenth of a false alert unit per
-    device-day, and on equal terms average precision; the earlier trial wins a draw, and trial 0 is the
-    defaults. Deterministic. `weights` are `Detector.weights`, `prior` the model begun from.
+    Each setting is cross-validated over five folds of channels, by the whole fused score. The criterion is
+    the mean recall of implant-days at one and at a tenth of a false alert unit per device-day; average
+    precision breaks ties, then the earlier trial wins. Trial 0 is the defaults. Deterministic. `weights` are
+    `Detector.weights`, `prior` is the starting model.
 
-    Reseeding moves recall by up to .15 on a small fleet: a lead of less than that over trial 0 may be luck.
+    Reseeding moves recall by up to .15 on a small fleet, so a smaller lead over trial 0 may be chance.
     """
     nothing = Hyperparameters(), pd.DataFrame(columns=[*SEARCHED, *FIGURES])
     if trials == 0:

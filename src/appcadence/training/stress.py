@@ -1,4 +1,4 @@
-"""Where a detector stops seeing a beacon: recall over its rhythm, its hours, and what the telemetry lost."""
+"""Stress test: recall of beacons by period, jitter, missed beats, active hours and lost telemetry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MISSED = (0.0, 0.25, 0.5)
 ACTIVE = (0.5, 0.25, 0.1)
 LOST = (0.0, 0.25, 0.5, 0.75)
 _AT_ONCE = 3
-"""Implants on a device at a time."""
+"""Implants on a device at the same time."""
 _MIN_DAYS_PER_CELL = 20
 """Implant-days wanted in each cell of the grid."""
 _MAX_ROUNDS = 20
@@ -37,19 +37,19 @@ Loss = Callable[[pa.Table], pa.Table]
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the result: a beacon, and the telemetry it is looked for in."""
+    """One row of the result: a beacon and the telemetry that should show it."""
 
     period_seconds: float = 1800.0
     jitter: float = 0.2
     """A gap is period * (1 + jitter * U), U uniform in 0 to 1."""
     missed: float = 0.0
-    """Share of beats that do not happen."""
+    """Share of beats that are skipped."""
     active: float = 1.0
-    """Share of the day, on end, in which it beats."""
+    """Share of the day in which it beats, as one continuous span."""
     lost_flows: float = 0.0
-    """Share of all flows, benign and its own, that the logs lack."""
+    """Share of all flows, benign or the beacon's, that are missing from the logs."""
     lost_names: float = 0.0
-    """Share of all flows whose app the logs do not name."""
+    """Share of all flows that the logs record without an app."""
 
 
 GRID = tuple(Cell(p, j, m) for p, j, m in itertools.product(PERIODS_SECONDS, JITTERS, MISSED))
@@ -59,14 +59,15 @@ COLUMNS = (*Cell.__dataclass_fields__, "implant_days", "recall", "false_units_pe
 
 
 def stress(training: Training, tables: Tables, progress: Progress = silent) -> pd.DataFrame:
-    """One row a cell of `GRID`, `HOURS` and `LOSSES`, with `COLUMNS`, from beacons in the held-out devices.
+    """A table with `COLUMNS` and one row per cell of `GRID`, `HOURS` and `LOSSES`, from beacons in held-out
+    devices.
 
-    The beacons are injected as flows into the part of `tables`, the telemetry of the training, that came
-    after its past. An implant-day is found when one of its windows scores 0 or more, the promised threshold
-    of one benign alert unit per device-day; one with too little evidence to be judged is missed. Recall is
-    nan where chance put no implant. Losses strike after the training, so the baseline knows better telemetry.
-    The last column, of `LOSSES` alone, is the benign alert units that reach the same threshold.
-    Deterministic. Twenty implant-days a cell are good to .1 (one standard deviation).
+    `tables` is the telemetry of the training. The beacons are injected as flows into its later part. An
+    implant-day is found if one of its windows scores 0 or more, the promised threshold of one benign alert
+    unit per device-day; an implant-day without enough evidence is missed. Recall is NaN in cells that drew no
+    implant. Losses start after the training, so the baseline comes from complete telemetry. The last column
+    is filled for `LOSSES` only: benign alert units per device-day that reach the same threshold.
+    Deterministic. With twenty implant-days per cell, recall has a standard deviation of .1.
 
     Raises:
         TelemetryError: the training held out no devices.
@@ -116,7 +117,7 @@ def stress(training: Training, tables: Tables, progress: Progress = silent) -> p
 
 
 def _loss(cell: Cell, seed: int) -> Loss:
-    """What the logs keep."""
+    """The function that drops what a cell says is lost."""
     rng = np.random.default_rng(seed)
 
     def lost(flows: pa.Table) -> pa.Table:

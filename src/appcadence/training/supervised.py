@@ -1,6 +1,6 @@
 """Learned trees, flattened: the LightGBM classifier (small monotone trees, several bags) and the forest.
 
-What LightGBM adds to the experts is a correction of their sum that begins where the shipped model ends.
+LightGBM learns a correction of the experts' sum, starting from the shipped starting model.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from appcadence.models.trees import tree as tree_of
 
 BAGS = 5
 _INFINITE = 1e300
-"""What LightGBM's dump writes for an infinite threshold, at which it parts NaN from every number."""
+"""LightGBM's dump writes this for an infinite threshold, which separates NaN from every number."""
 THREADS = 2
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What may be searched for; the defaults are what `appcadence train` uses without a search."""
+    """The hyperparameters that can be searched; the defaults are those of `appcadence train` without a
+    search."""
 
     trees: int = 80
-    """A bag."""
+    """Per bag."""
     leaves: int = 5
     learning_rate: float = 0.1
     min_data_in_leaf: int = 10
@@ -51,8 +52,8 @@ def fit_classifier(
     """Fit (n, n_features) rows, NaN allowed, to target 0/1; the raw value is the mean log-odds of the bags.
 
     `directions` (n_features,) constrains each feature: +1 never lowers, -1 never raises the log-odds, 0 is
-    free. With `start` (n,), log-odds that are known of each row, the ensemble is what has to be added to
-    them. Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
+    free. With `start` (n,), the known log-odds of each row, the ensemble is what must be added to them.
+    Deterministic. Returns the flattened ensemble and LightGBM's model texts, for audit.
     """
     import lightgbm  # needed to train, never to score
 
@@ -83,8 +84,8 @@ def fit_classifier(
         trees = [flatten(tree, rows.shape[1], 1.0 / BAGS) for tree in booster.dump_model()["tree_info"]]
         return booster.model_to_string(), trees
 
-    # A thread a bag: threads that share one small model wait for each other most of the time, and LightGBM's
-    # spin while they do.
+    # One thread per bag: threads that share one small model mostly wait for each other, and LightGBM's spin
+    # while they wait.
     with ThreadPoolExecutor(THREADS) as pool:
         texts, parts = zip(*pool.map(bag, range(BAGS)), strict=True)
     return join([tree for trees in parts for tree in trees]), "\n".join(texts)
@@ -134,9 +135,9 @@ def fit_forest(rows: Matrix, seed: int, trees: int = TREES) -> Trees:
     """Fit scikit-learn's isolation forest on (n, n_features) complete rows.
 
     The raw value of a row is -(mean depth) / c(subsample), in about [-2, 0], higher = more anomalous;
-    `anomaly_score` turns it into scikit-learn's number. scikit-learn rounds rows to float32 before it
-    compares them: round the rows to be scored too, or those next to a threshold may take the other side.
-    Missing must be replaced by 0 before fitting; when scoring, NaN is taken as 0.
+    `anomaly_score` turns it into scikit-learn's score. scikit-learn rounds rows to float32 before it compares
+    them: round the rows to be scored too, or rows next to a threshold may take the other branch. Replace NaN
+    by 0 before fitting; scoring takes NaN as 0.
     """
     from sklearn.ensemble import IsolationForest  # needed to train, never to score
 
@@ -172,24 +173,24 @@ def _flatten(found, n_features: int, scale: float, trees: int) -> Trees:  # type
 
 
 TRUST_DAYS = 2.0
-"""A baseline of so many device-days moves the score half of the way from the reference to what it teaches."""
+"""With a baseline of this many device-days, the local correction has weight 1/2."""
 SIMULATED_TRUST = 0.25
-"""So much of what the shipped models learned beyond their experts counts where real captures can contradict
-it: at one, they found fewer C2 channels on them than their experts alone (docs/quality.md)."""
+"""Weight of what the shipped models learned beyond their experts, wherever real captures can contradict it:
+with weight 1 they found fewer C2 channels there than their experts alone (docs/quality.md)."""
 _DIRECTIONS = np.tile([f.direction for f in FEATURES], 2)
 _NAMES = [*NAMES, *(f"{name}_distance" for name in NAMES)]
 _MIN_WEIGHT = 0.05
 
 
 def trust(device_days: float) -> float:
-    """How much of the local correction counts, in [0, 1), given the baseline's device-days."""
+    """Weight of the local correction, in [0, 1), given the baseline's device-days."""
     return device_days / (device_days + TRUST_DAYS)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Log-odds before anything is learned here: the weighted sum of the experts, and what is trusted of the
-    reference's trees."""
+    """Log-odds before any local learning: the weighted sum of the experts plus the down-weighted trees of the
+    starting model."""
 
     experts: Experts
     weight: float
@@ -199,8 +200,8 @@ class Start:
     def of(
         cls, experts: Experts, prior: Detector | None, rows: Matrix, target: Codes, weight: Vector
     ) -> Start:
-        """From a starting model; without one, the experts' weight is that of a logistic regression on their
-        sum.
+        """The start from a starting model. Without one, a logistic regression on the experts' sum gives their
+        weight.
 
         `rows` is (n, 2 n_features), values and distances.
         """
@@ -220,23 +221,23 @@ class Start:
 
 @dataclass(frozen=True)
 class Correction:
-    """What was learned on top of a start."""
+    """The trees learned on top of a start."""
 
     base: Trees
-    """The start's trees and the constant that fits them to these rows."""
+    """The trees of the start, plus the constant that fits them to these rows."""
     trees: Trees
     text: str
     """LightGBM's, for audit."""
 
     def classifier(self, trusted: float) -> Trees:
-        """The trees of the start, with so much of the correction."""
+        """The trees of the start, plus the correction with weight `trusted`."""
         return join([self.base, scaled(self.trees, trusted)]) if trusted else self.base
 
 
 def correct(
     start: Start, rows: Matrix, target: Codes, weight: Vector, seed: int, settings: Hyperparameters
 ) -> Correction:
-    """Learn to tell target 1 from 0, (n,) each, where the start alone does not."""
+    """Learn what the start misses in telling target 1 from 0; targets are (n,)."""
     known = start.raw(rows)
     constant = _constant(known, target, weight)
     trees, text = fit_classifier(
@@ -250,7 +251,7 @@ def _worth(experts: Experts, rows: Matrix) -> Vector:
 
 
 def _constant(known: Vector, target: Codes, weight: Vector) -> float:
-    """What has to be added to log-odds (n,) so that their mean probability is the share of target 1."""
+    """The constant to add to log-odds (n,) so that their mean probability is the share of target 1."""
     low, high = -50.0 - float(known.max()), 50.0 - float(known.min())
     share = float(np.average(target, weights=weight))
     for _ in range(60):

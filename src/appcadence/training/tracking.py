@@ -1,4 +1,4 @@
-"""MLflow as it is used here: quiet, without telemetry, and failing within seconds."""
+"""MLflow made quiet, without telemetry, and failing within seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULTS = {
 
 
 def reach() -> None:
-    """Ask MLflow for anything, before work whose outcome it is to record; five seconds are enough for that.
+    """Check that MLflow answers within five seconds, before work whose outcome it should record.
 
     Raises:
         AppcadenceError: MLflow is not installed, or its server does not answer.
@@ -38,7 +38,7 @@ def reach() -> None:
 def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, Any]]:
     """Yields (the mlflow module, a client): quiet, without telemetry, and failing within seconds.
 
-    By default MLflow waits and retries for minutes. What the environment says of it wins.
+    By default MLflow waits and retries for minutes. Settings in the environment take precedence.
 
     Raises:
         MissingExtraError: MLflow is not installed.
@@ -56,13 +56,13 @@ def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, 
     levels = [logger.level for logger in loggers]
     heard = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
-        warnings.simplefilter("ignore")  # MLflow warns about its own code; none of it is for our users
+        warnings.simplefilter("ignore")  # MLflow warns about its own code, which is of no use to our users
         import mlflow
         import mlflow.pyfunc
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        # By the environment, which can be undone, not by set_tracking_uri, which outlives this block.
+        # Through the environment, which can be undone; set_tracking_uri would outlive this block.
         if not mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]
             added["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_URI
         uri: str = mlflow.get_tracking_uri()
@@ -81,7 +81,7 @@ def session(timeout_seconds: int = 10, retries: int = 1) -> Iterator[tuple[Any, 
 
 
 def redacted(text: str) -> str:
-    """A text without the user names and passwords of its URLs."""
+    """The text without user names and passwords in its URLs."""
     return re.sub(r"://[^/\s@]*@", "://", text)
 
 
@@ -90,9 +90,8 @@ def _sentence(uri: str, error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and uri.startswith("http"):
-            return (
-                f"the MLflow server at {redacted(uri)} does not answer; start it, or mend MLFLOW_TRACKING_URI"
-            )
+            at = redacted(uri)
+            return f"the MLflow server at {at} does not answer; start it, or correct MLFLOW_TRACKING_URI"
         cause = cause.__cause__ or cause.__context__
     reason = redacted(" ".join(str(error).split()))
     reason = reason if len(reason) <= _MAX_CHARACTERS else reason[:_MAX_CHARACTERS] + " ..."

@@ -1,9 +1,9 @@
-"""A local baseline -> a detector: a past, later windows with implants, held-out windows to calibrate."""
+"""Training: a past for the baseline, later windows with implants, and held-out windows for calibration."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,20 +43,22 @@ from appcadence.training.injection import (
 )
 from appcadence.training.search import search
 from appcadence.training.supervised import Hyperparameters, trust
-from appcadence.training.truth import verdict_of
+from appcadence.training.truth import taught, verdict_of
 
 HELD_OUT_SHARE = 1 / 3
 MIN_DEVICES = 20
-"""Fewer devices than this are held out by channel: so few are no sample of devices."""
+"""With fewer devices, channels are held out instead: so few devices are no sample."""
 MIN_WINDOWS = 3
-"""Fewer windows in time than this are cut at several moments instead of at a border."""
+"""Telemetry of fewer windows in time is cut at several moments instead of at one border."""
+MAX_SEED = 400_000_000
+"""LightGBM's bags take five seeds each, which must fit into 32 bits."""
 _MOMENTS = 8
 _IMPLANTS_PER_DEVICE_DAY = 1.5
 _MIN_IMPLANTS = 40
-"""Wanted in each round."""
+"""The number wanted in each round."""
 _BENIGN_WANTED = 4000
 _BENIGN_ENOUGH = 100_000
-"""With so many one round does, and a random sample of this size is learned from."""
+"""With this many benign windows one round is enough; training learns from a sample of this size."""
 _MAX_ROUNDS = 40
 
 _log = logging.getLogger(__name__)
@@ -64,29 +66,29 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Training:
-    """What a training returns."""
+    """The result of a training."""
 
     detector: Detector
     params: dict[str, Any]
     quality: Quality
-    """On implants injected into held-out devices (or channels): no estimate of recall on real ones."""
+    """On implants injected into held-out devices (or channels): no estimate of recall on real implants."""
     injection: pd.DataFrame
-    """Every injected implant, one row each."""
+    """One row per injected implant."""
     example: pd.DataFrame
     """A few benign feature rows."""
     tested: pd.DataFrame
     """The windows that quality was measured on: device_id, app_id, dest, window_start, observed_seconds, kind
     and implant (None and -1 = benign), round, unit and score."""
     trials: pd.DataFrame
-    """One row a trial of the search: hyper-parameters and how they did; empty without a search."""
+    """One row per trial of the search: hyperparameters and results; empty without a search."""
     held_out: list[str] | None
-    """Devices that no model saw, None where channels were held out instead."""
+    """Devices that no model saw; None if channels were held out instead."""
     cut_us: int
-    """Where the first round parts past from future, in microseconds since the epoch."""
+    """Where the first round separates past from future, in microseconds since the epoch."""
     baseline: AppBaseline
-    """What was expected there, by the past alone ..."""
+    """The baseline of the past before that cut."""
     history: History
-    """... and what was known."""
+    """The history of the past before that cut."""
 
 
 def train(
@@ -102,29 +104,32 @@ def train(
     before: Detector | None = None,
     from_reference: bool = True,
     outlined: bool = False,
+    sources: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
-    Tables are taken as they are, so they must conform to their declarations, as those of `load` do.
+    Tables are not checked, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
-    families the detector must not see; `kinds` are the implants to inject, `weights` those of classifier and
-    experts in the score: a pair, or (n_strata, 2) in the order of `STRATA`. `verdicts` is the canonical table
-    of analysts' decisions: windows they call malicious or benign are learned as such and weigh five times as
-    much, and what they call malicious or unexplained does not shape what is expected. The classifier's
-    hyper-parameters are the best of `search_trials` draws on the learning windows; 0 = the defaults. With
-    `before`, a detector of earlier telemetry, only flows after it are learned from: its history goes on, and
-    its baseline is refined. Learning starts from the model that is shipped for it, unless `from_reference` is
-    false. With `outlined` windows are compared with kinds and categories alone, as a model for strangers
-    must: it knows no app.
-    Stages and counts are logged under `appcadence.training.train`, at the level INFO.
+    families that the detector must not use. `kinds` are the implants to inject. `weights` are those of
+    classifier and experts in the score: a pair, or (n_strata, 2) in the order of `STRATA`. `verdicts` is the
+    canonical table of analysts' decisions: windows called malicious or benign are learned as such, with five
+    times the weight, and windows called malicious or unexplained are left out of the baseline. The
+    classifier's hyperparameters are the best of `search_trials` draws on the learning windows; 0 = the
+    defaults. With `before`, a detector of earlier telemetry, training uses only later flows: it continues
+    that history and refines that baseline. Learning starts from the shipped starting model unless
+    `from_reference` is false. With `outlined`, windows are compared only with kinds and categories of apps,
+    for a model that is used on other fleets. `sources` are recorded with the parameters: where `verdicts` and
+    `before` came from. Stages and counts are logged under `appcadence.training.train` at level INFO.
 
     Raises:
         MissingExtraError: LightGBM or scikit-learn is not installed.
         TelemetryError, SchemaError: the telemetry cannot be read.
-        TelemetryError: too little telemetry, and the message says how much there is; or a negative number.
+        TelemetryError: too little telemetry, and the message says how much; or a number out of range.
     """
     require("train", "lightgbm", "sklearn")
+    if not 0 <= seed <= MAX_SEED:
+        raise TelemetryError(f"seed {seed} is not between 0 and {MAX_SEED:,}", "seed")
     if search_trials < 0:
         raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
     unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
@@ -170,7 +175,7 @@ def train(
     learn, clean, check, injected = _inject_rounds(inject, placed, cuts, learners, held_out, seed, progress)
     if not any(len(sample.frame) for sample in learn):
         raise TelemetryError(
-            f"{len(flows)} flows of {len(devices)} device(s) hold no channel of 6 beats or half an hour "
+            f"{len(flows)} flows of {len(devices)} device(s) have no channel with 6 beats or half an hour "
             "after the first part of their span; train on a longer capture"
         )
     progress("fitting", 0.0)
@@ -223,6 +228,7 @@ def train(
             "roughness": _roughness(result.calibration_windows, result.calibration_days, held_out is None),
         },
     )
+    decisions = {} if verdicts is None else taught(everything.features, verdicts, learn[0].frame)
     progress("fitting", 1.0)
     _log.info(
         "done: %d implants in %d rounds, calibrated on %d windows of %.2f device-days",
@@ -232,7 +238,7 @@ def train(
     injection = pd.concat(injected, ignore_index=True)
     return Training(
         detector=detector,
-        params=params,
+        params=params | decisions | dict(sources or {}),
         quality=injected_quality(result.tested, injection, held_out),
         injection=injection,
         example=example,
@@ -254,10 +260,10 @@ def _inject_rounds(
     seed: int,
     progress: Progress,
 ) -> tuple[list[Sample], list[Sample], list[Sample], list[pd.DataFrame]]:
-    """Inject until there are benign windows enough to learn from.
+    """Inject implants, round by round, until there are enough benign windows to learn from.
 
-    Returns by round the windows to learn from; of held-out devices benign ones, once a cut, and those with
-    implants among them; and the implants of each injection.
+    Returns four lists: per round the windows to learn from; per cut the benign windows of held-out devices;
+    per round the windows of held-out devices with implants; and the table of each injection.
     """
     learn, clean, check = list[Sample](), list[Sample](), list[Sample]()
     injected: list[pd.DataFrame] = []
@@ -293,7 +299,7 @@ def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] |
 
 
 def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
-    """Moments that part past from future: the middle border, or several moments of a short span."""
+    """Moments that separate past from future: the middle border, or several moments of a short span."""
     first, last = int(start_us.min()), int(start_us.max())
     width = seconds * 1_000_000
     count = last // width - first // width + 1
@@ -304,7 +310,7 @@ def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
 
 
 def _thinned(rows: LabelledWindows, seed: int) -> LabelledWindows:
-    """All implants, and so many benign windows at most as are enough; those with a verdict are kept."""
+    """All implants, all windows with a verdict, and at most `_BENIGN_ENOUGH` of the other benign windows."""
     plain = rows.frame["verdict"].isna().to_numpy()
     spare = np.flatnonzero(~rows.malicious & plain)
     if len(spare) <= _BENIGN_ENOUGH:
@@ -338,7 +344,7 @@ def _baseline(
 
 
 def _known(before: Detector | None) -> History:
-    """The past that the telemetry of a training, which vets it, joins."""
+    """The history that a training continues; what it adds is vetted."""
     return History.empty() if before is None else replace(before.history, vetting=True)
 
 
@@ -347,12 +353,13 @@ def _later(tables: Tables, before: Detector, window: str, exclude_families: tupl
     same = window == before.window and sorted(exclude_families) == sorted(before.excluded_families)
     if not same:
         raise TelemetryError(
-            f"the earlier model has windows of {before.window} and was trained without "
-            f"{', '.join(before.excluded_families) or 'no family'}; train with the same, or afresh"
+            f"the earlier model has windows of {before.window} and excludes "
+            f"{', '.join(before.excluded_families) or 'no feature family'}; train with the same settings, or "
+            "without the earlier model"
         )
     later = past_and_future(tables, before.reference.end_us + 1)[1]
     if not len(later["flows"]):
-        raise TelemetryError("the earlier model has learned all of these flows already; add later telemetry")
+        raise TelemetryError("the earlier model learned all of these flows already; add later telemetry")
     return later
 
 

@@ -1,4 +1,5 @@
-"""Implant-days from a labels table and the windows that show them; what analysts decided, to learn from."""
+"""Truth: implant-days of a labels table and the windows that show them, and analysts' decisions on
+windows."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask
+from appcadence.errors import SchemaError
+from appcadence.features.columns import micros
 from appcadence.features.windows import APP_LEVEL
 from appcadence.telemetry.arrays import fan
 from appcadence.telemetry.schema import LABELS, conform
@@ -20,12 +23,13 @@ _DAY = pd.Timedelta(days=1)
 
 @dataclass(frozen=True)
 class Truth:
-    """Implant-days, and the windows that show each: one implant on one UTC day, over all of its hosts."""
+    """Implant-days and the windows that show each. An implant-day is one implant on one UTC day, over all
+    hosts."""
 
     days: pd.DataFrame
-    """(m, ...) one row an implant-day: device_id, and the columns by which recall is told apart."""
+    """(m, ...) one row per implant-day: device_id, case_id, day, and the columns to break recall down by."""
     window: Codes
-    """(k,) pairs: row of a window, and in `day` the implant-day that it shows."""
+    """(k,) row of a window; `day` holds the row of the implant-day that it shows."""
     day: Codes
 
 
@@ -53,9 +57,10 @@ def truth_of_carriers(frame: pd.DataFrame, implant: Codes, number: Codes) -> Tru
 
 
 def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
-    """Labels that name an address, and for each host name that the device's flows to it carry, one more.
+    """The labels, plus a copy of each label on an address for every host name that the device's flows to it
+    have.
 
-    An address in the truth is often known by name in the telemetry, its own or the fleet's.
+    The telemetry often has a name for an address that the truth gives.
     """
     labels = conform(LABELS, labels, "labels")
     text = {name: flows[name].cast(pa.string()) for name in ("device_id", "dest_ip", "dest_host")}
@@ -68,12 +73,35 @@ def with_names(labels: pa.Table, flows: pa.Table) -> pa.Table:
     return pa.concat_tables([labels, conform(LABELS, added, "labels")]).unify_dictionaries()
 
 
-def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
-    """The implant-days of a labels table among windows, and which windows a label says to ignore.
+def labels_outside(labels: pa.Table, flows: pa.Table) -> tuple[int, int]:
+    """How many malicious labels lie wholly before or after the flows, and how many there are.
 
-    A window shows an implant-day when it overlaps the label on that day and names its device, app and
-    destination, or is the app's `*` window. Labels with one `case_id` are one implant; where there is none,
-    those of one device and app (or destination) are. An implant-day without any window stays, as missed.
+    Raises:
+        SchemaError: all of them do.
+    """
+    bad = labels.filter(pc.equal(labels["label"].cast(pa.string()), "malicious"))
+    start = micros(flows["start"])
+    if not len(bad) or not len(start):
+        return 0, len(bad)
+    lasted = pc.fill_null(flows["duration_seconds"].cast(pa.float64()), 0.0).to_numpy() * 1e6
+    first, last = int(start.min()), int((start + lasted.astype(np.int64)).max())
+    outside = int(((micros(bad["end"]) < first) | (micros(bad["start"]) > last)).sum())
+    if outside == len(bad):
+        span = " to ".join(f"{pd.Timestamp(us, unit='us'):%Y-%m-%d %H:%M}" for us in (first, last))
+        raise SchemaError(
+            f"none of the {len(bad)} malicious labels lies in the span of the telemetry, {span} UTC; give "
+            "labels of this telemetry"
+        )
+    return outside, len(bad)
+
+
+def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
+    """The implant-days of a labels table among windows, and the windows that a label says to ignore.
+
+    A window shows an implant-day if it overlaps the label on that day and has its device, app and
+    destination, or is the app's `*` window. Labels with the same `case_id` are one implant; without a
+    `case_id`, those with the same device and app (or destination). An implant-day without any window stays in
+    the truth and is missed.
 
     Raises:
         SchemaError: `labels` does not fit its declaration.
@@ -97,7 +125,7 @@ def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
 
 
 def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
-    """Labels cut at UTC midnights."""
+    """Labels split at UTC midnights."""
     first, last = labels["start"].dt.floor("D"), (labels["end"] - pd.Timedelta(1, "us")).dt.floor("D")
     row, later = fan(np.maximum((last - first) // _DAY, 0).to_numpy(np.int64) + 1)
     out = labels.iloc[row].reset_index(drop=True)
@@ -108,7 +136,8 @@ def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]:
-    """Pairs of a window and a label (row numbers) of one device, app and destination that share time."""
+    """Pairs of a window and a label (row numbers) with the same device, app and destination that overlap in
+    time."""
     left = pd.DataFrame({name: windows[name].to_numpy() for name in ("window_start", "window_end")})
     left["device_id"], left["dest"] = (
         windows[name].astype(object).to_numpy() for name in ("device_id", "dest")
@@ -124,15 +153,15 @@ def overlaps(windows: pd.DataFrame, labels: pd.DataFrame) -> tuple[Codes, Codes]
 
 
 VERDICT_WEIGHT = 5.0
-"""A window that an analyst decided on weighs as much as so many injected or undecided ones."""
+"""Weight of a window that an analyst decided on; injected and undecided windows have weight 1."""
 
 
 def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
     """(n,) the verdict on each window: malicious, benign, unexplained, or None.
 
-    A verdict speaks for the windows of its device, app and destination that it overlaps, and one on an app's
-    `*` window for all of the app's. Where analysts disagree, the window is unexplained; of one analyst's
-    words on a window the last counts.
+    A verdict applies to the windows of its device, app and destination that it overlaps; one on an app's `*`
+    window applies to all windows of the app. If analysts disagree, the window is unexplained. Of several
+    verdicts by one analyst, the last counts.
 
     Raises:
         SchemaError: `verdicts` does not fit its declaration.
@@ -146,3 +175,12 @@ def verdict_of(windows: pd.DataFrame, verdicts: pa.Table) -> np.ndarray:
     agreed = by_window.first().where(by_window.size() == 1, "unexplained")
     out[agreed.index.to_numpy()] = agreed.to_numpy()
     return out
+
+
+def taught(windows: pd.DataFrame, verdicts: pa.Table, learned: pd.DataFrame) -> dict[str, int]:
+    """How many decisions there are, how many windows they cover, and how many of the windows learned from."""
+    return {
+        "verdicts": len(latest_decisions(verdicts)),
+        "verdict_windows": int(pd.notna(verdict_of(windows, verdicts)).sum()),
+        "verdict_windows_learned": int(learned["verdict"].notna().sum()),
+    }

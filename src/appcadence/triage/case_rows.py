@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from appcadence._types import Codes, Mask
 from appcadence.features.windows import APP_LEVEL
-from appcadence.findings import UNCHECKED, Finding, arrow
+from appcadence.findings import REASON, UNCHECKED, Finding, arrow
 from appcadence.models.calibration import KEYS, UNITS, alert_units
 from appcadence.models.reasons import told_once
 from appcadence.models.scores import SCORES
@@ -40,7 +40,7 @@ MAX_DESTINATIONS = 50
 MAX_PLACES = 5
 """Addresses, ports and ids of records of a case."""
 HELD = ("excepted", "local_destination", "shared_process", "push_connection")
-"""What becomes of windows that have no place in the ranking of their own, fleet events aside."""
+"""Statuses of windows that are not ranked, apart from fleet events."""
 _TIME = CASES.field("first_time").type
 Names = dict[str, list[Any]]
 """Of each case: kind, name (of app or destination), device_id (None = several), days (ISO, those with alerts)
@@ -51,7 +51,7 @@ class CaseRows:
     """Windows by case: those that raise it first, the strongest first."""
 
     def __init__(self, scores: pa.Table, facts: pa.Table, index: Codes, owner: Codes, fires: Mask) -> None:
-        """The windows `index` of the scores table, the case of each, and whether it raises that case."""
+        """Takes the rows `index` of the scores table, the case of each, and whether it raises that case."""
         order = (
             scores.select(["score", "n_flows", "dest", "device_id", "window_start"])
             .take(pa.array(index))
@@ -75,7 +75,7 @@ class CaseRows:
         moment = self.frame.groupby(["owner", "device_id", "window_start"]).ngroup()
         heard = np.bincount(moment, self.fires & self.app_wide) > 0
         self.heard = heard[moment] if len(windows) else self.fires
-        """(n,) an app-wide window of the same app and time raises the case."""
+        """(n,) whether an app-wide window of that app and time raises the case."""
 
     def cases(self, names: Names) -> pa.Table:
         """One row a case, in the order of `owner`; all of them new."""
@@ -117,10 +117,9 @@ class CaseRows:
         columns |= {name: self._united(told, name) for name in ("addresses", "ports", "record_ids")}
         columns |= self._destinations(~self.app_wide & (fires | self.heard))
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
-        count = columns["n_destinations"].to_pylist()
-        ports = [next(iter(some), None) for some in columns["ports"].to_pylist()]
+        ports = columns["ports"].to_pylist()
         said = (
-            summaries(told, frame[counted], findings, count, ports)
+            summaries(told, frame[counted], findings, self._contacted(), ports)
             if events is None
             else [*map(fleet_summary, events)]
         )
@@ -128,8 +127,8 @@ class CaseRows:
         return pa.table({name: columns[name] for name in CASES.names}).cast(CASES)
 
     def _told(self) -> pd.DataFrame:
-        """The raising windows that each case is told by, strongest first: those of its strongest channel, or
-        those over all destinations where only they raise it."""
+        """The raising windows that the sentence of each case describes, strongest first: of its strongest
+        channel, or the app-wide ones where only they raise it."""
         fired = self.frame[self.fires]
         channel = fired[fired["dest"] != APP_LEVEL].drop_duplicates("owner").set_index("owner")["dest"]
         wanted = channel.reindex(fired["owner"], fill_value=APP_LEVEL).to_numpy()
@@ -147,20 +146,22 @@ class CaseRows:
         return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
 
     def _united(self, told: pd.DataFrame, name: str) -> pa.Array:
-        """What the windows of each case hold, once, the strongest window's first."""
+        """Distinct values in the windows of each case, the strongest window's first."""
         found: list[dict[Any, None]] = [{} for _ in range(self.n)]
         for owner, held in zip(told["owner"].tolist(), told[name].tolist(), strict=True):
             found[owner] |= dict.fromkeys(held) if isinstance(held, np.ndarray) else {}
         return pa.array([[*one][:MAX_PLACES] for one in found], CASES.field(name).type)
 
     def _findings(self, told: Sequence[Finding]) -> dict[str, pa.Array]:
-        """Summaries, and what is said of the windows that raise a case, once a subject, strongest first."""
+        """Summaries, and the findings of the windows that raise a case: one a subject, strongest first."""
         said: list[dict[tuple[str, ...], Finding]] = [{} for _ in range(self.n)]
         rows = pa.array(np.flatnonzero(self.fires))
-        lists = self.table["findings"].take(rows).to_pylist()
-        for owner, findings in zip(self.owner[self.fires].tolist(), lists, strict=True):
+        lists, dests = (self.table[name].take(rows).to_pylist() for name in ("findings", "dest"))
+        first = self.table["dest"].take(pa.array(self.head)).to_pylist()
+        for owner, findings, dest in zip(self.owner[self.fires].tolist(), lists, dests, strict=True):
             for finding in map(Finding.from_dict, findings):
-                said[owner].setdefault(finding.subject, finding)
+                elsewhere = finding.kind == REASON and dest != first[owner]
+                said[owner].setdefault(finding.subject, finding.seen_at(dest) if elsewhere else finding)
         reasons = [
             told_once([f for f in some.values() if f.kind != UNCHECKED])[:MAX_REASONS] for some in said
         ]
@@ -174,6 +175,13 @@ class CaseRows:
             "unchecked": pa.array([[f.text for f in some] for some in unchecked], TEXTS),
             "findings": pa.ListArray.from_arrays(offsets, flat),
         }
+
+    def _contacted(self) -> list[list[str]]:
+        """All destinations in the raising windows of each case, ranked by themselves or not."""
+        local = (self.table["status"].to_pandas() == "local_destination").to_numpy(np.bool_)
+        rows = ~self.app_wide & (self.fires | (self.heard & ~local))
+        names = self.frame.loc[rows].groupby("owner")["dest"].agg(lambda dests: [*dict.fromkeys(dests)])
+        return [names.get(owner, []) for owner in range(self.n)]
 
     def _destinations(self, rows: Mask) -> dict[str, pa.Array]:
         held = {*HELD, "fleet_event"}
@@ -258,7 +266,7 @@ def raising(scores: pa.Table, cases: Sequence[Mapping[str, Any]]) -> dict[str, l
 
 
 def _flags(values: pa.ChunkedArray) -> Mask:
-    """(n,) where they are true."""
+    """(n,) whether they are true; null is false."""
     return np.asarray(values.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
 
 
@@ -267,7 +275,7 @@ def _raises(scores: pa.Table) -> pa.ChunkedArray:
 
 
 def _concerned(scores: pa.Table, units: pd.DataFrame, events: pd.DataFrame) -> pa.Table:
-    """Windows of those alert units and, perhaps with others, of the events."""
+    """Windows of those alert units, and at least those of the events."""
     mine = alert_units(scores).append_column("row", pa.array(np.arange(len(scores))))
     wanted = pa.Table.from_pandas(units, UNITS, preserve_index=False)
     rows = np.zeros(len(scores), np.bool_)
@@ -295,7 +303,7 @@ def _single(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names
 
 
 def _together(windows: pa.Table, events: pd.DataFrame) -> tuple[Codes, Codes, Names]:
-    """The same of the fleet events."""
+    """The same for the fleet events."""
     others = pc.is_in(windows["status"], pa.array(["scored", *HELD]))
     met = _flags(pc.invert(pc.or_(others, pc.is_valid(windows["exception_id"]))))
     kept: list[Any] = []

@@ -31,12 +31,12 @@ from appcadence.triage.siem import suspects
 
 CASES_FILE = "cases.parquet"
 MAX_ALERT_DAYS = 366
-"""As many of a case's days are remembered."""
+"""How many of a case's days are remembered."""
 _MAY_BE_NULL = {*STRONGEST, "exception_ids"}
 _FILLED = ("alert_days", "device_ids", "findings")
 _WORDS = {"kind": KINDS, "severity": SEVERITIES, "status": STATUSES}
 _NOTHING = ("rank", "n_windows", "n_flows", "n_sessions")
-"""What a quiet case has none of in a run."""
+"""Counts that are 0 (or null) for a quiet case."""
 
 
 def read_cases(file: Path) -> pa.Table:
@@ -56,10 +56,10 @@ def read_cases(file: Path) -> pa.Table:
 
 
 def _check(cases: pa.Table) -> None:
-    """Whether the values are such as a run writes.
+    """Check that the values are such as a run writes.
 
     Raises:
-        ValueError: they are not; or an Arrow exception.
+        ValueError: they are not. Arrow exceptions pass through.
     """
     for name in CASES.names:
         column = cases[name]
@@ -112,8 +112,8 @@ def continued(
 ) -> pa.Table:
     """This run's cases as the sequel of an earlier run's, and that run's that have become quiet.
 
-    A case that goes on keeps its id, its days and the highest severity that it had. One that has not alerted
-    is quiet, and forgotten once it was so for more than `MAX_QUIET_DAYS`.
+    A case that goes on keeps its id, its days and its highest severity. One that did not alert is quiet, and
+    is forgotten after more than `MAX_QUIET_DAYS` of that.
 
     Args:
         cases: those of this run, all new.
@@ -134,7 +134,7 @@ def continued(
 def _sequel(
     row: dict[str, Any], before: dict[tuple[str, str, str], dict[str, Any]], days: int
 ) -> dict[str, Any]:
-    """A case of this run with what an earlier one, which is taken out, knew of it."""
+    """A case of this run, continued from its earlier one if there is one, which is removed from `before`."""
     old = before.get(subject(row))
     if old is None or _days(old["alert_days"][-1], row["alert_days"][0]) > days + MAX_QUIET_DAYS:
         return row

@@ -38,8 +38,8 @@ def summaries(
     told: pd.DataFrame,
     every: pd.DataFrame,
     findings: Sequence[Sequence[Mapping[str, Any]]],
-    destinations: Sequence[int],
-    ports: Sequence[int | None],
+    destinations: Sequence[Sequence[str]],
+    ports: Sequence[Sequence[int]],
 ) -> list[Finding]:
     """The finding `case` of each case, in the order of `owner`.
 
@@ -47,8 +47,8 @@ def summaries(
         told: windows with their `window_facts`, those of a case strongest first; null = not known.
         every: all windows that raise the cases, no flow in two of them.
         findings: what is said of the strongest window of each case.
-        destinations: of each case.
-        ports: the port that each case uses most, None = unknown.
+        destinations: all that the windows of each case hold.
+        ports: those of each case, the most used first.
     """
     span = (told["window_end"] - told["window_start"]).dt.total_seconds()
     over = (told["first_time"] == told["window_start"]) | (told["last_time"] == told["window_end"])
@@ -70,17 +70,21 @@ def summaries(
     beats = told[told["gap_seconds"].notna()].drop_duplicates("owner").set_index("owner")
     facts = facts.join(beats[["gap_seconds", "gap_share"]])
     facts = facts.assign(by_chance=facts["by_chance"].where(facts["pushes"].notna()))
-    columns = {
+    columns: dict[str, list[Any]] = {
         name: [None if value != value else kind(value) for value in facts[name].tolist()]
         for kind, names in ((int, (*_ADDED.values(), "dest_connections")), (float, _MEASURES))
         for name in names
     }
     columns |= {
-        "dest": [None if dest == APP_LEVEL else dest for dest in facts["dest"].tolist()],
+        "dest": [
+            dest if dest != APP_LEVEL else some[0] if len(some) == 1 else None
+            for dest, some in zip(facts["dest"].tolist(), destinations, strict=True)
+        ],
         "own_log": [any(one["code"] == "destinations_unknown" for one in some) for some in findings],
-        "destinations": list(destinations),
+        "destinations": [len(some) for some in destinations],
         "cut": facts["cut"].tolist(),
-        "port": [None if port in WEB_PORTS else port for port in ports],
+        "port": [None if not some or some[0] in WEB_PORTS else some[0] for some in ports],
+        "more_ports": [len(some) > 1 for some in ports],
     }
     return [
         Finding("case", dict(zip(columns, values, strict=True)))

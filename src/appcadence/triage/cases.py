@@ -1,7 +1,7 @@
 """Cases: one app (or destination) on one device, or one fleet event, over the days on which it alerts.
 
-What a person works on. A beacon that rotates hosts alerts in many windows on many days and is still one case,
-which lists its destinations and its days.
+A case is what a person works on. A beacon that rotates hosts alerts in many windows on many days and is still
+one case, which lists its destinations and its days.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 
 MAX_QUIET_DAYS = 3
-"""Days without an alert that end no case: what is used at work rests at the weekend."""
+"""So many days without an alert do not end a case: work apps rest at the weekend."""
 
 DESTINATION = pa.struct(
     [
@@ -66,16 +66,25 @@ CASES = pa.schema(
         ("exception_ids", TEXTS),
     ]
 )
-"""The cases table. `case` numbers its rows, the most urgent first; `status` is new, raised (more severe than
-ever before), continuing, or quiet (no alert in this run); `kind` is app, destination (of an unknown app),
-fleet_app or fleet_destination; `severity` is the highest so far; `alert_days` are ISO dates, UTC; first_time
-and last_time are those of the traffic; `alerting_devices` counts those of `device_ids` that alert, of a fleet
-event for their rhythm alone; `destinations` holds those that alert by themselves, strongest first, then the
-others that an alerting app-wide rhythm may be made of, and how many `other_devices` contacted each (null =
-not known, as of those that do not alert); `addresses`, `ports` and `record_ids` say where to
-look; `findings` are the summary, `reasons`, then `unchecked`, with their codes; `exception_ids` are those
-that hold back more windows of its alert units. Counts are those of one run, and `rank` is that of its
-strongest window."""
+"""The cases table, the most urgent case first. Columns that need a word:
+
+case: the row's number, from 1.
+status: new, raised (more severe than ever before), continuing, or quiet (no alert in this run).
+kind: app, destination (of an unknown app), fleet_app or fleet_destination.
+severity: the highest so far.
+alert_days: ISO dates, UTC.
+first_time, last_time: of the traffic in windows that alert.
+alerting_devices: how many of `device_ids` alert; of a fleet event, those that alert for their rhythm alone.
+destinations: those that alert by themselves, strongest first, then the others that an alerting app-wide
+rhythm may be made of; `other_devices` contacted each (null = not known, as of those that do not alert).
+addresses, ports, record_ids: where to look.
+n_flows: flows of the alerting windows. A connection that lasts over midnight counts in both windows, and the
+pieces of one that an exporter cut count once; the summary counts the source's records that began.
+rank: of its strongest window.
+findings: the summary, `reasons`, then `unchecked`, with their codes.
+exception_ids: exceptions that hold back more windows of its alert units.
+
+Counts are those of one run."""
 MEDIUM_RATE, HIGH_RATE = 1 / 10, 1 / 100
 """Severity is low while one benign alert in ten device-days or more scores so high, medium while one in a
 hundred does, else high: exp(-s) alerts a device-day reach score s. A fleet event without a score is low."""
@@ -103,7 +112,7 @@ def _urgency(
 
 
 def case_id(kind: str, device: str | None, what: str, day: str) -> str:
-    """The id of a case that first alerts on that day; another model, or another run, gives the same."""
+    """The id of a case that first alerts on that day; the same for any model and run."""
     return hashlib.sha256(json.dumps([kind, device, what, day]).encode()).hexdigest()[:32]
 
 

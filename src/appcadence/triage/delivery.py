@@ -117,7 +117,7 @@ def opened(directory: Path) -> Iterator[Spool]:
             ledger.execute("PRAGMA synchronous = FULL")
             ledger.execute(_TABLE)
             yield Spool(directory, ledger)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as error:  # a damaged file's names are in no UTF-8
         raise AppcadenceError(f"the spool {directory} cannot be used ({error})", "spool") from None
 
 

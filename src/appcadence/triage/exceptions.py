@@ -79,7 +79,7 @@ def read(path: str | Path) -> tuple[Entry, ...]:
         raise AppcadenceError(f"{path}: unknown {unknown[0]!r}; a file holds [[exception]] and [groups]")
     rows = content.get("exception", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise AppcadenceError(f"{path}: exception is no array of tables; begin each with [[exception]]")
+        raise AppcadenceError(f"{path}: exception is not an array of tables; begin each with [[exception]]")
     groups = _groups(path, content.get("groups", {}))
     entries: dict[str, Entry] = {}
     for number, row in enumerate(rows, 1):
@@ -99,12 +99,12 @@ def read(path: str | Path) -> tuple[Entry, ...]:
 
 
 class _Wrong(Exception):
-    """What is wrong with one exception."""
+    """One exception is wrong; its text says how."""
 
 
 def _groups(path: Path, groups: Any) -> dict[str, frozenset[str]]:
     if not isinstance(groups, dict):
-        raise AppcadenceError(f"{path}: groups is no table; write [groups]")
+        raise AppcadenceError(f"{path}: groups is not a table; write [groups]")
     for name, devices in groups.items():
         named = isinstance(devices, list) and all(isinstance(d, str) and d for d in devices)
         if not named or not devices:
@@ -175,7 +175,7 @@ def _devices(
     if device is not None:
         raise _Wrong("names device_id and device_group; give one of them")
     if group not in groups:
-        raise _Wrong(f"device_group {group!r} does not stand in [groups]")
+        raise _Wrong(f"device_group {group!r} is not in [groups]")
     return groups[group]
 
 
@@ -186,15 +186,17 @@ def _destination(text: str | None) -> str | Network | None:
         return _not_too_wide(ipaddress.ip_network(text.strip()))
     except ValueError as error:
         if "/" in text:
-            raise _Wrong(f"destination {text!r} is no range of addresses ({error})") from None
+            raise _Wrong(f"destination {text!r} is not a range of addresses ({error})") from None
     host = text.strip().rstrip(".").lower()
     domain = host.removeprefix("*.")
     if len(host) > 253 or not _HOST.fullmatch(domain) or domain.rpartition(".")[2].isdecimal():
         raise _Wrong(
-            f"destination {text!r} is no host; expected api.example.com, *.example.com or 203.0.113.0/24"
+            f"destination {text!r} is not a host; expected api.example.com, *.example.com or 203.0.113.0/24"
         )
     if domain != host and _is_shared(domain):
-        raise _Wrong(f"destination {text!r} covers a public suffix, and so hosts of strangers; name a domain")
+        raise _Wrong(
+            f"destination {text!r} covers a public suffix, and so the hosts of strangers; name a domain"
+        )
     return host
 
 
@@ -227,7 +229,7 @@ def _hours(text: Any) -> tuple[int, int] | None:
 
 @cache
 def _suffixes() -> tuple[PublicSuffixList, tuple[str, ...]]:
-    """The Public Suffix List, and its rules in ASCII."""
+    """The Public Suffix List, and its rules as ASCII."""
     lines = (line.strip() for line in Path(PSLFILE).read_text(encoding="utf-8").splitlines())
     rules = (line.split()[0].lower() for line in lines if line and not line.startswith("//"))
     return PublicSuffixList(), tuple(
@@ -252,7 +254,7 @@ def broken(
     volume: npt.NDArray[Any],
     hours: npt.NDArray[Any],
 ) -> Iterator[tuple[Mask, list[Finding]]]:
-    """For each bound of the exception, (m,) which rows break it and what is to be said of each that does.
+    """For each bound of the exception, (m,) which rows break it, and a finding for each that does.
 
     Args:
         entry: the exception.
@@ -282,5 +284,5 @@ def broken(
 
 
 def expired(entry: Entry) -> Finding:
-    """What is to be said of a window that the exception came too early for."""
+    """The finding for a window that lies after the exception's end."""
     return Finding("exception_expired", {"exception": entry.id, "expires": entry.expires.isoformat()})

@@ -1,4 +1,4 @@
-"""One ranked window for the terminal: everything the triage page says of it, in 80 columns."""
+"""A case or a ranked window for the terminal: everything the triage page says of it, in 80 columns."""
 
 from __future__ import annotations
 
@@ -51,15 +51,19 @@ def explain(out: Path, rank: int) -> Window:
 def case_of(out: Path, number: int) -> tuple[Row, Window | None]:
     """The case of a number in a batch output, and its strongest window, if it has one with a rank.
 
+    `without_alert` is added to its row: what `Output.without_alert` says of it, or empty.
+
     Raises:
         AppcadenceError: the output has no such case.
         TelemetryError: `out` is no output of 'appcadence score', or one of its files is unreadable.
     """
-    cases = Output(out).cases()
+    output = Output(out)
+    cases = output.cases()
     if not 1 <= number <= len(cases):
         have = f"its cases are 1 to {len(cases):,}" if cases else "it has none"
         raise AppcadenceError(f"{out} has no case {number}; {have}")
     case = cases[number - 1]
+    case |= {"without_alert": output.without_alert([case]).get(case["id"], "")}
     return case, None if case["rank"] is None else explain(out, case["rank"])
 
 
@@ -74,7 +78,7 @@ def case_facts(case: Row, window: Window | None) -> dict[str, Any]:
 
 
 def case_lines(case: Row, window: Window | None) -> list[str]:
-    """What is said of a case, in lines of at most 80 characters; names are not made inert.
+    """A case in words, in lines of at most 80 characters. Names are not made safe for a terminal.
 
     `window` is its strongest one; None where it has none with a rank.
     """
@@ -83,12 +87,14 @@ def case_lines(case: Row, window: Window | None) -> list[str]:
     what = case["app_id"] or ("(unknown app)" if case["kind"] == "destination" else subject(case)[2])
     head = f"Case {case['case']}, {case['severity']}, {case['status']}: {what}"
     first, *later = case["alert_days"]
-    days = f"Alerts on {len(later) + 1:,} days, {first} to {later[-1]}." if later else f"Alerts on {first}."
+    verb = "Quiet since; it alerted" if case["status"] == "quiet" else "Alerts"
+    days = f"{verb} on {len(later) + 1:,} days, {first} to {later[-1]}." if later else f"{verb} on {first}."
     said = [f.text for f in case["findings"][1:] if f.kind != UNCHECKED]
     return [
         *_wrapped(f"{head} on {where}"),
         *_wrapped(case["findings"][0].sentence),
         *_wrapped(days),
+        *_wrapped(case.get("without_alert", "")),
         *_listed("Why it stands out", said),
         *_listed("Where to look", look(case)),
         *_listed("How to contain it", contain(case, {} if window is None else window.context)),
@@ -120,7 +126,7 @@ def facts(window: Window, case: Row | None = None) -> dict[str, Any]:
 
 
 def lines(window: Window, case: Row | None = None) -> list[str]:
-    """What is said of a window, in lines of at most 80 characters; names are not made inert.
+    """A window in words, in lines of at most 80 characters. Names are not made safe for a terminal.
 
     `case` is the one whose strongest window it is, if it is shown as such.
     """
@@ -172,7 +178,7 @@ def _raster(window: Window) -> list[str]:
     start, end = row["window_start"], row["window_end"]
     day = min(DAY_US, end - start)
     note = (
-        f"A character is {quantity(day / _CELLS / 1e6, 's')}; a digit counts sessions under way or pushes "
+        f"A character is {quantity(day / _CELLS / 6e7, 'min')}; a digit counts sessions under way or pushes "
         "(+ is 10 or more), = is presence:"
     )
     out = ["", *_wrapped(note)]
@@ -211,7 +217,8 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
 
 
 def _wrapped(text: str, first: str = "", later: str = "  ") -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=later)
+    # A host name that a line end broke at its hyphen could not be copied.
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
 
 
 def _iso(micros: int) -> str:

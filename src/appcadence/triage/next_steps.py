@@ -1,4 +1,4 @@
-"""What to do about a case: whom to ask, where to look, how to contain it; sentences for page and terminal."""
+"""What to do about a case: whom to ask, where to look, how to contain it. Sentences for page and terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from appcadence.triage.report_data import Row, Window, utc_text
 from appcadence.triage.siem import suspects
 
 MAX_OTHERS, FLEET_PART = 2, 20
-"""Few other devices contact a destination: so many, or one in so many of the fleet."""
+"""A destination is rare if at most so many other devices contact it, or one in so many of the fleet."""
 
 MAX_NAMED = 5
 """Destinations that are named."""
@@ -21,9 +21,10 @@ _EVIDENCE = (
     "last a few days."
 )
 _FIND_APP = (
-    "Find the app: match the times of the sysdiagnose. Settings > Privacy & Security > App Privacy Report of "
-    "{} names the apps behind each host only if it was already on, and only of the last 7 days."
+    "Find the app: match the times with the sysdiagnose. Settings > Privacy & Security > App Privacy Report "
+    "on {} names the apps behind each host, but only if it was already on, and only for the last 7 days."
 )
+_LOOK_UP = "Look up who runs {} (WHOIS, passive DNS)"
 _AT_HOME = "A gateway blocks it on its own network only, not on cellular."
 _REMOVE = {
     True: "If it is not wanted, remove {} in device management, which installed it.",
@@ -57,7 +58,7 @@ _DOES = {
 
 
 def look(case: Row) -> list[str]:
-    """Where the traffic of a case can be found again: hosts, addresses, ports, times, ids of records."""
+    """Where to find the traffic of a case: hosts, addresses, ports, times, ids of records."""
     hosts = [part["dest"] for part in suspects(case)]
     out = []
     if hosts:
@@ -77,9 +78,9 @@ def look(case: Row) -> list[str]:
 
 
 def contain(case: Row, known: Row) -> list[str]:
-    """What stops it, in the order in which to do it: evidence first, then the mildest.
+    """How to stop it, step by step: evidence first, then the mildest step.
 
-    Nothing that iOS or many other devices need is advised to be blocked or removed.
+    Never advises to block or remove what iOS or many other devices need.
 
     Args:
         case: a row of the cases table.
@@ -94,13 +95,16 @@ def contain(case: Row, known: Row) -> list[str]:
         out.append(_FIND_APP.format(device))
     of_ios = app is not None and is_system_app(app)
     if fleet:
-        out.append("See whether somebody rolled it out; only if nobody did, go on with the lines below.")
+        out.append("Find out whether it was rolled out on purpose. Only if it was not, take the steps below.")
     if kind != "fleet_app":
         out += _block(case, "all phones" if fleet else device)
     if app is None:
         return out
     if of_ios:
-        return [*out, f"{app} is part of iOS and stays: see which setting, account or app makes it work."]
+        return [
+            *out,
+            f"{app} is part of iOS and cannot be removed: see which setting, account or app uses it.",
+        ]
     if not fleet:
         out += _background(case, known, device)
     return [*out, _REMOVE[known.get("managed")].format(app)]
@@ -135,9 +139,11 @@ def _is_apples(dest: str) -> bool:
 
 
 def _background(case: Row, known: Row, device: str) -> list[str]:
-    """What the switches of the phone stop, and what of the app's declared modes they do not."""
+    """What the phone's switches stop, and which of the app's declared background modes they do not."""
     app, modes = case["app_id"], known.get("background_modes")
-    said = f"Turn off Background App Refresh of {app} on {device}: it ends fetches, tasks and silent pushes"
+    said = (
+        f"Turn off Background App Refresh for {app} on {device}: that stops fetches, tasks and silent pushes"
+    )
     awake = sorted({_AWAKE[mode] for mode in modes or () if mode in _AWAKE})
     if awake:
         out = [f"{said}, but not its {', '.join(awake)}, which it declares."]
@@ -145,12 +151,12 @@ def _background(case: Row, known: Row, device: str) -> list[str]:
         out = [f"{said}, but not calls, audio, location, Bluetooth, VPN or file extensions."]
     for permission, names in _PERMISSIONS.items():
         if any(mode in names for mode in modes or ()):
-            out.append(f"Take away its permission for {permission}.")
+            out.append(f"Revoke its permission for {permission}.")
     pushed = {"voip", "push-to-talk"} & {*(modes or ())}
     if "notification_burst" in {*(case["behaviours"] or ()), *_headline(case)}:
-        calls = "; pushes of calls (PushKit) wake it all the same" if pushed or modes is None else ""
+        calls = "; call pushes (PushKit) still wake it" if pushed or modes is None else ""
         may = "" if pushed or not calls else ", if it takes any"
-        out.append(f"Turn off its notifications: no alert then starts its extension{calls}{may}.")
+        out.append(f"Turn off its notifications, so that no alert starts its extension{calls}{may}.")
     return out
 
 
@@ -178,6 +184,11 @@ def contact(window: Window, case: Row | None = None) -> str:
                 f"Ask the user of {device} about {declared_by}, which alone declares {row['dest']}; the "
                 "telemetry names no app."
             )
+        if is_address(row["dest"].partition("%")[0]):
+            return (
+                f"{_LOOK_UP.format(row['dest'])}, then ask the user of {device} which apps they used then; "
+                "the telemetry names no app."
+            )
         return (
             f"Ask the user of {device} whether they know {dest}, and which apps they used then; the "
             "telemetry names no app."
@@ -185,8 +196,8 @@ def contact(window: Window, case: Row | None = None) -> str:
     app = known.get("app_name") or row["app_id"]
     if is_system_app(row["app_id"]):
         return (
-            f"{app} is part of iOS, which nobody chose: see which setting, account or app of {device} makes "
-            f"it contact {dest}."
+            f"{app} is part of iOS, which nobody chose to install: see which setting, account or app on "
+            f"{device} makes it contact {dest}."
         )
     if known.get("managed"):
         shown = _shown(row) if case is None else _told(row, case)
@@ -197,7 +208,10 @@ def contact(window: Window, case: Row | None = None) -> str:
         note = " (not in the inventory)"
     elif known:
         note = next((f" (not {name})" for name in ("approved", "managed") if known[name] is False), "")
-    return f"Ask the user of {device} what they use {app}{note} for, and whether they know {dest}."
+    use = f"sk the user of {device} what they use {app}{note} for"
+    if is_address(row["dest"].partition("%")[0]):
+        return f"{_LOOK_UP.format(row['dest'])}, then a{use}."
+    return f"A{use}, and whether they know {dest}."
 
 
 def _shown(row: Row) -> list[str]:

@@ -1,4 +1,4 @@
-"""What follows from scored windows in an output directory: exceptions, ranks, alerts and the run's facts."""
+"""Writes what follows from scored windows: exceptions, ranks, alerts, cases and the facts of the run."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from appcadence.triage.exceptions import read as read_exceptions
 from appcadence.triage.report_data import undamaged
 
 REPORTED = 200
-"""Windows of so high a rank are pictured, besides those that alert."""
+"""Windows up to this rank are pictured, besides those that alert."""
 SCORES_FILE = "scores.parquet"
 EVENTS_FILE = "fleet_events.parquet"
 FACTS_FILE = "window_facts.parquet"
 EARLIER_FILE = "earlier_cases.parquet"
-"""The cases of the run that this one goes on from."""
+"""The cases of the run that this one continues."""
 OWNERS_FILE = "exceptions.parquet"
 """The ids and owners of the exceptions that the scores are under."""
 EVENTS = pa.schema(
@@ -137,12 +137,12 @@ def fleet_events(out: Path) -> pd.DataFrame:
 
 
 def event_findings(out: Path) -> list[Finding]:
-    """What is to be said of them."""
+    """A finding for each of them."""
     return [*map(fleet_summary, fleet_events(out).itertuples())]
 
 
 def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
-    """Put other exceptions (None = none) on an output, as if it had been scored with them.
+    """Apply other exceptions (None = none) to an output, as if it had been scored with them.
 
     Raises:
         TelemetryError: `out` is no output, or a file of it is damaged.

@@ -1,10 +1,10 @@
-"""What of a batch output is shown to people: windows, and what surrounds them."""
+"""What people are shown of a batch output: windows and their surroundings."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from appcadence._files import recover
 from appcadence._parquet import DAMAGE
 from appcadence._quantity import quantity
 from appcadence._types import Micros
+from appcadence.config import ATTACK_NAMES
 from appcadence.errors import AppcadenceError, TelemetryError
 from appcadence.features.catalog import FEATURES
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
@@ -49,7 +50,7 @@ class Lags:
 
     @property
     def by_chance(self) -> float:
-        """Answered pushes to be expected of sessions that know nothing of them."""
+        """Answered pushes to be expected if sessions were independent of them."""
         return len(self.seen) * _within(self.shifted, self.reach_seconds) / len(self.shifted)
 
     def facts(self) -> dict[str, float]:
@@ -63,7 +64,7 @@ class Lags:
 
     @property
     def sentence(self) -> str:
-        """Both numbers; that they cannot tell, where chance alone would answer half of the pushes."""
+        """Both numbers, and a note if chance alone would answer so many pushes that they prove nothing."""
         chance = f"{self.by_chance:.0f}" if self.by_chance >= 10 else f"{self.by_chance:.2g}"
         blunt = "" if self.by_chance <= MAX_CHANCE * len(self.seen) else ", too many to tell the two apart"
         return (
@@ -102,24 +103,24 @@ Intervals = list[tuple[int, int]]
 
 _UNITS = {f.name: f.unit for f in FEATURES}
 _KNOWN = [name for name in CONTEXT.names if name != "background_modes"]
-"""What every output says of apps; those of earlier versions say no more."""
+"""Columns that outputs of all versions have."""
 PRESENCE = ("app_foreground", "device_unlocked")
 
 
 @dataclass(frozen=True)
 class Window:
-    """A row of the scores table and what was seen around it. What the batch job did not keep is empty."""
+    """A row of the scores table and what was seen around it; empty where the batch job kept nothing."""
 
     row: Row
     sessions: Intervals
     starts: list[int]
     """Starts of the sessions that began in the window, microseconds since the epoch."""
     presence: dict[str, Intervals]
-    """By kind of `PRESENCE`; without the kinds the telemetry does not know."""
+    """By kind of `PRESENCE`; kinds that the telemetry lacks are absent."""
     context: Row
     """A row of context.parquet; see `window_facts.CONTEXT`."""
     failed: tuple[str, str | None] | None
-    """Id of an exception that does not hold for it, and the owner if known."""
+    """Id of an exception that does not hold for it, and its owner if known."""
     silent: Finding | None
     """Why it raises no alert; None where it raises one, or has no rank."""
     findings: list[Finding]
@@ -139,7 +140,7 @@ class Window:
 
     @property
     def pushed(self) -> str:
-        """What is known of pushes, as a sentence; empty without push telemetry, which the reasons say."""
+        """What is known about pushes, as a sentence; empty without push telemetry, which a finding says."""
         if self.pushes is None:
             return ""
         found = self.lags
@@ -150,7 +151,7 @@ class Window:
 
 
 class Output:
-    """A batch output that is read as it is needed.
+    """A batch output, read on demand.
 
     Raises:
         TelemetryError: `path` is no output of 'appcadence score', or one of its files is unreadable.
@@ -163,7 +164,7 @@ class Output:
         self.path, self.run = path, Run.read(path)
 
     def check_unchanged(self) -> None:
-        """Refuse what was read, where another run replaced the output meanwhile.
+        """Refuse what was read if another run has replaced the output meanwhile.
 
         Raises:
             TelemetryError: it did.
@@ -185,13 +186,38 @@ class Output:
         """Rows of the cases table, with their findings as `Finding`s."""
         return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
 
+    def without_alert(self, cases: Sequence[Row]) -> dict[str, str]:
+        """By id of a case, a sentence: on which days its alerting destinations were contacted without alert.
+        Cases without such days, and fleet events, are left out."""
+        single = [case for case in cases if not case["kind"].startswith("fleet")]
+        if not single:
+            return {}
+        devices = sorted({case["device_ids"][0] for case in single})
+        columns = ["device_id", "app_id", "dest", "window_start", "n_flows"]
+        found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for row in as_rows(self.scores([("alert", "==", False), ("device_id", "in", devices)], columns)):
+            found[row["device_id"], row["app_id"], row["dest"]].append(row)
+        said = {}
+        for case in single:
+            whose = case["device_ids"][0], case["app_id"]
+            loud = [part["dest"] for part in case["destinations"] if part["alert"]]
+            rows = [row for dest in loud for row in found[(*whose, dest)]]
+            days = sorted({utc_text(row["window_start"], "%Y-%m-%d") for row in rows} - {*case["alert_days"]})
+            flows = sum(row["n_flows"] for row in rows if utc_text(row["window_start"], "%Y-%m-%d") in days)
+            if days:
+                when = days[0] if len(days) == 1 else f"{len(days):,} days from {days[0]} to {days[-1]}"
+                what = "them" if len(loud) > 1 else loud[0]
+                many = "1 flow" if flows == 1 else f"{flows:,} flows"
+                said[case["id"]] = f"Without an alert, it also contacted {what} on {when} ({many})."
+        return said
+
     def windows(self, rows: Sequence[Row]) -> list[Window]:
-        """Rows of the scores table with what surrounds them."""
+        """Rows of the scores table with their surroundings."""
         kept: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for session in _rows(self.path / "sessions.parquet", (*KEYS, "start", "end")):
             kept[_key(session)].append(session)
         context = {_key(row): row for row in self._later("context.parquet", _KNOWN)}
-        owners, budget = self.owners(), self.run.alerts_per_device_day
+        owners, thresholds = self.owners(), self.run.tunables
         out = []
         for row, presence in zip(rows, self._presence(rows), strict=True):
             sessions = kept[_key(row)]
@@ -211,7 +237,7 @@ class Output:
                     presence,
                     context.get(_key(row), {}),
                     failed,
-                    no_alert(row, budget),
+                    no_alert(row, thresholds),
                     said,
                 )
             )
@@ -222,7 +248,7 @@ class Output:
         return {row["id"]: row["owner"] for row in self._later("exceptions.parquet", ("id", "owner"))}
 
     def _later(self, name: str, columns: Sequence[str]) -> list[Row]:
-        """A file that an output may lack."""
+        """Rows of a file that an output may lack."""
         file = self.path / name
         return _rows(file, columns) if file.exists() else []
 
@@ -246,7 +272,7 @@ class Output:
 
 @contextmanager
 def undamaged(path: Path) -> Iterator[None]:
-    """Raises TelemetryError where what an output holds cannot be gone on with: values no run writes."""
+    """Turns errors over values that no run writes into a TelemetryError."""
     try:
         yield
     except AppcadenceError:
@@ -294,16 +320,24 @@ def behaviours(row: Row) -> list[str]:
     ]
 
 
-def no_alert(row: Row, alerts_per_device_day: float) -> Finding | None:
-    """Why a ranked window raises no alert at a budget, however high its score; None where it raises one."""
+def no_alert(row: Row, thresholds: Mapping[str, float]) -> Finding | None:
+    """Why a ranked window raises no alert; None where it raises one.
+
+    The score from which windows alert is a matter of the model's calibration, which no output holds.
+
+    Args:
+        row: a row of the scores table.
+        thresholds: those that are set, by ATT&CK's name (`Run.tunables`).
+    """
     if row["alert"] or row["status"] != "scored":
         return None
-    if row["behaviours"] == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS:
+    shown = row["behaviours"] or []
+    if shown == ["structured_cadence"] and row["n_beats"] < CADENCE_ALONE_BEATS:
         return Finding("cadence_alone", {"min_beats": CADENCE_ALONE_BEATS})
-    threshold = 0.0 - math.log(alerts_per_device_day)  # never -0.0
-    if row["score"] < threshold:
-        return Finding("below_threshold", {"threshold": threshold})
-    return Finding("no_behaviour_stands_out")
+    bound = [row[name] for name in BEHAVIOURS if ATTACK_NAMES[name] in thresholds]
+    if not shown and any(one and one["p_value"] is not None for one in bound):
+        return Finding("no_behaviour_stands_out")
+    return Finding("below_threshold")
 
 
 def shown_value(contribution: Row, which: str) -> str:
@@ -333,7 +367,7 @@ def _inside(row: Row, spans: Sequence[Row], of_app: bool) -> Intervals:
 
 
 def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
-    """All columns of a file, some of which must be there."""
+    """Rows of a file, which must have at least these `columns`."""
     table = read_table(file)
     if missing := [name for name in columns if name not in table.column_names]:
         raise unreadable(file, KeyError(missing[0]))

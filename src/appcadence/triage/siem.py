@@ -49,7 +49,8 @@ def headline(alert: Alert) -> str:
     if alert["kind"].startswith("fleet"):
         name = alert["app_id"] if alert["kind"] == "fleet_app" else part[0]["dest"]
         what = alert["kind"].removeprefix("fleet_")
-        loud = f"; {alert['alerting_devices']} alert by themselves" if alert["alerting_devices"] else ""
+        some = alert["alerting_devices"]
+        loud = f"; {some} {'alerts by itself' if some == 1 else 'alert by themselves'}" if some else ""
         return f"{len(alert['device_ids'])} devices met the {what} {name} for the first time together{loud}."
     (device,) = alert["device_ids"]
     who = "An unknown app" if alert["app_id"] is None else alert["app_id"]
@@ -73,12 +74,12 @@ def technique_page(alert: Alert) -> tuple[str, str]:
 
 
 def suspects(alert: Alert) -> list[dict[str, Any]]:
-    """Destinations that alert by themselves, or all where only the rhythm of all together alerts."""
+    """Destinations that alert by themselves; all of them where only their rhythm together alerts."""
     return [part for part in alert["destinations"] if part["alert"]] or alert["destinations"]
 
 
 def own_fields(alert: Alert) -> dict[str, Any]:
-    """What no standard field holds, under our own names."""
+    """What no standard field holds, under names of our own."""
     findings = [{"code": f.code, "parameters": dict(f.parameters)} for f in alert["findings"]]
     return {name: alert[name] for name in _OWN} | {"findings": findings}
 
@@ -113,7 +114,7 @@ ECS_SEVERITY = {"low": 21, "medium": 47, "high": 73}
 
 
 def ecs(alert: Alert, made_at: datetime) -> dict[str, Any]:
-    """A case as a nested ECS document; what ECS does not know stands under `appcadence`.
+    """A case as a nested ECS document; what ECS has no field for is under `appcadence`.
 
     `@timestamp` and `event.created` are when the alert was made, `event.start` and `event.end` the times of
     the traffic. `event.risk_score` is the score.
@@ -265,14 +266,14 @@ def _evidence(alert: Alert, destination: dict[str, Any]) -> dict[str, Any]:
 
 _UNSEEN = "\\s\u0000-\u001f\u00ad\ufeff\u200b-\u200f\u2028-\u202e\u2060-\u2069"
 _FORMULA = f"^([{_UNSEEN}]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])"
-"""What a spreadsheet takes for a formula, full-width forms included, whatever unseen stands before it."""
+"""What a spreadsheet takes for a formula: also full-width forms, and behind invisible characters."""
 
 
 def write(cases: pa.Table, directory: Path, made_at: datetime) -> None:
     """Write alerts.csv, of all cases, and alerts.ecs.jsonl and alerts.ocsf.jsonl, of those new or raised.
 
-    Equal cases that were made at the same time give equal bytes. In the CSV a text that a spreadsheet would
-    take for a formula begins with an apostrophe.
+    Equal cases that were made at the same time give equal bytes. In the CSV, texts that a spreadsheet would
+    take for formulas get an apostrophe in front.
     """
     cases = cases.combine_chunks()
     pacsv.write_csv(_spreadsheet(cases), directory / "alerts.csv")

@@ -47,13 +47,13 @@ class Use:
     covered: int | None = None
     """Windows it marks."""
     bounds_broken: int | None = None
-    """Windows it would mark, were they within its bounds."""
+    """Windows it would mark if they kept to its bounds."""
     overlaps: dict[str, int] = field(default_factory=dict)
-    """Windows it would mark, had an earlier exception not done so; by the id of that."""
+    """By id of an earlier exception, windows that this one would mark too but that one already does."""
 
     @property
     def notes(self) -> list[str]:
-        """What its owner should know, in a few words each."""
+        """What its owner should know, a few words each."""
         out = []
         if self.days_left < 0:
             out.append("expired")
@@ -96,11 +96,11 @@ def marked(
     rank: Codes,
     start: int = 0,
 ) -> pa.Table:
-    """Rows of the scores table from `start` on (with their measures) as a ruling over the whole has them.
+    """Rows of the scores table from `start` on (with their measures), marked by a ruling over all rows.
 
-    A covered window keeps its row, score and reasons; its status is `excepted`, it has no rank, which the
-    others close up, and raises no alert. What earlier exceptions did is undone first, so that the outcome
-    depends on the detector's scores and these exceptions alone.
+    A covered window keeps its row, score and reasons. Its status becomes `excepted`, it loses its rank (the
+    others move up) and raises no alert. Earlier exceptions are undone first, so that the outcome depends
+    only on the detector's scores and these exceptions.
     """
     here = slice(start, start + len(scores))
     owner, ranks = ruling.entry[here], rank[here]
@@ -180,7 +180,7 @@ def judge(
 
 
 def unused(entries: Sequence[Entry], on: date | None = None) -> tuple[Use, ...]:
-    """What can be said of exceptions without scores: how long they last."""
+    """What is known about exceptions without scores: how long they last."""
     return tuple(_use(entry, on) for entry in entries)
 
 
@@ -190,7 +190,7 @@ def _use(entry: Entry, on: date | None, *counts: Any) -> Use:
 
 
 class _Table:
-    """The judged columns in codes, so that each distinct name is matched once."""
+    """The judged columns as codes, so that each distinct name is matched once."""
 
     def __init__(self, scores: pa.Table) -> None:
         self.device, self.devices = _codes(scores["device_id"])
@@ -251,16 +251,16 @@ class _Table:
         return np.asarray((has & ~strays)[group])
 
     def names_all(self, entry: Entry, rows: Codes) -> Mask:
-        """Whether it names all behaviours that each window shows."""
+        """Whether the exception names all behaviours that each window shows."""
         named = sum(1 << b for b, name in enumerate(BEHAVIOURS) if name in entry.behaviours)
         return np.asarray(self.shown[rows] & ~named == 0)
 
     def begun(self, entry: Entry, rows: Codes) -> Mask:
-        """Whether it was in force when each window began."""
+        """Whether it was already in force when each window began."""
         return np.asarray(self.start[rows] >= (entry.created.toordinal() - _EPOCH_DAY) * DAY_US)
 
     def ended(self, entry: Entry, rows: Codes) -> Mask:
-        """Whether it is in force no longer when each window ends."""
+        """Whether it has expired when each window ends."""
         return np.asarray(self.end[rows] > (entry.expires.toordinal() - _EPOCH_DAY + 1) * DAY_US)
 
 
@@ -310,7 +310,7 @@ def _floats(column: pa.Array) -> Vector:
 
 
 def _with(scores: pa.Table, added: dict[int, list[Finding]]) -> tuple[pa.Array, pa.Array]:
-    """Reasons and findings without what exceptions did before, and with what they do now."""
+    """Reasons and findings without what earlier exceptions added, and with what is `added` now."""
     reasons, findings = (one_array(scores[name]) for name in ("reasons", "findings"))
     row, said = pc.list_parent_indices(findings).to_numpy(), pc.list_flatten(findings)
     before = pc.is_in(said.field("code"), codes_of(SUPPRESSION)).to_numpy(zero_copy_only=False)

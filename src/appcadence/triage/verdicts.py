@@ -31,7 +31,7 @@ _SAID = ["verdict", "analyst", "justification", "decided_at", "window_start", "w
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of new decisions."""
+    """The outcome of recording decisions."""
 
     total: int
     """Decisions in the file now."""
@@ -45,12 +45,12 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
     """Add rows to a verdicts table, a Parquet file that is made if there is none; nothing is ever taken out.
 
     The file is replaced whole or not at all, and another writer waits meanwhile. With `evidence`, each
-    decision is a line of that file as well, written first: evidence may tell of a decision whose recording
-    was cut off, never the other way round.
+    decision is also a line of that file, written first: the evidence may hold a decision whose recording was
+    cut off, never the other way round.
 
     Raises:
         TelemetryError: the file cannot be read or written.
-        SchemaError: it, or `decided`, is no verdicts table.
+        SchemaError: it, or `decided`, is not a verdicts table.
         EvidenceError: the evidence file cannot be added to; no decision is recorded then.
     """
     file = Path(file)
@@ -73,7 +73,7 @@ def record(decided: pa.Table, file: str | Path, evidence: str | Path | None, at:
 
 
 def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
-    """Decisions that name a `case` of a batch output, or a window of it by its `rank`: one for each window.
+    """Decisions on a `case` of a batch output, or on a window by its `rank`, as one decision a window.
 
     Raises:
         TelemetryError: neither is given, or no such number is in the output, or the output is unreadable.
@@ -110,7 +110,7 @@ def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
 
 
 def disagreements(decided: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
-    """Rows of `decided` whose window another analyst judges otherwise; of each analyst the last word counts.
+    """Rows of `decided` whose window another analyst judged differently; the last word of each counts.
 
     Returns:
         (k, ...) `row` of `decided`, and the other's verdict, analyst, justification, decided_at, window_start
@@ -125,7 +125,7 @@ def disagreements(decided: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
 
 
 def verdicts_for(scores: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
-    """What analysts said of the channels of some windows, on whatever day.
+    """What analysts decided about the channels of some windows, on any day.
 
     Args:
         scores: the scores table, or its columns device_id, app_id and dest.
@@ -172,7 +172,7 @@ def _fact(row: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _replacing(file: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `file`, while no other process does the same."""
+    """A file to write that then replaces `file`; other processes that do the same wait."""
     try:
         check_output(file, TelemetryError)
         file.parent.stat()  # where it is mistyped, no other is made

@@ -1,4 +1,4 @@
-"""What is kept of the windows that people are shown: counts, times, where to look, sessions, the app."""
+"""What an output keeps about the windows it shows: counts, times, where to look, sessions, the app."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def context(windows: Windows, inventory: pa.Table, wanted: pd.DataFrame) -> pa.T
 
 
 def _declared_by(inventory: pd.DataFrame, dests: set[str]) -> dict[str, str]:
-    """The app that alone declares a destination, by destination."""
+    """By destination, the only app that declares it."""
     hosts = inventory.explode("expected_hosts").dropna(subset="expected_hosts")
     pairs = {(app, host.lower()) for app, host in zip(hosts["app_id"], hosts["expected_hosts"], strict=True)}
     apps = {dest: {app for app, host in pairs if covers(host, dest)} for dest in dests}
@@ -137,13 +137,13 @@ def column(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
-    """Places of all that the rows of a CSR own, and the row (a place in `rows`) of each."""
+    """Places of all items of some rows of a CSR, and for each its row, as a place in `rows`."""
     owner, place = fan(np.diff(offsets)[rows])
     return offsets[rows][owner] + place, owner
 
 
 def _bytes(windows: Windows, at: Codes, owner: Codes, n: int) -> dict[str, Vector]:
-    """(n,) bytes of the flows that each owns, given where these lie; NaN where they are not known of any."""
+    """(n,) sums of the bytes of the flows `at`, by their `owner`; NaN where no flow's are known."""
     out = {}
     for name in ("bytes_out", "bytes_in"):
         values = getattr(windows, name)[at]
@@ -153,13 +153,13 @@ def _bytes(windows: Windows, at: Codes, owner: Codes, n: int) -> dict[str, Vecto
 
 
 MIN_GAPS = 4
-"""Fewer gaps between beats have no usual length."""
+"""With fewer gaps between beats, no usual length is given."""
 NEAR = 0.2
-"""A gap is of the usual length within this share of the median."""
+"""A gap counts as usual within this share of the median."""
 MAX_PLACES = 3
 """Addresses and ports of a window, the most used first, ..."""
 MAX_RECORDS = 5
-"""... and ids of its records in the source: the first ones and the last."""
+"""... and ids of its records in the source: the first ones, the longest and the last."""
 FACTS = pa.schema(
     [
         *((name, pa.string()) for name in KEY[:3]),
@@ -221,7 +221,7 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
 
 
 def _reduced(least: np.ufunc, values: Vector, count: Codes) -> Vector:
-    """(n,) each row's least or greatest of what it owns, in order; every row owns something."""
+    """(n,) the minimum or maximum of each row's values, which lie in order; every row has some."""
     return np.asarray(least.reduceat(values, np.cumsum(count) - count) if len(count) else values)
 
 
@@ -235,7 +235,7 @@ def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
 
 
 def _moments(base_us: Codes, seconds: Vector) -> pa.Array:
-    """(n,) times so many seconds after others (microseconds since the epoch)."""
+    """(n,) times `seconds` after `base_us` (microseconds since the epoch)."""
     return pa.array(base_us + np.rint(seconds * 1e6).astype(np.int64), TIME)
 
 
@@ -287,10 +287,10 @@ def _prevalence(history: History, wanted: pd.DataFrame) -> dict[str, Vector]:
 
 
 def _started(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> pd.DataFrame:
-    """The records that began in each wanted window, a `row` of `wanted`, in the order of time."""
+    """The records that began in each wanted window (`row` = its place in `wanted`), by time."""
     start = flows["start"].cast(pa.int64()).to_numpy()
     width = round(seconds * 1e6)
-    names = ["device_id", "app_id", "dest_ip", "dest_port", "outcome", "source_uid"]
+    names = ["device_id", "app_id", "dest_ip", "dest_port", "outcome", "source_uid", "duration_seconds"]
     seen = flows.select(names).to_pandas()
     seen = seen.assign(dest=_dest(flows).to_pandas(), at=start, begin=start // width * width)
     keys = wanted[list(KEY)].assign(row=np.arange(len(wanted)))
@@ -302,18 +302,20 @@ def _started(flows: pa.Table, wanted: pd.DataFrame, seconds: float) -> pd.DataFr
         seen.merge(keys[~app_wide], on=["device_id", "app_id", "dest", "begin"]),
         beyond.merge(keys[app_wide].drop(columns="dest"), on=["device_id", "app_id", "begin"]),
     ]
-    return pd.DataFrame(pd.concat(mine).sort_values(["row", "at"], kind="stable"))
+    return pd.DataFrame(pd.concat(mine).sort_values(["row", "at"], kind="stable", ignore_index=True))
 
 
 def _places(started: pd.DataFrame, n: int) -> dict[str, list[list[object]]]:
     """Addresses, ports and ids of the records of n windows."""
-    first = started.groupby("row").cumcount()
-    last = started.groupby("row").cumcount(ascending=False)
-    ends = started[(first < MAX_RECORDS - 1) | (last < 1)]
+    row, named = started["row"], started.dropna(subset="source_uid")
+    length = named["duration_seconds"].fillna(0.0).groupby(named["row"])
+    kept = named.index.isin(length.idxmax()) | ~named.duplicated("row", keep="last")
+    spare = MAX_RECORDS - pd.Series(kept, named.index).groupby(row).transform("sum")
+    first = (~pd.Series(kept, named.index)).groupby(row).cumsum()
     return {
         "addresses": _most(started, "dest_ip", n),
         "ports": _most(started, "dest_port", n),
-        "record_ids": _lists(ends.dropna(subset="source_uid"), "source_uid", n),
+        "record_ids": _lists(named[kept | (first <= spare)], "source_uid", n),
     }
 
 
@@ -335,7 +337,7 @@ def _dest(flows: pa.Table) -> pa.ChunkedArray:
 
 
 def _names(device: pa.Array, app: pa.Array, dest: pa.Array) -> Sequence[pa.Array]:
-    """One text for each channel, and one for each app on a device."""
+    """A key for each flow's channel, and one for its app on the device."""
     app = pc.coalesce(app.cast(pa.string()), "")
     texts = [pc.binary_join_element_wise(device.cast(pa.string()), app, "\x1f")]
     return [pc.binary_join_element_wise(texts[0], dest, "\x1f"), texts[0]]

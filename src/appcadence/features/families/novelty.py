@@ -1,8 +1,8 @@
-"""What was known before the window began: first-seen, prevalence and habits, always as of the window.
+"""What was known before the window began: first contact, prevalence and habits, always as of the window.
 
-A window's own contact never counts, so a contact is counted alike whoever made it. Known is what the vetted
-past of `History` holds: a channel that joined since stays new, however long it stays. What other devices
-contact counts vetted or not.
+A window's own contact never counts, so contacts count the same for every device. Only what is in the vetted
+past of `History` is known: a channel that joined later stays new, however long it lasts. Contacts of other
+devices count whether vetted or not.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ FEATURES = (
 )
 _NEW_FOR_DEVICE = 2
 FLEET = slice(5, 9)
-"""What takes the whole fleet."""
+"""Features that need the whole fleet."""
 
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
-    """(n, 9); NaN without history and for app-level windows, all but steady days also where the device has no
+    """(n, 9); NaN without history and for app-level windows; all but steady days also if the device has no
     vetted past.
 
-    Only what one device shows: the last four columns need the whole fleet and come from `Fleet`.
+    These values need one device only. The last four columns need the whole fleet and are filled by `Fleet`.
     """
     out = np.full((windows.n, len(FEATURES)), np.nan, np.float32)
     if windows.compared is not None:
@@ -98,7 +98,7 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
 
 
 class Fleet:
-    """Who met what first, over the whole fleet: history and all windows of an extraction."""
+    """First contacts across the fleet: the history and all windows of an extraction."""
 
     def __init__(self, past: Past, parts: Sequence[Contacts | None], first_us: int) -> None:
         """`first_us`: when the first flow of the extraction started."""
@@ -108,7 +108,7 @@ class Fleet:
         domain = np.array(codes, np.int64)
         self.first_us = first_us
         self.nameless = code_of(APP_LEVEL, past.dests)
-        """Code of what is no destination; -1 = there is none."""
+        """Code that stands for no destination; -1 = there is none."""
         self.n_domains = max(len(domains), 1)
         self.domain = domain
         named = np.flatnonzero(channels.app >= 0)
@@ -138,9 +138,9 @@ class Fleet:
         start_us: np.ndarray,
         width_us: int,
     ) -> None:
-        """Fill the last four columns of some rows, this family's being the last of `values`.
+        """Fill the last four columns of some rows; this family's columns are the last of `values`.
 
-        Those rows are channel windows of that width, and `device`, `app`, `dest` and `start_us` (n_rows,)
+        The rows are channel windows of that width; `device`, `app`, `dest` and `start_us` (n_rows,) are
         theirs.
         """
         first = values.shape[1] - len(FEATURES)

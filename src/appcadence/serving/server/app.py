@@ -1,4 +1,4 @@
-"""The endpoints, their description as OpenAPI, and the process that serves them until it is told to end."""
+"""The endpoints, their OpenAPI description, and the process that serves them until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from appcadence._version import VERSION
 from appcadence.config import Alerts
-from appcadence.errors import AppcadenceError
+from appcadence.errors import AppcadenceError, known_are
 from appcadence.serving.scorer import Scorer
 from appcadence.serving.server.arrow_body import FILE, STREAM
 from appcadence.serving.server.door import CONTENT_TYPE, OPEN, Door, Metrics, read_token
@@ -32,28 +32,29 @@ from appcadence.telemetry.addresses import is_loopback
 _JSON = "application/json"
 _REFS = "#/components/schemas/{model}"
 _DESCRIPTION = (
-    "Scores iOS apps' network windows. The numbers are those of the Python library to the bit: JSON carries "
-    "as many digits as it takes, null is unknown, times are UTC."
+    "Scores network windows of iOS apps. Results equal those of the Python library to the bit: JSON numbers "
+    "have all digits, null means unknown, and times are in UTC."
 )
 _SAID = {
     401: "The token is missing or wrong.",
-    404: "There is no such window, or no such path.",
-    408: "The body did not come in time.",
+    404: "The window or the path does not exist.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The body is of another type.",
+    415: "The content type or encoding of the body is not supported.",
     421: "The Host header names another machine, and there is no token.",
-    422: "The telemetry or a parameter does not fit.",
-    503: "Too much is under way, or it takes too long; try again.",
+    422: "The telemetry or a parameter is invalid.",
+    503: "The server is overloaded, or the request takes too long; try again.",
 }
+_PARAMETERS = ("alerts_per_device_day", "false_discovery_rate")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 Budget = Annotated[
     float,
-    Query(gt=0, le=1e6, allow_inf_nan=False, description="Benign alerts a device-day that alerts keep to."),
+    Query(gt=0, le=1e6, allow_inf_nan=False, description="Alert budget: benign alerts per device-day."),
 ]
 Rate = Annotated[
     float | None,
-    Query(gt=0, lt=1, description="In place of the budget: the share of alerts that may be benign."),
+    Query(gt=0, lt=1, description="Instead of the budget: the share of alerts that may be benign."),
 ]
 
 
@@ -65,7 +66,7 @@ class _Found(NamedTuple):
 def application(scorer: Scorer, limits: Limits | None = None, token: str | None = None) -> FastAPI:
     """The server as an ASGI application, for `serve` or another ASGI server with one process.
 
-    Without a token it answers only requests that name this machine as their host.
+    Without a token, it answers only requests whose Host header names this machine.
     """
     limits = limits or Limits()
     work, queue = Work(scorer, limits.max_rows), Queue(limits)
@@ -76,6 +77,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
         description=_DESCRIPTION,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
         responses={code: {"model": Error, "description": said} for code, said in _SAID.items()},
     )
     routes = frozenset(("/score", "/explain", "/model", OPEN, "/metrics", "/openapi.json"))
@@ -94,7 +96,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
     async def score(
         request: Request, alerts_per_device_day: Budget = 1.0, false_discovery_rate: Rate = None
     ) -> Response:
-        """Score all windows of the given flows; the other tables, where given, make the answer better."""
+        """Score all windows of the given flows; other tables are optional and improve the scores."""
         arrow = _kind(request, _JSON, STREAM, FILE) != _JSON
         alerts = Alerts(alerts_per_device_day, false_discovery_rate)
         wanted = STREAM in request.headers.get("accept", "")
@@ -111,7 +113,7 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
     async def explain(
         request: Request, alerts_per_device_day: Budget = 1.0, false_discovery_rate: Rate = None
     ) -> Response:
-        """Explain one window of the given flows: its row, why, and the contributions of all features.
+        """Explain one window of the given flows: its row, reasons, and the contributions of all features.
 
         Contributions, `constant` and the row's `device_shift` add up to its score.
         """
@@ -122,17 +124,19 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
 
     @app.get("/model", response_model=Model)
     async def model() -> Response:
-        """What scores: its id, window, features, baseline and card."""
+        """The model: its id, window, features, baseline and card."""
         return Response(work.model(), media_type=_JSON)
 
     @app.get(OPEN, response_model=Health)
     async def healthz() -> Response:
-        """Whether the server answers. Takes no token."""
+        """Whether the server is up. Needs no token."""
         return JSONResponse({"status": "ok"})
+
+    app.add_api_route(OPEN, healthz, methods=["HEAD"], include_in_schema=False)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
-        """Counters in the text form of Prometheus."""
+        """Metrics in Prometheus text format."""
         return Response(counted.text(), media_type=CONTENT_TYPE)
 
     _describe(app, work, token is not None)
@@ -140,7 +144,14 @@ def application(scorer: Scorer, limits: Limits | None = None, token: str | None 
 
 
 def _kind(request: Request, *kinds: str) -> str:
-    """The content type of a body."""
+    """The content type of a body; requests that would be misread are refused."""
+    for name in request.query_params:
+        if name not in _PARAMETERS:
+            raise HTTPException(422, f"there is no parameter {name!r}; {known_are(name, _PARAMETERS)}")
+        if len(request.query_params.getlist(name)) > 1:
+            raise HTTPException(422, f"the parameter {name} is given more than once; give it once")
+    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise HTTPException(415, f"the body is encoded ({coding}); send it without Content-Encoding")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in kinds:
         raise HTTPException(415, f"the body is {kind or 'of no type'}; send it as {' or '.join(kinds)}")
@@ -150,14 +161,14 @@ def _kind(request: Request, *kinds: str) -> str:
 async def _body(request: Request, place: Place) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > place.queue.limits.max_body_bytes:
-        place.add(int(declared))  # which refuses it before it has come
+        place.add(int(declared))  # refuses it before it arrives
     parts = []
     try:
         async for part in request.stream():
             place.add(len(part))
             parts.append(part)
     except ClientDisconnect:
-        raise HTTPException(400, "the body broke off") from None
+        raise HTTPException(400, "the connection closed before the body was complete") from None
     return b"".join(parts)
 
 
@@ -175,7 +186,12 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(AppcadenceError(text))}, status, headers)
 
     async def asked(request: Request, error: Any) -> Response:
-        return said(error.status_code, str(error.detail), error.headers)
+        text = str(error.detail)
+        if error.status_code == 404:
+            text = f"there is no path {request.url.path}; /openapi.json lists all of them"
+        elif error.status_code == 405:
+            text = f"{request.url.path} takes {error.headers['Allow']}, not {request.method}"
+        return said(error.status_code, text, error.headers)
 
     async def unfit(request: Request, error: Any) -> Response:
         fault = error.errors()[0]
@@ -185,7 +201,7 @@ def _add_errors(app: FastAPI) -> None:
         return said(404 if isinstance(error, NoSuchWindow) else 422, str(error))
 
     async def failed(request: Request, error: Exception) -> Response:
-        return said(500, "the server failed at this request; its standard error says more")
+        return said(500, "the server failed on this request; see its standard error")
 
     app.add_exception_handler(HTTPError, asked)
     app.add_exception_handler(RequestValidationError, unfit)
@@ -201,7 +217,7 @@ def _takes(name: str, example: dict[str, Any], arrow: bool = False) -> dict[str,
 
 
 def _describe(app: FastAPI, work: Work, token: bool) -> None:
-    """Complete the description by what FastAPI does not see: bodies that are read here, Arrow, the token."""
+    """Add to the description what FastAPI does not see: bodies that are read here, Arrow, the token."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -235,19 +251,19 @@ def serve(
     limits: Limits | None = None,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve a scorer over HTTP until SIGTERM or SIGINT; what is under way then is answered first.
+    """Serve a scorer over HTTP until SIGTERM or SIGINT; requests in progress are answered first.
 
-    `ready` is told the address. Port 0 is one that is free.
+    `ready` is called with the address. Port 0 means any free port.
 
     Raises:
-        AppcadenceError: the host is not loopback and there is no token, or the token is not usable.
-        OSError: the address cannot be bound, or the token not read.
+        AppcadenceError: the host is not loopback and there is no token, or the token is unusable.
+        OSError: the address cannot be bound, or the token file cannot be read.
     """
     limits = limits or Limits()
     token = None if token_file is None else read_token(token_file)
     if token is None and not is_loopback(host):
         raise AppcadenceError(
-            f"host {host} lets other machines ask; give a file with the token that they must send",
+            f"host {host} is open to other machines; give a file with the token that they must send",
             "token_file",
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -265,14 +281,14 @@ def serve(
             timeout_graceful_shutdown=limits.timeout_seconds,
         )
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        # Uvicorn drains, and then raises the signal that it was given once more.
+        # Uvicorn drains, and then raises the signal again.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         with contextlib.suppress(KeyboardInterrupt):
             _Server(config, lambda: ready(address)).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
-    """Says that it is ready once it heeds signals: one that comes while it starts may be lost."""
+    """Reports readiness only once it handles signals, since one that comes during start-up may be lost."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Flows as an Arrow IPC stream or file that nobody vouches for."""
+"""Flows as an untrusted Arrow IPC stream or file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, Overflo
 
 
 def parse_flows(body: bytes, max_rows: int) -> pa.Table:
-    """The declared columns of the flows in a body, checked as Arrow asks for data that is not trusted.
+    """The declared columns of the flows in a body, validated as Arrow recommends for untrusted data.
 
-    A body takes no more memory than its own bytes: compressed batches are refused before they are read, and
-    so are types whose values may lie over one another.
+    A body takes no more memory than its own bytes: compressed batches, and types whose values may overlap,
+    are refused before they are read.
 
     Raises:
-        SchemaError: it is no such stream, too long, or compressed.
+        SchemaError: the body is not such a stream, is too long, or is compressed.
     """
     # A file is the magic, a stream, and a footer that only random access needs.
     stream = pa.py_buffer(body.removeprefix(_MAGIC))
@@ -47,12 +47,12 @@ def parse_flows(body: bytes, max_rows: int) -> pa.Table:
     except _BROKEN as error:
         if isinstance(error, SchemaError):
             raise
-        raise SchemaError(f"the body is no sound Arrow IPC stream of flows ({error})") from None
+        raise SchemaError(f"the body is not a valid Arrow IPC stream of flows ({error})") from None
     return table
 
 
 def _columns(schema: pa.Schema) -> list[str]:
-    """The declared columns; the others are left out unread."""
+    """The declared columns; others are not read."""
     names = [c.name for c in FLOWS.columns if c.name in schema.names]
     for name in names:
         if schema.names.count(name) > 1:
@@ -81,7 +81,7 @@ def _check_lengths(table: pa.Table) -> None:
 
 
 def _check_compression(stream: pa.Buffer) -> None:
-    """Refuse compressed batches: a small one may claim any size, and is unpacked as it is read."""
+    """Refuse compressed batches: a small one may claim any size, and is decompressed when read."""
     for message in pa.ipc.MessageReader.open_stream(stream):
         kind, data = message.type, bytes(message.metadata)
         if kind not in ("record batch", "dictionary"):
@@ -98,7 +98,7 @@ def _follow(data: bytes, at: int) -> int:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a FlatBuffers table lies; 0 = it is not there."""
+    """The offset of a field of a FlatBuffers table; 0 = missing."""
     directory = table - int(struct.unpack_from("<i", data, table)[0])
     (size,) = struct.unpack_from("<H", data, directory)
     if 4 + 2 * number >= size:

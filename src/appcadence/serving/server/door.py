@@ -1,4 +1,4 @@
-"""What every request passes: who may ask, and the count of what was answered."""
+"""Access control and metrics for every request."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 
 class Metrics:
-    """The counters of one server; threads may share them."""
+    """The metrics of one server; threads may share them."""
 
     def __init__(self, queue: Queue) -> None:
         self.registry = CollectorRegistry()
         named: dict[str, Any] = {"namespace": "appcadence", "registry": self.registry}
         self.requests = Counter("requests", "Requests answered.", ["route", "status"], **named)
-        said = "From the head of a request to its answer."
+        said = "Time from the head of a request to its answer."
         self.seconds = Histogram("request_seconds", said, ["route"], buckets=_SECONDS, **named)
-        self.windows = Counter("windows_scored", "Rows of scores tables answered.", **named)
+        self.windows = Counter("windows_scored", "Rows of scores tables returned.", **named)
         for name, said, value in (
             ("requests_under_way", "Requests being read, waiting or being scored.", lambda: queue.requests),
-            ("queue_length", "Requests that wait for a worker.", lambda: queue.waiting),
-            ("waiting_bytes", "Bodies of the requests under way.", lambda: queue.held_bytes),
+            ("queue_length", "Requests waiting for a worker.", lambda: queue.waiting),
+            ("waiting_bytes", "Bytes of the bodies of requests in progress.", lambda: queue.held_bytes),
         ):
             Gauge(name, said, **named).set_function(value)
 
     def text(self) -> bytes:
-        """All of them."""
+        """All metrics in Prometheus text format."""
         return generate_latest(self.registry)
 
 
 OPEN = "/healthz"
-"""The one path that takes no token."""
+"""The only path that needs no token."""
 MIN_TOKEN_CHARACTERS = 32
 MIN_DISTINCT_CHARACTERS = 10
 MAX_TOKEN_BYTES = 4096
@@ -53,10 +53,10 @@ _MAKE_ONE = "make one with: umask 077; openssl rand -hex 32 > FILE"
 
 
 class Door:
-    """Lets requests through to `app`.
+    """Checks and counts requests, and passes them to `app`.
 
-    Without a token the server is on loopback, and a web page could have its own name resolved to it: requests
-    that name another host are refused.
+    Without a token the server is on loopback, but a web page could let its own name resolve to it (DNS
+    rebinding). Requests that name another host are therefore refused.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: str | None, routes: frozenset[str]) -> None:
@@ -89,7 +89,7 @@ class Door:
         if self.token is None:
             if names_loopback(headers.get("host", "")):
                 return None
-            said = "the Host header names another machine; ask for the address that the server printed"
+            said = "the Host header names another machine; use the address that the server printed"
             return JSONResponse({"error": said}, 421)
         if scope["path"] == OPEN or bears(headers.get("authorization", ""), self.token):
             return None
@@ -98,11 +98,11 @@ class Door:
 
 
 def read_token(file: Path) -> str:
-    """The token in a file that its owner alone may read.
+    """The token in a file that only its owner may read.
 
     Raises:
-        AppcadenceError: others may read or write it, or it is too easy to guess.
-        OSError: it cannot be read.
+        AppcadenceError: others may read or write the file, or the token is too easy to guess.
+        OSError: the file cannot be read.
     """
     with open_input(file) as stream:
         check_private(file, stream, AppcadenceError)
@@ -119,13 +119,13 @@ def read_token(file: Path) -> str:
 
 
 def bears(authorization: str, token: str) -> bool:
-    """Whether an Authorization header bears the token; takes as long whatever it is."""
+    """Whether an Authorization header has the token, compared in constant time."""
     given = f"{authorization[:7].title()}{authorization[7:]}".encode()
     wanted = f"Bearer {token}".encode()
     return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(wanted).digest())
 
 
 def names_loopback(host: str) -> bool:
-    """Whether a Host header names this machine; a web page whose own name leads here has another there."""
+    """Whether a Host header names this machine."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     return is_loopback(name.strip("[]"))

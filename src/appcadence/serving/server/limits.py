@@ -1,4 +1,4 @@
-"""What one server takes at a time, and who does the work."""
+"""The limits of one server, and its workers."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a server, all at least 1.
+    """Limits of a server, all at least 1.
 
-    Memory is bounded by them: bodies wait in at most `max_waiting_bytes`, and each of the `workers` holds one
-    body as tables and rows, about twenty times its size as JSON.
+    They bound its memory: waiting bodies take at most `max_waiting_bytes`, and each of the `workers` holds
+    one body as tables and rows, about twenty times its size as JSON.
 
     Raises:
-        AppcadenceError: a bound is less than 1.
+        AppcadenceError: a limit is less than 1.
     """
 
     workers: int = usable_cpus()
-    """Requests that are scored at the same time."""
+    """Requests scored at the same time."""
     max_body_bytes: int = 16 << 20
     max_rows: int = 50_000
-    """Rows of one table; a flow counts once for every window that it lasts."""
+    """Rows of one table; a flow counts once for every window it touches."""
     max_requests: int = 256
-    """Requests under way: being read, waiting or being scored."""
+    """Requests in progress: being read, waiting or being scored."""
     max_waiting_bytes: int = 256 << 20
-    """Bodies of all requests under way."""
+    """Bytes of the bodies of all requests in progress."""
     timeout_seconds: int = 60
     """From the head of a request to its answer."""
 
@@ -47,14 +47,14 @@ class Limits:
 
 
 class Place:
-    """What one request takes up until it is answered and its work has ended."""
+    """What one request occupies until it is answered and its work has ended."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.held_bytes = 0
 
     def add(self, n_bytes: int) -> None:
-        """Take so many bytes more, or refuse the request."""
+        """Take `n_bytes` more, or refuse the request."""
         limits = self.queue.limits
         if self.held_bytes + n_bytes > limits.max_body_bytes:
             raise HTTPException(
@@ -66,28 +66,28 @@ class Place:
         self.queue.held_bytes += n_bytes
 
     def leave(self) -> None:
-        """Give all of it back."""
+        """Release everything."""
         self.queue.held_bytes -= self.held_bytes
         self.queue.requests -= 1
 
 
 class Queue:
-    """The requests under way, and their workers; all but the work runs on the event loop."""
+    """The requests in progress and their workers; everything but the work runs on the event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.requests = 0
         self.waiting = 0
-        """Requests whose body is complete and whose work has not begun."""
+        """Requests whose body is complete and whose work has not started."""
         self.held_bytes = 0
         self.free = asyncio.Semaphore(limits.workers)
         self.pool = ThreadPoolExecutor(limits.workers, "appcadence-score")
 
     async def answer(self, read: Callable[[Place], Awaitable[bytes]], work: Callable[[bytes], _T]) -> _T:
-        """Read a body and work on it in a thread, within the limits.
+        """Read a body and process it in a thread, within the limits.
 
-        Work that takes too long cannot be stopped: it is no longer waited for, and keeps its place and its
-        worker until it ends.
+        Work that takes too long cannot be stopped: nobody waits for it any more, but it keeps its place and
+        its worker until it ends.
         """
         if self.requests >= self.limits.max_requests:
             raise HTTPException(503, "too many requests are waiting to be scored; try again", _RETRY)
@@ -102,10 +102,8 @@ class Queue:
         except TimeoutError:
             seconds = self.limits.timeout_seconds
             if body is None:
-                raise HTTPException(408, f"the body did not come within {seconds} s") from None
-            raise HTTPException(
-                503, f"no worker came to an answer within {seconds} s; try again", _RETRY
-            ) from None
+                raise HTTPException(408, f"the body did not arrive within {seconds} s") from None
+            raise HTTPException(503, f"no worker finished within {seconds} s; try again", _RETRY) from None
         finally:
             if job is None:
                 place.leave()
@@ -121,6 +119,6 @@ class Queue:
 
     def _ended(self, job: asyncio.Future[Any], place: Place) -> None:
         if not job.cancelled():
-            job.exception()  # asked for, or asyncio complains that nobody did
+            job.exception()  # retrieved, or asyncio would warn
         self.free.release()
         place.leave()

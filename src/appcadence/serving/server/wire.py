@@ -1,7 +1,7 @@
-"""Canonical tables and scores as JSON: both sides derive from the declarations of the tables.
+"""Canonical tables and scores as JSON, both derived from the declarations of the tables.
 
-Numbers are written with as many digits as it takes to read the same number back, times as ISO 8601 in UTC
-with six digits of a second, and what is unknown as null.
+Numbers have enough digits to read the same number back, times are ISO 8601 in UTC with six decimals of a
+second, and unknown values are null.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from appcadence.models.scores import CONTRIBUTION, SCORES
 from appcadence.telemetry.schema import DIRECTORY_TABLES, NAME, TIME, Column, Table
 
 MAX_TEXT = 1024
-"""Characters of one text in a table."""
+"""Most characters of a text in a table."""
 _MAX_FAULTS = 100
-"""A body with more of them is not looked at in detail."""
+"""A body with more faults is not examined in detail."""
 _ROWS_AT_ONCE = 1000
 _INTEGERS = {pa.int8(): 8, pa.int32(): 32, pa.int64(): 64}
 _PLAIN: dict[pa.DataType, Any] = {pa.string(): str, pa.int64(): int, pa.float64(): float, pa.bool_(): bool}
@@ -41,7 +41,7 @@ _TIME = Annotated[
 
 
 def typed_dict(name: str, fields: Mapping[str, Any]) -> Any:
-    """The type of JSON objects with these fields and no other."""
+    """The type of JSON objects with exactly these fields."""
     make: Any = TypedDict  # type checkers want the fields written out
     made = make(name, dict(fields))
     made.__pydantic_config__ = _STRICT
@@ -49,7 +49,7 @@ def typed_dict(name: str, fields: Mapping[str, Any]) -> Any:
 
 
 def list_of(kind: Any, *constraints: Any) -> Any:
-    """The type of JSON arrays of a type that is made here."""
+    """The type of JSON arrays of a type made here."""
     made: Any = GenericAlias(list, kind)
     annotate: Any = Annotated
     return annotate[made, *constraints] if constraints else made
@@ -77,7 +77,7 @@ def _asked(column: Column) -> Any:
 
 
 def bodies(max_rows: int) -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
-    """What `POST /score` and `POST /explain` take as JSON."""
+    """The JSON bodies of `POST /score` and `POST /explain`."""
     fields: dict[str, Any] = {}
     for name in INPUT_TABLES:
         table = DIRECTORY_TABLES[name]
@@ -96,7 +96,7 @@ def parse(adapter: TypeAdapter[Any], body: bytes) -> tuple[dict[str, pa.Table], 
     """The tables of a body, and the window that it names, if any.
 
     Raises:
-        SchemaError: it does not fit the adapter's schema.
+        SchemaError: the body does not fit the adapter's schema.
     """
     try:
         given = adapter.validate_json(body)
@@ -116,7 +116,7 @@ def _table(table: Table, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def answered(name: str, kind: pa.DataType) -> Any:
-    """The type in an answer of a value, or null."""
+    """The type of a value in an answer, or null."""
     if pa.types.is_struct(kind):
         title = name.title().replace("_", "")
         return typed_dict(title, {field.name: answered(field.name, field.type) for field in kind}) | None
@@ -148,7 +148,7 @@ def scores_json(scores: pa.Table) -> bytes:
 
 
 class Error(TypedDict):
-    """Any answer that is no success."""
+    """Any answer other than success."""
 
     error: str
 
@@ -169,7 +169,7 @@ class Feature(TypedDict):
 
 
 class Baseline(TypedDict):
-    """What the model learned from: the latest flow, and counts."""
+    """What the model was trained on: the time of the latest flow, and counts."""
 
     end: str
     devices: int
@@ -191,7 +191,7 @@ class Model(TypedDict):
 
 
 class Finding(TypedDict):
-    """A reason, or what could not be checked."""
+    """A reason, or something that could not be checked."""
 
     code: str
     parameters: dict[str, Any]
@@ -199,7 +199,7 @@ class Finding(TypedDict):
 
 
 class Explained(TypedDict):
-    """What speaks for the benign reading."""
+    """What supports a benign explanation."""
 
     code: str
     text: str

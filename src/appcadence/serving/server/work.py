@@ -1,4 +1,4 @@
-"""What the endpoints compute, away from HTTP: bodies in, answers out. Threads may share it."""
+"""What the endpoints compute, without HTTP: bodies in, answers out. Threads may share it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from appcadence.config import Alerts, Config
 from appcadence.errors import AppcadenceError, SchemaError
 from appcadence.features.catalog import FAMILY_OF, FEATURES, SCHEMA_ID
 from appcadence.features.extraction import table_of
+from appcadence.features.given import conformed
 from appcadence.features.windows import MAX_DURATION_SECONDS, window_seconds
 from appcadence.findings import of_row, sentences
 from appcadence.serving.scorer import Scored, Scorer
 from appcadence.serving.server.arrow_body import parse_flows
 from appcadence.serving.server.wire import bodies, parse, plain_rows, scores_json
-from appcadence.telemetry.schema import DIRECTORY_TABLES, TIME, conform
+from appcadence.telemetry.schema import DIRECTORY_TABLES, TIME
 from appcadence.telemetry.times import to_iso, to_micros
 
 YEARS = (1970, 2200)
-"""Times lie in these years, of which the second is no longer one."""
+"""Times must be from the first year on and before the second."""
 _FIRST, _END = (pa.scalar(to_micros(datetime(year, 1, 1)), pa.int64()).cast(TIME) for year in YEARS)
 EXAMPLE = {
     "flows": [
@@ -40,7 +41,7 @@ EXAMPLE = {
         }
     ]
 }
-"""A body of `POST /score`, and `EXPLAIN_EXAMPLE` one of `POST /explain`."""
+"""A body of `POST /score`; `EXPLAIN_EXAMPLE` is one of `POST /explain`."""
 EXPLAIN_EXAMPLE = EXAMPLE | {
     "window": {
         "device_id": "phone-00001",
@@ -52,11 +53,11 @@ EXPLAIN_EXAMPLE = EXAMPLE | {
 
 
 class NoSuchWindow(AppcadenceError, LookupError):
-    """The telemetry of a request does not have the window that it asks about."""
+    """The telemetry of a request does not contain the window it asks for."""
 
 
 class Work:
-    """One scorer and the bounds of what it is given."""
+    """One scorer and the limits of its input."""
 
     def __init__(self, scorer: Scorer, max_rows: int) -> None:
         self.scorer = scorer
@@ -67,7 +68,7 @@ class Work:
         """The canonical tables of a body of `POST /score`.
 
         Raises:
-            SchemaError: they do not fit their declarations, or are longer than allowed.
+            SchemaError: they do not fit their declarations, or have too many rows.
         """
         if arrow:
             return self._checked({"flows": parse_flows(body, self.max_rows)})
@@ -88,7 +89,7 @@ class Work:
     def _explanation(self, scored: Scored, at: int) -> bytes:
         (row,) = scored.scores.slice(at, 1).to_pylist()
         found = self.scorer.explain(table_of(scored.windows).iloc[[at]])
-        # Those of the table know the rest of the device, but low ranks have none.
+        # The findings of the table consider the whole device, but low ranks have none.
         said = of_row(row) or list(found.findings)
         (shown,) = plain_rows(scored.scores.slice(at, 1))
         codes = found.explained_by
@@ -128,17 +129,17 @@ class Work:
         return orjson.dumps(facts)
 
     def warm_up(self) -> None:
-        """Compile what scoring and explaining take, so that no request waits for it."""
+        """Compile the code for scoring and explaining, so that no request waits for it."""
         scored = self.run(self.tables(orjson.dumps(EXAMPLE), arrow=False), Alerts())
         scores_json(scored.scores)
         self._explanation(scored, 0)
 
     def run(self, tables: Mapping[str, pa.Table], alerts: Alerts) -> Scored:
-        """What `Scorer.run` makes of canonical tables."""
+        """The result of `Scorer.run` for canonical tables."""
         return self.scorer.run(tables, Config(alerts))
 
     def _checked(self, given: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-        tables = {name: conform(DIRECTORY_TABLES[name], table) for name, table in given.items()}
+        tables = {name: conformed(name, table) for name, table in given.items()}
         for name, table in tables.items():
             for column in DIRECTORY_TABLES[name].columns:
                 if column.type == TIME:
@@ -148,8 +149,8 @@ class Work:
         touched = int((1 + lasts // window_seconds(self.scorer.detector.window)).sum())
         if touched > self.max_rows:
             raise SchemaError(
-                f"the flows last for {touched:,} windows, counting each flow in every window that it lasts; "
-                f"at most {self.max_rows:,}: send fewer"
+                f"the flows touch {touched:,} windows, counting each flow once for every window; at most "
+                f"{self.max_rows:,} are allowed: send fewer"
             )
         return tables
 
@@ -158,11 +159,11 @@ def _moment(text: str) -> pa.Scalar:
     try:
         return pa.scalar(text).cast(TIME)
     except pa.ArrowInvalid:
-        raise SchemaError(f"window.window_start is {text!r}, which is no time") from None
+        raise SchemaError(f"window.window_start is {text!r}, which is not a valid time") from None
 
 
 def _place(scores: pa.Table, wanted: Mapping[str, Any], start: pa.Scalar) -> int:
-    """The row of a window."""
+    """The row number of a window."""
     mask = pc.equal(scores["window_start"], start)
     for name in ("device_id", "app_id", "dest"):
         column, value = scores[name], wanted[name]
@@ -170,7 +171,7 @@ def _place(scores: pa.Table, wanted: Mapping[str, Any], start: pa.Scalar) -> int
     at = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
     if not len(at):
         said = ", ".join(f"{name} {value!r}" for name, value in wanted.items())
-        raise NoSuchWindow(f"the given flows make no window of {said}; POST /score lists theirs")
+        raise NoSuchWindow(f"the given flows have no window with {said}; POST /score lists their windows")
     return int(at[0])
 
 
@@ -178,5 +179,5 @@ def _check_times(table: str, column: str, times: pa.ChunkedArray) -> None:
     inside = pc.and_(pc.greater_equal(times, _FIRST), pc.less(times, _END))
     if not pc.all(inside, min_count=0).as_py():
         raise SchemaError(
-            f"table {table}, column {column!r}: a time lies outside the years {YEARS[0]} to {YEARS[1] - 1}"
+            f"table {table}, column {column!r}: a time is outside the years {YEARS[0]} to {YEARS[1] - 1}"
         )

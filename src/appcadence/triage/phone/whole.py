@@ -15,13 +15,13 @@ _RARE_DAYS = 10.0
 _ENOUGH_HOURS = 72.0
 _MIN_SERVED_SHARE = 0.05
 _QUIET = (
-    "That does not prove that the phone is clean: what rested while the log was kept, talks only while the "
-    "app is in use, hides behind a part of iOS or under the name of one, or talks faster than the log can "
-    "tell is not seen."
+    "That does not prove that the phone is clean. It misses what was idle while the log was kept, talks only "
+    "while the app is in use, hides behind a part of iOS or under the name of one, or talks faster than the "
+    "log can show."
 )
 _AGAIN = (
-    "Another sysdiagnose of this phone in two or three days; give both in one command. It shows whether what "
-    "stands out goes on, and makes the log longer."
+    "Another sysdiagnose of this phone in two or three days; give both in one command. That shows whether "
+    "what stands out goes on, and makes the log longer."
 )
 _SYSDIAGNOSE = (
     "A sysdiagnose: press both volume buttons and the side button for a second, wait ten minutes, then share "
@@ -32,8 +32,8 @@ _REPORT = (
     "An App Privacy Report: switch it on in Settings > Privacy & Security > App Privacy Report, wait seven "
     "days, share it from there. It names the hosts that each app contacts."
 )
-_TWIN = "A sysdiagnose of another phone with the same iOS version: only that tells what its parts usually do."
-_KEEP = "First of all, keep these records, and do not yet delete the app, reset the phone or update it."
+_TWIN = "A sysdiagnose of another phone with the same iOS version: only that shows what its parts usually do."
+_KEEP = "First keep these records, and do not delete the app, reset the phone or update it yet."
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
     """
     log = f"in {spoken(basis.phone.hours * 3600)} of log"
     if not basis.judged and not basis.reports:
-        return "Nothing can be said of this phone: too little was given, or too short a log.", (
+        return "Nothing can be said about this phone: there is too little data, or the log is too short.", (
             "That is neither good nor bad news; the list at the end says what to collect."
         )
     if not basis.judged:
@@ -81,12 +81,12 @@ def status(basis: Basis, apps: int, system: int, rarest_days: float) -> tuple[st
     what = f"when {they} used the network" if basis.judged else f"which hosts {they} contacted"
     said = f"{whom}: neither use nor an approved rhythm explains {what}."
     if rarest_days >= _RARE_DAYS:
-        weight = "An ordinary phone shows the like of the first less than once in ten days, roughly."
+        weight = "An ordinary phone shows something like the first of them less than about once in ten days."
     elif basis.judged:
         weight = "That is weak: on an ordinary phone one or two apps would stand out as much in that time."
     else:
         weight = "An ordinary phone shows as much in about one week of ten."
-    return said, f"{weight} It is a question to ask, and no proof that an app is malicious.{parts}"
+    return said, f"{weight} It is a question to ask, not proof that an app is malicious.{parts}"
 
 
 def seen(basis: Basis) -> Iterator[str]:
@@ -114,7 +114,7 @@ def seen(basis: Basis) -> Iterator[str]:
     if basis.short_reports:
         yield (
             f"{many(basis.short_reports, 'App Privacy Report')} of under two days, which cannot be judged: "
-            "share it again once it has been switched on for seven days."
+            "share it again once it has been on for seven days."
         )
 
 
@@ -132,7 +132,7 @@ def unchecked(basis: Basis) -> Iterator[str]:
             f"{many(basis.nameless, 'destination')} that {_stand(basis.nameless)} out and whose app "
             "the log does not name: 'appcadence score' and 'report' show them."
         )
-    yield "What was sent: no contents are on record, and none are read."
+    yield "What was sent: contents are neither recorded nor read."
 
 
 def collect(basis: Basis, apps: bool, system: bool) -> Iterator[str]:

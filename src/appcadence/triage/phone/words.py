@@ -31,12 +31,12 @@ _WHY = {
     "rhythm_of_new": "It reached a new host in a rhythm.",
     "persistence_of_new": "It stayed connected to a new host for long.",
     "volume_of_new": "It reached a new host often.",
-    "unlike_any_known": "It reached a new host, unlike every service that the phone used before.",
+    "unlike_any_known": "It reached a new host that is unlike every service the phone used before.",
     "rhythm_against_own": "It used the network more regularly than apps usually do.",
     "persistence_against_own": "It stayed on the network for longer at a time than apps usually do.",
     "volume_against_own": "It used the network more often than apps usually do.",
-    "push_coupling": "It went onto the network right after pushes, too often for chance.",
-    "push_coupling_against_own": "It went onto the network right after pushes, too often for chance.",
+    "push_coupling": "It used the network right after pushes, more often than by chance.",
+    "push_coupling_against_own": "It used the network right after pushes, more often than by chance.",
     "unexplained_sessions": "It was active when neither the person, a push nor iOS itself explains it.",
     "rhythm_without_user": "It kept a rhythm while the phone was locked.",
 }
@@ -82,17 +82,17 @@ def happened(record: AppRecord, phone: PhoneRecord) -> Iterator[str]:
     """What an app did."""
     uses = record.uses
     if not len(uses):
-        yield "When it used the network is on no record."
+        yield "There is no record of when it used the network."
         return
     times = "time" if len(uses) == 1 else "times"
-    yield f"It went onto the network {len(uses):,} {times} in {spoken(phone.hours * 3600)} of log."
+    yield f"It used the network {len(uses):,} {times} in {spoken(phone.hours * 3600)} of log."
     yield from _explained(record, phone)
     alone = record.unexplained & phone.presence_known
     counted = alone if np.count_nonzero(alone) > _MIN_GAPS else np.ones(len(uses), np.bool_)
     yield from _rhythm(uses[counted, 0], "These uses" if counted is alone else "Its uses")
     longest = float((uses[:, 1] - uses[:, 0]).max()) / 1e6
     if longest >= _LONG_SECONDS:
-        yield f"The longest single use went on for {spoken(longest)}."
+        yield f"The longest single use lasted {spoken(longest)}."
     if record.answered >= _MIN_ANSWERED:
         yield f"{record.answered:,} of {len(record.pushes):,} pushes to it were followed by a use right away."
     if record.bytes_out is not None and record.bytes_in is not None:
@@ -154,29 +154,29 @@ def explanations(
     weekly sums."""
     if system:
         yield (
-            "It is a part of iOS, and parts of iOS work by themselves. Only the comparison with another "
-            "phone of the same iOS version tells whether this is usual."
+            "It is a part of iOS, and parts of iOS work by themselves. Only a comparison with another phone "
+            "on the same iOS version shows whether this is usual."
         )
     if record.process:
         yield "It works for apps: what is seen here may be the traffic of any of them."
     if np.count_nonzero(record.by_push) >= _MIN_ANSWERED:
         yield (
             "Pushes: a messenger, mail or news app fetches what its server has announced. An app that is "
-            "woken from afar looks the same: does the person see as many notifications of it?"
+            "woken remotely looks the same: does the person see as many notifications from it?"
         )
     if record.by_ios.any():
-        yield "iOS's scheduler: it gave time for some of this work, as it does to any app that asks."
+        yield "iOS's scheduler: it allowed some of this work, as it does for any app that asks."
     if codes:
         yield f"What speaks for it: {', '.join(sentences(codes))}."
     yield from dict.fromkeys(f"{finding.sentence}." for finding in of_kind(weekly, EXPLANATION))
     if declared := [BACKGROUND_MODES[mode] for mode in modes or () if mode in BACKGROUND_MODES]:
         yield f"The app declares that in the background it {listed(declared, 4)}."
     if purpose:
-        yield f"Its purpose, as the inventory has it: {purpose}. Does what happened fit that?"
+        yield f"Its purpose according to the inventory: {purpose}. Does what happened fit that?"
     elif not system:
         yield (
             "Its purpose: messengers, mail, calls, music, navigation, backup, health and company management "
-            "keep contact by themselves. Ask the person what the app is for and who installed it."
+            "apps keep in contact by themselves. Ask the person what the app is for and who installed it."
         )
 
 
@@ -184,12 +184,12 @@ def unchecked(phone: PhoneRecord) -> Iterator[str]:
     """What could not be checked of any app."""
     if not len(phone.uses):
         yield (
-            "When apps used the network: no log of that is on record (an App Privacy Report has sums of a "
-            "week and no rhythm)."
+            "When apps used the network: no log shows that (an App Privacy Report has sums of a week and no "
+            "rhythm)."
         )
         return
     if not phone.dest_known:
-        yield "Where the connections go: a sysdiagnose does not hold that."
+        yield "Where the connections go: a sysdiagnose does not say."
     if phone.resolution_seconds >= 1:
         slot = phone.resolution_seconds
         yield (
@@ -218,9 +218,9 @@ def collect(
         if modes is None:
             yield (
                 "Then one with Background App Refresh switched off for the app: does it stop? Sound, calls, "
-                "location, Bluetooth and VPN go on all the same."
+                "location, Bluetooth and VPN go on regardless."
             )
         elif _REFRESH & set(modes) and not CONTINUOUS_MODES & set(modes):
             yield "Then one with Background App Refresh switched off for the app: does it stop?"
     else:
-        yield "A sysdiagnose: at which times does it use the network?"
+        yield "A sysdiagnose: when does it use the network?"

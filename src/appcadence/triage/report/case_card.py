@@ -1,4 +1,4 @@
-"""All that the page says of one case."""
+"""What the page says about one case."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_ENTRIES = 3
 
 
 def line(case: Row) -> dict[str, Any]:
-    """What the list of cases says of one."""
+    """The entry of a case in the list."""
     fleet = case["kind"].startswith("fleet")
     dests = [part["dest"] for part in case["destinations"]]
     app = case["app_id"] or ("" if fleet else "(unknown app)")
@@ -59,7 +59,7 @@ def line(case: Row) -> dict[str, Any]:
 def card(
     case: Row, window: Window | None, raising: Sequence[Row], verdicts: Sequence[Row], out: Path
 ) -> dict[str, Any]:
-    """What its card says, besides its line.
+    """The card of a case, with its line.
 
     Args:
         case: a row of the cases table.
@@ -70,7 +70,8 @@ def card(
     """
     said = case["findings"]
     known = {d["analyst"] for d in verdicts}, {d["verdict"] for d in verdicts}
-    # A decision is one on windows, of which a quiet case, or a fleet event that never alerted, has none.
+    differ = all(len(names) > 1 for names in known)
+    # Decisions are about alerting windows, which quiet cases and fleet events that never alerted lack.
     commands = verdict_commands(out, case["case"]) if raising else {}
     reasons = of_kind(said, REASON, SUPPRESSION)
     return line(case) | {
@@ -93,7 +94,8 @@ def card(
         "windows_more": max(len(raising) - MAX_LISTED, 0),
         "device_list": case["device_ids"][:MAX_LISTED] if case["kind"].startswith("fleet") else [],
         "verdicts": verdicts,
-        "analysts_differ": all(len(names) > 1 for names in known),
+        "analysts_differ": differ,
+        "judged": _judged(verdicts, differ),
         "actions": [
             *(("v", f"verdict: {word}", [text]) for word, text in commands.items()),
             ("x", "exception entry", exception_entry(case, raising).split("\n")),
@@ -101,8 +103,15 @@ def card(
     }
 
 
+def _judged(verdicts: Sequence[Row], differ: bool) -> str:
+    """What earlier verdicts say, in two words; empty without any."""
+    if differ:
+        return "verdicts differ"
+    return f"judged {verdicts[0]['verdict']}" if verdicts else ""
+
+
 def _is_long(reason: Finding) -> bool:
-    """Whether the guide's words on long sessions fit: a short one may be long for a new destination."""
+    """Whether the guide's words on long sessions fit: for a new destination a short one may count as long."""
     told = reason.parameters
     short = told.get("feature") == "longest_session_seconds" and told["value"] < PERSISTENT_SECONDS
     return not (reason.code == "expert" and short)
@@ -175,11 +184,11 @@ def _contributions(row: Row) -> Sequence[dict[str, Any]]:
 
 
 def exception_entry(case: Row, raising: Sequence[Row]) -> str:
-    """Entries of `exceptions.toml` for a case, with the texts an owner must write: one for each destination
+    """Entries of `exceptions.toml` for a case, with texts for its owner to fill in: one for each destination
     that alerts, with the behaviours that it shows there.
 
-    They hold from the case's first alert on for 90 days. What an entry would be refused for, such as a name
-    that is no host, is refused where the file is read.
+    They hold from the case's first alert until 90 days after its last. They are not checked: what is no valid
+    exception, such as a name that is no host, is refused where the file is read.
 
     Args:
         case: a row of the cases table.
@@ -208,14 +217,14 @@ def exception_entry(case: Row, raising: Sequence[Row]) -> str:
 
 
 def _entry(case: Row, name: str, dest: str | None, shown: Sequence[str]) -> str:
-    created = date.fromisoformat(case["alert_days"][0])
+    created, last = (date.fromisoformat(case["alert_days"][at]) for at in (0, -1))
     fields = [
         ("id", _quoted(name)),
         ("owner", _quoted("WHO ANSWERS FOR IT")),
         ("reason", _quoted("WHY THE APP DOES THIS")),
         ("business_justification", _quoted("WHY IT IS WANTED")),
         ("created", created.isoformat()),
-        ("expires", (created + _TERM).isoformat()),
+        ("expires", (last + _TERM).isoformat()),
     ]
     if not case["kind"].startswith("fleet"):
         fields.append(("device_id", _quoted(case["device_ids"][0])))
@@ -229,7 +238,7 @@ def _entry(case: Row, name: str, dest: str | None, shown: Sequence[str]) -> str:
 
 
 def verdict_commands(out: Path, case: int) -> dict[str, str]:
-    """By verdict, the command that records it on a case's windows."""
+    """By verdict, the command that records it for a case's windows."""
     return {
         word: (
             f"appcadence verdict add {shlex.quote(str(out))} --case {case} --verdict {word} --analyst NAME "

@@ -27,7 +27,7 @@ from appcadence.triage.verdicts import verdicts_for
 MAX_CASES = 200
 """Cases with a card, by default."""
 MAX_LINES = 1500
-"""Cases that the list holds, so that filters find them."""
+"""Cases in the list, which filters search."""
 MAX_DEVICES, MAX_SILENT = 50, 20
 """Devices with the most cases, and windows of the highest rank among those without alert, that are listed."""
 
@@ -35,9 +35,9 @@ MAX_DEVICES, MAX_SILENT = 50, 20
 def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path | None = None) -> None:
     """Write the triage page of a batch output: facts, the list of all cases, cards of the first `top`.
 
-    Times on the page are UTC, beside them the reader's own. The page is replaced whole or not at all. It says
-    how many cases it shows of how many; what the telemetry could not show stands among the facts. Beside a
-    case stand the decisions in the file `verdicts` on its channels, on whatever day, of all analysts.
+    Times on the page are UTC, with the reader's own beside them. The page is replaced whole or not at all. It
+    says how many of all cases it shows; its facts include what the telemetry could not show. A card lists the
+    decisions of all analysts in the file `verdicts` about the case's channels, on any day.
 
     Raises:
         AppcadenceError: `top` is not in 1 to 200, or `html` is no regular file.
@@ -54,16 +54,18 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
 
 
 def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
-    """What the page is filled with."""
+    """The values of the template."""
     cases = output.cases()
     alerting = _raising(output, cases[:top])
     strongest = [case["rank"] for case in cases[:top] if case["rank"] is not None]
     windows = {w.row["rank"]: w for w in output.windows(as_rows(output.scores([("rank", "in", strongest)])))}
-    said = _verdicts(alerting, verdicts)
+    said, silent = _verdicts(alerting, verdicts), output.without_alert(cases[:top])
     cards = [
         card(case, windows.get(case["rank"]), alerting[case["id"]], said.get(case["id"], []), output.path)
+        | {"without_alert": silent.get(case["id"], "")}
         for case in cases[:top]
     ]
+    judged = {one["id"]: one["judged"] for one in cards}
     suppressed = _suppressed(output)
     used = {key for one in cards for _, key in (*one["reasons"], *one["unchecked"])}
     return {
@@ -72,7 +74,7 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         "behaviours": list(BEHAVIOURS),
         "severities": SEVERITIES[::-1],
         "statuses": STATUSES,
-        "lines": [line(case) for case in cases[:MAX_LINES]],
+        "lines": [line(case) | {"judged": judged.get(case["id"], "")} for case in cases[:MAX_LINES]],
         "cards": cards,
         "total": len(cases),
         "devices": _devices(cases),
@@ -121,13 +123,17 @@ def _silent(output: Output) -> list[dict[str, Any]]:
     """Windows of the highest rank among those without alert, and why there is none."""
     columns = [
         *("device_id", "app_id", "dest", "window_start", "score", "rank", "status", "alert", "n_beats"),
-        *("behaviours", "reasons"),
+        *("behaviours", *BEHAVIOURS, "reasons"),
     ]
     rows = output.scores([("status", "==", "scored"), ("alert", "==", False)], columns).sort_by("rank")
-    budget = output.run.alerts_per_device_day
+    set_here = output.run.tunables
     return [
         _window(row)
-        | {"rank": row["rank"], "reason": next(iter(row["reasons"] or ()), ""), "why": no_alert(row, budget)}
+        | {
+            "rank": row["rank"],
+            "reason": next(iter(row["reasons"] or ()), ""),
+            "why": no_alert(row, set_here),
+        }
         for row in as_rows(rows.slice(0, MAX_SILENT))
     ]
 
@@ -141,7 +147,7 @@ def _window(row: Row) -> dict[str, Any]:
 
 
 def _devices(cases: Sequence[Row]) -> list[dict[str, Any]]:
-    """Devices by their number of cases that alert now, those of fleet events apart."""
+    """Devices by their number of cases that alert now, without fleet events."""
     found: dict[str, list[Row]] = defaultdict(list)
     for case in cases:
         if case["status"] != "quiet" and not case["kind"].startswith("fleet"):
