@@ -169,7 +169,7 @@ def test_bad_rows_are_rejected_with_file_line_and_reason(tmp_path, line, reason)
         ("[columns", "not readable TOML"),
         ("[colums]\n", "colums is no section; expected one of columns"),
         ("columns = 1\n", "columns is no section"),
-        ('[columns]\nbegin = "t"\n', r"\[columns\] has no begin; known are start"),
+        ('[columns]\nbegin = "t"\n', r"\[columns\] has no key begin; expected one of start"),
         ("[columns]\nstart = 1\n", "columns.start must be text, got 1"),
         ('[columns]\ndest_host = "h"\n', "must say which column is start"),
         ('[columns]\nstart = "t"\n', "must say which column is dest_host or dest_ip"),
