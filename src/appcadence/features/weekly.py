@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import DAY_US, HOUR_US, Ints, Mask, Vector
 from appcadence.features.domains import registrable_domain
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import row_and_place
 from appcadence.telemetry.readiness.counts import MIN_REPORT_US
 from appcadence.telemetry.schema import CONTACT_SUMMARIES, conform
 
@@ -162,7 +162,7 @@ def _hours_used(activity: pa.Table) -> dict[str, Ints]:
     used = present(activity)
     first = used["start"].to_numpy() // HOUR_US
     # A lamp that was never put out does not make a day of use.
-    row, later = fan(np.clip(used["end"].to_numpy() // HOUR_US - first + 1, 1, 24))
+    row, later = row_and_place(np.clip(used["end"].to_numpy() // HOUR_US - first + 1, 1, 24))
     hours = pd.DataFrame({"device": used["device_id"].to_numpy()[row], "hour": first[row] + later})
     return {str(name): np.unique(part["hour"].to_numpy()) for name, part in hours.groupby("device")}
 

@@ -42,7 +42,7 @@ class AsOf:
         return found
 
 
-def fan(count: Ints) -> tuple[Ints, Ints]:
+def row_and_place(count: Ints) -> tuple[Ints, Ints]:
     """Row and position within the row, for `count[i]` items of each row i."""
     row = np.repeat(np.arange(len(count)), count)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from appcadence._types import DAY_US, Ints
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import row_and_place
 
 MAX_DAYS = 31
 """Longest span of a record in days, so that a wrong duration cannot fill memory."""
@@ -89,5 +89,5 @@ def by_device(keys: Ints, devices: int) -> Ints:
 
 def _runs(first: Ints, count: Ints) -> Ints:
     """`count` successive numbers from each of `first`."""
-    row, later = fan(count)
+    row, later = row_and_place(count)
     return first[row] + later

@@ -14,7 +14,7 @@ from appcadence._types import Codes, Mask
 from appcadence.errors import SchemaError
 from appcadence.features.columns import micros
 from appcadence.features.windows import APP_LEVEL
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import row_and_place
 from appcadence.telemetry.schema import LABELS, conform
 from appcadence.telemetry.verdicts import latest_decisions
 
@@ -127,7 +127,7 @@ def truth_of(windows: pd.DataFrame, labels: pa.Table) -> tuple[Truth, Mask]:
 def _by_day(labels: pd.DataFrame) -> pd.DataFrame:
     """Labels split at UTC midnights."""
     first, last = labels["start"].dt.floor("D"), (labels["end"] - pd.Timedelta(1, "us")).dt.floor("D")
-    row, later = fan(np.maximum((last - first) // _DAY, 0).to_numpy(np.int64) + 1)
+    row, later = row_and_place(np.maximum((last - first) // _DAY, 0).to_numpy(np.int64) + 1)
     out = labels.iloc[row].reset_index(drop=True)
     out["day"] = first.iloc[row].reset_index(drop=True) + pd.to_timedelta(later, unit="D")
     out["start"] = out[["start", "day"]].max(axis=1)

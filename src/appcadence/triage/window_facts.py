@@ -16,7 +16,7 @@ from appcadence.features.history import History
 from appcadence.features.pushes import SHIFTS_SECONDS
 from appcadence.features.windows import APP_LEVEL, Windows, with_app_level
 from appcadence.telemetry.addresses import is_local
-from appcadence.telemetry.arrays import AsOf, fan
+from appcadence.telemetry.arrays import AsOf, row_and_place
 from appcadence.telemetry.schema import TIME
 
 KEY = ["device_id", "app_id", "dest", "window_start"]
@@ -51,11 +51,11 @@ def sessions(windows: Windows, wanted: pd.DataFrame) -> pa.Table:
     """
     rows = rows_of(windows, wanted)
     s = windows.sessions
-    index, owner = owned(s.offsets, rows)
+    index, owner = items_of(s.offsets, rows)
     base = windows.start_us[rows[owner]]
 
     window = np.repeat(np.arange(windows.n), np.diff(s.offsets))
-    flows, of = owned(windows.offsets, rows)
+    flows, of = items_of(windows.offsets, rows)
     session = AsOf(window, s.start).find(rows[of], windows.flow_start[flows])
     sums = _bytes(windows, flows, session, len(window))
     keys = pa.Table.from_pandas(wanted[KEY], preserve_index=False).take(pa.array(owner))
@@ -136,9 +136,9 @@ def column(values: Any, kind: pa.DataType) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values, kind, from_pandas=True)
 
 
-def owned(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
+def items_of(offsets: Codes, rows: Codes) -> tuple[Codes, Codes]:
     """Places of all items of some rows of a CSR, and for each its row, as a place in `rows`."""
-    owner, place = fan(np.diff(offsets)[rows])
+    owner, place = row_and_place(np.diff(offsets)[rows])
     return offsets[rows][owner] + place, owner
 
 
@@ -206,10 +206,10 @@ def facts(windows: Windows, flows: pa.Table, wanted: pd.DataFrame, history: Hist
     rows = rows_of(windows, wanted)
     started = _started(flows, wanted, windows.seconds)
     columns = _times(windows, rows) | _gaps(windows, rows)
-    columns |= _bytes(windows, *owned(windows.offsets, rows), len(rows))
+    columns |= _bytes(windows, *items_of(windows.offsets, rows), len(rows))
     columns |= _counts(windows, rows, started)
     s = windows.sessions
-    at, _ = owned(s.offsets, rows)
+    at, _ = items_of(s.offsets, rows)
     length = (s.end - s.start)[at]
     columns["longest_seconds"] = _reduced(np.maximum, length, np.diff(s.offsets)[rows])
     pushes = windows.push_counts[rows]
@@ -226,7 +226,7 @@ def _reduced(least: np.ufunc, values: Vector, count: Codes) -> Vector:
 
 
 def _times(windows: Windows, rows: Codes) -> dict[str, pa.Array]:
-    at, _ = owned(windows.offsets, rows)
+    at, _ = items_of(windows.offsets, rows)
     start, end = windows.flow_start[at], windows.flow_end[at]
     count, base = np.diff(windows.offsets)[rows], windows.start_us[rows]
     ends = _reduced(np.maximum, np.where(np.isnan(end), start, end), count)
@@ -262,7 +262,7 @@ def _in_use(windows: Windows, device: Codes, time_us: Micros) -> tuple[Mask, Mas
 
 def _gaps(windows: Windows, rows: Codes) -> dict[str, Vector]:
     offsets, times = windows.beats
-    at, owner = owned(offsets, rows)
+    at, owner = items_of(offsets, rows)
     same = owner[1:] == owner[:-1]
     gap, owner = pd.Series(np.diff(times[at])[same]), owner[1:][same]
     usual = gap.groupby(owner).median().reindex(range(len(rows))).to_numpy()

@@ -21,7 +21,7 @@ from appcadence._cpus import usable_cpus
 from appcadence._files import replacing
 from appcadence._types import DAY_US, Progress, silent
 from appcadence.errors import TelemetryError
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import row_and_place
 from appcadence.telemetry.directory import DirectoryWriter
 from appcadence.telemetry.schema import DIRECTORY_TABLES, LABELS, conform
 from appcadence.telemetry.simulate import presence
@@ -312,7 +312,7 @@ def _labels(grafted: pa.Table, implants: pd.DataFrame) -> pa.Table:
     start = grafted["start"].cast(pa.int64()).to_numpy()
     # A flow without a duration still needs an interval.
     end = start + np.maximum(np.nan_to_num(grafted["duration_seconds"].to_numpy()) * 1e6, 1).astype(np.int64)
-    flow, later = fan((end - 1) // DAY_US - start // DAY_US + 1)
+    flow, later = row_and_place((end - 1) // DAY_US - start // DAY_US + 1)
     day = (start[flow] // DAY_US + later) * DAY_US
     rows = pd.DataFrame(
         {

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import HOUR_US, Ints, Mask, Vector
 from appcadence.telemetry.app_ids import WORKS_FOR_OTHERS
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import row_and_place
 from appcadence.telemetry.schema import ACTIVITY, COVERAGE, FLOWS, NOTIFICATIONS, USAGE, conform
 
 SLOT_SECONDS = 8
@@ -38,7 +38,7 @@ def slots(who: Ints, start: Ints, seconds: Vector, size: Vector) -> tuple[Ints, 
     most = (seconds // SLOT_SECONDS).astype(np.int64) + 1
     busy = np.ceil(size / _BURST_BYTES + seconds / _SILENCE_SECONDS).astype(np.int64) + 1
     count = np.where(most <= 2, most, np.clip(busy, 2, most))
-    row, place = fan(count)
+    row, place = row_and_place(count)
     last = np.maximum(count - 1, 1)[row]
     inner = (place > 0) & (place < last)
     share = (place + np.where(inner, _noise(start[row] + place) - 0.5, 0.0)) / last

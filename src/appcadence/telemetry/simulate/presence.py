@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from appcadence._types import Ints, Mask, Vector
-from appcadence.telemetry.arrays import AsOf, fan
+from appcadence.telemetry.arrays import AsOf, row_and_place
 from appcadence.telemetry.schema import NOTIFICATIONS
 from appcadence.telemetry.simulate.apps import APPS, MAX_SILENT_PUSHES_PER_HOUR, Push
 
@@ -145,7 +145,7 @@ def foreground(rng: Rng, who: People, unlocked: Intervals) -> tuple[Intervals, I
     """Foreground apps: each unlock is cut into stretches, each of which goes to one of the owner's apps."""
     length = unlocked.end - unlocked.start
     pieces = 1 + rng.poisson(np.minimum(length / 150.0, 6.0))
-    row, index = fan(pieces)
+    row, index = row_and_place(pieces)
     share = np.where(index == 0, 0.0, (index + rng.uniform(0, 0.7, len(row))) / pieces[row])
     start = unlocked.start[row] + share * length[row]
     end = np.append(start[1:], 0.0)
@@ -244,7 +244,7 @@ def courier_events(rng: Rng, flows: Flows, index: int) -> Pushes:
     mine = flows.where(flows.app == index)
     every = rng.uniform(600.0, 1750.0, len(mine.time))
     count = (mine.seconds / every).astype(np.int64)
-    row, beat = fan(count)
+    row, beat = row_and_place(count)
     time = mine.time[row] + (beat + 1) * every[row] + rng.uniform(-20, 20, len(row))
     device = np.concatenate([mine.device, mine.device[row]])
     kind = np.repeat(

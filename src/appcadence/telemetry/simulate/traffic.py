@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from appcadence._types import Ints, Vector
-from appcadence.telemetry.arrays import fan
+from appcadence.telemetry.arrays import row_and_place
 from appcadence.telemetry.simulate.apps import (
     APPS,
     MIN_REFRESH_SECONDS,
@@ -86,8 +86,8 @@ def app_traffic(rng: Rng, world: World, index: int) -> tuple[Flows, Pushes, Flow
 
 def _foreground(rng: Rng, world: World, index: int, use: Use, mine: Intervals) -> Flows:
     length = mine.end - mine.start
-    opening, _ = fan(1 + rng.poisson(max(use.open_flows - 1, 0), len(length)))
-    later, _ = fan(rng.poisson(use.flows_per_minute * length / 60.0))
+    opening, _ = row_and_place(1 + rng.poisson(max(use.open_flows - 1, 0), len(length)))
+    later, _ = row_and_place(rng.poisson(use.flows_per_minute * length / 60.0))
     start = np.concatenate(
         [
             mine.start[opening] + rng.exponential(0.9, len(opening)),
@@ -105,7 +105,7 @@ def _stream(rng: Rng, who: People, index: int, stream: Stream, mine: Intervals) 
     runs = Intervals(begun.device, begun.start, begun.start + length)
     same = np.append(runs.device[1:] == runs.device[:-1], False)
     end = np.where(same, np.minimum(runs.end, np.append(runs.start[1:], 0.0)), runs.end)
-    row, beat = fan(np.maximum((end - runs.start) / stream.every_seconds, 0).astype(np.int64))
+    row, beat = row_and_place(np.maximum((end - runs.start) / stream.every_seconds, 0).astype(np.int64))
     # The spread is around each beat, because players fetch when the buffer runs low.
     noise = rng.normal(0, stream.spread / 2, len(row)) * stream.every_seconds
     start = runs.start[row] + np.maximum((beat + 0.5) * stream.every_seconds + noise, 0.0)
@@ -115,7 +115,7 @@ def _stream(rng: Rng, who: People, index: int, stream: Stream, mine: Intervals) 
 def _refresh(rng: Rng, world: World, index: int, every: float) -> Flows:
     """Background refresh as iOS schedules it: irregular, seldom at night, mostly when the device is awake."""
     device, time = refresh_times(rng, world, every)
-    flows, _ = fan(1 + rng.poisson(0.35, len(time)))
+    flows, _ = row_and_place(1 + rng.poisson(0.35, len(time)))
     start = time[flows] + rng.exponential(1.0, len(flows))
     return _flows(rng, world.who, index, device[flows], start)
 
@@ -173,7 +173,7 @@ def _rhythm(rng: Rng, who: People, index: int, rhythm: Rhythm) -> Flows:
 
 def _fetch(rng: Rng, who: People, index: int, push: Push, pushes: Pushes) -> Flows:
     heard = pushes.where((pushes.kind == 0) & (rng.random(len(pushes.kind)) < push.fetch_share))
-    row, _ = fan(1 + rng.poisson(0.4, len(heard.time)))
+    row, _ = row_and_place(1 + rng.poisson(0.4, len(heard.time)))
     start = heard.time[row] + 0.2 + rng.exponential(2.0, len(row))
     return _flows(rng, who, index, heard.device[row], start)
 
