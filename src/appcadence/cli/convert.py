@@ -90,7 +90,7 @@ def _print(report: ConversionReport) -> None:
         _print_collection(collection)
     reasons = dict.fromkeys(said(file.unusable, file.argument) for file in report.files if file.unusable)
     if report.changed:
-        say(_fates(report.fates))
+        say(_row_counts_in_words(report.fates))
     for note in (*(f"Passed over: {reason}" for reason in reasons), *report.notes):
         say(note)
     if report.rejected:
@@ -104,7 +104,7 @@ def _print(report: ConversionReport) -> None:
         _print_changed(report.changed_days)
 
 
-def _fates(fates: Mapping[str, int]) -> str:
+def _row_counts_in_words(fates: Mapping[str, int]) -> str:
     """What happened to the rows that were read, in words."""
     read, kept = sum(fates.values()), fates.get("kept", 0)
     rest = [f"{fates[name]:,} {words}" for name, words in (LEFT_OUT | _REJECTED).items() if name in fates]

@@ -35,7 +35,7 @@ def uses(tables: Mapping[str, pa.Table], weeks: pd.DataFrame) -> pd.DataFrame:
     rows = pd.DataFrame({name: found[name].cast(pa.string()).to_pylist() for name in names}, dtype=object)
     rows["start"] = found["start"].cast(pa.int64()).to_numpy()
     rows = rows.drop_duplicates(ignore_index=True)
-    rows["unattended"] = ~_attended(conform(ACTIVITY, tables.get("activity", ACTIVITY.empty())), rows)
+    rows["unattended"] = ~_in_use(conform(ACTIVITY, tables.get("activity", ACTIVITY.empty())), rows)
     asked = weeks[[*_APP, "presence_known"]].drop_duplicates()
     rows = rows.merge(asked, on=["device_id", "app_id"])
     rows = rows[(rows["start"] >= rows["report_start"]) & (rows["start"] <= rows["report_end"])]
@@ -44,7 +44,7 @@ def uses(tables: Mapping[str, pa.Table], weeks: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(times=("start", "size"), unattended=("unattended", lambda part: part.sum(min_count=1)))
 
 
-def _attended(activity: pa.Table, rows: pd.DataFrame) -> Mask:
+def _in_use(activity: pa.Table, rows: pd.DataFrame) -> Mask:
     """(n,) whether the device was in use when the access began."""
     used = present(activity).sort_values(["device_id", "start"], ignore_index=True)
     device = pd.Index(used["device_id"].unique())

@@ -134,19 +134,19 @@ def _pieces(rows, first, width):  # type: ignore[no-untyped-def]
     """Row and window number from `first` on of every (flow, window it touches)."""
     total = 0
     for flow in rows:
-        total += 1 + _beyond(flow, width)
+        total += 1 + _later_windows(flow, width)
     row, window = np.empty(total, np.int64), np.empty(total, np.int64)
     at = 0
     for i in range(len(rows)):
         begin = rows[i].start_us // width - first
-        for step in range(1 + _beyond(rows[i], width)):
+        for step in range(1 + _later_windows(rows[i], width)):
             row[at], window[at] = i, begin + step
             at += 1
     return row, window
 
 
 @kernel
-def _beyond(flow, width):  # type: ignore[no-untyped-def]
+def _later_windows(flow, width):  # type: ignore[no-untyped-def]
     """How many windows after its first one a flow touches; ending on a border does not touch the next."""
     if np.isnan(flow.duration) or flow.duration == 0.0:
         return 0

@@ -171,7 +171,7 @@ class Detector:
         rate = settings.alerts.false_discovery_rate
         # With a rate, all windows that may still be discovered.
         alert = may & (scale.score >= scale.threshold if rate is None else unit_p <= rate)
-        explained = alert | (_first(scored, scale.score) & (scale.score >= explained_from))
+        explained = alert | (_highest_scored(scored, scale.score) & (scale.score >= explained_from))
         said = self._findings(frame, values, distances, group, contributions, explained, scale.shift)
         columns = _keys(frame) | {
             "status": _STATUS.take(pa.array(status)),
@@ -183,7 +183,7 @@ class Detector:
             **{b: _struct(BEHAVIOUR, map(_nullable, part)) for b, part in behaviours.items()},
             "behaviours": reasons.listed({b: shown[b] & (scored | event) for b in BEHAVIOURS}),
             "explained_by": reasons.explained_by(frame, distances),
-            "contributions": self._top(evidence, values, group, contributions),
+            "contributions": self._top_contributions(evidence, values, group, contributions),
             "exception_id": pa.nulls(len(frame), pa.string()),
             "model_name": pa.repeat(pa.scalar(name, pa.string()), len(frame)),
             "model_version": pa.repeat(pa.scalar(version, pa.string()), len(frame)),
@@ -242,7 +242,7 @@ class Detector:
         ]
         return [a + b + c for a, b, c in zip(said, unchecked, lowered, strict=True)]
 
-    def _top(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
+    def _top_contributions(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
         """The strongest contributions of the chosen rows; empty lists for the others."""
         row = np.flatnonzero(rows)[:, None]
         strength = -np.abs(contributions[rows])
@@ -369,7 +369,7 @@ def _keys(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _first(scored: Mask, score: Vector) -> Mask:
+def _highest_scored(scored: Mask, score: Vector) -> Mask:
     """(n,) the `EXPLAINED_ROWS` highest of the scored."""
     order = np.argsort(np.where(scored, -score, np.inf), kind="stable")
     first = np.zeros(len(score), np.bool_)

@@ -74,7 +74,7 @@ class Experts:
     def contributions(self, values: Matrix, distances: Matrix) -> Matrix:
         """(n, n_features) the same, each under the expert's feature."""
         out = np.zeros_like(values)
-        _placed(self.worth(values, distances), _COLUMNS, out)
+        _add_by_feature(self.worth(values, distances), _COLUMNS, out)
         return out
 
     def _masses(self, e: int) -> tuple[Vector, Vector]:
@@ -103,7 +103,7 @@ def _worth(thresholds, steps, statistics, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _placed(worth, columns, out):  # type: ignore[no-untyped-def]
+def _add_by_feature(worth, columns, out):  # type: ignore[no-untyped-def]
     for i in range(len(out)):
         for e in range(len(columns)):
             out[i, columns[e]] += worth[i, e]

@@ -97,7 +97,7 @@ def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Ma
         values, expected, contributions: (n, k) of these features, the values, the usual ones, and what they
             contribute to the score.
     """
-    said = (contributions > 0) & ~np.isnan(values) & _apart(features, values, expected)
+    said = (contributions > 0) & ~np.isnan(values) & _suspiciously_unusual(features, values, expected)
     order = np.argsort(_NOVEL[features], axis=1, kind="stable")
     table = [np.take_along_axis(a, order, 1).tolist() for a in (said, features, values, expected)]
     return [
@@ -106,7 +106,7 @@ def unusual(features: Codes, values: Matrix, expected: Matrix, contributions: Ma
     ]
 
 
-def _apart(features: Codes, values: Matrix, expected: Matrix) -> Mask:
+def _suspiciously_unusual(features: Codes, values: Matrix, expected: Matrix) -> Mask:
     """Whether each value lies on the suspicious side of the usual one, and by more than rounding. A feature
     can contribute without that."""
     with np.errstate(invalid="ignore"):

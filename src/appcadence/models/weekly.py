@@ -224,7 +224,7 @@ def judge_reports(
     judged = judged.sort_values("score", ascending=False, kind="stable", ignore_index=True)
     judged["rank"] = np.arange(1, len(judged) + 1)
     shown = judged["finding"].to_numpy() | ((judged["rank"] <= EXPLAINED) & (judged["score"] > 0)).to_numpy()
-    said = list(_said(judged[shown], uses(tables, judged[shown])))
+    said = list(_findings(judged[shown], uses(tables, judged[shown])))
     columns = dict(zip(("reasons", "findings"), findings.columns(shown, said), strict=True))
     for field in WEEKLY:
         if field.name in _TIMES:
@@ -248,7 +248,7 @@ def _tables(source: Source) -> Mapping[str, pa.Table]:
     return tables
 
 
-def _said(rows: pd.DataFrame, used: pd.DataFrame) -> Iterator[Sequence[Finding]]:
+def _findings(rows: pd.DataFrame, used: pd.DataFrame) -> Iterator[Sequence[Finding]]:
     """The findings of each row: reasons, the largest first; explanations; context; and what was not
     checked."""
     keys = ["device_id", "report_end", "app_id"]

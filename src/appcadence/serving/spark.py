@@ -96,12 +96,12 @@ def engine(spark: SparkSession | None = None) -> Engine:
             with _without_warnings():
                 return _measured(spark or session(), job, scratch, progress)
         except (PySparkException, Py4JJavaError) as error:
-            raise AppcadenceError(f"Spark failed: {_said(error)}") from error
+            raise AppcadenceError(f"Spark failed: {_error_summary(error)}") from error
 
     return measured
 
 
-def _said(error: Exception) -> str:
+def _error_summary(error: Exception) -> str:
     """What went wrong: the last error that is named in what Spark prints, else its first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     named = [line for line in lines if re.match(r"(Caused by: )?[\w.]+(Error|Exception)\b.*: ", line)]

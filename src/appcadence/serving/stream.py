@@ -71,7 +71,7 @@ class Live:
         check_tables(given, TABLES)
         tables = {name: conformed(name, rows) for name, rows in given.items()}
         until_us = None if until is None else moment_us(until, "until")
-        with self._lock, self._undone():
+        with self._lock, self._rolled_back_on_error():
             if len(flows := tables.get("flows", ())):
                 self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
                 kept = touching(flows, (self._border_us, -_NEVER))
@@ -97,7 +97,7 @@ class Live:
             return scores
 
     @contextmanager
-    def _undone(self) -> Iterator[None]:
+    def _rolled_back_on_error(self) -> Iterator[None]:
         """Restore the state if the block fails; tables are never modified, only lists of them."""
         before = vars(self) | {"_open": {name: list(parts) for name, parts in self._open.items()}}
         try:

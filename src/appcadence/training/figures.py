@@ -265,7 +265,7 @@ def _draw(axes: Axes, shown: Probe, later: Tables, number: int, word: str) -> No
     channels = windows[windows["dest"] != APP_LEVEL]
     device = str(day["device_id"])
     app = next((a for a in windows["app_id"] if pd.notna(a)), None)
-    flows = _of(shown.flows, "start", begin, device, app)
+    flows = _rows_of(shown.flows, "start", begin, device, app)
     dests = set(channels["dest"])
     mine = (flows["dest_host"].astype(object).fillna(flows["dest_ip"].astype(object))).isin(dests)
     lanes = [("this channel", _starts(flows[mine]), "tab:blue")]
@@ -273,7 +273,7 @@ def _draw(axes: Axes, shown: Probe, later: Tables, number: int, word: str) -> No
         lanes.append(("the app's others", _starts(flows[~mine]), "tab:gray"))
         pushes = _known(later.get("notifications"), "push_received", device)
         if pushes is not None:
-            lanes.append(("pushes", _micros(_of(pushes, "time", begin, device, app)["time"]), "tab:red"))
+            lanes.append(("pushes", _micros(_rows_of(pushes, "time", begin, device, app)["time"]), "tab:red"))
     labels = []
     for height, (label, times, colour) in enumerate(lanes):
         axes.eventplot((times - begin) / HOUR_US, lineoffsets=height, linelengths=0.8, colors=colour)
@@ -298,7 +298,7 @@ def inert(name: str) -> str:
     return plain if len(plain) <= _MAX_CHARACTERS else plain[: _MAX_CHARACTERS - 3] + "..."
 
 
-def _of(table: pa.Table, column: str, begin: int, device: str, app: str | None) -> pd.DataFrame:
+def _rows_of(table: pa.Table, column: str, begin: int, device: str, app: str | None) -> pd.DataFrame:
     """Rows of a day, device and app (None = of unknown apps)."""
     time = table[column].cast(TIME).cast(pa.int64())
     mask = pc.and_(pc.greater_equal(time, begin), pc.less(time, begin + DAY_US))

@@ -298,10 +298,10 @@ def aligned_spans(tables: Tables) -> Tables:
     moved = {str(name): offset * DAY_US for name, offset in days[days != 0].items()}
     if not moved:
         return tables
-    return tables | {name: _moved(table, moved) for name, table in tables.items() if name != "inventory"}
+    return tables | {name: _shifted(table, moved) for name, table in tables.items() if name != "inventory"}
 
 
-def _moved(table: pa.Table, offset_us: dict[str, int]) -> pa.Table:
+def _shifted(table: pa.Table, offset_us: dict[str, int]) -> pa.Table:
     who = table["device_id"].cast(pa.string()).to_pandas().map(offset_us).fillna(0).to_numpy(np.int64)
     for place, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):

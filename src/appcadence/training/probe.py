@@ -191,7 +191,9 @@ def check_health(
         )
     days = device_days(clean)
     correlation, ranked = _ranks(clean)
-    return HealthCheck(seen, _quality(rounds), _raised(detector, clean, days), days, correlation, ranked)
+    return HealthCheck(
+        seen, _quality(rounds), _alerts_per_device_day(detector, clean, days), days, correlation, ranked
+    )
 
 
 def _later(tables: Tables, end_us: int) -> tuple[bool, Tables]:
@@ -228,7 +230,7 @@ def _quality(rounds: list[Probe]) -> Quality:
     return quality(frame, frame["score"].to_numpy(np.float64), truth, unit, observed)
 
 
-def _raised(detector: Detector, windows: pd.DataFrame, days: float) -> dict[float, float]:
+def _alerts_per_device_day(detector: Detector, windows: pd.DataFrame, days: float) -> dict[float, float]:
     unit, score = alert_unit(windows), windows["score"].to_numpy(np.float64)
     out = {}
     for budget in BUDGETS:

@@ -141,7 +141,7 @@ def verify(
     """
     if head is not None and not re.fullmatch("[0-9a-f]{64}", head := head.strip().lower()):
         raise EvidenceError(f"a head is 64 hexadecimal digits, got {head!r}")
-    noted = [] if anchors is None else _noted(Path(anchors), Path(path).name)
+    noted = [] if anchors is None else _anchors_of(Path(anchors), Path(path).name)
     found = dict.fromkeys([head for _, head in noted] + ([] if head is None else [head]), 0)
     state = EMPTY
     for state, _ in lines(path, progress):
@@ -160,7 +160,7 @@ def verify(
     return state._replace(anchored=max(found.values(), default=None))
 
 
-def _noted(path: Path, name: str) -> list[tuple[int, str]]:
+def _anchors_of(path: Path, name: str) -> list[tuple[int, str]]:
     """Number of the line, and head, of each anchor of the evidence file called `name`."""
     try:
         content = read_bytes(path, MAX_LINE_BYTES)

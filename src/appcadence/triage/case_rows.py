@@ -86,7 +86,7 @@ class CaseRows:
         events = names.get("event")
         device, days = names["device_id"], names["days"]
         begun = days if events is None else [[f"{event.first_seen:%Y-%m-%d}"] for event in events]
-        told = self._told()
+        told = self._described()
         times = frame[fires].groupby("owner").agg({"first": "min", "last": "max"})
         columns = {name: head[name] for name in STRONGEST}
         columns |= {
@@ -126,7 +126,7 @@ class CaseRows:
         columns |= self._findings(said)
         return pa.table({name: columns[name] for name in CASES.names}).cast(CASES)
 
-    def _told(self) -> pd.DataFrame:
+    def _described(self) -> pd.DataFrame:
         """The raising windows that the sentence of each case describes, strongest first: of its strongest
         channel, or the app-wide ones where only they raise it."""
         fired = self.frame[self.fires]
@@ -231,16 +231,16 @@ def cases_in(scores: Path, events: pd.DataFrame, facts: pa.Table | None = None) 
     with pq.ParquetFile(scores) as file:
         groups = range(file.num_row_groups)
         seen = (file.read_row_group(i, [*KEYS, "status", "alert"]) for i in groups)
-        fired = [alert_units(scores.filter(_raises(scores))) for scores in seen]
+        fired = [alert_units(scores.filter(_is_raising(scores))) for scores in seen]
         units = pa.concat_tables([UNITS.empty_table(), *fired]).to_pandas().drop_duplicates()
         parts = [_concerned(file.read_row_group(i, COLUMNS), units, events) for i in groups]
     none = pa.schema([SCORES.field(name) for name in COLUMNS]).empty_table()
     windows = pa.concat_tables([none, *parts])
     known = FACTS.empty_table() if facts is None else facts
-    raises = _flags(_raises(windows))
-    rows, owner, names = _single(windows, units)
+    raises = _flags(_is_raising(windows))
+    rows, owner, names = _unit_rows(windows, units)
     single = CaseRows(windows, known, rows, owner, raises[rows]).cases(names)
-    rows, owner, names = _together(windows, events)
+    rows, owner, names = _event_rows(windows, events)
     together = CaseRows(windows, known, rows, owner, np.ones(len(rows), np.bool_)).cases(names)
     return numbered(pa.concat_tables([single, together]))
 
@@ -270,7 +270,7 @@ def _flags(values: pa.ChunkedArray) -> Mask:
     return np.asarray(values.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
 
 
-def _raises(scores: pa.Table) -> pa.ChunkedArray:
+def _is_raising(scores: pa.Table) -> pa.ChunkedArray:
     return pc.and_(scores["alert"], pc.equal(scores["status"], "scored"))
 
 
@@ -286,7 +286,7 @@ def _concerned(scores: pa.Table, units: pd.DataFrame, events: pd.DataFrame) -> p
     return scores.select(COLUMNS).filter(pa.array(rows))
 
 
-def _single(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names]:
+def _unit_rows(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names]:
     """Windows of the alerting units, the case of each, and what the cases are called."""
     units = units.sort_values(UNITS.names, kind="stable")
     days = pd.to_datetime(units["day"]).to_numpy("datetime64[D]").astype(np.int64)
@@ -302,7 +302,7 @@ def _single(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names
     return rows, mine.to_numpy()[rows].astype(np.int64), names
 
 
-def _together(windows: pa.Table, events: pd.DataFrame) -> tuple[Codes, Codes, Names]:
+def _event_rows(windows: pa.Table, events: pd.DataFrame) -> tuple[Codes, Codes, Names]:
     """The same for the fleet events."""
     others = pc.is_in(windows["status"], pa.array(["scored", *HELD]))
     met = _flags(pc.invert(pc.or_(others, pc.is_valid(windows["exception_id"]))))

@@ -200,7 +200,7 @@ def contact(window: Window, case: Row | None = None) -> str:
             f"{device} makes it contact {dest}."
         )
     if known.get("managed"):
-        shown = _shown(row) if case is None else _told(row, case)
+        shown = _shown(row) if case is None else _behaviours_described(row, case)
         does = (_DOES[shown[0]] if shown else "contact {}").replace("{}", dest)
         return f"Ask the owner of the managed app {app} in device management whether it is meant to {does}."
     note = ""
@@ -220,7 +220,7 @@ def _shown(row: Row) -> list[str]:
     return sorted(shown, key=lambda b: row[b]["p_value"])
 
 
-def _told(row: Row, case: Row) -> list[str]:
+def _behaviours_described(row: Row, case: Row) -> list[str]:
     """The behaviours that the case's sentence tells of, those that its window shows first."""
     told = _headline(case)
     shown = [name for name in _shown(row) if name in told]

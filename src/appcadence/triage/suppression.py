@@ -231,7 +231,7 @@ class _Table:
         if entry.destination is None:
             return rows
         inside = self._names(entry.destination)[self.dest[rows]]
-        return rows[np.where(self.app_level[rows], self._wholly(rows, inside), inside)]
+        return rows[np.where(self.app_level[rows], self._covers_whole_app(rows, inside), inside)]
 
     def _names(self, destination: str | Network) -> Mask:
         """(n_dests + 1,) whether a destination is meant."""
@@ -242,7 +242,7 @@ class _Table:
             return _any(pc.ends_with(self.dests, destination[1:]))
         return _any(pc.equal(self.dests, destination))
 
-    def _wholly(self, rows: Codes, inside: Mask) -> Mask:
+    def _covers_whole_app(self, rows: Codes, inside: Mask) -> Mask:
         """Whether the app of each row has channels in that window, and none outside."""
         group, channel = self.moment[rows], ~self.app_level[rows]
         has, strays = (np.zeros(len(self.start), np.bool_) for _ in range(2))

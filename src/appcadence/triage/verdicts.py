@@ -116,7 +116,7 @@ def disagreements(decided: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
         (k, ...) `row` of `decided`, and the other's verdict, analyst, justification, decided_at, window_start
         and window_end; windows of one device, app and destination that share time are the same matter.
     """
-    pairs = _beside(decided, verdicts, [*_SAID])
+    pairs = _decisions_on_channel(decided, verdicts, [*_SAID])
     other = (pairs["analyst"] != pairs["analyst_here"]) & (pairs["verdict"] != pairs["verdict_here"])
     shared = (pairs["window_start"] < pairs["window_end_here"]) & (
         pairs["window_end"] > pairs["window_start_here"]
@@ -138,10 +138,10 @@ def verdicts_for(scores: pa.Table, verdicts: pa.Table) -> pd.DataFrame:
     Raises:
         SchemaError: `verdicts` does not fit its declaration.
     """
-    return _beside(scores, verdicts, [])[["row", *_SAID]]
+    return _decisions_on_channel(scores, verdicts, [])[["row", *_SAID]]
 
 
-def _beside(rows: pa.Table, verdicts: pa.Table, kept: list[str]) -> pd.DataFrame:
+def _decisions_on_channel(rows: pa.Table, verdicts: pa.Table, kept: list[str]) -> pd.DataFrame:
     """Pairs of a row and a decision on its channel; what is `kept` of the row ends in _here."""
     said = latest_decisions(verdicts).assign(app_id=lambda frame: frame["app_id"].fillna(""))
     device = rows["device_id"].cast(pa.string())

@@ -31,7 +31,11 @@ def alias_notes(
     flows = source.names("flows", "device_id")
     logs = set().union(*(source.names(table, "device_id") for table in _LOGS))
     wanted = set(devices)
-    notes = [_by_lease(wanted, leases or {}), _by_spelling(flows | logs, wanted), _apart(flows, logs, wanted)]
+    notes = [
+        _by_lease(wanted, leases or {}),
+        _by_spelling(flows | logs, wanted),
+        _devices_that_differ(flows, logs, wanted),
+    ]
     return tuple(note for note in notes if note)
 
 
@@ -72,7 +76,7 @@ def _plain(name: str) -> str:
     return name
 
 
-def _apart(flows: set[str], logs: set[str], devices: set[str]) -> str:
+def _devices_that_differ(flows: set[str], logs: set[str], devices: set[str]) -> str:
     only_flows, only_logs = flows - logs, logs - flows
     if not only_flows or not only_logs or devices.isdisjoint(only_flows | only_logs):
         return ""

@@ -114,9 +114,9 @@ def offset_seconds(pushes: Structs, flows: Structs) -> float | None:
     # Each app has its own stretch of one axis, so that a push meets only sessions of its own app.
     stretch = np.searchsorted(shared, flows["app"]) if len(shared) else 0
     gap = span + 4 * _MAX_SHIFT * _SECOND
-    starts = _apart((flows["time"] - origin) + stretch * gap, RESPONSE_SECONDS)
+    starts = _spaced((flows["time"] - origin) + stretch * gap, RESPONSE_SECONDS)
     stretch = np.searchsorted(shared, pushes["app"]) if len(shared) else 0
-    times = _apart((pushes["time"] - origin) + stretch * gap, window)
+    times = _spaced((pushes["time"] - origin) + stretch * gap, window)
     if min(len(times), len(starts)) < MIN_RECORDS:
         return None
     times = times[:: -(-len(times) // _MAX_PUSHES)]
@@ -220,7 +220,7 @@ def _tail(met: int, n: int, chance: float) -> float:
     return math.exp(-n * apart)
 
 
-def _apart(times: Ints, seconds: float) -> Ints:
+def _spaced(times: Ints, seconds: float) -> Ints:
     """Sorted times without those that follow the one before within `seconds`."""
     times = np.sort(times)
     return times[np.diff(times, prepend=times[0] - 10**15) > seconds * _SECOND]

@@ -99,7 +99,7 @@ class EachOnce:
         staged = writer.staged("flows")
         if staged is None or not self._keys.count:
             return found
-        held = self._held(before) if before else {}
+        held = self._files_with_these_keys(before) if before else {}
         stored = np.sort(np.concatenate([np.empty(0, np.uint64), *held.values()]))
         wanted, count = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for keys in self._keys.parts():
@@ -116,12 +116,12 @@ class EachOnce:
             writer.change("flows", partial(_changed, drop, found.named))
         return found
 
-    def _held(self, before: TelemetryDirectory) -> dict[Path, Keys]:
+    def _files_with_these_keys(self, before: TelemetryDirectory) -> dict[Path, Keys]:
         """Files of the directory that share keys with new rows, and these keys."""
         found: dict[Path, Keys] = {}
         near: dict[Path, Keys] = {}
         for file in before.files("flows"):
-            theirs = [flow_keys(rows) for _, rows in stored_rows(FLOWS, file, KEY_COLUMNS, self._near)]
+            theirs = [flow_keys(rows) for _, rows in stored_rows(FLOWS, file, KEY_COLUMNS, self._may_overlap)]
             if theirs:
                 near[file] = np.sort(np.concatenate(theirs))
             if sum(map(len, near.values())) > RUN_KEYS:
@@ -140,7 +140,7 @@ class EachOnce:
                     found[file].append(some)
         return {file: np.concatenate(some) for file, some in found.items()}
 
-    def _near(self, group: pq.RowGroupMetaData) -> bool:
+    def _may_overlap(self, group: pq.RowGroupMetaData) -> bool:
         """Whether a row group may overlap the new rows in time."""
         return reaches(group, "start", self._low - SECOND_US, self._high + SECOND_US)
 
@@ -149,7 +149,7 @@ class EachOnce:
         host, how = Codes(), Codes()
         parts = []
         for number, file in enumerate([staged, *files], -1):
-            for place, table in stored_rows(FLOWS, file, _READ, self._near):
+            for place, table in stored_rows(FLOWS, file, _READ, self._may_overlap):
                 part = _rows(table, place, wanted, host, how)
                 part["file"] = number
                 if number < 0:

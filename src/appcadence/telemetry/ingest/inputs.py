@@ -36,7 +36,7 @@ def inputs(
     """
     tallies: list[Tally] = []
     collections: list[Collection] = []
-    queue = [path for given in paths for path in _meant(given, copies, tallies)]
+    queue = [path for given in paths for path in _resolved(given, copies, tallies)]
     for number, path in enumerate(queue):  # it grows
         beside = path.with_name(path.name.removesuffix(WAL).removesuffix("-shm"))
         if beside != path and beside in paths:
@@ -60,7 +60,7 @@ def inputs(
     return tallies, tuple(collections)
 
 
-def _meant(path: Path, copies: Path, tallies: list[Tally]) -> Iterator[Path]:
+def _resolved(path: Path, copies: Path, tallies: list[Tally]) -> Iterator[Path]:
     """The files that a path means: matches of a pattern that no shell expanded, or a copy of standard input.
 
     A path without any file adds a tally that is passed over.

@@ -47,7 +47,7 @@ class KeyRuns:
 
     def parts(self) -> Iterator[Keys]:
         """All keys in sorted parts, each greater than those before it."""
-        rest = self._taken()
+        rest = self._sorted_keys()
         if self._file is None:
             yield rest
             return
@@ -61,7 +61,7 @@ class KeyRuns:
                 found.append(np.frombuffer(self._file.read(8 * int(run[last] - run[first])), np.uint64))
             yield np.sort(np.concatenate(found))
 
-    def _taken(self) -> Keys:
+    def _sorted_keys(self) -> Keys:
         """The keys in memory, sorted; they stay."""
         keys = np.concatenate([np.empty(0, np.uint64), *self._new])
         keys.sort()
@@ -69,7 +69,7 @@ class KeyRuns:
         return keys
 
     def _write(self) -> None:
-        keys = self._taken()
+        keys = self._sorted_keys()
         with room():
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115

@@ -210,7 +210,7 @@ def recorded_elsewhere(new: pa.Table, old: pa.Table) -> Mask:
     for key, by_source in waiting.items():
         for source, pushes in sorted(by_source.items(), key=_span_of):
             others = [push for name, held in kept[key].items() if name != source for push in held]
-            same = _met(sorted(pushes), sorted(others))
+            same = _overlapping(sorted(pushes), sorted(others))
             drop[list(same)] = True
             kept[key][source] += [push for push, row in pushes if row not in same]
     return drop
@@ -234,7 +234,7 @@ def _pushes(table: pa.Table) -> Iterable[tuple[int, str, Key, Push]]:
             yield row, source, (device, app), (time, time + round(seconds * 1e6))
 
 
-def _met(pushes: list[tuple[Push, int]], others: list[Push]) -> set[int]:
+def _overlapping(pushes: list[tuple[Push, int]], others: list[Push]) -> set[int]:
     """Rows of pushes that overlap one of the others, each of which is matched once."""
     found: set[int] = set()
     place = 0

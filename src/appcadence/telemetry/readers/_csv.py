@@ -115,7 +115,7 @@ def read(
             wanted = {ours: names.index(theirs) for ours, theirs in choose(names).items()}
         numbers, length = None, len(data)
         if top in data:
-            data, numbers, ended = _below(data, line, top, until, ended)
+            data, numbers, ended = _rows_below_headers(data, line, top, until, ended)
         elif ended:
             data = b""
         elif until is not None and (at := _line_with(until, data)) >= 0:
@@ -124,7 +124,9 @@ def read(
         yield rows(Block(data, line, ends, block.size, numbers), wanted, len(names), dialect)
 
 
-def _below(data: bytes, line: int, top: bytes, until: bytes | None, ended: bool) -> tuple[bytes, Ints, bool]:
+def _rows_below_headers(
+    data: bytes, line: int, top: bytes, until: bytes | None, ended: bool
+) -> tuple[bytes, Ints, bool]:
     """The rows of a block with headers inside, as in concatenated tables: their lines, the line numbers, and
     whether the last table has ended."""
     kept, numbers = [], []

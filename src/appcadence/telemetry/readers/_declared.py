@@ -58,7 +58,7 @@ class Declared:
 
     def layout(self, start: bytes) -> Layout | None:
         """The layout of a file with this start, if it is of this format."""
-        held = _held(start)
+        held = _unwrapped_lines(start)
         for layout in self.declared.layouts:
             # Lines inside other records must be complete in themselves, without a header.
             headed = layout.syntax == "csv" and not layout.names
@@ -104,7 +104,7 @@ class Declared:
 
 
 @lru_cache(2)
-def _held(start: bytes) -> bytes:
+def _unwrapped_lines(start: bytes) -> bytes:
     """The first lines of a file, taken out of objects that wrap them; empty if it has no such lines."""
     field = _json_layout.line_field(start)
     if field:
@@ -135,18 +135,18 @@ def why_not(layout: Layout, start: bytes) -> str:
 
 def _lacks(layout: Layout, record: dict[str, Any]) -> str:
     for path, pattern in layout.values.items():
-        value = _at(record, path)
+        value = _value_at(record, path)
         if not isinstance(value, str | int | float) or not pattern.search(str(value)):
             return f"its objects have no {path} that matches {pattern.pattern}"
     inside = record.get(layout.within)
     inside = inside if isinstance(inside, dict) else record
     for key in layout.keys:
-        if all(_at(inside, path) is None for path in key):
+        if all(_value_at(inside, path) is None for path in key):
             return f"its objects have no {' or '.join(key)}"
     return ""
 
 
-def _at(record: Any, path: str) -> Any:
+def _value_at(record: Any, path: str) -> Any:
     if isinstance(record, dict) and path in record:
         return record[path]
     for name in path.split("."):
@@ -169,13 +169,15 @@ def parse(
         prefix = f"{layout.within}." if any(isinstance(o.get(layout.within), dict) for o in objects) else ""
         declared = _inside(declared, prefix)
         clocks = [name for ours in _TIMES[:3] for name in declared.columns.get(ours, ())]
-        if layout.recognised and all(_at(record, clock) is None for record in objects for clock in clocks):
+        if layout.recognised and all(
+            _value_at(record, clock) is None for record in objects for clock in clocks
+        ):
             raise _lacking(path, expected, declared, clocks, ())
         schema = _schema(declared, objects)
         fits = (lambda record: not _lacks(layout, record)) if layout.recognised else None
         return declared, _json.rows(path, expected, schema, fits, partial(_adapted, schema=schema))
     declared, field = _inside(declared, ""), _json_layout.line_field(start)
-    start, wanted = _held(start), _wanted(declared)
+    start, wanted = _unwrapped_lines(start), _wanted(declared)
     named = [name.lower() for name in _header(layout, start)]
     headed = bool(layout.keys) and all({name.lower() for name in key} & set(named) for key in layout.keys)
     if layout.syntax == "csv" and not layout.names:
@@ -271,7 +273,7 @@ def _schema(declared: Declaration, objects: Sequence[dict[str, Any]]) -> dict[st
         part: ours for ours, names in declared.columns.items() for name in names for part in name.split("+")
     }
     for path in sorted(_wanted(declared), key=lambda path: -path.count(".")):
-        kind = _kind([_at(record, path) for record in objects], roles.get(path, ""))
+        kind = _kind([_value_at(record, path) for record in objects], roles.get(path, ""))
         parts = [path] if any(path in record for record in objects) else path.split(".")
         node = tree
         for part in parts[:-1]:

@@ -101,7 +101,7 @@ def _path(record: Record) -> str | None:
 
 
 def _inside(record: Record, path: str) -> Record | None:
-    inner = _at(record, path)
+    inner = _value_at(record, path)
     written = isinstance(inner, str) and inner.lstrip()[:1] == "{"
     if written:
         inner = object_of(inner.encode("utf-8", "replace"))
@@ -111,17 +111,17 @@ def _inside(record: Record, path: str) -> Record | None:
         return inner
     times = _OF_OTHERS.get(path, (*_TIMES, *_FLOW_TIMES))
     own = len(inner) > 2 and any(name in inner for name in times)
-    return inner if own or (path not in _OF_OTHERS and _holds(inner)) else None
+    return inner if own or (path not in _OF_OTHERS and _has_record(inner)) else None
 
 
-def _at(record: Record, path: str) -> Any:
+def _value_at(record: Record, path: str) -> Any:
     found: Any = record
     for name in (path,) if path in record else path.split("."):
         found = found.get(name) if isinstance(found, dict) else None
     return found
 
 
-def _holds(record: Record) -> bool:
+def _has_record(record: Record) -> bool:
     """Whether it contains another record."""
     return _path(record) is not None or _tag(record) is not None
 
@@ -130,7 +130,7 @@ def line_field(records: Iterable[Record]) -> str:
     """The field in which the first records of a file hold a line that is not JSON; empty if there is none."""
     for record in records:
         for path in _LINES:
-            text = _at(record, path)
+            text = _value_at(record, path)
             if isinstance(text, str) and len(text) >= _FEWEST and not _JSON_TEXT.match(text):
                 return path
     return ""
@@ -140,7 +140,7 @@ def lines_in(block: Block, field: str) -> Block:
     """A block with each record replaced by the line inside it, if any."""
     lines = []
     for text in block.data.split(b"\n"):
-        line = _at(object_of(text) or {}, field)
+        line = _value_at(object_of(text) or {}, field)
         if isinstance(line, str):
             # A value with a line end in it is still one record.
             text = line.strip("\r\n").replace("\n", " ").encode("utf-8", "replace")

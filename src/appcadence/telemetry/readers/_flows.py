@@ -141,7 +141,7 @@ def screen(
     if addresses or options.local_nets:
         # Networks say nothing about ids.
         judged = addresses or value_of(draft["device"], is_address, False)
-        strangers = _strangers(draft, options, stated, judged)
+        strangers = _other_devices(draft, options, stated, judged)
     for mask, reason in (*aside, *strangers):
         if count := int((keep & mask).sum()):
             left_out[reason] = count
@@ -155,7 +155,7 @@ def screen(
     return Finished(kept.combine_chunks(), bad, left_out, len(by_address))
 
 
-def _strangers(
+def _other_devices(
     draft: pa.Table, options: ReadOptions, stated: pa.ChunkedArray | None, judged: Mask | bool
 ) -> Aside:
     """The `judged` rows of devices other than the monitored ones."""

@@ -58,7 +58,7 @@ def rows(
     kept = np.ones(len(starts), bool)
     groups: dict[str, pa.Array] = {}
     if layout.starts or layout.of_kind:
-        starts, found, kept, groups = _begun(data, starts, ends, layout, wanted)
+        starts, found, kept, groups = _find_records(data, starts, ends, layout, wanted)
         bad += [(number, "no such record") for number in numbers[~found].tolist()]
     starts, ends, numbers = starts[kept], ends[kept], numbers[kept]
     if layout.syntax == "csv":
@@ -120,7 +120,7 @@ def _decodable(data: bytes, starts: Ints, ends: Ints) -> Mask:
     return np.fromiter((fits(data[a:b]) for a, b in spans), bool, len(starts))
 
 
-def _begun(
+def _find_records(
     data: bytes, starts: Ints, ends: Ints, layout: Layout, wanted: Sequence[str]
 ) -> tuple[Ints, Mask, Mask, dict[str, pa.Array]]:
     """Where records begin, which lines are records, which records are of the kind, and named groups."""

@@ -45,14 +45,14 @@ class Timeline:
         self._seen: list[Ints] = []
         self._covered: list[tuple[int, int, Path]] = []
         self._unlocked: set[Change] = set()
-        self._lit: dict[str, set[Change]] = {panel: set() for panel in _PANELS}
+        self._screen_on: dict[str, set[Change]] = {panel: set() for panel in _PANELS}
         self._layouts: Layouts = {}
 
     def add(self, log: PowerLog, path: Path) -> None:
         """Read the state records of one log; all its other records must have been read before."""
         self._unlocked.update(_changes(log, _LOCK, "Locked", invert=True))
         for panel in _PANELS:
-            self._lit[panel].update(_lit(log, panel))
+            self._screen_on[panel].update(_screen_on(log, panel))
             for (display, time), apps in _layouts(log, panel):
                 self._layouts.setdefault((panel, display), {}).setdefault(time, set()).update(apps)
         for name in _SIGNS_OF_LIFE:
@@ -70,11 +70,13 @@ class Timeline:
         seen = np.unique(np.concatenate(self._seen)).tolist()
         gaps, end = silences(seen, SILENCE_SECONDS * 1_000_000), seen[-1]
         states: list[State] = []
-        kinds = [("device_unlocked", self._unlocked)] + [("screen_on", lit) for lit in self._lit.values()]
+        kinds = [("device_unlocked", self._unlocked)] + [
+            ("screen_on", lit) for lit in self._screen_on.values()
+        ]
         for kind, changes in kinds:
             states += [(None, kind, *span) for span in spans(sorted(changes), gaps, end)]
         for (panel, display), records in self._layouts.items():
-            dark = [(time, False) for time, on in self._lit[panel] if not on and display in _OWN]
+            dark = [(time, False) for time, on in self._screen_on[panel] if not on and display in _OWN]
             for app in sorted(set().union(*records.values())):
                 shown = [(time, app in apps) for time, apps in records.items()]
                 states += [(app, "app_foreground", *span) for span in spans(sorted(shown + dark), gaps, end)]
@@ -85,7 +87,7 @@ class Timeline:
         yield from begun.items()
 
 
-def _lit(log: PowerLog, panel: str) -> list[Change]:
+def _screen_on(log: PowerLog, panel: str) -> list[Change]:
     changes = _changes(log, _BACKLIGHT + panel, "Active", only=("Block", "Backlight"))
     if changes:
         return changes

@@ -86,7 +86,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         last = 0
         for piece in form(path):
             last = max([last, *(entry.time for entry in piece.entries)])
-            events = list(_taken(piece.entries, changes))
+            events = list(_pushes(piece.entries, changes))
             if sum(map(len, changes.values())) > MAX_CHANGES:
                 said = f"has more than {MAX_CHANGES:,} messages about lock and screen"
                 raise UnusableFile(f"{path} {said}; no device logs so many", path)
@@ -110,7 +110,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             yield "activity", tagged(table(ACTIVITY, _STATE_FIELDS, states, same), path)
 
 
-def _taken(entries: Sequence[Entry], changes: dict[str, list[_Change]]) -> Iterator[Event]:
+def _pushes(entries: Sequence[Entry], changes: dict[str, list[_Change]]) -> Iterator[Event]:
     """The pushes of some entries; lock and screen messages are added to `changes`."""
     for line, time, process, message in entries:
         # Apps live in containers, and their messages prove nothing about the device.

@@ -51,7 +51,7 @@ def slots(who: Ints, start: Ints, seconds: Vector, size: Vector) -> tuple[Ints, 
 
 def phone_flows(flows: pa.Table) -> pa.Table:
     """Flows of known apps as their phones' own logs show them, sorted by device, app and time."""
-    who, named = _who(flows)
+    who, named = _numbered_apps(flows)
     size = flows["bytes_out"].cast(pa.float64()).to_numpy() + flows["bytes_in"].cast(pa.float64()).to_numpy()
     start, seconds = flows["start"].cast(pa.int64()).to_numpy(), flows["duration_seconds"].to_numpy()
     whose, begin, end = slots(who, start, seconds, size)
@@ -87,7 +87,7 @@ def joined(flows: pa.Table, others: pa.Table) -> pa.Table:
     theirs = both.filter(pa.array(mine))
     start = theirs["start"].cast(pa.int64()).to_numpy()
     end = start + np.rint(np.nan_to_num(theirs["duration_seconds"].to_numpy()) * 1e6).astype(np.int64)
-    order, heads, end = _runs(_who(theirs)[0], start, end)
+    order, heads, end = _runs(_numbered_apps(theirs)[0], start, end)
     kept = theirs.take(pa.array(order[heads]))
     place = kept.schema.get_field_index("duration_seconds")
     seconds = pa.array((end - start[order][heads]) * 1e-6)
@@ -105,7 +105,7 @@ def _runs(who: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
     return order, heads, reach[np.append(heads[1:], len(who)) - 1] if len(heads) else reach
 
 
-def _who(flows: pa.Table) -> tuple[Ints, pa.Table]:
+def _numbered_apps(flows: pa.Table) -> tuple[Ints, pa.Table]:
     """(n,) a number for each device and app, and a table of these by number."""
     names = flows.select(["device_id", "app_id"]).to_pandas().astype(object)
     frame = names.drop_duplicates().sort_values(["device_id", "app_id"], ignore_index=True)

@@ -114,7 +114,7 @@ class PhoneRecord:
 
     def declared(self, app: str, column: str) -> Any:
         """What the newest row of the inventory that knows it says of an app; None where none does."""
-        rows = _of(self._tables["inventory"], app)[column].drop_null()
+        rows = _rows_of(self._tables["inventory"], app)[column].drop_null()
         return rows[-1].as_py() if len(rows) else None
 
     def of(self, app: str) -> AppRecord:
@@ -122,13 +122,16 @@ class PhoneRecord:
         flows = self._flows(app)
         uses = merged(_spans(flows), int(SESSION_GAP_SECONDS * 1e6))
         start = uses[:, 0]
-        at = np.sort(_of(self._pushes, app)["time"].cast(pa.int64()).to_numpy())
+        at = np.sort(_rows_of(self._pushes, app)["time"].cast(pa.int64()).to_numpy())
         pushes = np.column_stack([at, at])
-        transfer = _of(self._transfers, app)["time"].cast(pa.int64()).to_numpy()
+        transfer = _rows_of(self._transfers, app)["time"].cast(pa.int64()).to_numpy()
         tasks = np.vstack(
-            [_spans(_of(self._tables["tasks"], app)), np.column_stack([transfer, transfer + _TRANSFER_US])]
+            [
+                _spans(_rows_of(self._tables["tasks"], app)),
+                np.column_stack([transfer, transfer + _TRANSFER_US]),
+            ]
         )
-        usage = _of(self._tables["usage"], app)
+        usage = _rows_of(self._tables["usage"], app)
         counted = usage if len(usage) else flows
         reached = np.searchsorted(start, at + self._reach_us, "right")
         answered = reached > np.searchsorted(start, at - SLACK_US)
@@ -139,7 +142,7 @@ class PhoneRecord:
             by_user=_near(start, self.in_use, int(GRACE_SECONDS * 1e6)),
             by_push=_near(start, pushes, self._reach_us),
             by_ios=_near(start, merged(tasks), SLACK_US),
-            front=merged(_spans(_of(self._activity.filter(front), app))),
+            front=merged(_spans(_rows_of(self._activity.filter(front), app))),
             pushes=pushes,
             answered=int(np.count_nonzero(answered)),
             tasks=merged(tasks),
@@ -165,7 +168,7 @@ class PhoneRecord:
 
     def _flows(self, app: str | None) -> pa.Table:
         """With an `end`."""
-        flows = self._tables["flows"] if app is None else _of(self._tables["flows"], app)
+        flows = self._tables["flows"] if app is None else _rows_of(self._tables["flows"], app)
         seconds = np.clip(np.nan_to_num(flows["duration_seconds"].to_numpy()), 0.0, 1e7)
         end = flows["start"].cast(pa.int64()).to_numpy() + (seconds * 1e6).astype(np.int64)
         return flows.append_column("end", pa.array(end))
@@ -197,7 +200,7 @@ def _spans(table: pa.Table) -> Spans:
     return spans[np.argsort(start, kind="stable")]
 
 
-def _of(table: pa.Table, app: str) -> pa.Table:
+def _rows_of(table: pa.Table, app: str) -> pa.Table:
     return table.filter(pc.fill_null(pc.equal(table["app_id"].cast(pa.string()), app), False))
 
 

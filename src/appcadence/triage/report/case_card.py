@@ -95,7 +95,7 @@ def card(
         "device_list": case["device_ids"][:MAX_LISTED] if case["kind"].startswith("fleet") else [],
         "verdicts": verdicts,
         "analysts_differ": differ,
-        "judged": _judged(verdicts, differ),
+        "judged": _verdict_badge(verdicts, differ),
         "actions": [
             *(("v", f"verdict: {word}", [text]) for word, text in commands.items()),
             ("x", "exception entry", exception_entry(case, raising).split("\n")),
@@ -103,7 +103,7 @@ def card(
     }
 
 
-def _judged(verdicts: Sequence[Row], differ: bool) -> str:
+def _verdict_badge(verdicts: Sequence[Row], differ: bool) -> str:
     """What earlier verdicts say, in two words; empty without any."""
     if differ:
         return "verdicts differ"

@@ -78,7 +78,7 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         "cards": cards,
         "total": len(cases),
         "devices": _devices(cases),
-        "silent": _silent(output),
+        "silent": _without_alert(output),
         "suppressed": suppressed[:MAX_CASES],
         "suppressed_more": max(output.run.excepted - MAX_CASES, 0),
         "guides": {key: guide for key, guide in guides().items() if key in used},
@@ -119,7 +119,7 @@ def _suppressed(output: Output) -> list[dict[str, Any]]:
     ]
 
 
-def _silent(output: Output) -> list[dict[str, Any]]:
+def _without_alert(output: Output) -> list[dict[str, Any]]:
     """Windows of the highest rank among those without alert, and why there is none."""
     columns = [
         *("device_id", "app_id", "dest", "window_start", "score", "rank", "status", "alert", "n_beats"),
