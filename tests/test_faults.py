@@ -154,7 +154,7 @@ def test_names_that_are_not_utf_8(tmp_path, monkeypatch, typed):
     assert Path(page).stat().st_size > 1000 and typed("evidence", "verify", evidence) == (0, "")
     before = sorted(Path().iterdir())
     code, error = typed("convert", log, "--out", f"{odd}t")
-    assert code == 2 and "flows.parquet is not named in UTF-8" in error and error.count("\n") == 1
+    assert code == 2 and "flows.parquet is not valid UTF-8" in error and error.count("\n") == 1
     assert sorted(Path().iterdir()) == before
 
 

@@ -41,12 +41,12 @@ MANY = (
     {"app": "com.b", "host": "b.example", "port": None},
     {"app": None, "host": None, "ip": "10.0.0.1", "port": 5223},
     {"app": None, "host": None, "ip": None, "service": None},
-    {"app": "", "host": "", "port": 0},
+    {"app": "com.b", "host": None, "port": 0},
     {"service": "dns", "port": 53},
     {"device": "d2"},
     {"device": "d2", "service": "dns"},
 )
-"""Channels: another port, host, app or device, names unknown or empty, and DNS."""
+"""Channels: another port, host, app or device, names unknown, and DNS."""
 
 ms = st.integers(0, 5_000_000).map(lambda n: n / 1000)
 durations = st.one_of(

@@ -115,7 +115,7 @@ def test_keys_are_private_and_never_replaced(signed, tmp_path):
         signature.make_key(file)
     assert file.read_bytes() == before
     file.chmod(0o640)
-    with pytest.raises(BundleError, match=r"open to others than its owner \(mode 640\)"):
+    with pytest.raises(BundleError, match=r"accessible to others \(mode 640\)"):
         bundle.sign(signed[0], file)
     file.chmod(0o600)
     file.write_text("no key")

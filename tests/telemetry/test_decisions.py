@@ -36,7 +36,7 @@ def test_words_become_the_table():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"verdict": "fine"}, "verdict is 'fine'; expected malicious, benign, unexplained"),
+        ({"verdict": "fine"}, "verdict is 'fine'; expected one of malicious, benign, unexplained"),
         ({"device_id": " "}, "device_id is missing"),
         ({"justification": None}, "justification is missing"),
         ({"window_end": "2026-03-02"}, "window_end must be later"),

@@ -61,7 +61,7 @@ def test_an_empty_table_maps_nothing(tmp_path):
         ("", "line 1: the columns must be"),
         ("ip,device\n", "line 1: the columns must be"),
         ("address,device_id\n10.0.0.1,\n", "line 2: address and device_id"),
-        ("address,device_id\n10.0.0.1,a,b\n", "line 2: more values"),
+        ("address,device_id\n10.0.0.1,a,b\n", "line 2 has more values"),
         ("address,device_id,from,to\n10.0.0.1,a,yesterday,\n", "line 2: from is 'yesterday'"),
         ("address,device_id,from,to\n10.0.0.1,a,2026-01-02,2026-01-01\n", "line 2: 'to' must be later"),
         ("address,device_id,from,to\n10.0.0.1,a,,\n10.0.0.1,b,2026-01-01,\n", "line 3: address 10.0.0.1"),

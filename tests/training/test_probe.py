@@ -216,7 +216,7 @@ def test_health_where_nothing_is_found_says_so(found, capsys):
     assert {health.injected.range(b) for b in health.injected.recall} == {"no implant-days"}
     print_health(health)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "nan" not in printed and "Spearman too few to tell (n = 0" in printed
+    assert "nan" not in printed and "too few to tell (Spearman, n = 0" in printed
     json.dumps(json_ready(health.metrics()), allow_nan=False)
 
 

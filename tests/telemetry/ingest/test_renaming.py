@@ -121,7 +121,7 @@ def test_a_key_that_others_may_read_is_said(log, tmp_path, caplog):
     (tmp_path / "key").write_text("first key, long enough")
     (tmp_path / "key").chmod(0o644)
     convert([path], tmp_path / "t", keyfile=tmp_path / "key")
-    assert f"{tmp_path / 'key'} is open to others than its owner (mode 644)" in caplog.text
+    assert f"{tmp_path / 'key'} is accessible to others (mode 644)" in caplog.text
     (tmp_path / "key").chmod(0o600)
     caplog.clear()
     convert([path], tmp_path / "again", keyfile=tmp_path / "key")

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _json_layout, _lines
 from appcadence.telemetry.readers._device_log import iso_micros, micros
 from appcadence.telemetry.readers._json import NO_OBJECT
@@ -156,6 +157,8 @@ def _csv(path: Path) -> Iterator[Piece]:
 
     rows = csv.reader(lines())
     names = _names(",".join(next(rows)))
+    if not set(_CSV_FIELDS) <= set(names):  # the first line was whole only up to a character that ends lines
+        raise UnusableFile(f"{path} has no columns {', '.join(_CSV_FIELDS)}; expected {EXPECTED}", path)
     places = [names.index(name) for name in _CSV_FIELDS]
     piece = Piece()
     while True:
