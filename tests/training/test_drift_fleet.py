@@ -111,7 +111,7 @@ def test_the_version_of_an_update_comes_from_dated_snapshots(detector, later):
     answer = drift(detector, tables)
     assert answer.versions == {APP: "from 4.1 to 4.2", "com.quiet": "from 1 to 2"}
     assert any(f"{APP} (from 4.1 to 4.2) moved since" in reason for reason in answer.reasons)
-    assert any("did not move: com.quiet" in reason for reason in answer.reasons)
+    assert any("did not change: com.quiet" in reason for reason in answer.reasons)
 
 
 def test_lost_activity_is_named(detector, later):
