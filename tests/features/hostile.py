@@ -41,7 +41,7 @@ MANY = (
     {"app": "com.b", "host": "b.example", "port": None},
     {"app": None, "host": None, "ip": "10.0.0.1", "port": 5223},
     {"app": None, "host": None, "ip": None, "service": None},
-    {"app": "com.b", "host": None, "port": 0},
+    {"app": "com.b", "host": "c.example", "port": 0},
     {"service": "dns", "port": 53},
     {"device": "d2"},
     {"device": "d2", "service": "dns"},

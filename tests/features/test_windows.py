@@ -115,10 +115,10 @@ def test_no_flows_make_an_empty_table():
     assert len(extract({"flows": flows([1.0], service="dns")})) == 0
 
 
-@pytest.mark.parametrize("host", ["unknown", ""])
-def test_an_empty_host_name_is_none(host):
+@pytest.mark.parametrize(("host", "dests"), [("unknown", ["*", "unknown"]), ("", ["*"])])
+def test_an_empty_host_name_is_none(host, dests):
     got = extract({"flows": flows([1.0], host=host)})
-    assert sorted(got["dest"].astype(str)) == ["*", "unknown"] and (got["n_flows"] == 1).all()
+    assert sorted(got["dest"].astype(str)) == dests and (got["n_flows"] == 1).all()
 
 
 def test_no_destination_bears_the_name_of_all():
