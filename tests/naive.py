@@ -375,10 +375,13 @@ def companion(key, found):
     mine = found[key].session_starts
     if len(mine) < 3:
         return dict.fromkeys(("companion_share", "companion_excess", "alone_share"), NAN)
+    # The window of an app as a whole repeats its channels, unless its flows name no destination.
+    with_channels = {(other[0], other[1], other[3]) for other in found if other[2] != "*"}
     others = [
         t
         for other, window in found.items()
-        if (other[0], other[3]) == (device, start) and other[2] != "*"
+        if (other[0], other[3]) == (device, start)
+        and (other[2] != "*" or (other[0], other[1], other[3]) not in with_channels)
         if (other[1] != app if dest == "*" else other != key)
         for t in window.session_starts
     ]

@@ -42,11 +42,12 @@ MANY = (
     {"app": None, "host": None, "ip": "10.0.0.1", "port": 5223},
     {"app": None, "host": None, "ip": None, "service": None},
     {"app": "com.b", "host": "c.example", "port": 0},
+    {"app": "com.c", "host": None, "port": 0},
     {"service": "dns", "port": 53},
     {"device": "d2"},
     {"device": "d2", "service": "dns"},
 )
-"""Channels: another port, host, app or device, names unknown, and DNS."""
+"""Channels: another port, host, app or device, names unknown, an app without destinations, and DNS."""
 
 ms = st.integers(0, 5_000_000).map(lambda n: n / 1000)
 durations = st.one_of(

@@ -37,6 +37,7 @@ def test_each_kind_says_the_same(tmp_path, name):
         ({"assigned_addr": "10.0.0"}, "an address is missing"),
         ({"ts": "never"}, "a time is missing or outside 1970 to 2100"),
         ({"ts": 1e12}, None),
+        ({"lease_time": 10**400}, None),
     ],
 )
 def test_rows_that_say_nothing_are_rejected(tmp_path, row, reason):
@@ -48,6 +49,14 @@ def test_rows_that_say_nothing_are_rejected(tmp_path, row, reason):
     assert [(fault["line"], fault["reason"]) for fault in faults] == ([(2, reason)] if reason else []) + [
         (3, NO_OBJECT)
     ]
+
+
+def test_a_kea_line_that_is_no_csv_is_rejected(tmp_path):
+    path = tmp_path / "kea.csv"
+    path.write_text(FILES["kea.csv"] + '"' + "a" * 140_000 + "\n")
+    convert([path], tmp_path / "out")
+    (fault,) = TelemetryDirectory(tmp_path / "out").read("rejected").to_pylist()
+    assert "not readable CSV" in fault["reason"]
 
 
 HEAD = "#separator \\x09\n#path\tconn\n"

@@ -158,6 +158,20 @@ def test_bad_lines_of_text_and_csv(tmp_path):
     ]
 
 
+def test_a_quote_in_the_first_line_of_csv_is_refused(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('"Timestamp,Process,Message\n2025-10-09T09:00:00.000Z,apsd,"Screen did\n lock"\n')
+    with pytest.raises(UnusableFile, match="no columns timestamp, process, message"):
+        read("unified_log", path)
+
+
+def test_a_time_beyond_all_numbers_is_rejected(tmp_path):
+    path = tmp_path / "log.ndjson"
+    row = {"time": 10**400, "subsystem": "com.apple.apsd", "process": "apsd", "message": "x"}
+    path.write_text(json.dumps(row) + "\n")
+    assert len(read("unified_log", path)["rejected"]) == 1
+
+
 def test_a_message_without_end_is_cut(tmp_path):
     head, line = STYLES["syslog"]
     path = tmp_path / "log"

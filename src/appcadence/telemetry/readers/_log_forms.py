@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _json_layout, _lines
-from appcadence.telemetry.readers._device_log import iso_micros, micros
+from appcadence.telemetry.readers._device_log import LAST_SECOND, iso_micros, micros
 from appcadence.telemetry.readers._json import NO_OBJECT
 
 EXPECTED = "a unified log (log show --style ndjson)"
@@ -143,7 +143,8 @@ def _time(row: dict[str, Any]) -> int | None:
         return iso_micros(row["timestamp"])
     # Old versions of the iterator give only nanoseconds.
     nanoseconds = row.get("time")
-    return micros(nanoseconds / 1e9) if isinstance(nanoseconds, int | float) else None
+    number = isinstance(nanoseconds, int | float) and nanoseconds < LAST_SECOND * 1e9
+    return micros(nanoseconds / 1e9) if number else None
 
 
 def _csv(path: Path) -> Iterator[Piece]:
@@ -156,8 +157,11 @@ def _csv(path: Path) -> Iterator[Piece]:
             yield from (line.decode("utf-8-sig", "replace") for line in block.data.splitlines(keepends=True))
 
     rows = csv.reader(lines())
-    names = _names(",".join(next(rows)))
-    if not set(_CSV_FIELDS) <= set(names):  # the first line was whole only up to a character that ends lines
+    try:
+        names = _names(",".join(next(rows, [])))
+    except csv.Error:
+        names = []
+    if not set(_CSV_FIELDS) <= set(names):  # a quote may have joined the first line with those after it
         raise UnusableFile(f"{path} has no columns {', '.join(_CSV_FIELDS)}; expected {EXPECTED}", path)
     places = [names.index(name) for name in _CSV_FIELDS]
     piece = Piece()

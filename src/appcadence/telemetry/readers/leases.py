@@ -182,7 +182,11 @@ def _kea(lines: Lines, found: _Found) -> None:
     _, header = next(lines)
     names = header.split(",")
     for number, line in lines:
-        values = next(csv.reader(io.StringIO(line)), [])
+        try:
+            values = next(csv.reader(io.StringIO(line)), [])
+        except csv.Error as error:
+            found.fault(number, f"not readable CSV ({error})")
+            continue
         row = dict(zip(names, values, strict=False))
         if not values or row.get("address") == "address":
             continue
@@ -245,7 +249,7 @@ def _isc_time(text: str | None) -> float | None:
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON's whole numbers have no bound
         return None
 
 
