@@ -194,7 +194,7 @@ def _seal(files: dict[str, bytes]) -> None:
             name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != bundle.MANIFEST
         }
         files[bundle.MANIFEST] = json.dumps(manifest).encode()
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         pass
 
 

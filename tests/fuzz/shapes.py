@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from fuzz.damage import damaged
@@ -204,7 +205,10 @@ class _Copies:
     def __call__(self, drawn: tuple[Any, int]) -> bytes:
         edits, chance = drawn
         files = dict(self._seed)
-        files[self._name] = self._change(files[self._name], edits) if self._change else edits
+        try:
+            files[self._name] = self._change(files[self._name], edits) if self._change else edits
+        except (pa.ArrowException, ValueError, RecursionError):
+            reject()  # what nobody can write is no input
         if chance == 1:
             del files[self._name]
         if self._seal and chance:
