@@ -177,6 +177,7 @@ def _rise(distance):  # type: ignore[no-untyped-def]
 
 @kernel
 def _statistics(values, distances, cadences, places, out):  # type: ignore[no-untyped-def]
+    """Fill in the statistics of each window, in the order of `EXPERTS`."""
     new, new_for_device, session, connected, beats, twin, pushes, userless, unexplained = places
     for i in range(len(values)):
         value, distance, said = values[i], distances[i], out[i]
