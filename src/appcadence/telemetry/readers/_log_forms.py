@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from appcadence.errors import UnusableFile
 from appcadence.telemetry.readers import _json_layout, _lines
-from appcadence.telemetry.readers._device_log import LAST_SECOND, iso_micros, micros
+from appcadence.telemetry.readers._device_log import iso_micros, micros
+from appcadence.telemetry.readers._flows import LAST_SECOND
 from appcadence.telemetry.readers._json import NO_OBJECT
 
 EXPECTED = "a unified log (log show --style ndjson)"
@@ -143,8 +144,9 @@ def _time(row: dict[str, Any]) -> int | None:
         return iso_micros(row["timestamp"])
     # Old versions of the iterator give only nanoseconds.
     nanoseconds = row.get("time")
-    number = isinstance(nanoseconds, int | float) and nanoseconds < LAST_SECOND * 1e9
-    return micros(nanoseconds / 1e9) if number else None
+    if not isinstance(nanoseconds, int | float) or nanoseconds >= LAST_SECOND * 1e9:
+        return None
+    return micros(nanoseconds / 1e9)
 
 
 def _csv(path: Path) -> Iterator[Piece]:
