@@ -370,25 +370,22 @@ def autocorrelation(values):
 
 
 def companion(key, found):
-    """Of the window `key` of all windows `found`."""
+    """Of the window `key` of all `found`. An app as a whole is company where it names no destination."""
     device, app, dest, start = key
     mine = found[key].session_starts
     if len(mine) < 3:
         return dict.fromkeys(("companion_share", "companion_excess", "alone_share"), NAN)
-    # The window of an app as a whole repeats its channels, unless its flows name no destination.
-    with_channels = {(other[0], other[1], other[3]) for other in found if other[2] != "*"}
+    channels = {(key[0], key[1], key[3]) for key in found if key[2] != "*"}
     others = [
         t
-        for other, window in found.items()
-        if (other[0], other[3]) == (device, start)
-        and (other[2] != "*" or (other[0], other[1], other[3]) not in with_channels)
-        if (other[1] != app if dest == "*" else other != key)
+        for (at, by, to, begin), window in found.items()
+        if (at, begin) == (device, start) and (to != "*" or (at, by, begin) not in channels)
+        if (by != app if dest == "*" else (by, to) != (app, dest))
         for t in window.session_starts
     ]
     together = share_near(mine, others, 10.0)
-    seconds = found[key].seconds
     chance = [
-        share_near([(t + sign * 60.0 * minutes) % seconds for t in mine], others, 10.0)
+        share_near([(t + sign * 60.0 * minutes) % found[key].seconds for t in mine], others, 10.0)
         for minutes in (4, 7, 11)
         for sign in (1, -1)
     ]

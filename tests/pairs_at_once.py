@@ -23,7 +23,7 @@ from appcadence.triage import audit_log
 
 TIMES = 20
 TOLD = re.compile(
-    r"appcadence: (another run is writing \S+( \(process \d+\))?; start again when it is done"
+    r"appcadence: (another run is writing \S+( \(process \d+\))?; start again when it has finished"
     r"|\S+ was replaced by another run (before this one was recorded|while it was read; start again)"
     r"|\S+ (exists|is not empty).*)\n"
 )
