@@ -24,7 +24,7 @@ class Flow(NamedTuple):
     out: float
     inn: float
     failed: bool
-    port: int
+    ports: tuple[int, int]
     fresh: bool
 
 
@@ -78,13 +78,11 @@ def windows(rows, seconds):
 def _piece(row, start, duration, seconds):
     """The part of a flow in a window that it starts `start` seconds into; bytes by the share of time."""
     begin, end = max(start, 0.0), start + duration
-    share = 1.0
-    if start < 0 or end > seconds:
-        share = (min(end, seconds) - begin) / duration
+    share = (min(end, seconds) - begin) / duration if start < 0 or end > seconds else 1.0
     stop = NAN if math.isnan(end) else min(end, seconds)
     out, inn = known(row.out) * share, known(row.inn) * share
-    port = -1 if row.port is None else row.port
-    return Flow(begin, stop, out, inn, row.outcome == "failed", port, start >= 0)
+    ports = tuple(-1 if port is None else port for port in (row.port, row.own))
+    return Flow(begin, stop, out, inn, row.outcome == "failed", ports, start >= 0)
 
 
 def in_order(flows, ports=True):
@@ -100,15 +98,15 @@ def in_order(flows, ports=True):
             last(f.out),
             last(f.inn),
             f.failed,
-            ports and f.port,
+            ports and f.ports,
         ),
     )
 
 
 def stitched(flows):
-    """A flow that starts within 1 s of the end of an earlier, longer than 30 s, on its port goes on with it.
+    """A flow that starts within 1 s of the end of an earlier, longer than 30 s, on its ports goes on with it.
 
-    Of several the one that started last. (The kernel looks at the 64 long flows started last alone.)
+    An unknown port of the device may be any. Of several the one that started last (kernel: of the last 64).
     """
     joined = []
     for flow in in_order(flows):
@@ -117,7 +115,8 @@ def stitched(flows):
             if (
                 not flow.failed
                 and not old.failed
-                and old.port == flow.port
+                and old.ports[0] == flow.ports[0]
+                and (old.ports[1] == flow.ports[1] or -1 in (old.ports[1], flow.ports[1]))
                 and old.end - old.start >= 30.0 - TICK
                 and abs(flow.start - old.end) <= 1.0 + TICK
             ):

@@ -26,6 +26,7 @@ class Row(NamedTuple):
     host: str | None = "a.example"
     ip: str | None = None
     port: int | None = 443
+    own: int | None = None
     service: str | None = "tls"
     outcome: str = "established"
     out: int | None = 100
@@ -36,6 +37,7 @@ ONE = ({},)
 MANY = (
     *({},) * 6,
     {"port": 8443},
+    {"own": 50_000},
     {"host": "b.example"},
     {"app": "com.b"},
     {"app": "com.b", "host": "b.example", "port": None},
@@ -47,7 +49,7 @@ MANY = (
     {"device": "d2"},
     {"device": "d2", "service": "dns"},
 )
-"""Channels: another port, host, app or device, names unknown, an app without destinations, and DNS."""
+"""Channels: another port, the device's own port, host, app or device, names unknown, an app without destinations, and DNS."""
 
 ms = st.integers(0, 5_000_000).map(lambda n: n / 1000)
 durations = st.one_of(
@@ -103,7 +105,8 @@ def telemetry(draw, channels=MANY, duration=durations, size=sizes, most=12, repe
                 last, late = rows[-1], chance.choice([0, 0, 900_000, 1_000_000, 1_001_000])
                 at = last.us - DAY0 * 1_000_000 + round(last.duration * 1e6) + late
                 port = last.port if kind < 14 else row.port
-                row = last._replace(us=DAY0 * 1_000_000 + at, port=port, out=out, inn=inn)
+                own = chance.choice([last.own, None, 50_001])
+                row = last._replace(us=DAY0 * 1_000_000 + at, port=port, own=own, out=out, inn=inn)
             rows.append(row)
     chance.shuffle(rows)
     return rows
@@ -131,6 +134,7 @@ def table(rows):
                 "dest_host": name("host"),
                 "dest_ip": name("ip"),
                 "dest_port": pa.array(columns["port"], pa.int32()),
+                "device_port": pa.array(columns["own"], pa.int32()),
                 "service": name("service"),
                 "outcome": name("outcome"),
                 "bytes_out": pa.array(columns["out"], pa.int64()),

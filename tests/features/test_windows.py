@@ -68,6 +68,8 @@ def test_an_active_time_out_cuts_no_connection():
     assert got["n_flows"] == 2 and got["longest_flow_seconds"] == 5400.5
     apart = extract({"flows": flows(start, duration=1800.0, dest_port=[443, 80, 443, 80])}).iloc[0]
     assert apart["n_flows"] == 4
+    others = extract({"flows": flows(start, duration=1800.0, device_port=[50_000, 50_001, 50_001, None])})
+    assert others.iloc[0][["n_flows", "longest_flow_seconds"]].tolist() == [3, 3600.5]
     failed = extract({"flows": flows(start, duration=1800.0, outcome="failed")}).iloc[0]
     assert failed["n_flows"] == 4
     brief = extract({"flows": flows(np.arange(0, 290, 29.0), duration=29.0)}).iloc[0]

@@ -106,6 +106,18 @@ def test_missing_knowledge_is_copied(tables: dict[str, pa.Table]) -> None:
     assert implants["dest_ip"].null_count == 0
 
 
+def test_each_connection_has_a_port_of_its_own_where_logs_have_them(tables: dict[str, pa.Table]) -> None:
+    flows = tables["flows"]
+    place = flows.schema.get_field_index("device_port")
+    logged = pc.starts_with(flows["device_id"].cast(pa.string()), "phone-0000")
+    assert 0 < pc.sum(logged).as_py() < len(flows)
+    ports = pc.if_else(logged, pa.scalar(50_000, pa.int32()), None)
+    implants = inject({"flows": flows.set_column(place, "device_port", ports)}, 3, per_device_day=1.0)[0]
+    known = implants["device_port"].is_valid()
+    assert known.equals(pc.starts_with(implants["device_id"].cast(pa.string()), "phone-0000"))
+    assert pc.count_distinct(implants["device_port"]).as_py() == min(pc.sum(known).as_py(), 16_384)
+
+
 def test_old_destinations_are_old_and_new_ones_new(tables: dict[str, pa.Table], injected: Injected) -> None:
     benign = frame(tables["flows"])
     contacted = set(benign["dest_host"].dropna()) | set(benign["dest_ip"].dropna())

@@ -7,7 +7,7 @@ import numpy as np
 from appcadence.features._kernels import HALF_MICROSECOND, kernel, sort_rows
 
 STITCH_GAP_SECONDS = 1.0
-"""A flow that starts this near the end of one on the same port goes on with it: an exporter cut it."""
+"""A flow that starts this near the end of one on the same ports goes on with it: an exporter cut it."""
 STITCH_MIN_SECONDS = 30.0
 """The shortest active timeout of an exporter: shorter flows were not cut by one."""
 _OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
@@ -17,7 +17,7 @@ def arrange(
     offsets: np.ndarray, rows: np.ndarray, row: np.ndarray, window: np.ndarray, seconds: int, failed: int
 ) -> tuple[np.ndarray, ...]:
     """CSR of the channels' flows, a row each: start, fresh, end, bytes by the share of time inside, flags,
-    port; of each window the highest port and the best attribution.
+    ports of destination and device; of each window the highest port and the best attribution.
 
     `rows` are `FLOW` records; pieces name their row and their window; `failed` is that bit of their flags.
     A flow that an exporter cut is one flow again.
@@ -51,13 +51,13 @@ def columns_of(flows, rows, offsets):  # type: ignore[no-untyped-def]
 
 @kernel
 def _arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-untyped-def]
-    """A row a flow: start, fresh, end, bytes out and in, flags, port.
+    """A row a flow: start, fresh, end, bytes out and in, flags, ports of destination and device.
 
     In this order of the columns a flow that goes on over the border comes before one that starts on it: the
     session goes on. The order is total, so that the row order of the input never shows.
     """
     n = len(offsets) - 1
-    flows = np.empty((len(row), 7))
+    flows = np.empty((len(row), 8))
     top, best = np.empty(n, np.int32), np.empty(n, np.uint8)
     open_flows = np.empty(_OPEN, np.int64)
     new_offsets = np.zeros(n + 1, np.int64)
@@ -74,7 +74,7 @@ def _arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-un
             share = 1.0 if whole else (stop - begin) / flow.duration
             piece[0], piece[1], piece[2] = begin, start >= 0, stop
             piece[3], piece[4] = flow.sent * share, flow.received * share
-            piece[5], piece[6] = flow.flags, flow.port
+            piece[5], piece[6], piece[7] = flow.flags, flow.port, flow.device_port
             top[g], best[g] = max(top[g], flow.port), min(best[g], flow.attribution)
             at += 1
         sort_rows(flows[to:at])
@@ -84,7 +84,10 @@ def _arrange(offsets, rows, row, window, seconds, failed):  # type: ignore[no-un
 
 @kernel
 def _stitch(flows, lo, hi, failed, open_flows):  # type: ignore[no-untyped-def]
-    """Join flows that go on with an earlier one; returns the end of what is left."""
+    """Join flows that go on with an earlier one; returns the end of what is left.
+
+    Another port of the device is another connection; where either is unknown, they may be one.
+    """
     to, count = lo, 0
     for i in range(lo, hi):
         flow, joined = flows[i], False
@@ -98,7 +101,8 @@ def _stitch(flows, lo, hi, failed, open_flows):  # type: ignore[no-untyped-def]
             for k in range(count - 1, -1, -1):
                 last = flows[open_flows[k]]
                 near = abs(flow[0] - last[2]) <= STITCH_GAP_SECONDS + HALF_MICROSECOND
-                if near and last[2] - last[0] >= STITCH_MIN_SECONDS - HALF_MICROSECOND and last[6] == flow[6]:
+                same = last[6] == flow[6] and (last[7] == flow[7] or min(last[7], flow[7]) < 0)
+                if near and same and last[2] - last[0] >= STITCH_MIN_SECONDS - HALF_MICROSECOND:
                     if not np.isnan(flow[2]):
                         last[2] = max(last[2], flow[2])
                     last[3] += flow[3]

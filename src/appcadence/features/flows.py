@@ -39,6 +39,7 @@ COLUMNS = (
     "dest_host",
     "dest_ip",
     "dest_port",
+    "device_port",
     "service",
     "outcome",
     "bytes_out",
@@ -60,7 +61,8 @@ FLOW = np.dtype(
         ("device", "i4"),
         ("app", "i4"),  # -1 = unknown
         ("dest", "i4"),
-        ("port", "i4"),  # -1 = unknown
+        ("port", "i4"),  # of the destination; -1 = unknown
+        ("device_port", "i4"),  # -1 = unknown
         ("flags", "u1"),
         ("attribution", "u1"),  # code into ATTRIBUTIONS
     ],
@@ -208,7 +210,9 @@ class _Coder:
         outcome, outcomes = _indices(table["outcome"])
         service, services = _indices(table["service"])
         attribution, kinds = _indices(table["app_attribution"])
-        port = pc.fill_null(one_array(table["dest_port"]), -1).to_numpy()
+        port, device_port = (
+            pc.fill_null(one_array(table[name]), -1).to_numpy() for name in ("dest_port", "device_port")
+        )
         bare = np.where(host < 0, address, -1) if (host < 0).any() else host[:0]
         addresses = _codes_of(address_names, _used(bare, address_names), self.dests)
         # A flow without a destination is one of its app, or of nobody.
@@ -235,6 +239,7 @@ class _Coder:
             addresses,
             neither,
             port,
+            device_port,
             outcome,
             _table(outcomes, lambda name: FAILED * (name == "failed")),
             service,
@@ -273,6 +278,7 @@ def _fill(  # type: ignore[no-untyped-def]
     addresses,
     neither,
     port,
+    device_port,
     outcome,
     outcomes,
     service,
@@ -303,7 +309,7 @@ def _fill(  # type: ignore[no-untyped-def]
             row.dest = addresses[address[i]]
         else:
             row.dest = neither[1 if row.app >= 0 else 0]
-        row.port = port[i]
+        row.port, row.device_port = port[i], device_port[i]
         flags = np.int64(outcomes[outcome[i]] | services[service[i]] | providers[host[i]])
         if provider_ports[0] <= port[i] <= provider_ports[1]:
             flags |= PROVIDER

@@ -45,6 +45,14 @@ _NAMES = (
     "source",
     "outcome",
 )
+_NUMBERS = (
+    "duration_seconds",
+    "dest_port",
+    "device_port",
+    "bytes_out",
+    "bytes_in",
+    "time_resolution_seconds",
+)
 
 
 _Who = tuple[str | None, ...]
@@ -81,10 +89,7 @@ class Carriers:
         kept = np.flatnonzero((times >= low) & (times < self.end) & ~dns & ~pushes)
         flows, times = flows.take(pa.array(kept)), times[kept]
         coded = {name: _coded(flows[name]) for name in ("device_id", *_NAMES)}
-        numbers = {
-            name: flows[name].cast(pa.float64(), safe=False).to_numpy()
-            for name in ("duration_seconds", "dest_port", "bytes_out", "bytes_in", "time_resolution_seconds")
-        }
+        numbers = {name: flows[name].cast(pa.float64(), safe=False).to_numpy() for name in _NUMBERS}
         # Sizes and destinations break ties, so that the order of rows has no effect.
         ties = [coded[name][0] for name in ("service", "dest_ip", "dest_host", "source")]
         device, app = coded["device_id"][0], coded["app_id"][0]

@@ -157,6 +157,7 @@ def table_of(fleet: Carriers, made: list[Graft]) -> pa.Table:
         "start": joined("start", pa.int64()).cast(TIME),
         "duration_seconds": joined("durations", pa.float64()),
         "dest_port": pa.array([t.port for t in targets], pa.int32()).take(which),
+        "device_port": _own_ports(fleet, whose),
         "outcome": joined("outcome", pa.string()),
         "bytes_out": joined("sent", pa.int64()),
         "bytes_in": joined("received", pa.int64()),
@@ -165,6 +166,14 @@ def table_of(fleet: Carriers, made: list[Graft]) -> pa.Table:
     return conform(FLOWS, pa.table(data))
 
 
+def _own_ports(fleet: Carriers, rows: Ints) -> pa.Array:
+    """The devices' own ports of flows, another for each, where the log of their carriers (rows) has them."""
+    unknown = np.isnan(fleet.numbers["device_port"][rows])
+    return pa.array(_FIRST_OWN_PORT + np.arange(len(rows)) % _OWN_PORTS, pa.int32(), mask=unknown)
+
+
+_FIRST_OWN_PORT, _OWN_PORTS = 49_152, 16_384
+"""The dynamic ports of RFC 6335, which iOS uses."""
 _COUPLED_SHARE = 0.5
 _NEW_SHARE = 0.5
 _CARRIER_SIZES_SHARE = 0.5
