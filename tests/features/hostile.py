@@ -49,7 +49,8 @@ MANY = (
     {"device": "d2"},
     {"device": "d2", "service": "dns"},
 )
-"""Channels: another port, the device's own port, host, app or device, names unknown, an app without destinations, and DNS."""
+"""Channels: another port on either side, host, app or device, names unknown, an app without destinations, and
+DNS."""
 
 ms = st.integers(0, 5_000_000).map(lambda n: n / 1000)
 durations = st.one_of(

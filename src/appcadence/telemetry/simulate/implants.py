@@ -168,8 +168,8 @@ def table_of(fleet: Carriers, made: list[Graft]) -> pa.Table:
 
 def _own_ports(fleet: Carriers, rows: Ints) -> pa.Array:
     """The devices' own ports of flows, another for each, where the log of their carriers (rows) has them."""
-    unknown = np.isnan(fleet.numbers["device_port"][rows])
-    return pa.array(_FIRST_OWN_PORT + np.arange(len(rows)) % _OWN_PORTS, pa.int32(), mask=unknown)
+    known = ~np.isnan(fleet.numbers["device_port"][rows])
+    return pa.array(_FIRST_OWN_PORT + np.cumsum(known) % _OWN_PORTS, pa.int32(), mask=~known)
 
 
 _FIRST_OWN_PORT, _OWN_PORTS = 49_152, 16_384
