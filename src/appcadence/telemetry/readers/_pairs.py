@@ -19,8 +19,7 @@ SLACK_MICROS = 10_000_000
 """Records this close together may match: an answer may begin after the request has ended."""
 _SYN, _ACK = 0x02, 0x10
 _WELL_KNOWN = 1024
-_FEW = 32
-"""Most records of one key that are sorted by insertion."""
+_NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -75,54 +74,20 @@ def keys(
 
 def match(records: Records) -> Matches:
     """Who opened each connection, and what the other direction carried."""
-    key, greater, start, end = records.key, records.greater, records.start, records.end
-    order, first = _ordered(key, start)
-    group = np.cumsum(first) - 1
-    by_greater = _openers(
-        group,
-        greater[order],
-        start[order],
-        records.flags[order],
-        records.source_port[order],
-        records.dest_port[order],
-    )
-    opened = np.empty(len(order), bool)
-    opened[order] = greater[order] == by_greater[group]
-    partner = _partners(order, first, greater, start, end)
+    r = records
+    key = pa.array(r.key).dictionary_encode().indices.to_numpy().astype(np.int64)
+    # By first appearance, and in the order of the log: nearly by start.
+    order = np.sort(key << 32 | np.arange(len(key))) & 0xFFFF_FFFF
+    opened, partner = _matched(order, key, r.greater, r.source_port, r.dest_port, r.start, r.end, r.flags)
     paired = partner >= 0
     return Matches(
         opened,
         paired,
-        np.where(paired, np.minimum(start, start[partner]), start),
-        np.where(paired, np.maximum(end, end[partner]), end),
-        np.where(paired, records.size[partner], -1),
-        np.where(paired, records.flags[partner], np.uint8(0)),
+        np.where(paired, np.minimum(r.start, r.start[partner]), r.start),
+        np.where(paired, np.maximum(r.end, r.end[partner]), r.end),
+        np.where(paired, r.size[partner], -1),
+        np.where(paired, r.flags[partner], np.uint8(0)),
     )
-
-
-def _ordered(key: Hashes, start: Ints) -> tuple[Ints, Mask]:
-    """The order of n records by key and start, and which are the first of their key."""
-    order = np.argsort(key)
-    first = np.append(True, np.diff(key[order]) > 0)[: len(order)]
-    most = np.diff(np.append(np.flatnonzero(first), len(order))).max(initial=0)
-    if most > _FEW:
-        order = np.lexsort((start, key))
-    else:
-        _by_start(order, first, start)
-    return order, first
-
-
-@compiled
-def _by_start(order: Ints, first: Mask, start: Ints) -> None:
-    """Sort the few records of each key by start, in place."""
-    for place in range(len(order)):
-        at = place
-        while not first[at] and (
-            start[order[at - 1]] > start[order[at]]
-            or (start[order[at - 1]] == start[order[at]] and order[at - 1] > order[at])
-        ):
-            order[at - 1], order[at] = order[at], order[at - 1]
-            at -= 1
 
 
 def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:
@@ -131,57 +96,83 @@ def _end(addresses: pa.DictionaryArray, ports: Ints) -> Hashes:
     return result
 
 
-def _openers(
-    group: Ints, greater: Mask, start: Ints, flags: npt.NDArray[np.uint8], source: Ints, dest: Ints
-) -> Mask:
-    """For each group, whether its greater end opened the connection; records are sorted by group and time.
+@compiled
+def _matched(  # type: ignore[no-untyped-def]
+    order, key, greater, source, dest, start, end, flags
+):
+    """(n,) whether each record's source opened the connection, and the record's other direction, -1 = none.
+
+    `order` (n,) has the records of a key together. Each record takes the first free one that is close enough.
+    """
+    n = len(order)
+    opened, partner = np.empty(n, np.bool_), np.full(n, -1, np.int64)
+    queue = np.empty(n, np.int64)
+    lo = 0
+    while lo < n:
+        hi = lo + 1
+        while hi < n and key[order[hi]] == key[order[lo]]:
+            hi += 1
+        group = order[lo:hi]
+        _sort_by_start(group, start)
+        by_greater = _opened_by_greater(group, greater, source, dest, start, flags)
+        # Free records always have the same direction, since two of opposite direction would have been
+        # matched, so one queue is enough.
+        head = tail = 0
+        for at in group:
+            opened[at] = greater[at] == by_greater
+            while head < tail and partner[at] < 0 and greater[queue[head]] != greater[at]:
+                other = queue[head]
+                head += 1
+                if end[other] + SLACK_MICROS >= start[at]:
+                    partner[at], partner[other] = other, at
+            if partner[at] < 0:
+                queue[tail] = at
+                tail += 1
+        lo = hi
+    return opened, partner
+
+
+@compiled
+def _sort_by_start(group: Ints, start: Ints) -> None:
+    """Sort the records of a key by start, in place: Shell's sort, with Knuth's steps."""
+    step = 1
+    while step < len(group) // 3:
+        step = 3 * step + 1
+    while step > 0:
+        for place in range(step, len(group)):
+            at, row = place, group[place]
+            while at >= step:
+                other = group[at - step]
+                if start[other] < start[row] or (start[other] == start[row] and other < row):
+                    break
+                group[at] = other
+                at -= step
+            group[at] = row
+        step //= 3
+
+
+@compiled
+def _opened_by_greater(group, greater, source, dest, start, flags):  # type: ignore[no-untyped-def]
+    """Whether the greater end of a key opened its connections; its records are sorted by start.
 
     For TCP it is the end with the earlier SYN, otherwise the end that sent first. If both began in the same
     tick, or if the beginning was not recorded (no SYN, only the answered half, UDP from a well-known port),
     it is the end with the higher port.
     """
-    count = int(group[-1]) + 1 if len(group) else 0
-    heads = np.flatnonzero(np.diff(group, prepend=-1))
-    syn, never = (flags & _SYN) > 0, np.iinfo(np.int64).max
-    tcp = np.zeros(count, bool)
-    np.logical_or.at(tcp, group, flags > 0)
-    counts = syn | ~tcp[group]
-    first = np.full((2, count), never)
-    for side in (0, 1):
-        rows = counts & (greater == side)
-        np.minimum.at(first[side], group[rows], start[rows])
-    sides = np.zeros((2, count), bool)
-    sides[greater.astype(int), group] = True
-    answered = np.zeros(count, bool)
-    np.logical_or.at(answered, group, (flags & _ACK) > 0)
-    low, high = np.minimum(source[heads], dest[heads]), np.maximum(source[heads], dest[heads])
-    unclear = (first[0] == first[1]) | (~sides.all(0) & answered) | (~tcp & (low < _WELL_KNOWN))
-    by_port = np.where(source[heads] > dest[heads], greater[heads], ~greater[heads])
-    by_time = np.where(first[0] == first[1], greater[heads], first[1] < first[0])
-    result: Mask = np.where(unclear & (low < high), by_port, by_time)
-    return result
-
-
-@compiled
-def _partners(order: Ints, first: Mask, greater: Mask, start: Ints, end: Ints) -> Ints:
-    """The other direction of each record, -1 = none: each takes the first free record that is close enough.
-
-    `order` sorts by five-tuple and start, `first` marks where a five-tuple begins. Free records always have
-    the same direction, since two of opposite direction would have been matched, so one queue is enough.
-    """
-    partner = np.full(len(order), -1, np.int64)
-    queue = np.empty(len(order), np.int64)
-    head = tail = 0
-    for place, at in enumerate(order):
-        if first[place]:
-            head = tail = 0
-        while head < tail and greater[queue[head]] != greater[at]:
-            other = queue[head]
-            head += 1
-            if end[other] + SLACK_MICROS >= start[at]:
-                partner[at], partner[other] = other, at
-                break
-        if partner[at] < 0:
-            queue[tail] = at
-            tail += 1
-    return partner
+    seen = 0
+    for at in group:
+        seen |= flags[at]
+    mine = theirs = _NEVER
+    one_way, head = True, group[0]
+    for at in group:
+        one_way &= greater[at] == greater[head]
+        if not seen or flags[at] & _SYN:
+            if greater[at]:
+                mine = min(mine, start[at])
+            else:
+                theirs = min(theirs, start[at])
+    answered = one_way and seen & _ACK
+    low, high = min(source[head], dest[head]), max(source[head], dest[head])
+    if low < high and (mine == theirs or answered or (not seen and low < _WELL_KNOWN)):
+        return greater[head] == (source[head] > dest[head])
+    return greater[head] if mine == theirs else mine < theirs
