@@ -43,7 +43,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (
         rb" ?((\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\.\d{6} |\d{9,10}\.\d{6} )?"
         rb"(IP6?|ARP,?|[0-9a-f]{2}(:[0-9a-f]{2}){5}) (\S+ > |> |\((tos|flowlabel|class|hlim) |Request )"
-        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*\[?\s*\{\s*("index": ?\{)?"_index": ?"packets-'
+        rb'|"?No\."?,"?Time"?,"?Source"?,"?Destination|\s*(\[\s*)?\{\s*("index": ?\{)?"_index": ?"packets-'
         rb"|\s*={20,}\r?\n(\w+ (Conversations|Endpoints)|\| IO Statistics)|Frame \d+: \d+ bytes on wire"
         rb"|\d{9,10}\.\d{9}\t|\"?(frame|eth|ip|tcp|udp|_ws)\.\w[\w.]*\"?[,;\t ]"
         rb"|(<\?xml[^>]*>\s*)+(<!--[^>]*-->\s*)?<[pd]s?d?ml\b"
