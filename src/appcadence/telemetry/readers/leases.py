@@ -34,9 +34,7 @@ _ZEEK_TSV = re.compile(rb"(?:\xef\xbb\xbf)?#separator[^\n]*\n(?:#[^\n]*\n){0,8}?
 _ZEEK_JSON = re.compile(rb'\s*\{(?=[^\n]*"mac"\s*:)(?=[^\n]*"(?:assigned_addr|lease_time|msg_types)"\s*:)')
 _PATH = re.compile(rb'"_path"\s*:\s*"([^"\n]*)"')
 # Each blank belongs to one repetition alone: a hostile head would be tried in all ways to divide them.
-_ISC = re.compile(
-    rb"(?:\s*(?:#[^\n]*|[a-z-]+ [^\n{}]*;[ \t\r]*)\n)*+\s*lease [0-9a-f.:]+ \{", re.IGNORECASE
-)
+_ISC = re.compile(rb"(?:\s*(?:#[^\n]*|[a-z-]+ [^\n{}]*;[ \t\r]*)\n)*+\s*lease [0-9a-f.:]+ \{", re.IGNORECASE)
 _DNSMASQ = re.compile(
     rb"(?:duid [^\n]*\n)?\d{1,10} (?:\d{1,3}-)?[0-9a-f]{2}(?::[0-9a-f]{2}){5} [0-9a-f.:]+ \S+ \S+\r?\n",
     re.IGNORECASE,
