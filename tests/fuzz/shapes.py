@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from fuzz.damage import damaged
+from fuzz.damage import Content, damaged
 
 Edit = tuple[int, int, int]
 """What is done, at what place, with which value."""
@@ -202,7 +202,7 @@ class _Copies:
     def __init__(self, seed: Folder, name: str, change: Damage | None, seal: Seal | None) -> None:
         self._seed, self._name, self._change, self._seal = seed, name, change, seal
 
-    def __call__(self, drawn: tuple[Any, int]) -> bytes:
+    def __call__(self, drawn: tuple[Any, int]) -> Content:
         edits, chance = drawn
         files = dict(self._seed)
         try:
@@ -213,16 +213,16 @@ class _Copies:
             del files[self._name]
         if self._seal and chance:
             self._seal(files)
-        return packed(files)
+        return Content(packed(files))
 
 
-def shaped(name: str, seed: bytes) -> st.SearchStrategy[bytes]:
+def shaped(name: str, seed: bytes) -> st.SearchStrategy[Content]:
     """Copies of a file: in three of four, what stands in it is changed, by the kind of its name; in one, its
     bytes."""
-    return folders([{name: seed}]).map(lambda content: unpacked(content).get(name, b""))
+    return folders([{name: seed}]).map(lambda content: Content(unpacked(content).get(name, b"")))
 
 
-def folders(seeds: list[Folder], seal: Seal | None = None) -> st.SearchStrategy[bytes]:
+def folders(seeds: list[Folder], seal: Seal | None = None) -> st.SearchStrategy[Content]:
     """Copies of directories in which one file is changed; now and then it is gone. `seal` mends checksums."""
     chance = st.integers(0, 20)
     every = []
