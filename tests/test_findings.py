@@ -280,15 +280,15 @@ def test_a_session_is_said_to_be_measured_in_one_window():
         ),
         (
             {"dest_connections": 3, "dest_seconds": 60.0, "longest_seconds": 9.0},
-            ", 3 of them to c2.example (port",
+            "; 3 of them went to c2.example (port",
         ),
         (
             {"dest_connections": 3, "dest_seconds": 3e4},
-            ", 3 of them, in contact for up to 6.0 h at a time, to c2.example",
+            "; 3 of them, in contact for up to 6.0 h at a time, went to c2.example",
         ),
         (
             {"dest_connections": 0, "dest_seconds": 9.0},
-            ", and one that had begun before to c2.example (port 4444)",
+            "; one that had begun before went to c2.example (port 4444)",
         ),
         (
             {"dest_connections": 3, "dest_seconds": 9.0, "unused": 784},
@@ -301,7 +301,7 @@ def test_a_session_is_said_to_be_measured_in_one_window():
         ),
         ({"connections": 9, "port": None}, " to c2.example, which no other device"),
         ({"more_ports": True}, " to c2.example (port 4444 and others), which no other device"),
-        ({"dest_connections": 1, "dest_seconds": 21600.0}, ", one of them, for 6.0 h, to c2.example"),
+        ({"dest_connections": 1, "dest_seconds": 21600.0}, "; one of them, for 6.0 h, went to c2.example"),
         ({"answered": 9}, "; a session promptly followed 9 of 12 pushes (1.5 by chance)."),
         ({"connections": 999, "unused": 998}, "locked when 99% of them began."),
         ({"connections": 999, "unused": 999}, "locked when all of them began."),

@@ -72,9 +72,6 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         said += f" in {quantity(seconds, 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
-    if several:
-        many_of_them = "one of them" if part == 1 else f"{part:,} of them"
-        said += f", {many_of_them}" if part else ", and one that had begun before"
     rhythm = ""
     if "structured_cadence" in told:
         rhythm += f", mostly every {quantity(p['gap_seconds'], 's')}"
@@ -83,10 +80,13 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         # A session may be one long connection or many short ones, each soon after the last.
         length = f"{least}{quantity(longest, 's')}{more}"
         rhythm += f", for {length}" if alone else f", in contact for {length} at a time"
-    if p["dest"] is None:
-        said += rhythm + ("" if p["own_log"] else f", to {p['destinations']:,} destinations together")
+    where = p["dest"] or ("" if p["own_log"] else f"{p['destinations']:,} destinations together")
+    if several:
+        those = {0: "one that had begun before", 1: "one of them"}.get(part, f"{part:,} of them")
+        said += f"; {those}{rhythm}" + (f"{',' if rhythm else ''} went to {where}" if where else "")
     else:
-        said += f"{rhythm}{'' if several and not rhythm else ','} to {p['dest']}"
+        said += rhythm + (f", to {where}" if where else "")
+    if p["dest"] is not None:
         if p.get("port") is not None:
             said += f" (port {p['port']}{' and others' if p.get('more_ports') else ''})"
         others = (p["devices"] or 1) - 1

@@ -376,6 +376,6 @@ def test_facts_are_those_of_the_flows(telemetry, fleet_model, tmp_path):
             assert whole.n_started > 288
             many, share = whole.n_started, round(100 * whole.n_unused / whole.n_started)
             hours = (whole.last_time - whole.first_time) / pd.Timedelta(1, "h")
-            said = f"{many} connections in {hours:.1f} h, 288 of them, mostly every 5.0 min, to c2."
+            said = f"{many} connections in {hours:.1f} h; 288 of them, mostly every 5.0 min, went to c2."
             assert row["summary"].startswith(said)
             assert row["summary"].endswith(f"; the phone was locked when {share}% of the connections began.")

@@ -90,10 +90,10 @@ def test_times_and_counts_are_those_of_all_windows_that_alert():
     assert case["alert_days"] == ["2026-03-02", "2026-03-03"]
     assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=1)
     assert case["last_time"] == MIDNIGHT + pd.Timedelta(hours=48)
-    assert case["summary"].startswith("43 connections, one of them to few.example")
+    assert case["summary"].startswith("43 connections; one of them went to few.example")
     # The window over all destinations holds the flows of its channels already.
     (whole,) = by_hand([{"n_flows": 7}, {"dest": "*", "score": 2.0, "n_flows": 50}])
-    assert whole["summary"].startswith("50 connections, 7 of them to a.example")
+    assert whole["summary"].startswith("50 connections; 7 of them went to a.example")
     (alone,) = by_hand([{"n_flows": 7}, {"n_flows": 5, "hour": 24}])
     assert alone["summary"].startswith("12 connections, to a.example")
 
