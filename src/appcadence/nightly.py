@@ -44,7 +44,7 @@ from appcadence.findings import Finding
 from appcadence.models.calibration import alert_unit, device_days, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
-from appcadence.serving.batch import Engine, Job, Telemetry, local
+from appcadence.serving.batch import Engine, Job, Measured, Telemetry, local
 from appcadence.serving.run import COLUMNS as LOOKUP_COLUMNS
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import (
@@ -63,6 +63,7 @@ from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES, VERDICTS
 from appcadence.telemetry.sheet import read_named
 from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
+from appcadence.triage.exceptions import Entry
 
 _log = logging.getLogger(__name__)
 _FOREVER, _MAX_EPOCH_DIGITS = 2**62, 11
@@ -107,10 +108,7 @@ def score_directory(
             `until` is inside a window, or the history extends beyond the start of the first window.
         AppcadenceError: another run is writing to `out`, or a moment names no time zone.
     """
-    out = Path(out)
-    recover(out)
-    if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
+    out = _output_place(out)
     seconds = window_seconds(scorer.detector.window)
     span_us = _span(since, until, seconds)
     history, earlier = _earlier(history)
@@ -130,13 +128,7 @@ def score_directory(
     entries = output.entries_of(exceptions)
     _log.info("into %s: model %s, windows of %s", out, scorer.version[:12], scorer.detector.window)
     progress = logged_stages(_log, progress)
-    if inputs and (done := last_run(out)) is not None and done.inputs == inputs:
-        if done.exceptions_sha256 != output.digest(exceptions):
-            done = output.reapply(out, exceptions)[0]
-            _log_end(done, "put under other exceptions")
-            return done
-        with scratch(out):  # removes what a run left that was killed at its end
-            _log_end(done, "nothing to do")
+    if inputs and (done := _done_before(out, inputs, exceptions)) is not None:
         return done
     with scratch(out, resume=True) as place:
         key = place / "inputs"
@@ -146,34 +138,11 @@ def score_directory(
         else:
             _log.info("resuming an interrupted run")
         job = Job(telemetry, scorer, past, seconds, span_us, block_flows, asked)
-        files, after, found = engine(job, place, progress)
+        scored = engine(job, place, progress)
         progress("writing", 0.0)
         with replacing_directory(out, place) as staging:
-            columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
-            judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
-            rank, alert = _places(judged, false_discovery_rate)
-            values = {name: judged[name].to_numpy() for name in measures.COLUMNS}
-            top, _ = output.write(
-                judged,
-                _finalized(files, rank, alert),
-                measures.measures_of(values, pa.table({"alert": alert})),
-                entries,
-                found.events,
-                staging,
-            )
-            with ThreadPoolExecutor(1) as pool:
-                kept = pool.submit(
-                    pq.write_table, after.to_arrow(), staging / "history.parquet", compression="zstd"
-                )
-                _write_report_data(telemetry, top, after, seconds, span_us, staging)
-                kept.result()
-            if earlier is not None:
-                shutil.copy2(earlier, staging / output.EARLIER_FILE)
-            made_at = _now()
             run = replace(
-                _facts(staging, telemetry, scorer, found.identity, asked, after),
-                made_at=made_at.isoformat(),
-                cases=output.write_cases(staging, made_at),
+                _write(job, scored, entries, earlier, staging),
                 inputs=inputs,
                 exceptions_sha256=output.digest(exceptions),
             )
@@ -181,6 +150,57 @@ def score_directory(
     progress("writing", 1.0)
     _log_end(run, "done")
     return run
+
+
+def _output_place(out: str | Path) -> Path:
+    """Where the output goes: what a killed run left is completed or undone, anything else is refused."""
+    out = Path(out)
+    recover(out)
+    if out.exists() and not (out / RUN).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise TelemetryError(f"{out} exists and is no output of 'appcadence score'; choose another", "out")
+    return out
+
+
+def _done_before(out: Path, inputs: str, exceptions: str | Path | None) -> Run | None:
+    """The run that made the output, put under other exceptions if need be; None if it had other inputs."""
+    done = last_run(out)
+    if done is None or done.inputs != inputs:
+        return None
+    if done.exceptions_sha256 != output.digest(exceptions):
+        done = output.reapply(out, exceptions)[0]
+        _log_end(done, "put under other exceptions")
+        return done
+    with scratch(out):  # removes what a run left that was killed at its end
+        _log_end(done, "nothing to do")
+    return done
+
+
+def _write(job: Job, scored: Measured, entries: Sequence[Entry], earlier: Path | None, staging: Path) -> Run:
+    """Write all of an output but run.json, and return what that says, but for what the run was made from."""
+    files, after, found = scored
+    columns = [*output.JUDGED, "alert", "unit_p", *measures.COLUMNS]
+    judged = pa.concat_tables([feather.read_table(file, columns=columns) for file in files])
+    alert, rate = judged["alert"].to_numpy(), job.settings.alerts.false_discovery_rate
+    if rate is not None:
+        alert = discovered(judged["unit_p"].to_numpy(), alert_unit(judged), rate)
+    values = {name: judged[name].to_numpy() for name in measures.COLUMNS}
+    top, _ = output.write(
+        judged,
+        _finalized(files, ranks(judged), alert),
+        measures.measures_of(values, pa.table({"alert": alert})),
+        entries,
+        found.events,
+        staging,
+    )
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(pq.write_table, after.to_arrow(), staging / "history.parquet", compression="zstd")
+        _write_report_data(job, top, after, staging)
+        kept.result()
+    if earlier is not None:
+        shutil.copy2(earlier, staging / output.EARLIER_FILE)
+    made_at = _now()
+    facts = _facts(staging, job, found.identity, after)
+    return replace(facts, made_at=made_at.isoformat(), cases=output.write_cases(staging, made_at))
 
 
 def _log_end(run: Run, what: str) -> None:
@@ -288,34 +308,19 @@ def _finalized(files: list[Path], rank: np.ndarray, alert: np.ndarray) -> Iterat
         yield finalized(table, rank[here], alert[here])
 
 
-def _places(whole: pa.Table, false_discovery_rate: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rank (0 = none) and alert of all windows."""
-    alert = whole["alert"].to_numpy()
-    if false_discovery_rate is not None:
-        unit = alert_unit(whole)
-        alert = discovered(whole["unit_p"].to_numpy(), unit, false_discovery_rate)
-    return ranks(whole), alert
-
-
-def _write_report_data(
-    source: Telemetry,
-    top: pa.Table,
-    after: History,
-    seconds: int,
-    span_us: tuple[int, int] | None,
-    staging: Path,
-) -> None:
+def _write_report_data(job: Job, top: pa.Table, after: History, staging: Path) -> None:
     """Write what the report shows about some windows: facts, sessions, pushes, apps and user activity."""
+    source = job.telemetry
     wanted = top.to_pandas()
     devices = pa.array(sorted(set(wanted["device_id"])), pa.string())
     columns = [*coded.COLUMNS, *window_facts.FLOW_COLUMNS]
     flows = _rows_of(source, "flows", columns, devices, lambda piece: window_facts.touched(piece, wanted))
-    if span_us is not None:
-        flows = touching(flows, span_us)
+    if job.span_us is not None:
+        flows = touching(flows, job.span_us)
     around = {
         name: _rows_of(source, name, CONTEXT_COLUMNS[name], devices) for name in ("notifications", "activity")
     }
-    windows = build({"flows": flows} | around, seconds)
+    windows = build({"flows": flows} | around, job.seconds)
     facts = window_facts.facts(windows, flows, wanted, after)
     pq.write_table(facts, staging / output.FACTS_FILE, compression="zstd")
     pq.write_table(window_facts.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
@@ -352,14 +357,8 @@ def _rows_of(
     return unify([none, *in_order(wanted, len(pieces))])
 
 
-def _facts(
-    staging: Path,
-    source: Telemetry,
-    scorer: Scorer,
-    identity: Finding | None,
-    asked: Config,
-    after: History,
-) -> Run:
+def _facts(staging: Path, job: Job, identity: Finding | None, after: History) -> Run:
+    source, scorer, asked = job.telemetry, job.scorer, job.settings
     columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
     channel = pc.not_equal(scores["dest"], APP_LEVEL)

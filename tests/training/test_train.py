@@ -280,7 +280,7 @@ def test_fewer_than_three_windows_are_cut_at_eight_moments(monkeypatch):
     [(5000, 1), (4999, 2), (2000, 2), (1999, 3), (1000, 4), (999, 5), (1, 40)],
 )
 def test_rounds_go_on_until_four_thousand_benign_windows(monkeypatch, benign, n):
-    monkeypatch.setattr("appcadence.training.train._BENIGN_ENOUGH", 5000)
+    monkeypatch.setattr("appcadence.training.rounds._BENIGN_ENOUGH", 5000)
     calls = rounds(monkeypatch, [0.0, 3 * 86_400], devices=1, benign=benign)
     assert [call["seed"] for call in calls] == list(range(7000, 7000 + n))
     # Fewer than two thousand in the first make it a small baseline: benign windows vary, implants abound.
@@ -310,7 +310,7 @@ def test_a_round_of_a_held_out_fleet_is_clean_once_a_cut(monkeypatch):
 
 
 def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monkeypatch):
-    monkeypatch.setattr("appcadence.training.train._BENIGN_ENOUGH", 10)
+    monkeypatch.setattr("appcadence.training.rounds._BENIGN_ENOUGH", 10)
     learned = []
     monkeypatch.setattr("appcadence.training.train.fit", lambda learn, *more: learned.append(learn) or 1 / 0)
     implant = np.array([-1] * 14 + [0] * 3)

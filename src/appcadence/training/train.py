@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,8 @@ from appcadence.telemetry.directory import TelemetryDirectory
 from appcadence.telemetry.simulate.behaviours import KINDS
 from appcadence.training.evaluate import Quality, injected_quality
 from appcadence.training.fit import WEIGHTS, Sample, fit
-from appcadence.training.injection import (
-    LabelledWindows,
-    Tables,
-    aligned_spans,
-    history_of,
-    labelled,
-    past_and_future,
-)
+from appcadence.training.injection import Tables, aligned_spans, history_of, past_and_future
+from appcadence.training.rounds import Injector, run_rounds
 from appcadence.training.search import search
 from appcadence.training.supervised import Hyperparameters, trust
 from appcadence.training.truth import taught, verdict_of
@@ -53,13 +47,6 @@ MIN_WINDOWS = 3
 MAX_SEED = 400_000_000
 """LightGBM's bags take five seeds each, which must fit into 32 bits."""
 _MOMENTS = 8
-_IMPLANTS_PER_DEVICE_DAY = 1.5
-_MIN_IMPLANTS = 40
-"""The number wanted in each round."""
-_BENIGN_WANTED = 4000
-_BENIGN_ENOUGH = 100_000
-"""With this many benign windows one round is enough; training learns from a sample of this size."""
-_MAX_ROUNDS = 40
 
 _log = logging.getLogger(__name__)
 
@@ -128,16 +115,7 @@ def train(
         TelemetryError: too little telemetry, and the message says how much; or a number out of range.
     """
     require("train", "lightgbm", "sklearn")
-    if not 0 <= seed <= MAX_SEED:
-        raise TelemetryError(f"seed {seed} is not between 0 and {MAX_SEED:,}", "seed")
-    if search_trials < 0:
-        raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
-    unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
-    if unknown:
-        raise TelemetryError(
-            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}",
-            "exclude_families",
-        )
+    _require_valid(seed, search_trials, exclude_families)
     tables = source if isinstance(source, dict) else load(source)
     if before is not None:
         tables = _later(tables, before, window, exclude_families)
@@ -161,18 +139,10 @@ def train(
     if outlined:
         baselines = {cut: baseline.outlined() for cut, baseline in baselines.items()}
 
-    def inject(
-        number: int, draw: int, rate: float, *, thin: bool = False, **how: Any
-    ) -> tuple[Sample, pd.DataFrame]:
-        cut = cuts[number % len(cuts)]
-        found, specs = labelled(
-            placed, cut, window, draw, rate, kinds=kinds, verdicts=placed_verdicts, known=known, **how
-        )
-        found = _thinned(found, seed) if thin else found
-        rows = Sample.of(hide(found.frame, exclude_families), found.implant, baselines[cut], number)
-        return rows, specs.assign(round=number)
-
-    learn, clean, check, injected = _inject_rounds(inject, placed, cuts, learners, held_out, seed, progress)
+    injector = Injector(
+        placed, cuts, window, tuple(kinds), placed_verdicts, known, exclude_families, baselines, seed
+    )
+    learn, clean, check, injected = run_rounds(injector, learners, held_out, progress)
     if not any(len(sample.frame) for sample in learn):
         raise TelemetryError(
             f"{len(flows)} flows of {len(devices)} device(s) have no channel with 6 beats or half an hour "
@@ -251,43 +221,17 @@ def train(
     )
 
 
-def _inject_rounds(
-    inject: Callable[..., tuple[Sample, pd.DataFrame]],
-    tables: Tables,
-    cuts: list[int],
-    learners: list[str] | None,
-    held_out: list[str] | None,
-    seed: int,
-    progress: Progress,
-) -> tuple[list[Sample], list[Sample], list[Sample], list[pd.DataFrame]]:
-    """Inject implants, round by round, until there are enough benign windows to learn from.
-
-    Returns four lists: per round the windows to learn from; per cut the benign windows of held-out devices;
-    per round the windows of held-out devices with implants; and the table of each injection.
-    """
-    learn, clean, check = list[Sample](), list[Sample](), list[Sample]()
-    injected: list[pd.DataFrame] = []
-    benign, small = 0, False
-    for number in range(_MAX_ROUNDS):
-        draw, rate = seed * 1000 + number, _rate(tables, cuts[number % len(cuts)], learners, small)
-        varied = small and number > 0
-        rows, specs = inject(number, draw, rate, thin=True, devices=learners, varied=varied, changed=True)
-        learn.append(rows)
-        injected.append(specs)
-        if held_out is not None:
-            if number < len(cuts):
-                rows, _ = inject(number, 0, 0.0, devices=held_out)
-                clean.append(rows.take(~rows.malicious))
-            rows, specs = inject(number, draw + 500, rate, devices=held_out)
-            check.append(rows)
-            injected.append(specs)
-        benign += int((~learn[-1].malicious).sum())
-        if number == 0:
-            small = benign < _BENIGN_WANTED / 2
-        progress("injecting implants", min(max(benign / _BENIGN_WANTED, (number + 1) / _MAX_ROUNDS), 1.0))
-        if benign >= (_BENIGN_WANTED if number else _BENIGN_ENOUGH):
-            break
-    return learn, clean, check, injected
+def _require_valid(seed: int, search_trials: int, exclude_families: tuple[str, ...]) -> None:
+    if not 0 <= seed <= MAX_SEED:
+        raise TelemetryError(f"seed {seed} is not between 0 and {MAX_SEED:,}", "seed")
+    if search_trials < 0:
+        raise TelemetryError(f"{search_trials} trials are negative; expected 0 or more", "search_trials")
+    unknown = sorted(set(exclude_families) - set(FAMILY_OF.values()))
+    if unknown:
+        raise TelemetryError(
+            f"no feature family {unknown[0]!r}; families are {', '.join(dict.fromkeys(FAMILY_OF.values()))}",
+            "exclude_families",
+        )
 
 
 def _split(devices: list[str], seed: int) -> tuple[list[str] | None, list[str] | None]:
@@ -307,28 +251,6 @@ def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
         return [(first // width + (count + 1) // 2) * width]
     shares = np.random.default_rng(seed).uniform(0.35, 0.65, _MOMENTS)
     return [int(first + share * (last - first)) for share in shares]
-
-
-def _thinned(rows: LabelledWindows, seed: int) -> LabelledWindows:
-    """All implants, all windows with a verdict, and at most `_BENIGN_ENOUGH` of the other benign windows."""
-    plain = rows.frame["verdict"].isna().to_numpy()
-    spare = np.flatnonzero(~rows.malicious & plain)
-    if len(spare) <= _BENIGN_ENOUGH:
-        return rows
-    keep = np.ones(len(rows.frame), np.bool_)
-    keep[np.random.default_rng(seed).permutation(spare)[_BENIGN_ENOUGH:]] = False
-    return rows.take(keep)
-
-
-def _rate(tables: Tables, cut: int, devices: list[str] | None, small: bool) -> float:
-    """Implants per device-day: a few on a fleet, a handful a round on a small baseline."""
-    if not small:
-        return _IMPLANTS_PER_DEVICE_DAY
-    flows = tables["flows"]
-    last = int(micros(flows["start"]).max())
-    count = len(devices) if devices is not None else len(pc.unique(flows["device_id"]))
-    days = max((last - cut) / 86_400e6, 1 / 24) * count
-    return max(_MIN_IMPLANTS / days, _IMPLANTS_PER_DEVICE_DAY)
 
 
 def _baseline(
