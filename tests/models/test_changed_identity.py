@@ -62,6 +62,15 @@ def test_what_lost_its_name_is_forgotten_and_an_address_of_before_is_not():
     assert list(zip(kept["device_id"], kept["dest"], strict=True)) == left
 
 
+def test_what_a_renamed_device_met_before_the_moment_is_its_past_and_no_more():
+    contacts = channels(["gone"], HOSTS[:2]).assign(first_seen=[OLD, NEW])
+    contacts = pd.concat([contacts, channels(["new", "other"], HOSTS[:1]).assign(first_seen=NEW)])
+    kept = Identity({"new": "gone"}, frozenset(), 3).applied(contacts, NEW)
+    rows = set(kept.itertuples(index=False, name=None))
+    assert ("new", "com.a", HOSTS[0], OLD) in rows and ("other", "com.a", HOSTS[0], NEW) in rows
+    assert ("new", "com.a", HOSTS[1], NEW) not in rows
+
+
 @pytest.mark.parametrize(("same", "renamed"), [(4, {"new": "gone"}), (3, {})])
 def test_a_new_device_is_a_vanished_one_that_had_half_of_its_channels(same, renamed):
     now = channels(["new"], [*HOSTS[:same], *OTHERS[same:]])

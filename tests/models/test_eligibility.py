@@ -1,6 +1,7 @@
 """Which windows are judged, on what, and which raise no alert: each bound met exactly, and missed by one."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from handmade import windows
 from hypothesis import given
@@ -9,7 +10,7 @@ from make import flows
 
 from appcadence.config import Tunables
 from appcadence.features.extraction import extract
-from appcadence.models.eligibility import BEHAVIOURS, barred, eligible, judged
+from appcadence.models.eligibility import BEHAVIOURS, barred, by_name, eligible, judged
 
 CADENCE, PERSISTENCE, BURST = BEHAVIOURS
 BELOW = np.nextafter(1800.0, 0)
@@ -106,3 +107,11 @@ def test_a_threshold_bars_what_can_be_judged_on_it_and_shows_none_of_the_three(n
     assert not mute(others, [])  # no threshold speaks for what cannot be judged
     for shown in BEHAVIOURS:
         assert not mute(BEHAVIOURS, [shown])
+
+
+def test_each_name_is_asked_once_and_none_is_passed_over():
+    asked = []
+    frame = pd.DataFrame({"dest": ["b", "a", None, "b", "c", "a"]})
+    found = by_name(frame, "dest", lambda name: asked.append(name) or name in "ac")
+    assert found.tolist() == [False, True, False, False, True, True]
+    assert sorted(asked) == ["a", "b", "c"]

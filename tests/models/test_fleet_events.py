@@ -138,7 +138,7 @@ hosts = st.sampled_from(["x.example"] * 3 + ["y.example"])
 contact_lists = st.lists(st.tuples(apps, hosts, seconds), min_size=5, max_size=16).map(
     lambda rows: [(f"d{k % 9}", *row) for k, row in enumerate(rows)]
 )
-window_ends = st.sampled_from([0, 1, DAY_S, DAY_S + 1, WEEK, WEEK + 1, WEEK + DAY_S, 2 * WEEK])
+window_ends = st.sampled_from([-DAY_S, -1, 0, 1, DAY_S, DAY_S + 1, WEEK, WEEK + 1, WEEK + DAY_S, 2 * WEEK])
 
 
 @given(contact_lists, window_ends, st.sampled_from(["x.example", "x.example", "*"]))
@@ -231,6 +231,13 @@ def test_a_week_together_and_a_second_more_is_not():
 def test_what_is_met_before_the_baseline_ends_is_no_news():
     assert _is_event(4, at=0) and not _is_event(4, at=-1)
     assert not _is_event(4, last=-1)
+
+
+def test_a_window_that_ends_before_the_baseline_does_is_of_no_event():
+    """Not of that of the name before its own, either."""
+    rows = [(f"new{k}", "com.a", host, 10) for k in range(6) for host in ("w.example", "x.example")]
+    found = fleet_events(_contacts(rows), SINCE, _windows([("new0", None, "x.example", -DAY_S)]))
+    assert not found.windows.any() and not len(found.events)
 
 
 def test_what_is_met_at_the_end_of_a_window_lies_after_it():

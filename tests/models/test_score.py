@@ -22,6 +22,7 @@ from appcadence.models.detector import (
 )
 from appcadence.models.eligibility import BEHAVIOURS, STRATA
 from appcadence.models.experts import EXPERTS, POINTS, Experts
+from appcadence.models.scores import SCORES, finalized
 from appcadence.models.trees import join
 
 # The raw score of a window is its connections an hour, those of benign windows are 0 to 99.
@@ -199,6 +200,15 @@ def test_the_eight_largest_contributions_are_shown_whatever_their_sign():
     (parts,) = made(classifier=ensemble, weights=-np.ones((3, 2))).score(frame)["contributions"].to_pylist()
     assert [part["contribution"] for part in parts] == [-float(k) for k in range(10, 2, -1)]
     assert parts[0]["value"] == 1.0 and parts[0]["expected"] == 0.0
+
+
+def test_what_has_no_rank_keeps_reasons_only_where_it_alerts():
+    texts = pa.array([["one"], ["two"], ["three"]], SCORES.field("reasons").type)
+    columns = {name: pa.nulls(3, SCORES.field(name).type) for name in SCORES.names} | {"reasons": texts}
+    table = pa.table(columns, SCORES)
+    done = finalized(table, np.array([0, 0, EXPLAINED_ROWS]), np.array([False, True, False]))
+    assert done["reasons"].to_pylist() == [[], ["two"], ["three"]]
+    assert done["rank"].to_pylist() == [None, None, EXPLAINED_ROWS]
 
 
 def test_ranks_fall_with_the_score_in_row_order_where_equal():

@@ -43,7 +43,7 @@ def _labels(rows):
     names = ("device_id", "app_id", "dest", "start", "end", "label", "case_id")
     frame = pd.DataFrame(rows, columns=names)
     for name in ("start", "end"):
-        frame[name] = DAY + pd.to_timedelta(frame[name], unit="h")
+        frame[name] = (DAY + pd.to_timedelta(frame[name], unit="h")).dt.as_unit("us")
     return pa.Table.from_pandas(frame.assign(kind="beacon"), preserve_index=False)
 
 
@@ -132,6 +132,15 @@ def test_labels_of_another_time_are_counted_and_refused_where_there_are_no_other
     assert labels_outside(_labels([shown, late]), seen) == (1, 2)
     with pytest.raises(SchemaError, match="none of the 1 malicious labels lies in the span"):
         labels_outside(_labels([late]), seen)
+
+
+def test_a_label_that_touches_the_telemetry_lies_in_it():
+    seen = _flows([("a", "1.2.3.4", "h")]).drop_columns("duration_seconds")
+    seen = seen.append_column("duration_seconds", pa.array([7_200.0]))
+    inside = ("a", "app", "h", 1, 2, "malicious", "c")
+    for start, end, outside in ((-9, 0, 0), (-9, -0.001, 1), (2, 9, 0), (2.001, 9, 1)):
+        label = ("a", "app", "h", start, end, "malicious", "d")
+        assert labels_outside(_labels([inside, label]), seen) == (outside, 2)
 
 
 def test_what_the_model_learned_from_is_told_by_device_and_time():
