@@ -21,7 +21,7 @@ from appcadence.telemetry.schema import LABELS, conform
 
 WORK = (
     "appcadence.telemetry.simulate.fleet._made",
-    "appcadence.training.train.labelled",
+    "appcadence.training.rounds.labelled",
     "appcadence.training.probe.probe",
     "appcadence.models.pipeline.assemble",
     "appcadence.serving.scorer.assemble",

@@ -228,7 +228,7 @@ def rounds(monkeypatch, starts, devices=4, benign=4000, window="24h", seed=7):
     def fitted(*parts):
         raise Enough
 
-    monkeypatch.setattr("appcadence.training.train.labelled", asked)
+    monkeypatch.setattr("appcadence.training.rounds.labelled", asked)
     monkeypatch.setattr("appcadence.training.train.fit", fitted)
     table = together(*(flows(starts, f"d{k}") for k in range(devices)))
     with pytest.raises(Enough):
@@ -317,7 +317,7 @@ def test_what_lasts_too_long_is_thinned_and_implants_and_verdicts_are_kept(monke
     verdict = pd.Series([None] * 12 + ["benign"] * 2 + [None] * 3, dtype=object)
     frame = windows(17, implant_kind=None, verdict=verdict)
     monkeypatch.setattr(
-        "appcadence.training.train.labelled",
+        "appcadence.training.rounds.labelled",
         lambda *asked, **more: (LabelledWindows(frame, implant), pd.DataFrame()),
     )
     with pytest.raises(ZeroDivisionError):
