@@ -12,7 +12,7 @@ from naive_context import DAY, Flow
 from naive_novelty import Fleet
 from strategies import fleets, flow_table
 
-from appcadence.errors import AppcadenceError, SchemaError
+from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
 from appcadence.features import History, extract
 from appcadence.features.build import build
 from appcadence.features.families import novelty
@@ -132,7 +132,23 @@ def test_the_order_of_updates_does_not_matter_where_a_log_came_in_two_versions()
     """The same day, once as it looked at midnight and once with the flow that was open then."""
     first = [Flow(100.0, sent=10), Flow(500.0, sent=10)]
     whole = [Flow(100.0, sent=10), Flow(300.0, sent=90_000), Flow(500.0, sent=10)]
-    assert contacts(first, whole).to_arrow().equals(contacts(whole, first).to_arrow())
+    elsewhere = [Flow(100.0, sent=10), Flow(500.0, sent=20, port=8443)]
+    for one, other in ((first, whole), (first, elsewhere), (whole, elsewhere)):
+        assert contacts(one, other).to_arrow().equals(contacts(other, one).to_arrow())
+    for order in ((first, whole, elsewhere), (elsewhere, first, whole)):
+        assert contacts(*order).contacts["port"].tolist() == [8443]
+
+
+def test_what_joined_by_scoring_must_end_before_the_windows_begin():
+    History.empty().require_before(0)
+    joined = contacts([Flow(100.0), Flow(500.0)])
+    joined.contacts["vetted"] = False
+    last = int(joined.contacts["last_seen"].iloc[0])
+    joined.require_before(last + 1)
+    with pytest.raises(TelemetryError, match="give the history of the run before them"):
+        joined.require_before(last)
+    joined.contacts["vetted"] = True  # what a baseline knows may be later
+    joined.require_before(last)
 
 
 @given(fleets)
