@@ -94,8 +94,8 @@ def _bare_shares(channels: pd.DataFrame) -> pd.Series:
 
 
 def _renamed(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, str]:
-    new = now[~now["device_id"].isin(before["device_id"])]
-    gone = before[~before["device_id"].isin(now["device_id"])]
+    new = now[~now["device_id"].isin(before["device_id"].unique())]
+    gone = before[~before["device_id"].isin(now["device_id"].unique())]
     size = new.groupby("device_id").size()
     new = new[new["device_id"].isin(size.index[size >= MIN_CHANNELS])]
     if new.empty or gone.empty:
@@ -150,14 +150,10 @@ def fleet_events(history: History, since_us: int, frame: pd.DataFrame) -> FleetE
     least = np.maximum(MIN_DEVICES, np.ceil(MIN_SHARE * known)).astype(np.int64)
     marked, events = np.zeros(len(frame), np.bool_), []
     for kind, column in (("destination", "dest"), ("app", "app_id")):
-        named = contacts[contacts[column].notna()]
-        names = pd.Index(named[column].unique())
-        names = (
-            names[[not (is_local(name) or is_courier(name)) for name in names]]
-            if kind == "destination"
-            else names
-        )
-        first = _first_contacts(named[named[column].isin(names)], names, column, devices, since_us)
+        names = pd.Index(contacts[column].dropna().unique())
+        if kind == "destination":
+            names = names[[not (is_local(name) or is_courier(name)) for name in names]]
+        first = _first_contacts(contacts, names, column, devices, since_us)
         rows = codes_of(frame[column], names)
         if kind == "destination":
             rows = np.where(frame["dest"].astype(object).to_numpy() == APP_LEVEL, -1, rows)
@@ -227,11 +223,10 @@ class _FirstContacts:
 def _first_contacts(
     contacts: pd.DataFrame, names: pd.Index, column: str, devices: pd.Index, since_us: int
 ) -> _FirstContacts:
-    name = names.get_indexer(pd.Index(contacts[column]))
-    device = devices.get_indexer(pd.Index(contacts["device_id"]))
-    second = (contacts["first_seen"].to_numpy(np.int64) - since_us) // 1_000_000 + 1
-    second = np.maximum(second, 0)
-    pair = name.astype(np.int64) * len(devices) + device
+    name, device = codes_of(contacts[column], names), codes_of(contacts["device_id"], devices)
+    second = np.maximum((contacts["first_seen"].to_numpy(np.int64) - since_us) // 1_000_000 + 1, 0)
+    known = name >= 0
+    pair, second = (name * len(devices) + device)[known], second[known]
     order = np.lexsort((second, pair))
     head = np.append(True, np.diff(pair[order]) > 0)[: len(order)]
     pair, second = pair[order][head], second[order][head]
