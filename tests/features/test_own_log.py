@@ -104,6 +104,14 @@ def test_bytes_of_intervals_by_the_share_inside_and_without_the_user():
     }
 
 
+def test_bytes_of_an_interval_over_midnight_are_shared_between_the_days():
+    counted = usage([(86400 - 100, 86400 + 300, 40, 360)])
+    rows = extract({"flows": logged([10.0, 86400.0 + 50, 2 * 86400.0 + 50]), "usage": counted})
+    rows = rows.sort_values("window_start")
+    bytes_seen = rows["usage_bytes_per_hour"] * rows["observed_seconds"] / 3600
+    assert bytes_seen.iloc[:2].tolist() == pytest.approx([100.0, 300.0]) and np.isnan(bytes_seen.iloc[2])
+
+
 def test_what_the_scheduler_a_push_or_the_user_explains():
     """Five sessions: in use, at scheduled work, after a push, and two that nothing explains."""
     tables = {
