@@ -5,10 +5,9 @@ serving.py [--devices 100] [--days 14] [--telemetry DIR] [--model BUNDLE] [--cal
 Simulated fleets; without --model one of 60 devices trains for six days. All times are taken in turn in one
 run after a warm-up, and what counts are ratios.
 
-One window: different rows of the fleet, each a call. Ours returns score, p-value, both ensembles and all
-contributions; the plain path asks scikit-learn's IsolationForest (of our size, fitted here) for
-`score_samples` and LightGBM's own boosters of the same model for `predict` and `pred_contrib`, and does no
-baseline, surprise, fusion or calibration.
+One window: different rows of the fleet, each a call. Ours returns score, p-value, classifier, experts and all
+contributions; the plain path asks LightGBM's own boosters of the same model for `predict` and `pred_contrib`,
+and does no baseline, experts, fusion or calibration.
 
 Batch: `score_directory` (read, features, score, alerts, all files) against the feature step that writes
 to disk in bounded memory, as the batch job works, and against `extract`, which holds all in memory and writes
@@ -37,17 +36,15 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from sklearn.ensemble import IsolationForest
 
 from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.partition import write_features
 from appcadence.models import bundle
-from appcadence.models.detector import aligned, forest_input
+from appcadence.models.detector import aligned
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate, write
-from appcadence.training.supervised import SUBSAMPLE, TREES
 from appcadence.training.train import train
 
 SLIPS_FLOWS_PER_MINUTE = 5000
@@ -77,8 +74,6 @@ def one_window(scorer: Scorer, frame: pd.DataFrame, calls: int) -> None:
     values = frame[list(NAMES)].to_numpy()
     distances = detector.baseline.distances(frame)
     both = np.hstack([aligned(frame), distances])
-    depth_rows = forest_input(distances).astype(np.float32)
-    forest = IsolationForest(n_estimators=TREES, max_samples=SUBSAMPLE, random_state=0).fit(depth_rows)
     bags = [
         lightgbm.Booster(model_str=f"tree\n{text}") for text in detector.classifier_text.split("tree\n")[1:]
     ]
@@ -89,7 +84,6 @@ def one_window(scorer: Scorer, frame: pd.DataFrame, calls: int) -> None:
     channels = {key: scorer.channel(*key) for key in set(keys)}
 
     def plain(i: int) -> None:
-        forest.score_samples(depth_rows[i : i + 1])
         for bag in bags:
             bag.predict(both[i : i + 1], raw_score=True, num_threads=1)
             bag.predict(both[i : i + 1], pred_contrib=True, num_threads=1)
@@ -101,7 +95,7 @@ def one_window(scorer: Scorer, frame: pd.DataFrame, calls: int) -> None:
 
     steps: dict[str, Callable[[int], None]] = {
         "arrays in, arrays out": ours,
-        "scikit-learn and LightGBM": plain,
+        "LightGBM": plain,
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for first in range(0, len(frame), _TURN):

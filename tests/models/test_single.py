@@ -12,6 +12,7 @@ from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.columns import micros
 from appcadence.features.extraction import load
 from appcadence.findings import of_row
+from appcadence.models.detector import forest_input
 from appcadence.serving import Scorer
 from appcadence.telemetry.simulate.fleet import simulate
 from appcadence.training.injection import past_and_future
@@ -84,8 +85,17 @@ def test_members_and_contributions_add_up(scorer, frame):
             assert window.score == pytest.approx(raw, abs=1e-12)
             assert window.score == pytest.approx(channel.constant + window.contributions.sum(), abs=1e-9)
             seen += 1
-        assert 0 < anomaly_score(window.forest) <= 1
     assert seen > 300
+
+
+def test_the_forests_second_opinion_is_that_of_the_table(scorer, frame):
+    some, detector = frame[:200], scorer.detector
+    whole = detector.forest.raw(forest_input(detector.baseline.distances(some)))
+    _, channels = one_by_one(scorer, some)
+    rows = some[list(NAMES)].to_numpy()
+    alone = [channel.forest(row) for channel, row in zip(channels, rows, strict=True)]
+    assert alone == whole.tolist()
+    assert all(0 < one <= 1 for one in anomaly_score(whole))
 
 
 LATER = ("rank", "reasons", "findings")
@@ -141,6 +151,8 @@ def test_what_the_detector_must_not_see_moves_nothing(scorer, frame):
 def test_a_wrong_number_of_values_is_refused(scorer):
     with pytest.raises(ValueError, match="3 values were given; the catalogue has"):
         scorer.channel("com.a", "a.example").score([1.0, 2.0, 3.0], 10)
+    with pytest.raises(ValueError, match="3 values were given; the catalogue has"):
+        scorer.channel("com.a", "a.example").forest([1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("as_row", [lambda frame, i: frame.iloc[i], lambda frame, i: frame.iloc[[i]]])

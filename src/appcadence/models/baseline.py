@@ -166,7 +166,7 @@ class AppBaseline:
         """Distances of feature values (n, n_features) in groups (n,), as `group_of` returns them."""
         z = (_compared(values) - self.location[group]) / self.scale[group]
         z[:, _NOT_COMPARED] = np.nan
-        return np.asarray(np.clip(z, -CLIP, CLIP, out=z))
+        return np.minimum(np.maximum(z, -CLIP, out=z), CLIP, out=z)
 
     def expected(self, group: Codes, feature: Codes) -> Matrix:
         """The usual values in groups of features (by place in the catalogue), in their units; NaN for

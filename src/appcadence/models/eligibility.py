@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from appcadence._types import Codes, Mask, Matrix
@@ -48,33 +47,45 @@ READS = (
 )
 """The features that `eligible` reads, besides the key `n_beats`."""
 
-Columns = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
-"""A feature table, or its columns (n,) by name."""
+Columns = pd.DataFrame | Mapping[str, Any]
+"""A feature table, or its columns (n,) by name, or the numbers of one window."""
 
 
 def judged(frame: Columns) -> dict[str, Mask]:
-    """For each behaviour, (n,) whether the window can show it.
+    """For each behaviour, (n,) whether the window can show it; of one window's numbers, whether it can.
 
     Cadence needs six beats, of any number of flows each. Persistence needs a session of half an hour, or
     beats enough for a chain. Bursts need three pushes followed by sessions, in the window or over the days.
     """
-    many = np.asarray(frame["n_beats"]) >= MIN_STARTS
-    longest = np.asarray(frame["longest_session_seconds"])
+    n_beats, longest, excess, days_excess, _ = _read(frame)
+    many = n_beats >= MIN_STARTS
     return {
         "structured_cadence": many,
-        "session_persistence": (longest >= PERSISTENT_SECONDS) | (many & ~np.isnan(longest)),
-        "notification_burst": ~np.isnan(np.asarray(frame["push_coupling_excess"]))
-        | ~np.isnan(np.asarray(frame["push_coupling_days_excess"])),
+        "session_persistence": (longest >= PERSISTENT_SECONDS) | (many & _is_known(longest)),
+        "notification_burst": _is_known(excess) | _is_known(days_excess),
     }
 
 
 def eligible(frame: Columns) -> Mask:
     """(n,) whether any behaviour can be judged, or the channel was seen on two of the days before and has a
     beat in the window; then the days are its beats. The models learn from and score only these windows."""
-    out: Mask = (np.asarray(frame["steady_days_ratio"]) > 0) & (np.asarray(frame["n_beats"]) > 0)
+    n_beats, *_, steady = _read(frame)
+    out: Mask = (steady > 0) & (n_beats > 0)
     for able in judged(frame).values():
-        out |= able
+        out = out | able
     return out
+
+
+def _read(frame: Columns) -> list[Any]:
+    names = ("n_beats", *READS)
+    if isinstance(frame, pd.DataFrame):
+        return [frame[name].to_numpy() for name in names]
+    return [frame[name] for name in names]
+
+
+def _is_known(value: Any) -> Any:
+    """Whether a number, or each of an array, is not NaN."""
+    return value == value
 
 
 def own_log(frame: pd.DataFrame) -> Mask:

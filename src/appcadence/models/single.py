@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from appcadence._types import Codes, Vector
+from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
@@ -31,9 +31,6 @@ class WindowScore(NamedTuple):
     """Log-odds of the classifier."""
     experts: float
     """Sum of the worths of the experts' statistics; 0 = nothing unusual."""
-    forest: float
-    """Raw value of the forest, in about [-2, 0]; not part of the score. `training.supervised.anomaly_score`
-    converts it to scikit-learn's."""
     contributions: Vector
     """(n_features,) in catalogue order; with `Channel.constant` they sum to the score."""
 
@@ -54,8 +51,8 @@ class Channel:
     """(2,) of classifier and experts (see `Detector.weights`)."""
     constant: float
     """See `Detector.constant`."""
-    app_level: bool
-    """Whether it stands for an app with all of its destinations."""
+    app_level: Mask
+    """(1,) whether it stands for an app with all of its destinations."""
     hidden: Codes
     """Places of the features that the detector must not use."""
 
@@ -84,7 +81,7 @@ class Channel:
             detector.calibration[stratum],
             detector.weights[STRATA.index(stratum)],
             detector.constant(stratum),
-            dest == APP_LEVEL,
+            np.array([dest == APP_LEVEL]),
             np.array(hidden, np.int64),
         )
 
@@ -98,22 +95,34 @@ class Channel:
         Raises:
             ValueError: there are not as many values as features.
         """
-        row = np.array(values, np.float64).reshape(1, -1)
-        if row.shape[1] != len(NAMES):
-            raise ValueError(f"{row.shape[1]} values were given; the catalogue has {len(NAMES)} features")
-        row[:, self.hidden] = np.nan
-        row = without_past(row, np.array([self.app_level]))
+        row = self._row(values)
         detector, calibration = self.detector, self.calibration
         distances = detector.baseline.z_scores(row, self.group)
         said = members(row, distances, detector.classifier, detector.experts)
         contributions, raw = combine(said, self.weights)
         score, p = np.nan, np.nan
-        columns = {name: row[:, i] for name, i in _READS.items()}
-        if eligible(columns | {"n_beats": np.array([n_beats])})[0]:
+        if eligible({name: float(row[0, i]) for name, i in _READS.items()} | {"n_beats": n_beats}):
             score, p = float(calibration.scale(raw)[0]), float(calibration.p_values(raw)[0])
         classifier, experts = (float(value[0]) for value, _ in said)
-        forest = float(detector.forest.raw(forest_input(distances))[0])
-        return WindowScore(score, p, classifier, experts, forest, contributions[0] / calibration.spread)
+        return WindowScore(score, p, classifier, experts, contributions[0] / calibration.spread)
+
+    def forest(self, values: npt.ArrayLike) -> float:
+        """The raw value of the forest for one window, in about [-2, 0]; it is no part of the score.
+
+        `training.supervised.anomaly_score` converts it to scikit-learn's. Arguments and errors are those of
+        `score`.
+        """
+        distances = self.detector.baseline.z_scores(self._row(values), self.group)
+        return float(self.detector.forest.raw(forest_input(distances))[0])
+
+    def _row(self, values: npt.ArrayLike) -> Matrix:
+        """(1, n_features) what the detector may see of the values."""
+        row = np.array(values, np.float64).reshape(1, -1)
+        if row.shape[1] != len(NAMES):
+            raise ValueError(f"{row.shape[1]} values were given; the catalogue has {len(NAMES)} features")
+        if len(self.hidden):
+            row[:, self.hidden] = np.nan
+        return without_past(row, self.app_level)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,10 @@ class Trees:
         """Expected raw value of a row about which nothing is known."""
         return float(self.expected[self.roots].sum())
 
+    @cached_property
+    def _nodes(self) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(getattr(self, name) for name in NODES)
+
     def raw(self, rows: Matrix) -> Vector:
         """(n,) sum of the leaf values of float64 rows (n, n_features)."""
         return self.contributions(rows)[0]
@@ -70,7 +75,7 @@ class Trees:
         if rows.ndim != 2 or rows.shape[1] != self.n_features:
             raise ValueError(f"rows have shape {rows.shape}, the ensemble takes (n, {self.n_features})")
         raw, out = np.zeros(len(rows)), np.zeros(rows.shape)
-        _walk(rows, *(getattr(self, name) for name in NODES), self.roots, raw, out)
+        _walk(rows, *self._nodes, self.roots, raw, out)
         return raw, out
 
     def arrays(self, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
