@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ from make import flows
 
 from appcadence import cli
 from appcadence._inputs import parsed_json, read_bytes
-from appcadence._parquet import MAX_COLUMNS, bounded, open_parquet, read_parquet
+from appcadence._parquet import MAX_COLUMNS, open_parquet, read_file, read_parquet
 from appcadence.errors import SchemaError, TelemetryError
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.schema import FLOWS, conform
@@ -33,15 +34,39 @@ def written(path, table):
 )
 def test_a_table_is_bounded_before_it_is_unpacked(table, said, tmp_path):
     file = written(tmp_path / "t.parquet", table())
-    for read in (bounded, open_parquet, lambda file: read_parquet(io.BytesIO(file.read_bytes()))):
+    for read in (read_file, open_parquet, lambda file: read_parquet(io.BytesIO(file.read_bytes()))):
         with pytest.raises(pa.ArrowInvalid, match=said):
             read(file)
+
+
+def test_a_table_that_is_replaced_while_it_is_read_is_one_or_the_other(tmp_path):
+    """Given a path, Arrow read the footer of one file and the pages of another."""
+    rows = [pa.table({"a": np.arange(n), "b": [text] * n}) for n, text in ((50_000, "x"), (90_000, "y" * 9))]
+    versions = [written(tmp_path / f"{i}.parquet", table).read_bytes() for i, table in enumerate(rows)]
+    place, ended = tmp_path / "t.parquet", threading.Event()
+    place.write_bytes(versions[0])
+
+    def replace():
+        while not ended.is_set():
+            for content in versions:
+                (tmp_path / "new").write_bytes(content)
+                (tmp_path / "new").replace(place)
+
+    other = threading.Thread(target=replace)
+    other.start()
+    try:
+        read = [read_file(place, columns=["b", "a"], filters=[("a", ">=", 10)]) for _ in range(150)]
+    finally:
+        ended.set()
+        other.join()
+    found = {(len(table), *table["b"].unique().to_pylist()) for table in read}
+    assert found <= {(49_990, "x"), (89_990, "y" * 9)}
 
 
 def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "p.parquet")
     with pytest.raises(OSError, match="pipe"):
-        bounded(tmp_path / "p.parquet")
+        read_file(tmp_path / "p.parquet")
 
 
 def test_what_is_read_takes_no_more_room_than_the_file(tmp_path):

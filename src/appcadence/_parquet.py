@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections import Counter
@@ -43,18 +44,23 @@ def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
         return table
 
 
-def bounded(file: Path) -> Path:
-    """The file itself, if it is a regular file and its stated sizes are within the limits.
+def read_file(file: Path, **options: Any) -> pa.Table:
+    """`pq.read_table` of a regular file whose stated sizes are within the limits.
+
+    It is opened once: given a path, Arrow opens it several times, and another may take its place meanwhile.
 
     Raises:
         pa.ArrowException, OSError: as `read_parquet`.
     """
-    open_parquet(file).close()
-    return file
+    open_input(file).close()  # a pipe would block
+    with pa.OSFile(os.fsencode(file)) as source:
+        with _opened(source) as parquet:
+            _check(parquet.metadata, parquet.schema_arrow, source.size())
+        return pq.read_table(source, **options)
 
 
 def open_parquet(file: Path, *, read_dictionary: list[str] | None = None) -> pq.ParquetFile:
-    """A file to read from, checked like `bounded`; `read_dictionary` has columns to read as dictionaries."""
+    """A file to read from, checked as in `read_file`; `read_dictionary` has columns to read as such."""
     with open_input(file) as stream:  # a pipe would block
         size = stream.seek(0, 2)
     opened = _opened(file, read_dictionary=read_dictionary)

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from appcadence._files import recover
 from appcadence._inputs import read_json
-from appcadence._parquet import bounded
+from appcadence._parquet import read_file
 from appcadence._types import HOUR_US
 from appcadence.config import ATTACK_NAMES, Tunables
 from appcadence.errors import TelemetryError
@@ -121,9 +120,7 @@ def read_table(
         TelemetryError: the file is unreadable, or lacks a column.
     """
     try:
-        found = pq.read_table(
-            bounded(file), columns=columns, filters=filters, read_dictionary=read_dictionary
-        )
+        found = read_file(file, columns=columns, filters=filters, read_dictionary=read_dictionary)
         return found if columns is None else found.select(columns)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise unreadable(file, error) from None

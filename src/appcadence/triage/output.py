@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from appcadence._files import replacing_directory, scratch
 from appcadence._inputs import sha256
-from appcadence._parquet import bounded, open_parquet
+from appcadence._parquet import open_parquet, read_file
 from appcadence.findings import Finding
 from appcadence.models.calibration import KEYS, alert_units
 from appcadence.models.fleet_events import alerting_devices
@@ -133,7 +133,7 @@ def write_cases(staging: Path, made_at: datetime) -> dict[str, int]:
 
 def fleet_events(out: Path) -> pd.DataFrame:
     """The fleet events in an output directory, `EVENTS`."""
-    return pd.DataFrame(pq.read_table(bounded(out / EVENTS_FILE), schema=EVENTS).to_pandas())
+    return pd.DataFrame(read_file(out / EVENTS_FILE, schema=EVENTS).to_pandas())
 
 
 def event_findings(out: Path) -> list[Finding]:
@@ -152,7 +152,7 @@ def reapply(out: Path, exceptions: str | Path | None) -> tuple[Run, Uses]:
     with scratch(out) as place, replacing_directory(out, place) as staging:
         run = Run.read(out)
         with undamaged(out):
-            measures = pq.read_table(bounded(out / MEASURES_FILE), schema=MEASURES)
+            measures = read_file(out / MEASURES_FILE, schema=MEASURES)
             events = fleet_events(out)
             whole = open_parquet(out / SCORES_FILE)
             judged = whole.read(list(JUDGED)).cast(_JUDGED)
