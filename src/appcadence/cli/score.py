@@ -132,18 +132,16 @@ def score(
     check_directories(out=out)
     receivers, place = receivers_of(syslog, webhook, allow_remote, spool, out)
     check_files(evidence=file, anchor=anchor)
+    before = last_run(out)
+    notes = []
     with logged(log), progress_bar() as progress:
-        given = config or (None if directory is None else locate(directory))
-        settings = Config() if given is None else read(given)
-        alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
-        before, reported = last_run(out), False
         if directory is None:
             run, _ = reapply_exceptions(out, exceptions)
         else:
-            source = TelemetryDirectory(directory)
-            reported = "contact_summaries" in source.tables()
-            if reported and "flows" not in source.tables():
-                raise AppcadenceError(f"{directory} holds no flows. {_REPORTED} {directory}")
+            weekly = _has_reports(directory)
+            given = config or locate(directory)
+            settings = Config() if given is None else read(given)
+            alerts = settings.alerts.over(alerts_per_device_day, false_discovery_rate)
             scorer = load_scorer(model, expect_model, settings.model.trusted_keys)
             run = score_directory(
                 directory,
@@ -161,20 +159,9 @@ def score(
                 engine=local if engine == "local" else _spark(),
                 progress=progress,
             )
-        head = None
-        with scratch(file, wait=True):
-            # The next run adds the evidence of one that was killed right after its output.
-            if not recorded(file, out):
-                facts = run_facts(
-                    out,
-                    model=model or run.model_version,
-                    exceptions=[entry.id for entry in entries_of(exceptions)],
-                    exceptions_file=exceptions,
-                )
-                if last_run(out) != run:
-                    raise AppcadenceError(f"{out} was replaced by another run before this one was recorded")
-                head = append_evidence(file, "run", facts, datetime.now(UTC))
-                anchored(anchor, file, head)
+            notes += [] if given is None else [f"Settings from {given}."]
+            notes += [_REFERENCE if model is None else signed_by(scorer)]
+        head = _record(out, run, file, anchor, model, exceptions)
     sent = delivered(out, receivers, place) if receivers else None
     if as_json:
         more = {} if sent is None else {"delivered": asdict(sent)}
@@ -182,20 +169,50 @@ def score(
         if sent is not None:
             warn(sent)
         return
-    if given is not None:
-        say(f"Settings from {given}.")
-    if directory is not None:
-        say(_REFERENCE if model is None else signed_by(scorer))
+    for note in notes:
+        say(note)
     if run == before:
         say(f"{out} was made from the same telemetry, model and settings; nothing to do.")
     print_run(run, out)
-    if reported:
+    if directory is not None and weekly:
         say(f"{_REPORTED} {directory}")
     if head is not None:
         say(f"Evidence added to {file}; its head:")
         say(head)
     if sent is not None:
         say_delivered(sent, place)
+
+
+def _has_reports(directory: Path) -> bool:
+    """Whether telemetry holds App Privacy Reports beside its flows; a directory without flows is refused."""
+    tables = TelemetryDirectory(directory).tables()
+    reports = "contact_summaries" in tables
+    if reports and "flows" not in tables:
+        raise AppcadenceError(f"{directory} holds no flows. {_REPORTED} {directory}")
+    return reports
+
+
+def _record(
+    out: Path, run: Run, evidence: Path, anchor: Path | None, model: str | None, exceptions: Path | None
+) -> str | None:
+    """Add a run to the evidence, and return the new head; None if it was recorded before.
+
+    The next run so adds the evidence of one that was killed right after its output.
+    """
+    with scratch(evidence, wait=True):
+        if recorded(evidence, out):
+            return None
+        facts = run_facts(
+            out,
+            model=model or run.model_version,
+            exceptions=[entry.id for entry in entries_of(exceptions)],
+            exceptions_file=exceptions,
+        )
+        if last_run(out) != run:
+            raise AppcadenceError(f"{out} was replaced by another run before this one was recorded")
+        head = append_evidence(evidence, "run", facts, datetime.now(UTC))
+        anchored(anchor, evidence, head)
+    return head
 
 
 def _spark() -> Engine:

@@ -162,6 +162,72 @@ def _accumulate(counts, pushed, later):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _rank(ranked, sizes, known, begin):  # type: ignore[no-untyped-def]
+    """Put rows in order of their bytes sent, and return how many of them may be a twin.
+
+    They are nearly in order since the window before, so that an insertion sort is cheap."""
+    for i in range(len(ranked)):
+        c, j = ranked[i], i
+        row = known[c]
+        may_be = row.vetted and row.last_us < begin and not np.isnan(row.habit[0])
+        size = row.habit[0] if may_be else np.inf
+        sizes[i] = size
+        while j > 0 and sizes[j - 1] > size:
+            ranked[j], sizes[j] = ranked[j - 1], sizes[j - 1]
+            j -= 1
+        ranked[j], sizes[j] = c, size
+    k = len(ranked)
+    while k > 0 and sizes[k - 1] == np.inf:
+        k -= 1
+    return k
+
+
+@kernel
+def _contact_share(row, begin, today):  # type: ignore[no-untyped-def]
+    """Share of the days before today, at most fourteen, with contact."""
+    if row.first_us >= begin:
+        return 0.0
+    span, met = min(today - row.first_us // DAY_US, _STEADY_DAYS), 0
+    # The bits of the days before today, the latest first.
+    ahead = row.last_us // DAY_US - (today - 1)
+    bits = row.days >> ahead if ahead >= 0 else row.days << min(-ahead, _BITS)
+    for back in range(span):
+        met += (bits >> back) & 1
+    return met / span if met >= _MIN_DAYS else 0.0
+
+
+@kernel
+def _add_days(row, own):  # type: ignore[no-untyped-def]
+    """Add a window's days with contact to its channel's row; what pushes it counted fades by the day."""
+    contact = own.last_us // DAY_US
+    last_day = row.last_us // DAY_US if row.days else contact
+    if contact > last_day:
+        shift = contact - last_day
+        for k in range(len(row.pushed)):
+            row.pushed[k] *= _FADE**shift
+        row.days = row.days << shift if shift < _BITS else 0
+        last_day = contact
+    if last_day - contact < _BITS:
+        row.days |= own.days << (last_day - contact)
+    row.days &= (np.int64(1) << _BITS) - 1
+
+
+@kernel
+def _add_habits(row, own, before):  # type: ignore[no-untyped-def]
+    """Let a window's habits replace those of its channel's row, last seen at `before`."""
+    if own.last_us > before:
+        row.port = own.port
+        for k in range(len(row.habit)):
+            row.habit[k] = own.habit[k]
+    elif own.last_us == before:
+        # The same day in two versions, a late log's perhaps: in either order the same comes out.
+        row.port = max(row.port, own.port)
+        for k in range(len(row.habit)):
+            if not row.habit[k] >= own.habit[k] and not np.isnan(own.habit[k]):
+                row.habit[k] = own.habit[k]
+
+
+@kernel
 def _compare(  # type: ignore[no-untyped-def]
     out, order, offsets, channel, pair, n_pairs, start_us, device_offsets, known, now, vetting, counts
 ):
@@ -173,7 +239,7 @@ def _compare(  # type: ignore[no-untyped-def]
             if known[c].vetted:
                 pair_first[pair[c]] = min(pair_first[pair[c]], known[c].first_us)
                 device_first[d] = min(device_first[d], known[c].first_us)
-    owner, ranked, sizes = -1, np.empty(0, np.int64), np.empty(len(known))
+    owner, ranked, sizes = -1, np.empty(0, np.int64), np.empty(0)
     for m in range(len(offsets) - 1):
         members = order[offsets[m] : offsets[m + 1]]
         members = members[members < n]
@@ -183,33 +249,13 @@ def _compare(  # type: ignore[no-untyped-def]
         begin = _NEVER
         for w in members:
             begin = min(begin, now[w].first_us)
-        lo, hi = device_offsets[d], device_offsets[d + 1]
-        # By bytes sent: nearly in order since the window before, so that an insertion sort is cheap.
         if d != owner:
-            owner, ranked = d, np.arange(lo, hi)
-        for i in range(hi - lo):
-            c, j = ranked[i], i
-            row = known[c]
-            told = row.vetted and row.last_us < begin and not np.isnan(row.habit[0])
-            size = row.habit[0] if told else np.inf
-            sizes[i] = size
-            while j > 0 and sizes[j - 1] > size:
-                ranked[j], sizes[j] = ranked[j - 1], sizes[j - 1]
-                j -= 1
-            ranked[j], sizes[j] = c, size
-        k = hi - lo
-        while k > 0 and sizes[k - 1] == np.inf:
-            k -= 1
+            owner, ranked = d, np.arange(device_offsets[d], device_offsets[d + 1])
+            sizes = np.empty(len(ranked))
+        k = _rank(ranked, sizes, known, begin)
         for w in members:
-            row, span, met = known[channel[w]], 0, 0
-            if row.first_us < begin:
-                span = min(today - row.first_us // DAY_US, _STEADY_DAYS)
-                # The bits of the days before today, the latest first.
-                ahead = row.last_us // DAY_US - (today - 1)
-                bits = row.days >> ahead if ahead >= 0 else row.days << min(-ahead, _BITS)
-                for back in range(span):
-                    met += (bits >> back) & 1
-            out[w, 3] = met / span if met >= _MIN_DAYS else 0.0
+            row = known[channel[w]]
+            out[w, 3] = _contact_share(row, begin, today)
             if device_first[d] >= begin:
                 continue
             new = not row.vetted or row.first_us >= begin
@@ -225,28 +271,8 @@ def _compare(  # type: ignore[no-untyped-def]
             if row.vetted:
                 pair_first[pair[c]] = min(pair_first[pair[c]], own.first_us)
                 device_first[d] = min(device_first[d], own.first_us)
-            contact = own.last_us // DAY_US
-            last_day = row.last_us // DAY_US if row.days else contact
-            if contact > last_day:
-                shift = contact - last_day
-                for k in range(len(row.pushed)):
-                    row.pushed[k] *= _FADE**shift
-                row.days = row.days << shift if shift < _BITS else 0
-                last_day = contact
-            if last_day - contact < _BITS:
-                row.days |= own.days << (last_day - contact)
-            row.days &= (np.int64(1) << _BITS) - 1
+            _add_days(row, own)
             before, row.last_us = row.last_us, max(row.last_us, own.last_us)
             _accumulate(counts[w], row.pushed, before < start_us[w])
-            if row.vetted and not vetting:
-                continue
-            if own.last_us > before:
-                row.port = own.port
-                for k in range(len(row.habit)):
-                    row.habit[k] = own.habit[k]
-            elif own.last_us == before:
-                # The same day in two versions, a late log's perhaps: in either order the same comes out.
-                row.port = max(row.port, own.port)
-                for k in range(len(row.habit)):
-                    if not row.habit[k] >= own.habit[k] and not np.isnan(own.habit[k]):
-                        row.habit[k] = own.habit[k]
+            if vetting or not row.vetted:
+                _add_habits(row, own, before)

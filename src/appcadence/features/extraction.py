@@ -242,7 +242,7 @@ def touching(table: pa.Table, span_us: tuple[int, int]) -> pa.Table:
     # Hostile durations: nan and infinity touch nothing more than their start.
     lasts = np.where(np.isfinite(seconds), np.clip(seconds, 0.0, MAX_DURATION_SECONDS), 0.0)
     touches = (start < end_us) & ((start >= first_us) | (start + lasts * 1e6 > first_us))
-    return table.filter(pa.array(touches))
+    return table if touches.all() else table.filter(pa.array(touches))
 
 
 def fill_novelty(part: Part, fleet: novelty.Fleet | None, seconds: int) -> None:

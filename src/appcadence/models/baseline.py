@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from appcadence._types import Codes, FeatureMatrix, Ints, Matrix
 from appcadence.errors import BundleError
+from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FEATURES, NAMES, RELATIVE
 from appcadence.features.domains import registrable_domain
 from appcadence.features.windows import APP_LEVEL
@@ -31,7 +32,7 @@ _MIN_SCALE_SHARE = 0.2
 _STATISTICS = ("count", "median", "spread")
 _LOG = np.array([f.heavy_tailed for f in FEATURES])
 _COMPARED = np.array(RELATIVE)
-_LOGGED, _NOT_COMPARED = np.flatnonzero(_LOG), np.flatnonzero(~_COMPARED)
+_LOGGED = np.flatnonzero(_LOG)
 _MEMBERSHIP = ["app_id", "dest", "category", "own_log"]
 """The columns that determine the groups of a window."""
 _CATEGORY_LEVEL = 1
@@ -164,9 +165,9 @@ class AppBaseline:
 
     def z_scores(self, values: Matrix, group: Codes) -> Matrix:
         """Distances of feature values (n, n_features) in groups (n,), as `group_of` returns them."""
-        z = (_compared(values) - self.location[group]) / self.scale[group]
-        z[:, _NOT_COMPARED] = np.nan
-        return np.minimum(np.maximum(z, -CLIP, out=z), CLIP, out=z)
+        z = _compared(values)
+        _to_z_scores(z, group, self.location, self.scale, _COMPARED)
+        return z
 
     def expected(self, group: Codes, feature: Codes) -> Matrix:
         """The usual values in groups of features (by place in the catalogue), in their units; NaN for
@@ -206,6 +207,20 @@ class AppBaseline:
         if not len(keys) or not keys.is_unique or not known.all() or (count < 0).any() or (spread < 0).any():
             raise BundleError("baseline is empty, or its groups are not nested, or a count is negative")
         return cls(keys, level.astype(np.int32), parent.astype(np.int32), count, median, spread)
+
+
+@kernel
+def _to_z_scores(values, group, location, scale, compared):  # type: ignore[no-untyped-def]
+    """Replace values on the compared scale; no known group is the last row."""
+    for i in range(len(values)):
+        g = group[i] if group[i] >= 0 else len(location) - 1
+        for k in range(len(compared)):
+            if compared[k]:
+                z = (values[i, k] - location[g, k]) / scale[g, k]
+                # Written so that NaN stays.
+                values[i, k] = -CLIP if z < -CLIP else CLIP if z > CLIP else z
+            else:
+                values[i, k] = np.nan
 
 
 def whole_numbers(column: pa.Array | pa.ChunkedArray, what: str) -> Ints:

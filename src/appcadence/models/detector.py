@@ -14,6 +14,7 @@ from appcadence import findings
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.config import DEFAULTS, Config
 from appcadence.errors import SchemaError
+from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FAMILY_OF, FEATURES, NAMES, RELATIVE, SCHEMA_ID
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
@@ -160,9 +161,8 @@ class Detector:
         fused[evidence], raw[evidence] = fuse(*asked, self.classifier, self.experts, weights)
         scale = self._scaled(frame, raw, scored, settings.alerts.alerts_per_device_day)
         contributions = fused / scale.spread[:, None]
-        behaviours = {
-            b: self._behaviour(b, contributions * scale.spread[:, None], able[b]) for b in BEHAVIOURS
-        }
+        raw_contributions = contributions * scale.spread[:, None]
+        behaviours = {b: self._behaviour(b, raw_contributions, able[b]) for b in BEHAVIOURS}
         shown = {b: behaviours[b][1] <= most for b, most in settings.tunables.bounds.items()}
         mute = barred(frame, able, shown, settings.tunables)
         # Newness alone is no reason in a fleet event: only windows that show a behaviour may alert.
@@ -245,8 +245,8 @@ class Detector:
     def _top_contributions(self, rows: Mask, values: Matrix, group: Codes, contributions: Matrix) -> pa.Array:
         """The strongest contributions of the chosen rows; empty lists for the others."""
         row = np.flatnonzero(rows)[:, None]
-        strength = -np.abs(contributions[rows])
-        top = np.argsort(strength, axis=1, kind="stable")[:, :_TOP_CONTRIBUTIONS]
+        top = np.empty((len(row), _TOP_CONTRIBUTIONS), np.int64)
+        _strongest(contributions, row[:, 0], top)
         parts = (
             _NAMES.take(pa.array(top.ravel())),
             _nullable(values[row, top].ravel()),
@@ -256,6 +256,23 @@ class Detector:
         flat = _struct(CONTRIBUTION, parts)
         offsets = np.concatenate([[0], np.cumsum(rows, dtype=np.int32)]) * np.int32(top.shape[1])
         return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+@kernel
+def _strongest(contributions, rows, out):  # type: ignore[no-untyped-def]
+    """Fill in the places of the largest contributions of some rows, whatever their sign, in order; of equal
+    ones, the first come first."""
+    width = out.shape[1]
+    for i in range(len(rows)):
+        own, top = np.abs(contributions[rows[i]]), out[i]
+        for k in range(len(own)):
+            if k >= width and own[k] <= own[top[width - 1]]:
+                continue
+            j = min(k, width - 1)
+            while j > 0 and own[top[j - 1]] < own[k]:
+                top[j] = top[j - 1]
+                j -= 1
+            top[j] = k
 
 
 def placed(
@@ -300,9 +317,19 @@ def members(values: Matrix, distances: Matrix, classifier: Trees, experts: Exper
 
 def combine(parts: Members, weights: Vector | Matrix) -> Member:
     """Contributions (n, n_features) and fused raw scores (n,) of the members, with weights (2,) or (n, 2)."""
-    by_member = weights.T[..., None]
-    contributions = by_member[0] * parts[0][1] + by_member[1] * parts[1][1]
-    return contributions, weights.T[0] * parts[0][0] + weights.T[1] * parts[1][0]
+    (log_odds, corrections), (worth, evidence) = parts
+    contributions, raw = np.empty_like(evidence), np.empty_like(worth)
+    _weigh(log_odds, corrections, worth, evidence, weights.reshape(-1, 2), contributions, raw)
+    return contributions, raw
+
+
+@kernel
+def _weigh(log_odds, corrections, worth, evidence, weights, contributions, raw):  # type: ignore[no-untyped-def]
+    for i in range(len(raw)):
+        own = weights[i if len(weights) > 1 else 0]
+        raw[i] = own[0] * log_odds[i] + own[1] * worth[i]
+        for k in range(contributions.shape[1]):
+            contributions[i, k] = own[0] * corrections[i, k] + own[1] * evidence[i, k]
 
 
 def forest_input(distances: Matrix) -> Matrix:

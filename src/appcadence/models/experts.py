@@ -7,6 +7,7 @@ tail shares is Fisher's method (1925), without its claim of independence.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,8 +37,12 @@ class Expert(NamedTuple):
 
     def shown_feature(self, distances: Vector) -> str | None:
         """The feature to show for a window, by its distances (n_features,); None if there is none."""
-        rises = [np.nan_to_num(distances[_AT[name]], nan=-np.inf) for name in self.shown]
-        return self.shown[int(np.argmax(rises))] if rises else None
+
+        def rise(name: str) -> float:
+            value = float(distances[_AT[name]])
+            return -math.inf if math.isnan(value) else value
+
+        return max(self.shown, key=rise, default=None)
 
 
 @dataclass(frozen=True)

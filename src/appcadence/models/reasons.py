@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ MAX_REASONS = 5
 """The most reasons of a window."""
 _IN_RHYTHM = 1.2
 """A rhythm may be a fifth faster than the approved one."""
+_PLACE = {name: i for i, name in enumerate(NAMES)}
 _NEWNESS = np.array([expert.name == "newness" for expert in EXPERTS])
 _NOVEL = np.array([FAMILY_OF[name] == "novelty" for name in NAMES])
 _DIRECTION = np.array([f.direction for f in FEATURES])
@@ -82,7 +84,7 @@ def said_by_experts(worth: Matrix, values: Matrix, distances: Matrix) -> list[li
 
 def _expert(e: int, worth: float, values: Vector, distances: Vector) -> Finding:
     feature = EXPERTS[e].shown_feature(distances)
-    value = np.nan if feature is None else float(values[NAMES.index(feature)])
+    value = np.nan if feature is None else float(values[_PLACE[feature]])
     shown = {"feature": None, "value": None} if np.isnan(value) else {"feature": feature, "value": value}
     return Finding("expert", {"expert": EXPERTS[e].name, **shown, "one_in": round(float(np.exp(worth)))})
 
@@ -116,7 +118,7 @@ def _suspiciously_unusual(features: Codes, values: Matrix, expected: Matrix) -> 
 
 
 def _unusual(f: int, value: float, usual: float) -> Finding:
-    expected = None if np.isnan(usual) else usual
+    expected = None if math.isnan(usual) else usual
     return Finding("unusual_feature", {"feature": NAMES[f], "value": value, "expected": expected})
 
 

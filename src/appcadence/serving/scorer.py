@@ -30,6 +30,7 @@ from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 
 _TIMES = ("window_start", "window_end")
+_NO_SCORES = pd.DataFrame(SCORES.empty_table().to_pandas())
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Scorer:
             return scored.scores, scored.history
 
         scores = self.live.advance({"flows": flows} | around, until, score)
-        return pd.DataFrame((SCORES.empty_table() if scores is None else scores).to_pandas())
+        return _NO_SCORES.copy() if scores is None else pd.DataFrame(scores.to_pandas())
 
     def resumed(self, history: History, closed_until: datetime | str) -> Scorer:
         """A scorer like this one whose `update` continues after a restart, or takes over from another model.

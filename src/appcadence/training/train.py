@@ -126,22 +126,8 @@ def train(
     _log.info("%d flows of %d devices, windows of %s, seed %d", len(flows), len(devices), window, seed)
     progress = logged_stages(_log, progress)
     learners, held_out = _split(devices, seed)
-    decided = {} if verdicts is None else {"verdicts": verdicts}
-    placed = aligned_spans(tables | decided)
-    placed_verdicts = placed["verdicts"] if decided else None
-    cuts = _cuts(micros(placed["flows"]["start"]), window_seconds(window), seed)
-
-    known = _known(before)
-    baselines = {
-        cut: _baseline(past_and_future(placed, cut)[0], window, exclude_families, placed_verdicts, before)
-        for cut in set(cuts)
-    }
-    if outlined:
-        baselines = {cut: baseline.outlined() for cut, baseline in baselines.items()}
-
-    injector = Injector(
-        placed, cuts, window, tuple(kinds), placed_verdicts, known, exclude_families, baselines, seed
-    )
+    injector = _injector(tables, window, seed, tuple(kinds), verdicts, before, exclude_families, outlined)
+    cut = injector.cuts[0]
     learn, clean, check, injected = run_rounds(injector, learners, held_out, progress)
     if not any(len(sample.frame) for sample in learn):
         raise TelemetryError(
@@ -157,7 +143,7 @@ def train(
         searches.append(search(rows, seed, search_trials, weighed, prior, progress))
         return searches[-1][0]
 
-    everything = assemble(tables, window, known)
+    everything = assemble(tables, window, injector.known)
     trusted = trust(device_days(everything.features)) if prior else 1.0
     result = fit(learn, clean, check, seed, weighed, choose, prior, trusted)
     settings, trials = searches[0]
@@ -167,7 +153,7 @@ def train(
         "seed": seed,
         "devices": len(devices),
         "held_out": "channels" if held_out is None else f"{len(held_out)} devices",
-        "cuts": len(cuts),
+        "cuts": len(injector.cuts),
         "rounds": len(learn),
         "implants": sum(map(len, injected)),
         "excluded_families": ",".join(exclude_families) or "none",
@@ -215,9 +201,9 @@ def train(
         tested=result.tested,
         trials=trials,
         held_out=held_out,
-        cut_us=cuts[0],
-        baseline=baselines[cuts[0]],
-        history=history_of(assemble(past_and_future(tables, cuts[0])[0], window, known), verdicts),
+        cut_us=cut,
+        baseline=injector.baselines[cut],
+        history=history_of(assemble(past_and_future(tables, cut)[0], window, injector.known), verdicts),
     )
 
 
@@ -251,6 +237,29 @@ def _cuts(start_us: Codes, seconds: int, seed: int) -> list[int]:
         return [(first // width + (count + 1) // 2) * width]
     shares = np.random.default_rng(seed).uniform(0.35, 0.65, _MOMENTS)
     return [int(first + share * (last - first)) for share in shares]
+
+
+def _injector(
+    tables: Tables,
+    window: str,
+    seed: int,
+    kinds: tuple[str, ...],
+    verdicts: pa.Table | None,
+    before: Detector | None,
+    exclude_families: tuple[str, ...],
+    outlined: bool,
+) -> Injector:
+    """What every round starts from: spans of devices aligned, cut, and a baseline of the past of each cut."""
+    placed = aligned_spans(tables if verdicts is None else tables | {"verdicts": verdicts})
+    decided = placed.get("verdicts")
+    cuts = _cuts(micros(placed["flows"]["start"]), window_seconds(window), seed)
+    baselines = {
+        cut: _baseline(past_and_future(placed, cut)[0], window, exclude_families, decided, before)
+        for cut in set(cuts)
+    }
+    if outlined:
+        baselines = {cut: baseline.outlined() for cut, baseline in baselines.items()}
+    return Injector(placed, cuts, window, kinds, decided, _known(before), exclude_families, baselines, seed)
 
 
 def _baseline(
