@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import os
@@ -13,8 +14,12 @@ from appcadence import cli
 from appcadence._inputs import parsed_json, read_bytes
 from appcadence._parquet import MAX_COLUMNS, open_parquet, read_file, read_parquet
 from appcadence.errors import SchemaError, TelemetryError
+from appcadence.nightly import read_history
+from appcadence.serving.run import read_table
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
-from appcadence.telemetry.schema import FLOWS, conform
+from appcadence.telemetry.schema import FLOWS, LABELS, conform
+from appcadence.telemetry.sheet import read_named
+from appcadence.triage.case_state import read_cases
 
 
 def written(path, table):
@@ -137,3 +142,39 @@ def test_whatever_a_library_raises_is_one_sentence(error, said, monkeypatch, cap
     assert ended.value.code == 2
     assert said in " ".join(shown.split()) or said in shown
     assert "Traceback" not in shown
+
+
+def with_odd_integer(content):
+    """A Parquet file whose footer states an integer of 24 bits, which Arrow does not implement."""
+    stated = pq.read_metadata(io.BytesIO(content)).metadata[b"ARROW:schema"]
+    schema = base64.b64decode(stated)
+    for at in range(len(schema) - 3):
+        if schema[at : at + 4] == (64).to_bytes(4, "little"):
+            odd = schema[:at] + (24).to_bytes(4, "little") + schema[at + 4 :]
+            damaged = content.replace(stated, base64.b64encode(odd))
+            try:
+                pq.ParquetFile(io.BytesIO(damaged))
+            except pa.ArrowNotImplementedError:
+                return damaged
+            except pa.ArrowException:
+                continue
+    raise AssertionError("no integer in the schema")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda file: read_named(file, LABELS),
+        read_history,
+        read_cases,
+        read_table,
+        lambda file: TelemetryDirectory(file.parent).read("flows"),
+    ],
+    ids=["labels", "history", "cases", "an output", "telemetry"],
+)
+def test_a_file_that_arrow_cannot_express_is_refused_as_any_other(read, tmp_path):
+    file = tmp_path / "flows.parquet"
+    pq.write_table(pa.table({"a": pa.array([1], pa.int64())}), file)
+    file.write_bytes(with_odd_integer(file.read_bytes()))
+    with pytest.raises((SchemaError, TelemetryError), match=str(file)):
+        read(file)

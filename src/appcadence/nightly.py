@@ -256,7 +256,7 @@ def read_history(path: str | Path) -> History:
             return History.from_arrow(read_parquet(stream))
     except SchemaError as error:
         raise SchemaError(f"{path}: {error}") from None
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise TelemetryError(
             f"{path} is not a readable history ({error}); expected OUT/history.parquet"
         ) from None

@@ -56,6 +56,6 @@ def read_named(file: Path, table: Table) -> pa.Table:
     try:
         with open_input(file) as stream:
             found = read_parquet(stream)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise TelemetryError(f"{file} is not a readable {table.name} file ({error})") from None
     return conform(table, found, str(file))
