@@ -195,3 +195,36 @@ def test_a_command_imports_no_other():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert CliRunner().invoke(app, ["nonesuch"]).exit_code == 2
+
+
+@pytest.mark.parametrize("found", ["does not exist", "holds no run.json"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "OUT", "--html", "r.html"),
+        ("explain", "OUT", "--case", 1),
+        (
+            "verdict",
+            "add",
+            "OUT",
+            "--case",
+            1,
+            "--verdict",
+            "benign",
+            "--analyst",
+            "a",
+            "--justification",
+            "b",
+        ),
+        ("score", "--reapply", "--out", "OUT"),
+        ("exceptions", "check", "e.toml", "--scores", "OUT"),
+        ("deliver", "OUT", "--syslog", "127.0.0.1:9"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_no_output_is_named_by_every_command(words, found, refused, tmp_path):
+    (tmp_path / "e.toml").touch()
+    if found == "holds no run.json":
+        (tmp_path / "OUT").mkdir()
+    said = refused(*words, cwd=tmp_path)
+    assert f"OUT {found}; expected the output of 'appcadence score'" in said

@@ -94,6 +94,6 @@ def test_receivers_are_looked_at_before_the_work(place, typed, words, said):
 
 def test_an_output_without_alerts_or_receivers_is_one_sentence(place, typed):
     code, _, err = typed("deliver", "telemetry", "--syslog", "127.0.0.1:1")
-    assert code == 2 and "alerts.ecs.jsonl is unreadable" in err and len(err.splitlines()) == 1
+    assert code == 2 and "telemetry holds no run.json" in err and len(err.splitlines()) == 1
     code, _, err = typed("deliver", "telemetry")
     assert code == 2 and "receiver" in err

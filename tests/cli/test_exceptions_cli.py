@@ -84,9 +84,6 @@ def test_bad_input_is_one_sentence(place, monkeypatch, capsys):
     assert "number 1" in fails(monkeypatch, capsys, "evil.toml")
     (place / "evil.toml").write_text(entry("mail", app_id=MAIL, **{f'"{EVIL}"': "x"}))
     assert "unknown key" in fails(monkeypatch, capsys, "evil.toml")
-    assert "scores.parquet is unreadable" in fails(
-        monkeypatch, capsys, "exceptions.toml", "--scores", "nowhere"
-    )
     (place / "out" / "measures.parquet").write_bytes(b"PAR1")
     assert "run 'appcadence score' again" in fails(monkeypatch, capsys, "exceptions.toml", "--scores", "out")
 

@@ -127,7 +127,11 @@ def read_table(
 
 
 def unreadable(file: Path, error: Exception) -> TelemetryError:
-    """The error for a file of an output directory that cannot be read."""
+    """The error for a file of an output directory that cannot be read, or for what is no output."""
+    out = file.parent
+    if isinstance(error, FileNotFoundError) and not (out / FILE).exists():
+        found = f"holds no {FILE}" if out.exists() else "does not exist"
+        return TelemetryError(f"{out} {found}; expected the output of 'appcadence score'")
     reason = " ".join(str(error).split())
     return TelemetryError(f"{file} is unreadable ({reason}); run 'appcadence score' again")
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from appcadence._files import recover
 from appcadence._parquet import DAMAGE
 from appcadence._quantity import quantity
 from appcadence._types import Micros
@@ -27,7 +26,6 @@ from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
 from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
-from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, read_table, unreadable
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.window_facts import CONTEXT
@@ -158,9 +156,6 @@ class Output:
     """
 
     def __init__(self, path: Path) -> None:
-        recover(path)
-        if not (path / RUN).is_file():
-            raise TelemetryError(f"{path} holds no {RUN}; run 'appcadence score' into it first")
         self.path, self.run = path, Run.read(path)
 
     def check_unchanged(self) -> None:
