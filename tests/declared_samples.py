@@ -3,7 +3,8 @@
 `SECRET` marks places where people are named.
 """
 
-from declared_collectors import AT, BOTH, COLLECTED, HOST, PHONE, SERVER, TO, Sample, as_lines, as_text
+from declared_collectors import AT, BOTH, HOST, PHONE, SERVER, TO, Sample, as_lines, as_text
+from declared_firewalls import WALLS
 from flow_samples import SECRET
 
 _PAN = (
@@ -78,7 +79,7 @@ _WEB_FLOW = {
     "source_uid": "77",
 }
 
-SAMPLES = COLLECTED | {
+SAMPLES = WALLS | {
     "squid": Sample(
         "squid",
         as_text(

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from appcadence.models.detector import combine
 from appcadence.models.eligibility import STRATA, by_stratum, strata
+from appcadence.models.fusion import combine
 
 
 def frame():

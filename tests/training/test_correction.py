@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appcadence.features.catalog import NAMES
-from appcadence.models.detector import fuse
 from appcadence.models.experts import Experts
+from appcadence.models.fusion import fuse
 from appcadence.models.trees import scaled
 from appcadence.training.supervised import SIMULATED_TRUST, TRUST_DAYS, Hyperparameters, Start, correct, trust
 

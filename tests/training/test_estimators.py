@@ -19,7 +19,8 @@ from appcadence.features import extract
 from appcadence.features.catalog import NAMES
 from appcadence.features.transformer import INDEX, FlowFeatures
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import aligned, forest_input, fuse
+from appcadence.models.detector import aligned, forest_input
+from appcadence.models.fusion import fuse
 from appcadence.training.estimators import BaselineScaler, DetectorClassifier, FlatIsolationForest
 from appcadence.training.fit import Sample, fit
 from appcadence.training.injection import labelled, past_and_future

@@ -14,8 +14,9 @@ from appcadence.features.catalog import FAMILY_OF, NAMES
 from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding, of_row
 from appcadence.models.calibration import Calibration
-from appcadence.models.detector import Detector, aligned, combine, forest_input, members, without_past
+from appcadence.models.detector import Detector, aligned, forest_input, without_past
 from appcadence.models.eligibility import READS, STRATA, eligible, strata
+from appcadence.models.fusion import combine, members
 
 _READS = {name: NAMES.index(name) for name in READS}
 

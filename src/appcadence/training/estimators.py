@@ -17,8 +17,9 @@ from appcadence._types import Codes, Matrix, Vector
 from appcadence.errors import SchemaError
 from appcadence.features.catalog import NAMES
 from appcadence.models.baseline import AppBaseline
-from appcadence.models.detector import aligned, forest_input, fuse
+from appcadence.models.detector import aligned, forest_input
 from appcadence.models.experts import Experts
+from appcadence.models.fusion import fuse
 from appcadence.training.fit import Sample, labelled_rows
 from appcadence.training.supervised import TREES, Hyperparameters, Start, anomaly_score, correct, fit_forest
 

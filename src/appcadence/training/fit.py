@@ -18,11 +18,11 @@ from appcadence.models.detector import (
     aligned,
     behaviour_score,
     forest_input,
-    fuse,
     placed,
 )
 from appcadence.models.eligibility import BEHAVIOURS, STRATA, by_stratum, judged, strata
 from appcadence.models.experts import Experts
+from appcadence.models.fusion import fuse
 from appcadence.models.trees import Trees
 from appcadence.training.evaluate import average_precision
 from appcadence.training.supervised import Correction, Hyperparameters, Start, correct, fit_forest

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from appcadence._types import Matrix, Progress, silent
-from appcadence.models.detector import Detector, fuse
+from appcadence.models.detector import Detector
 from appcadence.models.eligibility import by_stratum
+from appcadence.models.fusion import fuse
 from appcadence.training.evaluate import quality
 from appcadence.training.fit import FOLDS, Sample, fold_of, labelled_rows, start_of
 from appcadence.training.supervised import Hyperparameters, correct

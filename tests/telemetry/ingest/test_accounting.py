@@ -110,7 +110,7 @@ def test_each_reason_is_told_apart(tmp_path):
     records = [nf("10.0.0.5:50000", "192.0.2.1:443", 0, 1, 1), nf("192.0.2.1:443", "10.0.0.5:50000", 0, 1, 1)]
     (tmp_path / "n.json").write_bytes(nf_array(*records, nf("192.0.2.1:443", "10.0.0.5:50001", 0, 1, 1)))
     assert convert([tmp_path / "n.json"], tmp_path / "n").files[0].left_out == {"replies": 1, "answers": 1}
-    (tmp_path / "z").write_bytes(lines(nss(), nss(deviceostype="Windows"), {"sourcetype": "zscalernss-fw"}))
+    (tmp_path / "z").write_bytes(lines(nss(), nss(deviceostype="Windows"), {"sourcetype": "zscalernss-dns"}))
     assert convert([tmp_path / "z"], tmp_path / "zs").files[0].left_out == {
         "other_kind": 1,
         "other_system": 1,

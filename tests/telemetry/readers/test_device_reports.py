@@ -176,7 +176,7 @@ def test_bad_records_of_zscaler_are_rejected(tmp_path, more, reason):
 
 
 def test_other_systems_and_other_feeds_are_passed_over(tmp_path):
-    rows = [nss(), nss(deviceostype="Windows"), nss() | {"sourcetype": "zscalernss-fw"}]
+    rows = [nss(), nss(deviceostype="Windows"), nss() | {"sourcetype": "zscalernss-dns"}]
     assert len(read(tmp_path, "zscaler", *rows)[0]) == 1
     rows = [lookup(), lookup(device={"deviceId": "m", "osType": "MAC_OS"}), lookup(dns=None)]
     rows.append(lookup(device={"deviceId": "x", "osType": ""}))

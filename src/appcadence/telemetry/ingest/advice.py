@@ -10,7 +10,7 @@ from appcadence.telemetry.addresses import Network
 from appcadence.telemetry.file_report import LEFT_OUT
 from appcadence.telemetry.ingest.conversion_report import Tally
 from appcadence.telemetry.listing import listed
-from appcadence.telemetry.readers import FORMATS, ReadOptions
+from appcadence.telemetry.readers import DECLARATIONS, FORMATS, ReadOptions
 from appcadence.telemetry.readers._strangers import Strangers
 
 MAX_NETWORKS = 8
@@ -61,7 +61,7 @@ def nothing_kept(added: Collection[Tally], options: ReadOptions) -> TelemetryErr
     read = sum(file.read for file in files)
     if not read or any(file.rows or file.repeated or "stored" in file.left_out for file in files):
         return None
-    if all(file.left_out.keys() == {"leases"} for file in files):
+    if all("leases" in file.left_out for file in files):
         return None
     names = listed([file.name for file in files])
     said = f"none of the {read:,} rows of {names} is telemetry of a monitored device: "
@@ -74,8 +74,9 @@ def nothing_kept(added: Collection[Tally], options: ReadOptions) -> TelemetryErr
         return TelemetryError(f"{said}; {faulty}" if faulty else said)
     rejected = sum(file.rejected for file in files)
     reason, rows = left_out.most_common(1)[0] if left_out else ("", 0)
-    if rejected > rows:
-        return TelemetryError(f"{said}{_faulty(added)}; correct the export")
+    # Records of other kinds are no fault of a log; rows that are faulty are what keeps it from counting.
+    if rejected > rows or (rejected and reason == "other_kind"):
+        return TelemetryError(f"{said}{_faulty(added)}; {_corrected(added)}")
     mended, argument = _MENDED_BY.get(reason, ("give other logs", None))
     if reason == "inbound" and options.local_nets:
         # Other networks would not change their direction.
@@ -83,6 +84,15 @@ def nothing_kept(added: Collection[Tally], options: ReadOptions) -> TelemetryErr
     if reason == "elsewhere" and (networks := options.strangers.rows.most_common(MAX_NETWORKS)):
         mended += f", which may be {listed([str(network) for network, _ in networks])}"
     return TelemetryError(f"{said}{rows:,} {LEFT_OUT[reason]}; {mended}", argument)
+
+
+def _corrected(added: Collection[Tally]) -> str:
+    """What to do about faulty rows: for a time that is missing, what the format's declaration says."""
+    fault = sum((tally.faults for tally in added), Counter()).most_common(1)[0][0]
+    for declared in (DECLARATIONS.get(tally.report.format) for tally in added):
+        if declared and declared.hint and any(name in fault for name in declared.clocks):
+            return declared.hint
+    return "correct the export"
 
 
 def _faulty(added: Collection[Tally]) -> str:

@@ -22,6 +22,8 @@ from appcadence.telemetry.times import COCOA_EPOCH
 EPOCHS = {"epoch": 0, "cocoa": COCOA_EPOCH}
 """Forms of time that count seconds: from which second since 1970."""
 EPOCH_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+TIMES = ("start", "end", "logged")
+"""Our columns that give the time of a flow."""
 BY_SIZE = "by size"
 """The unit of an epoch is deduced from the size of its numbers."""
 DURATION_UNITS = EPOCH_UNITS | {"min": 60.0, "h": 3600.0}
@@ -35,17 +37,21 @@ _SECTIONS: dict[str, Sequence[str] | None] = {
     "values": COLUMNS,
     "extract": COLUMNS,
     "drop": COLUMNS,
+    "labelled": COLUMNS,
     "time": ("format", "unit", "offset", "resolution_seconds", "zone"),
     "units": ("bytes", "duration"),
     "rules": ("addresses", "one_direction", "words", "otherwise", "answered", "nothing"),
     "file": None,
     "skip": None,
     "swap": None,
+    "ended": None,
     "about": ("title", "documentation", "counts", "hint"),
 }
 _FILE_KEYS = ("syntax", "delimiter", "names", "within", "keys", "values", "line", "starts", "of_kind")
 _SKIP_KEYS = ("column", "matches", "unless", "missing", "reason")
-_SWAP_KEYS = ("column", "matches")
+_CHOICE_KEYS = ("column", "matches")
+LABELLED = (*(f"cn{i}" for i in (1, 2, 3)), *(f"cfp{i}" for i in (1, 2, 3, 4)), "flexNumber1", "flexNumber2")
+"""Fields for numbers whose meaning a field beside them states, whose name ends in "Label" (CEF)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,8 @@ class Declaration:
     """Our column = a pattern whose first group is the value."""
     drop: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
     """Our column = a pattern of values to ignore."""
+    labelled: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    """Our column = a pattern of the labels under which one of the fields in LABELLED may hold it."""
     time_forms: tuple[str, ...] = ("iso",)
     """"iso", one of EPOCHS, `strptime` patterns; numbers alone are epochs unless only patterns stand here."""
     time_unit: str = "s"
@@ -133,6 +141,8 @@ class Declaration:
     skips: tuple[Skip, ...] = ()
     swaps: tuple[Skip, ...] = ()
     """Records whose byte counts are swapped."""
+    ended: tuple[Skip, ...] = ()
+    """Records whose start, if the duration is known, is when the connection ended."""
     title: str = ""
     documentation: str = ""
     counts: str = "rows"
@@ -143,6 +153,16 @@ class Declaration:
     def clock(self) -> str:
         """Our column that gives the time of a flow."""
         return "start" if "start" in self.columns else "end"
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """The names of all columns that give a time."""
+        return tuple(name for ours in TIMES for name in self.columns.get(ours, ()))
+
+    @property
+    def choices(self) -> tuple[Skip, ...]:
+        """All choices of records."""
+        return self.skips + self.swaps + self.ended
 
     @classmethod
     def read(cls, path: Path) -> Declaration:
@@ -182,6 +202,7 @@ class _Check:
             },
             extract=self._patterns(content, "extract"),
             drop=self._patterns(content, "drop"),
+            labelled=self._patterns(content, "labelled"),
             time_forms=self._names("time.format", time.get("format", "iso")),
             time_unit=self._one_of("time.unit", time.get("unit", "s"), (*EPOCH_UNITS, BY_SIZE)),
             offset_seconds=self._offset(time.get("offset", "+00:00")),
@@ -199,7 +220,8 @@ class _Check:
             nothing=frozenset(map(str.lower, self._names("rules.nothing", rules.get("nothing", [])))),
             layouts=tuple(map(self._layout, self._tables(content, "file", _FILE_KEYS))) or (Layout(),),
             skips=tuple(map(self._skip, self._tables(content, "skip", _SKIP_KEYS))),
-            swaps=tuple(map(self._skip, self._tables(content, "swap", _SWAP_KEYS))),
+            swaps=tuple(map(self._skip, self._tables(content, "swap", _CHOICE_KEYS))),
+            ended=tuple(map(self._skip, self._tables(content, "ended", _CHOICE_KEYS))),
             **{name: self._text(f"about.{name}", text) for name, text in about.items()},
         )
         self._complete(found)

@@ -30,7 +30,7 @@ from appcadence.telemetry.readers import (
     _nfdump_records,
     nfdump,
 )
-from appcadence.telemetry.readers._declaration import Declaration, Layout, Skip
+from appcadence.telemetry.readers._declaration import LABELLED, Declaration, Layout, Skip
 from appcadence.telemetry.readers._lines import Block, Rows
 from appcadence.telemetry.readers._mapped import Mapped
 from appcadence.telemetry.readers._not_read import is_framed
@@ -168,11 +168,10 @@ def parse(
         objects = list(islice(_json_layout.first_objects(start), _OBJECTS))
         prefix = f"{layout.within}." if any(isinstance(o.get(layout.within), dict) for o in objects) else ""
         declared = _inside(declared, prefix)
-        clocks = [name for ours in _TIMES[:3] for name in declared.columns.get(ours, ())]
         if layout.recognised and all(
-            _value_at(record, clock) is None for record in objects for clock in clocks
+            _value_at(record, clock) is None for record in objects for clock in declared.clocks
         ):
-            raise _lacking(path, expected, declared, clocks, ())
+            raise _lacking(path, expected, declared, declared.clocks, ())
         schema = _schema(declared, objects)
         fits = (lambda record: not _lacks(layout, record)) if layout.recognised else None
         return declared, _json.rows(path, expected, schema, fits, partial(_adapted, schema=schema))
@@ -188,7 +187,7 @@ def parse(
     # Values that are matched against a pattern must stay text.
     patterns = {*declared.extract, *declared.values, *declared.drop}
     numeric = [ours for ours in (*_COUNTS, *_TIMES) if ours not in patterns]
-    matched = [name for skip in (*declared.skips, *declared.swaps) for name in skip.columns]
+    matched = [name for skip in declared.choices for name in skip.columns]
     counts = {name for ours in numeric for name in declared.columns.get(ours, ())}.difference(matched)
     make = partial(
         _line_records.rows,
@@ -216,7 +215,9 @@ def _line_rows(
 
 def _wanted(declared: Declaration) -> list[str]:
     names = [part for found in declared.columns.values() for name in found for part in name.split("+")]
-    names += [name for skip in (*declared.skips, *declared.swaps) for name in skip.columns]
+    names += [name for skip in declared.choices for name in skip.columns]
+    if declared.labelled:
+        names += [part for name in LABELLED for part in (name, f"{name}Label")]
     return list(dict.fromkeys([*names, *filter(None, [declared.zone])]))
 
 
@@ -235,6 +236,7 @@ def _inside(declared: Declaration, prefix: str) -> Declaration:
         columns={ours: tuple(map(named, names)) for ours, names in declared.columns.items()},
         skips=skips(declared.skips),
         swaps=skips(declared.swaps),
+        ended=skips(declared.ended),
         zone=named(declared.zone) if declared.zone else "",
     )
 

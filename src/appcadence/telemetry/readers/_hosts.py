@@ -33,6 +33,11 @@ def host_name(text: str | None) -> str | None:
     return None if not name or _LITERAL.fullmatch(name) else name
 
 
+def names_host(text: str) -> bool:
+    """Whether a name or a URL names a host, and not its address."""
+    return host_name(without_path(text)) is not None
+
+
 def too_long(hosts: Column) -> Mask:
     """(n,) which names are longer than a host name may be."""
     return np.asarray(value_of(hosts, lambda text: len(host_name(text) or "") > MAX_HOST, False))

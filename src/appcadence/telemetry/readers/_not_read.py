@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from appcadence.telemetry.readers import _csv, _json_layout, _sqlite
 
@@ -111,6 +113,29 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         "the activity log of a DHCP server; give its leases (dhcpd.leases, dnsmasq.leases, kea-leases4.csv)",
     ),
     (
+        rb"\s*Microsoft (Windows )?DHCP(v6)? Service Activity Log|ID,Date,Time,Description,IPv?6? Address,",
+        "the activity log of Windows' DHCP server, whose times have no offset; give its leases as a table of "
+        "which device had which address (--devices)",
+    ),
+    (
+        rb'[^\n]{0,300}\bCheckPoint \d+ - \[(action|flags):"',
+        "a syslog of Check Point's Log Exporter; have it write CEF or LEEF (cp_log_export set format cef)",
+    ),
+    (
+        rb"[^\n]{0,100}\b(flows|ip_flow_start|ip_flow_end|cellular_firewall|vpn_firewall) [^\n]{0,100}\bsrc=",
+        f"a flow log of Meraki, which has neither the bytes of a connection nor its end; {_AS_NETFLOW}",
+    ),
+    (
+        rb"([2-9] )?\d{6,14} eni-[0-9a-z]+ ",
+        "an AWS VPC flow log with fields of its own and no line that names them; put the log's format in "
+        "front of it as its first line (account-id interface-id srcaddr ...)",
+    ),
+    (
+        rb"\d{9,10}\.\d{3} +-?\d+ \S+ [^\n]{0,200}\b(TCP|UDP|NONE)_?[A-Z_]*/\d{3} ",
+        "an access log of Squid in a format of its own; have Squid write its native format, the host that a "
+        "TLS client names behind it (logformat ... %mt %ssl::>sni)",
+    ),
+    (
         rb'\S+ (\S+ \S+ )?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "'
         rb"|\d{9,10}\.\d{3} [0-9a-f.:]+ \S+ \S+\r?\n",
         "an access log in a web server's format (common or combined), or a log of referrers or user agents, "
@@ -141,7 +166,8 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"PAR1|Obj\x01|ORC",
-        "a binary table (Parquet, Avro or ORC); write it as CSV or JSON lines",
+        "a binary table (Parquet, Avro or ORC); Parquet is read with --format table --map FILE.toml, write "
+        "others as CSV or JSON lines",
     ),
     (rb"%PDF-", "a PDF document; give the data that it was made from"),
     (
@@ -282,13 +308,22 @@ def described(start: bytes) -> str:
         name = held[1].decode()
         what = f"it looks like one JSON object whose list {name} holds the records"
         return f"{what}; give these one a line: jq -c '.{name}[]' FILE"
-    record: dict[str, object] = next(islice(_json_layout.first_objects(start), 1), {})
-    names, what = list(record), "JSON objects with the fields"
+    record: Mapping[str, Any] = next(islice(_json_layout.first_objects(start), 1), {})
+    names, what = [*_fields(record)], "JSON objects with the fields"
     if not names:
         tables = [_csv.header(start, delimiter) for delimiter in ",;\t|"]
         names, what = max(tables, key=len), "a table with the columns"
-    if len(names) < 3 or not all(re.match(r"[A-Za-z_@\"]", name) for name in names[:3]):
+    if not (record or len(names) >= 3) or not all(re.match(r"[A-Za-z_@\"]", name) for name in names[:3]):
         return f"it looks like a table without column names; {_NAME_THEM}" if _BARE.match(start) else ""
     shown = ", ".join(name[:_MAX_NAME] for name in names[:_MAX_NAMES])
     more = " ..." if len(names) > _MAX_NAMES else ""
     return f"it looks like {what} {shown}{more}; if they are connections, {_MAP}"
+
+
+def _fields(record: Mapping[str, Any]) -> Iterator[str]:
+    """The names of a JSON object's fields; those of an object inside it are paths."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from (f"{name}.{inner}" for inner in value)
+        else:
+            yield name

@@ -49,6 +49,8 @@ class _Found:
 
     sightings: list[Sighting] = field(default_factory=list)
     read: int = 0
+    given: int = 0
+    """Records that say which device had an address."""
     bad: list[tuple[int, str]] = field(default_factory=list)
 
     def add(
@@ -71,6 +73,7 @@ class _Found:
             self.fault(line, str(fault))
             return
         self.read += 1
+        self.given += 1
         known = name.partition(".")[0] if name and name != "*" and len(name) <= MAX_HOST else None
         at, until = (round(seconds * 1e6) for seconds in times)
         seen = Sighting(canonical(text) or text, hardware, known, at, fresh, until)
@@ -97,7 +100,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
     for path in paths:
         found = _parsed(path)
         yield from rejected(path, found.bad)
-        left_out = {"leases": found.read - len(found.bad)}
+        left_out = {"leases": found.given, "other_kind": found.read - found.given - len(found.bad)}
         yield "flows", tagged(_flows.NONE, path, found.read, path.stat().st_size, left_out)
 
 

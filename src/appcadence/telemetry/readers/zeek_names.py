@@ -19,8 +19,8 @@ from appcadence.telemetry.arrays import AsOf, one_array
 from appcadence.telemetry.names import Codes, by_name, choice, encode, translate, value_of
 from appcadence.telemetry.readers._hosts import MAX_HOST, host_name
 
-SERVICES = {"ssl": "tls", "quic": "quic", "http": "http"}
-"""Service that a row of each kind of log proves."""
+SERVICES = {"quic": "quic", "ssl": "tls", "http": "http"}
+"""Service that a row of each kind of log proves; of several, the first: QUIC's handshake is in two logs."""
 NAME_FIELDS = {"ssl": "server_name", "quic": "server_name", "http": "host", "dns": "query"}
 """Field of each kind of log that holds host names."""
 
@@ -96,7 +96,7 @@ class Names:
     def finish(self) -> None:
         """Sort everything added; nothing may be added afterwards."""
         keys, codes, kinds = _joined(self._uids, (np.uint64, np.int32, np.int8))
-        # Of several rows of a connection, a named one wins, then TLS before HTTP, then the first.
+        # Of several rows of a connection, a named one wins, then by the order of SERVICES, then the first.
         order = np.lexsort((kinds + np.where(codes < 0, 8, 0).astype(np.int8), keys))
         keys = keys[order]
         first = np.ones(len(keys), bool)
@@ -163,8 +163,9 @@ class Names:
 def _service(stated: pa.DictionaryArray, kinds: npt.NDArray[np.int8]) -> pa.DictionaryArray:
     values = list(dict.fromkeys([*SERVICES.values(), *stated.dictionary.to_pylist()]))
     codes = value_of(stated, values.index, -1)
-    # A proxied connection is in the http log, too, but is TLS if its own row says so.
-    proven = (kinds >= 0) & ~((kinds == list(SERVICES).index("http")) & (codes >= 0))
+    # A proxied connection is in the http log, too, but is TLS if its own row says so; likewise QUIC and TLS.
+    http = kinds == list(SERVICES).index("http")
+    proven = (kinds >= 0) & ~(http & (codes >= 0)) & (codes != values.index("quic"))
     return choice(values, np.where(proven, kinds, codes))
 
 
