@@ -118,18 +118,19 @@ def segb(
     return path
 
 
-def message(*fields: tuple[int, int | float | str]) -> bytes:
+def message(*fields: tuple[int, int | float | str | bytes]) -> bytes:
     """A Protocol Buffers message; a float takes eight bytes."""
     parts = []
     for number, value in fields:
-        wire = {int: 0, float: 1, str: 2}[type(value)]
+        wire = {int: 0, float: 1, str: 2, bytes: 2}[type(value)]
         parts.append(_varint(number << 3 | wire))
         if isinstance(value, int):
             parts.append(_varint(value))
         elif isinstance(value, float):
             parts.append(struct.pack("<d", value))
         else:
-            parts.append(_varint(len(value.encode())) + value.encode())
+            data = value if isinstance(value, bytes) else value.encode()
+            parts.append(_varint(len(data)) + data)
     return b"".join(parts)
 
 

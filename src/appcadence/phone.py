@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from appcadence.models.weekly import judge_reports
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import SOURCES, TelemetryDirectory, existing
+from appcadence.telemetry.ingest.conversion_report import ConversionReport
 from appcadence.telemetry.ingest.convert import convert
 from appcadence.telemetry.listing import listed, many
 from appcadence.triage.phone.assess import Phone, assess
@@ -55,10 +56,13 @@ def examine(
     with tempfile.TemporaryDirectory(prefix="appcadence-phone-") as scratch:
         given = _telemetry(paths)
         systems: tuple[str, ...] = ()
+        unread: tuple[str, ...] = ()
         if given is None:
             device_id = device_id or UNNAMED
             where = Path(scratch, "telemetry") if keep is None else Path(keep)
-            given, systems = _converted(paths, where, device_id, progress)
+            done = _converted(paths, where, device_id, progress)
+            given, unread = TelemetryDirectory(where), tuple(_unread(done))
+            systems = tuple(dict.fromkeys(part.system for part in done.collections if part.system))
         device = _device(given, device_id)
         tables = {name: _rows_of(given, name, device) for name in _TABLES if name in given.tables()}
         scores, days = [], 0.0
@@ -76,6 +80,7 @@ def examine(
             reports=0 if weeks is None else len(weeks["report_end"].unique()),
             short_reports=0 if weeks is None else short_reports(tables),
             systems=systems,
+            unread=unread,
             reference=scorer is None,
         )
 
@@ -101,18 +106,29 @@ def _telemetry(paths: Sequence[str | Path]) -> TelemetryDirectory | None:
 
 def _converted(
     paths: Sequence[str | Path], where: Path, device_id: str, progress: Progress
-) -> tuple[TelemetryDirectory, tuple[str, ...]]:
-    """The telemetry of one phone, and the systems that its sysdiagnoses name."""
+) -> ConversionReport:
+    """Convert the logs of one phone into a new directory."""
     if existing(where) is not None:
         raise TelemetryError(
             f"{where} holds telemetry, maybe of another phone; choose a new directory", "keep"
         )
     try:
-        done = convert(paths, where, device_id=device_id, progress=progress)
+        return convert(paths, where, device_id=device_id, progress=progress)
     except TelemetryError as error:
         raise TelemetryError(str(error)) from None  # the argument to change is one of `convert`
-    systems = dict.fromkeys(part.system for part in done.collections if part.system)
-    return TelemetryDirectory(where), tuple(systems)
+
+
+def _unread(done: ConversionReport) -> Iterator[str]:
+    """What of the given files says nothing, and why, in sentences."""
+    for file in done.files:
+        if file.unusable:
+            yield f"A file that could not be used: {file.unusable}."
+        elif file.rejected:
+            yield f"{file.rejected:,} of {many(file.read, 'record')} of {file.name} could not be read."
+    for part in done.collections:
+        if not part.used:
+            yield f"{part.name}, of which nothing could be used: {part.summary()}."
+    yield from done.notes
 
 
 def _device(given: TelemetryDirectory, device_id: str | None) -> str:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from ios_files import PUSHES, START, powerlog
 from make import summaries, table
 from phones import HOSTILE, quiet, with_beacon
 from typer.testing import CliRunner
@@ -112,6 +113,20 @@ def test_options_of_other_commands_are_not_asked_for(tmp_path):
     with pytest.raises(AppcadenceError, match="known format") as error:
         run(tmp_path / "notes.txt")
     assert error.value.argument is None
+
+
+def test_what_could_not_be_read_is_said(tmp_path):
+    """A person who gave two files and hears of one believes that both were looked at."""
+    pushes = [(START, "com.example.a"), ("soon", "com.example.a")]
+    log = powerlog(tmp_path / "a.PLSQL", {PUSHES: ("timestamp, BundleID", pushes)})
+    (tmp_path / "notes.txt").write_text("nothing\n")
+    live = "2025-11-20 08:00:00.123456 SpringBoard{SpringBoard}[1] <NOTICE>: The device is unlocked\n"
+    (tmp_path / "live.log").write_text(live)
+    text = " ".join(run(log, tmp_path / "notes.txt", tmp_path / "live.log").output.split())
+    unchecked = text[text.index("What could not be checked on this phone") :]
+    assert "1 of 3 records of a.PLSQL could not be read." in unchecked
+    assert "A file that could not be used:" in unchecked and "notes.txt is in no known format" in unchecked
+    assert "carry no UTC offset and were read as UTC" in unchecked
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "junk"])

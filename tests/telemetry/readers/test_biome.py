@@ -70,12 +70,35 @@ def test_the_order_of_records_and_files_changes_nothing(tmp_path_factory, order,
         ("Device.ScreenLocked", "device_unlocked", [(T, message((1, 0))), (T + 9, message((1, 1)))]),
         ("Device.Display.Backlight", "screen_on", LIT),
         ("Backlight", "screen_on", LIT),
+        ("Device.Display.Backlight", "screen_on", [*LIT[:1], (T + 9, message((1, T + 9), (2, 2))), *LIT[1:]]),
     ],
 )
 def test_states_of_the_device(tmp_path, stream, kind, records):
     path = segb(tmp_path / "streams" / "restricted" / stream / "local" / "7", [*records, (T + 20, b"")])
     found = read("biome", path)
     assert spans(found) == [(None, at(0), at(9))] and found["activity"][0]["kind"] == kind
+    assert [row["line"] for row in found["rejected"]] == [len(records) + 1]
+
+
+def whole(start: float, end: float, *said) -> tuple[float, bytes]:
+    """A record of a _DKEvent stream: an interval, and a message with what it is about."""
+    about = message((1, message((1, 1), (2, 2))), *said)
+    return end, message((1, message((1, "/a/stream"))), (2, start), (3, end), (4, about))
+
+
+def test_streams_of_whole_intervals(tmp_path):
+    place = tmp_path / "streams" / "restricted"
+    shown = [whole(T, T + 9, (3, A)), whole(T + 20, T + 10, (3, A)), whole(T, T + 9, (3, "no app")), (T, b"")]
+    locks = [whole(T, T + 30, (4, 1)), whole(T + 30, T + 40, (4, 0)), whole(T + 60, T + 61)]
+    apps = read("biome", segb(place / "_DKEvent.App.InFocus" / "local" / "7", shown))
+    assert spans(apps) == [(A, at(0), at(9))] and apps["activity"][0]["kind"] == "app_foreground"
+    assert [(row["line"], row["reason"]) for row in apps["rejected"]] == [
+        (2, "the interval ends before it begins"),
+        (3, "the record names no bundle id"),
+        (4, "the time is not from 1970 to 2100"),
+    ]
+    found = read("biome", segb(place / "_DKEvent.Keybag.IsLocked" / "local" / "7", locks))
+    assert spans(found) == [(None, at(30), at(40))] and found["activity"][0]["kind"] == "device_unlocked"
     assert [row["line"] for row in found["rejected"]] == [3]
 
 

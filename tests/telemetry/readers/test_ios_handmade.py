@@ -135,6 +135,20 @@ def test_powerlog_other_screens_and_floating_videos(tmp_path):
     }
 
 
+def test_a_screen_that_always_shows_the_time_is_not_in_use(tmp_path):
+    """Phones with such a screen write 2 where others write 0; whoever takes it for nothing finds the screen
+    lit all day, and every beacon explained by a person who looks at it."""
+    lit = [(START, 1), (START + 20, 2), (START + 400, 1), (START + 410, 2), (START + 900, 0)]
+    columns = "timestamp REAL, Block TEXT, Active"
+    tables = {
+        SCREEN: ("timestamp REAL, bundleID TEXT, Display", [(START, "com.example.a", 0)]),
+        BACKLIGHT: (columns, [(time, "Backlight", level) for time, level in lit]),
+    }
+    rows = read("powerlog", powerlog(tmp_path / "x", tables))
+    assert seconds(rows["activity"], "screen_on") == [(0, 20), (400, 410)]
+    assert seconds(rows["activity"], "app_foreground") == [(0, 20)] and "rejected" not in rows
+
+
 def test_powerlogs_that_follow_or_overlap_each_other_are_one_timeline(tmp_path):
     def part(name: str, front: list[tuple], locks: list[tuple]):
         tables = {SCREEN: ("timestamp REAL, bundleID TEXT", front), LOCK: ("timestamp REAL, Locked", locks)}

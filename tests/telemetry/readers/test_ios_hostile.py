@@ -279,7 +279,7 @@ def test_bad_rows_of_a_powerlog(tmp_path):
         (12, "push: Size is no number of bytes"),
         (14, time_fault),
     ]
-    assert len(found) == 12 + 2 + 2 + 1 + 1 + 1
+    assert len(found) == 12 + 2 + 1 + 1 + 1 + 1
     lost = powerlog(tmp_path / "lost", {}, system=float("inf"))
     with pytest.raises(TelemetryError, match="no usable record"):
         read("powerlog", lost)

@@ -28,7 +28,7 @@ ENTRIES = [
     (100, "/usr/libexec/apsd", "[ImplicitKA] next KA in 15min"),
 ]
 UNLOCKED = [(START, START + timedelta(seconds=90))]
-ZONED = ("ndjson", "json", "default", "syslog", "jsonl", "old jsonl", "csv")
+ZONED = ("ndjson", "json", "default", "syslog", "jsonl", "old jsonl", "enclosed jsonl", "csv")
 NAIVE = ("compact", "pymobiledevice3")
 
 
@@ -54,6 +54,14 @@ def written(path: Path, form: str, entries: list[tuple[float, str, str]]) -> Pat
             ndjson(
                 {"subsystem": "x", "process": process, "message": message, "time": at(s).timestamp() * 1e9}
                 for s, process, message in entries
+            )
+        )
+    elif form == "enclosed jsonl":
+        path.write_text(
+            ndjson(
+                {"datetime": at(second).isoformat(), "message": message, "module": "logarchive"}
+                | {"timestamp_desc": "logarchive", "data": {"process": process, "subsystem": "x"}}
+                for second, process, message in entries
             )
         )
     elif form == "csv":

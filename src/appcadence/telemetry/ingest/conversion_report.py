@@ -19,6 +19,9 @@ from appcadence.telemetry.readers import Reader
 from appcadence.telemetry.schema import DIRECTORY_TABLES
 from appcadence.telemetry.times import to_iso
 
+_ENDS = ("end", "last_seen", "report_end")
+"""Columns that say until when a row tells."""
+
 
 @dataclass(frozen=True)
 class ConversionReport:
@@ -109,7 +112,8 @@ class Tally:
                 found.update(filter(None, pc.unique(batch[name]).to_pylist()))
         report.devices, report.apps = len(self._devices), len(self._apps)
         if len(batch):
-            times = batch[DIRECTORY_TABLES[table].when]
-            low, high = pc.min_max(times.cast(pa.int64())).as_py().values()
+            when = DIRECTORY_TABLES[table].when
+            times = [batch[name].cast(pa.int64()) for name in (when, *_ENDS) if name in batch.column_names]
+            low, high = pc.min(times[0]).as_py(), max(filter(None, (pc.max(one).as_py() for one in times)))
             self.span = [min([low, *self.span]), max([high, *self.span])]
             report.first, report.last = map(to_iso, self.span)

@@ -40,7 +40,7 @@ NAMES_ALONE = (
 VERSIONS = (
     *("shortversion", "short version", "cfbundleshortversionstring", "bundleshortversionstring"),
     *("applicationshortversion", "version", "applicationversion", "application version", "cfbundleversion"),
-    *("app version", "appversion"),
+    *("app version", "appversion", "bundleversion"),
 )
 EXPECTED = (
     "rows with a bundle id (Identifier, bundle_identifier, CFBundleIdentifier, softwareVersionBundleId) or "

@@ -1,9 +1,9 @@
 """The forms of the unified log that people have, each read into entries: JSON, CSV, and text in four styles.
 
-JSON and CSV come from `log show` and from mandiant's unifiedlog_iterator. Text is the output of `log show` in
-the styles default, compact and syslog, or of `pymobiledevice3 syslog live`. A line that does not begin an
-entry continues the message before it. Text names a process without its path, so an app may call itself
-anything: JSON is better evidence.
+JSON and CSV come from `log show` and from mandiant's unifiedlog_iterator, JSON also from EC-DIGIT-CSIRC's
+sysdiagnose analysis framework. Text is the output of `log show` in the styles default, compact and syslog, or
+of `pymobiledevice3 syslog live`. A line that does not begin an entry continues the message before it. Text
+names a process without its path, so an app may call itself anything: JSON is better evidence.
 
 The style compact and pymobiledevice3 write local time without an offset. Such times are read as UTC, and the
 first line of the file goes to `rejected` with that statement.
@@ -118,10 +118,18 @@ def form_of(start: bytes) -> Form | None:
 
 
 def _is_record(row: dict[str, Any]) -> bool:
+    if _is_enclosed(row):
+        return True
     apple = "eventMessage" in row and "timestamp" in row
     return apple or (
         {"message", "subsystem", "process"} <= row.keys() and ("timestamp" in row or "time" in row)
     )
+
+
+def _is_enclosed(row: dict[str, Any]) -> bool:
+    """Whether it is a record of the sysdiagnose analysis framework, which encloses that of the iterator."""
+    data = row.get("data")
+    return isinstance(data, dict) and "process" in data and {"datetime", "message"} <= row.keys()
 
 
 def _json(path: Path) -> Iterator[Piece]:
@@ -134,6 +142,8 @@ def _json(path: Path) -> Iterator[Piece]:
                 # The last line of `log show --style ndjson`.
                 piece.read += 1
             else:
+                if _is_enclosed(row):
+                    row = row["data"] | {"timestamp": row["datetime"], "message": row["message"]}
                 message = row.get("eventMessage", row.get("message"))
                 piece.take(line, _time(row), row.get("processImagePath", row.get("process")), message)
         yield piece

@@ -50,7 +50,7 @@ class Timeline:
 
     def add(self, log: PowerLog, path: Path) -> None:
         """Read the state records of one log; all its other records must have been read before."""
-        self._unlocked.update(_changes(log, _LOCK, "Locked", invert=True))
+        self._unlocked.update(_changes(log, _LOCK, "Locked", 0))
         for panel in _PANELS:
             self._screen_on[panel].update(_screen_on(log, panel))
             for (display, time), apps in _layouts(log, panel):
@@ -88,7 +88,7 @@ class Timeline:
 
 
 def _screen_on(log: PowerLog, panel: str) -> list[Change]:
-    changes = _changes(log, _BACKLIGHT + panel, "Active", only=("Block", "Backlight"))
+    changes = _changes(log, _BACKLIGHT + panel, "Active", 1, only=("Block", "Backlight"))
     if changes:
         return changes
     found = []
@@ -101,16 +101,18 @@ def _screen_on(log: PowerLog, panel: str) -> list[Change]:
 
 
 def _changes(
-    log: PowerLog, name: str, column: str, invert: bool = False, only: tuple[str, str] | None = None
+    log: PowerLog, name: str, column: str, on: int, only: tuple[str, str] | None = None
 ) -> list[Change]:
+    """When a state began and ended. Only its value `on` begins it and any other ends it, also one that is not
+    known: a screen that always shows the time is lit with the value 2, and nobody is looking."""
     changes = []
     for line, _, time, (value, block) in log.rows(name, (column, only[0] if only else column)):
         if only and block != only[1]:
             continue
-        if value in (0, 1):
-            changes.append((time, (value == 1) != invert))
+        if isinstance(value, int | float):
+            changes.append((time, value == on))
         else:
-            log.reject(name, line, f"{column} is neither 0 nor 1")
+            log.reject(name, line, f"{column} is no number")
     return changes
 
 

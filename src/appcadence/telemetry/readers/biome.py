@@ -6,8 +6,9 @@ Of a notification, only its app, its time and whether it was shown or opened are
 fields that are skipped. Records that are in several files count once.
 
 In App.InFocus, an app is in front from its own record until its next one or, if that is missing, until the
-next record of any app. A state that is on at the end of the last file ends with its last record. The numbers
-of fields and usages come from public forensic tools (iLEAPP); Apple documents none.
+next record of any app; a record of a `_DKEvent` stream is a whole interval. A state that is on at the end of
+the last file ends with its last record. The numbers of fields and usages come from public forensic tools
+(iLEAPP); Apple documents none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from appcadence._types import DAY_US
 from appcadence.errors import UnusableFile
@@ -30,7 +32,7 @@ from appcadence.telemetry.readers._device_log import (
     table,
 )
 from appcadence.telemetry.readers._flows import MAX_DAYS
-from appcadence.telemetry.readers._protobuf import BYTES, DOUBLE, VARINT, fields
+from appcadence.telemetry.readers._protobuf import BYTES, DOUBLE, VARINT, Value, fields
 from appcadence.telemetry.schema import ACTIVITY, NOTIFICATIONS
 from appcadence.telemetry.times import COCOA_EPOCH
 
@@ -46,26 +48,42 @@ _ACTIVITY_FIELDS = ("app_id", "kind", "start", "end")
 _NOTIFICATION_FIELDS = ("app_id", "time", "kind")
 
 
+Fields = dict[int, Value]
+
+
 @dataclass(frozen=True)
 class Stream:
     """What is read from the records of one stream."""
 
     kinds: Mapping[int, str]
-    """What each value means; for a state, the value that means it is on."""
-    value: int
-    """The field with the value."""
+    """What each value means; for a state, the value that means it is on. Any other ends a state of the
+    device, such as 2 of a screen that always shows the time."""
+    value: int | None
+    """The field with the value; None = every record means that the state is on."""
     time: int | None = None
     """The field with the time; None = the record's own."""
     apps: tuple[int, ...] = ()
     """Fields with the app, the most reliable first; none = the stream is about the device."""
     events: bool = False
     """Whether a record is an event rather than a change of state (0 or 1)."""
+    end: int | None = None
+    """The field with the end, if a record is a whole interval."""
+    inside: int | None = None
+    """The field with the message that holds value and app; None = the record itself."""
 
-    @property
-    def wanted(self) -> dict[int, int]:
-        """Wire types of the fields that are read."""
-        time = {} if self.time is None else {self.time: DOUBLE}
-        return {self.value: VARINT} | time | dict.fromkeys(self.apps, BYTES)
+    def read(self, record: bytes) -> tuple[Fields, Fields] | None:
+        """The fields with times, and those of value and app; None if it is no such message."""
+        times = {number: DOUBLE for number in (self.time, self.end) if number is not None}
+        said = dict.fromkeys(self.apps, BYTES) | ({} if self.value is None else {self.value: VARINT})
+        if self.inside is None:
+            found = fields(record, times | said)
+            return None if found is None else (found, found)
+        outer = fields(record, times | {self.inside: BYTES})
+        if outer is None:
+            return None
+        inner = outer.get(self.inside, b"")
+        held = fields(inner, said) if isinstance(inner, bytes) else None
+        return None if held is None else (outer, held)
 
 
 _SHOWN = {1: "notification_shown", 2: "notification_opened"}
@@ -74,14 +92,27 @@ STREAMS = {
     "App.InFocus": Stream({1: "app_foreground"}, value=3, time=4, apps=(6,)),
     "Notification.Usage": Stream(_SHOWN, value=3, time=2, apps=(14, 4), events=True),
     "Notification": Stream(_SHOWN, value=3, time=2, apps=(14, 4), events=True),
+    "_DKEvent.App.InFocus": Stream({1: "app_foreground"}, None, time=2, apps=(3,), end=3, inside=4),
+    "_DKEvent.Keybag.IsLocked": Stream({0: "device_unlocked"}, value=4, time=2, end=3, inside=4),
     "Device.ScreenLocked": Stream({0: "device_unlocked"}, value=1),
     "Device.Display.Backlight": _LIT,
     "Backlight": _LIT,
 }
 """By name; since iOS 17 some streams have longer ones."""
 
-Said = tuple[int, str, int]
-"""Time in microseconds, app ("" for the device), value."""
+
+class Said(NamedTuple):
+    """What a record says."""
+
+    time: int
+    """Microseconds since the epoch, like `end`."""
+    app: str
+    """"" for the device."""
+    value: int
+    end: int
+    """0 = it says none."""
+
+
 Place = tuple[Path, int]
 """File and number of a record."""
 
@@ -154,36 +185,43 @@ def _name_of(path: Path) -> str:
 def _is_in_focus(path: Path) -> bool:
     written = (record for record in _segb.records(path, EXPECTED) if isinstance(record, _segb.Record))
     first = [_said(record, STREAMS["App.InFocus"]) for record in islice(written, _FIRST_RECORDS)]
-    return bool(first) and all(isinstance(said, tuple) and "." in said[1] for said in first)
+    return bool(first) and all(isinstance(said, Said) and "." in said.app for said in first)
 
 
 def _said(record: _segb.Record, stream: Stream) -> Said | str | None:
     """The content of a record, or what is wrong with it; None if it is of no interest."""
-    found = fields(record.data, stream.wanted)
-    if found is None:
+    read = stream.read(record.data)
+    if read is None:
         return "the record is no message of this stream"
-    value = found.get(stream.value)
+    times, found = read
+    value = 1 if stream.value is None else found.get(stream.value)
     if not isinstance(value, int):
         return f"the record has no field {stream.value}, its state"
     if stream.events and value not in stream.kinds:
         return None
-    if not stream.events and value not in (0, 1):
+    if stream.apps and not stream.events and value not in (0, 1):
         return f"field {stream.value} is neither 0 nor 1"
-    seconds = record.time if stream.time is None else found.get(stream.time)
-    time = micros(seconds + COCOA_EPOCH) if isinstance(seconds, float) else None
-    if time is None:
+    time = _micros(record.time if stream.time is None else times.get(stream.time))
+    end = 0 if stream.end is None else _micros(times.get(stream.end))
+    if time is None or end is None:
         return "the time is not from 1970 to 2100"
+    if stream.end is not None and end < time:
+        return "the interval ends before it begins"
     if not stream.apps:
-        return time, "", value
+        return Said(time, "", value, end)
     names = (found[number] for number in stream.apps if number in found)
     name = next((name for name in names if isinstance(name, bytes)), b"")
     app = app_id(name.decode("ascii", "replace"))
-    return "the record names no bundle id" if app is None else (time, app, value)
+    return "the record names no bundle id" if app is None else Said(time, app, value, end)
+
+
+def _micros(seconds: Value | None) -> int | None:
+    return micros(seconds + COCOA_EPOCH) if isinstance(seconds, float) else None
 
 
 def _notifications(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, object]) -> Batches:
     rows: dict[Path, list[tuple[str, int, str]]] = {}
-    for (time, app, value), (path, _) in sorted(places.items()):
+    for (time, app, value, _), (path, _) in sorted(places.items()):
         rows.setdefault(path, []).append((app, time, stream.kinds[value]))
     for path, events in rows.items():
         yield "notifications", tagged(table(NOTIFICATIONS, _NOTIFICATION_FIELDS, events, same), path)
@@ -192,8 +230,10 @@ def _notifications(stream: Stream, places: Mapping[Said, Place], same: Mapping[s
 def _activity(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, object]) -> Batches:
     (on,) = stream.kinds
     rows: dict[Path, list[tuple[str | None, str, int, int]]] = {}
-    for said, end in _intervals(sorted(places), on):
-        start, app, _ = said
+    whole = stream.end is not None
+    stated = ((said, said.end) for said in sorted(places, reverse=True) if said.value == on)
+    for said, end in stated if whole else _intervals(sorted(places), on):
+        start, app = said.time, said.app
         path, number = places[said]
         if end - start > MAX_DAYS * DAY_US:
             fault = f"the interval that begins here lasts more than {MAX_DAYS} days"
@@ -207,13 +247,12 @@ def _activity(stream: Stream, places: Mapping[Said, Place], same: Mapping[str, o
 def _intervals(records: Sequence[Said], on: int) -> Iterator[tuple[Said, int]]:
     """The first record and the end time of each interval, the last interval first."""
     # A state repeated without anything in between counts once.
-    changes = [said for before, said in pairwise([(0, "", -1), *records]) if before[1:] != said[1:]]
+    changes = [said for before, said in pairwise([Said(0, "", -1, 0), *records]) if before[1:] != said[1:]]
     later: dict[str, Said] = {}
-    following = records[-1][0] if records else 0
+    following = records[-1].time if records else 0
     for said in reversed(changes):
-        time, app, value = said
-        if value == on:
-            own = later.get(app)
-            yield said, own[0] if own is not None and own[2] != on else following
-        later[app] = said
-        following = time
+        if said.value == on:
+            own = later.get(said.app)
+            yield said, own.time if own is not None and own.value != on else following
+        later[said.app] = said
+        following = said.time

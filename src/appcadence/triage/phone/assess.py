@@ -87,6 +87,7 @@ def assess(
     reports: int = 0,
     short_reports: int = 0,
     systems: Sequence[str] = (),
+    unread: Sequence[str] = (),
     reference: bool = True,
 ) -> Phone:
     """What stands out on a phone: apps with a finding among the weekly sums, or with an alert of which an
@@ -101,6 +102,7 @@ def assess(
         reports: App Privacy Reports that were judged.
         short_reports: those of under two days, which cannot be.
         systems: versions of iOS, as its sysdiagnoses name them.
+        unread: sentences on what of the given files could not be read.
         reference: whether the reference model scored, and not one of similar phones.
     """
     phone = PhoneRecord(tables)
@@ -133,6 +135,7 @@ def assess(
         reports=reports,
         short_reports=short_reports,
         systems=tuple(systems),
+        unread=tuple(unread),
         used=tuple(map(phone.name, used)),
         approved=tuple(map(phone.name, approved)),
         nameless=len({row["dest"] for row in loud if row["app_id"] is None}),

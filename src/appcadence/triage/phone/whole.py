@@ -47,6 +47,8 @@ class Basis:
     reports: int
     short_reports: int
     systems: tuple[str, ...]
+    unread: tuple[str, ...]
+    """Sentences on what of the given files could not be read."""
     used: tuple[str, ...]
     """Apps that stand out, but only while the phone was in use."""
     approved: tuple[str, ...]
@@ -121,6 +123,7 @@ def seen(basis: Basis) -> Iterator[str]:
 def unchecked(basis: Basis) -> Iterator[str]:
     """What could not be checked on the whole phone."""
     phone = basis.phone
+    yield from basis.unread
     yield from words.unchecked(phone)
     if phone.served_share >= _MIN_SERVED_SHARE:
         yield (
