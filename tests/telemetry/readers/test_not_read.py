@@ -43,6 +43,25 @@ STARTS = {
         "Nov 19 07:00:00 UDM [LAN_LOCAL-4000-A]IN=br0 OUT=eth8 MAC=x SRC=10.0.0.5 DST=203.0.113.7 PROTO=TCP",
         "firewall,info forward: in:bridge out:ether1, proto TCP (SYN), 10.0.0.5:50000->203.0.113.7:443",
     ],
+    "Windows' DHCP server.*--devices": ["\t\tMicrosoft DHCP Service Activity Log\n\nEvent ID  Meaning"],
+    "Check Point's Log Exporter.*CEF": [
+        '<134>1 2024-11-19T07:00:00Z gw CheckPoint 16700 - [action:"Accept"; src:"10.0.0.5"]'
+    ],
+    "a flow log of Meraki.*nfcapd": [
+        f"<134>1 {TIMES} MX84 flows allow src=10.0.0.5 dst=203.0.113.7 protocol=udp sport=50000 dport=443"
+    ],
+    "VPC flow log .*no line that names them": [
+        "123456789012 eni-069abc ACCEPT 10.0.0.5 203.0.113.7 50000 443 6 1732000000 1732000060"
+    ],
+    "Squid in a format of its own.*ssl::>sni": [
+        f"{TIMES[:14]}    104 10.0.0.5 50000 TCP_TUNNEL/200 904 123 CONNECT a.example.com:443 - HIER_DIRECT"
+    ],
+    "a list of installed apps.*inventory merge": [
+        json.dumps({"com.example.a": {"CFBundleIdentifier": "com.example.a"}}, indent=1)
+    ],
+    "names no hosts.*App Privacy Report": [
+        json.dumps({"stream": "com.apple.privacy.accounting.stream.tcc", "tccService": "kTCCServiceCamera"})
+    ],
     "dnsmasq's log of lookups": ["Nov 19 07:00:00 dnsmasq[812]: query[A] api.example.com from 10.0.0.5"],
     "access log in a web server's format.*Squid": [
         '10.0.0.5 - - [19/Nov/2024:07:00:00 +0000] "CONNECT api.example.com:443 HTTP/1.1" 200 9512',

@@ -224,6 +224,15 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
         f"a crash or analytics report of iOS (.ips), which shows no connections; {_POWERLOG}",
     ),
     (
+        rb'\s*[\[{][\s\S]{0,4000}"CFBundleIdentifier"\s*:',
+        "a list of installed apps; give it to the inventory (appcadence inventory merge)",
+    ),
+    (
+        rb'\{"stream": ?"com\.apple\.privacy\.accounting\.',
+        "the record of app activity that iOS 15 kept before its App Privacy Report, which names no hosts; "
+        "share an App Privacy Report",
+    ),
+    (
         rb'(\{"|\[\{"|")?(__container_type__|__type__)": ?"',
         "the output of Plaso; give the files that it was made from",
     ),
