@@ -128,6 +128,8 @@ def _unread(done: ConversionReport) -> Iterator[str]:
     for part in done.collections:
         if not part.used:
             yield f"{part.name}, of which nothing could be used: {part.summary()}."
+        elif part.lacks:
+            yield f"{part.name} is incomplete: {listed(part.lacks, 5, '; ')}."
     yield from done.notes
 
 

@@ -1,8 +1,10 @@
 """phone: one person's phone, from what was collected to sentences and a page."""
 
 import json
+import random
 import shutil
 import subprocess
+import tarfile
 
 import pytest
 from ios_files import PUSHES, START, powerlog
@@ -127,6 +129,19 @@ def test_what_could_not_be_read_is_said(tmp_path):
     assert "1 of 3 records of a.PLSQL could not be read." in unchecked
     assert "A file that could not be used:" in unchecked and "notes.txt is in no known format" in unchecked
     assert "carry no UTC offset and were read as UTC" in unchecked
+
+
+def test_an_archive_that_was_cut_off_is_said_to_be_incomplete(tmp_path):
+    name = "sysdiagnose_2026.03.01_10-00-00+0000_iPhone-OS_iPhone_22A1"
+    log = powerlog(tmp_path / "a.PLSQL", {PUSHES: ("timestamp, BundleID", [(START, "com.example.a")])})
+    (tmp_path / "noise").write_bytes(random.Random(0).randbytes(300_000))
+    with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as tar:
+        tar.add(log, f"{name}/logs/powerlogs/powerlog_2026-03-01_10-00_AB12CD34.PLSQL")
+        tar.add(tmp_path / "noise", f"{name}/noise")
+    whole = (tmp_path / f"{name}.tar.gz").read_bytes()
+    (tmp_path / f"{name}.tar.gz").write_bytes(whole[:-100_000])
+    text = " ".join(run(tmp_path / f"{name}.tar.gz").output.split())
+    assert f"{name}.tar.gz is incomplete: the archive is cut off; the rest is not read." in text
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "junk"])

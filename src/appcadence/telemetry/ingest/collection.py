@@ -46,6 +46,7 @@ _BINARY_LOG = (
 _IRREGULAR = "links, or not regular files"
 _STREAM = "Biome streams (SEGB) that are not read, or of other devices"
 _UNKNOWN = "in no format that is read"
+_DAMAGED = "damaged inside the archive"
 _DAMAGED = "named like a known log, but empty, damaged or something else"
 _NESTED = "archives in an archive or folder; give each one separately"
 
@@ -108,6 +109,12 @@ class Collection:
     def as_dict(self) -> dict[str, Any]:
         """The collection as plain values, ready for JSON."""
         return asdict(self) | {"within": [path.name for path in self.within]}
+
+    @property
+    def lacks(self) -> list[str]:
+        """What is missing or damaged, in words; members of no use are not."""
+        lost = (group for group in self.passed_over if not group.names or group.reason == _DAMAGED)
+        return [group.summary() for group in lost]
 
     def summary(self, most: int = 5) -> str:
         """What was passed over, in words."""
@@ -235,7 +242,7 @@ def _taken(entry: Entry, copies: Copies, chosen: Reader | None) -> Member | str:
     except TelemetryError:
         raise
     except FAULTS:
-        return "damaged inside the archive"
+        return _DAMAGED
     return _why_not(name, start, Path(name))
 
 
