@@ -46,6 +46,17 @@ _LEEF = (
 )
 _FINE = {"time_resolution_seconds": 1e-6}
 
+TUNNEL = {
+    "start": "2024-11-19T07:00:00.250000+00:00",
+    "duration_seconds": 15.0,
+    **TO,
+    **HOST,
+    "service": "tls",
+    "outcome": "established",
+    "bytes_in": 5000,
+    "time_resolution_seconds": 1e-3,
+}
+
 WALLS = COLLECTED | {
     "sophos": Sample(
         "sophos",
@@ -163,16 +174,7 @@ WALLS = COLLECTED | {
             "1731999616.000      0 10.8.0.21 TCP_TUNNEL/200 39 CONNECT 203.0.113.10:443 - HIER_NONE/- - -",
         ),
         [
-            {
-                "start": "2024-11-19T07:00:00.250000+00:00",
-                "duration_seconds": 15.0,
-                **TO,
-                **HOST,
-                "service": "tls",
-                "outcome": "established",
-                "bytes_in": 5000,
-                "time_resolution_seconds": 1e-3,
-            },
+            TUNNEL,
             {
                 "start": "2024-11-19T07:00:16+00:00",
                 "duration_seconds": 0.0,

@@ -4,7 +4,7 @@
 """
 
 from declared_collectors import AT, BOTH, HOST, PHONE, SERVER, TO, Sample, as_lines, as_text
-from declared_firewalls import WALLS
+from declared_firewalls import TUNNEL, WALLS
 from flow_samples import SECRET
 
 _PAN = (
@@ -90,16 +90,7 @@ SAMPLES = WALLS | {
             "1731999617.000      0 10.8.0.21 NONE/400 3800 GET error:invalid-request - HIER_NONE/- text/html",
         ),
         [
-            {
-                "start": "2024-11-19T07:00:00.250000+00:00",
-                "duration_seconds": 15.0,
-                **TO,
-                **HOST,
-                "service": "tls",
-                "outcome": "established",
-                "bytes_in": 5000,
-                "time_resolution_seconds": 1e-3,
-            },
+            TUNNEL,
             {
                 "start": "2024-11-19T07:00:16+00:00",
                 "duration_seconds": 0.0,

@@ -12,12 +12,14 @@ import pytest
 from flow_samples import MAP, eve, eve_flow, lines, lookup, nf, nf_array, nss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ios_files import APPS, PUSHES, START, TRANSFERS, contact, powerlog
+from ios_files import APPS, LOCK, PUSHES, START, TRANSFERS, contact, powerlog
 from typer.testing import CliRunner
 
 from appcadence.cli import app
+from appcadence.errors import TelemetryError
 from appcadence.telemetry.file_report import LEFT_OUT
 from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.times import from_iso
 
 ENDS = ("10.0.0.5", "192.0.2.1", "192.168.7.7", "fe80::1", "0.0.0.0", "ff02::fb", "2001:db8::7", "-")
 ends = st.lists(st.tuples(st.sampled_from(ENDS), st.sampled_from(ENDS), st.integers(0, 4)), min_size=1)
@@ -170,3 +172,18 @@ def test_the_commonest_fault_is_told_where_many_rows_have_it(tmp_path, good, fau
     notes = convert([tmp_path / "n.json"], tmp_path / "n").notes
     said = "The commonest reason for rejected rows (11 of 11): in_bytes is out of range."
     assert [note for note in notes if "rejected" in note] == ([said] if told else [])
+
+
+def test_a_file_tells_until_its_last_interval_ends(tmp_path):
+    locks = [(START, 0), (START + 600, 1)]
+    log = powerlog(tmp_path / "a.PLSQL", {LOCK: ("timestamp REAL, Locked", locks)})
+    (file,) = convert([log], tmp_path / "out", device_id="phone").files
+    first, last = (from_iso(text) for text in (file.first, file.last))
+    assert (last - first).total_seconds() == 600
+
+
+def test_a_log_of_the_first_moment_of_1970_alone_is_refused_as_too_early(tmp_path):
+    (tmp_path / "f.csv").write_text("start,device,host\n1970-01-01T00:00:00Z,phone,a.example\n")
+    (tmp_path / "m.toml").write_text('[columns]\nstart = "start"\ndevice_id = "device"\ndest_host = "host"\n')
+    with pytest.raises(TelemetryError, match="all times are too early"):
+        convert([tmp_path / "f.csv"], tmp_path / "out", format="table", mapping=tmp_path / "m.toml")

@@ -18,6 +18,7 @@ MDM_ANSWER = {"InstalledApplicationList": [{"Identifier": CHAT, "Name": "Chat", 
 FLEET = {"name": "Chat", "version": "1.2", "bundle_identifier": CHAT, "source": "ios_apps"}
 STORE = {"itemName": "Chat", "softwareVersionBundleId": CHAT, "bundleShortVersionString": "1.2"}
 PROXY = {"CFBundleIdentifier": CHAT, "CFBundleDisplayName": "Chat", "CFBundleShortVersionString": "1.2"}
+OF_MAC = {"bundleIdentifier": CHAT, "displayName": "Chat", "itunesName": "Chat", "bundleVersion": "1.2"}
 PROFILE = {"displayName": "Wi-Fi", "identifier": "com.example.profile", "uuid": "U"}
 
 
@@ -52,6 +53,7 @@ WRAPPINGS = {
     "Fleet, one host": ("D1", {"host": {"uuid": "D1", "software": [FLEET]}}),
     "SimpleMDM": (None, {"data": [{"type": "installed_app", "id": 1, "attributes": ROW}], "has_more": False}),
     "Graph": (None, {"value": [{"displayName": "Chat", "bundleId": CHAT, "version": "1.2"}]}),
+    "Apple Configurator": (None, {"Devices": ["0x1"], "Output": {"0x1": {"installedApps": [OF_MAC]}}}),
     "MVT": (None, [STORE | {"artistName": "Example"}]),
     "pymobiledevice3": (None, {CHAT: PROXY}),
     "MDM in JSON": ("D1", MDM_ANSWER | {"UDID": "D1"}),

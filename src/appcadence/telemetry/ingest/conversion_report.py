@@ -114,6 +114,7 @@ class Tally:
         if len(batch):
             when = DIRECTORY_TABLES[table].when
             times = [batch[name].cast(pa.int64()) for name in (when, *_ENDS) if name in batch.column_names]
-            low, high = pc.min(times[0]).as_py(), max(filter(None, (pc.max(one).as_py() for one in times)))
+            low = pc.min(times[0]).as_py()
+            high = max(last for one in times if (last := pc.max(one).as_py()) is not None)
             self.span = [min([low, *self.span]), max([high, *self.span])]
             report.first, report.last = map(to_iso, self.span)
