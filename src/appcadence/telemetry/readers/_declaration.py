@@ -89,7 +89,7 @@ class Skip:
 
     columns: tuple[str, ...]
     matches: re.Pattern[str] | None
-    """Skip records whose first column matches,"""
+    """Skip records of which one of the columns matches,"""
     unless: re.Pattern[str] | None
     """or has a value that does not match; without patterns, skip records that lack all of the columns."""
     reason: str

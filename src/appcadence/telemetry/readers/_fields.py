@@ -212,11 +212,12 @@ class Fields(Columns):
             for name in names:
                 lacks &= np.asarray(self._said_raw(name).is_null())
             return lacks
-        if not names:
-            return np.zeros(len(self.table), bool)
-        text = self.coded(self._as_text(names[0], self._said_raw(names[0])))
         search, wanted = pattern.search, skip.matches is not None
-        return np.asarray(value_of(text, lambda said: bool(search(said)) == wanted, False), bool)
+        fits = np.zeros(len(self.table), bool)
+        for name in names:
+            text = self.coded(self._as_text(name, self._said_raw(name)))
+            fits |= np.asarray(value_of(text, lambda said: bool(search(said)) == wanted, False), bool)
+        return fits
 
     def _as_text(self, ours: str, column: pa.Array) -> pa.Array:
         try:
