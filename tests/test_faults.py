@@ -142,6 +142,18 @@ def test_a_full_standard_output_is_one_sentence(tmp_path):
     assert (done.returncode, done.stderr) == (2, "appcadence: No space left on device\n")
 
 
+@pytest.mark.parametrize(("words", "code"), [("--version", 0), ("score nowhere --out o", 2)])
+def test_a_command_ends_without_taking_python_down(words, code, tmp_path):
+    """Threads of Arrow that still hold Python's memory would abort it there."""
+    script = (
+        "import atexit, sys; from appcadence.__main__ import main\n"
+        "class Held:\n  def __del__(self): print('taken down')\n"
+        f"held = Held(); atexit.register(print, 'handled'); sys.argv[1:] = {words.split()}; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code and done.stdout.endswith("handled\n") and "taken" not in done.stdout
+
+
 def test_names_that_are_not_utf_8(tmp_path, monkeypatch, typed):
     monkeypatch.chdir(tmp_path)
     odd = os.fsdecode(b"odd \xff\xfe")

@@ -2,7 +2,10 @@ import base64
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +45,21 @@ def test_a_table_is_bounded_before_it_is_unpacked(table, said, tmp_path):
     for read in (read_file, open_parquet, lambda file: read_parquet(io.BytesIO(file.read_bytes()))):
         with pytest.raises(pa.ArrowInvalid, match=said):
             read(file)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_an_open_file_is_read_by_no_other_thread(tmp_path):
+    """One that gives the memory of a Python file back while Python ends aborts the process."""
+    file = written(tmp_path / "t.parquet", pa.table({"a": np.arange(50_000), "b": ["x"] * 50_000}))
+    code = (
+        "import os, sys; from pathlib import Path; from appcadence._parquet import read_file, read_parquet\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "file = Path(sys.argv[1]); before = threads()\n"
+        "with file.open('rb') as stream: read_parquet(stream)\n"
+        "after = threads(); read_file(file); print(after - before, threads() > before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 True\n"
 
 
 def test_a_table_that_is_replaced_while_it_is_read_is_one_or_the_other(tmp_path):

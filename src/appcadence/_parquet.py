@@ -30,13 +30,13 @@ _FREE_BYTES, _FREE_ROWS = 64 << 20, 1_000_000
 def read_parquet(source: IO[bytes] | pa.BufferReader) -> pa.Table:
     """The table in an open file or in memory, read only by this thread.
 
-    With `pq.read_table`, one of Arrow's threads may release Python objects after Python has ended, which
-    aborts the process.
+    Threads of Arrow that read ahead or in parallel may release what is Python's after Python has ended,
+    which aborts the process.
 
     Raises:
         pa.ArrowException, OSError: it is not a Parquet file, is damaged, or exceeds a limit.
     """
-    with _opened(source) as file:
+    with _opened(source, pre_buffer=False) as file:
         source.seek(0, 2)
         _check(file.metadata, file.schema_arrow, source.tell())
         table = file.read(use_threads=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -83,7 +83,7 @@ def _options(
         context.with_resource(aloud())
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run a command; bad input ends in one sentence on standard error and exit code 2."""
     try:
         sys.exit(app(standalone_mode=False))
