@@ -304,12 +304,14 @@ def test_a_version_is_new_from_the_end_of_training_on():
     detector, tables = trained_on(table), {"flows": phones(["d00"], AFTER)}
 
     def versions(*rows):
-        rows = [{"app_id": "com.a", "version": v, "snapshot_time": t} for v, t in rows]
+        keys = ["version", "snapshot_time", "device_id"]
+        rows = [{"app_id": "com.a", **dict(zip(keys, row, strict=False))} for row in rows]
         return drift(detector, tables | {"inventory": inventory(*rows)}).versions
 
     assert versions(("1", 0.0), ("2", end)) == {"com.a": "from 1 to 2"}
     assert versions(("1", 0.0), ("2", end - 1)) == versions(("2", end)) == {}
     assert versions(("1", 0.0), ("2", end - 1), ("3", end + 1), ("2", end + 2)) == {}
+    assert versions(("1", 0.0, "d00"), ("2", 1.0, "d01"), ("1", end, "d00")) == {}  # one lags behind
 
 
 # Updates of apps: two apps on so many phones over ten days.

@@ -346,14 +346,15 @@ def _tested(rows):
     frame = pd.DataFrame(rows, columns=["device_id", "day", "implant", "score"])
     frame["window_start"] = DAY + pd.to_timedelta(frame.pop("day"), unit="D")
     kind = frame["implant"].map(lambda code: "beacon" if code >= 0 else None).astype(object)
-    return frame.assign(observed_seconds=86400.0, kind=kind, round=0, unit=np.arange(len(frame)))
+    frame = frame.assign(observed_seconds=86400.0, kind=kind, round=0, unit=np.arange(len(frame)))
+    return frame.assign(app_id="com.a", dest="h")
 
 
 def _injection(rows):
     """(device, missed days) an implant of round 0; ten device-days were observed."""
     frame = pd.DataFrame(rows, columns=["device_id", "missed_days"])
     columns = {"implant_id": range(len(frame)), "kind": "burst", "round": 0, "observed_device_days": 10.0}
-    return frame.assign(**columns)
+    return frame.assign(**columns, app_id="com.a", dests=[["h", "g"]] * len(frame))
 
 
 def test_every_injected_implant_day_counts_judged_or_not():

@@ -8,6 +8,7 @@ from make import DAY0, flows, together
 from appcadence.errors import TelemetryError
 from appcadence.features import extract
 from appcadence.models.calibration import device_days
+from appcadence.training.evaluate import injected_quality
 from appcadence.training.injection import labelled
 from appcadence.training.train import train
 
@@ -37,3 +38,19 @@ def test_days_of_an_implant_that_become_no_judged_window_are_kept(monkeypatch):
     everything = extract({"flows": together(own["flows"], grafted)})
     assert injection["observed_device_days"].tolist() == [device_days(everything)] * 2
     assert device_days(rows.frame) < device_days(everything)
+
+
+def test_an_implant_that_is_missed_first_and_found_later_is_one():
+    frame = pd.DataFrame({"device_id": ["a", "b"], "app_id": None, "dest": "g", "implant": [0, -1]})
+    start = [pd.Timestamp("2026-03-03", tz="UTC")] * 2
+    known = {"window_start": start, "observed_seconds": 86400.0, "kind": ["beacon", None], "round": 0}
+    tested = frame.assign(**known, score=[9.0, 1.0], unit=[0, 1])
+    injection = pd.DataFrame({"device_id": ["a"], "app_id": None, "missed_days": [["2026-03-02"]]})
+    injection = injection.assign(implant_id=5, kind="beacon", round=0, observed_device_days=10.0)
+    for dests, days in ((["h", "g"], 1.0), (["h"], np.inf)):
+        found = injected_quality(tested, injection.assign(dests=[dests]), None)
+        assert found.implant_days == 2 and found.first_found_days == days
+    app = injected_quality(
+        tested.assign(app_id="com.a"), injection.assign(dests=[["h"]], app_id="com.a"), None
+    )
+    assert app.first_found_days == 1.0

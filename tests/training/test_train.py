@@ -96,6 +96,17 @@ def test_training_goes_on_from_an_earlier_model(tables, saved):
         train(more, "6h", 0, before=earlier)
 
 
+@pytest.mark.slow
+def test_a_device_of_another_month_is_in_the_past_that_implants_are_tried_on(tables):
+    flows, device = tables["flows"], tables["flows"]["device_id"].cast("string")
+    later = pc.equal(device, "phone-00").cast("int64")
+    moved = pc.add(flows["start"].cast("int64"), pc.multiply(later, 30 * 86_400_000_000))
+    place = flows.schema.get_field_index("start")
+    moved = flows.set_column(place, flows.schema.field("start"), moved.cast(flows.schema.field("start").type))
+    found = train({"flows": moved}, "24h", 0)
+    assert set(found.history.contacts["device_id"]) == set(pc.unique(device).to_pylist())
+
+
 def test_benign_changes_are_injected_as_benign(tables):
     cut = (DAY0 + 2 * 86400) * 1_000_000
     past, future = past_and_future(tables, cut)

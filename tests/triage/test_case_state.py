@@ -233,6 +233,15 @@ def test_a_run_over_many_days_goes_on_with_its_first_case_alone():
     ]
 
 
+def test_of_two_cases_of_a_subject_the_latest_goes_on():
+    far = 4 + 1 + MAX_QUIET_DAYS + 1
+    known = table(case(4, severity="high"), case(far))
+    assert known["severity"].to_pylist() == ["high", "low"]
+    (row,) = continued(table(case(far + 1)), known, f"2026-03-{far + 1:02d}", ()).to_pylist()
+    assert row["id"] == case(far)["id"] and row["status"] != "new"
+    assert row["alert_days"] == [f"2026-03-{day:02d}" for day in (far, far + 1)]
+
+
 def test_the_most_urgent_come_first():
     rows = [case(2, app=f"com.{s}{k}", severity=s, score=k) for s in SEVERITIES for k in (1.0, 2.0)]
     order = [(r["severity"], r["score"]) for r in table(*rows).to_pylist()]

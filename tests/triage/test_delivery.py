@@ -237,8 +237,10 @@ def test_an_alert_without_a_status_is_new():
     [
         (syslog, "10.0.0.1:514", "only where that is allowed"),
         (syslog, "siem.example:514", "only where that is allowed"),
-        (syslog, "127.0.0.1", "no syslog server"),
-        (syslog, "http://127.0.0.1:1", "no syslog server"),
+        (syslog, "127.0.0.1", "not a syslog server"),
+        (syslog, "http://127.0.0.1:1", "not a syslog server"),
+        (syslog, "user:secret@127.0.0.1:514", "not a syslog server"),
+        (syslog, "127.0.0.1:514#x", "not a syslog server"),
         (syslog, "127.0.0.1:99999", "no address"),
         (syslog, ":514", "no host"),
         (syslog, f"{'a' * 70}.example:514", "no address"),

@@ -115,7 +115,7 @@ def test_lengths_of_time_are_said_as_people_say_them():
         words.spoken(s) for s in (1.0, 64.0, 300.0, 5400.0, 7200.0, 86_400.0, 4 * 86_400.0, 40 * 86_400.0)
     ]
     assert said == [
-        "1 seconds",
+        "1 second",
         "64 seconds",
         "5 minutes",
         "1.5 hours",

@@ -283,10 +283,13 @@ def _versions(inventory: pa.Table | None, end: pd.Timestamp) -> dict[str, str]:
     """Version changes that the snapshots of the inventory date after the training period."""
     if inventory is None or not len(inventory):
         return {}
-    rows = inventory.select(["app_id", "version", "snapshot_time"]).to_pandas().astype({"app_id": object})
+    keys = ["app_id", "device_id"]
+    rows = (
+        inventory.select([*keys, "version", "snapshot_time"]).to_pandas().astype(dict.fromkeys(keys, object))
+    )
     rows = rows[rows["version"].notna()].sort_values("snapshot_time", kind="stable")
     out = {}
-    for app, mine in rows.groupby("app_id"):
+    for (app, _), mine in rows.groupby(keys, dropna=False):
         old, new = mine[mine["snapshot_time"] < end]["version"], mine["version"]
         if len(old) and new.iloc[-1] != old.iloc[-1]:
             out[str(app)] = f"from {old.iloc[-1]} to {new.iloc[-1]}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +18,7 @@ from appcadence.features.columns import micros
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models.calibration import alert_unit, device_days
 from appcadence.models.detector import Detector
+from appcadence.training.injection import carriers
 from appcadence.training.truth import Truth, truth_of, truth_of_carriers, with_names
 
 BUDGETS = (0.1, 1.0, 3.0)
@@ -146,11 +148,11 @@ def injected_quality(tested: pd.DataFrame, injection: pd.DataFrame, devices: lis
     frame = tested.rename(columns={"kind": "implant_kind"})
     number = tested["round"].to_numpy(np.int64)
     truth = truth_of_carriers(frame, tested["implant"].to_numpy(np.int64), number)
-    missed = injection[["implant_id", "round", "device_id", "kind", "missed_days"]].explode("missed_days")
+    missed = injection.assign(case_id=_cases(injection, tested)).explode("missed_days")
     missed = missed[missed["missed_days"].notna()]
     rest = pd.DataFrame(
         {
-            "case_id": "unjudged/" + missed["implant_id"].astype(str) + "/" + missed["round"].astype(str),
+            "case_id": missed["case_id"].astype(object),
             "day": pd.to_datetime(missed["missed_days"].astype(object), utc=True).dt.as_unit("us"),
             "device_id": missed["device_id"].astype(object),
             "kind": missed["kind"].astype(object),
@@ -161,6 +163,18 @@ def injected_quality(tested: pd.DataFrame, injection: pd.DataFrame, devices: lis
     of_round = (observed.get(n, device_days(tested[number == n])) for n in np.unique(number))
     unit, score = (tested[name].to_numpy() for name in ("unit", "score"))
     return quality(frame, score, Truth(days, truth.window, truth.day), unit, float(sum(of_round)))
+
+
+def _cases(injection: pd.DataFrame, tested: pd.DataFrame) -> npt.NDArray[np.object_]:
+    """(n,) the case of each implant: that of its carrier's judged windows, or one of its own."""
+    of_round = tested["round"].astype(str)
+    judged = ((tested["implant"] >= 0) & (tested["kind"] != "verdict")).to_numpy()
+    keys = (of_round + "/" + carriers(tested))[judged]
+    known = dict(zip(keys, (tested["implant"].astype(str) + "/" + of_round)[judged], strict=True))
+    every = injection.explode("dests")
+    found = (every["round"].astype(str) + "/" + carriers(every, "dests")).map(known).groupby(level=0).first()
+    alone = "unjudged/" + injection["implant_id"].astype(str) + "/" + injection["round"].astype(str)
+    return found.reindex(injection.index).fillna(alone).to_numpy(object)
 
 
 def evaluate(

@@ -214,7 +214,7 @@ def labelled(
     table["implant_kind"] = _kinds(table, implant, specs)
     table["verdict"] = None if verdicts is None else verdict_of(table, verdicts)
     found = (table["verdict"] == "malicious").to_numpy() & (implant < 0)
-    implant[found] = implant.max(initial=-1) + 1 + pd.factorize(_carrier(_named(table[found]), "dest"))[0]
+    implant[found] = implant.max(initial=-1) + 1 + pd.factorize(carriers(table[found]))[0]
     table.loc[found, "implant_kind"] = "verdict"
     keep &= (table["verdict"] != "unexplained").to_numpy()
     wanted = np.ones(len(table), np.bool_)
@@ -230,11 +230,11 @@ def labelled(
 def _missed_days(specs: pd.DataFrame, injected: pd.DataFrame, judged: pd.DataFrame) -> pd.Series:
     """By implant, the days of its carrier that have injected windows but no judged one."""
     days = [
-        set(zip(_carrier(_named(rows), "dest"), rows["window_start"].dt.strftime("%Y-%m-%d"), strict=True))
+        set(zip(carriers(rows), rows["window_start"].dt.strftime("%Y-%m-%d"), strict=True))
         for rows in (injected, judged)
     ]
     every = specs[["device_id", "app_id", "dests"]].explode("dests") if len(specs) else specs
-    first = dict(zip(_carrier(every, "dests")[::-1], every.index[::-1], strict=True)) if len(specs) else {}
+    first = dict(zip(carriers(every, "dests")[::-1], every.index[::-1], strict=True)) if len(specs) else {}
     missed: dict[int, list[str]] = {row: [] for row in specs.index}
     for carrier, day in sorted(days[0] - days[1]):
         missed[first[carrier]].append(day)
@@ -245,18 +245,15 @@ def _kinds(table: pd.DataFrame, implant: Codes, specs: pd.DataFrame) -> np.ndarr
     """(n,) kind of the first implant of each window's carrier; None if it is benign."""
     kinds = np.full(len(table), None, dtype=object)
     if (implant >= 0).any():
-        rows = _named(table[implant >= 0])
         every = specs[["device_id", "app_id", "dests", "kind"]].explode("dests")
-        of = dict(zip(_carrier(every, "dests")[::-1], every["kind"][::-1], strict=True))
-        kinds[implant >= 0] = _carrier(rows, "dest").map(of).to_numpy()
+        of = dict(zip(carriers(every, "dests")[::-1], every["kind"][::-1], strict=True))
+        kinds[implant >= 0] = carriers(table[implant >= 0]).map(of).to_numpy()
     return kinds
 
 
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    return table[["device_id", "app_id", "dest"]].astype(object)
-
-
-def _carrier(rows: pd.DataFrame, dest: str) -> pd.Series:
+def carriers(rows: pd.DataFrame, dest: str = "dest") -> pd.Series:
+    """The carrier of each row's implant: the app on its device or, where no app is known, the destination."""
+    rows = rows[["device_id", "app_id", dest]].astype(object)
     return rows["device_id"] + "\x1f" + rows["app_id"].where(rows["app_id"].notna(), rows[dest])
 
 
@@ -270,7 +267,7 @@ def _truth(table: pd.DataFrame, injected: pd.DataFrame) -> tuple[Codes, Vector]:
     count = rows.merge(injected, on=_KEY, how="left")["n_flows"]
     # A session that only continues in this window starts no flow in it, but it is still the implant's.
     touched, total = count.notna(), table["n_flows"].to_numpy()
-    who = _carrier(rows, "dest")
+    who = carriers(rows)
     code = pd.factorize(who.where(touched), use_na_sentinel=True)[0]
     share = np.where(
         total > 0, count.fillna(0).to_numpy() / np.maximum(total, 1), touched.to_numpy(np.float64)

@@ -203,7 +203,9 @@ def train(
         held_out=held_out,
         cut_us=cut,
         baseline=injector.baselines[cut],
-        history=history_of(assemble(past_and_future(tables, cut)[0], window, injector.known), verdicts),
+        history=history_of(
+            assemble(past_and_future(injector.tables, cut)[0], window, injector.known), injector.verdicts
+        ),
     )
 
 

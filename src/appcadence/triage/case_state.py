@@ -122,7 +122,8 @@ def continued(
         held: ids of those of the run before that are under exceptions now, and therefore not quiet.
         days: how long a window lasts.
     """
-    before = {subject(row): row for row in earlier.to_pylist()}
+    # Of several cases of a subject the latest may go on; those before it have been quiet for too long.
+    before = {subject(row): row for row in sorted(earlier.to_pylist(), key=lambda row: row["alert_days"][-1])}
     rows = sorted(cases.to_pylist(), key=lambda row: row["alert_days"][0])
     out = [_sequel(row, before, days) for row in rows]
     for row in before.values():

@@ -153,9 +153,10 @@ def syslog(text: str, *, allow_remote: bool = False) -> Syslog:
         AppcadenceError: it is none, or another machine and that is not allowed.
     """
     parts = _split(text if "://" in text else f"tcp://{text}", "syslog")
-    if parts.scheme not in ("tcp", "udp") or parts.port is None or parts.path or parts.query:
+    more = parts.path or parts.query or parts.fragment or parts.username is not None
+    if parts.scheme not in ("tcp", "udp") or parts.port is None or more:
         raise AppcadenceError(
-            f"{text!r} is no syslog server; expected HOST:PORT or udp://HOST:PORT", "syslog"
+            f"{text!r} is not a syslog server; expected HOST:PORT or udp://HOST:PORT", "syslog"
         )
     host = _allowed(parts, allow_remote, "syslog")
     return Syslog(host, parts.port, parts.scheme == "udp")

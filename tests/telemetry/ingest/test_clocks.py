@@ -11,6 +11,7 @@ from make import DAY0, activity, flows, pushes, together
 from appcadence.telemetry.directory import TelemetryDirectory, write_directory
 from appcadence.telemetry.ingest.clocks import clock_notes
 from appcadence.telemetry.ingest.convert import convert
+from appcadence.telemetry.readers._flows import AS_UTC
 from appcadence.telemetry.simulate.fleet import simulate
 
 
@@ -164,10 +165,11 @@ def test_a_conversion_says_it(tmp_path):
     assert len(notes) == 1 and "claims times to 0.001 s in flows, but all 60 are whole seconds" in notes[0]
 
 
-def test_real_logs_are_silent(tmp_path, shared_data):
+def test_real_logs_are_told_nothing_but_that_they_lack_an_offset(tmp_path, shared_data):
     labelled, ios = shared_data / "labelled", shared_data / "ios"
     logs = [next(ios.glob("powerlog*")), next(ios.glob("knowledgec*"))]
     convert(logs, tmp_path / "out", device_id="phone")
     flows = sorted((labelled / "normal_b").iterdir())
     report = convert([*flows, *(shared_data / "mobile").iterdir()], tmp_path / "out", device_id="phone")
-    assert report.tables["flows"] > 5000 and report.notes == ()
+    assert report.tables["flows"] > 5000
+    assert report.notes == (f"android_24h.binetflow: {AS_UTC}.",)

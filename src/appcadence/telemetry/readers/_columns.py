@@ -31,6 +31,8 @@ class Columns:
             self.table = self.table.flatten()
         self.faults: list[tuple[Mask, str]] = []
         self.left_out: Counter[str] = Counter()
+        self.local_times = False
+        """Whether there are times without a UTC offset, which were read as UTC."""
         self._nothing = {"", *nothing}
         self._raw: dict[str, pa.Array] = {}
         self._coded: dict[int, tuple[pa.Array, pa.DictionaryArray]] = {}
@@ -110,7 +112,8 @@ class Columns:
         """The flows of these columns; other arguments as for `_flows.screen`."""
         how: dict[str, Any] = {"addresses": False, "also": self.faults} | screening
         found = _flows.finished(columns, self.lines, options, source, resolution, **how)
-        return found._replace(left_out=self.left_out + Counter(found.left_out))
+        left_out = self.left_out + Counter(found.left_out)
+        return found._replace(left_out=left_out, local_times=self.local_times)
 
 
 def seconds_between(start: pa.Array, end: pa.Array) -> pa.Array:

@@ -119,6 +119,8 @@ class Declaration:
     time_unit: str = "s"
     offset_seconds: int = 0
     """For times that carry no offset."""
+    offset_stated: bool = False
+    """Otherwise such times are read as UTC for want of better, and the user is told so."""
     zone: str = ""
     """The field with the offset or zone for times that carry none."""
     resolution_seconds: float | None = None
@@ -206,6 +208,7 @@ class _Check:
             time_forms=self._names("time.format", time.get("format", "iso")),
             time_unit=self._one_of("time.unit", time.get("unit", "s"), (*EPOCH_UNITS, BY_SIZE)),
             offset_seconds=self._offset(time.get("offset", "+00:00")),
+            offset_stated="offset" in time,
             zone=self._text("time.zone", time["zone"]) if "zone" in time else "",
             resolution_seconds=self._resolution(time.get("resolution_seconds")),
             byte_unit=BYTE_UNITS[self._one_of("units.bytes", units.get("bytes", "B"), BYTE_UNITS)],

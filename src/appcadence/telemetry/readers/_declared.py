@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -85,7 +85,7 @@ class Declared:
             found, parsed = self.records(path)
             finish = partial(finished, declared=found, options=options, name=self.NAME)
             first = 0 if declared.addresses else _flows.FIRST_IPHONE
-            yield from _flows.flows_of(path, parsed, finish, first=first)
+            yield from _flows.flows_of(path, parsed, finish, options, first=first)
 
     def records(self, path: Path) -> tuple[Declaration, Iterator[Rows]]:
         """The records of a file, and the declaration with the names used in that file."""
@@ -96,11 +96,11 @@ class Declared:
             raise UnusableFile(f"{path} is not {expected}: {why_not(declared.layouts[0], start)}", path)
         return parse(path, expected, declared, layout, start)
 
-    def _directions(self, path: Path) -> Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]:
+    def _directions(self, path: Path) -> Iterator[tuple[Rows, pa.Table, Mapped]]:
         declared, parsed = self.records(path)
         for rows in parsed:
             get = Mapped(rows, declared, True)
-            yield rows, _direction_records(get), get.left_out
+            yield rows, _direction_records(get), get
 
 
 @lru_cache(2)

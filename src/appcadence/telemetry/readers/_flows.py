@@ -38,6 +38,10 @@ MAX_DAYS = 31
 OUTCOMES = ("established", "failed", "unknown")
 TRANSPORTS = ("tcp", "udp")
 _PROTOCOL = re.compile(r"0*(tcp|udp|6|17)(?:(?<=p)[46]|\.0+)?\s*(?:$|[(/:])")
+AS_UTC = (
+    "its times carry no UTC offset and were read as UTC; if its clock shows another time, have it write UTC "
+    "or an offset"
+)
 NONE = FLOWS.empty()
 """No flows: what a reader yields for a part of a file that holds none."""
 
@@ -53,6 +57,8 @@ class Finished(NamedTuple):
     """How many are not flows of a monitored device, by reason (see `LEFT_OUT`)."""
     unnamed: int = 0
     """How many of the bad lines still count, but without the name they gave."""
+    local_times: bool = False
+    """Whether the times carry no UTC offset, and were read as UTC."""
 
 
 Aside = Sequence[tuple[Mask, str]]
@@ -63,7 +69,12 @@ _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16
 
 
 def flows_of(
-    path: Path, parsed: Iterable[Rows], finish: Callable[[Rows], Finished], *, first: int = 0
+    path: Path,
+    parsed: Iterable[Rows],
+    finish: Callable[[Rows], Finished],
+    options: ReadOptions,
+    *,
+    first: int = 0,
 ) -> Batches:
     """The flows that a reader makes of the rows of a file, and the rejected rows.
 
@@ -79,6 +90,8 @@ def flows_of(
                 'that count from 2001 (Core Data) need format = "cocoa" in a mapping\'s [time], or ISO 8601',
                 path,
             )
+        if found.local_times:
+            options.said[path, AS_UTC] = None
         yield from rejected(path, [*rows.bad, *found.bad], found.unnamed)
         yield "flows", tagged(found.flows, path, rows.read, rows.size, found.left_out)
 

@@ -89,6 +89,7 @@ class Mapped(Fields):
         (ours,) = names
         column, declared = self.field(ours), self.declared
         if pa.types.is_timestamp(column.type):
+            self.local_times |= not (column.type.tz or declared.offset_stated)
             micros = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
             return _text.in_range(
                 micros if column.type.tz else pc.subtract(micros, declared.offset_seconds * 1_000_000)
@@ -99,6 +100,7 @@ class Mapped(Fields):
             return self._counted(self.number(ours))
         text = self._as_text(ours, column)
         offsets = self._offsets(text)
+        self.local_times |= offsets is None and not declared.offset_stated and _text.is_local(text)
         if offsets is None and "iso" in declared.time_forms:
             plain = _text.iso_times(text, declared.offset_seconds)
             if plain is not None:

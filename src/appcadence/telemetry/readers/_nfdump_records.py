@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ def _fits(row: dict[str, Any]) -> bool:
     return timed and "type" in row and not {"sampled", "export_sysid", "in_packets"}.isdisjoint(row)
 
 
-def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]:
-    """Yield the original rows block by block, their records (see RECORD), and how many are passed over.
+def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, Columns]]:
+    """Yield the original rows block by block, their records (see RECORD), and the columns of these.
 
     Events are not records. Text that nfdump did not write is among the bad lines of the rows; a value that
     does not fit is reported in the column `fault`.
@@ -101,7 +101,7 @@ def parse(path: Path) -> Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]:
         found = _csv.read(path, EXPECTED, choose, _csv.delimiter(start), until=b"Summary")
     for rows in found:
         get = Columns(rows)
-        yield rows, _records(get), get.left_out
+        yield rows, _records(get), get
 
 
 def _records(get: Columns) -> pa.Table:
@@ -178,6 +178,7 @@ def record_table(
 def _time(get: Columns, *names: str) -> tuple[pa.Array, pa.Array]:
     """A time, and its text; `-o csv-fast` counts milliseconds."""
     written = pc.coalesce(*(get.raw(name) for name in names))
+    get.local_times |= _text.is_local(pc.replace_substring_regex(written[:1], r"^[0-9]{13}$", "0"))
     plain = _text.iso_times(written)
     if plain is not None:
         return plain, written

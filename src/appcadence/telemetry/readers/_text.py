@@ -133,6 +133,12 @@ def has_zone(text: Column) -> pa.Array:
     return pc.or_(pc.match_substring_regex(text, _ZONE), pc.match_substring_regex(text, _EPOCH))
 
 
+def is_local(text: pa.Array) -> bool:
+    """Whether the first of the times carries neither offset nor zone, and is no count that needs none."""
+    first = (text.drop_null() if text.null_count else text)[:1]
+    return len(first) > 0 and not has_zone(first)[0].as_py()
+
+
 def resolution(text: Column, finest: float) -> pa.Array:
     """The resolution of each time in seconds: 1 if the text has no decimals, otherwise at best `finest`."""
     values = one_array(text).cast(pa.string())

@@ -56,7 +56,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         choose = partial(_csv.choose, path, _EXPECTED, _COLUMNS, _REQUIRED)
         delimiter = _csv.delimiter(_lines.head(path, _EXPECTED))
         parsed = _csv.read(path, _EXPECTED, choose, delimiter)
-        yield from _flows.flows_of(path, parsed, partial(_finished, options=options))
+        yield from _flows.flows_of(path, parsed, partial(_finished, options=options), options)
 
 
 def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
@@ -66,6 +66,7 @@ def _finished(rows: Rows, options: ReadOptions) -> _flows.Finished:
     packets, total, sent, answered, *either = (get.whole(name) for name in _COUNTS)
     packets = pc.coalesce(packets, pc.add(*either))
     start, undated = _text.times(get.raw("starttime"))
+    get.local_times = _text.is_local(get.raw("starttime"))
     get.fault(undated, "starttime is not a time (export with ra -u)")
     ports = [_port(get, name, tcp | udp) for name in ("sport", "dport")]
     ends = [translate(get.text(name), canonical).cast(pa.string()) for name in ("srcaddr", "dstaddr")]

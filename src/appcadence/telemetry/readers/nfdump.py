@@ -25,7 +25,7 @@ app, and is not read. Some versions of 1.7 print the packets as "in_bytes" in `-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from appcadence.telemetry.readers import (
     rejected,
     tagged,
 )
+from appcadence.telemetry.readers._columns import Columns
 from appcadence.telemetry.readers._lines import Rows
 from appcadence.telemetry.readers._pairs import Matches
 from appcadence.telemetry.readers._spill import Spill
@@ -58,9 +59,9 @@ _AT_ONCE = 1 << 18
 _SYN, _ACK = 0x02, 0x10
 
 
-Parse = Callable[[Path], Iterator[tuple[Rows, pa.Table, Mapping[str, int]]]]
-"""From a file to its original rows, block by block, their records (`_nfdump_records.RECORD`), and how many
-rows are passed over, by reason."""
+Parse = Callable[[Path], Iterator[tuple[Rows, pa.Table, Columns]]]
+"""From a file to its original rows, block by block, their records (`_nfdump_records.RECORD`), and the columns
+that these were made of."""
 
 
 def sniff(path: Path, start: bytes) -> bool:
@@ -94,12 +95,14 @@ def paired(
     with Spill() as spill:
         later = 0
         for number, path in enumerate(paths):
-            for rows, records, left_out in parse(path):
+            for rows, records, get in parse(path):
+                if get.local_times:
+                    options.said[path, _flows.AS_UTC] = None
                 yield from rejected(path, rows.bad)
                 file = pa.array(np.full(len(records), number, np.int32))
                 spill.add(records.append_column("file", file))
                 later += rows.size - rows.size // 2
-                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, left_out)
+                yield "flows", tagged(_flows.NONE, path, rows.read, rows.size // 2, get.left_out)
         done = reported = 0
         for records in spill.pieces():
             records = _in_order(records)

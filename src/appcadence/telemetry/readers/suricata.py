@@ -112,7 +112,8 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             yield "flows", tagged(_flows.NONE, path, 0, rows.size // 2)
     names.finish()
     for path in paths:
-        yield from _flows.flows_of(path, _flow_events(path), partial(_finished, names=names, options=options))
+        finish = partial(_finished, names=names, options=options)
+        yield from _flows.flows_of(path, _flow_events(path), finish, options)
 
 
 def _flow_events(path: Path) -> Iterator[Rows]:

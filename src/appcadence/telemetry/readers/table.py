@@ -91,7 +91,7 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
             )
             found, parsed = _declared.parse(path, _EXPECTED, mapped, layout, start)
         finish = partial(_declared.finished, declared=found, options=options, name=NAME)
-        yield from _flows.flows_of(path, parsed, finish, first=_flows.FIRST_IPHONE)
+        yield from _flows.flows_of(path, parsed, finish, options, first=_flows.FIRST_IPHONE)
 
 
 def _parquet(path: Path, mapped: Declaration) -> Iterator[Rows]:

@@ -66,12 +66,13 @@ def read(paths: Sequence[Path], options: ReadOptions) -> Batches:
         if kind != "conn":
             for part, rows in _parsed(path, kind):
                 if part != "conn":
-                    yield from _flows.flows_of(path, [rows], partial(_gathered, names=names, kind=part))
+                    gather = partial(_gathered, names=names, kind=part)
+                    yield from _flows.flows_of(path, [rows], gather, options)
     names.finish()
     for path, kind in kinds.items():
         if kind in ("conn", STREAM):
             connections = (rows for part, rows in _parsed(path, kind) if part == "conn")
-            yield from _flows.flows_of(path, connections, finish)
+            yield from _flows.flows_of(path, connections, finish, options)
 
 
 def hardware_addresses(path: Path, found: HardwareAddresses) -> None:

@@ -75,7 +75,8 @@ def spoken(seconds: float) -> str:
     """A length of time as it is said: 5 minutes, 1.5 hours, 4 days."""
     sizes = ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
     size, unit = next((pair for pair in sizes if seconds >= 1.5 * pair[0]), sizes[-1])
-    return f"{seconds / size:.2g} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"
+    number = f"{seconds / size:.2g}" if seconds < 10 * size else f"{seconds / size:,.0f}"
+    return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
 def happened(record: AppRecord, phone: PhoneRecord) -> Iterator[str]:

@@ -45,7 +45,7 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
         SchemaError: `verdicts` is another table.
     """
     if not 1 <= top <= MAX_CASES:
-        raise AppcadenceError(f"top must be between 1 and {MAX_CASES}, got {top}")
+        raise AppcadenceError(f"top must be between 1 and {MAX_CASES}, got {top}", "top")
     output = Output(out_dir)
     with undamaged(out_dir):
         values = _values(output, top, verdicts)
