@@ -194,9 +194,21 @@ def push_table(events):
     return table(NOTIFICATIONS, [dict(zip(names, event, strict=True)) for event in events])
 
 
-def uses_of(spans, device, events=()):
-    """When the device was in use; None = no such telemetry. Where it reports unlocks, a screen that a push
+def is_logged(spans, window):
+    """Whether the activity log says anything in the window or, if it is shorter, in the day up to its end."""
+    end = window.begin + window.length
+    ends = [
+        math.inf if e is None else s + max(e, 0) for d, _, _, s, e in spans if d == window.device and s < end
+    ]
+    return any(e > end - max(window.length, 86_400.0) for e in ends)
+
+
+def uses_of(spans, window, events=()):
+    """When the device was in use; None = its log is silent. Where it reports unlocks, a screen that a push
     has lit, and which is not unlocked meanwhile, is no use."""
+    if not is_logged(spans, window):
+        return None
+    device = window.device
     mine = [(k, s, math.inf if e is None else s + max(e, 0)) for d, _, k, s, e in spans if d == device]
     unlocked = [(s, e) for k, s, e in mine if k == "device_unlocked"]
     received = [e for e in events if e[0] == device and e[3] == "push_received"]
@@ -211,10 +223,11 @@ def uses_of(spans, device, events=()):
     return unlocked + lit or None
 
 
-def fronts_of(spans, device, app):
-    """When the app was in front; None = the device reports no app in front."""
-    fronts = [(a, s, e) for d, a, k, s, e in spans if d == device and k == "app_foreground"]
-    return [(s, None if e is None else s + e) for a, s, e in fronts if a == app] if fronts else None
+def fronts_of(spans, window):
+    """When the app was in front; None = the device reports no app in front, or its log is silent."""
+    fronts = [(a, s, e) for d, a, k, s, e in spans if d == window.device and k == "app_foreground"]
+    mine = [(s, None if e is None else s + e) for a, s, e in fronts if a == window.app]
+    return mine if fronts and is_logged(spans, window) else None
 
 
 def pushes_of(events, device, app):

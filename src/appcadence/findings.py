@@ -259,7 +259,9 @@ CATALOGUE: dict[str, Statement] = {
     "weekly_sums": _unchecked("rhythm and hours of the contacts (the report holds sums of a week)."),
     "first_report": _unchecked("whether the host is new (no earlier report of this device)."),
     "accessed": Statement(CONTEXT, _accessed, "Context"),
-    "presence_unknown": _unchecked("whether the user was present (no activity telemetry)."),
+    "presence_unknown": _unchecked(
+        "whether the user was present (no activity telemetry, or no session began in the window)."
+    ),
     "device_unusual": _of(
         UNCHECKED,
         "Unusual device",

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from appcadence._files import clear, recover, replacing_directory, scratch
 from appcadence._inputs import open_input, sha256
 from appcadence._parquet import read_parquet
-from appcadence._types import Progress, logged_stages, silent
+from appcadence._types import DAY_US, Progress, logged_stages, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
@@ -359,15 +359,21 @@ def _rows_of(
 
 def _facts(staging: Path, job: Job, identity: Finding | None, after: History) -> Run:
     source, scorer, asked = job.telemetry, job.scorer, job.settings
-    columns = ["device_id", "app_id", "dest", "window_start", "observed_seconds", "status", "alert"]
+    columns = [
+        "device_id",
+        "app_id",
+        "dest",
+        "window_start",
+        "observed_seconds",
+        "status",
+        "alert",
+        "window_end",
+    ]
     scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
     channel = pc.not_equal(scores["dest"], APP_LEVEL)
     unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
     devices, status = pc.unique(scores["device_id"]), scores["status"]
-    known = (
-        len(pc.unique(_rows_of(source, name, ["device_id"], devices)["device_id"]))
-        for name in ("activity", "notifications")
-    )
+    known = (_with_log(source, name, devices, scores) for name in ("activity", "notifications"))
     return Run(
         model_version=scorer.version,
         signer=scorer.signer,
@@ -392,6 +398,22 @@ def _facts(staging: Path, job: Job, identity: Finding | None, after: History) ->
         ],
         fleet_events=output.event_findings(staging),
     )
+
+
+def _with_log(source: Telemetry, name: str, devices: pa.Array, scores: pa.Table) -> int:
+    """How many of the devices have something in a log that reaches into the windows, or the day up to their
+    end."""
+    if not len(scores):
+        return 0
+    begin, end = (micros(scores[f"window_{border}"]) for border in ("start", "end"))
+    begin_us, end_us = min(begin.min(), end.max() - DAY_US), end.max()
+    columns = ["device_id", *{DIRECTORY_TABLES[name].when, "end"}.intersection(CONTEXT_COLUMNS[name])]
+    rows = _rows_of(source, name, columns, devices)
+    first = last = micros(rows[DIRECTORY_TABLES[name].when])
+    if "end" in columns:
+        last = micros(pc.fill_null(rows["end"].cast(pa.int64()), _FOREVER))
+    inside = pa.array((first < end_us) & (last >= begin_us))
+    return len(pc.unique(rows["device_id"].filter(inside)))
 
 
 def _count(mask: pa.ChunkedArray) -> int:

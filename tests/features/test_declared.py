@@ -42,7 +42,7 @@ def test_declared_equals_its_twin(rows, profiles, events, spans, work):
         return naive.declared(
             w,
             naive.profile(profiles, w.device, w.app),
-            fronts_of(spans, w.device, w.app),
+            fronts_of(spans, w),
             *pushes_of(events, w.device, w.app),
             [(s, e) for d, a, s, e in work if (d, a) == (w.device, w.app)],
         )

@@ -23,9 +23,7 @@ from appcadence.features.families import interaction
 
 
 def expectation(spans, events=()):
-    return lambda w, observed: naive.interaction(
-        w, uses_of(spans, w.device, events), fronts_of(spans, w.device, w.app), observed
-    )
+    return lambda w, observed: naive.interaction(w, uses_of(spans, w, events), fronts_of(spans, w), observed)
 
 
 @given(mixed_flows, activities, push_logs(), st.sampled_from([("24h", 86400.0), ("6h", 21600.0)]))
@@ -91,11 +89,29 @@ def test_a_flow_at_midnight_does_not_open_the_session_that_goes_on():
 
 def test_use_before_the_window_counts_and_none_is_an_hour():
     table = flows([86_400.0 + 50])
-    before = day_two({"flows": table, "activity": activity([(80_000, 86_400)])})
+    used = activity([(80_000, 86_400), (170_000, 170_001)])
+    before = day_two({"flows": table, "activity": used})
     assert before["median_seconds_since_unlock"] == 50 and before["userless_share"] == 1
     after = day_two({"flows": table, "activity": activity([(90_000, 91_000)])})
     assert after["median_seconds_since_unlock"] == interaction.IDLE_SECONDS
     assert after["idle_hour_share"] == 0
+
+
+def test_a_log_that_fell_silent_does_not_say_that_nobody_was_there():
+    """Unless a day without a word lies behind, in windows that are shorter."""
+    table = flows([3 * 86_400.0 + 50])
+    for window, until, known in (
+        ("24h", 3 * 86_400.0, False),
+        ("24h", 3 * 86_400.0 + 1, True),
+        ("6h", 2 * 86_400.0 + 6 * 3600, False),
+        ("6h", 2 * 86_400.0 + 6 * 3600 + 1, True),
+    ):
+        used = activity([(until - 600, until)])
+        shown = extract({"flows": table, "activity": used}, window).iloc[0]
+        assert np.isfinite(shown["median_seconds_since_unlock"]) == known, (window, until)
+        lit = activity([(until - 600, until)], kind="app_foreground", app="com.b")
+        shown = extract({"flows": table, "activity": together(used.slice(0, 0), lit)}, window).iloc[0]
+        assert np.isfinite(shown["median_seconds_since_foreground"]) == known
 
 
 def test_a_device_without_activity_telemetry_is_unknown():

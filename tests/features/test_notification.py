@@ -38,7 +38,7 @@ def test_notification_equals_its_twin(rows, events, spans, window):
     }
 
     def expect(w, observed):
-        uses = uses_of(spans, w.device, events)
+        uses = uses_of(spans, w, events)
         return naive.notification(w, *pushes_of(events, w.device, w.app), uses, observed)
 
     agree(extract(tables, window[0]), naive.windows_of(rows, window[1]), expect, "notification")

@@ -38,7 +38,8 @@ ABSENT = {table: {n for n in NAMES if table in INPUTS_OF[n]} for table in TABLES
     "app names": OF_AN_APP,
 }
 SAID = {
-    "activity": "Not checked: whether the user was present (no activity telemetry).",
+    "activity": "Not checked: whether the user was present (no activity telemetry, or no session began in "
+    "the window).",
     "notifications": "Not checked: whether pushes started it (no push telemetry for this app).",
     "durations": "Not checked: how long it stayed connected (no durations).",
     "app names": "Blind spot: the telemetry does not say which app this is.",

@@ -54,7 +54,8 @@ USAGE = np.dtype(
     align=True,
 )
 _COUNTED = ("first_us", "last_us", "sent", "received")
-_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground"])
+_KINDS = pd.Index(["device_unlocked", "screen_on", "app_foreground", "low_power", "charging"])
+"""Those behind the first three only show that there is a log."""
 _UNLOCKED, _LIT, _FRONT = range(3)
 LIT_US = 5_000_000
 """A notification lights a locked screen within this time (and the grid of the push log)."""
@@ -127,6 +128,8 @@ class Context(Fleetwide):
 
     use: Spans
     """By device: unlocked, or screen on other than for a push alone."""
+    logged: Spans
+    """By device: whatever the activity log says, a screen that only a push lit included."""
     front: Spans
     """By (device, app): the app in front."""
     fronted: np.ndarray
@@ -207,6 +210,7 @@ class Contexts(Fleetwide):
         return Context(
             **shared,
             use=_merged(use["device"].astype(np.int64), use),
+            logged=_merged(spans["device"].astype(np.int64), spans),
             front=_merged(self._pair(front), front),
             fronted=self._with(spans[kind == _FRONT]),
             tasks=_merged(self._pair(mine), mine),
@@ -264,7 +268,7 @@ def _intervals(table: pa.Table, flows: Flows, kept: Any = True, **columns: Any) 
 
 
 def _spans(table: pa.Table, flows: Flows) -> np.ndarray:
-    """Intervals of use and of apps in front."""
+    """Intervals of the activity log."""
     kind = codes(table["kind"], _KINDS)
     return _intervals(table, flows, kind >= 0, kind=kind)
 

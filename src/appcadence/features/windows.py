@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from appcadence._types import DAY_US, Mask
 from appcadence.errors import AppcadenceError
 from appcadence.features import pushes
 from appcadence.features._kernels import HALF_MICROSECOND, kernel
@@ -22,6 +23,7 @@ from appcadence.features.columns import code_of
 from appcadence.features.context import Context
 from appcadence.features.grouping import scatter
 from appcadence.features.history import Comparison, Contacts, History
+from appcadence.telemetry.arrays import AsOf
 
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
@@ -108,6 +110,21 @@ class Windows:
         """(offsets, times) of flow starts, those less than 2 s apart merged."""
         offsets, times = _beats(self.offsets, self.flow_start, self.fresh)
         return offsets, times
+
+    @cached_property
+    def activity_logged(self) -> Mask:
+        """(n,) whether the activity log of the device says anything in the window, or in the day up to its
+        end where the window is shorter: a log that fell silent does not mean that nobody was there."""
+        logged, end = self.context.logged, self.start_us + int(self.seconds * 1e6)
+        last = AsOf(logged.key, logged.first).find(self.device, end - 1)
+        until = np.append(logged.last, np.iinfo(np.int64).min)[last]
+        return np.asarray(until > end - max(int(self.seconds * 1e6), DAY_US))
+
+    @property
+    def use(self) -> tuple[np.ndarray, ...]:
+        """As `Context.use.of` the devices, without intervals where the log is silent: for a kernel."""
+        first, end, *columns = self.context.use.of(self.device)
+        return first, np.where(self.activity_logged, end, first), *columns
 
     @cached_property
     def push_counts(self) -> np.ndarray:

@@ -242,22 +242,20 @@ def _moments(base_us: Codes, seconds: Vector) -> pa.Array:
 def _counts(windows: Windows, rows: Codes, started: pd.DataFrame) -> dict[str, Vector]:
     """Records that began in each window, those that failed, and those begun while nobody used the device."""
     owner, n = started["row"].to_numpy(np.int64), len(rows)
-    device = windows.device[rows]
-    used, known = _in_use(windows, device[owner], started["at"].to_numpy(np.int64))
+    used = _in_use(windows, windows.device[rows][owner], started["at"].to_numpy(np.int64))
     unused = np.bincount(owner, ~used, n)
     return {
         "n_started": np.bincount(owner, minlength=n).astype(np.float64),
         "n_failed": np.bincount(owner, started["outcome"] == "failed", n),
-        "n_unused": np.where(known[device], unused, np.nan),
+        "n_unused": np.where(windows.activity_logged[rows], unused, np.nan),
     }
 
 
-def _in_use(windows: Windows, device: Codes, time_us: Micros) -> tuple[Mask, Mask]:
-    """(n,) whether a device was in use then, and (n_devices,) whether that is known of it."""
-    use, known = windows.context.use, np.zeros(len(windows.devices), np.bool_)
-    known[np.unique(use.key)] = True
+def _in_use(windows: Windows, device: Codes, time_us: Micros) -> Mask:
+    """(n,) whether a device was in use then."""
+    use = windows.context.use
     last = AsOf(use.key, use.first).find(device, time_us)
-    return (last >= 0) & (time_us < np.append(use.last, 0)[last]), known
+    return np.asarray((last >= 0) & (time_us < np.append(use.last, 0)[last]))
 
 
 def _gaps(windows: Windows, rows: Codes) -> dict[str, Vector]:

@@ -130,7 +130,7 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         field("background"),
         field("continuous"),
         field("remote_notification"),
-        context.fronted[windows.device],
+        context.fronted[windows.device] & windows.activity_logged,
         context.front.of(pair),
         context.tasks.of(pair),
         context.push_grid[windows.device],

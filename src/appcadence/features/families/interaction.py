@@ -104,7 +104,7 @@ FEATURES = (
 
 
 def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
-    """(n, 12) lags; NaN where the device has no activity telemetry or no session began in the window."""
+    """(n, 12) lags; NaN where the activity log is silent or no session began in the window."""
     context = windows.context
     pair = context.pair(windows.device, windows.app)
     return fill(
@@ -117,9 +117,9 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.fresh,
         *windows.starts,
         windows.start_us,
-        context.use.of(windows.device),
+        windows.use,
         context.front.of(pair),
-        (windows.app >= 0) & context.fronted[windows.device],
+        (windows.app >= 0) & context.fronted[windows.device] & windows.activity_logged,
         context.tasks.of(pair),
         (windows.app >= 0) & context.tasked[windows.device],
         context.pushes.of(pair),

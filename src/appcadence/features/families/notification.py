@@ -140,7 +140,7 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.start_us,
         np.where(windows.app >= 0, context.push_grid[windows.device], np.nan),
         context.pushes.of(context.pair(windows.device, windows.app)),
-        context.use.of(windows.device),
+        windows.use,
         windows.observed_seconds,
         windows.seconds,
         len(SHIFTS_SECONDS),

@@ -44,7 +44,7 @@ def compute(windows: Windows, wanted: Mask) -> FeatureMatrix:
         windows.offsets,
         len(FEATURES),
         context.usage.of(whole),
-        context.use.of(windows.device),
+        windows.use,
         windows.start_us,
         windows.observed_seconds,
         np.int64(windows.seconds * 1e6),
