@@ -17,10 +17,13 @@ from make import fleet
 from mlflow_server import free_port
 
 from appcadence.cli import main
+from appcadence.errors import AppcadenceError
+from appcadence.models import bundle
 from appcadence.models.bundle import reference_model
 from appcadence.nightly import score_directory
 from appcadence.serving.scorer import Scorer
 from appcadence.telemetry.directory import write_directory
+from appcadence.training import publish
 from appcadence.training import train as training
 from appcadence.triage.report import page
 
@@ -135,6 +138,30 @@ def test_a_tracking_server_that_does_not_answer_is_said_before_training(
         assert time.monotonic() - began < 30  # five seconds, and the import of MLflow on a busy machine
     assert code == 2 and "does not answer" in error and len(error.splitlines()) == 1
     assert not (place / "new").exists()
+
+
+def test_what_asks_for_no_tracking_asks_no_server(place, typed, monkeypatch):
+    def begun(*asked, **more):
+        raise AppcadenceError("the training began")
+
+    monkeypatch.setattr(training, "train", begun)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    code, _, error = typed("train", "telemetry", "--out", "new", "--no-register")
+    assert code == 2 and error == "appcadence: the training began\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_server_that_dies_during_the_training_takes_nothing_along(place, typed, monkeypatch, as_json):
+    def died(*asked):
+        raise AppcadenceError("the MLflow server does not answer")
+
+    monkeypatch.setattr(publish, "check_ready", lambda: None)
+    monkeypatch.setattr(publish, "publish", died)
+    code, said, error = typed("train", "telemetry", "--out", "new", "--register", *["--json"] * as_json)
+    identity = bundle.load(place / "new")[1]
+    assert code == 2 and (identity if as_json else f"Bundle new ({identity[:12]})") in said
+    assert "does not answer; the bundle new is whole, but not registered" in error
 
 
 def test_without_mlflow_registering_is_refused_before_training(place, typed, untrained, monkeypatch):

@@ -107,6 +107,16 @@ def test_a_device_of_another_month_is_in_the_past_that_implants_are_tried_on(tab
     assert set(found.history.contacts["device_id"]) == set(pc.unique(device).to_pylist())
 
 
+@pytest.mark.slow
+def test_equal_telemetry_gives_an_equal_detector_in_whatever_form(tmp_path):
+    tables = simulate(6, 3, 1).tables
+    write_directory(tmp_path / "telemetry", tables)
+    frames = {name: table.to_pandas() for name, table in tables.items() if name != "labels"}
+    forms = (tmp_path / "telemetry", tables, frames)
+    one, *others = (bundle.save(train(form).detector, tmp_path / f"{i}") for i, form in enumerate(forms))
+    assert others == [one] * 2
+
+
 def test_benign_changes_are_injected_as_benign(tables):
     cut = (DAY0 + 2 * 86400) * 1_000_000
     past, future = past_and_future(tables, cut)

@@ -17,6 +17,7 @@ from appcadence.cli.log import logged
 from appcadence.cli.options import Directory, Json, Log, Window, check_directories
 from appcadence.cli.progress import progress_bar
 from appcadence.cli.terminal import complain, say
+from appcadence.errors import AppcadenceError
 from appcadence.features.extraction import load
 from appcadence.models import bundle
 from appcadence.models.signature import read_key
@@ -48,8 +49,13 @@ def train(
         int, typer.Option(help="Number of hyperparameter settings to try; 0 keeps the defaults.")
     ] = 0,
     register: Annotated[
-        bool, typer.Option(help="Track the run in MLflow and register it as challenger.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--register/--no-register",
+            help="Track the run in MLflow and register it as challenger; by default where "
+            "MLFLOW_TRACKING_URI is set.",
+        ),
+    ] = None,
     sign_key: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Sign the bundle with a key of 'appcadence models keygen'."),
@@ -59,17 +65,14 @@ def train(
 ) -> None:
     """Learn a detector from the telemetry of a benign period.
 
-    With --register, or where MLFLOW_TRACKING_URI is set, the run is tracked in MLflow and registered as
-    appcadence@challenger.
-
     --search-trials N tries N hyperparameter settings of the classifier by cross-validation on the learning
     windows and keeps the best. It does not touch what is held out for calibration and for the figures. A
     trial fits the classifier five times (30 times with fewer than 20 devices).
 
     Example: appcadence train telemetry --window 24h --out model
     """
-    tracked = register or bool(os.environ.get("MLFLOW_TRACKING_URI"))
-    version = None
+    tracked = bool(os.environ.get("MLFLOW_TRACKING_URI")) if register is None else register
+    version, failure = None, ""
     check_directories(out=out)
     with logged(log), progress_bar() as progress:
         source = TelemetryDirectory(directory)
@@ -104,7 +107,10 @@ def train(
         if sign_key is not None:
             bundle.sign(out, sign_key)
         if tracked:
-            version = publish.publish(result, source, out, progress).model_version
+            try:
+                version = publish.publish(result, source, out, progress).model_version
+            except AppcadenceError as error:  # what was learned is told first
+                failure = f"{error}; the bundle {out} is whole, but not registered"
     if as_json:
         answer = {
             "bundle": str(out),
@@ -115,6 +121,8 @@ def train(
             "registered_version": version,
         }
         typer.echo(json.dumps(answer))
+        if failure:
+            raise AppcadenceError(failure)
         return
     say(f"Bundle {out} ({identity[:12]}), window {window}.")
     if decided is not None:
@@ -128,6 +136,8 @@ def train(
     say(result.detector.card["roughness"])
     if version:
         say(f"Registered as models:/appcadence@challenger, version {version}.")
+    if failure:
+        raise AppcadenceError(failure)
 
 
 def _say_verdicts(params: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ _MOMENTS = 8
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training:
     """The result of a training."""
 
@@ -96,7 +96,6 @@ def train(
 ) -> Training:
     """Learn a detector from the telemetry of a benign period: a directory, its path, or canonical tables.
 
-    Tables are not checked, so they must conform to their declarations, as those of `load` do.
     Deterministic: equal tables, window and seed give an equal detector. `exclude_families` names feature
     families that the detector must not use. `kinds` are the implants to inject. `weights` are those of
     classifier and experts in the score: a pair, or (n_strata, 2) in the order of `STRATA`. `verdicts` is the
@@ -116,7 +115,7 @@ def train(
     """
     require("train", "lightgbm", "sklearn")
     _require_valid(seed, search_trials, exclude_families)
-    tables = source if isinstance(source, dict) else load(source)
+    tables = load(source)
     if before is not None:
         tables = _later(tables, before, window, exclude_families)
     flows = tables["flows"]
