@@ -247,6 +247,13 @@ def test_what_is_no_such_request_is_refused(server):
     refusal(post(server, content=b"{}", headers=JSON | {"Host": "pages.example:80"}), 421)
 
 
+@pytest.mark.parametrize("path", ["/score", "/explain"])
+def test_the_example_of_the_description_is_answered(server, path):
+    described = httpx.get(f"{server}/openapi.json").json()["paths"][path]["post"]["requestBody"]["content"]
+    answer = httpx.post(f"{server}{path}", json=described["application/json"]["example"])
+    assert answer.status_code == 200, answer.text
+
+
 def conforms(server, directory, *options):
     """Every check of schemathesis, on every endpoint of the real server."""
     # Valid by its schema and yet no telemetry: a 30 February, a window that is not there.

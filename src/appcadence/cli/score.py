@@ -118,8 +118,8 @@ def score(
     140 bytes per channel and 60 per window; scratch beside OUT: 60 bytes per flow, 1 kB per window.
 
     --engine spark uses the session given by spark-submit or PYSPARK_SUBMIT_ARGS, or else this machine's
-    cores; every worker must see DIR under the same path. The output is identical byte for byte. A killed
-    Spark run starts from the beginning.
+    cores; every worker must see DIR under the same path. The output is identical byte for byte,
+    but for the time at which it was made. A killed Spark run starts from the beginning.
 
     Example: appcadence score telemetry --model model --out scored
     """

@@ -84,7 +84,7 @@ def bodies(max_rows: int) -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
         row = typed_dict(f"{name.title()}Row", {c.name: _asked(c) for c in table.columns})
         rows = list_of(row, FailFast(), Field(max_length=max_rows, description=f"a row is {table.row}"))
         fields[name] = rows if name == "flows" else NotRequired[rows]
-    names = {"device_id": _TEXT, "app_id": _TEXT | None, "dest": _TEXT, "window_start": _TIME}
+    names = {"device_id": _TEXT, "app_id": NotRequired[_TEXT | None], "dest": _TEXT, "window_start": _TIME}
     window = typed_dict("Window", names)
     return (
         TypeAdapter(typed_dict("Telemetry", fields)),

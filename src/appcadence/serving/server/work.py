@@ -45,7 +45,6 @@ EXAMPLE = {
 EXPLAIN_EXAMPLE = EXAMPLE | {
     "window": {
         "device_id": "phone-00001",
-        "app_id": None,
         "dest": "api.example.com",
         "window_start": "2026-03-02T00:00:00Z",
     }
@@ -166,7 +165,7 @@ def _place(scores: pa.Table, wanted: Mapping[str, Any], start: pa.Scalar) -> int
     """The row number of a window."""
     mask = pc.equal(scores["window_start"], start)
     for name in ("device_id", "app_id", "dest"):
-        column, value = scores[name], wanted[name]
+        column, value = scores[name], wanted.get(name)
         mask = pc.and_(mask, pc.is_null(column) if value is None else pc.equal(column, value))
     at = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
     if not len(at):
