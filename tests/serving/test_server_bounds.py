@@ -57,6 +57,26 @@ def test_the_queue_is_bounded_in_requests_bytes_and_time(simulated_model):
 
 
 @pytest.mark.slow
+def test_a_connection_without_the_head_of_a_request_is_closed(simulated_model):
+    """Hundreds of them would keep out everybody; one that answers, or is idle after it, is left alone."""
+    with serving("--model", simulated_model, "--timeout-seconds", 2) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        whole = f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        begun = [socket.create_connection((host, int(port)), 10) for _ in range(3)]
+        for one, sent in zip(begun, (b"", whole[:12], whole), strict=True):
+            one.sendall(sent)
+        assert begun[2].recv(1000).startswith(b"HTTP/1.1 200")
+        begun[2].sendall(whole[:12])
+        with httpx.Client() as kept:
+            assert kept.get(f"{address}/healthz").status_code == 200
+            for one in begun:
+                while one.recv(1000):  # the rest of an answer, and in the end nothing
+                    pass
+                one.close()
+            assert kept.get(f"{address}/healthz").status_code == 200
+
+
+@pytest.mark.slow
 def test_work_that_takes_too_long_is_not_waited_for(simulated_model):
     body = {"content": arrow_of(LARGE), "headers": {"Content-Type": STREAM}}
     bounds = ("--workers", 1, "--timeout-seconds", 1)

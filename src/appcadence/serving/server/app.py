@@ -23,6 +23,7 @@ from appcadence.config import Alerts
 from appcadence.errors import AppcadenceError, known_are
 from appcadence.serving.scorer import Scorer
 from appcadence.serving.server.arrow_body import FILE, STREAM
+from appcadence.serving.server.connection import heads_within
 from appcadence.serving.server.door import CONTENT_TYPE, OPEN, Door, Metrics, read_token
 from appcadence.serving.server.limits import Limits, Place, Queue
 from appcadence.serving.server.wire import EXPLANATION, SCORED, Error, Health, Model, scores_json
@@ -274,6 +275,7 @@ def serve(
             log_level="error",
             access_log=False,
             server_header=False,
+            http=heads_within(limits.timeout_seconds),
             ws="none",
             lifespan="off",
             limit_concurrency=limits.max_requests + _MAX_IDLE_CONNECTIONS,

@@ -38,7 +38,7 @@ class Limits:
     max_waiting_bytes: int = 256 << 20
     """Bytes of the bodies of all requests in progress."""
     timeout_seconds: int = 60
-    """From the head of a request to its answer."""
+    """From the head of a request to its answer; and for the head itself."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
