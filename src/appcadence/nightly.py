@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from appcadence._files import clear, recover, replacing_directory, scratch
 from appcadence._inputs import open_input, sha256
 from appcadence._parquet import read_parquet
-from appcadence._types import DAY_US, Progress, logged_stages, silent
+from appcadence._run_facts import pieces_of, rows_of, run_facts
+from appcadence._types import Progress, logged_stages, silent
 from appcadence._version import VERSION
 from appcadence.config import UNSET, Alerts, Config, Ranking, Tunables
 from appcadence.errors import AppcadenceError, SchemaError, TelemetryError
@@ -34,32 +34,24 @@ from appcadence.features import flows as coded
 from appcadence.features.build import build
 from appcadence.features.columns import micros
 from appcadence.features.context import COLUMNS as CONTEXT_COLUMNS
-from appcadence.features.extraction import INPUT_TABLES, load, touching
+from appcadence.features.extraction import INPUT_TABLES, touching
 from appcadence.features.given import moment_us
 from appcadence.features.history import History
-from appcadence.features.partition import BLOCK_FLOWS, in_order
+from appcadence.features.partition import BLOCK_FLOWS
 from appcadence.features.vetting import decided
-from appcadence.features.windows import APP_LEVEL, window_seconds
-from appcadence.findings import Finding
-from appcadence.models.calibration import alert_unit, device_days, discovered
+from appcadence.features.windows import window_seconds
+from appcadence.models.calibration import alert_unit, discovered
 from appcadence.models.scores import SCORES, finalized, ranks
 from appcadence.serving import measures
 from appcadence.serving.batch import Engine, Job, Measured, Telemetry, local
-from appcadence.serving.run import COLUMNS as LOOKUP_COLUMNS
 from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import (
     Run,
-    blind_spots,
     last_run,
-    lookup_findings,
-    made_up_names,
-    out_of_reach,
-    relayed,
-    unranked,
 )
 from appcadence.serving.scorer import Scorer
-from appcadence.telemetry.directory import TelemetryDirectory, unify
-from appcadence.telemetry.schema import ACTIVITY, DIRECTORY_TABLES, VERDICTS
+from appcadence.telemetry.directory import TelemetryDirectory
+from appcadence.telemetry.schema import ACTIVITY, VERDICTS
 from appcadence.telemetry.sheet import read_named
 from appcadence.triage import output, window_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
@@ -199,7 +191,7 @@ def _write(job: Job, scored: Measured, entries: Sequence[Entry], earlier: Path |
     if earlier is not None:
         shutil.copy2(earlier, staging / output.EARLIER_FILE)
     made_at = _now()
-    facts = _facts(staging, job, found.identity, after)
+    facts = run_facts(staging, job, found.identity, after)
     return replace(facts, made_at=made_at.isoformat(), cases=output.write_cases(staging, made_at))
 
 
@@ -266,7 +258,7 @@ def _begin(source: Telemetry, seconds: int, span_us: tuple[int, int] | None) -> 
     """When the first window to score begins, microseconds since the epoch."""
     if span_us is not None and span_us[0] != -_FOREVER:
         return span_us[0]
-    starts = (micros(piece()["start"]) for piece in _pieces(source, "flows", ["start"]))
+    starts = (micros(piece()["start"]) for piece in pieces_of(source, "flows", ["start"]))
     first_us = min((int(start.min(initial=_FOREVER)) for start in starts), default=_FOREVER)
     return first_us // (seconds * 1_000_000) * seconds * 1_000_000
 
@@ -314,107 +306,20 @@ def _write_report_data(job: Job, top: pa.Table, after: History, staging: Path) -
     wanted = top.to_pandas()
     devices = pa.array(sorted(set(wanted["device_id"])), pa.string())
     columns = [*coded.COLUMNS, *window_facts.FLOW_COLUMNS]
-    flows = _rows_of(source, "flows", columns, devices, lambda piece: window_facts.touched(piece, wanted))
+    flows = rows_of(source, "flows", columns, devices, lambda piece: window_facts.touched(piece, wanted))
     if job.span_us is not None:
         flows = touching(flows, job.span_us)
     around = {
-        name: _rows_of(source, name, CONTEXT_COLUMNS[name], devices) for name in ("notifications", "activity")
+        name: rows_of(source, name, CONTEXT_COLUMNS[name], devices) for name in ("notifications", "activity")
     }
     windows = build({"flows": flows} | around, job.seconds)
     facts = window_facts.facts(windows, flows, wanted, after)
     pq.write_table(facts, staging / output.FACTS_FILE, compression="zstd")
     pq.write_table(window_facts.sessions(windows, wanted), staging / "sessions.parquet", compression="zstd")
     scopes = pa.concat_arrays([devices, pa.nulls(1, pa.string())])
-    inventory = _rows_of(source, "inventory", window_facts.INVENTORY_COLUMNS, scopes)
+    inventory = rows_of(source, "inventory", window_facts.INVENTORY_COLUMNS, scopes)
     context = window_facts.context(windows, inventory, wanted)
     pq.write_table(context, staging / "context.parquet", compression="zstd")
-    activity = _rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
+    activity = rows_of(source, "activity", [c.name for c in ACTIVITY.columns], devices)
     if len(activity):
         pq.write_table(activity, staging / "activity.parquet", compression="zstd")
-
-
-def _pieces(source: Telemetry, name: str, columns: Sequence[str]) -> Sequence[Callable[[], pa.Table]]:
-    if not isinstance(source, Mapping):
-        return source.pieces(name, columns)
-    return [lambda: load(source)[name].select(list(columns))] if name in source else []
-
-
-def _rows_of(
-    source: Telemetry,
-    name: str,
-    columns: Sequence[str],
-    devices: pa.Array,
-    of: Callable[[pa.Table], pa.Table] = lambda piece: piece,
-) -> pa.Table:
-    """Some columns of a table for some devices, each piece filtered by `of`."""
-    pieces = _pieces(source, name, columns)
-
-    def wanted(number: int) -> pa.Table:
-        piece = pieces[number]()
-        return of(piece.filter(pc.is_in(piece["device_id"].cast(pa.string()), devices)))
-
-    none = DIRECTORY_TABLES[name].empty().select(list(columns))
-    return unify([none, *in_order(wanted, len(pieces))])
-
-
-def _facts(staging: Path, job: Job, identity: Finding | None, after: History) -> Run:
-    source, scorer, asked = job.telemetry, job.scorer, job.settings
-    columns = [
-        "device_id",
-        "app_id",
-        "dest",
-        "window_start",
-        "observed_seconds",
-        "status",
-        "alert",
-        "window_end",
-    ]
-    scores = pq.read_table(staging / output.SCORES_FILE, columns=columns)
-    channel = pc.not_equal(scores["dest"], APP_LEVEL)
-    unknown = pc.and_(channel, pc.is_null(scores["app_id"]))
-    devices, status = pc.unique(scores["device_id"]), scores["status"]
-    known = (_with_log(source, name, devices, scores) for name in ("activity", "notifications"))
-    return Run(
-        model_version=scorer.version,
-        signer=scorer.signer,
-        window=scorer.detector.window,
-        devices=len(devices),
-        device_days=round(device_days(scores.select(columns[:1] + columns[3:5]).to_pandas()), 4),
-        windows=len(scores),
-        **output.counts(scores),
-        alerts_per_device_day=asked.alerts.alerts_per_device_day,
-        false_discovery_rate=asked.alerts.false_discovery_rate,
-        tunables=asked.tunables.chosen,
-        blind_spots=[
-            *([] if identity is None else [identity]),
-            *blind_spots(_count(channel), _count(unknown), len(devices), *known),
-            *relayed(scores),
-            *unranked("local_destinations", _count(pc.equal(status, "local_destination")), _count(channel)),
-            *unranked("shared_processes", _count(pc.equal(status, "shared_process")), len(scores)),
-            *unranked("push_connections", _count(pc.equal(status, "push_connection")), len(scores)),
-            *lookup_findings(_pieces(source, "flows", LOOKUP_COLUMNS)),
-            *made_up_names(after, pc.min(scores["window_start"].cast(pa.int64())).as_py() or 0),
-            *out_of_reach(asked.tunables, scorer.detector.behaviours),
-        ],
-        fleet_events=output.event_findings(staging),
-    )
-
-
-def _with_log(source: Telemetry, name: str, devices: pa.Array, scores: pa.Table) -> int:
-    """How many of the devices have something in a log that reaches into the windows, or the day up to their
-    end."""
-    if not len(scores):
-        return 0
-    begin, end = (micros(scores[f"window_{border}"]) for border in ("start", "end"))
-    begin_us, end_us = min(begin.min(), end.max() - DAY_US), end.max()
-    columns = ["device_id", *{DIRECTORY_TABLES[name].when, "end"}.intersection(CONTEXT_COLUMNS[name])]
-    rows = _rows_of(source, name, columns, devices)
-    first = last = micros(rows[DIRECTORY_TABLES[name].when])
-    if "end" in columns:
-        last = micros(pc.fill_null(rows["end"].cast(pa.int64()), _FOREVER))
-    inside = pa.array((first < end_us) & (last >= begin_us))
-    return len(pc.unique(rows["device_id"].filter(inside)))
-
-
-def _count(mask: pa.ChunkedArray) -> int:
-    return int(pc.sum(mask).as_py() or 0)
