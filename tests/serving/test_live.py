@@ -1,5 +1,7 @@
 """Open windows by hand: when they close, and what is kept for those that close later."""
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from make import DAY0, activity, flows, together
@@ -82,3 +84,24 @@ def test_what_fails_is_given_again_as_if_nothing_had_been():
     ((tables, _),) = closed.calls
     assert starts(tables["flows"]) == [10, 20] and starts(tables["activity"]) == [0, 6]
     assert closed.live.late_flows == 1
+
+
+def test_what_the_caller_changes_later_is_not_what_was_given():
+    closed = Closed()
+    table = flows([10, 20], duration=5.0)
+    frame = table.to_pandas().assign(start=lambda rows: rows["start"].dt.as_unit("us"))
+    seconds = np.array([1.0, 2.0])
+    arrow = table.set_column(
+        table.column_names.index("duration_seconds"), "duration_seconds", pa.array(seconds)
+    )
+    use = activity([(0, 5)]).to_pandas()
+    closed.give(flows=frame, activity=use)
+    closed.give(flows=arrow)
+    frame.loc[:, "duration_seconds"] = 99.0
+    frame.loc[:, "start"] += pd.Timedelta(1, "s")
+    use.loc[:, "start"] += pd.Timedelta(1, "s")
+    seconds[:] = 99.0
+    closed.give(flows=flows([HOUR]))
+    ((tables, _),) = closed.calls
+    assert tables["flows"]["duration_seconds"].to_pylist() == [5.0, 5.0, 1.0, 2.0]
+    assert starts(tables["flows"]) == [10, 10, 20, 20] and starts(tables["activity"]) == [0]

@@ -69,7 +69,7 @@ class Live:
             AppcadenceError: `until` is no moment, or names no time zone.
         """
         check_tables(given, TABLES)
-        tables = {name: conformed(name, rows) for name, rows in given.items()}
+        tables = {name: _owned(conformed(name, rows)) for name, rows in given.items()}
         until_us = None if until is None else moment_us(until, "until")
         with self._lock, self._rolled_back_on_error():
             if len(flows := tables.get("flows", ())):
@@ -135,3 +135,11 @@ class Live:
                 needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us
+
+
+def _owned(table: pa.Table) -> pa.Table:
+    """A copy that shares no memory with the caller's, who may change it between calls."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
