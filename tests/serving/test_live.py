@@ -105,3 +105,15 @@ def test_what_the_caller_changes_later_is_not_what_was_given():
     ((tables, _),) = closed.calls
     assert tables["flows"]["duration_seconds"].to_pylist() == [5.0, 5.0, 1.0, 2.0]
     assert starts(tables["flows"]) == [10, 10, 20, 20] and starts(tables["activity"]) == [0]
+
+
+def test_a_flow_is_late_for_each_closed_window_and_in_time_for_the_open_ones():
+    closed = Closed()
+    closed.give(flows=flows([10]))
+    closed.give(flows=flows([HOUR]))
+    assert closed.live.late_flows == 0
+    # Of the first hour alone; of it and the open one; of the open one alone.
+    closed.give(flows=together(flows([20]), flows([3000], duration=1000.0), flows([HOUR + 5])))
+    assert closed.live.late_flows == 2
+    closed.give(flows=flows([2 * HOUR]))
+    assert starts(closed.calls[1][0]["flows"]) == [3000, HOUR, HOUR + 5]

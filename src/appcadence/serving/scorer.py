@@ -150,10 +150,10 @@ class Scorer:
 
         A window closes when it ends at or before `until`, the moment up to which all records have arrived.
         The default is the start of the latest flow, which suits a source in order. A sensor that logs
-        connections when they end lags behind and needs an `until` some hours back. Flows that arrive after
-        their windows have closed are counted in `live.late_flows` and are in no score. A record given twice
-        counts twice. Flows must be as converted: names that reading a directory fills in would count as
-        records. `around` are further records by table: activity, notifications, inventory.
+        connections when they end lags behind and needs an `until` some hours back. Flows that arrive after a
+        window they touch has closed are counted in `live.late_flows`, and are in no score of that window. A
+        record given twice counts twice. Flows must be as converted: names that reading a directory fills in
+        would count as records. `around` are further records by table: activity, notifications, inventory.
 
         Rows equal those of one batch over the same records, except that ranks are within one call and more
         rows have reasons in words. Windows of devices whose activity or push telemetry begins later are
@@ -177,7 +177,7 @@ class Scorer:
 
         `history` and `closed_until` are those of `live` before. Pass the records of the open windows and of
         the day before them to `update` again, including connections that began earlier and go on. Closed
-        windows are not scored again; flows that touch only those are counted in `live.late_flows`.
+        windows are not scored again; flows that touch one are counted in `live.late_flows`.
 
         Raises:
             AppcadenceError: no window ends at `closed_until`, or the history extends beyond it.

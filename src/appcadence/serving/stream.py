@@ -40,7 +40,8 @@ class Live:
         self.history = history
         """The history when the last window closed."""
         self.late_flows = 0
-        """Number of flows that arrived after all their windows had closed; they are in no score."""
+        """Number of flows that arrived after a window they touch had closed. They are in no score of such a
+        window, only in those of later ones that they reach into."""
         self._width = seconds * 1_000_000
         self._lock = threading.Lock()
         self._open: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
@@ -73,10 +74,11 @@ class Live:
         until_us = None if until is None else moment_us(until, "until")
         with self._lock, self._rolled_back_on_error():
             if len(flows := tables.get("flows", ())):
-                self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
+                start = micros(flows["start"])
+                self._latest_us = max(self._latest_us, int(start.max()))
+                self.late_flows += int(np.count_nonzero(start < self._border_us))
                 kept = touching(flows, (self._border_us, -_NEVER))
-                if late := len(flows) - len(kept):
-                    self.late_flows += late
+                if len(kept) < len(flows):
                     self._names = [*self._names, records(flows)]  # late flows still name addresses
                 tables["flows"] = kept
             for name, table in tables.items():
