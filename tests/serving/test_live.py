@@ -20,8 +20,8 @@ class Closed:
     def __init__(self):
         self.live, self.calls, self.fails = Live(History.empty(), HOUR), [], False
 
-    def give(self, **tables):
-        return self.live.advance(tables, None, self._score)
+    def give(self, until=None, **tables):
+        return self.live.advance(tables, until, self._score)
 
     def _score(self, tables, span_us):
         if self.fails:
@@ -117,3 +117,19 @@ def test_a_flow_is_late_for_each_closed_window_and_in_time_for_the_open_ones():
     assert closed.live.late_flows == 2
     closed.give(flows=flows([2 * HOUR]))
     assert starts(closed.calls[1][0]["flows"]) == [3000, HOUR, HOUR + 5]
+
+
+def test_windows_close_while_the_fleet_is_silent():
+    closed = Closed()
+    assert closed.give(activity=activity([(0, 5)])) is None and closed.live.closed_until is None
+    for hour in range(1, 6):
+        now = pd.Timestamp(DAY0 + hour * HOUR + 1, unit="s", tz="UTC")
+        use = activity([(hour * HOUR - 20, hour * HOUR - 10)])
+        assert closed.give(until=now, activity=use) is None
+        assert closed.live.closed_until == now.floor("h")
+        # An hour back and the last before it, as while flows come.
+        assert sum(map(len, closed.live._open["activity"])) <= 2
+    closed.give(flows=together(flows([4 * HOUR]), flows([5 * HOUR + 5])))
+    assert closed.live.late_flows == 1
+    assert closed.give(flows=flows([6 * HOUR])).to_pydict() == {"n": [1]}
+    assert closed.calls[0][1] == (5 * HOUR, 6 * HOUR)

@@ -85,8 +85,9 @@ class Live:
                 self._open[name].append(table)
             now_us = self._latest_us if until_us is None else until_us
             border_us = now_us // self._width * self._width
-            if border_us <= self._border_us or not len(flows := self._joined("flows")):
+            if border_us <= self._border_us:
                 return None
+            flows = self._joined("flows")
             span_us = (self._border_us, border_us)
             closed = {name: self._joined(name) for name in TABLES if self._open[name]}
             # Flows that are still open name addresses too; later records cannot change that.
