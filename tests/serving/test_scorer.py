@@ -2,8 +2,11 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from make import fleet, flows, together
 
@@ -85,6 +88,30 @@ def test_a_copy_starts_without_what_update_has_seen(fleet_model):
     assert live.live.closed_until is not None
     for made in (copy.copy(live), copy.deepcopy(live), pickle.loads(pickle.dumps(live))):
         assert made.live.closed_until is None
+
+
+_WITHOUT_WARNINGS = """
+import sys
+import pyarrow.parquet as pq
+from appcadence import Scorer, extract
+flows = pq.read_table(sys.argv[2])
+frame = flows.to_pandas()
+scorer = Scorer.load(sys.argv[1])
+table = extract({"flows": flows})
+for given in (flows, frame):
+    scorer.score({"flows": given})
+    scorer.score({"flows": given}, false_discovery_rate=0.1)
+scorer.score_windows(table)
+scorer.explain(table.iloc[0])
+assert len(scorer.update(frame, until="2100-01-01T00:00Z"))
+"""
+
+
+def test_scoring_warns_of_nothing_where_warnings_are_errors(fleet_model, tmp_path):
+    pq.write_table(fleet(devices=1, days=2)["flows"], tmp_path / "flows.parquet")
+    command = [sys.executable, "-W", "error", "-c", _WITHOUT_WARNINGS, fleet_model, tmp_path / "flows.parquet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def day(tables, number):

@@ -16,6 +16,7 @@ from appcadence.config import DEFAULTS, Config
 from appcadence.errors import SchemaError
 from appcadence.features._kernels import kernel
 from appcadence.features.catalog import FAMILY_OF, NAMES, RELATIVE, SCHEMA_ID
+from appcadence.features.columns import arrow
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
@@ -356,8 +357,8 @@ def _keys(frame: pd.DataFrame) -> dict[str, Any]:
     # Names stay dictionary codes: as Python strings they would cost more than the score.
     names = ("device_id", "app_id", "dest", "app_attribution")
     numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions", "n_beats")
-    return {name: pa.array(frame[name], from_pandas=True).cast(pa.string()) for name in names} | {
-        name: pa.array(frame[name], SCORES.field(name).type, from_pandas=True) for name in numbers
+    return {name: arrow(frame[name]).cast(pa.string()) for name in names} | {
+        name: arrow(frame[name]).cast(SCORES.field(name).type) for name in numbers
     }
 
 
