@@ -41,7 +41,7 @@ def test_one_window_of_another_length_is_enough(scorer):
     with pytest.raises(SchemaError, match=r"a window of 23\.9997h"):
         scorer.score_windows(table)
     table.loc[len(table) - 1, "window_end"] = pd.NaT
-    with pytest.raises(SchemaError, match="a window of nanh"):
+    with pytest.raises(SchemaError, match=r"'window_end': 1 of .* values are unknown"):
         scorer.score_windows(table)
 
 
@@ -109,7 +109,15 @@ assert len(scorer.update(frame, until="2100-01-01T00:00Z"))
 
 def test_scoring_warns_of_nothing_where_warnings_are_errors(fleet_model, tmp_path):
     pq.write_table(fleet(devices=1, days=2)["flows"], tmp_path / "flows.parquet")
-    command = [sys.executable, "-W", "error", "-c", _WITHOUT_WARNINGS, fleet_model, tmp_path / "flows.parquet"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        _WITHOUT_WARNINGS,
+        fleet_model,
+        tmp_path / "flows.parquet",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

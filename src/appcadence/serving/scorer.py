@@ -15,7 +15,8 @@ import pyarrow as pa
 from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
 from appcadence.errors import AppcadenceError, SchemaError
 from appcadence.features.columns import micros
-from appcadence.features.extraction import KEYS, Source, load
+from appcadence.features.extraction import Source, load
+from appcadence.features.feature_table import checked
 from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
@@ -29,7 +30,6 @@ from appcadence.models.signature import Trust
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 
-_TIMES = ("window_start", "window_end")
 _NO_SCORES = pd.DataFrame(SCORES.empty_table().to_pandas())
 
 
@@ -126,16 +126,11 @@ class Scorer:
         scored like any other, and count in the `device_shift` of their device.
 
         Raises:
-            SchemaError: a column is missing, or a window is longer or shorter than those of the model.
+            SchemaError: a column is missing or of a wrong type (see `features.feature_table.checked`), or a
+                window is longer or shorter than those of the model.
         """
-        if not isinstance(features, pd.DataFrame):
-            raise SchemaError(f"a feature table is a DataFrame, not of type {type(features).__name__}")
-        self._require_window(features)
-        times = [name for name in _TIMES if not pd.api.types.is_datetime64_any_dtype(features[name])]
-        if times:
-            features = features.assign(**{name: pd.to_datetime(features[name], utc=True) for name in times})
-        settings = Config(Alerts(alerts_per_device_day), tunables)
-        return pd.DataFrame(self.detector.score(features, settings, version=self.version[:12]).to_pandas())
+        table, settings = self._checked(features), Config(Alerts(alerts_per_device_day), tunables)
+        return pd.DataFrame(self.detector.score(table, settings, version=self.version[:12]).to_pandas())
 
     def update(
         self,
@@ -209,18 +204,16 @@ class Scorer:
         """Explain one row of a feature table: score, reasons, and the contributions of all features.
 
         Raises:
-            SchemaError: a column is missing, or the window is longer or shorter than those of the model.
+            SchemaError: as `score_windows`.
             ValueError: `row` is not exactly one row.
         """
-        self._require_window(row)
-        return explain(self.detector, row)
+        table = row.to_frame().T.infer_objects() if isinstance(row, pd.Series) else row
+        return explain(self.detector, self._checked(table))
 
-    def _require_window(self, features: pd.DataFrame | pd.Series) -> None:
-        """Refuse rows without keys, and windows of another length than the model's."""
-        if missing := [name for name in KEYS if name not in features and name != "category"]:
-            raise SchemaError(f"the feature table lacks {missing[0]!r}; give it as extract returns it")
-        start, end = (pd.to_datetime(features[name], utc=True) for name in _TIMES)
-        length = np.atleast_1d((end - start).to_numpy())
+    def _checked(self, features: pd.DataFrame) -> pd.DataFrame:
+        """The feature table as `extract` makes it, if its windows are as long as the model's."""
+        table = checked(features)
+        length = (table["window_end"] - table["window_start"]).to_numpy()
         model = self.detector.window
         if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
             found = f"{other[0] / np.timedelta64(1, 'h'):g}h"
@@ -228,6 +221,7 @@ class Scorer:
                 f"the feature table has a window of {found}, the model is for windows of {model}; "
                 f"extract the features again with window={model!r}"
             )
+        return table
 
     def run(
         self,
