@@ -4,7 +4,9 @@ import copy
 import pickle
 import subprocess
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +90,37 @@ def test_a_copy_starts_without_what_update_has_seen(fleet_model):
     assert live.live.closed_until is not None
     for made in (copy.copy(live), copy.deepcopy(live), pickle.loads(pickle.dumps(live))):
         assert made.live.closed_until is None
+
+
+def test_whatever_prints_a_scorer_gets_a_line(scorer):
+    said = repr(scorer)
+    assert said == f"Scorer(detector={scorer.detector!r}, version={scorer.version!r}, signer=None)"
+    assert repr(scorer.detector) == "Detector(window='24h', excluded_families=())"
+    assert len(repr(scorer.channel("com.a", "a.example"))) < 1000
+    assert all(len(repr(c)) < 200 for c in scorer.detector.calibration.values())
+
+
+@pytest.mark.parametrize("number", [np.int64(2), np.float32(2), np.float64(2), Fraction(2), 2])
+def test_any_real_number_is_a_budget(scorer, number):
+    tables = fleet(devices=1, days=2)
+    expected = scorer.score(tables, alerts_per_device_day=2.0)
+    assert scorer.score(tables, alerts_per_device_day=number).equals(expected)
+    assert scorer.score_windows(extract(tables), alerts_per_device_day=number) is not None
+    rate = number / 4
+    expected = scorer.score(tables, false_discovery_rate=0.5)
+    assert scorer.score(tables, false_discovery_rate=rate).equals(expected)
+
+
+@pytest.mark.parametrize("budget", [None, "2", True, np.True_, 2j, float("nan"), np.int64(0), 10**400])
+def test_what_is_no_budget_is_refused(scorer, budget):
+    tables = fleet(devices=1, days=2)
+    for ask, given in (
+        (scorer.score, tables),
+        (scorer.score_windows, extract(tables)),
+        (scorer.update, tables["flows"]),
+    ):
+        with pytest.raises(AppcadenceError, match=r"alerts_per_device_day is .*; expected a number above 0"):
+            ask(given, alerts_per_device_day=budget)
 
 
 _WITHOUT_WARNINGS = """

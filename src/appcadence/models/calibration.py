@@ -5,7 +5,7 @@ The alert unit is an app on a device on a day, or a destination where the app is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -118,9 +118,9 @@ class Calibration:
     origin: float
     spread: float
     device_days: float
-    windows: Vector
+    windows: Vector = field(repr=False)
     """(n,) sorted raw scores of benign windows."""
-    units: Vector
+    units: Vector = field(repr=False)
     """(m,) sorted raw scores of benign alert units."""
 
     @classmethod

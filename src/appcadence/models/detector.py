@@ -76,25 +76,25 @@ class Detector:
     """Everything that scoring needs; immutable and thread-safe."""
 
     window: str
-    baseline: AppBaseline
-    history: History
-    classifier: Trees
-    classifier_text: str
+    baseline: AppBaseline = field(repr=False)
+    history: History = field(repr=False)
+    classifier: Trees = field(repr=False)
+    classifier_text: str = field(repr=False)
     """LightGBM's own text of the classifier, for audit; scoring never reads it."""
-    forest: Trees
+    forest: Trees = field(repr=False)
     """A second opinion for triage. It found nothing that the score misses, and is not part of it."""
-    experts: Experts
-    weights: Matrix
+    experts: Experts = field(repr=False)
+    weights: Matrix = field(repr=False)
     """(n_strata, 2) weights of the classifier's log-odds and of the experts' sum in the raw score."""
-    calibration: dict[str, Calibration]
+    calibration: dict[str, Calibration] = field(repr=False)
     """By stratum."""
-    behaviours: dict[str, Vector]
+    behaviours: dict[str, Vector] = field(repr=False)
     """Sorted benign scores of each behaviour."""
-    reference: Reference
+    reference: Reference = field(repr=False)
     """The reference for measuring drift; scoring never reads it."""
     excluded_families: tuple[str, ...] = ()
     """Feature families that the detector was trained without and must not use."""
-    card: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
     """What it was trained on, and how precise its promises are."""
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:

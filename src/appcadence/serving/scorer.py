@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
+from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables, checked
 from appcadence.errors import AppcadenceError, SchemaError
+from appcadence.features import feature_table
 from appcadence.features.columns import micros
 from appcadence.features.extraction import Source, load
-from appcadence.features.feature_table import checked
 from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
@@ -30,6 +31,7 @@ from appcadence.models.signature import Trust
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 
+_BUDGET = "alerts_per_device_day"
 _NO_SCORES = pd.DataFrame(SCORES.empty_table().to_pandas())
 
 
@@ -110,7 +112,7 @@ class Scorer:
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read, or a table is unknown or does not fit.
         """
-        settings = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+        settings = Config(_limits(alerts_per_device_day, false_discovery_rate), tunables)
         return pd.DataFrame(self.run(source, settings).scores.to_pandas())
 
     def score_windows(
@@ -129,7 +131,7 @@ class Scorer:
             SchemaError: a column is missing or of a wrong type (see `features.feature_table.checked`), or a
                 window is longer or shorter than those of the model.
         """
-        table, settings = self._checked(features), Config(Alerts(alerts_per_device_day), tunables)
+        table, settings = self._checked(features), Config(_limits(alerts_per_device_day), tunables)
         return pd.DataFrame(self.detector.score(table, settings, version=self.version[:12]).to_pandas())
 
     def update(
@@ -158,7 +160,7 @@ class Scorer:
             SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
             AppcadenceError: `until` is no moment, or names no time zone.
         """
-        settings = Config(Alerts(alerts_per_device_day), tunables)
+        settings = Config(_limits(alerts_per_device_day), tunables)
 
         def score(tables: dict[str, pa.Table], span_us: tuple[int, int]) -> tuple[pa.Table, History]:
             scored = self._run(tables, self.live.history, settings, span_us)
@@ -212,7 +214,7 @@ class Scorer:
 
     def _checked(self, features: pd.DataFrame) -> pd.DataFrame:
         """The feature table as `extract` makes it, if its windows are as long as the model's."""
-        table = checked(features)
+        table = feature_table.checked(features)
         length = (table["window_end"] - table["window_start"]).to_numpy()
         model = self.detector.window
         if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
@@ -259,3 +261,14 @@ class Scorer:
         scores = self.detector.score(new.features, settings, fleet_event=found.windows, version=version)
         events = found.events.assign(alerting_devices=alerting_devices(found.events, scores))
         return Scored(scores, new.windows, new.history, events, found.identity)
+
+
+def _limits(alerts_per_device_day: float, false_discovery_rate: float | None = None) -> Alerts:
+    """The limit of alerts; a budget is always given."""
+    budget = checked(_BUDGET, _plain(alerts_per_device_day), _BUDGET, _BUDGET)
+    return Alerts(budget, _plain(false_discovery_rate))
+
+
+def _plain(number: Any) -> Any:
+    """A real number as one of Python's, whatever its type, such as NumPy's; anything else as it is."""
+    return float(number) if isinstance(number, Real) and not isinstance(number, int) else number
