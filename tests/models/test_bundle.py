@@ -62,6 +62,14 @@ def test_another_feature_schema_is_refused_with_both_versions(saved, tmp_path):
         bundle.load(tmp_path / "old")
 
 
+def test_a_damaged_list_of_features_is_no_other_schema(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "damaged")
+    text = (saved / bundle.MANIFEST).read_text()
+    (tmp_path / "damaged" / bundle.MANIFEST).write_text(text.replace(f'"{NAMES[2]}"', f'"{NAMES[2]}x"'))
+    with pytest.raises(BundleError, match=r"manifest.json is damaged .*copy the bundle again"):
+        bundle.load(tmp_path / "damaged")
+
+
 @pytest.mark.parametrize(("change", "said"), [(-1, "format 5, this version reads 6"), (1, "format 7")])
 def test_another_format_is_refused(saved, tmp_path, change, said):
     shutil.copytree(saved, tmp_path / "other")

@@ -50,6 +50,13 @@ def test_an_unsigned_bundle_is_loaded_until_keys_are_trusted(signed):
         bundle.load(path, Trust(keys=[key]))
 
 
+def test_keys_as_one_text_are_refused_not_searched(signed):
+    path, _, key = signed
+    for text in (key, f"{OTHER},{key}", key.encode(), ""):
+        with pytest.raises(BundleError, match=r"trusted_keys is of type (str|bytes); give a list"):
+            Scorer.load(path, trusted_keys=text)
+
+
 def test_a_wrong_signature_never_loads(signed, tmp_path):
     path, _, key = signed
     whole = json.loads((path / signature.FILE).read_text())

@@ -1,5 +1,7 @@
 """Open windows by hand: when they close, and what is kept for those that close later."""
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from make import DAY0, activity, flows, together
@@ -18,8 +20,8 @@ class Closed:
     def __init__(self):
         self.live, self.calls, self.fails = Live(History.empty(), HOUR), [], False
 
-    def give(self, **tables):
-        return self.live.advance(tables, None, self._score)
+    def give(self, until=None, **tables):
+        return self.live.advance(tables, until, self._score)
 
     def _score(self, tables, span_us):
         if self.fails:
@@ -82,3 +84,52 @@ def test_what_fails_is_given_again_as_if_nothing_had_been():
     ((tables, _),) = closed.calls
     assert starts(tables["flows"]) == [10, 20] and starts(tables["activity"]) == [0, 6]
     assert closed.live.late_flows == 1
+
+
+def test_what_the_caller_changes_later_is_not_what_was_given():
+    closed = Closed()
+    table = flows([10, 20], duration=5.0)
+    frame = table.to_pandas().assign(start=lambda rows: rows["start"].dt.as_unit("us"))
+    seconds = np.array([1.0, 2.0])
+    arrow = table.set_column(
+        table.column_names.index("duration_seconds"), "duration_seconds", pa.array(seconds)
+    )
+    use = activity([(0, 5)]).to_pandas()
+    closed.give(flows=frame, activity=use)
+    closed.give(flows=arrow)
+    frame.loc[:, "duration_seconds"] = 99.0
+    frame.loc[:, "start"] += pd.Timedelta(1, "s")
+    use.loc[:, "start"] += pd.Timedelta(1, "s")
+    seconds[:] = 99.0
+    closed.give(flows=flows([HOUR]))
+    ((tables, _),) = closed.calls
+    assert tables["flows"]["duration_seconds"].to_pylist() == [5.0, 5.0, 1.0, 2.0]
+    assert starts(tables["flows"]) == [10, 10, 20, 20] and starts(tables["activity"]) == [0]
+
+
+def test_a_flow_is_late_for_each_closed_window_and_in_time_for_the_open_ones():
+    closed = Closed()
+    closed.give(flows=flows([10]))
+    closed.give(flows=flows([HOUR]))
+    assert closed.live.late_flows == 0
+    # Of the first hour alone; of it and the open one; of the open one alone.
+    closed.give(flows=together(flows([20]), flows([3000], duration=1000.0), flows([HOUR + 5])))
+    assert closed.live.late_flows == 2
+    closed.give(flows=flows([2 * HOUR]))
+    assert starts(closed.calls[1][0]["flows"]) == [3000, HOUR, HOUR + 5]
+
+
+def test_windows_close_while_the_fleet_is_silent():
+    closed = Closed()
+    assert closed.give(activity=activity([(0, 5)])) is None and closed.live.closed_until is None
+    for hour in range(1, 6):
+        now = pd.Timestamp(DAY0 + hour * HOUR + 1, unit="s", tz="UTC")
+        use = activity([(hour * HOUR - 20, hour * HOUR - 10)])
+        assert closed.give(until=now, activity=use) is None
+        assert closed.live.closed_until == now.floor("h")
+        # An hour back and the last before it, as while flows come.
+        assert sum(map(len, closed.live._open["activity"])) <= 2
+    closed.give(flows=together(flows([4 * HOUR]), flows([5 * HOUR + 5])))
+    assert closed.live.late_flows == 1
+    assert closed.give(flows=flows([6 * HOUR])).to_pydict() == {"n": [1]}
+    assert closed.calls[0][1] == (5 * HOUR, 6 * HOUR)

@@ -2,8 +2,13 @@
 
 import copy
 import pickle
+import subprocess
+import sys
+from fractions import Fraction
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from make import fleet, flows, together
 
@@ -38,7 +43,7 @@ def test_one_window_of_another_length_is_enough(scorer):
     with pytest.raises(SchemaError, match=r"a window of 23\.9997h"):
         scorer.score_windows(table)
     table.loc[len(table) - 1, "window_end"] = pd.NaT
-    with pytest.raises(SchemaError, match="a window of nanh"):
+    with pytest.raises(SchemaError, match=r"'window_end': 1 of .* values are unknown"):
         scorer.score_windows(table)
 
 
@@ -85,6 +90,69 @@ def test_a_copy_starts_without_what_update_has_seen(fleet_model):
     assert live.live.closed_until is not None
     for made in (copy.copy(live), copy.deepcopy(live), pickle.loads(pickle.dumps(live))):
         assert made.live.closed_until is None
+
+
+def test_whatever_prints_a_scorer_gets_a_line(scorer):
+    said = repr(scorer)
+    assert said == f"Scorer(detector={scorer.detector!r}, version={scorer.version!r}, signer=None)"
+    assert repr(scorer.detector) == "Detector(window='24h', excluded_families=())"
+    assert len(repr(scorer.channel("com.a", "a.example"))) < 1000
+    assert all(len(repr(c)) < 200 for c in scorer.detector.calibration.values())
+
+
+@pytest.mark.parametrize("number", [np.int64(2), np.float32(2), np.float64(2), Fraction(2), 2])
+def test_any_real_number_is_a_budget(scorer, number):
+    tables = fleet(devices=1, days=2)
+    expected = scorer.score(tables, alerts_per_device_day=2.0)
+    assert scorer.score(tables, alerts_per_device_day=number).equals(expected)
+    assert scorer.score_windows(extract(tables), alerts_per_device_day=number) is not None
+    rate = number / 4
+    expected = scorer.score(tables, false_discovery_rate=0.5)
+    assert scorer.score(tables, false_discovery_rate=rate).equals(expected)
+
+
+@pytest.mark.parametrize("budget", [None, "2", True, np.True_, 2j, float("nan"), np.int64(0), 10**400])
+def test_what_is_no_budget_is_refused(scorer, budget):
+    tables = fleet(devices=1, days=2)
+    for ask, given in (
+        (scorer.score, tables),
+        (scorer.score_windows, extract(tables)),
+        (scorer.update, tables["flows"]),
+    ):
+        with pytest.raises(AppcadenceError, match=r"alerts_per_device_day is .*; expected a number above 0"):
+            ask(given, alerts_per_device_day=budget)
+
+
+_WITHOUT_WARNINGS = """
+import sys
+import pyarrow.parquet as pq
+from appcadence import Scorer, extract
+flows = pq.read_table(sys.argv[2])
+frame = flows.to_pandas()
+scorer = Scorer.load(sys.argv[1])
+table = extract({"flows": flows})
+for given in (flows, frame):
+    scorer.score({"flows": given})
+    scorer.score({"flows": given}, false_discovery_rate=0.1)
+scorer.score_windows(table)
+scorer.explain(table.iloc[0])
+assert len(scorer.update(frame, until="2100-01-01T00:00Z"))
+"""
+
+
+def test_scoring_warns_of_nothing_where_warnings_are_errors(fleet_model, tmp_path):
+    pq.write_table(fleet(devices=1, days=2)["flows"], tmp_path / "flows.parquet")
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        _WITHOUT_WARNINGS,
+        fleet_model,
+        tmp_path / "flows.parquet",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def day(tables, number):

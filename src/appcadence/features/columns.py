@@ -1,4 +1,4 @@
-"""Arrow columns -> NumPy arrays and dense codes."""
+"""Arrow columns -> NumPy arrays and dense codes, and columns of a DataFrame -> Arrow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def codes_of(column: pd.Series, index: pd.Index[Any]) -> Codes:
     values = column.astype("category").cat
     lookup = np.append(index.get_indexer(pd.Index(values.categories, dtype=object)), -1)
     return np.asarray(lookup[values.codes.to_numpy()], np.int64)
+
+
+def arrow(column: pd.Series) -> pa.Array | pa.ChunkedArray:
+    """A column of a DataFrame; times with a zone are in UTC.
+
+    Arrow reads times with a zone in a way that pandas deprecates, so they are given to it without.
+    """
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        times = pa.array(column.dt.tz_convert(None).to_numpy(), from_pandas=True)
+        return times.cast(pa.timestamp(times.type.unit, "UTC"))
+    return pa.array(column, from_pandas=True)
 
 
 def micros(column: pa.ChunkedArray) -> np.ndarray:

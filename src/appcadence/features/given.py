@@ -61,13 +61,20 @@ def conformed(name: str, data: Any) -> pa.Table:
             raise SchemaError(f"table {name} has {found.count(column)} columns {column!r}; keep one")
     try:
         if isinstance(data, pd.DataFrame):
-            data = pa.Table.from_pandas(data[wanted], preserve_index=False)
+            data = _table(data[wanted])
         _check_times(declared, data)
         return _named(declared, conform(declared, data))
     except SchemaError:
         raise
     except _BROKEN as error:
         raise SchemaError(f"table {name}: {'; '.join(map(str, error.args))}") from None
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    """The frame in Arrow, times in UTC (see `columns.arrow`)."""
+    zoned = [name for name in frame.columns if isinstance(frame[name].dtype, pd.DatetimeTZDtype)]
+    plain = frame.assign(**{name: frame[name].dt.tz_convert(None) for name in zoned})
+    return pa.Table.from_pandas(plain, preserve_index=False)
 
 
 def _check_times(declared: Table, data: pa.Table | pa.RecordBatch) -> None:

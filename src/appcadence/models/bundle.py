@@ -161,9 +161,13 @@ def _manifest(path: Path, trust: Trust) -> tuple[dict[str, Any], str, str | None
         raise BundleError(f"{file} is damaged ({error})") from None
     if found != FORMAT:
         raise BundleError(f"{path} has bundle format {found}, this version reads {FORMAT}; train again")
-    if schema != SCHEMA_ID or manifest.get("features") != list(NAMES):
+    if schema != SCHEMA_ID:
         raise BundleError(
             f"{path} was trained on feature schema {schema}, this version computes {SCHEMA_ID}; train again"
+        )
+    if manifest.get("features") != list(NAMES):
+        raise BundleError(
+            f"{file} is damaged (its features are not those of schema {schema}); copy the bundle again"
         )
     if not isinstance(parts, dict):
         raise BundleError(f"{file} is damaged (parts)")

@@ -5,7 +5,7 @@ The alert unit is an app on a device on a day, or a destination where the app is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from appcadence._types import Codes, Mask, Vector
 from appcadence.errors import BundleError
+from appcadence.features.columns import arrow
 
 KEYS = ("device_id", "app_id", "dest", "window_start")
 """The columns that determine the alert unit of a window."""
@@ -27,7 +28,7 @@ def alert_units(windows: pa.Table | pd.DataFrame) -> pa.Table:
     """The unit of each of n windows, as `UNITS`; the windows have `KEYS`."""
     device, app, dest = (_texts(windows, name) for name in KEYS[:3])
     start = windows["window_start"]
-    start = pa.chunked_array([pa.array(start)]) if isinstance(start, pd.Series) else start
+    start = arrow(start) if isinstance(start, pd.Series) else start
     # A cast to days would round times before 1970 towards that year.
     day = pc.floor_temporal(start.cast(pa.timestamp("us")), unit="day").cast(pa.date32())
     kind = pc.if_else(pc.is_valid(app), "app", "destination")
@@ -117,9 +118,9 @@ class Calibration:
     origin: float
     spread: float
     device_days: float
-    windows: Vector
+    windows: Vector = field(repr=False)
     """(n,) sorted raw scores of benign windows."""
-    units: Vector
+    units: Vector = field(repr=False)
     """(m,) sorted raw scores of benign alert units."""
 
     @classmethod

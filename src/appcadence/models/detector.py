@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from appcadence import findings
 from appcadence._types import Codes, Mask, Matrix, Vector
 from appcadence.config import DEFAULTS, Config
-from appcadence.errors import SchemaError
 from appcadence.features._kernels import kernel
-from appcadence.features.catalog import FAMILY_OF, NAMES, RELATIVE, SCHEMA_ID
+from appcadence.features.catalog import FAMILY_OF, NAMES, RELATIVE
+from appcadence.features.columns import arrow
+from appcadence.features.feature_table import require_features
 from appcadence.features.history import History
 from appcadence.features.windows import APP_LEVEL
 from appcadence.models import reasons
@@ -74,25 +76,25 @@ class Detector:
     """Everything that scoring needs; immutable and thread-safe."""
 
     window: str
-    baseline: AppBaseline
-    history: History
-    classifier: Trees
-    classifier_text: str
+    baseline: AppBaseline = field(repr=False)
+    history: History = field(repr=False)
+    classifier: Trees = field(repr=False)
+    classifier_text: str = field(repr=False)
     """LightGBM's own text of the classifier, for audit; scoring never reads it."""
-    forest: Trees
+    forest: Trees = field(repr=False)
     """A second opinion for triage. It found nothing that the score misses, and is not part of it."""
-    experts: Experts
-    weights: Matrix
+    experts: Experts = field(repr=False)
+    weights: Matrix = field(repr=False)
     """(n_strata, 2) weights of the classifier's log-odds and of the experts' sum in the raw score."""
-    calibration: dict[str, Calibration]
+    calibration: dict[str, Calibration] = field(repr=False)
     """By stratum."""
-    behaviours: dict[str, Vector]
+    behaviours: dict[str, Vector] = field(repr=False)
     """Sorted benign scores of each behaviour."""
-    reference: Reference
+    reference: Reference = field(repr=False)
     """The reference for measuring drift; scoring never reads it."""
     excluded_families: tuple[str, ...] = ()
     """Feature families that the detector was trained without and must not use."""
-    card: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict, repr=False)
     """What it was trained on, and how precise its promises are."""
 
     def parts(self, frame: pd.DataFrame) -> tuple[Matrix, Vector]:
@@ -316,29 +318,16 @@ def aligned(frame: pd.DataFrame) -> Matrix:
     Raises:
         SchemaError: feature columns are missing, or the frame has another feature schema.
     """
-    made = frame.attrs.get("feature_schema", SCHEMA_ID)
-    if made != SCHEMA_ID:
-        raise SchemaError(
-            f"the feature table is of feature schema {made}, the model of {SCHEMA_ID}; extract it again"
-        )
-    missing = [name for name in NAMES if name not in frame.columns]
-    if missing:
-        raise SchemaError(
-            f"the feature table lacks {len(missing)} column(s) of feature schema {SCHEMA_ID}, first "
-            f"{missing[0]!r}; extract it again"
-        )
-    values = np.ascontiguousarray(frame.loc[:, list(NAMES)].to_numpy(np.float64))
-    return without_past(values, (frame["dest"] == APP_LEVEL).to_numpy())
+    require_features(frame)
+    return without_past(frame.loc[:, list(NAMES)].to_numpy(), (frame["dest"] == APP_LEVEL).to_numpy())
 
 
-def without_past(values: Matrix, app_level: Mask) -> Matrix:
-    """Feature values (n, n_features) with channels of devices without a past marked as new; `app_level` (n,)
-    marks windows of a whole app, which are no channel."""
-    unknown = np.isnan(values[:, _NEW]) & ~app_level
-    if not unknown.any():
-        return values
-    values = values.copy()
-    values[unknown, _NEW] = 1.0
+def without_past(given: npt.NDArray[Any], app_level: Mask) -> Matrix:
+    """Feature values (n, n_features), in float32 precision as features are, with channels of devices without
+    a past marked as new; `app_level` (n,) marks windows of a whole app, which are no channel."""
+    with np.errstate(over="ignore"):
+        values = given.astype(np.float32, copy=False).astype(np.float64, order="C")
+    values[np.isnan(values[:, _NEW]) & ~app_level, _NEW] = 1.0
     return values
 
 
@@ -356,8 +345,8 @@ def _keys(frame: pd.DataFrame) -> dict[str, Any]:
     # Names stay dictionary codes: as Python strings they would cost more than the score.
     names = ("device_id", "app_id", "dest", "app_attribution")
     numbers = ("window_start", "window_end", "observed_seconds", "n_flows", "n_sessions", "n_beats")
-    return {name: pa.array(frame[name], from_pandas=True).cast(pa.string()) for name in names} | {
-        name: pa.array(frame[name], SCORES.field(name).type, from_pandas=True) for name in numbers
+    return {name: arrow(frame[name]).cast(pa.string()) for name in names} | {
+        name: arrow(frame[name]).cast(SCORES.field(name).type) for name in numbers
     }
 
 

@@ -33,12 +33,23 @@ _MAX_BYTES = 4096
 
 @dataclass(frozen=True)
 class Trust:
-    """Which bundles may be loaded; by default all that are whole and, if signed, signed correctly."""
+    """Which bundles may be loaded; by default all that are whole and, if signed, signed correctly.
+
+    Raises:
+        BundleError: the keys are one text instead of a list.
+    """
 
     model_id: str | None = None
     """The only id allowed; None = any."""
     keys: Sequence[str] = ()
     """Public keys, one of which must have signed; empty = unsigned bundles are allowed."""
+
+    def __post_init__(self) -> None:
+        # Of a text, any part would pass for a key.
+        if isinstance(self.keys, str | bytes):
+            raise BundleError(
+                f"trusted_keys is of type {type(self.keys).__name__}; give a list of public keys"
+            )
 
     def check(self, path: Path, manifest: bytes, identity: str) -> str | None:
         """The public key that signed a manifest; None = it is not signed.

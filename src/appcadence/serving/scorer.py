@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables
+from appcadence.config import DEFAULTS, UNSET, Alerts, Config, Tunables, checked
 from appcadence.errors import AppcadenceError, SchemaError
+from appcadence.features import feature_table
 from appcadence.features.columns import micros
-from appcadence.features.extraction import KEYS, Source, load
+from appcadence.features.extraction import Source, load
 from appcadence.features.given import moment_us
 from appcadence.features.history import History
 from appcadence.features.windows import Windows, window_seconds
@@ -29,7 +31,7 @@ from appcadence.models.signature import Trust
 from appcadence.models.single import Channel, Explanation, explain
 from appcadence.serving.stream import Live
 
-_TIMES = ("window_start", "window_end")
+_BUDGET = "alerts_per_device_day"
 _NO_SCORES = pd.DataFrame(SCORES.empty_table().to_pandas())
 
 
@@ -110,7 +112,7 @@ class Scorer:
         Raises:
             TelemetryError, SchemaError: the telemetry cannot be read, or a table is unknown or does not fit.
         """
-        settings = Config(Alerts(alerts_per_device_day, false_discovery_rate), tunables)
+        settings = Config(_limits(alerts_per_device_day, false_discovery_rate), tunables)
         return pd.DataFrame(self.run(source, settings).scores.to_pandas())
 
     def score_windows(
@@ -126,16 +128,11 @@ class Scorer:
         scored like any other, and count in the `device_shift` of their device.
 
         Raises:
-            SchemaError: a column is missing, or a window is longer or shorter than those of the model.
+            SchemaError: a column is missing or of a wrong type (see `features.feature_table.checked`), or a
+                window is longer or shorter than those of the model.
         """
-        if not isinstance(features, pd.DataFrame):
-            raise SchemaError(f"a feature table is a DataFrame, not of type {type(features).__name__}")
-        self._require_window(features)
-        times = [name for name in _TIMES if not pd.api.types.is_datetime64_any_dtype(features[name])]
-        if times:
-            features = features.assign(**{name: pd.to_datetime(features[name], utc=True) for name in times})
-        settings = Config(Alerts(alerts_per_device_day), tunables)
-        return pd.DataFrame(self.detector.score(features, settings, version=self.version[:12]).to_pandas())
+        table, settings = self._checked(features), Config(_limits(alerts_per_device_day), tunables)
+        return pd.DataFrame(self.detector.score(table, settings, version=self.version[:12]).to_pandas())
 
     def update(
         self,
@@ -150,10 +147,10 @@ class Scorer:
 
         A window closes when it ends at or before `until`, the moment up to which all records have arrived.
         The default is the start of the latest flow, which suits a source in order. A sensor that logs
-        connections when they end lags behind and needs an `until` some hours back. Flows that arrive after
-        their windows have closed are counted in `live.late_flows` and are in no score. A record given twice
-        counts twice. Flows must be as converted: names that reading a directory fills in would count as
-        records. `around` are further records by table: activity, notifications, inventory.
+        connections when they end lags behind and needs an `until` some hours back. Flows that arrive after a
+        window they touch has closed are counted in `live.late_flows`, and are in no score of that window. A
+        record given twice counts twice. Flows must be as converted: names that reading a directory fills in
+        would count as records. `around` are further records by table: activity, notifications, inventory.
 
         Rows equal those of one batch over the same records, except that ranks are within one call and more
         rows have reasons in words. Windows of devices whose activity or push telemetry begins later are
@@ -163,7 +160,7 @@ class Scorer:
             SchemaError: a table is unknown or does not fit its declaration; nothing of the call is kept.
             AppcadenceError: `until` is no moment, or names no time zone.
         """
-        settings = Config(Alerts(alerts_per_device_day), tunables)
+        settings = Config(_limits(alerts_per_device_day), tunables)
 
         def score(tables: dict[str, pa.Table], span_us: tuple[int, int]) -> tuple[pa.Table, History]:
             scored = self._run(tables, self.live.history, settings, span_us)
@@ -177,7 +174,7 @@ class Scorer:
 
         `history` and `closed_until` are those of `live` before. Pass the records of the open windows and of
         the day before them to `update` again, including connections that began earlier and go on. Closed
-        windows are not scored again; flows that touch only those are counted in `live.late_flows`.
+        windows are not scored again; flows that touch one are counted in `live.late_flows`.
 
         Raises:
             AppcadenceError: no window ends at `closed_until`, or the history extends beyond it.
@@ -209,18 +206,16 @@ class Scorer:
         """Explain one row of a feature table: score, reasons, and the contributions of all features.
 
         Raises:
-            SchemaError: a column is missing, or the window is longer or shorter than those of the model.
+            SchemaError: as `score_windows`.
             ValueError: `row` is not exactly one row.
         """
-        self._require_window(row)
-        return explain(self.detector, row)
+        table = row.to_frame().T.infer_objects() if isinstance(row, pd.Series) else row
+        return explain(self.detector, self._checked(table))
 
-    def _require_window(self, features: pd.DataFrame | pd.Series) -> None:
-        """Refuse rows without keys, and windows of another length than the model's."""
-        if missing := [name for name in KEYS if name not in features and name != "category"]:
-            raise SchemaError(f"the feature table lacks {missing[0]!r}; give it as extract returns it")
-        start, end = (pd.to_datetime(features[name], utc=True) for name in _TIMES)
-        length = np.atleast_1d((end - start).to_numpy())
+    def _checked(self, features: pd.DataFrame) -> pd.DataFrame:
+        """The feature table as `extract` makes it, if its windows are as long as the model's."""
+        table = feature_table.checked(features)
+        length = (table["window_end"] - table["window_start"]).to_numpy()
         model = self.detector.window
         if len(other := length[length != np.timedelta64(window_seconds(model), "s")]):
             found = f"{other[0] / np.timedelta64(1, 'h'):g}h"
@@ -228,6 +223,7 @@ class Scorer:
                 f"the feature table has a window of {found}, the model is for windows of {model}; "
                 f"extract the features again with window={model!r}"
             )
+        return table
 
     def run(
         self,
@@ -265,3 +261,14 @@ class Scorer:
         scores = self.detector.score(new.features, settings, fleet_event=found.windows, version=version)
         events = found.events.assign(alerting_devices=alerting_devices(found.events, scores))
         return Scored(scores, new.windows, new.history, events, found.identity)
+
+
+def _limits(alerts_per_device_day: float, false_discovery_rate: float | None = None) -> Alerts:
+    """The limit of alerts; a budget is always given."""
+    budget = checked(_BUDGET, _plain(alerts_per_device_day), _BUDGET, _BUDGET)
+    return Alerts(budget, _plain(false_discovery_rate))
+
+
+def _plain(number: Any) -> Any:
+    """A real number as one of Python's, whatever its type, such as NumPy's; anything else as it is."""
+    return float(number) if isinstance(number, Real) and not isinstance(number, int) else number

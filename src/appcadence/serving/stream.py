@@ -40,7 +40,8 @@ class Live:
         self.history = history
         """The history when the last window closed."""
         self.late_flows = 0
-        """Number of flows that arrived after all their windows had closed; they are in no score."""
+        """Number of flows that arrived after a window they touch had closed. They are in no score of such a
+        window, only in those of later ones that they reach into."""
         self._width = seconds * 1_000_000
         self._lock = threading.Lock()
         self._open: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
@@ -69,22 +70,24 @@ class Live:
             AppcadenceError: `until` is no moment, or names no time zone.
         """
         check_tables(given, TABLES)
-        tables = {name: conformed(name, rows) for name, rows in given.items()}
+        tables = {name: _owned(conformed(name, rows)) for name, rows in given.items()}
         until_us = None if until is None else moment_us(until, "until")
         with self._lock, self._rolled_back_on_error():
             if len(flows := tables.get("flows", ())):
-                self._latest_us = max(self._latest_us, int(micros(flows["start"]).max()))
+                start = micros(flows["start"])
+                self._latest_us = max(self._latest_us, int(start.max()))
+                self.late_flows += int(np.count_nonzero(start < self._border_us))
                 kept = touching(flows, (self._border_us, -_NEVER))
-                if late := len(flows) - len(kept):
-                    self.late_flows += late
+                if len(kept) < len(flows):
                     self._names = [*self._names, records(flows)]  # late flows still name addresses
                 tables["flows"] = kept
             for name, table in tables.items():
                 self._open[name].append(table)
             now_us = self._latest_us if until_us is None else until_us
             border_us = now_us // self._width * self._width
-            if border_us <= self._border_us or not len(flows := self._joined("flows")):
+            if border_us <= self._border_us:
                 return None
+            flows = self._joined("flows")
             span_us = (self._border_us, border_us)
             closed = {name: self._joined(name) for name in TABLES if self._open[name]}
             # Flows that are still open name addresses too; later records cannot change that.
@@ -135,3 +138,11 @@ class Live:
                 needed[before[~who.duplicated(keep="last").to_numpy()]] = True
                 self._open[name] = [rows.filter(pa.array(needed))]
         self._border_us = border_us
+
+
+def _owned(table: pa.Table) -> pa.Table:
+    """A copy that shares no memory with the caller's, who may change it between calls."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()

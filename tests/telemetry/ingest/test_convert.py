@@ -65,6 +65,18 @@ def test_the_report_and_the_directory_agree(tmp_path, logs):
     assert json.loads(json.dumps(report.as_dict()))["files"][0]["name"] == "conn.0.log"
 
 
+def test_one_path_and_one_network_need_no_list(tmp_path, logs):
+    expected = convert(logs[:1], tmp_path / "listed", local_nets=["10.0.0.0/8"])
+    for number, path in enumerate((logs[0], str(logs[0]))):
+        report = convert(path, tmp_path / f"out-{number}", local_nets="10.0.0.0/8")
+        assert report.files == expected.files and report.tables == expected.tables
+    with pytest.raises(TelemetryError, match=r"nope\.log"):
+        convert("nope.log", tmp_path / "out")
+    with pytest.raises(TelemetryError, match="somewhere is no network"):
+        convert(logs, tmp_path / "out", local_nets="somewhere")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_conversion_changes_nothing(tmp_path, logs):
     out = tmp_path / "out"
     convert(logs, out)

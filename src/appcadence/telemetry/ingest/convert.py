@@ -45,11 +45,11 @@ from appcadence.telemetry.schema import FLOWS
 
 
 def convert(
-    paths: Iterable[str | Path],
+    paths: str | Path | Iterable[str | Path],
     out: str | Path,
     *,
     format: str | None = None,
-    local_nets: Iterable[str | Network] = (),
+    local_nets: str | Iterable[str | Network] = (),
     devices: Devices | str | Path | None = None,
     device_id: str | None = None,
     mapping: str | Path | None = None,
@@ -68,11 +68,11 @@ def convert(
     once.
 
     Args:
-        paths: files, plain or packed (gzip, bzip2, xz, zstd), folders, archives (tar, plain or packed, zip),
-            patterns such as "logs/*.log"; "-" is standard input.
+        paths: one or several of files, plain or packed (gzip, bzip2, xz, zstd), folders, archives (tar, plain
+            or packed, zip), patterns such as "logs/*.log"; "-" is standard input.
         out: the telemetry directory; made if absent.
         format: name of the format of all files; None = detected for each.
-        local_nets: networks (CIDR) of the monitored devices.
+        local_nets: one or several networks (CIDR) of the monitored devices.
         devices: which device had which address, and when: a table, or the CSV file with it.
         device_id: the device of every row; not together with `devices`. Without it, the id of a sysdiagnose
             is its kind of device ("iPhone").
@@ -96,7 +96,7 @@ def convert(
         options.local_nets,
     )
     chosen = reader(format) if format else None
-    given = [Path(path) for path in paths]
+    given = [Path(path) for path in ((paths,) if isinstance(paths, str | Path) else paths)]
     with tempfile.TemporaryDirectory(prefix="appcadence-") as copies:
         tallies, collections = inputs(given, Path(copies), chosen, options)
         if not tallies:
@@ -280,7 +280,7 @@ class _Sink:
 
 
 def _options(
-    local_nets: Iterable[str | Network],
+    local_nets: str | Iterable[str | Network],
     devices: Devices | str | Path | None,
     device_id: str | None,
     mapping: str | Path | None,
@@ -290,7 +290,7 @@ def _options(
     if device_id is not None and not device_id.strip():
         raise TelemetryError("the device id is empty; give a name")
     nets = []
-    for net in local_nets:
+    for net in (local_nets,) if isinstance(local_nets, str) else local_nets:
         try:
             nets.append(ipaddress.ip_network(net))
         except ValueError as error:
