@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -29,6 +29,17 @@ def quantity(value: float, unit: str) -> str:
     if 0 < value < 0.001:
         return f"under 0.001 {named}".strip()
     return f"{value:,.0f} {named}".strip() if abs(value) >= 1000 else f"{value:.3g} {named}".strip()
+
+
+def together(names: Sequence[str]) -> str:
+    """Names as a person lists them: `a, b and c`."""
+    *others, last = names or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def by_chance(n: float) -> str:
+    """As many as chance alone would have."""
+    return f"{n:.0f} by chance" if n >= 10 else f"{n:.2g} by chance"
 
 
 _MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
@@ -92,11 +103,12 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         others = (p["devices"] or 1) - 1
         if others >= 1 and p["other_devices"] is not None:
             met = f"{p['other_devices']:.0f} of {others:.0f} other devices" if p["other_devices"] else ""
+            met = "the only other device" if met and others == 1 else met
             said += f", which {met or 'no other device'} contacted"
         if p["destinations"] > 1:
             said += f" (one of {p['destinations']:,} destinations)"
     if "notification_burst" in told:
-        answered = f"{p['answered']} of {p['pushes']} pushes ({p['by_chance']:.1f} by chance)"
+        answered = f"{p['answered']} of {p['pushes']} pushes ({by_chance(p['by_chance'])})"
         said += f"; a session promptly followed {answered}"
     if p["unused"] is not None and n >= _MIN_PUSHES:
         share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"

@@ -152,6 +152,17 @@ def test_no_rhythm_is_said_where_none_is_shown():
     assert "rhythm" not in json.dumps(said)
 
 
+def test_a_headline_names_no_destination_where_none_is_known():
+    """A phone's own log says when apps used the network, not whom they contacted."""
+    shown = {"behaviours": ["structured_cadence", "session_persistence", "notification_burst"]}
+    (own,) = by_hand([{"dest": "*"} | shown])
+    assert own["destinations"] == [] and siem.headline(own) == (
+        "com.a on d1 shows structured cadence, session persistence and notification burst."
+    )
+    (two,) = by_hand([{"dest": "*"}, {"alert": False}, {"dest": "b.example", "alert": False}])
+    assert siem.headline(two) == "com.a on d1 shows unusual traffic towards 2 destinations together."
+
+
 def test_a_session_over_midnight_lasts_as_long_as_its_part_or_longer():
     rows = [{"hours": 24, "score": 2.0}, {"hour": 24, "hours": 24}]
     table = windows_by_hand(rows)
