@@ -243,7 +243,7 @@ def print_run(run: Run, out: Path) -> None:
     for finding in run.fleet_events[:_MAX_EVENTS]:
         say(finding.text)
     if len(run.fleet_events) > _MAX_EVENTS:
-        say(f"... and {len(run.fleet_events) - _MAX_EVENTS:,} more fleet events.")
+        say(f"... and {many(len(run.fleet_events) - _MAX_EVENTS, 'more fleet event')}.")
     for finding in run.blind_spots:
         say(finding.text)
     cases = read_cases(out / CASES_FILE)

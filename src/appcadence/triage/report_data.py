@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence._parquet import DAMAGE
-from appcadence._quantity import quantity
+from appcadence._quantity import by_chance, quantity
 from appcadence._types import Micros
 from appcadence.config import ATTACK_NAMES
 from appcadence.errors import AppcadenceError, TelemetryError
@@ -27,6 +27,7 @@ from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run, read_table, unreadable
+from appcadence.telemetry.listing import many
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.window_facts import CONTEXT
 
@@ -63,11 +64,10 @@ class Lags:
     @property
     def sentence(self) -> str:
         """Both numbers, and a note if chance alone would answer so many pushes that they prove nothing."""
-        chance = f"{self.by_chance:.0f}" if self.by_chance >= 10 else f"{self.by_chance:.2g}"
         blunt = "" if self.by_chance <= MAX_CHANCE * len(self.seen) else ", too many to tell the two apart"
         return (
-            f"{self.answered} of {len(self.seen)} pushes were followed by a session start within "
-            f"{self.reach_seconds:.0f} s; by chance {chance}{blunt}"
+            f"{self.answered} of {len(self.seen)} pushes {'was' if self.answered == 1 else 'were'} followed by "
+            f"a session start within {self.reach_seconds:.0f} s ({by_chance(self.by_chance)}{blunt})"
         )
 
 
@@ -201,9 +201,9 @@ class Output:
             flows = sum(row["n_flows"] for row in rows if utc_text(row["window_start"], "%Y-%m-%d") in days)
             if days:
                 when = days[0] if len(days) == 1 else f"{len(days):,} days from {days[0]} to {days[-1]}"
-                what = "them" if len(loud) > 1 else loud[0]
-                many = "1 flow" if flows == 1 else f"{flows:,} flows"
-                said[case["id"]] = f"Without an alert, it also contacted {what} on {when} ({many})."
+                what = "contacted them" if len(loud) > 1 else f"contacted {loud[0]}"
+                what = "was also contacted" if case["kind"] == "destination" else f"also {what}"
+                said[case["id"]] = f"Without an alert, it {what} on {when} ({many(flows, 'flow')})."
         return said
 
     def windows(self, rows: Sequence[Row]) -> list[Window]:
