@@ -170,6 +170,11 @@ def a_case(**more):
     return full | {"findings": [Finding("presence_unknown")]} | more
 
 
+def test_a_case_names_the_exceptions_that_hold_back_more_of_it():
+    said = " ".join(case_lines(a_case(exception_ids=["EX-1", "EX-2"]), None))
+    assert "Under exceptions: more of its windows (EX-1, EX-2)." in said
+
+
 def test_a_fleet_event_is_told_by_its_name_and_days_are_counted():
     said = case_lines(a_case(), None)
     assert said[0] == "Case 8, low, new: c2.example on 2 devices" and "Alerts on 2026-03-02." in said

@@ -27,7 +27,7 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import TIME
 from appcadence.triage import siem, suppression
-from appcadence.triage.case_rows import cases_in
+from appcadence.triage.case_rows import cases_in, of_events
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_summary import fleet_summary
 from appcadence.triage.cases import window_days
@@ -88,7 +88,8 @@ def write(
         staging: the directory to write into.
 
     Returns:
-        Keys of the windows whose surroundings the report shows, and what became of each exception.
+        Keys of the windows whose surroundings are kept, those of fleet events among them, and what became of
+        each exception.
     """
     ruling = suppression.judge(judged, measures, entries)
     rank = suppression.ranks_under(ruling, judged)
@@ -100,7 +101,8 @@ def write(
             writer.write_table(table)
             # Exceptions may be taken back: what is kept without them stays kept.
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
-            top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
+            met = pa.array(of_events(part, events))
+            top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), pc.or_(part["alert"], met))))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     columns = ["device_id", "app_id", "dest", "status", "alert"]
     scores = pq.read_table(staging / SCORES_FILE, columns=columns, filters=[("alert", "=", True)])

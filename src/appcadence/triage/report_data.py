@@ -28,6 +28,7 @@ from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run, read_table, unreadable
 from appcadence.telemetry.listing import many
+from appcadence.triage.case_rows import MET, events_of, raising
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.window_facts import CONTEXT
 
@@ -65,9 +66,10 @@ class Lags:
     def sentence(self) -> str:
         """Both numbers, and a note if chance alone would answer so many pushes that they prove nothing."""
         blunt = "" if self.by_chance <= MAX_CHANCE * len(self.seen) else ", too many to tell the two apart"
+        verb = "was" if self.answered == 1 else "were"
         return (
-            f"{self.answered} of {len(self.seen)} pushes {'was' if self.answered == 1 else 'were'} followed by "
-            f"a session start within {self.reach_seconds:.0f} s ({by_chance(self.by_chance)}{blunt})"
+            f"{self.answered} of {len(self.seen)} pushes {verb} followed by a session start within "
+            f"{self.reach_seconds:.0f} s ({by_chance(self.by_chance)}{blunt})"
         )
 
 
@@ -167,10 +169,8 @@ class Output:
         if Run.read(self.path) != self.run:
             raise TelemetryError(f"{self.path} was replaced by another run while it was read; start again")
 
-    def scores(
-        self, filters: list[tuple[str, str, Any]] | None = None, columns: Sequence[str] = SCORES.names
-    ) -> pa.Table:
-        """Rows and columns of the scores table."""
+    def scores(self, filters: list[Any] | None = None, columns: Sequence[str] = SCORES.names) -> pa.Table:
+        """Rows and columns of the scores table; filters as those of `pq.read_table`."""
         table = read_table(self.path / "scores.parquet", list(columns), filters)
         try:
             return table.cast(pa.schema([SCORES.field(name) for name in columns]))
@@ -180,6 +180,15 @@ class Output:
     def cases(self) -> list[Row]:
         """Rows of the cases table, with their findings as `Finding`s."""
         return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
+
+    def raising(self, cases: Sequence[Row]) -> dict[str, list[Row]]:
+        """By id of a case, the windows that raise it, the strongest first; see `case_rows.raising`."""
+        columns = [*KEYS, "window_end", "status", "alert", "score", "rank", "behaviours", "exception_id"]
+        names = events_of(cases).groupby("kind")["name"].agg(list).to_dict()
+        met = [[(MET[str(kind)], "in", of), ("status", "!=", "scored")] for kind, of in names.items()]
+        scores = self.scores([[("alert", "==", True)], *met], columns)
+        rows = as_rows(scores)
+        return {case: [rows[at] for at in of] for case, of in raising(scores, cases).items()}
 
     def without_alert(self, cases: Sequence[Row]) -> dict[str, str]:
         """By id of a case, a sentence: on which days its alerting destinations were contacted without alert.

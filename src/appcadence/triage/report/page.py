@@ -11,13 +11,11 @@ import pyarrow as pa
 
 from appcadence.errors import AppcadenceError
 from appcadence.finding_guide import guides
-from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.sheet import read_named
-from appcadence.triage.case_rows import raising
 from appcadence.triage.cases import SEVERITIES, STATUSES
 from appcadence.triage.report.case_card import card, line
 from appcadence.triage.report.html import write_page
@@ -56,7 +54,7 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
 def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
     """The values of the template."""
     cases = output.cases()
-    alerting = _raising(output, cases[:top])
+    alerting = output.raising(cases[:top])
     strongest = [case["rank"] for case in cases[:top] if case["rank"] is not None]
     windows = {w.row["rank"]: w for w in output.windows(as_rows(output.scores([("rank", "in", strongest)])))}
     said, silent = _verdicts(alerting, verdicts), output.without_alert(cases[:top])
@@ -83,14 +81,6 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         "suppressed_more": max(output.run.excepted - MAX_CASES, 0),
         "guides": {key: guide for key, guide in guides().items() if key in used},
     }
-
-
-def _raising(output: Output, cases: Sequence[Row]) -> Mapping[str, list[Row]]:
-    """By id of a case, its windows that alert, the strongest first."""
-    columns = [*KEYS, "window_end", "status", "alert", "score", "rank", "behaviours"]
-    scores = output.scores([("alert", "==", True)], columns)
-    rows = as_rows(scores)
-    return {case: [rows[at] for at in of] for case, of in raising(scores, cases).items()}
 
 
 def _verdicts(alerting: Mapping[str, Sequence[Row]], file: Path | None) -> Mapping[str, list[Row]]:
