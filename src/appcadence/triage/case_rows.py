@@ -71,6 +71,10 @@ class CaseRows:
         first = seen["first_time"].fillna(seen["window_start"])
         last = seen["last_time"].fillna(seen["window_end"])
         self.frame = seen.assign(owner=self.owner, first=first, last=last)
+        status = self.table["status"].to_pandas()
+        self.excepted, self.local = (
+            (status == name).to_numpy(np.bool_) for name in ("excepted", "local_destination")
+        )
         self.app_wide = (windows["dest"] == APP_LEVEL).to_numpy(np.bool_)
         moment = self.frame.groupby(["owner", "device_id", "window_start"]).ngroup()
         heard = np.bincount(moment, self.fires & self.app_wide) > 0
@@ -125,7 +129,9 @@ class CaseRows:
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
         ports = columns["ports"].to_pylist()
         said = (
-            summaries(told, frame[counted], findings, self._contacted(), ports)
+            summaries(
+                told, frame[counted], findings, ports, self._sum(fires).to_pylist(), **self._contacted(told)
+            )
             if events is None
             else [*map(fleet_summary, events)]
         )
@@ -152,11 +158,23 @@ class CaseRows:
         return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
 
     def _united(self, told: pd.DataFrame, name: str) -> pa.Array:
-        """Distinct values in the windows of each case, the strongest window's first."""
+        """Distinct values in the windows of each case, the strongest window's first, without those of
+        channels under exceptions alone."""
+        found, free, held = (self._values(rows, name) for rows in (told, *self._channels()))
+        alone = [{*a} - {*b} for a, b in zip(held, free, strict=True)]
+        lists = [[v for v in one if v not in of][:MAX_PLACES] for one, of in zip(found, alone, strict=True)]
+        return pa.array(lists, CASES.field(name).type)
+
+    def _channels(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The windows of channels that no exception holds back, and the others."""
+        return self.frame[~self.app_wide & ~self.excepted], self.frame[~self.app_wide & self.excepted]
+
+    def _values(self, rows: pd.DataFrame, name: str) -> list[dict[Any, None]]:
+        """By case, the distinct values of a list in some rows, in their order."""
         found: list[dict[Any, None]] = [{} for _ in range(self.n)]
-        for owner, held in zip(told["owner"].tolist(), told[name].tolist(), strict=True):
-            found[owner] |= dict.fromkeys(held) if isinstance(held, np.ndarray) else {}
-        return pa.array([[*one][:MAX_PLACES] for one in found], CASES.field(name).type)
+        for owner, values in zip(rows["owner"].tolist(), rows[name].tolist(), strict=True):
+            found[owner] |= dict.fromkeys(values) if isinstance(values, np.ndarray) else {}
+        return found
 
     def _findings(self, told: Sequence[Finding]) -> dict[str, pa.Array]:
         """Summaries, and the findings of the windows that raise a case: one a subject, strongest first."""
@@ -182,12 +200,25 @@ class CaseRows:
             "findings": pa.ListArray.from_arrays(offsets, flat),
         }
 
-    def _contacted(self) -> list[list[str]]:
-        """All destinations in the raising windows of each case, ranked by themselves or not."""
-        local = (self.table["status"].to_pandas() == "local_destination").to_numpy(np.bool_)
-        rows = ~self.app_wide & (self.fires | (self.heard & ~local))
-        names = self.frame.loc[rows].groupby("owner")["dest"].agg(lambda dests: [*dict.fromkeys(dests)])
-        return [names.get(owner, []) for owner in range(self.n)]
+    def _contacted(self, told: pd.DataFrame) -> dict[str, list[Any]]:
+        """What `summaries` takes of each case: the `destinations` in its raising windows, ranked by
+        themselves or not; how many more are under exceptions (`held`); and whether app-wide windows count
+        connections to the one that it is told by in which that one does not alert (`more`)."""
+        rows = ~self.app_wide & (self.fires | (self.heard & ~self.local))
+        seen = self.frame.loc[rows, ["owner", "dest"]].assign(
+            held=self.excepted[rows], rests=~self.fires[rows]
+        )
+        under = seen.groupby(["owner", "dest"])["held"].transform("all")
+        free, held = (seen[some].drop_duplicates(["owner", "dest"]) for some in (~under, under))
+        by_case = {name: t.groupby("owner")["dest"].agg(list) for name, t in (("free", free), ("held", held))}
+        first = told.drop_duplicates("owner").set_index("owner")["dest"]
+        more = {*seen.loc[seen["rests"] & (seen["dest"] == seen["owner"].map(first)), "owner"]}
+        lists = [[by_case[name].get(owner, []) for owner in range(self.n)] for name in ("free", "held")]
+        return {
+            "destinations": [free or held for free, held in zip(*lists, strict=True)],
+            "held": [len(held) if free else 0 for free, held in zip(*lists, strict=True)],
+            "more": [owner in more for owner in range(self.n)],
+        }
 
     def _destinations(self, rows: Mask) -> dict[str, pa.Array]:
         held = {*HELD, "fleet_event"}
