@@ -43,7 +43,7 @@ from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.cases import STATUSES
-from appcadence.triage.output import entries_of
+from appcadence.triage.output import in_force
 from appcadence.triage.output import reapply as reapply_exceptions
 
 _MAX_EVENTS = 10
@@ -205,7 +205,7 @@ def _record(
         facts = run_facts(
             out,
             model=model or run.model_version,
-            exceptions=[entry.id for entry in entries_of(exceptions)],
+            exceptions=in_force(out, exceptions),
             exceptions_file=exceptions,
         )
         if last_run(out) != run:
