@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from make import DAY0, fleet, flows, together
 
+from appcadence.cli.score import print_run
 from appcadence.models.fleet_events import MIN_DEVICES
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
@@ -74,7 +75,7 @@ def test_the_same_host_alerts_on_every_device(scorer, tmp_path, devices):
         assert found[0]["event"]["reason"] and found[0]["appcadence"]["behaviours"]
 
 
-def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer, tmp_path):
+def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer, tmp_path, capsys):
     out = tmp_path / "out"
     scored(scorer, out, 5)
     write_report(out, tmp_path / "report.html")
@@ -83,6 +84,10 @@ def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer
     others = pd.read_parquet(out / "scores.parquet").query("alert and status == 'scored'")
     units = len(others.groupby([others["device_id"].astype(str), others["app_id"].fillna(others["dest"])]))
     assert f">{units + 1}<" in page
+    alerts = f"{units + 1} alerts ({len(others) + 5} windows)"
+    assert f"{alerts}; the budget of 1 a device-day allows" in page
+    print_run(Run.read(out), out)
+    assert f"{alerts} at a budget of 1 a device-day." in " ".join(capsys.readouterr().out.split())
     (tmp_path / "exceptions.toml").write_text(EXCEPTION)
     run, _ = reapply(out, tmp_path / "exceptions.toml")
     assert run == Run.read(out) and not lines(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from appcadence.features.catalog import FEATURES
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
 from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.calibration import KEYS
+from appcadence.models.calibration import KEYS, UNITS, alert_units
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run, read_table, unreadable
@@ -180,6 +180,14 @@ class Output:
     def cases(self) -> list[Row]:
         """Rows of the cases table, with their findings as `Finding`s."""
         return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
+
+    def alerts(self, cases: Iterable[Row]) -> str:
+        """How many alerts its cases are, as the budget counts them: alert units, and fleet events as one."""
+        scored = self.scores([("alert", "==", True), ("status", "==", "scored")], KEYS)
+        units = alert_units(scored).group_by(UNITS.names).aggregate([]).num_rows
+        fleet = (c for c in cases if c["kind"].startswith("fleet") and c["status"] != "quiet")
+        units += sum(case["alerting_devices"] > 0 for case in fleet)
+        return f"{many(units, 'alert')} ({many(self.run.alerts, 'window')})"
 
     def raising(self, cases: Sequence[Row]) -> dict[str, list[Row]]:
         """By id of a case, the windows that raise it, the strongest first; see `case_rows.raising`."""

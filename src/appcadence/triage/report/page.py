@@ -68,7 +68,7 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
     used = {key for one in cards for _, key in (*one["reasons"], *one["unchecked"])}
     return {
         "run": output.run,
-        "facts": _facts(output.run, len(cases)),
+        "facts": _facts(output.run, len(cases), output.alerts(cases)),
         "behaviours": list(BEHAVIOURS),
         "severities": SEVERITIES[::-1],
         "statuses": STATUSES,
@@ -154,7 +154,7 @@ def _devices(cases: Sequence[Row]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-len(row["cases"]), row["cases"][0]))[:MAX_DEVICES]
 
 
-def _facts(run: Run, cases: int) -> list[tuple[str, str, str]]:
+def _facts(run: Run, cases: int, alerts: str) -> list[tuple[str, str, str]]:
     """Name, number and note of each."""
     by_status = ", ".join(f"{run.cases[name]:,} {name}" for name in STATUSES if run.cases.get(name))
     return [
@@ -163,7 +163,7 @@ def _facts(run: Run, cases: int) -> list[tuple[str, str, str]]:
         ("Windows", f"{run.windows:,}", f"of {run.window}"),
         ("Scored", f"{run.scored:,}", "had enough evidence"),
         ("Excepted", f"{run.excepted:,}", "under documented exceptions"),
-        ("Cases", f"{cases:,}", f"{by_status}; {_budget(run)}" if by_status else _budget(run)),
+        ("Cases", f"{cases:,}", "; ".join([*([by_status] if by_status else []), alerts, _budget(run)])),
     ]
 
 
@@ -175,4 +175,4 @@ def _budget(run: Run) -> str:
         else f"at most {100 * run.false_discovery_rate:g}% of them should be benign"
     )
     bounded = "".join(f"; {name} {value:g}" for name, value in run.tunables.items())
-    return f"of {run.alerts:,} alerting windows; {limit}{bounded}"
+    return f"{limit}{bounded}"
