@@ -37,6 +37,9 @@ EXAMPLES = {
             "more_ports": False,
             "dest_connections": None,
             "dest_seconds": None,
+            "held_destinations": 0,
+            "more_to_dest": False,
+            "windows": None,
         },
     },
     "expert": {"expert": "volume_of_new", "feature": "beats_per_hour", "value": 2.0, "one_in": 350},
@@ -303,6 +306,32 @@ def test_a_session_is_said_to_be_measured_in_one_window():
         ({"more_ports": True}, " to c2.example (port 4444 and others), which no other device"),
         ({"dest_connections": 1, "dest_seconds": 21600.0}, "; one of them, for 6.0 h, went to c2.example"),
         ({"answered": 9}, "; a session promptly followed 9 of 12 pushes (1.5 by chance)."),
+        (
+            {"connections": 24, "dest_connections": 1, "dest_seconds": 1800.0, "windows": 3}
+            | {"seconds": 336_960.0, "more_to_dest": True, "longest_seconds": 1800.0},
+            "24 connections in 3 alerting windows over 3.9 d; some of them, in contact for 30.0 min or "
+            "longer at a time, went to c2.example (port 4444)",
+        ),
+        (
+            {"connections": 90, "dest_connections": 36, "dest_seconds": 9e4, "more_to_dest": True}
+            | {"gap_seconds": 600.0, "gap_share": 0.9, "longest_seconds": 9.0},
+            "90 connections in 23.0 h; some of them, mostly every 10.0 min, went to c2.example",
+        ),
+        (
+            {"dest_connections": 0, "dest_seconds": 9.0, "more_to_dest": True},
+            "; one that had begun before went to c2.example (port 4444)",
+        ),
+        (
+            {"connections": 9, "windows": 2, "seconds": None, "gap_share": None},
+            "9 connections in 2 alerting windows, in contact",
+        ),
+        ({"dest": None, "destinations": 1, "held_destinations": 2}, ", to 1 destination and 2 under except"),
+        ({"dest": None, "destinations": 3, "held_destinations": 1}, ", to 3 destinations and 1 under except"),
+        ({"dest": None, "destinations": 1}, ", to 1 destination."),
+        ({"dest": None, "destinations": 3}, ", to 3 destinations together."),
+        ({"answered": 9, "by_chance": 0.0}, " 9 of 12 pushes (0 by chance)."),
+        ({"devices": 2, "other_devices": 1}, "(port 4444), which the only other device contacted."),
+        ({"devices": 2, "other_devices": 0}, "(port 4444), which no other device contacted."),
         ({"connections": 999, "unused": 998}, "locked when 99% of them began."),
         ({"connections": 999, "unused": 999}, "locked when all of them began."),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -29,6 +29,17 @@ def quantity(value: float, unit: str) -> str:
     if 0 < value < 0.001:
         return f"under 0.001 {named}".strip()
     return f"{value:,.0f} {named}".strip() if abs(value) >= 1000 else f"{value:.3g} {named}".strip()
+
+
+def together(names: Sequence[str]) -> str:
+    """Names as a person lists them: `a, b and c`."""
+    *others, last = names or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def by_chance(n: float) -> str:
+    """As many as chance alone would have."""
+    return f"{n:.0f} by chance" if n >= 10 else f"{n:.2g} by chance"
 
 
 _MIN_SHARE, _MIN_COVER, _LONG_SECONDS, _MIN_PUSHES = 0.5, 0.1, 1800.0, 3
@@ -60,6 +71,12 @@ def _longest_seconds(p: Mapping[str, Any]) -> float:
     return float(seconds if n == 0 and seconds is not None else p["longest_seconds"] or 0.0)
 
 
+def _together(n: int, held: int | None) -> str:
+    """Destinations that a case names none of, and how many exceptions hold back."""
+    said = "1 destination" if n == 1 else f"{n:,} destinations" if held else f"{n:,} destinations together"
+    return f"{said} and {held:,} under exceptions" if held else said
+
+
 def case_sentence(p: Mapping[str, Any]) -> str:
     n, failed, seconds = p["connections"], p["failed"] or 0, p["seconds"]
     part, part_seconds = _of_destination(p)
@@ -67,22 +84,27 @@ def case_sentence(p: Mapping[str, Any]) -> str:
     what = "use of the network" if p["own_log"] else "attempt" if failed == n else "connection"
     many = what.replace("use ", "uses ") if p["own_log"] else f"{what}s"
     said = f"{n:,} {what if n == 1 else many}" if n else "a connection that had begun before"
-    alone = part <= 1 and (part_seconds is None or part_seconds < longest + 1.0)
+    more_to_dest = several and bool(part) and bool(p.get("more_to_dest"))
+    alone = part <= 1 and not more_to_dest and (part_seconds is None or part_seconds < longest + 1.0)
+    if (windows := p.get("windows")) is not None:
+        said += f" in {windows:,} alerting windows"
     if seconds is not None and (several or not alone):
-        said += f" in {quantity(seconds, 's')}"
+        said += f" {'in' if windows is None else 'over'} {quantity(seconds, 's')}"
     if failed and 10 * failed >= n:
         said += (", all failed" if n > 1 else ", which failed") if failed == n else f", {failed:,} failed"
     rhythm = ""
     if "structured_cadence" in told:
         rhythm += f", mostly every {quantity(p['gap_seconds'], 's')}"
     if "session_persistence" in told:
-        more, least = (" or longer", "") if p.get("cut") else ("", "" if alone else "up to ")
+        longer = p.get("cut") or more_to_dest
+        more, least = (" or longer", "") if longer else ("", "" if alone else "up to ")
         # A session may be one long connection or many short ones, each soon after the last.
         length = f"{least}{quantity(longest, 's')}{more}"
         rhythm += f", for {length}" if alone else f", in contact for {length} at a time"
-    where = p["dest"] or ("" if p["own_log"] else f"{p['destinations']:,} destinations together")
+    where = p["dest"] or ("" if p["own_log"] else _together(p["destinations"], p.get("held_destinations")))
     if several:
         those = {0: "one that had begun before", 1: "one of them"}.get(part, f"{part:,} of them")
+        those = "some of them" if more_to_dest else those
         said += f"; {those}{rhythm}" + (f"{',' if rhythm else ''} went to {where}" if where else "")
     else:
         said += rhythm + (f", to {where}" if where else "")
@@ -92,11 +114,12 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         others = (p["devices"] or 1) - 1
         if others >= 1 and p["other_devices"] is not None:
             met = f"{p['other_devices']:.0f} of {others:.0f} other devices" if p["other_devices"] else ""
+            met = "the only other device" if met and others == 1 else met
             said += f", which {met or 'no other device'} contacted"
         if p["destinations"] > 1:
             said += f" (one of {p['destinations']:,} destinations)"
     if "notification_burst" in told:
-        answered = f"{p['answered']} of {p['pushes']} pushes ({p['by_chance']:.1f} by chance)"
+        answered = f"{p['answered']} of {p['pushes']} pushes ({by_chance(p['by_chance'])})"
         said += f"; a session promptly followed {answered}"
     if p["unused"] is not None and n >= _MIN_PUSHES:
         share = "all" if p["unused"] == n else f"{min(100 * p['unused'] / n, 99):.0f}%"

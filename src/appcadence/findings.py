@@ -287,7 +287,7 @@ CATALOGUE: dict[str, Statement] = {
         )
     ),
     "exception_hours": _broken(
-        "connected at {hour:02}:00 UTC, approved {from_hour:02}:00-{to_hour:02}:00".format_map
+        "connected in the hour from {hour:02}:00 UTC, approved {from_hour:02}:00-{to_hour:02}:00".format_map
     ),
     "exception_expired": _broken("expired on {expires}".format_map),
     "user_present": _explains("the user was present"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow.parquet as pq
@@ -95,6 +96,28 @@ def test_the_facts_of_a_run_are_those_of_its_scores(place):
     assert audit_log.verify("e.jsonl").lines == 1
 
 
+def test_only_exceptions_that_hold_on_a_scored_day_are_in_force(place):
+    """The windows are those of 2026-03-02 to 05."""
+    spans = {
+        "expired": ("2026-01-01", "2026-03-01"),
+        "first": ("2026-01-01", "2026-03-02"),
+        "last": ("2026-03-05", "2099-01-01"),
+        "later": ("2026-03-06", "2099-01-01"),
+    }
+    said = 'owner = "o"\nreason = "r"\nbusiness_justification = "b"\napp_id = "com.none"\n'
+    entries = [
+        f'[[exception]]\nid = "{name}"\n{said}created = {created}\nexpires = {expires}\n'
+        for name, (created, expires) in spans.items()
+    ]
+    (place / "e.toml").write_text("".join(entries))
+    shutil.copytree(place / "scored", place / "copy")
+    run("score", "--out", "copy", "--reapply", "--exceptions", "e.toml", "--evidence", "e.jsonl")
+    (line,) = map(json.loads, (place / "e.jsonl").read_text().splitlines())
+    assert line["facts"]["exceptions"]["in_force"] == ["first", "last"]
+    (week,) = report(place / "e.jsonl", date(2026, 3, 2), date(2026, 3, 8)).weeks
+    assert [*week.exceptions] == ["first", "last"]
+
+
 def _facts(days, **more):
     return {
         "days": days,
@@ -132,7 +155,7 @@ def log(place):
 def test_report_counts_each_day_of_a_device_once(log):
     first, second, third = report(log, date(2026, 12, 28), date(2027, 1, 17)).weeks
     assert (first.week, second.week, third.week) == ("2026-W53", "2027-W01", "2027-W02")
-    assert (first.runs, first.days, first.devices, first.device_days) == (3, 2, 2, 3)
+    assert (first.runs, first.days, first.devices, first.device_days) == (3, 2, 2, 2.5)
     assert (first.hours, first.alerts) == (24 + 12 + 24, 1 + 3)
     assert first.decisions == {"malicious": 0, "benign": 1, "unexplained": 0}
     assert second.decisions == {"malicious": 1, "benign": 1, "unexplained": 0}
@@ -142,7 +165,7 @@ def test_report_counts_each_day_of_a_device_once(log):
     assert second.exceptions == {HOSTILE: 0, "vpn": 4} and not third.exceptions
     assert first.models == {f"appcadence {'b' * 64}": 3}
     (alone,) = report(log, date(2027, 1, 1), date(2027, 1, 1)).weeks
-    assert (alone.device_days, alone.hours, alone.runs) == (1, 24.0, 2)
+    assert (alone.device_days, alone.hours, alone.runs) == (1.0, 24.0, 2)
 
 
 @pytest.mark.parametrize("hours", ["24", None, [1.0]])
@@ -154,6 +177,8 @@ def test_hours_that_are_no_number_are_one_sentence(place, hours):
 
 def test_report_as_text_and_json(log, monkeypatch, capsys):
     said = run("evidence", "report", log, "--from", "2026-12-28", "--to", "2027-01-17")
+    (coverage,) = (line.split() for line in said.partition("Alerting")[0].splitlines() if "W53" in line)
+    assert coverage == ["2026-W53", "3", "2", "2", "2.5", "60"]  # runs, days, devices, device-days, hours
     assert narrow(said) and "2027-W02" in said and "?[31m[bold]x[/]?" in said
     answer = json.loads(
         run("evidence", "report", log, "--from", "2027-01-01", "--to", "2027-01-01", "--json")

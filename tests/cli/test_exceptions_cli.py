@@ -76,6 +76,15 @@ def test_scores_tell_what_matches_and_overlaps(place):
     assert (place / "out" / "scores.parquet").read_bytes() == before
 
 
+def test_what_was_created_after_the_scored_days_says_so(place):
+    late, soon = (entry(name, app_id=MAIL) for name in ("late", "soon"))
+    (place / "late.toml").write_text(late.replace("created = 2026-03-01", "created = 2026-04-01") + soon)
+    late, soon = json.loads(run("late.toml", "--scores", "out", "--json"))["exceptions"]
+    assert late["matched"] == soon["matched"] > 0 and (late["covered"], late["created_later"]) == (0, True)
+    assert (late["notes"], soon["notes"]) == (["created later"], [])
+    assert "created later" in run("late.toml", "--scores", "out")
+
+
 def test_bad_input_is_one_sentence(place, monkeypatch, capsys):
     assert "nowhere.toml cannot be read" in fails(monkeypatch, capsys, "nowhere.toml")
     (place / "bad.toml").write_text(entry("mail", destination="*.co.uk"))

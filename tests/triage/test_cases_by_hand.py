@@ -90,12 +90,12 @@ def test_times_and_counts_are_those_of_all_windows_that_alert():
     assert case["alert_days"] == ["2026-03-02", "2026-03-03"]
     assert case["first_time"] == MIDNIGHT + pd.Timedelta(hours=1)
     assert case["last_time"] == MIDNIGHT + pd.Timedelta(hours=48)
-    assert case["summary"].startswith("43 connections; one of them went to few.example")
+    assert case["summary"].startswith("43 connections in 2 alerting windows; one of them went to few.example")
     # The window over all destinations holds the flows of its channels already.
     (whole,) = by_hand([{"n_flows": 7}, {"dest": "*", "score": 2.0, "n_flows": 50}])
     assert whole["summary"].startswith("50 connections; 7 of them went to a.example")
     (alone,) = by_hand([{"n_flows": 7}, {"n_flows": 5, "hour": 24}])
-    assert alone["summary"].startswith("12 connections, to a.example")
+    assert alone["summary"].startswith("12 connections in 2 alerting windows, to a.example")
 
 
 def test_an_app_wide_rhythm_is_told_with_all_it_contacted():
@@ -107,10 +107,42 @@ def test_an_app_wide_rhythm_is_told_with_all_it_contacted():
     (two,) = by_hand(
         [whole, {"dest": "a.example"} | quiet, {"dest": "b.example", "status": "excepted"} | quiet]
     )
-    assert two["summary"] == "50 connections, to 2 destinations together."
+    assert two["summary"] == "50 connections, to 1 destination and 1 under exceptions."
     assert [part["dest"] for part in two["destinations"]] == ["a.example"]
     (held,) = by_hand([whole, {"dest": "b.example", "status": "excepted"} | quiet])
     assert held["summary"] == "50 connections, to b.example."
+
+
+def test_a_case_tells_of_gaps_between_its_windows_and_of_connections_that_it_cannot_count():
+    """The app's rhythm alerts on two days, three days apart; its destination by itself only on the first."""
+    day, other = {"n_flows": 20, "dest": "*", "hours": 24}, {"n_flows": 9, "hours": 24}
+    rows = [day, other, day | {"hour": 72}, other | {"hour": 72, "alert": False, "score": 1.0}]
+    (gap,) = by_hand(rows)
+    assert gap["summary"] == "40 connections in 3 alerting windows; some of them went to a.example."
+    (silent,) = by_hand(rows[:3])
+    assert silent["summary"] == "40 connections in 3 alerting windows; 9 of them went to a.example."
+    (whole,) = by_hand([day, other, day | {"hour": 24}, other | {"hour": 24}])
+    assert whole["summary"] == "40 connections; 18 of them went to a.example."
+    (one,) = by_hand([day, other])
+    assert one["summary"] == "20 connections; 9 of them went to a.example."
+
+
+def test_what_exceptions_hold_back_is_neither_counted_nor_listed():
+    quiet = {"alert": False, "score": 1.0}
+    rows = [{"dest": "*", "n_flows": 50}, *({"dest": f"{name}.example"} | quiet for name in "abc")]
+    rows.append({"dest": "held.example", "status": "excepted", "exception_id": "EX-1"} | quiet)
+    table = windows_by_hand(rows)
+    known = table.select(["device_id", "app_id", "dest", "window_start"]).to_pylist()
+    known[0] |= {"addresses": ["192.0.2.1", "192.0.2.9", "192.0.2.2"], "record_ids": ["R1", "R9"]}
+    known[1] |= {"addresses": ["192.0.2.2"]}
+    known[4] |= {"addresses": ["192.0.2.9", "192.0.2.2"], "record_ids": ["R9"]}
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    (case,) = cases_in(file, NO_EVENTS, pa.Table.from_pylist(known, FACTS)).to_pylist()
+    assert case["n_destinations"] == 3 and case["exception_ids"] == ["EX-1"]
+    assert ", to 3 destinations and 1 under exceptions" in case["summary"]
+    # The address that a channel without exception uses, too, stays.
+    assert (case["addresses"], case["record_ids"]) == (["192.0.2.1", "192.0.2.2"], ["R1"])
 
 
 def test_a_reason_of_another_destination_names_it():
@@ -150,6 +182,17 @@ def test_no_rhythm_is_said_where_none_is_shown():
     said = siem.ecs(case | {"findings": of_row(case)}, MIDNIGHT)
     assert said["message"] == "com.a on d1 shows unusual traffic towards a.example."
     assert "rhythm" not in json.dumps(said)
+
+
+def test_a_headline_names_no_destination_where_none_is_known():
+    """A phone's own log says when apps used the network, not whom they contacted."""
+    shown = {"behaviours": ["structured_cadence", "session_persistence", "notification_burst"]}
+    (own,) = by_hand([{"dest": "*"} | shown])
+    assert own["destinations"] == [] and siem.headline(own) == (
+        "com.a on d1 shows structured cadence, session persistence and notification burst."
+    )
+    (two,) = by_hand([{"dest": "*"}, {"alert": False}, {"dest": "b.example", "alert": False}])
+    assert siem.headline(two) == "com.a on d1 shows unusual traffic towards 2 destinations together."
 
 
 def test_a_session_over_midnight_lasts_as_long_as_its_part_or_longer():

@@ -54,7 +54,7 @@ def test_says_all_that_is_known_in_80_columns(out):
     assert f"{'.' * 7}{'=' * 17}  unlocked" in said
     assert f"1+++{'.' * 20}  pushes" in said
     for fact in (
-        "36 of 36 pushes were followed by a session start within 31 s; by chance 24, too many to tell",
+        "36 of 36 pushes were followed by a session start within 31 s (24 by chance, too many to tell",
         "App in the inventory: <script>alert(1)</script>",
         "managed, not approved. Declared purpose: <script>alert(1)</script>",
         "Ask the owner of the managed app <script>alert(1)</script>",
@@ -170,6 +170,11 @@ def a_case(**more):
     return full | {"findings": [Finding("presence_unknown")]} | more
 
 
+def test_a_case_names_the_exceptions_that_hold_back_more_of_it():
+    said = " ".join(case_lines(a_case(exception_ids=["EX-1", "EX-2"]), None))
+    assert "Under exceptions: more of its windows (EX-1, EX-2)." in said
+
+
 def test_a_fleet_event_is_told_by_its_name_and_days_are_counted():
     said = case_lines(a_case(), None)
     assert said[0] == "Case 8, low, new: c2.example on 2 devices" and "Alerts on 2026-03-02." in said
@@ -199,12 +204,17 @@ def test_numbers_of_a_contribution_stand_apart(out):
     assert table[0].split() == ["beats_per_hour", "9.71", "an", "hour", "0.312", "an", "hour", "+1.50"]
 
 
-def test_a_case_says_on_which_days_its_destination_was_contacted_without_an_alert(fleet_model, tmp_path):
+@pytest.mark.parametrize(
+    ("app", "what"), [(None, "was also contacted"), ("com.a", "also contacted c2.example")]
+)
+def test_a_case_says_on_which_days_its_destination_was_contacted_without_an_alert(
+    fleet_model, tmp_path, app, what
+):
     day = 86400.0
     starts = [*np.arange(5 * day, 6 * day, 300.0), 6 * day + 1e4, 6 * day + 4e4]
-    beacon = flows(starts, "phone-03", None, "c2.example")
+    beacon = flows(starts, "phone-03", app, "c2.example")
     score_directory({"flows": beacon}, Scorer.load(fleet_model), tmp_path / "out")
-    said = "Without an alert, it also contacted c2.example on 2026-03-08 (2 flows)."
+    said = f"Without an alert, it {what} on 2026-03-08 (2 flows)."
     shown = run(tmp_path / "out", "--case", 1)
     assert "Alerts on 2026-03-07." in shown and said in shown
     write_report(tmp_path / "out", tmp_path / "report.html")

@@ -8,13 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 from make import DAY0, fleet, flows, together
 
+from appcadence.cli.score import print_run
 from appcadence.models.fleet_events import MIN_DEVICES
 from appcadence.nightly import score_directory
 from appcadence.serving import Scorer
 from appcadence.serving.run import Run
+from appcadence.telemetry.listing import listed
+from appcadence.telemetry.verdicts import Draft
 from appcadence.training.injection import past_and_future
+from appcadence.triage.case_state import CASES_FILE, read_cases
+from appcadence.triage.explain import case_lines, case_of
 from appcadence.triage.output import reapply
 from appcadence.triage.report.page import write_report
+from appcadence.triage.verdicts import placed
 
 EXCEPTION = """
 [[exception]]
@@ -69,7 +75,7 @@ def test_the_same_host_alerts_on_every_device(scorer, tmp_path, devices):
         assert found[0]["event"]["reason"] and found[0]["appcadence"]["behaviours"]
 
 
-def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer, tmp_path):
+def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer, tmp_path, capsys):
     out = tmp_path / "out"
     scored(scorer, out, 5)
     write_report(out, tmp_path / "report.html")
@@ -78,6 +84,10 @@ def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer
     others = pd.read_parquet(out / "scores.parquet").query("alert and status == 'scored'")
     units = len(others.groupby([others["device_id"].astype(str), others["app_id"].fillna(others["dest"])]))
     assert f">{units + 1}<" in page
+    alerts = f"{units + 1} alerts ({len(others) + 5} windows)"
+    assert f"{alerts}; the budget of 1 a device-day allows" in page
+    print_run(Run.read(out), out)
+    assert f"{alerts} at a budget of 1 a device-day." in " ".join(capsys.readouterr().out.split())
     (tmp_path / "exceptions.toml").write_text(EXCEPTION)
     run, _ = reapply(out, tmp_path / "exceptions.toml")
     assert run == Run.read(out) and not lines(out)
@@ -91,14 +101,32 @@ def test_an_event_that_alerts_is_one_alert_unit_and_exceptions_quieten_it(scorer
 def test_an_exception_also_covers_the_devices_of_an_event_that_show_too_little(scorer, tmp_path):
     tables = fleet(devices=10, days=5, seed=9)
     day = past_and_future(tables, (DAY0 + 4 * 86400) * 1_000_000)[1]["flows"]
-    beats = 4 * 86400 + np.arange(0, 86400, 300.0)
+    beats = 4 * 86400 + np.arange(0, 86400, 300.0) + 0.25
     rare = [flows(beats[:1], f"phone-{k:02d}", None, "c2.example", 0.5, 310, 180) for k in (7, 8)]
     c2 = [flows(beats + 9 * k, f"phone-{k:02d}", None, "c2.example", 0.5, 310, 180) for k in range(4)]
     out = tmp_path / "out"
     score_directory({"flows": together(day, *c2, *rare)}, scorer, out)
     scores = pd.read_parquet(out / "scores.parquet").query("dest == 'c2.example'")
     assert sorted(scores["status"]) == ["fleet_event"] * 4 + ["insufficient_evidence"] * 2
-    assert len(lines(out)) == 1
+    (case,) = lines(out)
+    # Its times are those of its traffic, and a verdict on it is one on all of its windows.
+    assert case["event"]["start"] == "2026-03-06T00:00:00.250Z"
+    assert case["event"]["end"] == "2026-03-06T23:55:27.750Z"
+    (number,) = (
+        c["case"] for c in read_cases(out / CASES_FILE).to_pylist() if c["id"] == case["event"]["id"]
+    )
+    drafts = placed(out, [Draft({"case": str(number), "verdict": "benign"})])
+    assert sorted(d.values["device_id"] for d in drafts) == sorted(scores["device_id"])
+    row, _ = case_of(out, number)
+    alerting = [f"phone-{k:02d}" for k in range(4)]
+    assert row["loud_device_ids"] == alerting
+    assert f"Alerting by themselves: {listed(alerting, 10)}." in " ".join(case_lines(row, None))
+    write_report(out, tmp_path / "report.html")
+    card = (tmp_path / "report.html").read_text(encoding="utf-8").partition(f'id="c{number}"')[2]
+    card = card.partition("</article>")[0]
+    listing = card.partition("Its 4 alerting windows")[2].partition("</details>")[0]
+    assert all(f"<bdi>phone-{k:02d}</bdi>, c2.example" in listing for k in range(4))
+    assert f"--case {number} --verdict" in card
     (tmp_path / "e.toml").write_text(EXCEPTION)
     _, (use,) = reapply(out, tmp_path / "e.toml")
     assert lines(out) == [] and (use.matched, use.covered) == (6, 4)

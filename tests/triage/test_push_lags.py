@@ -165,7 +165,7 @@ def test_against_the_slow_twin(pushes_us, starts_us, grid):
 def test_chance_that_answers_half_tells_nothing():
     often = [k * 20_000_000 for k in range(4320)]
     found = lags([1_000_000, 2_000_000, 3_000_000], often, 0, DAY, 0.0)
-    assert found.sentence.endswith("within 30 s; by chance 3, too many to tell the two apart")
+    assert found.sentence.endswith("within 30 s (3 by chance, too many to tell the two apart)")
     assert lags([1, 2], often, 0, DAY, 0.0) is None and lags([1, 2, 3], [], 0, DAY, 0.0).by_chance == 0
 
 
@@ -197,16 +197,23 @@ def test_by_hand_chance_is_the_mean_of_six_shifts_turned_round_the_window():
     found = lags(times, starts, 0, DAY, 0.0)
     assert found.answered == 0 and found.by_chance == pytest.approx(4 / 6)
     assert found.facts() == {"pushes": 3, "answered": 0, "by_chance": found.by_chance, "reach_seconds": 30.0}
-    assert found.sentence == "0 of 3 pushes were followed by a session start within 30 s; by chance 0.67"
+    assert found.sentence == "0 of 3 pushes were followed by a session start within 30 s (0.67 by chance)"
 
 
 def chance(of, answered):
     """The sentence on so many pushes, whose shifted ones so many starts follow."""
     none = np.iinfo(np.int64).max
     shifted = np.sort(np.r_[np.zeros(answered, np.int64), np.full(6 * of - answered, none)])
-    return Lags(np.full(of, none), shifted, 30.0).sentence.rpartition("by chance ")[2]
+    return Lags(np.full(of, none), shifted, 30.0).sentence.rpartition("(")[2].rstrip(")")
 
 
 def test_by_hand_half_of_the_pushes_by_chance_still_tell_and_more_do_not():
-    assert chance(4, 12) == "2" and chance(4, 13) == "2.2, too many to tell the two apart"
-    assert chance(20, 60) == "10" and chance(40, 59) == "9.8" and chance(40, 61) == "10"
+    assert chance(4, 12) == "2 by chance"
+    assert chance(4, 13) == "2.2 by chance, too many to tell the two apart"
+    assert chance(20, 60) == "10 by chance" and chance(40, 59) == "9.8 by chance"
+    assert chance(40, 61) == "10 by chance"
+
+
+def test_one_push_was_followed():
+    found = Lags(np.array([1, 10**9, 10**9]), np.full(18, 10**9), 30.0)
+    assert found.sentence == "1 of 3 pushes was followed by a session start within 30 s (0 by chance)"

@@ -165,7 +165,7 @@ def test_page_holds_facts_table_and_cards(out, tmp_path):
     cards = [a["id"] for t, a in parsed.tags if t == "article"]
     assert cards == ["c1", "c2"]
     assert "quiet.example" not in words
-    assert "36 of 36 pushes were followed by a session start within 31 s; by chance 24" in words
+    assert "36 of 36 pushes were followed by a session start within 31 s (24 by chance" in words
     assert "Ask the owner of the managed app" in words and "Ask release management" in words
     assert f"Declared purpose: {HOSTILE[:-1]}" in words
     page = html.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from appcadence.serving.measures import MEASURES
 from appcadence.triage.exceptions import Entry, broken
 from appcadence.triage.suppression import judge, marked, ranks_under, unused
 
-TODAY = datetime.date(2026, 3, 8)
+TODAY, HOUR = datetime.date(2026, 3, 8), "connected in the hour from"
 KEY = ["device_id", "app_id", "dest", "window_start"]
 
 
@@ -93,7 +93,7 @@ def test_the_bound_breaks_it_when_the_rhythm_changes(fleet_model):
     ("bound", "said"),
     [
         ({"max_bytes_per_day": 172_799.0}, "172.8 kB a day, approved up to 172.8 kB"),
-        ({"hours": (22, 6)}, "connected at 06:00 UTC, approved 22:00-06:00"),
+        ({"hours": (22, 6)}, "connected in the hour from 06:00 UTC, approved 22:00-06:00"),
     ],
 )
 def test_volume_and_hours_are_bounds(fleet_model, bound, said):
@@ -366,14 +366,14 @@ def breaks(entry, *, period=np.nan, volume=0.0, hours=()):
         ({"max_bytes_per_day": 2000.0}, {"volume": 2000.1}, "2 kB a day, approved up to 2 kB"),
         ({"max_bytes_per_day": 2000.0}, {"volume": np.nan}, "an unknown volume a day, approved up to 2 kB"),
         ({"hours": (22, 6)}, {"hours": [22, 23, 0, 5]}, None),
-        ({"hours": (22, 6)}, {"hours": [22, 6, 7]}, "connected at 06:00 UTC, approved 22:00-06:00"),
-        ({"hours": (22, 6)}, {"hours": [21, 22]}, "connected at 21:00 UTC, approved 22:00-06:00"),
+        ({"hours": (22, 6)}, {"hours": [22, 6, 7]}, f"{HOUR} 06:00 UTC, approved 22:00-06:00"),
+        ({"hours": (22, 6)}, {"hours": [21, 22]}, f"{HOUR} 21:00 UTC, approved 22:00-06:00"),
         ({"hours": (8, 9)}, {"hours": [8]}, None),
-        ({"hours": (8, 9)}, {"hours": [8, 9]}, "connected at 09:00 UTC, approved 08:00-09:00"),
+        ({"hours": (8, 9)}, {"hours": [8, 9]}, "connected in the hour from 09:00 UTC, approved 08:00-09:00"),
         ({"hours": (9, 8)}, {"hours": [*range(8), *range(9, 24)]}, None),
-        ({"hours": (9, 8)}, {"hours": [8]}, "connected at 08:00 UTC, approved 09:00-08:00"),
+        ({"hours": (9, 8)}, {"hours": [8]}, "connected in the hour from 08:00 UTC, approved 09:00-08:00"),
         ({"hours": (23, 0)}, {"hours": [23]}, None),
-        ({"hours": (23, 0)}, {"hours": [0]}, "connected at 00:00 UTC, approved 23:00-00:00"),
+        ({"hours": (23, 0)}, {"hours": [0]}, "connected in the hour from 00:00 UTC, approved 23:00-00:00"),
     ],
 )
 def test_a_bound_that_is_met_exactly_holds(bound, measured, said):

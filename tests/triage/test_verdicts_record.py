@@ -163,6 +163,7 @@ def test_ranks_are_looked_up_or_refused(tmp_path):
     columns = {"rank": 7, "score": 1.0, "status": "scored", "alert": True}
     for name, value in columns.items():
         window = window.append_column(name, pa.array([value]))
+    window = window.append_column("exception_id", pa.nulls(1, pa.string()))
     pq.write_table(window, tmp_path / "scores.parquet")
     (draft,) = placed(tmp_path, [Draft({"rank": " 7", "verdict": "benign"}, "x: ")])
     assert draft.values["device_id"] == "d1" and draft.values["verdict"] == "benign"

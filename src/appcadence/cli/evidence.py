@@ -97,7 +97,7 @@ def _print(weeks: list[audit_report.Week]) -> None:
     say()
     say("Coverage:")
     names = ("runs", "days", "devices", "device-days", "observed hours")
-    rows = ((w.week, w.runs, w.days, w.devices, w.device_days, f"{w.hours:,.0f}") for w in weeks)
+    rows = ((w.week, w.runs, w.days, w.devices, f"{w.device_days:,.1f}", f"{w.hours:,.0f}") for w in weeks)
     print_table([word("week"), *map(number, names)], rows)
     say()
     say("Alerting windows, and decisions:")

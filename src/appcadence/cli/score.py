@@ -43,8 +43,9 @@ from appcadence.triage.audit_log import append as append_evidence
 from appcadence.triage.audit_report import recorded, run_facts
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.cases import STATUSES
-from appcadence.triage.output import entries_of
+from appcadence.triage.output import in_force
 from appcadence.triage.output import reapply as reapply_exceptions
+from appcadence.triage.report_data import Output
 
 _MAX_EVENTS = 10
 """Most fleet events to print; all of them are in the output."""
@@ -205,7 +206,7 @@ def _record(
         facts = run_facts(
             out,
             model=model or run.model_version,
-            exceptions=[entry.id for entry in entries_of(exceptions)],
+            exceptions=in_force(out, exceptions),
             exceptions_file=exceptions,
         )
         if last_run(out) != run:
@@ -233,20 +234,20 @@ def _moment(option: str, text: str | None) -> pd.Timestamp | None:
 
 def print_run(run: Run, out: Path) -> None:
     """The facts of a run and its first ten cases."""
+    cases = read_cases(out / CASES_FILE)
+    alerts = Output(out).alerts(cases.select(["kind", "status", "alerting_devices"]).to_pylist())
     excepted = f", {run.excepted:,} more are under exceptions" if run.excepted else ""
     say(
         f"{many(run.windows, 'window')} of {many(run.devices, 'device')} over {run.device_days:,.1f} "
         "device-days; "
-        f"{run.scored:,} had enough evidence{excepted}; {many(run.alerts, 'alerting window')} at "
-        f"{run.limit}."
+        f"{run.scored:,} had enough evidence{excepted}; {alerts} at {run.limit}."
     )
     for finding in run.fleet_events[:_MAX_EVENTS]:
         say(finding.text)
     if len(run.fleet_events) > _MAX_EVENTS:
-        say(f"... and {len(run.fleet_events) - _MAX_EVENTS:,} more fleet events.")
+        say(f"... and {many(len(run.fleet_events) - _MAX_EVENTS, 'more fleet event')}.")
     for finding in run.blind_spots:
         say(finding.text)
-    cases = read_cases(out / CASES_FILE)
     by_status = [many(run.cases[name], f"{name} case") for name in STATUSES if run.cases.get(name)]
     shown = f"; the first {_MAX_CASES}:" if len(cases) > _MAX_CASES else ":" if len(cases) else "."
     say(f"{', '.join(by_status) or 'No case'}{shown}")

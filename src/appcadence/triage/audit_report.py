@@ -116,10 +116,10 @@ class Week:
     days: int = 0
     """Days on which any device was observed."""
     devices: int = 0
-    device_days: int = 0
-    """Pairs of a device and a day on which it was observed."""
+    device_days: float = 0.0
+    """Observed hours, over all devices, in days."""
     hours: float = 0.0
-    """Observed hours, over all devices."""
+    """The same in hours."""
     alerts: int = 0
     """Alerting windows; where a day was scored again, those of the last run."""
     decisions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CHOICES, 0))
@@ -188,13 +188,12 @@ def report(
     for day, devices in seen.items():
         week = weeks[_week(date.fromisoformat(day))]
         week.days += 1
-        week.device_days += len(devices)
         week.hours += sum(hours for hours, _ in devices.values())
         week.alerts += sum(alerts for _, alerts in devices.values())
     for name, week in weeks.items():
         days = [devices for day, devices in seen.items() if _week(date.fromisoformat(day)) == name]
         week.devices = len(set().union(*days))
-        week.hours = round(week.hours, 2)
+        week.device_days, week.hours = round(week.hours / 24, 2), round(week.hours, 2)
         week.blind_spots = list(spots[name].values())
     return Report(first, last, count, head, list(weeks.values()))
 

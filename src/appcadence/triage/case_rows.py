@@ -71,6 +71,10 @@ class CaseRows:
         first = seen["first_time"].fillna(seen["window_start"])
         last = seen["last_time"].fillna(seen["window_end"])
         self.frame = seen.assign(owner=self.owner, first=first, last=last)
+        status = self.table["status"].to_pandas()
+        self.excepted, self.local = (
+            (status == name).to_numpy(np.bool_) for name in ("excepted", "local_destination")
+        )
         self.app_wide = (windows["dest"] == APP_LEVEL).to_numpy(np.bool_)
         moment = self.frame.groupby(["owner", "device_id", "window_start"]).ngroup()
         heard = np.bincount(moment, self.fires & self.app_wide) > 0
@@ -87,7 +91,8 @@ class CaseRows:
         device, days = names["device_id"], names["days"]
         begun = days if events is None else [[f"{event.first_seen:%Y-%m-%d}"] for event in events]
         told = self._described()
-        times = frame[fires].groupby("owner").agg({"first": "min", "last": "max"})
+        by_case = frame[fires].groupby("owner")
+        times = by_case.agg({"first": "min", "last": "max"})
         columns = {name: head[name] for name in STRONGEST}
         columns |= {
             "case": pa.array(np.arange(self.n)),
@@ -108,8 +113,13 @@ class CaseRows:
             "exception_ids": self._exceptions(),
         }
         if events is not None:
+            # The event knows its first contact to the second, the facts of its windows to the microsecond.
+            seen = by_case.agg({"first_time": ["min", "count"], "last_time": "max", "dest": "size"})
+            known = seen["first_time"]["count"] == seen["dest"]["size"]
+            first = pd.Series([event.first_seen for event in events], seen.index)
             columns |= {
-                "first_time": pa.array([event.first_seen for event in events], _TIME),
+                "first_time": pa.array(seen["first_time"]["min"].where(known, first), _TIME),
+                "last_time": pa.array(seen["last_time"]["max"].fillna(times["last"]), _TIME),
                 "device_ids": pa.array([list(event.device_ids) for event in events], TEXTS),
                 "alerting_devices": pa.array([event.alerting_devices for event in events], pa.int64()),
                 "app_id": pa.array([e.name if e.kind == "app" else None for e in events], pa.string()),
@@ -119,7 +129,9 @@ class CaseRows:
         findings = self.table["findings"].take(pa.array(self.head)).to_pylist()
         ports = columns["ports"].to_pylist()
         said = (
-            summaries(told, frame[counted], findings, self._contacted(), ports)
+            summaries(
+                told, frame[counted], findings, ports, self._sum(fires).to_pylist(), **self._contacted(told)
+            )
             if events is None
             else [*map(fleet_summary, events)]
         )
@@ -146,11 +158,23 @@ class CaseRows:
         return self._lists(ids["owner"].to_numpy(), pa.array(ids["id"].tolist(), pa.string()))
 
     def _united(self, told: pd.DataFrame, name: str) -> pa.Array:
-        """Distinct values in the windows of each case, the strongest window's first."""
+        """Distinct values in the windows of each case, the strongest window's first, without those of
+        channels under exceptions alone."""
+        found, free, held = (self._values(rows, name) for rows in (told, *self._channels()))
+        alone = [{*a} - {*b} for a, b in zip(held, free, strict=True)]
+        lists = [[v for v in one if v not in of][:MAX_PLACES] for one, of in zip(found, alone, strict=True)]
+        return pa.array(lists, CASES.field(name).type)
+
+    def _channels(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The windows of channels that no exception holds back, and the others."""
+        return self.frame[~self.app_wide & ~self.excepted], self.frame[~self.app_wide & self.excepted]
+
+    def _values(self, rows: pd.DataFrame, name: str) -> list[dict[Any, None]]:
+        """By case, the distinct values of a list in some rows, in their order."""
         found: list[dict[Any, None]] = [{} for _ in range(self.n)]
-        for owner, held in zip(told["owner"].tolist(), told[name].tolist(), strict=True):
-            found[owner] |= dict.fromkeys(held) if isinstance(held, np.ndarray) else {}
-        return pa.array([[*one][:MAX_PLACES] for one in found], CASES.field(name).type)
+        for owner, values in zip(rows["owner"].tolist(), rows[name].tolist(), strict=True):
+            found[owner] |= dict.fromkeys(values) if isinstance(values, np.ndarray) else {}
+        return found
 
     def _findings(self, told: Sequence[Finding]) -> dict[str, pa.Array]:
         """Summaries, and the findings of the windows that raise a case: one a subject, strongest first."""
@@ -176,12 +200,25 @@ class CaseRows:
             "findings": pa.ListArray.from_arrays(offsets, flat),
         }
 
-    def _contacted(self) -> list[list[str]]:
-        """All destinations in the raising windows of each case, ranked by themselves or not."""
-        local = (self.table["status"].to_pandas() == "local_destination").to_numpy(np.bool_)
-        rows = ~self.app_wide & (self.fires | (self.heard & ~local))
-        names = self.frame.loc[rows].groupby("owner")["dest"].agg(lambda dests: [*dict.fromkeys(dests)])
-        return [names.get(owner, []) for owner in range(self.n)]
+    def _contacted(self, told: pd.DataFrame) -> dict[str, list[Any]]:
+        """What `summaries` takes of each case: the `destinations` in its raising windows, ranked by
+        themselves or not; how many more are under exceptions (`held`); and whether app-wide windows count
+        connections to the one that it is told by in which that one does not alert (`more`)."""
+        rows = ~self.app_wide & (self.fires | (self.heard & ~self.local))
+        seen = self.frame.loc[rows, ["owner", "dest"]].assign(
+            held=self.excepted[rows], rests=~self.fires[rows]
+        )
+        under = seen.groupby(["owner", "dest"])["held"].transform("all")
+        free, held = (seen[some].drop_duplicates(["owner", "dest"]) for some in (~under, under))
+        by_case = {name: t.groupby("owner")["dest"].agg(list) for name, t in (("free", free), ("held", held))}
+        first = told.drop_duplicates("owner").set_index("owner")["dest"]
+        more = {*seen.loc[seen["rests"] & (seen["dest"] == seen["owner"].map(first)), "owner"]}
+        lists = [[by_case[name].get(owner, []) for owner in range(self.n)] for name in ("free", "held")]
+        return {
+            "destinations": [free or held for free, held in zip(*lists, strict=True)],
+            "held": [len(held) if free else 0 for free, held in zip(*lists, strict=True)],
+            "more": [owner in more for owner in range(self.n)],
+        }
 
     def _destinations(self, rows: Mask) -> dict[str, pa.Array]:
         held = {*HELD, "fleet_event"}
@@ -214,7 +251,7 @@ class CaseRows:
 
 COLUMNS = [name for name in SCORES.names if name not in ("contributions", "observed_seconds")]
 """What is read of the scores table."""
-_MET = {"destination": "dest", "app": "app_id"}
+MET = {"destination": "dest", "app": "app_id"}
 """The column that a fleet event's name stands in."""
 
 
@@ -248,21 +285,44 @@ def cases_in(scores: Path, events: pd.DataFrame, facts: pa.Table | None = None) 
 def raising(scores: pa.Table, cases: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     """By id of a case, a row of the cases table, the rows of a scores table that raise it, strongest first.
 
-    The table has `alert`, `status`, `score` and the columns of `calibration.KEYS`.
+    All windows raise a fleet event, whether they alert or not. The table has `alert`, `status`, `score`,
+    `exception_id` and the columns of `calibration.KEYS`.
     """
     # A run over many days may hold several cases of one subject, each with days of its own.
-    ids = {(*subject(case)[1:], day): case["id"] for case in cases for day in case["alert_days"]}
+    ids: dict[tuple[str, ...], str] = {}
+    for case in cases:
+        kind, device, name = subject(case)
+        whose = [(kind, d) for d in case["device_ids"]] if kind.startswith("fleet") else [("", device)]
+        ids |= {(*who, name, day): case["id"] for who in whose for day in case["alert_days"]}
+    met = of_events(scores, events_of(cases)) & ~_flags(pc.is_valid(scores["exception_id"]))
     found: dict[str, list[int]] = {case["id"]: [] for case in cases}
     order = pc.sort_indices(scores, sort_keys=[("score", "descending")]).to_numpy()
-    order = order[_flags(scores["alert"])[order]]
-    alerting = scores.take(pa.array(order))
-    rows = alerting.select(["status", "app_id", "dest"]).to_pylist()
-    for at, row, unit in zip(order.tolist(), rows, alert_units(alerting).to_pylist(), strict=True):
-        fleet = [("", row[column]) for column in _MET.values() if row["status"] == "fleet_event"]
-        for what in [(unit["device_id"], unit["name"])] if row["status"] == "scored" else fleet:
-            if case := ids.get((*what, str(unit["day"]))):
-                found[case].append(at)
+    order = order[(met | _flags(_is_raising(scores)))[order]]
+    rows = scores.select(["status", "app_id", "dest"]).take(pa.array(order)).to_pylist()
+    units = alert_units(scores.select(KEYS).take(pa.array(order))).to_pylist()
+    for at, row, unit in zip(order.tolist(), rows, units, strict=True):
+        events = [(f"fleet_{kind}", row[column]) for kind, column in MET.items()]
+        for kind, name in [("", unit["name"])] if row["status"] == "scored" else events:
+            if mine := ids.get((kind, unit["device_id"], name, str(unit["day"]))):
+                found[mine].append(at)
     return found
+
+
+def events_of(cases: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Kind and name of the fleet events among some cases, rows of the cases table."""
+    named = [subject(case) for case in cases if case["kind"].startswith("fleet")]
+    return pd.DataFrame(
+        {"kind": [k.removeprefix("fleet_") for k, *_ in named], "name": [n for *_, n in named]}
+    )
+
+
+def of_events(windows: pa.Table, events: pd.DataFrame) -> Mask:
+    """(n,) which windows are those of fleet events, by name: some may be of devices that knew it before."""
+    rows = np.zeros(len(windows), np.bool_)
+    for kind, column in MET.items():
+        names = pa.array(events.loc[events["kind"] == kind, "name"], pa.string())
+        rows |= _flags(pc.is_in(windows[column], names))
+    return rows & ~_flags(pc.is_in(windows["status"], pa.array(["scored", *HELD])))
 
 
 def _flags(values: pa.ChunkedArray) -> Mask:
@@ -280,10 +340,7 @@ def _concerned(scores: pa.Table, units: pd.DataFrame, events: pd.DataFrame) -> p
     wanted = pa.Table.from_pandas(units, UNITS, preserve_index=False)
     rows = np.zeros(len(scores), np.bool_)
     rows[mine.join(wanted, UNITS.names, join_type="left semi")["row"].to_numpy()] = True
-    for kind, column in _MET.items():
-        names = pa.array(events.loc[events["kind"] == kind, "name"], pa.string())
-        rows |= _flags(pc.is_in(scores[column], names)) & ~_flags(pc.equal(scores["status"], "scored"))
-    return scores.select(COLUMNS).filter(pa.array(rows))
+    return scores.select(COLUMNS).filter(pa.array(rows | of_events(scores, events)))
 
 
 def _unit_rows(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names]:
@@ -304,14 +361,13 @@ def _unit_rows(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Na
 
 def _event_rows(windows: pa.Table, events: pd.DataFrame) -> tuple[Codes, Codes, Names]:
     """The same for the fleet events."""
-    others = pc.is_in(windows["status"], pa.array(["scored", *HELD]))
-    met = _flags(pc.invert(pc.or_(others, pc.is_valid(windows["exception_id"]))))
+    met = of_events(windows, events) & ~_flags(pc.is_valid(windows["exception_id"]))
     kept: list[Any] = []
     index, owner = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     event: Any
     for event in events.sort_values(["first_seen", "kind", "name"]).itertuples():
         by_device = pc.is_in(windows["device_id"], pa.array(event.device_ids, pa.string()))
-        same = _flags(pc.and_(pc.equal(windows[_MET[event.kind]], event.name), by_device))
+        same = _flags(pc.and_(pc.equal(windows[MET[event.kind]], event.name), by_device))
         hit = np.flatnonzero(met & same)
         if len(hit):
             index.append(hit)

@@ -38,8 +38,12 @@ def summaries(
     told: pd.DataFrame,
     every: pd.DataFrame,
     findings: Sequence[Sequence[Mapping[str, Any]]],
-    destinations: Sequence[Sequence[str]],
     ports: Sequence[Sequence[int]],
+    n_windows: Sequence[int],
+    *,
+    destinations: Sequence[Sequence[str]],
+    held: Sequence[int],
+    more: Sequence[bool],
 ) -> list[Finding]:
     """The finding `case` of each case, in the order of `owner`.
 
@@ -47,8 +51,11 @@ def summaries(
         told: windows with their `window_facts`, those of a case strongest first; null = not known.
         every: all windows that raise the cases, no flow in two of them.
         findings: what is said of the strongest window of each case.
-        destinations: all that the windows of each case hold.
         ports: those of each case, the most used first.
+        n_windows: how many windows raise each case.
+        destinations: all that the windows of each case hold and no exception holds back, or else those.
+        held: how many more are under exceptions.
+        more: whether `every` holds connections to the told destination that `told` does not.
     """
     span = (told["window_end"] - told["window_start"]).dt.total_seconds()
     over = (told["first_time"] == told["window_start"]) | (told["last_time"] == told["window_end"])
@@ -77,11 +84,14 @@ def summaries(
     }
     columns |= {
         "dest": [
-            dest if dest != APP_LEVEL else some[0] if len(some) == 1 else None
-            for dest, some in zip(facts["dest"].tolist(), destinations, strict=True)
+            dest if dest != APP_LEVEL else some[0] if len(some) == 1 and not under else None
+            for dest, some, under in zip(facts["dest"].tolist(), destinations, held, strict=True)
         ],
         "own_log": [any(one["code"] == "destinations_unknown" for one in some) for some in findings],
         "destinations": [len(some) for some in destinations],
+        "held_destinations": [*held],
+        "more_to_dest": [*more],
+        "windows": [n if one else None for n, one in zip(n_windows, _scattered(every), strict=True)],
         "cut": facts["cut"].tolist(),
         "port": [None if not some or some[0] in WEB_PORTS else some[0] for some in ports],
         "more_ports": [len(some) > 1 for some in ports],
@@ -90,6 +100,19 @@ def summaries(
         Finding("case", dict(zip(columns, values, strict=True)))
         for values in zip(*columns.values(), strict=True)
     ]
+
+
+def _scattered(windows: pd.DataFrame) -> list[bool]:
+    """By owner, whether some time or destination between its first window and its last is in none of them."""
+    by_case = windows.groupby("owner")
+    times = by_case.agg(
+        {"window_start": ["min", "nunique"], "window_end": "max", "dest": ["nunique", "size"]}
+    )
+    length = (windows["window_end"] - windows["window_start"]).groupby(windows["owner"]).first()
+    moments = times["window_start"]["nunique"]
+    whole = times["window_end"]["max"] - times["window_start"]["min"] == moments * length
+    whole &= times["dest"]["size"] == moments * times["dest"]["nunique"]
+    return [not one for one in whole]
 
 
 def _sums(windows: pd.DataFrame) -> pd.DataFrame:

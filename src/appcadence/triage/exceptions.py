@@ -65,6 +65,10 @@ class Entry:
     hours: tuple[int, int] | None
     """Hours of the day (UTC): from the first to before the second, over midnight if that is less."""
 
+    def in_force(self, first: date, last: date) -> bool:
+        """Whether it holds on one of the days from `first` to `last`, both included."""
+        return self.created <= last and first <= self.expires
+
 
 def read(path: str | Path) -> tuple[Entry, ...]:
     """The exceptions of a file, in its order.

@@ -11,6 +11,7 @@ from appcadence._quantity import quantity
 from appcadence._types import DAY_US
 from appcadence.errors import AppcadenceError
 from appcadence.findings import UNCHECKED, of_kind
+from appcadence.telemetry.listing import listed
 from appcadence.triage.cases import subject
 from appcadence.triage.next_steps import contact, contain, explained, identity, look
 from appcadence.triage.report_data import (
@@ -51,7 +52,8 @@ def explain(out: Path, rank: int) -> Window:
 def case_of(out: Path, number: int) -> tuple[Row, Window | None]:
     """The case of a number in a batch output, and its strongest window, if it has one with a rank.
 
-    `without_alert` is added to its row: what `Output.without_alert` says of it, or empty.
+    Added to its row are `without_alert`, what `Output.without_alert` says of it, or empty, and of a fleet
+    event `loud_device_ids`, the devices that alert by themselves.
 
     Raises:
         AppcadenceError: the output has no such case.
@@ -64,6 +66,9 @@ def case_of(out: Path, number: int) -> tuple[Row, Window | None]:
         raise AppcadenceError(f"{out} has no case {number}; {have}")
     case = cases[number - 1]
     case |= {"without_alert": output.without_alert([case]).get(case["id"], "")}
+    if case["kind"].startswith("fleet"):
+        rows = output.raising([case])[case["id"]]
+        case |= {"loud_device_ids": sorted({row["device_id"] for row in rows if row["alert"]})}
     return case, None if case["rank"] is None else explain(out, case["rank"])
 
 
@@ -90,11 +95,14 @@ def case_lines(case: Row, window: Window | None) -> list[str]:
     verb = "Quiet since; it alerted" if case["status"] == "quiet" else "Alerts"
     days = f"{verb} on {len(later) + 1:,} days, {first} to {later[-1]}." if later else f"{verb} on {first}."
     said = [f.text for f in case["findings"][1:] if f.kind != UNCHECKED]
+    loud, held = case.get("loud_device_ids", ()), case.get("exception_ids") or ()
     return [
         *_wrapped(f"{head} on {where}"),
         *_wrapped(case["findings"][0].sentence),
         *_wrapped(days),
         *_wrapped(case.get("without_alert", "")),
+        *(_wrapped(f"Alerting by themselves: {listed(loud, 10)}.") if loud else ()),
+        *(_wrapped(f"Under exceptions: more of its windows ({listed(held, 10)}).") if held else ()),
         *_listed("Why it stands out", said),
         *_listed("Where to look", look(case)),
         *_listed("How to contain it", contain(case, {} if window is None else window.context)),

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from appcadence.models.fleet_events import alerting_devices
 from appcadence.models.scores import SCORES
 from appcadence.serving.measures import MEASURES, MEASURES_FILE
 from appcadence.serving.run import FILE as RUN
-from appcadence.serving.run import Run
+from appcadence.serving.run import Run, read_table
 from appcadence.telemetry.schema import TIME
 from appcadence.triage import siem, suppression
-from appcadence.triage.case_rows import cases_in
+from appcadence.triage.case_rows import cases_in, of_events
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_summary import fleet_summary
 from appcadence.triage.cases import window_days
@@ -88,7 +88,8 @@ def write(
         staging: the directory to write into.
 
     Returns:
-        Keys of the windows whose surroundings the report shows, and what became of each exception.
+        Keys of the windows whose surroundings are kept, those of fleet events among them, and what became of
+        each exception.
     """
     ruling = suppression.judge(judged, measures, entries)
     rank = suppression.ranks_under(ruling, judged)
@@ -100,7 +101,8 @@ def write(
             writer.write_table(table)
             # Exceptions may be taken back: what is kept without them stays kept.
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
-            top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), part["alert"])))
+            met = pa.array(of_events(part, events))
+            top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), pc.or_(part["alert"], met))))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     columns = ["device_id", "app_id", "dest", "status", "alert"]
     scores = pq.read_table(staging / SCORES_FILE, columns=columns, filters=[("alert", "=", True)])
@@ -184,6 +186,17 @@ def counts(scores: pa.Table) -> dict[str, Any]:
     masks = {name: pc.equal(scores["status"], name) for name in ("scored", "excepted")}
     masks["alerts"] = scores["alert"]
     return {name: int(pc.sum(mask).as_py() or 0) for name, mask in masks.items()}
+
+
+def in_force(out: Path, exceptions: str | Path | None) -> list[str]:
+    """Ids of the exceptions of a file that hold on a day of an output's windows."""
+    entries = entries_of(exceptions)
+    windows = read_table(out / SCORES_FILE, ["window_start", "window_end"])
+    if not len(windows):
+        return []
+    first, end = pc.min(windows["window_start"]).as_py(), pc.max(windows["window_end"]).as_py()
+    last = end - timedelta(microseconds=1)
+    return [entry.id for entry in entries if entry.in_force(first.date(), last.date())]
 
 
 def entries_of(exceptions: str | Path | None) -> tuple[Entry, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from appcadence._parquet import DAMAGE
-from appcadence._quantity import quantity
+from appcadence._quantity import by_chance, quantity
 from appcadence._types import Micros
 from appcadence.config import ATTACK_NAMES
 from appcadence.errors import AppcadenceError, TelemetryError
@@ -23,10 +23,12 @@ from appcadence.features.catalog import FEATURES
 from appcadence.features.families.notification import MAX_CHANCE, MIN_PUSHES
 from appcadence.features.pushes import SHIFTS_SECONDS, WAKE_SECONDS
 from appcadence.findings import SUPPRESSION, Finding, of_kind, of_row
-from appcadence.models.calibration import KEYS
+from appcadence.models.calibration import KEYS, UNITS, alert_units
 from appcadence.models.eligibility import BEHAVIOURS, CADENCE_ALONE_BEATS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run, read_table, unreadable
+from appcadence.telemetry.listing import many
+from appcadence.triage.case_rows import MET, events_of, raising
 from appcadence.triage.case_state import CASES_FILE, read_cases
 from appcadence.triage.window_facts import CONTEXT
 
@@ -63,11 +65,11 @@ class Lags:
     @property
     def sentence(self) -> str:
         """Both numbers, and a note if chance alone would answer so many pushes that they prove nothing."""
-        chance = f"{self.by_chance:.0f}" if self.by_chance >= 10 else f"{self.by_chance:.2g}"
         blunt = "" if self.by_chance <= MAX_CHANCE * len(self.seen) else ", too many to tell the two apart"
+        verb = "was" if self.answered == 1 else "were"
         return (
-            f"{self.answered} of {len(self.seen)} pushes were followed by a session start within "
-            f"{self.reach_seconds:.0f} s; by chance {chance}{blunt}"
+            f"{self.answered} of {len(self.seen)} pushes {verb} followed by a session start within "
+            f"{self.reach_seconds:.0f} s ({by_chance(self.by_chance)}{blunt})"
         )
 
 
@@ -167,10 +169,8 @@ class Output:
         if Run.read(self.path) != self.run:
             raise TelemetryError(f"{self.path} was replaced by another run while it was read; start again")
 
-    def scores(
-        self, filters: list[tuple[str, str, Any]] | None = None, columns: Sequence[str] = SCORES.names
-    ) -> pa.Table:
-        """Rows and columns of the scores table."""
+    def scores(self, filters: list[Any] | None = None, columns: Sequence[str] = SCORES.names) -> pa.Table:
+        """Rows and columns of the scores table; filters as those of `pq.read_table`."""
         table = read_table(self.path / "scores.parquet", list(columns), filters)
         try:
             return table.cast(pa.schema([SCORES.field(name) for name in columns]))
@@ -180,6 +180,23 @@ class Output:
     def cases(self) -> list[Row]:
         """Rows of the cases table, with their findings as `Finding`s."""
         return [row | {"findings": of_row(row)} for row in as_rows(read_cases(self.path / CASES_FILE))]
+
+    def alerts(self, cases: Iterable[Row]) -> str:
+        """How many alerts its cases are, as the budget counts them: alert units, and fleet events as one."""
+        scored = self.scores([("alert", "==", True), ("status", "==", "scored")], KEYS)
+        units = alert_units(scored).group_by(UNITS.names).aggregate([]).num_rows
+        fleet = (c for c in cases if c["kind"].startswith("fleet") and c["status"] != "quiet")
+        units += sum(case["alerting_devices"] > 0 for case in fleet)
+        return f"{many(units, 'alert')} ({many(self.run.alerts, 'window')})"
+
+    def raising(self, cases: Sequence[Row]) -> dict[str, list[Row]]:
+        """By id of a case, the windows that raise it, the strongest first; see `case_rows.raising`."""
+        columns = [*KEYS, "window_end", "status", "alert", "score", "rank", "behaviours", "exception_id"]
+        names = events_of(cases).groupby("kind")["name"].agg(list).to_dict()
+        met = [[(MET[str(kind)], "in", of), ("status", "!=", "scored")] for kind, of in names.items()]
+        scores = self.scores([[("alert", "==", True)], *met], columns)
+        rows = as_rows(scores)
+        return {case: [rows[at] for at in of] for case, of in raising(scores, cases).items()}
 
     def without_alert(self, cases: Sequence[Row]) -> dict[str, str]:
         """By id of a case, a sentence: on which days its alerting destinations were contacted without alert.
@@ -201,9 +218,9 @@ class Output:
             flows = sum(row["n_flows"] for row in rows if utc_text(row["window_start"], "%Y-%m-%d") in days)
             if days:
                 when = days[0] if len(days) == 1 else f"{len(days):,} days from {days[0]} to {days[-1]}"
-                what = "them" if len(loud) > 1 else loud[0]
-                many = "1 flow" if flows == 1 else f"{flows:,} flows"
-                said[case["id"]] = f"Without an alert, it also contacted {what} on {when} ({many})."
+                what = "contacted them" if len(loud) > 1 else f"contacted {loud[0]}"
+                what = "was also contacted" if case["kind"] == "destination" else f"also {what}"
+                said[case["id"]] = f"Without an alert, it {what} on {when} ({many(flows, 'flow')})."
         return said
 
     def windows(self, rows: Sequence[Row]) -> list[Window]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from appcadence._quantity import together
 from appcadence._version import VERSION
 from appcadence.findings import of_row
 from appcadence.models.eligibility import BEHAVIOURS
@@ -54,7 +55,9 @@ def headline(alert: Alert) -> str:
         return f"{len(alert['device_ids'])} devices met the {what} {name} for the first time together{loud}."
     (device,) = alert["device_ids"]
     who = "An unknown app" if alert["app_id"] is None else alert["app_id"]
-    shown = ", ".join(name.replace("_", " ") for name in alert["behaviours"]) or "unusual traffic"
+    shown = together([name.replace("_", " ") for name in alert["behaviours"]]) or "unusual traffic"
+    if not part:
+        return f"{who} on {device} shows {shown}."
     if count != 1 and not any(p["alert"] for p in part):
         return f"{who} on {device} shows {shown} towards {count} destinations together."
     others = f" and {len(part) - 1} more" if len(part) > 1 else ""

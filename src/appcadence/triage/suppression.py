@@ -48,6 +48,8 @@ class Use:
     """Windows it marks."""
     bounds_broken: int | None = None
     """Windows it would mark if they kept to its bounds."""
+    created_later: bool = False
+    """It was created after the last of the windows began."""
     overlaps: dict[str, int] = field(default_factory=dict)
     """By id of an earlier exception, windows that this one would mark too but that one already does."""
 
@@ -59,6 +61,8 @@ class Use:
             out.append("expired")
         elif self.days_left <= SOON_DAYS:
             out.append("expires today" if not self.days_left else f"expires in {self.days_left} d")
+        if self.created_later:
+            out.append("created later")
         if self.matched == 0:
             out.append("matches no window")
         if self.bounds_broken:
@@ -147,6 +151,7 @@ def judge(
     owner = np.full(len(scores), -1)
     breaks: list[tuple[Codes, list[Finding]]] = []
     uses = []
+    latest = np.argsort(table.start)[-1:]
     for number, entry in enumerate(entries):
         scope = table.scope(entry)
         named, ended = table.names_all(entry, scope), table.ended(entry, scope)
@@ -169,6 +174,7 @@ def judge(
             len(scope),
             int(np.count_nonzero(before < 0)),
             int(np.count_nonzero(out & table.judged[rows])),
+            not table.begun(entry, latest).all(),
         )
         uses.append(_use(entry, on, *counts, overlaps))
     findings: dict[int, list[Finding]] = {}

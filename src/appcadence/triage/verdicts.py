@@ -80,7 +80,7 @@ def placed(out: str | Path, drafts: Sequence[Draft]) -> list[Draft]:
     """
     file = Path(out) / "scores.parquet"
     recover(out)
-    scores = read_table(file, ["rank", "score", "status", "alert", *WINDOW])
+    scores = read_table(file, ["rank", "score", "status", "alert", "exception_id", *WINDOW])
     cases: list[dict[str, Any]] = []
     if any(draft.values.get("case") for draft in drafts):
         cases = read_cases(Path(out) / CASES_FILE).to_pylist()

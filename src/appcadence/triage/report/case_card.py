@@ -64,16 +64,17 @@ def card(
     Args:
         case: a row of the cases table.
         window: its strongest window in this run, which is pictured; None where it has none with a rank.
-        raising: its windows that alert, rows of the scores table.
+        raising: its windows, rows of the scores table; see `case_rows.raising`.
         verdicts: earlier decisions on its channels, the latest first.
         out: the output directory.
     """
     said = case["findings"]
     known = {d["analyst"] for d in verdicts}, {d["verdict"] for d in verdicts}
     differ = all(len(names) > 1 for names in known)
-    # Decisions are about alerting windows, which quiet cases and fleet events that never alerted lack.
+    # Decisions are about windows, which quiet cases lack.
     commands = verdict_commands(out, case["case"]) if raising else {}
     reasons = of_kind(said, REASON, SUPPRESSION)
+    fleet, loud = case["kind"].startswith("fleet"), [row for row in raising if row["alert"]]
     return line(case) | {
         "id": case["id"],
         "day_list": case["alert_days"],
@@ -89,10 +90,11 @@ def card(
         "shown": None if window is None else _shown(window),
         "windows": [
             {"rank": r["rank"], "start": r["window_start"], "dest": channel(r)[1], "score": r["score"]}
-            for r in raising[:MAX_LISTED]
+            | {"device": r["device_id"] if fleet else ""}
+            for r in loud[:MAX_LISTED]
         ],
-        "windows_more": max(len(raising) - MAX_LISTED, 0),
-        "device_list": case["device_ids"][:MAX_LISTED] if case["kind"].startswith("fleet") else [],
+        "windows_more": max(len(loud) - MAX_LISTED, 0),
+        "device_list": case["device_ids"][:MAX_LISTED] if fleet else [],
         "verdicts": verdicts,
         "analysts_differ": differ,
         "judged": _verdict_badge(verdicts, differ),
@@ -192,7 +194,7 @@ def exception_entry(case: Row, raising: Sequence[Row]) -> str:
 
     Args:
         case: a row of the cases table.
-        raising: its windows that alert, rows of the scores table; empty = those of the case alone are known.
+        raising: its windows, rows of the scores table; empty = what the case shows alone is known.
     """
     fleet = case["kind"].startswith("fleet")
     alone = [part["dest"] for part in case["destinations"] if part["alert"]]

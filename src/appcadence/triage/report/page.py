@@ -11,13 +11,11 @@ import pyarrow as pa
 
 from appcadence.errors import AppcadenceError
 from appcadence.finding_guide import guides
-from appcadence.models.calibration import KEYS
 from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 from appcadence.serving.run import Run
 from appcadence.telemetry.schema import VERDICTS
 from appcadence.telemetry.sheet import read_named
-from appcadence.triage.case_rows import raising
 from appcadence.triage.cases import SEVERITIES, STATUSES
 from appcadence.triage.report.case_card import card, line
 from appcadence.triage.report.html import write_page
@@ -56,7 +54,7 @@ def write_report(out_dir: Path, html: Path, top: int = MAX_CASES, verdicts: Path
 def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
     """The values of the template."""
     cases = output.cases()
-    alerting = _raising(output, cases[:top])
+    alerting = output.raising(cases[:top])
     strongest = [case["rank"] for case in cases[:top] if case["rank"] is not None]
     windows = {w.row["rank"]: w for w in output.windows(as_rows(output.scores([("rank", "in", strongest)])))}
     said, silent = _verdicts(alerting, verdicts), output.without_alert(cases[:top])
@@ -70,7 +68,7 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
     used = {key for one in cards for _, key in (*one["reasons"], *one["unchecked"])}
     return {
         "run": output.run,
-        "facts": _facts(output.run, len(cases)),
+        "facts": _facts(output.run, len(cases), output.alerts(cases)),
         "behaviours": list(BEHAVIOURS),
         "severities": SEVERITIES[::-1],
         "statuses": STATUSES,
@@ -83,14 +81,6 @@ def _values(output: Output, top: int, verdicts: Path | None) -> dict[str, Any]:
         "suppressed_more": max(output.run.excepted - MAX_CASES, 0),
         "guides": {key: guide for key, guide in guides().items() if key in used},
     }
-
-
-def _raising(output: Output, cases: Sequence[Row]) -> Mapping[str, list[Row]]:
-    """By id of a case, its windows that alert, the strongest first."""
-    columns = [*KEYS, "window_end", "status", "alert", "score", "rank", "behaviours"]
-    scores = output.scores([("alert", "==", True)], columns)
-    rows = as_rows(scores)
-    return {case: [rows[at] for at in of] for case, of in raising(scores, cases).items()}
 
 
 def _verdicts(alerting: Mapping[str, Sequence[Row]], file: Path | None) -> Mapping[str, list[Row]]:
@@ -164,7 +154,7 @@ def _devices(cases: Sequence[Row]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-len(row["cases"]), row["cases"][0]))[:MAX_DEVICES]
 
 
-def _facts(run: Run, cases: int) -> list[tuple[str, str, str]]:
+def _facts(run: Run, cases: int, alerts: str) -> list[tuple[str, str, str]]:
     """Name, number and note of each."""
     by_status = ", ".join(f"{run.cases[name]:,} {name}" for name in STATUSES if run.cases.get(name))
     return [
@@ -173,7 +163,7 @@ def _facts(run: Run, cases: int) -> list[tuple[str, str, str]]:
         ("Windows", f"{run.windows:,}", f"of {run.window}"),
         ("Scored", f"{run.scored:,}", "had enough evidence"),
         ("Excepted", f"{run.excepted:,}", "under documented exceptions"),
-        ("Cases", f"{cases:,}", f"{by_status}; {_budget(run)}" if by_status else _budget(run)),
+        ("Cases", f"{cases:,}", "; ".join([*([by_status] if by_status else []), alerts, _budget(run)])),
     ]
 
 
@@ -185,4 +175,4 @@ def _budget(run: Run) -> str:
         else f"at most {100 * run.false_discovery_rate:g}% of them should be benign"
     )
     bounded = "".join(f"; {name} {value:g}" for name, value in run.tunables.items())
-    return f"of {run.alerts:,} alerting windows; {limit}{bounded}"
+    return f"{limit}{bounded}"
