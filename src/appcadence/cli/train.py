@@ -143,7 +143,8 @@ def train(
 def _say_verdicts(params: Mapping[str, Any]) -> None:
     windows, learned = params["verdict_windows"], params["verdict_windows_learned"]
     say(
-        f"{many(params['verdicts'], 'verdict')} decide {many(windows, 'window')} of this telemetry. The "
+        f"{many(params['verdicts'], 'verdict')} {'decides' if params['verdicts'] == 1 else 'decide'} "
+        f"{many(windows, 'window')} of this telemetry. The "
         f"classifier learned from {learned:,} of them, those of its later part."
     )
     if not windows:
