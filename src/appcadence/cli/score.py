@@ -198,7 +198,7 @@ def _record(
 ) -> str | None:
     """Add a run to the evidence, and return the new head; None if it was recorded before.
 
-    The next run so adds the evidence of one that was killed right after its output.
+    The next run thus records one that was killed right after its output.
     """
     with scratch(evidence, wait=True):
         if recorded(evidence, out):

@@ -48,12 +48,12 @@ def program() -> str:
 
 
 def complain(line: str) -> None:
-    """Print a line to standard error, unfolded."""
+    """Print a line to standard error, unwrapped."""
     typer.echo(f"appcadence: {plain(line)}", err=True)
 
 
 def say(line: object = "", indent: str = "") -> None:
-    """Print a line folded at 80 columns; a longer word, such as a path or a hash, is not split."""
+    """Print a line wrapped at 80 columns; a longer word, such as a path or a hash, is not split."""
     if _quiet:
         return
     later = " " * len(indent)
@@ -69,7 +69,7 @@ def say(line: object = "", indent: str = "") -> None:
 
 
 def line(text: str) -> None:
-    """Print a line unfolded, without control characters."""
+    """Print a line unwrapped, without control characters."""
     if not _quiet:
         typer.echo(plain(text))
 

@@ -7,10 +7,10 @@ import numpy as np
 from appcadence.features._kernels import HALF_MICROSECOND, kernel, sort_rows
 
 STITCH_GAP_SECONDS = 1.0
-"""A flow that starts this near the end of one on the same ports goes on with it: an exporter cut it."""
+"""A flow that starts this close to the end of one on the same ports continues it: an exporter cut it."""
 STITCH_MIN_SECONDS = 30.0
 """The shortest active timeout of an exporter: shorter flows were not cut by one."""
-_OPEN = 64  # long flows of a channel open at once among which the one that goes on is looked for
+_OPEN = 64  # long open flows of a channel among which the continued one is looked for
 
 
 def arrange(

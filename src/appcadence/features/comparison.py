@@ -14,20 +14,20 @@ from appcadence.features.windows import Windows
 
 _STEADY_DAYS = 14
 _MIN_DAYS = 2
-"""Contact on fewer of them is no evidence of anything steady."""
+"""Contact on fewer days is no evidence of steadiness."""
 _FADE = 0.5 ** (1 / 14)
-"""What a count of a day ago weighs."""
+"""Weight of a count from one day earlier."""
 _NEVER = np.iinfo(np.int64).max
 _BITS = 62
 _MIN_HABITS = 2
 
 
 def compare(windows: Windows, past: Past) -> Comparison:
-    """Go through the windows of each device in time, each judged by what came before it.
+    """Compare each window of a device, in the order of time, with what came before it.
 
     A window's past ends when the device is first seen in it: telemetry that begins in the middle of a window
-    so keeps the morning's contacts as past. A history that holds the window itself keeps no older habits: the
-    channel is then no twin. What is not vetted counts for days with contact alone.
+    therefore treats the morning's contacts as its past. A history that holds the window itself keeps no
+    older habits: the channel is then no twin. What is not vetted counts for days with contact alone.
     """
     n = windows.n_channels
     device, app, dest = windows.device[:n], windows.app[:n], windows.dest[:n]

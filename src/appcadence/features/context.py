@@ -1,4 +1,4 @@
-"""What surrounds the flows: use of device and app, pushes, what apps declare, and the past."""
+"""The context of flows: use of devices and apps, pushes, what apps declare, and the past."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Spans(Runs):
     last: np.ndarray
 
     def earlier(self, us: int) -> Spans:
-        """On a clock that began so much later."""
+        """The same on a clock whose zero lies `us` microseconds later."""
         return Spans(self.key, self.first - us, self.last - us)
 
 
@@ -127,17 +127,17 @@ class Context(Fleetwide):
     """Everything but flows of some devices, coded like them. What was not observed is empty."""
 
     use: Spans
-    """By device: unlocked, or screen on other than for a push alone."""
+    """By device: unlocked, or the screen on for another reason than a push."""
     logged: Spans
     """By device: whatever the activity log says, a screen that only a push lit included."""
     front: Spans
-    """By (device, app): the app in front."""
+    """By (device, app): the app in the foreground."""
     fronted: np.ndarray
-    """(n_devices,) the device reports apps in front."""
+    """(n_devices,) whether the device reports apps in the foreground."""
     tasks: Spans
-    """By (device, app): work that iOS had scheduled."""
+    """By (device, app): background work that iOS had scheduled."""
     tasked: np.ndarray
-    """(n_devices,) the device reports such work."""
+    """(n_devices,) whether the device reports such work."""
     observed: Spans
     """By device: when every flow would have been recorded; a device without any says nothing of it."""
     pushes: Pushes
@@ -280,7 +280,7 @@ def _transfers(table: pa.Table, flows: Flows) -> np.ndarray:
 
 
 def _usage(table: pa.Table, flows: Flows) -> np.ndarray:
-    """What was counted, over intervals that are some."""
+    """Byte counts, over intervals that are not empty."""
     first, last = micros(table["start"]), micros(table["end"])
     sent, received = (np.maximum(table[name].to_numpy(), 0) for name in ("bytes_out", "bytes_in"))
     ends = {"first_us": first, "last_us": last}
@@ -301,8 +301,8 @@ def _pushes(table: pa.Table, flows: Flows) -> np.ndarray:
 
 
 def _lit_by_push(spans: np.ndarray, pushes: np.ndarray, grid: np.ndarray) -> Mask:
-    """(n,) spans of a lit screen that a push began and no unlock met, on devices that report unlocks: nobody
-    need have looked."""
+    """(n,) spans of a lit screen that a push began and no unlock overlaps, on devices that report unlocks:
+    perhaps nobody looked."""
     unlocked, loud = spans[spans["kind"] == _UNLOCKED], pushes[~pushes["silent"]]
     order = np.lexsort((loud["time_us"], loud["device"]))
     met, device = _merged(unlocked["device"].astype(np.int64), unlocked), spans["device"].astype(np.int64)

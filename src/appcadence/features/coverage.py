@@ -25,7 +25,7 @@ def observed(
         rows: `FLOW` records.
         row: pieces name their row, and their `window` (n,) from 0, of `width` microseconds.
         spans: by device, on the rows' clock.
-        nameless: code of what is no destination.
+        nameless: code that stands for an unknown destination.
     """
     if not len(row):
         return np.empty(0, np.int64), np.empty(0)

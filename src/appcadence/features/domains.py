@@ -16,5 +16,5 @@ def _suffixes() -> PublicSuffixList:
 
 @lru_cache(maxsize=100_000)
 def registrable_domain(dest: str) -> str:
-    """`example.co.uk` of `a.b.example.co.uk`; an address, or a name that is none, stands for itself."""
+    """`example.co.uk` of `a.b.example.co.uk`; an address, or a name without such a domain, as it is."""
     return dest if is_address(dest) else _suffixes().privatesuffix(dest) or dest

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WAKE_SECONDS = 30.0
 """Apple's limit for the work a background push may start."""
 SHIFTS_SECONDS = np.array([-1500.0, -900.0, -420.0, 420.0, 900.0, 1500.0])
-"""Turned round inside the window: the base rate needs nothing from outside of it."""
+"""Shifted circularly within the window, so that the base rate needs nothing from outside of it."""
 COUNTS = ("pushes", "answered_pushes", "answered_shifts", "session_starts", "pushed_session_starts")
 """Pushes; those that a start follows; the same of the pushes shifted, all shifts together; starts; those that
 follow a push."""
@@ -39,7 +39,7 @@ def count(windows: Windows) -> FeatureMatrix:
 
 @kernel
 def _answers(push, starts, shift, reach, seconds):  # type: ignore[no-untyped-def]
-    """How many of the sorted pushes, turned round the window by a shift, a sorted start follows in time."""
+    """How many sorted pushes, shifted circularly within the window, a session start follows in time."""
     n, count, i = len(push), 0, 0
     first = 0
     while first < n and push[first] + shift < (0.0 if shift < 0.0 else seconds):

@@ -23,18 +23,18 @@ from appcadence.telemetry.schema import CONTACT_SUMMARIES, conform
 Tables = Mapping[str, pa.Table]
 
 MAX_CONTACTS = 10**9
-"""A row with more is damaged, and counts for so many."""
+"""Larger counts are damage, and are clipped to this."""
 MAX_OVERLAP_US = DAY_US
 NEW_US = 28 * DAY_US
-"""What the device first contacted in so long before the end of a report is new, unless in its first report:
-a host does not become known by being contacted again the week after."""
+"""A host first contacted within this long before the end of a report is new, unless it is the device's first
+report: contacting it again the week after does not make it known."""
 AWAKE_SHARE = 2 / 3
 """Of a report's hours, where no activity telemetry says when the phone was used."""
 MIN_EXPOSURE_HOURS = 16.0
 """A day awake: a new host is judged over the time since its first contact, but over no less."""
 MIN_INTERVAL_US = 60_000_000
 PRIOR_PAIRS = 3.0
-"""What the usual rate is shrunk by: the more general rate counts as so many more specific ones."""
+"""Weight of the more general rate, as a number of observations of the more specific one."""
 PRESENT = ("app_foreground", "device_unlocked", "screen_on")
 
 PAIR = ["device_id", "app_id", "dest_host"]
@@ -161,7 +161,7 @@ def _hours_used(activity: pa.Table) -> dict[str, Ints]:
     """By device, the hours since 1970 in which it was used, sorted."""
     used = present(activity)
     first = used["start"].to_numpy() // HOUR_US
-    # A lamp that was never put out does not make a day of use.
+    # A screen that was never seen to go off is not a day of use.
     row, later = row_and_place(np.clip(used["end"].to_numpy() // HOUR_US - first + 1, 1, 24))
     hours = pd.DataFrame({"device": used["device_id"].to_numpy()[row], "hour": first[row] + later})
     return {str(name): np.unique(part["hour"].to_numpy()) for name, part in hours.groupby("device")}

@@ -28,7 +28,7 @@ from appcadence.telemetry.arrays import AsOf
 SESSION_GAP_SECONDS = 30.0
 BEAT_GAP_SECONDS = 2.0
 MAX_DURATION_SECONDS = 30 * 86400.0
-"""Longer durations are cut: no capture holds them, and each window they cross costs a row."""
+"""Longer durations are clipped: no capture holds them, and each window they cross costs a row."""
 APP_LEVEL = "*"
 """The destination of a window over all of an app's, and of flows of which only the app is known."""
 
@@ -113,8 +113,8 @@ class Windows:
 
     @cached_property
     def activity_logged(self) -> Mask:
-        """(n,) whether the activity log of the device says anything in the window, or in the day up to its
-        end where the window is shorter: a log that fell silent does not mean that nobody was there."""
+        """(n,) whether the activity log of the device has a record in the window, or in the day up to its end
+        where the window is shorter: a log that fell silent does not mean that nobody was there."""
         logged, end = self.context.logged, self.start_us + int(self.seconds * 1e6)
         last = AsOf(logged.key, logged.first).find(self.device, end - 1)
         until = np.append(logged.last, np.iinfo(np.int64).min)[last]

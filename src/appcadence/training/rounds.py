@@ -50,7 +50,7 @@ class Injector:
     def inject(
         self, number: int, draw: int, rate: float, *, thin: bool = False, **how: Any
     ) -> tuple[Sample, pd.DataFrame]:
-        """The windows of a round with a number of its own, and its implants, so many a device-day.
+        """The windows of a round with a number of its own, and its implants, at a rate for each device-day.
 
         Args:
             draw: seed of the implants.

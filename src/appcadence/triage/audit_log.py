@@ -5,8 +5,8 @@ is not ASCII escaped. `hash` is the SHA-256 of the line without its "hash", `pre
 (64 zeros on the first), `seq` the number of the line from 1, `at` a time in UTC. So an edit, a cut in the
 middle, a repeated or a moved line shows, and where.
 
-What a chain cannot show by itself: that lines were cut off its end, or that all of it was written anew. Keep
-the head (the last line's hash) elsewhere, in a ticket or a SIEM, and verify against it.
+What a chain cannot show by itself: that lines were cut off its end, or that the whole file was rewritten.
+Keep the head (the last line's hash) elsewhere, in a ticket or a SIEM, and verify against it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def verify(
     """Check every line, in memory for one line and the heads.
 
     `head` is a hash that `append` returned earlier, `anchors` a file to which `anchor` added such. Without
-    them, lines cut off the end and a file written anew from the first line stay unseen; with them they show,
+    them, lines cut off the end and a file rewritten from its first line stay unseen; with them they show,
     up to the line that the last one stands for.
 
     Raises:
@@ -277,7 +277,7 @@ def _torn(path: Path, start: int, size: int, which: str) -> str:
 
 
 def _write(path: Path, stream: IO[bytes], data: bytes, size: int) -> None:
-    """Write all and have it on disk, or put the file back to `size` bytes."""
+    """Write everything to disk, or truncate the file to `size` bytes again."""
     try:
         view = memoryview(data)
         while view:

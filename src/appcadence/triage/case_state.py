@@ -1,4 +1,4 @@
-"""Cases from night to night: what is new, what goes on, what has become quiet."""
+"""Cases from night to night: new, continuing, raised and quiet."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def under_exceptions(cases: pa.Table, scores: pa.Table) -> set[str]:
 def continued(
     cases: pa.Table, earlier: pa.Table, last_day: str, held: Container[str], days: int = 1
 ) -> pa.Table:
-    """This run's cases as the sequel of an earlier run's, and that run's that have become quiet.
+    """This run's cases as the continuation of an earlier run's, and that run's that have become quiet.
 
     A case that goes on keeps its id, its days and its highest severity. One that did not alert is quiet, and
     is forgotten after more than `MAX_QUIET_DAYS` of that.

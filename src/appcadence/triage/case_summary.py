@@ -11,7 +11,7 @@ from appcadence.features.windows import APP_LEVEL
 from appcadence.findings import Finding
 
 WEB_PORTS = (80, 443)
-"""What goes without saying."""
+"""Ports that are not worth mentioning."""
 _ADDED = {
     "n_started": "connections",
     "n_failed": "failed",

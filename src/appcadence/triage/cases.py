@@ -21,7 +21,7 @@ from appcadence.models.eligibility import BEHAVIOURS
 from appcadence.models.scores import SCORES
 
 MAX_QUIET_DAYS = 3
-"""So many days without an alert do not end a case: work apps rest at the weekend."""
+"""A case ends after more days than this without an alert: work apps rest at the weekend."""
 
 DESTINATION = pa.struct(
     [

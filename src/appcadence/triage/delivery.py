@@ -1,4 +1,4 @@
-"""Alerts to receivers, at most once: nothing is sent twice, and nothing is lost without being said.
+"""Alerts to receivers, at most once: nothing is sent twice, and nothing is lost silently.
 
 A document's key is made of the case, its status and its severity, so that a case is sent when it is new and
 again when it is raised, however often a night is run. Before a document is sent, the ledger says so. What was
@@ -59,7 +59,7 @@ class Spool:
     _ledger: sqlite3.Connection
 
     def add(self, receiver: str, documents: Iterable[tuple[str, str]]) -> None:
-        """Have (key, document) wait for a receiver, all or none; a key that was here before is left out."""
+        """Queue (key, document) pairs for a receiver, all or none; keys queued before are skipped."""
         with self._ledger:
             self._ledger.execute("BEGIN IMMEDIATE")
             self._ledger.executemany(
@@ -83,7 +83,7 @@ class Spool:
         )
 
     def turn(self, receiver: str, before: str, after: str) -> None:
-        """Give all of a receiver's deliveries of one state another."""
+        """Move all of a receiver's deliveries from one state to another."""
         self._ledger.execute(
             "UPDATE deliveries SET state = ? WHERE receiver = ? AND state = ?", (after, receiver, before)
         )
@@ -95,7 +95,7 @@ class Spool:
 
     @contextmanager
     def sending(self) -> Iterator[bool]:
-        """The one right to send from this spool; False where another run has it."""
+        """Holds the lock for sending from this spool; yields False if another run holds it."""
         handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             yield lock(handle, wait=False)
@@ -105,7 +105,7 @@ class Spool:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Spool]:
-    """The spool of a directory, which is made, for its owner alone.
+    """The spool of a directory, which is made if it is missing, for its owner alone.
 
     Raises:
         AppcadenceError: its ledger cannot be read or written.
@@ -127,7 +127,7 @@ BUDGET_SECONDS = 60.0
 
 @dataclass
 class Delivered:
-    """What came of a delivery: documents, each counted once for every receiver."""
+    """The outcome of a delivery: documents, each counted once for every receiver."""
 
     sent: int = 0
     waiting: int = 0
@@ -139,7 +139,7 @@ class Delivered:
 
 
 def key_of(document: Mapping[str, Any]) -> str:
-    """What tells an alert from others: 64 hexadecimal digits of the case's id, status and severity.
+    """The idempotency key of an alert: 64 hexadecimal digits of the case's id, status and severity.
 
     Raises:
         AppcadenceError: it is no alert.
@@ -162,7 +162,7 @@ def deliver(
 ) -> Delivered:
     """Send ECS documents (see `siem.ecs`) to all receivers, after what the spool still has for them.
 
-    It returns after `budget_seconds` at the latest, give or take a second; what was not sent by then waits.
+    It returns after `budget_seconds` at the latest, within about a second; what was not sent by then waits.
     With `resend_unsure`, what is unsure from before is sent as well, which may be twice.
 
     Raises:

@@ -12,7 +12,7 @@ from appcadence.triage.report_data import Row, Window, utc_text
 from appcadence.triage.siem import suspects
 
 MAX_OTHERS, FLEET_PART = 2, 20
-"""A destination is rare if at most so many other devices contact it, or one in so many of the fleet."""
+"""A destination is rare if at most MAX_OTHERS other devices contact it, or one in FLEET_PART of the fleet."""
 
 MAX_NAMED = 5
 """Destinations that are named."""

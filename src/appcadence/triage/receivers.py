@@ -38,10 +38,10 @@ class NotTaken(Exception):
 
 @dataclass(frozen=True)
 class Syslog:
-    """A syslog server: RFC 5424 over TCP with octet counting (RFC 6587), a connection a message; or over UDP.
+    """A syslog server: RFC 5424 over TCP with octet counting (RFC 6587), a connection a message, or UDP.
 
-    Syslog has no answer. Over TCP a message counts as taken when the server has closed the connection in good
-    order after it; over UDP, when it has left.
+    Syslog has no answer. Over TCP a message counts as taken when the server has closed the connection cleanly
+    after it; over UDP, when it has been sent.
     """
 
     host: str
@@ -50,12 +50,12 @@ class Syslog:
 
     @property
     def identity(self) -> str:
-        """What the ledger tells receivers by."""
+        """The name of this receiver in the ledger."""
         return self.place
 
     @property
     def place(self) -> str:
-        """What messages call it: no path, which may hold a secret."""
+        """The name of it in messages: without a path, which may hold a secret."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"syslog {'udp' if self.udp else 'tcp'}://{host}:{self.port}"
 

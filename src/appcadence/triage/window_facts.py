@@ -186,7 +186,7 @@ FLOW_COLUMNS = ("source_uid",)
 
 
 def touched(flows: pa.Table, wanted: pd.DataFrame) -> pa.Table:
-    """The flows of the channels and apps of the wanted windows, on whatever day; no DNS lookups."""
+    """The flows of the channels and apps of the wanted windows, on any day; no DNS lookups."""
     app_wide = (wanted["dest"] == APP_LEVEL).to_numpy(np.bool_)
     channel, app = _names(flows["device_id"], flows["app_id"], _dest(flows))
     of = [pa.array(wanted[name].astype(object), pa.string(), from_pandas=True) for name in KEY[:3]]

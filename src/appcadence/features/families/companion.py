@@ -14,7 +14,7 @@ from appcadence.features.windows import Windows
 NEAR_SECONDS = 10.0
 ALONE_SECONDS = 60.0
 SHIFTS_SECONDS = np.array([-660.0, -420.0, -240.0, 240.0, 420.0, 660.0])
-"""Turned round inside the window: the base rate needs nothing from outside of it."""
+"""Shifted circularly within the window, so that the base rate needs nothing from outside of it."""
 _MIN_STARTS = 3
 _CELL_SECONDS = 20.0
 

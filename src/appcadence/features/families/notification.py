@@ -1,8 +1,8 @@
-"""Lag to the push: do sessions follow this app's pushes more often than chance would have it?
+"""Lag to the push: do sessions follow this app's pushes more often than chance would make them?
 
 A push log has a grid (an exact log about 0 s, PowerLog 60 s): a push stamped t came within the grid after t,
-so an answer is looked for until the wake time after the grid. A coarse grid so weakens the test, and where
-chance alone would answer half of the pushes the coupling is NaN: this log cannot tell.
+so an answer is looked for until the wake time after the grid. A coarse grid therefore weakens the test, and
+where chance alone would answer half of the pushes the coupling is NaN: this log cannot tell.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIN_PUSHES = 3
 MIN_FADED_PUSHES = 2.5
 """Three over a few days, some of which count less by now."""
 PRIOR_PUSHES = 3.0
-"""So many pushes or starts without effect are added to those of the days: few prove little."""
+"""Pushes or starts without effect that are added to those of the days, so that few prove little."""
 
 FEATURES = (
     Feature(

@@ -163,7 +163,7 @@ def _untagged(record: Record) -> Record | None:
 
 
 def object_of(text: bytes) -> Record | None:
-    """The JSON object of a line; None if it is none."""
+    """The JSON object of a line; None if it is not one."""
     text = text.removeprefix(_BOM).strip(_AROUND)
     # This check is faster than an exception.
     if not text.startswith(b"{") or not text.endswith(b"}"):
