@@ -36,6 +36,9 @@ def test_four_gaps_have_a_usual_length_and_a_fifth_beside_it_is_near(gaps, usual
 def test_other_devices_are_counted_without_this_one():
     fact = told(*(flows([60.0], f"d{k}") for k in (1, 2, 3)), flows([60.0], "d4", host="b.example"))
     assert (fact["other_devices"], fact["devices"]) == (2, 4)
+    unnamed = flows([60.0], "d5", host=None)  # as a phone's own log has them
+    fact = told(flows([60.0]), flows([60.0], "d2", host="b.example"), unnamed)
+    assert (fact["other_devices"], fact["devices"]) == (0, 2)
 
 
 def test_an_app_is_what_it_does_beyond_the_local_network():

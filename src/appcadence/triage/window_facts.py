@@ -179,8 +179,8 @@ FACTS = pa.schema(
 """One row a window. first_time and last_time: of its traffic, inside the window; n_started, n_failed: records
 that began in it; gap_seconds, gap_share: median gap between beats, and share of gaps near it;
 longest_seconds: of its sessions; n_unused: records begun while nobody used the device; n_answered, by_chance:
-pushes that a session followed, and as many as chance would have; other_devices of so many devices that
-contacted the destination so far. Null = not known."""
+pushes that a session followed, and as many as chance would have; other_devices of so many devices,
+of those whose destinations are known, that contacted the destination so far. Null = not known."""
 FLOW_COLUMNS = ("source_uid",)
 """Columns of flows beside those of features."""
 
@@ -275,8 +275,9 @@ def _gaps(windows: Windows, rows: Codes) -> dict[str, Vector]:
 
 
 def _prevalence(history: History, wanted: pd.DataFrame) -> dict[str, Vector]:
-    known = history.contacts[["device_id", "dest"]]
-    met = known[known["dest"].isin(set(wanted["dest"]) - {APP_LEVEL})].groupby("dest")["device_id"].nunique()
+    contacts = history.contacts[["device_id", "dest"]]
+    known = contacts[contacts["dest"] != APP_LEVEL]  # a phone's own log names no destinations
+    met = known[known["dest"].isin(set(wanted["dest"]))].groupby("dest")["device_id"].nunique()
     others = wanted["dest"].map(met).to_numpy(np.float64) - 1
     return {
         "other_devices": others,
