@@ -1,5 +1,7 @@
 """What the page's script says under every filter and order, in a real browser, against the cases."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -34,7 +36,7 @@ for(const button of heads)for(const way of ["up","down"]){
   orders[button.parentNode.dataset.key+way]=[...list.tBodies[0].rows].filter(r=>!r.hidden).map(r=>Number(r.dataset.case));
 }
 const told=document.createElement("pre");told.id="told";
-told.textContent=JSON.stringify({out,orders,local:document.querySelector("time").textContent,zone:by("zone").textContent});
+told.textContent=JSON.stringify({out,orders,local:document.querySelector("time").textContent,zone:by("zone").textContent,csv:csv()});
 document.body.append(told);
 </script>
 """
@@ -123,6 +125,9 @@ def test_headers_sort_and_times_are_the_readers_too(out):
             turned = down if name != "case" else not down
             assert len(order) == len(cases) and order == sorted(order, reverse=turned), name + way
     assert told["zone"] == ", in brackets Asia/Tokyo"
+    saved = list(csv.DictReader(io.StringIO(told["csv"])))
+    shown = {c["case"]: str(np.datetime64(c["first_time"], "us"))[:19] for c in cases}
+    assert {int(row["Case"]): row["Alerts from"][:19] for row in saved} == shown
     utc, local = re.fullmatch(
         r"\d{4}-(\d\d-\d\d \d\d:\d\d) \((\d\d-\d\d \d\d:\d\d)\)", told["local"]
     ).groups()

@@ -37,11 +37,14 @@ function cell(text){
 const flat=text.replace(/\s+/g," ").trim();
 return '"'+(/^[\s\u00ad\ufeff\u200b-\u200f\u2028-\u202e\u2060-\u2069]*[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(flat)?"'":"")+flat.replace(/"/g,'""')+'"';
 }
-function save(){
+function csv(){
 const heads=[...list.tHead.rows[0].cells].map(head=>cell(head.textContent));
-const lines=rows.filter(row=>!row.hidden).map(row=>[...row.cells].map(c=>cell(c.textContent)).join(","));
+const lines=rows.filter(row=>!row.hidden).map(row=>[...row.cells].map(c=>cell(c.querySelector("time")?.dateTime??c.textContent)).join(","));
+return [heads.join(","),...lines].join("\r\n")+"\r\n";
+}
+function save(){
 const link=document.createElement("a");
-link.href=URL.createObjectURL(new Blob([[heads.join(","),...lines].join("\r\n")+"\r\n"],{type:"text/csv"}));
+link.href=URL.createObjectURL(new Blob([csv()],{type:"text/csv"}));
 link.download="cases.csv";link.click();URL.revokeObjectURL(link.href);
 }
 async function copy(button){
