@@ -303,7 +303,9 @@ CATALOGUE: dict[str, Statement] = {
     "cadence_alone": _silent(
         "cadence alone, with under {min_beats} beats, never raises one, whatever its score."
     ),
-    "below_threshold": _silent("its score is below the level from which windows alert in this run."),
+    "below_threshold": _silent(
+        "its score is below the level from which windows of its kind of telemetry alert in this run."
+    ),
     "no_behaviour_stands_out": _silent(
         "it shows no behaviour within the thresholds that are set, so its score does not matter."
     ),
