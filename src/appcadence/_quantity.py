@@ -71,7 +71,7 @@ def _longest_seconds(p: Mapping[str, Any]) -> float:
     return float(seconds if n == 0 and seconds is not None else p["longest_seconds"] or 0.0)
 
 
-def _together(n: int, held: int | None) -> str:
+def _unnamed(n: int, held: int | None) -> str:
     """Destinations that a case names none of, and how many exceptions hold back."""
     said = "1 destination" if n == 1 else f"{n:,} destinations" if held else f"{n:,} destinations together"
     return f"{said} and {held:,} under exceptions" if held else said
@@ -101,7 +101,7 @@ def case_sentence(p: Mapping[str, Any]) -> str:
         # A session may be one long connection or many short ones, each soon after the last.
         length = f"{least}{quantity(longest, 's')}{more}"
         rhythm += f", for {length}" if alone else f", in contact for {length} at a time"
-    where = p["dest"] or ("" if p["own_log"] else _together(p["destinations"], p.get("held_destinations")))
+    where = p["dest"] or ("" if p["own_log"] else _unnamed(p["destinations"], p.get("held_destinations")))
     if several:
         those = {0: "one that had begun before", 1: "one of them"}.get(part, f"{part:,} of them")
         those = "some of them" if more_to_dest else those

@@ -294,7 +294,7 @@ def raising(scores: pa.Table, cases: Sequence[Mapping[str, Any]]) -> dict[str, l
         kind, device, name = subject(case)
         whose = [(kind, d) for d in case["device_ids"]] if kind.startswith("fleet") else [("", device)]
         ids |= {(*who, name, day): case["id"] for who in whose for day in case["alert_days"]}
-    met = of_events(scores, events_of(cases)) & ~_flags(pc.is_valid(scores["exception_id"]))
+    met = event_windows(scores, events_of(cases)) & ~_flags(pc.is_valid(scores["exception_id"]))
     found: dict[str, list[int]] = {case["id"]: [] for case in cases}
     order = pc.sort_indices(scores, sort_keys=[("score", "descending")]).to_numpy()
     order = order[(met | _flags(_is_raising(scores)))[order]]
@@ -316,7 +316,7 @@ def events_of(cases: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def of_events(windows: pa.Table, events: pd.DataFrame) -> Mask:
+def event_windows(windows: pa.Table, events: pd.DataFrame) -> Mask:
     """(n,) which windows are those of fleet events, by name: some may be of devices that knew it before."""
     rows = np.zeros(len(windows), np.bool_)
     for kind, column in MET.items():
@@ -340,7 +340,7 @@ def _concerned(scores: pa.Table, units: pd.DataFrame, events: pd.DataFrame) -> p
     wanted = pa.Table.from_pandas(units, UNITS, preserve_index=False)
     rows = np.zeros(len(scores), np.bool_)
     rows[mine.join(wanted, UNITS.names, join_type="left semi")["row"].to_numpy()] = True
-    return scores.select(COLUMNS).filter(pa.array(rows | of_events(scores, events)))
+    return scores.select(COLUMNS).filter(pa.array(rows | event_windows(scores, events)))
 
 
 def _unit_rows(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Names]:
@@ -361,7 +361,7 @@ def _unit_rows(windows: pa.Table, units: pd.DataFrame) -> tuple[Codes, Codes, Na
 
 def _event_rows(windows: pa.Table, events: pd.DataFrame) -> tuple[Codes, Codes, Names]:
     """The same for the fleet events."""
-    met = of_events(windows, events) & ~_flags(pc.is_valid(windows["exception_id"]))
+    met = event_windows(windows, events) & ~_flags(pc.is_valid(windows["exception_id"]))
     kept: list[Any] = []
     index, owner = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     event: Any

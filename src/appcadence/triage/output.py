@@ -27,7 +27,7 @@ from appcadence.serving.run import FILE as RUN
 from appcadence.serving.run import Run, read_table
 from appcadence.telemetry.schema import TIME
 from appcadence.triage import siem, suppression
-from appcadence.triage.case_rows import cases_in, of_events
+from appcadence.triage.case_rows import cases_in, event_windows
 from appcadence.triage.case_state import CASES_FILE, continued, read_cases, under_exceptions
 from appcadence.triage.case_summary import fleet_summary
 from appcadence.triage.cases import window_days
@@ -101,7 +101,7 @@ def write(
             writer.write_table(table)
             # Exceptions may be taken back: what is kept without them stays kept.
             shown = [pc.fill_null(pc.less_equal(t["rank"], REPORTED), False) for t in (part, table)]
-            met = pa.array(of_events(part, events))
+            met = pa.array(event_windows(part, events))
             top.append(table.select(KEYS).filter(pc.or_(pc.or_(*shown), pc.or_(part["alert"], met))))
     pq.write_table(measures, staging / MEASURES_FILE, compression="zstd")
     columns = ["device_id", "app_id", "dest", "status", "alert"]
